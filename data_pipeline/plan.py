@@ -1,0 +1,219 @@
+"""The plan: which pairs make up each micro-batch, as a pure function of numbers.
+
+    (shard count, seed, epoch)          -> order of the shards -> windows of shards
+    (lengths of a window, seed, budget) -> shuffle -> sort by length -> cut -> shuffle
+    (rank, ranks, slots)                -> the slots of a step that the rank computes
+
+Nothing here knows how many ranks, workers or restarts there are, except `slots_of_rank`, which
+only deals out what is already decided.
+
+Every permutation sorts SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable
+pseudorandom number generators"). That is a promise about the format: numpy may change its
+generators, these numbers never change (golden numbers in the tests).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.errors import BatchingError
+
+Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
+
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+UINT64_MASK = (1 << 64) - 1
+
+# First word of each permutation's seed, so that no two uses share a key stream.
+CORPUS_SHUFFLE = 1
+SHARD_SHUFFLE = 2
+PAIR_SHUFFLE = 3
+MICRO_BATCH_SHUFFLE = 4
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A position in the endless stream of micro-batches: the whole data state of a checkpoint."""
+
+    epoch: int = 0
+    window: int = 0
+    offset: int = 0  # micro-batches of the window that are already consumed
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Self:
+        """Raises BatchingError unless `value` has exactly the three non-negative integers."""
+        names = [field.name for field in fields(cls)]
+        numbers = {name: number for name, number in value.items() if type(number) is int}
+        if sorted(value) != sorted(names) or len(numbers) < len(names) or min(numbers.values()) < 0:
+            raise BatchingError(
+                f"A cursor is three non-negative integers {names}, but this one is {dict(value)}. "
+                "The checkpoint that holds it is damaged: resume from the one before it."
+            )
+        return cls(**numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPlan:
+    """Micro-batch i of a window is its pairs `order[bounds[i]:bounds[i + 1]]`."""
+
+    order: Int64Array  # [pairs], pair numbers within the window
+    bounds: Int64Array  # [micro-batches + 1]
+
+
+def splitmix64(state: int, count: int) -> UInt64Array:
+    """The first `count` outputs of the SplitMix64 generator that starts at `state`."""
+    z = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def permutation(count: int, *words: int) -> Int64Array:
+    """The permutation of `count` items that the words (use, seed, epoch, ...) name."""
+    state = 0
+    for word in words:
+        state = int(splitmix64(state ^ (word & UINT64_MASK), 1)[0])
+    # The generator's output function is a bijection, so the keys are distinct and the order does
+    # not depend on the sorting algorithm.
+    return np.argsort(splitmix64(state, count)).astype(np.int64, copy=False)
+
+
+def balanced_block(index: int, blocks: int, items: int) -> range:
+    """The items of block `index`, when `blocks` contiguous blocks share them evenly.
+
+    The first `items mod blocks` blocks have one item more than the others.
+    """
+    size, larger = divmod(items, blocks)
+    start = index * size + min(index, larger)
+    return range(start, start + size + (index < larger))
+
+
+def shard_order(shard_count: int, seed: int, epoch: int) -> Int64Array:
+    """Shard numbers in the order in which the epoch reads them."""
+    return permutation(shard_count, SHARD_SHUFFLE, seed, epoch)
+
+
+def windows_per_epoch(shard_count: int, window_shards: int) -> int:
+    """Windows have at most `window_shards` shards, and differ by at most one shard."""
+    return -(-shard_count // window_shards)
+
+
+def window_shards_of(
+    shard_count: int, window_shards: int, seed: int, epoch: int, window: int
+) -> Int64Array:
+    """Shard numbers of a window, in the order in which their pairs are numbered in it.
+
+    Raises BatchingError when the epoch has no such window.
+    """
+    windows = windows_per_epoch(shard_count, window_shards)
+    if not 0 <= window < windows:
+        raise BatchingError(
+            f"Window {window} was asked for, but {shard_count} shards make {windows} windows of "
+            f"{window_shards} shards (batching.window_shards). The cursor belongs to another "
+            "dataset or other batching settings: use those of the run."
+        )
+    block = balanced_block(window, windows, shard_count)
+    return shard_order(shard_count, seed, epoch)[block.start : block.stop]
+
+
+def plan_window(
+    lengths: Int32Array | Int64Array, budget: int, seed: int, epoch: int, window: int
+) -> WindowPlan:
+    """Shuffles a window's pairs and cuts them into micro-batches of similar length.
+
+    lengths: [pairs, fields], EOS included. A micro-batch never costs more than `budget`, where
+    its cost is its pairs times the longest sequence of any field. Raises BatchingError when a
+    single pair costs more.
+    """
+    check_budget(lengths, budget)
+    shuffled = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)
+    by_length = sort_by_length(lengths[shuffled])
+    order = shuffled[by_length]
+    bounds = cut(longest_field(lengths[order]), budget)
+
+    starts, sizes = bounds[:-1], np.diff(bounds)
+    shuffle = permutation(len(sizes), MICRO_BATCH_SHUFFLE, seed, epoch, window)
+    starts, sizes = starts[shuffle], sizes[shuffle]
+    return WindowPlan(
+        order=order[ranges(starts, sizes)], bounds=np.concatenate(([0], np.cumsum(sizes)))
+    )
+
+
+def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
+    """Raises BatchingError when one pair alone exceeds the budget of a micro-batch."""
+    longest = longest_field(lengths)
+    if longest.size and longest.max() > budget:
+        pair = int(longest.argmax())
+        raise BatchingError(
+            f"A pair has sequences of {lengths[pair].tolist()} tokens and a micro-batch may have "
+            f"at most {budget}. Raise batching.max_tokens_per_micro_batch to {longest.max()} or "
+            "more, or lower data.max_source_length and data.max_target_length and prepare again."
+        )
+
+
+def longest_field(lengths: Int32Array | Int64Array) -> Int64Array:
+    """The longest sequence of each pair: [pairs, fields] -> [pairs]."""
+    # By columns, because numpy reduces short rows twenty times slower.
+    return np.maximum.reduce(list(lengths.T)).astype(np.int64)
+
+
+def sort_by_length(lengths: Int32Array | Int64Array) -> Int64Array:
+    """Order by the longest field; within it by how much the last field is longer than the first.
+
+    The second key runs up and down in turn, so that neighbours are alike on both sides: measured
+    on Multi30k at 1,024 tokens, padding falls from 5 % to 1 %. Ties keep their order, which is
+    random because the caller has shuffled. Going up, every prefix ends with its longest pair.
+    """
+    longest = longest_field(lengths)
+    difference = lengths[:, -1].astype(np.int64) - lengths[:, 0]
+    difference[longest % 2 == 1] *= -1
+    if longest.max(initial=0) < 2**15:  # numpy sorts 16-bit keys by radix, ten times faster
+        return np.lexsort((difference.astype(np.int16), longest.astype(np.int16)))
+    return np.lexsort((difference, longest))
+
+
+def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
+    """Bounds of the fewest consecutive pieces with size × longest member <= budget.
+
+    longest: ascending, so a piece's longest member is its last. A member that exceeds the
+    budget by itself becomes a piece of its own.
+    """
+    sizes = np.arange(1, budget + 1)
+    bounds = [0]
+    while (start := bounds[-1]) < len(longest):
+        most = max(1, budget // int(longest[start]))
+        candidates = longest[start : start + most]
+        costs = sizes[: len(candidates)] * candidates
+        bounds.append(start + max(1, int(np.searchsorted(costs, budget, side="right"))))
+    return np.array(bounds, dtype=np.int64)
+
+
+def ranges(starts: Int64Array, sizes: Int32Array | Int64Array) -> Int64Array:
+    """Concatenates `arange(start, start + size)` for all starts and sizes, without a loop."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    numbers = np.repeat(starts - (ends - sizes), sizes)
+    numbers += np.arange(total)
+    return numbers
+
+
+def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
+    """The slots of every step that a rank computes: contiguous, and balanced to within one.
+
+    Raises BatchingError when there are more ranks than slots.
+    """
+    if ranks > micro_batches_per_step:
+        raise BatchingError(
+            f"There are {ranks} ranks and only {micro_batches_per_step} micro-batches per step, so "
+            f"some ranks would have nothing to do. Use at most {micro_batches_per_step} ranks "
+            f"(cluster.ranks), or raise batching.micro_batches_per_step to {ranks} or more, which "
+            "makes it another run."
+        )
+    return balanced_block(rank, ranks, micro_batches_per_step)

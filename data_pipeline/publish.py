@@ -1,0 +1,75 @@
+"""A dataset folder appears whole, in one instant, or not at all.
+
+    .NAME.prepare-HOST-PID/new   is written and synced, then renamed to NAME
+    .NAME.prepare-HOST-PID/old   holds what was replaced, until it is removed with the work folder
+
+A killed process leaves its work folder, which no reader takes for a dataset and the next
+preparation on the same host removes. No lock is taken: locks on folders fail on network disks.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_pipeline.errors import DatasetError
+from data_pipeline.manifest import MANIFEST_NAME
+
+
+@contextmanager
+def work_folder(dataset: Path) -> Iterator[Path]:
+    """A hidden folder beside the dataset, on the same file system; removed at the end."""
+    prefix = f".{dataset.name}.prepare-{socket.gethostname()}-"
+    dataset.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in dataset.parent.glob(f"{prefix}*"):
+        pid = leftover.name.removeprefix(prefix)
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            shutil.rmtree(leftover)
+    folder = dataset.parent / f"{prefix}{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def check_replaceable(dataset: Path) -> None:
+    """Raises DatasetError if something stands there that is no dataset and must not be lost."""
+    if dataset.is_dir() and ((dataset / MANIFEST_NAME).exists() or not any(dataset.iterdir())):
+        return
+    if os.path.lexists(dataset):
+        raise DatasetError(
+            f"{dataset} exists and is not a dataset: it has no {MANIFEST_NAME}. Nothing was "
+            "changed there. Name another folder with data.dataset, or move this one away."
+        )
+
+
+def publish(new: Path, dataset: Path, old: Path) -> None:
+    """Syncs the folder `new` to disk and makes it `dataset`; what was there becomes `old`."""
+    for folder, _, _ in os.walk(new):
+        _sync_folder(Path(folder))
+    check_replaceable(dataset)
+    if dataset.exists():
+        dataset.rename(old)
+    new.rename(dataset)
+    _sync_folder(dataset.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

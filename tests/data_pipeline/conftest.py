@@ -1,0 +1,105 @@
+"""Small corpora and prepared datasets."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.config import CorpusConfig, DataConfig, TokenizerConfig
+from data_pipeline.manifest import Manifest
+from data_pipeline.prepare import PrepareProgress, prepare
+
+SYLLABLES = ["ba", "de", "fi", "go", "ku", "la", "mé", "ni", "po", "ru", "sa", "tö"]
+
+
+def silent(progress: PrepareProgress) -> None:
+    """Reports nothing."""
+
+
+def make_sentences(count: int, seed: int) -> list[str]:
+    """Sentences of 1 to 15 words of 1 to 3 syllables."""
+    rng = random.Random(seed)
+    return [
+        " ".join(
+            "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3))) for _ in range(rng.randint(1, 15))
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def sentences() -> Callable[[int, int], list[str]]:
+    return make_sentences
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train (500 pairs), validation (40) and test (30) as .src and .tgt files."""
+    folder = tmp_path_factory.mktemp("corpora")
+    for number, (name, count) in enumerate((("train", 500), ("validation", 40), ("test", 30))):
+        for side, suffix in enumerate((".src", ".tgt")):
+            text = "".join(line + "\n" for line in make_sentences(count, 2 * number + side))
+            (folder / (name + suffix)).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(corpus_folder: Path) -> Callable[[str], CorpusConfig]:
+    def make(name: str) -> CorpusConfig:
+        return CorpusConfig(
+            source=str(corpus_folder / f"{name}.src"), target=str(corpus_folder / f"{name}.tgt")
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_config(corpus: Callable[[str], CorpusConfig]) -> Callable[..., DataConfig]:
+    """DataConfig of the small corpora, with small blocks; any setting can be given."""
+
+    def make(dataset: Path, **settings: object) -> DataConfig:
+        defaults: dict[str, object] = {
+            "source_language": "xx",
+            "target_language": "yy",
+            "dataset": str(dataset),
+            "train": (corpus("train"),),
+            "validation": corpus("validation"),
+            "tests": {"small": corpus("test")},
+            "pairs_per_block": 16,
+            "blocks_per_shard": 4,
+        }
+        return DataConfig.model_validate(defaults | settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer_config() -> TokenizerConfig:
+    return TokenizerConfig(type="bpe", vocabulary_size=120)
+
+
+@pytest.fixture(scope="session")
+def dataset(
+    tmp_path_factory: pytest.TempPathFactory,
+    data_config: Callable[..., DataConfig],
+    tokenizer_config: TokenizerConfig,
+) -> Path:
+    """A prepared dataset of 500 pairs in 8 shards. Not to be changed: copy it first."""
+    path = tmp_path_factory.mktemp("datasets") / "small"
+    prepare(data_config(path), tokenizer_config, silent)
+    return path
+
+
+@pytest.fixture(scope="session")
+def manifest(dataset: Path) -> Manifest:
+    return Manifest.load(dataset)
+
+
+@pytest.fixture(scope="session")
+def multi30k() -> Path:
+    """The real corpus, where it is at hand."""
+    folder = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
+    if not folder.is_dir():
+        pytest.skip(f"no Multi30k at {folder}")
+    return folder
