@@ -1,0 +1,178 @@
+"""Jobs for a `RankPool` that train a small model on random pairs through the engine alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_pipeline.batch import FieldArrays, MicroBatch
+from data_pipeline.plan import slots_of_rank
+from model.config import ModelConfig
+from model.transformer import Transformer, Vocabulary
+from trainer import fragments
+from trainer.batch import dummy_batch, to_device
+from trainer.checkpoint import Checkpoint, CheckpointHeader, commit, write_state
+from trainer.checkpoint_reader import CheckpointReader
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.distributed import Placement, sum_over_ranks
+from trainer.engine import Engine
+from trainer.randomness import seed_torch
+
+VOCABULARY = Vocabulary(source_size=37, target_size=37, pad_id=0, bos_id=2, eos_id=3)
+# Widths and sizes that 2 and 3 ranks do not divide.
+MODEL = ModelConfig(
+    encoder_layers=1, decoder_layers=1, width=20, feed_forward_width=34, heads=2, dropout=0.1
+)
+SLOTS = 5
+SMOOTHING = 0.1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What may differ between two runs of one recipe."""
+
+    zero_stage: int
+    precision: str = "fp32"
+
+
+def make_engine(placement: Placement, shape: Shape, clipping: float = 0.0) -> Engine:
+    seed_torch(1, "weights")
+    return Engine(
+        Transformer(MODEL, VOCABULARY),
+        engine=EngineConfig(zero_stage=shape.zero_stage, precision=shape.precision),
+        optimizer=OptimizerConfig(weight_decay=0.01),
+        gradient_clipping=clipping,
+        label_smoothing=SMOOTHING,
+        slots_per_rank=len(slots_of_rank(0, placement.world_size, SLOTS)),
+        placement=placement,
+    )
+
+
+def micro_batch(step: int, slot: int) -> MicroBatch:
+    """Random pairs that depend on the coordinate alone."""
+    random = np.random.default_rng([step, slot])
+    fields = {}
+    for name in ("src", "tgt"):
+        lengths = random.integers(2, 9, size=4).astype(np.int32)
+        ids = random.integers(4, 37, size=lengths.sum()).astype(np.int32)
+        ids[np.cumsum(lengths) - 1] = VOCABULARY.eos_id
+        fields[name] = FieldArrays(ids=ids, lengths=lengths)
+    return MicroBatch(pair_ids=np.arange(4) + 100 * slot, fields=fields)
+
+
+def train_steps(engine: Engine, first: int, last: int, poison_dummies: bool = False) -> list[float]:
+    """Losses of steps ``first … last``, each the same on all ranks."""
+    placement = engine.placement
+    slots = slots_of_rank(placement.rank, placement.world_size, SLOTS)
+    device = placement.torch_device
+    losses = []
+    for step in range(first, last + 1):
+        tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
+        sums = torch.zeros(SLOTS, dtype=torch.float64)
+        for index in range(engine.slots_per_rank):
+            real = index < len(slots)
+            if real:
+                batch = to_device(micro_batch(step, slots[index]), VOCABULARY, device)
+                seed_torch(1, "dropout", step, slots[index])
+            else:
+                batch = dummy_batch(VOCABULARY, device)
+                if poison_dummies:
+                    batch = to_device(micro_batch(step + 999, 0), VOCABULARY, device)
+            loss = engine.forward_backward(
+                batch,
+                target_tokens_global=tokens,
+                last=index == engine.slots_per_rank - 1,
+                real=real,
+            )
+            if real:
+                sums[slots[index]] = float(loss.smoothed)
+        total = sum_over_ranks(sums, placement)
+        losses.append(sum(total.tolist()) / tokens)
+        engine.step(0.01)
+    return losses
+
+
+def save(engine: Engine, folder: Path, step: int) -> Any:
+    """A rank's part of a checkpoint, and the header that rank 0 would commit."""
+    placement = engine.placement
+    file = write_state(
+        folder,
+        step,
+        placement.rank,
+        placement.world_size,
+        fragments.owned_fragments(engine),
+    )
+    header = CheckpointHeader(
+        step=step,
+        optimizer_step=fragments.optimizer_step(engine),
+        cursor={"epoch": 0, "window": 0, "offset": 0},
+        data_digest="0" * 64,
+        dataset_identity="",
+        recipe={},
+        identity={},
+        numerics={},
+        parameters={n: list(s) for n, s in engine.parameter_shapes.items()},
+        parameter_groups=engine.parameter_group_settings(),
+        validation_loss=None,
+        target_tokens_seen=0,
+    )
+    return file, header
+
+
+def train(placement: Placement, shape: Shape, steps: int, clipping: float = 0.0) -> Any:
+    """Losses, gradient norms aside, of an undisturbed run, and its full final weights."""
+    engine = make_engine(placement, shape, clipping)
+    losses = train_steps(engine, 1, steps)
+    weights = full_weights(engine)
+    engine.destroy()
+    return losses, weights
+
+
+def train_poisoned(placement: Placement, shape: Shape, steps: int) -> list[float]:
+    """Like `train`, but dummies carry data that would change the result if it counted."""
+    engine = make_engine(placement, shape)
+    losses = train_steps(engine, 1, steps, poison_dummies=True)
+    engine.destroy()
+    return losses
+
+
+def train_and_save(placement: Placement, shape: Shape, steps: int, folder: Path) -> Any:
+    engine = make_engine(placement, shape)
+    losses = train_steps(engine, 1, steps)
+    saved = save(engine, folder, steps)
+    engine.destroy()
+    return losses, saved
+
+
+def resume(placement: Placement, shape: Shape, folder: Path, last: int) -> Any:
+    """Losses and weights from a checkpoint on, under this shape."""
+    checkpoint = Checkpoint(folder)
+    engine = make_engine(placement, shape)
+    reader = CheckpointReader(checkpoint)
+    fragments.load_state(engine, reader.read, checkpoint.header.optimizer_step)
+    loaded = {
+        f"{f.kind}:{f.parameter}:{f.start}": f.tensor.clone()
+        for f in fragments.held_fragments(engine)
+    }
+    exact = all(
+        torch.equal(tensor, reader.read(kind, name, int(start), int(start) + tensor.numel()))
+        for key, tensor in loaded.items()
+        for kind, name, start in [key.split(":")]
+    )
+    losses = train_steps(engine, checkpoint.step + 1, last)
+    weights = full_weights(engine)
+    engine.destroy()
+    return losses, weights, exact
+
+
+def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
+    with engine.inference_model() as model:
+        return {name: p.detach().float().clone() for name, p in model.named_parameters()}
+
+
+def committed(folder: Path, results: list[Any]) -> Path:
+    """Commit what `save` returned on all ranks; returns the checkpoint's folder."""
+    files = [file for file, _ in results]
+    return commit(folder, results[0][1], files).path

@@ -1,0 +1,67 @@
+"""Rank processes that stay alive between tests, since importing DeepSpeed takes seconds.
+
+A job is an importable function ``job(placement, *arguments)``; the pool runs it on all of its
+ranks, which are one process group, and returns their results.
+"""
+
+import multiprocessing
+import socket
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any
+
+from trainer.distributed import Placement
+
+
+class RankPool:
+    def __init__(self, world_size: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        rendezvous = f"tcp://127.0.0.1:{free_port()}"
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for rank in range(world_size):
+            placement = Placement(
+                rank=rank,
+                world_size=world_size,
+                local_world_size=world_size,
+                rendezvous=rendezvous,
+            )
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(placement, theirs), daemon=True)
+            process.start()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def run(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:
+        for pipe in self._pipes:
+            pipe.send((job, arguments))
+        answers = [pipe.recv() for pipe in self._pipes]
+        failures = [answer for ok, answer in answers if not ok]
+        assert not failures, failures[0]
+        return [answer for _, answer in answers]
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.send(None)
+        for process in self._processes:
+            process.join(timeout=10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(placement: Placement, pipe: Connection) -> None:
+    from trainer.distributed import process_group
+
+    with process_group(placement, timedelta(seconds=60)):
+        while (task := pipe.recv()) is not None:
+            job, arguments = task
+            try:
+                pipe.send((True, job(placement, *arguments)))
+            except Exception:
+                pipe.send((False, traceback.format_exc()))

@@ -1,0 +1,95 @@
+"""The engine against a plain torch loop, and against itself under other shapes."""
+
+import pytest
+import torch
+from support import engine_jobs
+from support.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
+
+from model.transformer import Transformer
+from trainer.batch import to_device
+from trainer.config import EngineConfig
+from trainer.engine import deepspeed_config, parameter_groups
+from trainer.randomness import seed_torch
+
+STEPS = 6
+SHAPES = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)]
+
+
+def plain_losses(steps: int, clipping: float = 0.0) -> list[float]:
+    """The same training without DeepSpeed: autograd, torch's clipping, torch's AdamW."""
+    seed_torch(1, "weights")
+    model = Transformer(MODEL, VOCABULARY)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
+    )
+    losses = []
+    for step in range(1, steps + 1):
+        batches = [engine_jobs.micro_batch(step, slot) for slot in range(SLOTS)]
+        tokens = sum(batch.tokens("tgt") for batch in batches)
+        total = 0.0
+        for slot, micro_batch in enumerate(batches):
+            batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
+            seed_torch(1, "dropout", step, slot)
+            sums = model(batch.source, batch.target_input, batch.target_output, SMOOTHING)
+            (sums.smoothed / tokens).backward()
+            total += float(sums.smoothed.detach())
+        if clipping:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clipping)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total / tokens)
+    return losses
+
+
+@pytest.mark.parametrize(("ranks", "stage"), SHAPES)
+def test_every_shape_follows_the_plain_torch_loop(rank_pools, ranks, stage):
+    results = rank_pools(ranks).run(engine_jobs.train, Shape(stage), STEPS)
+    for losses, _ in results:
+        assert losses == pytest.approx(plain_losses(STEPS), rel=1e-6)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gradients_are_clipped_as_torch_clips_them(rank_pools, stage):
+    losses, _ = rank_pools(2).run(engine_jobs.train, Shape(stage), STEPS, 0.05)[0]
+    assert losses == pytest.approx(plain_losses(STEPS, clipping=0.05), rel=1e-5)
+    assert losses != pytest.approx(plain_losses(STEPS), rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bf16_is_close_to_fp32_and_equal_for_any_number_of_ranks(rank_pools, stage):
+    two, _ = rank_pools(2).run(engine_jobs.train, Shape(stage, "bf16"), STEPS)[0]
+    three, _ = rank_pools(3).run(engine_jobs.train, Shape(stage, "bf16"), STEPS)[0]
+    assert two == pytest.approx(plain_losses(STEPS), rel=5e-3)
+    assert three == pytest.approx(two, rel=2e-3)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_dummy_leaves_no_trace(rank_pools, stage):
+    """5 slots on 3 ranks: the last rank runs a dummy, which may hold anything."""
+    plain, _ = rank_pools(3).run(engine_jobs.train, Shape(stage), STEPS)[0]
+    poisoned = rank_pools(3).run(engine_jobs.train_poisoned, Shape(stage), STEPS)[0]
+    assert poisoned == plain
+
+
+def test_norms_and_biases_do_not_decay():
+    model = Transformer(MODEL, VOCABULARY)
+    matrices, vectors = parameter_groups(model, 0.1)
+    assert matrices["weight_decay"] == 0.1
+    assert vectors["weight_decay"] == 0.0
+    assert all(p.ndim >= 2 for p in matrices["params"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all("norm" in names[id(p)] or "bias" in names[id(p)] for p in vectors["params"])
+    assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.parameters()))
+
+
+def test_deepspeed_is_told_what_it_would_otherwise_choose():
+    config = deepspeed_config(EngineConfig(zero_stage=2, precision="bf16"), 0.0, 4)
+    assert config["gradient_clipping"] == 0.0  # its own default is 1.0
+    assert config["data_types"]["grad_accum_dtype"] == "fp32"
+    assert config["communication_data_type"] == "fp32"
+    assert config["gradient_allreduce_op"] == "sum"
+
+
+def test_bf16_without_sharding_is_refused():
+    with pytest.raises(ValueError, match=r"bf16 with zero_stage 0.*use zero_stage 1, 2 or 3"):
+        EngineConfig(zero_stage=0, precision="bf16")

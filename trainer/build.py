@@ -1,0 +1,90 @@
+"""Everything a rank is made of, built in one place: dataset → model → engine → data → trainer."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from data_pipeline.heldout import load_heldout
+from data_pipeline.manifest import SOURCE, TARGET, Manifest
+from data_pipeline.plan import Cursor, slots_of_rank
+from data_pipeline.stream import RankStep
+from data_pipeline.tokenizer import Tokenizer, load_tokenizers
+from model.transformer import Transformer, Vocabulary
+from trainer.checkpoint import Checkpoint
+from trainer.distributed import Placement
+from trainer.engine import Engine
+from trainer.loop import Trainer
+from trainer.randomness import seed_torch
+from trainer.recipe import TrainingRecipe
+from trainer.recorder import Recorder
+from trainer.run_folder import RunFolder
+from trainer.supervision import Supervision
+from trainer.validation import Validator
+
+
+def build_trainer(
+    recipe: TrainingRecipe,
+    run: RunFolder,
+    *,
+    placement: Placement,
+    steps: Callable[[Cursor], Iterator[RankStep]],
+    supervision: Supervision,
+    checkpoint: Checkpoint | None,
+) -> Trainer:
+    """One rank of a run, at step 0 or where ``checkpoint`` left it.
+
+    The process group must exist; ``steps`` opens this rank's stream of data at a cursor.
+    """
+    dataset = Path(recipe.data.dataset)
+    manifest = Manifest.load(dataset)
+    tokenizers = load_tokenizers(dataset, manifest)
+    engine = Engine(
+        build_model(recipe, tokenizers),
+        engine=recipe.engine,
+        optimizer=recipe.trainer.optimizer,
+        gradient_clipping=recipe.trainer.gradient_clipping,
+        label_smoothing=recipe.trainer.label_smoothing,
+        slots_per_rank=len(
+            slots_of_rank(0, placement.world_size, recipe.batching.micro_batches_per_step)
+        ),
+        placement=placement,
+    )
+    validator = Validator(
+        load_heldout(dataset, manifest, "validation"),
+        tokenizers,
+        max_tokens_per_micro_batch=recipe.batching.max_tokens_per_micro_batch,
+        decoding=recipe.decoding,
+        placement=placement,
+    )
+    recorder = Recorder(recipe, run, checkpoint, supervision) if placement.rank == 0 else None
+    trainer = Trainer(
+        recipe,
+        run,
+        engine=engine,
+        steps=steps,
+        validator=validator,
+        recorder=recorder,
+        supervision=supervision,
+        placement=placement,
+        dataset_identity=manifest.identity,
+    )
+    if checkpoint:
+        trainer.resume(checkpoint)
+    return trainer
+
+
+def build_model(recipe: TrainingRecipe, tokenizers: dict[str, Tokenizer]) -> Transformer:
+    """The model with its initial weights, which follow from the recipe's seed."""
+    seed_torch(recipe.seed, "weights")
+    return Transformer(recipe.model, vocabulary_of(tokenizers))
+
+
+def vocabulary_of(tokenizers: dict[str, Tokenizer]) -> Vocabulary:
+    """What the model has to know of its tokenizers."""
+    target = tokenizers[TARGET]
+    return Vocabulary(
+        source_size=tokenizers[SOURCE].vocabulary_size,
+        target_size=target.vocabulary_size,
+        pad_id=target.pad_id,
+        bos_id=target.bos_id,
+        eos_id=target.eos_id,
+    )

@@ -1,0 +1,75 @@
+"""Reading a checkpoint's tensors by parameter name and range, however they were cut."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from trainer.checkpoint import Checkpoint
+from trainer.errors import CheckpointError
+from trainer.fragments import MASTER
+
+
+class _Piece(NamedTuple):
+    start: int
+    stop: int
+    file: Path
+    key: str
+
+
+class CheckpointReader:
+    """Random access to the state in a checkpoint; only the ranges asked for are read."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._files = {}
+        self._pieces: dict[tuple[str, str], list[_Piece]] = defaultdict(list)
+        for path in checkpoint.file_paths():
+            try:
+                file = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{path} cannot be read: {error}") from error
+            self._files[path] = file
+            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                kind, parameter, start = key.split(":")
+                numel = file.get_slice(key).get_shape()[0]
+                piece = _Piece(int(start), int(start) + numel, path, key)
+                self._pieces[kind, parameter].append(piece)
+        for pieces in self._pieces.values():
+            pieces.sort()
+
+    def read(self, kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
+        """Elements ``[start, stop)`` of a flattened parameter's state, fp32 on the host.
+
+        Raises:
+            CheckpointError: the checkpoint does not hold all of them.
+        """
+        result = torch.empty(stop - start, dtype=torch.float32)
+        position = start
+        for piece in self._pieces[kind, parameter]:
+            begin, end = max(piece.start, position), min(piece.stop, stop)
+            if begin != position or begin >= end:
+                continue
+            part = self._files[piece.file].get_slice(piece.key)
+            result[begin - start : end - start] = part[begin - piece.start : end - piece.start]
+            position = end
+        if position != stop:
+            raise CheckpointError(
+                f"{self.checkpoint.path} holds {kind} of {parameter} up to element {position}, "
+                f"not the {stop} that were asked for"
+            )
+        return result
+
+    def pieces(self, kind: str, parameter: str) -> list[tuple[int, int]]:
+        """The ranges in which a parameter's state lies in the files, in order."""
+        return [(piece.start, piece.stop) for piece in self._pieces[kind, parameter]]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The master weights as whole tensors by parameter name, for inference."""
+        result = {}
+        for name, shape in self.checkpoint.header.parameters.items():
+            numel = int(torch.Size(shape).numel())
+            result[name] = self.read(MASTER, name, 0, numel).view(shape)
+        return result

@@ -1,0 +1,163 @@
+"""The trainer's sections of a recipe: steps, optimiser, engine, checkpoints, tracking.
+
+Every leaf field names its change class (docs/architecture.md, "What of a recipe may change"):
+``identity`` makes another run, ``continuable`` may change in an existing run, ``execution``
+changes neither the data nor the curve beyond rounding.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimizerConfig(BaseModel):
+    """Adam with decoupled weight decay (Kingma & Ba 2015; Loshchilov & Hutter 2019)."""
+
+    model_config = _STRICT
+
+    betas: Annotated[
+        tuple[float, float],
+        Field(description="Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."),
+        "identity",
+    ] = (0.9, 0.98)
+    epsilon: Annotated[
+        float, Field(gt=0, description="Added to the root of the second moment."), "identity"
+    ] = 1e-9
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, description="Decoupled decay of matrices; norms and biases are left out."),
+        "identity",
+    ] = 0.0
+
+
+class ScheduleConfig(BaseModel):
+    """The learning rate as a function of the step; see trainer/schedule.py for the formulas."""
+
+    model_config = _STRICT
+
+    type: Annotated[
+        Literal["paper", "inverse_square_root", "constant"],
+        Field(description="Which formula; `paper` is §5.3 of Attention Is All You Need."),
+        "identity",
+    ] = "paper"
+    warmup_steps: Annotated[
+        int, Field(ge=0, description="Steps of linear warm-up."), "identity"
+    ] = 4000
+    scale: Annotated[
+        float, Field(gt=0, description="`paper`: a factor on the paper's rate."), "identity"
+    ] = 1.0
+    peak_learning_rate: Annotated[
+        float | None,
+        Field(gt=0, description="The rate after warm-up; required by all but `paper`."),
+        "identity",
+    ] = None
+    initial_learning_rate: Annotated[
+        float, Field(ge=0, description="The rate that warm-up starts from."), "identity"
+    ] = 1e-7
+
+    @model_validator(mode="after")
+    def _peak_belongs_to_the_type(self) -> "ScheduleConfig":
+        if (self.type == "paper") != (self.peak_learning_rate is None):
+            remedy = (
+                "remove it, or set `scale`" if self.type == "paper" else "set it, e.g. to 0.0005"
+            )
+            raise ValueError(
+                f"schedule type {self.type!r} with peak_learning_rate "
+                f"{self.peak_learning_rate}: {remedy}"
+            )
+        if self.type == "paper" and self.warmup_steps == 0:
+            raise ValueError("schedule type 'paper' with warmup_steps 0: it needs at least 1")
+        return self
+
+
+class TrainerConfig(BaseModel):
+    """How long and with which loss to train."""
+
+    model_config = _STRICT
+
+    max_steps: Annotated[
+        int,
+        Field(gt=0, description="Optimizer steps in all; more steps continue a finished run."),
+        "continuable",
+    ]
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="ε_ls of the paper's §5.4."), "identity"
+    ] = 0.1
+    gradient_clipping: Annotated[
+        float, Field(ge=0, description="Largest global gradient norm; 0 leaves it."), "identity"
+    ] = 0.0
+    validate_every_steps: Annotated[
+        int,
+        Field(gt=0, description="Steps between validations; the last step has one too."),
+        "continuable",
+    ] = 500
+    validation_samples: Annotated[
+        int,
+        Field(ge=0, description="Validation sentences whose translations are kept and shown."),
+        "continuable",
+    ] = 3
+
+
+class EngineConfig(BaseModel):
+    """How DeepSpeed spreads the state over ranks and in which precision it computes."""
+
+    model_config = _STRICT
+
+    zero_stage: Annotated[
+        Literal[0, 1, 2, 3],
+        Field(description="0 replicates all; 1 shards moments, 2 gradients too, 3 parameters too."),
+        "execution",
+    ] = 1
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        Field(description="bf16 keeps fp32 master weights and accumulates gradients in fp32."),
+        "identity",
+    ] = "fp32"
+
+    @model_validator(mode="after")
+    def _bf16_needs_sharded_moments(self) -> "EngineConfig":
+        if self.precision == "bf16" and self.zero_stage == 0:
+            raise ValueError(
+                "precision bf16 with zero_stage 0: DeepSpeed keeps no fp32 master weights there; "
+                "use zero_stage 1, 2 or 3, or precision fp32"
+            )
+        return self
+
+
+class CheckpointsConfig(BaseModel):
+    """When checkpoints are written and how many stay."""
+
+    model_config = _STRICT
+
+    every_steps: Annotated[
+        int,
+        Field(gt=0, description="Steps between checkpoints; the last step has one too."),
+        "continuable",
+    ] = 500
+    keep_last: Annotated[
+        int,
+        Field(gt=0, description="How many of the newest complete checkpoints stay."),
+        "continuable",
+    ] = 3
+    keep_best: Annotated[
+        int,
+        Field(ge=0, description="How many of those with the best validation loss stay as well."),
+        "continuable",
+    ] = 1
+
+
+class TrackingConfig(BaseModel):
+    """Weights & Biases; metrics.jsonl in the run folder is written in any case."""
+
+    model_config = _STRICT
+
+    wandb: Annotated[
+        Literal["offline", "online", "disabled"],
+        Field(description="The environment's WANDB_MODE takes precedence."),
+        "execution",
+    ] = "offline"
+    project: Annotated[str, Field(description="The W&B project."), "execution"] = "transloom"

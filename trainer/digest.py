@@ -1,0 +1,18 @@
+"""The running digest of all data that a run has trained on.
+
+Each slot's digest is made by the rank that fed it (`trainer.batch`); here they are folded in the
+order of slots into one hash. Two runs saw the same data exactly when their digests are equal.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+START = "0" * 64
+
+
+def fold(digest: str, slot_digests: Iterable[bytes]) -> str:
+    """The digest after one more step, in hexadecimal."""
+    state = hashlib.blake2b(bytes.fromhex(digest), digest_size=32)
+    for slot in slot_digests:
+        state.update(slot)
+    return state.hexdigest()

@@ -1,0 +1,81 @@
+"""The process group of the ranks: joining, leaving, and the few collectives the loop needs.
+
+DeepSpeed finds the group that is made here. Rank, world size and device come in a `Placement`,
+which whoever starts the ranks (the cluster, or `--inline`) fills in.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one rank runs.
+
+    ``rendezvous`` is ``tcp://HOST:PORT`` of rank 0's store; None makes a group of one.
+    ``threads`` is the number of CPU threads torch computes with: it changes rounding, so it is
+    fixed for the run and part of the numerics fingerprint.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    rendezvous: str | None = None
+
+    @property
+    def torch_device(self) -> torch.device:
+        # A rank sees one GPU, its own.
+        return torch.device("cuda", 0) if self.device == "cuda" else torch.device("cpu")
+
+
+@contextmanager
+def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
+    """Join the ranks' process group (gloo on CPU, NCCL on CUDA) and leave it at the end.
+
+    The group must be destroyed before the process exits: ZeRO-3 ranks abort noisily otherwise.
+    """
+    os.environ.update(
+        RANK=str(placement.rank),
+        WORLD_SIZE=str(placement.world_size),
+        LOCAL_RANK="0",
+        LOCAL_SIZE=str(placement.local_world_size),
+        DS_ACCELERATOR=placement.device,
+    )
+    torch.set_num_threads(placement.threads)
+    if placement.device == "cuda":
+        torch.cuda.set_device(placement.torch_device)
+    backend = "nccl" if placement.device == "cuda" else "gloo"
+    if placement.rendezvous is None:
+        assert placement.world_size == 1
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    else:
+        dist.init_process_group(
+            backend,
+            init_method=placement.rendezvous,
+            rank=placement.rank,
+            world_size=placement.world_size,
+            timeout=timeout,
+        )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(values: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """The elementwise sum of a host tensor over all ranks, on the host again."""
+    if placement.world_size == 1:
+        return values
+    on_device = values.to(placement.torch_device)
+    dist.all_reduce(on_device)
+    return on_device.cpu()

@@ -1,0 +1,201 @@
+"""The ZeRO engine: the one file that imports DeepSpeed.
+
+In: a plain model and its settings. Per micro-batch: forward, backward, gradients accumulated.
+Per step: gradients summed over the ranks, clipped, applied. Out: the gradient norm, and through
+`trainer.fragments` the parts of the state that this rank owns.
+
+The loss of a micro-batch is a *sum* over tokens divided by the target tokens of the whole step,
+so gradients are summed over micro-batches and ranks and never averaged: the result does not
+depend on how slots are dealt.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import deepspeed
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from model.loss import LossSums
+from model.transformer import Transformer
+from trainer.batch import DeviceBatch
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.distributed import Placement
+from trainer.errors import EngineError
+
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+# An all-reduce for inference on CPUs that DeepSpeed would compile at start. Nothing here uses it,
+# and a rank that is killed while compiling leaves a lock that blocks every later one.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+class Engine:
+    """A model under DeepSpeed, with micro-batch and step in our own hands.
+
+    ``slots_per_rank`` is the number of forward and backward passes a step has on every rank.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        engine: EngineConfig,
+        optimizer: OptimizerConfig,
+        gradient_clipping: float,
+        label_smoothing: float,
+        slots_per_rank: int,
+        placement: Placement,
+    ) -> None:
+        self.placement = placement
+        self.zero_stage = engine.zero_stage
+        self.slots_per_rank = slots_per_rank
+        self._label_smoothing = label_smoothing
+        self._discard_gradients = False
+        for parameter in model.parameters():
+            parameter.register_hook(self._on_gradient)
+        # DeepSpeed casts parameters but not buffers, such as the table of positions.
+        model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
+        self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        torch_linear = F.linear
+        with contextlib.redirect_stdout(None):  # it prints its memory use
+            self._engine, self.optimizer, _, _ = deepspeed.initialize(
+                model=model,
+                optimizer=torch.optim.AdamW(
+                    parameter_groups(model, optimizer.weight_decay),
+                    lr=0.0,
+                    betas=optimizer.betas,
+                    eps=optimizer.epsilon,
+                    fused=True,
+                ),
+                config=deepspeed_config(engine, gradient_clipping, slots_per_rank),
+                dist_init_required=False,
+            )
+        # ZeRO-3 replaces it by an own function, process-wide, that rounds differently.
+        F.linear = torch_linear
+        effective = self._engine.gradient_clipping()
+        if effective != gradient_clipping:
+            raise EngineError(
+                f"DeepSpeed clips gradients at {effective}, the recipe says {gradient_clipping}"
+            )
+        # DeepSpeed refuses to sum instead of averaging under ZeRO-3, so its division by the
+        # number of ranks is undone in the loss there.
+        self._loss_scale = placement.world_size if engine.zero_stage == 3 else 1
+
+    @property
+    def module(self) -> Transformer:
+        """The model inside; under ZeRO-3 its parameters are partitioned between forwards."""
+        module = self._engine.module
+        assert isinstance(module, Transformer)
+        return module
+
+    def forward_backward(
+        self, batch: DeviceBatch, *, target_tokens_global: int, last: bool, real: bool
+    ) -> LossSums:
+        """One micro-batch forward and backward; its gradients add to the step's.
+
+        ``last`` marks the rank's last micro-batch of the step. ``real=False`` marks a dummy, run
+        because all ranks need equal numbers of passes: its gradients are set to zero.
+        """
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._discard_gradients = not real
+        sums: LossSums = self._engine(
+            batch.source, batch.target_input, batch.target_output, self._label_smoothing
+        )
+        loss = sums.smoothed * (self._loss_scale / target_tokens_global)
+        self._engine.backward(loss, scale_wrt_gas=False)
+        return LossSums(sums.smoothed.detach(), sums.nll.detach())
+
+    def step(self, learning_rate: float) -> float:
+        """Apply the step's gradients; returns their global norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        norm = self._replicated_gradient_norm() if self.zero_stage == 0 else None
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+
+    def parameter_group_settings(self) -> list[dict[str, Any]]:
+        """Learning rate, betas and so on of each parameter group, as JSON values."""
+        return [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+
+    @contextlib.contextmanager
+    def inference_model(self) -> Iterator[Transformer]:
+        """The current weights as a model whose forward needs no other rank, in eval mode.
+
+        Under ZeRO-3 every forward of the module is a collective, which decoding of unequal
+        lengths cannot keep in step; so the weights are gathered once into a plain replica.
+        """
+        if self.zero_stage == 3:
+            yield self._gathered_replica().eval()
+            return
+        self.module.eval()
+        try:
+            yield self.module
+        finally:
+            self.module.train()
+
+    def _gathered_replica(self) -> Transformer:
+        module = self.module
+        parameters = list(module.parameters())
+        replica = Transformer(module.config, module.vocabulary)
+        replica.to(device=self.placement.torch_device, dtype=parameters[0].dtype)
+        with deepspeed.zero.GatheredParameters(parameters), torch.no_grad():
+            for mine, theirs in zip(replica.parameters(), parameters, strict=True):
+                mine.copy_(theirs)
+        return replica
+
+    def destroy(self) -> None:
+        """Release DeepSpeed's hooks and buffers, so that another engine can live in the process."""
+        self._engine.destroy()
+
+    def _on_gradient(self, gradient: torch.Tensor) -> torch.Tensor | None:
+        """The one place where gradients leave the backward pass, per parameter and slot.
+
+        A dummy's gradients are set to zero rather than multiplied by it: NaN × 0 is NaN.
+        """
+        return torch.zeros_like(gradient) if self._discard_gradients else None
+
+    def _replicated_gradient_norm(self) -> torch.Tensor:
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay; vectors (biases, layer norms) without."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+def deepspeed_config(
+    engine: EngineConfig, gradient_clipping: float, slots_per_rank: int
+) -> dict[str, Any]:
+    """DeepSpeed's settings. What it would choose by itself and we must not leave to it:
+
+    it clips gradients at 1.0 unless told otherwise, averages gradients over ranks, accumulates
+    bf16 gradients in bf16, and compiles its own CPU Adam at start.
+    """
+    bf16 = engine.precision == "bf16"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": slots_per_rank,
+        "gradient_clipping": gradient_clipping,
+        "gradient_allreduce_op": "mean" if engine.zero_stage == 3 else "sum",
+        "zero_optimization": {"stage": engine.zero_stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bf16},
+        "steps_per_print": 2**31,
+    }
+    if bf16:
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+        config["communication_data_type"] = "fp32"
+    return config

@@ -1,0 +1,21 @@
+"""What can go wrong with a run for a reason that its user can act on."""
+
+
+class TrainerError(Exception):
+    """Base of the trainer's own errors; the message names what was found and the remedy."""
+
+
+class CheckpointError(TrainerError):
+    """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class RunMismatchError(TrainerError):
+    """The recipe or the dataset is not the one that this run was started with."""
+
+
+class NonFiniteLossError(TrainerError):
+    """The loss of a step is NaN or infinite; the step was not applied."""
+
+
+class EngineError(TrainerError):
+    """The requested combination of precision, ZeRO stage and device cannot work."""

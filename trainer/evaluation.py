@@ -1,0 +1,102 @@
+"""Scores of a run on its test sets, each with the signature that says how it was computed.
+
+BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on the cased,
+detokenised text. ``bleu_literature`` is the figure that the Multi30k literature reports: BLEU on
+text that was normalised, lower-cased and tokenised as Moses does it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+from data_pipeline.heldout import load_heldout
+from data_pipeline.manifest import TARGET, Manifest
+from trainer.translator import Translator
+from trainer.validation import save_translations
+
+SENTENCES_PER_REPORT = 100
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure and how it was computed."""
+
+    score: float
+    signature: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of one test set."""
+
+    name: str
+    sentences: int
+    checkpoint_step: int
+    beam_size: int
+    length_penalty: float
+    bleu: Score
+    chrf: Score
+    bleu_literature: Score
+    hypotheses: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    translator: Translator,
+    dataset: Path,
+    name: str,
+    translations_folder: Path,
+    report: Callable[[int, int], None],
+) -> Evaluation:
+    """Translate a test set, keep the hypotheses, score them.
+
+    ``report`` is told how many of how many sentences are done.
+    """
+    manifest = Manifest.load(dataset)
+    heldout = load_heldout(dataset, manifest, name)
+    hypotheses: list[str] = []
+    total = len(heldout.sources)
+    report(0, total)
+    for start in range(0, total, SENTENCES_PER_REPORT):
+        hypotheses += translator.translate(heldout.sources[start : start + SENTENCES_PER_REPORT])
+        report(len(hypotheses), total)
+    step = translator.checkpoint.step
+    path = save_translations(translations_folder, f"{name}-{step:08d}", hypotheses)
+    language = next(field.language for field in manifest.fields if field.name == TARGET)
+    references = heldout.targets
+    return Evaluation(
+        name=name,
+        sentences=total,
+        checkpoint_step=step,
+        beam_size=translator.decoding.beam_size,
+        length_penalty=translator.decoding.length_penalty,
+        bleu=_score(sacrebleu.BLEU(), hypotheses, references),
+        chrf=_score(sacrebleu.CHRF(), hypotheses, references),
+        bleu_literature=_score(
+            sacrebleu.BLEU(tokenize="none", force=True),
+            moses(hypotheses, language),
+            moses(references, language),
+            prefix="moses lower-cased, normalised, tokenised; ",
+        ),
+        hypotheses=str(path),
+    )
+
+
+def moses(sentences: Sequence[str], language: str) -> list[str]:
+    """Lower-cased, normalised and tokenised text, as the Multi30k task prepares its references."""
+    normalizer, tokenizer = MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
+    return [
+        tokenizer.tokenize(normalizer.normalize(sentence.lower()), return_str=True)
+        for sentence in sentences
+    ]
+
+
+def _score(metric: Any, hypotheses: list[str], references: list[str], prefix: str = "") -> Score:
+    result = metric.corpus_score(hypotheses, [references])
+    return Score(score=result.score, signature=prefix + str(metric.get_signature()))

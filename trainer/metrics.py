@@ -1,0 +1,96 @@
+"""metrics.jsonl, the record of a run: one JSON object a line, steps strictly increasing by kind.
+
+After a restart the run repeats the steps since its last checkpoint. They are in the record
+already, so they are compared with it instead of written again; a difference is recorded as an
+event, because it means that the promise of an equal curve was broken.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, Any]
+
+# Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed.
+REPLAY_TOLERANCE = 1e-5
+
+
+class MetricsRecord:
+    """Appends to metrics.jsonl; the one writer is rank 0."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        """``resume_step``: the step of the checkpoint that the run continues from, or 0."""
+        _cut_torn_line(path)
+        self._recorded: dict[tuple[str, int], Line] = {}
+        self.last_step = resume_step
+        for line in read_metrics(path):
+            self.last_step = max(self.last_step, line["step"])
+            if line["step"] > resume_step and line["kind"] != "event":
+                self._recorded[line["kind"], line["step"]] = line
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, line: Line) -> list[Line]:
+        """Record a line; returns the lines written: none for a repeated step that is as before."""
+        before = self._recorded.pop((line["kind"], line["step"]), None)
+        if before is None:
+            self._write(line)
+            return [line]
+        differences = _differences(before, line)
+        if not differences:
+            return []
+        return [self.event("replay_mismatch", replayed_step=line["step"], fields=differences)]
+
+    def event(self, event: str, **details: Any) -> Line:
+        """Record that something happened, at the last recorded step; returns the line."""
+        line = {"step": self.last_step, "kind": "event", "event": event, **details}
+        self._write(line)
+        return line
+
+    def close(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _write(self, line: Line) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+        self.last_step = max(self.last_step, line["step"])
+
+
+def read_metrics(path: Path) -> list[Line]:
+    """The complete lines of a record; a torn last line is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    complete = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        position = end
+        while position > 0:
+            start = max(0, position - 65536)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            position = start
+        file.truncate(0)
+
+
+def _differences(before: Line, after: Line) -> Line:
+    """Fields that must be equal in a repeated step and are not, each as [before, after]."""
+    result = {}
+    for field in ("data_digest", "target_tokens", "learning_rate"):
+        if before.get(field) != after.get(field):
+            result[field] = [before.get(field), after.get(field)]
+    if not math.isclose(before["loss"], after["loss"], rel_tol=REPLAY_TOLERANCE):
+        result["loss"] = [before["loss"], after["loss"]]
+    return result

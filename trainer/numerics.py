@@ -1,0 +1,41 @@
+"""The numerics fingerprint: what can change a run's rounding although its recipe is the same.
+
+It is stored with each checkpoint. Under an equal fingerprint a resumed run repeats the curve bit
+by bit; under another one the data is still equal and the curve equal up to rounding.
+"""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from trainer.config import EngineConfig
+from trainer.distributed import Placement
+
+
+def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
+    """The fingerprint of a rank's computations; the same on all ranks of a homogeneous group."""
+    cuda = placement.device == "cuda"
+    return {
+        "ranks": placement.world_size,
+        "zero_stage": engine.zero_stage,
+        "precision": engine.precision,
+        "device": torch.cuda.get_device_name(placement.torch_device) if cuda else _cpu(),
+        "threads": placement.threads,
+        "torch": torch.__version__,
+        "deepspeed": version("deepspeed"),
+    }
+
+
+def _cpu() -> str:
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
+    """Entries in which two fingerprints differ, each as [before, now]."""
+    return {
+        name: [before.get(name), now.get(name)]
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    }

@@ -1,0 +1,16 @@
+"""Seeds that follow from a coordinate, so that dropout depends on neither ranks nor restarts."""
+
+import hashlib
+
+import torch
+
+
+def seed_of(*coordinate: int | str) -> int:
+    """A 63-bit seed from a coordinate such as ``(seed, "dropout", step, slot)``, for ever."""
+    text = ":".join(str(part) for part in coordinate)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def seed_torch(*coordinate: int | str) -> None:
+    """Seed torch's default generators (CPU and CUDA) from a coordinate."""
+    torch.manual_seed(seed_of(*coordinate))

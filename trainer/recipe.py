@@ -1,0 +1,74 @@
+"""The part of a recipe that determines a run's curve, whoever places its ranks."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_pipeline.config import BatchingConfig, DataConfig, TokenizerConfig
+from model.config import DecodingConfig, ModelConfig
+from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
+
+ChangeClass = Literal["identity", "continuable", "execution"]
+CHANGE_CLASSES = ("identity", "continuable", "execution")
+
+
+class TrainingRecipe(BaseModel):
+    """Everything the ranks need to know. The cluster's recipe adds where they run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder."),
+        "execution",
+    ]
+    seed: Annotated[
+        int, Field(ge=0, description="Of initial weights, data order and dropout."), "identity"
+    ] = 1
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    batching: BatchingConfig
+    model: ModelConfig
+    trainer: TrainerConfig
+    engine: EngineConfig = EngineConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    decoding: DecodingConfig = DecodingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def leaves(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
+    """Every leaf field of a config with its dotted name, its value and its change class."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        classes = [mark for mark in field.metadata if mark in CHANGE_CLASSES]
+        if classes:
+            yield prefix + name, value, classes[0]
+        elif isinstance(value, BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            raise TypeError(f"config field {prefix}{name} has no change class")
+
+
+def identity_of(recipe: BaseModel) -> dict[str, Any]:
+    """The fields that make the run what it is, by dotted name, as JSON values."""
+    return {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
+
+
+def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """A line for each identity field in which two runs differ, with both values."""
+    return [
+        f"{name}: the run has {old.get(name)!r}, the recipe {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,125 @@
+"""The folder of a run: what lies where, and whether a recipe belongs to it.
+
+::
+
+    runs/NAME/
+      run.json         id, identity of recipe and dataset
+      recipe.yaml      the resolved recipe of the last start
+      dataset/         the dataset's manifest and tokenizers, all that translating needs
+      metrics.jsonl    the record
+      checkpoints/     see trainer/checkpoint.py
+      translations/    hypotheses of validations and evaluations
+      wandb/           W&B's own files
+"""
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_pipeline.manifest import MANIFEST_NAME, Manifest
+from trainer.errors import RunMismatchError
+from trainer.recipe import TrainingRecipe, identity_differences, identity_of
+
+
+class RunCard(BaseModel):
+    """run.json: what makes this run the run that it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    name: str
+    dataset_identity: str
+    identity: dict[str, Any]
+
+
+class RunFolder:
+    """Paths in a run's folder, and the run's identity."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset"
+
+    @property
+    def translations(self) -> Path:
+        return self.path / "translations"
+
+    @property
+    def card_path(self) -> Path:
+        return self.path / "run.json"
+
+    def card(self) -> RunCard:
+        """Raises RunMismatchError if there is no run here."""
+        try:
+            return RunCard.model_validate_json(self.card_path.read_bytes())
+        except FileNotFoundError as error:
+            raise RunMismatchError(
+                f"{self.path} is no run: it has no {self.card_path.name}. "
+                "Name the folder of a run, such as runs/phrasebook"
+            ) from error
+        except ValidationError as error:
+            raise RunMismatchError(f"{self.card_path} is damaged: {error}") from error
+
+    def open(self, recipe: TrainingRecipe, manifest: Manifest, command: str) -> None:
+        """Start a run here, or continue the one that is here.
+
+        ``command`` starts another run instead; it is named where this one is refused.
+
+        Raises:
+            RunMismatchError: the run here was started with another identity or dataset.
+        """
+        if self.card_path.exists():
+            self._check(self.card(), recipe, manifest.identity, command)
+        else:
+            card = RunCard(
+                id=secrets.token_hex(4),
+                name=self.path.name,
+                dataset_identity=manifest.identity,
+                identity=identity_of(recipe),
+            )
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._keep_tokenizers(Path(recipe.data.dataset), manifest)
+            self.card_path.write_text(card.model_dump_json(indent=1) + "\n")
+        resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        self.recipe.write_text(resolved, encoding="utf-8")
+
+    def _keep_tokenizers(self, dataset: Path, manifest: Manifest) -> None:
+        self.dataset.mkdir(exist_ok=True)
+        for name in (MANIFEST_NAME, *(info.file for info in manifest.tokenizers.values())):
+            shutil.copyfile(dataset / name, self.dataset / name)
+
+    def _check(
+        self, card: RunCard, recipe: TrainingRecipe, dataset_identity: str, command: str
+    ) -> None:
+        differences = identity_differences(card.identity, identity_of(recipe))
+        if differences:
+            raise RunMismatchError(
+                f"The run in {self.path} was started with other settings of its identity: "
+                f"{'; '.join(differences)}. Give it back its settings to continue it, or start "
+                f"another run with {command}"
+            )
+        if card.dataset_identity != dataset_identity:
+            raise RunMismatchError(
+                f"The run in {self.path} was started with the dataset of manifest "
+                f"{card.dataset_identity[:16]}…, the dataset at {recipe.data.dataset} has "
+                f"{dataset_identity[:16]}…. Point data.dataset at the run's dataset, or start "
+                f"another run with {command}"
+            )

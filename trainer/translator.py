@@ -1,0 +1,114 @@
+"""Translating with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from data_pipeline.heldout import HeldOut, heldout_micro_batches
+from data_pipeline.manifest import TARGET, Manifest
+from data_pipeline.tokenizer import Tokenizer, load_tokenizers
+from model.config import DecodingConfig
+from model.decoding import Hypothesis, beam_search
+from model.transformer import Transformer
+from trainer.batch import to_device
+from trainer.build import build_model
+from trainer.checkpoint import Checkpoint, list_checkpoints, newest_intact
+from trainer.checkpoint_reader import CheckpointReader
+from trainer.errors import CheckpointError
+from trainer.recipe import TrainingRecipe
+from trainer.run_folder import RunFolder
+
+TOKENS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation and its score: log-probability (nats) over the length penalty."""
+
+    text: str
+    score: float
+
+
+class Translator:
+    """A trained model with its tokenizers, ready to translate."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizers: dict[str, Tokenizer],
+        decoding: DecodingConfig,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.model = model.eval()
+        self.decoding = decoding
+        self.checkpoint = checkpoint
+        self._tokenizers = tokenizers
+        self._device = next(model.parameters()).device
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        step: int | None = None,
+        decoding: DecodingConfig | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """The newest intact weights of a run, or those of one step, in fp32.
+
+        ``decoding`` replaces the recipe's beam size and length penalty.
+
+        Raises:
+            RunMismatchError: there is no run at this path.
+            CheckpointError: the run has no such checkpoint, or it is damaged.
+        """
+        folder = RunFolder(Path(run))
+        folder.card()
+        checkpoint = _find_checkpoint(folder, step)
+        recipe = TrainingRecipe.model_validate(checkpoint.header.recipe)
+        tokenizers = load_tokenizers(folder.dataset, Manifest.load(folder.dataset))
+        model = build_model(recipe, tokenizers)
+        model.load_state_dict(CheckpointReader(checkpoint).weights())
+        return cls(model.to(device), tokenizers, decoding or recipe.decoding, checkpoint)
+
+    def translate(self, sentences: Sequence[str]) -> list[str]:
+        """The best translation of each sentence, by beam search."""
+        return [translations[0].text for translations in self.translate_n_best(sentences)]
+
+    def translate_n_best(self, sentences: Sequence[str]) -> list[list[Translation]]:
+        """Up to ``beam_size`` translations of each sentence, best first."""
+        results: list[list[Translation]] = [[] for _ in sentences]
+        for positions, found in self._search(list(sentences)):
+            for position, translations in zip(positions, found, strict=True):
+                results[position] = translations
+        return results
+
+    def _search(self, sentences: list[str]) -> Iterator[tuple[list[int], list[list[Translation]]]]:
+        """Batches of sentences alike in length: their positions and their translations."""
+        if not sentences:
+            return
+        no_targets = HeldOut(sentences, [""] * len(sentences))
+        for batch in heldout_micro_batches(no_targets, self._tokenizers, TOKENS_PER_BATCH):
+            source = to_device(batch, self.model.vocabulary, self._device).source
+            found = beam_search(self.model, source, self.decoding)
+            yield batch.pair_ids.tolist(), [self._decode(hypotheses) for hypotheses in found]
+
+    def _decode(self, hypotheses: list[Hypothesis]) -> list[Translation]:
+        texts = self._tokenizers[TARGET].decode([list(h.ids) for h in hypotheses])
+        return [Translation(t, h.score) for t, h in zip(texts, hypotheses, strict=True)]
+
+
+def _find_checkpoint(run: RunFolder, step: int | None) -> Checkpoint:
+    if step is None:
+        checkpoint, damaged = newest_intact(run.checkpoints)
+        if checkpoint is None:
+            reason = "; ".join(damaged) or "it has not reached its first checkpoint"
+            raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
+        return checkpoint
+    for path in list_checkpoints(run.checkpoints):
+        if path.name == f"step-{step:08d}":
+            checkpoint = Checkpoint(path)
+            checkpoint.verify()
+            return checkpoint
+    steps = [int(p.name.removeprefix("step-")) for p in list_checkpoints(run.checkpoints)]
+    raise CheckpointError(f"{run.path} has no checkpoint of step {step}; it has {steps}")

@@ -1,0 +1,90 @@
+"""Validation: loss and sacreBLEU on the held-out set, shared out over the ranks.
+
+The batches are planned from lengths alone, so they are the same for any number of ranks; rank r
+takes every R-th. Sums and translations are put together by one sum over the ranks, in which each
+pair has a row of its own.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sacrebleu
+import torch
+
+from data_pipeline.heldout import HeldOut, heldout_micro_batches
+from data_pipeline.manifest import SOURCE, TARGET
+from data_pipeline.tokenizer import Tokenizer
+from model.config import DecodingConfig
+from model.decoding import greedy_search
+from model.transformer import Transformer
+from trainer.batch import to_device
+from trainer.distributed import Placement, sum_over_ranks
+
+_NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table that the ranks sum
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Scores of one validation; ``loss`` is nats per target token, without label smoothing."""
+
+    loss: float
+    bleu: float
+    translations: list[str]
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+
+class Validator:
+    """Scores a model on one held-out set."""
+
+    def __init__(
+        self,
+        heldout: HeldOut,
+        tokenizers: dict[str, Tokenizer],
+        *,
+        max_tokens_per_micro_batch: int,
+        decoding: DecodingConfig,
+        placement: Placement,
+    ) -> None:
+        self.heldout = heldout
+        self._target_tokenizer = tokenizers[TARGET]
+        self._decoding = decoding
+        self._placement = placement
+        batches = heldout_micro_batches(heldout, tokenizers, max_tokens_per_micro_batch)
+        self._batches = batches[placement.rank :: placement.world_size]
+        self._target_tokens = sum(batch.tokens(TARGET) for batch in batches)
+        longest = max(int(batch.fields[SOURCE].lengths.max()) for batch in batches)
+        self._max_output = int(longest * decoding.max_length_factor) + decoding.max_extra_length
+
+    @torch.inference_mode()
+    def run(self, model: Transformer) -> ValidationResult:
+        """A collective: every rank calls it, and every rank gets the result."""
+        pairs = len(self.heldout.sources)
+        table = np.zeros((pairs, _FIRST_ID + self._max_output))
+        for micro_batch in self._batches:
+            batch = to_device(micro_batch, model.vocabulary, self._placement.torch_device)
+            sums = model(batch.source, batch.target_input, batch.target_output, 0.0)
+            table[micro_batch.pair_ids[0], _NLL] = float(sums.nll)
+            hypotheses = greedy_search(model, batch.source, self._decoding)
+            for pair, hypothesis in zip(micro_batch.pair_ids, hypotheses, strict=True):
+                length = len(hypothesis.ids)
+                table[pair, _LENGTH] = length
+                table[pair, _FIRST_ID : _FIRST_ID + length] = hypothesis.ids
+        table = sum_over_ranks(torch.from_numpy(table), self._placement).numpy()
+        ids = table[:, _LENGTH:].astype(np.int64).tolist()
+        translations = self._target_tokenizer.decode([row[1 : 1 + row[0]] for row in ids])
+        bleu = sacrebleu.corpus_bleu(translations, [self.heldout.targets], force=True)
+        loss = math.fsum(table[:, _NLL].tolist()) / self._target_tokens
+        return ValidationResult(loss=loss, bleu=bleu.score, translations=translations)
+
+
+def save_translations(folder: Path, name: str, translations: list[str]) -> Path:
+    """Keep hypotheses, one a line, so that a score can be checked later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.txt"
+    path.write_text("".join(f"{line}\n" for line in translations), encoding="utf-8")
+    return path

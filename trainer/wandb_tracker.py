@@ -1,0 +1,96 @@
+"""Weights & Biases as a view of metrics.jsonl: the one file that imports wandb.
+
+A killed offline run loses the points that W&B had not flushed, and starting again with the same
+id begins another folder. So at start the last step in W&B's own files is read, and what the
+record has beyond it is logged again with explicit steps: together the folders hold one history.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import wandb
+from google.protobuf.message import DecodeError
+from wandb.proto import wandb_internal_pb2
+
+from trainer.metrics import Line, read_metrics
+from trainer.recipe import TrainingRecipe
+from trainer.run_folder import RunFolder
+
+# A .wandb file is a LevelDB log: a file header, then blocks of records that may be split.
+_FILE_HEADER_BYTES = 7
+_BLOCK_BYTES = 32768
+_RECORD_HEADER_BYTES = 7  # checksum (4), length (2), type (1)
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+class WandbTracker:
+    """Shows the record of a run in W&B; offline unless the recipe or WANDB_MODE says otherwise."""
+
+    def __init__(self, recipe: TrainingRecipe, run: RunFolder) -> None:
+        logging.getLogger("wandb").setLevel(logging.ERROR)
+        self._run = wandb.init(
+            mode=os.environ.get("WANDB_MODE", recipe.tracking.wandb),  # type: ignore[arg-type]
+            project=recipe.tracking.project,
+            id=run.card().id,
+            name=run.path.name,
+            dir=str(run.path),
+            resume="allow",
+            config=recipe.model_dump(mode="json"),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        # The last step on disk may lack lines that came later in that step: it is logged again.
+        last = last_logged_step(run.path / "wandb")
+        for line in read_metrics(run.metrics):
+            if line["step"] > last:
+                self.log(line)
+
+    def log(self, line: Line) -> None:
+        """Log one line of the record under its own step."""
+        values = {f"{line['kind']}/{key}": value for key, value in line.items() if _shows(key)}
+        self._run.log(values, step=line["step"])
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
+def last_logged_step(folder: Path) -> int:
+    """The last step in the W&B files under a run's ``wandb`` folder, or 0."""
+    files = folder.glob("*run-*/run-*.wandb")
+    return max((step for file in files for step in history_steps(file)), default=0)
+
+
+def history_steps(file: Path) -> Iterator[int]:
+    """The steps in one .wandb file, as far as it was flushed."""
+    for data in _records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        try:
+            record.ParseFromString(data)
+        except DecodeError:
+            return
+        if record.HasField("history"):
+            yield record.history.step.num
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    position, parts = _FILE_HEADER_BYTES, b""
+    while position + _RECORD_HEADER_BYTES <= len(data):
+        left = _BLOCK_BYTES - position % _BLOCK_BYTES
+        if left < _RECORD_HEADER_BYTES:
+            position += left
+            continue
+        length = int.from_bytes(data[position + 4 : position + 6], "little")
+        kind = data[position + 6]
+        position += _RECORD_HEADER_BYTES
+        payload = data[position : position + length]
+        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or len(payload) < length:
+            return  # not flushed further
+        position += length
+        parts = payload if kind in (_FULL, _FIRST) else parts + payload
+        if kind in (_FULL, _LAST):
+            yield parts
+
+
+def _shows(key: str) -> bool:
+    return key not in ("step", "kind", "samples")
