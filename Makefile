@@ -1,0 +1,56 @@
+# Two commands for a fresh machine: make demo, make test. Each sets up what it needs.
+
+PYTHON ?= python3.11
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+STAMP := .venv/.set-up
+TORCH := $(shell grep '^torch==' constraints.txt)
+# Constraints as a variable, not as -c: so they also hold for what packages are built with.
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench chaos clean
+
+help:  ## this list
+	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r target says; do printf '%-14s%s\n' "$$target" "$$says"; done
+	@echo
+	@echo "  PYTHON=python3.12    another Python, 3.11 to 3.13 (when .venv is made)"
+	@echo "  TORCH_INDEX=URL      package index with torch for your CPU or CUDA version"
+
+setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or CUDA
+	@$(BIN)/python scripts/which_device.py
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "There is no $(PYTHON). Name one from 3.11 to 3.13: make setup PYTHON=..."; exit 1; }
+	@echo "Setting up .venv (once; about 2 GB, with CUDA more)"
+	@$(PYTHON) -m venv .venv
+	@echo "  1 of 2: $(TORCH), the largest part"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@echo "  2 of 2: the other packages, and transloom itself"
+	@$(PIP) hatchling editables --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## train on the built-in phrase book, then translate (5 minutes on 2 cores)
+	@$(BIN)/transloom demo
+
+test: setup  ## the tests, without those that need a GPU and the long fault injections
+	@$(BIN)/pytest -m "not gpu and not chaos"
+
+check: setup  ## lint, format, types, and the direction of imports
+	@scripts/check
+
+bench: setup  ## run the scripts in benchmarks/, one after another
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+chaos: setup  ## the long fault injections
+	@$(BIN)/pytest -m "chaos and not gpu"
+
+clean:  ## remove caches and builds; .venv, datasets and runs stay
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d \
+		-exec rm -rf {} +

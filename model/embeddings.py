@@ -1,0 +1,23 @@
+"""Piece embeddings (Vaswani et al. 2017, §3.4)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Embedding(nn.Module):
+    """A learned vector per piece, multiplied by √width.
+
+    The matrix `weight`, (pieces, width), may serve both languages, and as output projection.
+    """
+
+    def __init__(self, pieces: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(pieces, width))
+        self.scale = math.sqrt(width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Turns ids (b, t) into vectors (b, t, width)."""
+        return F.embedding(ids, self.weight) * self.scale

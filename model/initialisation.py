@@ -1,0 +1,44 @@
+"""The weights a run starts from.
+
+The paper does not say; these are the choices of the reference implementations that reproduced it
+(tensor2tensor; fairseq, Ott et al. 2018):
+
+    embeddings        normal, standard deviation width^-½, so that √width · embedding has variance 1
+    other matrices    uniform Glorot (Glorot & Bengio 2010)
+    Q, K and V        the same as if the three were one (3 · width, width) matrix, that is Glorot
+                      with gain 1/√2 for each
+    biases 0, layer norms 1 and 0
+
+All numbers come from torch's default generator, in a fixed order: seed it before.
+"""
+
+import math
+
+from torch import nn
+
+from model.attention import CrossAttention, SelfAttention
+from model.embeddings import Embedding
+
+
+def initialise(root: nn.Module) -> None:
+    """Fills every parameter below `root` anew."""
+    for module in root.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif isinstance(module, Embedding):
+            nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5)
+    for module in root.modules():
+        if isinstance(module, SelfAttention):
+            _fused_glorot(module.query_key_value)
+        elif isinstance(module, CrossAttention):
+            _fused_glorot(module.query)
+            _fused_glorot(module.key_value)
+
+
+def _fused_glorot(projection: nn.Linear) -> None:
+    width = projection.in_features
+    bound = math.sqrt(6 / (width + 3 * width))
+    nn.init.uniform_(projection.weight, -bound, bound)

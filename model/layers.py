@@ -1,0 +1,149 @@
+"""Encoder and decoder layers and their stacks (Vaswani et al. 2017, §3.1).
+
+    encoder layer:  self-attention ▶ feed-forward
+    decoder layer:  masked self-attention ▶ attention over the encoder's output ▶ feed-forward
+
+Each sub-layer is wrapped in dropout, a residual connection and a layer normalisation.
+Shape suffixes as in `model.attention`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from model.attention import AttentionBackend, CrossAttention, KeyValue, SelfAttention
+from model.cache import SelfAttentionCache
+from model.config import ModelConfig
+from model.feed_forward import FeedForward
+
+
+class _Layer(nn.Module):
+    """What both kinds of layer share: the way around a sub-layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pre_norm = config.norm == "pre"
+        self.dropout = nn.Dropout(config.dropout)
+
+    def residual(
+        self, x_btm: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module
+    ) -> Tensor:
+        """Adds the sub-layer's output to its input.
+
+        post: norm(x + dropout(sublayer(x))) (§3.1, §5.4); pre: x + dropout(sublayer(norm(x))).
+        """
+        if self.pre_norm:
+            return x_btm + self.dropout(sublayer(norm(x_btm)))
+        y: Tensor = norm(x_btm + self.dropout(sublayer(x_btm)))
+        return y
+
+
+class EncoderLayer(_Layer):
+    """Self-attention and feed-forward."""
+
+    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__(config)
+        self.self_attention = SelfAttention(config, backend)
+        self.self_attention_norm = nn.LayerNorm(config.width)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+
+    def forward(self, x_bsm: Tensor, mask: Tensor) -> Tensor:
+        """Returns (b, s, m); `mask` (b, 1, 1, s) is true at real pieces."""
+        x_bsm = self.residual(
+            x_bsm, lambda x: self.self_attention(x, mask), self.self_attention_norm
+        )
+        return self.residual(x_bsm, self.feed_forward, self.feed_forward_norm)
+
+
+class DecoderLayer(_Layer):
+    """Masked self-attention, cross-attention and feed-forward."""
+
+    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__(config)
+        self.self_attention = SelfAttention(config, backend)
+        self.self_attention_norm = nn.LayerNorm(config.width)
+        self.cross_attention = CrossAttention(config, backend)
+        self.cross_attention_norm = nn.LayerNorm(config.width)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+
+    def forward(
+        self,
+        x_btm: Tensor,
+        memory: KeyValue,
+        memory_mask: Tensor,
+        ancestry_mask: Tensor | None = None,
+        cache: SelfAttentionCache | None = None,
+    ) -> Tensor:
+        """Returns (b, t, m).
+
+        Without a `cache`, x is a whole sequence and attention is causal. With one, x is one
+        decoding step, and `ancestry_mask` (b, 1, k, p · k) is true at a hypothesis' own past.
+        """
+        x_btm = self.residual(
+            x_btm,
+            lambda x: self.self_attention(x, ancestry_mask, causal=cache is None, cache=cache),
+            self.self_attention_norm,
+        )
+        x_btm = self.residual(
+            x_btm,
+            lambda x: self.cross_attention(x, memory, memory_mask),
+            self.cross_attention_norm,
+        )
+        return self.residual(x_btm, self.feed_forward, self.feed_forward_norm)
+
+
+def _last_norm(config: ModelConfig) -> nn.Module:
+    """Pre-norm layers leave their sum unnormalised, so their stack ends with a norm."""
+    return nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+
+
+class Encoder(nn.Module):
+    """The stack of encoder layers."""
+
+    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__()
+        layers = [EncoderLayer(config, backend) for _ in range(config.encoder_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.last_norm = _last_norm(config)
+
+    def forward(self, x_bsm: Tensor, mask: Tensor) -> Tensor:
+        """Returns the memory (b, s, m)."""
+        for layer in self.layers:
+            x_bsm = layer(x_bsm, mask)
+        memory_bsm: Tensor = self.last_norm(x_bsm)
+        return memory_bsm
+
+
+class Decoder(nn.Module):
+    """The stack of decoder layers."""
+
+    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__()
+        layers = [DecoderLayer(config, backend) for _ in range(config.decoder_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.last_norm = _last_norm(config)
+
+    def project_memory(self, memory_bsm: Tensor) -> list[KeyValue]:
+        """Each layer's keys and values of the encoder's output."""
+        memories = []
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            memories.append(layer.cross_attention.project_memory(memory_bsm))
+        return memories
+
+    def forward(
+        self,
+        x_btm: Tensor,
+        memories: Sequence[KeyValue],
+        memory_mask: Tensor,
+        ancestry_mask: Tensor | None = None,
+        caches: Sequence[SelfAttentionCache] | None = None,
+    ) -> Tensor:
+        """Returns (b, t, m); `memories` and `caches` hold one element per layer."""
+        for number, layer in enumerate(self.layers):
+            cache = caches[number] if caches is not None else None
+            x_btm = layer(x_btm, memories[number], memory_mask, ancestry_mask, cache)
+        hidden_btm: Tensor = self.last_norm(x_btm)
+        return hidden_btm

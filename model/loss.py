@@ -1,0 +1,96 @@
+"""Output projection and label-smoothed cross-entropy in one, as sums over tokens.
+
+    hidden states ─▶ [ logits of a few tokens ─▶ log-probabilities ─▶ loss and gradient ] … ─▶ sums
+
+The gradient with respect to the logits is known as soon as the logits are (softmax minus target),
+so each chunk of tokens is done with at once, and the logits of a whole batch, by far the largest
+tensor of a small model, never exist. What waits for the backward pass is the gradient of the
+output matrix, in fp32, and that of the hidden states. The trainer divides by the target tokens of
+the *global* step, so no mean is taken here.
+
+Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: 1,000 tokens, 10,000 pieces, width
+128, forward and backward, milliseconds, against logits in full with torch's cross_entropy in fp32:
+fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187.
+
+Shape suffixes: n target tokens, d model width, v pieces, c tokens of one chunk.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+MIN_CHUNK_TOKENS = 128
+
+
+class LossSums(NamedTuple):
+    """Sums over target tokens, fp32 scalars, in nats.
+
+    `smoothed` is what training minimises; `nll`, the plain negative log-likelihood, carries no
+    gradient and is what perplexity is made of.
+    """
+
+    smoothed: Tensor
+    nll: Tensor
+
+
+def label_smoothed_sums(
+    hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor, label_smoothing: float
+) -> LossSums:
+    """Returns the sums for hidden states (n, d), an output matrix (v, d) and ids (n,), unpadded.
+
+    The target distribution gives 1 - ε to the right piece and ε/v to each of the v pieces, itself
+    included (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
+
+        loss = (1 - ε) · -log p(y) + ε/v · Σ_i -log p(i)
+    """
+    sums = _ProjectedCrossEntropy.apply(
+        hidden_nd, weight_vd, target_n, label_smoothing, torch.is_grad_enabled()
+    )
+    return LossSums(*sums)
+
+
+class _ProjectedCrossEntropy(torch.autograd.Function):
+    """Computes the gradients of its inputs in the forward pass; backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_nd: Tensor,
+        weight_vd: Tensor,
+        target_n: Tensor,
+        label_smoothing: float,
+        with_gradients: bool,
+    ) -> tuple[Tensor, Tensor]:
+        # Chunks add to the matrix' gradient in fp32, also when weights are bf16.
+        weight_grad_vd = torch.zeros_like(weight_vd, dtype=torch.float32)
+        hidden_grad_nd = torch.empty_like(hidden_nd)
+        nll = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
+        uniform = torch.zeros_like(nll)
+        # With as many tokens as the model is wide, a chunk's logits are as large as the matrix.
+        chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_nd.shape[1])
+        for start in range(0, len(hidden_nd), chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            hidden_cd, right = hidden_nd[chunk], target_n[chunk].unsqueeze(1)
+            logits_cv = hidden_cd @ weight_vd.T
+            log_p_cv = torch.log_softmax(logits_cv, dim=1, dtype=torch.float32)
+            nll -= log_p_cv.gather(1, right).sum()
+            uniform -= log_p_cv.mean(dim=1).sum()
+            if with_gradients:
+                # The softmax minus the target distribution.
+                grad_cv = log_p_cv.exp_().sub_(label_smoothing / len(weight_vd))
+                grad_cv.scatter_(1, right, grad_cv.gather(1, right) - (1 - label_smoothing))
+                grad_cv = grad_cv.to(weight_vd.dtype)
+                hidden_grad_nd[chunk] = grad_cv @ weight_vd
+                weight_grad_vd += grad_cv.T @ hidden_cd
+        ctx.save_for_backward(hidden_grad_nd, weight_grad_vd)
+        ctx.mark_non_differentiable(nll)
+        return (1 - label_smoothing) * nll + label_smoothing * uniform, nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, smoothed_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad_nd, weight_grad_vd = ctx.saved_tensors
+        weight_grad = (weight_grad_vd * smoothed_grad).to(hidden_grad_nd.dtype)
+        return hidden_grad_nd * smoothed_grad, weight_grad, None, None, None

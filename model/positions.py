@@ -1,0 +1,38 @@
+"""Sinusoidal positions (Vaswani et al. 2017, §3.5)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+FIRST_ROWS = 256
+
+
+def sinusoidal_table(rows: int, width: int) -> Tensor:
+    """Returns (rows, width) in fp32.
+
+    PE(p, 2i) = sin(p / 10000^(2i / width)), PE(p, 2i + 1) = cos(p / 10000^(2i / width)).
+    """
+    position = torch.arange(rows, dtype=torch.float32).unsqueeze(1)
+    even = torch.arange(0, width, 2, dtype=torch.float32)
+    angle = position * torch.exp(even * (-math.log(10000.0) / width))
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+
+
+class SinusoidalPositions(nn.Module):
+    """The table of position vectors. It grows when asked for more, and is in no state dict."""
+
+    table: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("table", sinusoidal_table(FIRST_ROWS, width), persistent=False)
+
+    def forward(self, start: int, stop: int) -> Tensor:
+        """Returns the vectors of positions start…stop-1, (stop - start, width)."""
+        if stop > len(self.table):
+            rows = 2 ** math.ceil(math.log2(stop))
+            with torch.inference_mode(False):  # training will use what validation made
+                self.table = sinusoidal_table(rows, self.width).to(self.table)
+        return self.table[start:stop]

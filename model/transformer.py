@@ -1,0 +1,151 @@
+"""The encoder–decoder Transformer (Vaswani et al. 2017, §3).
+
+    source ids ─▶ embedding × √d + positions ─▶ encoder ─▶ memory
+    target ids ─▶ embedding × √d + positions ─▶ decoder ◀─ memory ─▶ hidden ─▶ logits ─▶ loss
+
+Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result.
+A source ends with EOS. A target input starts with BOS, its output ends with EOS.
+Shape suffixes: b batch, s source length, t target length, d model width, v target pieces,
+n target tokens without padding, k hypotheses of a sentence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.attention import AttentionBackend, KeyValue
+from model.cache import SelfAttentionCache
+from model.config import ModelConfig
+from model.embeddings import Embedding
+from model.errors import ModelError
+from model.initialisation import initialise
+from model.layers import Decoder, Encoder
+from model.loss import LossSums, label_smoothed_sums
+from model.positions import SinusoidalPositions
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Sizes of the two vocabularies and the special ids, which both share."""
+
+    source_size: int
+    target_size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
+
+    def __post_init__(self) -> None:
+        special = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        smaller = min(self.source_size, self.target_size)
+        if len(set(special.values())) < len(special) or not all(
+            0 <= number < smaller for number in special.values()
+        ):
+            raise ModelError(
+                f"The special pieces are {special}, but they must be three different ids below "
+                f"{smaller}, the size of the smaller vocabulary. Train or choose a tokenizer that "
+                "has padding, BOS and EOS."
+            )
+
+
+class Transformer(nn.Module):
+    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        attention_backend: AttentionBackend | None = None,
+    ) -> None:
+        """Builds and initialises; seed torch before. No backend named: the measured default."""
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        shared = config.share_embeddings
+        if shared == "all" and vocabulary.source_size != vocabulary.target_size:
+            raise ModelError(
+                "model.share_embeddings is all, but the vocabularies differ: "
+                f"{vocabulary.source_size} source and {vocabulary.target_size} target pieces. "
+                "Set tokenizer.joint=true, or model.share_embeddings=decoder."
+            )
+        width = config.width
+        self.target_embedding = Embedding(vocabulary.target_size, width)
+        self.source_embedding = (
+            Embedding(vocabulary.source_size, width) if shared != "all" else None
+        )
+        self.output_embedding = (
+            Embedding(vocabulary.target_size, width) if shared == "none" else None
+        )
+        self.positions = SinusoidalPositions(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Encoder(config, attention_backend)
+        self.decoder = Decoder(config, attention_backend)
+        initialise(self)
+
+    def forward(
+        self,
+        source_bs: Tensor,
+        target_input_bt: Tensor,
+        target_output_bt: Tensor,
+        label_smoothing: float,
+    ) -> LossSums:
+        """Returns the loss sums over the target tokens, padding left out."""
+        memory_bsd = self.encode(source_bs)
+        hidden_btd = self.decode(target_input_bt, memory_bsd, source_bs)
+        # Only real tokens are projected to logits, the widest product of a small model.
+        real_n = (target_output_bt.flatten() != self.vocabulary.pad_id).nonzero().squeeze(1)
+        hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
+        target_n = target_output_bt.flatten().index_select(0, real_n)
+        return label_smoothed_sums(hidden_nd, self.output_weight, target_n, label_smoothing)
+
+    def encode(self, source_bs: Tensor) -> Tensor:
+        """Returns the memory (b, s, d)."""
+        x_bsd = self.embed(source_bs, self.source_embedding or self.target_embedding)
+        memory_bsd: Tensor = self.encoder(x_bsd, self.source_mask(source_bs))
+        return memory_bsd
+
+    def decode(self, target_input_bt: Tensor, memory_bsd: Tensor, source_bs: Tensor) -> Tensor:
+        """Returns the hidden states (b, t, d) from which each next piece is predicted."""
+        x_btd = self.embed(target_input_bt, self.target_embedding)
+        memories = self.decoder.project_memory(memory_bsd)
+        hidden_btd: Tensor = self.decoder(x_btd, memories, self.source_mask(source_bs))
+        return hidden_btd
+
+    def decode_step(
+        self,
+        newest_bk: Tensor,
+        memories: Sequence[KeyValue],
+        memory_mask: Tensor,
+        ancestry_mask: Tensor | None,
+        caches: Sequence[SelfAttentionCache],
+    ) -> Tensor:
+        """Returns the hidden states (b, k, d) after each hypothesis' newest piece.
+
+        `decode` for one position more, with what was computed before in `caches`.
+        """
+        x_bkd = self.embed(newest_bk, self.target_embedding, position=caches[0].length)
+        hidden_bkd: Tensor = self.decoder(x_bkd, memories, memory_mask, ancestry_mask, caches)
+        return hidden_bkd
+
+    def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
+        """Turns ids (b, t) into vectors with positions 0…t-1, or all with the one given."""
+        vectors: Tensor = embedding(ids)
+        start, stop = (0, ids.shape[1]) if position is None else (position, position + 1)
+        # The table may have stayed in fp32 where an engine casts only parameters.
+        x: Tensor = self.dropout(vectors + self.positions(start, stop).to(vectors.dtype))
+        return x
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The matrix (v, d) of the output projection."""
+        # Looked up anew each time: under ZeRO-3 the look-up gathers the partitioned weight.
+        return (self.output_embedding or self.target_embedding).weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
+        return F.linear(hidden, self.output_weight)
+
+    def source_mask(self, source_bs: Tensor) -> Tensor:
+        """True at real source pieces, (b, 1, 1, s)."""
+        return (source_bs != self.vocabulary.pad_id)[:, None, None, :]

@@ -1,0 +1,54 @@
+"""Small networks and batches for the tests of the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.transformer import Transformer, Vocabulary
+
+PAD, BOS, EOS = 0, 2, 3
+
+
+@pytest.fixture
+def build() -> Callable[..., Transformer]:
+    """Builds a small seeded network without dropout; keywords change its configuration."""
+
+    def build_model(seed: int = 0, pieces: int = 30, **settings: Any) -> Transformer:
+        small = {"encoder_layers": 2, "decoder_layers": 2, "width": 32, "heads": 4}
+        config = ModelConfig(**{**small, "feed_forward_width": 48, "dropout": 0.0, **settings})
+        torch.manual_seed(seed)
+        return Transformer(config, Vocabulary(pieces, pieces, PAD, BOS, EOS))
+
+    return build_model
+
+
+@pytest.fixture
+def sentences() -> Callable[..., Tensor]:
+    """Random sentences of the given lengths, EOS last, padded to the longest (or to `width`)."""
+
+    def random_sentences(
+        lengths: list[int], width: int = 0, pieces: int = 30, seed: int = 1
+    ) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.full((len(lengths), max(width, *lengths)), PAD)
+        for row, length in enumerate(lengths):
+            ids[row, : length - 1] = torch.randint(4, pieces, (length - 1,), generator=generator)
+            ids[row, length - 1] = EOS
+        return ids
+
+    return random_sentences
+
+
+@pytest.fixture
+def as_input() -> Callable[[Tensor], Tensor]:
+    """The decoder's input that belongs to a target: BOS first, everything one place later."""
+
+    def shift(target_bt: Tensor) -> Tensor:
+        bos = torch.full((len(target_bt), 1), BOS)
+        return torch.cat([bos, target_bt[:, :-1]], dim=1)
+
+    return shift

@@ -1,0 +1,36 @@
+import pytest
+from pydantic import ValidationError
+
+from model.config import DecodingConfig, ModelConfig
+
+
+@pytest.mark.parametrize("config", [ModelConfig, DecodingConfig])
+def test_every_field_has_a_change_class_and_a_description(config):
+    for name, field in config.model_fields.items():
+        classes = [mark for mark in field.metadata if isinstance(mark, str)]
+        assert classes in (["identity"], ["continuable"], ["execution"]), name
+        assert field.description, name
+
+
+def test_width_must_be_a_multiple_of_heads():
+    with pytest.raises(ValidationError, match=r"width is 130.*heads = 4"):
+        ModelConfig(width=130, heads=4)
+
+
+def test_width_must_be_even():
+    with pytest.raises(ValidationError, match="width is 33"):
+        ModelConfig(width=33, heads=3)
+
+
+def test_unknown_keys_and_changes_are_refused():
+    with pytest.raises(ValidationError, match="extra"):
+        ModelConfig(widht=512)
+    with pytest.raises(ValidationError, match="frozen"):
+        ModelConfig().width = 4
+
+
+def test_defaults_are_the_papers_base_model():
+    base = ModelConfig()
+    assert (base.encoder_layers, base.width, base.feed_forward_width) == (6, 512, 2048)
+    assert (base.heads, base.head_width, base.dropout, base.norm) == (8, 64, 0.1, "post")
+    assert (DecodingConfig().beam_size, DecodingConfig().length_penalty) == (4, 0.6)

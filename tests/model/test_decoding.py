@@ -1,0 +1,242 @@
+import itertools
+
+import pytest
+import torch
+
+from model.cache import FIRST_CAPACITY, SelfAttentionCache
+from model.config import DecodingConfig
+from model.decoding import beam_search, greedy_search, length_penalty
+from model.errors import ModelError
+
+BOS, EOS = 2, 3
+FORBIDDEN = [0, BOS]
+
+
+@pytest.fixture
+def network(build):
+    """Untied, since a random tied network says what it was told; this seed's lengths differ."""
+
+    def build_untied(seed=2, **settings):
+        return build(seed, share_embeddings="none", **settings).eval()
+
+    return build_untied
+
+
+def uncached_log_probabilities(model, source, ids):
+    """log p of every piece after BOS and `ids`, from the training-time forward pass."""
+    target_input = torch.tensor([[BOS, *ids]])
+    hidden = model.decode(target_input, model.encode(source), source)
+    return model.logits(hidden[0, -1]).float().log_softmax(-1)
+
+
+@torch.no_grad()
+def uncached_greedy(model, source, limit):
+    ids, total = [], 0.0
+    while True:
+        log_probabilities = uncached_log_probabilities(model, source, ids)
+        log_probabilities[FORBIDDEN] = -torch.inf
+        piece = EOS if len(ids) + 1 == limit else int(log_probabilities.argmax())
+        total += log_probabilities[piece].item()
+        if piece == EOS:
+            return tuple(ids), total
+        ids.append(piece)
+
+
+@torch.no_grad()
+def every_translation(model, source, limit, alpha):
+    """Scores all outputs of up to `limit` pieces, EOS included; best first."""
+    pieces = [p for p in range(model.vocabulary.target_size) if p not in (*FORBIDDEN, EOS)]
+    scored = []
+    for length in range(limit):
+        for ids in itertools.product(pieces, repeat=length):
+            hidden = model.decode(torch.tensor([[BOS, *ids]]), model.encode(source), source)
+            log_probabilities = model.logits(hidden[0]).log_softmax(-1)
+            total = log_probabilities[range(length + 1), [*ids, EOS]].sum().item()
+            scored.append((total / length_penalty(length + 1, alpha), ids))
+    return sorted(scored, reverse=True)
+
+
+LENGTHS = [9, 4, 1, 7, 12, 4]
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_greedy_with_cache_equals_greedy_without(network, sentences, norm):
+    model = network(norm=norm)
+    source = sentences(LENGTHS)
+    decoding = DecodingConfig(length_penalty=0.0, max_extra_length=FIRST_CAPACITY)
+    found = greedy_search(model, source, decoding)
+    assert len({len(hypothesis.ids) for hypothesis in found}) > 3
+    for row, length in enumerate(LENGTHS):
+        ids, total = uncached_greedy(model, source[row : row + 1, :length], length + FIRST_CAPACITY)
+        assert found[row].ids == ids
+        assert found[row].score == pytest.approx(total, abs=1e-4)
+
+
+def test_beam_of_one_is_greedy(network, sentences):
+    model, source = network(), sentences(LENGTHS)
+    decoding = DecodingConfig(beam_size=1, max_extra_length=10)
+    for greedy, (beam,) in zip(
+        greedy_search(model, source, decoding), beam_search(model, source, decoding), strict=True
+    ):
+        assert beam.ids == greedy.ids
+        assert beam.score == pytest.approx(greedy.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wide_beam_is_exact(network, sentences, alpha, seed):
+    model = network(seed, pieces=7)
+    source = sentences([3, 2, 5], pieces=7)
+    limit = 4
+    decoding = DecodingConfig(
+        beam_size=160, length_penalty=alpha, max_length_factor=0, max_extra_length=limit
+    )
+    for row, found in enumerate(beam_search(model, source, decoding)):
+        one = source[row : row + 1]
+        expected = every_translation(model, one, limit, alpha)
+        assert len(expected) == 1 + 4 + 16 + 64
+        assert [hypothesis.ids for hypothesis in found] == [ids for _, ids in expected]
+        torch.testing.assert_close(
+            torch.tensor([hypothesis.score for hypothesis in found]),
+            torch.tensor([score for score, _ in expected]),
+            rtol=0,
+            atol=1e-4,
+        )
+
+
+def textbook_beam_search(model, source, k, alpha, limit):
+    """Beam search over plain lists, one sentence, nothing cached."""
+    live, finished = [(0.0, ())], []
+    for length in range(1, limit + 1):
+        candidates = []
+        for total, ids in live:
+            log_probabilities = uncached_log_probabilities(model, source, ids).tolist()
+            for piece, log_probability in enumerate(log_probabilities):
+                if piece not in FORBIDDEN and (length < limit or piece == EOS):
+                    candidates.append((total + log_probability, (*ids, piece)))
+        candidates.sort(reverse=True)
+        for total, ids in candidates[:k]:
+            if ids[-1] == EOS:
+                finished.append((total / length_penalty(length, alpha), ids[:-1]))
+        if len(finished) >= k:
+            break
+        live = [(total, ids) for total, ids in candidates if ids[-1] != EOS][:k]
+    return sorted(finished, reverse=True)[:k]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_beam_search_equals_the_textbook(network, sentences, norm):
+    model, source = network(norm=norm), sentences(LENGTHS)
+    decoding = DecodingConfig(beam_size=3, max_extra_length=8)
+    for row, found in enumerate(beam_search(model, source, decoding)):
+        length = LENGTHS[row]
+        one = source[row : row + 1, :length]
+        expected = textbook_beam_search(model, one, 3, 0.6, length + 8)
+        assert [hypothesis.ids for hypothesis in found] == [ids for _, ids in expected]
+        assert [hypothesis.score for hypothesis in found] == pytest.approx(
+            [score for score, _ in expected], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_a_sentence_alone_is_translated_as_in_a_batch(network, sentences, search):
+    model, source = network(), sentences(LENGTHS, width=20)
+    decoding = DecodingConfig(max_extra_length=10)
+    run = greedy_search if search == "greedy" else beam_search
+    together = run(model, source, decoding)
+    for row, length in enumerate(LENGTHS):
+        (alone,) = run(model, source[row : row + 1, :length], decoding)
+        ours, theirs = ([alone], [together[row]]) if search == "greedy" else (alone, together[row])
+        assert [one.ids for one in ours] == [one.ids for one in theirs]
+        assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-5)
+
+
+def rows_of_each_step(model, monkeypatch):
+    rows = []
+    step = model.decode_step
+
+    def counted_step(newest_bk, *rest):
+        rows.append(len(newest_bk))
+        return step(newest_bk, *rest)
+
+    monkeypatch.setattr(model, "decode_step", counted_step)
+    return rows
+
+
+def test_finished_sentences_leave_greedy_search(network, sentences, monkeypatch):
+    model = network()
+    rows = rows_of_each_step(model, monkeypatch)
+    found = greedy_search(model, sentences(LENGTHS), DecodingConfig(max_extra_length=10))
+    steps = [len(hypothesis.ids) + 1 for hypothesis in found]
+    assert rows == [sum(n > step for n in steps) for step in range(max(steps))]
+
+
+def test_finished_sentences_leave_beam_search(network, sentences, monkeypatch):
+    model, lengths = network(), [9, 4, 1]
+    decoding = DecodingConfig(beam_size=64, max_length_factor=1, max_extra_length=1)
+    rows = rows_of_each_step(model, monkeypatch)
+    beam_search(model, sentences(lengths), decoding)
+    assert rows[0] == 3
+    assert rows[2] == 2, "the third sentence may have two pieces only"
+    assert sum(rows) < 3 * len(rows)
+
+
+@pytest.mark.parametrize("search", [greedy_search, beam_search])
+def test_inference_mode_changes_nothing(network, sentences, search):
+    model, source = network(), sentences(LENGTHS)
+    decoding = DecodingConfig(max_extra_length=2)
+    with torch.inference_mode():
+        found = search(model, source, decoding)
+    assert found == search(model, source, decoding)
+
+
+@pytest.mark.parametrize("search", [greedy_search, beam_search])
+def test_a_network_gone_to_nan_is_named(network, sentences, search):
+    model, source = network(), sentences(LENGTHS)
+    with torch.no_grad():
+        model.decoder.layers[0].feed_forward.inner.weight.fill_(torch.nan)
+    with pytest.raises(ModelError, match="Source 0 of 6 has no translation"):
+        search(model, source, DecodingConfig(max_extra_length=2))
+
+
+def test_outputs_end_at_the_sentences_own_limit(network, sentences):
+    model, source = network(), sentences(LENGTHS)
+    decoding = DecodingConfig(max_length_factor=0.5, max_extra_length=1)
+    limits = [length // 2 + 1 for length in LENGTHS]
+    for limit, hypotheses in zip(limits, beam_search(model, source, decoding), strict=True):
+        assert all(len(hypothesis.ids) < limit for hypothesis in hypotheses)
+    outputs = greedy_search(model, source, decoding)
+    assert all(len(one.ids) < limit for one, limit in zip(outputs, limits, strict=True))
+
+
+def test_bf16_searches(network, sentences):
+    model = network().bfloat16()
+    found = beam_search(model, sentences(LENGTHS), DecodingConfig(max_extra_length=5))
+    assert all(hypotheses for hypotheses in found)
+
+
+def test_source_without_a_piece_is_refused(network, sentences):
+    source = sentences([3, 2])
+    source[1] = 0
+    with pytest.raises(ModelError, match="Source 1 of 2 holds 0 pieces"):
+        greedy_search(network(), source, DecodingConfig())
+
+
+def test_length_penalty_is_the_papers():
+    assert length_penalty(1, 0.6) == 1.0
+    assert length_penalty(7, 1.0) == 2.0
+    assert length_penalty(20, 0.0) == 1.0
+
+
+def test_cache_returns_all_positions_and_drops_rows():
+    cache = SelfAttentionCache()
+    steps = [torch.randn(3, 2, 4, 5) for _ in range(2 * FIRST_CAPACITY + 3)]
+    for step in steps:
+        keys, values = cache.append(step, -step)
+    assert torch.equal(keys, torch.cat(steps, dim=2))
+    assert torch.equal(values, -keys)
+    cache.fill_gaps(torch.tensor([0]), torch.tensor([2]), 2)
+    keys, values = cache.append(steps[0][:2], steps[1][:2])
+    assert torch.equal(keys[:, :, : 4 * len(steps)], torch.cat(steps, dim=2)[[2, 1]])
+    assert torch.equal(values[:, :, 4 * len(steps) :], steps[1][:2])

@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from model.loss import MIN_CHUNK_TOKENS, label_smoothed_sums
+
+TOKENS = 2 * MIN_CHUNK_TOKENS + 7
+
+
+def case(dtype=torch.float32, tokens=TOKENS):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, 16, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(23, 16, generator=generator).to(dtype).requires_grad_()
+    return hidden, weight, torch.randint(0, 23, (tokens,), generator=generator)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("tokens", [TOKENS, MIN_CHUNK_TOKENS, 1])
+def test_sums_and_gradients_equal_torchs_cross_entropy(label_smoothing, tokens):
+    hidden, weight, target = case(tokens=tokens)
+    sums = label_smoothed_sums(hidden, weight, target, label_smoothing)
+    gradients = torch.autograd.grad(sums.smoothed / tokens, [hidden, weight])
+
+    logits = F.linear(hidden, weight)
+    expected = F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="sum")
+    expected_gradients = torch.autograd.grad(expected / tokens, [hidden, weight])
+    torch.testing.assert_close(sums.smoothed, expected, rtol=1e-6, atol=0)
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+    plain = F.cross_entropy(logits, target, reduction="sum").detach()
+    torch.testing.assert_close(sums.nll, plain, rtol=1e-6, atol=0)
+    assert not sums.nll.requires_grad
+
+
+def test_bf16_is_summed_in_fp32():
+    hidden, weight, target = case(torch.bfloat16)
+    sums = label_smoothed_sums(hidden, weight, target, 0.1)
+    assert sums.smoothed.dtype == torch.float32
+    logits = F.linear(hidden, weight).float()
+    expected = F.cross_entropy(logits, target, label_smoothing=0.1, reduction="sum")
+    torch.testing.assert_close(sums.smoothed, expected, rtol=1e-6, atol=0)
+
+    for ours, theirs in zip(
+        torch.autograd.grad(sums.smoothed / TOKENS, [hidden, weight]),
+        torch.autograd.grad(expected / TOKENS, [hidden, weight]),
+        strict=True,
+    ):
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=1e-3)
+
+
+def test_logits_of_a_whole_batch_never_exist(monkeypatch):
+    seen = []
+    log_softmax = torch.log_softmax
+    monkeypatch.setattr(
+        torch,
+        "log_softmax",
+        lambda logits, **options: (seen.append(len(logits)), log_softmax(logits, **options))[1],
+    )
+    label_smoothed_sums(*case(), 0.1)
+    assert seen == [MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS, 7]
+
+
+def test_without_gradients_the_sums_are_the_same():
+    with_gradients = label_smoothed_sums(*case(), 0.1)
+    with torch.no_grad():
+        without = label_smoothed_sums(*case(), 0.1)
+    assert not without.smoothed.requires_grad
+    assert torch.equal(without.smoothed, with_gradients.smoothed)
+
+
+def test_huge_logits_stay_finite():
+    hidden, weight = torch.tensor([[1e4]]), torch.tensor([[1.0], [-1.0], [0.0]])
+    assert label_smoothed_sums(hidden, weight, torch.tensor([1]), 0.1).smoothed.isfinite()
+
+
+def test_no_tokens_cost_nothing():
+    hidden, weight, target = case(tokens=0)
+    sums = label_smoothed_sums(hidden, weight, target, 0.1)
+    sums.smoothed.backward()
+    assert sums.smoothed == 0
+    assert sums.nll == 0
+    assert not weight.grad.any()

@@ -1,0 +1,92 @@
+"""What a stranger installs: the built wheel holds the four rooms, the command and the recipes."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {"cluster", "trainer", "model", "data_pipeline"}
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built without network and unpacked, which is an installation."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    installed = folder / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    return installed
+
+
+def run_installed(unpacked: Path, program: str) -> str:
+    """What a program prints that imports the unpacked wheel, started in a folder of its own."""
+    elsewhere = unpacked.parent / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout
+
+
+def test_the_wheel_has_four_packages_and_nothing_else(unpacked: Path) -> None:
+    top_level = {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"}
+    assert top_level == ROOMS
+    for room in ROOMS:
+        assert (unpacked / room / "__init__.py").is_file()
+        in_wheel = {p.relative_to(unpacked) for p in (unpacked / room).rglob("*.py")}
+        in_tree = {p.relative_to(ROOT) for p in (ROOT / room).rglob("*.py")}
+        assert in_wheel == in_tree
+    assert not list(unpacked.rglob("__pycache__"))
+
+
+def test_the_console_script_is_declared(unpacked: Path) -> None:
+    (distribution,) = importlib.metadata.distributions(path=[str(unpacked)])
+    scripts = {entry.name: entry.value for entry in distribution.entry_points}
+    assert scripts == {"transloom": "cluster.cli:main"}
+
+
+def test_the_licence_is_in_the_wheel(unpacked: Path) -> None:
+    (folder,) = unpacked.glob("*.dist-info")
+    metadata = Parser().parsestr((folder / "METADATA").read_text(encoding="utf-8"))
+    assert metadata["License-Expression"] == "Apache-2.0"
+    licence = (folder / "licenses" / "LICENSE").read_text(encoding="utf-8")
+    assert licence == (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in licence
+
+
+def test_the_four_names_belong_to_transloom_alone(unpacked: Path) -> None:
+    """Asked of everything that is installed here, with the wheel in front."""
+    program = (
+        "import importlib.metadata, json; "
+        "print(json.dumps(importlib.metadata.packages_distributions()))"
+    )
+    owners = json.loads(run_installed(unpacked, program))
+    assert {name: set(owners[name]) for name in ROOMS} == {name: {"transloom"} for name in ROOMS}
+
+
+def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:
+    in_tree = {path.name: path.read_bytes() for path in (ROOT / "recipes").glob("*.yaml")}
+    in_wheel = {p.name: p.read_bytes() for p in (unpacked / "cluster" / "recipes").glob("*.yaml")}
+    assert in_wheel == in_tree
+    program = "from cluster.recipe import find_recipe; print(find_recipe('phrasebook'))"
+    found = Path(run_installed(unpacked, program).strip())
+    assert found == unpacked / "cluster" / "recipes" / "phrasebook.yaml"
