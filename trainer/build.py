@@ -4,16 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_pipeline.heldout import load_heldout
-from data_pipeline.manifest import SOURCE, TARGET, Manifest
+from data_pipeline.manifest import Manifest
 from data_pipeline.plan import Cursor, slots_of_rank
 from data_pipeline.stream import RankStep
-from data_pipeline.tokenizer import Tokenizer, load_tokenizers
-from model.transformer import Transformer, Vocabulary
+from data_pipeline.tokenizer import load_tokenizers
 from trainer.checkpoint import Checkpoint
 from trainer.distributed import Placement
 from trainer.engine import Engine
 from trainer.loop import Trainer
-from trainer.randomness import seed_torch
+from trainer.network import build_model
 from trainer.recipe import TrainingRecipe
 from trainer.recorder import Recorder
 from trainer.run_folder import RunFolder
@@ -70,21 +69,3 @@ def build_trainer(
     if checkpoint:
         trainer.resume(checkpoint)
     return trainer
-
-
-def build_model(recipe: TrainingRecipe, tokenizers: dict[str, Tokenizer]) -> Transformer:
-    """The model with its initial weights, which follow from the recipe's seed."""
-    seed_torch(recipe.seed, "weights")
-    return Transformer(recipe.model, vocabulary_of(tokenizers))
-
-
-def vocabulary_of(tokenizers: dict[str, Tokenizer]) -> Vocabulary:
-    """What the model has to know of its tokenizers."""
-    target = tokenizers[TARGET]
-    return Vocabulary(
-        source_size=tokenizers[SOURCE].vocabulary_size,
-        target_size=target.vocabulary_size,
-        pad_id=target.pad_id,
-        bos_id=target.bos_id,
-        eos_id=target.eos_id,
-    )

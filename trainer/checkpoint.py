@@ -156,7 +156,7 @@ def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
 def prune(checkpoints: Path, keep_last: int, keep_best: int) -> list[Path]:
     """Remove all but the newest ``keep_last`` and the ``keep_best`` of lowest validation loss."""
     paths = list_checkpoints(checkpoints)
-    losses = {path: _read_header(path).validation_loss for path in paths}
+    losses = {path: _validation_loss(path) for path in paths}
     scored = [path for path in paths if losses[path] is not None]
     best = sorted(scored, key=lambda path: (losses[path], -_step(path)))[:keep_best]
     removed = [path for path in paths[: -keep_last or None] if path not in best]
@@ -176,6 +176,13 @@ def fragment_key(kind: str, parameter: str, start: int) -> str:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _validation_loss(path: Path) -> float | None:
+    try:
+        return _read_header(path).validation_loss
+    except CheckpointError:
+        return None
 
 
 def _read_header(path: Path) -> CheckpointHeader:

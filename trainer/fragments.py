@@ -15,12 +15,14 @@ Where the state lies, by stage:
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from trainer.engine import Engine
+if TYPE_CHECKING:
+    from trainer.engine import Engine
+
 
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -44,7 +46,7 @@ class Fragment:
 FragmentReader = Callable[[str, str, int, int], torch.Tensor]
 
 
-def owned_fragments(engine: Engine) -> Iterator[Fragment]:
+def owned_fragments(engine: "Engine") -> Iterator[Fragment]:
     """The fragments that this rank writes to a checkpoint; over all ranks, each element once."""
     rank, world_size = engine.placement.rank, engine.placement.world_size
     for held in held_fragments(engine):
@@ -57,7 +59,7 @@ def owned_fragments(engine: Engine) -> Iterator[Fragment]:
             yield Fragment(held.kind, held.parameter, start, held.tensor[start:stop])
 
 
-def held_fragments(engine: Engine) -> Iterator[Fragment]:
+def held_fragments(engine: "Engine") -> Iterator[Fragment]:
     """The fragments that lie on this rank, as views; writing to them changes the state."""
     for name, parameter in engine.module.named_parameters():
         for kind in (MASTER, *MOMENTS):
@@ -68,7 +70,7 @@ def held_fragments(engine: Engine) -> Iterator[Fragment]:
 
 
 @torch.no_grad()
-def load_state(engine: Engine, read: FragmentReader, optimizer_step: int) -> None:
+def load_state(engine: "Engine", read: FragmentReader, optimizer_step: int) -> None:
     """Fill master weights, moments and Adam's step, then refresh the weights computed with."""
     create_moments(engine, optimizer_step)
     for held in held_fragments(engine):
@@ -77,7 +79,7 @@ def load_state(engine: Engine, read: FragmentReader, optimizer_step: int) -> Non
 
 
 @torch.no_grad()
-def create_moments(engine: Engine, optimizer_step: int) -> None:
+def create_moments(engine: "Engine", optimizer_step: int) -> None:
     """Allocate Adam's state as its first step would: a moment must exist before it is set."""
     state = _base_optimizer(engine).state
     for tensor in _optimized_tensors(engine):
@@ -87,13 +89,15 @@ def create_moments(engine: Engine, optimizer_step: int) -> None:
         }
 
 
-def optimizer_step(engine: Engine) -> int:
+def optimizer_step(engine: "Engine") -> int:
     """How many updates Adam has made; its bias correction depends on it."""
     state = _base_optimizer(engine).state[_optimized_tensors(engine)[0]]
     return int(state["step"]) if state else 0
 
 
-def _locate(engine: Engine, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
+def _locate(
+    engine: "Engine", parameter: nn.Parameter, kind: str
+) -> tuple[int, torch.Tensor] | None:
     """Start and flat view of this rank's part of a parameter's state; None if it has no part."""
     if engine.zero_stage == 0:
         tensor = parameter.data if kind == MASTER else engine.optimizer.state[parameter][kind]
@@ -115,12 +119,12 @@ def _locate(engine: Engine, parameter: nn.Parameter, kind: str) -> tuple[int, to
     return mapping.lp_fragment_address.start, tensor.narrow(0, address.start, address.numel)
 
 
-def _base_optimizer(engine: Engine) -> Any:
+def _base_optimizer(engine: "Engine") -> Any:
     """torch's optimizer under DeepSpeed's wrapper (stage 0 in fp32 has no wrapper)."""
     return engine.optimizer if engine.zero_stage == 0 else engine.optimizer.optimizer
 
 
-def _optimized_tensors(engine: Engine) -> list[torch.Tensor]:
+def _optimized_tensors(engine: "Engine") -> list[torch.Tensor]:
     """The tensors that torch's optimizer updates on this rank."""
     optimizer = engine.optimizer
     if engine.zero_stage == 0:
@@ -132,7 +136,7 @@ def _optimized_tensors(engine: Engine) -> list[torch.Tensor]:
     return list(optimizer.fp32_groups_flat_partition)  # BF16_Optimizer: bf16 with stage 1
 
 
-def _refresh_compute_weights(engine: Engine) -> None:
+def _refresh_compute_weights(engine: "Engine") -> None:
     """Copy the master weights to the (bf16 or fp32) weights that forward reads."""
     optimizer = engine.optimizer
     if engine.zero_stage in (1, 2):

@@ -11,7 +11,6 @@ exchange, hence equally on all ranks and before the gradients are applied.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 from data_pipeline.plan import Cursor
 from data_pipeline.stream import RankStep
@@ -30,10 +29,8 @@ from trainer.recorder import Recorder
 from trainer.run_folder import RunFolder
 from trainer.schedule import learning_rate
 from trainer.step_report import StepReport, exchange
-from trainer.supervision import Supervision
+from trainer.supervision import Outcome, Supervision
 from trainer.validation import Validator, save_translations
-
-Outcome = Literal["finished", "preempted"]
 
 
 @dataclass

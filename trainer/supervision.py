@@ -5,11 +5,13 @@ supervises itself. Either way the supervisor commits checkpoints, once all ranks
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from trainer.checkpoint import CheckpointHeader, FileRecord, commit, prune
 from trainer.config import CheckpointsConfig
 from trainer.metrics import Line
+
+Outcome = Literal["finished", "preempted"]
 
 
 class Supervision(Protocol):

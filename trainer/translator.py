@@ -12,10 +12,10 @@ from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
 from model.transformer import Transformer
 from trainer.batch import to_device
-from trainer.build import build_model
 from trainer.checkpoint import Checkpoint, list_checkpoints, newest_intact
 from trainer.checkpoint_reader import CheckpointReader
 from trainer.errors import CheckpointError
+from trainer.network import build_model
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
 

@@ -1,0 +1,70 @@
+"""Ray's token authentication, on for every cluster that this program starts, joins or asks.
+
+Whoever reaches a Ray cluster can run code on it, and even the embedded one listens on all network
+interfaces. Ray itself enables its token only in some cases: `ray start` without a token at hand
+starts an open cluster, and a client that is given an address sends no token. Here the mode is
+set before Ray is asked anything, unless the user has set RAY_AUTH_MODE.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
+
+from cluster.errors import ClusterError
+
+MODE_VARIABLE = "RAY_AUTH_MODE"
+REMEDY = (
+    "put the cluster's token (`ray get-auth-token` on its head node prints it) into "
+    "~/.ray/auth_token or RAY_AUTH_TOKEN, or set RAY_AUTH_MODE=disabled if the cluster runs "
+    "without authentication on purpose"
+)
+
+
+def enable_authentication(*, create_token: bool) -> None:
+    """Make this process and its children send a token, and ask for it.
+
+    Args:
+        create_token: make a token for this user if there is none, as a new cluster needs it.
+
+    Raises:
+        ClusterError: there is no token.
+    """
+    if MODE_VARIABLE not in os.environ:
+        os.environ[MODE_VARIABLE] = "token"
+        Config.initialize("")  # Ray read the environment when it was imported
+    if os.environ[MODE_VARIABLE].lower() != "token":
+        return
+    tokens = AuthenticationTokenLoader.instance()
+    tokens.reset_cache()
+    try:
+        if tokens.has_token(ignore_auth_mode=True):
+            return
+    except AuthenticationError as error:  # RAY_AUTH_TOKEN_PATH names a file that is not there
+        raise ClusterError(f"Ray's authentication token cannot be read: {error}") from error
+    if not create_token:
+        raise ClusterError(
+            f"A token is needed to talk to a Ray cluster, and this user has none: {REMEDY}"
+        )
+    _create_token(Path.home() / ".ray" / "auth_token")
+    tokens.reset_cache()
+
+
+def _create_token(path: Path) -> None:
+    """Write a new token, readable by this user only, unless another process was faster.
+
+    Ray's own way would leave the file readable by everyone, and let two processes that start at
+    the same time use different tokens.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    draft.touch(mode=0o600, exist_ok=False)
+    draft.write_text(secrets.token_hex(32))
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

@@ -1,0 +1,243 @@
+"""The command line. Each command is a few lines; the work is done where it belongs.
+
+Exit codes: 0 done, 75 preempted and resumable, 1 failed, 2 wrong usage or recipe.
+Heavy imports stand inside the commands, so that ``--help`` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cluster.cli_jobs import jobs_app, submit
+from cluster.errors import ClusterError, RecipeError
+from data_pipeline.errors import DataError
+from model.errors import ModelError
+from trainer.errors import TrainerError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
+
+app = typer.Typer(
+    name="transloom",
+    help="Train Transformers for translation: one recipe, one curve.\n\n"
+    "Begin with:  [bold]transloom demo[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+checkpoints_app = typer.Typer(no_args_is_help=True, help="List and verify a run's checkpoints.")
+data_app = typer.Typer(no_args_is_help=True, help="Look into prepared datasets.")
+app.add_typer(checkpoints_app, name="checkpoints")
+app.add_typer(data_app, name="data")
+app.add_typer(jobs_app, name="jobs")
+app.command("submit", rich_help_panel="On a cluster")(submit)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in one.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields to override."),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+StepOption = Annotated[
+    int | None, typer.Option("--checkpoint", metavar="STEP", help="Default: the newest.")
+]
+BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
+PenaltyOption = Annotated[float | None, typer.Option(min=0, help="Default: the recipe's.")]
+
+
+def main() -> None:
+    """The console script: users' mistakes end in one paragraph and an exit code."""
+    try:
+        app()
+    except (ClusterError, DataError, ModelError, TrainerError) as error:
+        Console(stderr=True).print(
+            f"[bold red]error:[/bold red] {_escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
+
+
+@app.command()
+def demo() -> None:
+    """Learn French–English from a built-in phrase book: prepare, train, evaluate, translate.
+
+    Needs no download and no account. Stop it with Ctrl-C and start it again: it goes on.
+    """
+    from cluster.demo import run_demo
+
+    raise typer.Exit(run_demo(Console()))
+
+
+@app.command()
+def prepare(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a dataset made from other settings.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a recipe's corpora into a dataset: tokenizer, shards, manifest.
+
+    Example:  transloom prepare multi30k-ende data.mirror=../multi30k
+    """
+    from cluster.dataset_commands import prepare_dataset
+    from cluster.recipe import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe), overrides or ())
+    summary = prepare_dataset(loaded, Console(stderr=True), overwrite=overwrite)
+    _answer(summary, as_json, summary["text"])
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder. Default: runs/ and a name.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to train on: HOST:PORT or auto.")
+    ] = None,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="One rank in this process, without Ray: to debug.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a run, or continue it: the same command does both.
+
+    Examples:
+
+      transloom train phrasebook trainer.max_steps=100
+
+      transloom train multi30k-ende cluster.ranks=2 --address 10.0.0.1:6379
+    """
+    from cluster.train_command import train_run
+
+    result = train_run(
+        recipe,
+        overrides or [],
+        run=run,
+        address=address,
+        inline=inline,
+        console=Console(stderr=as_json),
+    )
+    _answer(result.to_json(), as_json, result.text())
+    raise typer.Exit(0 if result.outcome == "finished" else EXIT_PREEMPTED)
+
+
+@app.command()
+def translate(
+    run: RunArgument,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE|-]", help="One sentence a line; - is standard input.")
+    ] = "-",
+    checkpoint: StepOption = None,
+    beam_size: BeamOption = None,
+    length_penalty: PenaltyOption = None,
+    n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Translate sentences with a run's weights, by beam search.
+
+    Examples:
+
+      echo "je suis étudiant" | transloom translate runs/phrasebook
+
+      transloom translate runs/phrasebook sentences.txt --n-best 3 --json
+    """
+    from cluster.inference_commands import decoding_of, sentences_from
+    from trainer.translator import Translator
+
+    translator = Translator.load(run, checkpoint)
+    translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
+    for sentences in sentences_from(file):
+        for source, found in zip(sentences, translator.translate_n_best(sentences), strict=True):
+            best = found[:n_best]
+            if as_json:
+                translations = [{"text": t.text, "score": t.score} for t in best]
+                print(json.dumps({"source": source, "translations": translations}))
+            else:
+                print("\n".join(t.text for t in best), flush=True)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    test_set: Annotated[
+        list[str] | None, typer.Option("--set", help="A test set's name. Default: all.")
+    ] = None,
+    checkpoint: StepOption = None,
+    beam_size: BeamOption = None,
+    length_penalty: PenaltyOption = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="The dataset, if it has moved since training.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run on its recipe's test sets: BLEU and chrF with signatures.
+
+    The hypotheses are kept in the run's folder. Example:  transloom evaluate runs/phrasebook
+    """
+    from cluster.inference_commands import decoding_of, evaluate_sets, scores_table
+    from trainer.translator import Translator
+
+    translator = Translator.load(run, checkpoint)
+    translator.decoding = decoding_of(translator, beam_size, length_penalty, 1)
+    evaluations = evaluate_sets(translator, run, test_set, dataset, Console(stderr=True))
+    _answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
+
+
+@checkpoints_app.command("list")
+def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Show the checkpoints of a run, oldest first.  Example: checkpoints list runs/phrasebook"""
+    from cluster.checkpoint_commands import checkpoint_rows, checkpoints_table
+
+    rows = checkpoint_rows(run)
+    _answer(rows, as_json, checkpoints_table(rows))
+
+
+@checkpoints_app.command("verify")
+def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Compare every file with its recorded sha256; exit code 1 if one is damaged."""
+    from cluster.checkpoint_commands import verification_table, verified_rows
+
+    rows = verified_rows(run)
+    _answer(rows, as_json, verification_table(rows))
+    if not all(row["intact"] for row in rows):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@data_app.command("info")
+def data_info(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A prepared dataset.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a dataset holds and what it was made from.
+
+    Example:  transloom data info datasets/phrasebook
+    """
+    from cluster.dataset_commands import dataset_facts, dataset_table
+
+    facts = dataset_facts(dataset)
+    _answer(facts, as_json, dataset_table(facts))
+
+
+def _answer(value: Any, as_json: bool, readable: Any) -> None:
+    """Print a command's answer on standard output."""
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False))
+    else:
+        Console().print(readable)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,142 @@
+"""Data workers: Ray actors that answer coordinates of the data.
+
+A worker holds no state but a cache, and a coordinate determines its answer. So a worker that
+dies is simply started again by Ray, and the requests it had not answered are repeated
+(``max_restarts``, ``max_task_retries``): no number of the run changes. The ranks make the
+requests and therefore own the returned objects, which would otherwise die with the worker.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from data_pipeline.batch import MicroBatch
+from data_pipeline.config import BatchingConfig
+from data_pipeline.errors import DatasetError
+from data_pipeline.plan import Cursor, slots_of_rank
+from data_pipeline.stream import RankStep, Span, StepPlan, iterate_steps, spans_of_slots
+from data_pipeline.window import WindowLayout, WindowReader
+
+# Windows that are requested before the ranks reach them, and how many a worker keeps: all ranks
+# ask for the same window at about the same time.
+WINDOWS_AHEAD = 2
+CACHED_WINDOWS = WINDOWS_AHEAD + 2
+
+
+@ray.remote(max_restarts=-1, max_task_retries=-1)
+class DataWorker:
+    """Reads, verifies and batches windows of one dataset."""
+
+    def __init__(
+        self, dataset: Path, dataset_identity: str, batching: BatchingConfig, seed: int
+    ) -> None:
+        self._reader = WindowReader(dataset, batching, seed, cached_windows=CACHED_WINDOWS)
+        found = self._reader.manifest.identity
+        if found != dataset_identity:  # replaced while the run was training
+            raise DatasetError(
+                f"The dataset at {dataset} has manifest {found[:16]}…, the run was started with "
+                f"{dataset_identity[:16]}…: it was prepared anew meanwhile. Restore it, or start "
+                "another run"
+            )
+
+    def layout(self, epoch: int, window: int) -> WindowLayout:
+        return self._reader.layout(epoch, window)
+
+    def fetch(self, span: Span) -> list[MicroBatch]:
+        return self._reader.fetch(span.epoch, span.window, span.start, span.stop)
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+
+def start_data_workers(
+    count: int,
+    *,
+    dataset: Path,
+    dataset_identity: str,
+    batching: BatchingConfig,
+    seed: int,
+    cpus: float,
+) -> list[Any]:
+    """Handles of new workers; they die with the driver that started them."""
+    worker = DataWorker.options(num_cpus=cpus)  # type: ignore[attr-defined]
+    return [worker.remote(dataset, dataset_identity, batching, seed) for _ in range(count)]
+
+
+class WorkerStreams:
+    """A rank's side: the endless stream of its micro-batches, asked for ahead of time."""
+
+    def __init__(
+        self, workers: list[Any], *, rank: int, ranks: int, slots: int, steps_ahead: int
+    ) -> None:
+        self._workers = workers
+        self._slots_per_step = slots
+        self._mine = slots_of_rank(rank, ranks, slots)
+        self._steps_ahead = steps_ahead
+
+    def open(self, cursor: Cursor) -> Iterator[RankStep]:
+        """The rank's steps from a cursor on."""
+        pending: deque[tuple[StepPlan, list[Any]]] = deque()
+        for step in iterate_steps(_Layouts(self), cursor, self._slots_per_step):
+            spans = spans_of_slots(step, self._mine)
+            requests = [self.worker_of(s.epoch, s.window).fetch.remote(s) for s in spans]
+            pending.append((step, requests))
+            if len(pending) > self._steps_ahead:
+                yield self._receive(*pending.popleft())
+
+    def worker_of(self, epoch: int, window: int) -> Any:
+        """Every rank asks the same worker for a window, which caches it for the others."""
+        return self._workers[(epoch * 1_000_003 + window) % len(self._workers)]
+
+    def _receive(self, step: StepPlan, requests: list[Any]) -> RankStep:
+        parts = resolve(requests)
+        return RankStep(
+            slots=self._mine,
+            micro_batches=[micro_batch for part in parts for micro_batch in part],
+            target_tokens=step.target_tokens,
+            cursor=step.cursor,
+            next_cursor=step.next_cursor,
+        )
+
+
+class _Layouts:
+    """Layouts by coordinate; asking for one makes the workers read the windows after it."""
+
+    def __init__(self, streams: WorkerStreams) -> None:
+        self._streams = streams
+        self._requests: dict[tuple[int, int], Any] = {}
+
+    def __call__(self, epoch: int, window: int) -> WindowLayout:
+        layout: WindowLayout = resolve([self._request(epoch, window)])[0]
+        upcoming = [(epoch, window)]
+        for _ in range(WINDOWS_AHEAD):
+            upcoming.append(_after(*upcoming[-1], layout.windows_per_epoch))
+        for coordinate in upcoming:
+            self._request(*coordinate)
+        self._requests = {key: self._requests[key] for key in upcoming}
+        return layout
+
+    def _request(self, epoch: int, window: int) -> Any:
+        key = (epoch, window)
+        if key not in self._requests:
+            worker = self._streams.worker_of(epoch, window)
+            self._requests[key] = worker.layout.remote(epoch, window)
+            worker.fetch.remote(Span(epoch, window, 0, 0))  # read its shards meanwhile
+        return self._requests[key]
+
+
+def _after(epoch: int, window: int, windows_per_epoch: int) -> tuple[int, int]:
+    return (epoch, window + 1) if window + 1 < windows_per_epoch else (epoch + 1, 0)
+
+
+def resolve(requests: list[Any]) -> list[Any]:
+    """The answers; an exception raised by a worker is raised here as it was there."""
+    try:
+        return list(ray.get(requests))
+    except RayTaskError as error:
+        raise error.cause from error

@@ -1,0 +1,163 @@
+"""What a person sees of a run: a live display in a terminal, plain lines anywhere else."""
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from trainer.metrics import Line
+
+PLAIN_LINE_SECONDS = 10.0
+NOTICES_SHOWN = 4
+
+
+def audience_for(console: Console, title: str, max_steps: int) -> "LiveDisplay | PlainLines":
+    """A live display if the console is a terminal."""
+    if console.is_terminal:
+        return LiveDisplay(console, title, max_steps)
+    return PlainLines(console, title, max_steps)
+
+
+def train_summary(line: Line) -> str:
+    """The numbers of a training step in one line."""
+    return (
+        f"loss {line['loss']:.3f}  grad norm {line['grad_norm']:.2f}  "
+        f"lr {line['learning_rate']:.2e}  {line['target_tokens_per_second']:,.0f} target tokens/s  "
+        f"padding {line['padding_fraction']:.1%}  data stall {line['data_stall_seconds']:.3f} s"
+    )
+
+
+def validation_summary(line: Line) -> str:
+    """The scores of a validation in one line."""
+    return (
+        f"step {line['step']}: validation loss {line['loss']:.3f}, perplexity "
+        f"{line['perplexity']:.2f}, BLEU {line['bleu']:.1f}"
+    )
+
+
+class PlainLines:
+    """One line now and then, for logs."""
+
+    def __init__(self, console: Console, title: str, max_steps: int) -> None:
+        self._console = console
+        self._max_steps = max_steps
+        self._next_line = 0.0
+        self._print(title)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        self._print(text)
+
+    def line(self, line: Line) -> None:
+        if line["kind"] == "train":
+            now = time.monotonic()
+            if now >= self._next_line or line["step"] == self._max_steps:
+                self._next_line = now + PLAIN_LINE_SECONDS
+                self._print(f"step {line['step']}/{self._max_steps}  {train_summary(line)}")
+        elif line["kind"] == "validation":
+            self._print(validation_summary(line))
+            for sample in line["samples"]:
+                self._print(f"    {sample['source']}  →  {sample['translation']}")
+        elif line["kind"] == "event":
+            self._print(event_summary(line))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """Progress, numbers, and held-out translations that get better."""
+
+    def __init__(self, console: Console, title: str, max_steps: int) -> None:
+        self._title = title
+        self._progress = Progress(
+            TextColumn("steps"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            expand=True,
+        )
+        self._task = self._progress.add_task("steps", total=max_steps)
+        self._numbers = "waiting for the first step"
+        self._validations: list[Line] = []
+        self._notices: deque[str] = deque(maxlen=NOTICES_SHOWN)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, traceback)
+
+    def notice(self, text: str) -> None:
+        self._notices.append(text)
+
+    def line(self, line: Line) -> None:
+        if line["kind"] == "train":
+            self._progress.update(self._task, completed=line["step"])
+            self._numbers = train_summary(line)
+        elif line["kind"] == "validation":
+            self._validations.append(line)
+        elif line["kind"] == "event":
+            self.notice(event_summary(line))
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = [
+            Text(self._title, style="bold"),
+            self._progress,
+            Text(self._numbers),
+        ]
+        if self._validations:
+            parts.append(self._translations())
+        parts += [Text(f"· {notice}", style="dim") for notice in self._notices]
+        return Group(*parts)
+
+    def _translations(self) -> Table:
+        last = self._validations[-1]
+        scores = " → ".join(f"{line['bleu']:.0f}" for line in self._validations[-12:])
+        table = Table(
+            title=f"{validation_summary(last)}   (BLEU so far: {scores})",
+            title_justify="left",
+            box=box.SIMPLE,
+            expand=True,
+        )
+        for heading in ("held-out sentence", "translation now", "reference"):
+            table.add_column(heading)
+        for sample in last["samples"]:
+            right = sample["translation"] == sample["reference"]
+            table.add_row(
+                escape(sample["source"]),
+                Text(sample["translation"], style="green" if right else ""),
+                escape(sample["reference"]),
+            )
+        return table
+
+
+def event_summary(line: Line) -> str:
+    """An event of the record in words."""
+    details = ", ".join(
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in line.items()
+        if key not in ("step", "kind", "event") and value
+    )
+    return f"{line['event'].replace('_', ' ')}: {details}" if details else line["event"]

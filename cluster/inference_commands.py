@@ -1,0 +1,93 @@
+"""`transloom translate` and `transloom evaluate`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from data_pipeline.errors import CorpusError
+from model.config import DecodingConfig
+from trainer.errors import RunMismatchError
+from trainer.evaluation import Evaluation, evaluate
+from trainer.run_folder import RunFolder
+from trainer.translator import Translator
+
+SENTENCES_AT_ONCE = 256
+
+
+def sentences_from(file: str) -> Iterator[list[str]]:
+    """Batches of sentences of a file, or of standard input; typed ones come one by one."""
+    if file == "-" and sys.stdin.isatty():
+        print("Type a sentence and press return; Ctrl-D ends.", file=sys.stderr)
+        for line in sys.stdin:
+            yield [line.rstrip("\n")]
+        return
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CorpusError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{file} is not UTF-8: {error}. Convert it first") from error
+    lines = text.removesuffix("\n").split("\n")
+    for start in range(0, len(lines), SENTENCES_AT_ONCE):
+        yield lines[start : start + SENTENCES_AT_ONCE]
+
+
+def decoding_of(
+    translator: Translator, beam_size: int | None, length_penalty: float | None, n_best: int
+) -> DecodingConfig:
+    """The run's decoding with what the command line changes; n-best needs as wide a beam."""
+    decoding = translator.decoding
+    width = max(decoding.beam_size if beam_size is None else beam_size, n_best)
+    alpha = decoding.length_penalty if length_penalty is None else length_penalty
+    return decoding.model_copy(update={"beam_size": width, "length_penalty": alpha})
+
+
+def evaluate_sets(
+    translator: Translator,
+    run: Path,
+    names: list[str] | None,
+    dataset: Path | None,
+    console: Console,
+) -> list[Evaluation]:
+    """Score a run on its test sets, or on those that are named."""
+    recipe = translator.checkpoint.header.recipe
+    known = list(recipe["data"]["tests"])
+    unknown = [name for name in names or [] if name not in known]
+    if unknown or not known:
+        raise RunMismatchError(
+            f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
+            f"{', '.join(known) or 'none'} in data.tests"
+        )
+    evaluations = []
+    with Progress(console=console) as progress:
+        for name in names or known:
+            task = progress.add_task(name, total=None)
+            evaluations.append(
+                evaluate(
+                    translator,
+                    dataset or Path(recipe["data"]["dataset"]),
+                    name,
+                    RunFolder(run).translations,
+                    lambda done, total, task=task: progress.update(  # type: ignore[misc]
+                        task, completed=done, total=total
+                    ),
+                )
+            )
+    return evaluations
+
+
+def scores_table(evaluations: list[Evaluation]) -> Table:
+    table = Table("test set", "metric", "score", "signature", box=None)
+    for evaluation in evaluations:
+        for metric, score in (
+            ("BLEU", evaluation.bleu),
+            ("chrF", evaluation.chrf),
+            ("BLEU, as the literature scores Multi30k", evaluation.bleu_literature),
+        ):
+            table.add_row(evaluation.name, metric, f"{score.score:.2f}", score.signature)
+        table.add_row("", "hypotheses", "", evaluation.hypotheses)
+    return table

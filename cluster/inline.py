@@ -1,0 +1,62 @@
+"""One rank in this process, without Ray: for a debugger. Data and losses are those of one rank."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from cluster.recipe import Recipe
+from cluster.supervisor import Audience, newest_checkpoint, stop_requests
+from data_pipeline.stream import local_rank_steps
+from data_pipeline.window import WindowReader
+from trainer.checkpoint import CheckpointHeader, FileRecord, discard_partial
+from trainer.distributed import Placement, process_group
+from trainer.metrics import Line
+from trainer.run_folder import RunFolder
+from trainer.supervision import CheckpointCommitter, Outcome
+
+
+class InlineSupervision:
+    """`trainer.supervision.Supervision` by plain calls."""
+
+    def __init__(
+        self, committer: CheckpointCommitter, audience: Audience, stop: Callable[[], bool]
+    ) -> None:
+        self._committer = committer
+        self._audience = audience
+        self.stop_requested = stop
+
+    def progress(self, phase: str, step: int) -> None:
+        """Nobody has to be told: a debugger sees it."""
+
+    def line(self, line: Line) -> None:
+        self._audience.line(line)
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self._committer.add(file, header)
+
+
+def train_inline(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
+    """Train a run with one rank in this process."""
+    placement = Placement(
+        device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
+        threads=recipe.cluster.threads_per_rank,
+    )
+    discard_partial(run.checkpoints)
+    checkpoint = newest_checkpoint(run, audience)
+    reader = WindowReader(Path(recipe.data.dataset), recipe.batching, recipe.seed)
+    with process_group(placement, timedelta(minutes=1)), stop_requests() as stop:
+        from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
+
+        committer = CheckpointCommitter(run.checkpoints, recipe.checkpoints, world_size=1)
+        trainer = build_trainer(
+            recipe.training(),
+            run,
+            placement=placement,
+            steps=lambda cursor: local_rank_steps(
+                reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
+            ),
+            supervision=InlineSupervision(committer, audience, stop),
+            checkpoint=checkpoint,
+        )
+        with trainer:
+            return trainer.train()

@@ -1,0 +1,39 @@
+"""Which ``cluster``, ``trainer``, ``model`` and ``data_pipeline`` are ours.
+
+The names are generic, so a user's folder may hold packages of the same names, and such a folder
+can get onto Python's path: through PYTHONPATH, through a Ray job's working directory, or because
+Ray puts the folder of the driver before everything else on the path of its workers. What counts
+is the folder from which this file was imported, the installation.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from cluster.errors import ClusterError
+
+PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+INSTALLATION = Path(__file__).resolve().parent.parent
+
+
+def import_own_packages() -> None:
+    """Import the four packages from the installation, whatever stands on the path before it.
+
+    A package once imported finds its modules by itself, so later changes of the path do no harm.
+
+    Raises:
+        ClusterError: this process has already imported a foreign module of one of the names.
+    """
+    sys.path.insert(0, str(INSTALLATION))
+    try:
+        imported = {name: importlib.import_module(name) for name in PACKAGES}
+    finally:
+        sys.path.remove(str(INSTALLATION))
+    for name, module in imported.items():
+        found = module.__file__ or "a folder without __init__.py"
+        if Path(found).resolve().parent != INSTALLATION / name:
+            raise ClusterError(
+                f"This process has already imported a module {name} from {found}, but transloom "
+                f"needs its own from {INSTALLATION / name}: start it with the command transloom, "
+                f"or import transloom's {name} before the other"
+            )

@@ -1,0 +1,229 @@
+"""The ranks as Ray actors in a placement group, behind a small interface.
+
+`RankGroup` starts one actor per rank, trains with all of them, and passes on what they report.
+A rank trains in one thread of its actor; another one answers the supervisor's polls, which is
+also how the supervisor learns that a rank has died.
+"""
+
+import os
+import queue
+import socket
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.config import ClusterConfig
+from cluster.data_workers import WorkerStreams
+from cluster.errors import ClusterError, RankLostError
+from trainer.checkpoint import Checkpoint, CheckpointHeader, FileRecord
+from trainer.distributed import Placement, process_group
+from trainer.metrics import Line
+from trainer.recipe import TrainingRecipe
+from trainer.run_folder import RunFolder
+from trainer.supervision import Outcome
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+PLACEMENT_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """One thing that a rank says: exactly one of the fields after ``rank`` is set."""
+
+    rank: int
+    progress: tuple[str, int] | None = None
+    line: Line | None = None
+    state: tuple[FileRecord, CheckpointHeader] | None = None
+
+
+class _Mailbox:
+    """`trainer.supervision.Supervision` between the two threads of a rank's actor."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._stop = threading.Event()
+
+    def progress(self, phase: str, step: int) -> None:
+        self._reports.put(Report(self._rank, progress=(phase, step)))
+
+    def line(self, line: Line) -> None:
+        self._reports.put(Report(self._rank, line=line))
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self._reports.put(Report(self._rank, state=(file, header)))
+
+    def stop_requested(self) -> bool:
+        return self._stop.is_set()
+
+    def request_stop(self) -> None:
+        self._stop.set()
+
+    def drain(self) -> list[Report]:
+        return [self._reports.get() for _ in range(self._reports.qsize())]
+
+
+@ray.remote(concurrency_groups={"control": 1}, max_restarts=0)
+class RankActor:
+    """One rank: a process that trains, and a mailbox."""
+
+    def __init__(self, rank: int) -> None:
+        self._mailbox = _Mailbox(rank)
+
+    @ray.method(concurrency_group="control")
+    def where(self) -> tuple[str, str, int]:
+        """Node id, address of the node, and a free port on it."""
+        address = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return ray.get_runtime_context().get_node_id(), address, probe.getsockname()[1]
+
+    @ray.method(concurrency_group="control")
+    def process_id(self) -> int:
+        return os.getpid()
+
+    @ray.method(concurrency_group="control")
+    def poll(self) -> list[Report]:
+        """What the rank has reported since the last poll."""
+        return self._mailbox.drain()
+
+    @ray.method(concurrency_group="control")
+    def request_stop(self) -> None:
+        self._mailbox.request_stop()
+
+    def train(
+        self,
+        recipe: TrainingRecipe,
+        run: Path,
+        placement: Placement,
+        workers: list[Any],
+        steps_ahead: int,
+        checkpoint: Path | None,
+    ) -> Outcome:
+        """Train from a checkpoint, or from step 0; returns the outcome."""
+        with process_group(placement, COLLECTIVE_TIMEOUT):
+            from trainer.build import (
+                build_trainer,
+            )  # imports DeepSpeed, which reads the environment
+
+            streams = WorkerStreams(
+                workers,
+                rank=placement.rank,
+                ranks=placement.world_size,
+                slots=recipe.batching.micro_batches_per_step,
+                steps_ahead=steps_ahead,
+            )
+            trainer = build_trainer(
+                recipe,
+                RunFolder(run),
+                placement=placement,
+                steps=streams.open,
+                supervision=self._mailbox,
+                checkpoint=Checkpoint(checkpoint) if checkpoint else None,
+            )
+            with trainer:
+                return trainer.train()
+
+
+class RankGroup:
+    """The ranks of one attempt at a run."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+        bundle = {"CPU": config.cpus_per_rank, "GPU": float(config.gpus_per_rank)}
+        self._placement_group = placement_group(
+            [{name: amount for name, amount in bundle.items() if amount}] * config.ranks,
+            strategy="PACK",
+        )
+        if not self._placement_group.wait(PLACEMENT_TIMEOUT_SECONDS):
+            remove_placement_group(self._placement_group)
+            raise ClusterError(
+                f"The cluster could not place {config.ranks} ranks of {config.cpus_per_rank} CPUs "
+                f"and {config.gpus_per_rank} GPUs within {PLACEMENT_TIMEOUT_SECONDS:.0f} s: they "
+                "are in use. Wait for other jobs to end, or lower cluster.ranks"
+            )
+        self.actors = [
+            RankActor.options(  # type: ignore[attr-defined]
+                num_cpus=config.cpus_per_rank,
+                num_gpus=config.gpus_per_rank,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self._placement_group, placement_group_bundle_index=rank
+                ),
+            ).remote(rank)
+            for rank in range(config.ranks)
+        ]
+        self._results: list[Any] = []
+        self._finished: set[int] = set()
+
+    def start(
+        self, recipe: TrainingRecipe, run: Path, workers: list[Any], checkpoint: Path | None
+    ) -> None:
+        """Let all ranks train; returns at once."""
+        self._results = [
+            actor.train.remote(
+                recipe, run, placement, workers, self._config.steps_ahead, checkpoint
+            )
+            for actor, placement in zip(self.actors, self._placements(), strict=True)
+        ]
+
+    def poll(self) -> tuple[list[Report], list[Outcome] | None]:
+        """New reports, and the ranks' outcomes once all have returned.
+
+        Raises:
+            RankLostError: a rank's process has died.
+            Exception: what a rank raised, as it was raised there.
+        """
+        try:
+            finished, running = ray.wait(
+                self._results, num_returns=len(self._results), timeout=0, fetch_local=False
+            )
+            ray.get(finished)  # raises what a rank raised, before its mailbox is asked
+            reports = [
+                report
+                for reports in ray.get([actor.poll.remote() for actor in self.actors])
+                for report in reports
+            ]
+            return reports, None if running else ray.get(self._results)
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayActorError as error:
+            raise RankLostError(f"A rank has died: {error}") from error
+
+    def request_stop(self) -> None:
+        """Ask every rank to checkpoint at the next step boundary and leave."""
+        for actor in self.actors:
+            actor.request_stop.remote()
+
+    def shutdown(self) -> None:
+        """Kill all ranks and give their resources back."""
+        for actor in self.actors:
+            ray.kill(actor)
+        remove_placement_group(self._placement_group)
+
+    def _placements(self) -> list[Placement]:
+        """Where each rank runs; rank 0's node hosts the rendezvous."""
+        try:
+            places = ray.get([actor.where.remote() for actor in self.actors])
+        except RayActorError as error:
+            raise RankLostError(f"A rank has died at start: {error}") from error
+        _, address, port = places[0]
+        on_node = Counter(node for node, _, _ in places)
+        return [
+            Placement(
+                rank=rank,
+                world_size=len(places),
+                local_world_size=on_node[node],
+                device="cuda" if self._config.gpus_per_rank else "cpu",
+                threads=self._config.threads_per_rank,
+                rendezvous=f"tcp://{address}:{port}",
+            )
+            for rank, (node, _, _) in enumerate(places)
+        ]

@@ -1,0 +1,164 @@
+"""Recipes: one YAML file per experiment, read strictly, completed by ``key=value`` overrides.
+
+Precedence is defaults < recipe < overrides. A key that is not known fails with the nearest one
+that is. The folder of a run is named by its recipe and the identity fields that overrides change.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError, model_validator
+
+from cluster.config import ClusterConfig
+from cluster.errors import RecipeError
+from trainer.recipe import TrainingRecipe, identity_of
+
+# In a checkout beside the packages; in a wheel inside this one.
+_HERE = Path(__file__).resolve().parent
+RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
+
+
+class Recipe(TrainingRecipe):
+    """A whole recipe: what is trained, and where."""
+
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _every_rank_has_a_slot(self) -> "Recipe":
+        slots = self.batching.micro_batches_per_step
+        if self.cluster.ranks > slots:
+            raise ValueError(
+                f"cluster.ranks is {self.cluster.ranks}, but a step has only {slots} micro-batches "
+                f"(batching.micro_batches_per_step): use at most {slots} ranks"
+            )
+        return self
+
+    def training(self) -> TrainingRecipe:
+        """The part that the ranks need."""
+        values = {name: getattr(self, name) for name in TrainingRecipe.model_fields}
+        return TrainingRecipe.model_construct(**values)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides such as ``trainer.max_steps=200``.
+
+    Raises:
+        RecipeError: with the file, the key, the value and what to do about it.
+    """
+    values = _read(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {describe(error)}") from error
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by path, or by the name of one that comes with transloom."""
+    path = Path(name)
+    if path.exists():
+        return path
+    built_in = RECIPES / f"{path.stem}.yaml"
+    if path.parent == Path() and built_in.exists():
+        return built_in
+    known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    raise RecipeError(
+        f"There is no recipe {name!r}: neither a file of that path nor one of those that come "
+        f"with transloom ({', '.join(known)})"
+    )
+
+
+def run_name(path: Path, overrides: Sequence[str]) -> str:
+    """The name of the run's folder, e.g. ``phrasebook`` or ``phrasebook,seed=2``."""
+    recipe = load_recipe(path, overrides)
+    before, after = identity_of(load_recipe(path)), identity_of(recipe)
+    changed = [f"{key}={_short(after[key])}" for key in after if before.get(key) != after[key]]
+    return ",".join([recipe.name, *changed])
+
+
+def describe(error: ValidationError) -> str:
+    """One paragraph for all that is wrong with a recipe."""
+    return "; ".join(_describe_one(dict(problem)) for problem in error.errors())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} holds {type(values).__name__}, not a table of sections")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(
+            f"Override {override!r} is not of the form key=value, e.g. trainer.max_steps=200"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"Override {override!r}: the value is not YAML: {error}") from error
+    *sections, name = key.split(".")
+    table: Any = values
+    for section in sections:
+        if isinstance(table, list) and section.isdigit() and int(section) < len(table):
+            table = table[int(section)]
+        elif isinstance(table, dict):
+            table = table.setdefault(section, {})
+        if not isinstance(table, (dict, list)):
+            raise RecipeError(f"Override {override!r}: {section} is a value, not a section")
+    if isinstance(table, list):
+        raise RecipeError(f"Override {override!r}: {name} would have to be a number in a list")
+    table[name] = value
+
+
+def _describe_one(problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        nearest = _nearest(key)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        return f"unknown key {key} (value {problem['input']!r}){hint}"
+    if problem["type"] == "missing":
+        return f"{key} is missing and has no default"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} is {problem['input']!r}: {message}"
+
+
+def _nearest(key: str) -> str | None:
+    """The known key that is most like this one: among its siblings first, then anywhere."""
+    known = list(_known_keys(Recipe))
+    section, _, name = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    if close := difflib.get_close_matches(name, siblings, n=1):
+        return siblings[close[0]]
+    everywhere = {k.rpartition(".")[2]: k for k in reversed(known)}
+    close = difflib.get_close_matches(name, everywhere, n=1)
+    return everywhere[close[0]] if close else None
+
+
+def _known_keys(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in config.model_fields.items():
+        yield prefix + name
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _known_keys(inner, f"{prefix}{name}.")
+
+
+def _short(value: Any) -> str:
+    text = str(value).replace("/", "_").replace(" ", "")
+    if len(text) <= 24:
+        return text
+    return text[:12] + "~" + hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,0 +1,176 @@
+"""A Ray session: embedded in this process's machine, or joined to a running cluster.
+
+In both cases
+
+- Ray's token authentication is on (see `cluster.authentication`),
+- every worker process imports this program's packages, whatever lies in the driver's folder,
+- what workers print goes to Ray's log files, not to the driver's terminal,
+- leaving the session stops what it started and nothing else.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+from ray.job_config import JobConfig
+
+from cluster.authentication import REMEDY, enable_authentication
+from cluster.errors import ClusterError
+from cluster.packages import INSTALLATION, import_own_packages
+
+# Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
+# by itself where shared memory is smaller (containers often have 64 MB).
+EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
+CONNECT_TIMEOUT_SECONDS = 10.0
+POLL_SECONDS = 0.2
+
+
+class _OwnPackagesFirst(JobConfig):
+    """Ray puts the driver's script folder and current folder at the head of ``sys.path`` of every
+    worker. Here the installation takes their place, so that a worker imports our packages even
+    if such a folder, or a Ray job's working directory, has some of the same names.
+    """
+
+    def _serialize(self) -> bytes:
+        self._py_driver_sys_path = [str(INSTALLATION)]
+        serialized: bytes = super()._serialize()
+        return serialized
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Start an embedded Ray (``address`` None) or join a cluster, and leave it at the end.
+
+    Args:
+        address: ``HOST:PORT`` of a cluster's head as seen from one of its nodes, or ``auto`` for
+            the cluster of which this machine, or this Ray job, is part.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or refuses the token.
+    """
+    assert not ray.is_initialized(), "one session at a time"
+    import_own_packages()
+    sigterm_handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address is None:
+            _start_embedded()
+        else:
+            _join(address)
+        yield
+    finally:
+        ray.shutdown(wait_for_processes=True)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, sigterm_handler)  # Ray has set its own
+
+
+def require_resources(cpus: float, gpus: float, wait_seconds: float = 30.0) -> None:
+    """Check that the session's cluster can give that many CPUs and GPUs now.
+
+    Waits a while for resources in use: those of a run that has just ended or died come back
+    after a moment.
+
+    Raises:
+        ClusterError: too few.
+    """
+    needed = {"CPU": float(cpus), "GPU": float(gpus)}
+    total = ray.cluster_resources()
+    if missing := _shortage(needed, total):
+        raise ClusterError(
+            f"The run needs {missing[0]}, but Ray has only {missing[1]} here. Lower cluster.ranks, "
+            "cluster.data_workers or what each of them takes, or join a larger cluster with "
+            "--address"
+        )
+    deadline = time.monotonic() + wait_seconds
+    while missing := _shortage(needed, ray.available_resources()):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"The run needs {missing[0]}, but of the cluster's {_amounts(needed, total)} only "
+                f"{missing[1]} are free after {wait_seconds:g} s. Wait for other jobs to end "
+                "(`transloom jobs list` shows them), or lower cluster.ranks"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _shortage(needed: dict[str, float], found: dict[str, float]) -> tuple[str, str] | None:
+    """What is needed and what there is, in words, if that is less."""
+    short = {name: n for name, n in needed.items() if n > found.get(name, 0.0)}
+    return (_amounts(short, needed), _amounts(short, found)) if short else None
+
+
+def _amounts(names: dict[str, float], amounts: dict[str, float]) -> str:
+    return " and ".join(f"{amounts.get(name, 0.0):g} {name}s" for name in names)
+
+
+def _start_embedded() -> None:
+    enable_authentication(create_token=True)
+    _initialise(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=EMBEDDED_OBJECT_STORE_BYTES,
+    )
+
+
+def _join(address: str) -> None:
+    if "://" in address:
+        raise ClusterError(
+            f"{address} is a web address. A driver joins a cluster from one of its nodes by "
+            "HOST:PORT of the head, usually port 6379, or by auto; from elsewhere, use "
+            "`transloom submit RECIPE --address http://HOST:8265`"
+        )
+    enable_authentication(create_token=False)
+    try:
+        head: str = canonicalize_bootstrap_address_or_die(address)
+    except (ConnectionError, ValueError, OSError) as error:
+        raise ClusterError(
+            f"There is no Ray cluster to be found at {address}: {str(error).rstrip('. ')}. Start "
+            "one with `ray start --head`, or give the HOST:PORT that it printed; without --address "
+            "transloom starts Ray by itself"
+        ) from error
+    _check_head(head)
+    try:
+        _initialise(address=head)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"The Ray cluster at {head} answers, but cannot be joined from here: "
+            f"{error.__cause__ or error}. The driver must run on one of the cluster's nodes, with "
+            "the same versions of Python and Ray; from elsewhere, use `transloom submit`"
+        ) from error
+
+
+def _check_head(head: str) -> None:
+    """One question to the head, as Ray itself tries for minutes when nobody answers, and for
+    20 seconds when the token is refused."""
+    with init_grpc_channel(head) as channel:
+        try:
+            NodeInfoGcsServiceStub(channel).GetClusterId(
+                GetClusterIdRequest(), timeout=CONNECT_TIMEOUT_SECONDS
+            )
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise ClusterError(
+                    f"The Ray cluster at {head} refuses this user's token: {REMEDY}"
+                ) from error
+            raise ClusterError(
+                f"No Ray cluster answers at {head} ({error.code().name.lower()}). Compare with the "
+                "address that `ray start --head` printed (port 6379 unless set otherwise, not the "
+                "dashboard's 8265), and see whether a firewall lies between"
+            ) from error
+
+
+def _initialise(**options: Any) -> None:
+    ray.init(
+        job_config=_OwnPackagesFirst(),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **options,
+    )

@@ -1,0 +1,106 @@
+"""`transloom train`: resolve recipe and run folder, then train here or on a cluster."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cluster.display import audience_for
+from cluster.errors import RecipeError
+from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
+from cluster.supervisor import prepare_run, supervise
+from trainer.checkpoint import list_checkpoints
+from trainer.metrics import Line, read_metrics
+from trainer.run_folder import RunFolder
+from trainer.supervision import Outcome
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run stands after `transloom train`."""
+
+    outcome: Outcome
+    run: Path
+    step: int
+    checkpoint: Path
+    validation: Line | None
+
+    def to_json(self) -> dict[str, Any]:
+        scores = {k: v for k, v in (self.validation or {}).items() if k != "samples"}
+        return {
+            "outcome": self.outcome,
+            "run": str(self.run),
+            "step": self.step,
+            "checkpoint": str(self.checkpoint),
+            "validation": scores or None,
+        }
+
+    def text(self) -> str:
+        if self.outcome == "preempted":
+            return (
+                f"Stopped after a checkpoint at step {self.step} of {self.run}. "
+                "The same command continues it."
+            )
+        return f"Finished at step {self.step}. The run lies in {self.run}."
+
+
+def train_run(
+    recipe: str,
+    overrides: list[str],
+    *,
+    run: Path | None,
+    address: str | None,
+    inline: bool,
+    console: Console,
+) -> TrainResult:
+    """Train or continue the run of a recipe; see `transloom train --help`."""
+    path = find_recipe(recipe)
+    if address is not None:
+        overrides = [*overrides, f"cluster.address={address}"]
+    if inline:
+        overrides = [*overrides, "cluster.ranks=1"]
+    loaded = load_recipe(path, overrides)
+    if inline and loaded.cluster.address is not None:
+        raise RecipeError(
+            f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
+            "leave one of them out"
+        )
+    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    loaded = with_absolute_dataset(loaded)
+    prepare_run(loaded, folder, "--run PATH, or by giving the change as KEY=VALUE")
+    with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as audience:
+        if inline:
+            from cluster.inline import train_inline
+
+            outcome = train_inline(loaded, folder, audience)
+        else:
+            outcome = supervise(loaded, folder, audience)
+    newest = list_checkpoints(folder.checkpoints)[-1]
+    validations = [e for e in read_metrics(folder.metrics) if e["kind"] == "validation"]
+    return TrainResult(
+        outcome=outcome,
+        run=folder.path,
+        step=int(newest.name.removeprefix("step-")),
+        checkpoint=newest,
+        validation=validations[-1] if validations else None,
+    )
+
+
+def with_absolute_dataset(recipe: Recipe) -> Recipe:
+    """Ranks and workers may run in other folders: give them the dataset's absolute path."""
+    dataset = str(Path(recipe.data.dataset).absolute())
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
+
+
+def title_of(recipe: Recipe, run: RunFolder) -> str:
+    """One line that says what is being trained, and how."""
+    model, engine, cluster = recipe.model, recipe.engine, recipe.cluster
+    device = "GPU" if cluster.gpus_per_rank else "CPU"
+    ranks = f"{cluster.ranks} {device} rank{'s' if cluster.ranks > 1 else ''}"
+    return (
+        f"{run.path}: {model.encoder_layers}+{model.decoder_layers} layers, width {model.width}, "
+        f"{ranks}, ZeRO {engine.zero_stage}, {engine.precision}"
+    )

@@ -1,0 +1,55 @@
+"""Recipes for tests: a tiny model on the phrase book or on Multi30k, small steps."""
+
+from pathlib import Path
+from typing import Any
+
+from cluster.recipe import Recipe
+
+
+def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
+    """A recipe's YAML values; a run of a few dozen steps takes seconds."""
+    corpora = {
+        use: {"source": f"builtin:phrasebook/{use}.fr", "target": f"builtin:phrasebook/{use}.en"}
+        for use in ("train", "validation", "test")
+    }
+    return {
+        "name": "tiny",
+        "seed": 3,
+        "data": {
+            "source_language": "fr",
+            "target_language": "en",
+            "dataset": str(dataset),
+            "train": [corpora["train"]],
+            "validation": corpora["validation"],
+            "tests": {"phrasebook": corpora["test"]},
+            "pairs_per_block": 256,
+            "blocks_per_shard": 4,
+        },
+        "tokenizer": {"type": "bpe", "vocabulary_size": 1000, "joint": True},
+        "batching": {
+            "max_tokens_per_micro_batch": 64,
+            "micro_batches_per_step": 5,
+            "window_shards": 2,
+        },
+        "model": {
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "width": 32,
+            "feed_forward_width": 64,
+            "heads": 4,
+            "dropout": 0.1,
+        },
+        "trainer": {
+            "max_steps": 20,
+            "schedule": {"type": "paper", "warmup_steps": 50},
+            "validate_every_steps": 1000,
+            **trainer,
+        },
+        "engine": {"zero_stage": 1},
+        "checkpoints": {"every_steps": 1000},
+        "cluster": {"ranks": 1, "cpus_per_rank": 0.5},
+    }
+
+
+def tiny_recipe(dataset: Path, **trainer: Any) -> Recipe:
+    return Recipe.model_validate(tiny_values(dataset, **trainer))

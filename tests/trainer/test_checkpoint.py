@@ -1,0 +1,128 @@
+"""Checkpoints on disk: complete or not there, verified when read, pruned."""
+
+import pytest
+import torch
+
+from trainer.checkpoint import (
+    HEADER,
+    Checkpoint,
+    CheckpointHeader,
+    commit,
+    discard_partial,
+    list_checkpoints,
+    newest_intact,
+    prune,
+    write_state,
+)
+from trainer.checkpoint_reader import CheckpointReader
+from trainer.errors import CheckpointError
+from trainer.fragments import Fragment
+
+
+def header(step: int, loss: float | None = None) -> CheckpointHeader:
+    return CheckpointHeader(
+        step=step,
+        optimizer_step=step,
+        cursor={"epoch": 0, "window": 0, "offset": step},
+        data_digest="0" * 64,
+        dataset_identity="d",
+        recipe={},
+        identity={},
+        numerics={},
+        parameters={"w": [4]},
+        parameter_groups=[],
+        validation_loss=loss,
+        target_tokens_seen=0,
+    )
+
+
+def save(folder, step, loss=None):
+    """A checkpoint of one parameter of four elements, written by two ranks."""
+    halves = [
+        [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
+        for rank in range(2)
+    ]
+    files = [write_state(folder, step, rank, 2, half) for rank, half in enumerate(halves)]
+    return commit(folder, header(step, loss), files)
+
+
+def test_what_is_written_is_read_back_in_any_range(tmp_path):
+    reader = CheckpointReader(save(tmp_path, 10))
+    whole = torch.arange(4.0) + 10
+    for start in range(4):
+        for stop in range(start + 1, 5):
+            assert torch.equal(reader.read("master", "w", start, stop), whole[start:stop])
+    assert torch.equal(reader.weights()["w"], whole)
+
+
+def test_a_range_that_is_not_there_is_an_error(tmp_path):
+    reader = CheckpointReader(save(tmp_path, 10))
+    with pytest.raises(CheckpointError, match=r"up to element 4, not the 5"):
+        reader.read("master", "w", 0, 5)
+
+
+def test_before_the_commit_there_is_no_checkpoint(tmp_path):
+    write_state(tmp_path, 5, 0, 2, [Fragment("master", "w", 0, torch.ones(2))])
+    assert list_checkpoints(tmp_path) == []
+    discard_partial(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def damage_by_flipping(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def damage_by_truncating(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_by_flipping, r"has sha256 \w+, checkpoint.json says \w+"),
+        (damage_by_truncating, r"has \d+ bytes, checkpoint.json says \d+"),
+        (lambda path: path.unlink(), r"is missing"),
+    ],
+)
+def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
+    save(tmp_path, 10)
+    newest = save(tmp_path, 20)
+    damage(newest.file_paths()[1])
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint(newest.path).verify()
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert len(problems) == 1
+    assert "step-00000020" in problems[0]
+
+
+def test_a_damaged_header_is_passed_over_too(tmp_path):
+    save(tmp_path, 10)
+    (save(tmp_path, 20).path / HEADER).write_text("{")
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert "checkpoint.json is damaged" in problems[0]
+
+
+def test_a_step_that_is_passed_again_replaces_its_damaged_checkpoint(tmp_path):
+    damage_by_flipping(save(tmp_path, 10).file_paths()[0])
+    save(tmp_path, 10)
+    Checkpoint(tmp_path / "step-00000010").verify()
+
+
+def test_the_last_and_the_best_stay(tmp_path):
+    for step, loss in [(10, 3.0), (20, 1.0), (30, None), (40, 2.0), (50, 2.5)]:
+        save(tmp_path, step, loss)
+    removed = prune(tmp_path, keep_last=2, keep_best=1)
+    assert [path.name for path in removed] == ["step-00000010", "step-00000030"]
+    assert [path.name[-2:] for path in list_checkpoints(tmp_path)] == ["20", "40", "50"]
+
+
+def test_an_unreadable_checkpoint_does_not_stop_the_pruning(tmp_path):
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    (tmp_path / "step-00000010" / HEADER).write_text("{")
+    prune(tmp_path, keep_last=1, keep_best=1)
+    assert [path.name[-2:] for path in list_checkpoints(tmp_path)] == ["30"]
