@@ -10,7 +10,12 @@ import os
 import secrets
 from pathlib import Path
 
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import (  # type: ignore[attr-defined]
+    AuthenticationMode,
+    AuthenticationTokenLoader,
+    Config,
+    get_authentication_mode,
+)
 from ray.exceptions import AuthenticationError
 
 from cluster.errors import ClusterError
@@ -32,11 +37,10 @@ def enable_authentication(*, create_token: bool) -> None:
     Raises:
         ClusterError: there is no token.
     """
-    if MODE_VARIABLE not in os.environ:
-        os.environ[MODE_VARIABLE] = "token"
-        Config.initialize("")  # Ray read the environment when it was imported
-    if os.environ[MODE_VARIABLE].lower() != "token":
+    if os.environ.setdefault(MODE_VARIABLE, "token").lower() != "token":
         return
+    if get_authentication_mode() != AuthenticationMode.TOKEN:
+        Config.initialize("")  # Ray read the environment when it was imported
     tokens = AuthenticationTokenLoader.instance()
     tokens.reset_cache()
     try:

@@ -81,11 +81,13 @@ class WorkerStreams:
 
     def open(self, cursor: Cursor) -> Iterator[RankStep]:
         """The rank's steps from a cursor on."""
+        layouts = _Layouts(self)
         pending: deque[tuple[StepPlan, list[Any]]] = deque()
-        for step in iterate_steps(_Layouts(self), cursor, self._slots_per_step):
+        for step in iterate_steps(layouts, cursor, self._slots_per_step):
             spans = spans_of_slots(step, self._mine)
             requests = [self.worker_of(s.epoch, s.window).fetch.remote(s) for s in spans]
             pending.append((step, requests))
+            layouts.read_ahead(step.next_cursor)
             if len(pending) > self._steps_ahead:
                 yield self._receive(*pending.popleft())
 
@@ -105,33 +107,36 @@ class WorkerStreams:
 
 
 class _Layouts:
-    """Layouts by coordinate; asking for one makes the workers read the windows after it."""
+    """Layouts by coordinate, and the windows after them read ahead of time."""
 
     def __init__(self, streams: WorkerStreams) -> None:
         self._streams = streams
         self._requests: dict[tuple[int, int], Any] = {}
+        self._windows_per_epoch = 1
 
     def __call__(self, epoch: int, window: int) -> WindowLayout:
         layout: WindowLayout = resolve([self._request(epoch, window)])[0]
-        upcoming = [(epoch, window)]
-        for _ in range(WINDOWS_AHEAD):
-            upcoming.append(_after(*upcoming[-1], layout.windows_per_epoch))
-        for coordinate in upcoming:
-            self._request(*coordinate)
-        self._requests = {key: self._requests[key] for key in upcoming}
+        self._windows_per_epoch = layout.windows_per_epoch
         return layout
 
+    def read_ahead(self, cursor: Cursor) -> None:
+        """Let the workers read the windows after the cursor's, if they do not yet."""
+        epoch, window = cursor.epoch, cursor.window
+        wanted = {(epoch, window): self._request(epoch, window)}
+        for _ in range(WINDOWS_AHEAD):
+            last = window + 1 == self._windows_per_epoch
+            epoch, window = (epoch + 1, 0) if last else (epoch, window + 1)
+            if (epoch, window) not in self._requests:
+                worker = self._streams.worker_of(epoch, window)
+                worker.fetch.remote(Span(epoch, window, 0, 0))  # reads its shards
+            wanted[epoch, window] = self._request(epoch, window)
+        self._requests = wanted
+
     def _request(self, epoch: int, window: int) -> Any:
-        key = (epoch, window)
-        if key not in self._requests:
+        if (epoch, window) not in self._requests:
             worker = self._streams.worker_of(epoch, window)
-            self._requests[key] = worker.layout.remote(epoch, window)
-            worker.fetch.remote(Span(epoch, window, 0, 0))  # read its shards meanwhile
-        return self._requests[key]
-
-
-def _after(epoch: int, window: int, windows_per_epoch: int) -> tuple[int, int]:
-    return (epoch, window + 1) if window + 1 < windows_per_epoch else (epoch + 1, 0)
+            self._requests[epoch, window] = worker.layout.remote(epoch, window)
+        return self._requests[epoch, window]
 
 
 def resolve(requests: list[Any]) -> list[Any]:

@@ -81,7 +81,8 @@ def evaluate_sets(
 
 
 def scores_table(evaluations: list[Evaluation]) -> Table:
-    table = Table("test set", "metric", "score", "signature", box=None)
+    table = Table("test set", "metric", "score", box=None)
+    table.add_column("signature", overflow="fold")
     for evaluation in evaluations:
         for metric, score in (
             ("BLEU", evaluation.bleu),

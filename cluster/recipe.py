@@ -139,7 +139,7 @@ def _describe_one(problem: dict[str, Any]) -> str:
 
 def _nearest(key: str) -> str | None:
     """The known key that is most like this one: among its siblings first, then anywhere."""
-    known = list(_known_keys(Recipe))
+    known = list(known_keys(Recipe))
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     if close := difflib.get_close_matches(name, siblings, n=1):
@@ -149,12 +149,13 @@ def _nearest(key: str) -> str | None:
     return everywhere[close[0]] if close else None
 
 
-def _known_keys(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def known_keys(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all sections and fields of a config."""
     for name, field in config.model_fields.items():
         yield prefix + name
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _known_keys(inner, f"{prefix}{name}.")
+                yield from known_keys(inner, f"{prefix}{name}.")
 
 
 def _short(value: Any) -> str:

@@ -4,7 +4,8 @@ In both cases
 
 - Ray's token authentication is on (see `cluster.authentication`),
 - every worker process imports this program's packages, whatever lies in the driver's folder,
-- what workers print goes to Ray's log files, not to the driver's terminal,
+- what workers print goes to Ray's log files and what Ray reports of them to this program's log,
+  not to the driver's terminal,
 - leaving the session stops what it started and nothing else.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import ray
+from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
@@ -33,6 +35,8 @@ from cluster.packages import INSTALLATION, import_own_packages
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.2
+
+logger = logging.getLogger(__name__)
 
 
 class _OwnPackagesFirst(JobConfig):
@@ -61,6 +65,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
     sigterm_handler = signal.getsignal(signal.SIGTERM)
+    print_message = ray_worker.print_to_stdstream
+    ray_worker.print_to_stdstream = _log_message
     try:
         if address is None:
             _start_embedded()
@@ -69,6 +75,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown(wait_for_processes=True)
+        ray_worker.print_to_stdstream = print_message
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, sigterm_handler)  # Ray has set its own
 
@@ -165,6 +172,13 @@ def _check_head(head: str) -> None:
                 "address that `ray start --head` printed (port 6379 unless set otherwise, not the "
                 "dashboard's 8265), and see whether a firewall lies between"
             ) from error
+
+
+def _log_message(message: dict[str, Any], ignore_prefix: bool) -> None:
+    """Stands in for Ray's printing of news ("a worker died") on the driver's standard output,
+    where it would spoil answers in JSON; ``log_to_driver=False`` does not silence it."""
+    for line in message["lines"]:
+        logger.info("Ray: %s", line)
 
 
 def _initialise(**options: Any) -> None:

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests. Costly things (rank processes, Ray) are made once."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,24 @@ def multi30k() -> Path:
     if not MULTI30K.is_dir():
         pytest.skip(f"no Multi30k at {MULTI30K}")
     return MULTI30K
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[object]:
+    """One Ray head for all tests; this process and its children have its token."""
+    from support.ray_head import RayHead
+
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        head = RayHead(Path(folder), cpus=4)
+        before = os.environ.get("RAY_AUTH_TOKEN")
+        os.environ["RAY_AUTH_TOKEN"] = head.token
+        try:
+            yield head
+        finally:
+            head.stop()
+            os.environ.pop("RAY_AUTH_TOKEN")
+            if before is not None:
+                os.environ["RAY_AUTH_TOKEN"] = before
 
 
 @pytest.fixture(scope="session")

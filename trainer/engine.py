@@ -150,8 +150,11 @@ class Engine:
         return replica
 
     def destroy(self) -> None:
-        """Release DeepSpeed's hooks and buffers, so that another engine can live in the process."""
+        """Release DeepSpeed's hooks, buffers and process groups, so that another engine, and
+        another process group, can live in this process."""
         self._engine.destroy()
+        deepspeed.utils.groups._release_process_group_references(group=None)
+        deepspeed.comm.comm.cdb = None
 
     def _on_gradient(self, gradient: torch.Tensor) -> torch.Tensor | None:
         """The one place where gradients leave the backward pass, per parameter and slot.

@@ -41,10 +41,11 @@ def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
         },
         "trainer": {
             "max_steps": 20,
-            "schedule": {"type": "paper", "warmup_steps": 50},
+            "schedule": {"type": "constant", "peak_learning_rate": 0.003, "warmup_steps": 20},
             "validate_every_steps": 1000,
             **trainer,
         },
+        "decoding": {"max_extra_length": 5},
         "engine": {"zero_stage": 1},
         "checkpoints": {"every_steps": 1000},
         "cluster": {"ranks": 1, "cpus_per_rank": 0.5},

@@ -1,0 +1,128 @@
+"""Recipes: every one that ships, what a mistake in one says, and the class of every field."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+from support.recipes import tiny_values
+
+from cluster.errors import RecipeError
+from cluster.recipe import RECIPES, Recipe, find_recipe, known_keys, load_recipe, run_name
+from model.transformer import Transformer, Vocabulary
+from trainer.recipe import identity_of, leaves
+
+SHIPPED = sorted(RECIPES.glob("*.yaml"))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    return path
+
+
+def test_the_recipes_are_those_that_the_readme_names():
+    assert {path.stem for path in SHIPPED} == {
+        "phrasebook",
+        "multi30k-ende",
+        "multi30k-enfr",
+        "multi30k-fren",
+        "vaswani-base",
+        "vaswani-big",
+    }
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_its_model_can_be_built(path):
+    import torch
+
+    recipe = load_recipe(path)
+    size = recipe.tokenizer.vocabulary_size
+    with torch.device("meta"):
+        model = Transformer(recipe.model, Vocabulary(size, size, pad_id=0, bos_id=2, eos_id=3))
+    parameters = sum(p.numel() for p in model.parameters())
+    expected = {"vaswani-base": 63_000_000, "vaswani-big": 214_000_000}
+    if path.stem in expected:  # table 3 of the paper: 65 and 213 million
+        assert parameters == pytest.approx(expected[path.stem], rel=0.02)
+
+
+def test_a_recipe_is_found_by_path_or_by_name(recipe_file):
+    assert find_recipe(str(recipe_file)) == recipe_file
+    assert find_recipe("phrasebook") == RECIPES / "phrasebook.yaml"
+    with pytest.raises(RecipeError, match=r"neither a file.*multi30k-ende.*phrasebook"):
+        find_recipe("phrasebok")
+
+
+def test_overrides_win_over_the_recipe_and_the_recipe_over_defaults(recipe_file):
+    recipe = load_recipe(recipe_file, ["trainer.max_steps=7", "model.dropout=0.5"])
+    assert recipe.trainer.max_steps == 7
+    assert recipe.model.dropout == 0.5
+    assert recipe.seed == 3  # of the recipe
+    assert recipe.checkpoints.keep_last == 3  # the default
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_step=7", r"unknown key trainer\.max_step .*did you mean trainer\.max_steps"),
+        ("modle.width=8", r"unknown key modle .*did you mean model"),
+        ("dropout=0.5", r"unknown key dropout .*did you mean model\.dropout"),
+        ("trainer.max_steps=many", r"trainer\.max_steps is 'many'"),
+        ("trainer.max_steps=0", r"trainer\.max_steps is 0: .*greater than 0"),
+        ("engine.zero_stage=4", r"engine\.zero_stage is 4"),
+        ("trainer.max_steps", r"not of the form key=value"),
+        ("trainer.max_steps.x=1", r"max_steps is a value, not a section"),
+        ("seed=[1", r"not YAML"),
+        ("cluster.ranks=6", r"cluster\.ranks is 6, .* only 5 micro-batches.*at most 5"),
+        ("engine={precision: bf16, zero_stage: 0}", r"bf16 with zero_stage 0.*use zero_stage 1"),
+        ("model.heads=5", r"32, which model\.heads = 5 does not divide"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(recipe_file, override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe_file, [override])
+
+
+def test_a_file_that_is_no_recipe(tmp_path):
+    for text, message in [("a: [", "is not YAML"), ("- 1", "holds list"), ("{}", "name is miss")]:
+        path = tmp_path / "bad.yaml"
+        path.write_text(text)
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(path)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "absent.yaml")
+
+
+def test_yaml_cannot_execute(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text("name: !!python/object/apply:os.system ['touch executed']")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        load_recipe(path)
+
+
+def test_a_changed_identity_field_makes_another_run(recipe_file):
+    assert run_name(recipe_file, []) == "tiny"
+    assert run_name(recipe_file, ["trainer.max_steps=9", "cluster.ranks=2"]) == "tiny"
+    assert run_name(recipe_file, ["seed=4", "model.width=64"]) == "tiny,seed=4,model.width=64"
+
+
+def test_every_field_has_a_change_class():
+    for path in SHIPPED:
+        recipe = load_recipe(path)
+        classes = {name: change for name, _, change in leaves(recipe)}
+        assert classes["seed"] == classes["model.width"] == "identity"
+        assert classes["trainer.max_steps"] == classes["checkpoints.keep_last"] == "continuable"
+        assert classes["cluster.ranks"] == classes["data.dataset"] == "execution"
+        assert set(identity_of(recipe)) == {n for n, c in classes.items() if c == "identity"}
+
+
+def test_every_field_is_read_by_something_other_than_its_config():
+    """No dead flags: each field's name occurs as an attribute somewhere in the packages."""
+    read = set()
+    for package in ("cluster", "trainer", "model", "data_pipeline"):
+        for path in (ROOT / package).glob("*.py"):
+            tree = ast.parse(path.read_text())
+            read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert [key for key in known_keys(Recipe) if key.rpartition(".")[2] not in read] == []

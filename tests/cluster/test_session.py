@@ -1,0 +1,209 @@
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.job_submission import JobSubmissionClient
+
+from cluster import jobs
+from cluster.authentication import enable_authentication
+from cluster.errors import ClusterError
+from cluster.packages import INSTALLATION, PACKAGES
+from cluster.session import ray_session, require_resources
+
+OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
+
+# A driver says what it and a worker import, and which processes it has started.
+DRIVER = f"""
+import json, os, signal, sys, time
+import psutil, ray
+from cluster.session import ray_session
+
+def imported():
+    return [__import__(name).__file__ for name in {PACKAGES}]
+
+@ray.remote(num_cpus=0, max_restarts=1, max_task_retries=1)
+class Worker:
+    def imported(self):
+        return imported()
+
+    def process_id(self):
+        return os.getpid()
+
+    def work_forever(self):
+        while True:
+            pass
+
+if sys.argv[2:] == ["plain"]:
+    ray.init(sys.argv[1], log_to_driver=False)
+    print(ray.get(Worker.remote().imported.remote()))
+    sys.exit()
+with ray_session(None if sys.argv[1] == "embedded" else sys.argv[1]):
+    worker = Worker.remote()
+    os.kill(ray.get(worker.process_id.remote()), signal.SIGKILL)  # Ray has news to report
+    answer = dict(driver=imported(), worker=ray.get(worker.imported.remote()))
+    if sys.argv[2:] == ["wait"]:
+        worker.work_forever.remote()
+        time.sleep(0.5)
+    answer["processes"] = [child.pid for child in psutil.Process().children(recursive=True)]
+    print(json.dumps(answer), flush=True)
+    if sys.argv[2:] == ["wait"]:
+        time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def decoys(tmp_path: Path) -> Path:
+    """A user's folder with a driver, and packages of our names which cannot be imported."""
+    folder = tmp_path / "project"
+    for name in ("trainer", "model", "data_pipeline"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise ImportError('decoy {name}')")
+    (folder / "driver.py").write_text(DRIVER)
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "driver.py", *arguments]
+
+
+def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing_behind(
+    decoys: Path, tmp_path: Path
+) -> None:
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
+    environment["HOME"] = str(tmp_path)  # of somebody who has no token yet
+    driver = subprocess.run(
+        command("embedded"), cwd=decoys, env=environment, capture_output=True, text=True
+    )
+    assert driver.stderr == ""
+    answer = json.loads(driver.stdout)  # and nothing else
+    assert answer["driver"] == answer["worker"] == OWN
+    assert len(answer["processes"]) > 3
+    assert not [pid for pid in answer["processes"] if is_running(pid)]
+    assert stat.S_IMODE((tmp_path / ".ray" / "auth_token").stat().st_mode) == 0o600
+
+
+def test_workers_of_a_cluster_import_our_packages(decoys: Path, ray_head: Any) -> None:
+    plain = subprocess.run(
+        command(ray_head.address, "plain"), cwd=decoys, capture_output=True, text=True
+    )
+    assert "decoy" in plain.stderr  # what Ray does by itself
+    driver = subprocess.run(command(ray_head.address), cwd=decoys, capture_output=True, text=True)
+    assert driver.stderr == ""
+    answer = json.loads(driver.stdout)
+    assert answer["driver"] == answer["worker"] == OWN
+
+
+def test_workers_of_a_ray_job_import_our_packages(decoys: Path, ray_head: Any) -> None:
+    enable_authentication(create_token=False)
+    job_id = JobSubmissionClient(ray_head.dashboard).submit_job(
+        entrypoint=f"{sys.executable} driver.py auto", runtime_env={"working_dir": str(decoys)}
+    )
+    job = jobs.wait_for_job(ray_head.dashboard, job_id)
+    log = "".join(jobs.job_logs(ray_head.dashboard, job_id))
+    assert job.exit_code == 0, log
+    answer = json.loads(log.splitlines()[-1])
+    assert answer["driver"] == answer["worker"] == OWN
+
+
+def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> None:
+    driver = subprocess.Popen(
+        command("embedded", "wait"), cwd=decoys, stdout=subprocess.PIPE, text=True
+    )
+    with driver:
+        assert driver.stdout is not None
+        pids = json.loads(driver.stdout.readline())["processes"]
+        agents = [pid for pid in pids if psutil.Process(pid).name().endswith("Agent")]
+        driver.kill()
+    deadline = time.monotonic() + 20
+    # Ray's two agents look after nothing any more, but wait a minute for the head.
+    while [pid for pid in pids if pid not in agents and is_running(pid)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for pid in agents:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_resources_are_checked_and_waited_for() -> None:
+    def handler(number: int, frame: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with ray_session(None):
+            total = ray.cluster_resources()["CPU"]
+            require_resources(cpus=total, gpus=0)
+            with pytest.raises(
+                ClusterError,
+                match=f"needs {total + 1:g} CPUs and 99 GPUs, but Ray has only "
+                f"{total:g} CPUs and [0-9]+ GPUs here. Lower cluster.ranks",
+            ):
+                require_resources(cpus=total + 1, gpus=99)
+            busy = ray.remote(Holder).options(num_cpus=1).remote()
+            ray.get(busy.ready.remote())
+            with pytest.raises(ClusterError, match=f"needs {total:g} CPUs, but of the .*only"):
+                require_resources(cpus=total, gpus=0, wait_seconds=0.5)
+            threading.Timer(0.5, ray.kill, [busy]).start()
+            require_resources(cpus=total, gpus=0)
+        assert signal.getsignal(signal.SIGTERM) is handler  # Ray had put its own
+        assert not ray.is_initialized()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Holder:
+    def ready(self) -> None: ...
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64], ids=["no token", "a wrong token"])
+def test_a_cluster_is_not_joined_without_its_token(
+    token: str | None, ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    if token:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    complaint = "refuses this user's token" if token else "this user has none"
+    with (
+        pytest.raises(ClusterError, match=f"{complaint}.*RAY_AUTH_TOKEN"),
+        ray_session(ray_head.address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("http://127.0.0.1:8265", "web address.*transloom submit"),
+        ("ray://127.0.0.1:10001", "web address.*transloom submit"),
+        ("somewhere", "no Ray cluster to be found at somewhere"),
+        ("127.0.0.1:{free_port}", r"No Ray cluster answers at .* \(unavailable\)"),
+    ],
+)
+def test_addresses_where_no_cluster_is_are_refused_at_once(
+    address: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = address.format(free_port=probe.getsockname()[1])
+        start = time.monotonic()
+        with pytest.raises(ClusterError, match=complaint), ray_session(address):
+            pass
+        assert time.monotonic() - start < 15
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

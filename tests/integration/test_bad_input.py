@@ -1,0 +1,206 @@
+"""What a user's mistake says, and with which exit code; no run and no dataset is lost by it."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.recipes import tiny_values
+
+from cluster import cli
+
+
+class Failure:
+    """Exit code and message of a command."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        self.message = " ".join(message.split())
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `transloom …` in this process and returns how it failed."""
+
+    def run(*arguments: object) -> Failure:
+        monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return Failure(exit_.value.code, output.err)
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path, phrasebook):
+    """The tiny recipe on the prepared phrase book, as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
+    return path
+
+
+@pytest.fixture
+def corpus_recipe(tmp_path):
+    """A recipe on small text files that a test may spoil."""
+    for side in ("fr", "en"):
+        lines = [f"{side} phrase {n} mot {n % 7}" for n in range(200)]
+        (tmp_path / f"text.{side}").write_text("".join(f"{line}\n" for line in lines))
+    values = tiny_values(tmp_path / "dataset")
+    corpus = {"source": str(tmp_path / "text.fr"), "target": str(tmp_path / "text.en")}
+    values["data"] |= {"train": [corpus], "validation": corpus, "tests": {}}
+    values["tokenizer"]["vocabulary_size"] = 60
+    path = tmp_path / "corpus.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_a_missing_corpus(command, corpus_recipe, tmp_path):
+    (tmp_path / "text.en").unlink()
+    failure = command("prepare", corpus_recipe)
+    assert failure.code == 1
+    assert "text.en" in failure.message
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_a_wrong_hash(command, corpus_recipe, tmp_path):
+    wrong = "0" * 64
+    failure = command("prepare", corpus_recipe, f"data.train.0.source_sha256={wrong!r}")
+    assert failure.code == 1
+    assert wrong in failure.message
+    assert "text.fr" in failure.message
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_an_unaligned_corpus(command, corpus_recipe, tmp_path):
+    with (tmp_path / "text.en").open("a") as file:
+        file.write("one line too many\n")
+    failure = command("prepare", corpus_recipe)
+    assert failure.code == 1
+    assert "200" in failure.message
+    assert "201" in failure.message
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_an_unknown_key_and_a_wrong_override(command, recipe):
+    failure = command("train", recipe, "trainer.max_step=3")
+    assert failure.code == 2
+    assert "did you mean trainer.max_steps?" in failure.message
+    failure = command("train", recipe, "trainer.max_steps")
+    assert failure.code == 2
+    assert "key=value" in failure.message
+
+
+def test_more_ranks_than_micro_batches(command, recipe):
+    failure = command("train", recipe, "cluster.ranks=6")
+    assert failure.code == 2
+    assert "cluster.ranks is 6" in failure.message
+    assert "only 5 micro-batches" in failure.message
+
+
+def test_bf16_without_sharded_moments(command, recipe):
+    failure = command("train", recipe, "engine.precision=bf16", "engine.zero_stage=0")
+    assert failure.code == 2
+    assert "use zero_stage 1, 2 or 3" in failure.message
+
+
+def test_no_dataset(command, recipe, tmp_path):
+    failure = command("train", recipe, f"data.dataset={tmp_path}/absent")
+    assert failure.code == 1
+    assert "transloom prepare" in failure.message
+
+
+def test_a_dataset_of_another_recipe(command, recipe):
+    failure = command("train", recipe, "tokenizer.vocabulary_size=900")
+    assert failure.code == 1
+    assert "tokenizer.vocabulary_size: 1000 in the dataset, 900 in the recipe" in failure.message
+
+
+def test_a_budget_below_the_longest_pair(command, recipe):
+    failure = command("train", recipe, "batching.max_tokens_per_micro_batch=8")
+    assert failure.code == 1
+    assert "max_tokens_per_micro_batch" in failure.message
+
+
+def test_an_identity_field_changed_in_an_existing_run(command, recipe, tmp_path):
+    run = tmp_path / "run"
+    assert command("train", recipe, "--inline", "--run", run).code == 0
+    record = (run / "metrics.jsonl").read_bytes()
+    failure = command("train", recipe, "--inline", "--run", run, "model.dropout=0.2")
+    assert failure.code == 1
+    assert "model.dropout: the run has 0.1, the recipe 0.2" in failure.message
+    assert (run / "metrics.jsonl").read_bytes() == record
+
+
+def test_a_dataset_that_does_not_match_the_run(command, recipe, phrasebook, tmp_path):
+    run = tmp_path / "run"
+    copy = tmp_path / "copy"
+    shutil.copytree(phrasebook, copy)
+    assert command("train", recipe, "--inline", "--run", run).code == 0
+    manifest = copy / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")  # another hash, the same content
+    failure = command("train", recipe, "--inline", "--run", run, f"data.dataset={copy}")
+    assert failure.code == 1
+    assert "was started with the dataset of manifest" in failure.message
+
+
+def test_a_checkpoint_of_another_run(command, recipe, tmp_path, phrasebook):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    assert command("train", recipe, "--inline", "--run", ours).code == 0
+    shutil.copytree(ours, theirs)
+    header = theirs / "checkpoints" / "step-00000004" / "checkpoint.json"
+    text = header.read_text()
+    card = yaml.safe_load((ours / "run.json").read_text())
+    header.write_text(text.replace(card["dataset_identity"], "f" * 64))
+    failure = command("train", recipe, "--inline", "--run", theirs, "trainer.max_steps=8")
+    assert failure.code == 1
+    assert "belongs to another run" in failure.message
+
+
+def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook, tmp_path, runs):
+    copy = tmp_path / "copy"
+    shutil.copytree(phrasebook, copy)
+    for shard in (copy / "shards").iterdir():
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(data)
+    run = tmp_path / "run"
+    options = ["--run", run, f"data.dataset={copy}"]
+    failure = command("train", recipe, *options, "--address", runs.address)
+    assert failure.code == 1
+    assert ".tar" in failure.message
+    assert "sha256" in failure.message
+
+
+def test_too_few_cpus(command, recipe, runs):
+    failure = command("train", recipe, "cluster.cpus_per_rank=1000", "--address", runs.address)
+    assert failure.code == 1
+    assert "1000 CPUs" in failure.message
+    assert "cluster.ranks" in failure.message
+
+
+def test_no_run_no_checkpoint_no_test_set(command, recipe, tmp_path):
+    assert "is no run" in command("translate", tmp_path / "absent").message
+    assert "is no run" in command("checkpoints", "list", tmp_path / "absent").message
+    run = tmp_path / "run"
+    assert command("train", recipe, "--inline", "--run", run).code == 0
+    failure = command("translate", run, "--checkpoint", 3)
+    assert failure.code == 1
+    assert "no checkpoint of step 3; it has [4]" in failure.message
+    failure = command("evaluate", run, "--set", "newstest")
+    assert failure.code == 1
+    assert "no test set newstest" in failure.message
+    assert "phrasebook" in failure.message
+
+
+def test_a_damaged_checkpoint_is_named_by_verify(command, recipe, tmp_path):
+    run = tmp_path / "run"
+    assert command("train", recipe, "--inline", "--run", run).code == 0
+    state: Path = next((run / "checkpoints").rglob("*.safetensors"))
+    state.write_bytes(state.read_bytes()[:-1])
+    assert command("checkpoints", "verify", run).code == 1
+    failure = command("translate", run)
+    assert failure.code == 1
+    assert "it is damaged" in failure.message
