@@ -64,7 +64,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     """
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
-    sigterm_handler = signal.getsignal(signal.SIGTERM)
+    sigterm_handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     print_message = ray_worker.print_to_stdstream
     ray_worker.print_to_stdstream = _log_message
     try:

@@ -1,0 +1,1 @@
+"""The text: corpora, SentencePiece, shards, manifest, batch plan. Plain numpy."""

@@ -139,6 +139,7 @@ class Trainer:
             {
                 "step": step,
                 "kind": "train",
+                "time": time.time(),
                 "loss": report.smoothed_sum / data.target_tokens,
                 "nll": report.nll_sum / data.target_tokens,
                 "learning_rate": rate,

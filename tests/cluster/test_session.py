@@ -37,6 +37,9 @@ class Worker:
     def imported(self):
         return imported()
 
+    def model(self):
+        return __import__("model").__file__
+
     def process_id(self):
         return os.getpid()
 
@@ -46,7 +49,7 @@ class Worker:
 
 if sys.argv[2:] == ["plain"]:
     ray.init(sys.argv[1], log_to_driver=False)
-    print(ray.get(Worker.remote().imported.remote()))
+    print(ray.get(Worker.remote().model.remote()))
     sys.exit()
 with ray_session(None if sys.argv[1] == "embedded" else sys.argv[1]):
     worker = Worker.remote()
@@ -94,8 +97,13 @@ def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing
 
 
 def test_workers_of_a_cluster_import_our_packages(decoys: Path, ray_head: Any) -> None:
+    with_token = {**os.environ, "RAY_AUTH_MODE": "token"}
     plain = subprocess.run(
-        command(ray_head.address, "plain"), cwd=decoys, capture_output=True, text=True
+        command(ray_head.address, "plain"),
+        cwd=decoys,
+        env=with_token,
+        capture_output=True,
+        text=True,
     )
     assert "decoy" in plain.stderr  # what Ray does by itself
     driver = subprocess.run(command(ray_head.address), cwd=decoys, capture_output=True, text=True)

@@ -40,6 +40,9 @@ class RayHead:
                 f"--port={port}",
                 f"--dashboard-port={dashboard_port}",
                 "--dashboard-host=127.0.0.1",
+                # Its default port may be held by any other Ray on this machine.
+                f"--dashboard-agent-listen-port={free_port()}",
+                f"--ray-client-server-port={free_port()}",
                 f"--num-cpus={cpus}",
                 f"--object-store-memory={200 * 2**20}",
                 f"--temp-dir={folder}",

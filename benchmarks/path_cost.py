@@ -1,0 +1,124 @@
+"""What the whole path costs: `transloom train` against a bare loop over the same micro-batches.
+
+Both train the same model on the same steps of a prepared dataset with one CPU thread. The bare
+loop holds all micro-batches in memory and does forward, backward and torch's fused AdamW, and
+nothing else: no Ray, no data worker, no DeepSpeed, no digest, no record. Runs alternate, so that
+a machine whose speed drifts slows both; the figure is the median of the pairs' ratios.
+
+    .venv/bin/python benchmarks/path_cost.py [--recipe RECIPE] [KEY=VALUE …]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.manifest import Manifest
+from data_pipeline.plan import Cursor
+from data_pipeline.prepare import prepare
+from data_pipeline.stream import local_rank_steps
+from data_pipeline.tokenizer import load_tokenizers
+from data_pipeline.window import WindowReader
+from trainer.batch import to_device
+from trainer.network import build_model
+from trainer.schedule import learning_rate
+
+WARM_UP_STEPS = 10
+
+
+def bare_loop(recipe: Recipe, steps: int) -> float:
+    """Target tokens per second of the loop without transloom around it."""
+    torch.set_num_threads(recipe.cluster.threads_per_rank)
+    dataset = Path(recipe.data.dataset)
+    tokenizers = load_tokenizers(dataset, Manifest.load(dataset))
+    model = build_model(recipe.training(), tokenizers)
+    if recipe.engine.precision == "bf16":
+        model.bfloat16()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    reader = WindowReader(dataset, recipe.batching, recipe.seed)
+    slots = recipe.batching.micro_batches_per_step
+    stream = list(islice(local_rank_steps(reader, Cursor(), 0, 1, slots), steps))
+    cpu = torch.device("cpu")
+    data = [[to_device(m, model.vocabulary, cpu) for m in s.micro_batches] for s in stream]
+    tokens = [step.target_tokens for step in stream]
+    for number, batches in enumerate(data):
+        if number == WARM_UP_STEPS:
+            started = time.monotonic()
+        for batch in batches:
+            sums = model(batch.source, batch.target_input, batch.target_output, 0.1)
+            (sums.smoothed / tokens[number]).backward()
+        optimizer.param_groups[0]["lr"] = learning_rate(
+            recipe.trainer.schedule, number + 1, recipe.model.width
+        )
+        optimizer.step()
+        optimizer.zero_grad()
+    return sum(tokens[WARM_UP_STEPS:]) / (time.monotonic() - started)
+
+
+def whole_path(recipe: str, overrides: list[str], steps: int, folder: Path) -> float:
+    """Target tokens per second of `transloom train`, by the clock between two lines."""
+    run = folder / "run"
+    command = [
+        str(Path(sys.executable).parent / "transloom"),
+        "train",
+        recipe,
+        *overrides,
+        "--run",
+        str(run),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    text = (run / "metrics.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, text) if line["kind"] == "train"]
+    assert len(lines) == steps
+    seconds = lines[-1]["time"] - lines[WARM_UP_STEPS - 1]["time"]
+    return sum(line["target_tokens"] for line in lines[WARM_UP_STEPS:]) / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="phrasebook")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    overrides = [
+        *arguments.overrides,
+        "cluster.ranks=1",
+        f"trainer.max_steps={arguments.steps}",
+        f"trainer.validate_every_steps={arguments.steps}",
+        f"checkpoints.every_steps={arguments.steps}",
+    ]
+    recipe = load_recipe(find_recipe(arguments.recipe), overrides)
+    if arguments.bare:
+        print(bare_loop(recipe, arguments.steps))
+        return
+    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    ratios = []
+    for pair in range(arguments.pairs):
+        me = [sys.executable, __file__, "--bare", "--recipe", arguments.recipe]
+        me += ["--steps", str(arguments.steps), *arguments.overrides]
+        output = subprocess.run(me, check=True, capture_output=True, text=True).stdout
+        bare = float(output.splitlines()[-1])
+        with tempfile.TemporaryDirectory() as folder:
+            whole = whole_path(arguments.recipe, overrides, arguments.steps, Path(folder))
+        ratios.append(whole / bare)
+        print(
+            f"pair {pair + 1}: bare loop {bare:,.0f}, transloom train {whole:,.0f} target "
+            f"tokens/s, ratio {whole / bare:.3f}",
+            flush=True,
+        )
+    median = statistics.median(ratios)
+    print(f"the path costs {1 - median:.1%} (median; {min(ratios):.3f} to {max(ratios):.3f})")
+
+
+if __name__ == "__main__":
+    main()
