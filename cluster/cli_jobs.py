@@ -80,7 +80,8 @@ def submit(
     if follow:
         _print_logs(address, job_id, follow=True)
         job = wait_for_job(address, job_id)
-        raise typer.Exit(job.exit_code or 0)
+        failed = 0 if job.status == "SUCCEEDED" else 1
+        raise typer.Exit(failed if job.exit_code is None else job.exit_code)
 
 
 @jobs_app.command("list")

@@ -35,20 +35,36 @@ class DataWorker:
     def __init__(
         self, dataset: Path, dataset_identity: str, batching: BatchingConfig, seed: int
     ) -> None:
-        self._reader = WindowReader(dataset, batching, seed, cached_windows=CACHED_WINDOWS)
-        found = self._reader.manifest.identity
-        if found != dataset_identity:  # replaced while the run was training
+        self._dataset = dataset
+        self._dataset_identity = dataset_identity
+        self._batching = batching
+        self._seed = seed
+        self._open_reader: WindowReader | None = None
+
+    def _reader(self) -> WindowReader:
+        """Made when first asked, so that its errors reach who asked."""
+        if self._open_reader is None:
+            self._open_reader = self._open()
+        return self._open_reader
+
+    def _open(self) -> WindowReader:
+        reader = WindowReader(
+            self._dataset, self._batching, self._seed, cached_windows=CACHED_WINDOWS
+        )
+        found = reader.manifest.identity
+        if found != self._dataset_identity:  # replaced while the run was training
             raise DatasetError(
-                f"The dataset at {dataset} has manifest {found[:16]}…, the run was started with "
-                f"{dataset_identity[:16]}…: it was prepared anew meanwhile. Restore it, or start "
-                "another run"
+                f"The dataset at {self._dataset} has manifest {found[:16]}…, the run was started "
+                f"with {self._dataset_identity[:16]}…: it was prepared anew meanwhile. Restore "
+                "it, or start another run"
             )
+        return reader
 
     def layout(self, epoch: int, window: int) -> WindowLayout:
-        return self._reader.layout(epoch, window)
+        return self._reader().layout(epoch, window)
 
     def fetch(self, span: Span) -> list[MicroBatch]:
-        return self._reader.fetch(span.epoch, span.window, span.start, span.stop)
+        return self._reader().fetch(span.epoch, span.window, span.start, span.stop)
 
     def process_id(self) -> int:
         return os.getpid()

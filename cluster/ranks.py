@@ -7,7 +7,9 @@ also how the supervisor learns that a rank has died.
 
 import os
 import queue
+import secrets
 import socket
+import tempfile
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -32,6 +34,7 @@ from trainer.supervision import Outcome
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 PLACEMENT_TIMEOUT_SECONDS = 60.0
+LIVENESS_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,20 @@ class RankActor:
         self._mailbox = _Mailbox(rank)
 
     @ray.method(concurrency_group="control")
-    def where(self) -> tuple[str, str, int]:
-        """Node id, address of the node, and a free port on it."""
+    def node(self) -> str:
+        """The id of the node that this rank runs on."""
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
+
+    @ray.method(concurrency_group="control")
+    def rendezvous(self, *, one_node: bool) -> str:
+        """Where ranks may meet: a file if all are on this node, otherwise a free port of it."""
+        if one_node:
+            return f"file://{tempfile.gettempdir()}/transloom-rendezvous-{secrets.token_hex(8)}"
         address = ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((address, 0))
-            return ray.get_runtime_context().get_node_id(), address, probe.getsockname()[1]
+            return f"tcp://{address}:{probe.getsockname()[1]}"
 
     @ray.method(concurrency_group="control")
     def process_id(self) -> int:
@@ -193,6 +204,7 @@ class RankGroup:
             ]
             return reports, None if running else ray.get(self._results)
         except RayTaskError as error:
+            self._raise_if_lost()  # what broke this rank's connection may be another's death
             raise error.cause from error
         except RayActorError as error:
             raise RankLostError(f"A rank has died: {error}") from error
@@ -208,22 +220,29 @@ class RankGroup:
             ray.kill(actor)
         remove_placement_group(self._placement_group)
 
+    def _raise_if_lost(self) -> None:
+        for rank, actor in enumerate(self.actors):
+            try:
+                ray.get(actor.process_id.remote(), timeout=LIVENESS_TIMEOUT_SECONDS)
+            except (RayActorError, GetTimeoutError) as error:
+                raise RankLostError(f"Rank {rank} has died: {error}") from error
+
     def _placements(self) -> list[Placement]:
         """Where each rank runs; rank 0's node hosts the rendezvous."""
         try:
-            places = ray.get([actor.where.remote() for actor in self.actors])
+            nodes = ray.get([actor.node.remote() for actor in self.actors])
+            ranks_of = Counter(nodes)
+            rendezvous = ray.get(self.actors[0].rendezvous.remote(one_node=len(ranks_of) == 1))
         except RayActorError as error:
             raise RankLostError(f"A rank has died at start: {error}") from error
-        _, address, port = places[0]
-        on_node = Counter(node for node, _, _ in places)
         return [
             Placement(
                 rank=rank,
-                world_size=len(places),
-                local_world_size=on_node[node],
+                world_size=len(nodes),
+                local_world_size=ranks_of[node],
                 device="cuda" if self._config.gpus_per_rank else "cpu",
                 threads=self._config.threads_per_rank,
-                rendezvous=f"tcp://{address}:{port}",
+                rendezvous=rendezvous,
             )
-            for rank, (node, _, _) in enumerate(places)
+            for rank, node in enumerate(nodes)
         ]

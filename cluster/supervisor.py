@@ -21,8 +21,8 @@ from cluster.session import ray_session, require_resources
 from data_pipeline.errors import DatasetError
 from data_pipeline.manifest import Manifest
 from data_pipeline.window import WindowReader
-from trainer.checkpoint import Checkpoint, discard_partial, newest_intact
-from trainer.errors import RunMismatchError
+from trainer.checkpoint import Checkpoint, discard_partial, newest_intact, set_aside
+from trainer.errors import CheckpointError, RunMismatchError
 from trainer.metrics import Line
 from trainer.run_folder import RunFolder
 from trainer.supervision import CheckpointCommitter, Outcome
@@ -63,10 +63,21 @@ def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> None:
 
 
 def newest_checkpoint(run: RunFolder, audience: Audience) -> Checkpoint | None:
-    """Where the run goes on; damaged checkpoints are named and passed over."""
+    """Where the run goes on; damaged checkpoints are named and set aside.
+
+    Raises:
+        CheckpointError: all are damaged; starting from step 0 is not done unasked.
+        RunMismatchError: the checkpoint is of another run.
+    """
     checkpoint, damaged = newest_intact(run.checkpoints)
-    for problem in damaged:
-        audience.notice(f"{problem}; using the one before it")
+    if damaged and checkpoint is None:
+        raise CheckpointError(
+            f"No checkpoint of {run.path} is intact: {'; '.join(damaged.values())}. Restore one "
+            f"from a copy, or remove {run.checkpoints} to train from step 0 again"
+        )
+    for path, problem in damaged.items():
+        aside = set_aside(path)
+        audience.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
     if checkpoint and checkpoint.header.dataset_identity != run.card().dataset_identity:
         raise RunMismatchError(
             f"{checkpoint.path} was written with the dataset of manifest "

@@ -26,13 +26,21 @@ def work_folder(dataset: Path) -> Iterator[Path]:
     for leftover in dataset.parent.glob(f"{prefix}*"):
         pid = leftover.name.removeprefix(prefix)
         if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            _put_back(leftover / "old", dataset)
             shutil.rmtree(leftover)
     folder = dataset.parent / f"{prefix}{os.getpid()}"
     folder.mkdir()
     try:
         yield folder
     finally:
+        _put_back(folder / "old", dataset)
         shutil.rmtree(folder)
+
+
+def _put_back(old: Path, dataset: Path) -> None:
+    """Undo a replacement that did not come to its end."""
+    if old.exists() and not dataset.exists():
+        old.rename(dataset)
 
 
 def _is_alive(pid: int) -> bool:

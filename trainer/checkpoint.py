@@ -17,9 +17,9 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 
 from trainer.errors import CheckpointError
@@ -34,7 +34,7 @@ class FileRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
     bytes: int
     sha256: str
 
@@ -121,8 +121,6 @@ def commit(checkpoints: Path, header: CheckpointHeader, files: list[FileRecord])
     path.write_text(complete.model_dump_json(indent=1) + "\n")
     _sync(path)
     _sync(partial)
-    if final.exists():  # a damaged one, which the run has passed again
-        shutil.rmtree(final)
     partial.rename(final)
     _sync(checkpoints)
     return Checkpoint(final)
@@ -139,18 +137,26 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(checkpoints.glob("step-*"))
 
 
-def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     """The newest checkpoint whose files are as written, and what is wrong with newer ones."""
-    damaged = []
+    damaged = {}
     for path in reversed(list_checkpoints(checkpoints)):
         try:
             checkpoint = Checkpoint(path)
             checkpoint.verify()
         except CheckpointError as error:
-            damaged.append(str(error))
+            damaged[path] = str(error)
         else:
             return checkpoint, damaged
     return None, damaged
+
+
+def set_aside(damaged: Path) -> Path:
+    """Rename a damaged checkpoint, so that it neither counts nor is lost; returns its new path."""
+    aside = damaged.with_name(f"damaged-{damaged.name}")
+    if aside.exists():
+        shutil.rmtree(aside)
+    return damaged.rename(aside)
 
 
 def prune(checkpoints: Path, keep_last: int, keep_best: int) -> list[Path]:

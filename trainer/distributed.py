@@ -19,7 +19,8 @@ import torch.distributed as dist
 class Placement:
     """Where one rank runs.
 
-    ``rendezvous`` is ``tcp://HOST:PORT`` of rank 0's store; None makes a group of one.
+    ``rendezvous`` is where the ranks find each other, ``tcp://HOST:PORT`` on rank 0's node or, if
+    all are on one node, ``file://PATH``; None makes a group of one.
     ``threads`` is the number of CPU threads torch computes with: it changes rounding, so it is
     fixed for the run and part of the numerics fingerprint.
     """
@@ -50,6 +51,9 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
         LOCAL_SIZE=str(placement.local_world_size),
         DS_ACCELERATOR=placement.device,
     )
+    if placement.local_world_size == placement.world_size:  # nobody else needs to reach us
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     torch.set_num_threads(placement.threads)
     if placement.device == "cuda":
         torch.cuda.set_device(placement.torch_device)

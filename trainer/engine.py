@@ -11,6 +11,7 @@ depend on how slots are dealt.
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,7 +60,7 @@ class Engine:
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        torch_linear = F.linear
+        self._torch_linear = F.linear
         with contextlib.redirect_stdout(None):  # it prints its memory use
             self._engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
@@ -73,8 +74,6 @@ class Engine:
                 config=deepspeed_config(engine, gradient_clipping, slots_per_rank),
                 dist_init_required=False,
             )
-        # ZeRO-3 replaces it by an own function, process-wide, that rounds differently.
-        F.linear = torch_linear
         effective = self._engine.gradient_clipping()
         if effective != gradient_clipping:
             raise EngineError(
@@ -109,12 +108,21 @@ class Engine:
         return LossSums(sums.smoothed.detach(), sums.nll.detach())
 
     def step(self, learning_rate: float) -> float:
-        """Apply the step's gradients; returns their global norm before clipping."""
+        """Apply the step's gradients; returns their global norm before clipping.
+
+        The norm is the same on all ranks, and so is what becomes of one that is not finite: it is
+        returned and the step is not applied.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        norm = self._replicated_gradient_norm() if self.zero_stage == 0 else None
+        if self.zero_stage == 0:  # no ZeRO optimizer that would look
+            norm = float(self._replicated_gradient_norm())
+            if math.isfinite(norm):
+                self._engine.step()
+            return norm
         self._engine.step()
-        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+        norm = float(self._engine.get_global_grad_norm())
+        return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's mark of an invalid norm
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
         """Learning rate, betas and so on of each parameter group, as JSON values."""
@@ -153,6 +161,8 @@ class Engine:
         """Release DeepSpeed's hooks, buffers and process groups, so that another engine, and
         another process group, can live in this process."""
         self._engine.destroy()
+        # ZeRO-3 replaces it process-wide: its own lets go of gathered weights between passes.
+        F.linear = self._torch_linear
         deepspeed.utils.groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None
 

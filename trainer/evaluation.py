@@ -15,6 +15,7 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from data_pipeline.heldout import load_heldout
 from data_pipeline.manifest import TARGET, Manifest
+from trainer.errors import RunMismatchError
 from trainer.translator import Translator
 from trainer.validation import save_translations
 
@@ -59,6 +60,12 @@ def evaluate(
     ``report`` is told how many of how many sentences are done.
     """
     manifest = Manifest.load(dataset)
+    trained_on = translator.checkpoint.header.dataset_identity
+    if manifest.identity != trained_on:
+        raise RunMismatchError(
+            f"The dataset at {dataset} has manifest {manifest.identity[:16]}…, the checkpoint was "
+            f"trained on {trained_on[:16]}…: name the run's dataset with --dataset"
+        )
     heldout = load_heldout(dataset, manifest, name)
     hypotheses: list[str] = []
     total = len(heldout.sources)

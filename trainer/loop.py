@@ -8,6 +8,7 @@ Whatever changes the flow (a loss that is not finite, a request to stop) is deci
 exchange, hence equally on all ranks and before the gradients are applied.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from trainer.engine import Engine
 from trainer.errors import NonFiniteLossError
 from trainer.metrics import Line
 from trainer.randomness import seed_torch
-from trainer.recipe import TrainingRecipe, identity_of
+from trainer.recipe import TrainingRecipe, continuable_differences, identity_of
 from trainer.recorder import Recorder
 from trainer.run_folder import RunFolder
 from trainer.schedule import learning_rate
@@ -41,7 +42,7 @@ class Progress:
     cursor: Cursor = field(default_factory=Cursor)
     data_digest: str = START
     target_tokens_seen: int = 0
-    validation_loss: float | None = None
+    validation_loss: float | None = None  # of this very step
 
 
 class Trainer:
@@ -115,21 +116,22 @@ class Trainer:
             target_tokens_seen=header.target_tokens_seen,
         )
         if self._recorder:
-            changed = numerics.differences(header.numerics, self._numerics)
-            self._recorder.event("resumed", from_step=header.step, numerics_changed=changed)
+            self._recorder.event(
+                "resumed",
+                from_step=header.step,
+                numerics_changed=numerics.differences(header.numerics, self._numerics),
+                settings_changed=continuable_differences(header.recipe, self.recipe),
+            )
 
     def _train_step(self, data: RankStep, started: float, stall: float) -> StepReport:
         step = self.progress.step + 1
         self._supervision.progress("step", step)
+        self.progress.validation_loss = None
         report = self._accumulate(step, data, stall)
-        if not report.finite:
-            raise NonFiniteLossError(
-                f"The loss of step {step} is {report.smoothed_sum} (data from {data.cursor}); the "
-                f"step was not applied and step {step - 1} stands. Lower the learning rate or set "
-                "trainer.gradient_clipping, in a run of another name"
-            )
+        _require_finite("loss", report.smoothed_sum, step, data.cursor)
         rate = learning_rate(self.recipe.trainer.schedule, step, self.recipe.model.width)
         norm = self.engine.step(rate)
+        _require_finite("gradient norm", norm, step, data.cursor)
         self.progress.step = step
         self.progress.cursor = data.next_cursor
         self.progress.data_digest = fold(self.progress.data_digest, report.slot_digests)
@@ -248,9 +250,18 @@ class Trainer:
             target_tokens_seen=progress.target_tokens_seen,
         )
         self._supervision.state_written(file, header)
-        self.progress.validation_loss = None
         self._checkpoint_stall_seconds += time.monotonic() - started
 
     def _record(self, line: Line) -> None:
         if self._recorder:
             self._recorder.append(line)
+
+
+def _require_finite(what: str, value: float, step: int, cursor: Cursor) -> None:
+    """The value is the same on all ranks, so either all go on or all raise."""
+    if not math.isfinite(value):
+        raise NonFiniteLossError(
+            f"The {what} of step {step} is {value} (data from {cursor}); the step does not count "
+            "and the newest checkpoint stands. Lower the learning rate or set "
+            "trainer.gradient_clipping, which makes another run"
+        )

@@ -64,6 +64,19 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
+def continuable_differences(old: dict[str, Any], new: TrainingRecipe) -> dict[str, list[Any]]:
+    """Continuable fields that a run is continued with another value of, each as [old, new].
+
+    ``old`` is a recipe as a checkpoint holds it.
+    """
+    before = {name: value for name, value, _ in leaves(TrainingRecipe.model_validate(old))}
+    return {
+        name: [_plain(before[name]), _plain(value)]
+        for name, value, change in leaves(new)
+        if change == "continuable" and before[name] != value
+    }
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

@@ -31,10 +31,6 @@ class StepReport:
     data_stall_seconds: float  # mean over the ranks
     stop_requested: bool  # by any rank
 
-    @property
-    def finite(self) -> bool:
-        return bool(np.isfinite(self.smoothed_sum))
-
 
 def exchange(
     slots: range,

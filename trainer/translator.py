@@ -102,7 +102,7 @@ def _find_checkpoint(run: RunFolder, step: int | None) -> Checkpoint:
     if step is None:
         checkpoint, damaged = newest_intact(run.checkpoints)
         if checkpoint is None:
-            reason = "; ".join(damaged) or "it has not reached its first checkpoint"
+            reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
             raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
         return checkpoint
     for path in list_checkpoints(run.checkpoints):

@@ -40,7 +40,7 @@ class WandbTracker:
             config=recipe.model_dump(mode="json"),
             settings=wandb.Settings(silent=True, console="off"),
         )
-        # The last step on disk may lack lines that came later in that step: it is logged again.
+        # W&B writes a step when the next one begins, so the last one on disk is whole.
         last = last_logged_step(run.path / "wandb")
         for line in read_metrics(run.metrics):
             if line["step"] > last:

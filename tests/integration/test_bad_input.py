@@ -20,8 +20,9 @@ class Failure:
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `transloom …` in this process and returns how it failed."""
+def command(monkeypatch, capsys, tmp_path):
+    """Runs `transloom …` in this process and a folder of its own; returns how it failed."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> Failure:
         monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
@@ -204,3 +205,26 @@ def test_a_damaged_checkpoint_is_named_by_verify(command, recipe, tmp_path):
     failure = command("translate", run)
     assert failure.code == 1
     assert "it is damaged" in failure.message
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, recipe, tmp_path):
+    run = tmp_path / "run"
+    assert command("train", recipe, "--inline", "--run", run).code == 0
+    state: Path = next((run / "checkpoints").rglob("*.safetensors"))
+    state.write_bytes(state.read_bytes()[:-1])
+    failure = command("train", recipe, "--inline", "--run", run, "trainer.max_steps=8")
+    assert failure.code == 1
+    assert "No checkpoint" in failure.message
+    assert "it is damaged" in failure.message
+    assert state.exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(command, recipe, tmp_path):
+    run = tmp_path / "run"
+    schedule = "{type: constant, peak_learning_rate: 1.0e+30, warmup_steps: 0}"
+    options = ["--inline", "--run", run, "checkpoints.every_steps=1"]
+    failure = command("train", recipe, *options, f"trainer.schedule={schedule}")
+    assert failure.code == 1
+    assert "of step 2 is" in failure.message
+    assert "learning rate" in failure.message
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]

@@ -138,6 +138,24 @@ def train_poisoned(placement: Placement, shape: Shape, steps: int) -> list[float
     return losses
 
 
+def train_with_an_infinite_gradient(placement: Placement, shape: Shape) -> Any:
+    """Three steps; in the second one, one gradient of the last rank is infinite."""
+    engine = make_engine(placement, shape)
+    train_steps(engine, 1, 1)
+    before = full_weights(engine)
+    hook = next(engine.module.parameters()).register_hook(
+        lambda g: torch.full_like(g, torch.inf) if placement.rank + 1 == placement.world_size else g
+    )
+    norms: list[float] = []
+    engine_step = engine.step
+    engine.step = lambda rate: norms.append(engine_step(rate)) or norms[-1]  # type: ignore
+    losses = train_steps(engine, 2, 2)
+    hook.remove()
+    unchanged = all(torch.equal(w, before[name]) for name, w in full_weights(engine).items())
+    engine.destroy()
+    return losses, norms[0], unchanged
+
+
 def train_and_save(placement: Placement, shape: Shape, steps: int, folder: Path) -> Any:
     engine = make_engine(placement, shape)
     losses = train_steps(engine, 1, steps)

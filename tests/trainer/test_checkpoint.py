@@ -12,6 +12,7 @@ from trainer.checkpoint import (
     list_checkpoints,
     newest_intact,
     prune,
+    set_aside,
     write_state,
 )
 from trainer.checkpoint_reader import CheckpointReader
@@ -94,22 +95,37 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
         Checkpoint(newest.path).verify()
     found, problems = newest_intact(tmp_path)
     assert found.step == 10
-    assert len(problems) == 1
-    assert "step-00000020" in problems[0]
+    assert list(problems) == [newest.path]
+    assert "step-00000020" in problems[newest.path]
 
 
 def test_a_damaged_header_is_passed_over_too(tmp_path):
     save(tmp_path, 10)
-    (save(tmp_path, 20).path / HEADER).write_text("{")
+    damaged = save(tmp_path, 20).path
+    (damaged / HEADER).write_text("{")
     found, problems = newest_intact(tmp_path)
     assert found.step == 10
-    assert "checkpoint.json is damaged" in problems[0]
+    assert "checkpoint.json is damaged" in problems[damaged]
 
 
-def test_a_step_that_is_passed_again_replaces_its_damaged_checkpoint(tmp_path):
-    damage_by_flipping(save(tmp_path, 10).file_paths()[0])
+def test_a_damaged_one_that_was_set_aside_neither_counts_nor_is_lost(tmp_path):
     save(tmp_path, 10)
-    Checkpoint(tmp_path / "step-00000010").verify()
+    damaged = save(tmp_path, 20)
+    damage_by_flipping(damaged.file_paths()[0])
+    aside = set_aside(damaged.path)
+    assert aside.is_dir()
+    save(tmp_path, 15)
+    prune(tmp_path, keep_last=1, keep_best=0)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000015"]
+    save(tmp_path, 20).verify()  # the run has passed the step again
+
+
+@pytest.mark.parametrize("name", ["../state-00000-of-00001.safetensors", "/etc/passwd", "x.pt"])
+def test_a_file_outside_the_checkpoint_is_refused(tmp_path, name):
+    path = save(tmp_path, 10).path / HEADER
+    path.write_text(path.read_text().replace("state-00000-of-00002.safetensors", name))
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint(path.parent)
 
 
 def test_the_last_and_the_best_stay(tmp_path):

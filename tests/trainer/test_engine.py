@@ -1,5 +1,7 @@
 """The engine against a plain torch loop, and against itself under other shapes."""
 
+import math
+
 import pytest
 import torch
 from support import engine_jobs
@@ -69,6 +71,15 @@ def test_a_dummy_leaves_no_trace(rank_pools, stage):
     plain, _ = rank_pools(3).run(engine_jobs.train, Shape(stage), STEPS)[0]
     poisoned = rank_pools(3).run(engine_jobs.train_poisoned, Shape(stage), STEPS)[0]
     assert poisoned == plain
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_an_infinite_gradient_is_seen_by_all_ranks_and_not_applied(rank_pools, stage):
+    results = rank_pools(2).run(engine_jobs.train_with_an_infinite_gradient, Shape(stage))
+    for losses, norm, unchanged in results:
+        assert math.isfinite(losses[0])
+        assert not math.isfinite(norm)
+        assert unchanged
 
 
 def test_norms_and_biases_do_not_decay():
