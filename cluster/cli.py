@@ -33,7 +33,7 @@ checkpoints_app = typer.Typer(no_args_is_help=True, help="List and verify a run'
 data_app = typer.Typer(no_args_is_help=True, help="Look into prepared datasets.")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
-app.add_typer(jobs_app, name="jobs")
+app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("submit", rich_help_panel="On a cluster")(submit)
 
 RecipeArgument = Annotated[
@@ -61,6 +61,41 @@ def main() -> None:
             f"[bold red]error:[/bold red] {_escape(str(error))}", highlight=False, soft_wrap=True
         )
         sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("transloom"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    """Options of transloom itself; what it does is in its commands."""
+
+
+@app.command()
+def fields(
+    section: Annotated[
+        str, typer.Argument(metavar="[SECTION]", help="Only the fields that begin so.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Explain the fields of a recipe: default, what a change does, meaning.
+
+    Example:  transloom fields trainer.schedule
+    """
+    from cluster.field_guide import field_rows, fields_table
+
+    rows = field_rows(section)
+    _answer(rows, as_json, fields_table(rows))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
@@ -139,7 +140,7 @@ def _describe_one(problem: dict[str, Any]) -> str:
 
 def _nearest(key: str) -> str | None:
     """The known key that is most like this one: among its siblings first, then anywhere."""
-    known = list(known_keys(Recipe))
+    known = [name for name, _ in walk_fields(Recipe)]
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     if close := difflib.get_close_matches(name, siblings, n=1):
@@ -149,13 +150,13 @@ def _nearest(key: str) -> str | None:
     return everywhere[close[0]] if close else None
 
 
-def known_keys(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all sections and fields of a config."""
+def walk_fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """All sections and fields of a config by dotted name, in order."""
     for name, field in config.model_fields.items():
-        yield prefix + name
+        yield prefix + name, field
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from known_keys(inner, f"{prefix}{name}.")
+                yield from walk_fields(inner, f"{prefix}{name}.")
 
 
 def _short(value: Any) -> str:

@@ -4,8 +4,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -37,6 +39,30 @@ def ray_head() -> Iterator[object]:
             os.environ.pop("RAY_AUTH_TOKEN")
             if before is not None:
                 os.environ["RAY_AUTH_TOKEN"] = before
+
+
+@pytest.fixture(scope="session")
+def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared phrase book."""
+    from support.recipes import tiny_recipe
+
+    from data_pipeline.prepare import prepare
+
+    dataset = tmp_path_factory.mktemp("phrasebook") / "dataset"
+    recipe = tiny_recipe(dataset)
+    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    return dataset
+
+
+@pytest.fixture
+def runs(tmp_path: Path, phrasebook: Path, ray_head: Any) -> Any:
+    """Runs of a tiny recipe on the phrase book."""
+    from support.recipes import tiny_values
+    from support.runs import Runs
+
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    return Runs(recipe, tmp_path, ray_head.address)
 
 
 @pytest.fixture(scope="session")

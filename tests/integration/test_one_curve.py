@@ -2,14 +2,12 @@
 
 import os
 import signal
-import threading
-import time
 
 import pytest
 import ray
+from support.sabotage import Saboteur, remember
 
 from cluster import supervisor
-from trainer.metrics import read_metrics
 
 
 def test_the_same_data_and_curve_for_1_2_and_3_ranks(runs):
@@ -57,49 +55,6 @@ def test_inline_is_one_rank_without_ray(runs):
     assert runs.digests("inline") == runs.digests("ray")
 
 
-class Saboteur:
-    """Kills processes of a run once it has reached a step."""
-
-    def __init__(self, runs, name, step, victims):
-        self._metrics = runs.folder / name / "metrics.jsonl"
-        self._step = step
-        self._victims = victims
-        self.killed = []
-        self._thread = threading.Thread(target=self._work)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._thread.join(timeout=60)
-
-    def _work(self):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            lines = [x for x in read_metrics(self._metrics) if x["kind"] == "train"]
-            if lines and lines[-1]["step"] >= self._step:
-                break
-            time.sleep(0.02)
-        for process_id in self._victims():
-            os.kill(process_id, signal.SIGKILL)
-            self.killed.append(process_id)
-
-
-def remember(monkeypatch, module, name):
-    """What a function of the supervisor returned, without changing what it does."""
-    made = []
-    original = getattr(module, name)
-
-    def recording(*arguments, **options):
-        result = original(*arguments, **options)
-        made.append(result)
-        return result
-
-    monkeypatch.setattr(module, name, recording)
-    return made
-
-
 def test_a_killed_data_worker_changes_no_number(runs, monkeypatch):
     runs.train("undisturbed", "cluster.ranks=2", "trainer.max_steps=60")
     started = remember(monkeypatch, supervisor, "start_data_workers")
@@ -107,9 +62,9 @@ def test_a_killed_data_worker_changes_no_number(runs, monkeypatch):
     def workers():
         return ray.get([worker.process_id.remote() for worker in started[0]])
 
-    with Saboteur(runs, "killed", 10, workers) as saboteur:
+    with Saboteur(runs.folder / "killed" / "metrics.jsonl", 10, workers) as saboteur:
         runs.train("killed", "cluster.ranks=2", "cluster.data_workers=2", "trainer.max_steps=60")
-    assert len(saboteur.killed) == 2
+    assert len(saboteur.hit) == 2
     assert runs.curve("killed") == runs.curve("undisturbed")
     assert runs.digests("killed") == runs.digests("undisturbed")
     assert runs.lines("killed", "event") == []  # the ranks noticed nothing
@@ -123,9 +78,9 @@ def test_a_killed_rank_is_replaced_and_the_curve_goes_on(runs, monkeypatch):
     def second_rank():
         return [ray.get(groups[0].actors[1].process_id.remote())]
 
-    with Saboteur(runs, "killed", 25, second_rank) as saboteur:
+    with Saboteur(runs.folder / "killed" / "metrics.jsonl", 25, second_rank) as saboteur:
         result = runs.train("killed", *options)
-    assert len(saboteur.killed) == 1
+    assert len(saboteur.hit) == 1
     assert len(groups) == 2
     assert result.outcome == "finished"
     assert runs.curve("killed") == runs.curve("undisturbed")
@@ -138,17 +93,8 @@ def test_a_killed_rank_is_replaced_and_the_curve_goes_on(runs, monkeypatch):
 def test_a_request_to_stop_leaves_a_checkpoint_and_exit_code_75(runs):
     runs.train("undisturbed", "cluster.ranks=2", "trainer.max_steps=60")
 
-    def this_process():
-        return [os.getpid()]
-
-    class Preempter(Saboteur):
-        def _work(self):
-            self._victims, kill = (lambda: []), self._victims
-            super()._work()
-            for process_id in kill():
-                os.kill(process_id, signal.SIGTERM)
-
-    with Preempter(runs, "preempted", 15, this_process):
+    record = runs.folder / "preempted" / "metrics.jsonl"
+    with Saboteur(record, 15, lambda: [os.getpid()], signal.SIGTERM):
         result = runs.train("preempted", "cluster.ranks=2", "trainer.max_steps=60")
     assert result.outcome == "preempted"
     assert 15 <= result.step < 60

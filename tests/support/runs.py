@@ -1,13 +1,10 @@
-"""One Ray and one dataset for all integration tests."""
+"""Training runs of the tiny recipe through the real path."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
 from rich.console import Console
-from support.recipes import tiny_values
 
 from cluster.train_command import TrainResult, train_run
 
@@ -41,24 +38,3 @@ class Runs:
 
     def digests(self, name: str) -> list[str]:
         return [line["data_digest"] for line in self.lines(name)]
-
-
-@pytest.fixture(scope="session")
-def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared phrase book."""
-    from support.recipes import tiny_recipe
-
-    from data_pipeline.prepare import prepare
-
-    dataset = tmp_path_factory.mktemp("phrasebook") / "dataset"
-    recipe = tiny_recipe(dataset)
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
-    return dataset
-
-
-@pytest.fixture
-def runs(tmp_path: Path, phrasebook: Path, ray_head: Any) -> Runs:
-    """Runs of a tiny recipe on the phrase book."""
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
-    return Runs(recipe, tmp_path, ray_head.address)

@@ -1,0 +1,42 @@
+"""`transloom fields`: what can be said in a recipe."""
+
+from typing import Any
+
+from rich.table import Table
+
+from cluster.errors import RecipeError
+from cluster.recipe import Recipe, walk_fields
+from trainer.recipe import CHANGE_CLASSES
+
+
+def field_rows(section: str = "") -> list[dict[str, Any]]:
+    """Name, default, change class and meaning of the fields whose names begin so."""
+    rows = [
+        {
+            "field": name,
+            "default": "required" if field.is_required() else field.get_default(),
+            "change": mark,
+            "meaning": field.description or "",
+        }
+        for name, field in walk_fields(Recipe)
+        for mark in field.metadata
+        if mark in CHANGE_CLASSES and name.startswith(section)
+    ]
+    if not rows:
+        known = ", ".join(Recipe.model_fields)
+        raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
+    return rows
+
+
+def fields_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None)
+    table.add_column("field", no_wrap=True)
+    for heading in ("default", "change", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row["field"], str(row["default"]), row["change"], row["meaning"])
+    table.caption = (
+        "identity: another value is another run. continuable: may change in a run. "
+        "execution: changes no sample."
+    )
+    return table

@@ -1,0 +1,66 @@
+"""Killing the processes of a run at a chosen moment, and seeing what its supervisor made."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import pytest
+
+from trainer.metrics import read_metrics
+
+
+class Saboteur:
+    """Sends a signal to processes once a run has recorded a step."""
+
+    def __init__(
+        self,
+        metrics: Path,
+        step: int,
+        victims: Callable[[], list[int]],
+        signal_number: int = signal.SIGKILL,
+    ) -> None:
+        self.hit: list[int] = []
+        self._metrics = metrics
+        self._step = step
+        self._victims = victims
+        self._signal = signal_number
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(timeout=60)
+
+    def _work(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if any(line["step"] >= self._step for line in read_metrics(self._metrics)[-3:]):
+                for process_id in self._victims():
+                    kill(process_id, self._signal)
+                    self.hit.append(process_id)
+                return
+            time.sleep(0.02)
+
+
+def kill(process_id: int, signal_number: int = signal.SIGKILL) -> None:
+    os.kill(process_id, signal_number)
+
+
+def remember(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:
+    """What a function of a module returns from now on; what it does stays as it is."""
+    made: list[Any] = []
+    original = getattr(module, name)
+
+    def recording(*arguments: Any, **options: Any) -> Any:
+        made.append(original(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(module, name, recording)
+    return made

@@ -1,0 +1,47 @@
+"""Rules of the house that import-linter does not know."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+
+
+@pytest.mark.parametrize(
+    ("library", "owner"),
+    [("deepspeed", "trainer/engine.py"), ("wandb", "trainer/wandb_tracker.py")],
+)
+def test_one_file_imports_the_library(library, owner):
+    pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)
+    users = [str(p.relative_to(ROOT)) for p in SOURCES if pattern.search(p.read_text())]
+    assert users == [owner]
+
+
+def test_nothing_that_is_read_can_execute():
+    forbidden = re.compile(
+        r"pickle\.loads?\(|weights_only=False|yaml\.load\(|trust_remote_code|allow_pickle=True"
+        r"|shell=True|(?<![.\w])(eval|exec)\("
+    )
+    found = [f"{p}: {m.group()}" for p in SOURCES for m in forbidden.finditer(p.read_text())]
+    assert found == []
+
+
+def test_files_named_in_the_architecture_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for package in PACKAGES:
+        for name in re.findall(rf"`({package}/\w+\.py)`", text):
+            assert (ROOT / name).is_file(), name
+
+
+def test_commands_named_in_the_readme_exist():
+    from cluster.cli import app
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
+    text = (ROOT / "README.md").read_text()
+    used = set(re.findall(r"transloom ([a-z]+)", text)) - {"trains"}
+    assert len(used) > 6
+    assert used <= known
