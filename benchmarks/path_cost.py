@@ -9,7 +9,6 @@ a machine whose speed drifts slows both; the figure is the median of the pairs' 
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from data_pipeline.stream import local_rank_steps
 from data_pipeline.tokenizer import load_tokenizers
 from data_pipeline.window import WindowReader
 from trainer.batch import to_device
+from trainer.metrics import read_metrics
 from trainer.network import build_model
 from trainer.schedule import learning_rate
 
@@ -75,8 +75,7 @@ def whole_path(recipe: str, overrides: list[str], steps: int, folder: Path) -> f
         str(run),
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    text = (run / "metrics.jsonl").read_text().splitlines()
-    lines = [line for line in map(json.loads, text) if line["kind"] == "train"]
+    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
     assert len(lines) == steps
     seconds = lines[-1]["time"] - lines[WARM_UP_STEPS - 1]["time"]
     return sum(line["target_tokens"] for line in lines[WARM_UP_STEPS:]) / seconds

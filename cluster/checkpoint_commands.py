@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from trainer.checkpoint import Checkpoint, list_checkpoints
 from trainer.errors import CheckpointError
@@ -14,9 +15,13 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
     """A row for each complete checkpoint of a run."""
     folder = RunFolder(run)
     folder.card()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in list_checkpoints(folder.checkpoints):
-        header = Checkpoint(path).header
+        try:
+            header = Checkpoint(path).header
+        except CheckpointError as error:
+            rows.append({"path": str(path), "problem": str(error)})
+            continue
         rows.append(
             {
                 "step": header.step,
@@ -49,6 +54,9 @@ def verified_rows(run: Path) -> list[dict[str, Any]]:
 def checkpoints_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("step", "size", "written by", "validation loss", "data digest", box=None)
     for row in rows:
+        if "problem" in row:
+            table.add_row(Text(row["path"]), Text(row["problem"], style="red"))
+            continue
         loss = row["validation_loss"]
         table.add_row(
             str(row["step"]),
@@ -63,6 +71,6 @@ def checkpoints_table(rows: list[dict[str, Any]]) -> Table:
 def verification_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("checkpoint", "state", box=None)
     for row in rows:
-        state = "[green]intact[/green]" if row["intact"] else f"[red]{row['problem']}[/red]"
-        table.add_row(row["path"], state)
+        state = Text("intact", "green") if row["intact"] else Text(row["problem"], "red")
+        table.add_row(Text(row["path"]), state)
     return table

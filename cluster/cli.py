@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from cluster.cli_jobs import jobs_app, submit
 from cluster.errors import ClusterError, RecipeError
@@ -19,6 +20,7 @@ from model.errors import ModelError
 from trainer.errors import TrainerError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
+WIDTH_WHEN_PIPED = 200
 
 app = typer.Typer(
     name="transloom",
@@ -57,10 +59,14 @@ def main() -> None:
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:
-        Console(stderr=True).print(
-            f"[bold red]error:[/bold red] {_escape(str(error))}", highlight=False, soft_wrap=True
-        )
+        _complain(str(error))
         sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(EXIT_FAILED)
 
 
 def _print_version(wanted: bool) -> None:
@@ -106,7 +112,8 @@ def demo() -> None:
     """
     from cluster.demo import run_demo
 
-    raise typer.Exit(run_demo(Console()))
+    outcome = run_demo(Console())
+    raise typer.Exit(0 if outcome == "finished" else EXIT_PREEMPTED)
 
 
 @app.command()
@@ -187,11 +194,9 @@ def translate(
 
       transloom translate runs/phrasebook sentences.txt --n-best 3 --json
     """
-    from cluster.inference_commands import decoding_of, sentences_from
-    from trainer.translator import Translator
+    from cluster.inference_commands import load_translator, sentences_from
 
-    translator = Translator.load(run, checkpoint)
-    translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
+    translator = load_translator(run, checkpoint, beam_size, length_penalty, n_best)
     for sentences in sentences_from(file):
         for source, found in zip(sentences, translator.translate_n_best(sentences), strict=True):
             best = found[:n_best]
@@ -220,18 +225,19 @@ def evaluate(
 
     The hypotheses are kept in the run's folder. Example:  transloom evaluate runs/phrasebook
     """
-    from cluster.inference_commands import decoding_of, evaluate_sets, scores_table
-    from trainer.translator import Translator
+    from cluster.inference_commands import evaluate_sets, load_translator, scores_table
 
-    translator = Translator.load(run, checkpoint)
-    translator.decoding = decoding_of(translator, beam_size, length_penalty, 1)
+    translator = load_translator(run, checkpoint, beam_size, length_penalty, 1)
     evaluations = evaluate_sets(translator, run, test_set, dataset, Console(stderr=True))
     _answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
 
 
 @checkpoints_app.command("list")
 def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the checkpoints of a run, oldest first.  Example: checkpoints list runs/phrasebook"""
+    """Show the checkpoints of a run, oldest first.
+
+    Example:  transloom checkpoints list runs/phrasebook
+    """
     from cluster.checkpoint_commands import checkpoint_rows, checkpoints_table
 
     rows = checkpoint_rows(run)
@@ -240,7 +246,10 @@ def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
 
 @checkpoints_app.command("verify")
 def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Compare every file with its recorded sha256; exit code 1 if one is damaged."""
+    """Compare every file with its recorded sha256; exit code 1 if one is damaged.
+
+    Example:  transloom checkpoints verify runs/phrasebook
+    """
     from cluster.checkpoint_commands import verification_table, verified_rows
 
     rows = verified_rows(run)
@@ -268,11 +277,14 @@ def _answer(value: Any, as_json: bool, readable: Any) -> None:
     """Print a command's answer on standard output."""
     if as_json:
         print(json.dumps(value, ensure_ascii=False))
-    else:
-        Console().print(readable)
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_WHEN_PIPED)
+    console.print(readable, soft_wrap=isinstance(readable, str), highlight=False)
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _complain(text: str) -> None:
+    Console(stderr=True).print(
+        f"[bold red]error:[/bold red] {escape(text)}", highlight=False, soft_wrap=True
+    )

@@ -86,7 +86,10 @@ def submit(
 
 @jobs_app.command("list")
 def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Show all jobs of a cluster, oldest first."""
+    """Show all jobs of a cluster, oldest first.
+
+    Example:  transloom jobs list --address http://head:8265
+    """
     from cluster.jobs import list_jobs
 
     jobs = list_jobs(address)
@@ -101,7 +104,10 @@ def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) ->
 
 @jobs_app.command()
 def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Show how a job stands."""
+    """Show how a job stands.
+
+    Example:  transloom jobs status raysubmit_abc --json
+    """
     from cluster.jobs import job_status
 
     found = job_status(address, job)
@@ -119,13 +125,19 @@ def logs(
     ] = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Print what a job has printed."""
+    """Print what a job has printed.
+
+    Example:  transloom jobs logs raysubmit_abc --follow
+    """
     _print_logs(address, job, follow=follow)
 
 
 @jobs_app.command()
 def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Stop a job. Ray gives it three seconds: it goes on from its newest checkpoint later."""
+    """Stop a job. Ray gives it three seconds: it goes on from its newest checkpoint later.
+
+    Example:  transloom jobs stop raysubmit_abc
+    """
     from cluster.jobs import stop_job
 
     stopped = stop_job(address, job)

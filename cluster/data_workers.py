@@ -1,8 +1,8 @@
 """Data workers: Ray actors that answer coordinates of the data.
 
 A worker holds no state but a cache, and a coordinate determines its answer. So a worker that
-dies is simply started again by Ray, and the requests it had not answered are repeated
-(``max_restarts``, ``max_task_retries``): no number of the run changes. The ranks make the
+dies is simply started again by Ray, and the requests it had not answered are repeated: no number
+of the run changes. The ranks make the
 requests and therefore own the returned objects, which would otherwise die with the worker.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
+from cluster.errors import ClusterError
 from data_pipeline.batch import MicroBatch
 from data_pipeline.config import BatchingConfig
 from data_pipeline.errors import DatasetError
@@ -26,9 +27,11 @@ from data_pipeline.window import WindowLayout, WindowReader
 # ask for the same window at about the same time.
 WINDOWS_AHEAD = 2
 CACHED_WINDOWS = WINDOWS_AHEAD + 2
+REPETITIONS = 8
 
 
-@ray.remote(max_restarts=-1, max_task_retries=-1)
+# A request that kills its worker every time, say for want of memory, ends the run at last.
+@ray.remote(max_restarts=-1, max_task_retries=REPETITIONS)
 class DataWorker:
     """Reads, verifies and batches windows of one dataset."""
 
@@ -161,3 +164,8 @@ def resolve(requests: list[Any]) -> list[Any]:
         return list(ray.get(requests))
     except RayTaskError as error:
         raise error.cause from error
+    except RayActorError as error:
+        raise ClusterError(
+            f"A data worker died {REPETITIONS + 1} times at the same request: {error}. Look for a "
+            "lack of memory on its node; fewer batching.window_shards, in another run, need less"
+        ) from error

@@ -1,5 +1,6 @@
 """`transloom demo`: the whole path on the built-in phrase book, told to a newcomer."""
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -7,7 +8,8 @@ from rich.console import Console
 from cluster.dataset_commands import prepare_dataset
 from cluster.inference_commands import evaluate_sets, scores_table
 from cluster.recipe import find_recipe, load_recipe
-from cluster.train_command import RUNS, train_run
+from cluster.train_command import train_run
+from trainer.supervision import Outcome
 from trainer.translator import Translator
 
 RECIPE = "phrasebook"
@@ -21,8 +23,8 @@ SENTENCES = (
 )
 
 
-def run_demo(console: Console) -> int:
-    """Prepare, train, evaluate, translate; returns the exit code of `transloom train`."""
+def run_demo(console: Console) -> Outcome:
+    """Prepare, train, evaluate, translate; returns whether training came to its end."""
     recipe = load_recipe(find_recipe(RECIPE))
     cluster = recipe.cluster
     console.rule("1 of 4: the data")
@@ -43,29 +45,34 @@ def run_demo(console: Console) -> int:
     result = train_run(RECIPE, [], run=None, address=None, inline=False, console=console)
     console.print(result.text())
     if result.outcome == "preempted":
-        return 75
+        return result.outcome
 
     console.rule("3 of 4: evaluation")
     translator = Translator.load(result.run)
     evaluations = evaluate_sets(translator, result.run, None, None, console)
-    console.print(scores_table(evaluations))
+    console.print(scores_table(evaluations), highlight=False)
 
     console.rule("4 of 4: translation")
     for source, translation in zip(SENTENCES, translator.translate(SENTENCES), strict=True):
         console.print(f"  {source}  →  [bold]{translation}[/bold]", highlight=False)
-    console.print(_where_next(result.run), highlight=False, soft_wrap=True)
-    return 0
+    console.print(
+        _where_next(result.run, 2 * recipe.trainer.max_steps), highlight=False, soft_wrap=True
+    )
+    return result.outcome
 
 
-def _where_next(run: Path) -> str:
-    assert run.parent == RUNS
+def _where_next(run: Path, more_steps: int) -> str:
+    command = Path(sys.argv[0])
+    if command.is_absolute() and command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
     return f"""
 The run          {run}
 Its checkpoints  {run}/checkpoints
 Its W&B folder   {run}/wandb  (`wandb sync` uploads it, if you want that)
 
-Try next:
-  echo "elle est ingénieure" | .venv/bin/transloom translate {run}
-  .venv/bin/transloom train {RECIPE} trainer.max_steps=… (more steps continue the run)
-  .venv/bin/transloom checkpoints list {run}
+Three commands to try next: translate, train on, look at the checkpoints.
+
+  echo "elle est agricultrice" | {command} translate {run}
+  {command} train {RECIPE} trainer.max_steps={more_steps}
+  {command} checkpoints list {run}
 """

@@ -36,6 +36,21 @@ def sentences_from(file: str) -> Iterator[list[str]]:
         yield lines[start : start + SENTENCES_AT_ONCE]
 
 
+def load_translator(
+    run: Path,
+    step: int | None,
+    beam_size: int | None,
+    length_penalty: float | None,
+    n_best: int,
+) -> Translator:
+    """A run's translator; newer checkpoints that were passed over are named."""
+    translator = Translator.load(run, step)
+    for problem in translator.damaged:
+        print(f"warning: {problem}; using {translator.checkpoint.path}", file=sys.stderr)
+    translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
+    return translator
+
+
 def decoding_of(
     translator: Translator, beam_size: int | None, length_penalty: float | None, n_best: int
 ) -> DecodingConfig:
@@ -90,5 +105,6 @@ def scores_table(evaluations: list[Evaluation]) -> Table:
             ("BLEU, as the literature scores Multi30k", evaluation.bleu_literature),
         ):
             table.add_row(evaluation.name, metric, f"{score.score:.2f}", score.signature)
+        table.add_row("", "weights of step", str(evaluation.checkpoint_step), "")
         table.add_row("", "hypotheses", "", evaluation.hypotheses)
     return table

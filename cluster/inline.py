@@ -57,6 +57,7 @@ def train_inline(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
             ),
             supervision=InlineSupervision(committer, audience, stop),
             checkpoint=checkpoint,
+            attempt=committer.attempt,
         )
         with trainer:
             return trainer.train()

@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import ClusterConfig
 from cluster.data_workers import WorkerStreams
 from cluster.errors import ClusterError, RankLostError
+from data_pipeline.errors import DataError
+from model.errors import ModelError
 from trainer.checkpoint import Checkpoint, CheckpointHeader, FileRecord
 from trainer.distributed import Placement, process_group
+from trainer.errors import TrainerError
 from trainer.metrics import Line
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
@@ -34,7 +37,9 @@ from trainer.supervision import Outcome
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 PLACEMENT_TIMEOUT_SECONDS = 60.0
-LIVENESS_TIMEOUT_SECONDS = 5.0
+FAILURE_GRACE_SECONDS = 2.0
+# The kinds of error that are a cause rather than a consequence, most telling first.
+CAUSES = (RankLostError, ClusterError, DataError, ModelError, TrainerError)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,15 @@ class Report:
     progress: tuple[str, int] | None = None
     line: Line | None = None
     state: tuple[FileRecord, CheckpointHeader] | None = None
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What a group of ranks has done: reports, outcomes once all returned, or why it failed."""
+
+    reports: list[Report]
+    outcomes: list[Outcome] | None
+    failure: Exception | None
 
 
 class _Mailbox:
@@ -118,6 +132,7 @@ class RankActor:
         workers: list[Any],
         steps_ahead: int,
         checkpoint: Path | None,
+        attempt: str,
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; returns the outcome."""
         with process_group(placement, COLLECTIVE_TIMEOUT):
@@ -139,6 +154,7 @@ class RankActor:
                 steps=streams.open,
                 supervision=self._mailbox,
                 checkpoint=Checkpoint(checkpoint) if checkpoint else None,
+                attempt=attempt,
             )
             with trainer:
                 return trainer.train()
@@ -172,42 +188,38 @@ class RankGroup:
             for rank in range(config.ranks)
         ]
         self._results: list[Any] = []
-        self._finished: set[int] = set()
+        self._progress: dict[int, tuple[str, int]] = {}
 
     def start(
-        self, recipe: TrainingRecipe, run: Path, workers: list[Any], checkpoint: Path | None
+        self,
+        recipe: TrainingRecipe,
+        run: Path,
+        workers: list[Any],
+        checkpoint: Path | None,
+        attempt: str,
     ) -> None:
         """Let all ranks train; returns at once."""
         self._results = [
             actor.train.remote(
-                recipe, run, placement, workers, self._config.steps_ahead, checkpoint
+                recipe, run, placement, workers, self._config.steps_ahead, checkpoint, attempt
             )
             for actor, placement in zip(self.actors, self._placements(), strict=True)
         ]
 
-    def poll(self) -> tuple[list[Report], list[Outcome] | None]:
-        """New reports, and the ranks' outcomes once all have returned.
-
-        Raises:
-            RankLostError: a rank's process has died.
-            Exception: what a rank raised, as it was raised there.
-        """
-        try:
-            finished, running = ray.wait(
-                self._results, num_returns=len(self._results), timeout=0, fetch_local=False
-            )
-            ray.get(finished)  # raises what a rank raised, before its mailbox is asked
-            reports = [
-                report
-                for reports in ray.get([actor.poll.remote() for actor in self.actors])
-                for report in reports
-            ]
-            return reports, None if running else ray.get(self._results)
-        except RayTaskError as error:
-            self._raise_if_lost()  # what broke this rank's connection may be another's death
-            raise error.cause from error
-        except RayActorError as error:
-            raise RankLostError(f"A rank has died: {error}") from error
+    def poll(self) -> Poll:
+        """What has happened since the last poll."""
+        failure = self._failure()
+        reports = [report for actor in self.actors for report in self._reports_of(actor)]
+        for report in reports:
+            if report.progress:
+                self._progress[report.rank] = report.progress
+        if failure:
+            return Poll(reports, None, failure)
+        _, running = ray.wait(self._results, num_returns=len(self._results), timeout=0)
+        if running:
+            return Poll(reports, None, None)
+        outcomes: list[Outcome] = ray.get(self._results)
+        return Poll(reports + [r for a in self.actors for r in self._reports_of(a)], outcomes, None)
 
     def request_stop(self) -> None:
         """Ask every rank to checkpoint at the next step boundary and leave."""
@@ -220,12 +232,48 @@ class RankGroup:
             ray.kill(actor)
         remove_placement_group(self._placement_group)
 
-    def _raise_if_lost(self) -> None:
-        for rank, actor in enumerate(self.actors):
+    def _failure(self) -> Exception | None:
+        """Why the group cannot go on, if so.
+
+        When one rank fails, the others fail a moment later in the collective that it left. So that
+        moment is waited for, and the cause is chosen: a rank's death, else an error of our own,
+        else whatever came first.
+        """
+        if not self._errors(timeout_seconds=0.0):
+            return None
+        errors = self._errors(timeout_seconds=FAILURE_GRACE_SECONDS)
+        return max(errors, key=lambda error: [isinstance(error, kind) for kind in CAUSES])
+
+    def _errors(self, timeout_seconds: float) -> list[Exception]:
+        """What ranks have raised, in the order of ranks."""
+        finished, _ = ray.wait(
+            self._results, num_returns=len(self._results), timeout=timeout_seconds
+        )
+        errors: list[Exception] = []
+        for result in finished:
             try:
-                ray.get(actor.process_id.remote(), timeout=LIVENESS_TIMEOUT_SECONDS)
-            except (RayActorError, GetTimeoutError) as error:
-                raise RankLostError(f"Rank {rank} has died: {error}") from error
+                ray.get(result)
+            except RayTaskError as error:
+                errors.append(error.cause)
+            except RayActorError as error:
+                rank = self._results.index(result)
+                phase, step = self._progress.get(rank, ("start", 0))
+                reason = str(error).splitlines()[0]
+                errors.append(
+                    RankLostError(
+                        f"Rank {rank} has died in phase {phase!r} of step {step}: {reason}"
+                    )
+                )
+        return errors
+
+    @staticmethod
+    def _reports_of(actor: Any) -> list[Report]:
+        """A rank's reports; none if it is dead, of which its result tells."""
+        try:
+            reports: list[Report] = ray.get(actor.poll.remote())
+        except RayActorError:
+            return []
+        return reports
 
     def _placements(self) -> list[Placement]:
         """Where each rank runs; rank 0's node hosts the rendezvous."""

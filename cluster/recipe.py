@@ -62,7 +62,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def find_recipe(name: str) -> Path:
     """A recipe by path, or by the name of one that comes with transloom."""
     path = Path(name)
-    if path.exists():
+    if path.is_file():
         return path
     built_in = RECIPES / f"{path.stem}.yaml"
     if path.parent == Path() and built_in.exists():
@@ -77,7 +77,11 @@ def find_recipe(name: str) -> Path:
 def run_name(path: Path, overrides: Sequence[str]) -> str:
     """The name of the run's folder, e.g. ``phrasebook`` or ``phrasebook,seed=2``."""
     recipe = load_recipe(path, overrides)
-    before, after = identity_of(load_recipe(path)), identity_of(recipe)
+    after = identity_of(recipe)
+    try:
+        before = identity_of(load_recipe(path))
+    except RecipeError:  # complete only with its overrides
+        before = after
     changed = [f"{key}={_short(after[key])}" for key in after if before.get(key) != after[key]]
     return ",".join([recipe.name, *changed])
 
@@ -112,15 +116,26 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *sections, name = key.split(".")
     table: Any = values
     for section in sections:
-        if isinstance(table, list) and section.isdigit() and int(section) < len(table):
-            table = table[int(section)]
-        elif isinstance(table, dict):
+        if isinstance(table, dict):
             table = table.setdefault(section, {})
+        else:
+            table = table[_position(override, section, table)]
         if not isinstance(table, (dict, list)):
             raise RecipeError(f"Override {override!r}: {section} is a value, not a section")
     if isinstance(table, list):
-        raise RecipeError(f"Override {override!r}: {name} would have to be a number in a list")
-    table[name] = value
+        table[_position(override, name, table)] = value
+    else:
+        table[name] = value
+
+
+def _position(override: str, text: str, items: list[Any]) -> int:
+    """The place in a list that a part of a key names."""
+    if not text.isdigit() or int(text) >= len(items):
+        raise RecipeError(
+            f"Override {override!r}: {text} must be a number below {len(items)}, the length of the "
+            "list"
+        )
+    return int(text)
 
 
 def _describe_one(problem: dict[str, Any]) -> str:

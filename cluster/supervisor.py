@@ -24,7 +24,8 @@ from data_pipeline.window import WindowReader
 from trainer.checkpoint import Checkpoint, discard_partial, newest_intact, set_aside
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.metrics import Line
-from trainer.run_folder import RunFolder
+from trainer.recipe import identity_differences
+from trainer.run_folder import RunCard, RunFolder
 from trainer.supervision import CheckpointCommitter, Outcome
 
 POLL_SECONDS = 0.1
@@ -78,20 +79,30 @@ def newest_checkpoint(run: RunFolder, audience: Audience) -> Checkpoint | None:
     for path, problem in damaged.items():
         aside = set_aside(path)
         audience.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
-    if checkpoint and checkpoint.header.dataset_identity != run.card().dataset_identity:
-        raise RunMismatchError(
-            f"{checkpoint.path} was written with the dataset of manifest "
-            f"{checkpoint.header.dataset_identity[:16]}…, the run has "
-            f"{run.card().dataset_identity[:16]}…: this checkpoint belongs to another run, move "
-            "it back there"
-        )
+    if checkpoint:
+        _check_membership(checkpoint, run.card())
     return checkpoint
+
+
+def _check_membership(checkpoint: Checkpoint, card: RunCard) -> None:
+    header = checkpoint.header
+    differences = identity_differences(header.identity, card.identity)
+    if header.dataset_identity != card.dataset_identity:
+        differences.append(
+            f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
+            f"{card.dataset_identity[:16]}… in the run"
+        )
+    if differences:
+        raise RunMismatchError(
+            f"{checkpoint.path} belongs to another run, move it back there: "
+            f"{'; '.join(differences)}"
+        )
 
 
 def supervise(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
     """Train a run under Ray until it is finished or asked to stop."""
     config = recipe.cluster
-    with ray_session(config.address):
+    with ray_session(config.address), stop_requests() as stop_requested:
         require_resources(
             cpus=config.ranks * config.cpus_per_rank
             + config.data_workers * config.cpus_per_data_worker,
@@ -105,8 +116,7 @@ def supervise(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
             seed=recipe.seed,
             cpus=config.cpus_per_data_worker,
         )
-        with stop_requests() as stop_requested:
-            return _attempts(recipe, run, workers, audience, stop_requested)
+        return _attempts(recipe, run, workers, audience, stop_requested)
 
 
 @contextmanager
@@ -136,7 +146,7 @@ def _attempts(
 ) -> Outcome:
     """Start the ranks again after a loss, as long as the run gets further."""
     fruitless = 0
-    while True:
+    while not stop_requested():
         discard_partial(run.checkpoints)
         checkpoint = newest_checkpoint(run, audience)
         start = checkpoint.step if checkpoint else 0
@@ -151,7 +161,8 @@ def _attempts(
             fruitless = 0 if committer.newest_step > start else fruitless + 1
             if fruitless == ATTEMPTS_WITHOUT_PROGRESS:
                 raise
-            audience.notice(f"{error}; starting the ranks again")
+            audience.notice(f"{error}")
+    return "preempted"  # what is done since the newest checkpoint will be repeated
 
 
 def _attempt(
@@ -170,18 +181,21 @@ def _attempt(
             run.path.absolute(),
             workers,
             checkpoint.path.absolute() if checkpoint else None,
+            committer.attempt,
         )
         stopping = False
         while True:
-            reports, outcomes = group.poll()
-            for report in reports:
+            poll = group.poll()
+            for report in poll.reports:
                 if report.line:
                     audience.line(report.line)
                 if report.state and committer.add(*report.state):
                     audience.notice(f"checkpoint of step {report.state[1].step} is complete")
-            if outcomes is not None:
-                assert len(set(outcomes)) == 1, outcomes
-                return outcomes[0]
+            if poll.failure:
+                raise poll.failure
+            if poll.outcomes is not None:
+                assert len(set(poll.outcomes)) == 1, poll.outcomes
+                return poll.outcomes[0]
             if stop_requested() and not stopping:
                 stopping = True
                 group.request_stop()

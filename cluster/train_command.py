@@ -25,7 +25,7 @@ class TrainResult:
     outcome: Outcome
     run: Path
     step: int
-    checkpoint: Path
+    checkpoint: Path | None
     validation: Line | None
 
     def to_json(self) -> dict[str, Any]:
@@ -34,15 +34,15 @@ class TrainResult:
             "outcome": self.outcome,
             "run": str(self.run),
             "step": self.step,
-            "checkpoint": str(self.checkpoint),
+            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
             "validation": scores or None,
         }
 
     def text(self) -> str:
         if self.outcome == "preempted":
             return (
-                f"Stopped after a checkpoint at step {self.step} of {self.run}. "
-                "The same command continues it."
+                f"Stopped. The newest checkpoint of {self.run} is of step {self.step}; the same "
+                "command continues from there."
             )
         return f"Finished at step {self.step}. The run lies in {self.run}."
 
@@ -66,11 +66,11 @@ def train_run(
     if inline and loaded.cluster.address is not None:
         raise RecipeError(
             f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
-            "leave one of them out"
+            "leave --inline out, or say cluster.address=null"
         )
     folder = RunFolder(run or RUNS / run_name(path, overrides))
     loaded = with_absolute_dataset(loaded)
-    prepare_run(loaded, folder, "--run PATH, or by giving the change as KEY=VALUE")
+    prepare_run(loaded, folder, "--run PATH, or by giving the change as KEY=VALUE without --run")
     with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as audience:
         if inline:
             from cluster.inline import train_inline
@@ -78,12 +78,13 @@ def train_run(
             outcome = train_inline(loaded, folder, audience)
         else:
             outcome = supervise(loaded, folder, audience)
-    newest = list_checkpoints(folder.checkpoints)[-1]
+    checkpoints = list_checkpoints(folder.checkpoints)
+    newest = checkpoints[-1] if checkpoints else None
     validations = [e for e in read_metrics(folder.metrics) if e["kind"] == "validation"]
     return TrainResult(
         outcome=outcome,
         run=folder.path,
-        step=int(newest.name.removeprefix("step-")),
+        step=int(newest.name.removeprefix("step-")) if newest else 0,
         checkpoint=newest,
         validation=validations[-1] if validations else None,
     )

@@ -28,10 +28,12 @@ def build_trainer(
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
     checkpoint: Checkpoint | None,
+    attempt: str,
 ) -> Trainer:
     """One rank of a run, at step 0 or where ``checkpoint`` left it.
 
-    The process group must exist; ``steps`` opens this rank's stream of data at a cursor.
+    The process group must exist; ``steps`` opens this rank's stream of data at a cursor, and
+    ``attempt`` is the supervisor's name for this start of the ranks.
     """
     dataset = Path(recipe.data.dataset)
     manifest = Manifest.load(dataset)
@@ -65,6 +67,7 @@ def build_trainer(
         supervision=supervision,
         placement=placement,
         dataset_identity=manifest.identity,
+        attempt=attempt,
     )
     if checkpoint:
         trainer.resume(checkpoint)

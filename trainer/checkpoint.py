@@ -13,6 +13,7 @@ tensors are safetensors, the rest is JSON.
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.fragments import Fragment
 
 FORMAT = "transloom-checkpoint/1"
@@ -98,38 +100,55 @@ class Checkpoint:
 
 
 def write_state(
-    checkpoints: Path, step: int, rank: int, world_size: int, fragments: Iterable[Fragment]
+    partial: Path, rank: int, world_size: int, fragments: Iterable[Fragment]
 ) -> FileRecord:
-    """Write a rank's fragments to the partial folder of a step, synced to disk."""
-    folder = _partial(checkpoints, step)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"state-{rank:05d}-of-{world_size:05d}.safetensors"
+    """Write a rank's fragments to the partial folder of a step, synced to disk.
+
+    Raises:
+        CheckpointError: it cannot be written, for example because the disk is full.
+    """
+    path = partial / f"state-{rank:05d}-of-{world_size:05d}.safetensors"
     tensors = {
         fragment_key(f.kind, f.parameter, f.start): f.tensor.detach().float().cpu().contiguous()
         for f in fragments
     }
-    save_file(tensors, path)
-    _sync(path)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path)
+        _sync(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error}. The checkpoint before it stands; make room or "
+            "mend the permissions, then start the same command again"
+        ) from error
     return FileRecord(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
-def commit(checkpoints: Path, header: CheckpointHeader, files: list[FileRecord]) -> Checkpoint:
+def commit(partial: Path, header: CheckpointHeader, files: list[FileRecord]) -> Checkpoint:
     """Make the partial folder of a step a complete checkpoint, atomically."""
     complete = header.model_copy(update={"files": sorted(files, key=lambda f: f.name)})
-    partial, final = _partial(checkpoints, header.step), checkpoints / _name(header.step)
+    final = partial.with_name(_name(header.step))
     path = partial / HEADER
     path.write_text(complete.model_dump_json(indent=1) + "\n")
     _sync(path)
     _sync(partial)
     partial.rename(final)
-    _sync(checkpoints)
+    _sync(partial.parent)
     return Checkpoint(final)
 
 
+def partial_folder(checkpoints: Path, step: int, attempt: str) -> Path:
+    """Where the ranks of one attempt write a step; other attempts write elsewhere."""
+    return checkpoints / f".partial-{_name(step)}-{attempt}"
+
+
 def discard_partial(checkpoints: Path) -> None:
-    """Remove what an interrupted write left behind."""
-    for folder in checkpoints.glob(".partial-step-*"):
-        shutil.rmtree(folder)
+    """Remove what interrupted writes left behind.
+
+    A rank that is about to be killed may still be writing; what it adds is removed next time.
+    """
+    for folder in checkpoints.glob(".partial-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
@@ -194,14 +213,20 @@ def _validation_loss(path: Path) -> float | None:
 def _read_header(path: Path) -> CheckpointHeader:
     file = path / HEADER
     try:
-        header = CheckpointHeader.model_validate_json(file.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} has no {HEADER}: it is not a complete checkpoint") from error
+        values = json.loads(file.read_bytes())
+        written_as = values.get("format")
+        if written_as == FORMAT:
+            return CheckpointHeader.model_validate(values)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise CheckpointError(f"{file} is damaged: {error.errors()[0]['msg']}") from error
-    if header.format != FORMAT:
-        raise CheckpointError(f"{file} has format {header.format!r}, this version reads {FORMAT!r}")
-    return header
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    raise CheckpointFormatError(
+        f"{file} has format {written_as!r}, this version reads {FORMAT!r}: use the version that "
+        "wrote it"
+    )
 
 
 def _name(step: int) -> str:
@@ -210,10 +235,6 @@ def _name(step: int) -> str:
 
 def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
-
-
-def _partial(checkpoints: Path, step: int) -> Path:
-    return checkpoints / f".partial-{_name(step)}"
 
 
 def _sync(path: Path) -> None:

@@ -62,10 +62,6 @@ class CheckpointReader:
             )
         return result
 
-    def pieces(self, kind: str, parameter: str) -> list[tuple[int, int]]:
-        """The ranges in which a parameter's state lies in the files, in order."""
-        return [(piece.start, piece.stop) for piece in self._pieces[kind, parameter]]
-
     def weights(self) -> dict[str, torch.Tensor]:
         """The master weights as whole tensors by parameter name, for inference."""
         result = {}

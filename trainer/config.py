@@ -1,6 +1,6 @@
 """The trainer's sections of a recipe: steps, optimiser, engine, checkpoints, tracking.
 
-Every leaf field names its change class (docs/architecture.md, "What of a recipe may change"):
+Every leaf field names its change class:
 ``identity`` makes another run, ``continuable`` may change in an existing run, ``execution``
 changes neither the data nor the curve beyond rounding.
 """
@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
+Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(BaseModel):
@@ -18,7 +19,7 @@ class OptimizerConfig(BaseModel):
     model_config = _STRICT
 
     betas: Annotated[
-        tuple[float, float],
+        tuple[Moment, Moment],
         Field(description="Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."),
         "identity",
     ] = (0.9, 0.98)
@@ -69,6 +70,13 @@ class ScheduleConfig(BaseModel):
             )
         if self.type == "paper" and self.warmup_steps == 0:
             raise ValueError("schedule type 'paper' with warmup_steps 0: it needs at least 1")
+        unread = "initial_learning_rate" if self.type == "paper" else "scale"
+        default = type(self).model_fields[unread].default
+        if getattr(self, unread) != default:
+            raise ValueError(
+                f"schedule type {self.type!r} does not read {unread}, which is "
+                f"{getattr(self, unread)}: remove it"
+            )
         return self
 
 

@@ -22,7 +22,7 @@ class Placement:
     ``rendezvous`` is where the ranks find each other, ``tcp://HOST:PORT`` on rank 0's node or, if
     all are on one node, ``file://PATH``; None makes a group of one.
     ``threads`` is the number of CPU threads torch computes with: it changes rounding, so it is
-    fixed for the run and part of the numerics fingerprint.
+    part of the numerics fingerprint.
     """
 
     rank: int = 0

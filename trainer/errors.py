@@ -9,6 +9,10 @@ class CheckpointError(TrainerError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 
 
+class CheckpointFormatError(TrainerError):
+    """A checkpoint is whole but of a format that this version does not read."""
+
+
 class RunMismatchError(TrainerError):
     """The recipe or the dataset is not the one that this run was started with."""
 

@@ -74,15 +74,18 @@ def evaluate(
         hypotheses += translator.translate(heldout.sources[start : start + SENTENCES_PER_REPORT])
         report(len(hypotheses), total)
     step = translator.checkpoint.step
-    path = save_translations(translations_folder, f"{name}-{step:08d}", hypotheses)
+    beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty
+    path = save_translations(
+        translations_folder, f"{name}-{step:08d}-beam{beam}-alpha{alpha:g}", hypotheses
+    )
     language = next(field.language for field in manifest.fields if field.name == TARGET)
     references = heldout.targets
     return Evaluation(
         name=name,
         sentences=total,
         checkpoint_step=step,
-        beam_size=translator.decoding.beam_size,
-        length_penalty=translator.decoding.length_penalty,
+        beam_size=beam,
+        length_penalty=alpha,
         bleu=_score(sacrebleu.BLEU(), hypotheses, references),
         chrf=_score(sacrebleu.CHRF(), hypotheses, references),
         bleu_literature=_score(

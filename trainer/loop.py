@@ -17,12 +17,12 @@ from data_pipeline.plan import Cursor
 from data_pipeline.stream import RankStep
 from trainer import fragments, numerics
 from trainer.batch import DeviceBatch, dummy_batch, to_device
-from trainer.checkpoint import Checkpoint, CheckpointHeader, write_state
+from trainer.checkpoint import Checkpoint, CheckpointHeader, partial_folder, write_state
 from trainer.checkpoint_reader import CheckpointReader
 from trainer.digest import START, fold
 from trainer.distributed import Placement
 from trainer.engine import Engine
-from trainer.errors import NonFiniteLossError
+from trainer.errors import CheckpointError, NonFiniteLossError
 from trainer.metrics import Line
 from trainer.randomness import seed_torch
 from trainer.recipe import TrainingRecipe, continuable_differences, identity_of
@@ -60,6 +60,7 @@ class Trainer:
         supervision: Supervision,
         placement: Placement,
         dataset_identity: str,
+        attempt: str,
     ) -> None:
         self.recipe = recipe
         self.run = run
@@ -71,6 +72,7 @@ class Trainer:
         self._supervision = supervision
         self._placement = placement
         self._dataset_identity = dataset_identity
+        self._attempt = attempt
         self._numerics = numerics.fingerprint(recipe.engine, placement)
         self._dummy = dummy_batch(engine.module.vocabulary, placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
@@ -106,8 +108,19 @@ class Trainer:
         self.engine.destroy()
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Put the run where the checkpoint left it, whatever the shape it was written under."""
+        """Put the run where the checkpoint left it, whatever the shape it was written under.
+
+        Raises:
+            CheckpointError: its parameters are not those of the recipe's model.
+        """
         header = checkpoint.header
+        shapes = {name: list(shape) for name, shape in self.engine.parameter_shapes.items()}
+        for name in sorted(shapes.keys() | header.parameters.keys()):
+            if shapes.get(name) != header.parameters.get(name):
+                raise CheckpointError(
+                    f"{checkpoint.path} has parameter {name} of shape {header.parameters.get(name)}"
+                    f", the recipe's model has {shapes.get(name)}: it is another model's checkpoint"
+                )
         fragments.load_state(self.engine, CheckpointReader(checkpoint).read, header.optimizer_step)
         self.progress = Progress(
             step=header.step,
@@ -147,6 +160,7 @@ class Trainer:
                 "learning_rate": rate,
                 "grad_norm": norm,
                 "target_tokens": data.target_tokens,
+                "target_tokens_seen": self.progress.target_tokens_seen,
                 "target_tokens_per_second": data.target_tokens / seconds,
                 "padding_fraction": report.padding_fraction,
                 "step_seconds": seconds,
@@ -228,9 +242,10 @@ class Trainer:
         progress, placement = self.progress, self._placement
         self._supervision.progress("save", progress.step)
         started = time.monotonic()
+        if self._recorder:
+            self._recorder.sync()
         file = write_state(
-            self.run.checkpoints,
-            progress.step,
+            partial_folder(self.run.checkpoints, progress.step, self._attempt),
             placement.rank,
             placement.world_size,
             fragments.owned_fragments(self.engine),

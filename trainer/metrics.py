@@ -1,20 +1,26 @@
-"""metrics.jsonl, the record of a run: one JSON object a line, steps strictly increasing by kind.
+"""metrics.jsonl, the record of a run: one JSON object a line.
 
-After a restart the run repeats the steps since its last checkpoint. They are in the record
-already, so they are compared with it instead of written again; a difference is recorded as an
-event, because it means that the promise of an equal curve was broken.
+The steps of training lines increase strictly, and so do those of validation lines; an event
+stands at the last recorded step. After a restart the run repeats the steps since its last
+checkpoint. They are in the record already, so they are compared with it instead of written again;
+a difference is recorded as an event, because it means that the curve was not the same.
 """
 
+import fcntl
 import json
 import math
 import os
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from trainer.errors import TrainerError
 
 Line = dict[str, Any]
 
 # Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed.
 REPLAY_TOLERANCE = 1e-5
+LOCK_TIMEOUT_SECONDS = 15.0
 
 
 class MetricsRecord:
@@ -22,6 +28,8 @@ class MetricsRecord:
 
     def __init__(self, path: Path, resume_step: int) -> None:
         """``resume_step``: the step of the checkpoint that the run continues from, or 0."""
+        self._file = path.open("a", encoding="utf-8")
+        _lock(self._file, path)
         _cut_torn_line(path)
         self._recorded: dict[tuple[str, int], Line] = {}
         self.last_step = resume_step
@@ -29,7 +37,6 @@ class MetricsRecord:
             self.last_step = max(self.last_step, line["step"])
             if line["step"] > resume_step and line["kind"] != "event":
                 self._recorded[line["kind"], line["step"]] = line
-        self._file = path.open("a", encoding="utf-8")
 
     def append(self, line: Line) -> list[Line]:
         """Record a line; returns the lines written: none for a repeated step that is as before."""
@@ -48,9 +55,12 @@ class MetricsRecord:
         self._write(line)
         return line
 
-    def close(self) -> None:
-        self._file.flush()
+    def sync(self) -> None:
+        """Let what is recorded survive a loss of power."""
         os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
         self._file.close()
 
     def _write(self, line: Line) -> None:
@@ -65,7 +75,32 @@ def read_metrics(path: Path) -> list[Line]:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     complete = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()]
+    # Not splitlines: a sentence may hold U+2028 and other characters that it takes for line ends.
+    return [json.loads(line) for line in complete.split("\n")[:-1]]
+
+
+def _lock(file: TextIO, path: Path) -> None:
+    """Make this process the record's one writer.
+
+    A rank 0 of an attempt that was killed a moment ago may still be alive, so the lock is waited
+    for. A file system without locks has none.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                file.close()
+                raise TrainerError(
+                    f"Another process has been writing {path} for {LOCK_TIMEOUT_SECONDS:.0f} s: "
+                    "this run is being trained elsewhere. Stop that, or train another run"
+                ) from error
+            time.sleep(0.1)
+        except OSError:
+            return
+        else:
+            return
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_pipeline.config import BatchingConfig, DataConfig, TokenizerConfig
 from model.config import DecodingConfig, ModelConfig
 from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
+from trainer.errors import RunMismatchError
 
 ChangeClass = Literal["identity", "continuable", "execution"]
 CHANGE_CLASSES = ("identity", "continuable", "execution")
@@ -36,6 +37,33 @@ class TrainingRecipe(BaseModel):
     decoding: DecodingConfig = DecodingConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @model_validator(mode="after")
+    def _shared_embeddings_need_a_joint_vocabulary(self) -> "TrainingRecipe":
+        if self.model.share_embeddings == "all" and not self.tokenizer.joint:
+            raise ValueError(
+                "model.share_embeddings is 'all' and tokenizer.joint is false, so unrelated pieces "
+                "of the two languages would share a vector: set tokenizer.joint to true, or "
+                "model.share_embeddings to 'decoder' or 'none'"
+            )
+        return self
+
+    @classmethod
+    def of_checkpoint(cls, values: dict[str, Any]) -> "TrainingRecipe":
+        """The recipe that a checkpoint holds.
+
+        Raises:
+            RunMismatchError: it was written by a version with other fields.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise RunMismatchError(
+                f"The checkpoint's recipe has {'.'.join(map(str, problem['loc']))} = "
+                f"{problem['input']!r}, which this version does not take ({problem['msg']}): use "
+                "the version that wrote it"
+            ) from error
+
 
 def leaves(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
     """Every leaf field of a config with its dotted name, its value and its change class."""
@@ -58,7 +86,7 @@ def identity_of(recipe: BaseModel) -> dict[str, Any]:
 def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """A line for each identity field in which two runs differ, with both values."""
     return [
-        f"{name}: the run has {old.get(name)!r}, the recipe {new.get(name)!r}"
+        f"{name}: {old.get(name)!r} there, {new.get(name)!r} here"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
@@ -69,7 +97,7 @@ def continuable_differences(old: dict[str, Any], new: TrainingRecipe) -> dict[st
 
     ``old`` is a recipe as a checkpoint holds it.
     """
-    before = {name: value for name, value, _ in leaves(TrainingRecipe.model_validate(old))}
+    before = {name: value for name, value, _ in leaves(TrainingRecipe.of_checkpoint(old))}
     return {
         name: [_plain(before[name]), _plain(value)]
         for name, value, change in leaves(new)

@@ -36,6 +36,10 @@ class Recorder:
         self._wandb.log(line)
         self._supervision.line(line)
 
+    def sync(self) -> None:
+        """Write the record through to the disk: a checkpoint must not be ahead of it."""
+        self._record.sync()
+
     def close(self) -> None:
         self._record.close()
         self._wandb.finish()

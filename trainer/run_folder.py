@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_pipeline.manifest import MANIFEST_NAME, Manifest
+from data_pipeline.manifest import MANIFEST_NAME, Manifest, write_durably
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
@@ -70,7 +70,7 @@ class RunFolder:
         """Raises RunMismatchError if there is no run here."""
         try:
             return RunCard.model_validate_json(self.card_path.read_bytes())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunMismatchError(
                 f"{self.path} is no run: it has no {self.card_path.name}. "
                 "Name the folder of a run, such as runs/phrasebook"
@@ -86,7 +86,7 @@ class RunFolder:
         Raises:
             RunMismatchError: the run here was started with another identity or dataset.
         """
-        if self.card_path.exists():
+        if self.card_path.exists() and (self.metrics.exists() or any(self.checkpoints.iterdir())):
             self._check(self.card(), recipe, manifest.identity, command)
         else:
             card = RunCard(
@@ -96,10 +96,13 @@ class RunFolder:
                 identity=identity_of(recipe),
             )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            # A run that has not trained a step yet may still become another one.
             self._keep_tokenizers(Path(recipe.data.dataset), manifest)
-            self.card_path.write_text(card.model_dump_json(indent=1) + "\n")
-        resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-        self.recipe.write_text(resolved, encoding="utf-8")
+            _write_whole(self.card_path, card.model_dump_json(indent=1) + "\n")
+        resolved = yaml.safe_dump(
+            recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        )
+        _write_whole(self.recipe, resolved)
 
     def _keep_tokenizers(self, dataset: Path, manifest: Manifest) -> None:
         self.dataset.mkdir(exist_ok=True)
@@ -112,7 +115,8 @@ class RunFolder:
         differences = identity_differences(card.identity, identity_of(recipe))
         if differences:
             raise RunMismatchError(
-                f"The run in {self.path} was started with other settings of its identity: "
+                f"The run in {self.path} was started with other settings (there) than the recipe's "
+                "(here): "
                 f"{'; '.join(differences)}. Give it back its settings to continue it, or start "
                 f"another run with {command}"
             )
@@ -121,5 +125,12 @@ class RunFolder:
                 f"The run in {self.path} was started with the dataset of manifest "
                 f"{card.dataset_identity[:16]}…, the dataset at {recipe.data.dataset} has "
                 f"{dataset_identity[:16]}…. Point data.dataset at the run's dataset, or start "
-                f"another run with {command}"
+                "another run with --run PATH"
             )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, whatever is killed meanwhile."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    write_durably(unfinished, text.encode())
+    unfinished.replace(path)

@@ -4,10 +4,11 @@ Under Ray the supervisor is the driver and the calls cross processes; `transloom
 supervises itself. Either way the supervisor commits checkpoints, once all ranks have written.
 """
 
+import secrets
 from pathlib import Path
 from typing import Literal, Protocol
 
-from trainer.checkpoint import CheckpointHeader, FileRecord, commit, prune
+from trainer.checkpoint import CheckpointHeader, FileRecord, commit, partial_folder, prune
 from trainer.config import CheckpointsConfig
 from trainer.metrics import Line
 
@@ -31,9 +32,13 @@ class Supervision(Protocol):
 
 
 class CheckpointCommitter:
-    """Collects the ranks' parts of checkpoints and commits those that are complete."""
+    """Collects the ranks' parts of checkpoints and commits those that are complete.
+
+    ``attempt`` names this start of the ranks: what a rank of another one still writes is apart.
+    """
 
     def __init__(self, checkpoints: Path, config: CheckpointsConfig, world_size: int) -> None:
+        self.attempt = secrets.token_hex(4)
         self._checkpoints = checkpoints
         self._config = config
         self._world_size = world_size
@@ -46,7 +51,8 @@ class CheckpointCommitter:
         files.append(file)
         if len(files) < self._world_size:
             return False
-        commit(self._checkpoints, header, self._files.pop(header.step))
+        partial = partial_folder(self._checkpoints, header.step, self.attempt)
+        commit(partial, header, self._files.pop(header.step))
         self.newest_step = header.step
         prune(self._checkpoints, self._config.keep_last, self._config.keep_best)
         return True

@@ -39,7 +39,9 @@ class Translator:
         tokenizers: dict[str, Tokenizer],
         decoding: DecodingConfig,
         checkpoint: Checkpoint,
+        damaged: Sequence[str] = (),
     ) -> None:
+        self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
         self.model = model.eval()
         self.decoding = decoding
         self.checkpoint = checkpoint
@@ -64,12 +66,12 @@ class Translator:
         """
         folder = RunFolder(Path(run))
         folder.card()
-        checkpoint = _find_checkpoint(folder, step)
-        recipe = TrainingRecipe.model_validate(checkpoint.header.recipe)
+        checkpoint, damaged = _find_checkpoint(folder, step)
+        recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe)
         tokenizers = load_tokenizers(folder.dataset, Manifest.load(folder.dataset))
         model = build_model(recipe, tokenizers)
         model.load_state_dict(CheckpointReader(checkpoint).weights())
-        return cls(model.to(device), tokenizers, decoding or recipe.decoding, checkpoint)
+        return cls(model.to(device), tokenizers, decoding or recipe.decoding, checkpoint, damaged)
 
     def translate(self, sentences: Sequence[str]) -> list[str]:
         """The best translation of each sentence, by beam search."""
@@ -98,17 +100,17 @@ class Translator:
         return [Translation(t, h.score) for t, h in zip(texts, hypotheses, strict=True)]
 
 
-def _find_checkpoint(run: RunFolder, step: int | None) -> Checkpoint:
+def _find_checkpoint(run: RunFolder, step: int | None) -> tuple[Checkpoint, list[str]]:
     if step is None:
-        checkpoint, damaged = newest_intact(run.checkpoints)
-        if checkpoint is None:
+        newest, damaged = newest_intact(run.checkpoints)
+        if newest is None:
             reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
             raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
-        return checkpoint
+        return newest, list(damaged.values())
     for path in list_checkpoints(run.checkpoints):
         if path.name == f"step-{step:08d}":
             checkpoint = Checkpoint(path)
             checkpoint.verify()
-            return checkpoint
+            return checkpoint, []
     steps = [int(p.name.removeprefix("step-")) for p in list_checkpoints(run.checkpoints)]
     raise CheckpointError(f"{run.path} has no checkpoint of step {step}; it has {steps}")

@@ -14,6 +14,7 @@ import wandb
 from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
+from trainer.errors import TrainerError
 from trainer.metrics import Line, read_metrics
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
@@ -30,16 +31,23 @@ class WandbTracker:
 
     def __init__(self, recipe: TrainingRecipe, run: RunFolder) -> None:
         logging.getLogger("wandb").setLevel(logging.ERROR)
-        self._run = wandb.init(
-            mode=os.environ.get("WANDB_MODE", recipe.tracking.wandb),  # type: ignore[arg-type]
-            project=recipe.tracking.project,
-            id=run.card().id,
-            name=run.path.name,
-            dir=str(run.path),
-            resume="allow",
-            config=recipe.model_dump(mode="json"),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
+        try:
+            self._run = wandb.init(
+                mode=mode,  # type: ignore[arg-type]
+                project=recipe.tracking.project,
+                id=run.card().id,
+                name=run.path.name,
+                dir=str(run.path),
+                resume="allow",
+                config=recipe.model_dump(mode="json"),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except (wandb.Error, ValueError) as error:
+            raise TrainerError(
+                f"W&B does not start in mode {mode!r}: {error}. Use tracking.wandb=offline, or "
+                "`wandb login` for online"
+            ) from error
         # W&B writes a step when the next one begins, so the last one on disk is whole.
         last = last_logged_step(run.path / "wandb")
         for line in read_metrics(run.metrics):

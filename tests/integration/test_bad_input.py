@@ -131,7 +131,7 @@ def test_an_identity_field_changed_in_an_existing_run(command, recipe, tmp_path)
     record = (run / "metrics.jsonl").read_bytes()
     failure = command("train", recipe, "--inline", "--run", run, "model.dropout=0.2")
     assert failure.code == 1
-    assert "model.dropout: the run has 0.1, the recipe 0.2" in failure.message
+    assert "model.dropout: 0.1 there, 0.2 here" in failure.message
     assert (run / "metrics.jsonl").read_bytes() == record
 
 
@@ -168,7 +168,8 @@ def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)
     run = tmp_path / "run"
-    options = ["--run", run, f"data.dataset={copy}"]
+    # Two ranks, of which one only loses its connection to the other: the cause is what is said.
+    options = ["--run", run, f"data.dataset={copy}", "cluster.ranks=2"]
     failure = command("train", recipe, *options, "--address", runs.address)
     assert failure.code == 1
     assert ".tar" in failure.message

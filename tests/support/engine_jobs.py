@@ -1,5 +1,6 @@
 """Jobs for a `RankPool` that train a small model on random pairs through the engine alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer import fragments
 from trainer.batch import dummy_batch, to_device
-from trainer.checkpoint import Checkpoint, CheckpointHeader, commit, write_state
+from trainer.checkpoint import (
+    Checkpoint,
+    CheckpointHeader,
+    commit,
+    partial_folder,
+    write_state,
+)
 from trainer.checkpoint_reader import CheckpointReader
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.distributed import Placement, sum_over_ranks
@@ -37,10 +44,19 @@ class Shape:
     precision: str = "fp32"
 
 
-def make_engine(placement: Placement, shape: Shape, clipping: float = 0.0) -> Engine:
+def make_model() -> Transformer:
     seed_torch(1, "weights")
+    return Transformer(MODEL, VOCABULARY)
+
+
+def make_engine(
+    placement: Placement,
+    shape: Shape,
+    clipping: float = 0.0,
+    model: Transformer | None = None,
+) -> Engine:
     return Engine(
-        Transformer(MODEL, VOCABULARY),
+        model or make_model(),
         engine=EngineConfig(zero_stage=shape.zero_stage, precision=shape.precision),
         optimizer=OptimizerConfig(weight_decay=0.01),
         gradient_clipping=clipping,
@@ -62,7 +78,9 @@ def micro_batch(step: int, slot: int) -> MicroBatch:
     return MicroBatch(pair_ids=np.arange(4) + 100 * slot, fields=fields)
 
 
-def train_steps(engine: Engine, first: int, last: int, poison_dummies: bool = False) -> list[float]:
+def train_steps(
+    engine: Engine, first: int, last: int, before_pass: Callable[[bool], None] = lambda real: None
+) -> list[float]:
     """Losses of steps ``first … last``, each the same on all ranks."""
     placement = engine.placement
     slots = slots_of_rank(placement.rank, placement.world_size, SLOTS)
@@ -78,8 +96,7 @@ def train_steps(engine: Engine, first: int, last: int, poison_dummies: bool = Fa
                 seed_torch(1, "dropout", step, slots[index])
             else:
                 batch = dummy_batch(VOCABULARY, device)
-                if poison_dummies:
-                    batch = to_device(micro_batch(step + 999, 0), VOCABULARY, device)
+            before_pass(real)
             loss = engine.forward_backward(
                 batch,
                 target_tokens_global=tokens,
@@ -98,8 +115,7 @@ def save(engine: Engine, folder: Path, step: int) -> Any:
     """A rank's part of a checkpoint, and the header that rank 0 would commit."""
     placement = engine.placement
     file = write_state(
-        folder,
-        step,
+        partial_folder(folder, step, "test"),
         placement.rank,
         placement.world_size,
         fragments.owned_fragments(engine),
@@ -122,18 +138,36 @@ def save(engine: Engine, folder: Path, step: int) -> Any:
 
 
 def train(placement: Placement, shape: Shape, steps: int, clipping: float = 0.0) -> Any:
-    """Losses, gradient norms aside, of an undisturbed run, and its full final weights."""
+    """Losses of an undisturbed run, its full final weights, and its gradient norms."""
     engine = make_engine(placement, shape, clipping)
+    norms = record_norms(engine)
     losses = train_steps(engine, 1, steps)
     weights = full_weights(engine)
     engine.destroy()
-    return losses, weights
+    return losses, weights, norms
+
+
+def record_norms(engine: Engine) -> list[float]:
+    """The gradient norms that the engine's steps return from now on."""
+    norms: list[float] = []
+    step = engine.step
+
+    def recording(learning_rate: float) -> float:
+        norms.append(step(learning_rate))
+        return norms[-1]
+
+    engine.step = recording  # type: ignore[method-assign]
+    return norms
 
 
 def train_poisoned(placement: Placement, shape: Shape, steps: int) -> list[float]:
-    """Like `train`, but dummies carry data that would change the result if it counted."""
-    engine = make_engine(placement, shape)
-    losses = train_steps(engine, 1, steps, poison_dummies=True)
+    """Like `train`, but all gradients of dummies are NaN when they leave the backward pass."""
+    model, passes = make_model(), []
+    for parameter in model.parameters():  # called before the engine's own hooks
+        parameter.register_hook(lambda g: g if passes[-1] else torch.full_like(g, torch.nan))
+    engine = make_engine(placement, shape, model=model)
+    losses = train_steps(engine, 1, steps, before_pass=passes.append)
+    assert not all(passes) or placement.rank + 1 < placement.world_size
     engine.destroy()
     return losses
 
@@ -146,9 +180,7 @@ def train_with_an_infinite_gradient(placement: Placement, shape: Shape) -> Any:
     hook = next(engine.module.parameters()).register_hook(
         lambda g: torch.full_like(g, torch.inf) if placement.rank + 1 == placement.world_size else g
     )
-    norms: list[float] = []
-    engine_step = engine.step
-    engine.step = lambda rate: norms.append(engine_step(rate)) or norms[-1]  # type: ignore
+    norms = record_norms(engine)
     losses = train_steps(engine, 2, 2)
     hook.remove()
     unchanged = all(torch.equal(w, before[name]) for name, w in full_weights(engine).items())
@@ -193,4 +225,5 @@ def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
 def committed(folder: Path, results: list[Any]) -> Path:
     """Commit what `save` returned on all ranks; returns the checkpoint's folder."""
     files = [file for file, _ in results]
-    return commit(folder, results[0][1], files).path
+    header = results[0][1]
+    return commit(partial_folder(folder, header.step, "test"), header, files).path

@@ -31,7 +31,7 @@ class Runs:
     def lines(self, name: str, kind: str = "train") -> list[dict[str, Any]]:
         """The lines of a run's record."""
         text = (self.folder / name / "metrics.jsonl").read_text()
-        return [line for line in map(json.loads, text.splitlines()) if line["kind"] == kind]
+        return [line for line in map(json.loads, text.split("\n")[:-1]) if line["kind"] == kind]
 
     def curve(self, name: str) -> list[float]:
         return [line["loss"] for line in self.lines(name)]

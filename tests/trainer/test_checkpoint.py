@@ -11,12 +11,13 @@ from trainer.checkpoint import (
     discard_partial,
     list_checkpoints,
     newest_intact,
+    partial_folder,
     prune,
     set_aside,
     write_state,
 )
 from trainer.checkpoint_reader import CheckpointReader
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.fragments import Fragment
 
 
@@ -43,8 +44,9 @@ def save(folder, step, loss=None):
         [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
         for rank in range(2)
     ]
-    files = [write_state(folder, step, rank, 2, half) for rank, half in enumerate(halves)]
-    return commit(folder, header(step, loss), files)
+    partial = partial_folder(folder, step, "a")
+    files = [write_state(partial, rank, 2, half) for rank, half in enumerate(halves)]
+    return commit(partial, header(step, loss), files)
 
 
 def test_what_is_written_is_read_back_in_any_range(tmp_path):
@@ -63,7 +65,8 @@ def test_a_range_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_before_the_commit_there_is_no_checkpoint(tmp_path):
-    write_state(tmp_path, 5, 0, 2, [Fragment("master", "w", 0, torch.ones(2))])
+    partial = partial_folder(tmp_path, 5, "a")
+    write_state(partial, 0, 2, [Fragment("master", "w", 0, torch.ones(2))])
     assert list_checkpoints(tmp_path) == []
     discard_partial(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -142,3 +145,17 @@ def test_an_unreadable_checkpoint_does_not_stop_the_pruning(tmp_path):
     (tmp_path / "step-00000010" / HEADER).write_text("{")
     prune(tmp_path, keep_last=1, keep_best=1)
     assert [path.name[-2:] for path in list_checkpoints(tmp_path)] == ["30"]
+
+
+def test_another_format_is_not_taken_for_damage(tmp_path):
+    """A newer version's checkpoint must not be passed over in silence."""
+    path = save(tmp_path, 10).path / HEADER
+    path.write_text(path.read_text().replace("checkpoint/1", "checkpoint/2"))
+    with pytest.raises(CheckpointFormatError, match=r"checkpoint/2.*use the version that wrote it"):
+        newest_intact(tmp_path)
+
+
+def test_a_full_disk_or_a_forbidden_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot be written.*start the same command again"):
+        write_state(tmp_path / "file" / "x", 0, 1, [Fragment("master", "w", 0, torch.ones(2))])

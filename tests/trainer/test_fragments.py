@@ -1,12 +1,14 @@
 """The state moves between any two shapes, and a resumed run repeats an undisturbed one."""
 
+from collections import defaultdict
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from support import engine_jobs
 from support.engine_jobs import Shape, committed
 
 from trainer.checkpoint import Checkpoint
-from trainer.checkpoint_reader import CheckpointReader
 from trainer.fragments import MASTER, MOMENTS
 
 HALF, STEPS = 4, 8
@@ -30,7 +32,7 @@ def save_half(rank_pools, folder, ranks, shape):
 
 @pytest.mark.parametrize(("before", "after"), MOVES)
 def test_a_run_goes_on_under_another_shape(rank_pools, tmp_path, before, after):
-    undisturbed, _ = rank_pools(1).run(engine_jobs.train, Shape(0), STEPS)[0]
+    undisturbed, _, _ = rank_pools(1).run(engine_jobs.train, Shape(0), STEPS)[0]
     path = save_half(rank_pools, tmp_path, before[0], Shape(before[1]))
     results = rank_pools(after[0]).run(engine_jobs.resume, Shape(after[1]), path, STEPS)
     for losses, _, loaded_exactly in results:
@@ -52,7 +54,7 @@ def test_a_run_goes_on_under_another_shape(rank_pools, tmp_path, before, after):
     ids=str,
 )
 def test_at_equal_shape_the_resumed_run_is_bitwise_equal(rank_pools, tmp_path, ranks, shape):
-    undisturbed, weights = rank_pools(ranks).run(engine_jobs.train, shape, STEPS)[0]
+    undisturbed, weights, _ = rank_pools(ranks).run(engine_jobs.train, shape, STEPS)[0]
     path = save_half(rank_pools, tmp_path, ranks, shape)
     losses, resumed, _ = rank_pools(ranks).run(engine_jobs.resume, shape, path, STEPS)[0]
     assert losses == undisturbed[HALF:]
@@ -62,20 +64,24 @@ def test_at_equal_shape_the_resumed_run_is_bitwise_equal(rank_pools, tmp_path, r
 def test_precision_changes_with_the_shape(rank_pools, tmp_path):
     path = save_half(rank_pools, tmp_path, 2, Shape(1, "bf16"))
     losses, _, exact = rank_pools(1).run(engine_jobs.resume, Shape(0), path, STEPS)[0]
-    undisturbed, _ = rank_pools(1).run(engine_jobs.train, Shape(0), STEPS)[0]
+    undisturbed, _, _ = rank_pools(1).run(engine_jobs.train, Shape(0), STEPS)[0]
     assert exact
     assert losses == pytest.approx(undisturbed[HALF:], rel=5e-3)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_every_element_is_written_by_exactly_one_rank(rank_pools, tmp_path, stage):
-    path = save_half(rank_pools, tmp_path, 3, Shape(stage))
-    checkpoint = Checkpoint(path)
-    reader = CheckpointReader(checkpoint)
-    for kind in (MASTER, *MOMENTS):
-        for name, shape in checkpoint.header.parameters.items():
-            pieces = reader.pieces(kind, name)
-            assert [a[1] for a in pieces[:-1]] == [b[0] for b in pieces[1:]]
-            assert pieces[0][0] == 0
-            assert pieces[-1][1] == torch.Size(shape).numel()
+    checkpoint = Checkpoint(save_half(rank_pools, tmp_path, 3, Shape(stage)))
+    pieces: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for file in checkpoint.file_paths():
+        for key, tensor in load_file(file).items():
+            kind, name, start = key.split(":")
+            pieces[kind, name].append((int(start), int(start) + tensor.numel()))
+    shapes = checkpoint.header.parameters
+    assert set(pieces) == {(kind, name) for kind in (MASTER, *MOMENTS) for name in shapes}
+    for (_, name), ranges in pieces.items():
+        ranges.sort()
+        assert ranges[0][0] == 0
+        assert [stop for _, stop in ranges[:-1]] == [start for start, _ in ranges[1:]]
+        assert ranges[-1][1] == torch.Size(shapes[name]).numel()
     assert checkpoint.header.optimizer_step == HALF

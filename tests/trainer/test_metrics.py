@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from trainer.errors import TrainerError
 from trainer.metrics import MetricsRecord, read_metrics
 
 
@@ -68,3 +71,22 @@ def test_an_event_stands_at_the_last_recorded_step(tmp_path):
     record = MetricsRecord(path, 5)
     assert record.event("resumed", from_step=5)["step"] == 7
     record.close()
+
+
+def test_a_sentence_with_strange_line_ends_is_one_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    record = MetricsRecord(path, 0)
+    line = train_line(1) | {"sample": "a\u2028b\x85c\x0bd\re"}
+    record.append(line)
+    record.close()
+    assert read_metrics(path) == [line]
+
+
+def test_two_processes_do_not_write_one_record(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.metrics.LOCK_TIMEOUT_SECONDS", 0.2)
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsRecord(path, 0)
+    with pytest.raises(TrainerError, match="being trained elsewhere"):
+        MetricsRecord(path, 0)
+    first.close()
+    MetricsRecord(path, 0).close()

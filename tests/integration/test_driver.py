@@ -1,0 +1,75 @@
+"""What happens to the driver: killed, asked to stop, interrupted; the same command goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.sabotage import Saboteur
+
+TRANSLOOM = Path(sys.executable).parent / "transloom"
+OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
+
+
+@pytest.fixture
+def train(runs):
+    """Starts `transloom train` as a process that leads a group of its own."""
+
+    def start(name: str, *options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [TRANSLOOM, "train", runs.recipe, *OPTIONS, "--run", runs.folder / name, *options],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def hit(runs, name: str, process: subprocess.Popen[str], number: int) -> None:
+    """Send the process a signal at step 25 and wait for its end."""
+    record = runs.folder / name / "metrics.jsonl"
+    with Saboteur(record, 25, lambda: [process.pid], number) as saboteur:
+        output = process.communicate(timeout=120)
+    assert saboteur.hit, output
+
+
+def test_a_killed_driver_loses_nothing(runs, train):
+    runs.train("undisturbed", *OPTIONS)
+    address = ["--address", runs.address]
+    process = train("killed", *address)
+    hit(runs, "killed", process, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    process = train("killed", *address, "--json")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["outcome"] == "finished"
+    assert runs.curve("killed") == runs.curve("undisturbed")
+    assert runs.digests("killed") == runs.digests("undisturbed")
+    events = {event["event"] for event in runs.lines("killed", "event")}
+    assert events == {"resumed"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+def test_a_driver_that_is_asked_to_stop_leaves_75_and_a_checkpoint(runs, train, number):
+    """With a Ray of its own, which dies with it."""
+    process = train("stopped")
+    hit(runs, "stopped", process, number)
+    assert process.returncode == 75
+    steps = [line["step"] for line in runs.lines("stopped")]
+    newest = max((runs.folder / "stopped" / "checkpoints").glob("step-*"))
+    assert newest.name == f"step-{steps[-1]:08d}"
+    assert steps[-1] < 60
+
+
+def test_a_ctrl_c_reaches_all_processes_of_the_terminal(runs, train):
+    process = train("interrupted")
+    record = runs.folder / "interrupted" / "metrics.jsonl"
+    with Saboteur(record, 25, lambda: [-process.pid], signal.SIGINT) as saboteur:
+        output = process.communicate(timeout=120)
+    assert saboteur.hit
+    assert process.returncode == 75, output
+    assert list((runs.folder / "interrupted" / "checkpoints").glob("step-*"))

@@ -1,0 +1,75 @@
+"""The real corpus through the commands: prepare, train on 1, 2 and 3 ranks, evaluate, translate."""
+
+import json
+import sys
+
+import pytest
+from support.runs import Runs
+
+from cluster import cli
+from cluster.recipe import RECIPES
+
+RECIPE = RECIPES / "multi30k-ende.yaml"
+SMALL_STEPS = [
+    "engine.precision=fp32",
+    "batching.max_tokens_per_micro_batch=128",
+    "trainer.max_steps=60",
+    "cluster.cpus_per_rank=0.5",
+    "checkpoints.every_steps=1000",
+    "decoding.max_extra_length=5",
+    # So few steps with the recipe's warm-up of 2,000 would not show that the loss falls.
+    "trainer.schedule.warmup_steps=200",
+]
+
+
+@pytest.fixture
+def transloom(monkeypatch, capsys):
+    """Runs a command in this process and returns what it printed on standard output."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        output = capsys.readouterr()
+        assert exit_.value.code == 0, output.err
+        return output.out
+
+    return run
+
+
+def test_from_the_corpus_to_a_translation(transloom, multi30k, ray_head, tmp_path):
+    options = [*SMALL_STEPS, f"data.mirror={multi30k}", f"data.dataset={tmp_path}/dataset"]
+    prepared = json.loads(transloom("prepare", RECIPE, *options, "--json"))
+    assert prepared["pairs"] == 29_000
+    again = json.loads(transloom("prepare", RECIPE, *options, "--json"))
+    assert again["unchanged"]
+    facts = json.loads(transloom("data", "info", tmp_path / "dataset", "--json"))
+    assert facts["identity"] == prepared["identity"]
+
+    runs = Runs(RECIPE, tmp_path, ray_head.address)
+    for ranks in (1, 2, 3):
+        result = runs.train(f"r{ranks}", *options, f"cluster.ranks={ranks}")
+        assert result.validation is not None
+        assert result.validation["bleu"] >= 0
+    curve = runs.curve("r1")
+    assert len(curve) == 60
+    assert sum(curve[-5:]) < 0.85 * sum(curve[:5])
+    for ranks in (2, 3):
+        assert runs.digests(f"r{ranks}") == runs.digests("r1")
+        assert runs.curve(f"r{ranks}") == pytest.approx(curve, rel=1e-5)
+
+    run = tmp_path / "r2"
+    (scores,) = json.loads(transloom("evaluate", run, "--beam-size", 2, "--json"))
+    assert scores["sentences"] == 1_000
+    assert "tok:13a" in scores["bleu"]["signature"]
+    assert "chrF2" in scores["chrf"]["signature"]
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("A dog runs.\n\nTwo men.\n")
+    assert len(transloom("translate", run, sentences).splitlines()) == 3
+    lines = transloom("translate", run, sentences, "--n-best", 2, "--json").splitlines()
+    assert [json.loads(line)["source"] for line in lines] == ["A dog runs.", "", "Two men."]
+    assert all(len(json.loads(line)["translations"]) == 2 for line in lines)
+    (listed,) = json.loads(transloom("checkpoints", "list", run, "--json"))
+    assert listed["step"] == 60
+    assert listed["data_digest"] == runs.digests("r2")[-1]
+    assert json.loads(transloom("checkpoints", "verify", run, "--json"))[0]["intact"]

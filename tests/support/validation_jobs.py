@@ -1,0 +1,28 @@
+"""A job for a `RankPool` that validates an untrained model."""
+
+from pathlib import Path
+
+from data_pipeline.heldout import HeldOut, load_heldout
+from data_pipeline.manifest import Manifest
+from data_pipeline.tokenizer import load_tokenizers
+from support.recipes import tiny_recipe
+from trainer.distributed import Placement
+from trainer.network import build_model
+from trainer.validation import ValidationResult, Validator
+
+SENTENCES = 50
+
+
+def validate(placement: Placement, dataset: Path, budget: int) -> ValidationResult:
+    recipe = tiny_recipe(dataset)
+    manifest = Manifest.load(dataset)
+    tokenizers = load_tokenizers(dataset, manifest)
+    whole = load_heldout(dataset, manifest, "validation")
+    validator = Validator(
+        HeldOut(whole.sources[:SENTENCES], whole.targets[:SENTENCES]),
+        tokenizers,
+        max_tokens_per_micro_batch=budget,
+        decoding=recipe.decoding,
+        placement=placement,
+    )
+    return validator.run(build_model(recipe.training(), tokenizers).eval())

@@ -1,0 +1,47 @@
+"""Validation gives the same for any number of ranks, and what a sentence alone would give."""
+
+import math
+
+import pytest
+import torch
+from support.recipes import tiny_recipe
+from support.validation_jobs import SENTENCES, validate
+
+from data_pipeline.heldout import load_heldout
+from data_pipeline.manifest import Manifest
+from data_pipeline.tokenizer import load_tokenizers
+from trainer.distributed import Placement
+from trainer.network import build_model
+
+
+def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook):
+    (alone,) = rank_pools(1).run(validate, phrasebook, 64)
+    for ranks in (2, 3):
+        for result in rank_pools(ranks).run(validate, phrasebook, 64):
+            assert result.translations == alone.translations
+            assert result.bleu == alone.bleu
+            assert result.loss == alone.loss  # sums in the order of the pairs
+
+
+def test_the_loss_is_that_of_single_sentences(phrasebook):
+    result = validate(Placement(), phrasebook, 64)
+    recipe = tiny_recipe(phrasebook)
+    manifest = Manifest.load(phrasebook)
+    tokenizers = load_tokenizers(phrasebook, manifest)
+    model = build_model(recipe.training(), tokenizers).eval()
+    heldout = load_heldout(phrasebook, manifest, "validation")
+    nll, tokens = 0.0, 0
+    pairs = zip(heldout.sources[:SENTENCES], heldout.targets[:SENTENCES], strict=True)
+    for source, target in pairs:
+        source_ids = [*tokenizers["src"].encode([source])[0], 3]
+        target_ids = [*tokenizers["tgt"].encode([target])[0], 3]
+        hidden = model.decode(
+            torch.tensor([[2, *target_ids[:-1]]]),
+            model.encode(torch.tensor([source_ids])),
+            torch.tensor([source_ids]),
+        )
+        log_probabilities = model.logits(hidden).log_softmax(-1)[0]
+        nll -= sum(log_probabilities[n, i].item() for n, i in enumerate(target_ids))
+        tokens += len(target_ids)
+    assert result.loss == pytest.approx(nll / tokens, rel=1e-5)
+    assert result.perplexity == pytest.approx(math.exp(nll / tokens), rel=1e-4)
