@@ -67,16 +67,17 @@ def check_replaceable(dataset: Path) -> None:
 def publish(new: Path, dataset: Path, old: Path) -> None:
     """Syncs the folder `new` to disk and makes it `dataset`; what was there becomes `old`."""
     for folder, _, _ in os.walk(new):
-        _sync_folder(Path(folder))
+        sync_to_disk(Path(folder))
     check_replaceable(dataset)
     if dataset.exists():
         dataset.rename(old)
     new.rename(dataset)
-    _sync_folder(dataset.parent)
+    sync_to_disk(dataset.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_to_disk(path: Path) -> None:
+    """Let a file, or the names in a folder, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -14,7 +14,6 @@ tensors are safetensors, the rest is JSON.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from data_pipeline.publish import sync_to_disk
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.fragments import Fragment
 
@@ -115,7 +115,7 @@ def write_state(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         save_file(tensors, path)
-        _sync(path)
+        sync_to_disk(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} cannot be written: {error}. The checkpoint before it stands; make room or "
@@ -130,10 +130,10 @@ def commit(partial: Path, header: CheckpointHeader, files: list[FileRecord]) -> 
     final = partial.with_name(_name(header.step))
     path = partial / HEADER
     path.write_text(complete.model_dump_json(indent=1) + "\n")
-    _sync(path)
-    _sync(partial)
+    sync_to_disk(path)
+    sync_to_disk(partial)
     partial.rename(final)
-    _sync(partial.parent)
+    sync_to_disk(partial.parent)
     return Checkpoint(final)
 
 
@@ -235,11 +235,3 @@ def _name(step: int) -> str:
 
 def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
