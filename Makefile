@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) hatchling editables --editable '.[dev]'
 	@touch $@
 
-demo: setup  ## train on the built-in phrase book, then translate (5 minutes on 2 cores)
+demo: setup  ## train on the built-in phrase book, then translate (2 minutes on 2 cores)
 	@$(BIN)/transloom demo
 
 test: setup  ## the tests, without those that need a GPU and the long fault injections
