@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.cli_jobs import jobs_app, submit
+from cluster.cli_options import JsonOption, Overrides, RecipeArgument
 from cluster.errors import ClusterError, RecipeError
 from data_pipeline.errors import DataError
 from model.errors import ModelError
@@ -38,15 +39,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("submit", rich_help_panel="On a cluster")(submit)
 
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in one.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields to override."),
-]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 StepOption = Annotated[
     int | None, typer.Option("--checkpoint", metavar="STEP", help="Default: the newest.")
 ]

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cli_options import JsonOption, Overrides, RecipeArgument
+
 if TYPE_CHECKING:
     from cluster.jobs import Job
 
@@ -23,18 +25,12 @@ Address = Annotated[
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that `submit` printed.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 
 def submit(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe file, or a built-in one's name.")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields to override."),
-    ] = None,
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
     address: Address = DEFAULT_ADDRESS,
     run: Annotated[
         Path | None, typer.Option(help="The run's folder, on storage that all nodes see.")

@@ -10,7 +10,7 @@ from cluster.display import audience_for
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervisor import prepare_run, supervise
-from trainer.checkpoint import list_checkpoints
+from trainer.checkpoint import list_checkpoints, step_of
 from trainer.metrics import Line, read_metrics
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
@@ -84,7 +84,7 @@ def train_run(
     return TrainResult(
         outcome=outcome,
         run=folder.path,
-        step=int(newest.name.removeprefix("step-")) if newest else 0,
+        step=step_of(newest) if newest else 0,
         checkpoint=newest,
         validation=validations[-1] if validations else None,
     )

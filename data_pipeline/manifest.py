@@ -161,9 +161,7 @@ class Manifest(ManifestPart):
     def save(self, dataset: Path) -> None:
         """Writes manifest.json whole or not at all."""
         text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
-        unfinished = dataset / (MANIFEST_NAME + ".unfinished")
-        write_durably(unfinished, text.encode())
-        unfinished.replace(dataset / MANIFEST_NAME)
+        write_whole(dataset / MANIFEST_NAME, text)
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Name and sha256 of every file of the dataset but the manifest itself."""
@@ -260,3 +258,10 @@ def write_durably(path: Path, data: bytes) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashlib.sha256(data).hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, whatever is killed meanwhile."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    write_durably(unfinished, text.encode())
+    unfinished.replace(path)

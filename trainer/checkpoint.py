@@ -183,7 +183,7 @@ def prune(checkpoints: Path, keep_last: int, keep_best: int) -> list[Path]:
     paths = list_checkpoints(checkpoints)
     losses = {path: _validation_loss(path) for path in paths}
     scored = [path for path in paths if losses[path] is not None]
-    best = sorted(scored, key=lambda path: (losses[path], -_step(path)))[:keep_best]
+    best = sorted(scored, key=lambda path: (losses[path], -step_of(path)))[:keep_best]
     removed = [path for path in paths[: -keep_last or None] if path not in best]
     for path in removed:
         # Renamed first, so that no half-removed folder looks complete.
@@ -233,5 +233,6 @@ def _name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a complete checkpoint's folder."""
     return int(path.name.removeprefix("step-"))

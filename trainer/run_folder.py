@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_pipeline.manifest import MANIFEST_NAME, Manifest, write_durably
+from data_pipeline.manifest import MANIFEST_NAME, Manifest, write_whole
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
@@ -98,11 +98,11 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             # A run that has not trained a step yet may still become another one.
             self._keep_tokenizers(Path(recipe.data.dataset), manifest)
-            _write_whole(self.card_path, card.model_dump_json(indent=1) + "\n")
+            write_whole(self.card_path, card.model_dump_json(indent=1) + "\n")
         resolved = yaml.safe_dump(
             recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         )
-        _write_whole(self.recipe, resolved)
+        write_whole(self.recipe, resolved)
 
     def _keep_tokenizers(self, dataset: Path, manifest: Manifest) -> None:
         self.dataset.mkdir(exist_ok=True)
@@ -127,10 +127,3 @@ class RunFolder:
                 f"{dataset_identity[:16]}…. Point data.dataset at the run's dataset, or start "
                 "another run with --run PATH"
             )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, whatever is killed meanwhile."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    write_durably(unfinished, text.encode())
-    unfinished.replace(path)

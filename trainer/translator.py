@@ -12,7 +12,7 @@ from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
 from model.transformer import Transformer
 from trainer.batch import to_device
-from trainer.checkpoint import Checkpoint, list_checkpoints, newest_intact
+from trainer.checkpoint import Checkpoint, list_checkpoints, newest_intact, step_of
 from trainer.checkpoint_reader import CheckpointReader
 from trainer.errors import CheckpointError
 from trainer.network import build_model
@@ -107,10 +107,12 @@ def _find_checkpoint(run: RunFolder, step: int | None) -> tuple[Checkpoint, list
             reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
             raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
         return newest, list(damaged.values())
-    for path in list_checkpoints(run.checkpoints):
-        if path.name == f"step-{step:08d}":
+    paths = list_checkpoints(run.checkpoints)
+    for path in paths:
+        if step_of(path) == step:
             checkpoint = Checkpoint(path)
             checkpoint.verify()
             return checkpoint, []
-    steps = [int(p.name.removeprefix("step-")) for p in list_checkpoints(run.checkpoints)]
-    raise CheckpointError(f"{run.path} has no checkpoint of step {step}; it has {steps}")
+    raise CheckpointError(
+        f"{run.path} has no checkpoint of step {step}; it has {[step_of(path) for path in paths]}"
+    )
