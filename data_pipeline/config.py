@@ -1,49 +1,19 @@
 """What a recipe says about its text: `data`, `tokenizer` and `batching`.
 
 Every field carries its change class: "identity" (another value is another run), "continuable"
-(may change within a run) or "execution" (changes no sample).
+(may change within a run) or "execution" (changes no sample). Identity fields decide the bytes of
+the prepared dataset too, unless they are marked PLAN_ONLY.
 """
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+from data_pipeline.corpus_config import PLAN_ONLY, CleaningConfig, CorpusConfig, Sha256
+
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-LOCATION = (
-    "a local path, an http(s) URL, or builtin:phrasebook/{train,validation,test}.{fr,en}; "
-    "plain text or .gz, one sentence a line"
-)
-
-
-class CorpusConfig(BaseModel):
-    """Two files whose n-th lines are translations of each other."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: Annotated[str, Field(description=f"source sentences: {LOCATION}"), "identity"]
-    target: Annotated[str, Field(description=f"target sentences: {LOCATION}"), "identity"]
-    source_sha256: Annotated[
-        Sha256 | None, Field(description="sha256 of the decompressed source text"), "identity"
-    ] = None
-    target_sha256: Annotated[
-        Sha256 | None, Field(description="sha256 of the decompressed target text"), "identity"
-    ] = None
-
-    @model_validator(mode="after")
-    def _urls_are_pinned(self) -> Self:
-        for side, location, sha256 in (
-            ("source", self.source, self.source_sha256),
-            ("target", self.target, self.target_sha256),
-        ):
-            if location.startswith(("http://", "https://")) and sha256 is None:
-                raise ValueError(
-                    f"{side} is the URL {location} and {side}_sha256 is not set: what a URL gives "
-                    f"can change, so set {side}_sha256 to the sha256 of the decompressed text"
-                )
-        return self
 
 
 class DataConfig(BaseModel):
@@ -69,16 +39,40 @@ class DataConfig(BaseModel):
         str,
         Field(
             min_length=1,
-            description="folder of the prepared dataset; its manifest's hash, not this path, "
-            "is its identity",
+            description="folder of the prepared dataset, or the URL of a copy of it (http, https, "
+            "s3, gs) to train from; its manifest's hash, not this name, is its identity",
         ),
         "execution",
     ]
+    cache: Annotated[
+        str | None,
+        Field(
+            description="folder on each node for copies of remote corpora and shards; null: "
+            "$TRANSLOOM_CACHE or ~/.cache/transloom"
+        ),
+        "execution",
+    ] = None
+    cache_gigabytes: Annotated[
+        float,
+        Field(gt=0, description="most that the copies of remote shards take on a node's disk"),
+        "execution",
+    ] = 50.0
     train: Annotated[
         tuple[CorpusConfig, ...],
-        Field(min_length=1, description="training corpora, concatenated, then shuffled once"),
+        Field(min_length=1, description="training corpora; each is shuffled once, globally"),
         "identity",
     ]
+    temperature: Annotated[
+        float,
+        Field(
+            ge=1,
+            description="without weights a corpus of n pairs gets a share proportional to "
+            "n^(1/temperature) (Arivazhagan et al. 2019): 1 is its size, more evens out",
+        ),
+        "identity",
+        PLAN_ONLY,
+    ] = 1.0
+    cleaning: CleaningConfig = CleaningConfig()
     validation: CorpusConfig = Field(description="held-out pairs that are scored while training")
     tests: Annotated[
         dict[HeldOutName, CorpusConfig],
@@ -124,6 +118,78 @@ class DataConfig(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _weights_are_given_to_all_or_none(self) -> Self:
+        weights = [corpus.weight for corpus in self.train]
+        if None in weights and any(weights):
+            raise ValueError(
+                f"the weights of the training corpora are {weights}: give every corpus one, or "
+                "none to mix by size and data.temperature"
+            )
+        if any(weights) and self.temperature != 1:
+            raise ValueError(
+                f"data.temperature is {self.temperature} and the corpora have the weights "
+                f"{weights}: weights say all, so leave out one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_corpora_differ(self) -> Self:
+        counts = Counter(self.corpus_names)
+        if several := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(
+                f"several training corpora are named {', '.join(several)}: name each differently"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heldout_sets_are_not_mixed(self) -> Self:
+        for use, corpus in (("validation", self.validation), *self.tests.items()):
+            given = corpus.model_dump(include={"weight", "min_score", "name"}, exclude_none=True)
+            if given:
+                raise ValueError(
+                    f"the held-out set {use} has {given}: these are for training corpora, a "
+                    "held-out set is used whole"
+                )
+        return self
+
+    @property
+    def corpus_names(self) -> tuple[str, ...]:
+        """Each training corpus's name, given or from its position."""
+        alone = len(self.train) == 1
+        return tuple(
+            corpus.name or ("train" if alone else f"train-{number}")
+            for number, corpus in enumerate(self.train)
+        )
+
+
+class SubwordSamplingConfig(BaseModel):
+    """Another segmentation of every sentence in every pass, as regularisation.
+
+    With a BPE model this is BPE-dropout (Provilkov et al. 2020), with a unigram model subword
+    regularisation (Kudo 2018). The segmentation depends on seed, pass and pair alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alpha: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="0 is off; BPE: the probability of leaving out a merge, such as 0.1; "
+            "unigram: the smoothing of the segmentations' probabilities, such as 0.2",
+        ),
+        "identity",
+        PLAN_ONLY,
+    ] = 0.0
+    sides: Annotated[
+        Literal["both", "source", "target"],
+        Field(description="whose sentences are sampled"),
+        "identity",
+        PLAN_ONLY,
+    ] = "both"
+
 
 class TokenizerConfig(BaseModel):
     """SentencePiece (Kudo and Richardson 2018): trained on the training corpora, or given."""
@@ -158,6 +224,16 @@ class TokenizerConfig(BaseModel):
         ),
         "identity",
     ] = 1.0
+    training_pairs: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="most pairs that a model is trained on, a random part of the corpora; not "
+            "read with an existing model",
+        ),
+        "identity",
+    ] = 500_000
+    sampling: SubwordSamplingConfig = SubwordSamplingConfig()
     model: Annotated[
         str | None,
         Field(description="path of an existing joint SentencePiece model, used as it is"),

@@ -24,21 +24,22 @@ class BatchingError(DataError):
     """The batching settings cannot hold for this data or for this number of ranks."""
 
 
-class ShardError(DataError):
-    """A shard is not what the manifest promises.
+class DatasetFileError(DatasetError):
+    """A file of a dataset is not what the manifest promises.
 
     All state is in the arguments, so that the error crosses process borders by pickle.
     """
 
-    def __init__(self, shard: str, expected: str, found: str) -> None:
-        super().__init__(shard, expected, found)
-        self.shard = shard
+    def __init__(self, file: str, expected: str, found: str) -> None:
+        super().__init__(file, expected, found)
+        self.file = file
         self.expected = expected
         self.found = found
 
     def __str__(self) -> str:
         return (
-            f"Shard {self.shard} cannot be used: expected {self.expected}, found {self.found}. "
-            "Nothing was skipped. Restore the file from a copy, or run `transloom prepare` again: "
-            "the same corpora give the same bytes."
+            f"{self.file} of the dataset cannot be used: expected {self.expected}, found "
+            f"{self.found}. Nothing was skipped. Restore the file from a copy, or run `transloom "
+            "prepare` again: the same corpora give the same bytes. A shard that is lost for good "
+            "can be left out with `transloom data quarantine`."
         )

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.batch import FieldArrays
-from data_pipeline.errors import ShardError
+from data_pipeline.errors import DatasetFileError
 from data_pipeline.manifest import ShardInfo
 from data_pipeline.plan import Int32Array
 
@@ -69,18 +69,18 @@ def _pack_ids(fields: dict[str, FieldArrays]) -> bytes:
 
 
 def read_shard(dataset: Path, shard: ShardInfo) -> list[Block]:
-    """Reads and verifies one shard. Raises ShardError for anything that is not as promised."""
+    """Reads and verifies one shard. Raises DatasetFileError for anything that is not as promised."""
     try:
         data = (dataset / shard.name).read_bytes()
     except OSError as error:
-        raise ShardError(
+        raise DatasetFileError(
             shard.name, f"{shard.bytes:,} bytes in {dataset}", f"no readable file ({error})"
         ) from error
     if len(data) != shard.bytes:
-        raise ShardError(shard.name, f"{shard.bytes:,} bytes", f"{len(data):,} bytes")
+        raise DatasetFileError(shard.name, f"{shard.bytes:,} bytes", f"{len(data):,} bytes")
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != shard.sha256:
-        raise ShardError(shard.name, f"sha256 {shard.sha256}", f"sha256 {sha256}")
+        raise DatasetFileError(shard.name, f"sha256 {shard.sha256}", f"sha256 {sha256}")
     return unpack_shard(data, shard)
 
 
@@ -99,18 +99,18 @@ def unpack_shard(data: bytes, shard: ShardInfo) -> list[Block]:
                 elif file is not None and suffix in allowed:
                     texts.setdefault(key, {})[allowed[suffix]] = file.read()
                 else:
-                    raise ShardError(
+                    raise DatasetFileError(
                         shard.name,
                         f"only files KEY.{{{','.join([*allowed, IDS_SUFFIX])}}}",
                         f"member {member.name!r} of type {member.type!r}",
                     )
     except (tarfile.TarError, EOFError) as error:
-        raise ShardError(shard.name, "a whole tar file", str(error)) from error
+        raise DatasetFileError(shard.name, "a whole tar file", str(error)) from error
 
     for key in texts.keys() | fields.keys():
         members = [*texts.get(key, {}), *(["ids"] if key in fields else [])]
         if sorted(members) != sorted([*shard.tokens, "ids"]):
-            raise ShardError(shard.name, f"{[*shard.tokens, 'ids']} in block {key}", str(members))
+            raise DatasetFileError(shard.name, f"{[*shard.tokens, 'ids']} in block {key}", str(members))
     blocks = [Block(key, texts[key], block_fields) for key, block_fields in fields.items()]
     _check_counts(blocks, shard)
     return blocks
@@ -121,7 +121,7 @@ def _unpack_ids(data: bytes, shard: ShardInfo) -> dict[str, FieldArrays]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             if set(arrays.files) != expected:
-                raise ShardError(shard.name, f"arrays {sorted(expected)}", str(arrays.files))
+                raise DatasetFileError(shard.name, f"arrays {sorted(expected)}", str(arrays.files))
             return {
                 field: FieldArrays(
                     _as_int32(arrays[f"{field}.ids"]), _as_int32(arrays[f"{field}.lengths"])
@@ -129,7 +129,7 @@ def _unpack_ids(data: bytes, shard: ShardInfo) -> dict[str, FieldArrays]:
                 for field in shard.tokens
             }
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ShardError(
+        raise DatasetFileError(
             shard.name, f"flat unsigned integers in {IDS_SUFFIX}", str(error)
         ) from error
 
@@ -146,7 +146,7 @@ def _check_counts(blocks: list[Block], shard: ShardInfo) -> None:
         for block in blocks:
             arrays = block.fields[field]
             if len(arrays.lengths) != block.pairs or arrays.lengths.sum() != len(arrays.ids):
-                raise ShardError(
+                raise DatasetFileError(
                     shard.name,
                     f"{block.pairs} sequences of {len(arrays.ids)} tokens in {block.key}.{field}",
                     f"{len(arrays.lengths)} sequences of {arrays.lengths.sum()} tokens",
@@ -154,7 +154,7 @@ def _check_counts(blocks: list[Block], shard: ShardInfo) -> None:
             pairs_found += block.pairs
             tokens_found += len(arrays.ids)
         if (pairs_found, tokens_found) != (shard.pairs, tokens):
-            raise ShardError(
+            raise DatasetFileError(
                 shard.name,
                 f"{shard.pairs} pairs with {tokens} tokens of {field}",
                 f"{pairs_found} pairs with {tokens_found} tokens",

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_pipeline.batch import MicroBatch, assemble, concatenate
 from data_pipeline.config import BatchingConfig
-from data_pipeline.errors import ShardError
+from data_pipeline.errors import DatasetFileError
 from data_pipeline.manifest import Manifest, ShardInfo
 from data_pipeline.plan import (
     Int64Array,
@@ -50,7 +50,7 @@ class WindowReader:
     """Reads the windows of one dataset under one batching and seed.
 
     Raises DatasetError for a missing or damaged dataset and BatchingError when its longest pair
-    exceeds the budget, both at once; ShardError from `fetch`, after retries.
+    exceeds the budget, both at once; DatasetFileError from `fetch`, after retries.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class WindowReader:
             try:
                 blocks = read_shard(self._dataset_path, shard)
                 break
-            except ShardError:
+            except DatasetFileError:
                 if delay_seconds is None:
                     raise
                 time.sleep(delay_seconds)
@@ -127,7 +127,7 @@ class WindowReader:
         for column, field in enumerate(self.manifest.fields):
             found = np.concatenate([block.fields[field.name].lengths for block in blocks])
             if not np.array_equal(found, promised[:, column]):
-                raise ShardError(
+                raise DatasetFileError(
                     shard.name,
                     f"the lengths of {field.name} that {self.manifest.lengths.file} has",
                     "other lengths",

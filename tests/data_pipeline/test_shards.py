@@ -15,7 +15,7 @@ import pytest
 import webdataset
 
 from data_pipeline.batch import FieldArrays
-from data_pipeline.errors import ShardError
+from data_pipeline.errors import DatasetFileError
 from data_pipeline.manifest import Manifest, ShardInfo
 from data_pipeline.shards import Block, pack_shard, read_shard, unpack_shard
 
@@ -96,7 +96,7 @@ def test_damaged_files_are_named(
 ) -> None:
     copy = shutil.copytree(dataset, tmp_path / "copy")
     change(copy / manifest.shards[1].name, how)
-    with pytest.raises(ShardError, match=message):
+    with pytest.raises(DatasetFileError, match=message):
         read_shard(copy, manifest.shards[1])
     read_shard(copy, manifest.shards[0])
 
@@ -157,12 +157,12 @@ def test_the_hand_made_shard_is_right() -> None:
     ],
 )
 def test_content_that_is_not_as_promised(data: bytes, message: str) -> None:
-    with pytest.raises(ShardError, match=message):
+    with pytest.raises(DatasetFileError, match=message):
         unpack_shard(data, ONE)
 
 
 def test_shard_error_crosses_process_borders() -> None:
-    error = ShardError("shards/x.tar", "5 bytes", "4 bytes")
+    error = DatasetFileError("shards/x.tar", "5 bytes", "4 bytes")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made in this line
     assert (copy.shard, copy.expected, copy.found) == ("shards/x.tar", "5 bytes", "4 bytes")
     assert str(copy) == str(error)

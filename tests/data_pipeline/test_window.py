@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline.batch import MicroBatch
 from data_pipeline.config import BatchingConfig
-from data_pipeline.errors import BatchingError, ShardError
+from data_pipeline.errors import BatchingError, DatasetFileError
 from data_pipeline.manifest import Manifest
 from data_pipeline.shards import read_shard
 from data_pipeline.tokenizer import load_tokenizers
@@ -91,7 +91,7 @@ def test_damaged_shard_stops_after_retries(
         (copy / shard.name).write_bytes(b"other")
     reader = WindowReader(copy, BATCHING, seed=5, retry_delays_seconds=(0.0, 0.0))
     assert len(reader.layout(0, 0).target_tokens) > 0
-    with pytest.raises(ShardError, match="found 5 bytes"):
+    with pytest.raises(DatasetFileError, match="found 5 bytes"):
         reader.fetch(0, 0, 0, 1)
 
 
@@ -117,5 +117,5 @@ def test_shard_that_disagrees_with_the_lengths_is_refused(
     reader: WindowReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "_lengths", reader._lengths[::-1])
-    with pytest.raises(ShardError, match=r"lengths of src that lengths\.npy has"):
+    with pytest.raises(DatasetFileError, match=r"lengths of src that lengths\.npy has"):
         reader.fetch(0, 0, 0, 1)
