@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
-from data_pipeline.manifest import Manifest
+from data_pipeline.manifest import open_dataset
 from data_pipeline.plan import Cursor
 from data_pipeline.prepare import prepare
 from data_pipeline.stream import local_rank_steps
@@ -37,13 +37,13 @@ WARM_UP_STEPS = 10
 def bare_loop(recipe: Recipe, steps: int) -> float:
     """Target tokens per second of the loop without transloom around it."""
     torch.set_num_threads(recipe.cluster.threads_per_rank)
-    dataset = Path(recipe.data.dataset)
-    tokenizers = load_tokenizers(dataset, Manifest.load(dataset))
+    store, manifest = open_dataset(recipe.data)
+    tokenizers = load_tokenizers(store, manifest)
     model = build_model(recipe.training(), tokenizers)
     if recipe.engine.precision == "bf16":
         model.bfloat16()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    reader = WindowReader(dataset, recipe.batching, recipe.seed)
+    reader = WindowReader(store, manifest, recipe.data_settings)
     slots = recipe.batching.micro_batches_per_step
     stream = list(islice(local_rank_steps(reader, Cursor(), 0, 1, slots), steps))
     cpu = torch.device("cpu")

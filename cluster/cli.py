@@ -7,21 +7,30 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cluster.cli_data import data_app
 from cluster.cli_jobs import jobs_app, submit
-from cluster.cli_options import JsonOption, Overrides, RecipeArgument
+from cluster.cli_options import (
+    EXIT_FAILED,
+    EXIT_PREEMPTED,
+    EXIT_USAGE,
+    JsonOption,
+    MovedDatasetOption,
+    Overrides,
+    ProcessesOption,
+    RecipeArgument,
+    RunArgument,
+    answer,
+)
 from cluster.errors import ClusterError, RecipeError
 from data_pipeline.errors import DataError
 from model.errors import ModelError
 from trainer.errors import TrainerError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
-WIDTH_WHEN_PIPED = 200
 
 app = typer.Typer(
     name="transloom",
@@ -33,13 +42,11 @@ app = typer.Typer(
     add_completion=False,
 )
 checkpoints_app = typer.Typer(no_args_is_help=True, help="List and verify a run's checkpoints.")
-data_app = typer.Typer(no_args_is_help=True, help="Look into prepared datasets.")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("submit", rich_help_panel="On a cluster")(submit)
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 StepOption = Annotated[
     int | None, typer.Option("--checkpoint", metavar="STEP", help="Default: the newest.")
 ]
@@ -94,7 +101,7 @@ def fields(
     from cluster.field_guide import field_rows, fields_table
 
     rows = field_rows(section)
-    _answer(rows, as_json, fields_table(rows))
+    answer(rows, as_json, fields_table(rows))
 
 
 @app.command()
@@ -116,6 +123,7 @@ def prepare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a dataset made from other settings.")
     ] = False,
+    processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn a recipe's corpora into a dataset: tokenizer, shards, manifest.
@@ -126,8 +134,10 @@ def prepare(
     from cluster.recipe import find_recipe, load_recipe
 
     loaded = load_recipe(find_recipe(recipe), overrides or ())
-    summary = prepare_dataset(loaded, Console(stderr=True), overwrite=overwrite)
-    _answer(summary, as_json, summary["text"])
+    summary = prepare_dataset(
+        loaded, Console(stderr=True), overwrite=overwrite, processes=processes
+    )
+    answer(summary, as_json, summary["text"])
 
 
 @app.command()
@@ -163,8 +173,27 @@ def train(
         inline=inline,
         console=Console(stderr=as_json),
     )
-    _answer(result.to_json(), as_json, result.text())
+    answer(result.to_json(), as_json, result.text())
     raise typer.Exit(0 if result.outcome == "finished" else EXIT_PREEMPTED)
+
+
+@app.command(rich_help_panel="On a cluster")
+def workers(
+    run: RunArgument,
+    count: Annotated[int, typer.Argument(min=1, metavar="COUNT", help="Data workers to have.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a run that trains to have so many data workers; no number of it changes.
+
+    Example:  transloom workers runs/phrasebook 4
+    """
+    from trainer.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    folder.ask_for_data_workers(count)
+    told = f"{run} is asked to have {count} data workers. {folder.log} tells when they serve."
+    answer({"run": str(run), "data_workers": count, "log": str(folder.log)}, as_json, told)
 
 
 @app.command()
@@ -177,6 +206,9 @@ def translate(
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
+    tag: Annotated[
+        str | None, typer.Option(help="Put before every sentence, as a corpus's tag in training.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
@@ -186,12 +218,15 @@ def translate(
       echo "je suis étudiant" | transloom translate runs/phrasebook
 
       transloom translate runs/phrasebook sentences.txt --n-best 3 --json
+
+      transloom translate runs/many-languages sentences.txt --tag "<2de>"
     """
     from cluster.inference_commands import load_translator, sentences_from
 
     translator = load_translator(run, checkpoint, beam_size, length_penalty, n_best)
     for sentences in sentences_from(file):
-        for source, found in zip(sentences, translator.translate_n_best(sentences), strict=True):
+        translated = translator.translate_n_best(sentences, tag)
+        for source, found in zip(sentences, translated, strict=True):
             best = found[:n_best]
             if as_json:
                 translations = [{"text": t.text, "score": t.score} for t in best]
@@ -209,9 +244,7 @@ def evaluate(
     checkpoint: StepOption = None,
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
-    dataset: Annotated[
-        Path | None, typer.Option(help="The dataset, if it has moved since training.")
-    ] = None,
+    dataset: MovedDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a run on its recipe's test sets: BLEU and chrF with signatures.
@@ -222,7 +255,7 @@ def evaluate(
 
     translator = load_translator(run, checkpoint, beam_size, length_penalty, 1)
     evaluations = evaluate_sets(translator, run, test_set, dataset, Console(stderr=True))
-    _answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
+    answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
 
 
 @checkpoints_app.command("list")
@@ -234,7 +267,7 @@ def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
     from cluster.checkpoint_commands import checkpoint_rows, checkpoints_table
 
     rows = checkpoint_rows(run)
-    _answer(rows, as_json, checkpoints_table(rows))
+    answer(rows, as_json, checkpoints_table(rows))
 
 
 @checkpoints_app.command("verify")
@@ -246,35 +279,9 @@ def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
     from cluster.checkpoint_commands import verification_table, verified_rows
 
     rows = verified_rows(run)
-    _answer(rows, as_json, verification_table(rows))
+    answer(rows, as_json, verification_table(rows))
     if not all(row["intact"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
-
-
-@data_app.command("info")
-def data_info(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A prepared dataset.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a dataset holds and what it was made from.
-
-    Example:  transloom data info datasets/phrasebook
-    """
-    from cluster.dataset_commands import dataset_facts, dataset_table
-
-    facts = dataset_facts(dataset)
-    _answer(facts, as_json, dataset_table(facts))
-
-
-def _answer(value: Any, as_json: bool, readable: Any) -> None:
-    """Print a command's answer on standard output."""
-    if as_json:
-        print(json.dumps(value, ensure_ascii=False))
-        return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_WHEN_PIPED)
-    console.print(readable, soft_wrap=isinstance(readable, str), highlight=False)
 
 
 def _complain(text: str) -> None:

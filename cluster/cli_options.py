@@ -1,8 +1,15 @@
-"""Arguments and options that several commands take."""
+"""What several commands share: arguments, options, and how they answer."""
 
-from typing import Annotated
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+
+EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
+WIDTH_WHEN_PIPED = 200
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in one.")
@@ -11,4 +18,28 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields to override."),
 ]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A prepared dataset: its folder or URL.")
+]
+MovedDatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="The dataset, if it has moved since training."),
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many work at once. Default: all cores, or one if it is little."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+
+
+def answer(value: Any, as_json: bool, readable: Any) -> None:
+    """Print a command's answer on standard output."""
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False))
+        return
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDTH_WHEN_PIPED)
+    plain = isinstance(readable, str)
+    console.print(readable, soft_wrap=plain, markup=not plain, highlight=False)

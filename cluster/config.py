@@ -50,7 +50,20 @@ class ClusterConfig(BaseModel):
         Field(gt=0, description="Steps whose data a rank asks for before it needs them."),
         "execution",
     ] = 4
+    data_memory_megabytes: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="Bounds the windows that a data worker keeps, and what a rank asks for "
+            "ahead of time.",
+        ),
+        "execution",
+    ] = 512
 
     @property
     def threads_per_rank(self) -> int:
         return max(1, int(self.cpus_per_rank))
+
+    @property
+    def data_memory_bytes(self) -> int:
+        return self.data_memory_megabytes * 1_000_000

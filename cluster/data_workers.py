@@ -1,47 +1,44 @@
 """Data workers: Ray actors that answer coordinates of the data.
 
-A worker holds no state but a cache, and a coordinate determines its answer. So a worker that
-dies is simply started again by Ray, and the requests it had not answered are repeated: no number
-of the run changes. The ranks make the
-requests and therefore own the returned objects, which would otherwise die with the worker.
+A worker holds no state but a cache, and a coordinate determines its answer. So workers may die,
+be started again, added and removed while the run trains: no number of it changes. The ranks make
+the requests (see worker_streams.py) and therefore own the returned objects, which would otherwise
+die with the worker.
 """
 
 import os
-from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError
 
-from cluster.errors import ClusterError
 from data_pipeline.batch import MicroBatch
-from data_pipeline.config import BatchingConfig
-from data_pipeline.errors import DatasetError
-from data_pipeline.plan import Cursor, slots_of_rank
-from data_pipeline.stream import RankStep, Span, StepPlan, iterate_steps, spans_of_slots
+from data_pipeline.config import DataSettings
+from data_pipeline.manifest import open_dataset
+from data_pipeline.stream import Span
 from data_pipeline.window import WindowLayout, WindowReader
 
-# Windows that are requested before the ranks reach them, and how many a worker keeps: all ranks
-# ask for the same window at about the same time.
-WINDOWS_AHEAD = 2
-CACHED_WINDOWS = WINDOWS_AHEAD + 2
-REPETITIONS = 8
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    """What a worker process has done since it was started."""
+
+    process_id: int
+    node: str
+    windows_read: int
 
 
-# A request that kills its worker every time, say for want of memory, ends the run at last.
-@ray.remote(max_restarts=-1, max_task_retries=REPETITIONS)
+# Requests are repeated by those who made them, not by Ray: a repetition shall be seen.
+@ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 1})
 class DataWorker:
     """Reads, verifies and batches windows of one dataset."""
 
-    def __init__(
-        self, dataset: Path, dataset_identity: str, batching: BatchingConfig, seed: int
-    ) -> None:
-        self._dataset = dataset
+    def __init__(self, settings: DataSettings, dataset_identity: str, cache_bytes: int) -> None:
+        self._settings = settings
         self._dataset_identity = dataset_identity
-        self._batching = batching
-        self._seed = seed
+        self._cache_bytes = cache_bytes
         self._open_reader: WindowReader | None = None
 
     def _reader(self) -> WindowReader:
@@ -51,17 +48,8 @@ class DataWorker:
         return self._open_reader
 
     def _open(self) -> WindowReader:
-        reader = WindowReader(
-            self._dataset, self._batching, self._seed, cached_windows=CACHED_WINDOWS
-        )
-        found = reader.manifest.identity
-        if found != self._dataset_identity:  # replaced while the run was training
-            raise DatasetError(
-                f"The dataset at {self._dataset} has manifest {found[:16]}…, the run was started "
-                f"with {self._dataset_identity[:16]}…: it was prepared anew meanwhile. Restore "
-                "it, or start another run"
-            )
-        return reader
+        store, manifest = open_dataset(self._settings.data, self._dataset_identity)
+        return WindowReader(store, manifest, self._settings, self._cache_bytes)
 
     def layout(self, epoch: int, window: int) -> WindowLayout:
         return self._reader().layout(epoch, window)
@@ -69,103 +57,86 @@ class DataWorker:
     def fetch(self, span: Span) -> list[MicroBatch]:
         return self._reader().fetch(span.epoch, span.window, span.start, span.stop)
 
+    @ray.method(concurrency_group="control")
     def process_id(self) -> int:
         return os.getpid()
 
-
-def start_data_workers(
-    count: int,
-    *,
-    dataset: Path,
-    dataset_identity: str,
-    batching: BatchingConfig,
-    seed: int,
-    cpus: float,
-) -> list[Any]:
-    """Handles of new workers; they die with the driver that started them."""
-    worker = DataWorker.options(num_cpus=cpus)  # type: ignore[attr-defined]
-    return [worker.remote(dataset, dataset_identity, batching, seed) for _ in range(count)]
-
-
-class WorkerStreams:
-    """A rank's side: the endless stream of its micro-batches, asked for ahead of time."""
-
-    def __init__(
-        self, workers: list[Any], *, rank: int, ranks: int, slots: int, steps_ahead: int
-    ) -> None:
-        self._workers = workers
-        self._slots_per_step = slots
-        self._mine = slots_of_rank(rank, ranks, slots)
-        self._steps_ahead = steps_ahead
-
-    def open(self, cursor: Cursor) -> Iterator[RankStep]:
-        """The rank's steps from a cursor on."""
-        layouts = _Layouts(self)
-        pending: deque[tuple[StepPlan, list[Any]]] = deque()
-        for step in iterate_steps(layouts, cursor, self._slots_per_step):
-            spans = spans_of_slots(step, self._mine)
-            requests = [self.worker_of(s.epoch, s.window).fetch.remote(s) for s in spans]
-            pending.append((step, requests))
-            layouts.read_ahead(step.next_cursor)
-            if len(pending) > self._steps_ahead:
-                yield self._receive(*pending.popleft())
-
-    def worker_of(self, epoch: int, window: int) -> Any:
-        """Every rank asks the same worker for a window, which caches it for the others."""
-        return self._workers[(epoch * 1_000_003 + window) % len(self._workers)]
-
-    def _receive(self, step: StepPlan, requests: list[Any]) -> RankStep:
-        parts = resolve(requests)
-        return RankStep(
-            slots=self._mine,
-            micro_batches=[micro_batch for part in parts for micro_batch in part],
-            target_tokens=step.target_tokens,
-            cursor=step.cursor,
-            next_cursor=step.next_cursor,
+    @ray.method(concurrency_group="control")
+    def statistics(self) -> WorkerStatistics:
+        reader = self._open_reader
+        return WorkerStatistics(
+            process_id=os.getpid(),
+            node=ray.get_runtime_context().get_node_id()[:8],
+            windows_read=reader.windows_read if reader else 0,
         )
 
 
-class _Layouts:
-    """Layouts by coordinate, and the windows after them read ahead of time."""
+@dataclass(frozen=True)
+class WorkerHandle:
+    """A worker as the ranks know it: requests are spread by its number."""
 
-    def __init__(self, streams: WorkerStreams) -> None:
-        self._streams = streams
-        self._requests: dict[tuple[int, int], Any] = {}
-        self._windows_per_epoch = 1
-
-    def __call__(self, epoch: int, window: int) -> WindowLayout:
-        layout: WindowLayout = resolve([self._request(epoch, window)])[0]
-        self._windows_per_epoch = layout.windows_per_epoch
-        return layout
-
-    def read_ahead(self, cursor: Cursor) -> None:
-        """Let the workers read the windows after the cursor's, if they do not yet."""
-        epoch, window = cursor.epoch, cursor.window
-        wanted = {(epoch, window): self._request(epoch, window)}
-        for _ in range(WINDOWS_AHEAD):
-            last = window + 1 == self._windows_per_epoch
-            epoch, window = (epoch + 1, 0) if last else (epoch, window + 1)
-            if (epoch, window) not in self._requests:
-                worker = self._streams.worker_of(epoch, window)
-                worker.fetch.remote(Span(epoch, window, 0, 0))  # reads its shards
-            wanted[epoch, window] = self._request(epoch, window)
-        self._requests = wanted
-
-    def _request(self, epoch: int, window: int) -> Any:
-        if (epoch, window) not in self._requests:
-            worker = self._streams.worker_of(epoch, window)
-            self._requests[epoch, window] = worker.layout.remote(epoch, window)
-        return self._requests[epoch, window]
+    number: int
+    actor: Any
 
 
-def resolve(requests: list[Any]) -> list[Any]:
-    """The answers; an exception raised by a worker is raised here as it was there."""
+class DataWorkers:
+    """The supervisor's side: the workers of a run, as many as are wanted.
+
+    They die with the driver that started them.
+    """
+
+    def __init__(
+        self, settings: DataSettings, dataset_identity: str, *, cpus: float, cache_bytes: int
+    ) -> None:
+        self._arguments = (settings, dataset_identity, cache_bytes)
+        self._cpus = cpus
+        self._started = 0
+        self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its first answer
+        self.handles: list[WorkerHandle] = []  # those that ranks may ask
+
+    def start(self, count: int) -> None:
+        """The first workers; ranks wait for them if need be."""
+        self.handles = [self._new() for _ in range(count)]
+
+    def resize(self, count: int) -> None:
+        """Have `count` workers: new ones serve once they answer, those too many leave at once."""
+        missing = count - len(self.handles) - len(self._starting)
+        for _ in range(missing):
+            handle = self._new()
+            self._starting.append((handle, handle.actor.process_id.remote()))
+        for _ in range(-missing):
+            handle = self._starting.pop()[0] if self._starting else self.handles.pop()
+            handle.actor.__ray_terminate__.remote()  # after the requests that it has got
+
+    def admit(self) -> None:
+        """Puts new workers among the handles once they can serve."""
+        answers = [answer for _, answer in self._starting]
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
+        joined = [handle for handle, answer in self._starting if answer in ready]
+        self._starting = [entry for entry in self._starting if entry[0] not in joined]
+        self.handles += joined
+
+    def spread(self) -> str:
+        """Which worker has read how many windows, in words."""
+        parts = [_describe(handle) for handle in self.handles]
+        return f"windows read by data workers since their start: {', '.join(parts)}"
+
+    def _new(self) -> WorkerHandle:
+        actor = DataWorker.options(num_cpus=self._cpus).remote(*self._arguments)  # type: ignore[attr-defined]
+        self._started += 1
+        return WorkerHandle(self._started - 1, actor)
+
+
+def _describe(handle: WorkerHandle) -> str:
     try:
-        return list(ray.get(requests))
-    except RayTaskError as error:
-        raise error.cause from error
-    except RayActorError as error:
-        raise ClusterError(
-            f"A data worker died {REPETITIONS + 1} times at the same request: {error}. Look for a "
-            "lack of memory on its node; fewer batching.window_shards, in another run, need less"
-        ) from error
+        facts: WorkerStatistics = ray.get(handle.actor.statistics.remote(), timeout=1)
+    except RayError:
+        return f"worker {handle.number} does not answer"
+    return (
+        f"worker {handle.number} (process {facts.process_id}, node {facts.node}) "
+        f"{facts.windows_read}"
+    )
+
+
+def numbers(handles: Sequence[WorkerHandle]) -> str:
+    return ", ".join(str(handle.number) for handle in handles)

@@ -2,6 +2,8 @@
 
 import time
 from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -41,6 +43,28 @@ def validation_summary(line: Line) -> str:
         f"step {line['step']}: validation loss {line['loss']:.3f}, perplexity "
         f"{line['perplexity']:.2f}, BLEU {line['bleu']:.1f}"
     )
+
+
+class LoggedAudience:
+    """An audience whose notices and events are kept in a file too, with the time."""
+
+    def __init__(self, audience: "LiveDisplay | PlainLines", log: Path) -> None:
+        self._audience = audience
+        self._log = log
+
+    def notice(self, text: str) -> None:
+        self._keep(text)
+        self._audience.notice(text)
+
+    def line(self, line: Line) -> None:
+        if line["kind"] == "event":
+            self._keep(event_summary(line))
+        self._audience.line(line)
+
+    def _keep(self, text: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{now} {text}\n")
 
 
 class PlainLines:

@@ -12,6 +12,7 @@ from data_pipeline.errors import CorpusError
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
 from trainer.evaluation import Evaluation, evaluate
+from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
 from trainer.translator import Translator
 
@@ -65,12 +66,14 @@ def evaluate_sets(
     translator: Translator,
     run: Path,
     names: list[str] | None,
-    dataset: Path | None,
+    dataset: str | None,
     console: Console,
 ) -> list[Evaluation]:
     """Score a run on its test sets, or on those that are named."""
-    recipe = translator.checkpoint.header.recipe
-    known = list(recipe["data"]["tests"])
+    data = TrainingRecipe.of_checkpoint(translator.checkpoint.header.recipe).data
+    if dataset is not None:
+        data = data.model_copy(update={"dataset": dataset})
+    known = list(data.tests)
     unknown = [name for name in names or [] if name not in known]
     if unknown or not known:
         raise RunMismatchError(
@@ -84,7 +87,7 @@ def evaluate_sets(
             evaluations.append(
                 evaluate(
                     translator,
-                    dataset or Path(recipe["data"]["dataset"]),
+                    data,
                     name,
                     RunFolder(run).translations,
                     lambda done, total, task=task: progress.update(  # type: ignore[misc]

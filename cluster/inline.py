@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 from cluster.recipe import Recipe
 from cluster.supervisor import Audience, newest_checkpoint, stop_requests
+from data_pipeline.manifest import open_dataset
 from data_pipeline.stream import local_rank_steps
 from data_pipeline.window import WindowReader
 from trainer.checkpoint import CheckpointHeader, FileRecord, discard_partial
@@ -31,6 +31,9 @@ class InlineSupervision:
     def line(self, line: Line) -> None:
         self._audience.line(line)
 
+    def notice(self, text: str) -> None:
+        self._audience.notice(text)
+
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._committer.add(file, header)
 
@@ -42,8 +45,9 @@ def train_inline(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
         threads=recipe.cluster.threads_per_rank,
     )
     discard_partial(run.checkpoints)
-    checkpoint = newest_checkpoint(run, audience)
-    reader = WindowReader(Path(recipe.data.dataset), recipe.batching, recipe.seed)
+    store, manifest = open_dataset(recipe.data)
+    checkpoint = newest_checkpoint(run, manifest, audience)
+    reader = WindowReader(store, manifest, recipe.data_settings)
     with process_group(placement, timedelta(minutes=1)), stop_requests() as stop:
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
 
@@ -51,6 +55,7 @@ def train_inline(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
         trainer = build_trainer(
             recipe.training(),
             run,
+            dataset_identity=manifest.identity,
             placement=placement,
             steps=lambda cursor: local_rank_steps(
                 reader, cursor, 0, 1, recipe.batching.micro_batches_per_step

@@ -6,11 +6,9 @@ also how the supervisor learns that a rank has died.
 """
 
 import os
-import queue
 import secrets
 import socket
 import tempfile
-import threading
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,14 +21,15 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import ClusterConfig
-from cluster.data_workers import WorkerStreams
+from cluster.data_workers import WorkerHandle
 from cluster.errors import ClusterError, RankLostError
+from cluster.mailbox import Mailbox, Report
+from cluster.worker_streams import WorkerClient, WorkerStreams
 from data_pipeline.errors import DataError
 from model.errors import ModelError
-from trainer.checkpoint import Checkpoint, CheckpointHeader, FileRecord
+from trainer.checkpoint import Checkpoint
 from trainer.distributed import Placement, process_group
 from trainer.errors import TrainerError
-from trainer.metrics import Line
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
@@ -43,16 +42,6 @@ CAUSES = (RankLostError, ClusterError, DataError, ModelError, TrainerError)
 
 
 @dataclass(frozen=True)
-class Report:
-    """One thing that a rank says: exactly one of the fields after ``rank`` is set."""
-
-    rank: int
-    progress: tuple[str, int] | None = None
-    line: Line | None = None
-    state: tuple[FileRecord, CheckpointHeader] | None = None
-
-
-@dataclass(frozen=True)
 class Poll:
     """What a group of ranks has done: reports, outcomes once all returned, or why it failed."""
 
@@ -61,39 +50,13 @@ class Poll:
     failure: Exception | None
 
 
-class _Mailbox:
-    """`trainer.supervision.Supervision` between the two threads of a rank's actor."""
-
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self._stop = threading.Event()
-
-    def progress(self, phase: str, step: int) -> None:
-        self._reports.put(Report(self._rank, progress=(phase, step)))
-
-    def line(self, line: Line) -> None:
-        self._reports.put(Report(self._rank, line=line))
-
-    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self._reports.put(Report(self._rank, state=(file, header)))
-
-    def stop_requested(self) -> bool:
-        return self._stop.is_set()
-
-    def request_stop(self) -> None:
-        self._stop.set()
-
-    def drain(self) -> list[Report]:
-        return [self._reports.get() for _ in range(self._reports.qsize())]
-
-
 @ray.remote(concurrency_groups={"control": 1}, max_restarts=0)
 class RankActor:
     """One rank: a process that trains, and a mailbox."""
 
     def __init__(self, rank: int) -> None:
-        self._mailbox = _Mailbox(rank)
+        self._mailbox = Mailbox(rank)
+        self._client = WorkerClient([], self._mailbox.notice)
 
     @ray.method(concurrency_group="control")
     def node(self) -> str:
@@ -124,13 +87,19 @@ class RankActor:
     def request_stop(self) -> None:
         self._mailbox.request_stop()
 
+    @ray.method(concurrency_group="control")
+    def use_workers(self, workers: list[WorkerHandle]) -> None:
+        """From now on these data workers are asked, and no others."""
+        self._client.workers = workers
+
     def train(
         self,
         recipe: TrainingRecipe,
         run: Path,
+        dataset_identity: str,
         placement: Placement,
-        workers: list[Any],
-        steps_ahead: int,
+        workers: list[WorkerHandle],
+        config: ClusterConfig,
         checkpoint: Path | None,
         attempt: str,
     ) -> Outcome:
@@ -140,16 +109,19 @@ class RankActor:
                 build_trainer,
             )  # imports DeepSpeed, which reads the environment
 
+            self._client.workers = workers
             streams = WorkerStreams(
-                workers,
+                self._client,
                 rank=placement.rank,
                 ranks=placement.world_size,
                 slots=recipe.batching.micro_batches_per_step,
-                steps_ahead=steps_ahead,
+                steps_ahead=config.steps_ahead,
+                bytes_ahead=config.data_memory_bytes,
             )
             trainer = build_trainer(
                 recipe,
                 RunFolder(run),
+                dataset_identity=dataset_identity,
                 placement=placement,
                 steps=streams.open,
                 supervision=self._mailbox,
@@ -194,14 +166,15 @@ class RankGroup:
         self,
         recipe: TrainingRecipe,
         run: Path,
-        workers: list[Any],
+        dataset_identity: str,
+        workers: list[WorkerHandle],
         checkpoint: Path | None,
         attempt: str,
     ) -> None:
         """Let all ranks train; returns at once."""
         self._results = [
             actor.train.remote(
-                recipe, run, placement, workers, self._config.steps_ahead, checkpoint, attempt
+                recipe, run, dataset_identity, placement, workers, self._config, checkpoint, attempt
             )
             for actor, placement in zip(self.actors, self._placements(), strict=True)
         ]
@@ -220,6 +193,11 @@ class RankGroup:
             return Poll(reports, None, None)
         outcomes: list[Outcome] = ray.get(self._results)
         return Poll(reports + [r for a in self.actors for r in self._reports_of(a)], outcomes, None)
+
+    def use_workers(self, workers: list[WorkerHandle]) -> None:
+        """Let every rank ask these data workers."""
+        for actor in self.actors:
+            actor.use_workers.remote(workers)
 
     def request_stop(self) -> None:
         """Ask every rank to checkpoint at the next step boundary and leave."""

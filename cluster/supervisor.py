@@ -9,18 +9,18 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
-from cluster.data_workers import start_data_workers
+from cluster.data_workers import DataWorkers, numbers
 from cluster.errors import RankLostError
+from cluster.mailbox import Report
 from cluster.ranks import RankGroup
 from cluster.recipe import Recipe
 from cluster.session import ray_session, require_resources
 from data_pipeline.errors import DatasetError
-from data_pipeline.manifest import Manifest
-from data_pipeline.window import WindowReader
+from data_pipeline.manifest import Manifest, open_dataset
+from data_pipeline.window import open_mixture
 from trainer.checkpoint import Checkpoint, discard_partial, newest_intact, set_aside
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.metrics import Line
@@ -50,20 +50,19 @@ def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> None:
         RunMismatchError: the run has another identity, dataset or checkpoint.
         BatchingError: the dataset's longest pair exceeds the budget.
     """
-    dataset = Path(recipe.data.dataset)
-    manifest = Manifest.load(dataset)
+    store, manifest = open_dataset(recipe.data)
     differences = manifest.differences(recipe.data, recipe.tokenizer)
     if differences:
         raise DatasetError(
-            f"The dataset in {dataset} was prepared from other settings: "
+            f"The dataset in {store.location} was prepared from other settings: "
             f"{'; '.join(differences)}. Prepare it again with --overwrite, or set data.dataset to "
             "another folder"
         )
-    WindowReader(dataset, recipe.batching, recipe.seed)
-    run.open(recipe, manifest, command)
+    open_mixture(manifest, recipe.data_settings)
+    run.open(recipe, store, manifest, command)
 
 
-def newest_checkpoint(run: RunFolder, audience: Audience) -> Checkpoint | None:
+def newest_checkpoint(run: RunFolder, manifest: Manifest, audience: Audience) -> Checkpoint | None:
     """Where the run goes on; damaged checkpoints are named and set aside.
 
     Raises:
@@ -80,17 +79,17 @@ def newest_checkpoint(run: RunFolder, audience: Audience) -> Checkpoint | None:
         aside = set_aside(path)
         audience.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
     if checkpoint:
-        _check_membership(checkpoint, run.card())
+        _check_membership(checkpoint, run.card(), manifest)
     return checkpoint
 
 
-def _check_membership(checkpoint: Checkpoint, card: RunCard) -> None:
+def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest) -> None:
     header = checkpoint.header
     differences = identity_differences(header.identity, card.identity)
-    if header.dataset_identity != card.dataset_identity:
+    if not manifest.descends_from(header.dataset_identity):
         differences.append(
             f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
-            f"{card.dataset_identity[:16]}… in the run"
+            f"{manifest.identity[:16]}… in the dataset"
         )
     if differences:
         raise RunMismatchError(
@@ -102,21 +101,21 @@ def _check_membership(checkpoint: Checkpoint, card: RunCard) -> None:
 def supervise(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
     """Train a run under Ray until it is finished or asked to stop."""
     config = recipe.cluster
+    _, manifest = open_dataset(recipe.data)
     with ray_session(config.address), stop_requests() as stop_requested:
         require_resources(
             cpus=config.ranks * config.cpus_per_rank
             + config.data_workers * config.cpus_per_data_worker,
             gpus=config.ranks * config.gpus_per_rank,
         )
-        workers = start_data_workers(
-            config.data_workers,
-            dataset=Path(recipe.data.dataset),
-            dataset_identity=run.card().dataset_identity,
-            batching=recipe.batching,
-            seed=recipe.seed,
+        workers = DataWorkers(
+            recipe.data_settings,
+            manifest.identity,
             cpus=config.cpus_per_data_worker,
+            cache_bytes=config.data_memory_bytes,
         )
-        return _attempts(recipe, run, workers, audience, stop_requested)
+        workers.start(config.data_workers)
+        return _Attempts(recipe, run, manifest, workers, audience, stop_requested).run()
 
 
 @contextmanager
@@ -137,69 +136,98 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _attempts(
-    recipe: Recipe,
-    run: RunFolder,
-    workers: list[Any],
-    audience: Audience,
-    stop_requested: Callable[[], bool],
-) -> Outcome:
-    """Start the ranks again after a loss, as long as the run gets further."""
-    fruitless = 0
-    while not stop_requested():
-        discard_partial(run.checkpoints)
-        checkpoint = newest_checkpoint(run, audience)
-        start = checkpoint.step if checkpoint else 0
-        audience.notice(
-            f"starting {recipe.cluster.ranks} ranks"
-            + (f" from the checkpoint of step {start}" if checkpoint else "")
-        )
-        committer = CheckpointCommitter(run.checkpoints, recipe.checkpoints, recipe.cluster.ranks)
+class _Attempts:
+    """Starts of the ranks, one after another, until the run is finished."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        manifest: Manifest,
+        workers: DataWorkers,
+        audience: Audience,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._recipe = recipe
+        self._run = run
+        self._manifest = manifest
+        self._workers = workers
+        self._audience = audience
+        self._stop_requested = stop_requested
+
+    def run(self) -> Outcome:
+        """Start the ranks again after a loss, as long as the run gets further."""
+        ranks = self._recipe.cluster.ranks
+        fruitless = 0
+        while not self._stop_requested():
+            discard_partial(self._run.checkpoints)
+            checkpoint = newest_checkpoint(self._run, self._manifest, self._audience)
+            start = checkpoint.step if checkpoint else 0
+            self._audience.notice(
+                f"starting {ranks} ranks"
+                + (f" from the checkpoint of step {start}" if checkpoint else "")
+            )
+            committer = CheckpointCommitter(self._run.checkpoints, self._recipe.checkpoints, ranks)
+            try:
+                return self._attempt(checkpoint, committer)
+            except RankLostError as error:
+                fruitless = 0 if committer.newest_step > start else fruitless + 1
+                if fruitless == ATTEMPTS_WITHOUT_PROGRESS:
+                    raise
+                self._audience.notice(f"{error}")
+        return "preempted"  # what is done since the newest checkpoint will be repeated
+
+    def _attempt(self, checkpoint: Checkpoint | None, committer: CheckpointCommitter) -> Outcome:
+        group = RankGroup(self._recipe.cluster)
         try:
-            return _attempt(recipe, run, workers, checkpoint, committer, audience, stop_requested)
-        except RankLostError as error:
-            fruitless = 0 if committer.newest_step > start else fruitless + 1
-            if fruitless == ATTEMPTS_WITHOUT_PROGRESS:
-                raise
-            audience.notice(f"{error}")
-    return "preempted"  # what is done since the newest checkpoint will be repeated
+            group.start(
+                self._recipe.training(),
+                self._run.path.absolute(),
+                self._manifest.identity,
+                self._workers.handles,
+                checkpoint.path.absolute() if checkpoint else None,
+                committer.attempt,
+            )
+            stopping = False
+            while True:
+                poll = group.poll()
+                for report in poll.reports:
+                    self._hear(report, committer)
+                if poll.failure:
+                    raise poll.failure
+                if poll.outcomes is not None:
+                    assert len(set(poll.outcomes)) == 1, poll.outcomes
+                    self._audience.notice(self._workers.spread())
+                    return poll.outcomes[0]
+                if self._stop_requested() and not stopping:
+                    stopping = True
+                    group.request_stop()
+                    self._audience.notice("asked to stop: the run leaves after a checkpoint")
+                self._scale_workers(group)
+                time.sleep(POLL_SECONDS)
+        finally:
+            group.shutdown()
 
+    def _hear(self, report: Report, committer: CheckpointCommitter) -> None:
+        """Take note of what a rank says."""
+        if report.line:
+            self._audience.line(report.line)
+        if report.notice:
+            self._audience.notice(f"rank {report.rank}: {report.notice}")
+        if report.state and committer.add(*report.state):
+            self._audience.notice(f"checkpoint of step {report.state[1].step} is complete")
 
-def _attempt(
-    recipe: Recipe,
-    run: RunFolder,
-    workers: list[Any],
-    checkpoint: Checkpoint | None,
-    committer: CheckpointCommitter,
-    audience: Audience,
-    stop_requested: Callable[[], bool],
-) -> Outcome:
-    group = RankGroup(recipe.cluster)
-    try:
-        group.start(
-            recipe.training(),
-            run.path.absolute(),
-            workers,
-            checkpoint.path.absolute() if checkpoint else None,
-            committer.attempt,
-        )
-        stopping = False
-        while True:
-            poll = group.poll()
-            for report in poll.reports:
-                if report.line:
-                    audience.line(report.line)
-                if report.state and committer.add(*report.state):
-                    audience.notice(f"checkpoint of step {report.state[1].step} is complete")
-            if poll.failure:
-                raise poll.failure
-            if poll.outcomes is not None:
-                assert len(set(poll.outcomes)) == 1, poll.outcomes
-                return poll.outcomes[0]
-            if stop_requested() and not stopping:
-                stopping = True
-                group.request_stop()
-                audience.notice("asked to stop: the run leaves after a checkpoint")
-            time.sleep(POLL_SECONDS)
-    finally:
-        group.shutdown()
+    def _scale_workers(self, group: RankGroup) -> None:
+        """Have as many data workers as the run's control file asks for, if there is one."""
+        before = list(self._workers.handles)
+        wanted = self._run.take_wanted_data_workers()
+        if wanted is not None:
+            self._audience.notice(self._workers.spread())
+            self._audience.notice(
+                f"{wanted} data workers are wanted, there are {len(self._workers.handles)}"
+            )
+            self._workers.resize(wanted)
+        self._workers.admit()
+        if self._workers.handles != before:
+            group.use_workers(self._workers.handles)
+            self._audience.notice(f"data workers are now {numbers(self._workers.handles)}")

@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.display import audience_for
+from cluster.display import LoggedAudience, audience_for
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervisor import prepare_run, supervise
+from data_pipeline.corpus_config import is_remote
 from trainer.checkpoint import list_checkpoints, step_of
 from trainer.metrics import Line, read_metrics
 from trainer.run_folder import RunFolder
@@ -71,7 +72,8 @@ def train_run(
     folder = RunFolder(run or RUNS / run_name(path, overrides))
     loaded = with_absolute_dataset(loaded)
     prepare_run(loaded, folder, "--run PATH, or by giving the change as KEY=VALUE without --run")
-    with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as audience:
+    with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
+        audience = LoggedAudience(display, folder.log)
         if inline:
             from cluster.inline import train_inline
 
@@ -92,7 +94,9 @@ def train_run(
 
 def with_absolute_dataset(recipe: Recipe) -> Recipe:
     """Ranks and workers may run in other folders: give them the dataset's absolute path."""
-    dataset = str(Path(recipe.data.dataset).absolute())
+    if is_remote(recipe.data.dataset):
+        return recipe
+    dataset = str(Path(recipe.data.dataset.removeprefix("file://")).absolute())
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
 
 

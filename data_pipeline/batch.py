@@ -26,6 +26,18 @@ class FieldArrays:
         lengths = self.lengths[order]
         return FieldArrays(self.ids[ranges((ends - self.lengths)[order], lengths)], lengths)
 
+    def part(self, start: int, stop: int) -> "FieldArrays":
+        """The sequences `start` to `stop`, without a copy."""
+        if (start, stop) == (0, len(self.lengths)):
+            return self
+        first = int(self.lengths[:start].sum())
+        tokens = int(self.lengths[start:stop].sum())
+        return FieldArrays(self.ids[first : first + tokens], self.lengths[start:stop])
+
+    @property
+    def bytes(self) -> int:
+        return self.ids.nbytes + self.lengths.nbytes
+
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
@@ -36,10 +48,17 @@ class MicroBatch:
 
     def tokens(self, field: str) -> int:
         """Tokens of a field, EOS included, padding not."""
-        return int(self.fields[field].lengths.sum())
+        return len(self.fields[field].ids)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.pair_ids.nbytes + sum(field.bytes for field in self.fields.values())
 
 
 def concatenate(parts: list[FieldArrays]) -> FieldArrays:
+    if not parts:
+        return FieldArrays(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
     return FieldArrays(
         np.concatenate([part.ids for part in parts]),
         np.concatenate([part.lengths for part in parts]),

@@ -5,7 +5,7 @@ Every field carries its change class: "identity" (another value is another run),
 the prepared dataset too, unless they are marked PLAN_ONLY.
 """
 
-from collections import Counter
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,7 +19,7 @@ HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 class DataConfig(BaseModel):
     """The parallel text and the shape of the prepared dataset."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source_language: Annotated[
         str, Field(min_length=1, description="code of the source language, e.g. en"), "identity"
@@ -135,11 +135,9 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _names_of_corpora_differ(self) -> Self:
-        counts = Counter(self.corpus_names)
-        if several := [name for name, count in counts.items() if count > 1]:
-            raise ValueError(
-                f"several training corpora are named {', '.join(several)}: name each differently"
-            )
+        if len(set(self.corpus_names)) < len(self.train):
+            names = ", ".join(self.corpus_names)
+            raise ValueError(f"the training corpora are named {names}: name each differently")
         return self
 
     @model_validator(mode="after")
@@ -170,7 +168,7 @@ class SubwordSamplingConfig(BaseModel):
     regularisation (Kudo 2018). The segmentation depends on seed, pass and pair alone.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     alpha: Annotated[
         float,
@@ -194,7 +192,7 @@ class SubwordSamplingConfig(BaseModel):
 class TokenizerConfig(BaseModel):
     """SentencePiece (Kudo and Richardson 2018): trained on the training corpora, or given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     type: Annotated[
         Literal["bpe", "unigram"],
@@ -261,7 +259,7 @@ class TokenizerConfig(BaseModel):
 class BatchingConfig(BaseModel):
     """How the endless stream of pairs is cut into micro-batches and steps."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_tokens_per_micro_batch: Annotated[
         int,
@@ -289,3 +287,13 @@ class BatchingConfig(BaseModel):
         ),
         "identity",
     ] = 8
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The part of a recipe that decides what a run is fed."""
+
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    batching: BatchingConfig
+    seed: int

@@ -29,7 +29,7 @@ COMPRESSIONS = (".gz", ".xz", ".zst")
 class ColumnsConfig(BaseModel):
     """Where a line or sample has its sentences."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: Annotated[Column, Field(description="the source sentence"), "identity"] = 0
     target: Annotated[Column, Field(description="the target sentence"), "identity"] = 1
@@ -41,7 +41,7 @@ class ColumnsConfig(BaseModel):
 class CorpusConfig(BaseModel):
     """Pairs of sentences: two files aligned line by line, or files that hold both sides."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: Annotated[
         str | None, Field(description=f"source sentences, one a line: {LOCATION}"), "identity"
@@ -145,8 +145,10 @@ class CorpusConfig(BaseModel):
             )
         if self.files and (self.source_sha256 or self.target_sha256):
             raise ValueError("files are pinned by files_sha256, not by source_sha256")
-        if not self.files and (self.files_sha256 or self.format or self.min_score is not None):
-            raise ValueError("files_sha256, format and min_score belong to files, which is empty")
+        of_files = {"files_sha256", "format", "columns", "min_score"}
+        given = self.model_dump(include=of_files, exclude_defaults=True)
+        if given and not self.files:
+            raise ValueError(f"{', '.join(given)} belong to files, which is empty")
         if self.files_sha256 and len(self.files_sha256) != len(self.locations):
             raise ValueError(
                 f"files are {len(self.locations)} and files_sha256 has {len(self.files_sha256)} "
@@ -165,12 +167,11 @@ class CorpusConfig(BaseModel):
                     f"the names of the files do not tell one format ({formats}): set format to "
                     "tsv, jsonl or webdataset"
                 )
-        named = [c for c in (self.columns.source, self.columns.target) if isinstance(c, str)]
-        if self.files_format != "tsv" and len(named) < 2:
+        columns = self.columns.model_dump()
+        if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
-                f"columns are {self.columns.source!r} and {self.columns.target!r}, and "
-                f"{self.files_format} has names, not numbers: set columns.source and "
-                "columns.target, such as en and de"
+                f"columns are {columns}, and {self.files_format} has names, not numbers: set "
+                "columns.source and columns.target, such as en and de"
             )
         if (self.min_score is None) != (self.columns.score is None):
             raise ValueError(
@@ -198,7 +199,7 @@ class CleaningConfig(BaseModel):
     `data.max_source_length` and `data.max_target_length`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     normalise: Annotated[
         Literal["NFC", "NFKC"] | None,

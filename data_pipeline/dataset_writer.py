@@ -1,14 +1,14 @@
-"""The files of a dataset, each written through to the disk and described for the manifest."""
+"""The small files of a dataset, each written through to the disk and described for the manifest."""
 
-import io
-from collections.abc import Iterator
-from itertools import pairwise
+import json
 from pathlib import Path
 
-import numpy as np
-
-from data_pipeline.batch import FieldArrays, assemble
-from data_pipeline.corpus import ParallelText
+from data_pipeline.cleaning import DropReport
+from data_pipeline.config import DataConfig
+from data_pipeline.corpus import ParallelText, read_whole
+from data_pipeline.durable import write_durably
+from data_pipeline.group_writer import WrittenShard
+from data_pipeline.locations import cache_folder
 from data_pipeline.manifest import (
     SOURCE,
     TARGET,
@@ -16,16 +16,10 @@ from data_pipeline.manifest import (
     HeldOutInfo,
     ShardInfo,
     TokenizerInfo,
-    write_durably,
 )
-from data_pipeline.plan import Int64Array, WindowPlan
-from data_pipeline.shards import Block, pack_shard
 from data_pipeline.tokenizer import Tokenizer
 
-Texts = dict[str, list[str]]  # sentences by field
-Fields = dict[str, FieldArrays]  # piece ids by field
-
-LENGTHS_NAME = "lengths.npy"
+CLEANING_NAME = "cleaning.json"
 
 
 def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str, TokenizerInfo]:
@@ -41,62 +35,54 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
     return infos
 
 
-def write_lengths(folder: Path, fields: Fields, order: Int64Array) -> FileInfo:
-    """The sidecar: int32 [pairs, fields], in the order of the pairs in the shards."""
-    lengths = np.stack([field.lengths[order] for field in fields.values()], axis=1)
-    buffer = io.BytesIO()
-    np.save(buffer, lengths.astype("<i4"), allow_pickle=False)
-    sha256 = write_durably(folder / LENGTHS_NAME, buffer.getvalue())
-    return FileInfo(file=LENGTHS_NAME, sha256=sha256)
-
-
-def write_heldout(folder: Path, use: str, text: ParallelText) -> dict[str, HeldOutInfo]:
+def write_heldout(folder: Path, data: DataConfig) -> dict[str, HeldOutInfo]:
+    """Copies the validation and test sets. Raises CorpusError for whatever is wrong with them."""
     infos = {}
-    for field, sentences in ((SOURCE, text.sources), (TARGET, text.targets)):
-        name = f"heldout/{use}.{field}.txt"
-        sha256 = write_durably(folder / name, _as_lines(sentences))
-        infos[field] = HeldOutInfo(file=name, sha256=sha256, lines=len(sentences))
+    for use, corpus in (("validation", data.validation), *data.tests.items()):
+        text = read_whole(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
+        infos[use] = HeldOutInfo(
+            files=_write_sides(folder, use, text),
+            pairs=len(text.sources),
+            tag=corpus.tag,
+            sha256s=text.sha256s,
+        )
     return infos
 
 
-def write_shards(
-    folder: Path,
-    texts: Texts,
-    fields: Fields,
-    order: Int64Array,
-    pairs_per_block: int,
-    blocks_per_shard: int,
-) -> Iterator[ShardInfo]:
-    """Writes the pairs `order` of the texts, and describes each shard when it is on the disk."""
-    # A block is cut out of the shuffled pairs just as a micro-batch is.
-    bounds = np.append(np.arange(0, len(order), pairs_per_block), len(order))
-    parts = assemble(np.arange(len(texts[SOURCE])), fields, WindowPlan(order, bounds))
-    shard_bounds = [*range(0, len(parts), blocks_per_shard), len(parts)]
-    for number, (start, stop) in enumerate(pairwise(shard_bounds)):
-        blocks = [
-            Block(
-                key=f"{block:08d}",
-                texts={
-                    field: _as_lines([sentences[pair] for pair in parts[block].pair_ids.tolist()])
-                    for field, sentences in texts.items()
-                },
-                fields=parts[block].fields,
+def _write_sides(folder: Path, use: str, text: ParallelText) -> dict[str, FileInfo]:
+    files = {}
+    for field, sentences in ((SOURCE, text.sources), (TARGET, text.targets)):
+        name = f"heldout/{use}.{field}.txt"
+        lines = "".join(sentence + "\n" for sentence in sentences)
+        files[field] = FileInfo(file=name, sha256=write_durably(folder / name, lines.encode()))
+    return files
+
+
+def write_cleaning_report(folder: Path, reports: dict[str, DropReport]) -> FileInfo:
+    """What was dropped of each corpus and why, with the earliest examples."""
+    content = {name: report.to_json() for name, report in reports.items()}
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    return FileInfo(file=CLEANING_NAME, sha256=write_durably(folder / CLEANING_NAME, text.encode()))
+
+
+def number_shards(folder: Path, written: list[tuple[str, list[WrittenShard]]]) -> list[ShardInfo]:
+    """Gives the shards of each corpus their names, and their pairs numbers."""
+    shards = []
+    first_pair = 0
+    for corpus, (name, shards_of_corpus) in enumerate(written):
+        for number, shard in enumerate(shards_of_corpus):
+            final = f"shards/{name}-{number:05d}.tar"
+            shard.path.rename(folder / final)
+            shards.append(
+                ShardInfo(
+                    name=final,
+                    bytes=shard.bytes,
+                    sha256=shard.sha256,
+                    corpus=corpus,
+                    pairs=shard.pairs,
+                    first_pair=first_pair,
+                    tokens=shard.tokens,
+                )
             )
-            for block in range(start, stop)
-        ]
-        name = f"shards/train-{number:05d}.tar"
-        packed = pack_shard(blocks)
-        yield ShardInfo(
-            name=name,
-            bytes=len(packed),
-            sha256=write_durably(folder / name, packed),
-            pairs=sum(block.pairs for block in blocks),
-            first_pair=int(bounds[start]),
-            tokens={
-                field: sum(len(block.fields[field].ids) for block in blocks) for field in fields
-            },
-        )
-
-
-def _as_lines(sentences: list[str]) -> bytes:
-    return "".join(sentence + "\n" for sentence in sentences).encode()
+            first_pair += shard.pairs
+    return shards

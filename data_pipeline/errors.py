@@ -43,3 +43,23 @@ class DatasetFileError(DatasetError):
             "prepare` again: the same corpora give the same bytes. A shard that is lost for good "
             "can be left out with `transloom data quarantine`."
         )
+
+
+class TarContentError(DataError):
+    """A tar archive is damaged or holds what is not allowed in it.
+
+    All state is in the arguments, so that the error crosses process borders by pickle.
+    """
+
+    def __init__(self, archive: str, member: str, problem: str) -> None:
+        super().__init__(archive, member, problem)
+        self.archive = archive
+        self.member = member
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.archive} cannot be used because of {self.member!r}: {self.problem}. Nothing "
+            "was skipped. Fetch the archive again, or write it again with the files alone that "
+            "are needed."
+        )

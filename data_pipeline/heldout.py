@@ -5,13 +5,12 @@ so that every run scores the same batches.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from data_pipeline.batch import MicroBatch, assemble
 from data_pipeline.errors import DatasetError
-from data_pipeline.manifest import SOURCE, TARGET, Manifest, read_verified
+from data_pipeline.manifest import SOURCE, TARGET, Manifest
 from data_pipeline.plan import (
     Int32Array,
     Int64Array,
@@ -20,6 +19,7 @@ from data_pipeline.plan import (
     longest_field,
     sort_by_length,
 )
+from data_pipeline.store import DatasetStore
 from data_pipeline.tokenizer import Tokenizer
 
 
@@ -29,24 +29,23 @@ class HeldOut:
 
     sources: list[str]
     targets: list[str]
+    tag: str | None = None  # put before every source sentence
 
 
-def load_heldout(dataset_path: Path, manifest: Manifest, name: str) -> HeldOut:
+def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
     """name: "validation" or a test set. Raises DatasetError when it is missing or damaged."""
     if name not in manifest.heldout:
         raise DatasetError(
-            f"The dataset {dataset_path} has no held-out set {name!r}; it has "
+            f"The dataset {store.location} has no held-out set {name!r}; it has "
             f"{', '.join(manifest.heldout)}. Name one of these, or add {name} to data.tests and "
             "prepare again."
         )
-    files = manifest.heldout[name]
+    info = manifest.heldout[name]
     sources, targets = (
-        read_verified(dataset_path, files[field].file, files[field].sha256)
-        .decode()
-        .split("\n")[:-1]
+        store.read(info.files[field].file, info.files[field].sha256).decode().split("\n")[:-1]
         for field in (SOURCE, TARGET)
     )
-    return HeldOut(sources, targets)
+    return HeldOut(sources, targets, info.tag)
 
 
 def plan_heldout(lengths: Int32Array | Int64Array, budget: int) -> WindowPlan:
@@ -64,7 +63,7 @@ def heldout_micro_batches(
 ) -> list[MicroBatch]:
     """The planned batches; `pair_ids` are the line numbers of the set, from 0."""
     fields = {
-        SOURCE: tokenizers[SOURCE].encode_field(heldout.sources),
+        SOURCE: tokenizers[SOURCE].encode_field(heldout.sources, heldout.tag),
         TARGET: tokenizers[TARGET].encode_field(heldout.targets),
     }
     lengths = np.stack([field.lengths for field in fields.values()], axis=1)

@@ -3,30 +3,35 @@
     DATASET/
       manifest.json                  this file; its sha256 is the dataset's identity
       tokenizer.model                or tokenizer.src.model and tokenizer.tgt.model
-      lengths.npy                    int32 [pairs, fields], EOS included
-      shards/train-00000.tar ...     see shards.py
+      shards/train-00000.tar ...     see shards.py; each holds pairs of one corpus
       heldout/validation.src.txt ... the held-out text, so that training needs only this folder
+      cleaning.json                  what was dropped, with examples
 
 The manifest names every other file with its sha256, so whoever trusts the manifest's hash can
 trust them all.
+
+A shard that is lost for good is left out by a tombstone in a child manifest. Nothing else changes
+there, so order and numbers of all other pairs stay, and removing the tombstone gives the parent
+back, byte for byte.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from data_pipeline.config import DataConfig, Sha256, TokenizerConfig
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.corpus_config import Sha256
 from data_pipeline.errors import DatasetError
-from data_pipeline.plan import Int32Array
+from data_pipeline.locations import cache_folder
+from data_pipeline.plan import Int64Array
+from data_pipeline.preparation_settings import differences, preparation_settings
+from data_pipeline.store import MANIFEST_NAME, DatasetStore, open_store
 
-MANIFEST_NAME = "manifest.json"
-FORMAT: Literal["transloom-dataset/1"] = "transloom-dataset/1"
+FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 SOURCE, TARGET = "src", "tgt"
 
 # Names of files relative to the dataset folder, which they cannot leave.
@@ -55,8 +60,13 @@ class TokenizerInfo(FileInfo):
     vocabulary_size: Count
 
 
-class HeldOutInfo(FileInfo):
-    lines: Count
+class HeldOutInfo(ManifestPart):
+    """A held-out set: one file a field, with the same number of lines."""
+
+    files: dict[str, FileInfo]
+    pairs: Count
+    tag: str | None  # put before every source sentence
+    sha256s: tuple[Sha256, ...]  # of the corpus files as they were read
 
 
 class SpecialIds(ManifestPart):
@@ -70,53 +80,69 @@ class ShardInfo(ManifestPart):
     name: RelativeName
     bytes: Count
     sha256: Sha256
+    corpus: Count  # position in `corpora`
     pairs: Count
     first_pair: Count  # number of its first pair in the manifest's order
     tokens: dict[str, Count]  # by field, EOS included
 
 
 class CorpusInfo(ManifestPart):
-    """What was really read, whether or not the recipe pins it."""
+    """A training corpus as it was really read, whether or not the recipe pins it."""
 
-    use: str  # "train", "validation" or the name of a test set
-    source_sha256: Sha256
-    target_sha256: Sha256
-    pairs: Count
-
-
-class Counts(ManifestPart):
+    name: str
+    tag: str | None  # put before every source sentence
+    sha256s: tuple[Sha256, ...]  # of its files, decompressed
     read: Count
     kept: Count
-    dropped: dict[str, Count]  # by reason
+    dropped: dict[str, Count]  # by reason; the first that applied
+
+
+class Tombstone(ManifestPart):
+    """A shard that is left out. It keeps its place in the order and its pairs their numbers."""
+
+    shard: RelativeName
+    reason: str
+    parent: Sha256  # identity of the manifest without this tombstone
 
 
 class Manifest(ManifestPart):
     """What a prepared dataset holds and what it was made from."""
 
-    format: Literal["transloom-dataset/1"] = FORMAT
+    format: Literal["transloom-dataset/2"] = FORMAT
     fields: tuple[FieldInfo, ...]
     tokenizers: dict[str, TokenizerInfo]  # by field; a joint tokenizer stands under both
     special_ids: SpecialIds
-    counts: Counts
-    lengths: FileInfo
-    heldout: dict[str, dict[str, HeldOutInfo]]  # by set, then by field
-    preparation: dict[str, dict[str, Any]]  # identity settings of `data` and `tokenizer`
     corpora: tuple[CorpusInfo, ...]
+    lengths: dict[str, tuple[Count, ...]]  # by field: how many pairs have length 0, 1, 2, ...
+    cleaning: FileInfo
+    heldout: dict[str, HeldOutInfo]
+    preparation: dict[str, Any]  # the settings of the recipe that differ from their defaults
     shards: tuple[ShardInfo, ...]
+    tombstones: tuple[Tombstone, ...] = ()
 
     _identity: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:
-        next_pair = 0
+        next_pair, corpus = 0, 0
+        kept = [0] * len(self.corpora)
         for shard in self.shards:
             if shard.first_pair != next_pair:
                 raise ValueError(
                     f"{shard.name} starts at pair {shard.first_pair}, expected {next_pair}"
                 )
+            if not corpus <= shard.corpus < len(self.corpora):
+                raise ValueError(f"{shard.name} is of corpus {shard.corpus} after {corpus}")
+            corpus = shard.corpus
             next_pair += shard.pairs
-        if next_pair != self.counts.kept:
-            raise ValueError(f"shards have {next_pair} pairs, counts.kept is {self.counts.kept}")
+            kept[corpus] += shard.pairs
+        for info, pairs in zip(self.corpora, kept, strict=True):
+            if info.kept != pairs:
+                raise ValueError(f"shards of {info.name} have {pairs} pairs, not {info.kept}")
+        names = {shard.name for shard in self.shards} if self.tombstones else set()
+        for tombstone in self.tombstones:
+            if tombstone.shard not in names:
+                raise ValueError(f"there is no shard {tombstone.shard} to leave out")
         return self
 
     @property
@@ -126,101 +152,107 @@ class Manifest(ManifestPart):
         return self._identity
 
     @property
+    def origin(self) -> str:
+        """Identity of the manifest before any shard was left out."""
+        return self.tombstones[0].parent if self.tombstones else self.identity
+
+    @property
     def pairs(self) -> int:
-        return self.counts.kept
+        """Pairs of all corpora, those of left-out shards included."""
+        return sum(corpus.kept for corpus in self.corpora)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Names of the shards under a tombstone."""
+        return frozenset(tombstone.shard for tombstone in self.tombstones)
 
     @classmethod
-    def load(cls, dataset: Path) -> Self:
-        """Raises DatasetError when the folder holds no readable manifest."""
-        path = dataset / MANIFEST_NAME
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DatasetError(
-                f"There is no prepared dataset at {dataset}: {path} cannot be read "
-                f"({error.strerror}). Run `transloom prepare` with the recipe first, or correct "
-                "data.dataset."
-            ) from error
+    def load(cls, store: DatasetStore, identity: str | None = None) -> Self:
+        """Raises DatasetError when the dataset has no readable manifest, or another than meant."""
+        data = store.read(MANIFEST_NAME, identity) if identity else store.read_manifest()
         try:
             content = json.loads(data)
             found_format = content.get("format") if isinstance(content, dict) else None
             if found_format != FORMAT:
                 raise DatasetError(
-                    f"{path} has format {found_format!r}, and this version reads {FORMAT!r}. Read "
-                    "it with the version that wrote it, or prepare the dataset again."
+                    f"{store.location} has a manifest of format {found_format!r}, and this version "
+                    f"reads {FORMAT!r}. Read it with the version that wrote it, or prepare the "
+                    "dataset again with --overwrite."
                 )
             manifest = cls.model_validate(content)
         except ValueError as error:
             raise DatasetError(
-                f"{path} is damaged: {_in_one_line(error)}. Restore it from a copy, or run "
-                "`transloom prepare --overwrite`: the same corpora give the same bytes."
+                f"{MANIFEST_NAME} of {store.location} is damaged: {_in_one_line(error)}. Restore "
+                "it from a copy, or run `transloom prepare --overwrite`: the same corpora give the "
+                "same bytes."
             ) from error
         manifest._identity = hashlib.sha256(data).hexdigest()
         return manifest
 
-    def save(self, dataset: Path) -> None:
-        """Writes manifest.json whole or not at all."""
-        text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
-        write_whole(dataset / MANIFEST_NAME, text)
+    def to_bytes(self) -> bytes:
+        """The manifest file: JSON with a line for each shard and each histogram."""
+        values = self.model_dump(mode="json")
+        lengths = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in values.pop("lengths").items()]
+        shards = ["  " + json.dumps(shard) for shard in values.pop("shards")]
+        text = json.dumps(values, ensure_ascii=False, indent=1).removesuffix("\n}")
+        text += ',\n "lengths": {\n' + ",\n".join(lengths) + "\n }"
+        text += ',\n "shards": [\n' + ",\n".join(shards) + "\n ]\n}\n"
+        return text.encode()
+
+    def descends_from(self, identity: str) -> bool:
+        """Whether this is the manifest of that identity, or that one with shards left out since.
+
+        A child that differs from the parent in anything else is no descendant.
+        """
+        if identity == self._identity:
+            return True
+        parents = [tombstone.parent for tombstone in self.tombstones]
+        if identity not in parents:
+            return False
+        parent = self.model_copy(update={"tombstones": self.tombstones[: parents.index(identity)]})
+        return hashlib.sha256(parent.to_bytes()).hexdigest() == identity
+
+    def left_out_since(self, identity: str) -> frozenset[str]:
+        """Names of the shards that were left out after the manifest of that identity."""
+        since = [tombstone.parent for tombstone in self.tombstones]
+        start = since.index(identity) if identity in since else len(since)
+        return frozenset(tombstone.shard for tombstone in self.tombstones[start:])
+
+    def longest(self) -> dict[str, int]:
+        """The length of the longest sequence of each field, EOS included."""
+        return {field: len(counts) - 1 for field, counts in self.lengths.items()}
+
+    def shard_pairs(self) -> list[Int64Array]:
+        """For each corpus the pairs of its shards, left-out ones included."""
+        pairs: list[list[int]] = [[] for _ in self.corpora]
+        for shard in self.shards:
+            pairs[shard.corpus].append(shard.pairs)
+        return [np.array(numbers, dtype=np.int64) for numbers in pairs]
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Name and sha256 of every file of the dataset but the manifest itself."""
-        described = [self.lengths, *self.tokenizers.values()]
-        described += [info for texts in self.heldout.values() for info in texts.values()]
+        """Name and sha256 of every file of the dataset but the manifest and left-out shards."""
+        described: list[FileInfo] = [self.cleaning, *self.tokenizers.values()]
+        described += [info for heldout in self.heldout.values() for info in heldout.files.values()]
         yield from dict.fromkeys((info.file, info.sha256) for info in described)
-        yield from ((shard.name, shard.sha256) for shard in self.shards)
-
-    def verify(self, dataset: Path) -> None:
-        """Reads every file; raises DatasetError for the first that is missing or changed."""
-        for name, sha256 in self.files():
-            read_verified(dataset, name, sha256)
+        left_out = self.left_out
+        yield from ((s.name, s.sha256) for s in self.shards if s.name not in left_out)
 
     def differences(self, data: DataConfig, tokenizer: TokenizerConfig) -> list[str]:
         """Settings that differ between this dataset and a recipe, with both values."""
-        mine = _flatten(self.preparation)
-        theirs = _flatten(preparation_settings(data, tokenizer))
-        return [
-            f"{name}: {mine.get(name, 'not set')!r} in the dataset, "
-            f"{theirs.get(name, 'not set')!r} in the recipe"
-            for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name)
-        ]
-
-    def load_lengths(self, dataset: Path) -> Int32Array:
-        """The verified lengths sidecar, memory-mapped: int32 [pairs, fields]."""
-        read_verified(dataset, self.lengths.file, self.lengths.sha256)
-        path = dataset / self.lengths.file
-        lengths = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        if lengths.shape != (self.pairs, len(self.fields)) or lengths.dtype != np.int32:
-            raise DatasetError(
-                f"{path} has {lengths.dtype} {lengths.shape}, expected "
-                f"int32 {(self.pairs, len(self.fields))}. Prepare the dataset again."
-            )
-        return lengths
+        return differences(self.preparation, preparation_settings(data, tokenizer))
 
 
-def preparation_settings(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, dict[str, Any]]:
-    """The settings that decide a dataset's bytes."""
-    return {"data": _identity_settings(data), "tokenizer": _identity_settings(tokenizer)}
+def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[DatasetStore, Manifest]:
+    """The dataset that a recipe names; identity: of its manifest, where it is known.
 
-
-def _identity_settings(config: BaseModel) -> dict[str, Any]:
-    values = config.model_dump(mode="json")
-    return {
-        name: values[name]
-        for name, field in type(config).model_fields.items()
-        if "identity" in field.metadata or isinstance(getattr(config, name), BaseModel)
-    }
-
-
-def _flatten(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        items = [(f"{name}.{key}".lstrip("."), item) for key, item in value.items()]
-    elif isinstance(value, list):
-        items = [(f"{name}[{number}]", item) for number, item in enumerate(value)]
-    else:
-        return {name: value}
-    return {key: leaf for child, item in items for key, leaf in _flatten(item, child).items()}
+    Raises DatasetError when there is no such dataset.
+    """
+    store = open_store(
+        data.dataset,
+        cache=cache_folder(data.cache),
+        cache_bytes=int(data.cache_gigabytes * 1e9),
+    )
+    return store, Manifest.load(store, identity)
 
 
 def _in_one_line(error: ValueError) -> str:
@@ -230,38 +262,3 @@ def _in_one_line(error: ValueError) -> str:
         f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
         for problem in error.errors()
     )
-
-
-def read_verified(dataset: Path, name: str, sha256: str) -> bytes:
-    """A file of the dataset. Raises DatasetError when it is missing or its hash is wrong."""
-    path = dataset / name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(
-            f"{path} belongs to the dataset and cannot be read ({error.strerror}). Restore it "
-            "from a copy, or prepare the dataset again."
-        ) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise DatasetError(
-            f"{path} is damaged: the manifest has sha256 {sha256}, the file's {len(data):,} bytes "
-            f"have {found}. Restore it from a copy, or prepare the dataset again."
-        )
-    return data
-
-
-def write_durably(path: Path, data: bytes) -> str:
-    """Writes a file through to the disk and returns its sha256."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, whatever is killed meanwhile."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    write_durably(unfinished, text.encode())
-    unfinished.replace(path)

@@ -1,6 +1,6 @@
 """The plan: which pairs make up each micro-batch, as a pure function of numbers.
 
-    (shard count, seed, epoch)          -> order of the shards -> windows of shards
+    (items, use, seed, ...)             -> a permutation
     (lengths of a window, seed, budget) -> shuffle -> sort by length -> cut -> shuffle
     (rank, ranks, slots)                -> the slots of a step that the rank computes
 
@@ -69,17 +69,28 @@ class WindowPlan:
 
 def splitmix64(state: int, count: int) -> UInt64Array:
     """The first `count` outputs of the SplitMix64 generator that starts at `state`."""
-    z = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK)
+    return splitmix64_at(state, np.arange(count, dtype=np.uint64))
+
+
+def splitmix64_at(state: int, numbers: UInt64Array) -> UInt64Array:
+    """Those outputs of the generator that have the given numbers, from 0; all differ."""
+    z = (numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-def permutation(count: int, *words: int) -> Int64Array:
-    """The permutation of `count` items that the words (use, seed, epoch, ...) name."""
+def stream_state(*words: int) -> int:
+    """The state of the generator that the words (use, seed, epoch, ...) name."""
     state = 0
     for word in words:
         state = int(splitmix64(state ^ (word & UINT64_MASK), 1)[0])
+    return state
+
+
+def permutation(count: int, *words: int) -> Int64Array:
+    """The permutation of `count` items that the words (use, seed, epoch, ...) name."""
+    state = stream_state(*words)
     # The generator's output function is a bijection, so the keys are distinct and the order does
     # not depend on the sorting algorithm.
     return np.argsort(splitmix64(state, count)).astype(np.int64, copy=False)
@@ -93,34 +104,6 @@ def balanced_block(index: int, blocks: int, items: int) -> range:
     size, larger = divmod(items, blocks)
     start = index * size + min(index, larger)
     return range(start, start + size + (index < larger))
-
-
-def shard_order(shard_count: int, seed: int, epoch: int) -> Int64Array:
-    """Shard numbers in the order in which the epoch reads them."""
-    return permutation(shard_count, SHARD_SHUFFLE, seed, epoch)
-
-
-def windows_per_epoch(shard_count: int, window_shards: int) -> int:
-    """Windows have at most `window_shards` shards, and differ by at most one shard."""
-    return -(-shard_count // window_shards)
-
-
-def window_shards_of(
-    shard_count: int, window_shards: int, seed: int, epoch: int, window: int
-) -> Int64Array:
-    """Shard numbers of a window, in the order in which their pairs are numbered in it.
-
-    Raises BatchingError when the epoch has no such window.
-    """
-    windows = windows_per_epoch(shard_count, window_shards)
-    if not 0 <= window < windows:
-        raise BatchingError(
-            f"Window {window} was asked for, but {shard_count} shards make {windows} windows of "
-            f"{window_shards} shards (batching.window_shards). The cursor belongs to another "
-            "dataset or other batching settings: use those of the run."
-        )
-    block = balanced_block(window, windows, shard_count)
-    return shard_order(shard_count, seed, epoch)[block.start : block.stop]
 
 
 def plan_window(
@@ -147,13 +130,16 @@ def plan_window(
 
 
 def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
-    """Raises BatchingError when one pair alone exceeds the budget of a micro-batch."""
+    """Raises BatchingError when one pair alone exceeds the budget of a micro-batch.
+
+    lengths: [pairs, fields], or one row of each field's longest.
+    """
     longest = longest_field(lengths)
-    if longest.size and longest.max() > budget:
+    if longest.max(initial=0) > budget:
         pair = int(longest.argmax())
         raise BatchingError(
-            f"A pair has sequences of {lengths[pair].tolist()} tokens and a micro-batch may have "
-            f"at most {budget}. Raise batching.max_tokens_per_micro_batch to {longest.max()} or "
+            f"Sequences of {lengths[pair].tolist()} tokens do not fit into a micro-batch, which "
+            f"may have {budget}. Raise batching.max_tokens_per_micro_batch to {longest.max()} or "
             "more, or lower data.max_source_length and data.max_target_length and prepare again."
         )
 
@@ -185,7 +171,7 @@ def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
     longest: ascending, so a piece's longest member is its last. A member that exceeds the
     budget by itself becomes a piece of its own.
     """
-    sizes = np.arange(1, budget + 1)
+    sizes = np.arange(1, min(budget, len(longest)) + 1)
     bounds = [0]
     while (start := bounds[-1]) < len(longest):
         most = max(1, budget // int(longest[start]))

@@ -1,133 +1,251 @@
-"""`transloom prepare`: corpora → tokenizer, shards, lengths, held-out text, manifest.
+"""`transloom prepare`: corpora → tokenizer, shards, held-out text, cleaning report, manifest.
 
-    read and align → train the tokenizer → encode → drop what is empty or too long
-    → shuffle once, globally → write a hidden folder → sync → rename
+    read and clean → partition by key on disk → train the tokenizer on a part
+    → sort each group of partitions, encode, write its shards → manifest → sync → rename
 
-The same corpora and settings give the same bytes: nothing depends on time, threads, paths or
-numpy's random generators. All of the text is held in memory once, with its piece ids.
+The same corpora and settings give the same bytes: nothing depends on time, paths, numpy's random
+generators or the number of processes. Memory holds a few chunks and groups, never a corpus.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from data_pipeline.batch import concatenate
 from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.corpus import ParallelText, read_corpus
+from data_pipeline.corpus import CorpusReader
+from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset_writer import (
-    Fields,
-    Texts,
+    number_shards,
+    write_cleaning_report,
     write_heldout,
-    write_lengths,
-    write_shards,
     write_tokenizers,
 )
+from data_pipeline.durable import write_durably
 from data_pipeline.errors import CorpusError, DatasetError
+from data_pipeline.group_writer import SHARDS_PER_GROUP, GroupJob, WrittenGroup, write_group
+from data_pipeline.ingest import IngestedCorpus, ingest
+from data_pipeline.locations import cache_folder, open_location
 from data_pipeline.manifest import (
-    MANIFEST_NAME,
     SOURCE,
     TARGET,
     CorpusInfo,
-    Counts,
     FieldInfo,
     Manifest,
-    ShardInfo,
-    preparation_settings,
 )
-from data_pipeline.plan import CORPUS_SHUFFLE, Int64Array, permutation
-from data_pipeline.publish import check_replaceable, publish, work_folder
-from data_pipeline.tokenizer import Tokenizer, load_existing, train_tokenizer
+from data_pipeline.preparation_settings import preparation_settings
+from data_pipeline.process_pool import ProcessPool, cores, process_pool
+from data_pipeline.publish import check_replaceable, clear_leftovers, publish, work_folder
+from data_pipeline.store import MANIFEST_NAME, open_store
+from data_pipeline.tokenizer import Tokenizer
+from data_pipeline.tokenizer_training import make_tokenizers
+from data_pipeline.verification import add_histograms, problems_of
 
-TRAIN = "train"
-VALIDATION = "validation"
-SENTENCES_PER_REPORT = 20_000
+# Starting processes takes longer than reading so little.
+BYTES_FOR_ONE_PROCESS = 4_000_000
 
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """What is being done, and how much of it: corpora, models, sentences, pairs.
+    """What is being done, and how much of it: bytes of corpora, models, pairs, files.
 
     "unchanged" means that the dataset is there already, made from the same settings and text.
     """
 
-    stage: Literal["read", "train tokenizer", "encode", "write", "unchanged"]
+    stage: Literal["read", "train tokenizer", "write", "compare", "unchanged"]
     done: int
     total: int
 
 
 Report = Callable[[PrepareProgress], None]
-Corpora = list[tuple[str, ParallelText]]  # with their use: train, validation, or a test set
 
 
 def prepare(
-    data: DataConfig, tokenizer: TokenizerConfig, report: Report, overwrite: bool = False
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    report: Report,
+    *,
+    overwrite: bool = False,
+    processes: int | None = None,
 ) -> Manifest:
     """Makes the dataset at `data.dataset` and returns its manifest.
 
     A dataset that is there already is kept if it was made from the same settings and text and is
     whole; it is made again if it is damaged, replaced if `overwrite`, and otherwise refused with
-    DatasetError. Raises CorpusError and TokenizerError too, and leaves no dataset behind then.
-    """
-    dataset = Path(data.dataset).absolute()
-    check_replaceable(dataset)
-    existing = None
-    if (dataset / MANIFEST_NAME).exists() and not overwrite:
-        existing = Manifest.load(dataset)
-        _refuse(dataset, existing.differences(data, tokenizer))
+    DatasetError. Raises CorpusError and TokenizerError too, and DatasetError for what cannot be
+    written. An old dataset stays until the new one is whole.
 
-    corpora = _read_corpora(data, report)
-    if existing is not None:
-        pairs = zip(_describe(corpora), existing.corpora, strict=True)
-        changed = [new.use for new, old in pairs if new != old]
-        _refuse(dataset, [f"the text of {use} has changed" for use in changed])
-        if _is_whole(existing, dataset):
+    processes: how many work at once; None for all cores, or one if there is little text.
+    """
+    if "://" in data.dataset:
+        raise DatasetError(
+            f"A dataset is prepared in a local folder, and data.dataset is {data.dataset}. Prepare "
+            "it with data.dataset=FOLDER, copy the folder there, then train with the URL."
+        )
+    dataset = Path(data.dataset).absolute()
+    clear_leftovers(dataset)
+    check_replaceable(dataset)
+    if (dataset / MANIFEST_NAME).exists() and not overwrite:
+        existing = Manifest.load(open_store(dataset))
+        _refuse(dataset, existing.differences(data, tokenizer))
+        _refuse(dataset, _changed_text(data, existing))
+        if _is_whole(dataset, existing, processes, report):
             report(PrepareProgress("unchanged", existing.pairs, existing.pairs))
             return existing
 
-    with work_folder(dataset) as work:
-        _write_dataset(work / "new", data, tokenizer, corpora, report)
-        publish(work / "new", dataset, work / "old")
-    return Manifest.load(dataset)
+    processes = processes or _enough_processes(
+        sum(_reader(data, corpus).total_bytes for corpus in data.train)
+    )
+    try:
+        with work_folder(dataset) as work, process_pool(processes) as pool:
+            _Preparation(data, tokenizer, work, pool, report).run()
+            publish(work / "new", dataset, work / "old")
+    except OSError as error:
+        raise DatasetError(
+            f"The dataset {dataset} cannot be prepared ({error}). Nothing was published. Give the "
+            f"folder {dataset.parent} room for three times the text, and permission to write, or "
+            "name another with data.dataset."
+        ) from error
+    return Manifest.load(open_store(dataset))
 
 
-def _write_dataset(
-    folder: Path, data: DataConfig, config: TokenizerConfig, corpora: Corpora, report: Report
-) -> None:
-    train = [text for use, text in corpora if use == TRAIN]
-    texts = {
-        SOURCE: list(chain.from_iterable(text.sources for text in train)),
-        TARGET: list(chain.from_iterable(text.targets for text in train)),
+class _Preparation:
+    """One preparation in its work folder."""
+
+    def __init__(
+        self,
+        data: DataConfig,
+        tokenizer: TokenizerConfig,
+        work: Path,
+        pool: ProcessPool,
+        report: Report,
+    ) -> None:
+        self._data = data
+        self._config = tokenizer
+        self._work = work
+        self._new = work / "new"
+        self._pool = pool
+        self._report = report
+
+    def run(self) -> None:
+        """Writes the whole dataset into `new`."""
+        data, new = self._data, self._new
+        for folder in (new, new / "shards", new / "heldout"):
+            folder.mkdir()
+        heldout = write_heldout(new, data)
+        corpora = self._ingest()
+        self._report(PrepareProgress("train tokenizer", 0, 1))
+        tokenizers = make_tokenizers(
+            corpora,
+            [info.tag for info in heldout.values() if info.tag],
+            self._config,
+            self._pool,
+            by_content=data.cleaning.drop_duplicates,
+        )
+        self._report(PrepareProgress("train tokenizer", 1, 1))
+        groups = self._write_groups(corpora, tokenizers)
+        shards = number_shards(
+            new, [(c.name, [s for g in groups[c.name] for s in g.shards]) for c in corpora]
+        )
+        manifest = Manifest(
+            fields=(
+                FieldInfo(name=SOURCE, role="source", language=data.source_language),
+                FieldInfo(name=TARGET, role="target", language=data.target_language),
+            ),
+            tokenizers=write_tokenizers(new, tokenizers),
+            special_ids=tokenizers[SOURCE].special_ids,
+            corpora=tuple(_describe(corpus, groups[corpus.name]) for corpus in corpora),
+            lengths=_lengths([group for corpus in corpora for group in groups[corpus.name]]),
+            cleaning=write_cleaning_report(new, {c.name: c.dropped for c in corpora}),
+            heldout=heldout,
+            preparation=preparation_settings(data, self._config),
+            shards=tuple(shards),
+        )
+        write_durably(new / MANIFEST_NAME, manifest.to_bytes())
+
+    def _ingest(self) -> list[IngestedCorpus]:
+        readers = [_reader(self._data, corpus) for corpus in self._data.train]
+        total = sum(reader.total_bytes for reader in readers)
+
+        def report() -> None:
+            self._report(PrepareProgress("read", sum(r.bytes_read for r in readers), total))
+
+        corpora = []
+        for number, reader in enumerate(readers):
+            folder = self._work / "partitions" / str(number)
+            corpus = ingest(self._data, number, reader, folder, self._pool, report)
+            _require_pairs(corpus, corpus.partitions.pairs, self._data)
+            corpora.append(corpus)
+        self._report(PrepareProgress("read", total, total))
+        return corpora
+
+    def _write_groups(
+        self, corpora: list[IngestedCorpus], tokenizers: dict[str, Tokenizer]
+    ) -> dict[str, list[WrittenGroup]]:
+        """Each corpus's groups, in order; what they dropped is added to the corpus's report."""
+        per_group = SHARDS_PER_GROUP * self._data.pairs_per_block * self._data.blocks_per_shard
+        jobs = [
+            GroupJob(
+                folder=self._new / "shards",
+                corpus=corpus.name,
+                group=group,
+                partitions=partitions,
+                tokenizers={field: tokenizer.model for field, tokenizer in tokenizers.items()},
+                tag=corpus.tag,
+                data=self._data,
+            )
+            for corpus in corpora
+            for group, partitions in enumerate(corpus.partitions.groups(per_group))
+        ]
+        by_name = {corpus.name: corpus for corpus in corpora}
+        groups: dict[str, list[WrittenGroup]] = {name: [] for name in by_name}
+        total = sum(corpus.partitions.pairs for corpus in corpora)
+        done = 0
+        for job, written in zip(jobs, self._pool.map(write_group, jobs), strict=True):
+            groups[job.corpus].append(written)
+            by_name[job.corpus].dropped.merge(written.dropped)
+            done += written.pairs + sum(written.dropped.counts().values())
+            self._report(PrepareProgress("write", done, total))
+        for corpus in corpora:
+            _require_pairs(corpus, sum(g.pairs for g in groups[corpus.name]), self._data)
+        return groups
+
+
+def _reader(data: DataConfig, corpus: CorpusConfig) -> CorpusReader:
+    return CorpusReader(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
+
+
+def _enough_processes(total_bytes: int) -> int:
+    return 1 if total_bytes < BYTES_FOR_ONE_PROCESS else cores()
+
+
+def _require_pairs(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
+    if not left:
+        raise CorpusError(
+            f"None of the {corpus.read:,} pairs of {corpus.name} is left: dropped "
+            f"{corpus.dropped.counts()} with {data.cleaning!r}, data.max_source_length="
+            f"{data.max_source_length} and data.max_target_length={data.max_target_length} pieces. "
+            "Loosen these rules, or give other text."
+        )
+
+
+def _describe(corpus: IngestedCorpus, groups: list[WrittenGroup]) -> CorpusInfo:
+    return CorpusInfo(
+        name=corpus.name,
+        tag=corpus.tag,
+        sha256s=corpus.sha256s,
+        read=corpus.read,
+        kept=sum(group.pairs for group in groups),
+        dropped=corpus.dropped.counts(),
+    )
+
+
+def _lengths(groups: list[WrittenGroup]) -> dict[str, tuple[int, ...]]:
+    """By field: how many pairs have length 0, 1, 2 and so on."""
+    return {
+        field: tuple(add_histograms([group.lengths[field] for group in groups]).tolist())
+        for field in (SOURCE, TARGET)
     }
-    tokenizers = _make_tokenizers(texts, config, report)
-    fields = _encode(texts, tokenizers, report)
-    order, counts = _select(fields, data)
-
-    for new in (folder, folder / "shards", folder / "heldout"):
-        new.mkdir()
-    shards: list[ShardInfo] = []
-    for shard in write_shards(
-        folder, texts, fields, order, data.pairs_per_block, data.blocks_per_shard
-    ):
-        shards.append(shard)
-        report(PrepareProgress("write", shard.first_pair + shard.pairs, counts.kept))
-    Manifest(
-        fields=(
-            FieldInfo(name=SOURCE, role="source", language=data.source_language),
-            FieldInfo(name=TARGET, role="target", language=data.target_language),
-        ),
-        tokenizers=write_tokenizers(folder, tokenizers),
-        special_ids=tokenizers[SOURCE].special_ids,
-        counts=counts,
-        lengths=write_lengths(folder, fields, order),
-        heldout={use: write_heldout(folder, use, text) for use, text in corpora if use != TRAIN},
-        preparation=preparation_settings(data, config),
-        corpora=_describe(corpora),
-        shards=tuple(shards),
-    ).save(folder)
 
 
 def _refuse(dataset: Path, differences: list[str]) -> None:
@@ -139,89 +257,38 @@ def _refuse(dataset: Path, differences: list[str]) -> None:
         )
 
 
-def _is_whole(manifest: Manifest, dataset: Path) -> bool:
-    try:
-        manifest.verify(dataset)
-    except DatasetError:
-        return False
-    return True
+def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
+    """The corpora whose text is not the one that the dataset was made from."""
+    corpora = [
+        (info.name, info.sha256s, corpus)
+        for info, corpus in zip(existing.corpora, data.train, strict=True)
+    ]
+    corpora += [
+        (use, existing.heldout[use].sha256s, corpus)
+        for use, corpus in (("validation", data.validation), *data.tests.items())
+    ]
+    return [
+        f"the text of {name} has changed"
+        for name, before, corpus in corpora
+        # Hashes that the recipe pins were compared with its other settings.
+        if None in corpus.sha256s and _hashes(data, corpus) != before
+    ]
 
 
-def _read_corpora(data: DataConfig, report: Report) -> Corpora:
-    uses = [(TRAIN, corpus) for corpus in data.train]
-    uses += [(VALIDATION, data.validation), *data.tests.items()]
-    corpora = []
-    for done, (use, corpus) in enumerate(uses):
-        report(PrepareProgress("read", done, len(uses)))
-        corpora.append((use, read_corpus(corpus, data.mirror)))
-    report(PrepareProgress("read", len(uses), len(uses)))
-    return corpora
+def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
+    """Of the decompressed content of each file."""
+    hashes = []
+    cache = cache_folder(data.cache)
+    for location, sha256 in zip(corpus.locations, corpus.sha256s, strict=True):
+        with open_location(location, mirror=data.mirror, cache=cache, sha256=sha256) as stream:
+            stream.verify(sha256)
+            hashes.append(stream.sha256)
+    return tuple(hashes)
 
 
-def _describe(corpora: Corpora) -> tuple[CorpusInfo, ...]:
-    return tuple(
-        CorpusInfo(
-            use=use,
-            source_sha256=text.source_sha256,
-            target_sha256=text.target_sha256,
-            pairs=len(text.sources),
-        )
-        for use, text in corpora
-    )
+def _is_whole(dataset: Path, manifest: Manifest, processes: int | None, report: Report) -> bool:
+    def progress(done: int, total: int) -> None:
+        report(PrepareProgress("compare", done, total))
 
-
-def _make_tokenizers(texts: Texts, config: TokenizerConfig, report: Report) -> dict[str, Tokenizer]:
-    """One tokenizer for each field; a joint one is the same object for all."""
-    report(PrepareProgress("train tokenizer", 0, 1))
-    if config.model is not None:
-        tokenizers = dict.fromkeys(texts, load_existing(config))
-    elif config.joint:
-        sentences = chain.from_iterable(texts.values())
-        tokenizers = dict.fromkeys(texts, train_tokenizer(sentences, config, "tokenizer.model"))
-    else:
-        tokenizers = {
-            field: train_tokenizer(sentences, config, f"tokenizer.{field}.model")
-            for field, sentences in texts.items()
-        }
-    report(PrepareProgress("train tokenizer", 1, 1))
-    return tokenizers
-
-
-def _encode(texts: Texts, tokenizers: dict[str, Tokenizer], report: Report) -> Fields:
-    total = sum(map(len, texts.values()))
-    done = 0
-    fields = {}
-    for field, sentences in texts.items():
-        parts = []
-        for start in range(0, len(sentences), SENTENCES_PER_REPORT):
-            part = sentences[start : start + SENTENCES_PER_REPORT]
-            parts.append(tokenizers[field].encode_field(part))
-            done += len(part)
-            report(PrepareProgress("encode", done, total))
-        fields[field] = concatenate(parts)
-    return fields
-
-
-def _select(fields: Fields, data: DataConfig) -> tuple[Int64Array, Counts]:
-    """The pairs that are kept, shuffled, and how many were dropped why (first reason counts)."""
-    source, target = fields[SOURCE].lengths, fields[TARGET].lengths
-    reasons = {
-        "empty": (source == 1) | (target == 1),  # nothing but EOS
-        "source_too_long": source > data.max_source_length,
-        "target_too_long": target > data.max_target_length,
-    }
-    kept = np.ones(len(source), dtype=bool)
-    dropped = {}
-    for reason, applies in reasons.items():
-        dropped[reason] = int(np.count_nonzero(kept & applies))
-        kept &= ~applies
-    pairs = np.flatnonzero(kept)
-    if not len(pairs):
-        raise CorpusError(
-            f"None of the {len(source):,} training pairs is left: dropped {dropped} with "
-            f"data.max_source_length={data.max_source_length} and "
-            f"data.max_target_length={data.max_target_length} pieces. Raise these lengths, or "
-            "give other text."
-        )
-    counts = Counts(read=len(source), kept=len(pairs), dropped=dropped)
-    return pairs[permutation(len(pairs), CORPUS_SHUFFLE)], counts
+    processes = processes or _enough_processes(sum(shard.bytes for shard in manifest.shards))
+    return not problems_of(str(dataset), manifest, processes, progress)

@@ -3,8 +3,8 @@
     .NAME.prepare-HOST-PID/new   is written and synced, then renamed to NAME
     .NAME.prepare-HOST-PID/old   holds what was replaced, until it is removed with the work folder
 
-A killed process leaves its work folder, which no reader takes for a dataset and the next
-preparation on the same host removes. No lock is taken: locks on folders fail on network disks.
+A killed process leaves its work folder, which no reader takes for a dataset, and which the next
+preparation on the same host clears. No lock is taken: locks on folders fail on network disks.
 """
 
 import os
@@ -14,27 +14,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_pipeline.durable import sync_to_disk
 from data_pipeline.errors import DatasetError
-from data_pipeline.manifest import MANIFEST_NAME
+from data_pipeline.store import MANIFEST_NAME
+
+
+def clear_leftovers(dataset: Path) -> None:
+    """Removes what killed preparations of this dataset left, and puts back what they moved away."""
+    if not dataset.parent.is_dir():
+        return
+    prefix = _work_prefix(dataset)
+    for leftover in list(dataset.parent.iterdir()):
+        name = leftover.name
+        pid = name.removeprefix(prefix) if name.startswith(prefix) else ""
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            _put_back(leftover / "old", dataset)
+            shutil.rmtree(leftover)
 
 
 @contextmanager
 def work_folder(dataset: Path) -> Iterator[Path]:
     """A hidden folder beside the dataset, on the same file system; removed at the end."""
-    prefix = f".{dataset.name}.prepare-{socket.gethostname()}-"
-    dataset.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in dataset.parent.glob(f"{prefix}*"):
-        pid = leftover.name.removeprefix(prefix)
-        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
-            _put_back(leftover / "old", dataset)
-            shutil.rmtree(leftover)
-    folder = dataset.parent / f"{prefix}{os.getpid()}"
-    folder.mkdir()
+    folder = dataset.parent / f"{_work_prefix(dataset)}{os.getpid()}"
+    folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         _put_back(folder / "old", dataset)
         shutil.rmtree(folder)
+
+
+def _work_prefix(dataset: Path) -> str:
+    return f".{dataset.name}.prepare-{socket.gethostname()}-"
 
 
 def _put_back(old: Path, dataset: Path) -> None:
@@ -73,12 +84,3 @@ def publish(new: Path, dataset: Path, old: Path) -> None:
         dataset.rename(old)
     new.rename(dataset)
     sync_to_disk(dataset.parent)
-
-
-def sync_to_disk(path: Path) -> None:
-    """Let a file, or the names in a folder, survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

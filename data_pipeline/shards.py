@@ -8,25 +8,40 @@ A tar sample is a block of many pairs, because per-sample costs dominate otherwi
                                flat, in the smallest unsigned integers that hold them
 
 Writing goes through WebDataset. Reading does not, because its readers unpickle some members and
-pass over others: here the whole file is checked against its sha256 before anything is parsed,
-and anything but the members above is an error.
+pass over others: here the bytes come from a store that has checked their sha256, and anything
+but the members above is an error. No npz is opened by numpy either: the few layouts that a shard
+can have are compared byte for byte, so that no header is evaluated and none can claim more than
+the bytes that are there.
 """
 
-import hashlib
 import io
-import tarfile
-import zipfile
+import re
+import struct
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
 from data_pipeline.batch import FieldArrays
-from data_pipeline.errors import DatasetFileError
+from data_pipeline.errors import DatasetError, DatasetFileError, TarContentError
 from data_pipeline.manifest import ShardInfo
 from data_pipeline.plan import Int32Array
+from data_pipeline.tar import TarReader
 
 IDS_SUFFIX = "ids.npz"
+MAX_ID = 2**31 - 1  # of int32, which the arrays of a batch have
+
+# The parts of a zip file that are read here (PKWARE's APPNOTE.TXT, sections 4.3.7, .12 and .16).
+_ZIP_MEMBER = struct.Struct("<4s22x2H")  # lengths of name and extra field
+_ZIP_ENTRY = struct.Struct("<4s4x2H8x2L3H8xL")  # flags, method, sizes, lengths, offset
+_ZIP_END = struct.Struct("<4s4x2H2LH")  # entries here and in all, size and offset of directory
+_NPY_ARRAY = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<header_bytes>..)(?P<header>\{'descr': '(?P<dtype>\|u1|<u2|<u4)', "
+    rb"'fortran_order': False, 'shape': \((?P<count>\d{1,15}),\), \} *\n)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +49,7 @@ class Block:
     """Aligned pairs, as one sample of a shard."""
 
     key: str
-    texts: dict[str, bytes]  # by field: UTF-8, one sentence a line
+    texts: dict[str, bytes]  # by field: UTF-8, one sentence a line; empty if read without texts
     fields: dict[str, FieldArrays]
 
     @property
@@ -46,7 +61,10 @@ class Block:
 
 
 def pack_shard(blocks: list[Block]) -> bytes:
-    """The bytes of a shard, which depend on nothing but the blocks."""
+    """The bytes of a shard, which depend on nothing but the blocks.
+
+    They are read back: raises DatasetError when they would be refused or come back changed.
+    """
     # Imported here because webdataset imports torch, which a data worker never needs.
     from webdataset.writer import TarWriter
 
@@ -55,7 +73,22 @@ def pack_shard(blocks: list[Block]) -> bytes:
         for block in blocks:
             sample = {f"{field}.txt": text for field, text in block.texts.items()}
             writer.write({"__key__": block.key, **sample, IDS_SUFFIX: _pack_ids(block.fields)})
-    return buffer.getvalue()
+    packed = buffer.getvalue()
+    try:
+        found = _unpack("packed", packed, blocks[0].fields if blocks else (), texts=True)
+    except DatasetFileError as error:
+        raise DatasetError(
+            f"These blocks cannot be written as a shard: expected {error.expected}, found "
+            f"{error.found}. Correct what prepares them."
+        ) from error
+    for block, back in zip(blocks, found, strict=True):
+        if not _equal(block, back):
+            raise DatasetError(
+                f"Block {block.key!r} cannot be written as a shard: expected keys, texts and ids "
+                f"that come back as they are, found another block {back.key!r}. Correct what "
+                "prepares them."
+            )
+    return packed
 
 
 def _pack_ids(fields: dict[str, FieldArrays]) -> bytes:
@@ -68,94 +101,173 @@ def _pack_ids(fields: dict[str, FieldArrays]) -> bytes:
     return buffer.getvalue()
 
 
-def read_shard(dataset: Path, shard: ShardInfo) -> list[Block]:
-    """Reads and verifies one shard. Raises DatasetFileError for anything that is not as promised."""
-    try:
-        data = (dataset / shard.name).read_bytes()
-    except OSError as error:
-        raise DatasetFileError(
-            shard.name, f"{shard.bytes:,} bytes in {dataset}", f"no readable file ({error})"
-        ) from error
+def _equal(block: Block, other: Block) -> bool:
+    return (
+        (block.key, block.texts) == (other.key, other.texts)
+        and block.fields.keys() == other.fields.keys()
+        and all(
+            np.array_equal(field.ids, other.fields[name].ids)
+            and np.array_equal(field.lengths, other.fields[name].lengths)
+            for name, field in block.fields.items()
+        )
+    )
+
+
+def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[Block]:
+    """The blocks of a shard in file order, checked against the manifest's pairs and tokens.
+
+    data: the shard's bytes, whose sha256 the store has verified.
+    texts: whether to extract and check the sentences; without, `Block.texts` is empty.
+    Raises DatasetFileError for anything that is not as `pack_shard` writes it.
+    """
     if len(data) != shard.bytes:
         raise DatasetFileError(shard.name, f"{shard.bytes:,} bytes", f"{len(data):,} bytes")
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != shard.sha256:
-        raise DatasetFileError(shard.name, f"sha256 {shard.sha256}", f"sha256 {sha256}")
-    return unpack_shard(data, shard)
-
-
-def unpack_shard(data: bytes, shard: ShardInfo) -> list[Block]:
-    """Parses the bytes of a shard and checks its pairs and tokens against the manifest."""
-    texts: dict[str, dict[str, bytes]] = {}
-    fields: dict[str, dict[str, FieldArrays]] = {}
-    allowed = {f"{field}.txt": field for field in shard.tokens}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for member in tar:
-                key, _, suffix = member.name.partition(".")
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is not None and suffix == IDS_SUFFIX:
-                    fields[key] = _unpack_ids(file.read(), shard)
-                elif file is not None and suffix in allowed:
-                    texts.setdefault(key, {})[allowed[suffix]] = file.read()
-                else:
-                    raise DatasetFileError(
-                        shard.name,
-                        f"only files KEY.{{{','.join([*allowed, IDS_SUFFIX])}}}",
-                        f"member {member.name!r} of type {member.type!r}",
-                    )
-    except (tarfile.TarError, EOFError) as error:
-        raise DatasetFileError(shard.name, "a whole tar file", str(error)) from error
-
-    for key in texts.keys() | fields.keys():
-        members = [*texts.get(key, {}), *(["ids"] if key in fields else [])]
-        if sorted(members) != sorted([*shard.tokens, "ids"]):
-            raise DatasetFileError(shard.name, f"{[*shard.tokens, 'ids']} in block {key}", str(members))
-    blocks = [Block(key, texts[key], block_fields) for key, block_fields in fields.items()]
-    _check_counts(blocks, shard)
+    blocks = _unpack(shard.name, data, shard.tokens, texts=texts)
+    pairs = sum(block.pairs for block in blocks)
+    tokens = {
+        field: sum(len(block.fields[field].ids) for block in blocks) for field in shard.tokens
+    }
+    if (pairs, tokens) != (shard.pairs, shard.tokens):
+        raise DatasetFileError(
+            shard.name,
+            f"{shard.pairs} pairs with tokens {shard.tokens}",
+            f"{pairs} pairs with tokens {tokens}",
+        )
     return blocks
 
 
-def _unpack_ids(data: bytes, shard: ShardInfo) -> dict[str, FieldArrays]:
-    expected = {f"{field}.{part}" for field in shard.tokens for part in ("ids", "lengths")}
+def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> list[Block]:
+    """The blocks of a shard of any size, each checked in itself."""
+    suffixes = [IDS_SUFFIX, *(f"{field}.txt" for field in fields)]
+    blocks: dict[str, Block] = {}
+    reader = TarReader(io.BytesIO(data), archive=file, max_member_bytes=len(data))
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            if set(arrays.files) != expected:
-                raise DatasetFileError(shard.name, f"arrays {sorted(expected)}", str(arrays.files))
-            return {
-                field: FieldArrays(
-                    _as_int32(arrays[f"{field}.ids"]), _as_int32(arrays[f"{field}.lengths"])
-                )
-                for field in shard.tokens
-            }
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        for key, names in groupby(reader, key=itemgetter(0)):
+            members: dict[str, bytes] = {}
+            for _, suffix in names:
+                if suffix not in suffixes or suffix in members or key in blocks:
+                    raise DatasetFileError(
+                        file,
+                        f"only files KEY.{{{','.join(suffixes)}}}, once and block by block",
+                        f"member {reader.name!r}",
+                    )
+                members[suffix] = reader.read() if texts or suffix == IDS_SUFFIX else b""
+            if len(members) != len(suffixes):
+                raise DatasetFileError(file, f"{suffixes} in block {key}", str(list(members)))
+            arrays = _unpack_ids(file, f"{key}.{IDS_SUFFIX}", members[IDS_SUFFIX], fields)
+            sentences = {field: members[f"{field}.txt"] for field in fields} if texts else {}
+            blocks[key] = Block(key, sentences, arrays)
+            _check_block(file, blocks[key])
+    except TarContentError as error:
         raise DatasetFileError(
-            shard.name, f"flat unsigned integers in {IDS_SUFFIX}", str(error)
+            file, "a whole tar file of regular files", f"{error.member}: {error.problem}"
         ) from error
+    return list(blocks.values())
 
 
-def _as_int32(values: np.ndarray) -> Int32Array:
-    if values.dtype.kind != "u" or values.dtype.itemsize > 4 or values.ndim != 1:
-        raise ValueError(f"array of {values.dtype} {values.shape}")
-    return values.astype(np.int32)
+def _unpack_ids(
+    file: str, member: str, npz: bytes, fields: Collection[str]
+) -> dict[str, FieldArrays]:
+    arrays = _NpzReader(file, member, npz).arrays()
+    expected = sorted(f"{field}.{part}" for field in fields for part in ("ids", "lengths"))
+    if sorted(arrays) != expected:
+        raise DatasetFileError(file, f"arrays {expected} in {member}", str(sorted(arrays)))
+    return {
+        field: FieldArrays(arrays[f"{field}.ids"], arrays[f"{field}.lengths"]) for field in fields
+    }
 
 
-def _check_counts(blocks: list[Block], shard: ShardInfo) -> None:
-    for field, tokens in shard.tokens.items():
-        pairs_found = tokens_found = 0
-        for block in blocks:
-            arrays = block.fields[field]
-            if len(arrays.lengths) != block.pairs or arrays.lengths.sum() != len(arrays.ids):
-                raise DatasetFileError(
-                    shard.name,
-                    f"{block.pairs} sequences of {len(arrays.ids)} tokens in {block.key}.{field}",
-                    f"{len(arrays.lengths)} sequences of {arrays.lengths.sum()} tokens",
-                )
-            pairs_found += block.pairs
-            tokens_found += len(arrays.ids)
-        if (pairs_found, tokens_found) != (shard.pairs, tokens):
+def _check_block(file: str, block: Block) -> None:
+    for field, arrays in block.fields.items():
+        sequences, tokens = len(arrays.lengths), int(arrays.lengths.sum(dtype=np.int64))
+        if (sequences, tokens) != (block.pairs, len(arrays.ids)):
             raise DatasetFileError(
-                shard.name,
-                f"{shard.pairs} pairs with {tokens} tokens of {field}",
-                f"{pairs_found} pairs with {tokens_found} tokens",
+                file,
+                f"{block.pairs} sequences of {len(arrays.ids)} tokens in {block.key}.{field}",
+                f"{sequences} sequences of {tokens} tokens",
             )
+        if arrays.lengths.min(initial=1) < 1:
+            raise DatasetFileError(
+                file, f"at least 1 token in each sequence of {block.key}.{field}", "0 tokens"
+            )
+    for field, text in block.texts.items():
+        # Several times as fast as text.count where lines are short.
+        lines = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
+        if lines != block.pairs or text[-1:] != (b"\n" if lines else b""):
+            raise DatasetFileError(
+                file,
+                f"{block.pairs} lines in {block.key}.{field}.txt, each with its end",
+                f"{lines} line ends, the last bytes being {text[-10:]!r}",
+            )
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise DatasetFileError(file, f"UTF-8 in {block.key}.{field}.txt", str(error)) from error
+
+
+class _NpzReader:
+    """The arrays of one member KEY.ids.npz, whose bytes have to be as numpy's `savez` writes them:
+    an uncompressed zip file without gaps, of flat arrays of unsigned integers.
+
+    Checksums within the zip file are not compared, since the sha256 of the whole shard has been.
+    """
+
+    def __init__(self, file: str, member: str, data: bytes) -> None:
+        self._file = file
+        self._member = member
+        self._data = data
+
+    def arrays(self) -> dict[str, Int32Array]:
+        arrays: dict[str, Int32Array] = {}
+        try:
+            for name, start, stop in self._entries():
+                if name in arrays:
+                    raise self._error(f"one array {name}", "two")
+                arrays[name] = self._read_array(name, start, stop)
+        except struct.error as error:
+            raise self._error("a whole zip file", str(error)) from error
+        return arrays
+
+    def _entries(self) -> Iterator[tuple[str, int, int]]:
+        """Name, start and end of each array's file."""
+        data, end = self._data, len(self._data) - _ZIP_END.size
+        signature, count, count_in_all, size, directory, comment = _ZIP_END.unpack_from(data, end)
+        if (signature, count, directory + size, comment) != (b"PK\5\6", count_in_all, end, 0):
+            raise self._error("a zip file with its directory at the end", f"{data[end:]!r}")
+        start, entry = 0, directory
+        for _ in range(count):
+            signature, flags, method, stored, size, *lengths, offset = _ZIP_ENTRY.unpack_from(
+                data, entry
+            )
+            name = data[entry + _ZIP_ENTRY.size :][: lengths[0]].decode("ascii", "replace")
+            member_signature, *member_lengths = _ZIP_MEMBER.unpack_from(data, start)
+            found = (signature, member_signature, flags, method, stored, offset)
+            if found != (b"PK\1\2", b"PK\3\4", 0, 0, size, start):
+                raise self._error(f"{name!r} stored uncompressed at byte {start}", f"{found}")
+            start += _ZIP_MEMBER.size + sum(member_lengths)
+            stop = start + size
+            if stop > directory:
+                raise self._error(f"{name!r} within {directory} bytes", f"{stop}")
+            yield name.removesuffix(".npy"), start, stop
+            start = stop
+            entry += _ZIP_ENTRY.size + sum(lengths)
+        if (start, entry) != (directory, end):
+            raise self._error(f"arrays in all {directory} bytes", f"arrays in {start} bytes")
+
+    def _read_array(self, name: str, start: int, stop: int) -> Int32Array:
+        npy = _NPY_ARRAY.match(self._data, start, stop)
+        if npy is None or int.from_bytes(npy["header_bytes"], "little") != len(npy["header"]):
+            found = self._data[start:stop][:128]
+            raise self._error(f"a flat array of unsigned integers as {name}", f"{found!r}")
+        dtype, count = np.dtype(npy["dtype"].decode()), int(npy["count"])
+        if npy.end() + count * dtype.itemsize != stop:
+            raise self._error(
+                f"{count * dtype.itemsize:,} bytes of {name}", f"{stop - npy.end():,} bytes"
+            )
+        values = np.frombuffer(self._data, dtype, count, npy.end())
+        if dtype.itemsize == 4 and values.max(initial=0) > MAX_ID:
+            raise self._error(f"at most {MAX_ID} in {name}", f"{values.max()}")
+        return values.astype(np.int32)
+
+    def _error(self, expected: str, found: str) -> DatasetFileError:
+        return DatasetFileError(self._file, f"{expected} in {self._member}", found)

@@ -69,14 +69,17 @@ def iterate_steps(
                 spans.append(Span(position.epoch, position.window, position.offset, stop))
                 target_tokens += int(window.target_tokens[position.offset : stop].sum())
                 missing -= stop - position.offset
-            position = _advance(position, stop, count, window.windows_per_epoch)
+            position = (
+                Cursor(position.epoch, position.window, stop)
+                if stop < count
+                else next_window(position, window.windows_per_epoch)
+            )
         yield StepPlan(tuple(spans), target_tokens, cursor, position)
         cursor = position
 
 
-def _advance(position: Cursor, stop: int, count: int, windows_per_epoch: int) -> Cursor:
-    if stop < count:
-        return Cursor(position.epoch, position.window, stop)
+def next_window(position: Cursor, windows_per_epoch: int) -> Cursor:
+    """The beginning of the window after a position's."""
     if position.window + 1 < windows_per_epoch:
         return Cursor(position.epoch, position.window + 1, 0)
     return Cursor(position.epoch + 1, 0, 0)

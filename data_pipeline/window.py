@@ -1,33 +1,32 @@
-"""Windows: the shards of a window, read, verified, and cut into micro-batches by the plan.
+"""Windows: the slices of shards of a window, read, verified, and cut into micro-batches.
+
+    (epoch, window) ──mixture──▶ slices ──store──▶ shards, verified ──▶ sequences
+        ──subword sampling, if asked for──▶ sequences ──plan──▶ micro-batches
 
 `WindowReader` answers coordinates. It holds no state but a cache: the same question has the same
 answer in every process, so a lost data worker costs a repeated question and nothing else.
 """
 
-import time
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
-from data_pipeline.batch import MicroBatch, assemble, concatenate
-from data_pipeline.config import BatchingConfig
-from data_pipeline.errors import DatasetFileError
+from data_pipeline.batch import FieldArrays, MicroBatch, assemble, concatenate
+from data_pipeline.config import DataSettings
+from data_pipeline.errors import DatasetError
 from data_pipeline.manifest import Manifest, ShardInfo
-from data_pipeline.plan import (
-    Int64Array,
-    WindowPlan,
-    check_budget,
-    plan_window,
-    window_shards_of,
-    windows_per_epoch,
-)
-from data_pipeline.shards import Block, read_shard
+from data_pipeline.mixture import Mixture, ShardSlice, shares_of
+from data_pipeline.plan import Int64Array, check_budget, plan_window
+from data_pipeline.shards import Block, unpack_shard
+from data_pipeline.store import DatasetStore
+from data_pipeline.subword_sampling import resample, sampling_seeds
+from data_pipeline.tokenizer import Tokenizer, load_tokenizers
 
-# A file system that is briefly away is worth waiting for; a damaged file is not, but the two
-# cannot always be told apart.
-RETRY_DELAYS_SECONDS = (0.5, 2.0, 8.0)
+MEGABYTE = 1_000_000
+DEFAULT_CACHE_BYTES = 512 * MEGABYTE
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,99 +35,172 @@ class WindowLayout:
 
     windows_per_epoch: int
     target_tokens: Int64Array  # [micro-batches], EOS included, padding not
+    bytes: Int64Array  # [micro-batches], of their arrays
 
 
 @dataclass(frozen=True, eq=False)
-class _PlannedWindow:
-    shards: list[ShardInfo]
-    pair_ids: Int64Array  # [pairs], in the order of the shards
-    plan: WindowPlan
+class _Window:
     layout: WindowLayout
+    micro_batches: list[MicroBatch]
 
 
 class WindowReader:
-    """Reads the windows of one dataset under one batching and seed.
+    """Reads the windows of one dataset under one recipe.
 
-    Raises DatasetError for a missing or damaged dataset and BatchingError when its longest pair
-    exceeds the budget, both at once; DatasetFileError from `fetch`, after retries.
+    Raises what `open_mixture` raises at once, and DatasetFileError from `layout` and `fetch`,
+    after retries.
     """
 
     def __init__(
         self,
-        dataset_path: Path,
-        batching: BatchingConfig,
-        seed: int,
-        cached_windows: int = 3,
-        retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS,
+        store: DatasetStore,
+        manifest: Manifest,
+        settings: DataSettings,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        self.manifest = Manifest.load(dataset_path)
-        self._dataset_path = dataset_path
-        self._batching = batching
-        self._seed = seed
-        self._retry_delays_seconds = retry_delays_seconds
-        self._lengths = self.manifest.load_lengths(dataset_path)
-        self._target = [field.role for field in self.manifest.fields].index("target")
-        check_budget(self._lengths, batching.max_tokens_per_micro_batch)
-        self._plan = lru_cache(cached_windows)(self._make_plan)
-        self._micro_batches = lru_cache(cached_windows)(self._make_micro_batches)
+        """cache_bytes: the newest windows are kept while their arrays take no more than that."""
+        self.manifest = manifest
+        self.windows_read = 0
+        self._store = store
+        self._settings = settings
+        self._cache_bytes = cache_bytes
+        self._windows: OrderedDict[tuple[int, int], _Window] = OrderedDict()
+        self._target = next(f.name for f in self.manifest.fields if f.role == "target")
+        self._left_out = self.manifest.left_out
+        self._mixture = open_mixture(self.manifest, settings)
 
     def layout(self, epoch: int, window: int) -> WindowLayout:
-        """Plans a window from the lengths alone; reads no shard."""
-        return self._plan(epoch, window).layout
+        """How a window is cut. Reads its shards, which a `fetch` then finds in the cache."""
+        return self._window(epoch, window).layout
 
     def fetch(self, epoch: int, window: int, start: int, stop: int) -> list[MicroBatch]:
         """Micro-batches `start` to `stop` (exclusive) of a window."""
-        micro_batches = self._micro_batches(epoch, window)
+        micro_batches = self._window(epoch, window).micro_batches
         assert 0 <= start <= stop <= len(micro_batches), "coordinates come from the layout"
         return micro_batches[start:stop]
 
-    def _make_plan(self, epoch: int, window: int) -> _PlannedWindow:
-        window_shards = self._batching.window_shards
-        shard_count = len(self.manifest.shards)
-        numbers = window_shards_of(shard_count, window_shards, self._seed, epoch, window)
-        shards = [self.manifest.shards[number] for number in numbers]
-        pair_ids = np.concatenate(
-            [np.arange(shard.first_pair, shard.first_pair + shard.pairs) for shard in shards]
-        )
-        lengths = self._lengths[pair_ids]
-        budget = self._batching.max_tokens_per_micro_batch
-        plan = plan_window(lengths, budget, self._seed, epoch, window)
-        target_lengths = lengths[plan.order, self._target]
-        target_tokens = np.add.reduceat(target_lengths, plan.bounds[:-1], dtype=np.int64)
-        layout = WindowLayout(windows_per_epoch(shard_count, window_shards), target_tokens)
-        return _PlannedWindow(shards, pair_ids, plan, layout)
+    def _window(self, epoch: int, window: int) -> _Window:
+        key = (epoch, window)
+        if key in self._windows:
+            self._windows.move_to_end(key)
+        else:
+            self._windows[key] = self._read(epoch, window)
+            self.windows_read += 1
+            while len(self._windows) > 1 and self._cached_bytes() > self._cache_bytes:
+                self._windows.popitem(last=False)
+        return self._windows[key]
 
-    def _make_micro_batches(self, epoch: int, window: int) -> list[MicroBatch]:
-        planned = self._plan(epoch, window)
-        blocks: list[Block] = []
-        for shard in planned.shards:
-            blocks += self._read_patiently(shard)
+    def _cached_bytes(self) -> int:
+        return sum(int(window.layout.bytes.sum()) for window in self._windows.values())
+
+    def _read(self, epoch: int, window: int) -> _Window:
+        slices = [
+            part
+            for part in self._mixture.slices(epoch, window)
+            if self.manifest.shards[part.shard].name not in self._left_out
+        ]
+        names = [field.name for field in self.manifest.fields]
+        parts = [self._read_slice(part) for part in slices]
+        fields = {name: concatenate([part[name] for part in parts]) for name in names}
+        pair_ids = _pair_ids(self.manifest, slices)
+
+        lengths = np.stack([fields[name].lengths for name in names], axis=1)
+        budget = self._settings.batching.max_tokens_per_micro_batch
+        plan = plan_window(lengths, budget, self._settings.seed, epoch, window)
+        micro_batches = assemble(pair_ids, fields, plan)
+        tokens = [m.tokens(self._target) for m in micro_batches]
+        layout = WindowLayout(
+            self._mixture.windows_per_epoch,
+            np.array(tokens, dtype=np.int64),
+            np.array([m.bytes for m in micro_batches], dtype=np.int64),
+        )
+        return _Window(layout, micro_batches)
+
+    def _read_slice(self, part: ShardSlice) -> dict[str, FieldArrays]:
+        shard = self.manifest.shards[part.shard]
+        data = self._store.read(shard.name, shard.sha256, shard.bytes)
+        blocks = unpack_shard(data, shard, texts=bool(self._sampled))
         fields = {
-            field.name: concatenate([block.fields[field.name] for block in blocks])
+            field.name: concatenate([block.fields[field.name] for block in blocks]).part(
+                part.start, part.stop
+            )
             for field in self.manifest.fields
         }
-        return assemble(planned.pair_ids, fields, planned.plan)
-
-    def _read_patiently(self, shard: ShardInfo) -> list[Block]:
-        for delay_seconds in (*self._retry_delays_seconds, None):
-            try:
-                blocks = read_shard(self._dataset_path, shard)
-                break
-            except DatasetFileError:
-                if delay_seconds is None:
-                    raise
-                time.sleep(delay_seconds)
-        self._check_lengths(blocks, shard)
-        return blocks
-
-    def _check_lengths(self, blocks: list[Block], shard: ShardInfo) -> None:
-        """The plan was made from the sidecar: the shard has to agree, or budgets would not hold."""
-        promised = self._lengths[shard.first_pair : shard.first_pair + shard.pairs]
-        for column, field in enumerate(self.manifest.fields):
-            found = np.concatenate([block.fields[field.name].lengths for block in blocks])
-            if not np.array_equal(found, promised[:, column]):
-                raise DatasetFileError(
-                    shard.name,
-                    f"the lengths of {field.name} that {self.manifest.lengths.file} has",
-                    "other lengths",
+        for number, field in enumerate(self.manifest.fields):
+            if field.name in self._sampled:
+                fields[field.name] = self._sample(
+                    number, field.name, fields[field.name], part, shard, blocks
                 )
+        return fields
+
+    def _sample(
+        self,
+        number: int,
+        field: str,
+        stored: FieldArrays,
+        part: ShardSlice,
+        shard: ShardInfo,
+        blocks: list[Block],
+    ) -> FieldArrays:
+        """Another segmentation of a slice's sentences."""
+        sentences = [sentence for block in blocks for sentence in block.sentences(field)]
+        settings = self._settings
+        pair_ids = np.arange(shard.first_pair + part.start, shard.first_pair + part.stop)
+        return resample(
+            self._tokenizers[field],
+            sentences[part.start : part.stop],
+            stored,
+            sampling_seeds(settings.seed, part.pass_number, pair_ids, number),
+            alpha=settings.tokenizer.sampling.alpha,
+            max_length=min(self._sampled[field], settings.batching.max_tokens_per_micro_batch),
+            tag=self.manifest.corpora[shard.corpus].tag if number == 0 else None,
+        )
+
+    @cached_property
+    def _sampled(self) -> dict[str, int]:
+        """The fields whose pieces are sampled, each with its longest allowed length."""
+        data, sampling = self._settings.data, self._settings.tokenizer.sampling
+        limits = {"source": data.max_source_length, "target": data.max_target_length}
+        if not sampling.alpha:
+            return {}
+        return {
+            field.name: limits[field.role]
+            for field in self.manifest.fields
+            if sampling.sides in ("both", field.role)
+        }
+
+    @cached_property
+    def _tokenizers(self) -> dict[str, Tokenizer]:
+        return load_tokenizers(self._store, self.manifest)
+
+
+def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
+    """The mixture of a dataset's corpora under a recipe.
+
+    Raises:
+        DatasetError: the dataset has other corpora than the recipe, or no pair is left.
+        BatchingError: the longest sequence exceeds the budget, or a corpus's share is too small.
+    """
+    names = tuple(corpus.name for corpus in manifest.corpora)
+    if names != settings.data.corpus_names:
+        raise DatasetError(
+            f"The dataset has the corpora {', '.join(names)} and the recipe "
+            f"{', '.join(settings.data.corpus_names)}. Prepare it again, or name the recipe's "
+            "dataset with data.dataset."
+        )
+    if len(manifest.left_out) == len(manifest.shards):
+        raise DatasetError(
+            f"All {len(manifest.shards)} shards of the dataset are quarantined, so there is "
+            "nothing to train on. Prepare it again."
+        )
+    longest = np.array([list(manifest.longest().values())])
+    check_budget(longest, settings.batching.max_tokens_per_micro_batch)
+    shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])
+    return Mixture(manifest.shard_pairs(), shares, settings.batching.window_shards, settings.seed)
+
+
+def _pair_ids(manifest: Manifest, slices: list[ShardSlice]) -> Int64Array:
+    ranges: Iterator[Int64Array] = (
+        np.arange(part.start, part.stop) + manifest.shards[part.shard].first_pair for part in slices
+    )
+    return np.concatenate([np.empty(0, dtype=np.int64), *ranges])

@@ -1,10 +1,9 @@
 """Everything a rank is made of, built in one place: dataset → model → engine → data → trainer."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from data_pipeline.heldout import load_heldout
-from data_pipeline.manifest import Manifest
+from data_pipeline.manifest import open_dataset
 from data_pipeline.plan import Cursor, slots_of_rank
 from data_pipeline.stream import RankStep
 from data_pipeline.tokenizer import load_tokenizers
@@ -24,6 +23,7 @@ def build_trainer(
     recipe: TrainingRecipe,
     run: RunFolder,
     *,
+    dataset_identity: str,
     placement: Placement,
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
@@ -32,12 +32,12 @@ def build_trainer(
 ) -> Trainer:
     """One rank of a run, at step 0 or where ``checkpoint`` left it.
 
-    The process group must exist; ``steps`` opens this rank's stream of data at a cursor, and
-    ``attempt`` is the supervisor's name for this start of the ranks.
+    The process group must exist; ``dataset_identity`` is the manifest's, ``steps`` opens this
+    rank's stream of data at a cursor, and ``attempt`` is the supervisor's name for this start of
+    the ranks.
     """
-    dataset = Path(recipe.data.dataset)
-    manifest = Manifest.load(dataset)
-    tokenizers = load_tokenizers(dataset, manifest)
+    store, manifest = open_dataset(recipe.data, dataset_identity)
+    tokenizers = load_tokenizers(store, manifest)
     engine = Engine(
         build_model(recipe, tokenizers),
         engine=recipe.engine,
@@ -50,7 +50,7 @@ def build_trainer(
         placement=placement,
     )
     validator = Validator(
-        load_heldout(dataset, manifest, "validation"),
+        load_heldout(store, manifest, "validation"),
         tokenizers,
         max_tokens_per_micro_batch=recipe.batching.max_tokens_per_micro_batch,
         decoding=recipe.decoding,
@@ -66,7 +66,7 @@ def build_trainer(
         recorder=recorder,
         supervision=supervision,
         placement=placement,
-        dataset_identity=manifest.identity,
+        manifest=manifest,
         attempt=attempt,
     )
     if checkpoint:

@@ -13,8 +13,9 @@ from typing import Any
 import sacrebleu
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
+from data_pipeline.config import DataConfig
 from data_pipeline.heldout import load_heldout
-from data_pipeline.manifest import TARGET, Manifest
+from data_pipeline.manifest import TARGET, open_dataset
 from trainer.errors import RunMismatchError
 from trainer.translator import Translator
 from trainer.validation import save_translations
@@ -50,7 +51,7 @@ class Evaluation:
 
 def evaluate(
     translator: Translator,
-    dataset: Path,
+    dataset: DataConfig,
     name: str,
     translations_folder: Path,
     report: Callable[[int, int], None],
@@ -59,19 +60,20 @@ def evaluate(
 
     ``report`` is told how many of how many sentences are done.
     """
-    manifest = Manifest.load(dataset)
+    store, manifest = open_dataset(dataset)
     trained_on = translator.checkpoint.header.dataset_identity
-    if manifest.identity != trained_on:
+    if not manifest.descends_from(trained_on):
         raise RunMismatchError(
-            f"The dataset at {dataset} has manifest {manifest.identity[:16]}…, the checkpoint was "
-            f"trained on {trained_on[:16]}…: name the run's dataset with --dataset"
+            f"The dataset at {store.location} has manifest {manifest.identity[:16]}…, the "
+            f"checkpoint was trained on {trained_on[:16]}…: name the run's dataset with --dataset"
         )
-    heldout = load_heldout(dataset, manifest, name)
+    heldout = load_heldout(store, manifest, name)
     hypotheses: list[str] = []
     total = len(heldout.sources)
     report(0, total)
     for start in range(0, total, SENTENCES_PER_REPORT):
-        hypotheses += translator.translate(heldout.sources[start : start + SENTENCES_PER_REPORT])
+        part = heldout.sources[start : start + SENTENCES_PER_REPORT]
+        hypotheses += translator.translate(part, heldout.tag)
         report(len(hypotheses), total)
     step = translator.checkpoint.step
     beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty

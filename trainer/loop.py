@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from data_pipeline.manifest import Manifest
 from data_pipeline.plan import Cursor
+from data_pipeline.quarantine import cursor_after
 from data_pipeline.stream import RankStep
 from trainer import fragments, numerics
 from trainer.batch import DeviceBatch, dummy_batch, to_device
@@ -59,7 +61,7 @@ class Trainer:
         recorder: Recorder | None,
         supervision: Supervision,
         placement: Placement,
-        dataset_identity: str,
+        manifest: Manifest,
         attempt: str,
     ) -> None:
         self.recipe = recipe
@@ -71,7 +73,7 @@ class Trainer:
         self._recorder = recorder
         self._supervision = supervision
         self._placement = placement
-        self._dataset_identity = dataset_identity
+        self._manifest = manifest
         self._attempt = attempt
         self._numerics = numerics.fingerprint(recipe.engine, placement)
         self._dummy = dummy_batch(engine.module.vocabulary, placement.torch_device)
@@ -122,9 +124,13 @@ class Trainer:
                     f", the recipe's model has {shapes.get(name)}: it is another model's checkpoint"
                 )
         fragments.load_state(self.engine, CheckpointReader(checkpoint).read, header.optimizer_step)
+        saved = Cursor.from_json(header.cursor)
+        cursor = cursor_after(
+            self._manifest, self.recipe.data_settings, header.dataset_identity, saved
+        )
         self.progress = Progress(
             step=header.step,
-            cursor=Cursor.from_json(header.cursor),
+            cursor=cursor,
             data_digest=header.data_digest,
             target_tokens_seen=header.target_tokens_seen,
         )
@@ -134,6 +140,8 @@ class Trainer:
                 from_step=header.step,
                 numerics_changed=numerics.differences(header.numerics, self._numerics),
                 settings_changed=continuable_differences(header.recipe, self.recipe),
+                quarantined=sorted(self._manifest.left_out_since(header.dataset_identity)),
+                window_left_at=saved.to_json() if cursor != saved else None,
             )
 
     def _train_step(self, data: RankStep, started: float, stall: float) -> StepReport:
@@ -166,7 +174,7 @@ class Trainer:
                 "step_seconds": seconds,
                 "data_stall_seconds": report.data_stall_seconds,
                 "checkpoint_stall_seconds": self._checkpoint_stall_seconds,
-                "epoch": data.cursor.epoch,
+                **data.cursor.to_json(),
                 "world_size": self._placement.world_size,
                 "data_digest": self.progress.data_digest,
             }
@@ -255,7 +263,7 @@ class Trainer:
             optimizer_step=fragments.optimizer_step(self.engine),
             cursor=progress.cursor.to_json(),
             data_digest=progress.data_digest,
-            dataset_identity=self._dataset_identity,
+            dataset_identity=self._manifest.identity,
             recipe=self.recipe.model_dump(mode="json"),
             identity=identity_of(self.recipe),
             numerics=self._numerics,

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
 
-from data_pipeline.config import BatchingConfig, DataConfig, TokenizerConfig
+from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
 from model.config import DecodingConfig, ModelConfig
 from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
 from trainer.errors import RunMismatchError
@@ -47,6 +48,11 @@ class TrainingRecipe(BaseModel):
             )
         return self
 
+    @property
+    def data_settings(self) -> DataSettings:
+        """What decides which pairs the run is fed, and how they are batched."""
+        return DataSettings(self.data, self.tokenizer, self.batching, self.seed)
+
     @classmethod
     def of_checkpoint(cls, values: dict[str, Any]) -> "TrainingRecipe":
         """The recipe that a checkpoint holds.
@@ -84,12 +90,41 @@ def identity_of(recipe: BaseModel) -> dict[str, Any]:
 
 
 def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """A line for each identity field in which two runs differ, with both values."""
+    """A line for each identity field in which two runs differ, with both values.
+
+    A field that one of them does not know, because a later version added it, has its default.
+    """
+    names = sorted(old.keys() | new.keys())
+    before, after = (
+        {name: _compact(values[name] if name in values else _default_of(name)) for name in names}
+        for values in (old, new)
+    )
     return [
-        f"{name}: {old.get(name)!r} there, {new.get(name)!r} here"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        f"{name}: {before[name]!r} there, {after[name]!r} here"
+        for name in before
+        if before[name] != after[name]
     ]
+
+
+def _default_of(name: str) -> Any:
+    """The default of a field of the recipe; None if it has none or there is no such field."""
+    model: Any = TrainingRecipe
+    default = None
+    for part in name.split("."):
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return None
+        model, default = fields[part].annotation, fields[part].get_default()
+    return None if default is PydanticUndefined else _plain(default)
+
+
+def _compact(value: Any) -> Any:
+    """Without what is null, in which a missing field and its default are the same."""
+    if isinstance(value, dict):
+        return {key: _compact(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_compact(item) for item in value]
+    return value
 
 
 def continuable_differences(old: dict[str, Any], new: TrainingRecipe) -> dict[str, list[Any]]:
@@ -107,7 +142,7 @@ def continuable_differences(old: dict[str, Any], new: TrainingRecipe) -> dict[st
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

@@ -9,18 +9,21 @@
       metrics.jsonl    the record
       checkpoints/     see trainer/checkpoint.py
       translations/    hypotheses of validations and evaluations
+      log.txt          what happened, in words
+      control/         what is asked of a run that trains
       wandb/           W&B's own files
 """
 
 import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_pipeline.manifest import MANIFEST_NAME, Manifest, write_whole
+from data_pipeline.durable import write_whole
+from data_pipeline.manifest import Manifest
+from data_pipeline.store import MANIFEST_NAME, DatasetStore
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
@@ -59,12 +62,36 @@ class RunFolder:
         return self.path / "dataset"
 
     @property
+    def log(self) -> Path:
+        """What happened, in words, with the time; see `cluster.display.LoggedAudience`."""
+        return self.path / "log.txt"
+
+    @property
+    def wanted_data_workers(self) -> Path:
+        """How many data workers somebody asks for while the run trains; a number."""
+        return self.path / "control" / "data_workers"
+
+    @property
     def translations(self) -> Path:
         return self.path / "translations"
 
     @property
     def card_path(self) -> Path:
         return self.path / "run.json"
+
+    def ask_for_data_workers(self, count: int) -> None:
+        """Ask the run's supervisor to have that many."""
+        self.wanted_data_workers.parent.mkdir(exist_ok=True)
+        write_whole(self.wanted_data_workers, f"{count}\n")
+
+    def take_wanted_data_workers(self) -> int | None:
+        """How many data workers are asked for, once; None if nobody asks."""
+        try:
+            text = self.wanted_data_workers.read_text()
+        except FileNotFoundError:
+            return None
+        self.wanted_data_workers.unlink(missing_ok=True)
+        return int(text) if text.strip().isdecimal() and int(text) > 0 else None
 
     def card(self) -> RunCard:
         """Raises RunMismatchError if there is no run here."""
@@ -78,7 +105,9 @@ class RunFolder:
         except ValidationError as error:
             raise RunMismatchError(f"{self.card_path} is damaged: {error}") from error
 
-    def open(self, recipe: TrainingRecipe, manifest: Manifest, command: str) -> None:
+    def open(
+        self, recipe: TrainingRecipe, store: DatasetStore, manifest: Manifest, command: str
+    ) -> None:
         """Start a run here, or continue the one that is here.
 
         ``command`` starts another run instead; it is named where this one is refused.
@@ -87,7 +116,7 @@ class RunFolder:
             RunMismatchError: the run here was started with another identity or dataset.
         """
         if self.card_path.exists() and (self.metrics.exists() or any(self.checkpoints.iterdir())):
-            self._check(self.card(), recipe, manifest.identity, command)
+            self._check(self.card(), recipe, manifest, command)
         else:
             card = RunCard(
                 id=secrets.token_hex(4),
@@ -97,20 +126,21 @@ class RunFolder:
             )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             # A run that has not trained a step yet may still become another one.
-            self._keep_tokenizers(Path(recipe.data.dataset), manifest)
+            self._keep_tokenizers(store, manifest)
             write_whole(self.card_path, card.model_dump_json(indent=1) + "\n")
         resolved = yaml.safe_dump(
             recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         )
         write_whole(self.recipe, resolved)
 
-    def _keep_tokenizers(self, dataset: Path, manifest: Manifest) -> None:
+    def _keep_tokenizers(self, store: DatasetStore, manifest: Manifest) -> None:
         self.dataset.mkdir(exist_ok=True)
-        for name in (MANIFEST_NAME, *(info.file for info in manifest.tokenizers.values())):
-            shutil.copyfile(dataset / name, self.dataset / name)
+        (self.dataset / MANIFEST_NAME).write_bytes(store.read_manifest())
+        for info in manifest.tokenizers.values():
+            (self.dataset / info.file).write_bytes(store.read(info.file, info.sha256))
 
     def _check(
-        self, card: RunCard, recipe: TrainingRecipe, dataset_identity: str, command: str
+        self, card: RunCard, recipe: TrainingRecipe, manifest: Manifest, command: str
     ) -> None:
         differences = identity_differences(card.identity, identity_of(recipe))
         if differences:
@@ -120,10 +150,10 @@ class RunFolder:
                 f"{'; '.join(differences)}. Give it back its settings to continue it, or start "
                 f"another run with {command}"
             )
-        if card.dataset_identity != dataset_identity:
+        if not manifest.descends_from(card.dataset_identity):
             raise RunMismatchError(
                 f"The run in {self.path} was started with the dataset of manifest "
                 f"{card.dataset_identity[:16]}…, the dataset at {recipe.data.dataset} has "
-                f"{dataset_identity[:16]}…. Point data.dataset at the run's dataset, or start "
+                f"{manifest.identity[:16]}…. Point data.dataset at the run's dataset, or start "
                 "another run with --run PATH"
             )

@@ -24,6 +24,9 @@ class Supervision(Protocol):
     def line(self, line: Line) -> None:
         """Rank 0 has written this line to the record."""
 
+    def notice(self, text: str) -> None:
+        """Something happened to the rank that a person would want to know."""
+
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         """The rank has written its part of a checkpoint; it counts once all ranks have."""
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from data_pipeline.heldout import HeldOut, heldout_micro_batches
 from data_pipeline.manifest import TARGET, Manifest
+from data_pipeline.store import open_store
 from data_pipeline.tokenizer import Tokenizer, load_tokenizers
 from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
@@ -68,28 +69,36 @@ class Translator:
         folder.card()
         checkpoint, damaged = _find_checkpoint(folder, step)
         recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe)
-        tokenizers = load_tokenizers(folder.dataset, Manifest.load(folder.dataset))
+        store = open_store(folder.dataset)
+        tokenizers = load_tokenizers(store, Manifest.load(store))
         model = build_model(recipe, tokenizers)
         model.load_state_dict(CheckpointReader(checkpoint).weights())
         return cls(model.to(device), tokenizers, decoding or recipe.decoding, checkpoint, damaged)
 
-    def translate(self, sentences: Sequence[str]) -> list[str]:
+    def translate(self, sentences: Sequence[str], tag: str | None = None) -> list[str]:
         """The best translation of each sentence, by beam search."""
-        return [translations[0].text for translations in self.translate_n_best(sentences)]
+        return [translations[0].text for translations in self.translate_n_best(sentences, tag)]
 
-    def translate_n_best(self, sentences: Sequence[str]) -> list[list[Translation]]:
-        """Up to ``beam_size`` translations of each sentence, best first."""
+    def translate_n_best(
+        self, sentences: Sequence[str], tag: str | None = None
+    ) -> list[list[Translation]]:
+        """Up to ``beam_size`` translations of each sentence, best first.
+
+        ``tag`` is put before every sentence, as a corpus's tag is in training.
+        """
         results: list[list[Translation]] = [[] for _ in sentences]
-        for positions, found in self._search(list(sentences)):
+        for positions, found in self._search(list(sentences), tag):
             for position, translations in zip(positions, found, strict=True):
                 results[position] = translations
         return results
 
-    def _search(self, sentences: list[str]) -> Iterator[tuple[list[int], list[list[Translation]]]]:
+    def _search(
+        self, sentences: list[str], tag: str | None
+    ) -> Iterator[tuple[list[int], list[list[Translation]]]]:
         """Batches of sentences alike in length: their positions and their translations."""
         if not sentences:
             return
-        no_targets = HeldOut(sentences, [""] * len(sentences))
+        no_targets = HeldOut(sentences, [""] * len(sentences), tag)
         for batch in heldout_micro_batches(no_targets, self._tokenizers, TOKENS_PER_BATCH):
             source = to_device(batch, self.model.vocabulary, self._device).source
             found = beam_search(self.model, source, self.decoding)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.config import CorpusConfig, DataConfig, TokenizerConfig
+from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.manifest import Manifest
 from data_pipeline.prepare import PrepareProgress, prepare
+from data_pipeline.shards import unpack_shard
+from data_pipeline.store import open_store
 
 SYLLABLES = ["ba", "de", "fi", "go", "ku", "la", "mé", "ni", "po", "ru", "sa", "tö"]
 
@@ -93,7 +96,52 @@ def dataset(
 
 @pytest.fixture(scope="session")
 def manifest(dataset: Path) -> Manifest:
-    return Manifest.load(dataset)
+    return Manifest.load(open_store(dataset))
+
+
+@pytest.fixture(scope="session")
+def data_settings(
+    data_config: Callable[..., DataConfig], tokenizer_config: TokenizerConfig
+) -> Callable[..., DataSettings]:
+    """What a run on a dataset is fed; `seed` and any setting of the batching can be given."""
+
+    def make(
+        dataset: Path,
+        *,
+        data: DataConfig | None = None,
+        tokenizer: TokenizerConfig | None = None,
+        seed: int = 5,
+        **batching: int,
+    ) -> DataSettings:
+        defaults = {
+            "max_tokens_per_micro_batch": 300,
+            "micro_batches_per_step": 4,
+            "window_shards": 3,
+        }
+        return DataSettings(
+            data or data_config(dataset),
+            tokenizer or tokenizer_config,
+            BatchingConfig.model_validate(defaults | batching),
+            seed,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def read_pairs() -> Callable[[Path], list[tuple[str, str]]]:
+    """All pairs of a prepared dataset as its shards have them; a pair's id is its index."""
+
+    def read(dataset: Path) -> list[tuple[str, str]]:
+        store = open_store(dataset)
+        return [
+            pair
+            for shard in Manifest.load(store).shards
+            for block in unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+            for pair in zip(block.sentences("src"), block.sentences("tgt"), strict=True)
+        ]
+
+    return read
 
 
 @pytest.fixture(scope="session")

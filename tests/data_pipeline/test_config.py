@@ -1,4 +1,4 @@
-"""What the data settings accept, refuse and declare."""
+"""What the settings of data, tokenizer and batching accept, refuse and declare."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,35 +6,44 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from data_pipeline.config import BatchingConfig, CorpusConfig, DataConfig, TokenizerConfig
+from data_pipeline.config import (
+    BatchingConfig,
+    DataConfig,
+    SubwordSamplingConfig,
+    TokenizerConfig,
+)
+from data_pipeline.corpus_config import PLAN_ONLY, CleaningConfig, ColumnsConfig, CorpusConfig
 
 SHA256 = "0" * 64
-MODELS = (CorpusConfig, DataConfig, TokenizerConfig, BatchingConfig)
+MODELS = (
+    BatchingConfig,
+    CleaningConfig,
+    ColumnsConfig,
+    CorpusConfig,
+    DataConfig,
+    SubwordSamplingConfig,
+    TokenizerConfig,
+)
+MakeData = Callable[..., DataConfig]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> None:
     for name, field in model.model_fields.items():
-        assert field.description, name
-        classes = {"identity", "continuable", "execution"} & {
-            item for item in field.metadata if isinstance(item, str)
-        }
         is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        assert len(classes) == (0 if is_model else 1), name
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"source": "https://x.org/a.gz", "target": "b"}, "source_sha256 is not set"),
-        ({"source": "a", "target": "http://x.org/b"}, "target_sha256 is not set"),
-        ({"source": "a", "target": "b", "source_sha256": "abc"}, "pattern"),
-        ({"source": "a", "target": "b", "wieght": 1}, "Extra inputs"),
-    ],
-)
-def test_wrong_corpora_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        CorpusConfig.model_validate(settings)
+        classes = [
+            item
+            for item in field.metadata
+            if item in ("identity", "continuable", "execution")  # not a bound such as Gt
+        ]
+        if "identity" not in classes:
+            assert PLAN_ONLY not in field.metadata, f"{name} decides no bytes anyway"
+        # A group of settings is described by its own; ColumnsConfig is one setting of a corpus.
+        if is_model and not classes:
+            assert field.annotation in MODELS
+        else:
+            assert len(classes) == 1, name
+            assert field.description, name
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,10 @@ def test_wrong_corpora_are_refused(settings: dict[str, object], message: str) ->
         ({"model": "a.model", "model_sha256": SHA256, "joint": False}, "joint is false"),
         ({"type": "word"}, "'bpe' or 'unigram'"),
         ({"vocabulary_size": 4}, "greater than 4"),
+        ({"character_coverage": 0.5}, "greater than or equal to 0.98"),
+        ({"training_pairs": 0}, "greater than 0"),
+        ({"sampling": {"alpha": 1.1}}, "less than or equal to 1"),
+        ({"sampling": {"sides": "neither"}}, "'both', 'source' or 'target'"),
     ],
 )
 def test_wrong_tokenizers_are_refused(settings: dict[str, object], message: str) -> None:
@@ -52,17 +65,39 @@ def test_wrong_tokenizers_are_refused(settings: dict[str, object], message: str)
         TokenizerConfig.model_validate({"vocabulary_size": 100} | settings)
 
 
+def aligned(**settings: object) -> dict[str, object]:
+    return {"source": "a", "target": "b"} | settings
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"train": ()}, "at least 1 item"),
-        ({"tests": {"../x": {"source": "a", "target": "b"}}}, "pattern"),
-        ({"tests": {"validation": {"source": "a", "target": "b"}}}, "another name"),
-        ({"tests": {"train": {"source": "a", "target": "b"}}}, "another name"),
+        ({"tests": {"../x": aligned()}}, "pattern"),
+        ({"tests": {"validation": aligned()}}, "another name"),
+        ({"tests": {"train": aligned()}}, "another name"),
+        ({"train": (aligned(weight=1), aligned())}, r"weights .* \[1.0, None\]: give every"),
+        ({"train": (aligned(weight=1),), "temperature": 5}, "temperature is 5.0"),
+        ({"train": (aligned(weight="inf"),)}, "finite"),
+        ({"train": (aligned(name="x"), aligned(name="x"))}, "named x, x: name each differently"),
+        ({"train": (aligned(name="train-1"), aligned())}, "named train-1, train-1"),
+        ({"validation": aligned(weight=2)}, r"validation has .*'weight': 2"),
+        ({"tests": {"t": aligned(name="x")}}, r"set t has .*'name': 'x'"),
+        ({"temperature": 0.5}, "greater than or equal to 1"),
+        ({"cache_gigabytes": "nan"}, "greater than 0|finite"),
     ],
 )
 def test_wrong_data_is_refused(
-    data_config: Callable[..., DataConfig], settings: dict[str, object], message: str
+    data_config: MakeData, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         data_config(Path("x"), **settings)
+
+
+def test_corpora_are_named_by_the_recipe_or_their_position(data_config: MakeData) -> None:
+    def names(*train: dict[str, object]) -> tuple[str, ...]:
+        return data_config(Path("x"), train=train).corpus_names
+
+    assert names(aligned()) == ("train",)
+    assert names(aligned(name="news")) == ("news",)
+    assert names(aligned(), aligned(name="news"), aligned()) == ("train-0", "news", "train-2")

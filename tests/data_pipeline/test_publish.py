@@ -9,12 +9,24 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import DatasetError
-from data_pipeline.publish import check_replaceable, publish, work_folder
+from data_pipeline.publish import check_replaceable, clear_leftovers, publish, work_folder
 
 
 def fill(folder: Path, content: str) -> None:
     (folder / "shards").mkdir(parents=True)
     (folder / "manifest.json").write_text(content)
+
+
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The id of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def work_of(dataset: Path, pid: int, host: str | None = None) -> Path:
+    return dataset.parent / f".{dataset.name}.prepare-{host or socket.gethostname()}-{pid}"
 
 
 def test_new_folder_replaces_the_old_one(tmp_path: Path) -> None:
@@ -38,17 +50,55 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_one_kept(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    prefix = f".dataset.prepare-{socket.gethostname()}-"
-    names = [f"{prefix}{pid}" for pid in (ended.pid, os.getpid(), os.getppid())]
-    names.append(".dataset.prepare-another-host-1")
-    for name in names:
-        fill(tmp_path / name / "new", "left")
-    with work_folder(tmp_path / "dataset") as work:
-        assert list(work.iterdir()) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
+def test_failure_between_the_two_renames_puts_the_old_one_back(tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    fill(dataset, "old")
+    with pytest.raises(FileNotFoundError), work_folder(dataset) as work:
+        publish(work / "no such folder", dataset, work / "old")
+    assert (dataset / "manifest.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+@pytest.mark.parametrize("name", ["dataset", "[a]*?"])
+def test_what_a_killed_process_left_is_removed_and_a_living_one_kept(
+    tmp_path: Path, dead: int, name: str
+) -> None:
+    dataset = tmp_path / name
+    gone = [work_of(dataset, pid) for pid in (dead, os.getpid())]
+    kept = [
+        work_of(dataset, os.getppid()),
+        work_of(dataset, dead, "another-host"),
+        work_of(tmp_path / "other", dead),
+    ]
+    for folder in (*gone, *kept):
+        fill(folder / "new", "left")
+    clear_leftovers(dataset)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -> None:
+    """It was killed after the first of the two renames."""
+    dataset = tmp_path / "dataset"
+    fill(work_of(dataset, dead) / "old", "old")
+    fill(work_of(dataset, dead) / "new", "new")
+    clear_leftovers(dataset)
+    assert (dataset / "manifest.json").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [dataset]
+
+
+def test_replaced_dataset_of_a_killed_process_does_not_come_back(tmp_path: Path, dead: int) -> None:
+    """It was killed after the second."""
+    dataset = tmp_path / "dataset"
+    fill(work_of(dataset, dead) / "old", "old")
+    fill(dataset, "new")
+    clear_leftovers(dataset)
+    assert (dataset / "manifest.json").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [dataset]
+
+
+def test_nothing_to_clear(tmp_path: Path) -> None:
+    clear_leftovers(tmp_path / "no" / "folder" / "dataset")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_are_no_datasets_are_not_touched(tmp_path: Path) -> None:
@@ -57,7 +107,8 @@ def test_folders_that_are_no_datasets_are_not_touched(tmp_path: Path) -> None:
     (home / "thesis.tex").write_text("x")
     file.write_text("x")
     empty.mkdir()
-    for path in (home, file):
+    (tmp_path / "broken link").symlink_to("nowhere")
+    for path in (home, file, tmp_path / "broken link"):
         with pytest.raises(DatasetError, match="is not a dataset: it has no manifest"):
             check_replaceable(path)
     check_replaceable(empty)

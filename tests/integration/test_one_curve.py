@@ -55,21 +55,6 @@ def test_inline_is_one_rank_without_ray(runs):
     assert runs.digests("inline") == runs.digests("ray")
 
 
-def test_a_killed_data_worker_changes_no_number(runs, monkeypatch):
-    runs.train("undisturbed", "cluster.ranks=2", "trainer.max_steps=60")
-    started = remember(monkeypatch, supervisor, "start_data_workers")
-
-    def workers():
-        return ray.get([worker.process_id.remote() for worker in started[0]])
-
-    with Saboteur(runs.folder / "killed" / "metrics.jsonl", 10, workers) as saboteur:
-        runs.train("killed", "cluster.ranks=2", "cluster.data_workers=2", "trainer.max_steps=60")
-    assert len(saboteur.hit) == 2
-    assert runs.curve("killed") == runs.curve("undisturbed")
-    assert runs.digests("killed") == runs.digests("undisturbed")
-    assert runs.lines("killed", "event") == []  # the ranks noticed nothing
-
-
 def test_a_killed_rank_is_replaced_and_the_curve_goes_on(runs, monkeypatch):
     options = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
     runs.train("undisturbed", *options)

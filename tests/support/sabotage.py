@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import Any, Self
 
 import pytest
+import ray
 
+from cluster.data_workers import DataWorkers
 from trainer.metrics import read_metrics
 
 
@@ -51,6 +53,11 @@ class Saboteur:
 
 def kill(process_id: int, signal_number: int = signal.SIGKILL) -> None:
     os.kill(process_id, signal_number)
+
+
+def process_ids(workers: DataWorkers) -> list[int]:
+    """Of all data workers of a run."""
+    return list(ray.get([handle.actor.process_id.remote() for handle in workers.handles]))
 
 
 def remember(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_pipeline.heldout import HeldOut, load_heldout
-from data_pipeline.manifest import Manifest
+from data_pipeline.manifest import open_dataset
 from data_pipeline.tokenizer import load_tokenizers
 from support.recipes import tiny_recipe
 from trainer.distributed import Placement
@@ -15,9 +15,9 @@ SENTENCES = 50
 
 def validate(placement: Placement, dataset: Path, budget: int) -> ValidationResult:
     recipe = tiny_recipe(dataset)
-    manifest = Manifest.load(dataset)
-    tokenizers = load_tokenizers(dataset, manifest)
-    whole = load_heldout(dataset, manifest, "validation")
+    store, manifest = open_dataset(recipe.data)
+    tokenizers = load_tokenizers(store, manifest)
+    whole = load_heldout(store, manifest, "validation")
     validator = Validator(
         HeldOut(whole.sources[:SENTENCES], whole.targets[:SENTENCES]),
         tokenizers,

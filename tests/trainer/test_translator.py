@@ -19,16 +19,16 @@ from trainer.translator import Translator
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with two checkpoints of untrained weights, made without training."""
-    from data_pipeline.manifest import Manifest
+    from data_pipeline.manifest import open_dataset
     from data_pipeline.tokenizer import load_tokenizers
 
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny_recipe(folder / "dataset")
     prepare(recipe.data, recipe.tokenizer, lambda progress: None)
-    manifest = Manifest.load(folder / "dataset")
+    store, manifest = open_dataset(recipe.data)
     run = RunFolder(folder / "tiny")
-    run.open(recipe, manifest, "")
-    tokenizers = load_tokenizers(folder / "dataset", manifest)
+    run.open(recipe, store, manifest, "")
+    tokenizers = load_tokenizers(store, manifest)
     for step in (1, 2):
         training = recipe.training().model_copy(update={"seed": step})
         model = build_model(training, tokenizers)

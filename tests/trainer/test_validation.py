@@ -8,7 +8,7 @@ from support.recipes import tiny_recipe
 from support.validation_jobs import SENTENCES, validate
 
 from data_pipeline.heldout import load_heldout
-from data_pipeline.manifest import Manifest
+from data_pipeline.manifest import open_dataset
 from data_pipeline.tokenizer import load_tokenizers
 from trainer.distributed import Placement
 from trainer.network import build_model
@@ -26,10 +26,10 @@ def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook):
 def test_the_loss_is_that_of_single_sentences(phrasebook):
     result = validate(Placement(), phrasebook, 64)
     recipe = tiny_recipe(phrasebook)
-    manifest = Manifest.load(phrasebook)
-    tokenizers = load_tokenizers(phrasebook, manifest)
+    store, manifest = open_dataset(recipe.data)
+    tokenizers = load_tokenizers(store, manifest)
     model = build_model(recipe.training(), tokenizers).eval()
-    heldout = load_heldout(phrasebook, manifest, "validation")
+    heldout = load_heldout(store, manifest, "validation")
     nll, tokens = 0.0, 0
     pairs = zip(heldout.sources[:SENTENCES], heldout.targets[:SENTENCES], strict=True)
     for source, target in pairs:

@@ -1,0 +1,139 @@
+"""What a run has recorded of its data: where steps began, what digests they led to.
+
+    run.json, metrics.jsonl, checkpoints ──▶ starts: a cursor and a digest, by step
+                                         ──▶ digests: after each recorded step
+                                         ──▶ eras: which shards were left out from which step on
+
+A run that goes on without a quarantined shard repeats the steps since its last checkpoint with
+other data. Those that were recorded before then count no more: their repetition does.
+"""
+
+from dataclasses import dataclass
+
+from data_pipeline.manifest import Manifest
+from data_pipeline.plan import Cursor
+from trainer.checkpoint import Checkpoint, CheckpointHeader, list_checkpoints
+from trainer.digest import START
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.metrics import read_metrics
+from trainer.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known after a step: the next ones follow from it."""
+
+    step: int
+    cursor: Cursor
+    data_digest: str
+
+
+@dataclass(frozen=True)
+class Era:
+    """The steps after `after_step`, which leave out the shards of the first tombstones."""
+
+    after_step: int
+    tombstones: int
+
+
+class DataRecord:
+    """What a run has recorded of its data, seen from the manifest of its dataset.
+
+    Raises RunMismatchError when the manifest is not that of the run or a child of it.
+    """
+
+    def __init__(self, run: RunFolder, manifest: Manifest) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._cursors: dict[int, Cursor] = {}  # before each step
+        self.digests = {0: START}  # after each step
+        self._eras = [Era(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))]
+        self._read_metrics()
+        headers = _intact_headers(run)
+        self._read_quarantines_since(headers[-1] if headers else None)
+        self._starts = {0: Start(0, Cursor(), START)}
+        for step, cursor in self._cursors.items():
+            if step - 1 in self.digests:
+                self._starts[step - 1] = Start(step - 1, cursor, self.digests[step - 1])
+        for header in headers:
+            cursor = Cursor.from_json(header.cursor)
+            self._starts[header.step] = Start(header.step, cursor, header.data_digest)
+            self.digests[header.step] = header.data_digest
+
+    def start_before(self, step: int) -> Start:
+        """The nearest start from which a step can be computed."""
+        return self._starts[max(known for known in self._starts if known < step)]
+
+    def manifest_at(self, step: int) -> Manifest:
+        """The manifest's shards and tombstones as they held at a step; without an identity."""
+        tombstones = self._manifest.tombstones[: self._tombstones_at(step)]
+        return self._manifest.model_copy(update={"tombstones": tombstones})
+
+    def identity_at(self, step: int) -> str:
+        """The identity of the manifest that held at a step."""
+        number = self._tombstones_at(step)
+        later = self._manifest.tombstones[number:]
+        return later[0].parent if later else self._manifest.identity
+
+    def _tombstones_at(self, step: int) -> int:
+        return next(e.tombstones for e in reversed(self._eras) if e.after_step < max(step, 1))
+
+    def _read_metrics(self) -> None:
+        for line in read_metrics(self._run.metrics):
+            step = line["step"]
+            if line["kind"] == "train":
+                self._cursors[step] = Cursor(line["epoch"], line["window"], line["offset"])
+                self.digests[step] = line["data_digest"]
+            elif line.get("event") == "resumed" and line["quarantined"]:
+                self._begin_era(line["from_step"], self._tombstones_until(line["quarantined"]))
+            elif line.get("event") == "replay_mismatch" and "data_digest" in line["fields"]:
+                self._cursors.pop(line["replayed_step"], None)
+                self.digests[line["replayed_step"]] = line["fields"]["data_digest"][1]
+
+    def _read_quarantines_since(self, newest: CheckpointHeader | None) -> None:
+        """Quarantines that no event tells of."""
+        if newest:
+            tombstones = self._tombstones_of(newest.dataset_identity, f"step {newest.step}")
+            if tombstones != self._tombstones_at(newest.step):
+                # It had no checkpoint to resume from when the shard was quarantined.
+                self._eras = [Era(0, tombstones)]
+        if self._eras[-1].tombstones < len(self._manifest.tombstones):
+            after_step = newest.step if newest else 0
+            self._begin_era(after_step, len(self._manifest.tombstones))
+            self.digests = {s: d for s, d in self.digests.items() if s <= after_step}
+
+    def _begin_era(self, after_step: int, tombstones: int) -> None:
+        self._eras.append(Era(after_step, tombstones))
+        self._cursors = {s: cursor for s, cursor in self._cursors.items() if s <= after_step}
+
+    def _tombstones_of(self, identity: str, where: str) -> int:
+        """How many of the manifest's tombstones the manifest of an identity has."""
+        if not self._manifest.descends_from(identity):
+            raise RunMismatchError(
+                f"The run in {self._run.path} was fed with the dataset of manifest "
+                f"{identity[:16]}… ({where}), and the dataset here has "
+                f"{self._manifest.identity[:16]}…. Name the run's dataset with --dataset"
+            )
+        return len(self._manifest.tombstones) - len(self._manifest.left_out_since(identity))
+
+    def _tombstones_until(self, shards: list[str]) -> int:
+        """How many of the manifest's tombstones there were when these shards were the last."""
+        if missing := sorted(set(shards) - self._manifest.left_out):
+            raise RunMismatchError(
+                f"The run in {self._run.path} went on without {', '.join(missing)}, and the "
+                "dataset here has not left them out. Name the run's dataset with --dataset, or "
+                "put back the manifest with which the run went on"
+            )
+        names = [tombstone.shard for tombstone in self._manifest.tombstones]
+        return max(names.index(shard) for shard in shards) + 1
+
+
+def _intact_headers(run: RunFolder) -> list[CheckpointHeader]:
+    """Of the run's checkpoints, oldest first; unreadable ones are no place to start from."""
+    headers = []
+    for path in list_checkpoints(run.checkpoints):
+        try:
+            headers.append(Checkpoint(path).header)
+        except CheckpointError:
+            continue
+    return headers

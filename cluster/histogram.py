@@ -1,0 +1,79 @@
+"""A histogram of lengths, drawn with block characters.
+
+how many pairs have length 0, 1, 2, ... ──▶ at most 20 bins ──▶ a bar for each, with its count
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich.bar import Bar
+from rich.table import Table
+
+MOST_BINS = 20
+BAR_WIDTH = 44  # leaves room for the numbers in 80 columns
+BIN_WIDTHS = (1, 2, 5)  # times powers of ten
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The lengths `first` to `last` (inclusive)."""
+
+    first: int
+    last: int
+    count: int
+
+
+def quantile(counts: ArrayLike, share: float) -> int:
+    """The smallest length that at least this share of the sequences do not exceed.
+
+    counts: how many sequences have length 0, 1, 2, ...; at least one.
+    """
+    up_to = np.cumsum(np.asarray(counts))
+    return int(np.searchsorted(up_to, share * up_to[-1]))
+
+
+def bins_of(counts: ArrayLike) -> list[Bin]:
+    """At most 20 bins from the shortest to the longest sequence.
+
+    They are equally wide up to the 99th percentile at least; the last takes a long tail.
+    """
+    numbers = np.asarray(counts)
+    (present,) = np.nonzero(numbers)
+    shortest, longest = int(present[0]), int(present[-1])
+    width = _bin_width(shortest, quantile(numbers, 0.99))
+    starts = list(range(shortest - shortest % width, longest + 1, width))[:MOST_BINS]
+    stops = [*starts[1:], longest + 1]
+    return [
+        Bin(start, stop - 1, int(numbers[start:stop].sum()))
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
+def _bin_width(shortest: int, longest: int) -> int:
+    """The smallest round width with which the range takes less than all bins."""
+    power = 1
+    while True:
+        for width in (power * digit for digit in BIN_WIDTHS):
+            if longest // width - shortest // width + 1 < MOST_BINS:
+                return width
+        power *= 10
+
+
+def histogram(counts: ArrayLike) -> Table:
+    """The bins as a table: lengths, bar, count."""
+    bins = bins_of(counts)
+    largest = max(bin_.count for bin_ in bins)
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(width=BAR_WIDTH)
+    table.add_column(justify="right", no_wrap=True)
+    for bin_ in bins:
+        # A bin that is not empty is seen: an eighth of a character at least.
+        end = max(bin_.count, largest / (8 * BAR_WIDTH)) if bin_.count else 0
+        table.add_row(_label(bin_), Bar(largest, 0, end, color="cyan"), f"{bin_.count:,}")
+    return table
+
+
+def _label(bin_: Bin) -> str:
+    return f"{bin_.first}" if bin_.first == bin_.last else f"{bin_.first}–{bin_.last}"

@@ -1,0 +1,53 @@
+"""What a rank's actor reports to the supervisor, and how it gets there.
+
+The rank trains in one thread of its actor and puts reports into a mailbox; another thread hands
+them to the supervisor, which asks for them.
+"""
+
+import queue
+import threading
+from dataclasses import dataclass
+
+from trainer.checkpoint import CheckpointHeader, FileRecord
+from trainer.metrics import Line
+
+
+@dataclass(frozen=True)
+class Report:
+    """One thing that a rank says: exactly one of the fields after ``rank`` is set."""
+
+    rank: int
+    progress: tuple[str, int] | None = None
+    line: Line | None = None
+    notice: str | None = None
+    state: tuple[FileRecord, CheckpointHeader] | None = None
+
+
+class Mailbox:
+    """`trainer.supervision.Supervision` between the two threads of a rank's actor."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._stop = threading.Event()
+
+    def progress(self, phase: str, step: int) -> None:
+        self._reports.put(Report(self._rank, progress=(phase, step)))
+
+    def line(self, line: Line) -> None:
+        self._reports.put(Report(self._rank, line=line))
+
+    def notice(self, text: str) -> None:
+        self._reports.put(Report(self._rank, notice=text))
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self._reports.put(Report(self._rank, state=(file, header)))
+
+    def stop_requested(self) -> bool:
+        return self._stop.is_set()
+
+    def request_stop(self) -> None:
+        self._stop.set()
+
+    def drain(self) -> list[Report]:
+        return [self._reports.get() for _ in range(self._reports.qsize())]

@@ -1,0 +1,57 @@
+"""Which settings of a recipe decide a dataset's bytes, and where two sets of them differ."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.corpus_config import PLAN_ONLY
+
+
+def preparation_settings(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
+    """The settings that decide a dataset's bytes, but those that have their default.
+
+    So a dataset stays the recipe's when a later version adds a setting; in return the defaults of
+    these settings are a promise, and never change.
+    """
+    return {"data": _bytes_settings(data), "tokenizer": _bytes_settings(tokenizer)}
+
+
+def _bytes_settings(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_bytes_settings(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _bytes_settings(item) for name, item in value.items()}
+    if not isinstance(value, BaseModel):
+        return value
+    settings = {}
+    for name, field in type(value).model_fields.items():
+        inner = getattr(value, name)
+        if inner == field.default:
+            continue
+        if "identity" in field.metadata and PLAN_ONLY not in field.metadata:
+            settings[name] = _bytes_settings(inner)
+        elif isinstance(inner, BaseModel) and (group := _bytes_settings(inner)):
+            settings[name] = group
+    return settings
+
+
+def differences(dataset: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    """The settings that differ, each with both values."""
+    mine, theirs = _flatten(dataset), _flatten(recipe)
+    return [
+        f"{name}: {mine.get(name, 'not set')!r} in the dataset, "
+        f"{theirs.get(name, 'not set')!r} in the recipe"
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def _flatten(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = [(f"{name}.{key}".lstrip("."), item) for key, item in value.items()]
+    elif isinstance(value, list):
+        items = [(f"{name}[{number}]", item) for number, item in enumerate(value)]
+    else:
+        return {name: value}
+    return {key: leaf for child, item in items for key, leaf in _flatten(item, child).items()}

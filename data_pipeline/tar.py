@@ -1,0 +1,260 @@
+"""Tar archives, read as a stream without trust: nothing is executed, skipped or opened by name.
+
+In goes any binary stream: a shard of ours, or a WebDataset tar that somebody else wrote.
+
+1. Each 512-byte header is checked by its checksum; ustar, GNU and PAX headers give name and size.
+2. Only regular files and directories are allowed. Names have to be relative and plain; sizes are
+   checked before anything is allocated.
+3. Data is read or passed over as the caller says. The end must be there: a block of zeros, and
+   nothing but zeros after it.
+
+Out come members under WebDataset's names: the key is the folder and the base name up to its first
+dot, the suffix is the rest in lower case.
+
+Python's tarfile does not do here: it takes a damaged header, a header of zeros or a cut at a
+member's border for the end of the archive, reads sparse files as regular ones, and holds PAX
+headers of any size in memory.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from data_pipeline.errors import TarContentError
+
+BLOCK_BYTES = 512
+ZERO_BLOCK = bytes(BLOCK_BYTES)
+# Room for the longest path and some extended attributes of it.
+MAX_EXTENDED_HEADER_BYTES = 64 * 1024
+PICKLE_SUFFIXES = frozenset({"pkl", "pickle", "pyd", "pth", "pt"})
+
+_REGULAR, _DIRECTORY = (b"0", b"\0"), b"5"
+_GNU_LONG_NAME, _PAX, _PAX_GLOBAL = b"L", b"x", b"g"
+_REFUSED = {
+    b"1": "hard link",
+    b"2": "symbolic link",
+    b"3": "character device",
+    b"4": "block device",
+    b"6": "FIFO",
+    b"K": "link with a long name",
+    b"S": "sparse file",
+}
+_SKIPPED_AT_ONCE_BYTES = 64 * 1024
+_PAX_LENGTH = re.compile(rb"(\d{1,6}) ")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file of an archive. `suffix` is in lower case and has no dot in front."""
+
+    key: str
+    suffix: str
+    data: bytes
+
+
+def read_members(
+    file: BinaryIO,
+    *,
+    archive: str,
+    decoded: Collection[str],
+    passed_over: Callable[[str], bool],
+    max_member_bytes: int,
+) -> Iterator[Member]:
+    """The members whose suffix is in `decoded`, in the archive's order.
+
+    Others are passed over if `passed_over(suffix)` says so. Raises TarContentError, which names
+    the archive and the member, for any other suffix and for all that the module's docstring
+    rules out; for pickles too, unless their suffix is in `decoded` (".pt" may be Portuguese, and
+    decoding here is never unpickling). `file` need not be seekable; its own errors pass through.
+    """
+    reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes)
+    for key, suffix in reader:
+        if suffix in decoded:
+            yield Member(key, suffix, reader.read())
+            continue
+        if suffix.rpartition(".")[2] in PICKLE_SUFFIXES:
+            raise TarContentError(
+                archive, reader.name, f"expected no pickles, found suffix {suffix!r}"
+            )
+        if not passed_over(suffix):
+            raise TarContentError(
+                archive,
+                reader.name,
+                f"expected one of the suffixes {sorted(decoded)}, found {suffix!r}",
+            )
+
+
+class TarReader:
+    """Walks through an archive: iterating gives (key, suffix) of each regular file, and `read()`
+    the data of the one just given, which is passed over otherwise. Directories are passed over.
+
+    Raises TarContentError for all that the module's docstring rules out.
+    """
+
+    def __init__(self, file: BinaryIO, *, archive: str, max_member_bytes: int) -> None:
+        self._file = file
+        self._archive = archive
+        self._max_member_bytes = max_member_bytes
+        self._offset = 0  # of the next byte to read
+        self.name = ""  # of the member just given
+        self._data_bytes = self._padding_bytes = 0
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        while (header := self._next_member()) is not None:
+            kind, self.name, size = header
+            if kind == _DIRECTORY:
+                if size:
+                    raise self._error(f"expected a directory of 0 bytes, found {size:,}")
+                continue
+            if size > self._max_member_bytes:
+                raise self._error(
+                    f"expected at most {self._max_member_bytes:,} bytes, found {size:,}"
+                )
+            self._data_bytes, self._padding_bytes = size, -size % BLOCK_BYTES
+            yield self._split_name()
+            self._skip(self._data_bytes + self._padding_bytes)
+        self._check_end()
+
+    def read(self) -> bytes:
+        """The data of the member just given."""
+        data = self._take(self._data_bytes, "data")
+        self._data_bytes = 0
+        return data
+
+    def _next_member(self) -> tuple[bytes, str, int] | None:
+        """Type, name and size of the next member, from one header or several; None at the end."""
+        extended: dict[str, str] = {}
+        while True:
+            self.name = f"the header at byte {self._offset:,}"
+            block = self._take(BLOCK_BYTES, "a header or the block of zeros that ends the archive")
+            if block == ZERO_BLOCK and not extended:
+                return None
+            self._check_sum(block)
+            kind, size = block[156:157], self._number(block[124:136])
+            if kind in (_GNU_LONG_NAME, _PAX, _PAX_GLOBAL):
+                extended |= self._read_extended(kind, size)
+                continue
+            name = extended.get("path") or self._decode(_name_in(block))
+            self.name = name
+            if kind not in (*_REGULAR, _DIRECTORY):
+                found = _REFUSED.get(kind, "member")
+                raise self._error(f"expected a regular file, found a {found} of type {kind!r}")
+            self._check_name(name)
+            return kind, name, int(extended.get("size", size))
+
+    def _read_extended(self, kind: bytes, size: int) -> dict[str, str]:
+        """The path and the size that the headers before a member's own give it."""
+        if size > MAX_EXTENDED_HEADER_BYTES:
+            raise self._error(
+                f"expected an extended header of at most {MAX_EXTENDED_HEADER_BYTES:,} bytes, "
+                f"found {size:,}"
+            )
+        data = self._take(size, "an extended header")
+        self._skip(-size % BLOCK_BYTES)
+        if kind == _GNU_LONG_NAME:
+            return {"path": self._decode(data.removesuffix(b"\0"))}
+        records = self._pax_records(data)
+        if any(keyword.startswith(b"GNU.sparse.") for keyword in records):
+            raise self._error("expected a regular file, found a sparse file (GNU.sparse)")
+        given = {keyword: records[keyword] for keyword in (b"path", b"size") if keyword in records}
+        if given and kind == _PAX_GLOBAL:
+            raise self._error(f"expected no path or size for all members, found {given}")
+        if not re.fullmatch(rb"\d{1,20}", given.get(b"size", b"0")):
+            raise self._error(f"expected a size in digits, found {given[b'size'][:40]!r}")
+        return {keyword.decode(): self._decode(value) for keyword, value in given.items()}
+
+    def _pax_records(self, data: bytes) -> dict[bytes, bytes]:
+        """Records are "LENGTH KEYWORD=VALUE\\n", where the length is that of the whole record."""
+        records = {}
+        start = 0
+        while start < len(data):
+            length = _PAX_LENGTH.match(data, start)
+            end = start + int(length[1]) if length else 0
+            record = data[length.end() if length else 0 : end]
+            keyword, equals, value = record.removesuffix(b"\n").partition(b"=")
+            if end > len(data) or not equals or not record.endswith(b"\n"):
+                found = data[start : start + 40]
+                raise self._error(f"expected a PAX record at its byte {start:,}, found {found!r}")
+            records[keyword] = value
+            start = end
+        return records
+
+    def _check_sum(self, block: bytes) -> None:
+        """The checksum is the sum of all bytes, its own eight taken as spaces."""
+        found = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+        if self._number(block[148:156]) != found:
+            raise self._error(f"expected checksum {block[148:156]!r}, found {found:o} (octal)")
+
+    def _number(self, field: bytes) -> int:
+        if field[0] == 0x80:  # GNU: base 256, for sizes from 8 GiB
+            return int.from_bytes(field[1:], "big")
+        digits = field.strip(b" \0")
+        if not digits or digits.strip(b"01234567"):
+            raise self._error(f"expected an octal number, found {field!r}")
+        return int(digits, 8)
+
+    def _decode(self, name: bytes) -> str:
+        try:
+            return name.decode()
+        except UnicodeDecodeError:
+            raise self._error(f"expected a name in UTF-8, found {name[:200]!r}") from None
+
+    def _check_name(self, name: str) -> None:
+        if not name or name.startswith("/") or ".." in name.split("/") or set("\\\0") & set(name):
+            raise self._error(
+                f"expected a relative name with no '..', backslash or NUL, found {name[:200]!r}"
+            )
+
+    def _split_name(self) -> tuple[str, str]:
+        folder, slash, base = self.name.rpartition("/")
+        stem, _, suffix = base.partition(".")
+        if not stem:
+            raise self._error(f"expected a name KEY.SUFFIX, found {self.name[:200]!r}")
+        return folder + slash + stem, suffix.lower()
+
+    def _take(self, count: int, what: str) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:  # the end, or a stream that gives what it has
+            buffer = bytearray(data)
+            while len(buffer) < count and (more := self._file.read(count - len(buffer))):
+                buffer += more
+            data = bytes(buffer)
+        if len(data) < count:
+            raise self._truncated(count, what, len(data))
+        self._offset += count
+        return data
+
+    def _skip(self, count: int) -> None:
+        while count:
+            part = min(count, _SKIPPED_AT_ONCE_BYTES)
+            self._take(part, "data")
+            count -= part
+
+    def _check_end(self) -> None:
+        """After the end there may be padding, but no more members: they would be skipped."""
+        while rest := self._file.read(_SKIPPED_AT_ONCE_BYTES):
+            if rest.count(0) != len(rest):
+                self.name = "the end of the archive"
+                raise self._error(
+                    f"expected only zeros from byte {self._offset:,}, found more data"
+                )
+            self._offset += len(rest)
+        if self._offset % BLOCK_BYTES:
+            raise self._truncated(BLOCK_BYTES, "padding", self._offset % BLOCK_BYTES)
+
+    def _truncated(self, expected: int, what: str, found: int) -> TarContentError:
+        return self._error(
+            f"truncated: expected {expected:,} bytes of {what} from byte {self._offset:,}, "
+            f"found {found:,}"
+        )
+
+    def _error(self, problem: str) -> TarContentError:
+        return TarContentError(self._archive, self.name, problem)
+
+
+def _name_in(block: bytes) -> bytes:
+    name = block[:100].partition(b"\0")[0]
+    # Only POSIX headers have a prefix: GNU's keep times there.
+    prefix = block[345:500].partition(b"\0")[0] if block[257:263] == b"ustar\0" else b""
+    return prefix + b"/" + name if prefix else name

@@ -1,0 +1,86 @@
+"""The dataset's tokenizers: given, or trained on a random part of the cleaned text.
+
+The text is shuffled already, so the first pairs of each corpus are a fair sample of it. Training
+holds the sample in memory several times, so it runs in a process of its own where there are any.
+"""
+
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from data_pipeline.cleaning import DropReport
+from data_pipeline.config import TokenizerConfig
+from data_pipeline.ingest import IngestedCorpus
+from data_pipeline.manifest import SOURCE, TARGET
+from data_pipeline.process_pool import ProcessPool
+from data_pipeline.shuffle import DUPLICATE, shuffled_rows
+from data_pipeline.tokenizer import Tokenizer, load_existing, train_tokenizer
+
+
+@dataclass(frozen=True)
+class _TrainingJob:
+    config: TokenizerConfig
+    samples: list[tuple[list[Path], int]]  # partitions of a corpus, and how many of its pairs
+    by_content: bool
+    tags: list[str]
+
+
+def make_tokenizers(
+    corpora: list[IngestedCorpus],
+    heldout_tags: list[str],
+    config: TokenizerConfig,
+    pool: ProcessPool,
+    *,
+    by_content: bool,
+) -> dict[str, Tokenizer]:
+    """One tokenizer for each field; a joint one is the same object for both.
+
+    Raises TokenizerError when a model cannot be trained, is not the one meant, or lacks a tag.
+    """
+    tags = sorted({corpus.tag for corpus in corpora if corpus.tag} | set(heldout_tags))
+    if config.model is not None:
+        tokenizer = load_existing(config)
+        tokenizers = {SOURCE: tokenizer, TARGET: tokenizer}
+    else:
+        samples = _samples(corpora, config.training_pairs)
+        job = _TrainingJob(config, samples, by_content, tags)
+        (models,) = pool.map(_train, [job])
+        by_model = {model: Tokenizer(model, name) for name, model in models.items()}
+        tokenizers = {field: by_model[model] for field, model in models.items()}
+    for tag in tags:
+        tokenizers[SOURCE].tag_id(tag)
+    return tokenizers
+
+
+def _samples(corpora: list[IngestedCorpus], most: int) -> list[tuple[list[Path], int]]:
+    """Each corpus's part of at most `most` pairs, by its size."""
+    total = sum(corpus.partitions.pairs for corpus in corpora)
+    return [
+        (
+            corpus.partitions.paths(corpus.partitions.counts.nonzero()[0].tolist()),
+            corpus.partitions.pairs * min(most, total) // total,
+        )
+        for corpus in corpora
+    ]
+
+
+def _train(job: _TrainingJob) -> dict[str, bytes]:
+    """Serialised models by field."""
+    ignored = DropReport([DUPLICATE])
+    rows = [
+        row
+        for paths, count in job.samples
+        for row in islice(shuffled_rows(paths, by_content=job.by_content, report=ignored), count)
+    ]
+    texts = {SOURCE: [row.source for row in rows], TARGET: [row.target for row in rows]}
+    del rows
+    if job.config.joint:
+        sentences = chain.from_iterable(texts.values())
+        model = train_tokenizer(sentences, job.config, "tokenizer.model", job.tags).model
+        return dict.fromkeys(texts, model)
+    return {
+        field: train_tokenizer(
+            sentences, job.config, f"tokenizer.{field}.model", job.tags if field == SOURCE else ()
+        ).model
+        for field, sentences in texts.items()
+    }

@@ -1,0 +1,64 @@
+"""Data workers that die, hang, come and go while a run trains: no number of it changes."""
+
+import pytest
+from support.sabotage import Saboteur, process_ids, remember
+
+from cluster import supervisor
+from trainer.run_folder import RunFolder
+
+STEPS = "trainer.max_steps=60"
+
+
+@pytest.fixture
+def undisturbed(runs):
+    """A run with one data worker."""
+    runs.train("undisturbed", "cluster.ranks=2", STEPS)
+    return runs
+
+
+def check_equal(runs, name):
+    assert runs.curve(name) == runs.curve("undisturbed")
+    assert runs.digests(name) == runs.digests("undisturbed")
+    assert runs.lines(name, "event") == []
+
+
+@pytest.mark.parametrize("killed", [1, 2])
+def test_killed_workers_change_no_number(undisturbed, monkeypatch, killed):
+    runs = undisturbed
+    started = remember(monkeypatch, supervisor, "DataWorkers")
+
+    def victims():
+        return process_ids(started[0])[:killed]
+
+    with Saboteur(runs.folder / "killed" / "metrics.jsonl", 10, victims) as saboteur:
+        runs.train("killed", "cluster.ranks=2", "cluster.data_workers=2", STEPS)
+    assert len(saboteur.hit) == killed
+    check_equal(runs, "killed")
+    log = (runs.folder / "killed" / "log.txt").read_text()
+    assert "was lost: its" in log
+    assert "is asked of worker" in log
+    if killed == 2:  # nobody could answer until one was started again
+        assert max(line["data_stall_seconds"] for line in runs.lines("killed")) > 0.1
+
+
+def test_workers_are_added_and_removed_while_a_run_trains(undisturbed):
+    runs = undisturbed
+    folder = RunFolder(runs.folder / "scaled")
+
+    def ask_for(count):
+        def ask():
+            folder.ask_for_data_workers(count)
+            return []
+
+        return ask
+
+    with (
+        Saboteur(folder.metrics, 5, ask_for(3)),
+        Saboteur(folder.metrics, 40, ask_for(1)),
+    ):
+        runs.train("scaled", "cluster.ranks=2", STEPS)
+    check_equal(runs, "scaled")
+    log = folder.log.read_text()
+    assert "data workers are now 0, 1, 2" in log
+    assert "1 data workers are wanted, there are 3" in log
+    assert log.rstrip().count("data workers are now 0\n") == 1

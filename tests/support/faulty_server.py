@@ -1,0 +1,173 @@
+"""An HTTP server over a folder that misbehaves on demand.
+
+    with FaultyServer(folder) as server:
+        server.fail(Fault.RESET, on={1, 2})                # the next two requests of each file
+        server.fail(Fault.STALL, file="shards/a.tar")      # all requests of one file, from now on
+        server.fail_randomly(0.3, seed=1)                  # three in ten, of all kinds
+        store = open_store(server.url, ...)
+        assert server.requests["shards/a.tar"] == 3
+        server.heal()
+
+The first rule that holds decides. Whether the n-th request of a file fails depends on nothing
+else, so it is the same however the requests of several clients mix.
+"""
+
+import enum
+import os
+import random
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+
+class Fault(enum.Enum):
+    """What a client gets instead of the file."""
+
+    INTERNAL_ERROR = "status 500"
+    UNAVAILABLE = "status 503"
+    FORBIDDEN = "status 403"
+    NOT_FOUND = "status 404"
+    RESET = "half the body, then a connection reset"
+    TRUNCATED = "half the body, though the whole length was announced"
+    SHORT = "half the body, announced as the whole"
+    STALL = "half the body, then nothing for `stall_seconds`, then the rest"
+    BIT_FLIP = "one wrong bit in the middle"
+
+
+STATUSES = {
+    Fault.INTERNAL_ERROR: 500,
+    Fault.UNAVAILABLE: 503,
+    Fault.FORBIDDEN: 403,
+    Fault.NOT_FOUND: 404,
+}
+Rule = Callable[[str], Fault | None]  # from a file's name, at each of its requests
+
+
+class FaultyServer:
+    """Serves `folder` on a free port of this host, from threads of this process."""
+
+    def __init__(self, folder: Path, stall_seconds: float = 60.0) -> None:
+        self.folder = folder
+        self.stall_seconds = stall_seconds
+        self.requests: Counter[str] = Counter()  # by file, good and bad ones
+        self.faults: Counter[Fault] = Counter()  # those that were shown
+        self.closing = threading.Event()
+        self._rules: list[Rule] = []
+        self._lock = threading.Lock()
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def fail(
+        self, fault: Fault, file: str | None = None, on: Collection[int] | None = None
+    ) -> None:
+        """Adds a rule for one file, or for each: all its requests, or those with a number in `on`.
+
+        The next request of a file has number 1.
+        """
+        seen: Counter[str] = Counter()
+
+        def rule(name: str) -> Fault | None:
+            seen[name] += 1
+            hit = file in (None, name) and (on is None or seen[name] in on)
+            return fault if hit else None
+
+        self._add(rule)
+
+    def fail_randomly(
+        self, probability: float, seed: int, faults: Collection[Fault] = tuple(Fault)
+    ) -> None:
+        """Adds a rule by which each request fails with a probability, in one of several ways."""
+        seen: Counter[str] = Counter()
+
+        def rule(name: str) -> Fault | None:
+            seen[name] += 1
+            rng = random.Random(f"{seed} {name} {seen[name]}")
+            return rng.choice(list(faults)) if rng.random() < probability else None
+
+        self._add(rule)
+
+    def heal(self) -> None:
+        """Forgets all rules."""
+        with self._lock:
+            self._rules.clear()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def note_request(self, name: str) -> Fault | None:
+        """Counts a request and says how it fails."""
+        with self._lock:
+            self.requests[name] += 1
+            answers = [rule(name) for rule in self._rules]  # all of them, since they count
+            fault = next((answer for answer in answers if answer is not None), None)
+            if fault is not None:
+                self.faults[fault] += 1
+            return fault
+
+    def _add(self, rule: Rule) -> None:
+        with self._lock:
+            self._rules.append(rule)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        return type("Handler", (_Handler,), {"faulty": self})
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: clients that give up are what this server is for."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    faulty: FaultyServer
+
+    def do_GET(self) -> None:
+        name = unquote(urlsplit(self.path).path).strip("/")
+        fault = self.faulty.note_request(name)
+        path = self.faulty.folder / name
+        if fault in STATUSES:
+            self.send_error(STATUSES[fault])
+        elif not path.is_file():
+            self.send_error(404)
+        else:
+            self._send(path.read_bytes(), fault)
+
+    def _send(self, data: bytes, fault: Fault | None) -> None:
+        half = len(data) // 2
+        if fault is Fault.SHORT:
+            data = data[:half]
+        elif fault is Fault.BIT_FLIP:
+            data = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[:half])
+        if fault is Fault.RESET:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # The socket's own close waits for its other users and would end it in good order.
+            os.close(self.connection.detach())
+        elif fault is Fault.STALL:
+            self.faulty.closing.wait(self.faulty.stall_seconds)
+        if fault not in (Fault.RESET, Fault.TRUNCATED):
+            self.wfile.write(data[half:])
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
