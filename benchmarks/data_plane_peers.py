@@ -15,7 +15,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +88,13 @@ def open_litdata_loader(folder: Path) -> Iterable:
 
 def lists_of_pairs(samples: Iterable) -> Iterator[list]:
     """Lists as a loader with num_workers=0 would make them, by the shortest way."""
-    iterator = iter(samples)
-    while pairs := list(islice(iterator, PAIRS_PER_LIST)):
-        yield pairs
+    pairs = []
+    for pair in samples:
+        pairs.append(pair)
+        if len(pairs) == PAIRS_PER_LIST:
+            yield pairs
+            pairs = []
+    yield pairs
 
 
 READERS = {

@@ -282,8 +282,8 @@ class BatchingConfig(BaseModel):
         int,
         Field(
             gt=0,
-            description="most shards in a window, within which pairs are shuffled and sorted "
-            "by length: more is a better shuffle and more memory",
+            description="shards' worth of pairs in a window, within which pairs are shuffled and "
+            "sorted by length: more is a better shuffle and more memory",
         ),
         "identity",
     ] = 8

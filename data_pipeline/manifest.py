@@ -81,7 +81,7 @@ class ShardInfo(ManifestPart):
     bytes: Count
     sha256: Sha256
     corpus: Count  # position in `corpora`
-    pairs: Count
+    pairs: Annotated[int, Field(ge=1)]
     first_pair: Count  # number of its first pair in the manifest's order
     tokens: dict[str, Count]  # by field, EOS included
 

@@ -118,8 +118,8 @@ class Partitions:
         middle = ends - self.counts / 2
         group_of = np.minimum(middle * count // max(1, self.pairs), count - 1)
         filled = np.flatnonzero(self.counts)
-        groups = [filled[group_of[filled] == group].tolist() for group in range(count)]
-        return [self.paths(group) for group in groups if group]
+        borders = np.flatnonzero(np.diff(group_of[filled])) + 1
+        return [self.paths(group.tolist()) for group in np.split(filled, borders)]
 
 
 def shuffled_rows(paths: Iterable[Path], *, by_content: bool, report: DropReport) -> Iterator[Row]:

@@ -4,12 +4,9 @@ The long form of tests/integration/test_one_curve.py; `make chaos` runs it.
 """
 
 import random
-import threading
-import time
 
 import pytest
-import ray
-from support.sabotage import kill, remember
+from support.sabotage import RandomKills, remember
 
 from cluster import supervisor
 
@@ -27,35 +24,17 @@ OPTIONS = [
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ranks_and_data_workers_killed_at_random(runs, monkeypatch, seed):
     runs.train("undisturbed", *OPTIONS)
-    workers = remember(monkeypatch, supervisor, "start_data_workers")
+    workers = remember(monkeypatch, supervisor, "DataWorkers")
     groups = remember(monkeypatch, supervisor, "RankGroup")
-    dice = random.Random(seed)
-    over = threading.Event()
-    killed = []
 
-    def sabotage():
-        while not over.wait(dice.uniform(4, 10)):
-            if not groups:
-                continue
-            victim = dice.choice([*workers[0], *groups[-1].actors])
-            try:
-                process_id = ray.get(victim.process_id.remote(), timeout=5)
-            except ray.exceptions.RayError:
-                continue  # dead already
-            kill(process_id)
-            killed.append((time.monotonic(), process_id))
-            if len(killed) == 5:
-                return
+    def victims():
+        ranks = groups[-1].actors if groups else []
+        return [*ranks, *(handle.actor for handle in workers[0].handles)] if workers else []
 
-    thread = threading.Thread(target=sabotage)
-    thread.start()
-    try:
+    with RandomKills(victims, random.Random(seed), (4, 10), most=5) as kills:
         result = runs.train("disturbed", *OPTIONS)
-    finally:
-        over.set()
-        thread.join()
     assert result.outcome == "finished"
-    assert killed
+    assert kills.killed
     assert runs.curve("disturbed") == runs.curve("undisturbed")
     assert runs.digests("disturbed") == runs.digests("undisturbed")
     assert not [e for e in runs.lines("disturbed", "event") if e["event"] != "resumed"]

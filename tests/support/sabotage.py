@@ -1,6 +1,7 @@
 """Killing the processes of a run at a chosen moment, and seeing what its supervisor made."""
 
 import os
+import random
 import signal
 import threading
 import time
@@ -49,6 +50,47 @@ class Saboteur:
                     self.hit.append(process_id)
                 return
             time.sleep(0.02)
+
+
+class RandomKills:
+    """Kills one of some actors every now and then, as long as the context lasts."""
+
+    def __init__(
+        self,
+        actors: Callable[[], list[Any]],
+        dice: random.Random,
+        pause_seconds: tuple[float, float],
+        most: int,
+    ) -> None:
+        self.killed: list[int] = []
+        self._actors = actors
+        self._dice = dice
+        self._pause_seconds = pause_seconds
+        self._most = most
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while len(self.killed) < self._most:
+            if self._over.wait(self._dice.uniform(*self._pause_seconds)):
+                return
+            actors = self._actors()
+            if not actors:
+                continue
+            try:
+                process_id = ray.get(self._dice.choice(actors).process_id.remote(), timeout=5)
+            except ray.exceptions.RayError:
+                continue  # dead already
+            kill(process_id)
+            self.killed.append(process_id)
 
 
 def kill(process_id: int, signal_number: int = signal.SIGKILL) -> None:
