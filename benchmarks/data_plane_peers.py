@@ -1,31 +1,43 @@
-"""The other formats of data_plane.py, run by it in an environment of their own.
+"""The other formats of data_plane.py, which runs this in an environment of their own.
 
-    pairs ──write──▶ webdataset: one pair a sample; litdata: one pair an item of optimised chunks
-    files ──read──▶ lists of decoded pairs, and the seconds that the last of two passes took
+    pairs ──write──▶ WebDataset: one pair a sample; LitData: one pair an item of optimised chunks
+    files ──read──▶ lists of decoded pairs ──▶ pairs and seconds, as JSON
 
-As their users have it: WebDataset's `.decode()` on two texts and two .npy arrays a sample,
-LitData's StreamingDataset on a tuple of two arrays, iterated directly or through its loader.
-Both are read in the order of their files; neither has to shuffle, sort or pad.
+They are read as their users do it: WebDataset with its `.decode()`, LitData's StreamingDataset by
+itself or through its loader. Where there is a choice, it is made in their favour: files in their
+order, no shuffling, sorting or padding, no worker processes to start, WebDataset's tar headers
+without fractions of seconds (each would cost a further header).
 
-    .bench-peers/bin/python benchmarks/data_plane_peers.py {write,read} PEER FOLDER
+    .bench-peers/bin/python benchmarks/data_plane_peers.py {write,read} FORMAT FOLDER
 """
 
 import argparse
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 PAIRS_PER_LIST = 64
 PAIRS_PER_TAR = 10_000
-LITDATA_CHUNK = "64MB"  # the size that LitData's documentation uses
+LITDATA_CHUNK = "64MB"
+WARM_UP_LISTS = 100
+MINIMUM_SECONDS = 2.0
 
 
-def pairs_of(folder: Path) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+def timed(one_pass: Callable[[], int]) -> dict[str, float]:
+    """Whole passes until MINIMUM_SECONDS are over; a pass returns what it has counted."""
+    count, started = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - started) < MINIMUM_SECONDS:
+        count += one_pass()
+    return {"count": count, "seconds": seconds}
+
+
+def stored_pairs(folder: Path) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     """Source, target and their ids, from the files that data_plane.py has written."""
     columns: list[Iterable] = [
         (folder / f"{side}.txt").read_text().split("\n")[:-1] for side in ("src", "tgt")
@@ -37,57 +49,74 @@ def pairs_of(folder: Path) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     yield from zip(*columns, strict=True)
 
 
-def write_webdataset(folder: Path) -> None:
-    import webdataset
-
-    (folder / "webdataset").mkdir()
-    pattern = str(folder / "webdataset" / "%05d.tar")
-    with webdataset.ShardWriter(pattern, maxcount=PAIRS_PER_TAR, verbose=0) as writer:
-        for number, (source, target, source_ids, target_ids) in enumerate(pairs_of(folder)):
-            writer.write(
-                {
-                    "__key__": f"{number:08d}",
-                    "src.txt": source,
-                    "tgt.txt": target,
-                    "src.npy": source_ids,
-                    "tgt.npy": target_ids,
-                }
-            )
+def stored_ids(folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for _, _, source_ids, target_ids in stored_pairs(Path(folder)):
+        yield source_ids, target_ids
 
 
-def write_litdata(folder: Path) -> None:
-    from litdata.streaming import Cache
-
-    cache = Cache(str(folder / "litdata"), chunk_bytes=LITDATA_CHUNK)
-    for number, (_, _, source_ids, target_ids) in enumerate(pairs_of(folder)):
-        cache._add_item(number, (source_ids, target_ids))
-    cache.done()
-    cache.merge(1)
+def npy_sample(source: str, target: str, source_ids: np.ndarray, target_ids: np.ndarray) -> dict:
+    return {"src.txt": source, "tgt.txt": target, "src.npy": source_ids, "tgt.npy": target_ids}
 
 
-def open_webdataset(folder: Path) -> Iterable:
-    import webdataset
-
-    tars = sorted(map(str, (folder / "webdataset").glob("*.tar")))
-    return webdataset.WebDataset(tars, shardshuffle=False).decode()
+def json_sample(source: str, target: str, source_ids: np.ndarray, target_ids: np.ndarray) -> dict:
+    ids = {"src.ids": source_ids.tolist(), "tgt.ids": target_ids.tolist()}
+    return {"json": {"src": source, "tgt": target, **ids}}
 
 
-def open_litdata(folder: Path) -> Iterable:
-    from litdata import StreamingDataset
-
-    return StreamingDataset(str(folder / "litdata"), shuffle=False)
+SAMPLES = {"webdataset-npy": npy_sample, "webdataset-json": json_sample}
 
 
-def open_litdata_loader(folder: Path) -> Iterable:
-    from litdata import StreamingDataLoader
+def write_webdataset(folder: Path, name: str) -> None:
+    from webdataset import ShardWriter
 
-    return StreamingDataLoader(
-        open_litdata(folder), batch_size=PAIRS_PER_LIST, num_workers=0, collate_fn=list
+    (folder / name).mkdir()
+    pattern = str(folder / name / "%05d.tar")
+    with ShardWriter(pattern, maxcount=PAIRS_PER_TAR, verbose=0, mtime=0) as writer:
+        for number, pair in enumerate(stored_pairs(folder)):
+            writer.write({"__key__": f"{number:08d}", **SAMPLES[name](*pair)})
+
+
+def write_litdata(folder: Path, name: str) -> None:
+    for variable in ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER"):
+        os.environ[variable] = str(folder / "litdata-work")
+    from litdata import optimize
+
+    optimize(
+        stored_ids,
+        [str(folder)],
+        output_dir=str(folder / name),
+        chunk_bytes=LITDATA_CHUNK,
+        num_workers=1,
+        verbose=False,
     )
 
 
-def lists_of_pairs(samples: Iterable) -> Iterator[list]:
-    """Lists as a loader with num_workers=0 would make them, by the shortest way."""
+def read_webdataset(folder: Path, name: str) -> Iterator[list]:
+    from webdataset import WebDataset
+
+    tars = sorted(map(str, (folder / name).glob("*.tar")))
+    return lists_of_pairs(WebDataset(tars, shardshuffle=False).decode())
+
+
+def read_litdata(folder: Path, name: str) -> Iterator[list]:
+    from litdata import StreamingDataset
+
+    return lists_of_pairs(StreamingDataset(str(folder / "litdata"), shuffle=False))
+
+
+def read_litdata_loader(folder: Path, name: str) -> Iterator[list]:
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    dataset = StreamingDataset(str(folder / "litdata"), shuffle=False)
+    loader = StreamingDataLoader(
+        dataset, batch_size=PAIRS_PER_LIST, num_workers=0, collate_fn=list
+    )
+    return iter(loader)
+
+
+def lists_of_pairs(samples: Iterable[Any]) -> Iterator[list]:
+    """Lists by the shortest way."""
+    # No islice here: it would call iter() for each list, which rewinds a StreamingDataset.
     pairs = []
     for pair in samples:
         pairs.append(pair)
@@ -97,37 +126,38 @@ def lists_of_pairs(samples: Iterable) -> Iterator[list]:
     yield pairs
 
 
-READERS = {
-    "webdataset": lambda folder: lists_of_pairs(open_webdataset(folder)),
-    "litdata": lambda folder: lists_of_pairs(open_litdata(folder)),
-    "litdata-loader": open_litdata_loader,
+WRITERS = {
+    "webdataset-npy": write_webdataset,
+    "webdataset-json": write_webdataset,
+    "litdata": write_litdata,
 }
-WRITERS = {"webdataset": write_webdataset, "litdata": write_litdata}
-
-
-def read(peer: str, folder: Path) -> dict[str, float]:
-    """Pairs and seconds of a pass over all, after one that warms up whatever is lazy."""
-    torch.set_num_threads(1)
-    for _ in range(2):
-        started = time.perf_counter()
-        pairs = sum(map(len, READERS[peer](folder)))
-        seconds = time.perf_counter() - started
-    return {"pairs": pairs, "seconds": seconds}
+READERS = {
+    "webdataset-npy": read_webdataset,
+    "webdataset-json": read_webdataset,
+    "litdata": read_litdata,
+    "litdata-loader": read_litdata_loader,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("write", "read"))
-    parser.add_argument("peer", choices=READERS)
+    parser.add_argument("format", choices=READERS)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--core", type=int, help="the one core to run on")
+    parser.add_argument("--core", type=int, help="the one core to read on")
     arguments = parser.parse_args()
+    folder, name = arguments.folder, arguments.format
+    if arguments.action == "write":
+        WRITERS[name](folder, name)
+        return
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
-    if arguments.action == "write":
-        WRITERS[arguments.peer](arguments.folder)
-    else:
-        print(json.dumps(read(arguments.peer, arguments.folder)))
+    import torch
+
+    torch.set_num_threads(1)
+    for _ in islice(READERS[name](folder, name), WARM_UP_LISTS):
+        pass
+    print(json.dumps(timed(lambda: sum(map(len, READERS[name](folder, name))))))
 
 
 if __name__ == "__main__":

@@ -192,7 +192,10 @@ def workers(
     folder = RunFolder(run)
     folder.card()
     folder.ask_for_data_workers(count)
-    told = f"{run} is asked to have {count} data workers. {folder.log} tells when they serve."
+    told = (
+        f"{run} is asked to have {count} data workers, now or when it trains next. {folder.log} "
+        "tells when they serve."
+    )
     answer({"run": str(run), "data_workers": count, "log": str(folder.log)}, as_json, told)
 
 

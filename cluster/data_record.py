@@ -5,7 +5,7 @@
                                          ──▶ eras: which shards were left out from which step on
 
 A run that goes on without a quarantined shard repeats the steps since its last checkpoint with
-other data. Those that were recorded before then count no more: their repetition does.
+other data. What was recorded of them before counts no more: their repetition does.
 """
 
 from dataclasses import dataclass
@@ -48,12 +48,14 @@ class DataRecord:
         self._cursors: dict[int, Cursor] = {}  # before each step
         self.digests = {0: START}  # after each step
         self._eras = [Era(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))]
+        self._reached = 0  # the last step of the newest era; what is recorded beyond is outdated
         self._read_metrics()
         headers = _intact_headers(run)
         self._read_quarantines_since(headers[-1] if headers else None)
+        self.digests = {s: digest for s, digest in self.digests.items() if s <= self._reached}
         self._starts = {0: Start(0, Cursor(), START)}
         for step, cursor in self._cursors.items():
-            if step - 1 in self.digests:
+            if step <= self._reached and step - 1 in self.digests:
                 self._starts[step - 1] = Start(step - 1, cursor, self.digests[step - 1])
         for header in headers:
             cursor = Cursor.from_json(header.cursor)
@@ -84,15 +86,19 @@ class DataRecord:
             if line["kind"] == "train":
                 self._cursors[step] = Cursor(line["epoch"], line["window"], line["offset"])
                 self.digests[step] = line["data_digest"]
+                self._reached = max(self._reached, step)
             elif line.get("event") == "resumed" and line["quarantined"]:
                 self._begin_era(line["from_step"], self._tombstones_until(line["quarantined"]))
             elif line.get("event") == "replay_mismatch" and "data_digest" in line["fields"]:
-                self._cursors.pop(line["replayed_step"], None)
-                self.digests[line["replayed_step"]] = line["fields"]["data_digest"][1]
+                step = line["replayed_step"]
+                self._cursors.pop(step, None)
+                self.digests[step] = line["fields"]["data_digest"][1]
+                self._reached = max(self._reached, step)
 
     def _read_quarantines_since(self, newest: CheckpointHeader | None) -> None:
         """Quarantines that no event tells of."""
         if newest:
+            self._reached = max(self._reached, newest.step)
             tombstones = self._tombstones_of(newest.dataset_identity, f"step {newest.step}")
             if tombstones != self._tombstones_at(newest.step):
                 # It had no checkpoint to resume from when the shard was quarantined.
@@ -100,11 +106,12 @@ class DataRecord:
         if self._eras[-1].tombstones < len(self._manifest.tombstones):
             after_step = newest.step if newest else 0
             self._begin_era(after_step, len(self._manifest.tombstones))
-            self.digests = {s: d for s, d in self.digests.items() if s <= after_step}
 
     def _begin_era(self, after_step: int, tombstones: int) -> None:
-        self._eras.append(Era(after_step, tombstones))
-        self._cursors = {s: cursor for s, cursor in self._cursors.items() if s <= after_step}
+        # A run that is killed before its next checkpoint resumes twice from the same one.
+        if tombstones != self._tombstones_at(after_step + 1):
+            self._eras.append(Era(after_step, tombstones))
+            self._reached = after_step
 
     def _tombstones_of(self, identity: str, where: str) -> int:
         """How many of the manifest's tombstones the manifest of an identity has."""

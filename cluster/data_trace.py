@@ -115,7 +115,7 @@ def _walk(
     step, cursor = start.step + 1, start.cursor
     while step <= last:
         manifest, identity = record.manifest_at(step), record.identity_at(step)
-        pass
+        cursor = cursor_after(manifest, settings, record.identity_at(step - 1), cursor)
         reader = WindowReader(store, manifest, settings)
         slots = settings.batching.micro_batches_per_step
         for data in local_rank_steps(reader, cursor, 0, 1, slots):

@@ -157,7 +157,8 @@ def _examples_tables(corpora: list[Facts]) -> Iterator[tuple[Text, Table]]:
                 continue
             count = corpus["dropped"][reason]
             shown = f", of which the first {len(examples)}" if len(examples) < count else ""
-            what = f"dropped of {corpus['name']}, {in_words(reason)}: {count:,} pairs{shown}"
+            pairs = f"{count:,} pair{'s' if count > 1 else ''}"
+            what = f"dropped of {corpus['name']}, {in_words(reason)}: {pairs}{shown}"
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
             table.add_column("pair", justify="right", no_wrap=True)
             table.add_column("source", overflow="fold")

@@ -113,12 +113,10 @@ class Partitions:
     def groups(self, pairs_per_group: int) -> list[list[Path]]:
         """Files of consecutive partitions with about as many pairs; none of them is empty."""
         count = max(1, round(self.pairs / pairs_per_group))
-        ends = np.cumsum(self.counts)
-        # A partition belongs to the group in which its middle pair lies.
-        middle = ends - self.counts / 2
-        group_of = np.minimum(middle * count // max(1, self.pairs), count - 1)
         filled = np.flatnonzero(self.counts)
-        borders = np.flatnonzero(np.diff(group_of[filled])) + 1
+        # A partition belongs to the group in which its middle pair lies.
+        middle = (np.cumsum(self.counts) - self.counts / 2)[filled]
+        borders = np.flatnonzero(np.diff(middle * count // self.pairs)) + 1
         return [self.paths(group.tolist()) for group in np.split(filled, borders)]
 
 

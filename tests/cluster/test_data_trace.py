@@ -202,6 +202,10 @@ def test_a_quarantine_within_a_window(trained):
     # The steps before had the shard, those after have not.
     steps = trained.trace(f"1:{STEPS + 6}")
     assert [step["data_digest"] for step in steps] == trained.digests()
+    # It resumes once more from before the quarantine: the record holds.
+    shutil.rmtree(trained.path / "checkpoints" / f"step-{STEPS + 6:08d}")
+    trained.train(STEPS + 2)
+    assert trained.trace(f"1:{STEPS + 6}") == steps
     shutil.rmtree(trained.path / "checkpoints")
     assert trained.trace(f"1:{STEPS + 6}") == steps
 
@@ -221,6 +225,21 @@ def test_steps_that_were_repeated_without_a_shard(trained):
     assert steps[STEPS - 1]["data_digest"] != before[-1]
     newest = Checkpoint(list_checkpoints(trained.path / "checkpoints")[-1])
     assert steps[-1]["data_digest"] == newest.header.data_digest
+    assert [trained.trace(step["step"]) for step in steps] == [[step] for step in steps]
+
+
+def test_steps_that_were_repeated_in_part(trained):
+    for step in (6, 7):
+        shutil.rmtree(trained.path / "checkpoints" / f"step-{step:08d}")
+    ids = trained.trace(5)[0]["slots"][0]["sample_ids"]
+    trained.quarantine_shard_of(ids[0])
+    trained.train(5)  # so the record of steps 6 and 7 is outdated
+    coming = trained.trace("1:9")
+    assert [step["equal"] for step in coming] == [True] * 5 + [None] * 4
+    trained.train(9)
+    steps = trained.trace("1:9")
+    assert all(step["equal"] for step in steps)
+    assert [s["data_digest"] for s in steps] == [s["data_digest"] for s in coming]
 
 
 def test_a_run_that_began_again_without_a_shard(trained):
@@ -233,6 +252,7 @@ def test_a_run_that_began_again_without_a_shard(trained):
     steps = trained.trace(f"1:{STEPS}")
     assert all(step["equal"] for step in steps)
     assert steps[-1]["data_digest"] == newest.header.data_digest
+    assert [trained.trace(step["step"]) for step in steps] == [[step] for step in steps]
 
 
 def test_a_quarantine_that_was_undone_is_named(trained):

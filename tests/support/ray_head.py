@@ -56,8 +56,11 @@ class RayHead:
         self._wait(60.0)
 
     def stop(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)  # SIGTERM takes it twenty seconds
-        self._process.wait()
+        _kill(self._process)
+
+    def add_node(self, cpus: int) -> "RayNode":
+        """Another node of the cluster, on this machine."""
+        return RayNode(self.address, self.token, cpus)
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -73,3 +76,36 @@ class RayHead:
                 assert time.monotonic() < deadline, "the Ray head does not answer"
                 assert self._process.poll() is None, "the Ray head has died"
                 time.sleep(0.2)
+
+
+class RayNode:
+    """A node beside the head. It takes a few seconds until the cluster knows it."""
+
+    def __init__(self, address: str, token: str, cpus: int) -> None:
+        self._process = subprocess.Popen(
+            [
+                str(Path(sys.executable).parent / "ray"),
+                "start",
+                "--block",
+                f"--address={address}",
+                "--node-ip-address=127.0.0.1",
+                f"--dashboard-agent-listen-port={free_port()}",
+                f"--num-cpus={cpus}",
+                f"--object-store-memory={200 * 2**20}",
+                "--disable-usage-stats",
+            ],
+            env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        """As if its machine had lost power: processes and objects are gone at once."""
+        _kill(self._process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)  # SIGTERM takes Ray twenty seconds
+        process.wait()

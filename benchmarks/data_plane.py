@@ -1,0 +1,300 @@
+"""How fast pairs come from the disk into micro-batches, beside WebDataset and LitData.
+
+One run, the same pairs: Multi30k, repeated. Each measurement is a process of its own on one core,
+and they alternate, so that a machine whose speed drifts slows all. A measurement reads whole
+epochs for at least 2 seconds, after a warm-up; files are in the page cache, windows never are.
+
+    transloom N       prepared shards → verified → windows → micro-batches of N tokens
+    … sampled         the same with another segmentation of every sentence, alpha 0.1
+    … encoded         the sentences of the shards → best segmentation; what prepare saves
+    webdataset, litdata    pairs one by one: decoded, neither batched nor sorted nor padded
+    through Ray N     a data worker → a rank's steps of 8 micro-batches of N tokens; all cores
+
+The others run in an environment of their own, which is made when it is missing.
+
+    .venv/bin/python benchmarks/data_plane.py [--mirror FOLDER] [--json]
+
+mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import chain, count, cycle, islice
+from pathlib import Path
+
+import numpy as np
+from data_plane_peers import READERS as PEERS
+from data_plane_peers import WRITERS, timed
+
+from cluster.data_workers import DataWorkers
+from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.session import ray_session
+from cluster.worker_streams import WorkerClient, WorkerStreams
+from data_pipeline.corpus import read_whole
+from data_pipeline.locations import cache_folder
+from data_pipeline.manifest import open_dataset
+from data_pipeline.plan import Cursor
+from data_pipeline.prepare import prepare
+from data_pipeline.shards import Block, unpack_shard
+from data_pipeline.stream import RankStep
+from data_pipeline.tokenizer import load_tokenizers
+from data_pipeline.window import WindowReader
+
+HERE = Path(__file__).resolve().parent
+LITDATA = "litdata==0.2.76"
+FIELDS = ("src", "tgt")
+GOAL_PAIRS_PER_SECOND = 1_000_000
+GOAL_OVER_LITDATA = 3.0
+GOAL_TOKENS_PER_SECOND = 3_000_000
+
+Measurement = dict[str, float]
+
+
+def read_micro_batches(recipe: Recipe) -> Measurement:
+    """Pairs in micro-batches."""
+    store, manifest = open_dataset(recipe.data)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    epochs = count()
+
+    def epoch() -> int:
+        number, pairs = next(epochs), 0
+        for window in range(reader.layout(number, 0).windows_per_epoch):
+            micro_batches = len(reader.layout(number, window).target_tokens)
+            fetched = reader.fetch(number, window, 0, micro_batches)
+            pairs += sum(len(micro_batch.pair_ids) for micro_batch in fetched)
+        return pairs
+
+    reader.layout(next(epochs), 0)
+    return timed(epoch)
+
+
+def encode_text(recipe: Recipe) -> Measurement:
+    """Pairs whose sentences are read and encoded, in blocks, and put into no batch."""
+    store, manifest = open_dataset(recipe.data)
+    tokenizers = load_tokenizers(store, manifest)
+
+    def epoch() -> int:
+        for block in _blocks(recipe):
+            for field in FIELDS:
+                tokenizers[field].encode_field(block.sentences(field))
+        return manifest.pairs
+
+    return timed(epoch)
+
+
+def read_through_ray(recipe: Recipe) -> Measurement:
+    """Target tokens in the steps of a run's only rank, which this process is."""
+    _, manifest = open_dataset(recipe.data)
+    config = recipe.cluster
+    with ray_session(None):
+        workers = DataWorkers(
+            recipe.data_settings,
+            manifest.identity,
+            cpus=config.cpus_per_data_worker,
+            cache_bytes=config.data_memory_bytes,
+        )
+        workers.start(1)
+        streams = WorkerStreams(
+            WorkerClient(workers.handles, lambda notice: None),
+            rank=0,
+            ranks=1,
+            slots=recipe.batching.micro_batches_per_step,
+            steps_ahead=config.steps_ahead,
+            bytes_ahead=config.data_memory_bytes,
+        )
+        steps = streams.open(Cursor())
+        _tokens_of_epoch(steps)
+        return timed(lambda: _tokens_of_epoch(steps))
+
+
+def _tokens_of_epoch(steps: Iterator[RankStep]) -> int:
+    """Target tokens of the steps up to the one that ends in the next epoch."""
+    tokens = 0
+    for step in steps:
+        tokens += sum(micro_batch.tokens("tgt") for micro_batch in step.micro_batches)
+        if step.next_cursor.epoch > step.cursor.epoch:
+            break
+    return tokens
+
+
+SAMPLED = "tokenizer.sampling.alpha=0.1"
+OURS: dict[str, tuple[Callable[[Recipe], Measurement], list[str]]] = {
+    **{
+        f"transloom {size:,}{name}": (
+            read_micro_batches,
+            [f"batching.max_tokens_per_micro_batch={size}", *overrides],
+        )
+        for size in (1024, 4096)
+        for name, overrides in (("", []), (" sampled", [SAMPLED]))
+    },
+    "transloom encoded": (encode_text, []),
+    **{
+        f"through Ray {size:,}": (
+            read_through_ray,
+            [f"batching.max_tokens_per_micro_batch={size}", "batching.micro_batches_per_step=8"],
+        )
+        for size in (1024, 4096)
+    },
+}
+
+
+def load(folder: Path, overrides: list[str]) -> Recipe:
+    """The recipe of Multi30k on the repeated corpus, with the dataset in the folder."""
+    data = [
+        f"data.train=[{{source: {folder}/repeated.src, target: {folder}/repeated.tgt}}]",
+        "data.validation={source: 'builtin:phrasebook/validation.fr', "
+        "target: 'builtin:phrasebook/validation.en'}",  # is not read here
+        "data.tests={}",
+        f"data.dataset={folder}/dataset",
+    ]
+    return load_recipe(find_recipe("multi30k-ende"), [*data, *overrides])
+
+
+def make_dataset(folder: Path, mirror: str | None, pairs: int) -> None:
+    """Repeats the corpus, prepares it, and writes the prepared pairs once more for the peers."""
+    overrides = [f"data.mirror={mirror}"] if mirror else []
+    data = load_recipe(find_recipe("multi30k-ende"), overrides).data
+    text = read_whole(data.train[0], mirror=data.mirror, cache=cache_folder(data.cache))
+    for field, sentences in zip(FIELDS, (text.sources, text.targets), strict=True):
+        lines = (sentence + "\n" for sentence in islice(cycle(sentences), pairs))
+        (folder / f"repeated.{field}").write_text("".join(lines))
+    recipe = load(folder, [])
+    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+
+    blocks = list(_blocks(recipe))
+    arrays = {}
+    for field in FIELDS:
+        (folder / f"{field}.txt").write_bytes(b"".join(block.texts[field] for block in blocks))
+        ids = np.concatenate([block.fields[field].ids for block in blocks])
+        arrays[f"{field}.ids"] = ids.astype(np.min_scalar_type(ids.max()))
+        arrays[f"{field}.lengths"] = np.concatenate([b.fields[field].lengths for b in blocks])
+    np.savez(folder / "ids.npz", **arrays)
+
+
+def _blocks(recipe: Recipe) -> Iterator[Block]:
+    store, manifest = open_dataset(recipe.data)
+    return chain.from_iterable(
+        unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+        for shard in manifest.shards
+    )
+
+
+def peers_python(environment: Path, torch_index: str | None) -> Path:
+    """The Python of an environment with the peers, which is made if it is not there."""
+    python = environment / "bin" / "python"
+    made = environment / "packages.txt"
+    if made.exists() and made.read_text() == LITDATA:
+        return python
+    _say(f"setting up {environment} (once; about 1.5 GB, with CUDA more)")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
+    (environment / ".gitignore").write_text("*\n")
+    install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
+    install += ["--constraint", str(HERE.parent / "constraints.txt")]
+    index = ["--index-url", torch_index] if torch_index else []
+    subprocess.run([*install, *index, "torch", "torchvision"], check=True)
+    subprocess.run([*install, "numpy", "webdataset", LITDATA], check=True)
+    made.write_text(LITDATA)
+    return python
+
+
+def run_measurement(name: str, folder: Path, core: int, python: Path | None) -> Measurement:
+    """One measurement in a process of its own."""
+    if name in PEERS:
+        command = [str(python), str(HERE / "data_plane_peers.py"), "read", name, str(folder)]
+    else:
+        command = [sys.executable, __file__, "--folder", str(folder), "--measure", name]
+    command += ["--core", str(core)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    measurement: Measurement = json.loads(output.splitlines()[-1])
+    return measurement
+
+
+def measure_here(name: str, folder: Path, core: int) -> None:
+    function, overrides = OURS[name]
+    if function is not read_through_ray:
+        os.sched_setaffinity(0, {core})
+    print(json.dumps(function(load(folder, overrides))))
+
+
+def summary(rates: dict[str, list[float]]) -> dict[str, object]:
+    """Medians and ranges by measurement, and what the goals are about."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    prepared = min(medians["transloom 1,024"], medians["transloom 4,096"])
+    goals: dict[str, dict[str, float]] = {
+        "pairs/s": {"found": prepared, "goal": GOAL_PAIRS_PER_SECOND},
+        "target tokens/s through Ray": {
+            "found": medians["through Ray 4,096"],
+            "goal": GOAL_TOKENS_PER_SECOND,
+        },
+    }
+    if litdata := [median for name, median in medians.items() if name.startswith("litdata")]:
+        goals["times LitData"] = {"found": prepared / max(litdata), "goal": GOAL_OVER_LITDATA}
+    ranges = {
+        name: {"median": medians[name], "lowest": min(values), "highest": max(values)}
+        for name, values in rates.items()
+    }
+    return {"per_second": ranges, "goals": goals}
+
+
+def table(rates: dict[str, list[float]], goals: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'':24}{'median':>12}{'range':>26}"]
+    for name, values in rates.items():
+        unit = "target tokens/s" if "Ray" in name else "pairs/s"
+        spread = f"{min(values):,.0f}–{max(values):,.0f}"
+        lines.append(f"{name:24}{statistics.median(values):>12,.0f}{spread:>26}  {unit}")
+    for name, numbers in goals.items():
+        reached = "reached" if numbers["found"] >= numbers["goal"] else "MISSED"
+        lines.append(f"{reached}: {numbers['found']:,.4g} {name}, goal {numbers['goal']:,.4g}")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser.add_argument("--pairs", type=int, default=290_000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
+    parser.add_argument("--peers-env", type=Path, default=HERE.parent / ".bench-peers")
+    parser.add_argument("--torch-index", help="package index with torch for CPU, for the peers")
+    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=OURS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure_here(arguments.measure, arguments.folder, arguments.core)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _say(f"preparing {arguments.pairs:,} pairs")
+        make_dataset(folder, arguments.mirror, arguments.pairs)
+        names, python = list(OURS), None
+        if not arguments.without_peers:
+            python = peers_python(arguments.peers_env, arguments.torch_index)
+            for name in WRITERS:
+                _say(f"writing {name}")
+                script = [str(python), str(HERE / "data_plane_peers.py"), "write", name]
+                subprocess.run([*script, str(folder)], check=True, stdout=subprocess.DEVNULL)
+            names += PEERS
+        rates: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(arguments.repetitions):
+            for name in names:
+                found = run_measurement(name, folder, arguments.core, python)
+                rates[name].append(found["count"] / found["seconds"])
+                _say(f"{name}: {rates[name][-1]:,.0f}/s; load {os.getloadavg()[0]:.1f}")
+    result = summary(rates)
+    print(json.dumps(result) if arguments.json else table(rates, result["goals"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Jobs for process pools, in a module that their processes can import."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_pipeline.errors import DatasetFileError
+from data_pipeline.process_pool import process_pool
+
+
+def negate(number: int) -> int:
+    return -number
+
+
+def enlarge(data: bytes) -> bytes:
+    return data * 3
+
+
+def own_pid(number: int) -> int:
+    time.sleep(0.01)
+    return os.getpid()
+
+
+def refuse_five(number: int) -> int:
+    if number == 5:
+        raise DatasetFileError("five", "six", "seven")
+    return number
+
+
+def end_at_five(number: int) -> int:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def sleep_long(folder: str) -> None:
+    """Leaves its process's id as a file's name."""
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(300)
+
+
+def given_up(folder: Path) -> Iterator[str]:
+    """Jobs for `sleep_long`, until one of them runs."""
+    yield from [str(folder)] * 3
+    while not any(folder.iterdir()):
+        time.sleep(0.05)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    with process_pool(2) as pool:
+        list(pool.map(sleep_long, [sys.argv[1]] * 3))

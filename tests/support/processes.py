@@ -1,0 +1,37 @@
+"""Waiting for processes, and finding those that should be gone."""
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+def children(pid: int | None = None) -> list[psutil.Process]:
+    """Of a process (default: this one), but multiprocessing's resource tracker, which stays."""
+    return [
+        child
+        for child in psutil.Process(pid).children(recursive=True)
+        if not any("resource_tracker" in word for word in command_of(child))
+    ]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
