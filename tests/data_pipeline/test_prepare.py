@@ -1,4 +1,4 @@
-"""`prepare` as a whole: repeatable bytes, counted drops, and no half-written dataset."""
+"""`prepare` as a whole: repeatable bytes, every pair in its place, refusals that say why."""
 
 import hashlib
 import shutil
@@ -7,21 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.config import BatchingConfig, CorpusConfig, DataConfig, TokenizerConfig
+from data_pipeline.config import DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError, DatasetError, TokenizerError
 from data_pipeline.manifest import Manifest
 from data_pipeline.plan import Cursor
 from data_pipeline.prepare import PrepareProgress, prepare
-from data_pipeline.shards import read_shard
+from data_pipeline.store import open_store
 from data_pipeline.stream import local_rank_steps
 from data_pipeline.tokenizer import load_tokenizers
+from data_pipeline.verification import problems_of
 from data_pipeline.window import WindowReader
 
 MakeData = Callable[..., DataConfig]
+ReadPairs = Callable[[Path], list[tuple[str, str]]]
 
 
 def silent(progress: PrepareProgress) -> None:
     """Reports nothing."""
+
+
+def load(dataset: Path) -> Manifest:
+    return Manifest.load(open_store(dataset))
 
 
 def hashes(dataset: Path) -> dict[str, str]:
@@ -40,36 +47,28 @@ def test_repetition_gives_the_same_bytes(
 
 
 def test_shards_hold_every_pair_shuffled(
-    dataset: Path, manifest: Manifest, corpus: Callable[[str], CorpusConfig]
+    dataset: Path, corpus: Callable[[str], CorpusConfig], read_pairs: ReadPairs
 ) -> None:
-    pairs = [
-        pair
-        for shard in manifest.shards
-        for block in read_shard(dataset, shard)
-        for pair in zip(block.sentences("src"), block.sentences("tgt"), strict=True)
-    ]
-    lines = [
-        Path(path).read_text().splitlines()
-        for path in (corpus("train").source, corpus("train").target)
-    ]
+    lines = [Path(str(path)).read_text().splitlines() for path in corpus("train").locations]
     expected = list(zip(*lines, strict=True))
+    pairs = read_pairs(dataset)
     assert sorted(pairs) == sorted(expected)
-    assert pairs != expected
+    position = {pair: number for number, pair in enumerate(expected)}
+    order = [position[pair] for pair in pairs]
+    # Of a random order, half the neighbours go up, and a pair stays about a third away.
+    assert 200 < sum(one < other for one, other in zip(order, order[1:], strict=False)) < 300
+    assert sum(abs(place - number) for place, number in enumerate(order)) > 500 * 500 / 4
 
 
 def test_progress_reaches_its_totals(
-    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
+    data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
 ) -> None:
     reports: list[PrepareProgress] = []
-    data = data_config(tmp_path / "d")
-    prepare(data, tokenizer_config, reports.append)
+    prepare(data_config(tmp_path / "d"), tokenizer_config, reports.append)
+    read = sum((corpus_folder / f"train{side}").stat().st_size for side in (".src", ".tgt"))
     last = {report.stage: (report.done, report.total) for report in reports}
-    assert last == {
-        "read": (3, 3),
-        "train tokenizer": (1, 1),
-        "encode": (1000, 1000),
-        "write": (500, 500),
-    }
+    assert last == {"read": (read, read), "train tokenizer": (1, 1), "write": (500, 500)}
+    assert list(last) == ["read", "train tokenizer", "write"]
 
 
 def test_the_same_again_is_kept_and_said(
@@ -81,70 +80,83 @@ def test_the_same_again_is_kept_and_said(
     reports: list[PrepareProgress] = []
     second = prepare(data, tokenizer_config, reports.append)
     assert second.identity == first.identity
+    assert [report.stage for report in reports] == ["compare"] * 14 + ["unchanged"]
     assert reports[-1] == PrepareProgress("unchanged", 500, 500)
     assert (tmp_path / "d").stat().st_ino == inode
 
-    (tmp_path / "d" / first.shards[0].name).write_bytes(b"damaged")
-    repaired = prepare(data, tokenizer_config, silent)
-    assert repaired.identity == first.identity
-    repaired.verify(tmp_path / "d")
+
+@pytest.mark.parametrize("damage", ["shard", "cleaning.json", "tokenizer.model"])
+def test_damaged_dataset_is_repaired(
+    dataset: Path,
+    data_config: MakeData,
+    tokenizer_config: TokenizerConfig,
+    tmp_path: Path,
+    damage: str,
+) -> None:
+    copy = Path(shutil.copytree(dataset, tmp_path / "d"))
+    manifest = load(copy)
+    if damage == "shard":
+        (copy / manifest.shards[0].name).write_bytes(b"damaged")
+    else:
+        (copy / damage).unlink()
+    repaired = prepare(data_config(copy), tokenizer_config, silent)
+    assert repaired.identity == manifest.identity
+    assert problems_of(str(copy), repaired, 1, lambda done, total: None) == []
+    assert list(tmp_path.iterdir()) == [copy]
 
 
 def test_other_settings_are_refused_unless_overwritten(
-    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
+    dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
-    first = prepare(data_config(tmp_path / "d"), tokenizer_config, silent)
-    other = data_config(tmp_path / "d", max_target_length=20)
-    with pytest.raises(DatasetError, match=r"max_target_length: 256 in .* 20 in .*--overwrite"):
+    copy = Path(shutil.copytree(dataset, tmp_path / "d"))
+    other = data_config(copy, max_target_length=20)
+    with pytest.raises(
+        DatasetError, match=r"max_target_length: 'not set' in .* 20 in .*--overwrite"
+    ):
         prepare(other, tokenizer_config, silent)
-    assert Manifest.load(tmp_path / "d").identity == first.identity
-    assert prepare(other, tokenizer_config, silent, overwrite=True).identity != first.identity
+    assert hashes(copy) == hashes(dataset)
+    replaced = prepare(other, tokenizer_config, silent, overwrite=True)
+    assert replaced.identity == load(copy).identity != load(dataset).identity
+    assert list(tmp_path.iterdir()) == [copy]
 
 
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
 def test_changed_text_is_refused(
-    data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
+    data_config: MakeData,
+    tokenizer_config: TokenizerConfig,
+    corpus_folder: Path,
+    tmp_path: Path,
+    name: str,
 ) -> None:
+    """Also of a training corpus that has the name of a held-out set."""
     mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
-    data = data_config(tmp_path / "d", mirror=str(mirror))
+    train = {"source": "train.src", "target": "train.tgt", "name": "validation"}
+    data = data_config(tmp_path / "d", mirror=str(mirror), train=[train])
     prepare(data, tokenizer_config, silent)
-    with (mirror / "train.src").open("a") as source, (mirror / "train.tgt").open("a") as target:
-        source.write("ba\n")
-        target.write("de\n")
-    with pytest.raises(DatasetError, match="the text of train has changed"):
+    for side in (".src", ".tgt"):
+        with (mirror / (name + side)).open("a") as file:
+            file.write("ba\n")
+    use = {"train": "validation", "validation": "validation", "test": "small"}[name]
+    with pytest.raises(DatasetError, match=rf"something else: the text of {use} has changed\."):
         prepare(data, tokenizer_config, silent)
 
 
-def test_long_and_empty_pairs_are_dropped_and_counted(
-    data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
+def test_url_is_no_place_to_prepare(
+    data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:
-    lines = (corpus_folder / "train.src").read_text().splitlines()
-    sources, targets = lines[:100], lines[100:200]
-    sources[3] = targets[50] = "  "
-    targets[51] = ""
-    for name, side in (("a.src", sources), ("a.tgt", targets)):
-        (tmp_path / name).write_text("".join(line + "\n" for line in side))
-    corpus = {"source": str(tmp_path / "a.src"), "target": str(tmp_path / "a.tgt")}
-    data = data_config(tmp_path / "d", train=(corpus,), max_source_length=25, max_target_length=15)
-    manifest = prepare(data, TokenizerConfig(vocabulary_size=60), silent)
-
-    tokenizer = load_tokenizers(tmp_path / "d", manifest)["src"]
-    source, target = (tokenizer.encode_field(side).lengths for side in (sources, targets))
-    empty = (source == 1) | (target == 1)
-    assert manifest.counts.dropped == {
-        "empty": 3,
-        "source_too_long": (~empty & (source > 25)).sum(),
-        "target_too_long": (~empty & (source <= 25) & (target > 15)).sum(),
-    }
-    assert min(manifest.counts.dropped.values()) > 0
-    assert manifest.counts.kept == 100 - sum(manifest.counts.dropped.values())
-    assert (manifest.load_lengths(tmp_path / "d") <= [25, 15]).all()
+    data = data_config(Path("x")).model_copy(update={"dataset": "s3://bucket/x"})
+    with pytest.raises(DatasetError, match="prepared in a local folder.*s3://bucket/x"):
+        prepare(data, tokenizer_config, silent)
 
 
 def test_nothing_left_is_an_error(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d", max_source_length=2, max_target_length=2)
-    with pytest.raises(CorpusError, match=r"None of the 500 training pairs .*max_source_length=2"):
+    with pytest.raises(CorpusError, match=r"None of the 500 pairs of train .*max_source_length=2"):
+        prepare(data, tokenizer_config, silent)
+    data = data_config(tmp_path / "d", cleaning={"max_source_characters": 1})
+    with pytest.raises(CorpusError, match=r"'source_characters': 500.*max_source_characters=1"):
         prepare(data, tokenizer_config, silent)
     assert list(tmp_path.iterdir()) == []
 
@@ -154,17 +166,19 @@ def test_separate_tokenizers(data_config: MakeData, tmp_path: Path) -> None:
     manifest = prepare(data_config(tmp_path / "d"), config, silent)
     files = {field: info.file for field, info in manifest.tokenizers.items()}
     assert files == {"src": "tokenizer.src.model", "tgt": "tokenizer.tgt.model"}
-    tokenizers = load_tokenizers(tmp_path / "d", manifest)
+    tokenizers = load_tokenizers(open_store(tmp_path / "d"), manifest)
     assert tokenizers["src"].model != tokenizers["tgt"].model
 
 
-def test_existing_model(dataset: Path, data_config: MakeData, tmp_path: Path) -> None:
+def test_existing_model(
+    dataset: Path, manifest: Manifest, data_config: MakeData, tmp_path: Path
+) -> None:
     model = dataset / "tokenizer.model"
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     config = TokenizerConfig(vocabulary_size=120, model=str(model), model_sha256=sha256)
-    manifest = prepare(data_config(tmp_path / "d"), config, silent)
-    assert manifest.shards == Manifest.load(dataset).shards
-    assert manifest.tokenizers == Manifest.load(dataset).tokenizers
+    other = prepare(data_config(tmp_path / "d"), config, silent)
+    assert other.shards == manifest.shards
+    assert other.tokenizers == manifest.tokenizers
 
 
 @pytest.mark.parametrize("which", ["train", "validation"])
@@ -179,7 +193,7 @@ def test_bad_corpora_leave_no_dataset(
     data = data_config(tmp_path / "d", **{which: (bad,) if which == "train" else bad})
     with pytest.raises(CorpusError, match=r"line 2 of .*/a has no partner"):
         prepare(data, tokenizer_config, silent)
-    assert [path.name for path in tmp_path.iterdir()] == ["corpora"]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_impossible_vocabulary_leaves_no_dataset(data_config: MakeData, tmp_path: Path) -> None:
@@ -188,19 +202,9 @@ def test_impossible_vocabulary_leaves_no_dataset(data_config: MakeData, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interruption_leaves_no_dataset(
-    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
+def test_real_corpus_from_the_mirror(
+    multi30k: Path, data_settings: Callable[..., DataSettings], tmp_path: Path
 ) -> None:
-    def interrupt(progress: PrepareProgress) -> None:
-        if progress.stage == "write" and progress.done > 100:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(data_config(tmp_path / "d"), tokenizer_config, interrupt)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_real_corpus_from_the_mirror(multi30k: Path, tmp_path: Path) -> None:
     """Multi30k's validation set, as URLs with hashes, read from the mirror."""
     base = "https://nowhere.invalid/task1/raw"
     corpus = {
@@ -221,11 +225,11 @@ def test_real_corpus_from_the_mirror(multi30k: Path, tmp_path: Path) -> None:
         }
     )
     manifest = prepare(data, TokenizerConfig(vocabulary_size=2000), silent)
-    assert manifest.counts.kept == 1014
-    batching = BatchingConfig(
-        max_tokens_per_micro_batch=512, micro_batches_per_step=1, window_shards=2
+    assert manifest.pairs == 1014
+    settings = data_settings(
+        tmp_path / "d", data=data, max_tokens_per_micro_batch=512, window_shards=2
     )
-    reader = WindowReader(tmp_path / "d", batching, seed=0)
+    reader = WindowReader(open_store(tmp_path / "d"), manifest, settings)
     pairs: list[int] = []
     for step in local_rank_steps(reader, Cursor(), 0, 1, 1):
         if step.cursor.epoch:

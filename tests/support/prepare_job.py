@@ -1,0 +1,49 @@
+"""`prepare` in a process of its own, which may be measured or killed.
+
+Started with the path of a JSON file: the settings `data` and `tokenizer`, and optionally
+`processes`, `overwrite`, and `buffered_bytes` and `pairs_per_chunk` for many parts of little text.
+Prints a line for every report, and last the most memory it had, in bytes.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import ingest, shuffle
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.prepare import PrepareProgress, prepare
+
+
+def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":
+    """Starts the job in a session of its own, so that it can be killed with all it started."""
+    path = folder / "job.json"
+    path.write_text(json.dumps(job))
+    return subprocess.Popen(
+        [sys.executable, __file__, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def main(job: dict[str, Any]) -> None:
+    def report(progress: PrepareProgress) -> None:
+        print(progress.stage, progress.done, progress.total, flush=True)
+
+    shuffle.BUFFERED_BYTES = job.get("buffered_bytes", shuffle.BUFFERED_BYTES)
+    ingest.PAIRS_PER_CHUNK = job.get("pairs_per_chunk", ingest.PAIRS_PER_CHUNK)
+    prepare(
+        DataConfig.model_validate(job["data"]),
+        TokenizerConfig.model_validate(job["tokenizer"]),
+        report,
+        overwrite=job.get("overwrite", False),
+        processes=job.get("processes"),
+    )
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
