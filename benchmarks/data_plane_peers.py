@@ -1,12 +1,15 @@
 """The other formats of data_plane.py, which runs this in an environment of their own.
 
     pairs ──write──▶ WebDataset: one pair a sample; LitData: one pair an item of optimised chunks
-    files ──read──▶ lists of decoded pairs ──▶ pairs and seconds, as JSON
+    files ──read──▶ lists of decoded pairs ──▶ their number and the seconds, as JSON
 
-They are read as their users do it: WebDataset with its `.decode()`, LitData's StreamingDataset by
-itself or through its loader. Where there is a choice, it is made in their favour: files in their
-order, no shuffling, sorting or padding, no worker processes to start, WebDataset's tar headers
-without fractions of seconds (each would cost a further header).
+    webdataset-npy    the texts as .txt, the ids as .npy: what its users have
+    webdataset-json   all in one .json: the fastest of the usual kinds of samples
+    litdata           a tuple of two arrays of ids, without texts; StreamingDataset by itself
+    litdata-loader    the same through StreamingDataLoader
+
+Where there is a choice, it is made in their favour: files in their order, no shuffling, sorting or
+padding, and no fractions of seconds in the tars (each would cost a further header).
 
     .bench-peers/bin/python benchmarks/data_plane_peers.py {write,read} FORMAT FOLDER
 """
@@ -108,9 +111,7 @@ def read_litdata_loader(folder: Path, name: str) -> Iterator[list]:
     from litdata import StreamingDataLoader, StreamingDataset
 
     dataset = StreamingDataset(str(folder / "litdata"), shuffle=False)
-    loader = StreamingDataLoader(
-        dataset, batch_size=PAIRS_PER_LIST, num_workers=0, collate_fn=list
-    )
+    loader = StreamingDataLoader(dataset, batch_size=PAIRS_PER_LIST, num_workers=0, collate_fn=list)
     return iter(loader)
 
 

@@ -7,17 +7,23 @@ is contiguous, so that Ray's object store passes it on without a copy.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline.plan import Int32Array, Int64Array, WindowPlan, ranges
+
+# In whatever type they were made in: shards have the smallest that holds them, and half the bytes
+# are half the way to a rank.
+IdArray = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class FieldArrays:
     """The sequences of one field."""
 
-    ids: Int32Array  # [tokens], all sequences concatenated, EOS included
+    ids: IdArray  # [tokens], all sequences concatenated, EOS included
     lengths: Int32Array  # [sequences]
 
     def take(self, order: Int64Array) -> "FieldArrays":

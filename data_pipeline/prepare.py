@@ -38,7 +38,7 @@ from data_pipeline.process_pool import ProcessPool, cores, process_pool
 from data_pipeline.publish import check_replaceable, clear_leftovers, publish, work_folder
 from data_pipeline.store import MANIFEST_NAME, open_store
 from data_pipeline.tokenizer import Tokenizer
-from data_pipeline.tokenizer_training import make_tokenizers
+from data_pipeline.tokenizer_training import given_tokenizers, train_tokenizers
 from data_pipeline.verification import add_histograms, problems_of
 
 # Starting processes takes longer than reading so little.
@@ -93,12 +93,13 @@ def prepare(
             report(PrepareProgress("unchanged", existing.pairs, existing.pairs))
             return existing
 
+    given = given_tokenizers(data, tokenizer)  # a wrong one is told before hours of reading
     processes = processes or _enough_processes(
         sum(_reader(data, corpus).total_bytes for corpus in data.train)
     )
     try:
         with work_folder(dataset) as work, process_pool(processes) as pool:
-            _Preparation(data, tokenizer, work, pool, report).run()
+            _Preparation(data, tokenizer, given, work, pool, report).run()
             publish(work / "new", dataset, work / "old")
     except OSError as error:
         raise DatasetError(
@@ -116,12 +117,14 @@ class _Preparation:
         self,
         data: DataConfig,
         tokenizer: TokenizerConfig,
+        given: dict[str, Tokenizer] | None,
         work: Path,
         pool: ProcessPool,
         report: Report,
     ) -> None:
         self._data = data
         self._config = tokenizer
+        self._given = given
         self._work = work
         self._new = work / "new"
         self._pool = pool
@@ -135,13 +138,7 @@ class _Preparation:
         heldout = write_heldout(new, data)
         corpora = self._ingest()
         self._report(PrepareProgress("train tokenizer", 0, 1))
-        tokenizers = make_tokenizers(
-            corpora,
-            [info.tag for info in heldout.values() if info.tag],
-            self._config,
-            self._pool,
-            by_content=data.cleaning.drop_duplicates,
-        )
+        tokenizers = self._given or train_tokenizers(data, self._config, corpora, self._pool)
         self._report(PrepareProgress("train tokenizer", 1, 1))
         groups = self._write_groups(corpora, tokenizers)
         shards = number_shards(

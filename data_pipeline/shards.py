@@ -24,10 +24,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from data_pipeline.batch import FieldArrays
+from data_pipeline.batch import FieldArrays, IdArray
 from data_pipeline.errors import DatasetError, DatasetFileError, TarContentError
 from data_pipeline.manifest import ShardInfo
-from data_pipeline.plan import Int32Array
 from data_pipeline.tar import TarReader
 
 IDS_SUFFIX = "ids.npz"
@@ -173,7 +172,8 @@ def _unpack_ids(
     if sorted(arrays) != expected:
         raise DatasetFileError(file, f"arrays {expected} in {member}", str(sorted(arrays)))
     return {
-        field: FieldArrays(arrays[f"{field}.ids"], arrays[f"{field}.lengths"]) for field in fields
+        field: FieldArrays(arrays[f"{field}.ids"], arrays[f"{field}.lengths"].astype(np.int32))
+        for field in fields
     }
 
 
@@ -217,8 +217,8 @@ class _NpzReader:
         self._member = member
         self._data = data
 
-    def arrays(self) -> dict[str, Int32Array]:
-        arrays: dict[str, Int32Array] = {}
+    def arrays(self) -> dict[str, IdArray]:
+        arrays: dict[str, IdArray] = {}
         try:
             for name, start, stop in self._entries():
                 if name in arrays:
@@ -254,7 +254,7 @@ class _NpzReader:
         if (start, entry) != (directory, end):
             raise self._error(f"arrays in all {directory} bytes", f"arrays in {start} bytes")
 
-    def _read_array(self, name: str, start: int, stop: int) -> Int32Array:
+    def _read_array(self, name: str, start: int, stop: int) -> IdArray:
         npy = _NPY_ARRAY.match(self._data, start, stop)
         if npy is None or int.from_bytes(npy["header_bytes"], "little") != len(npy["header"]):
             found = self._data[start:stop][:128]
@@ -267,7 +267,7 @@ class _NpzReader:
         values = np.frombuffer(self._data, dtype, count, npy.end())
         if dtype.itemsize == 4 and values.max(initial=0) > MAX_ID:
             raise self._error(f"at most {MAX_ID} in {name}", f"{values.max()}")
-        return values.astype(np.int32)
+        return values
 
     def _error(self, expected: str, found: str) -> DatasetFileError:
         return DatasetFileError(self._file, f"{expected} in {self._member}", found)

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from data_pipeline.cleaning import DropReport
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.ingest import IngestedCorpus
 from data_pipeline.manifest import SOURCE, TARGET
 from data_pipeline.process_pool import ProcessPool
@@ -25,31 +25,36 @@ class _TrainingJob:
     tags: list[str]
 
 
-def make_tokenizers(
-    corpora: list[IngestedCorpus],
-    heldout_tags: list[str],
-    config: TokenizerConfig,
-    pool: ProcessPool,
-    *,
-    by_content: bool,
+def given_tokenizers(data: DataConfig, config: TokenizerConfig) -> dict[str, Tokenizer] | None:
+    """The recipe's existing model for both fields; None if there is to be trained one.
+
+    Raises TokenizerError when it is not the one meant, or lacks a tag of the corpora.
+    """
+    if config.model is None:
+        return None
+    tokenizer = load_existing(config)
+    for tag in _tags(data):
+        tokenizer.tag_id(tag)
+    return {SOURCE: tokenizer, TARGET: tokenizer}
+
+
+def train_tokenizers(
+    data: DataConfig, config: TokenizerConfig, corpora: list[IngestedCorpus], pool: ProcessPool
 ) -> dict[str, Tokenizer]:
     """One tokenizer for each field; a joint one is the same object for both.
 
-    Raises TokenizerError when a model cannot be trained, is not the one meant, or lacks a tag.
+    Raises TokenizerError when a model cannot be trained.
     """
-    tags = sorted({corpus.tag for corpus in corpora if corpus.tag} | set(heldout_tags))
-    if config.model is not None:
-        tokenizer = load_existing(config)
-        tokenizers = {SOURCE: tokenizer, TARGET: tokenizer}
-    else:
-        samples = _samples(corpora, config.training_pairs)
-        job = _TrainingJob(config, samples, by_content, tags)
-        (models,) = pool.map(_train, [job])
-        by_model = {model: Tokenizer(model, name) for name, model in models.items()}
-        tokenizers = {field: by_model[model] for field, model in models.items()}
-    for tag in tags:
-        tokenizers[SOURCE].tag_id(tag)
-    return tokenizers
+    samples = _samples(corpora, config.training_pairs)
+    job = _TrainingJob(config, samples, data.cleaning.drop_duplicates, _tags(data))
+    (models,) = pool.map(_train, [job])
+    by_model = {model: Tokenizer(model, name) for name, model in models.items()}
+    return {field: by_model[model] for field, model in models.items()}
+
+
+def _tags(data: DataConfig) -> list[str]:
+    corpora = (*data.train, data.validation, *data.tests.values())
+    return sorted({corpus.tag for corpus in corpora if corpus.tag})
 
 
 def _samples(corpora: list[IngestedCorpus], most: int) -> list[tuple[list[Path], int]]:

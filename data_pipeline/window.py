@@ -17,10 +17,10 @@ import numpy as np
 from data_pipeline.batch import FieldArrays, MicroBatch, assemble, concatenate
 from data_pipeline.config import DataSettings
 from data_pipeline.errors import DatasetError
-from data_pipeline.manifest import Manifest, ShardInfo
+from data_pipeline.manifest import Manifest
 from data_pipeline.mixture import Mixture, ShardSlice, shares_of
 from data_pipeline.plan import Int64Array, check_budget, plan_window
-from data_pipeline.shards import Block, unpack_shard
+from data_pipeline.shards import unpack_shard
 from data_pipeline.store import DatasetStore
 from data_pipeline.subword_sampling import resample, sampling_seeds
 from data_pipeline.tokenizer import Tokenizer, load_tokenizers
@@ -99,61 +99,58 @@ class WindowReader:
             for part in self._mixture.slices(epoch, window)
             if self.manifest.shards[part.shard].name not in self._left_out
         ]
-        names = [field.name for field in self.manifest.fields]
-        parts = [self._read_slice(part) for part in slices]
-        fields = {name: concatenate([part[name] for part in parts]) for name in names}
-        pair_ids = _pair_ids(self.manifest, slices)
+        parts: dict[str, list[FieldArrays]] = {field.name: [] for field in self.manifest.fields}
+        for part in slices:
+            for name, arrays in self._read_slice(part).items():
+                parts[name] += arrays
+        fields = {name: concatenate(arrays) for name, arrays in parts.items()}
 
-        lengths = np.stack([fields[name].lengths for name in names], axis=1)
+        lengths = np.stack([field.lengths for field in fields.values()], axis=1)
         budget = self._settings.batching.max_tokens_per_micro_batch
         plan = plan_window(lengths, budget, self._settings.seed, epoch, window)
-        micro_batches = assemble(pair_ids, fields, plan)
-        tokens = [m.tokens(self._target) for m in micro_batches]
+        micro_batches = assemble(_pair_ids(self.manifest, slices), fields, plan)
+        tokens = [micro_batch.tokens(self._target) for micro_batch in micro_batches]
         layout = WindowLayout(
             self._mixture.windows_per_epoch,
             np.array(tokens, dtype=np.int64),
-            np.array([m.bytes for m in micro_batches], dtype=np.int64),
+            np.array([micro_batch.bytes for micro_batch in micro_batches], dtype=np.int64),
         )
         return _Window(layout, micro_batches)
 
-    def _read_slice(self, part: ShardSlice) -> dict[str, FieldArrays]:
+    def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
+        """The sequences of each field, in one piece or several."""
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._sampled))
-        fields = {
-            field.name: concatenate([block.fields[field.name] for block in blocks]).part(
-                part.start, part.stop
-            )
-            for field in self.manifest.fields
-        }
-        for number, field in enumerate(self.manifest.fields):
-            if field.name in self._sampled:
-                fields[field.name] = self._sample(
-                    number, field.name, fields[field.name], part, shard, blocks
-                )
+        fields: dict[str, list[FieldArrays]] = {f.name: [] for f in self.manifest.fields}
+        first = 0
+        for block in blocks:
+            start, stop = max(part.start - first, 0), min(part.stop - first, block.pairs)
+            if start < stop:
+                for name, arrays in block.fields.items():
+                    fields[name].append(arrays.part(start, stop))
+            first += block.pairs
+        for name in self._sampled:
+            sentences = [line for block in blocks for line in block.sentences(name)]
+            stored = concatenate(fields[name])
+            fields[name] = [self._sample(name, sentences[part.start : part.stop], stored, part)]
         return fields
 
     def _sample(
-        self,
-        number: int,
-        field: str,
-        stored: FieldArrays,
-        part: ShardSlice,
-        shard: ShardInfo,
-        blocks: list[Block],
+        self, name: str, sentences: list[str], stored: FieldArrays, part: ShardSlice
     ) -> FieldArrays:
         """Another segmentation of a slice's sentences."""
-        sentences = [sentence for block in blocks for sentence in block.sentences(field)]
-        settings = self._settings
+        shard, settings = self.manifest.shards[part.shard], self._settings
+        number = [field.name for field in self.manifest.fields].index(name)
         pair_ids = np.arange(shard.first_pair + part.start, shard.first_pair + part.stop)
         return resample(
-            self._tokenizers[field],
-            sentences[part.start : part.stop],
+            self._tokenizers[name],
+            sentences,
             stored,
             sampling_seeds(settings.seed, part.pass_number, pair_ids, number),
             alpha=settings.tokenizer.sampling.alpha,
-            max_length=min(self._sampled[field], settings.batching.max_tokens_per_micro_batch),
-            tag=self.manifest.corpora[shard.corpus].tag if number == 0 else None,
+            max_length=min(self._sampled[name], settings.batching.max_tokens_per_micro_batch),
+            tag=self.manifest.corpora[shard.corpus].tag if name != self._target else None,
         )
 
     @cached_property

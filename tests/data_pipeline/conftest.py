@@ -142,12 +142,3 @@ def read_pairs() -> Callable[[Path], list[tuple[str, str]]]:
         ]
 
     return read
-
-
-@pytest.fixture(scope="session")
-def multi30k() -> Path:
-    """The real corpus, where it is at hand."""
-    folder = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
-    if not folder.is_dir():
-        pytest.skip(f"no Multi30k at {folder}")
-    return folder

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_shards_hold_every_pair_shuffled(
     position = {pair: number for number, pair in enumerate(expected)}
     order = [position[pair] for pair in pairs]
     # Of a random order, half the neighbours go up, and a pair stays about a third away.
-    assert 200 < sum(one < other for one, other in zip(order, order[1:], strict=False)) < 300
+    assert 200 < sum(one < other for one, other in pairwise(order)) < 300
     assert sum(abs(place - number) for place, number in enumerate(order)) > 500 * 500 / 4
 
 
@@ -141,11 +142,44 @@ def test_changed_text_is_refused(
         prepare(data, tokenizer_config, silent)
 
 
+def test_pinned_text_need_not_be_there_any_more(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
+) -> None:
+    mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
+
+    def pinned(name: str) -> dict[str, str]:
+        settings = {}
+        for side, path in (("source", mirror / f"{name}.src"), ("target", mirror / f"{name}.tgt")):
+            settings[side] = str(path)
+            settings[f"{side}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return settings
+
+    data = data_config(
+        tmp_path / "d", train=[pinned("train")], validation=pinned("validation"), tests={}
+    )
+    first = prepare(data, tokenizer_config, silent)
+    shutil.rmtree(mirror)
+    assert prepare(data, tokenizer_config, silent).identity == first.identity
+
+
+@pytest.mark.parametrize("manifest", ["{", '{"format": "transloom-dataset/1"}'])
+def test_unreadable_dataset_is_replaced_only_on_request(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, manifest: str
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "manifest.json").write_text(manifest)
+    data = data_config(tmp_path / "d")
+    with pytest.raises(DatasetError, match="--overwrite"):
+        prepare(data, tokenizer_config, silent)
+    prepare(data, tokenizer_config, silent, overwrite=True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "d"]
+
+
 def test_url_is_no_place_to_prepare(
     data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:
     data = data_config(Path("x")).model_copy(update={"dataset": "s3://bucket/x"})
-    with pytest.raises(DatasetError, match="prepared in a local folder.*s3://bucket/x"):
+    with pytest.raises(DatasetError, match=r"prepared in a local folder.*s3://bucket/x"):
         prepare(data, tokenizer_config, silent)
 
 
@@ -179,6 +213,27 @@ def test_existing_model(
     other = prepare(data_config(tmp_path / "d"), config, silent)
     assert other.shards == manifest.shards
     assert other.tokenizers == manifest.tokenizers
+
+
+def test_wrong_existing_model_is_told_before_any_text_is_read(
+    dataset: Path, data_config: MakeData, tmp_path: Path
+) -> None:
+    model = dataset / "tokenizer.model"
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    reports: list[PrepareProgress] = []
+    right = TokenizerConfig(vocabulary_size=120, model=str(model), model_sha256=sha256)
+    tagged = {"source": "no such text", "target": "no such text", "tag": "<bt>"}
+    data = data_config(tmp_path / "d")
+    for recipe, config, message in (
+        (data, right.model_copy(update={"vocabulary_size": 121}), "has 120 pieces"),
+        (data, right.model_copy(update={"model_sha256": "0" * 64}), "has sha256"),
+        (data, right.model_copy(update={"model": "/no/such.model"}), "cannot be read"),
+        (data_config(tmp_path / "d", train=[tagged]), right, "The tag <bt> must be a control"),
+    ):
+        with pytest.raises(TokenizerError, match=message):
+            prepare(recipe, config, reports.append)
+    assert reports == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("which", ["train", "validation"])

@@ -2,7 +2,7 @@
 
 Started with the path of a JSON file: the settings `data` and `tokenizer`, and optionally
 `processes`, `overwrite`, and `buffered_bytes` and `pairs_per_chunk` for many parts of little text.
-Prints a line for every report, and last the most memory it had, in bytes.
+Prints a line for every report, with the most memory it had until then, in bytes.
 """
 
 import json
@@ -31,7 +31,9 @@ def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":
 
 def main(job: dict[str, Any]) -> None:
     def report(progress: PrepareProgress) -> None:
-        print(progress.stage, progress.done, progress.total, flush=True)
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        stage = progress.stage.replace(" ", "-")
+        print(stage, progress.done, progress.total, peak_bytes, flush=True)
 
     shuffle.BUFFERED_BYTES = job.get("buffered_bytes", shuffle.BUFFERED_BYTES)
     ingest.PAIRS_PER_CHUNK = job.get("pairs_per_chunk", ingest.PAIRS_PER_CHUNK)
@@ -42,7 +44,6 @@ def main(job: dict[str, Any]) -> None:
         overwrite=job.get("overwrite", False),
         processes=job.get("processes"),
     )
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 if __name__ == "__main__":

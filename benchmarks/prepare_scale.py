@@ -1,0 +1,214 @@
+"""`transloom prepare` on many pairs: how fast each stage is, and how much memory all of it takes.
+
+    generated pairs as two text files ──prepare, in a process of its own──▶ dataset
+    process tree ──PSS of every process, 5 times a second──▶ highest sum, highest single process
+
+The pairs are made up but alike to real ones: 5 to 40 words of a Zipf vocabulary of 100,000; the
+target has a word of another language for each word of the source, in reverse order. The same
+seed gives the same text. PSS counts a page that n processes share as 1/n in each, so the sum is
+what the machine has to have; pages of the file cache that no process maps are not in it.
+
+    .venv/bin/python benchmarks/prepare_scale.py [--pairs N] [--folder FOLDER] [--json]
+
+It runs what the command runs, with BPE of 32,000 pieces and the recipes' defaults otherwise. Ten
+million pairs take 12 GB in the folder, which is empty again at the end.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.prepare import PrepareProgress, prepare
+
+GIBIBYTE = 2**30
+GOAL_BYTES = 2 * GIBIBYTE
+SAMPLES_PER_SECOND = 5
+
+PAIRS_PER_CHUNK = 100_000
+WORDS = 100_000
+SYLLABLES_GROW_AT = [50, 1_000, 20_000]  # the number of the first word with 2, 3, 4 syllables
+SHORTEST, LONGEST = 5, 40  # words of a sentence
+CONSONANTS = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "st", "tr"]
+VOWELS = {"src": ["a", "e", "i", "o", "u", "ea"], "tgt": ["a", "ä", "e", "ö", "ü", "ei"]}
+
+
+def make_words(side: str, rng: np.random.Generator) -> list[str]:
+    """Different words of 1 to 4 syllables; the first ones, which are the frequent, are short."""
+    syllables = [c + v for c in CONSONANTS for v in VOWELS[side]]
+    words: dict[str, None] = {}
+    while len(words) < WORDS:
+        length = 1 + bisect(SYLLABLES_GROW_AT, len(words))
+        words["".join(syllables[n] for n in rng.integers(0, len(syllables), length))] = None
+    return list(words)
+
+
+def line_parts(words: list[str]) -> np.ndarray:
+    """Bytes of word n within a line, and of word n + WORDS as it ends one."""
+    parts = [f"{word} ".encode() for word in words] + [f"{word}\n".encode() for word in words]
+    return np.array(parts, dtype=object)
+
+
+def write_corpus(folder: Path, pairs: int, seed: int) -> None:
+    """Writes corpus.src and corpus.tgt."""
+    rng = np.random.default_rng(seed)
+    parts = {side: line_parts(make_words(side, rng)) for side in VOWELS}
+    with (folder / "corpus.src").open("wb") as source, (folder / "corpus.tgt").open("wb") as target:
+        for first in range(0, pairs, PAIRS_PER_CHUNK):
+            lengths = rng.integers(SHORTEST, LONGEST + 1, min(PAIRS_PER_CHUNK, pairs - first))
+            ends = np.cumsum(lengths)
+            # exp of an even draw: word n has a share proportional to 1/n, which is Zipf's law.
+            words = np.exp(rng.random(ends[-1]) * np.log(WORDS)).astype(np.int64) - 1
+            reversed_order = np.repeat(2 * ends - lengths - 1, lengths) - np.arange(ends[-1])
+            for file, side, order in (
+                (source, "src", slice(None)),
+                (target, "tgt", reversed_order),
+            ):
+                numbers = words[order].copy()
+                numbers[ends - 1] += WORDS
+                file.write(b"".join(parts[side][numbers].tolist()))
+
+
+def load(folder: Path) -> Recipe:
+    phrases = "builtin:phrasebook/validation"
+    return load_recipe(
+        find_recipe("multi30k-ende"),
+        [
+            f"data.train=[{{source: {folder}/corpus.src, target: {folder}/corpus.tgt}}]",
+            f"data.validation={{source: '{phrases}.fr', target: '{phrases}.en'}}",
+            "data.tests={}",
+            f"data.dataset={folder}/dataset",
+            "data.max_source_length=256",
+            "data.max_target_length=256",
+            "tokenizer.vocabulary_size=32000",
+        ],
+    )
+
+
+def prepare_here(folder: Path, started: float) -> None:
+    """Prepares, and prints when each stage had done its first and its last part."""
+    seen: set[tuple[str, bool]] = set()
+
+    def report(progress: PrepareProgress) -> None:
+        mark = (progress.stage, progress.done == progress.total)
+        if mark not in seen:
+            seen.add(mark)
+            print(json.dumps([progress.stage, time.monotonic() - started]), flush=True)
+
+    recipe = load(folder)
+    prepare(recipe.data, recipe.tokenizer, report)
+    print(json.dumps(["publish", time.monotonic() - started]))
+
+
+@dataclass(frozen=True)
+class MemorySample:
+    """What a process tree held at one moment."""
+
+    seconds: float  # since the start
+    tree_bytes: int
+    largest_bytes: int
+
+
+def sample_memory(process: psutil.Process, started: float) -> MemorySample:
+    """PSS of the process and all below it."""
+    sizes = [0]
+    for member in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):  # it has just ended
+            sizes.append(member.memory_full_info().pss)
+    return MemorySample(time.monotonic() - started, sum(sizes), max(sizes))
+
+
+def prepare_and_watch(folder: Path) -> tuple[dict[str, float], list[MemorySample]]:
+    """Prepares in another process: when each stage ended, and the samples of its memory."""
+    started = time.monotonic()
+    command = [sys.executable, __file__, "--folder", str(folder), "--prepare-since", str(started)]
+    with (folder / "stages.jsonl").open("w+") as stages:
+        child = subprocess.Popen(command, stdout=stages)
+        process = psutil.Process(child.pid)
+        samples = []
+        while child.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                samples.append(sample_memory(process, started))
+            time.sleep(1 / SAMPLES_PER_SECOND)
+        if child.returncode:
+            raise SystemExit(f"prepare has failed with exit code {child.returncode}")
+        stages.seek(0)
+        return dict(map(json.loads, stages)), samples
+
+
+def summary(
+    pairs: int, ends: dict[str, float], samples: list[MemorySample]
+) -> dict[str, dict[str, float]]:
+    """Seconds, pairs per second and highest memory of each stage, and of the whole."""
+    result = {}
+    begin = 0.0
+    for stage, end in [*ends.items(), ("whole", max(ends.values()))]:
+        if stage == "whole":
+            begin = 0.0
+        during = [sample for sample in samples if begin <= sample.seconds <= end]
+        result[stage] = {
+            "seconds": end - begin,
+            "pairs_per_second": pairs / (end - begin),
+            "tree_bytes": max((sample.tree_bytes for sample in during), default=0),
+            "largest_process_bytes": max((sample.largest_bytes for sample in during), default=0),
+        }
+        begin = end
+    return result
+
+
+def table(stages: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'':18}{'seconds':>9}{'pairs/s':>12}{'memory':>12}{'largest process':>18}"]
+    for stage, found in stages.items():
+        lines.append(
+            f"{stage:18}{found['seconds']:>9,.1f}{found['pairs_per_second']:>12,.0f}"
+            f"{found['tree_bytes'] / GIBIBYTE:>8,.2f} GiB"
+            f"{found['largest_process_bytes'] / GIBIBYTE:>14,.2f} GiB"
+        )
+    highest = stages["whole"]["tree_bytes"]
+    reached = "reached" if highest <= GOAL_BYTES else "MISSED"
+    lines.append(
+        f"{reached}: {highest / GIBIBYTE:,.2f} GiB, goal at most {GOAL_BYTES / GIBIBYTE:g} GiB"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=10_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where a folder for all files is made")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--prepare-since", type=float, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.prepare_since is not None:
+        prepare_here(arguments.folder, arguments.prepare_since)
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+        folder = Path(temporary)
+        started = time.monotonic()
+        write_corpus(folder, arguments.pairs, arguments.seed)
+        size = sum((folder / f"corpus.{side}").stat().st_size for side in VOWELS)
+        print(
+            f"{arguments.pairs:,} pairs, {size / 1e9:.2f} GB of text, written in "
+            f"{time.monotonic() - started:.0f} s; preparing with {len(os.sched_getaffinity(0))} "
+            "processes",
+            file=sys.stderr,
+            flush=True,
+        )
+        stages = summary(arguments.pairs, *prepare_and_watch(folder))
+    print(json.dumps(stages) if arguments.json else table(stages))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""How long a run takes from the command to its first step, when it resumes early and late.
+
+A run is trained to step 10. Copies of it are resumed with `transloom train` at step 10, and at
+step 1,000,000: there the checkpoint's header has that step and its cursor, a thousand epochs on,
+which is all that such a checkpoint would have otherwise. The clock runs from the start of the
+command to the time of the first line that the run records; the starts alternate. The goal is that
+the medians are equal within the noise: resuming must not walk through the steps before.
+
+The third case has what such a run has recorded as well: metrics.jsonl of a million lines.
+
+    .venv/bin/python benchmarks/time_to_first_batch.py [--mirror FOLDER] [--json]
+
+mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.manifest import open_dataset
+from data_pipeline.plan import Cursor
+from data_pipeline.prepare import prepare
+from data_pipeline.window import WindowReader
+from trainer.checkpoint import HEADER
+from trainer.metrics import read_metrics
+
+RECIPE = "multi30k-ende"
+EARLY, LATE = 10, 1_000_000
+TAIL_BYTES, TAIL_LINES = 100_000, 10  # of the record, in which the line of the last step is
+SETTINGS = [
+    "data.validation={source: 'builtin:phrasebook/validation.fr', "
+    "target: 'builtin:phrasebook/validation.en'}",
+    "data.tests={}",
+    "batching={max_tokens_per_micro_batch: 128, micro_batches_per_step: 8, window_shards: 1}",
+    "model={encoder_layers: 1, decoder_layers: 1, width: 32, feed_forward_width: 64, heads: 4}",
+    "decoding={beam_size: 1, max_extra_length: 1}",
+    "engine.precision=fp32",
+    "tracking.wandb=disabled",
+    "cluster.ranks=1",
+]
+
+
+def cursor_of(recipe: Recipe, step: int) -> Cursor:
+    """Where a step lies, if every epoch has as many micro-batches as the first."""
+    store, manifest = open_dataset(recipe.data)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    windows = reader.layout(0, 0).windows_per_epoch
+    sizes = [len(reader.layout(0, window).target_tokens) for window in range(windows)]
+    epoch, offset = divmod(step * recipe.batching.micro_batches_per_step, sum(sizes))
+    window = int(np.searchsorted(np.cumsum(sizes), offset, side="right"))
+    offset -= sum(sizes[:window])
+    return Cursor(epoch, window, min(offset, len(reader.layout(epoch, window).target_tokens)))
+
+
+def train(run: Path, overrides: list[str], step: int) -> float:
+    """Trains or resumes a run up to a step; seconds from the command to the line of that step."""
+    command = [str(Path(sys.executable).parent / "transloom"), "train", RECIPE, *overrides]
+    command += [f"trainer.max_steps={step}", "--run", str(run)]
+    started = time.time()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (run / "metrics.jsonl").open("rb") as record:
+        record.seek(max(0, record.seek(0, os.SEEK_END) - TAIL_BYTES))
+        lines = [json.loads(line) for line in record.read().split(b"\n")[-TAIL_LINES:-1]]
+    (line,) = [line for line in lines if (line["kind"], line["step"]) == ("train", step)]
+    return float(line["time"]) - started
+
+
+def make_late(run: Path, cursor: Cursor) -> None:
+    """Lets the run's only checkpoint be of step LATE."""
+    checkpoints = run / "checkpoints"
+    folder = (checkpoints / f"step-{EARLY:08d}").rename(checkpoints / f"step-{LATE:08d}")
+    header = json.loads((folder / HEADER).read_text())
+    header |= {"step": LATE, "optimizer_step": LATE, "cursor": cursor.to_json()}
+    (folder / HEADER).write_text(json.dumps(header))
+
+
+def write_long_record(short: Path, long: Path) -> None:
+    """The lines of a run's first steps again and again, as if it had trained LATE steps."""
+    lines = [line for line in read_metrics(short) if line["kind"] == "train"]
+    with long.open("w") as file:
+        for step in range(1, LATE + 1):
+            file.write(json.dumps(lines[step % len(lines)] | {"step": step}) + "\n")
+
+
+def measure(folder: Path, overrides: list[str], repetitions: int) -> dict[str, list[float]]:
+    """Seconds to the first line in each case."""
+    recipe = load_recipe(find_recipe(RECIPE), overrides)
+    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    train(folder / "run", overrides, EARLY)
+    cursor = cursor_of(recipe, LATE)
+    write_long_record(folder / "run" / "metrics.jsonl", folder / "record.jsonl")
+    cases = (f"step {EARLY}", f"step {LATE:,}", f"step {LATE:,}, with its record")
+    seconds: dict[str, list[float]] = {case: [] for case in cases}
+    for _ in range(repetitions):
+        for number, case in enumerate(cases):
+            run = folder / "copy"
+            shutil.copytree(folder / "run", run)
+            if number > 0:
+                make_late(run, cursor)
+            if number > 1:
+                shutil.copyfile(folder / "record.jsonl", run / "metrics.jsonl")
+            seconds[case].append(train(run, overrides, 1 + (LATE if number else EARLY)))
+            shutil.rmtree(run)
+            print(
+                f"{case}: {seconds[case][-1]:.2f} s; load {os.getloadavg()[0]:.1f}",
+                file=sys.stderr,
+                flush=True,
+            )
+    return seconds
+
+
+def table(seconds: dict[str, list[float]]) -> str:
+    lines = [f"{'resumed at':34}{'median':>9}{'range':>16}"]
+    for case, values in seconds.items():
+        spread = f"{min(values):.2f}–{max(values):.2f}"
+        lines.append(f"{case:34}{statistics.median(values):>7.2f} s{spread:>14} s")
+    early, late, *_ = map(statistics.median, seconds.values())
+    lines.append(f"step {LATE:,} instead of {EARLY}: {late - early:+.2f} s (medians)")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        overrides = [*SETTINGS, f"data.dataset={folder}/dataset"]
+        if arguments.mirror:
+            overrides.append(f"data.mirror={arguments.mirror}")
+        seconds = measure(folder, overrides, arguments.repetitions)
+    print(json.dumps(seconds) if arguments.json else table(seconds))
+
+
+if __name__ == "__main__":
+    main()
