@@ -283,7 +283,8 @@ def main() -> None:
             for name in names:
                 found = run_measurement(name, folder, arguments.core, python)
                 rates[name].append(found["count"] / found["seconds"])
-                _say(f"{name}: {rates[name][-1]:,.0f}/s; load {os.getloadavg()[0]:.1f}")
+                share = found["cpu_seconds"] / found["seconds"]
+                _say(f"{name}: {rates[name][-1]:,.0f}/s with {share:.0%} of a core")
     result = {"per_second": rates, "goals": goals_of(rates)}
     print(json.dumps(result) if arguments.json else table(rates))
 

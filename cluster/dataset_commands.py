@@ -1,5 +1,8 @@
 """`transloom prepare`, `data verify` and `data quarantine`: datasets made, checked and mended."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ from cluster.recipe import Recipe
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.errors import DatasetError
 from data_pipeline.manifest import Manifest
-from data_pipeline.prepare import PrepareProgress, prepare
+from data_pipeline.prepare import prepare
+from data_pipeline.prepare_progress import PrepareProgress
 from data_pipeline.process_pool import cores
 from data_pipeline.quarantine import quarantine
 from data_pipeline.store import MANIFEST_NAME, open_store
@@ -63,15 +67,26 @@ def _amount(now: PrepareProgress) -> str:
         return f"{decimal(now.done)} of {decimal(now.total)}"
     if now.stage == "train tokenizer":
         return ""
-    unit = {"write": "pairs", "compare": "files"}[now.stage]
+    unit = {"open": "corpora", "write": "pairs", "compare": "files"}[now.stage]
     return f"{now.done:,} of {now.total:,} {unit}"
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM clears up as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def prepare_dataset(
     recipe: Recipe, console: Console, *, overwrite: bool, processes: int | None = None
 ) -> dict[str, Any]:
     """Prepare a recipe's dataset with a progress bar for each stage; returns a summary."""
-    with work_progress(console) as progress:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to clear up, as after Ctrl-C
+    with _terminated_as_interrupted(), work_progress(console) as progress:
         bars = _StageBars(progress)
         manifest = prepare(
             recipe.data, recipe.tokenizer, bars.report, overwrite=overwrite, processes=processes

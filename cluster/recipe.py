@@ -88,7 +88,15 @@ def run_name(path: Path, overrides: Sequence[str]) -> str:
 
 def describe(error: ValidationError) -> str:
     """One paragraph for all that is wrong with a recipe."""
-    return "; ".join(_describe_one(dict(problem)) for problem in error.errors())
+    problems = error.errors()
+    causes = [problem for problem in problems if problem["type"] != "too_short"]
+
+    def follows(location: tuple[int | str, ...]) -> bool:
+        """A list with a wrong item is said to be too short as well."""
+        return any(cause["loc"][: len(location)] == location for cause in causes)
+
+    told = [p for p in problems if p["type"] != "too_short" or not follows(p["loc"])]
+    return "; ".join(_describe_one(dict(problem)) for problem in told)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def with_absolute_dataset(recipe: Recipe) -> Recipe:
     """Ranks and workers may run in other folders: give them the dataset's absolute path."""
     if is_remote(recipe.data.dataset):
         return recipe
-    dataset = str(Path(recipe.data.dataset.removeprefix("file://")).absolute())
+    dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
 
 

@@ -6,7 +6,7 @@ Nothing is decoded here; corpus_formats does that. Lines, sentences and parts ha
 memory is constant whatever a file holds, a binary or a decompression bomb too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import BinaryIO, cast
@@ -29,8 +29,10 @@ from data_pipeline.locations import LocationStream
 from data_pipeline.tar import Member, read_members
 
 MAX_LINE_BYTES = 1024 * 1024  # with its end
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it before the first line
 BLOCK_BYTES = 2 * MAX_LINE_BYTES  # so that a block without a line's end is an error
 PART_BYTES = 32 * 1024 * 1024  # a part that has them gets no more
+ALIGNED_STEP = 64  # lines
 MAX_MEMBER_BYTES = 64 * 1024 * 1024
 
 
@@ -74,6 +76,8 @@ class LineReader:
         """Gets the next block once all lines of the last one are taken. False at the end."""
         new = self._stream.read(BLOCK_BYTES)
         block = self._tail + new
+        if not self.lines:
+            block = block.removeprefix(BYTE_ORDER_MARK)
         ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")) + 1
         if len(new) < BLOCK_BYTES and block and not block.endswith(b"\n"):
             ends = np.append(ends, len(block))
@@ -95,15 +99,32 @@ def cut_aligned(
     sources: LineReader, targets: LineReader, pairs_per_part: int
 ) -> Iterator[AlignedLines]:
     """Lines of both as long as both have some; then counts the rest, for check_alignment."""
-    while True:
-        source = sources.take(pairs_per_part)
-        target = targets.take(source.count or 1, max_bytes=None)
-        if source.count != target.count or not source.count:
-            break
-        yield AlignedLines(source, target)
+    aligned = True
+    while aligned:
+        part: list[tuple[Lines, Lines]] = []
+        pairs = size = 0
+        while pairs < pairs_per_part and size < PART_BYTES:
+            # Few at a time: how long the partners of some lines are is seen only then.
+            source = sources.take(min(ALIGNED_STEP, pairs_per_part - pairs))
+            target = targets.take(source.count or 1, max_bytes=None)
+            aligned = source.count == target.count > 0
+            if not aligned:
+                break
+            part.append((source, target))
+            pairs += source.count
+            size += len(source.data) + len(target.data)
+        if part:
+            yield AlignedLines(*(_joined(side) for side in zip(*part, strict=True)))
     for reader in (sources, targets):
         while reader.take(pairs_per_part).count:
             pass
+
+
+def _joined(parts: Sequence[Lines]) -> Lines:
+    """Lines that follow one another."""
+    count = sum(part.count for part in parts)
+    data = b"".join(part.data for part in parts)
+    return Lines(parts[0].location, parts[0].first, count, data)
 
 
 def check_alignment(sources: LineReader, targets: LineReader) -> None:

@@ -55,9 +55,9 @@ class Lines:
                 "the file, for example with iconv, or remove the line, from both sides if there "
                 "are two files."
             ) from error
-        if "\r" in text:
-            text = text.replace("\r\n", "\n").removesuffix("\r").replace("\r", " ")
-        return text.removesuffix("\n").split("\n")
+        text = text.replace("\r\n", "\n").removesuffix("\n")
+        # Another \r stands within a line, unless the last line ends in it.
+        return text.removesuffix("\r").replace("\r", " ").split("\n")
 
 
 @dataclass(frozen=True)

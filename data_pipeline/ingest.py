@@ -9,12 +9,10 @@ from pathlib import Path
 
 from data_pipeline.cleaning import Cleaner, DropReport
 from data_pipeline.config import DataConfig
-from data_pipeline.corpus import CorpusReader
+from data_pipeline.corpus import PAIRS_PER_CHUNK, CorpusReader
 from data_pipeline.corpus_formats import Chunk, parse
 from data_pipeline.process_pool import ProcessPool
 from data_pipeline.shuffle import PackedRows, Partitions, pack_rows
-
-PAIRS_PER_CHUNK = 20_000
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ import hashlib
 import io
 import lzma
 import os
+import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
@@ -34,12 +37,17 @@ PHRASEBOOK = {
     for column, language in enumerate(("fr", "en"))
 }
 BLOCK_BYTES = 1024 * 1024
+REFUSED = {  # by their first bytes
+    b"BZh": ("bzip2", "Compress it anew, for example with bzcat FILE | zstd"),
+    b"PK\x03\x04": ("zip", "Unpack it"),
+}
+LEFTOVER_SECONDS = 24 * 3600  # after which nobody is still downloading
 
 
 def cache_folder(cache: str | None) -> Path:
     """The folder for copies of remote files: `cache`, $TRANSLOOM_CACHE or ~/.cache/transloom."""
     default = Path.home() / ".cache" / "transloom"
-    return Path(cache or os.environ.get("TRANSLOOM_CACHE") or default)
+    return Path(cache or os.environ.get("TRANSLOOM_CACHE") or default).expanduser()
 
 
 def open_location(
@@ -85,7 +93,11 @@ class LocationStream(io.BufferedIOBase):
         self._file = file
         self._copy = copy
         self._hash = hashlib.sha256()
-        self._compression, self._content = _decompressed(file)
+        try:
+            self._compression, self._content = _decompressed(location, file)
+        except CorpusError:
+            file.close()
+            raise
 
     @property
     def sha256(self) -> str:
@@ -134,7 +146,7 @@ class LocationStream(io.BufferedIOBase):
         return f" Its copy {self._copy} was removed: the next attempt downloads it again."
 
 
-def _decompressed(file: BinaryIO) -> tuple[str, BinaryIO]:
+def _decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
     """The name of the compression, and its content."""
     magic = file.read(6)
     file.seek(0)
@@ -142,8 +154,14 @@ def _decompressed(file: BinaryIO) -> tuple[str, BinaryIO]:
         return "gzip", cast(BinaryIO, gzip.GzipFile(fileobj=file))
     if magic.startswith(b"\xfd7zXZ\x00"):
         return "xz", io.BufferedReader(_FrameReader(file, lzma.LZMADecompressor), BLOCK_BYTES)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+    skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F  # pzstd begins so
+    if magic.startswith(b"\x28\xb5\x2f\xfd") or skippable:
         return "zstd", io.BufferedReader(_FrameReader(file, zstd.ZstdDecompressor), BLOCK_BYTES)
+    for known, (name, remedy) in REFUSED.items():
+        if magic.startswith(known):
+            raise CorpusError(
+                f"{location} is a {name} file, expected plain, gz, xz or zst. {remedy}."
+            )
     return "plain", file
 
 
@@ -194,7 +212,7 @@ def _builtin_text(location: str) -> bytes:
 
 def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | None) -> Path:
     if mirror is not None:
-        return _find_in_mirror(location, Path(mirror))
+        return _find_in_mirror(location, Path(mirror).expanduser())
     if is_remote(location):
         assert sha256 is not None, "the config requires a hash for URLs"
         path = cache / "corpora" / sha256
@@ -203,7 +221,7 @@ def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | Non
         return path
     if location.startswith("file://"):
         return Path(unquote(urlsplit(location).path))
-    return Path(location)
+    return Path(location).expanduser()
 
 
 def _find_in_mirror(location: str, mirror: Path) -> Path:
@@ -232,6 +250,7 @@ def _fill_cache(url: str, sha256: str, path: Path) -> None:
     """Puts a remote file at `path`, whole and with the right content, or raises CorpusError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as work:
             new = Path(work) / "file"
             download(url, new)
@@ -243,3 +262,11 @@ def _fill_cache(url: str, sha256: str, path: Path) -> None:
             f"The copy of {url} cannot be written to {path.parent} ({error}). Give the folder room "
             "and permission, or name another with data.cache=FOLDER."
         ) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What killed downloads left."""
+    for leftover in folder.glob(".download-*"):
+        with suppress(FileNotFoundError):  # whoever wrote it has just finished
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                shutil.rmtree(leftover)

@@ -31,6 +31,7 @@ from data_pipeline.plan import Int64Array
 from data_pipeline.preparation_settings import differences, preparation_settings
 from data_pipeline.store import MANIFEST_NAME, DatasetStore, open_store
 
+FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 SOURCE, TARGET = "src", "tgt"
 

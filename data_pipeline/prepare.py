@@ -3,18 +3,15 @@
     read and clean → partition by key on disk → train the tokenizer on a part
     → sort each group of partitions, encode, write its shards → manifest → sync → rename
 
-The same corpora and settings give the same bytes: nothing depends on time, paths, numpy's random
-generators or the number of processes. Memory holds a few chunks and groups, never a corpus.
+The same recipe and text give the same bytes: nothing depends on time, on where the dataset lies,
+on numpy's random generators or the number of processes. Memory holds a few chunks and groups,
+never a corpus.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.corpus import CorpusReader
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset_writer import (
     number_shards,
     write_cleaning_report,
@@ -23,9 +20,10 @@ from data_pipeline.dataset_writer import (
 )
 from data_pipeline.durable import write_durably
 from data_pipeline.errors import CorpusError, DatasetError
+from data_pipeline.existing_dataset import keep_if_whole
 from data_pipeline.group_writer import SHARDS_PER_GROUP, GroupJob, WrittenGroup, write_group
 from data_pipeline.ingest import IngestedCorpus, ingest
-from data_pipeline.locations import cache_folder, open_location
+from data_pipeline.locations import cache_folder
 from data_pipeline.manifest import (
     SOURCE,
     TARGET,
@@ -34,30 +32,13 @@ from data_pipeline.manifest import (
     Manifest,
 )
 from data_pipeline.preparation_settings import preparation_settings
-from data_pipeline.process_pool import ProcessPool, cores, process_pool
+from data_pipeline.prepare_progress import PrepareProgress, Report
+from data_pipeline.process_pool import ProcessPool, enough_processes, process_pool
 from data_pipeline.publish import check_replaceable, clear_leftovers, publish, work_folder
 from data_pipeline.store import MANIFEST_NAME, open_store
 from data_pipeline.tokenizer import Tokenizer
 from data_pipeline.tokenizer_training import given_tokenizers, train_tokenizers
-from data_pipeline.verification import add_histograms, problems_of
-
-# Starting processes takes longer than reading so little.
-BYTES_FOR_ONE_PROCESS = 4_000_000
-
-
-@dataclass(frozen=True)
-class PrepareProgress:
-    """What is being done, and how much of it: bytes of corpora, models, pairs, files.
-
-    "unchanged" means that the dataset is there already, made from the same settings and text.
-    """
-
-    stage: Literal["read", "train tokenizer", "write", "compare", "unchanged"]
-    done: int
-    total: int
-
-
-Report = Callable[[PrepareProgress], None]
+from data_pipeline.verification import add_histograms
 
 
 def prepare(
@@ -82,30 +63,27 @@ def prepare(
             f"A dataset is prepared in a local folder, and data.dataset is {data.dataset}. Prepare "
             "it with data.dataset=FOLDER, copy the folder there, then train with the URL."
         )
-    dataset = Path(data.dataset).absolute()
+    dataset = Path(data.dataset).expanduser().resolve()
     clear_leftovers(dataset)
-    check_replaceable(dataset)
-    if (dataset / MANIFEST_NAME).exists() and not overwrite:
-        existing = Manifest.load(open_store(dataset))
-        _refuse(dataset, existing.differences(data, tokenizer))
-        _refuse(dataset, _changed_text(data, existing))
-        if _is_whole(dataset, existing, processes, report):
-            report(PrepareProgress("unchanged", existing.pairs, existing.pairs))
+    standing = check_replaceable(dataset)
+    if standing and not overwrite:
+        existing = keep_if_whole(dataset, data, tokenizer, processes, report)
+        if existing is not None:
             return existing
 
     given = given_tokenizers(data, tokenizer)  # a wrong one is told before hours of reading
-    processes = processes or _enough_processes(
-        sum(_reader(data, corpus).total_bytes for corpus in data.train)
-    )
     try:
-        with work_folder(dataset) as work, process_pool(processes) as pool:
-            _Preparation(data, tokenizer, given, work, pool, report).run()
-            publish(work / "new", dataset, work / "old")
+        with work_folder(dataset) as work:
+            readers = _open_readers(data, report)
+            processes = processes or enough_processes(sum(r.total_bytes for r in readers))
+            with process_pool(processes) as pool:
+                _Preparation(data, tokenizer, given, readers, work, pool, report).run()
+            publish(work / "new", dataset, work / "old", standing)
     except OSError as error:
         raise DatasetError(
-            f"The dataset {dataset} cannot be prepared ({error}). Nothing was published. Give the "
-            f"folder {dataset.parent} room for three times the text, and permission to write, or "
-            "name another with data.dataset."
+            f"The dataset {dataset} cannot be prepared ({error}). Give the folder {dataset.parent} "
+            "room for three times the text, and permission to write, or name another with "
+            "data.dataset."
         ) from error
     return Manifest.load(open_store(dataset))
 
@@ -118,6 +96,7 @@ class _Preparation:
         data: DataConfig,
         tokenizer: TokenizerConfig,
         given: dict[str, Tokenizer] | None,
+        readers: list[CorpusReader],
         work: Path,
         pool: ProcessPool,
         report: Report,
@@ -125,6 +104,7 @@ class _Preparation:
         self._data = data
         self._config = tokenizer
         self._given = given
+        self._readers = readers
         self._work = work
         self._new = work / "new"
         self._pool = pool
@@ -161,7 +141,7 @@ class _Preparation:
         write_durably(new / MANIFEST_NAME, manifest.to_bytes())
 
     def _ingest(self) -> list[IngestedCorpus]:
-        readers = [_reader(self._data, corpus) for corpus in self._data.train]
+        readers = self._readers
         total = sum(reader.total_bytes for reader in readers)
 
         def report() -> None:
@@ -208,21 +188,24 @@ class _Preparation:
         return groups
 
 
-def _reader(data: DataConfig, corpus: CorpusConfig) -> CorpusReader:
-    return CorpusReader(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
-
-
-def _enough_processes(total_bytes: int) -> int:
-    return 1 if total_bytes < BYTES_FOR_ONE_PROCESS else cores()
+def _open_readers(data: DataConfig, report: Report) -> list[CorpusReader]:
+    """One for each training corpus. Remote files are downloaded first."""
+    readers: list[CorpusReader] = []
+    for corpus in data.train:
+        report(PrepareProgress("open", len(readers), len(data.train)))
+        readers.append(CorpusReader(corpus, mirror=data.mirror, cache=cache_folder(data.cache)))
+    report(PrepareProgress("open", len(readers), len(data.train)))
+    return readers
 
 
 def _require_pairs(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
     if not left:
+        counts = corpus.dropped.counts()
+        dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.items())
         raise CorpusError(
-            f"None of the {corpus.read:,} pairs of {corpus.name} is left: dropped "
-            f"{corpus.dropped.counts()} with {data.cleaning!r}, data.max_source_length="
-            f"{data.max_source_length} and data.max_target_length={data.max_target_length} pieces. "
-            "Loosen these rules, or give other text."
+            f"None of the {corpus.read:,} pairs of {corpus.name} is left: dropped {dropped}. "
+            f"Loosen data.cleaning, data.max_source_length={data.max_source_length} or "
+            f"data.max_target_length={data.max_target_length}, or give other text."
         )
 
 
@@ -243,49 +226,3 @@ def _lengths(groups: list[WrittenGroup]) -> dict[str, tuple[int, ...]]:
         field: tuple(add_histograms([group.lengths[field] for group in groups]).tolist())
         for field in (SOURCE, TARGET)
     }
-
-
-def _refuse(dataset: Path, differences: list[str]) -> None:
-    if differences:
-        raise DatasetError(
-            f"The dataset {dataset} was prepared from something else: {'; '.join(differences)}. "
-            "Name another folder with data.dataset, or replace this one with --overwrite; runs "
-            "that were trained on it can then not be resumed."
-        )
-
-
-def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
-    """The corpora whose text is not the one that the dataset was made from."""
-    corpora = [
-        (info.name, info.sha256s, corpus)
-        for info, corpus in zip(existing.corpora, data.train, strict=True)
-    ]
-    corpora += [
-        (use, existing.heldout[use].sha256s, corpus)
-        for use, corpus in (("validation", data.validation), *data.tests.items())
-    ]
-    return [
-        f"the text of {name} has changed"
-        for name, before, corpus in corpora
-        # Hashes that the recipe pins were compared with its other settings.
-        if None in corpus.sha256s and _hashes(data, corpus) != before
-    ]
-
-
-def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
-    """Of the decompressed content of each file."""
-    hashes = []
-    cache = cache_folder(data.cache)
-    for location, sha256 in zip(corpus.locations, corpus.sha256s, strict=True):
-        with open_location(location, mirror=data.mirror, cache=cache, sha256=sha256) as stream:
-            stream.verify(sha256)
-            hashes.append(stream.sha256)
-    return tuple(hashes)
-
-
-def _is_whole(dataset: Path, manifest: Manifest, processes: int | None, report: Report) -> bool:
-    def progress(done: int, total: int) -> None:
-        report(PrepareProgress("compare", done, total))
-
-    processes = processes or _enough_processes(sum(shard.bytes for shard in manifest.shards))
-    return not problems_of(str(dataset), manifest, processes, progress)

@@ -23,9 +23,18 @@ Result = TypeVar("Result")
 JOBS_PER_PROCESS = 2  # in flight: one at work, one waiting
 
 
+# Starting processes takes longer than working through so little.
+BYTES_FOR_ONE_PROCESS = 4_000_000
+
+
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def enough_processes(total_bytes: int) -> int:
+    """One for each core, or only one for little work."""
+    return 1 if total_bytes < BYTES_FOR_ONE_PROCESS else cores()
 
 
 class ProcessPool:
@@ -46,7 +55,7 @@ class ProcessPool:
         running: deque[Future[Result]] = deque()
         try:
             for job in jobs:
-                running.append(self._executor.submit(function, job))
+                running.append(self._submit(function, job))
                 if len(running) >= JOBS_PER_PROCESS * self._processes:
                     yield running.popleft().result()
             while running:
@@ -57,6 +66,15 @@ class ProcessPool:
                 "likely for want of memory. Nothing was published. Run the command again, with "
                 "fewer --processes if memory is short."
             ) from error
+
+    def _submit(self, function: Callable[[Job], Result], job: Job) -> Future[Result]:
+        """Processes are started here, and are to be deaf to Ctrl-C before they know how to be."""
+        assert self._executor is not None
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._executor.submit(function, job)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager
@@ -87,7 +105,6 @@ def _end_when_closed(watched: Connection) -> None:
 
     Its owner closes that end, or was killed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, which ends the pool
 
     def watch() -> None:
         wait([watched])

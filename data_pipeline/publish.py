@@ -7,6 +7,8 @@ A killed process leaves its work folder, which no reader takes for a dataset, an
 preparation on the same host clears. No lock is taken: locks on folders fail on network disks.
 """
 
+import hashlib
+import json
 import os
 import shutil
 import socket
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from data_pipeline.durable import sync_to_disk
 from data_pipeline.errors import DatasetError
+from data_pipeline.manifest import FORMAT_FAMILY
 from data_pipeline.store import MANIFEST_NAME
 
 
@@ -64,22 +67,47 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def check_replaceable(dataset: Path) -> None:
-    """Raises DatasetError if something stands there that is no dataset and must not be lost."""
-    if dataset.is_dir() and ((dataset / MANIFEST_NAME).exists() or not any(dataset.iterdir())):
-        return
-    if os.path.lexists(dataset):
+def check_replaceable(dataset: Path) -> str | None:
+    """What stands there: the sha256 of a dataset's manifest, or None if nothing does.
+
+    Raises DatasetError if it is something else, which must not be lost, or cannot be moved.
+    """
+    if not os.path.lexists(dataset) or (dataset.is_dir() and not any(dataset.iterdir())):
+        problem = "is the root of a file system" if os.path.ismount(dataset) else ""
+    else:
+        problem = "" if _is_dataset(dataset) else f"has no {MANIFEST_NAME} of a dataset"
+    if problem:
         raise DatasetError(
-            f"{dataset} exists and is not a dataset: it has no {MANIFEST_NAME}. Nothing was "
-            "changed there. Name another folder with data.dataset, or move this one away."
+            f"{dataset} exists and {problem}. Nothing was changed there. Name another folder with "
+            "data.dataset, or move this one away."
         )
+    manifest = dataset / MANIFEST_NAME
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else None
 
 
-def publish(new: Path, dataset: Path, old: Path) -> None:
-    """Syncs the folder `new` to disk and makes it `dataset`; what was there becomes `old`."""
+def _is_dataset(folder: Path) -> bool:
+    """Whether its manifest says so, in whatever version of the format, damaged or not."""
+    try:
+        content = json.loads((folder / MANIFEST_NAME).read_bytes())
+    except OSError:
+        return False
+    except ValueError:
+        return (folder / "shards").is_dir()
+    return isinstance(content, dict) and str(content.get("format")).startswith(FORMAT_FAMILY)
+
+
+def publish(new: Path, dataset: Path, old: Path, expected: str | None) -> None:
+    """Syncs the folder `new` to disk and makes it `dataset`; what was there becomes `old`.
+
+    expected: what `check_replaceable` said before; raises DatasetError if that has changed.
+    """
     for folder, _, _ in os.walk(new):
         sync_to_disk(Path(folder))
-    check_replaceable(dataset)
+    if check_replaceable(dataset) != expected:
+        raise DatasetError(
+            f"Another preparation has made {dataset} meanwhile. Nothing was changed there. Run the "
+            "command again: it keeps that dataset if it is the recipe's, and says so if not."
+        )
     if dataset.exists():
         dataset.rename(old)
     new.rename(dataset)

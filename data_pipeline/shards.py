@@ -7,16 +7,17 @@ A tar sample is a block of many pairs, because per-sample costs dominate otherwi
     KEY.ids.npz                src.ids, src.lengths, tgt.ids, tgt.lengths: piece ids with EOS,
                                flat, in the smallest unsigned integers that hold them
 
-Writing goes through WebDataset. Reading does not, because its readers unpickle some members and
-pass over others: here the bytes come from a store that has checked their sha256, and anything
-but the members above is an error. No npz is opened by numpy either: the few layouts that a shard
-can have are compared byte for byte, so that no header is evaluated and none can claim more than
-the bytes that are there.
+WebDataset's own package takes no part: writing with it would load torch into every process that
+prepares, and its readers unpickle some members and pass over others. Here the bytes come from a
+store that has checked their sha256, and anything but the members above is an error. No npz is
+opened by numpy either: the few layouts that a shard can have are compared byte for byte, so that
+no header is evaluated and none can claim more than the bytes that are there.
 """
 
 import io
 import re
 import struct
+import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -64,14 +65,15 @@ def pack_shard(blocks: list[Block]) -> bytes:
 
     They are read back: raises DatasetError when they would be refused or come back changed.
     """
-    # Imported here because webdataset imports torch, which a data worker never needs.
-    from webdataset.writer import TarWriter
-
     buffer = io.BytesIO()
-    with TarWriter(buffer, user="", group="", mode=0o644, mtime=0, encoder=False) as writer:
+    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
         for block in blocks:
             sample = {f"{field}.txt": text for field, text in block.texts.items()}
-            writer.write({"__key__": block.key, **sample, IDS_SUFFIX: _pack_ids(block.fields)})
+            sample[IDS_SUFFIX] = _pack_ids(block.fields)
+            for suffix, data in sorted(sample.items()):
+                member = tarfile.TarInfo(f"{block.key}.{suffix}")
+                member.size, member.mode = len(data), 0o644
+                tar.addfile(member, io.BytesIO(data))
     packed = buffer.getvalue()
     try:
         found = _unpack("packed", packed, blocks[0].fields if blocks else (), texts=True)

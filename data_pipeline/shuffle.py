@@ -23,6 +23,7 @@ from data_pipeline.plan import CORPUS_SHUFFLE, Int64Array, UInt64Array, splitmix
 PARTITION_BITS = 10
 PARTITIONS = 1 << PARTITION_BITS
 BUFFERED_BYTES = 64_000_000
+BYTES_PER_GROUP = 64_000_000  # a process takes several times as much
 DUPLICATE = "duplicate"
 
 # key, position, bytes of source and target; the sentences follow
@@ -82,6 +83,7 @@ class Partitions:
         self._folder = folder
         self._buffers: list[list[memoryview]] = [[] for _ in range(PARTITIONS)]
         self._buffered = 0
+        self._sizes = np.zeros(PARTITIONS, dtype=np.int64)
         self.counts = np.zeros(PARTITIONS, dtype=np.int64)
 
     def add(self, rows: PackedRows) -> None:
@@ -91,6 +93,7 @@ class Partitions:
             if start < stop:
                 self._buffers[partition].append(view[start:stop])
         self.counts += rows.counts
+        self._sizes += rows.sizes
         self._buffered += len(view)
         if self._buffered > BUFFERED_BYTES:
             self.flush()
@@ -111,12 +114,16 @@ class Partitions:
         return [self._folder / f"{partition:04d}" for partition in partitions]
 
     def groups(self, pairs_per_group: int) -> list[list[Path]]:
-        """Files of consecutive partitions with about as many pairs; none of them is empty."""
-        count = max(1, round(self.pairs / pairs_per_group))
+        """Files of consecutive partitions that a process can hold; none of them is empty.
+
+        About as many pairs as asked for, or fewer if they are very long.
+        """
+        loads = np.maximum(self.counts / pairs_per_group, self._sizes / BYTES_PER_GROUP)
+        total = float(loads.sum())
         filled = np.flatnonzero(self.counts)
-        # A partition belongs to the group in which its middle pair lies.
-        middle = (np.cumsum(self.counts) - self.counts / 2)[filled]
-        borders = np.flatnonzero(np.diff(middle * count // self.pairs)) + 1
+        # A partition belongs to the group in which its middle lies.
+        middle = (np.cumsum(loads) - loads / 2)[filled]
+        borders = np.flatnonzero(np.diff(middle * max(1, round(total)) // total)) + 1
         return [self.paths(group.tolist()) for group in np.split(filled, borders)]
 
 

@@ -31,6 +31,7 @@ from data_pipeline.random_segmentation import BpeDropout, Pieces, UnigramSamplin
 from data_pipeline.store import DatasetStore
 
 LOG_ERRORS_ONLY = 2
+LONGEST_SENTENCE_BYTES = 1024 * 1024  # of a corpus, see corpus_cutting.py
 SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
 
 
@@ -209,6 +210,7 @@ def train_tokenizer(
             bos_id=2,
             eos_id=3,
             control_symbols=list(dict.fromkeys(tags)),
+            max_sentence_length=LONGEST_SENTENCE_BYTES,  # its default leaves out 4 kB and more
             num_threads=1,  # more threads add up floating-point counts in another order
             minloglevel=LOG_ERRORS_ONLY,
         )
@@ -224,7 +226,7 @@ def train_tokenizer(
 def load_existing(config: TokenizerConfig) -> Tokenizer:
     """The recipe's existing model, checked against its hash and vocabulary size."""
     assert config.model is not None
-    tokenizer = Tokenizer.load(Path(config.model))
+    tokenizer = Tokenizer.load(Path(config.model).expanduser())
     found = hashlib.sha256(tokenizer.model).hexdigest()
     if found != config.model_sha256:
         raise TokenizerError(

@@ -58,12 +58,12 @@ def _tags(data: DataConfig) -> list[str]:
 
 
 def _samples(corpora: list[IngestedCorpus], most: int) -> list[tuple[list[Path], int]]:
-    """Each corpus's part of at most `most` pairs, by its size."""
+    """Each corpus's part of about `most` pairs, by its size, and one pair at least."""
     total = sum(corpus.partitions.pairs for corpus in corpora)
     return [
         (
             corpus.partitions.paths(corpus.partitions.counts.nonzero()[0].tolist()),
-            corpus.partitions.pairs * min(most, total) // total,
+            max(1, corpus.partitions.pairs * min(most, total) // total),
         )
         for corpus in corpora
     ]

@@ -9,7 +9,8 @@ import pytest
 from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.manifest import Manifest
-from data_pipeline.prepare import PrepareProgress, prepare
+from data_pipeline.prepare import prepare
+from data_pipeline.prepare_progress import PrepareProgress
 from data_pipeline.shards import unpack_shard
 from data_pipeline.store import open_store
 

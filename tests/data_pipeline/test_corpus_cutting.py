@@ -161,3 +161,17 @@ def test_real_tar_of_a_shell(tmp_path: Path) -> None:
     stream = stream_of((tmp_path / "a.tar").read_bytes())
     (part,) = cut_file(stream, "webdataset", COLUMNS, 10)
     assert part == Samples("a", (Sample("0", b"e", b"d"),))
+
+
+def test_long_partners_of_short_lines_end_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_cutting, "PART_BYTES", 1_000_000)
+    sources = reader_of(b"x\n" * 1000)
+    targets = reader_of((b"y" * 10_000 + b"\n") * 1000)
+    parts = list(cut_aligned(sources, targets, 20_000))
+    assert sum(part.count for part in parts) == 1000
+    assert max(len(part.targets.data) for part in parts) < 2_000_000
+
+
+def test_a_byte_order_mark_is_no_text() -> None:
+    reader = reader_of("\ufeffa\n\ufeffb\n".encode())
+    assert reader.take(5).decode() == ["a", "\ufeffb"]

@@ -192,3 +192,17 @@ def test_all_formats_give_the_same_pairs(texts: list[tuple[str, str]]) -> None:
         Samples("a", tuple(samples)),
     ):
         assert parsed(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"a\r\nb\r\n", ["a", "b"]),
+        (b"a\r", ["a"]),
+        (b"a\rb\n", ["a b"]),
+        (b"a\r\n\r", ["a", ""]),  # cut off within the end of an empty line
+        (b"a\n\r\n", ["a", ""]),
+    ],
+)
+def test_carriage_returns(data: bytes, lines: list[str]) -> None:
+    assert Lines("x", 1, len(lines), data).decode() == lines

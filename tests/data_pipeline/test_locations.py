@@ -224,3 +224,10 @@ def test_reading_in_any_steps_is_the_same(tmp_path: Path) -> None:
         while data := stream.read(rng.randint(1, 5000)):
             found.write(data)
     assert found.getvalue() == TEXT
+
+
+@pytest.mark.parametrize(("start", "name"), [(b"BZh91AY", "bzip2"), (b"PK\x03\x04..", "zip")])
+def test_compressions_that_are_not_read_are_named(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "a").write_bytes(start)
+    with pytest.raises(CorpusError, match=f"is a {name} file"):
+        open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path)

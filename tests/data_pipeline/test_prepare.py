@@ -13,7 +13,9 @@ from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError, DatasetError, TokenizerError
 from data_pipeline.manifest import Manifest
 from data_pipeline.plan import Cursor
-from data_pipeline.prepare import PrepareProgress, prepare
+from data_pipeline.prepare import prepare
+from data_pipeline.prepare_progress import PrepareProgress
+from data_pipeline.quarantine import quarantine
 from data_pipeline.store import open_store
 from data_pipeline.stream import local_rank_steps
 from data_pipeline.tokenizer import load_tokenizers
@@ -68,8 +70,13 @@ def test_progress_reaches_its_totals(
     prepare(data_config(tmp_path / "d"), tokenizer_config, reports.append)
     read = sum((corpus_folder / f"train{side}").stat().st_size for side in (".src", ".tgt"))
     last = {report.stage: (report.done, report.total) for report in reports}
-    assert last == {"read": (read, read), "train tokenizer": (1, 1), "write": (500, 500)}
-    assert list(last) == ["read", "train tokenizer", "write"]
+    assert last == {
+        "open": (1, 1),
+        "read": (read, read),
+        "train tokenizer": (1, 1),
+        "write": (500, 500),
+    }
+    assert list(last) == ["open", "read", "train tokenizer", "write"]
 
 
 def test_the_same_again_is_kept_and_said(
@@ -166,7 +173,7 @@ def test_pinned_text_need_not_be_there_any_more(
 def test_unreadable_dataset_is_replaced_only_on_request(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, manifest: str
 ) -> None:
-    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "shards").mkdir(parents=True)
     (tmp_path / "d" / "manifest.json").write_text(manifest)
     data = data_config(tmp_path / "d")
     with pytest.raises(DatasetError, match="--overwrite"):
@@ -190,7 +197,7 @@ def test_nothing_left_is_an_error(
     with pytest.raises(CorpusError, match=r"None of the 500 pairs of train .*max_source_length=2"):
         prepare(data, tokenizer_config, silent)
     data = data_config(tmp_path / "d", cleaning={"max_source_characters": 1})
-    with pytest.raises(CorpusError, match=r"'source_characters': 500.*max_source_characters=1"):
+    with pytest.raises(CorpusError, match=r"500 source characters.*Loosen data\.cleaning"):
         prepare(data, tokenizer_config, silent)
     assert list(tmp_path.iterdir()) == []
 
@@ -291,3 +298,24 @@ def test_real_corpus_from_the_mirror(
             break
         pairs += step.micro_batches[0].pair_ids.tolist()
     assert sorted(pairs) == list(range(1014))
+
+
+def test_repairing_loses_no_tombstone_and_no_strange_file(
+    dataset: Path,
+    data_config: Callable[..., DataConfig],
+    tokenizer_config: TokenizerConfig,
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    data = data_config(copy)
+    shard = copy / Manifest.load(open_store(copy)).shards[0].name
+    shard.write_bytes(b"damaged")
+    (copy / "notes.txt").write_text("mine")
+    with pytest.raises(DatasetError, match=r"not its own: notes\.txt"):
+        prepare(data, tokenizer_config, silent)
+    (copy / "notes.txt").unlink()
+    manifest = quarantine(copy, [Manifest.load(open_store(copy)).shards[1].name], "a test")
+    with pytest.raises(DatasetError, match=r"the quarantined shards shards/train-00001\.tar"):
+        prepare(data, tokenizer_config, silent)
+    assert Manifest.load(open_store(copy)).identity == manifest.identity

@@ -23,7 +23,7 @@ MORE_THAN_A_PIPE_HOLDS = 100_000
 def _nothing_is_left() -> Iterator[None]:
     before = children()
     yield
-    assert children() == before
+    assert set(children()) <= set(before)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -85,7 +85,7 @@ def test_nobody_waits_for_jobs_that_are_given_up(tmp_path: Path) -> None:
     """They would sleep for five minutes."""
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt), process_pool(2) as pool:
-        list(pool.map(pool_jobs.sleep_long, given_up(tmp_path)))
+        list(pool.map(pool_jobs.sleep, given_up(tmp_path)))
     assert time.monotonic() - start < 30
     assert len(list(tmp_path.iterdir())) >= 1
 
@@ -93,7 +93,7 @@ def test_nobody_waits_for_jobs_that_are_given_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_end_with_their_owner(tmp_path: Path, how: signal.Signals) -> None:
     owner = subprocess.Popen([sys.executable, pool_jobs.__file__, str(tmp_path)])
-    wait_until(lambda: len(list(tmp_path.iterdir())) == 2, seconds=30)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 3, seconds=30)
     owner.send_signal(how)
     owner.wait()
     pids = [int(path.name) for path in tmp_path.iterdir()]
@@ -106,8 +106,10 @@ def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    wait_until(lambda: len(list(tmp_path.iterdir())) == 2, seconds=30)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 3, seconds=30)
+    time.sleep(0.3)  # until the third one waits for another job
     os.killpg(owner.pid, signal.SIGINT)
     _, errors = owner.communicate(timeout=10)
     assert errors.decode().count("Traceback") == 1
+    assert b"SpawnProcess" not in errors  # they say nothing of their own
     assert not any(is_alive(int(path.name)) for path in tmp_path.iterdir())

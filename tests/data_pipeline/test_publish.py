@@ -1,5 +1,6 @@
 """Folders that appear whole or not at all."""
 
+import json
 import os
 import socket
 import subprocess
@@ -14,7 +15,8 @@ from data_pipeline.publish import check_replaceable, clear_leftovers, publish, w
 
 def fill(folder: Path, content: str) -> None:
     (folder / "shards").mkdir(parents=True)
-    (folder / "manifest.json").write_text(content)
+    manifest = {"format": "transloom-dataset/2", "content": content}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,8 @@ def test_new_folder_replaces_the_old_one(tmp_path: Path) -> None:
     for content in ("one", "two"):
         with work_folder(dataset) as work:
             fill(work / "new", content)
-            publish(work / "new", dataset, work / "old")
-        assert (dataset / "manifest.json").read_text() == content
+            publish(work / "new", dataset, work / "old", check_replaceable(dataset))
+        assert json.loads((dataset / "manifest.json").read_text())["content"] == content
         assert [path.name for path in dataset.parent.iterdir()] == ["dataset"]
 
 
@@ -54,8 +56,8 @@ def test_failure_between_the_two_renames_puts_the_old_one_back(tmp_path: Path) -
     dataset = tmp_path / "dataset"
     fill(dataset, "old")
     with pytest.raises(FileNotFoundError), work_folder(dataset) as work:
-        publish(work / "no such folder", dataset, work / "old")
-    assert (dataset / "manifest.json").read_text() == "old"
+        publish(work / "no such folder", dataset, work / "old", check_replaceable(dataset))
+    assert "old" in (dataset / "manifest.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
 
@@ -82,7 +84,7 @@ def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -
     fill(work_of(dataset, dead) / "old", "old")
     fill(work_of(dataset, dead) / "new", "new")
     clear_leftovers(dataset)
-    assert (dataset / "manifest.json").read_text() == "old"
+    assert "old" in (dataset / "manifest.json").read_text()
     assert list(tmp_path.iterdir()) == [dataset]
 
 
@@ -92,7 +94,7 @@ def test_replaced_dataset_of_a_killed_process_does_not_come_back(tmp_path: Path,
     fill(work_of(dataset, dead) / "old", "old")
     fill(dataset, "new")
     clear_leftovers(dataset)
-    assert (dataset / "manifest.json").read_text() == "new"
+    assert "new" in (dataset / "manifest.json").read_text()
     assert list(tmp_path.iterdir()) == [dataset]
 
 
@@ -109,7 +111,27 @@ def test_folders_that_are_no_datasets_are_not_touched(tmp_path: Path) -> None:
     empty.mkdir()
     (tmp_path / "broken link").symlink_to("nowhere")
     for path in (home, file, tmp_path / "broken link"):
-        with pytest.raises(DatasetError, match="is not a dataset: it has no manifest"):
+        with pytest.raises(DatasetError, match=r"has no manifest\.json of a dataset"):
             check_replaceable(path)
     check_replaceable(empty)
     check_replaceable(tmp_path / "nothing")
+
+
+def test_a_folder_with_another_manifest_is_no_dataset(tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"name": "app"}')
+    with pytest.raises(DatasetError, match=r"no manifest\.json of a dataset"):
+        check_replaceable(folder)
+
+
+def test_a_dataset_that_another_preparation_made_meanwhile_stays(tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    expected = check_replaceable(dataset)
+    with work_folder(dataset) as work:
+        (work / "new").mkdir()
+        dataset.mkdir()
+        (dataset / "manifest.json").write_text('{"format": "transloom-dataset/2"}')
+        with pytest.raises(DatasetError, match="Another preparation"):
+            publish(work / "new", dataset, work / "old", expected)
+    assert (dataset / "manifest.json").exists()

@@ -36,20 +36,22 @@ def end_at_five(number: int) -> int:
     return number
 
 
-def sleep_long(folder: str) -> None:
-    """Leaves its process's id as a file's name."""
+def sleep(job: tuple[str, float]) -> None:
+    """Leaves its process's id as a file's name in a folder, then takes so many seconds."""
+    folder, seconds = job
     Path(folder, str(os.getpid())).touch()
-    time.sleep(300)
+    time.sleep(seconds)
 
 
-def given_up(folder: Path) -> Iterator[str]:
-    """Jobs for `sleep_long`, until one of them runs."""
-    yield from [str(folder)] * 3
+def given_up(folder: Path) -> Iterator[tuple[str, float]]:
+    """Long jobs for `sleep`, until one of them runs."""
+    yield from [(str(folder), 300)] * 3
     while not any(folder.iterdir()):
         time.sleep(0.05)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    with process_pool(2) as pool:
-        list(pool.map(sleep_long, [sys.argv[1]] * 3))
+    # Two processes are at work, and a third one waits for jobs.
+    with process_pool(3) as pool:
+        list(pool.map(sleep, [(sys.argv[1], seconds) for seconds in (300, 300, 0)]))

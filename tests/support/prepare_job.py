@@ -14,7 +14,8 @@ from typing import Any
 
 from data_pipeline import ingest, shuffle
 from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.prepare import PrepareProgress, prepare
+from data_pipeline.prepare import prepare
+from data_pipeline.prepare_progress import PrepareProgress
 
 
 def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":
