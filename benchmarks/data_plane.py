@@ -37,15 +37,15 @@ from cluster.data_workers import DataWorkers
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from cluster.session import ray_session
 from cluster.worker_streams import WorkerClient, WorkerStreams
-from data_pipeline.corpus import read_whole
-from data_pipeline.locations import cache_folder
-from data_pipeline.manifest import open_dataset
-from data_pipeline.plan import Cursor
-from data_pipeline.prepare import prepare
-from data_pipeline.shards import Block, unpack_shard
-from data_pipeline.stream import RankStep
-from data_pipeline.tokenizer import load_tokenizers
-from data_pipeline.window import WindowReader
+from data_pipeline.corpora.corpus import read_whole
+from data_pipeline.corpora.locations import cache_folder
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.shards import Block, unpack_shard
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import RankStep
+from data_pipeline.feeding.window import WindowReader
+from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.preparation.prepare import prepare
 
 HERE = Path(__file__).resolve().parent
 LITDATA = "litdata==0.2.76"

@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
-from data_pipeline.prepare import PrepareProgress, prepare
+from data_pipeline.preparation.prepare import PrepareProgress, prepare
 
 GIBIBYTE = 2**30
 GOAL_BYTES = 2 * GIBIBYTE

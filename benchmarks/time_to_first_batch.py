@@ -1,7 +1,7 @@
 """How long a run takes from the command to its first step, when it resumes early and late.
 
 A run is trained to step 10. Copies of it are resumed with `transloom train` at step 10, and at
-step 1,000,000: there the checkpoint's header has that step and its cursor, a thousand epochs on,
+step 1,000,000: there the checkpoint's header has that step and its cursor, two thousand epochs on,
 which is all that such a checkpoint would have otherwise. The clock runs from the start of the
 command to the time of the first line that the run records; the starts alternate. The goal is that
 the medians are equal within the noise: resuming must not walk through the steps before.
@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
-from data_pipeline.manifest import open_dataset
-from data_pipeline.plan import Cursor
-from data_pipeline.prepare import prepare
-from data_pipeline.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.window import WindowReader
+from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoint import HEADER
 from trainer.metrics import read_metrics
 

@@ -10,8 +10,8 @@ other data. What was recorded of them before counts no more: their repetition do
 
 from dataclasses import dataclass
 
-from data_pipeline.manifest import Manifest
-from data_pipeline.plan import Cursor
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.feeding.plan import Cursor
 from trainer.checkpoint import Checkpoint, CheckpointHeader, list_checkpoints
 from trainer.digest import START
 from trainer.errors import CheckpointError, RunMismatchError

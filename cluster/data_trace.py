@@ -20,13 +20,13 @@ from rich.text import Text
 from cluster.data_record import DataRecord, Start
 from cluster.recipe import load_recipe
 from data_pipeline.config import DataSettings
-from data_pipeline.manifest import open_dataset
-from data_pipeline.plan import Cursor
-from data_pipeline.quarantine import cursor_after
-from data_pipeline.store import DatasetStore
-from data_pipeline.stream import RankStep, local_rank_steps
-from data_pipeline.tokenizer import load_tokenizers
-from data_pipeline.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.quarantine import cursor_after
+from data_pipeline.dataset.store import DatasetStore
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import RankStep, local_rank_steps
+from data_pipeline.feeding.window import WindowReader
+from data_pipeline.pieces.tokenizer import load_tokenizers
 from model.transformer import Vocabulary
 from trainer.batch import to_device
 from trainer.digest import fold

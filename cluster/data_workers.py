@@ -14,11 +14,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from data_pipeline.batch import MicroBatch
 from data_pipeline.config import DataSettings
-from data_pipeline.manifest import open_dataset
-from data_pipeline.stream import Span
-from data_pipeline.window import WindowLayout, WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.feeding.stream import Span
+from data_pipeline.feeding.window import WindowLayout, WindowReader
 
 
 @dataclass(frozen=True)

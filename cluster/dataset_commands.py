@@ -16,14 +16,14 @@ from rich.text import Text
 from cluster.dataset_info import in_words
 from cluster.recipe import Recipe
 from data_pipeline.corpus_config import is_remote
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.quarantine import quarantine
+from data_pipeline.dataset.store import MANIFEST_NAME, open_store
+from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import DatasetError
-from data_pipeline.manifest import Manifest
-from data_pipeline.prepare import prepare
-from data_pipeline.prepare_progress import PrepareProgress
-from data_pipeline.process_pool import cores
-from data_pipeline.quarantine import quarantine
-from data_pipeline.store import MANIFEST_NAME, open_store
-from data_pipeline.verification import problems_of
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.prepare_progress import PrepareProgress
+from data_pipeline.preparation.process_pool import cores
 
 # Starting processes takes longer than reading so little here.
 BYTES_FOR_ONE_PROCESS = 500_000_000
@@ -210,7 +210,7 @@ def _how_to_go_on(dataset: str, files: list[str]) -> str:
 
 
 def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str, Any]:
-    """Leaves shards out of a dataset by a child manifest; see `data_pipeline.quarantine`.
+    """Leaves shards out of a dataset by a child manifest; see `data_pipeline.dataset.quarantine`.
 
     Raises DatasetError for a URL, and for shards that do not exist or are left out already.
     """

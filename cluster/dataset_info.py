@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.histogram import histogram, quantile
-from data_pipeline.manifest import Manifest
-from data_pipeline.store import DatasetStore, open_store
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import DatasetStore, open_store
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
 

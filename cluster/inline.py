@@ -5,9 +5,9 @@ from datetime import timedelta
 
 from cluster.recipe import Recipe
 from cluster.supervisor import Audience, newest_checkpoint, stop_requests
-from data_pipeline.manifest import open_dataset
-from data_pipeline.stream import local_rank_steps
-from data_pipeline.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.feeding.stream import local_rank_steps
+from data_pipeline.feeding.window import WindowReader
 from trainer.checkpoint import CheckpointHeader, FileRecord, discard_partial
 from trainer.distributed import Placement, process_group
 from trainer.metrics import Line

@@ -18,9 +18,9 @@ from cluster.mailbox import Report
 from cluster.ranks import RankGroup
 from cluster.recipe import Recipe
 from cluster.session import ray_session, require_resources
+from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
-from data_pipeline.manifest import Manifest, open_dataset
-from data_pipeline.window import open_mixture
+from data_pipeline.feeding.window import open_mixture
 from trainer.checkpoint import Checkpoint, discard_partial, newest_intact, set_aside
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.metrics import Line

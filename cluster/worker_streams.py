@@ -17,9 +17,9 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from cluster.data_workers import WorkerHandle
 from cluster.errors import ClusterError
-from data_pipeline.batch import MicroBatch
-from data_pipeline.plan import Cursor, slots_of_rank
-from data_pipeline.stream import (
+from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.feeding.plan import Cursor, slots_of_rank
+from data_pipeline.feeding.stream import (
     RankStep,
     Span,
     StepPlan,
@@ -27,7 +27,7 @@ from data_pipeline.stream import (
     next_window,
     spans_of_slots,
 )
-from data_pipeline.window import WindowLayout
+from data_pipeline.feeding.window import WindowLayout
 
 # Windows that are requested before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2

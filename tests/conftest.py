@@ -51,7 +51,7 @@ def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared phrase book."""
     from support.recipes import tiny_recipe
 
-    from data_pipeline.prepare import prepare
+    from data_pipeline.preparation.prepare import prepare
 
     dataset = tmp_path_factory.mktemp("phrasebook") / "dataset"
     recipe = tiny_recipe(dataset)

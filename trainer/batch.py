@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data_pipeline.batch import FieldArrays, MicroBatch
+from data_pipeline.feeding.batch import FieldArrays, MicroBatch
 from model.transformer import Vocabulary
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from data_pipeline.heldout import load_heldout
-from data_pipeline.manifest import open_dataset
-from data_pipeline.plan import Cursor, slots_of_rank
-from data_pipeline.stream import RankStep
-from data_pipeline.tokenizer import load_tokenizers
+from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.feeding.plan import Cursor, slots_of_rank
+from data_pipeline.feeding.stream import RankStep
+from data_pipeline.pieces.tokenizer import load_tokenizers
 from trainer.checkpoint import Checkpoint
 from trainer.distributed import Placement
 from trainer.engine import Engine

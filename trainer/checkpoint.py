@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from data_pipeline.durable import sync_to_disk
+from data_pipeline.dataset.durable import sync_to_disk
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.fragments import Fragment
 

@@ -14,8 +14,8 @@ import sacrebleu
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from data_pipeline.config import DataConfig
-from data_pipeline.heldout import load_heldout
-from data_pipeline.manifest import TARGET, open_dataset
+from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.dataset.manifest import TARGET, open_dataset
 from trainer.errors import RunMismatchError
 from trainer.translator import Translator
 from trainer.validation import save_translations

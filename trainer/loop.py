@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from data_pipeline.manifest import Manifest
-from data_pipeline.plan import Cursor
-from data_pipeline.quarantine import cursor_after
-from data_pipeline.stream import RankStep
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.quarantine import cursor_after
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import RankStep
 from trainer import fragments, numerics
 from trainer.batch import DeviceBatch, dummy_batch, to_device
 from trainer.checkpoint import Checkpoint, CheckpointHeader, partial_folder, write_state

@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_pipeline.durable import write_whole
-from data_pipeline.manifest import Manifest
-from data_pipeline.store import MANIFEST_NAME, DatasetStore
+from data_pipeline.dataset.durable import write_whole
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import MANIFEST_NAME, DatasetStore
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 

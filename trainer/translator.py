@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from data_pipeline.heldout import HeldOut, heldout_micro_batches
-from data_pipeline.manifest import TARGET, Manifest
-from data_pipeline.store import open_store
-from data_pipeline.tokenizer import Tokenizer, load_tokenizers
+from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches
+from data_pipeline.dataset.manifest import TARGET, Manifest
+from data_pipeline.dataset.store import open_store
+from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
 from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
 from model.transformer import Transformer

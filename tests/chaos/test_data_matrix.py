@@ -7,7 +7,7 @@ import pytest
 from support.data_matrix import STEPS, multi30k_runs, train_disturbed
 
 from cluster.recipe import load_recipe
-from data_pipeline.prepare import prepare
+from data_pipeline.preparation.prepare import prepare
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 

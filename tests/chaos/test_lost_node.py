@@ -10,10 +10,10 @@ from support.recipes import tiny_recipe
 from cluster.data_workers import DataWorkers
 from cluster.session import ray_session
 from cluster.worker_streams import WorkerClient, WorkerStreams
-from data_pipeline.manifest import open_dataset
-from data_pipeline.plan import Cursor
-from data_pipeline.stream import local_rank_steps
-from data_pipeline.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import local_rank_steps
+from data_pipeline.feeding.window import WindowReader
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

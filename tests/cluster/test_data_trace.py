@@ -10,11 +10,11 @@ from rich.console import Console
 from cluster.dataset_commands import prepare_dataset
 from cluster.recipe import load_recipe
 from cluster.supervisor import prepare_run
-from data_pipeline.manifest import Manifest, open_dataset
-from data_pipeline.plan import Cursor
-from data_pipeline.store import open_store
-from data_pipeline.stream import local_rank_steps
-from data_pipeline.window import WindowReader
+from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.dataset.store import open_store
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import local_rank_steps
+from data_pipeline.feeding.window import WindowReader
 from trainer.checkpoint import Checkpoint, list_checkpoints
 from trainer.errors import RunMismatchError
 from trainer.metrics import read_metrics

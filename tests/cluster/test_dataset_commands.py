@@ -12,10 +12,10 @@ from support.faulty_server import FaultyServer
 
 from cluster.dataset_commands import prepare_dataset
 from cluster.recipe import load_recipe
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.dataset.store import open_store
 from data_pipeline.errors import DatasetError
-from data_pipeline.manifest import Manifest
-from data_pipeline.shards import unpack_shard
-from data_pipeline.store import open_store
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 
 from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
 from data_pipeline.corpus_config import CorpusConfig
-from data_pipeline.manifest import Manifest
-from data_pipeline.prepare import prepare
-from data_pipeline.prepare_progress import PrepareProgress
-from data_pipeline.shards import unpack_shard
-from data_pipeline.store import open_store
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.dataset.store import open_store
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.prepare_progress import PrepareProgress
 
 SYLLABLES = ["ba", "de", "fi", "go", "ku", "la", "mé", "ni", "po", "ru", "sa", "tö"]
 

@@ -3,7 +3,7 @@
 from support.data_matrix import STEPS, multi30k_runs, train_disturbed
 
 from cluster.recipe import load_recipe
-from data_pipeline.prepare import prepare
+from data_pipeline.preparation.prepare import prepare
 
 
 def test_the_same_data_for_two_ranks_two_workers_kills_and_restarts(

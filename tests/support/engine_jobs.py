@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_pipeline.batch import FieldArrays, MicroBatch
-from data_pipeline.plan import slots_of_rank
+from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from data_pipeline.feeding.plan import slots_of_rank
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer import fragments

@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline.errors import DatasetFileError
-from data_pipeline.process_pool import process_pool
+from data_pipeline.preparation.process_pool import process_pool
 
 
 def negate(number: int) -> int:
@@ -36,6 +37,13 @@ def end_at_five(number: int) -> int:
     return number
 
 
+def end_while_writing(number: int) -> bytes:
+    """A result that a pipe cannot hold; from the fifth on its process dies in a moment."""
+    if number >= 5:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return bytes(100_000_000 if number >= 5 else 100_000)
+
+
 def sleep(job: tuple[str, float]) -> None:
     """Leaves its process's id as a file's name in a folder, then takes so many seconds."""
     folder, seconds = job
@@ -45,7 +53,7 @@ def sleep(job: tuple[str, float]) -> None:
 
 def given_up(folder: Path) -> Iterator[tuple[str, float]]:
     """Long jobs for `sleep`, until one of them runs."""
-    yield from [(str(folder), 300)] * 3
+    yield from [(str(folder), 300)] * 2
     while not any(folder.iterdir()):
         time.sleep(0.05)
     raise KeyboardInterrupt

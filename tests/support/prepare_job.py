@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import ingest, shuffle
 from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.prepare_progress import PrepareProgress
+from data_pipeline.preparation import ingest, shuffle
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.prepare_progress import PrepareProgress
 
 
 def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from data_pipeline.heldout import HeldOut, load_heldout
-from data_pipeline.manifest import open_dataset
-from data_pipeline.tokenizer import load_tokenizers
+from data_pipeline.dataset.heldout import HeldOut, load_heldout
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.pieces.tokenizer import load_tokenizers
 from support.recipes import tiny_recipe
 from trainer.distributed import Placement
 from trainer.network import build_model

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline.batch import FieldArrays, MicroBatch
+from data_pipeline.feeding.batch import FieldArrays, MicroBatch
 from model.transformer import Vocabulary
 from trainer.batch import dummy_batch, to_device
 from trainer.digest import START, fold

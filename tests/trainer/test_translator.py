@@ -5,7 +5,7 @@ import torch
 import yaml
 from support.recipes import tiny_recipe
 
-from data_pipeline.prepare import prepare
+from data_pipeline.preparation.prepare import prepare
 from model.decoding import beam_search
 from trainer.checkpoint import CheckpointHeader, commit, partial_folder, write_state
 from trainer.errors import CheckpointError, RunMismatchError
@@ -19,8 +19,8 @@ from trainer.translator import Translator
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with two checkpoints of untrained weights, made without training."""
-    from data_pipeline.manifest import open_dataset
-    from data_pipeline.tokenizer import load_tokenizers
+    from data_pipeline.dataset.manifest import open_dataset
+    from data_pipeline.pieces.tokenizer import load_tokenizers
 
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny_recipe(folder / "dataset")

@@ -7,9 +7,9 @@ import torch
 from support.recipes import tiny_recipe
 from support.validation_jobs import SENTENCES, validate
 
-from data_pipeline.heldout import load_heldout
-from data_pipeline.manifest import open_dataset
-from data_pipeline.tokenizer import load_tokenizers
+from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.pieces.tokenizer import load_tokenizers
 from trainer.distributed import Placement
 from trainer.network import build_model
 

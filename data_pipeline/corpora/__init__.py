@@ -1,0 +1,1 @@
+"""Text as it comes: files here or remote, in several formats, cleaned."""

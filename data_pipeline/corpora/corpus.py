@@ -1,0 +1,115 @@
+"""Corpora: from what a recipe says of one to chunks of its pairs, in order and in constant memory.
+
+    locations ──LocationStream──▶ bytes ──cut into lines or samples──▶ Chunk ──parse──▶ [Pair, …]
+
+1. Making a reader finds all files and downloads the remote ones, so that their sizes are known.
+2. chunks() streams raw parts of them, cut by corpus_cutting; corpus_formats.parse makes pairs of
+   these, in other processes if there are many.
+3. At the end of each file its hash is compared with the recipe's.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipeline.corpora.corpus_cutting import LineReader, check_alignment, cut_aligned, cut_file
+from data_pipeline.corpora.corpus_formats import Chunk, Content, parse
+from data_pipeline.corpora.locations import LocationStream, open_location, stored_bytes
+from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.errors import CorpusError
+
+PAIRS_PER_CHUNK = 20_000
+
+
+@dataclass(frozen=True)
+class ParallelText:
+    """Aligned sentences: `sources[i]` and `targets[i]` are translations of each other."""
+
+    sources: list[str]
+    targets: list[str]
+    sha256s: tuple[str, ...]  # of each location's decompressed content
+
+
+def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> ParallelText:
+    """All pairs of a small corpus.
+
+    Raises CorpusError for whatever is wrong with it.
+    """
+    reader = CorpusReader(corpus, mirror=mirror, cache=cache)
+    pairs = [pair for chunk in reader.chunks(PAIRS_PER_CHUNK) for pair in parse(chunk)]
+    return ParallelText([p.source for p in pairs], [p.target for p in pairs], reader.sha256s)
+
+
+class CorpusReader:
+    """Streams a corpus once. Its attributes tell how far it has come.
+
+    `bytes_read` of `total_bytes` are counted in the files as they are stored, so compressed.
+    `sha256s`, of each location's decompressed content, is complete after the last chunk.
+    """
+
+    def __init__(self, corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> None:
+        """Finds all files, and downloads remote ones that are not in the folder `cache`.
+
+        mirror: a folder that has the files by their base names, to be read instead. Raises
+        CorpusError for what cannot be found or fetched.
+        """
+        self.sha256s: tuple[str, ...] = ()
+        self._corpus = corpus
+        self._mirror = mirror
+        self._cache = cache
+        self._locations = list(zip(corpus.locations, corpus.sha256s, strict=True))
+        self._streams: list[LocationStream] = []  # those that are being read
+        self._finished_bytes = 0
+        self.total_bytes = sum(
+            stored_bytes(location, mirror=mirror, cache=cache, sha256=sha256)
+            for location, sha256 in self._locations
+        )
+
+    @property
+    def bytes_read(self) -> int:
+        return self._finished_bytes + sum(stream.bytes_read for stream in self._streams)
+
+    def chunks(self, pairs_per_chunk: int) -> Iterator[Chunk]:
+        """Chunks of at most `pairs_per_chunk` pairs, in the order of the corpus.
+
+        Raises CorpusError for damaged, misaligned or empty files, a wrong hash, what is too long
+        for a sentence, and WebDataset samples that lack a column.
+        """
+        first = 0
+        for content in self._contents(pairs_per_chunk):
+            yield Chunk(first, content)
+            first += content.count
+        if not first:
+            raise CorpusError(
+                f"{', '.join(self._corpus.locations)}: expected at least one pair, found none. "
+                "Give files with text."
+            )
+
+    def _contents(self, pairs_per_chunk: int) -> Iterator[Content]:
+        file_format = self._corpus.files_format
+        if file_format is None:
+            with self._opened(self._locations) as streams:
+                sources, targets = map(LineReader, streams)
+                yield from cut_aligned(sources, targets, pairs_per_chunk)
+            check_alignment(sources, targets)
+            return
+        for location in self._locations:
+            with self._opened([location]) as (stream,):
+                yield from cut_file(stream, file_format, self._corpus.columns, pairs_per_chunk)
+
+    @contextmanager
+    def _opened(self, locations: list[tuple[str, str | None]]) -> Iterator[list[LocationStream]]:
+        """Streams of the locations. At the end the rest is read, and the hashes are checked."""
+        with ExitStack() as stack:
+            for location, sha256 in locations:
+                stream = open_location(
+                    location, mirror=self._mirror, cache=self._cache, sha256=sha256
+                )
+                self._streams.append(stack.enter_context(stream))
+            yield self._streams
+            for stream, (_, sha256) in zip(self._streams, locations, strict=True):
+                stream.verify(sha256)
+            self.sha256s += tuple(stream.sha256 for stream in self._streams)
+            self._finished_bytes += sum(stream.total_bytes for stream in self._streams)
+            self._streams = []

@@ -1,0 +1,1 @@
+"""SentencePiece models, and random segmentations with their pieces."""

@@ -1,0 +1,115 @@
+"""What `transloom prepare` does about a dataset that is there already.
+
+other settings or text ──▶ refused
+the same, and whole    ──▶ kept
+the same, but damaged  ──▶ to be made anew, if nothing is lost by that
+"""
+
+import logging
+from pathlib import Path
+
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.corpora.locations import cache_folder, open_location
+from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import MANIFEST_NAME, open_store
+from data_pipeline.dataset.verification import Problem, problems_of
+from data_pipeline.errors import DatasetError
+from data_pipeline.preparation.prepare_progress import PrepareProgress, Report
+from data_pipeline.preparation.process_pool import enough_processes
+
+logger = logging.getLogger(__name__)
+
+
+def keep_if_whole(
+    dataset: Path,
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    processes: int | None,
+    report: Report,
+) -> Manifest | None:
+    """The dataset's manifest if it is the recipe's and whole; None if it has to be made anew.
+
+    Raises DatasetError if it was made from something else, or is damaged and has what preparing
+    would not bring back.
+    """
+
+    def progress(done: int, total: int) -> None:
+        report(PrepareProgress("compare", done, total))
+
+    existing = Manifest.load(open_store(dataset))
+    _refuse(dataset, existing.differences(data, tokenizer))
+    _refuse(dataset, _changed_text(data, existing))
+    processes = processes or enough_processes(sum(shard.bytes for shard in existing.shards))
+    problems = problems_of(str(dataset), existing, processes, progress)
+    if problems:
+        _refuse_to_repair(dataset, existing, problems)
+        return None
+    report(PrepareProgress("unchanged", existing.pairs, existing.pairs))
+    return existing
+
+
+def _refuse(dataset: Path, differences: list[str]) -> None:
+    if differences:
+        raise DatasetError(
+            f"The dataset {dataset} was prepared from something else: {'; '.join(differences)}. "
+            "Name another folder with data.dataset, or replace this one with --overwrite; runs "
+            "that were trained on it can then not be resumed."
+        )
+
+
+def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
+    """The corpora whose text is not the one that the dataset was made from."""
+    corpora = [
+        (info.name, info.sha256s, corpus)
+        for info, corpus in zip(existing.corpora, data.train, strict=True)
+    ]
+    corpora += [
+        (use, existing.heldout[use].sha256s, corpus)
+        for use, corpus in (("validation", data.validation), *data.tests.items())
+    ]
+    return [
+        f"the text of {name} has changed"
+        for name, before, corpus in corpora
+        # Hashes that the recipe pins were compared with its other settings.
+        if None in corpus.sha256s and _hashes(data, corpus) != before
+    ]
+
+
+def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
+    """Of the decompressed content of each file."""
+    hashes = []
+    cache = cache_folder(data.cache)
+    for location, sha256 in zip(corpus.locations, corpus.sha256s, strict=True):
+        with open_location(location, mirror=data.mirror, cache=cache, sha256=sha256) as stream:
+            stream.verify(sha256)
+            hashes.append(stream.sha256)
+    return tuple(hashes)
+
+
+def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[Problem]) -> None:
+    """Making the dataset anew must lose nothing that preparing does not bring back."""
+    for problem in problems:
+        logger.warning(
+            "%s of %s is damaged: expected %s, found %s.",
+            problem.file,
+            dataset,
+            problem.expected,
+            problem.found,
+        )
+    known = {MANIFEST_NAME, *(name for name, _ in manifest.files())} | manifest.left_out
+    strange = [
+        str(path.relative_to(dataset))
+        for path in sorted(dataset.rglob("*"))
+        if path.is_file() and str(path.relative_to(dataset)) not in known
+    ]
+    if manifest.tombstones or strange:
+        also = f"files that are not its own: {', '.join(strange[:5])}" if strange else ""
+        quarantined = f"the quarantined shards {', '.join(sorted(manifest.left_out))}"
+        raise DatasetError(
+            f"The dataset {dataset} is damaged ({problems[0].file}: expected "
+            f"{problems[0].expected}, found {problems[0].found}) and has "
+            f"{quarantined if manifest.tombstones else also}, which would be lost if it were made "
+            "anew. Restore the damaged files from a copy, move the other files away, or replace "
+            "the dataset with --overwrite."
+        )

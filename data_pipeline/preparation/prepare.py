@@ -1,0 +1,238 @@
+"""`transloom prepare`: corpora → tokenizer, shards, held-out text, cleaning report, manifest.
+
+    read and clean → partition by key on disk → train the tokenizer on a part
+    → sort each group of partitions, encode, write its shards → manifest → sync → rename
+
+The same recipe and text give the same bytes: nothing depends on time, on where the dataset lies,
+on numpy's random generators or the number of processes. Memory holds a few chunks and groups,
+never a corpus.
+"""
+
+from pathlib import Path
+
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.corpora.corpus import CorpusReader
+from data_pipeline.corpora.locations import cache_folder
+from data_pipeline.dataset.durable import write_durably
+from data_pipeline.dataset.manifest import (
+    SOURCE,
+    TARGET,
+    CorpusInfo,
+    FieldInfo,
+    Manifest,
+)
+from data_pipeline.dataset.store import MANIFEST_NAME, open_store
+from data_pipeline.dataset.verification import add_histograms
+from data_pipeline.errors import CorpusError, DatasetError
+from data_pipeline.pieces.tokenizer import Tokenizer
+from data_pipeline.preparation.dataset_writer import (
+    number_shards,
+    write_cleaning_report,
+    write_heldout,
+    write_tokenizers,
+)
+from data_pipeline.preparation.existing_dataset import keep_if_whole
+from data_pipeline.preparation.group_writer import (
+    SHARDS_PER_GROUP,
+    GroupJob,
+    WrittenGroup,
+    write_group,
+)
+from data_pipeline.preparation.ingest import IngestedCorpus, ingest
+from data_pipeline.preparation.preparation_settings import preparation_settings
+from data_pipeline.preparation.prepare_progress import PrepareProgress, Report
+from data_pipeline.preparation.process_pool import ProcessPool, enough_processes, process_pool
+from data_pipeline.preparation.publish import (
+    check_replaceable,
+    clear_leftovers,
+    publish,
+    work_folder,
+)
+from data_pipeline.preparation.tokenizer_training import given_tokenizers, train_tokenizers
+
+
+def prepare(
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    report: Report,
+    *,
+    overwrite: bool = False,
+    processes: int | None = None,
+) -> Manifest:
+    """Makes the dataset at `data.dataset` and returns its manifest.
+
+    A dataset that is there already is kept if it was made from the same settings and text and is
+    whole; it is made again if it is damaged, replaced if `overwrite`, and otherwise refused with
+    DatasetError. Raises CorpusError and TokenizerError too, and DatasetError for what cannot be
+    written. An old dataset stays until the new one is whole.
+
+    processes: how many work at once; None for all cores, or one if there is little text.
+    """
+    if "://" in data.dataset:
+        raise DatasetError(
+            f"A dataset is prepared in a local folder, and data.dataset is {data.dataset}. Prepare "
+            "it with data.dataset=FOLDER, copy the folder there, then train with the URL."
+        )
+    dataset = Path(data.dataset).expanduser().resolve()
+    clear_leftovers(dataset)
+    standing = check_replaceable(dataset)
+    if standing and not overwrite:
+        existing = keep_if_whole(dataset, data, tokenizer, processes, report)
+        if existing is not None:
+            return existing
+
+    given = given_tokenizers(data, tokenizer)  # a wrong one is told before hours of reading
+    try:
+        with work_folder(dataset) as work:
+            readers = _open_readers(data, report)
+            processes = processes or enough_processes(sum(r.total_bytes for r in readers))
+            with process_pool(processes) as pool:
+                _Preparation(data, tokenizer, given, readers, work, pool, report).run()
+            publish(work / "new", dataset, work / "old", standing)
+    except OSError as error:
+        raise DatasetError(
+            f"The dataset {dataset} cannot be prepared ({error}). Give the folder {dataset.parent} "
+            "room for three times the text, and permission to write, or name another with "
+            "data.dataset."
+        ) from error
+    return Manifest.load(open_store(dataset))
+
+
+class _Preparation:
+    """One preparation in its work folder."""
+
+    def __init__(
+        self,
+        data: DataConfig,
+        tokenizer: TokenizerConfig,
+        given: dict[str, Tokenizer] | None,
+        readers: list[CorpusReader],
+        work: Path,
+        pool: ProcessPool,
+        report: Report,
+    ) -> None:
+        self._data = data
+        self._config = tokenizer
+        self._given = given
+        self._readers = readers
+        self._work = work
+        self._new = work / "new"
+        self._pool = pool
+        self._report = report
+
+    def run(self) -> None:
+        """Writes the whole dataset into `new`."""
+        data, new = self._data, self._new
+        for folder in (new, new / "shards", new / "heldout"):
+            folder.mkdir()
+        heldout = write_heldout(new, data)
+        corpora = self._ingest()
+        self._report(PrepareProgress("train tokenizer", 0, 1))
+        tokenizers = self._given or train_tokenizers(data, self._config, corpora, self._pool)
+        self._report(PrepareProgress("train tokenizer", 1, 1))
+        groups = self._write_groups(corpora, tokenizers)
+        shards = number_shards(
+            new, [(c.name, [s for g in groups[c.name] for s in g.shards]) for c in corpora]
+        )
+        manifest = Manifest(
+            fields=(
+                FieldInfo(name=SOURCE, role="source", language=data.source_language),
+                FieldInfo(name=TARGET, role="target", language=data.target_language),
+            ),
+            tokenizers=write_tokenizers(new, tokenizers),
+            special_ids=tokenizers[SOURCE].special_ids,
+            corpora=tuple(_describe(corpus, groups[corpus.name]) for corpus in corpora),
+            lengths=_lengths([group for corpus in corpora for group in groups[corpus.name]]),
+            cleaning=write_cleaning_report(new, {c.name: c.dropped for c in corpora}),
+            heldout=heldout,
+            preparation=preparation_settings(data, self._config),
+            shards=tuple(shards),
+        )
+        write_durably(new / MANIFEST_NAME, manifest.to_bytes())
+
+    def _ingest(self) -> list[IngestedCorpus]:
+        readers = self._readers
+        total = sum(reader.total_bytes for reader in readers)
+
+        def report() -> None:
+            self._report(PrepareProgress("read", sum(r.bytes_read for r in readers), total))
+
+        corpora = []
+        for number, reader in enumerate(readers):
+            folder = self._work / "partitions" / str(number)
+            corpus = ingest(self._data, number, reader, folder, self._pool, report)
+            _require_pairs(corpus, corpus.partitions.pairs, self._data)
+            corpora.append(corpus)
+        self._report(PrepareProgress("read", total, total))
+        return corpora
+
+    def _write_groups(
+        self, corpora: list[IngestedCorpus], tokenizers: dict[str, Tokenizer]
+    ) -> dict[str, list[WrittenGroup]]:
+        """Each corpus's groups, in order; what they dropped is added to the corpus's report."""
+        per_group = SHARDS_PER_GROUP * self._data.pairs_per_block * self._data.blocks_per_shard
+        jobs = [
+            GroupJob(
+                folder=self._new / "shards",
+                corpus=corpus.name,
+                group=group,
+                partitions=partitions,
+                tokenizers={field: tokenizer.model for field, tokenizer in tokenizers.items()},
+                tag=corpus.tag,
+                data=self._data,
+            )
+            for corpus in corpora
+            for group, partitions in enumerate(corpus.partitions.groups(per_group))
+        ]
+        by_name = {corpus.name: corpus for corpus in corpora}
+        groups: dict[str, list[WrittenGroup]] = {name: [] for name in by_name}
+        total = sum(corpus.partitions.pairs for corpus in corpora)
+        done = 0
+        for job, written in zip(jobs, self._pool.map(write_group, jobs), strict=True):
+            groups[job.corpus].append(written)
+            by_name[job.corpus].dropped.merge(written.dropped)
+            done += written.pairs + sum(written.dropped.counts().values())
+            self._report(PrepareProgress("write", done, total))
+        for corpus in corpora:
+            _require_pairs(corpus, sum(g.pairs for g in groups[corpus.name]), self._data)
+        return groups
+
+
+def _open_readers(data: DataConfig, report: Report) -> list[CorpusReader]:
+    """One for each training corpus. Remote files are downloaded first."""
+    readers: list[CorpusReader] = []
+    for corpus in data.train:
+        report(PrepareProgress("open", len(readers), len(data.train)))
+        readers.append(CorpusReader(corpus, mirror=data.mirror, cache=cache_folder(data.cache)))
+    report(PrepareProgress("open", len(readers), len(data.train)))
+    return readers
+
+
+def _require_pairs(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
+    if not left:
+        counts = corpus.dropped.counts()
+        dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.items())
+        raise CorpusError(
+            f"None of the {corpus.read:,} pairs of {corpus.name} is left: dropped {dropped}. "
+            f"Loosen data.cleaning, data.max_source_length={data.max_source_length} or "
+            f"data.max_target_length={data.max_target_length}, or give other text."
+        )
+
+
+def _describe(corpus: IngestedCorpus, groups: list[WrittenGroup]) -> CorpusInfo:
+    return CorpusInfo(
+        name=corpus.name,
+        tag=corpus.tag,
+        sha256s=corpus.sha256s,
+        read=corpus.read,
+        kept=sum(group.pairs for group in groups),
+        dropped=corpus.dropped.counts(),
+    )
+
+
+def _lengths(groups: list[WrittenGroup]) -> dict[str, tuple[int, ...]]:
+    """By field: how many pairs have length 0, 1, 2 and so on."""
+    return {
+        field: tuple(add_histograms([group.lengths[field] for group in groups]).tolist())
+        for field in (SOURCE, TARGET)
+    }

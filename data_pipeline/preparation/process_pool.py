@@ -1,0 +1,154 @@
+"""All cores at work on a stream of jobs, with a bounded number of them in memory.
+
+Results come in the order of the jobs, so nothing depends on how many processes there are.
+
+Every process has a pipe of its own. In concurrent.futures they share one, and a process that is
+killed while it writes a large result there leaves all others waiting for the rest, for ever.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+from typing import Any, TypeVar
+
+from data_pipeline.errors import DatasetError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+JOBS_PER_PROCESS = 2  # in memory: jobs that wait, are at work, or whose result waits
+# Starting processes takes longer than working through so little.
+BYTES_FOR_ONE_PROCESS = 4_000_000
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def enough_processes(total_bytes: int) -> int:
+    """One for each core, or only one for little work."""
+    return 1 if total_bytes < BYTES_FOR_ONE_PROCESS else cores()
+
+
+class ProcessPool:
+    """Runs functions on jobs, in other processes or, if there are none, in this one."""
+
+    def __init__(self, workers: list["_Worker"]) -> None:
+        self._workers = workers
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """The function's results in the order of the jobs, which are taken as needed.
+
+        Raises what the function raises, and DatasetError if a process was killed.
+        """
+        if not self._workers:
+            yield from map(function, jobs)
+            return
+        numbered = enumerate(jobs)
+        results: dict[int, Any] = {}
+        idle, busy = list(self._workers), dict[Connection, tuple[_Worker, int]]()
+        wanted = 0  # the number of the result that comes next
+        upcoming = next(numbered, None)
+        while upcoming or busy or results:
+            ahead = JOBS_PER_PROCESS * len(self._workers) - 1
+            while upcoming and idle and upcoming[0] < wanted + ahead:
+                worker = idle.pop()
+                worker.send(function, upcoming[1])
+                busy[worker.connection] = (worker, upcoming[0])
+                upcoming = next(numbered, None)
+            if wanted in results:
+                yield results.pop(wanted)
+                wanted += 1
+                continue
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                worker, number = busy.pop(connection)
+                results[number] = worker.receive()
+                idle.append(worker)
+
+
+@contextmanager
+def process_pool(processes: int) -> Iterator[ProcessPool]:
+    """A pool for the time of the context. At its end the processes are killed, whatever they do."""
+    workers: list[_Worker] = []
+    # A fork would copy the locks of whatever threads this process has.
+    context = multiprocessing.get_context("spawn")
+    # Ctrl-C is for this process alone, which then ends the others.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        try:
+            workers += [_Worker(context) for _ in range(processes if processes > 1 else 0)]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield ProcessPool(workers)
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+class _Worker:
+    """The owner's side of one process."""
+
+    def __init__(self, context: SpawnContext) -> None:
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the pipe ends when the process does
+
+    def send(self, function: Callable[[Any], Any], job: Any) -> None:
+        try:
+            self.connection.send((function, job))
+        except OSError as error:
+            raise self._lost() from error
+
+    def receive(self) -> Any:
+        """The result of the last job. Raises what the job has raised."""
+        try:
+            succeeded, result = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        if not succeeded:
+            raise result
+        return result
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self.connection.close()
+
+    def _lost(self) -> DatasetError:
+        self._process.join()
+        return DatasetError(
+            f"A process that prepared data was killed (exit code {self._process.exitcode}), most "
+            "likely for want of memory. Nothing was published. Run the command again, with fewer "
+            "--processes if memory is short."
+        )
+
+
+def _serve(connection: Connection) -> None:
+    """A process's life: jobs, until its owner ends."""
+    threading.Thread(target=_end_with_the_owner, daemon=True).start()
+    while True:
+        function, job = connection.recv()
+        try:
+            answer = (True, function(job))
+        except Exception as error:
+            error.add_note(f"In a process of the pool:\n{traceback.format_exc()}")
+            answer = (False, error)
+        connection.send(answer)
+
+
+def _end_with_the_owner() -> None:
+    """Also in the midst of a job of many minutes."""
+    owner = multiprocessing.parent_process()
+    assert owner is not None
+    wait([owner.sentinel])
+    os._exit(1)

@@ -1,0 +1,114 @@
+"""A dataset folder appears whole, in one instant, or not at all.
+
+    .NAME.prepare-HOST-PID/new   is written and synced, then renamed to NAME
+    .NAME.prepare-HOST-PID/old   holds what was replaced, until it is removed with the work folder
+
+A killed process leaves its work folder, which no reader takes for a dataset, and which the next
+preparation on the same host clears. No lock is taken: locks on folders fail on network disks.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_pipeline.dataset.durable import sync_to_disk
+from data_pipeline.dataset.manifest import FORMAT_FAMILY
+from data_pipeline.dataset.store import MANIFEST_NAME
+from data_pipeline.errors import DatasetError
+
+
+def clear_leftovers(dataset: Path) -> None:
+    """Removes what killed preparations of this dataset left, and puts back what they moved away."""
+    if not dataset.parent.is_dir():
+        return
+    prefix = _work_prefix(dataset)
+    for leftover in list(dataset.parent.iterdir()):
+        name = leftover.name
+        pid = name.removeprefix(prefix) if name.startswith(prefix) else ""
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            _put_back(leftover / "old", dataset)
+            shutil.rmtree(leftover)
+
+
+@contextmanager
+def work_folder(dataset: Path) -> Iterator[Path]:
+    """A hidden folder beside the dataset, on the same file system; removed at the end."""
+    folder = dataset.parent / f"{_work_prefix(dataset)}{os.getpid()}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        _put_back(folder / "old", dataset)
+        shutil.rmtree(folder)
+
+
+def _work_prefix(dataset: Path) -> str:
+    return f".{dataset.name}.prepare-{socket.gethostname()}-"
+
+
+def _put_back(old: Path, dataset: Path) -> None:
+    """Undo a replacement that did not come to its end."""
+    if old.exists() and not dataset.exists():
+        old.rename(dataset)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def check_replaceable(dataset: Path) -> str | None:
+    """What stands there: the sha256 of a dataset's manifest, or None if nothing does.
+
+    Raises DatasetError if it is something else, which must not be lost, or cannot be moved.
+    """
+    if not os.path.lexists(dataset) or (dataset.is_dir() and not any(dataset.iterdir())):
+        problem = "is the root of a file system" if os.path.ismount(dataset) else ""
+    else:
+        problem = "" if _is_dataset(dataset) else f"has no {MANIFEST_NAME} of a dataset"
+    if problem:
+        raise DatasetError(
+            f"{dataset} exists and {problem}. Nothing was changed there. Name another folder with "
+            "data.dataset, or move this one away."
+        )
+    manifest = dataset / MANIFEST_NAME
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else None
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether its manifest says so, in whatever version of the format, damaged or not."""
+    try:
+        content = json.loads((folder / MANIFEST_NAME).read_bytes())
+    except OSError:
+        return False
+    except ValueError:
+        return (folder / "shards").is_dir()
+    return isinstance(content, dict) and str(content.get("format")).startswith(FORMAT_FAMILY)
+
+
+def publish(new: Path, dataset: Path, old: Path, expected: str | None) -> None:
+    """Syncs the folder `new` to disk and makes it `dataset`; what was there becomes `old`.
+
+    expected: what `check_replaceable` said before; raises DatasetError if that has changed.
+    """
+    for folder, _, _ in os.walk(new):
+        sync_to_disk(Path(folder))
+    if check_replaceable(dataset) != expected:
+        raise DatasetError(
+            f"Another preparation has made {dataset} meanwhile. Nothing was changed there. Run the "
+            "command again: it keeps that dataset if it is the recipe's, and says so if not."
+        )
+    if dataset.exists():
+        dataset.rename(old)
+    new.rename(dataset)
+    sync_to_disk(dataset.parent)

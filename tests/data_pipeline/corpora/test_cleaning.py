@@ -1,0 +1,184 @@
+"""Cleaning rules against a plain reimplementation of what the recipe's descriptions say."""
+
+import itertools
+import random
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipeline.config import DataConfig
+from data_pipeline.corpora.cleaning import Cleaner, Dropped, DropReport
+from data_pipeline.corpora.corpus_formats import Pair
+from data_pipeline.corpus_config import CleaningConfig, CorpusConfig
+
+SPACES = " \t\u00a0\u2028\u3000"
+texts = st.text(alphabet="aé\u0301ﬁ" + SPACES, max_size=6)
+pairs = st.lists(
+    st.builds(Pair, texts, texts, st.none() | st.floats(0, 1, allow_nan=False)), max_size=30
+)
+rules = st.fixed_dictionaries(
+    {},
+    optional={
+        "normalise": st.sampled_from([None, "NFC", "NFKC"]),
+        "max_source_characters": st.integers(1, 5),
+        "max_target_characters": st.integers(1, 5),
+        "max_length_ratio": st.sampled_from([1, 1.5, 2, 3]),
+        "drop_identical": st.booleans(),
+    },
+)
+
+
+def make_cleaner(rules: dict[str, Any], min_score: float | None = None) -> Cleaner:
+    corpus: dict[str, Any] = {"source": "a", "target": "b"}
+    scored = {"files": ["a.tsv"], "columns": {"score": 2}, "min_score": min_score}
+    data = DataConfig.model_validate(
+        {
+            "source_language": "xx",
+            "target_language": "yy",
+            "dataset": "d",
+            "train": [corpus if min_score is None else scored],
+            "validation": corpus,
+            "cleaning": rules,
+        }
+    )
+    return Cleaner(data, data.train[0])
+
+
+def reasons_of(pair: Pair, rules: CleaningConfig, min_score: float | None) -> list[str]:
+    """Every rule that applies to a pair that is normalised already."""
+    source, target, score = pair
+    shorter, longer = min(len(source), len(target)), max(len(source), len(target))
+    applies = {
+        "empty": source.isspace() or target.isspace() or not source or not target,
+        "source_characters": len(source) > (rules.max_source_characters or 10**9),
+        "target_characters": len(target) > (rules.max_target_characters or 10**9),
+        "length_ratio": rules.max_length_ratio is not None
+        and (shorter == 0 or longer / shorter > rules.max_length_ratio),
+        "identical": rules.drop_identical and source == target,
+        "score": None not in (score, min_score) and score < min_score,
+    }
+    return [reason for reason, does in applies.items() if does]
+
+
+@settings(deadline=None)
+@given(pairs, rules, st.none() | st.floats(0, 1), st.integers(0, 10**12))
+def test_every_pair_is_kept_or_counted_under_its_first_reason(
+    pairs: list[Pair], rules: dict[str, Any], min_score: float | None, first: int
+) -> None:
+    config = CleaningConfig.model_validate(rules)
+    cleaner = make_cleaner(rules, min_score)
+    kept, report = cleaner.clean(first, pairs)
+
+    expected_kept, dropped = [], dict.fromkeys(cleaner.reasons, 0)
+    for position, pair in enumerate(pairs, first):
+        if config.normalise:
+            source, target = (unicodedata.normalize(config.normalise, t) for t in pair[:2])
+            pair = Pair(source, target, pair.score)
+        reasons = reasons_of(pair, config, min_score)
+        if reasons:
+            dropped[reasons[0]] += 1
+        else:
+            expected_kept.append((position, pair.source, pair.target))
+    assert kept == expected_kept
+    assert report.counts() == dropped
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept", "dropped"),
+    [
+        ({"max_source_characters": 3}, ("abc", "x"), ("abcd", "x")),
+        ({"max_target_characters": 3}, ("x", "abc"), ("x", "abcd")),
+        ({"max_length_ratio": 1.5}, ("aaa", "bb"), ("aaaa", "bb")),
+        ({"max_length_ratio": 1.5}, ("bb", "aaa"), ("bb", "aaaa")),
+        ({"drop_identical": True}, ("a", "A"), ("a", "a")),
+        ({"drop_identical": True, "normalise": "NFC"}, ("é", "e"), ("é", "e\u0301")),
+        ({"max_source_characters": 1, "normalise": "NFC"}, ("e\u0301", "x"), ("xx", "x")),
+        ({"max_source_characters": 1, "normalise": "NFKC"}, ("f", "x"), ("ﬁ", "x")),
+    ],
+)
+def test_bounds_are_inclusive(
+    rules: dict[str, Any], kept: tuple[str, str], dropped: tuple[str, str]
+) -> None:
+    given = [Pair(*kept, None), Pair(*dropped, None)]
+    left, report = make_cleaner(rules).clean(0, given)
+    assert [position for position, _, _ in left] == [0]
+    assert sum(report.counts().values()) == 1
+
+
+def test_a_score_at_the_bound_is_kept() -> None:
+    scores = (0.5, 0.4999, 7.0)
+    given = [Pair("a", "b", score) for score in scores]
+    kept, report = make_cleaner({}, min_score=0.5).clean(0, given)
+    assert [position for position, _, _ in kept] == [0, 2]
+    assert report.counts() == {"empty": 0, "score": 1}
+
+
+def test_only_wanted_rules_are_reported() -> None:
+    assert make_cleaner({}).reasons == ["empty"]
+    assert make_cleaner({"max_length_ratio": 2, "drop_duplicates": True}).reasons == [
+        "empty",
+        "length_ratio",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_earliest_ten_are_shown_however_parts_come_and_merge(seed: int) -> None:
+    rng = random.Random(seed)
+    positions = rng.sample(range(1000), 60)
+    whole, parts = Dropped(), [Dropped() for _ in range(7)]
+    for position in positions:
+        for dropped in (whole, rng.choice(parts)):
+            dropped.add(position, f"source {position}", f"target {position}")
+    rng.shuffle(parts)
+    merged = DropReport(["x"])
+    for part in parts:
+        report = DropReport([])
+        report.by_reason["x"] = part
+        merged.merge(report)
+    assert merged.counts() == {"x": 60}
+    for dropped in (whole, merged.by_reason["x"]):
+        shown = [example.to_json() for example in dropped.examples]
+        assert shown == [
+            {"pair": p + 1, "source": f"source {p}", "target": f"target {p}"}
+            for p in sorted(positions)[:10]
+        ]
+
+
+def test_merging_leaves_the_merged_report_as_it_was() -> None:
+    one, other = DropReport(["x"]), DropReport(["x", "y"])
+    for number in range(5):
+        other.by_reason["x"].add(number, "a", "b")
+    one.merge(other)
+    one.by_reason["x"].add(9, "a", "b")
+    one.by_reason["y"].add(9, "a", "b")
+    assert other.counts() == {"x": 5, "y": 0}
+    assert one.counts() == {"x": 6, "y": 1}
+
+
+def test_examples_are_cut(data_config: Callable[..., DataConfig], corpus: Any) -> None:
+    long: CorpusConfig = corpus("train")
+    data = data_config(Path("x"), train=[long], cleaning={"max_target_characters": 9})
+    _, report = Cleaner(data, long).clean(0, [Pair("a" * 10_000, "b" * 10_000, None)])
+    (example,) = report.by_reason["target_characters"].examples
+    assert (example.source, example.target) == ("a" * 500, "b" * 500)
+
+
+def test_order_of_rules_is_that_of_the_report() -> None:
+    """Whatever applies later is not counted, for every pair of rules."""
+    everything = {
+        "max_source_characters": 4,
+        "max_target_characters": 4,
+        "max_length_ratio": 2,
+        "drop_identical": True,
+    }
+    cleaner = make_cleaner(everything)
+    for source, target in itertools.product(("", "a", "aaa", "aaaaa", "aaaaaaaaaa"), repeat=2):
+        pair = Pair(source, target, None)
+        _, report = cleaner.clean(0, [pair])
+        found = [reason for reason, count in report.counts().items() if count]
+        assert found == reasons_of(pair, CleaningConfig.model_validate(everything), None)[:1]

@@ -1,0 +1,224 @@
+"""Shards: what is written comes back, by any WebDataset reader; anything else is refused."""
+
+import contextlib
+import gc
+import hashlib
+import io
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.dataset.manifest import ShardInfo
+from data_pipeline.dataset.shards import Block, pack_shard, unpack_shard
+from data_pipeline.dataset.store import LocalStore
+from data_pipeline.errors import DatasetError, DatasetFileError
+from data_pipeline.feeding.batch import FieldArrays
+
+
+def make_field(sequences: list[list[int]]) -> FieldArrays:
+    ids = [token for sequence in sequences for token in sequence]
+    lengths = [len(sequence) for sequence in sequences]
+    return FieldArrays(np.array(ids, dtype=np.int32), np.array(lengths, dtype=np.int32))
+
+
+def make_block(key: str, sequences: list[list[int]]) -> Block:
+    field = make_field(sequences)
+    text = "".join(f"satz {sequence}\n" for sequence in sequences).encode()
+    return Block(key, {"src": text, "tgt": text}, {"src": field, "tgt": field})
+
+
+def info(data: bytes, pairs: int, **tokens: int) -> ShardInfo:
+    return ShardInfo(
+        name="shards/x.tar",
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        corpus=0,
+        pairs=pairs,
+        first_pair=0,
+        tokens=tokens,
+    )
+
+
+BLOCKS = [make_block("00000000", [[5, 3], [70_000, 6, 3]]), make_block("00000001", [[7, 3]])]
+PACKED = pack_shard(BLOCKS)
+INFO = info(PACKED, pairs=3, src=7, tgt=7)
+
+
+def assert_same(blocks: list[Block], originals: list[Block]) -> None:
+    assert [block.key for block in blocks] == [block.key for block in originals]
+    for block, original in zip(blocks, originals, strict=True):
+        assert block.texts == original.texts
+        assert list(block.fields) == list(original.fields)
+        for name, field in block.fields.items():
+            assert field.ids.tolist() == original.fields[name].ids.tolist()
+            assert field.lengths.tolist() == original.fields[name].lengths.tolist()
+            largest = max(field.ids.tolist(), default=0)
+            assert field.ids.dtype == np.min_scalar_type(largest)  # as small as it was stored
+            assert field.lengths.dtype == np.int32
+
+
+def test_blocks_come_back() -> None:
+    blocks = unpack_shard(PACKED, INFO)
+    assert_same(blocks, BLOCKS)
+    assert blocks[0].sentences("src") == ["satz [5, 3]", "satz [70000, 6, 3]"]
+
+
+def test_without_texts_nothing_else_differs() -> None:
+    without = [Block(block.key, {}, block.fields) for block in BLOCKS]
+    assert_same(unpack_shard(PACKED, INFO, texts=False), without)
+
+
+SENTENCES = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20)
+SEQUENCES = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=300)
+
+
+@st.composite
+def blocks_of_any_kind(draw: st.DrawFn) -> list[Block]:
+    blocks = []
+    keys = st.text("abcXYZ0123456789-_/ä", min_size=1, max_size=20).filter(
+        lambda key: not key.startswith("/") and not key.endswith("/")
+    )
+    for key in draw(st.lists(keys, min_size=1, max_size=3, unique=True)):
+        pairs = draw(st.integers(1, 4))
+        texts, fields = {}, {}
+        for field in ("src", "tgt"):
+            sentences = draw(st.lists(SENTENCES, min_size=pairs, max_size=pairs))
+            texts[field] = "".join(sentence + "\n" for sentence in sentences).encode()
+            sequences = draw(st.lists(SEQUENCES, min_size=pairs, max_size=pairs))
+            fields[field] = make_field(sequences)
+        blocks.append(Block(key, texts, fields))
+    return blocks
+
+
+@given(blocks_of_any_kind())
+def test_any_blocks_come_back(blocks: list[Block]) -> None:
+    packed = pack_shard(blocks)
+    tokens = {
+        field: sum(len(block.fields[field].ids) for block in blocks) for field in ("src", "tgt")
+    }
+    shard = info(packed, sum(block.pairs for block in blocks), **tokens)
+    assert_same(unpack_shard(packed, shard), blocks)
+
+
+def test_golden_bytes_of_the_format() -> None:
+    """The bytes are a promise: the same corpora give the same dataset for ever."""
+    assert (
+        hashlib.sha256(PACKED).hexdigest()
+        == "1253bc5888399d7a388a4c83090a6502babc69a3930d7a1fb5d5c1785dbc74f0"
+    )
+
+
+# webdataset leaves its file open until it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_plain_webdataset_reader_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(PACKED)
+    samples = list(webdataset.WebDataset(str(tmp_path / "x.tar"), shardshuffle=False))
+    gc.collect()
+    assert [sample["__key__"] for sample in samples] == [block.key for block in BLOCKS]
+    for sample, block in zip(samples, BLOCKS, strict=True):
+        assert sample["src.txt"] == block.texts["src"]
+        arrays = np.load(io.BytesIO(sample["ids.npz"]), allow_pickle=False)
+        assert np.array_equal(arrays["tgt.ids"], block.fields["tgt"].ids)
+
+
+def block_with(**changes: object) -> Block:
+    good = make_block("0", [[5, 3], [6, 3]])
+    parts: dict[str, object] = {
+        "key": "0",
+        "text": good.texts["tgt"],
+        "ids": good.fields["tgt"].ids,
+        "lengths": good.fields["tgt"].lengths,
+    }
+    parts |= changes
+    field = FieldArrays(parts["ids"], parts["lengths"])  # type: ignore[arg-type]
+    texts = good.texts | {"tgt": parts["text"]}
+    return Block(parts["key"], texts, good.fields | {"tgt": field})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([block_with(text=b"a\nb\nc\n")], "2 lines in 0.tgt.txt, .*, found 3 line ends"),
+        ([block_with(text=b"a\nb")], "found 1 line ends"),
+        ([block_with(text=b"a\nb\nc")], "found 2 line ends, the last bytes being b'a"),
+        ([block_with(text=b"\xff\nb\n")], "UTF-8 in 0.tgt.txt"),
+        ([block_with(lengths=np.array([0, 4]))], "at least 1 token .* 0.tgt, found 0 tokens"),
+        ([block_with(lengths=np.array([2, 3]))], "2 sequences of 5 tokens"),
+        ([block_with(lengths=np.array([4]))], "1 sequences of 4 tokens"),
+        ([block_with(ids=np.array([5, 3, -1, 3]))], "come back as they are"),
+        ([block_with(ids=np.array([5, 3, 2**31, 3]))], "at most 2147483647 .*found 2147483648"),
+        ([block_with(ids=np.array([5, 3, 2**32, 3]))], "unsigned integers as tgt.ids"),
+        ([block_with(ids=np.array([5.5, 3, 6, 3]))], "unsigned integers as tgt.ids"),
+        ([block_with(key="0.v1")], r"found member '0\.v1\.ids\.npz'"),
+        ([block_with(key="../0")], r"relative name with no '\.\.'"),
+        ([block_with(key="")], r"KEY\.SUFFIX"),
+        ([block_with(), block_with()], "once and block by block"),
+        ([Block("0", {}, BLOCKS[0].fields)], r"in block 0, found \['ids\.npz'\]"),
+        ([BLOCKS[0], Block("1", {}, {})], r"in block 1, found \['ids\.npz'\]"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(blocks: list[Block], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        pack_shard(blocks)
+
+
+def test_verified_bytes_are_cut_or_damaged_nowhere(tmp_path: Path) -> None:
+    """A store and `unpack_shard` in a row, as a data worker has them."""
+    store = LocalStore(tmp_path, retry_delays_seconds=())
+    (tmp_path / "shards").mkdir()
+    rng = random.Random(1)
+    damaged = [PACKED[:length] for length in range(0, len(PACKED), 512)]
+    for _ in range(100):
+        position = rng.randrange(len(PACKED))
+        flipped = PACKED[position] ^ 1 << rng.randrange(8)
+        damaged.append(PACKED[:position] + bytes([flipped]) + PACKED[position + 1 :])
+    for data in damaged:
+        (tmp_path / INFO.name).write_bytes(data)
+        with pytest.raises(DatasetFileError, match=r"shards/x\.tar .*expected .*found"):
+            unpack_shard(store.read(INFO.name, INFO.sha256, INFO.bytes), INFO)
+    (tmp_path / INFO.name).write_bytes(PACKED)
+    unpack_shard(store.read(INFO.name, INFO.sha256, INFO.bytes), INFO)
+
+
+def test_a_cut_shard_is_refused_by_its_size_and_by_its_content() -> None:
+    end = len(PACKED.rstrip(b"\0")) // 512 * 512 + 512
+    for length in range(0, len(PACKED), 512):
+        cut = PACKED[:length]
+        with pytest.raises(DatasetFileError, match=f"{len(PACKED):,} bytes, found {length:,} by"):
+            unpack_shard(cut, INFO)
+        if length <= end:  # after that only padding is lost
+            with pytest.raises(DatasetFileError, match=r"truncated|at most [\d,]+ bytes, found"):
+                unpack_shard(cut, INFO.model_copy(update={"bytes": length}))
+
+
+@given(st.lists(st.tuples(st.integers(0, len(PACKED) - 1), st.integers(0, 255)), max_size=9))
+def test_damage_never_raises_anything_else(changes: list[tuple[int, int]]) -> None:
+    """Not even without a sha256, and checksums of headers made right again."""
+    damaged = bytearray(PACKED)
+    for position, value in changes:
+        damaged[position] = value
+    with contextlib.suppress(DatasetFileError):
+        unpack_shard(bytes(damaged), INFO)
+
+
+def test_shard_error_crosses_process_borders() -> None:
+    error = DatasetFileError("shards/x.tar", "5 bytes", "4 bytes")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made in this line
+    assert (copy.file, copy.expected, copy.found) == ("shards/x.tar", "5 bytes", "4 bytes")
+    assert str(copy) == str(error)
+
+
+def test_reading_needs_neither_torch_nor_webdataset() -> None:
+    code = (
+        "import sys, data_pipeline.feeding.stream; "
+        "sys.exit(bool({'torch', 'webdataset', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

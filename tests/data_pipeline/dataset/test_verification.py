@@ -1,0 +1,120 @@
+"""Every way in which a file of a dataset can be wrong is found, and nothing else is."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.quarantine import quarantine
+from data_pipeline.dataset.store import open_store
+from data_pipeline.dataset.verification import Problem, add_histograms, problems_of
+
+
+@pytest.fixture
+def copy(dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(dataset, tmp_path / "copy"))
+
+
+def verify(dataset: Path, processes: int = 1) -> list[Problem]:
+    def ignore(done: int, total: int) -> None: ...
+
+    return problems_of(str(dataset), Manifest.load(open_store(dataset)), processes, ignore)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_whole_dataset_has_no_problems(dataset: Path, processes: int) -> None:
+    reports: list[tuple[int, int]] = []
+    manifest = Manifest.load(open_store(dataset))
+    problems = problems_of(
+        str(dataset), manifest, processes, lambda done, total: reports.append((done, total))
+    )
+    assert problems == []
+    files = len(list(manifest.files()))
+    assert files == 8 + 1 + 4 + 1  # shards, tokenizer, held-out text, report
+    assert reports == [(done, files) for done in range(1, files + 1)]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_wrong_file_is_named_with_what_was_expected(
+    copy: Path, manifest: Manifest, processes: int
+) -> None:
+    names = [name for name, _ in manifest.files()]
+    sizes = {}
+    for number, name in enumerate(names):
+        content = (copy / name).read_bytes()
+        sizes[name] = len(content)
+        if number % 3 == 0:
+            (copy / name).unlink()
+        elif number % 3 == 1:
+            (copy / name).write_bytes(content[:-1])
+        else:
+            (copy / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    problems = verify(copy, processes)
+    assert [problem.file for problem in problems] == names
+    hashes = dict(manifest.files())
+    for number, problem in enumerate(problems):
+        is_shard = problem.file.startswith("shards/")
+        if number % 3 == 0:
+            assert "no readable file" in problem.found
+        elif number % 3 == 1 and is_shard:
+            assert problem.expected == f"{sizes[problem.file]:,} bytes"
+            assert problem.found == f"{sizes[problem.file] - 1:,} bytes"
+        else:
+            assert problem.expected == f"sha256 {hashes[problem.file]}"
+
+
+def edit(dataset: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = dataset / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Manifest) -> None:
+    """Its bytes and hash are as promised; its tokens, or its being a tar file, are not."""
+    first, second = (shard.name for shard in manifest.shards[:2])
+    edit(copy, lambda m: m["shards"][0]["tokens"].update(src=1))
+    (copy / second).write_bytes(b"no tar")
+    sha256 = hashlib.sha256(b"no tar").hexdigest()
+    edit(copy, lambda m: m["shards"][1].update(bytes=6, sha256=sha256))
+    one, other = verify(copy)
+    assert (one.file, other.file) == (first, second)
+    assert "'src': 1" in one.expected
+    assert "tar file" in other.expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda counts: counts.append(1),
+        lambda counts: counts.pop(),
+        lambda counts: counts.__setitem__(7, counts[7] + 1),
+    ],
+)
+def test_histogram_that_the_shards_contradict(
+    copy: Path, change: Callable[[list[int]], object]
+) -> None:
+    edit(copy, lambda m: change(m["lengths"]["tgt"]))
+    (problem,) = verify(copy)
+    assert problem.file == "manifest.json"
+    assert "lengths of tgt" in problem.expected
+
+
+def test_what_is_quarantined_is_not_read(copy: Path, manifest: Manifest) -> None:
+    lost = manifest.shards[3].name
+    (copy / lost).unlink()
+    assert [problem.file for problem in verify(copy)] == [lost]
+    quarantine(copy, [lost], "lost")
+    assert verify(copy) == []
+
+
+def test_sum_of_histograms() -> None:
+    histograms = [np.array(counts, dtype=np.int64) for counts in ([1, 2], [], [0, 0, 3])]
+    assert add_histograms(histograms).tolist() == [1, 2, 3]
+    assert add_histograms(histograms[1:2]).tolist() == []

@@ -1,0 +1,103 @@
+"""One group of partitions as shards."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.dataset.manifest import ShardInfo
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.pieces.tokenizer import train_tokenizer
+from data_pipeline.preparation.group_writer import GroupJob, write_group
+from data_pipeline.preparation.shuffle import Partitions, pack_rows
+
+
+@pytest.fixture
+def make_job(
+    data_config: Callable[..., DataConfig],
+    sentences: Callable[[int, int], list[str]],
+    tmp_path: Path,
+) -> Callable[..., GroupJob]:
+    """A group of so many pairs; shards of 4 blocks of 5 pairs unless settings say otherwise."""
+    config = TokenizerConfig(vocabulary_size=120)
+    model = train_tokenizer(sentences(200, 3), config, "tokenizer.model", ["<bt>"]).model
+
+    def make(pairs: int, **settings: object) -> GroupJob:
+        partitions = Partitions(tmp_path / "partitions")
+        sides = sentences(pairs, 1), sentences(pairs, 2)
+        kept = [(7 * number, *pair) for number, pair in enumerate(zip(*sides, strict=True))]
+        partitions.add(pack_rows(kept, 0, by_content=False))
+        partitions.flush()
+        (tmp_path / "shards").mkdir()
+        return GroupJob(
+            folder=tmp_path / "shards",
+            corpus="news",
+            group=3,
+            partitions=partitions.groups(10**6)[0],
+            tokenizers={"src": model, "tgt": model},
+            tag=None,
+            data=data_config(
+                tmp_path / "d", **{"pairs_per_block": 5, "blocks_per_shard": 4} | settings
+            ),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("pairs", "shards"),
+    [
+        (1, [[1]]),
+        (20, [[5, 5, 5, 5]]),
+        (21, [[5, 5, 1], [5, 5]]),
+        (59, [[5, 5, 5, 5], [5, 5, 5, 5], [5, 5, 5, 4]]),
+        (61, [[5, 5, 5, 1], [5, 5, 5], [5, 5, 5], [5, 5, 5]]),
+    ],
+)
+def test_shards_are_nearly_equal_and_blocks_full(
+    make_job: Callable[..., GroupJob], pairs: int, shards: list[list[int]]
+) -> None:
+    written = write_group(make_job(pairs))
+    assert written.pairs == pairs
+    keys: list[str] = []
+    for shard, blocks in zip(written.shards, shards, strict=True):
+        info = ShardInfo(
+            name=shard.path.name,
+            bytes=shard.bytes,
+            sha256=shard.sha256,
+            corpus=0,
+            pairs=shard.pairs,
+            first_pair=0,
+            tokens=shard.tokens,
+        )
+        unpacked = unpack_shard(shard.path.read_bytes(), info)
+        assert [block.pairs for block in unpacked] == blocks
+        keys += [block.key for block in unpacked]
+    assert keys == sorted(set(keys))
+    assert keys[0] == "news-0003-0000-0000"
+    for field, counts in written.lengths.items():
+        assert counts.sum() == pairs
+        tokens = sum(shard.tokens[field] for shard in written.shards)
+        assert np.arange(len(counts)) @ counts == tokens
+
+
+def test_group_of_which_nothing_is_left(make_job: Callable[..., GroupJob]) -> None:
+    written = write_group(make_job(30, max_source_length=2, max_target_length=2))
+    assert written.shards == []
+    assert written.pairs == 0
+    assert sum(written.dropped.counts().values()) == 30
+    assert {field: counts.tolist() for field, counts in written.lengths.items()} == {
+        "src": [],
+        "tgt": [],
+    }
+
+
+def test_tag_counts_as_a_piece(make_job: Callable[..., GroupJob]) -> None:
+    job = make_job(100, max_source_length=20)
+    plain = write_group(job)
+    tagged = write_group(replace(job, tag="<bt>", corpus="tagged"))
+    assert plain.lengths["src"][:20].tolist() == tagged.lengths["src"][1:].tolist()
+    assert len(tagged.lengths["src"]) == 21

@@ -1,0 +1,321 @@
+"""`prepare` as a whole: repeatable bytes, every pair in its place, refusals that say why."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.config import DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.quarantine import quarantine
+from data_pipeline.dataset.store import open_store
+from data_pipeline.dataset.verification import problems_of
+from data_pipeline.errors import CorpusError, DatasetError, TokenizerError
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import local_rank_steps
+from data_pipeline.feeding.window import WindowReader
+from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.prepare_progress import PrepareProgress
+
+MakeData = Callable[..., DataConfig]
+ReadPairs = Callable[[Path], list[tuple[str, str]]]
+
+
+def silent(progress: PrepareProgress) -> None:
+    """Reports nothing."""
+
+
+def load(dataset: Path) -> Manifest:
+    return Manifest.load(open_store(dataset))
+
+
+def hashes(dataset: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(dataset)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in dataset.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_repetition_gives_the_same_bytes(
+    dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
+) -> None:
+    prepare(data_config(tmp_path / "again"), tokenizer_config, silent)
+    assert hashes(tmp_path / "again") == hashes(dataset)
+
+
+def test_shards_hold_every_pair_shuffled(
+    dataset: Path, corpus: Callable[[str], CorpusConfig], read_pairs: ReadPairs
+) -> None:
+    lines = [Path(str(path)).read_text().splitlines() for path in corpus("train").locations]
+    expected = list(zip(*lines, strict=True))
+    pairs = read_pairs(dataset)
+    assert sorted(pairs) == sorted(expected)
+    position = {pair: number for number, pair in enumerate(expected)}
+    order = [position[pair] for pair in pairs]
+    # Of a random order, half the neighbours go up, and a pair stays about a third away.
+    assert 200 < sum(one < other for one, other in pairwise(order)) < 300
+    assert sum(abs(place - number) for place, number in enumerate(order)) > 500 * 500 / 4
+
+
+def test_progress_reaches_its_totals(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
+) -> None:
+    reports: list[PrepareProgress] = []
+    prepare(data_config(tmp_path / "d"), tokenizer_config, reports.append)
+    read = sum((corpus_folder / f"train{side}").stat().st_size for side in (".src", ".tgt"))
+    last = {report.stage: (report.done, report.total) for report in reports}
+    assert last == {
+        "open": (1, 1),
+        "read": (read, read),
+        "train tokenizer": (1, 1),
+        "write": (500, 500),
+    }
+    assert list(last) == ["open", "read", "train tokenizer", "write"]
+
+
+def test_the_same_again_is_kept_and_said(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
+) -> None:
+    data = data_config(tmp_path / "d")
+    first = prepare(data, tokenizer_config, silent)
+    inode = (tmp_path / "d").stat().st_ino
+    reports: list[PrepareProgress] = []
+    second = prepare(data, tokenizer_config, reports.append)
+    assert second.identity == first.identity
+    assert [report.stage for report in reports] == ["compare"] * 14 + ["unchanged"]
+    assert reports[-1] == PrepareProgress("unchanged", 500, 500)
+    assert (tmp_path / "d").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("damage", ["shard", "cleaning.json", "tokenizer.model"])
+def test_damaged_dataset_is_repaired(
+    dataset: Path,
+    data_config: MakeData,
+    tokenizer_config: TokenizerConfig,
+    tmp_path: Path,
+    damage: str,
+) -> None:
+    copy = Path(shutil.copytree(dataset, tmp_path / "d"))
+    manifest = load(copy)
+    if damage == "shard":
+        (copy / manifest.shards[0].name).write_bytes(b"damaged")
+    else:
+        (copy / damage).unlink()
+    repaired = prepare(data_config(copy), tokenizer_config, silent)
+    assert repaired.identity == manifest.identity
+    assert problems_of(str(copy), repaired, 1, lambda done, total: None) == []
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_other_settings_are_refused_unless_overwritten(
+    dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(dataset, tmp_path / "d"))
+    other = data_config(copy, max_target_length=20)
+    with pytest.raises(
+        DatasetError, match=r"max_target_length: 'not set' in .* 20 in .*--overwrite"
+    ):
+        prepare(other, tokenizer_config, silent)
+    assert hashes(copy) == hashes(dataset)
+    replaced = prepare(other, tokenizer_config, silent, overwrite=True)
+    assert replaced.identity == load(copy).identity != load(dataset).identity
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_changed_text_is_refused(
+    data_config: MakeData,
+    tokenizer_config: TokenizerConfig,
+    corpus_folder: Path,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    """Also of a training corpus that has the name of a held-out set."""
+    mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
+    train = {"source": "train.src", "target": "train.tgt", "name": "validation"}
+    data = data_config(tmp_path / "d", mirror=str(mirror), train=[train])
+    prepare(data, tokenizer_config, silent)
+    for side in (".src", ".tgt"):
+        with (mirror / (name + side)).open("a") as file:
+            file.write("ba\n")
+    use = {"train": "validation", "validation": "validation", "test": "small"}[name]
+    with pytest.raises(DatasetError, match=rf"something else: the text of {use} has changed\."):
+        prepare(data, tokenizer_config, silent)
+
+
+def test_pinned_text_need_not_be_there_any_more(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
+) -> None:
+    mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
+
+    def pinned(name: str) -> dict[str, str]:
+        settings = {}
+        for side, path in (("source", mirror / f"{name}.src"), ("target", mirror / f"{name}.tgt")):
+            settings[side] = str(path)
+            settings[f"{side}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return settings
+
+    data = data_config(
+        tmp_path / "d", train=[pinned("train")], validation=pinned("validation"), tests={}
+    )
+    first = prepare(data, tokenizer_config, silent)
+    shutil.rmtree(mirror)
+    assert prepare(data, tokenizer_config, silent).identity == first.identity
+
+
+@pytest.mark.parametrize("manifest", ["{", '{"format": "transloom-dataset/1"}'])
+def test_unreadable_dataset_is_replaced_only_on_request(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, manifest: str
+) -> None:
+    (tmp_path / "d" / "shards").mkdir(parents=True)
+    (tmp_path / "d" / "manifest.json").write_text(manifest)
+    data = data_config(tmp_path / "d")
+    with pytest.raises(DatasetError, match="--overwrite"):
+        prepare(data, tokenizer_config, silent)
+    prepare(data, tokenizer_config, silent, overwrite=True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "d"]
+
+
+def test_url_is_no_place_to_prepare(
+    data_config: MakeData, tokenizer_config: TokenizerConfig
+) -> None:
+    data = data_config(Path("x")).model_copy(update={"dataset": "s3://bucket/x"})
+    with pytest.raises(DatasetError, match=r"prepared in a local folder.*s3://bucket/x"):
+        prepare(data, tokenizer_config, silent)
+
+
+def test_nothing_left_is_an_error(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
+) -> None:
+    data = data_config(tmp_path / "d", max_source_length=2, max_target_length=2)
+    with pytest.raises(CorpusError, match=r"None of the 500 pairs of train .*max_source_length=2"):
+        prepare(data, tokenizer_config, silent)
+    data = data_config(tmp_path / "d", cleaning={"max_source_characters": 1})
+    with pytest.raises(CorpusError, match=r"500 source characters.*Loosen data\.cleaning"):
+        prepare(data, tokenizer_config, silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_separate_tokenizers(data_config: MakeData, tmp_path: Path) -> None:
+    config = TokenizerConfig(vocabulary_size=100, joint=False)
+    manifest = prepare(data_config(tmp_path / "d"), config, silent)
+    files = {field: info.file for field, info in manifest.tokenizers.items()}
+    assert files == {"src": "tokenizer.src.model", "tgt": "tokenizer.tgt.model"}
+    tokenizers = load_tokenizers(open_store(tmp_path / "d"), manifest)
+    assert tokenizers["src"].model != tokenizers["tgt"].model
+
+
+def test_existing_model(
+    dataset: Path, manifest: Manifest, data_config: MakeData, tmp_path: Path
+) -> None:
+    model = dataset / "tokenizer.model"
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    config = TokenizerConfig(vocabulary_size=120, model=str(model), model_sha256=sha256)
+    other = prepare(data_config(tmp_path / "d"), config, silent)
+    assert other.shards == manifest.shards
+    assert other.tokenizers == manifest.tokenizers
+
+
+def test_wrong_existing_model_is_told_before_any_text_is_read(
+    dataset: Path, data_config: MakeData, tmp_path: Path
+) -> None:
+    model = dataset / "tokenizer.model"
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    reports: list[PrepareProgress] = []
+    right = TokenizerConfig(vocabulary_size=120, model=str(model), model_sha256=sha256)
+    tagged = {"source": "no such text", "target": "no such text", "tag": "<bt>"}
+    data = data_config(tmp_path / "d")
+    for recipe, config, message in (
+        (data, right.model_copy(update={"vocabulary_size": 121}), "has 120 pieces"),
+        (data, right.model_copy(update={"model_sha256": "0" * 64}), "has sha256"),
+        (data, right.model_copy(update={"model": "/no/such.model"}), "cannot be read"),
+        (data_config(tmp_path / "d", train=[tagged]), right, "The tag <bt> must be a control"),
+    ):
+        with pytest.raises(TokenizerError, match=message):
+            prepare(recipe, config, reports.append)
+    assert reports == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("which", ["train", "validation"])
+def test_bad_corpora_leave_no_dataset(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, which: str
+) -> None:
+    folder = tmp_path / "corpora"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"one\ntwo\n")
+    (folder / "b").write_bytes(b"one\n")
+    bad = {"source": str(folder / "a"), "target": str(folder / "b")}
+    data = data_config(tmp_path / "d", **{which: (bad,) if which == "train" else bad})
+    with pytest.raises(CorpusError, match=r"line 2 of .*/a has no partner"):
+        prepare(data, tokenizer_config, silent)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_impossible_vocabulary_leaves_no_dataset(data_config: MakeData, tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="vocabulary_size=20000"):
+        prepare(data_config(tmp_path / "d"), TokenizerConfig(vocabulary_size=20_000), silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_corpus_from_the_mirror(
+    multi30k: Path, data_settings: Callable[..., DataSettings], tmp_path: Path
+) -> None:
+    """Multi30k's validation set, as URLs with hashes, read from the mirror."""
+    base = "https://nowhere.invalid/task1/raw"
+    corpus = {
+        "source": f"{base}/val.en.gz",
+        "target": f"{base}/val.de.gz",
+        "source_sha256": "1f2a23d992769b5b3d209b0a10dd0b77c08cceb1f20dfb97ed0aafa49d107227",
+        "target_sha256": "660e09eb7e1da2f856ea13ee5ad3cf6d36b3d5b0b733c857e94c5747a3dfc660",
+    }
+    data = DataConfig.model_validate(
+        {
+            "source_language": "en",
+            "target_language": "de",
+            "mirror": str(multi30k),
+            "dataset": str(tmp_path / "d"),
+            "train": (corpus,),
+            "validation": corpus,
+            "pairs_per_block": 64,
+        }
+    )
+    manifest = prepare(data, TokenizerConfig(vocabulary_size=2000), silent)
+    assert manifest.pairs == 1014
+    settings = data_settings(
+        tmp_path / "d", data=data, max_tokens_per_micro_batch=512, window_shards=2
+    )
+    reader = WindowReader(open_store(tmp_path / "d"), manifest, settings)
+    pairs: list[int] = []
+    for step in local_rank_steps(reader, Cursor(), 0, 1, 1):
+        if step.cursor.epoch:
+            break
+        pairs += step.micro_batches[0].pair_ids.tolist()
+    assert sorted(pairs) == list(range(1014))
+
+
+def test_repairing_loses_no_tombstone_and_no_strange_file(
+    dataset: Path,
+    data_config: Callable[..., DataConfig],
+    tokenizer_config: TokenizerConfig,
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    data = data_config(copy)
+    shard = copy / Manifest.load(open_store(copy)).shards[0].name
+    shard.write_bytes(b"damaged")
+    (copy / "notes.txt").write_text("mine")
+    with pytest.raises(DatasetError, match=r"not its own: notes\.txt"):
+        prepare(data, tokenizer_config, silent)
+    (copy / "notes.txt").unlink()
+    manifest = quarantine(copy, [Manifest.load(open_store(copy)).shards[1].name], "a test")
+    with pytest.raises(DatasetError, match=r"the quarantined shards shards/train-00001\.tar"):
+        prepare(data, tokenizer_config, silent)
+    assert Manifest.load(open_store(copy)).identity == manifest.identity
