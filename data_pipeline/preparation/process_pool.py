@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from typing import Any, TypeVar
@@ -80,6 +81,7 @@ def process_pool(processes: int) -> Iterator[ProcessPool]:
     workers: list[_Worker] = []
     # A fork would copy the locks of whatever threads this process has.
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # unblocks the signal when it starts
     # Ctrl-C is for this process alone, which then ends the others.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
