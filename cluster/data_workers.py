@@ -98,15 +98,28 @@ class DataWorkers:
         """The first workers; ranks wait for them if need be."""
         self.handles = [self._new() for _ in range(count)]
 
-    def resize(self, count: int) -> None:
-        """Have `count` workers: new ones serve once they answer, those too many leave at once."""
+    def resize(self, count: int) -> int:
+        """Have `count` workers: new ones serve once they answer, those too many leave at once.
+
+        Returns for how many there is room.
+        """
         missing = count - len(self.handles) - len(self._starting)
+        if self._cpus:
+            free = ray.available_resources().get("CPU", 0.0)
+            missing = min(missing, int(free / self._cpus))
         for _ in range(missing):
             handle = self._new()
             self._starting.append((handle, handle.actor.process_id.remote()))
         for _ in range(-missing):
             handle = self._starting.pop()[0] if self._starting else self.handles.pop()
             handle.actor.__ray_terminate__.remote()  # after the requests that it has got
+        return len(self.handles) + len(self._starting)
+
+    def give_up_starting(self) -> None:
+        """Workers that do not serve yet may hold what ranks need to start."""
+        for handle, _ in self._starting:
+            ray.kill(handle.actor)
+        self._starting = []
 
     def admit(self) -> None:
         """Puts new workers among the handles once they can serve."""

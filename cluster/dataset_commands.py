@@ -16,7 +16,7 @@ from rich.text import Text
 from cluster.dataset_info import in_words
 from cluster.recipe import Recipe
 from data_pipeline.corpus_config import is_remote
-from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest import Manifest, kept_name
 from data_pipeline.dataset.quarantine import quarantine
 from data_pipeline.dataset.store import MANIFEST_NAME, open_store
 from data_pipeline.dataset.verification import problems_of
@@ -200,12 +200,14 @@ def _how_to_go_on(dataset: str, files: list[str]) -> str:
         "corpora give the same bytes."
     )
     if shards := [name for name in files if name.startswith("shards/")]:
-        where = "the original folder, then copy its manifest" if is_remote(dataset) else dataset
+        where = "FOLDER" if is_remote(dataset) else dataset
         names = " ".join(shards) if len(shards) <= FILES_SHOWN else f"{shards[0]} …"
         text += (
             " If shards are lost for good, leave them out: transloom data quarantine "
             f"{where} {names} --reason TEXT"
         )
+        if is_remote(dataset):
+            text += f"  (in the folder that the URL is a copy of; then copy its {MANIFEST_NAME})"
     return text
 
 
@@ -227,7 +229,7 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
         "dataset": dataset,
         "identity": child.identity,
         "parent": parent.identity,
-        "parent_file": str(folder / f"manifest-{parent.identity[:16]}.json"),
+        "parent_file": str(folder / kept_name(parent.identity)),
         "shards": sorted(now_left_out),
         "pairs_left_out": sum(s.pairs for s in child.shards if s.name in now_left_out),
         "pairs_to_train_on": sum(s.pairs for s in child.shards if s.name not in child.left_out),

@@ -87,6 +87,12 @@ def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest)
     header = checkpoint.header
     differences = identity_differences(header.identity, card.identity)
     if not manifest.descends_from(header.dataset_identity):
+        if manifest.descends_from(card.dataset_identity):
+            raise RunMismatchError(
+                f"{checkpoint.path} was trained with shards left out that the dataset has again: "
+                f"its manifest was {header.dataset_identity[:16]}…, the dataset's is "
+                f"{manifest.identity[:16]}…. Put that manifest back, or quarantine the same shards"
+            )
         differences.append(
             f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
             f"{manifest.identity[:16]}… in the dataset"
@@ -178,6 +184,7 @@ class _Attempts:
         return "preempted"  # what is done since the newest checkpoint will be repeated
 
     def _attempt(self, checkpoint: Checkpoint | None, committer: CheckpointCommitter) -> Outcome:
+        self._workers.give_up_starting()
         group = RankGroup(self._recipe.cluster)
         try:
             group.start(
@@ -226,7 +233,9 @@ class _Attempts:
             self._audience.notice(
                 f"{wanted} data workers are wanted, there are {len(self._workers.handles)}"
             )
-            self._workers.resize(wanted)
+            granted = self._workers.resize(wanted)
+            if granted < wanted:
+                self._audience.notice(f"there are CPUs for {granted} data workers only")
         self._workers.admit()
         if self._workers.handles != before:
             group.use_workers(self._workers.handles)

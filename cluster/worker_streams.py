@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from cluster.data_workers import WorkerHandle
 from cluster.errors import ClusterError
+from data_pipeline.errors import DatasetFileError
 from data_pipeline.feeding.batch import MicroBatch
 from data_pipeline.feeding.plan import Cursor, slots_of_rank
 from data_pipeline.feeding.stream import (
@@ -31,13 +32,15 @@ from data_pipeline.feeding.window import WindowLayout
 
 # Windows that are requested before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2
-# A worker that does not answer for so long gets company: another one is asked the same.
+# After so long without an answer a worker is asked for a sign of life, which takes it no time.
 SILENCE_SECONDS = 60.0
+SIGN_OF_LIFE_SECONDS = 10.0
 # A request that kills its worker every time, say for want of memory, ends the run at last.
 REPETITIONS = 8
 # What a worker takes to be started again after its death.
 RESTART_SECONDS = 60.0
 RETRY_SECONDS = 0.1
+HOPELESS_SECONDS = 900.0
 
 
 @dataclass(eq=False)
@@ -48,8 +51,13 @@ class _Request:
     coordinate: tuple[int, int]  # epoch and window
     arguments: tuple[Any, ...]
     answers: list[Any] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)  # workers' numbers, as often as asked
+    asked: list[WorkerHandle] = field(default_factory=list)  # as often as asked
+    asked_at: float = 0.0  # the last time
     losses: int = 0
+
+    def __str__(self) -> str:
+        epoch, window = self.coordinate
+        return f"{self.method} of window {window} of epoch {epoch}"
 
 
 class WorkerClient:
@@ -73,20 +81,46 @@ class WorkerClient:
 
     def answer(self, request: _Request) -> Any:
         """Waits for the answer; an exception raised by a worker is raised here as it was there."""
-        lost_since = None
+        since = time.monotonic()
+        early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
         while True:
-            done, _ = ray.wait(request.answers, num_returns=1, timeout=self._silence_seconds)
+            patience = self._silence_seconds - (time.monotonic() - request.asked_at)
+            done, _ = ray.wait(request.answers, num_returns=1, timeout=max(0.0, patience))
             if not done:
-                self._repeat(request, f"has not answered for {self._silence_seconds:.0f} s")
+                self._look_after(request, since)
                 continue
             try:
                 return ray.get(done[0])
             except RayTaskError as error:
-                raise error.cause from error
+                if done != early or not isinstance(error.cause, DatasetFileError):
+                    raise error.cause from error
+                # It was asked for ahead of time: whatever was the matter may be over.
+                request.answers.remove(done[0])
+                self._send(request)
             except (RayActorError, ObjectLostError) as error:
                 request.answers.remove(done[0])
-                lost_since = lost_since or time.monotonic()
-                self._lost(request, lost_since, error)
+                self._lost(request, since, error)
+
+    def _look_after(self, request: _Request, since: float) -> None:
+        """A worker that is silent may be reading from a slow server, or hang."""
+        worker = request.asked[-1]
+        if time.monotonic() - since > HOPELESS_SECONDS:
+            raise ClusterError(
+                f"No data worker has answered for {HOPELESS_SECONDS:.0f} s ({request}). Look at "
+                "the nodes and the storage, then start the same command again"
+            )
+        try:
+            ray.get(worker.actor.process_id.remote(), timeout=self._sign_of_life_seconds)
+            request.asked_at = time.monotonic()
+        except GetTimeoutError:
+            ray.kill(worker.actor, no_restart=False)
+            self._repeat(request, f"has not answered for {self._silence_seconds:.0f} s and hangs")
+        except RayActorError as error:
+            self._lost(request, since, error)
+
+    @property
+    def _sign_of_life_seconds(self) -> float:
+        return min(SIGN_OF_LIFE_SECONDS, self._silence_seconds)
 
     def _lost(self, request: _Request, since: float, error: Exception) -> None:
         waiting = time.monotonic() - since
@@ -94,9 +128,8 @@ class WorkerClient:
         if request.losses > REPETITIONS and waiting > RESTART_SECONDS:
             raise ClusterError(
                 f"Data workers were lost {request.losses} times within {waiting:.0f} s at the same "
-                f"request, window {request.coordinate[1]} of epoch {request.coordinate[0]}: "
-                f"{error}. Look for a lack of memory on their nodes; fewer batching.window_shards, "
-                "in another run, need less"
+                f"request ({request}): {error}. Look for a lack of memory on their nodes; fewer "
+                "batching.window_shards, in another run, need less"
             ) from error
         if not request.answers:
             if request.losses > 1:
@@ -107,14 +140,11 @@ class WorkerClient:
 
     def _repeat(self, request: _Request, reason: str) -> None:
         before = request.asked[-1]
-        for worker in self.workers:
-            if worker.number == before:
-                self._absent[before] = worker.actor.process_id.remote()
+        self._absent[before.number] = before.actor.process_id.remote()
         self._send(request)
-        epoch, window = request.coordinate
         self._notice(
-            f"data worker {before} {reason}: its {request.method} of window {window} of epoch "
-            f"{epoch} is asked of worker {request.asked[-1]} again"
+            f"data worker {before.number} {reason}: its {request} is asked of worker "
+            f"{request.asked[-1].number} again"
         )
 
     def _send(self, request: _Request) -> None:
@@ -123,15 +153,21 @@ class WorkerClient:
         epoch, window = request.coordinate
         turn = epoch * 1_000_003 + window + len(request.asked)
         worker = workers[turn % len(workers)]
-        request.asked.append(worker.number)
+        request.asked.append(worker)
+        request.asked_at = time.monotonic()
         request.answers.append(getattr(worker.actor, request.method).remote(*request.arguments))
 
     def _present(self) -> list[WorkerHandle]:
         """The workers that are not known to be away; all of them if that is none."""
-        signs = list(self._absent.values())
-        arrived, _ = ray.wait(signs, num_returns=len(signs), timeout=0) if signs else ([], [])
-        self._absent = {n: sign for n, sign in self._absent.items() if sign not in arrived}
         workers = self.workers
+        for worker in workers:
+            sign = self._absent.get(worker.number)
+            if sign is not None and ray.wait([sign], timeout=0)[0]:
+                try:
+                    ray.get(sign)
+                    del self._absent[worker.number]
+                except RayActorError:
+                    self._absent[worker.number] = worker.actor.process_id.remote()
         return [w for w in workers if w.number not in self._absent] or workers
 
 

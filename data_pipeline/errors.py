@@ -39,9 +39,10 @@ class DatasetFileError(DatasetError):
     def __str__(self) -> str:
         return (
             f"{self.file} of the dataset cannot be used: expected {self.expected}, found "
-            f"{self.found}. Nothing was skipped. Restore the file from a copy, or run `transloom "
-            "prepare` again: the same corpora give the same bytes. A shard that is lost for good "
-            "can be left out with `transloom data quarantine`."
+            f"{self.found}. Nothing was skipped. If its disk or server was away, start the same "
+            "command again. Otherwise restore the file from a copy, or prepare the dataset anew: "
+            "the same corpora give the same bytes. A shard that is lost for good can be left out "
+            "with `transloom data quarantine`."
         )
 
 

@@ -76,7 +76,17 @@ def read_metrics(path: Path) -> list[Line]:
     text = path.read_text(encoding="utf-8", errors="replace")
     complete = text[: text.rfind("\n") + 1]
     # Not splitlines: a sentence may hold U+2028 and other characters that it takes for line ends.
-    return [json.loads(line) for line in complete.split("\n")[:-1]]
+    lines = []
+    for number, line in enumerate(complete.split("\n")[:-1], 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise TrainerError(
+                f"{path}, line {number}: expected a JSON object, found {line[:60]!r}. Restore the "
+                "record from a copy, or take the line out; the steps after the newest checkpoint "
+                "are repeated anyway"
+            ) from error
+    return lines
 
 
 def _lock(file: TextIO, path: Path) -> None:

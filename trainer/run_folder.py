@@ -86,11 +86,13 @@ class RunFolder:
 
     def take_wanted_data_workers(self) -> int | None:
         """How many data workers are asked for, once; None if nobody asks."""
+        taken = self.wanted_data_workers.with_suffix(".taken")
         try:
-            text = self.wanted_data_workers.read_text()
+            self.wanted_data_workers.rename(taken)  # whoever asks meanwhile asks for the next time
         except FileNotFoundError:
             return None
-        self.wanted_data_workers.unlink(missing_ok=True)
+        text = taken.read_text()
+        taken.unlink()
         return int(text) if text.strip().isdecimal() and int(text) > 0 else None
 
     def card(self) -> RunCard:

@@ -170,7 +170,9 @@ class Manifest(ManifestPart):
     @classmethod
     def load(cls, store: DatasetStore, identity: str | None = None) -> Self:
         """Raises DatasetError when the dataset has no readable manifest, or another than meant."""
-        data = store.read(MANIFEST_NAME, identity) if identity else store.read_manifest()
+        data = store.read_manifest()
+        if identity and hashlib.sha256(data).hexdigest() != identity:
+            data = _read_again(store, identity)
         try:
             content = json.loads(data)
             found_format = content.get("format") if isinstance(content, dict) else None
@@ -241,6 +243,18 @@ class Manifest(ManifestPart):
     def differences(self, data: DataConfig, tokenizer: TokenizerConfig) -> list[str]:
         """Settings that differ between this dataset and a recipe, with both values."""
         return differences(self.preparation, preparation_settings(data, tokenizer))
+
+
+def kept_name(identity: str) -> str:
+    """The name under which a manifest is kept when another one takes its place."""
+    return f"manifest-{identity[:16]}.json"
+
+
+def _read_again(store: DatasetStore, identity: str) -> bytes:
+    """The manifest that was meant, which a child may have replaced, or a network have garbled."""
+    if store.holds(kept_name(identity), identity):
+        return store.read(kept_name(identity), identity)
+    return store.read(MANIFEST_NAME, identity)
 
 
 def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[DatasetStore, Manifest]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.durable import write_whole
-from data_pipeline.dataset.manifest import Manifest, Tombstone
+from data_pipeline.dataset.manifest import Manifest, Tombstone, kept_name
 from data_pipeline.dataset.store import MANIFEST_NAME, open_store
 from data_pipeline.errors import DatasetError
 from data_pipeline.feeding.plan import Cursor
@@ -34,8 +34,7 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
             )
         if name in manifest.left_out:
             raise DatasetError(f"{name} of {dataset} is quarantined already.")
-    parent_name = f"manifest-{manifest.identity[:16]}.json"
-    write_whole(dataset / parent_name, (dataset / MANIFEST_NAME).read_bytes())
+    write_whole(dataset / kept_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes())
     tombstones = tuple(
         Tombstone(shard=name, reason=reason, parent=manifest.identity) for name in shards
     )

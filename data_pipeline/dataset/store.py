@@ -80,6 +80,14 @@ class DatasetStore(ABC):
         """
         return self._retried(lambda: self._read_once(name, sha256, size))
 
+    def holds(self, name: str, sha256: str) -> bool:
+        """Whether the file is there now, and as promised. Asks once."""
+        try:
+            self._read_once(name, sha256)
+        except DatasetFileError:
+            return False
+        return True
+
     @abstractmethod
     def read_manifest(self) -> bytes:
         """The manifest as it stands there now. Raises DatasetError when there is none."""

@@ -11,7 +11,7 @@ from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.quarantine import cursor_after, quarantine
 from data_pipeline.dataset.store import open_store
-from data_pipeline.errors import DatasetError
+from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
@@ -197,3 +197,15 @@ def test_run_goes_on_with_pairs_that_it_has_not_seen(
                 break
             seen += step.micro_batches[0].pair_ids.tolist()
         assert len(seen) == len(set(seen))
+
+
+def test_a_run_finds_its_manifest_after_a_quarantine(dataset: Path, tmp_path: Path) -> None:
+    """A data worker that starts while the run still trains with the parent."""
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    before = Manifest.load(open_store(copy))
+    child = quarantine(copy, [before.shards[0].name], "a test")
+    assert Manifest.load(open_store(copy), before.identity) == before
+    assert Manifest.load(open_store(copy), child.identity) == child
+    with pytest.raises(DatasetFileError, match=r"manifest\.json"):
+        Manifest.load(open_store(copy, retry_delays_seconds=()), "0" * 64)
