@@ -12,7 +12,7 @@ from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervisor import prepare_run, supervise
 from data_pipeline.corpus_config import is_remote
 from trainer.checkpoint import list_checkpoints, step_of
-from trainer.metrics import Line, read_metrics
+from trainer.metrics import Line, read_backwards
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
 
@@ -82,13 +82,13 @@ def train_run(
             outcome = supervise(loaded, folder, audience)
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
-    validations = [e for e in read_metrics(folder.metrics) if e["kind"] == "validation"]
+    lines = read_backwards(folder.metrics)
     return TrainResult(
         outcome=outcome,
         run=folder.path,
         step=step_of(newest) if newest else 0,
         checkpoint=newest,
-        validation=validations[-1] if validations else None,
+        validation=next((line for line in lines if line["kind"] == "validation"), None),
     )
 
 

@@ -11,6 +11,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +23,7 @@ Line = dict[str, Any]
 # Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed.
 REPLAY_TOLERANCE = 1e-5
 LOCK_TIMEOUT_SECONDS = 15.0
+BLOCK_BYTES = 65536
 
 
 class MetricsRecord:
@@ -33,7 +36,7 @@ class MetricsRecord:
         _cut_torn_line(path)
         self._recorded: dict[tuple[str, int], Line] = {}
         self.last_step = resume_step
-        for line in read_metrics(path):
+        for line in lines_after(path, resume_step):
             self.last_step = max(self.last_step, line["step"])
             if line["step"] > resume_step and line["kind"] != "event":
                 self._recorded[line["kind"], line["step"]] = line
@@ -71,22 +74,51 @@ class MetricsRecord:
 
 def read_metrics(path: Path) -> list[Line]:
     """The complete lines of a record; a torn last line is left out."""
+    return list(read_backwards(path))[::-1]
+
+
+def lines_after(path: Path, step: int) -> list[Line]:
+    """The lines after the training line of a step, so with all later steps; in order.
+
+    Takes as long as there are such lines, however long the record is.
+    """
+    lines = takewhile(
+        lambda line: line["kind"] != "train" or line["step"] > step, read_backwards(path)
+    )
+    return list(lines)[::-1]
+
+
+def read_backwards(path: Path) -> Iterator[Line]:
+    """The complete lines of a record, last one first."""
     if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    complete = text[: text.rfind("\n") + 1]
-    # Not splitlines: a sentence may hold U+2028 and other characters that it takes for line ends.
-    lines = []
-    for number, line in enumerate(complete.split("\n")[:-1], 1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            raise TrainerError(
-                f"{path}, line {number}: expected a JSON object, found {line[:60]!r}. Restore the "
-                "record from a copy, or take the line out; the steps after the newest checkpoint "
-                "are repeated anyway"
-            ) from error
-    return lines
+        return
+    with path.open("rb") as file:
+        position = file.seek(0, os.SEEK_END)
+        rest = b""  # the end of a line whose beginning is not read yet
+        torn = True  # what follows the last line's end
+        while position:
+            size = min(position, BLOCK_BYTES)
+            position -= size
+            file.seek(position)
+            # Not splitlines: a sentence may hold U+2028 and others that it takes for line ends.
+            rest, *lines = (file.read(size) + rest).split(b"\n")
+            for line in reversed(lines):
+                if not torn:
+                    yield _parse(path, line)
+                torn = False
+        if not torn:
+            yield _parse(path, rest)
+
+
+def _parse(path: Path, line: bytes) -> Line:
+    try:
+        parsed: Line = json.loads(line)
+    except ValueError as error:
+        raise TrainerError(
+            f"{path} has a line that is no JSON object: {line[:60]!r}. Restore the record from a "
+            "copy, or take the line out; the steps after the newest checkpoint are repeated anyway"
+        ) from error
+    return parsed
 
 
 def _lock(file: TextIO, path: Path) -> None:
@@ -120,7 +152,7 @@ def _cut_torn_line(path: Path) -> None:
         end = file.seek(0, os.SEEK_END)
         position = end
         while position > 0:
-            start = max(0, position - 65536)
+            start = max(0, position - BLOCK_BYTES)
             file.seek(start)
             newline = file.read(position - start).rfind(b"\n")
             if newline >= 0:

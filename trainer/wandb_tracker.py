@@ -15,13 +15,14 @@ from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
 from trainer.errors import TrainerError
-from trainer.metrics import Line, read_metrics
+from trainer.metrics import Line, lines_after
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
 
 # A .wandb file is a LevelDB log: a file header, then blocks of records that may be split.
 _FILE_HEADER_BYTES = 7
 _BLOCK_BYTES = 32768
+_TAIL_BYTES = 2**20
 _RECORD_HEADER_BYTES = 7  # checksum (4), length (2), type (1)
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
@@ -50,7 +51,7 @@ class WandbTracker:
             ) from error
         # W&B writes a step when the next one begins, so the last one on disk is whole.
         last = last_logged_step(run.path / "wandb")
-        for line in read_metrics(run.metrics):
+        for line in lines_after(run.metrics, last):
             if line["step"] > last:
                 self.log(line)
 
@@ -66,12 +67,27 @@ class WandbTracker:
 def last_logged_step(folder: Path) -> int:
     """The last step in the W&B files under a run's ``wandb`` folder, or 0."""
     files = folder.glob("*run-*/run-*.wandb")
-    return max((step for file in files for step in history_steps(file)), default=0)
+    return max(map(_last_step, files), default=0)
 
 
-def history_steps(file: Path) -> Iterator[int]:
-    """The steps in one .wandb file, as far as it was flushed."""
-    for data in _records(file.read_bytes()):
+def _last_step(file: Path) -> int:
+    """Of one .wandb file; read from its end, since it may have a million steps."""
+    size = file.stat().st_size
+    tail = _TAIL_BYTES
+    while True:
+        start = max(0, size - tail) // _BLOCK_BYTES * _BLOCK_BYTES
+        steps = list(history_steps(file, start))
+        if steps or not start:
+            return max(steps, default=0)
+        tail *= 8
+
+
+def history_steps(file: Path, start: int = 0) -> Iterator[int]:
+    """The steps in one .wandb file, as far as it was flushed; from a block's start on."""
+    with file.open("rb") as opened:
+        opened.seek(start)
+        content = opened.read()
+    for data in _records(content, 0 if start else _FILE_HEADER_BYTES):
         record = wandb_internal_pb2.Record()
         try:
             record.ParseFromString(data)
@@ -81,8 +97,8 @@ def history_steps(file: Path) -> Iterator[int]:
             yield record.history.step.num
 
 
-def _records(data: bytes) -> Iterator[bytes]:
-    position, parts = _FILE_HEADER_BYTES, b""
+def _records(data: bytes, position: int) -> Iterator[bytes]:
+    parts: bytes | None = None  # None: the record's beginning lies before the data
     while position + _RECORD_HEADER_BYTES <= len(data):
         left = _BLOCK_BYTES - position % _BLOCK_BYTES
         if left < _RECORD_HEADER_BYTES:
@@ -95,8 +111,11 @@ def _records(data: bytes) -> Iterator[bytes]:
         if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or len(payload) < length:
             return  # not flushed further
         position += length
-        parts = payload if kind in (_FULL, _FIRST) else parts + payload
-        if kind in (_FULL, _LAST):
+        if kind in (_FULL, _FIRST):
+            parts = payload
+        elif parts is not None:
+            parts += payload
+        if kind in (_FULL, _LAST) and parts is not None:
             yield parts
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from trainer import metrics
 from trainer.errors import TrainerError
-from trainer.metrics import MetricsRecord, read_metrics
+from trainer.metrics import MetricsRecord, lines_after, read_metrics
 
 
 def train_line(step: int, loss: float | None = None, digest: str = "d"):
@@ -90,3 +91,34 @@ def test_two_processes_do_not_write_one_record(tmp_path, monkeypatch):
         MetricsRecord(path, 0)
     first.close()
     MetricsRecord(path, 0).close()
+
+
+@pytest.mark.parametrize("block_bytes", [3, 50, 65536])
+def test_the_record_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(metrics, "BLOCK_BYTES", block_bytes)
+    path = tmp_path / "metrics.jsonl"
+    lines = []
+    for step in range(1, 8):
+        lines.append({"step": step, "kind": "train", "text": "é\u2028" * step})
+        if step % 3 == 0:
+            lines.append({"step": step, "kind": "validation"})
+    lines.insert(5, {"step": 4, "kind": "event"})
+    whole = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    path.write_text(whole + '{"torn": ', encoding="utf-8")
+    assert read_metrics(path) == lines
+    assert lines_after(path, 0) == lines
+    assert lines_after(path, 7) == []
+    for step in (3, 4, 6):
+        (train,) = [n for n, e in enumerate(lines) if (e["step"], e["kind"]) == (step, "train")]
+        assert lines_after(path, step) == lines[train + 1 :]
+    path.write_text('{"step": 1')
+    assert read_metrics(path) == []
+    path.write_text("")
+    assert read_metrics(path) == []
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "kind": "train"}\n{"step": "kind"}x\n')
+    with pytest.raises(TrainerError, match="no JSON object"):
+        read_metrics(path)
