@@ -44,8 +44,10 @@ test: setup  ## the tests, without those that need a GPU and the long fault inje
 check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check
 
-bench: setup  ## run the scripts in benchmarks/, one after another
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: setup  ## measure: path cost, data plane with its peers, time to first batch, preparing
+	@for script in path_cost data_plane time_to_first_batch "prepare_scale --pairs 300000"; do \
+		echo "== $$script"; set -- $$script; name=$$1; shift; \
+		$(BIN)/python benchmarks/$$name.py "$$@" || exit 1; done
 
 chaos: setup  ## the long fault injections
 	@$(BIN)/pytest -m "chaos and not gpu"

@@ -184,6 +184,7 @@ def walk_fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
 
 def _short(value: Any) -> str:
     text = str(value).replace("/", "_").replace(" ", "")
-    if len(text) <= 24:
+    plain = not isinstance(value, (list, dict))
+    if plain and len(text) <= 24:
         return text
-    return text[:12] + "~" + hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return text[: 12 * plain] + "~" + hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

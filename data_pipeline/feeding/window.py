@@ -185,10 +185,11 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
             f"{', '.join(settings.data.corpus_names)}. Prepare it again, or name the recipe's "
             "dataset with data.dataset."
         )
-    if len(manifest.left_out) == len(manifest.shards):
+    left = {shard.corpus for shard in manifest.shards if shard.name not in manifest.left_out}
+    if gone := [name for number, name in enumerate(names) if number not in left]:
         raise DatasetError(
-            f"All {len(manifest.shards)} shards of the dataset are quarantined, so there is "
-            "nothing to train on. Prepare it again."
+            f"All shards of {', '.join(gone)} are quarantined, so there is nothing to train on for "
+            "its share. Prepare the dataset again."
         )
     longest = np.array([list(manifest.longest().values())])
     check_budget(longest, settings.batching.max_tokens_per_micro_batch)

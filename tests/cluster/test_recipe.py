@@ -122,7 +122,7 @@ def test_every_field_is_read_by_something_other_than_its_config():
     """No dead flags: each field's name occurs as an attribute somewhere in the packages."""
     read = set()
     for package in ("cluster", "trainer", "model", "data_pipeline"):
-        for path in (ROOT / package).glob("*.py"):
+        for path in (ROOT / package).rglob("*.py"):
             tree = ast.parse(path.read_text())
             read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert [key for key, _ in walk_fields(Recipe) if key.rpartition(".")[2] not in read] == []
