@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
-SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_nothing_that_is_read_can_execute():
 def test_files_named_in_the_architecture_exist():
     text = (ROOT / "docs" / "architecture.md").read_text()
     for package in PACKAGES:
-        for name in re.findall(rf"`({package}/\w+\.py)`", text):
+        for name in re.findall(rf"`({package}/[\w/]+\.py)`", text):
             assert (ROOT / name).is_file(), name
 
 
