@@ -29,8 +29,10 @@ class FieldArrays:
     def take(self, order: Int64Array) -> "FieldArrays":
         """The sequences `order`, in that order."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
-        lengths = self.lengths[order]
-        return FieldArrays(self.ids[ranges((ends - self.lengths)[order], lengths)], lengths)
+        lengths = self.lengths.take(order)
+        return FieldArrays(
+            self.ids.take(ranges((ends - self.lengths).take(order), lengths)), lengths
+        )
 
     def part(self, start: int, stop: int) -> "FieldArrays":
         """The sequences `start` to `stop`, without a copy."""
@@ -71,6 +73,11 @@ def concatenate(parts: list[FieldArrays]) -> FieldArrays:
     )
 
 
+def totals_before(lengths: Int32Array, bounds: Int64Array) -> Int64Array:
+    """The tokens before each of the sequences `bounds`, of which the last may be the end."""
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[bounds]
+
+
 def assemble(
     pair_ids: Int64Array, fields: Mapping[str, FieldArrays], plan: WindowPlan
 ) -> list[MicroBatch]:
@@ -82,8 +89,7 @@ def assemble(
     ordered = {name: field.take(plan.order) for name, field in fields.items()}
     pair_bounds = plan.bounds.tolist()
     token_bounds = {
-        name: np.concatenate(([0], np.cumsum(field.lengths, dtype=np.int64)))[plan.bounds].tolist()
-        for name, field in ordered.items()
+        name: totals_before(field.lengths, plan.bounds).tolist() for name, field in ordered.items()
     }
     return [
         MicroBatch(

@@ -19,13 +19,20 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
-from data_pipeline.feeding.batch import FieldArrays, MicroBatch, assemble, concatenate
+from data_pipeline.feeding.batch import (
+    FieldArrays,
+    MicroBatch,
+    assemble,
+    concatenate,
+    totals_before,
+)
 from data_pipeline.feeding.mixture import Mixture, ShardSlice, shares_of
-from data_pipeline.feeding.plan import Int64Array, check_budget, plan_window
+from data_pipeline.feeding.plan import Int64Array, WindowPlan, check_budget, plan_window
 from data_pipeline.pieces.subword_sampling import resample, sampling_seeds
 from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
 
 MEGABYTE = 1_000_000
+PAIR_ID_BYTES = 8
 DEFAULT_CACHE_BYTES = 512 * MEGABYTE
 
 
@@ -109,13 +116,23 @@ class WindowReader:
         budget = self._settings.batching.max_tokens_per_micro_batch
         plan = plan_window(lengths, budget, self._settings.seed, epoch, window)
         micro_batches = assemble(_pair_ids(self.manifest, slices), fields, plan)
-        tokens = [micro_batch.tokens(self._target) for micro_batch in micro_batches]
-        layout = WindowLayout(
-            self._mixture.windows_per_epoch,
-            np.array(tokens, dtype=np.int64),
-            np.array([micro_batch.bytes for micro_batch in micro_batches], dtype=np.int64),
+        return _Window(self._layout_of(fields, plan), micro_batches)
+
+    def _layout_of(self, fields: dict[str, FieldArrays], plan: WindowPlan) -> WindowLayout:
+        tokens = {
+            name: np.diff(totals_before(field.lengths[plan.order], plan.bounds))
+            for name, field in fields.items()
+        }
+        sizes = np.diff(plan.bounds)
+        arrays = [
+            tokens[name] * field.ids.itemsize + sizes * field.lengths.itemsize
+            for name, field in fields.items()
+        ]
+        return WindowLayout(
+            windows_per_epoch=self._mixture.windows_per_epoch,
+            target_tokens=tokens[self._target],
+            bytes=np.sum(arrays, axis=0) + sizes * PAIR_ID_BYTES,
         )
-        return _Window(layout, micro_batches)
 
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
         """The sequences of each field, in one piece or several."""
