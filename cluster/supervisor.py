@@ -87,19 +87,14 @@ def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest)
     header = checkpoint.header
     differences = identity_differences(header.identity, card.identity)
     if not manifest.descends_from(header.dataset_identity):
-        if manifest.descends_from(card.dataset_identity):
-            raise RunMismatchError(
-                f"{checkpoint.path} was trained with shards left out that the dataset has again: "
-                f"its manifest was {header.dataset_identity[:16]}…, the dataset's is "
-                f"{manifest.identity[:16]}…. Put that manifest back, or quarantine the same shards"
-            )
         differences.append(
             f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
-            f"{manifest.identity[:16]}… in the dataset"
+            f"{manifest.identity[:16]}… in the dataset (if shards were quarantined in between and are "
+            "not any more, put that manifest back)"
         )
     if differences:
         raise RunMismatchError(
-            f"{checkpoint.path} belongs to another run, move it back there: "
+            f"{checkpoint.path} belongs to another run or dataset, move it back there: "
             f"{'; '.join(differences)}"
         )
 

@@ -58,7 +58,8 @@ def test_prepare_shows_its_stages(two_corpora, tmp_path):
     output = io.StringIO()
     prepare_dataset(recipe, Console(file=output, width=80), overwrite=False)
     size = sum((two_corpora.parent / f"{n}.tsv").stat().st_size for n in ("plain", "tagged"))
-    read, train, write = output.getvalue().splitlines()
+    opened, read, train, write = output.getvalue().splitlines()
+    assert "2 of 2 corpora" in opened
     assert f"{size / 1000:.1f} kB of {size / 1000:.1f} kB" in read
     assert train.startswith("train tokenizer")
     assert "411 of 411 pairs" in write

@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_run(command, recipe, tmp_path, phrasebook):
     header.write_text(text.replace(card["dataset_identity"], "f" * 64))
     failure = command("train", recipe, "--inline", "--run", theirs, "trainer.max_steps=8")
     assert failure.code == 1
-    assert "belongs to another run" in failure.message
+    assert "belongs to another run or dataset" in failure.message
 
 
 def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook, tmp_path, runs):
