@@ -89,8 +89,8 @@ def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest)
     if not manifest.descends_from(header.dataset_identity):
         differences.append(
             f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
-            f"{manifest.identity[:16]}… in the dataset (if shards were quarantined in between and are "
-            "not any more, put that manifest back)"
+            f"{manifest.identity[:16]}… in the dataset (if shards were quarantined in between "
+            "and are not any more, put that manifest back)"
         )
     if differences:
         raise RunMismatchError(
