@@ -12,7 +12,7 @@ from cluster.recipe import RECIPES
 RECIPE = RECIPES / "multi30k-ende.yaml"
 SMALL_STEPS = [
     "engine.precision=fp32",
-    "batching.max_tokens_per_micro_batch=128",
+    "batching.max_tokens_per_micro_batch=256",
     "trainer.max_steps=60",
     "cluster.cpus_per_rank=0.5",
     "checkpoints.every_steps=1000",
