@@ -85,7 +85,6 @@ def prepare_dataset(
     recipe: Recipe, console: Console, *, overwrite: bool, processes: int | None = None
 ) -> dict[str, Any]:
     """Prepare a recipe's dataset with a progress bar for each stage; returns a summary."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to clear up, as after Ctrl-C
     with _terminated_as_interrupted(), work_progress(console) as progress:
         bars = _StageBars(progress)
         manifest = prepare(

@@ -244,8 +244,9 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
 
 def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokenizer]:
     """The dataset's tokenizers by field, verified; a joint one is one object under both names."""
+    files = {info.file: info.sha256 for info in manifest.tokenizers.values()}
     by_file = {
-        info.file: Tokenizer(store.read(info.file, info.sha256), f"{info.file} of {store.location}")
-        for info in manifest.tokenizers.values()
+        file: Tokenizer(store.read(file, sha256), f"{file} of {store.location}")
+        for file, sha256 in files.items()
     }
     return {field: by_file[info.file] for field, info in manifest.tokenizers.items()}
