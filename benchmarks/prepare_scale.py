@@ -30,7 +30,8 @@ import numpy as np
 import psutil
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
-from data_pipeline.preparation.prepare import PrepareProgress, prepare
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.preparation.prepare_progress import PrepareProgress
 
 GIBIBYTE = 2**30
 GOAL_BYTES = 2 * GIBIBYTE

@@ -19,7 +19,7 @@ from data_pipeline.corpus_config import is_remote
 from data_pipeline.dataset.manifest import Manifest, kept_name
 from data_pipeline.dataset.quarantine import quarantine
 from data_pipeline.dataset.store import MANIFEST_NAME, open_store
-from data_pipeline.dataset.verification import problems_of
+from data_pipeline.dataset.verification import problems_of, strange_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.prepare_progress import PrepareProgress
@@ -152,10 +152,8 @@ def verify_dataset(dataset: str, console: Console, processes: int | None) -> dic
 
 def _unknown_files(folder: Path, manifest: Manifest) -> list[str]:
     """Files that no manifest of the folder knows."""
-    known = {name for name, _ in manifest.files()} | manifest.left_out | {MANIFEST_NAME}
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     parents = {path.name for path in folder.glob("manifest-*.json")}
-    return sorted(found - known - parents)
+    return [name for name in strange_files(folder, manifest) if name not in parents]
 
 
 def verification_report(verified: dict[str, Any]) -> Group:
@@ -222,7 +220,7 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
         )
     folder = _folder(dataset)
     parent = Manifest.load(open_store(folder, retry_delays_seconds=()))
-    child = quarantine(folder, list(dict.fromkeys(shards)), reason)
+    child = quarantine(folder, shards, reason)
     now_left_out = child.left_out - parent.left_out
     return {
         "dataset": dataset,

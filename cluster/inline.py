@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from cluster.recipe import Recipe
 from cluster.supervisor import Audience, newest_checkpoint, stop_requests
-from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
 from trainer.checkpoint import CheckpointHeader, FileRecord, discard_partial
@@ -38,14 +39,15 @@ class InlineSupervision:
         self._committer.add(file, header)
 
 
-def train_inline(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
+def train_inline(
+    recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
+) -> Outcome:
     """Train a run with one rank in this process."""
     placement = Placement(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
         threads=recipe.cluster.threads_per_rank,
     )
     discard_partial(run.checkpoints)
-    store, manifest = open_dataset(recipe.data)
     checkpoint = newest_checkpoint(run, manifest, audience)
     reader = WindowReader(store, manifest, recipe.data_settings)
     with process_group(placement, timedelta(minutes=1)), stop_requests() as stop:

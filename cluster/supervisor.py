@@ -19,6 +19,7 @@ from cluster.ranks import RankGroup
 from cluster.recipe import Recipe
 from cluster.session import ray_session, require_resources
 from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
 from data_pipeline.feeding.window import open_mixture
 from trainer.checkpoint import Checkpoint, discard_partial, newest_intact, set_aside
@@ -42,8 +43,8 @@ class Audience(Protocol):
         """The run has recorded a line."""
 
 
-def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> None:
-    """Check that the dataset is the recipe's and the run the dataset's.
+def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> tuple[DatasetStore, Manifest]:
+    """The run's dataset, after checking that it is the recipe's and the run the dataset's.
 
     Raises:
         DatasetError: there is no dataset, or it was prepared from other settings.
@@ -60,6 +61,7 @@ def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> None:
         )
     open_mixture(manifest, recipe.data_settings)
     run.open(recipe, store, manifest, command)
+    return store, manifest
 
 
 def newest_checkpoint(run: RunFolder, manifest: Manifest, audience: Audience) -> Checkpoint | None:
@@ -99,10 +101,9 @@ def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest)
         )
 
 
-def supervise(recipe: Recipe, run: RunFolder, audience: Audience) -> Outcome:
+def supervise(recipe: Recipe, run: RunFolder, manifest: Manifest, audience: Audience) -> Outcome:
     """Train a run under Ray until it is finished or asked to stop."""
     config = recipe.cluster
-    _, manifest = open_dataset(recipe.data)
     with ray_session(config.address), stop_requests() as stop_requested:
         require_resources(
             cpus=config.ranks * config.cpus_per_rank

@@ -71,15 +71,17 @@ def train_run(
         )
     folder = RunFolder(run or RUNS / run_name(path, overrides))
     loaded = with_absolute_dataset(loaded)
-    prepare_run(loaded, folder, "--run PATH, or by giving the change as KEY=VALUE without --run")
+    store, manifest = prepare_run(
+        loaded, folder, "--run PATH, or by giving the change as KEY=VALUE without --run"
+    )
     with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
         audience = LoggedAudience(display, folder.log)
         if inline:
             from cluster.inline import train_inline
 
-            outcome = train_inline(loaded, folder, audience)
+            outcome = train_inline(loaded, folder, store, manifest, audience)
         else:
-            outcome = supervise(loaded, folder, audience)
+            outcome = supervise(loaded, folder, manifest, audience)
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
     lines = read_backwards(folder.metrics)

@@ -72,6 +72,7 @@ class DatasetStore(ABC):
 
     location: str  # as a person would write it, without a slash at the end
     retry_delays_seconds: tuple[float, ...]
+    _after_preparing = ""  # what a person has to do then
 
     def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
         """A file that is exactly what the manifest promises.
@@ -88,9 +89,20 @@ class DatasetStore(ABC):
             return False
         return True
 
-    @abstractmethod
     def read_manifest(self) -> bytes:
         """The manifest as it stands there now. Raises DatasetError when there is none."""
+        try:
+            return self._find_manifest()
+        except DatasetFileError as error:
+            raise DatasetError(
+                f"There is no prepared dataset at {self.location}: expected {MANIFEST_NAME}, "
+                f"found {error.found}. Run `transloom prepare` with the recipe first"
+                f"{self._after_preparing}, or correct data.dataset."
+            ) from error
+
+    @abstractmethod
+    def _find_manifest(self) -> bytes:
+        """Raises DatasetFileError when there is none."""
 
     @abstractmethod
     def _fetch(self, name: str) -> bytes:
@@ -132,16 +144,9 @@ class LocalStore(DatasetStore):
         self.retry_delays_seconds = retry_delays_seconds
         self._folder = folder
 
-    def read_manifest(self) -> bytes:
+    def _find_manifest(self) -> bytes:
         # Without a retry: a dataset that is yet to be prepared is the likely case by far.
-        try:
-            return self._read_once(MANIFEST_NAME)
-        except DatasetFileError as error:
-            raise DatasetError(
-                f"There is no prepared dataset at {self.location}: expected {MANIFEST_NAME}, "
-                f"found {error.found}. Run `transloom prepare` with the recipe first, or correct "
-                "data.dataset."
-            ) from error
+        return self._read_once(MANIFEST_NAME)
 
     def _fetch(self, name: str) -> bytes:
         return (self._folder / name).read_bytes()
@@ -149,6 +154,8 @@ class LocalStore(DatasetStore):
 
 class RemoteStore(DatasetStore):
     """A URL prefix. Verified files are kept in a cache, which is verified again when read."""
+
+    _after_preparing = " and copy the folder there"
 
     def __init__(
         self,
@@ -171,15 +178,8 @@ class RemoteStore(DatasetStore):
             self._cache.add(sha256, data)
         return data
 
-    def read_manifest(self) -> bytes:
-        try:
-            return self._retried(lambda: self._read_once(MANIFEST_NAME))
-        except DatasetFileError as error:
-            raise DatasetError(
-                f"There is no prepared dataset at {self.location}: expected {MANIFEST_NAME}, "
-                f"found {error.found}. Run `transloom prepare` with the recipe first and copy the "
-                "folder there, or correct data.dataset."
-            ) from error
+    def _find_manifest(self) -> bytes:
+        return self._retried(lambda: self._read_once(MANIFEST_NAME))
 
     def _fetch(self, name: str) -> bytes:
         url = f"{self.location}/{name}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipeline.dataset.manifest import Manifest, ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.dataset.store import open_store
+from data_pipeline.dataset.store import MANIFEST_NAME, open_store
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.feeding.plan import Int64Array
 from data_pipeline.preparation.process_pool import process_pool
@@ -87,6 +87,13 @@ def _check(job: _Job) -> _Checked:
         for field in (job.shard.tokens if job.shard else ())
     }
     return _Checked(None, lengths)
+
+
+def strange_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Files in a dataset's folder that its manifest does not know."""
+    known = {MANIFEST_NAME, *(name for name, _ in manifest.files())} | manifest.left_out
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return sorted(found - known)
 
 
 def add_histograms(histograms: Sequence[Int64Array]) -> Int64Array:

@@ -12,8 +12,8 @@ from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.corpora.locations import cache_folder, open_location
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import MANIFEST_NAME, open_store
-from data_pipeline.dataset.verification import Problem, problems_of
+from data_pipeline.dataset.store import open_store
+from data_pipeline.dataset.verification import Problem, problems_of, strange_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.prepare_progress import PrepareProgress, Report
 from data_pipeline.preparation.process_pool import enough_processes
@@ -97,12 +97,7 @@ def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[Problem]
             problem.expected,
             problem.found,
         )
-    known = {MANIFEST_NAME, *(name for name, _ in manifest.files())} | manifest.left_out
-    strange = [
-        str(path.relative_to(dataset))
-        for path in sorted(dataset.rglob("*"))
-        if path.is_file() and str(path.relative_to(dataset)) not in known
-    ]
+    strange = strange_files(dataset, manifest)
     if manifest.tombstones or strange:
         also = f"files that are not its own: {', '.join(strange[:5])}" if strange else ""
         quarantined = f"the quarantined shards {', '.join(sorted(manifest.left_out))}"
