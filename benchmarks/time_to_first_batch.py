@@ -31,7 +31,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.window import WindowReader
 from data_pipeline.preparation.prepare import prepare
-from trainer.checkpoint import HEADER
+from trainer.checkpoints.format import HEADER
 from trainer.metrics import read_metrics
 
 RECIPE = "multi30k-ende"

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer.checkpoint import Checkpoint, list_checkpoints
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import CheckpointError
 from trainer.run_folder import RunFolder
 

@@ -2,13 +2,59 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+RankCount = Annotated[int, Field(gt=0)]
+
+
+class RankRange(BaseModel):
+    """Between how many ranks a run may shrink and grow."""
+
+    model_config = _STRICT
+
+    min: RankCount
+    max: RankCount
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "RankRange":
+        if self.min > self.max:
+            raise ValueError(f"ranks has min {self.min} and max {self.max}: swap them")
+        return self
+
+
+class DeadlinesConfig(BaseModel):
+    """After how long a rank that gets no further is taken for hung, by phase."""
+
+    model_config = _STRICT
+
+    start_seconds: Annotated[
+        float,
+        Field(gt=0, description="Joining the group, building the engine, loading the state."),
+        "execution",
+    ] = 900.0
+    step_seconds: Annotated[
+        float, Field(gt=0, description="One step, with waiting for its data."), "execution"
+    ] = 600.0
+    validation_seconds: Annotated[
+        float, Field(gt=0, description="One validation, with decoding."), "execution"
+    ] = 3600.0
+    save_seconds: Annotated[
+        float,
+        Field(gt=0, description="Copying the state, with waiting for the write before."),
+        "execution",
+    ] = 1800.0
+    answer_seconds: Annotated[
+        float,
+        Field(gt=0, description="Any answer of the process at all, in whatever phase."),
+        "execution",
+    ] = 30.0
 
 
 class ClusterConfig(BaseModel):
     """Placement. None of it changes the data, nor the curve beyond rounding."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     address: Annotated[
         str | None,
@@ -19,8 +65,11 @@ class ClusterConfig(BaseModel):
         "execution",
     ] = None
     ranks: Annotated[
-        int,
-        Field(gt=0, description="Processes that train; at most micro_batches_per_step."),
+        RankCount | RankRange,
+        Field(
+            description="Processes that train, at most micro_batches_per_step; or {min, max}: as "
+            "many as the cluster offers, fewer after a loss, more when it has room again."
+        ),
         "execution",
     ] = 2
     cpus_per_rank: Annotated[
@@ -59,6 +108,37 @@ class ClusterConfig(BaseModel):
         ),
         "execution",
     ] = 512
+
+    warm_spares: Annotated[
+        bool,
+        Field(
+            description="Keep a process with everything imported for every rank, which takes its "
+            "place at once if it is lost."
+        ),
+        "execution",
+    ] = True
+    deadlines: DeadlinesConfig = DeadlinesConfig()
+    grace_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="After a request to stop: how long the run may take to leave a checkpoint.",
+        ),
+        "execution",
+    ] = 120.0
+    wait_for_ranks_seconds: Annotated[
+        float,
+        Field(ge=0, description="How long to wait for room for the least number of ranks."),
+        "execution",
+    ] = 300.0
+
+    @property
+    def max_ranks(self) -> int:
+        return self.ranks if isinstance(self.ranks, int) else self.ranks.max
+
+    @property
+    def min_ranks(self) -> int:
+        return self.ranks if isinstance(self.ranks, int) else self.ranks.min
 
     @property
     def threads_per_rank(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.feeding.plan import Cursor
-from trainer.checkpoint import Checkpoint, CheckpointHeader, list_checkpoints
+from trainer.checkpoints.format import Checkpoint, CheckpointHeader, list_checkpoints
 from trainer.digest import START
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.metrics import read_metrics

@@ -37,7 +37,7 @@ def run_demo(console: Console) -> Outcome:
 
     console.rule("2 of 4: training")
     console.print(
-        f"Ray starts on this machine: {cluster.ranks} ranks train under DeepSpeed ZeRO "
+        f"Ray starts on this machine: {cluster.max_ranks} ranks train under DeepSpeed ZeRO "
         f"{recipe.engine.zero_stage}, {cluster.data_workers} data worker feeds them. Watch "
         "sentences that are not in the training data. Ctrl-C stops after a checkpoint; the same "
         "command goes on.\n"

@@ -1,5 +1,6 @@
 """One rank in this process, without Ray: for a debugger. Data and losses are those of one rank."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -9,11 +10,13 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
-from trainer.checkpoint import CheckpointHeader, FileRecord, discard_partial
+from trainer.assignment import Assignment
+from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.lease import Lease
 from trainer.distributed import Placement, process_group
 from trainer.metrics import Line
 from trainer.run_folder import RunFolder
-from trainer.supervision import CheckpointCommitter, Outcome
+from trainer.supervision import CheckpointCommitter, Outcome, Phase
 
 
 class InlineSupervision:
@@ -26,7 +29,7 @@ class InlineSupervision:
         self._audience = audience
         self.stop_requested = stop
 
-    def progress(self, phase: str, step: int) -> None:
+    def progress(self, phase: Phase, step: int, where: str = "") -> None:
         """Nobody has to be told: a debugger sees it."""
 
     def line(self, line: Line) -> None:
@@ -38,6 +41,10 @@ class InlineSupervision:
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._committer.add(file, header)
 
+    def state_failed(self, step: int, reason: str) -> None:
+        self._committer.give_up(step)
+        self._audience.notice(reason)
+
 
 def train_inline(
     recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
@@ -47,24 +54,31 @@ def train_inline(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
         threads=recipe.cluster.threads_per_rank,
     )
-    discard_partial(run.checkpoints)
-    checkpoint = newest_checkpoint(run, manifest, audience)
     reader = WindowReader(store, manifest, recipe.data_settings)
-    with process_group(placement, timedelta(minutes=1)), stop_requests() as stop:
+    with (
+        Lease(run.path, audience.notice) as lease,
+        process_group(placement, timedelta(minutes=1)),
+        stop_requests() as stop,
+    ):
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
 
-        committer = CheckpointCommitter(run.checkpoints, recipe.checkpoints, world_size=1)
+        checkpoint = newest_checkpoint(run, manifest, audience)
+        committer = CheckpointCommitter(lease, run.checkpoints, recipe.checkpoints, world_size=1)
         trainer = build_trainer(
-            recipe.training(),
-            run,
-            dataset_identity=manifest.identity,
+            Assignment(
+                recipe=recipe.training(),
+                run=run.path,
+                dataset_identity=manifest.identity,
+                checkpoint=checkpoint.path if checkpoint else None,
+                work=lease.work,
+                attempt=committer.attempt,
+                session_started=time.time(),
+            ),
             placement=placement,
             steps=lambda cursor: local_rank_steps(
                 reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
             ),
             supervision=InlineSupervision(committer, audience, stop),
-            checkpoint=checkpoint,
-            attempt=committer.attempt,
         )
         with trainer:
             return trainer.train()

@@ -8,8 +8,9 @@ import queue
 import threading
 from dataclasses import dataclass
 
-from trainer.checkpoint import CheckpointHeader, FileRecord
+from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.metrics import Line
+from trainer.supervision import Phase
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,11 @@ class Report:
     """One thing that a rank says: exactly one of the fields after ``rank`` is set."""
 
     rank: int
-    progress: tuple[str, int] | None = None
+    progress: tuple[Phase, int, str] | None = None
     line: Line | None = None
     notice: str | None = None
     state: tuple[FileRecord, CheckpointHeader] | None = None
+    failed: tuple[int, str] | None = None  # a step whose state could not be written, and why
 
 
 class Mailbox:
@@ -31,8 +33,8 @@ class Mailbox:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stop = threading.Event()
 
-    def progress(self, phase: str, step: int) -> None:
-        self._reports.put(Report(self._rank, progress=(phase, step)))
+    def progress(self, phase: Phase, step: int, where: str = "") -> None:
+        self._reports.put(Report(self._rank, progress=(phase, step, where)))
 
     def line(self, line: Line) -> None:
         self._reports.put(Report(self._rank, line=line))
@@ -42,6 +44,9 @@ class Mailbox:
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._reports.put(Report(self._rank, state=(file, header)))
+
+    def state_failed(self, step: int, reason: str) -> None:
+        self._reports.put(Report(self._rank, failed=(step, reason)))
 
     def stop_requested(self) -> bool:
         return self._stop.is_set()

@@ -12,7 +12,6 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,12 +26,10 @@ from cluster.mailbox import Mailbox, Report
 from cluster.worker_streams import WorkerClient, WorkerStreams
 from data_pipeline.errors import DataError
 from model.errors import ModelError
-from trainer.checkpoint import Checkpoint
+from trainer.assignment import Assignment
 from trainer.distributed import Placement, process_group
 from trainer.errors import TrainerError
-from trainer.recipe import TrainingRecipe
-from trainer.run_folder import RunFolder
-from trainer.supervision import Outcome
+from trainer.supervision import Outcome, Phase
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 PLACEMENT_TIMEOUT_SECONDS = 60.0
@@ -94,14 +91,10 @@ class RankActor:
 
     def train(
         self,
-        recipe: TrainingRecipe,
-        run: Path,
-        dataset_identity: str,
+        assignment: Assignment,
         placement: Placement,
         workers: list[WorkerHandle],
         config: ClusterConfig,
-        checkpoint: Path | None,
-        attempt: str,
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; returns the outcome."""
         with process_group(placement, COLLECTIVE_TIMEOUT):
@@ -114,19 +107,15 @@ class RankActor:
                 self._client,
                 rank=placement.rank,
                 ranks=placement.world_size,
-                slots=recipe.batching.micro_batches_per_step,
+                slots=assignment.recipe.batching.micro_batches_per_step,
                 steps_ahead=config.steps_ahead,
                 bytes_ahead=config.data_memory_bytes,
             )
             trainer = build_trainer(
-                recipe,
-                RunFolder(run),
-                dataset_identity=dataset_identity,
+                assignment,
                 placement=placement,
                 steps=streams.open,
                 supervision=self._mailbox,
-                checkpoint=Checkpoint(checkpoint) if checkpoint else None,
-                attempt=attempt,
             )
             with trainer:
                 return trainer.train()
@@ -139,15 +128,16 @@ class RankGroup:
         self._config = config
         bundle = {"CPU": config.cpus_per_rank, "GPU": float(config.gpus_per_rank)}
         self._placement_group = placement_group(
-            [{name: amount for name, amount in bundle.items() if amount}] * config.ranks,
+            [{name: amount for name, amount in bundle.items() if amount}] * config.max_ranks,
             strategy="PACK",
         )
         if not self._placement_group.wait(PLACEMENT_TIMEOUT_SECONDS):
             remove_placement_group(self._placement_group)
             raise ClusterError(
-                f"The cluster could not place {config.ranks} ranks of {config.cpus_per_rank} CPUs "
-                f"and {config.gpus_per_rank} GPUs within {PLACEMENT_TIMEOUT_SECONDS:.0f} s: they "
-                "are in use. Wait for other jobs to end, or lower cluster.ranks"
+                f"The cluster could not place {config.max_ranks} ranks of "
+                f"{config.cpus_per_rank} CPUs and {config.gpus_per_rank} GPUs within "
+                f"{PLACEMENT_TIMEOUT_SECONDS:.0f} s: they are in use. Wait for other jobs "
+                "to end, or lower cluster.ranks"
             )
         self.actors = [
             RankActor.options(  # type: ignore[attr-defined]
@@ -157,25 +147,15 @@ class RankGroup:
                     self._placement_group, placement_group_bundle_index=rank
                 ),
             ).remote(rank)
-            for rank in range(config.ranks)
+            for rank in range(config.max_ranks)
         ]
         self._results: list[Any] = []
-        self._progress: dict[int, tuple[str, int]] = {}
+        self._progress: dict[int, tuple[Phase, int, str]] = {}
 
-    def start(
-        self,
-        recipe: TrainingRecipe,
-        run: Path,
-        dataset_identity: str,
-        workers: list[WorkerHandle],
-        checkpoint: Path | None,
-        attempt: str,
-    ) -> None:
+    def start(self, assignment: Assignment, workers: list[WorkerHandle]) -> None:
         """Let all ranks train; returns at once."""
         self._results = [
-            actor.train.remote(
-                recipe, run, dataset_identity, placement, workers, self._config, checkpoint, attempt
-            )
+            actor.train.remote(assignment, placement, workers, self._config)
             for actor, placement in zip(self.actors, self._placements(), strict=True)
         ]
 
@@ -235,7 +215,7 @@ class RankGroup:
                 errors.append(error.cause)
             except RayActorError as error:
                 rank = self._results.index(result)
-                phase, step = self._progress.get(rank, ("start", 0))
+                phase, step, _ = self._progress.get(rank, ("start", 0, ""))
                 reason = str(error).splitlines()[0]
                 errors.append(
                     RankLostError(

@@ -31,9 +31,10 @@ class Recipe(TrainingRecipe):
     @model_validator(mode="after")
     def _every_rank_has_a_slot(self) -> "Recipe":
         slots = self.batching.micro_batches_per_step
-        if self.cluster.ranks > slots:
+        ranks = self.cluster.max_ranks
+        if ranks > slots:
             raise ValueError(
-                f"cluster.ranks is {self.cluster.ranks}, but a step has only {slots} micro-batches "
+                f"cluster.ranks is {ranks}, but a step has only {slots} micro-batches "
                 f"(batching.micro_batches_per_step): use at most {slots} ranks"
             )
         return self

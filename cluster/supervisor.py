@@ -22,7 +22,9 @@ from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
 from data_pipeline.feeding.window import open_mixture
-from trainer.checkpoint import Checkpoint, discard_partial, newest_intact, set_aside
+from trainer.assignment import Assignment
+from trainer.checkpoints.format import Checkpoint, newest_intact, set_aside
+from trainer.checkpoints.lease import Lease
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.metrics import Line
 from trainer.recipe import identity_differences
@@ -104,11 +106,15 @@ def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest)
 def supervise(recipe: Recipe, run: RunFolder, manifest: Manifest, audience: Audience) -> Outcome:
     """Train a run under Ray until it is finished or asked to stop."""
     config = recipe.cluster
-    with ray_session(config.address), stop_requests() as stop_requested:
+    with (
+        Lease(run.path, audience.notice) as lease,
+        ray_session(config.address),
+        stop_requests() as stop_requested,
+    ):
         require_resources(
-            cpus=config.ranks * config.cpus_per_rank
+            cpus=config.max_ranks * config.cpus_per_rank
             + config.data_workers * config.cpus_per_data_worker,
-            gpus=config.ranks * config.gpus_per_rank,
+            gpus=config.max_ranks * config.gpus_per_rank,
         )
         workers = DataWorkers(
             recipe.data_settings,
@@ -117,7 +123,7 @@ def supervise(recipe: Recipe, run: RunFolder, manifest: Manifest, audience: Audi
             cache_bytes=config.data_memory_bytes,
         )
         workers.start(config.data_workers)
-        return _Attempts(recipe, run, manifest, workers, audience, stop_requested).run()
+        return _Attempts(recipe, run, manifest, lease, workers, audience, stop_requested).run()
 
 
 @contextmanager
@@ -146,6 +152,7 @@ class _Attempts:
         recipe: Recipe,
         run: RunFolder,
         manifest: Manifest,
+        lease: Lease,
         workers: DataWorkers,
         audience: Audience,
         stop_requested: Callable[[], bool],
@@ -153,23 +160,26 @@ class _Attempts:
         self._recipe = recipe
         self._run = run
         self._manifest = manifest
+        self._lease = lease
+        self._session_started = time.time()
         self._workers = workers
         self._audience = audience
         self._stop_requested = stop_requested
 
     def run(self) -> Outcome:
         """Start the ranks again after a loss, as long as the run gets further."""
-        ranks = self._recipe.cluster.ranks
+        ranks = self._recipe.cluster.max_ranks
         fruitless = 0
         while not self._stop_requested():
-            discard_partial(self._run.checkpoints)
             checkpoint = newest_checkpoint(self._run, self._manifest, self._audience)
             start = checkpoint.step if checkpoint else 0
             self._audience.notice(
                 f"starting {ranks} ranks"
                 + (f" from the checkpoint of step {start}" if checkpoint else "")
             )
-            committer = CheckpointCommitter(self._run.checkpoints, self._recipe.checkpoints, ranks)
+            committer = CheckpointCommitter(
+                self._lease, self._run.checkpoints, self._recipe.checkpoints, ranks
+            )
             try:
                 return self._attempt(checkpoint, committer)
             except RankLostError as error:
@@ -184,12 +194,16 @@ class _Attempts:
         group = RankGroup(self._recipe.cluster)
         try:
             group.start(
-                self._recipe.training(),
-                self._run.path.absolute(),
-                self._manifest.identity,
+                Assignment(
+                    recipe=self._recipe.training(),
+                    run=self._run.path.absolute(),
+                    dataset_identity=self._manifest.identity,
+                    checkpoint=checkpoint.path.absolute() if checkpoint else None,
+                    work=committer.work.absolute(),
+                    attempt=committer.attempt,
+                    session_started=self._session_started,
+                ),
                 self._workers.handles,
-                checkpoint.path.absolute() if checkpoint else None,
-                committer.attempt,
             )
             stopping = False
             while True:
@@ -217,6 +231,10 @@ class _Attempts:
             self._audience.line(report.line)
         if report.notice:
             self._audience.notice(f"rank {report.rank}: {report.notice}")
+        if report.failed:
+            step, reason = report.failed
+            if committer.give_up(step):
+                self._audience.notice(f"rank {report.rank}: {reason}")
         if report.state and committer.add(*report.state):
             self._audience.notice(f"checkpoint of step {report.state[1].step} is complete")
 

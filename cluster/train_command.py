@@ -11,7 +11,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervisor import prepare_run, supervise
 from data_pipeline.corpus_config import is_remote
-from trainer.checkpoint import list_checkpoints, step_of
+from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.metrics import Line, read_backwards
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
@@ -106,7 +106,9 @@ def title_of(recipe: Recipe, run: RunFolder) -> str:
     """One line that says what is being trained, and how."""
     model, engine, cluster = recipe.model, recipe.engine, recipe.cluster
     device = "GPU" if cluster.gpus_per_rank else "CPU"
-    ranks = f"{cluster.ranks} {device} rank{'s' if cluster.ranks > 1 else ''}"
+    low, high = cluster.min_ranks, cluster.max_ranks
+    count = f"{high}" if low == high else f"{low} to {high}"
+    ranks = f"{count} {device} rank{'s' if high > 1 else ''}"
     return (
         f"{run.path}: {model.encoder_layers}+{model.decoder_layers} layers, width {model.width}, "
         f"{ranks}, ZeRO {engine.zero_stage}, {engine.precision}"

@@ -7,12 +7,12 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.plan import Cursor, slots_of_rank
 from data_pipeline.feeding.stream import RankStep
 from data_pipeline.pieces.tokenizer import load_tokenizers
-from trainer.checkpoint import Checkpoint
+from trainer.assignment import Assignment
+from trainer.checkpoints.format import Checkpoint
 from trainer.distributed import Placement
 from trainer.engine import Engine
 from trainer.loop import Trainer
 from trainer.network import build_model
-from trainer.recipe import TrainingRecipe
 from trainer.recorder import Recorder
 from trainer.run_folder import RunFolder
 from trainer.supervision import Supervision
@@ -20,23 +20,19 @@ from trainer.validation import Validator
 
 
 def build_trainer(
-    recipe: TrainingRecipe,
-    run: RunFolder,
+    assignment: Assignment,
     *,
-    dataset_identity: str,
     placement: Placement,
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
-    checkpoint: Checkpoint | None,
-    attempt: str,
 ) -> Trainer:
-    """One rank of a run, at step 0 or where ``checkpoint`` left it.
+    """One rank of a run, at step 0 or where a checkpoint left it.
 
-    The process group must exist; ``dataset_identity`` is the manifest's, ``steps`` opens this
-    rank's stream of data at a cursor, and ``attempt`` is the supervisor's name for this start of
-    the ranks.
+    The process group must exist; ``steps`` opens this rank's stream of data at a cursor.
     """
-    store, manifest = open_dataset(recipe.data, dataset_identity)
+    recipe, run = assignment.recipe, RunFolder(assignment.run)
+    checkpoint = Checkpoint(assignment.checkpoint) if assignment.checkpoint else None
+    store, manifest = open_dataset(recipe.data, assignment.dataset_identity)
     tokenizers = load_tokenizers(store, manifest)
     engine = Engine(
         build_model(recipe, tokenizers),
@@ -58,8 +54,7 @@ def build_trainer(
     )
     recorder = Recorder(recipe, run, checkpoint, supervision) if placement.rank == 0 else None
     trainer = Trainer(
-        recipe,
-        run,
+        assignment,
         engine=engine,
         steps=steps,
         validator=validator,
@@ -67,7 +62,6 @@ def build_trainer(
         supervision=supervision,
         placement=placement,
         manifest=manifest,
-        attempt=attempt,
     )
     if checkpoint:
         trainer.resume(checkpoint)

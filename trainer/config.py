@@ -80,6 +80,26 @@ class ScheduleConfig(BaseModel):
         return self
 
 
+Metric = Literal["loss", "bleu"]
+
+
+class EarlyStoppingConfig(BaseModel):
+    """When to stop before ``max_steps``."""
+
+    model_config = _STRICT
+
+    metric: Annotated[
+        Metric,
+        Field(description="Of the validation set: loss (lower is better) or bleu (higher is)."),
+        "continuable",
+    ] = "loss"
+    patience: Annotated[
+        int,
+        Field(gt=0, description="Validations in a row without a new best one that end the run."),
+        "continuable",
+    ] = 10
+
+
 class TrainerConfig(BaseModel):
     """How long and with which loss to train."""
 
@@ -103,6 +123,38 @@ class TrainerConfig(BaseModel):
         Field(gt=0, description="Steps between validations; the last step has one too."),
         "continuable",
     ] = 500
+    early_stopping: Annotated[
+        EarlyStoppingConfig | None,
+        Field(description="Ends the run when validation gets better no more; null does not."),
+        "continuable",
+    ] = None
+    ema_decay: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Decay of an exponential moving average of the weights, which translating "
+            "then uses; 0 keeps none.",
+        ),
+        "identity",
+    ] = 0.0
+    init_from: Annotated[
+        str | None,
+        Field(
+            description="RUN or RUN@STEP whose weights a new run starts from, at step 0 and with "
+            "new moments; null starts from random weights."
+        ),
+        "identity",
+    ] = None
+    stop_after_skipped_steps: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="Steps in a row whose loss or gradient is not finite, hence not applied, "
+            "after which the run ends.",
+        ),
+        "continuable",
+    ] = 3
     validation_samples: Annotated[
         int,
         Field(ge=0, description="Validation sentences whose translations are kept and shown."),
@@ -153,9 +205,19 @@ class CheckpointsConfig(BaseModel):
     ] = 3
     keep_best: Annotated[
         int,
-        Field(ge=0, description="How many of those with the best validation loss stay as well."),
+        Field(ge=0, description="How many of those with the best validation stay as well."),
         "continuable",
     ] = 1
+    best_by: Annotated[
+        Metric,
+        Field(description="What is best: the lowest validation loss, or the highest bleu."),
+        "continuable",
+    ] = "loss"
+    keep_every_steps: Annotated[
+        int | None,
+        Field(gt=0, description="Those of every k-th step stay for ever; null keeps none."),
+        "continuable",
+    ] = None
 
 
 class TrackingConfig(BaseModel):

@@ -23,3 +23,11 @@ class NonFiniteLossError(TrainerError):
 
 class EngineError(TrainerError):
     """The requested combination of precision, ZeRO stage and device cannot work."""
+
+
+class RunInUseError(TrainerError):
+    """Another process owns the run."""
+
+
+class LeaseLostError(TrainerError):
+    """This process owned the run and does so no longer."""

@@ -18,16 +18,19 @@ from data_pipeline.dataset.quarantine import cursor_after
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import RankStep
 from trainer import fragments, numerics
+from trainer.assignment import Assignment
 from trainer.batch import DeviceBatch, dummy_batch, to_device
-from trainer.checkpoint import Checkpoint, CheckpointHeader, partial_folder, write_state
-from trainer.checkpoint_reader import CheckpointReader
+from trainer.checkpoints.commit import partial_folder
+from trainer.checkpoints.format import Checkpoint, CheckpointHeader
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.state_file import write_state
 from trainer.digest import START, fold
 from trainer.distributed import Placement
 from trainer.engine import Engine
 from trainer.errors import CheckpointError, NonFiniteLossError
 from trainer.metrics import Line
 from trainer.randomness import seed_torch
-from trainer.recipe import TrainingRecipe, continuable_differences, identity_of
+from trainer.recipe import continuable_differences, identity_of
 from trainer.recorder import Recorder
 from trainer.run_folder import RunFolder
 from trainer.schedule import learning_rate
@@ -52,8 +55,7 @@ class Trainer:
 
     def __init__(
         self,
-        recipe: TrainingRecipe,
-        run: RunFolder,
+        assignment: Assignment,
         *,
         engine: Engine,
         steps: Callable[[Cursor], Iterator[RankStep]],
@@ -62,10 +64,9 @@ class Trainer:
         supervision: Supervision,
         placement: Placement,
         manifest: Manifest,
-        attempt: str,
     ) -> None:
-        self.recipe = recipe
-        self.run = run
+        self.recipe = recipe = assignment.recipe
+        self.run = RunFolder(assignment.run)
         self.engine = engine
         self.progress = Progress()
         self._open_stream = steps
@@ -74,7 +75,7 @@ class Trainer:
         self._supervision = supervision
         self._placement = placement
         self._manifest = manifest
-        self._attempt = attempt
+        self._assignment = assignment
         self._numerics = numerics.fingerprint(recipe.engine, placement)
         self._dummy = dummy_batch(engine.module.vocabulary, placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
@@ -217,7 +218,7 @@ class Trainer:
 
     def _validate(self) -> None:
         step = self.progress.step
-        self._supervision.progress("validate", step)
+        self._supervision.progress("validation", step)
         started = time.monotonic()
         with self.engine.inference_model() as model:
             result = self._validator.run(model)
@@ -253,7 +254,7 @@ class Trainer:
         if self._recorder:
             self._recorder.sync()
         file = write_state(
-            partial_folder(self.run.checkpoints, progress.step, self._attempt),
+            partial_folder(self._assignment.work, progress.step, self._assignment.attempt),
             placement.rank,
             placement.world_size,
             fragments.owned_fragments(self.engine),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints.format import Checkpoint
 from trainer.metrics import Line, MetricsRecord
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder

@@ -13,8 +13,8 @@ from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
 from model.transformer import Transformer
 from trainer.batch import to_device
-from trainer.checkpoint import Checkpoint, list_checkpoints, newest_intact, step_of
-from trainer.checkpoint_reader import CheckpointReader
+from trainer.checkpoints.format import Checkpoint, list_checkpoints, newest_intact, step_of
+from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
 from trainer.network import build_model
 from trainer.recipe import TrainingRecipe

@@ -15,7 +15,7 @@ from data_pipeline.dataset.store import open_store
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
-from trainer.checkpoint import Checkpoint, list_checkpoints
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import RunMismatchError
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder

@@ -12,16 +12,13 @@ from data_pipeline.feeding.batch import FieldArrays, MicroBatch
 from data_pipeline.feeding.plan import slots_of_rank
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
+from support.checkpoints import work_folder
 from trainer import fragments
 from trainer.batch import dummy_batch, to_device
-from trainer.checkpoint import (
-    Checkpoint,
-    CheckpointHeader,
-    commit,
-    partial_folder,
-    write_state,
-)
-from trainer.checkpoint_reader import CheckpointReader
+from trainer.checkpoints.commit import commit, partial_folder
+from trainer.checkpoints.format import Checkpoint, CheckpointHeader
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.state_file import write_state
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.distributed import Placement, sum_over_ranks
 from trainer.engine import Engine
@@ -115,7 +112,7 @@ def save(engine: Engine, folder: Path, step: int) -> Any:
     """A rank's part of a checkpoint, and the header that rank 0 would commit."""
     placement = engine.placement
     file = write_state(
-        partial_folder(folder, step, "test"),
+        partial_folder(work_folder(folder), step, "test"),
         placement.rank,
         placement.world_size,
         fragments.owned_fragments(engine),
@@ -226,4 +223,5 @@ def committed(folder: Path, results: list[Any]) -> Path:
     """Commit what `save` returned on all ranks; returns the checkpoint's folder."""
     files = [file for file, _ in results]
     header = results[0][1]
-    return commit(partial_folder(folder, header.step, "test"), header, files).path
+    partial = partial_folder(work_folder(folder), header.step, "test")
+    return commit(partial, folder, header, files).path

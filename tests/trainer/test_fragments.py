@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from support import engine_jobs
 from support.engine_jobs import Shape, committed
 
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints.format import Checkpoint
 from trainer.fragments import MASTER, MOMENTS
 
 HALF, STEPS = 4, 8

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import yaml
+from support.checkpoints import save_checkpoint
 from support.recipes import tiny_recipe
 
 from data_pipeline.preparation.prepare import prepare
 from model.decoding import beam_search
-from trainer.checkpoint import CheckpointHeader, commit, partial_folder, write_state
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.fragments import Fragment
 from trainer.network import build_model
@@ -48,8 +49,7 @@ def run(tmp_path_factory):
             validation_loss=None,
             target_tokens_seen=0,
         )
-        partial = partial_folder(run.checkpoints, step, "a")
-        commit(partial, header, [write_state(partial, 0, 1, fragments)])
+        save_checkpoint(run.checkpoints, header, [fragments])
     return run
 
 

@@ -2,21 +2,21 @@
 
 import pytest
 import torch
+from support.checkpoints import save_checkpoint, work_folder
 
-from trainer.checkpoint import (
+from trainer.checkpoints.commit import discard, partial_folder
+from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
     CheckpointHeader,
-    commit,
-    discard_partial,
     list_checkpoints,
     newest_intact,
-    partial_folder,
-    prune,
     set_aside,
-    write_state,
 )
-from trainer.checkpoint_reader import CheckpointReader
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.retention import prune
+from trainer.checkpoints.state_file import write_state
+from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.fragments import Fragment
 
@@ -44,9 +44,7 @@ def save(folder, step, loss=None):
         [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
         for rank in range(2)
     ]
-    partial = partial_folder(folder, step, "a")
-    files = [write_state(partial, rank, 2, half) for rank, half in enumerate(halves)]
-    return commit(partial, header(step, loss), files)
+    return save_checkpoint(folder, header(step, loss), halves)
 
 
 def test_what_is_written_is_read_back_in_any_range(tmp_path):
@@ -65,11 +63,11 @@ def test_a_range_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_before_the_commit_there_is_no_checkpoint(tmp_path):
-    partial = partial_folder(tmp_path, 5, "a")
+    partial = partial_folder(work_folder(tmp_path), 5, "a")
     write_state(partial, 0, 2, [Fragment("master", "w", 0, torch.ones(2))])
     assert list_checkpoints(tmp_path) == []
-    discard_partial(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    discard(partial)
+    assert not partial.exists()
 
 
 def damage_by_flipping(path):
@@ -118,7 +116,7 @@ def test_a_damaged_one_that_was_set_aside_neither_counts_nor_is_lost(tmp_path):
     aside = set_aside(damaged.path)
     assert aside.is_dir()
     save(tmp_path, 15)
-    prune(tmp_path, keep_last=1, keep_best=0)
+    prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=1, keep_best=0))
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000015"]
     save(tmp_path, 20).verify()  # the run has passed the step again
 
@@ -134,7 +132,7 @@ def test_a_file_outside_the_checkpoint_is_refused(tmp_path, name):
 def test_the_last_and_the_best_stay(tmp_path):
     for step, loss in [(10, 3.0), (20, 1.0), (30, None), (40, 2.0), (50, 2.5)]:
         save(tmp_path, step, loss)
-    removed = prune(tmp_path, keep_last=2, keep_best=1)
+    removed = prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=2, keep_best=1))
     assert [path.name for path in removed] == ["step-00000010", "step-00000030"]
     assert [path.name[-2:] for path in list_checkpoints(tmp_path)] == ["20", "40", "50"]
 
@@ -143,7 +141,7 @@ def test_an_unreadable_checkpoint_does_not_stop_the_pruning(tmp_path):
     for step in (10, 20, 30):
         save(tmp_path, step)
     (tmp_path / "step-00000010" / HEADER).write_text("{")
-    prune(tmp_path, keep_last=1, keep_best=1)
+    prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=1, keep_best=1))
     assert [path.name[-2:] for path in list_checkpoints(tmp_path)] == ["30"]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: fragments in safetensors, described by one JSON file that is written last.
+"""What a checkpoint is: fragments in safetensors, described by one JSON file.
 
 ::
 
@@ -6,26 +6,19 @@
       checkpoint.json                     step, cursor, digest, recipe, every file's sha256
       state-00000-of-00002.safetensors    the fragments that rank 0 owned
 
-Writing: every rank writes its file into ``.partial-step-…`` and reports its hash; when all have
-reported, `commit` writes checkpoint.json there, syncs, and renames the folder. A folder named
-``step-…`` is therefore complete, whenever the power went. Nothing in it can execute code: the
-tensors are safetensors, the rest is JSON.
+A folder named ``step-…`` is complete, whenever the power went (see `trainer.checkpoints.commit`).
+Nothing in it can execute code: the tensors are safetensors, the rest is JSON.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
-from data_pipeline.dataset.durable import sync_to_disk
 from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.fragments import Fragment
 
 FORMAT = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
@@ -39,6 +32,26 @@ class FileRecord(BaseModel):
     name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
     bytes: int
     sha256: str
+
+
+class Parent(BaseModel):
+    """The checkpoint of another run that a run took its first weights from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    step: int
+    sha256: str  # of its checkpoint.json, which names the sha256 of every other file
+
+
+class EarlyStoppingState(BaseModel):
+    """What early stopping remembers between validations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    best: float | None = None
+    best_step: int = 0
+    validations_since_best: int = 0
 
 
 class CheckpointHeader(BaseModel):
@@ -62,7 +75,14 @@ class CheckpointHeader(BaseModel):
     parameters: dict[str, list[int]]
     parameter_groups: list[dict[str, Any]]
     validation_loss: float | None
+    validation_bleu: float | None = None
+    validation_due: bool = False  # a request to stop came first; resuming begins with it
+    early_stopping: EarlyStoppingState = EarlyStoppingState()
     target_tokens_seen: int
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    parent: Parent | None = None
+    averaged_steps: list[int] = []  # of an average of checkpoints; nothing can be resumed from it
     files: list[FileRecord] = []
 
 
@@ -71,7 +91,7 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header = _read_header(path)
+        self.header = read_header(path)
 
     @property
     def step(self) -> int:
@@ -97,58 +117,6 @@ class Checkpoint:
                     f"{path} has sha256 {found}, checkpoint.json says {record.sha256}: "
                     "it is damaged"
                 )
-
-
-def write_state(
-    partial: Path, rank: int, world_size: int, fragments: Iterable[Fragment]
-) -> FileRecord:
-    """Write a rank's fragments to the partial folder of a step, synced to disk.
-
-    Raises:
-        CheckpointError: it cannot be written, for example because the disk is full.
-    """
-    path = partial / f"state-{rank:05d}-of-{world_size:05d}.safetensors"
-    tensors = {
-        fragment_key(f.kind, f.parameter, f.start): f.tensor.detach().float().cpu().contiguous()
-        for f in fragments
-    }
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path)
-        sync_to_disk(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error}. The checkpoint before it stands; make room or "
-            "mend the permissions, then start the same command again"
-        ) from error
-    return FileRecord(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
-def commit(partial: Path, header: CheckpointHeader, files: list[FileRecord]) -> Checkpoint:
-    """Make the partial folder of a step a complete checkpoint, atomically."""
-    complete = header.model_copy(update={"files": sorted(files, key=lambda f: f.name)})
-    final = partial.with_name(_name(header.step))
-    path = partial / HEADER
-    path.write_text(complete.model_dump_json(indent=1) + "\n")
-    sync_to_disk(path)
-    sync_to_disk(partial)
-    partial.rename(final)
-    sync_to_disk(partial.parent)
-    return Checkpoint(final)
-
-
-def partial_folder(checkpoints: Path, step: int, attempt: str) -> Path:
-    """Where the ranks of one attempt write a step; other attempts write elsewhere."""
-    return checkpoints / f".partial-{_name(step)}-{attempt}"
-
-
-def discard_partial(checkpoints: Path) -> None:
-    """Remove what interrupted writes left behind.
-
-    A rank that is about to be killed may still be writing; what it adds is removed next time.
-    """
-    for folder in checkpoints.glob(".partial-*"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
@@ -178,39 +146,18 @@ def set_aside(damaged: Path) -> Path:
     return damaged.rename(aside)
 
 
-def prune(checkpoints: Path, keep_last: int, keep_best: int) -> list[Path]:
-    """Remove all but the newest ``keep_last`` and the ``keep_best`` of lowest validation loss."""
-    paths = list_checkpoints(checkpoints)
-    losses = {path: _validation_loss(path) for path in paths}
-    scored = [path for path in paths if losses[path] is not None]
-    best = sorted(scored, key=lambda path: (losses[path], -step_of(path)))[:keep_best]
-    removed = [path for path in paths[: -keep_last or None] if path not in best]
-    for path in removed:
-        # Renamed first, so that no half-removed folder looks complete.
-        condemned = path.with_name(f".partial-{path.name}")
-        path.rename(condemned)
-        shutil.rmtree(condemned)
-    return removed
-
-
-def fragment_key(kind: str, parameter: str, start: int) -> str:
-    """The name of a fragment in a state file, e.g. ``master:encoder.layers.0.norm.weight:0``."""
-    return f"{kind}:{parameter}:{start}"
-
-
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _validation_loss(path: Path) -> float | None:
-    try:
-        return _read_header(path).validation_loss
-    except CheckpointError:
-        return None
+def read_header(path: Path) -> CheckpointHeader:
+    """What checkpoint.json in a checkpoint's folder says.
 
-
-def _read_header(path: Path) -> CheckpointHeader:
+    Raises:
+        CheckpointError: it is missing or damaged.
+        CheckpointFormatError: it has another format.
+    """
     file = path / HEADER
     try:
         values = json.loads(file.read_bytes())
@@ -229,7 +176,8 @@ def _read_header(path: Path) -> CheckpointHeader:
     )
 
 
-def _name(step: int) -> str:
+def folder_name(step: int) -> str:
+    """The name of a complete checkpoint's folder."""
     return f"step-{step:08d}"
 
 

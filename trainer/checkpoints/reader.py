@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints.format import Checkpoint
 from trainer.errors import CheckpointError
 from trainer.fragments import MASTER
 

@@ -1,0 +1,28 @@
+"""What every rank of an attempt is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.recipe import TrainingRecipe
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A run to train, and from where.
+
+    Attributes:
+        run: the run's folder.
+        dataset_identity: of the manifest to train on.
+        checkpoint: the complete checkpoint to go on from; None starts at step 0.
+        work: the owner's work folder, see `trainer.checkpoints.lease`.
+        attempt: the supervisor's name for this start of the ranks.
+        session_started: when the owner began, in seconds since the epoch.
+    """
+
+    recipe: TrainingRecipe
+    run: Path
+    dataset_identity: str
+    checkpoint: Path | None
+    work: Path
+    attempt: str
+    session_started: float

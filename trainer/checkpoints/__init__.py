@@ -1,0 +1,1 @@
+"""Checkpoints: their format, how they are written, committed, kept and read."""
