@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.checkpoints.format import Parent
 from trainer.recipe import TrainingRecipe
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """The checkpoint of another run that a new run takes its weights from, and where it lies."""
+
+    parent: Parent
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -14,6 +23,7 @@ class Assignment:
         run: the run's folder.
         dataset_identity: of the manifest to train on.
         checkpoint: the complete checkpoint to go on from; None starts at step 0.
+        inheritance: the weights that step 0 starts with; None has random ones.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the owner began, in seconds since the epoch.
@@ -26,3 +36,4 @@ class Assignment:
     work: Path
     attempt: str
     session_started: float
+    inheritance: Inheritance | None = None

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_pipeline.dataset.durable import write_whole
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import MANIFEST_NAME, DatasetStore
+from trainer.checkpoints.format import Parent, list_checkpoints
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
@@ -37,6 +38,7 @@ class RunCard(BaseModel):
     name: str
     dataset_identity: str
     identity: dict[str, Any]
+    parent: Parent | None = None  # where its first weights are from
 
 
 class RunFolder:
@@ -107,17 +109,27 @@ class RunFolder:
         except ValidationError as error:
             raise RunMismatchError(f"{self.card_path} is damaged: {error}") from error
 
+    def has_begun(self) -> bool:
+        """Whether it has trained; before that it may still become another run."""
+        trained = self.metrics.exists() or bool(list_checkpoints(self.checkpoints))
+        return trained and self.card_path.exists()
+
     def open(
-        self, recipe: TrainingRecipe, store: DatasetStore, manifest: Manifest, command: str
+        self,
+        recipe: TrainingRecipe,
+        store: DatasetStore,
+        manifest: Manifest,
+        command: str,
+        parent: Parent | None = None,
     ) -> None:
-        """Start a run here, or continue the one that is here.
+        """Start a run here, or continue the one that is here; ``parent`` is its weights' origin.
 
         ``command`` starts another run instead; it is named where this one is refused.
 
         Raises:
             RunMismatchError: the run here was started with another identity or dataset.
         """
-        if self.card_path.exists() and (self.metrics.exists() or any(self.checkpoints.iterdir())):
+        if self.has_begun():
             self._check(self.card(), recipe, manifest, command)
         else:
             card = RunCard(
@@ -125,9 +137,9 @@ class RunFolder:
                 name=self.path.name,
                 dataset_identity=manifest.identity,
                 identity=identity_of(recipe),
+                parent=parent,
             )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            # A run that has not trained a step yet may still become another one.
             self._keep_tokenizers(store, manifest)
             write_whole(self.card_path, card.model_dump_json(indent=1) + "\n")
         resolved = yaml.safe_dump(

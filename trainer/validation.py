@@ -6,6 +6,7 @@ pair has a row of its own.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +62,19 @@ class Validator:
         self._max_output = int(longest * decoding.max_length_factor) + decoding.max_extra_length
 
     @torch.inference_mode()
-    def run(self, model: Transformer) -> ValidationResult:
-        """A collective: every rank calls it, and every rank gets the result."""
+    def run(
+        self, model: Transformer, stop_requested: Callable[[], bool] = lambda: False
+    ) -> ValidationResult | None:
+        """A collective: every rank calls it, and every rank gets the result.
+
+        None for all of them if any rank was asked to stop before it was done.
+        """
         pairs = len(self.heldout.sources)
-        table = np.zeros((pairs, _FIRST_ID + self._max_output))
+        table = np.zeros((pairs + 1, _FIRST_ID + self._max_output))  # the last row: interrupted
         for micro_batch in self._batches:
+            if stop_requested():
+                table[-1, 0] = 1
+                break
             batch = to_device(micro_batch, model.vocabulary, self._placement.torch_device)
             sums = model(batch.source, batch.target_input, batch.target_output, 0.0)
             table[micro_batch.pair_ids[0], _NLL] = float(sums.nll)
@@ -75,6 +84,9 @@ class Validator:
                 table[pair, _LENGTH] = length
                 table[pair, _FIRST_ID : _FIRST_ID + length] = hypothesis.ids
         table = sum_over_ranks(torch.from_numpy(table), self._placement).numpy()
+        if table[-1, 0]:
+            return None
+        table = table[:-1]
         ids = table[:, _LENGTH:].astype(np.int64).tolist()
         translations = self._target_tokenizer.decode([row[1 : 1 + row[0]] for row in ids])
         bleu = sacrebleu.corpus_bleu(translations, [self.heldout.targets], force=True)

@@ -35,6 +35,7 @@ def transloom(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.timeout(900)  # three trainings and an evaluation
 def test_from_the_corpus_to_a_translation(transloom, multi30k, ray_head, tmp_path):
     options = [*SMALL_STEPS, f"data.mirror={multi30k}", f"data.dataset={tmp_path}/dataset"]
     prepared = json.loads(transloom("prepare", RECIPE, *options, "--json"))
