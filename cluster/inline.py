@@ -14,6 +14,7 @@ from trainer.assignment import Assignment
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease
 from trainer.distributed import Placement, process_group
+from trainer.inheritance import inheritance_of
 from trainer.metrics import Line
 from trainer.run_folder import RunFolder
 from trainer.supervision import CheckpointCommitter, Outcome, Phase
@@ -73,6 +74,7 @@ def train_inline(
                 work=lease.work,
                 attempt=committer.attempt,
                 session_started=time.time(),
+                inheritance=inheritance_of(recipe, run, manifest),
             ),
             placement=placement,
             steps=lambda cursor: local_rank_steps(

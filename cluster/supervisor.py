@@ -26,6 +26,7 @@ from trainer.assignment import Assignment
 from trainer.checkpoints.format import Checkpoint, newest_intact, set_aside
 from trainer.checkpoints.lease import Lease
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.inheritance import inheritance_of
 from trainer.metrics import Line
 from trainer.recipe import identity_differences
 from trainer.run_folder import RunCard, RunFolder
@@ -62,7 +63,9 @@ def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> tuple[DatasetSt
             "another folder"
         )
     open_mixture(manifest, recipe.data_settings)
-    run.open(recipe, store, manifest, command)
+    inheritance = inheritance_of(recipe, run, manifest)
+    parent = inheritance.parent if inheritance else None
+    run.open(recipe, store, manifest, command, parent)
     return store, manifest
 
 
@@ -202,6 +205,7 @@ class _Attempts:
                     work=committer.work.absolute(),
                     attempt=committer.attempt,
                     session_started=self._session_started,
+                    inheritance=inheritance_of(self._recipe, self._run, self._manifest),
                 ),
                 self._workers.handles,
             )

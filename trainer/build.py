@@ -1,20 +1,24 @@
 """Everything a rank is made of, built in one place: dataset → model → engine → data → trainer."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.plan import Cursor, slots_of_rank
 from data_pipeline.feeding.stream import RankStep
 from data_pipeline.pieces.tokenizer import load_tokenizers
+from trainer import numerics
 from trainer.assignment import Assignment
 from trainer.checkpoints.format import Checkpoint
 from trainer.distributed import Placement
 from trainer.engine import Engine
 from trainer.loop import Trainer
 from trainer.network import build_model
+from trainer.preflight import run_preflight
 from trainer.recorder import Recorder
-from trainer.run_folder import RunFolder
+from trainer.restore import begin, record_resumption, restore
+from trainer.saving import Saver
 from trainer.supervision import Supervision
 from trainer.validation import Validator
 
@@ -30,39 +34,63 @@ def build_trainer(
 
     The process group must exist; ``steps`` opens this rank's stream of data at a cursor.
     """
-    recipe, run = assignment.recipe, RunFolder(assignment.run)
+    recipe = assignment.recipe
     checkpoint = Checkpoint(assignment.checkpoint) if assignment.checkpoint else None
     store, manifest = open_dataset(recipe.data, assignment.dataset_identity)
     tokenizers = load_tokenizers(store, manifest)
-    engine = Engine(
-        build_model(recipe, tokenizers),
-        engine=recipe.engine,
-        optimizer=recipe.trainer.optimizer,
-        gradient_clipping=recipe.trainer.gradient_clipping,
-        label_smoothing=recipe.trainer.label_smoothing,
-        slots_per_rank=len(
-            slots_of_rank(0, placement.world_size, recipe.batching.micro_batches_per_step)
-        ),
-        placement=placement,
-    )
-    validator = Validator(
-        load_heldout(store, manifest, "validation"),
-        tokenizers,
-        max_tokens_per_micro_batch=recipe.batching.max_tokens_per_micro_batch,
-        decoding=recipe.decoding,
-        placement=placement,
-    )
-    recorder = Recorder(recipe, run, checkpoint, supervision) if placement.rank == 0 else None
-    trainer = Trainer(
-        assignment,
-        engine=engine,
-        steps=steps,
-        validator=validator,
-        recorder=recorder,
-        supervision=supervision,
-        placement=placement,
-        manifest=manifest,
-    )
-    if checkpoint:
-        trainer.resume(checkpoint)
-    return trainer
+    with ExitStack() as resources:
+        engine = Engine(
+            build_model(recipe, tokenizers),
+            engine=recipe.engine,
+            optimizer=recipe.trainer.optimizer,
+            gradient_clipping=recipe.trainer.gradient_clipping,
+            label_smoothing=recipe.trainer.label_smoothing,
+            slots_per_rank=len(
+                slots_of_rank(0, placement.world_size, recipe.batching.micro_batches_per_step)
+            ),
+            placement=placement,
+        )
+        resources.callback(engine.destroy)
+        validator = Validator(
+            load_heldout(store, manifest, "validation"),
+            tokenizers,
+            max_tokens_per_micro_batch=recipe.batching.max_tokens_per_micro_batch,
+            decoding=recipe.decoding,
+            placement=placement,
+        )
+        if checkpoint:
+            progress, ema = restore(engine, assignment, checkpoint, manifest)
+        else:
+            progress, ema = begin(engine, assignment)
+        recorder = Recorder(assignment, checkpoint, supervision) if placement.rank == 0 else None
+        if recorder:
+            resources.callback(recorder.close)
+        saver = Saver(
+            assignment,
+            engine=engine,
+            ema=ema,
+            manifest=manifest,
+            recorder=recorder,
+            supervision=supervision,
+            placement=placement,
+        )
+        resources.callback(saver.close)
+        if checkpoint is None or numerics.differences(
+            checkpoint.header.numerics, numerics.fingerprint(recipe.engine, placement)
+        ):  # under the same conditions it has been passed before
+            run_preflight(engine, manifest, recipe.data_settings)
+        if recorder and checkpoint:
+            record_resumption(recorder, assignment, checkpoint, progress, manifest, placement)
+        return Trainer(
+            assignment,
+            progress,
+            engine=engine,
+            ema=ema,
+            steps=steps,
+            validator=validator,
+            saver=saver,
+            recorder=recorder,
+            supervision=supervision,
+            placement=placement,
+            resources=resources.pop_all(),
+        )

@@ -13,14 +13,13 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import deepspeed
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.loss import LossSums
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig
@@ -31,6 +30,18 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # An all-reduce for inference on CPUs that DeepSpeed would compile at start. Nothing here uses it,
 # and a rank that is killed while compiling leaves a lock that blocks every later one.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+class PassResult(NamedTuple):
+    """What one micro-batch came to, as scalars on the device.
+
+    ``smoothed`` and ``nll`` are `model.loss.LossSums`; ``finite`` says whether the loss and all
+    gradients of this micro-batch are finite numbers.
+    """
+
+    smoothed: torch.Tensor
+    nll: torch.Tensor
+    finite: torch.Tensor
 
 
 class Engine:
@@ -54,7 +65,8 @@ class Engine:
         self.zero_stage = engine.zero_stage
         self.slots_per_rank = slots_per_rank
         self._label_smoothing = label_smoothing
-        self._discard_gradients = False
+        self._zero_gradients = False
+        self._gradient_sums: list[torch.Tensor] = []
         for parameter in model.parameters():
             parameter.register_hook(self._on_gradient)
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
@@ -92,26 +104,29 @@ class Engine:
 
     def forward_backward(
         self, batch: DeviceBatch, *, target_tokens_global: int, last: bool, real: bool
-    ) -> LossSums:
+    ) -> PassResult:
         """One micro-batch forward and backward; its gradients add to the step's.
 
         ``last`` marks the rank's last micro-batch of the step. ``real=False`` marks a dummy, run
-        because all ranks need equal numbers of passes: its gradients are set to zero.
+        because all ranks need equal numbers of passes: its gradients are set to zero, and count
+        as finite.
         """
         self._engine.set_gradient_accumulation_boundary(last)
-        self._discard_gradients = not real
-        sums: LossSums = self._engine(
+        self._zero_gradients = not real
+        self._gradient_sums.clear()
+        smoothed, nll = self._engine(
             batch.source, batch.target_input, batch.target_output, self._label_smoothing
         )
-        loss = sums.smoothed * (self._loss_scale / target_tokens_global)
+        loss = smoothed * (self._loss_scale / target_tokens_global)
         self._engine.backward(loss, scale_wrt_gas=False)
-        return LossSums(sums.smoothed.detach(), sums.nll.detach())
+        finite = torch.stack(self._gradient_sums).isfinite().all() & smoothed.isfinite()
+        return PassResult(smoothed.detach(), nll, finite if real else torch.ones_like(finite))
 
     def step(self, learning_rate: float) -> float:
         """Apply the step's gradients; returns their global norm before clipping.
 
         The norm is the same on all ranks, and so is what becomes of one that is not finite: it is
-        returned and the step is not applied.
+        returned, the step is not applied, and its gradients are discarded.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -119,10 +134,29 @@ class Engine:
             norm = float(self._replicated_gradient_norm())
             if math.isfinite(norm):
                 self._engine.step()
+            else:
+                self.discard_gradients()
             return norm
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm())
         return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's mark of an invalid norm
+
+    def discard_gradients(self) -> None:
+        """Forget the step's gradients instead of applying them; nothing else has changed yet.
+
+        To be called on all ranks after the last backward. Does what DeepSpeed does with a step
+        whose gradients overflow.
+        """
+        if self.zero_stage == 0:
+            self._engine.zero_grad()
+            return
+        # Gradients of parameters; in stage 3 the next backward then overwrites the partitions'
+        # gradients instead of adding to them, and BF16_Optimizer's sums of gradients are zeroed.
+        self.optimizer.zero_grad(set_to_none=True)
+        if hasattr(self.optimizer, "averaged_gradients"):
+            self.optimizer.averaged_gradients.clear()
+        if hasattr(self.optimizer, "all_grad_tensors"):
+            self.optimizer.all_grad_tensors.clear()
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
         """Learning rate, betas and so on of each parameter group, as JSON values."""
@@ -170,8 +204,11 @@ class Engine:
         """The one place where gradients leave the backward pass, per parameter and slot.
 
         A dummy's gradients are set to zero rather than multiplied by it: NaN × 0 is NaN.
+        A sum is finite only if all its terms are. Torch adds bf16 gradients up in fp32, and bf16
+        holds as large a sum.
         """
-        return torch.zeros_like(gradient) if self._discard_gradients else None
+        self._gradient_sums.append(gradient.sum())
+        return torch.zeros_like(gradient) if self._zero_gradients else None
 
     def _replicated_gradient_norm(self) -> torch.Tensor:
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]

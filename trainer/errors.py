@@ -31,3 +31,7 @@ class RunInUseError(TrainerError):
 
 class LeaseLostError(TrainerError):
     """This process owned the run and does so no longer."""
+
+
+class MemoryPreflightError(TrainerError):
+    """The largest micro-batches of a run do not fit into a rank's memory."""

@@ -16,6 +16,7 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import TARGET, open_dataset
+from trainer.checkpoints.format import STEP
 from trainer.errors import RunMismatchError
 from trainer.translator import Translator
 from trainer.validation import save_translations
@@ -37,6 +38,7 @@ class Evaluation:
 
     name: str
     sentences: int
+    checkpoint: str  # the name of its folder
     checkpoint_step: int
     beam_size: int
     length_penalty: float
@@ -75,17 +77,19 @@ def evaluate(
         part = heldout.sources[start : start + SENTENCES_PER_REPORT]
         hypotheses += translator.translate(part, heldout.tag)
         report(len(hypotheses), total)
-    step = translator.checkpoint.step
+    checkpoint = translator.checkpoint
     beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty
+    weights = checkpoint.path.name.removeprefix(STEP)
     path = save_translations(
-        translations_folder, f"{name}-{step:08d}-beam{beam}-alpha{alpha:g}", hypotheses
+        translations_folder, f"{name}-{weights}-beam{beam}-alpha{alpha:g}", hypotheses
     )
     language = next(field.language for field in manifest.fields if field.name == TARGET)
     references = heldout.targets
     return Evaluation(
         name=name,
         sentences=total,
-        checkpoint_step=step,
+        checkpoint=checkpoint.path.name,
+        checkpoint_step=checkpoint.step,
         beam_size=beam,
         length_penalty=alpha,
         bleu=_score(sacrebleu.BLEU(), hypotheses, references),

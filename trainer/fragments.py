@@ -1,8 +1,9 @@
 """The training state as named fragments, whatever ZeRO does with it underneath.
 
 A fragment is a run of consecutive elements of one flattened parameter: of its fp32 master
-weights (``master``) or of one of Adam's moments (``exp_avg``, ``exp_avg_sq``). Every element of
-the state is owned by exactly one rank. Saving writes what a rank owns; loading fills what it
+weights (``master``), of one of Adam's moments (``exp_avg``, ``exp_avg_sq``), or of the weights'
+moving average (``ema``), which `trainer.ema` keeps. Every element of the state is owned by exactly
+one rank. Saving writes what a rank owns; loading fills what it
 holds, from fragments cut under any other number of ranks and any other ZeRO stage.
 
 Where the state lies, by stage:
@@ -13,7 +14,7 @@ Where the state lies, by stage:
 - 3: each parameter is cut into equal parts, the last one padded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+EMA = "ema"
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ class Fragment:
 FragmentReader = Callable[[str, str, int, int], torch.Tensor]
 
 
-def owned_fragments(engine: "Engine") -> Iterator[Fragment]:
+def owned_fragments(
+    engine: "Engine", kinds: Sequence[str] = (MASTER, *MOMENTS)
+) -> Iterator[Fragment]:
     """The fragments that this rank writes to a checkpoint; over all ranks, each element once."""
     rank, world_size = engine.placement.rank, engine.placement.world_size
-    for held in held_fragments(engine):
+    for held in held_fragments(engine, kinds):
         if engine.zero_stage > 0:
             yield held
             continue
@@ -59,14 +63,16 @@ def owned_fragments(engine: "Engine") -> Iterator[Fragment]:
             yield Fragment(held.kind, held.parameter, start, held.tensor[start:stop])
 
 
-def held_fragments(engine: "Engine") -> Iterator[Fragment]:
+def held_fragments(
+    engine: "Engine", kinds: Sequence[str] = (MASTER, *MOMENTS)
+) -> Iterator[Fragment]:
     """The fragments that lie on this rank, as views; writing to them changes the state."""
     for name, parameter in engine.module.named_parameters():
-        for kind in (MASTER, *MOMENTS):
+        for kind in kinds:
             located = _locate(engine, parameter, kind)
             if located is not None:
                 start, tensor = located
-                yield Fragment(kind, name, start, tensor)
+                yield Fragment(kind, name, start, tensor.detach())
 
 
 @torch.no_grad()

@@ -26,7 +26,8 @@ from trainer.run_folder import RunFolder
 def inheritance_of(
     recipe: TrainingRecipe, run: RunFolder, manifest: Manifest
 ) -> Inheritance | None:
-    """The weights that a run starts from, verified; None if it starts from random ones.
+    """The weights that a run starts from, verified; None if it starts from random ones, or goes
+    on from a checkpoint of its own.
 
     ``manifest`` is that of the run's dataset: its pieces must be those of the old run.
 
@@ -35,7 +36,7 @@ def inheritance_of(
             checkpoint that was pinned.
         CheckpointError: it has no such checkpoint, or it is damaged.
     """
-    if recipe.trainer.init_from is None:
+    if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):
         return None
     pinned = run.card().parent if run.has_begun() else None
     old, step = _parse(recipe.trainer.init_from)

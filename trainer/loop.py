@@ -1,53 +1,40 @@
 """The training loop of one rank.
 
-In: a recipe, a run folder, a placement, a stream of this rank's micro-batches. Per step: fetch,
-forward and backward over the rank's slots, one exchange with the other ranks, one optimizer
-step, a line in the record; every so often a validation and a checkpoint. Out: an `Outcome`.
+In: a placement, a stream of this rank's micro-batches, and the state that the run was left in. Per
+step: fetch, forward and backward over the rank's slots, one exchange with the other ranks, one
+optimizer step, a line in the record; every so often a validation and a checkpoint. Out: an
+`Outcome`.
 
-Whatever changes the flow (a loss that is not finite, a request to stop) is decided from the
-exchange, hence equally on all ranks and before the gradients are applied.
+Whatever changes the flow (a loss that is not finite, a request to stop, the end by early
+stopping) is decided from what the ranks have exchanged, hence equally on all of them and before
+the gradients are applied.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 
-from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.quarantine import cursor_after
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import RankStep
-from trainer import fragments, numerics
+from trainer import early_stopping
 from trainer.assignment import Assignment
 from trainer.batch import DeviceBatch, dummy_batch, to_device
-from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.format import Checkpoint, CheckpointHeader
-from trainer.checkpoints.reader import CheckpointReader
-from trainer.checkpoints.state_file import write_state
-from trainer.digest import START, fold
+from trainer.digest import fold
 from trainer.distributed import Placement
-from trainer.engine import Engine
-from trainer.errors import CheckpointError, NonFiniteLossError
+from trainer.ema import Ema
+from trainer.engine import Engine, PassResult
 from trainer.metrics import Line
+from trainer.progress import Progress
 from trainer.randomness import seed_torch
-from trainer.recipe import continuable_differences, identity_of
 from trainer.recorder import Recorder
 from trainer.run_folder import RunFolder
+from trainer.saving import Saver
 from trainer.schedule import learning_rate
+from trainer.skipped_steps import require_few_skipped, skipped_line
 from trainer.step_report import StepReport, exchange
 from trainer.supervision import Outcome, Supervision
-from trainer.validation import Validator, save_translations
-
-
-@dataclass
-class Progress:
-    """How far the run is; with the engine's state, all that a checkpoint holds."""
-
-    step: int = 0
-    cursor: Cursor = field(default_factory=Cursor)
-    data_digest: str = START
-    target_tokens_seen: int = 0
-    validation_loss: float | None = None  # of this very step
+from trainer.validation import ValidationResult, Validator, save_translations
 
 
 class Trainer:
@@ -56,48 +43,49 @@ class Trainer:
     def __init__(
         self,
         assignment: Assignment,
+        progress: Progress,
         *,
         engine: Engine,
+        ema: Ema | None,
         steps: Callable[[Cursor], Iterator[RankStep]],
         validator: Validator,
+        saver: Saver,
         recorder: Recorder | None,
         supervision: Supervision,
         placement: Placement,
-        manifest: Manifest,
+        resources: ExitStack,
     ) -> None:
-        self.recipe = recipe = assignment.recipe
+        """``resources`` closes what the parts hold: engine, record, a checkpoint being written."""
+        self.recipe = assignment.recipe
         self.run = RunFolder(assignment.run)
+        self.progress = progress
         self.engine = engine
-        self.progress = Progress()
+        self._ema = ema
         self._open_stream = steps
         self._validator = validator
+        self._saver = saver
         self._recorder = recorder
         self._supervision = supervision
         self._placement = placement
-        self._manifest = manifest
-        self._assignment = assignment
-        self._numerics = numerics.fingerprint(recipe.engine, placement)
+        self._resources = resources
         self._dummy = dummy_batch(engine.module.vocabulary, placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
 
     def train(self) -> Outcome:
-        """Train until ``max_steps`` or a request to stop; the last thing done is a checkpoint."""
-        config = self.recipe.trainer
+        """Train until the end or a request to stop; the last thing done is a checkpoint."""
+        if self.progress.validation_due and not self._validate():
+            return "preempted"  # the checkpoint that it was resumed from says so still
         steps = self._open_stream(self.progress.cursor)
-        while self.progress.step < config.max_steps:
-            started = time.monotonic()
-            data = next(steps)
-            report = self._train_step(data, started, time.monotonic() - started)
-            last = self.progress.step == config.max_steps
-            if last or self.progress.step % config.validate_every_steps == 0:
-                self._validate()
-            if (
-                last
-                or report.stop_requested
-                or self.progress.step % self.recipe.checkpoints.every_steps == 0
-            ):
-                self._save()
-            if report.stop_requested and not last:
+        while not self._is_over():
+            stop = self._train_step(steps).stop_requested
+            if self._validation_is_due():
+                self.progress.validation_due = stop or not self._validate()
+                stop = self.progress.validation_due
+            over = self._is_over() and not stop
+            every = self.recipe.checkpoints.every_steps
+            if over or stop or self.progress.step % every == 0:
+                self._save(final=over or stop)
+            if stop:
                 return "preempted"
         self._supervision.progress("done", self.progress.step)
         return "finished"
@@ -106,58 +94,41 @@ class Trainer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._recorder:
-            self._recorder.close()
-        self.engine.destroy()
+        self._resources.close()
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Put the run where the checkpoint left it, whatever the shape it was written under.
-
-        Raises:
-            CheckpointError: its parameters are not those of the recipe's model.
-        """
-        header = checkpoint.header
-        shapes = {name: list(shape) for name, shape in self.engine.parameter_shapes.items()}
-        for name in sorted(shapes.keys() | header.parameters.keys()):
-            if shapes.get(name) != header.parameters.get(name):
-                raise CheckpointError(
-                    f"{checkpoint.path} has parameter {name} of shape {header.parameters.get(name)}"
-                    f", the recipe's model has {shapes.get(name)}: it is another model's checkpoint"
-                )
-        fragments.load_state(self.engine, CheckpointReader(checkpoint).read, header.optimizer_step)
-        saved = Cursor.from_json(header.cursor)
-        cursor = cursor_after(
-            self._manifest, self.recipe.data_settings, header.dataset_identity, saved
+    def _is_over(self) -> bool:
+        config = self.recipe.trainer
+        return self.progress.step >= config.max_steps or early_stopping.is_over(
+            self.progress.early_stopping, config.early_stopping
         )
-        self.progress = Progress(
-            step=header.step,
-            cursor=cursor,
-            data_digest=header.data_digest,
-            target_tokens_seen=header.target_tokens_seen,
-        )
-        if self._recorder:
-            self._recorder.event(
-                "resumed",
-                from_step=header.step,
-                numerics_changed=numerics.differences(header.numerics, self._numerics),
-                settings_changed=continuable_differences(header.recipe, self.recipe),
-                quarantined=sorted(self._manifest.left_out_since(header.dataset_identity)),
-                window_left_at=saved.to_json() if cursor != saved else None,
-            )
 
-    def _train_step(self, data: RankStep, started: float, stall: float) -> StepReport:
-        step = self.progress.step + 1
+    def _validation_is_due(self) -> bool:
+        config, step = self.recipe.trainer, self.progress.step
+        return step == config.max_steps or step % config.validate_every_steps == 0
+
+    def _train_step(self, steps: Iterator[RankStep]) -> StepReport:
+        progress, started = self.progress, time.monotonic()
+        step = progress.step + 1
         self._supervision.progress("step", step)
-        self.progress.validation_loss = None
+        data = next(steps)
+        stall = time.monotonic() - started
+        self._supervision.progress("step", step, str(data.cursor))
         report = self._accumulate(step, data, stall)
-        _require_finite("loss", report.smoothed_sum, step, data.cursor)
         rate = learning_rate(self.recipe.trainer.schedule, step, self.recipe.model.width)
-        norm = self.engine.step(rate)
-        _require_finite("gradient norm", norm, step, data.cursor)
-        self.progress.step = step
-        self.progress.cursor = data.next_cursor
-        self.progress.data_digest = fold(self.progress.data_digest, report.slot_digests)
-        self.progress.target_tokens_seen += data.target_tokens
+        norm = self._apply(report, rate)
+        progress.step = step
+        progress.cursor = data.next_cursor
+        progress.data_digest = fold(progress.data_digest, report.slot_digests)
+        progress.validation_loss = progress.validation_bleu = None
+        if norm is None:
+            progress.skipped_steps += 1
+            progress.skipped_in_a_row += 1
+            line = skipped_line(progress, data, report, self._placement)
+            self._record(line)
+            require_few_skipped(self.recipe, self.run, line)
+            return report
+        progress.skipped_in_a_row = 0
+        progress.target_tokens_seen += data.target_tokens
         seconds = time.monotonic() - started
         self._record(
             {
@@ -169,7 +140,7 @@ class Trainer:
                 "learning_rate": rate,
                 "grad_norm": norm,
                 "target_tokens": data.target_tokens,
-                "target_tokens_seen": self.progress.target_tokens_seen,
+                "target_tokens_seen": progress.target_tokens_seen,
                 "target_tokens_per_second": data.target_tokens / seconds,
                 "padding_fraction": report.padding_fraction,
                 "step_seconds": seconds,
@@ -177,7 +148,7 @@ class Trainer:
                 "checkpoint_stall_seconds": self._checkpoint_stall_seconds,
                 **data.cursor.to_json(),
                 "world_size": self._placement.world_size,
-                "data_digest": self.progress.data_digest,
+                "data_digest": progress.data_digest,
             }
         )
         self._checkpoint_stall_seconds = 0.0
@@ -186,7 +157,7 @@ class Trainer:
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
         """Forward and backward over the rank's slots, then the exchange with the other ranks."""
         batches: list[DeviceBatch] = []
-        losses = []
+        results: list[PassResult] = []
         passes = self.engine.slots_per_rank
         for index in range(passes):
             real = index < len(data.slots)
@@ -198,33 +169,58 @@ class Trainer:
                 )
                 batches.append(batch)
                 seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
-            loss = self.engine.forward_backward(
+            result = self.engine.forward_backward(
                 batch if real else self._dummy,
                 target_tokens_global=data.target_tokens,
                 last=index == passes - 1,
                 real=real,
             )
             if real:
-                losses.append(loss)
+                results.append(result)
         return exchange(
             data.slots,
             batches,
-            losses,
+            results,
             micro_batches_per_step=self.recipe.batching.micro_batches_per_step,
             data_stall_seconds=stall,
             stop_requested=self._supervision.stop_requested(),
             placement=self._placement,
         )
 
-    def _validate(self) -> None:
-        step = self.progress.step
-        self._supervision.progress("validation", step)
+    def _apply(self, report: StepReport, rate: float) -> float | None:
+        """The optimizer step; its gradient norm, or None if the step does not count."""
+        if report.bad_slots:
+            self.engine.discard_gradients()
+            return None
+        norm = self.engine.step(rate)
+        if not math.isfinite(norm):
+            return None  # the sum overflowed, and the engine has applied nothing
+        if self._ema:
+            self._ema.update()
+        return norm
+
+    def _validate(self) -> bool:
+        """Returns whether the validation was finished: it gives way to a request to stop."""
+        progress = self.progress
+        self._supervision.progress("validation", progress.step)
         started = time.monotonic()
         with self.engine.inference_model() as model:
-            result = self._validator.run(model)
-        self.progress.validation_loss = result.loss
+            result = self._validator.run(model, self._supervision.stop_requested)
+        if result is None:
+            return False
+        progress.validation_due = False
+        progress.validation_loss, progress.validation_bleu = result.loss, result.bleu
+        if stopping := self.recipe.trainer.early_stopping:
+            progress.early_stopping = early_stopping.after_validation(
+                progress.early_stopping, stopping, progress.step, result
+            )
+        self._record_validation(result, time.monotonic() - started)
+        return True
+
+    def _record_validation(self, result: ValidationResult, seconds: float) -> None:
         if self._recorder is None:
             return
+        step = self.progress.step
         heldout, shown = self._validator.heldout, self.recipe.trainer.validation_samples
         save_translations(self.run.translations, f"validation-{step:08d}", result.translations)
         self._record(
@@ -234,7 +230,7 @@ class Trainer:
                 "loss": result.loss,
                 "perplexity": result.perplexity,
                 "bleu": result.bleu,
-                "seconds": time.monotonic() - started,
+                "seconds": seconds,
                 "samples": [
                     {"source": s, "reference": r, "translation": t}
                     for s, r, t in zip(
@@ -247,45 +243,10 @@ class Trainer:
             }
         )
 
-    def _save(self) -> None:
-        progress, placement = self.progress, self._placement
-        self._supervision.progress("save", progress.step)
-        started = time.monotonic()
-        if self._recorder:
-            self._recorder.sync()
-        file = write_state(
-            partial_folder(self._assignment.work, progress.step, self._assignment.attempt),
-            placement.rank,
-            placement.world_size,
-            fragments.owned_fragments(self.engine),
-        )
-        header = CheckpointHeader(
-            step=progress.step,
-            optimizer_step=fragments.optimizer_step(self.engine),
-            cursor=progress.cursor.to_json(),
-            data_digest=progress.data_digest,
-            dataset_identity=self._manifest.identity,
-            recipe=self.recipe.model_dump(mode="json"),
-            identity=identity_of(self.recipe),
-            numerics=self._numerics,
-            parameters={n: list(shape) for n, shape in self.engine.parameter_shapes.items()},
-            parameter_groups=self.engine.parameter_group_settings(),
-            validation_loss=progress.validation_loss,
-            target_tokens_seen=progress.target_tokens_seen,
-        )
-        self._supervision.state_written(file, header)
-        self._checkpoint_stall_seconds += time.monotonic() - started
+    def _save(self, *, final: bool) -> None:
+        self._supervision.progress("save", self.progress.step)
+        self._checkpoint_stall_seconds += self._saver.save(self.progress, final=final)
 
     def _record(self, line: Line) -> None:
         if self._recorder:
             self._recorder.append(line)
-
-
-def _require_finite(what: str, value: float, step: int, cursor: Cursor) -> None:
-    """The value is the same on all ranks, so either all go on or all raise."""
-    if not math.isfinite(value):
-        raise NonFiniteLossError(
-            f"The {what} of step {step} is {value} (data from {cursor}); the step does not count "
-            "and the newest checkpoint stands. Lower the learning rate or set "
-            "trainer.gradient_clipping, which makes another run"
-        )

@@ -1,56 +1,63 @@
 """metrics.jsonl, the record of a run: one JSON object a line.
 
-The steps of training lines increase strictly, and so do those of validation lines; an event
-stands at the last recorded step. After a restart the run repeats the steps since its last
-checkpoint. They are in the record already, so they are compared with it instead of written again;
-a difference is recorded as an event, because it means that the curve was not the same.
+Every step has one line, of kind ``train`` or, if it was not applied, ``skipped``. The steps of these
+lines increase strictly, and so do those of validation lines; an event stands at the last recorded
+step. After a restart the run repeats the steps since its last checkpoint. They are in the record
+already, so they are compared with it instead of written again; a difference is recorded as an
+event, because it means that the curve was not the same.
 """
 
-import fcntl
 import json
 import math
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from trainer.errors import TrainerError
+from trainer.line_file import LineFile
 
 Line = dict[str, Any]
 
 # Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed.
 REPLAY_TOLERANCE = 1e-5
-LOCK_TIMEOUT_SECONDS = 15.0
 BLOCK_BYTES = 65536
 
 
 class MetricsRecord:
     """Appends to metrics.jsonl; the one writer is rank 0."""
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        """``resume_step``: the step of the checkpoint that the run continues from, or 0."""
-        self._file = path.open("a", encoding="utf-8")
-        _lock(self._file, path)
-        _cut_torn_line(path)
-        self._recorded: dict[tuple[str, int], Line] = {}
+    def __init__(
+        self, path: Path, resume_step: int, notice: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """
+        Args:
+            resume_step: the step of the checkpoint that the run continues from, or 0.
+            notice: is told when the disk is full, and when it is so no longer.
+        """
+        self._file = LineFile(path, notice)
+        self._recorded: dict[tuple[bool, int], Line] = {}
         self.last_step = resume_step
         for line in lines_after(path, resume_step):
             self.last_step = max(self.last_step, line["step"])
             if line["step"] > resume_step and line["kind"] != "event":
-                self._recorded[line["kind"], line["step"]] = line
+                self._recorded[_place(line)] = line
 
-    def append(self, line: Line) -> list[Line]:
-        """Record a line; returns the lines written: none for a repeated step that is as before."""
-        before = self._recorded.pop((line["kind"], line["step"]), None)
+    def has(self, line: Line) -> bool:
+        """Whether the line repeats one that an earlier start of the ranks has recorded."""
+        return _place(line) in self._recorded
+
+    def append(self, line: Line) -> Line | None:
+        """Record a line; a repeat is not written again, and returns an event if it differs."""
+        before = self._recorded.pop(_place(line), None)
         if before is None:
             self._write(line)
-            return [line]
+            return None
         differences = _differences(before, line)
         if not differences:
-            return []
-        return [self.event("replay_mismatch", replayed_step=line["step"], fields=differences)]
+            return None
+        return self.event("replay_mismatch", replayed_step=line["step"], fields=differences)
 
     def event(self, event: str, **details: Any) -> Line:
         """Record that something happened, at the last recorded step; returns the line."""
@@ -59,17 +66,25 @@ class MetricsRecord:
         return line
 
     def sync(self) -> None:
-        """Let what is recorded survive a loss of power."""
-        os.fsync(self._file.fileno())
+        """Let what is recorded survive a loss of power.
+
+        Raises:
+            CheckpointError: the disk is full or fails; no checkpoint may be ahead of the record.
+        """
+        self._file.sync()
 
     def close(self) -> None:
-        self.sync()
+        """Raises TrainerError if the record's end is lost."""
         self._file.close()
 
     def _write(self, line: Line) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
         self.last_step = max(self.last_step, line["step"])
+
+
+def is_step(line: Line) -> bool:
+    """Whether this is the line that each step has."""
+    return line["kind"] in ("train", "skipped")
 
 
 def read_metrics(path: Path) -> list[Line]:
@@ -78,20 +93,45 @@ def read_metrics(path: Path) -> list[Line]:
 
 
 def lines_after(path: Path, step: int) -> list[Line]:
-    """The lines after the training line of a step, so with all later steps; in order.
+    """The lines after the line of a step, so with all later steps; in order.
 
     Takes as long as there are such lines, however long the record is.
     """
-    lines = takewhile(
-        lambda line: line["kind"] != "train" or line["step"] > step, read_backwards(path)
-    )
+    lines = takewhile(lambda line: not _is_by(step, line), read_backwards(path))
     return list(lines)[::-1]
+
+
+def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
+    """The lines after the line of a step, in order, while the record grows.
+
+    ``wait`` waits until there may be more; it returns whether they are the last ones.
+    """
+    position = 0
+    for start, line in _lines_backwards(path):
+        if _is_by(step, _parse(path, line)):
+            position = start + len(line) + 1
+            break
+    with path.open("rb") as file:
+        file.seek(position)
+        complete = False
+        while True:
+            while (line := file.readline()).endswith(b"\n"):
+                yield _parse(path, line)
+            if complete:
+                return
+            file.seek(-len(line), os.SEEK_CUR)  # it is being written
+            complete = wait()
 
 
 def read_backwards(path: Path) -> Iterator[Line]:
     """The complete lines of a record, last one first."""
-    if not path.exists():
-        return
+    if path.exists():
+        for _, line in _lines_backwards(path):
+            yield _parse(path, line)
+
+
+def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The complete lines of a record, last one first, each with where it begins."""
     with path.open("rb") as file:
         position = file.seek(0, os.SEEK_END)
         rest = b""  # the end of a line whose beginning is not read yet
@@ -100,14 +140,27 @@ def read_backwards(path: Path) -> Iterator[Line]:
             size = min(position, BLOCK_BYTES)
             position -= size
             file.seek(position)
+            content = file.read(size) + rest
+            end = position + len(content)
             # Not splitlines: a sentence may hold U+2028 and others that it takes for line ends.
-            rest, *lines = (file.read(size) + rest).split(b"\n")
+            rest, *lines = content.split(b"\n")
             for line in reversed(lines):
                 if not torn:
-                    yield _parse(path, line)
+                    yield end - len(line), line
                 torn = False
+                end -= len(line) + 1
         if not torn:
-            yield _parse(path, rest)
+            yield 0, rest
+
+
+def _is_by(step: int, line: Line) -> bool:
+    """Whether this is the line of a step, or of one before."""
+    return is_step(line) and bool(line["step"] <= step)
+
+
+def _place(line: Line) -> tuple[bool, int]:
+    """What only one line of the record has, events apart."""
+    return is_step(line), line["step"]
 
 
 def _parse(path: Path, line: bytes) -> Line:
@@ -121,53 +174,14 @@ def _parse(path: Path, line: bytes) -> Line:
     return parsed
 
 
-def _lock(file: TextIO, path: Path) -> None:
-    """Make this process the record's one writer.
-
-    A rank 0 of an attempt that was killed a moment ago may still be alive, so the lock is waited
-    for. A file system without locks has none.
-    """
-    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                file.close()
-                raise TrainerError(
-                    f"Another process has been writing {path} for {LOCK_TIMEOUT_SECONDS:.0f} s: "
-                    "this run is being trained elsewhere. Stop that, or train another run"
-                ) from error
-            time.sleep(0.1)
-        except OSError:
-            return
-        else:
-            return
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        position = end
-        while position > 0:
-            start = max(0, position - BLOCK_BYTES)
-            file.seek(start)
-            newline = file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                file.truncate(start + newline + 1)
-                return
-            position = start
-        file.truncate(0)
-
-
 def _differences(before: Line, after: Line) -> Line:
     """Fields that must be equal in a repeated step and are not, each as [before, after]."""
     result = {}
     for field in ("data_digest", "target_tokens", "learning_rate"):
         if before.get(field) != after.get(field):
             result[field] = [before.get(field), after.get(field)]
-    if not math.isclose(before["loss"], after["loss"], rel_tol=REPLAY_TOLERANCE):
+    if "loss" in before and not math.isclose(
+        before["loss"], after["loss"], rel_tol=REPLAY_TOLERANCE
+    ):
         result["loss"] = [before["loss"], after["loss"]]
     return result

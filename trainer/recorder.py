@@ -2,44 +2,73 @@
 
 from typing import Any
 
+from trainer.assignment import Assignment
 from trainer.checkpoints.format import Checkpoint
-from trainer.metrics import Line, MetricsRecord
-from trainer.recipe import TrainingRecipe
+from trainer.errors import TrainerError
+from trainer.goodput import goodput_at_start
+from trainer.metrics import Line, MetricsRecord, read_backwards
 from trainer.run_folder import RunFolder
 from trainer.supervision import Supervision
 from trainer.wandb_tracker import WandbTracker
 
 
 class Recorder:
-    """Writes a line everywhere it belongs, once."""
+    """Writes a line everywhere it belongs, once.
+
+    Raises:
+        TrainerError: another process trains this run, or W&B does not start.
+    """
 
     def __init__(
-        self,
-        recipe: TrainingRecipe,
-        run: RunFolder,
-        checkpoint: Checkpoint | None,
-        supervision: Supervision,
+        self, assignment: Assignment, checkpoint: Checkpoint | None, supervision: Supervision
     ) -> None:
-        self._record = MetricsRecord(run.metrics, checkpoint.step if checkpoint else 0)
+        run = RunFolder(assignment.run)
+        resume_step = checkpoint.step if checkpoint else 0
+        self._record = MetricsRecord(run.metrics, resume_step, supervision.notice)
+        self._goodput = goodput_at_start(
+            read_backwards(run.metrics), resume_step, assignment.session_started
+        )
         self._supervision = supervision
-        self._wandb = WandbTracker(recipe, run)
+        try:
+            self._wandb = WandbTracker(assignment.recipe, run, supervision.notice)
+        except TrainerError:
+            self._record.close()
+            raise
 
     def append(self, line: Line) -> None:
-        """Record a line; a repeated step is shown but not written twice."""
-        for written in self._record.append(line):
-            self._wandb.log(written)
+        """Record a line; a repeated step is shown but not written twice.
+
+        A train line that the record has not got yet is given the run's totals, see
+        `trainer.goodput`.
+        """
+        if line["kind"] == "train" and not self._record.has(line):
+            self._goodput = self._goodput.after_step(line["time"], line["step_seconds"])
+            line = line | self._goodput.fields
+        mismatch = self._record.append(line)
+        self._wandb.update()
         self._supervision.line(line)
+        if mismatch:
+            self._supervision.line(mismatch)
 
     def event(self, event: str, **details: Any) -> None:
-        """Record that something happened."""
+        """Record that something happened; of a restart, also how many and how costly they were."""
+        if event == "resumed":
+            details |= self._goodput.counts
         line = self._record.event(event, **details)
-        self._wandb.log(line)
+        self._wandb.update()
         self._supervision.line(line)
 
     def sync(self) -> None:
-        """Write the record through to the disk: a checkpoint must not be ahead of it."""
+        """Write the record through to the disk: a checkpoint must not be ahead of it.
+
+        Raises:
+            CheckpointError: the disk is full or fails.
+        """
         self._record.sync()
 
     def close(self) -> None:
-        self._record.close()
-        self._wandb.finish()
+        """Raises TrainerError if the record's end is lost."""
+        try:
+            self._record.close()
+        finally:
+            self._wandb.finish()

@@ -5,14 +5,16 @@ supervises itself. Either way the supervisor commits checkpoints, once all ranks
 """
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
 from trainer.checkpoints.commit import commit, discard, partial_folder
-from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.format import CheckpointHeader, FileRecord, folder_name
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig
+from trainer.errors import CheckpointError
 from trainer.metrics import Line
 
 Outcome = Literal["finished", "preempted"]
@@ -45,10 +47,16 @@ class CheckpointCommitter:
     """Collects the ranks' parts of checkpoints and commits those that are complete.
 
     ``attempt`` names this start of the ranks: what a rank of another one still writes is apart.
+    A checkpoint that cannot be committed is given up, and ``announce`` is told; training goes on.
     """
 
     def __init__(
-        self, lease: Lease, checkpoints: Path, config: CheckpointsConfig, world_size: int
+        self,
+        lease: Lease,
+        checkpoints: Path,
+        config: CheckpointsConfig,
+        world_size: int,
+        announce: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.attempt = secrets.token_hex(4)
         self.work = lease.work
@@ -56,9 +64,12 @@ class CheckpointCommitter:
         self._checkpoints = checkpoints
         self._config = config
         self._world_size = world_size
+        self._announce = announce
         self._files: dict[int, list[FileRecord]] = {}
         self._failed: set[int] = set()
         self.newest_step = 0
+        for left_by_another_attempt in self.work.iterdir():
+            discard(left_by_another_attempt)
 
     def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
         """Take note of a rank's part; returns whether it completed the checkpoint.
@@ -66,25 +77,63 @@ class CheckpointCommitter:
         Raises:
             LeaseLostError: the run belongs to somebody else by now.
         """
-        if header.step in self._failed:
+        step = header.step
+        if step in self._failed:
+            discard(self._partial(step))  # a slower rank may have made it again
             return False
-        files = self._files.setdefault(header.step, [])
+        files = self._files.setdefault(step, [])
         files.append(file)
         if len(files) < self._world_size:
             return False
-        self._lease.check()
-        commit(self._partial(header.step), self._checkpoints, header, self._files.pop(header.step))
-        self.newest_step = header.step
-        prune(self._checkpoints, self.work, self._config)
+        try:
+            self._lease.check()
+            commit(self._partial(step), self._checkpoints / folder_name(step), header, files)
+        except OSError as error:
+            self.give_up(step)
+            self._announce(
+                f"the checkpoint of step {step} cannot be committed: {error}. Training goes on "
+                "and the checkpoint before stands; make room or mend the permissions before the "
+                "next one"
+            )
+            return False
+        del self._files[step]
+        self.newest_step = step
+        self._prune()
         return True
 
     def give_up(self, step: int) -> bool:
-        """A rank could not write its part; returns whether that is news."""
+        """A rank could not write its part; returns whether that is news.
+
+        Raises:
+            LeaseLostError: that is why; the run belongs to somebody else by now.
+        """
+        self._lease.check()
         news = step not in self._failed
         self._failed.add(step)
         self._files.pop(step, None)
         discard(self._partial(step))
         return news
+
+    def finish(self) -> None:
+        """To be called when the ranks have left: is what they left last a checkpoint?
+
+        Raises:
+            CheckpointError: it could not be committed.
+        """
+        missing = max(self._failed, default=0)
+        if missing > self.newest_step:
+            raise CheckpointError(
+                f"The checkpoint of step {missing} could not be written (why is said above), the "
+                f"newest is of step {self.newest_step}: make room or mend the permissions, then "
+                "start the same command again"
+            )
+
+    def _prune(self) -> None:
+        try:
+            prune(self._checkpoints, self.work, self._config)
+        except OSError as error:
+            self._lease.check()
+            self._announce(f"a checkpoint that is not needed any more cannot be removed: {error}")
 
     def _partial(self, step: int) -> Path:
         return partial_folder(self.work, step, self.attempt)

@@ -13,7 +13,13 @@ from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
 from model.transformer import Transformer
 from trainer.batch import to_device
-from trainer.checkpoints.format import Checkpoint, list_checkpoints, newest_intact, step_of
+from trainer.checkpoints.format import (
+    Checkpoint,
+    list_averages,
+    list_checkpoints,
+    newest_intact,
+    step_of,
+)
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
 from trainer.network import build_model
@@ -53,12 +59,13 @@ class Translator:
     def load(
         cls,
         run: str | Path,
-        step: int | None = None,
+        checkpoint: int | str | None = None,
         decoding: DecodingConfig | None = None,
         device: str = "cpu",
     ) -> Self:
-        """The newest intact weights of a run, or those of one step, in fp32.
+        """A run's weights in fp32: the newest intact ones, or those of one checkpoint.
 
+        ``checkpoint`` is a step or the name of an average, such as ``average-of-400-500``.
         ``decoding`` replaces the recipe's beam size and length penalty.
 
         Raises:
@@ -67,13 +74,13 @@ class Translator:
         """
         folder = RunFolder(Path(run))
         folder.card()
-        checkpoint, damaged = _find_checkpoint(folder, step)
-        recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe)
+        found, damaged = _find_checkpoint(folder, checkpoint)
+        recipe = TrainingRecipe.of_checkpoint(found.header.recipe)
         store = open_store(folder.dataset)
         tokenizers = load_tokenizers(store, Manifest.load(store))
         model = build_model(recipe, tokenizers)
-        model.load_state_dict(CheckpointReader(checkpoint).weights())
-        return cls(model.to(device), tokenizers, decoding or recipe.decoding, checkpoint, damaged)
+        model.load_state_dict(CheckpointReader(found).weights())
+        return cls(model.to(device), tokenizers, decoding or recipe.decoding, found, damaged)
 
     def translate(self, sentences: Sequence[str], tag: str | None = None) -> list[str]:
         """The best translation of each sentence, by beam search."""
@@ -109,19 +116,21 @@ class Translator:
         return [Translation(t, h.score) for t, h in zip(texts, hypotheses, strict=True)]
 
 
-def _find_checkpoint(run: RunFolder, step: int | None) -> tuple[Checkpoint, list[str]]:
-    if step is None:
+def _find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
+    if checkpoint is None:
         newest, damaged = newest_intact(run.checkpoints)
         if newest is None:
             reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
             raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
         return newest, list(damaged.values())
-    paths = list_checkpoints(run.checkpoints)
-    for path in paths:
-        if step_of(path) == step:
-            checkpoint = Checkpoint(path)
-            checkpoint.verify()
-            return checkpoint, []
-    raise CheckpointError(
-        f"{run.path} has no checkpoint of step {step}; it has {[step_of(path) for path in paths]}"
-    )
+    steps = {str(step_of(path)): path for path in list_checkpoints(run.checkpoints)}
+    averages = {path.name: path for path in list_averages(run.checkpoints)}
+    path = (steps | averages).get(str(checkpoint))
+    if path is None:
+        wanted = f"of step {checkpoint}" if str(checkpoint).isdecimal() else f"named {checkpoint}"
+        raise CheckpointError(
+            f"{run.path} has no checkpoint {wanted}; it has [{', '.join([*steps, *averages])}]"
+        )
+    found = Checkpoint(path)
+    found.verify()
+    return found, []

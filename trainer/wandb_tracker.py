@@ -1,123 +1,236 @@
 """Weights & Biases as a view of metrics.jsonl: the one file that imports wandb.
 
-A killed offline run loses the points that W&B had not flushed, and starting again with the same
-id begins another folder. So at start the last step in W&B's own files is read, and what the
-record has beyond it is logged again with explicit steps: together the folders hold one history.
+A thread follows the record and shows it, so training neither waits for W&B nor ends with it.
+
+W&B's history has one row a step: the values of its line, and of the validation and the events that
+follow up to the next one. A row is handed over once it is complete, under its own step, so
+steps increase strictly. An event whose step's row W&B has got already, such as `resumed`, is in the
+next row.
+
+A kill loses the rows that W&B had not written yet, may tear its file, and the next start begins
+another folder. So a start mends the files and follows the record from the last step in them:
+together the folders hold one history. If W&B fails on the way (its process is killed, its disk is
+full), the rest is shown when the run ends, or at the next start.
 """
 
+import json
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import wandb
-from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
 from trainer.errors import TrainerError
-from trainer.metrics import Line, lines_after
+from trainer.leveldb_log import BLOCK_BYTES, whole_records
+from trainer.metrics import Line, follow, is_step, read_backwards
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
 
-# A .wandb file is a LevelDB log: a file header, then blocks of records that may be split.
-_FILE_HEADER_BYTES = 7
-_BLOCK_BYTES = 32768
-_TAIL_BYTES = 2**20
-_RECORD_HEADER_BYTES = 7  # checksum (4), length (2), type (1)
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+# W&B writes through to its file that often, so a kill loses no more than that.
+FLUSH_SECONDS = 2.0
+# How long the end of the run waits for W&B.
+FINISH_SECONDS = 60.0
+_TAIL_BYTES = 2**16
 
 
 class WandbTracker:
-    """Shows the record of a run in W&B; offline unless the recipe or WANDB_MODE says otherwise."""
+    """Shows the record of a run in W&B; offline unless the recipe or WANDB_MODE says otherwise.
 
-    def __init__(self, recipe: TrainingRecipe, run: RunFolder) -> None:
+    Raises:
+        TrainerError: W&B does not start, and has never done so for this run.
+    """
+
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        run: RunFolder,
+        notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """``notice`` is told when W&B fails, from another thread."""
         logging.getLogger("wandb").setLevel(logging.ERROR)
-        mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
-        try:
-            self._run = wandb.init(
-                mode=mode,  # type: ignore[arg-type]
-                project=recipe.tracking.project,
-                id=run.card().id,
-                name=run.path.name,
-                dir=str(run.path),
-                resume="allow",
-                config=recipe.model_dump(mode="json"),
-                settings=wandb.Settings(silent=True, console="off"),
-            )
-        except (wandb.Error, ValueError) as error:
-            raise TrainerError(
-                f"W&B does not start in mode {mode!r}: {error}. Use tracking.wandb=offline, or "
-                "`wandb login` for online"
-            ) from error
-        # W&B writes a step when the next one begins, so the last one on disk is whole.
-        last = last_logged_step(run.path / "wandb")
-        for line in lines_after(run.metrics, last):
-            if line["step"] > last:
-                self.log(line)
+        self._recipe = recipe
+        self._folder = run
+        self._files = run.path / "wandb"
+        self._notice = notice
+        self._mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
+        self._news = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._run: wandb.Run | None = None
+        if self._mode == "disabled":
+            return
+        if not _wandb_files(self._files):
+            try:
+                self._run = self._begin()
+            except Exception as error:
+                raise TrainerError(
+                    f"W&B does not start in mode {self._mode!r}: {error}. Use "
+                    "tracking.wandb=offline, or `wandb login` for online"
+                ) from error
+        self._thread.start()
 
-    def log(self, line: Line) -> None:
-        """Log one line of the record under its own step."""
-        values = {f"{line['kind']}/{key}": value for key, value in line.items() if _shows(key)}
-        self._run.log(values, step=line["step"])
+    def update(self) -> None:
+        """The record has new lines."""
+        self._news.set()
 
     def finish(self) -> None:
-        self._run.finish()
+        """The record has its last line: show it and end."""
+        if self._mode == "disabled":
+            return
+        self._ending.set()
+        self._news.set()
+        self._thread.join(FINISH_SECONDS)
+        if self._thread.is_alive():
+            self._notice(
+                f"W&B was not done after {FINISH_SECONDS:.0f} s; what it lacks is shown at the "
+                "next start"
+            )
+
+    def _work(self) -> None:
+        self._try_to_show_the_record()
+        self._ending.wait()
+        if last_logged_step(self._files) < _last_recorded_step(self._folder.metrics):
+            self._try_to_show_the_record()
+
+    def _try_to_show_the_record(self) -> None:
+        try:
+            self._show_the_record()
+        except Exception as error:
+            self._notice(
+                f"W&B has failed ({error}); the record goes on, and what W&B lacks is shown when "
+                "the run ends, or at the next start"
+            )
+        finally:
+            # Waits until W&B's process has written everything, or gives up one that has died.
+            with suppress(Exception, SystemExit):
+                wandb.teardown()
+
+    def _show_the_record(self) -> None:
+        """Show what the record has beyond W&B's files, until it has its last line."""
+        former = [] if self._run else _wandb_files(self._files)
+        run, self._run = self._run or self._begin(), None
+        shown = max((mend(file) for file in former), default=Shown())
+        if self._mode == "online" and run.step - 1 != shown.step:
+            shown = Shown(run.step - 1, None)  # what the server has counts
+        for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
+            run.log(row, step=step, commit=True)
+        run.finish()
+
+    def _begin(self) -> wandb.Run:
+        return wandb.init(
+            mode=self._mode,  # type: ignore[arg-type]
+            project=self._recipe.tracking.project,
+            id=self._folder.card().id,
+            name=self._folder.path.name,
+            dir=str(self._folder.path),
+            resume="allow",
+            config=self._recipe.model_dump(mode="json"),
+            settings=wandb.Settings(
+                silent=True, console="off", x_transaction_log_flush_interval=FLUSH_SECONDS
+            ),
+        )
+
+    def _wait(self) -> bool:
+        """Wait for news of the record; returns whether it has its last line."""
+        if not self._ending.is_set():
+            self._news.wait()
+            self._news.clear()
+        return self._ending.is_set()
+
+
+class Shown(NamedTuple):
+    """The last row that W&B has: its step, 0 if there is none, and the names of its values.
+
+    ``keys`` None means that they are not known; the row is taken for complete then.
+    """
+
+    step: int = 0
+    keys: frozenset[str] | None = frozenset()
+
+
+def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows that follow after one, each with its step."""
+    step, row = 0, {}
+    for line in lines:
+        values = _values(line)
+        known = is_step(line) or shown.keys is None or values.keys() <= shown.keys
+        if line["step"] <= shown.step and known:
+            continue
+        if is_step(line):
+            if step:
+                yield step, row
+                row = {}
+            step = line["step"]
+        row |= values
+    if step:
+        yield step, row
 
 
 def last_logged_step(folder: Path) -> int:
     """The last step in the W&B files under a run's ``wandb`` folder, or 0."""
-    files = folder.glob("*run-*/run-*.wandb")
-    return max(map(_last_step, files), default=0)
+    return max((_end(file)[0].step for file in _wandb_files(folder)), default=0)
 
 
-def _last_step(file: Path) -> int:
-    """Of one .wandb file; read from its end, since it may have a million steps."""
+def mend(file: Path) -> Shown:
+    """Make one .wandb file fit for `wandb sync`; returns the last row in it.
+
+    `wandb sync` gives up on a run at a file with a torn end, and on all runs at a file that has
+    nothing of its run yet. So what a kill tore is cut, and a file without rows is removed.
+    """
+    shown, whole_bytes = _end(file)
+    if shown.step == 0:
+        file.unlink()
+    elif whole_bytes < file.stat().st_size:
+        os.truncate(file, whole_bytes)
+    return shown
+
+
+def _end(file: Path) -> tuple[Shown, int]:
+    """The last row of one .wandb file, and where its last whole record ends.
+
+    The file is read from its end, since it may have a million rows.
+    """
     size = file.stat().st_size
     tail = _TAIL_BYTES
     while True:
-        start = max(0, size - tail) // _BLOCK_BYTES * _BLOCK_BYTES
-        steps = list(history_steps(file, start))
-        if steps or not start:
-            return max(steps, default=0)
+        start = max(0, size - tail) // BLOCK_BYTES * BLOCK_BYTES
+        shown, whole_bytes = Shown(), 0
+        for end, content in whole_records(file, start):
+            whole_bytes = end
+            record = wandb_internal_pb2.Record.FromString(content)
+            if record.HasField("history"):
+                keys = (item.key or "/".join(item.nested_key) for item in record.history.item)
+                shown = Shown(record.history.step.num, frozenset(keys))
+        if shown.step or not start:
+            return shown, whole_bytes
         tail *= 8
 
 
-def history_steps(file: Path, start: int = 0) -> Iterator[int]:
-    """The steps in one .wandb file, as far as it was flushed; from a block's start on."""
-    with file.open("rb") as opened:
-        opened.seek(start)
-        content = opened.read()
-    for data in _records(content, 0 if start else _FILE_HEADER_BYTES):
-        record = wandb_internal_pb2.Record()
-        try:
-            record.ParseFromString(data)
-        except DecodeError:
-            return
-        if record.HasField("history"):
-            yield record.history.step.num
+def _wandb_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*run-*/run-*.wandb"))
 
 
-def _records(data: bytes, position: int) -> Iterator[bytes]:
-    parts: bytes | None = None  # None: the record's beginning lies before the data
-    while position + _RECORD_HEADER_BYTES <= len(data):
-        left = _BLOCK_BYTES - position % _BLOCK_BYTES
-        if left < _RECORD_HEADER_BYTES:
-            position += left
-            continue
-        length = int.from_bytes(data[position + 4 : position + 6], "little")
-        kind = data[position + 6]
-        position += _RECORD_HEADER_BYTES
-        payload = data[position : position + length]
-        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or len(payload) < length:
-            return  # not flushed further
-        position += length
-        if kind in (_FULL, _FIRST):
-            parts = payload
-        elif parts is not None:
-            parts += payload
-        if kind in (_FULL, _LAST) and parts is not None:
-            yield parts
+def _last_recorded_step(metrics: Path) -> int:
+    return next((line["step"] for line in read_backwards(metrics) if is_step(line)), 0)
 
 
-def _shows(key: str) -> bool:
-    return key not in ("step", "kind", "samples")
+def _values(line: Line) -> dict[str, Any]:
+    """A line's part of a row: ``train/loss``, ``validation/bleu``, ``event/resumed/from_step``."""
+    if line["kind"] == "event":
+        name = f"event/{line['event']}"
+        hidden = {"step", "kind", "event"}
+        values: dict[str, Any] = {name: 1}
+    else:
+        name = line["kind"]
+        hidden = {"step", "kind", "samples"}
+        values = {}
+    for key, value in line.items():
+        if key not in hidden and value not in (None, [], {}):
+            plain = isinstance(value, int | float | str)
+            values[f"{name}/{key}"] = value if plain else json.dumps(value)
+    return values

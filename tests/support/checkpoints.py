@@ -1,12 +1,72 @@
-"""Checkpoints made without a run."""
+"""Checkpoints made without a run. torch is imported only where tensors are written."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.format import Checkpoint, CheckpointHeader
-from trainer.checkpoints.state_file import write_state
-from trainer.fragments import Fragment
+from trainer.checkpoints.format import (
+    Checkpoint,
+    CheckpointHeader,
+    FileRecord,
+    folder_name,
+    read_header,
+)
+
+if TYPE_CHECKING:
+    from trainer.distributed import Placement
+    from trainer.fragments import Fragment
+    from trainer.supervision import CheckpointCommitter
+
+
+class Listener:
+    """A supervision that remembers what it is told, and passes it on to a committer."""
+
+    def __init__(self, committer: CheckpointCommitter | None = None) -> None:
+        self.written: list[tuple[FileRecord, CheckpointHeader]] = []
+        self.failed: list[tuple[int, str]] = []
+        self.notices: list[str] = []
+        self._committer = committer
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self.written.append((file, header))
+        if self._committer:
+            self._committer.add(file, header)
+
+    def state_failed(self, step: int, reason: str) -> None:
+        self.failed.append((step, reason))
+        if self._committer:
+            self._committer.give_up(step)
+
+
+def make_header(step: int, **fields: Any) -> CheckpointHeader:
+    """That of a checkpoint of one parameter, ``w``, with four elements."""
+    return CheckpointHeader.model_validate(
+        {
+            "step": step,
+            "optimizer_step": step,
+            "cursor": {"epoch": 0, "window": 0, "offset": step},
+            "data_digest": "0" * 64,
+            "dataset_identity": "d",
+            "recipe": {},
+            "identity": {},
+            "numerics": {},
+            "parameters": {"w": [4]},
+            "parameter_groups": [],
+            "validation_loss": None,
+            "target_tokens_seen": 0,
+            **fields,
+        }
+    )
+
+
+def header_of(checkpoint: Path) -> CheckpointHeader:
+    return read_header(checkpoint)
 
 
 def work_folder(checkpoints: Path) -> Path:
@@ -16,10 +76,46 @@ def work_folder(checkpoints: Path) -> Path:
     return work
 
 
+def write_state(
+    work: Path,
+    header: CheckpointHeader,
+    fragments: Iterable[Fragment],
+    placement: Placement,
+    attempt: str = "a",
+) -> FileRecord:
+    """Write what a rank owns, and wait for it."""
+    from trainer.checkpoints.writer import CheckpointWriter
+
+    owned, heard = list(fragments), Listener()
+    writer = CheckpointWriter(
+        lambda: owned,
+        work=work,
+        attempt=attempt,
+        placement=placement,
+        supervision=heard,  # type: ignore[arg-type]
+    )
+    writer.save(header, final=True)
+    writer.close()
+    return heard.written[0][0]
+
+
+def commit_state(
+    work: Path, header: CheckpointHeader, files: list[FileRecord], attempt: str = "a"
+) -> Checkpoint:
+    """Make a checkpoint of the files that the ranks wrote."""
+    partial = partial_folder(work, header.step, attempt)
+    return commit(partial, work.parent / folder_name(header.step), header, files)
+
+
 def save_checkpoint(
     checkpoints: Path, header: CheckpointHeader, shares: Sequence[Sequence[Fragment]]
 ) -> Checkpoint:
     """A complete checkpoint of what each rank owns."""
-    partial = partial_folder(work_folder(checkpoints), header.step, "a")
-    files = [write_state(partial, rank, len(shares), share) for rank, share in enumerate(shares)]
-    return commit(partial, checkpoints, header, files)
+    from trainer.distributed import Placement
+
+    work = work_folder(checkpoints)
+    files = [
+        write_state(work, header, share, Placement(rank=rank, world_size=len(shares)))
+        for rank, share in enumerate(shares)
+    ]
+    return commit_state(work, header, files)

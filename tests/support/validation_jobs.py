@@ -1,5 +1,6 @@
 """A job for a `RankPool` that validates an untrained model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from data_pipeline.dataset.heldout import HeldOut, load_heldout
@@ -14,6 +15,27 @@ SENTENCES = 50
 
 
 def validate(placement: Placement, dataset: Path, budget: int) -> ValidationResult:
+    result = _validate(placement, dataset, budget, lambda: False)
+    assert result is not None
+    return result
+
+
+def interrupted_validation(
+    placement: Placement, dataset: Path, budget: int
+) -> ValidationResult | None:
+    """Rank 1 is asked to stop when it comes to its third batch."""
+    asked: list[None] = []
+
+    def stop_requested() -> bool:
+        asked.append(None)
+        return placement.rank == 1 and len(asked) == 3
+
+    return _validate(placement, dataset, budget, stop_requested)
+
+
+def _validate(
+    placement: Placement, dataset: Path, budget: int, stop_requested: Callable[[], bool]
+) -> ValidationResult | None:
     recipe = tiny_recipe(dataset)
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
@@ -25,4 +47,4 @@ def validate(placement: Placement, dataset: Path, budget: int) -> ValidationResu
         decoding=recipe.decoding,
         placement=placement,
     )
-    return validator.run(build_model(recipe.training(), tokenizers).eval())
+    return validator.run(build_model(recipe.training(), tokenizers).eval(), stop_requested)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from support.recipes import tiny_recipe
-from support.validation_jobs import SENTENCES, validate
+from support.validation_jobs import SENTENCES, interrupted_validation, validate
 
 from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
@@ -45,3 +45,7 @@ def test_the_loss_is_that_of_single_sentences(phrasebook):
         tokens += len(target_ids)
     assert result.loss == pytest.approx(nll / tokens, rel=1e-5)
     assert result.perplexity == pytest.approx(math.exp(nll / tokens), rel=1e-4)
+
+
+def test_it_gives_way_on_all_ranks_when_one_is_asked_to_stop(rank_pools, phrasebook):
+    assert rank_pools(2).run(interrupted_validation, phrasebook, 64) == [None, None]

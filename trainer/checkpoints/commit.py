@@ -10,7 +10,7 @@ owner takes away: a former owner, however late it wakes up, can neither commit n
 import shutil
 from pathlib import Path
 
-from data_pipeline.dataset.durable import sync_to_disk
+from data_pipeline.dataset.durable import sync_to_disk, write_durably
 from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
@@ -26,18 +26,32 @@ def partial_folder(work: Path, step: int, attempt: str) -> Path:
 
 
 def commit(
-    partial: Path, checkpoints: Path, header: CheckpointHeader, files: list[FileRecord]
+    partial: Path, final: Path, header: CheckpointHeader, files: list[FileRecord]
 ) -> Checkpoint:
-    """Make the partial folder of a step a complete checkpoint, atomically."""
+    """Make a partial folder the complete checkpoint ``final``, atomically.
+
+    Raises:
+        OSError: it cannot be written, there is one already, or somebody else owns the run.
+    """
     complete = header.model_copy(update={"files": sorted(files, key=lambda f: f.name)})
-    final = checkpoints / folder_name(header.step)
-    path = partial / HEADER
-    path.write_text(complete.model_dump_json(indent=1) + "\n")
-    sync_to_disk(path)
+    write_durably(partial / HEADER, (complete.model_dump_json(indent=1) + "\n").encode())
     sync_to_disk(partial)
     partial.rename(final)
-    sync_to_disk(checkpoints)
+    sync_to_disk(final.parent)
     return Checkpoint(final)
+
+
+def remove(folder: Path, work: Path) -> None:
+    """Remove a complete checkpoint.
+
+    Raises:
+        OSError: somebody else owns the run, or the folder is write-protected.
+    """
+    # Renamed first, so that no half-removed folder looks complete.
+    condemned = work / f"condemned-{folder.name}"
+    folder.rename(condemned)
+    sync_to_disk(folder.parent)
+    discard(condemned)
 
 
 def discard(folder: Path) -> None:

@@ -5,6 +5,7 @@
     checkpoints/step-00000500/
       checkpoint.json                     step, cursor, digest, recipe, every file's sha256
       state-00000-of-00002.safetensors    the fragments that rank 0 owned
+    checkpoints/average-of-400-500/       weights alone, see `trainer.checkpoints.averaging`
 
 A folder named ``step-…`` is complete, whenever the power went (see `trainer.checkpoints.commit`).
 Nothing in it can execute code: the tensors are safetensors, the rest is JSON.
@@ -12,7 +13,9 @@ Nothing in it can execute code: the tensors are safetensors, the rest is JSON.
 
 import hashlib
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +25,8 @@ from trainer.errors import CheckpointError, CheckpointFormatError
 
 FORMAT = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
+STEP = "step-"
+AVERAGE = "average-of-"
 
 
 class FileRecord(BaseModel):
@@ -102,26 +107,39 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Compare every file with the header; raises CheckpointError with both values."""
-        for record in self.header.files:
-            path = self.path / record.name
-            if not path.is_file():
-                raise CheckpointError(f"{path} is missing; checkpoint {self.path.name} is damaged")
-            size = path.stat().st_size
-            if size != record.bytes:
-                raise CheckpointError(
-                    f"{path} has {size} bytes, checkpoint.json says {record.bytes}: it is damaged"
-                )
+        with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
+            for _ in pool.map(self.verify_file, self.header.files):
+                pass
+
+    def verify_file(self, record: FileRecord) -> None:
+        """Compare one file with its record; raises CheckpointError with both values."""
+        path = self.path / record.name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; checkpoint {self.path.name} is damaged")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise CheckpointError(
+                f"{path} has {size} bytes, checkpoint.json says {record.bytes}: it is damaged"
+            )
+        try:
             found = sha256_of(path)
-            if found != record.sha256:
-                raise CheckpointError(
-                    f"{path} has sha256 {found}, checkpoint.json says {record.sha256}: "
-                    "it is damaged"
-                )
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        if found != record.sha256:
+            raise CheckpointError(
+                f"{path} has sha256 {found}, checkpoint.json says {record.sha256}: it is damaged"
+            )
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
     """The folders of complete checkpoints, oldest first."""
-    return sorted(checkpoints.glob("step-*"))
+    folders = [path for path in checkpoints.glob(f"{STEP}*") if path.name[len(STEP) :].isdecimal()]
+    return sorted(folders, key=step_of)
+
+
+def list_averages(checkpoints: Path) -> list[Path]:
+    """The folders of averages of checkpoints; nothing can be resumed from them."""
+    return sorted(checkpoints.glob(f"{AVERAGE}*"))
 
 
 def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
@@ -178,9 +196,14 @@ def read_header(path: Path) -> CheckpointHeader:
 
 def folder_name(step: int) -> str:
     """The name of a complete checkpoint's folder."""
-    return f"step-{step:08d}"
+    return f"{STEP}{step:08d}"
 
 
 def step_of(path: Path) -> int:
     """The step of a complete checkpoint's folder."""
-    return int(path.name.removeprefix("step-"))
+    return int(path.name.removeprefix(STEP))
+
+
+def average_name(steps: list[int]) -> str:
+    """The name of the folder of an average of the checkpoints of these steps."""
+    return AVERAGE + "-".join(map(str, steps))

@@ -3,12 +3,15 @@
 ::
 
     owners/00000007.json                the owner: host, process, since when; touched as it lives
+    owners/00000007.released            or: there was an owner, and it has left
     checkpoints/.work-00000007-3f9a…/   where it and its ranks write before a commit
 
 The highest number owns the run. It is taken by creating the next file, which succeeds for one
 contender alone, and renewed by touching it, which a full disk allows. Somebody who wants the run
 watches the file: while it is renewed he is refused by the owner's name; if it is not renewed for
 `LEASE_SECONDS` of his own clock, or its process is known to be dead, he takes the next number.
+The file of the highest number is never removed, so no number is taken twice: who finds a higher
+one after he has taken his was too slow, and withdraws.
 
 Fencing: a new owner removes the work folders of the others. Commits and removals of checkpoints
 are renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail for a
@@ -26,17 +29,21 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-import psutil  # type: ignore[import-untyped]
-
-from data_pipeline.dataset.durable import sync_to_disk
+from data_pipeline.dataset.durable import sync_to_disk, write_durably
 from trainer.checkpoints.commit import discard
 from trainer.errors import LeaseLostError, RunInUseError
 
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.25
+RELEASED = ".released"
+
+
+class _Owner(NamedTuple):
+    number: int
+    file: Path
 
 
 class Lease:
@@ -44,6 +51,7 @@ class Lease:
 
     Raises:
         RunInUseError: on entering, another process owns the run.
+        OSError: on entering, the folder cannot be written.
     """
 
     def __init__(self, run: Path, announce: Callable[[str], None] = lambda text: None) -> None:
@@ -58,13 +66,15 @@ class Lease:
     def __enter__(self) -> Self:
         self._owners.mkdir(parents=True, exist_ok=True)
         self._checkpoints.mkdir(exist_ok=True)
-        self._number = self._take()
-        self._file = self._owners / f"{self._number:08d}.json"
-        self._renewed = time.monotonic()
-        self.work = self._checkpoints / f".work-{self._number:08d}-{secrets.token_hex(4)}"
-        self.work.mkdir()
-        self._keep_others_out()
+        self._owner = self._take()
         self._renewer.start()
+        self.work = work_folder(self._checkpoints, self._owner.number)
+        try:
+            self.work.mkdir()
+            self._keep_others_out()
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
@@ -73,45 +83,55 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._leave()
+
+    def check(self) -> None:
+        """Raises LeaseLostError if this process owns the run no longer."""
+        newest = _newest(self._owners)
+        if newest and newest != self._owner:
+            raise LeaseLostError(
+                f"{self._run} belongs to {_name(newest)} now, which took it over when this "
+                f"process had not been heard of for {LEASE_SECONDS:.0f} s. What is committed stands"
+            )
+        if newest is None or not self.work.is_dir():
+            raise LeaseLostError(
+                f"{self._owner.file} or {self.work} was removed while this process owned "
+                f"{self._run}. What is committed stands; start the same command again"
+            )
+
+    def _leave(self) -> None:
         self._over.set()
         self._renewer.join()
         discard(self.work)
-        with suppress(FileNotFoundError):  # somebody else owns the run by now
-            self._file.rename(self._file.with_suffix(".released"))
+        with suppress(OSError):  # somebody else owns the run by now, or finds this process dead
+            self._owner.file.rename(self._owner.file.with_suffix(RELEASED))
 
-    def check(self) -> None:
-        """Raises LeaseLostError if this process owns the run no longer, or cannot be sure."""
-        newest = _newest(self._owners)
-        if newest and newest.stem != self._file.stem:
-            raise LeaseLostError(
-                f"{self._run} belongs to {_name(_read(newest))} now, which took it over when this "
-                f"process had not been heard of for {LEASE_SECONDS:.0f} s. What is committed stands"
-            )
-        if not self.work.is_dir() or time.monotonic() - self._renewed > LEASE_SECONDS:
-            raise LeaseLostError(
-                f"The lease on {self._run} could not be renewed for {LEASE_SECONDS:.0f} s: see "
-                "whether its file system answers, then start the same command again"
-            )
-
-    def _take(self) -> int:
+    def _take(self) -> _Owner:
         """Wait until the run is free and take the next number."""
         while True:
             newest = _newest(self._owners)
-            if newest and newest.suffix != ".released":
+            if newest:
                 self._wait_until_abandoned(newest)
-            number = int(newest.stem) + 1 if newest else 1
+            number = newest.number + 1 if newest else 1
+            mine = _Owner(number, self._owners / f"{number:08d}.json")
             try:
-                with (self._owners / f"{number:08d}.json").open("x", encoding="utf-8") as file:
-                    json.dump(_myself(), file)
+                mine.file.touch(exist_ok=False)
             except FileExistsError:
-                continue  # another contender was faster
-            sync_to_disk(self._owners)
-            return number
+                time.sleep(POLL_SECONDS)  # another contender was faster
+                continue
+            try:
+                write_durably(mine.file, json.dumps(_myself()).encode())
+                sync_to_disk(self._owners)
+            except OSError:
+                mine.file.unlink(missing_ok=True)
+                raise
+            if _newest(self._owners) == mine:
+                return mine
+            mine.file.unlink(missing_ok=True)  # others came and went in the meantime
 
-    def _wait_until_abandoned(self, newest: Path) -> None:
+    def _wait_until_abandoned(self, newest: _Owner) -> None:
         """Returns once the owner is known to be gone; raises if it shows a sign of life."""
-        owner = _read(newest)
-        if _is_dead(owner):
+        if newest.file.suffix == RELEASED or _is_dead(_read(newest)):
             return
         seen, since, told = _touched(newest), time.monotonic(), False
         while time.monotonic() - since < LEASE_SECONDS:
@@ -121,43 +141,52 @@ class Lease:
                 return  # released
             if now != seen:
                 raise RunInUseError(
-                    f"{self._run} is being trained by {_name(owner)}. Stop that (SIGTERM leaves a "
-                    "checkpoint), or train another run with --run PATH"
+                    f"{self._run} is in use by {_name(newest)}. Stop that process (a training that "
+                    "gets SIGTERM leaves a checkpoint), or train another run with --run PATH"
                 )
             if not told and time.monotonic() - since > 2 * RENEW_SECONDS:
                 told = True
                 self._announce(
-                    f"{_name(owner)} owned this run and has not been heard of; waiting until its "
+                    f"{_name(newest)} owned this run and has not been heard of; waiting until its "
                     f"lease of {LEASE_SECONDS:.0f} s has run out"
                 )
 
     def _keep_others_out(self) -> None:
+        """Former owners only: one that was slow to enter may find its successors here."""
         for folder in self._checkpoints.glob(".work-*"):
-            if folder != self.work:
+            if folder.name < self.work.name:
                 # Renamed first: from then on no commit of a former owner can succeed.
                 gone = self.work / f"former{folder.name}"
                 with suppress(FileNotFoundError):
                     folder.rename(gone)
                 discard(gone)
-        for file in self._owners.iterdir():
-            if int(file.stem) < self._number:
-                file.unlink(missing_ok=True)
+        for owner in _owners_in(self._owners):
+            if owner.number < self._owner.number:
+                owner.file.unlink(missing_ok=True)
 
     def _keep_renewing(self) -> None:
         while not self._over.wait(RENEW_SECONDS):
-            with suppress(OSError):  # `check` tells when it has not succeeded for too long
-                os.utime(self._file)
-                self._renewed = time.monotonic()
+            with suppress(OSError):  # `check` tells whether somebody has taken over meanwhile
+                os.utime(self._owner.file)
 
 
-def _newest(owners: Path) -> Path | None:
-    return max(owners.glob("[0-9]*"), key=lambda file: file.stem, default=None)
+def work_folder(checkpoints: Path, number: int) -> Path:
+    """For what is not yet, or no more, a checkpoint; an owner of a higher number removes it."""
+    return checkpoints / f".work-{number:08d}-{secrets.token_hex(4)}"
 
 
-def _touched(file: Path) -> int | None:
+def _owners_in(folder: Path) -> list[_Owner]:
+    return [_Owner(int(f.stem), f) for f in folder.iterdir() if f.stem.isdecimal()]
+
+
+def _newest(owners: Path) -> _Owner | None:
+    return max(_owners_in(owners), default=None)
+
+
+def _touched(owner: _Owner) -> int | None:
     """When the owner renewed last, by the file server's clock; None if it has released."""
     try:
-        with file.open("rb") as opened:  # opening makes NFS ask for the attributes anew
+        with owner.file.open("rb") as opened:  # opening makes NFS ask for the attributes anew
             return os.fstat(opened.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
@@ -167,7 +196,7 @@ def _myself() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": _start_tick(os.getpid()),
         "place": _place(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -182,30 +211,40 @@ def _place() -> str | None:
         return None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _start_tick(process: int) -> int | None:
+    """When a process started, by the clock that nobody sets; None if it has ended."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _read(owner: _Owner) -> dict[str, Any]:
     """What is known of an owner; nothing if its file is being written, or was torn."""
     try:
-        owner: dict[str, Any] = json.loads(file.read_bytes())
+        known: dict[str, Any] = json.loads(owner.file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return owner
+    return known
 
 
-def _is_dead(owner: dict[str, Any]) -> bool:
+def _is_dead(known: dict[str, Any]) -> bool:
     """Whether the owner's process is known to have ended."""
-    if _place() is None or owner.get("place") != _place():
+    if _place() is None or known.get("place") != _place():
         return False
     try:
-        process = psutil.Process(owner["process"])
-        return (
-            abs(process.create_time() - owner["started"]) > 1
-            or process.status() == psutil.STATUS_ZOMBIE
-        )
-    except psutil.NoSuchProcess:
+        os.kill(known["process"], 0)
+    except ProcessLookupError:
         return True
+    except PermissionError:
+        return False  # a process of another user, of which nothing more may be known
+    return _start_tick(known["process"]) != known["started"]
 
 
-def _name(owner: dict[str, Any]) -> str:
-    if not owner:
+def _name(owner: _Owner) -> str:
+    known = _read(owner)
+    if not known:
         return "another process"
-    return f"process {owner['process']} on {owner['host']} (since {owner['since']})"
+    return f"process {known['process']} on {known['host']} (since {known['since']})"

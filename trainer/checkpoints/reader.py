@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import CheckpointError
-from trainer.fragments import MASTER
+from trainer.fragments import EMA, MASTER
 
 
 class _Piece(NamedTuple):
@@ -63,9 +63,18 @@ class CheckpointReader:
         return result
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The master weights as whole tensors by parameter name, for inference."""
-        result = {}
-        for name, shape in self.checkpoint.header.parameters.items():
-            numel = int(torch.Size(shape).numel())
-            result[name] = self.read(MASTER, name, 0, numel).view(shape)
-        return result
+        """Whole tensors by parameter name, for inference."""
+        return {
+            name: self.weight(name).view(shape)
+            for name, shape in self.checkpoint.header.parameters.items()
+        }
+
+    def weight(self, parameter: str) -> torch.Tensor:
+        """A whole parameter, flat, as `read_weight` has it."""
+        numel = torch.Size(self.checkpoint.header.parameters[parameter]).numel()
+        return self.read_weight(parameter, 0, numel)
+
+    def read_weight(self, parameter: str, start: int, stop: int) -> torch.Tensor:
+        """Elements of a flattened parameter: of its moving average if the run keeps one."""
+        kind = EMA if (EMA, parameter) in self._pieces else MASTER
+        return self.read(kind, parameter, start, stop)

@@ -1,30 +1,55 @@
-"""Which checkpoints stay."""
+"""Which checkpoints stay: the newest, the best, and those of every k-th step."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.checkpoints.commit import discard
-from trainer.checkpoints.format import list_checkpoints, read_header, step_of
-from trainer.config import CheckpointsConfig
-from trainer.errors import CheckpointError
+from trainer.checkpoints.commit import remove
+from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header, step_of
+from trainer.config import CheckpointsConfig, Metric
+from trainer.errors import CheckpointError, CheckpointFormatError
 
 
 def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path]:
-    """Remove all but the newest, the best, and every k-th; returns what was removed."""
-    paths = list_checkpoints(checkpoints)
-    losses = {path: _validation_loss(path) for path in paths}
-    scored = [path for path in paths if losses[path] is not None]
-    best = sorted(scored, key=lambda path: (losses[path], -step_of(path)))[: config.keep_best]
-    removed = [path for path in paths[: -config.keep_last or None] if path not in best]
+    """Remove the superfluous checkpoints; returns which.
+
+    Raises:
+        OSError: somebody else owns the run, or a folder is write-protected.
+    """
+    removed = superfluous(checkpoints, config)
     for path in removed:
-        # Renamed first, so that no half-removed folder looks complete.
-        condemned = work / f"condemned-{path.name}"
-        path.rename(condemned)
-        discard(condemned)
+        remove(path, work)
     return removed
 
 
-def _validation_loss(path: Path) -> float | None:
-    try:
-        return read_header(path).validation_loss
-    except CheckpointError:
-        return None
+def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
+    """The checkpoints that need not stay, oldest first.
+
+    A damaged header does not count as one that stays, and goes only if a newer one stays.
+    """
+    headers: dict[Path, CheckpointHeader | None] = {}
+    for path in list_checkpoints(checkpoints):
+        try:
+            headers[path] = read_header(path)
+        except CheckpointError:
+            headers[path] = None
+        except CheckpointFormatError:
+            continue  # another version's, which may want it
+    readable = {path: header for path, header in headers.items() if header}
+    newest = list(readable)[-config.keep_last :]
+    stay = {*newest, *best(readable, config.best_by)[: config.keep_best]}
+    if config.keep_every_steps:
+        stay |= {path for path in readable if step_of(path) % config.keep_every_steps == 0}
+    older = list(headers)[: list(headers).index(newest[-1])] if newest else []
+    return [path for path in older if path not in stay]
+
+
+def best(headers: Mapping[Path, CheckpointHeader], metric: Metric) -> list[Path]:
+    """The checkpoints that have a validation, best first; of equals the newer first."""
+    scores = {}
+    for path, header in headers.items():
+        loss, bleu = header.validation_loss, header.validation_bleu
+        if metric == "loss" and loss is not None:
+            scores[path] = loss
+        elif metric == "bleu" and bleu is not None:
+            scores[path] = -bleu
+    return sorted(scores, key=lambda path: (scores[path], -step_of(path)))

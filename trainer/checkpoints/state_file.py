@@ -1,42 +1,74 @@
-"""The file that one rank writes: the fragments it owns, as safetensors."""
+"""The file that one rank writes: fragments as safetensors, from memory that is not copied again.
 
-from collections.abc import Iterable
+::
+
+    8 bytes      length of the header, little-endian
+    header       JSON: for each tensor its dtype, shape, and where its bytes begin and end
+    data         the tensors' fp32 elements, little-endian, without gaps
+
+The bytes are hashed as they are written, and are on the disk when the function returns.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from trainer.checkpoints.format import FileRecord
 
-from data_pipeline.dataset.durable import sync_to_disk
-from trainer.checkpoints.format import FileRecord, sha256_of
-from trainer.errors import CheckpointError
-from trainer.fragments import Fragment
-
-
-def write_state(
-    partial: Path, rank: int, world_size: int, fragments: Iterable[Fragment]
-) -> FileRecord:
-    """Write a rank's fragments to the partial folder of a step, synced to disk.
-
-    Raises:
-        CheckpointError: it cannot be written, for example because the disk is full.
-    """
-    path = partial / f"state-{rank:05d}-of-{world_size:05d}.safetensors"
-    tensors = {
-        fragment_key(f.kind, f.parameter, f.start): f.tensor.detach().float().cpu().contiguous()
-        for f in fragments
-    }
-    try:
-        partial.mkdir(exist_ok=True)
-        save_file(tensors, path)
-        sync_to_disk(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error}. The checkpoint before it stands; make room or "
-            "mend the permissions, then start the same command again"
-        ) from error
-    return FileRecord(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
+BYTES_PER_ELEMENT = 4  # all state is fp32
+CHUNK_BYTES = 16_000_000
+ALIGNMENT_BYTES = 8
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
     """The name of a fragment in a state file, e.g. ``master:encoder.layers.0.norm.weight:0``."""
     return f"{kind}:{parameter}:{start}"
+
+
+def state_file_name(rank: int, world_size: int) -> str:
+    return f"state-{rank:05d}-of-{world_size:05d}.safetensors"
+
+
+def write_state_file(
+    path: Path, sizes: Mapping[str, int], data: Iterable[memoryview]
+) -> FileRecord:
+    """Write flat fp32 tensors to a file, through to the disk.
+
+    ``sizes`` has the number of elements of each tensor, ``data`` their bytes in the same order,
+    cut anywhere. The folder must exist: that it does not is how a rank learns that it is too late.
+
+    Raises:
+        OSError: it cannot be written, for example because the disk is full.
+    """
+    header = _header(sizes)
+    sha256 = hashlib.sha256()
+    written = 0
+    with path.open("wb") as file:
+        for chunk in chain([header], _chunks(data)):
+            sha256.update(chunk)  # like write, this lets other threads run
+            file.write(chunk)
+            written += len(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    assert written == len(header) + sum(sizes.values()) * BYTES_PER_ELEMENT
+    return FileRecord(name=path.name, bytes=written, sha256=sha256.hexdigest())
+
+
+def _header(sizes: Mapping[str, int]) -> bytes:
+    tensors, position = {}, 0
+    for key, numel in sizes.items():
+        end = position + numel * BYTES_PER_ELEMENT
+        tensors[key] = {"dtype": "F32", "shape": [numel], "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(tensors).encode()
+    text += b" " * (-len(text) % ALIGNMENT_BYTES)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _chunks(data: Iterable[memoryview]) -> Iterator[memoryview]:
+    for piece in data:
+        for start in range(0, len(piece), CHUNK_BYTES):
+            yield piece[start : start + CHUNK_BYTES]

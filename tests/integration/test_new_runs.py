@@ -1,0 +1,102 @@
+"""Runs that begin with another run's weights, end early, or go on after their end."""
+
+import json
+
+import pytest
+import yaml
+from support.checkpoints import header_of
+from support.recipes import tiny_values
+
+from trainer.checkpoints.format import list_checkpoints
+from trainer.errors import CheckpointError, RunMismatchError
+
+SHORT = ["trainer.max_steps=12", "checkpoints.every_steps=6"]
+
+
+def test_a_new_run_begins_with_the_weights_of_an_old_one(runs):
+    """Step 0, new moments, another schedule and other data; the parent's hash is kept."""
+    runs.train("old", *SHORT, inline=True)
+    new = [f"trainer.init_from={runs.folder}/old@6", "trainer.schedule.warmup_steps=40", "seed=9"]
+    runs.train("new", *SHORT, *new, inline=True)
+    assert [line["step"] for line in runs.lines("new")] == list(range(1, 13))
+    fresh, inherited = runs.curve("old"), runs.curve("new")
+    assert inherited[0] < fresh[2]  # not as untrained weights would begin
+    old_card = json.loads((runs.folder / "old" / "run.json").read_text())
+    for checkpoint in list_checkpoints(runs.folder / "new" / "checkpoints"):
+        parent = header_of(checkpoint).parent
+        assert (parent.run_id, parent.step) == (old_card["id"], 6)
+    assert header_of(checkpoint).optimizer_step == 12
+
+
+def test_the_old_run_may_go_once_the_new_one_has_a_checkpoint(runs):
+    runs.train("old", *SHORT, inline=True)
+    options = [*SHORT, f"trainer.init_from={runs.folder}/old"]
+    runs.train("new", *options, inline=True)
+    (runs.folder / "old").rename(runs.folder / "gone")
+    result = runs.train("new", *options, "trainer.max_steps=14", inline=True)
+    assert (result.outcome, result.step) == ("finished", 14)
+    with pytest.raises(RunMismatchError, match=r"old is no run"):
+        runs.train("another", *options, inline=True)
+
+
+def test_another_models_weights_are_refused_with_the_parameter_and_both_shapes(runs):
+    runs.train("old", *SHORT, inline=True)
+    with pytest.raises(CheckpointError, match=r"parameter \S+ of shape \[\d+.*model has \[\d+"):
+        runs.train(
+            "new", f"trainer.init_from={runs.folder}/old", "model.feed_forward_width=48",
+            inline=True,
+        )  # fmt: skip
+
+
+EARLY = [
+    "trainer.max_steps=400",
+    "trainer.validate_every_steps=4",
+    "trainer.early_stopping={metric: bleu, patience: 3}",  # a tiny model has no BLEU at all
+    "checkpoints.every_steps=10",
+]
+
+
+def test_early_stopping_ends_at_the_same_step_however_often_the_run_was_restarted(runs):
+    whole = runs.train("whole", *EARLY, inline=True)
+    assert whole.outcome == "finished"
+    best = header_of(whole.checkpoint).early_stopping
+    assert whole.step == best.best_step + 3 * 4 < 400
+    for stop in (5, 10, 400):
+        parts = runs.train("parts", *EARLY, f"trainer.max_steps={stop}", inline=True)
+    # The stops at 5 and 10 were ends of the run, so each had a validation of its own.
+    assert parts.outcome == "finished"
+    assert header_of(parts.checkpoint).early_stopping.validations_since_best == 3
+    again = runs.train("whole", *EARLY, inline=True)
+    assert again.step == whole.step  # over is over
+
+
+def test_a_run_that_ended_early_goes_on_with_more_patience(runs):
+    first = runs.train("run", *EARLY, inline=True)
+    more = [*EARLY[:2], "trainer.early_stopping={metric: bleu, patience: 5}", EARLY[3]]
+    second = runs.train("run", *more, inline=True)
+    assert second.step == first.step + 2 * 4
+
+
+def test_the_moving_average_comes_back_and_is_what_translates(runs, tmp_path):
+    """10 + 10 steps give the bytes of 20 steps, its fragments included."""
+    ema = ["trainer.ema_decay=0.9", "cluster.ranks=2", "checkpoints.every_steps=10"]
+    runs.train("whole", *ema, "trainer.max_steps=20")
+    runs.train("parts", *ema, "trainer.max_steps=10")
+    runs.train("parts", *ema, "trainer.max_steps=20")
+    assert runs.curve("parts") == runs.curve("whole")
+    files = [
+        {record.name: record.sha256 for record in header_of(newest).files}
+        for name in ("whole", "parts")
+        for newest in list_checkpoints(runs.folder / name / "checkpoints")[-1:]
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_recipe_names_its_parent(tmp_path, phrasebook):
+    """In YAML as on the command line."""
+    from cluster.recipe import load_recipe
+
+    values = tiny_values(phrasebook, init_from="runs/old@6")
+    path = tmp_path / "child.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_recipe(path, []).trainer.init_from == "runs/old@6"

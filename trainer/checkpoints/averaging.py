@@ -1,0 +1,78 @@
+"""The average of the weights of several checkpoints, as a checkpoint to translate with.
+
+Vaswani et al. (2017, §6.1) translate with the average of the last checkpoints of a run. Of a run
+that keeps a moving average of its weights, those averages are averaged. The result is complete,
+and holds no moments: training cannot go on from it, and does not see it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from trainer.checkpoints.commit import commit, discard, remove
+from trainer.checkpoints.format import Checkpoint, average_name
+from trainer.checkpoints.lease import work_folder
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
+from trainer.errors import CheckpointError
+from trainer.fragments import MASTER
+
+
+def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
+    """Write the average of these checkpoints of a run, oldest first, beside them.
+
+    It replaces an older average of the same steps. The run may train meanwhile; if its ownership
+    changes, the unfinished average is removed.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged, or the parameters are not the same in all.
+        OSError: the average cannot be written.
+    """
+    newest = averaged[-1].header
+    for checkpoint in averaged:
+        checkpoint.verify()
+        if checkpoint.header.parameters != newest.parameters:
+            raise CheckpointError(
+                f"{checkpoint.path} has other parameters than {averaged[-1].path}: average "
+                "checkpoints of one model"
+            )
+    readers = [CheckpointReader(checkpoint) for checkpoint in averaged]
+    steps = [checkpoint.step for checkpoint in averaged]
+    final = checkpoints / average_name(steps)
+    work = work_folder(checkpoints, 0)
+    partial = work / final.name
+    partial.mkdir(parents=True)
+    try:
+        sizes = {
+            fragment_key(MASTER, name, 0): torch.Size(shape).numel()
+            for name, shape in newest.parameters.items()
+        }
+        file = write_state_file(
+            partial / state_file_name(0, 1), sizes, _means(readers, list(newest.parameters))
+        )
+        header = newest.model_copy(
+            update={"averaged_steps": steps, "validation_loss": None, "validation_bleu": None}
+        )
+        with suppress(FileNotFoundError):
+            remove(final, work)
+        return commit(partial, final, header, [file])
+    except FileNotFoundError as error:
+        if work.is_dir():
+            raise
+        raise CheckpointError(
+            f"A training of {checkpoints.parent} was started meanwhile and removed the unfinished "
+            "average: start the same command again"
+        ) from error
+    finally:
+        discard(work)
+
+
+def _means(readers: list[CheckpointReader], parameters: list[str]) -> Iterator[memoryview]:
+    """The bytes of each parameter's mean: one after another, since together they may be large."""
+    for name in parameters:
+        total = readers[0].weight(name).double()
+        for reader in readers[1:]:
+            total += reader.weight(name)
+        yield (total / len(readers)).float().view(torch.uint8).numpy().data

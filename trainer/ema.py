@@ -1,0 +1,45 @@
+"""The exponential moving average of the weights, cut as the state is.
+
+Averaging the iterates of stochastic descent (Polyak and Juditsky 1992) lessens their noise. The
+exponential form forgets the early ones: after each applied step
+
+    average ← decay · average + (1 - decay) · weights
+
+Each rank averages the fp32 master weights that it owns, so the average takes as little memory as
+one of Adam's moments and moves between shapes as they do.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from trainer.engine import Engine
+from trainer.fragments import EMA, MASTER, Fragment, FragmentReader, owned_fragments
+
+
+class Ema:
+    """This rank's part of the average, on the weights' device; at first a copy of the weights."""
+
+    def __init__(self, engine: Engine, decay: float) -> None:
+        self._decay = decay
+        # Views of the master weights, which change in place.
+        self._weights = [owned.tensor for owned in owned_fragments(engine, [MASTER])]
+        self._averages = [
+            Fragment(EMA, owned.parameter, owned.start, owned.tensor.clone())
+            for owned in owned_fragments(engine, [MASTER])
+        ]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take note of the weights after an applied step."""
+        for average, weights in zip(self._averages, self._weights, strict=True):
+            average.tensor.lerp_(weights, 1 - self._decay)
+
+    def fragments(self) -> Iterator[Fragment]:
+        """The average as fragments of kind ``ema``; over all ranks, each element once."""
+        return iter(self._averages)
+
+    def load(self, read: FragmentReader) -> None:
+        """Fill the average from the ``ema`` fragments of a checkpoint of any shape."""
+        for average in self._averages:
+            average.tensor.copy_(read(EMA, average.parameter, average.start, average.stop))

@@ -1,0 +1,149 @@
+"""A file of lines with one writer, which a kill or a full disk leaves whole.
+
+A line that a kill tore is cut when the file is opened again. On a full disk the torn part is cut at
+once; the line and those after it wait in memory, in their order, until there is room.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from trainer.errors import CheckpointError, TrainerError
+
+LOCK_TIMEOUT_SECONDS = 15.0
+BLOCK_BYTES = 65536
+# No space left, or none within the user's quota.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class LineFile:
+    """Appends lines to a file.
+
+    Raises:
+        TrainerError: another process writes the file, or the disk fails.
+    """
+
+    def __init__(self, path: Path, notice: Callable[[str], None] = lambda text: None) -> None:
+        """``notice`` is told when lines begin to wait for room, and when they do so no longer."""
+        self._path = path
+        self._notice = notice
+        self._file = path.open("ab", buffering=0)
+        _lock(self._file, path)
+        _cut_torn_line(path)
+        self._size = path.stat().st_size
+        self._waiting: deque[bytes] = deque()
+        self._disk_is_full = False
+
+    def append(self, line: str) -> None:
+        """Write a line, given without its end, or let it wait for room."""
+        self._waiting.append(line.encode() + b"\n")
+        self._write_waiting()
+
+    def sync(self) -> None:
+        """Let all lines survive a loss of power.
+
+        Raises:
+            CheckpointError: they would not; no checkpoint may be ahead of them.
+        """
+        if problem := self._write_through():
+            raise CheckpointError(
+                f"{problem}, and no checkpoint may be ahead of it. Free some space; training goes "
+                "on, and the next checkpoint is tried in its turn"
+            )
+
+    def close(self) -> None:
+        """Write what is waiting, and let others write the file.
+
+        Raises:
+            TrainerError: lines are lost.
+        """
+        problem = self._write_through()
+        self._file.close()
+        if problem:
+            raise TrainerError(
+                f"{problem}, and its last lines are lost. Free some space and start the same "
+                "command again: it repeats the steps since the newest checkpoint"
+            )
+
+    def _write_through(self) -> str | None:
+        """Write everything to the disk; returns what is in the way of that."""
+        self._write_waiting()
+        if self._waiting:
+            return f"{self._path} is on a full disk: {len(self._waiting)} of its lines have no room"
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            return f"{self._path} does not reach the disk ({error.strerror})"
+        return None
+
+    def _write_waiting(self) -> None:
+        """Write the waiting lines as far as there is room."""
+        waited = len(self._waiting)
+        try:
+            while self._waiting:
+                _write_all(self._file, self._waiting[0])
+                self._size += len(self._waiting.popleft())
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise TrainerError(
+                    f"{self._path} cannot be written: {error.strerror}. See to the disk, then "
+                    "start the same command again"
+                ) from error
+            self._file.truncate(self._size)
+            if not self._disk_is_full:
+                self._notice(
+                    f"{self._path} is on a full disk: training goes on without checkpoints, and "
+                    "its lines wait in memory. Free some space"
+                )
+        else:
+            if self._disk_is_full:
+                self._notice(f"{self._path} has room again: the {waited} lines are written")
+        self._disk_is_full = bool(self._waiting)
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Make this process the file's one writer.
+
+    A rank 0 of an attempt that was killed a moment ago may still be alive, so the lock is waited
+    for. A file system without locks has none.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                file.close()
+                raise TrainerError(
+                    f"Another process has been writing {path} for {LOCK_TIMEOUT_SECONDS:.0f} s: "
+                    "this run is being trained elsewhere. Stop that, or train another run"
+                ) from error
+            time.sleep(0.1)
+        except OSError:
+            return
+        else:
+            return
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("r+b") as file:
+        position = file.seek(0, os.SEEK_END)
+        while position > 0:
+            start = max(0, position - BLOCK_BYTES)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            position = start
+        file.truncate(0)
