@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cluster.cli_checkpoints import checkpoints_app
+from cluster.cli_control import stop, workers
 from cluster.cli_data import data_app
 from cluster.cli_jobs import jobs_app, submit
 from cluster.cli_options import (
@@ -41,14 +43,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-checkpoints_app = typer.Typer(no_args_is_help=True, help="List and verify a run's checkpoints.")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("submit", rich_help_panel="On a cluster")(submit)
+app.command("stop", rich_help_panel="On a cluster")(stop)
+app.command("workers", rich_help_panel="On a cluster")(workers)
 
-StepOption = Annotated[
-    int | None, typer.Option("--checkpoint", metavar="STEP", help="Default: the newest.")
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="STEP|AVERAGE", help="A step or average-of-…. Default: the newest."
+    ),
 ]
 BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
 PenaltyOption = Annotated[float | None, typer.Option(min=0, help="Default: the recipe's.")]
@@ -177,35 +183,13 @@ def train(
     raise typer.Exit(0 if result.outcome == "finished" else EXIT_PREEMPTED)
 
 
-@app.command(rich_help_panel="On a cluster")
-def workers(
-    run: RunArgument,
-    count: Annotated[int, typer.Argument(min=1, metavar="COUNT", help="Data workers to have.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Ask a run that trains to have so many data workers; no number of it changes.
-
-    Example:  transloom workers runs/phrasebook 4
-    """
-    from trainer.run_folder import RunFolder
-
-    folder = RunFolder(run)
-    folder.card()
-    folder.ask_for_data_workers(count)
-    told = (
-        f"{run} is asked to have {count} data workers, now or when it trains next. {folder.log} "
-        "tells when they serve."
-    )
-    answer({"run": str(run), "data_workers": count, "log": str(folder.log)}, as_json, told)
-
-
 @app.command()
 def translate(
     run: RunArgument,
     file: Annotated[
         str, typer.Argument(metavar="[FILE|-]", help="One sentence a line; - is standard input.")
     ] = "-",
-    checkpoint: StepOption = None,
+    checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
@@ -244,7 +228,7 @@ def evaluate(
     test_set: Annotated[
         list[str] | None, typer.Option("--set", help="A test set's name. Default: all.")
     ] = None,
-    checkpoint: StepOption = None,
+    checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     dataset: MovedDatasetOption = None,
@@ -259,32 +243,6 @@ def evaluate(
     translator = load_translator(run, checkpoint, beam_size, length_penalty, 1)
     evaluations = evaluate_sets(translator, run, test_set, dataset, Console(stderr=True))
     answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
-
-
-@checkpoints_app.command("list")
-def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the checkpoints of a run, oldest first.
-
-    Example:  transloom checkpoints list runs/phrasebook
-    """
-    from cluster.checkpoint_commands import checkpoint_rows, checkpoints_table
-
-    rows = checkpoint_rows(run)
-    answer(rows, as_json, checkpoints_table(rows))
-
-
-@checkpoints_app.command("verify")
-def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Compare every file with its recorded sha256; exit code 1 if one is damaged.
-
-    Example:  transloom checkpoints verify runs/phrasebook
-    """
-    from cluster.checkpoint_commands import verification_table, verified_rows
-
-    rows = verified_rows(run)
-    answer(rows, as_json, verification_table(rows))
-    if not all(row["intact"] for row in rows):
-        raise typer.Exit(EXIT_FAILED)
 
 
 def _complain(text: str) -> None:

@@ -50,6 +50,10 @@ class DeadlinesConfig(BaseModel):
         "execution",
     ] = 30.0
 
+    @property
+    def longest_seconds(self) -> float:
+        return max(self.model_dump().values())
+
 
 class ClusterConfig(BaseModel):
     """Placement. None of it changes the data, nor the curve beyond rounding."""

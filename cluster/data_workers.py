@@ -20,6 +20,8 @@ from data_pipeline.feeding.batch import MicroBatch
 from data_pipeline.feeding.stream import Span
 from data_pipeline.feeding.window import WindowLayout, WindowReader
 
+SIGN_OF_LIFE_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class WorkerStatistics:
@@ -128,6 +130,12 @@ class DataWorkers:
         joined = [handle for handle, answer in self._starting if answer in ready]
         self._starting = [entry for entry in self._starting if entry[0] not in joined]
         self.handles += joined
+
+    def all_answer(self) -> bool:
+        """Whether every worker has its place and lives; waits a moment for that."""
+        signs = [handle.actor.process_id.remote() for handle in self.handles]
+        ready, _ = ray.wait(signs, num_returns=len(signs), timeout=SIGN_OF_LIFE_SECONDS)
+        return len(ready) == len(signs)
 
     def spread(self) -> str:
         """Which worker has read how many windows, in words."""

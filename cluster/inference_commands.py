@@ -39,13 +39,16 @@ def sentences_from(file: str) -> Iterator[list[str]]:
 
 def load_translator(
     run: Path,
-    step: int | None,
+    checkpoint: str | None,
     beam_size: int | None,
     length_penalty: float | None,
     n_best: int,
 ) -> Translator:
-    """A run's translator; newer checkpoints that were passed over are named."""
-    translator = Translator.load(run, step)
+    """A run's translator; newer checkpoints that were passed over are named.
+
+    ``checkpoint`` is a step or the name of an average.
+    """
+    translator = Translator.load(run, checkpoint)
     for problem in translator.damaged:
         print(f"warning: {problem}; using {translator.checkpoint.path}", file=sys.stderr)
     translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
@@ -108,6 +111,6 @@ def scores_table(evaluations: list[Evaluation]) -> Table:
             ("BLEU, as the literature scores Multi30k", evaluation.bleu_literature),
         ):
             table.add_row(evaluation.name, metric, f"{score.score:.2f}", score.signature)
-        table.add_row("", "weights of step", str(evaluation.checkpoint_step), "")
+        table.add_row("", "weights", "", evaluation.checkpoint)
         table.add_row("", "hypotheses", "", evaluation.hypotheses)
     return table

@@ -1,11 +1,12 @@
 """One rank in this process, without Ray: for a debugger. Data and losses are those of one rank."""
 
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
+from cluster.audience import Audience
+from cluster.belonging import newest_checkpoint
 from cluster.recipe import Recipe
-from cluster.supervisor import Audience, newest_checkpoint, stop_requests
+from cluster.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.feeding.stream import local_rank_steps
@@ -24,11 +25,11 @@ class InlineSupervision:
     """`trainer.supervision.Supervision` by plain calls."""
 
     def __init__(
-        self, committer: CheckpointCommitter, audience: Audience, stop: Callable[[], bool]
+        self, committer: CheckpointCommitter, audience: Audience, stop: StopRequests
     ) -> None:
         self._committer = committer
         self._audience = audience
-        self.stop_requested = stop
+        self._stop = stop
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
         """Nobody has to be told: a debugger sees it."""
@@ -46,6 +47,9 @@ class InlineSupervision:
         self._committer.give_up(step)
         self._audience.notice(reason)
 
+    def stop_requested(self) -> bool:
+        return self._stop.reason is not None
+
 
 def train_inline(
     recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
@@ -57,14 +61,17 @@ def train_inline(
     )
     reader = WindowReader(store, manifest, recipe.data_settings)
     with (
+        StopRequests(run) as stop,
         Lease(run.path, audience.notice) as lease,
         process_group(placement, timedelta(minutes=1)),
-        stop_requests() as stop,
     ):
+        stop.forget_file()
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
 
         checkpoint = newest_checkpoint(run, manifest, audience)
-        committer = CheckpointCommitter(lease, run.checkpoints, recipe.checkpoints, world_size=1)
+        committer = CheckpointCommitter(
+            lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=audience.notice
+        )
         trainer = build_trainer(
             Assignment(
                 recipe=recipe.training(),
@@ -83,4 +90,6 @@ def train_inline(
             supervision=InlineSupervision(committer, audience, stop),
         )
         with trainer:
-            return trainer.train()
+            outcome = trainer.train()
+        committer.finish()
+        return outcome

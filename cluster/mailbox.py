@@ -15,9 +15,8 @@ from trainer.supervision import Phase
 
 @dataclass(frozen=True)
 class Report:
-    """One thing that a rank says: exactly one of the fields after ``rank`` is set."""
+    """One thing that a rank says: exactly one of the fields is set."""
 
-    rank: int
     progress: tuple[Phase, int, str] | None = None
     line: Line | None = None
     notice: str | None = None
@@ -28,25 +27,24 @@ class Report:
 class Mailbox:
     """`trainer.supervision.Supervision` between the two threads of a rank's actor."""
 
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
+    def __init__(self) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stop = threading.Event()
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
-        self._reports.put(Report(self._rank, progress=(phase, step, where)))
+        self._reports.put(Report(progress=(phase, step, where)))
 
     def line(self, line: Line) -> None:
-        self._reports.put(Report(self._rank, line=line))
+        self._reports.put(Report(line=line))
 
     def notice(self, text: str) -> None:
-        self._reports.put(Report(self._rank, notice=text))
+        self._reports.put(Report(notice=text))
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self._reports.put(Report(self._rank, state=(file, header)))
+        self._reports.put(Report(state=(file, header)))
 
     def state_failed(self, step: int, reason: str) -> None:
-        self._reports.put(Report(self._rank, failed=(step, reason)))
+        self._reports.put(Report(failed=(step, reason)))
 
     def stop_requested(self) -> bool:
         return self._stop.is_set()

@@ -12,13 +12,13 @@ In both cases
 import logging
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import ray
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -34,7 +34,6 @@ from cluster.packages import INSTALLATION, import_own_packages
 # by itself where shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_SECONDS = 10.0
-POLL_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +64,9 @@ def ray_session(address: str | None) -> Iterator[None]:
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
     sigterm_handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    set_sigterm_handler = ray_utils.set_sigterm_handler
+    if callable(sigterm_handler):  # whoever listens goes on listening
+        ray_utils.set_sigterm_handler = lambda handler: None
     print_message = ray_worker.print_to_stdstream
     ray_worker.print_to_stdstream = _log_message
     try:
@@ -76,42 +78,26 @@ def ray_session(address: str | None) -> Iterator[None]:
     finally:
         ray.shutdown(wait_for_processes=True)
         ray_worker.print_to_stdstream = print_message
+        ray_utils.set_sigterm_handler = set_sigterm_handler
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, sigterm_handler)  # Ray has set its own
 
 
-def require_resources(cpus: float, gpus: float, wait_seconds: float = 30.0) -> None:
-    """Check that the session's cluster can give that many CPUs and GPUs now.
-
-    Waits a while for resources in use: those of a run that has just ended or died come back
-    after a moment.
+def require_total(cpus: float, gpus: float) -> None:
+    """Check that the session's cluster has that many CPUs and GPUs, whoever uses them now.
 
     Raises:
         ClusterError: too few.
     """
     needed = {"CPU": float(cpus), "GPU": float(gpus)}
-    total = ray.cluster_resources()
-    if missing := _shortage(needed, total):
-        raise ClusterError(
-            f"The run needs {missing[0]}, but Ray has only {missing[1]} here. Lower cluster.ranks, "
-            "cluster.data_workers or what each of them takes, or join a larger cluster with "
-            "--address"
-        )
-    deadline = time.monotonic() + wait_seconds
-    while missing := _shortage(needed, ray.available_resources()):
-        if time.monotonic() > deadline:
-            raise ClusterError(
-                f"The run needs {missing[0]}, but of the cluster's {_amounts(needed, total)} only "
-                f"{missing[1]} are free after {wait_seconds:g} s. Wait for other jobs to end "
-                "(`transloom jobs list` shows them), or lower cluster.ranks"
-            )
-        time.sleep(POLL_SECONDS)
-
-
-def _shortage(needed: dict[str, float], found: dict[str, float]) -> tuple[str, str] | None:
-    """What is needed and what there is, in words, if that is less."""
+    found = ray.cluster_resources()
     short = {name: n for name, n in needed.items() if n > found.get(name, 0.0)}
-    return (_amounts(short, needed), _amounts(short, found)) if short else None
+    if short:
+        raise ClusterError(
+            f"The run needs {_amounts(short, needed)}, but Ray has only {_amounts(short, found)} "
+            "here. Lower cluster.ranks, cluster.data_workers or what each of them takes, or join a "
+            "larger cluster with --address"
+        )
 
 
 def _amounts(names: dict[str, float], amounts: dict[str, float]) -> str:

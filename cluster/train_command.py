@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
+from cluster.belonging import prepare_run
 from cluster.display import LoggedAudience, audience_for
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
-from cluster.supervisor import prepare_run, supervise
+from cluster.supervisor import supervise
 from data_pipeline.corpus_config import is_remote
 from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.metrics import Line, read_backwards

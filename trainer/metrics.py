@@ -1,6 +1,6 @@
 """metrics.jsonl, the record of a run: one JSON object a line.
 
-Every step has one line, of kind ``train`` or, if it was not applied, ``skipped``. The steps of these
+Every step has one line, of kind ``train``, or ``skipped`` if it was not applied. The steps of these
 lines increase strictly, and so do those of validation lines; an event stands at the last recorded
 step. After a restart the run repeats the steps since its last checkpoint. They are in the record
 already, so they are compared with it instead of written again; a difference is recorded as an
@@ -177,11 +177,10 @@ def _parse(path: Path, line: bytes) -> Line:
 def _differences(before: Line, after: Line) -> Line:
     """Fields that must be equal in a repeated step and are not, each as [before, after]."""
     result = {}
-    for field in ("data_digest", "target_tokens", "learning_rate"):
+    for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
         if before.get(field) != after.get(field):
             result[field] = [before.get(field), after.get(field)]
-    if "loss" in before and not math.isclose(
-        before["loss"], after["loss"], rel_tol=REPLAY_TOLERANCE
-    ):
-        result["loss"] = [before["loss"], after["loss"]]
+    losses = [line["loss"] for line in (before, after) if "loss" in line]
+    if len(losses) == 2 and not math.isclose(*losses, rel_tol=REPLAY_TOLERANCE):
+        result["loss"] = losses
     return result

@@ -7,7 +7,7 @@ They are tried twice. First by every rank for itself, on weights that are all th
 them, as for validation): a rank that runs out of memory then leaves no other one waiting, it looks
 for what would fit, and all ranks raise together. Then by all ranks as in a step, which adds
 DeepSpeed's buffers. A rank that runs out of memory only then cannot tell the others, who wait for
-it in a collective: it raises alone, and they end with it, or when the collective times out.
+it in a collective: it raises alone, and whoever started the ranks must end the others.
 """
 
 import contextlib
@@ -160,19 +160,19 @@ def _shortage(
     first = table[ranks[0]].astype(np.int64)
     fitting = int(table[ranks, _FITTING].min())
     names = "Rank " + str(ranks[0]) if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
-    smaller = (
-        f"{fitting} would fit, but makes another run"
-        if fitting
-        else "no smaller one that holds the longest pair would fit either"
+    stage = (
+        "" if engine.zero_stage == 3 else f"raise engine.zero_stage above {engine.zero_stage} or "
     )
-    free = "more ranks (cluster.ranks) leave each one less of the state to hold"
-    if engine.zero_stage < 3:
-        free = f"a higher engine.zero_stage than {engine.zero_stage} and " + free
+    smaller = (
+        f"batching.max_tokens_per_micro_batch={fitting} would fit too, but makes another run"
+        if fitting
+        else "no budget for micro-batches that holds the longest pair would fit"
+    )
     return (
         f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
         f"micro-batch of {widest[first[_SHAPE]]}, which batching.max_tokens_per_micro_batch = "
-        f"{budget} allows; {_size(int(first[_MEMORY]), engine.placement)}. The run stays the same "
-        f"with {free}. Of the budgets, {smaller}"
+        f"{budget} allows; {_size(int(first[_MEMORY]), engine.placement)}. To leave more room, "
+        f"{stage}use more ranks (cluster.ranks), with which the run stays what it is; {smaller}"
     )
 
 

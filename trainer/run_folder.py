@@ -74,6 +74,11 @@ class RunFolder:
         return self.path / "control" / "data_workers"
 
     @property
+    def stop_request(self) -> Path:
+        """Created by somebody who asks the run to leave a checkpoint and stop."""
+        return self.path / "control" / "stop"
+
+    @property
     def translations(self) -> Path:
         return self.path / "translations"
 
@@ -96,6 +101,19 @@ class RunFolder:
         text = taken.read_text()
         taken.unlink()
         return int(text) if text.strip().isdecimal() and int(text) > 0 else None
+
+    def ask_to_stop(self) -> None:
+        """Ask the run's supervisor to stop it at the next step boundary."""
+        self.stop_request.parent.mkdir(exist_ok=True)
+        self.stop_request.touch()
+
+    def take_stop_request(self) -> bool:
+        """Whether somebody has asked to stop, once."""
+        try:
+            self.stop_request.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def card(self) -> RunCard:
         """Raises RunMismatchError if there is no run here."""

@@ -115,17 +115,17 @@ class CheckpointCommitter:
         return news
 
     def finish(self) -> None:
-        """To be called when the ranks have left: is what they left last a checkpoint?
+        """To be called when the ranks have left: has their last checkpoint become complete?
 
         Raises:
-            CheckpointError: it could not be committed.
+            CheckpointError: it could not be written or committed.
         """
         missing = max(self._failed, default=0)
         if missing > self.newest_step:
             raise CheckpointError(
-                f"The checkpoint of step {missing} could not be written (why is said above), the "
-                f"newest is of step {self.newest_step}: make room or mend the permissions, then "
-                "start the same command again"
+                f"There is no checkpoint of step {missing}, the last one (why is said above); the "
+                "one before stands. Make room or mend the permissions, then start the same "
+                "command again"
             )
 
     def _prune(self) -> None:

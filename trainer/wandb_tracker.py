@@ -22,9 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import wandb
 from wandb.proto import wandb_internal_pb2
 
+import wandb
 from trainer.errors import TrainerError
 from trainer.leveldb_log import BLOCK_BYTES, whole_records
 from trainer.metrics import Line, follow, is_step, read_backwards
@@ -94,16 +94,26 @@ class WandbTracker:
     def _work(self) -> None:
         self._try_to_show_the_record()
         self._ending.wait()
-        if last_logged_step(self._files) < _last_recorded_step(self._folder.metrics):
+        if self._lacks_rows():
             self._try_to_show_the_record()
+        if self._lacks_rows():
+            self._notice(
+                f"W&B's files end at step {last_logged_step(self._files)}: see whether their disk "
+                "is full. The next start shows the rest"
+            )
+
+    def _lacks_rows(self) -> bool:
+        backwards = read_backwards(self._folder.metrics)
+        last_recorded_step = next((line["step"] for line in backwards if is_step(line)), 0)
+        return last_logged_step(self._files) < last_recorded_step
 
     def _try_to_show_the_record(self) -> None:
         try:
             self._show_the_record()
         except Exception as error:
             self._notice(
-                f"W&B has failed ({error}); the record goes on, and what W&B lacks is shown when "
-                "the run ends, or at the next start"
+                f"W&B has failed ({error}). The record goes on; the end of the run, or the next "
+                "start, shows the rest"
             )
         finally:
             # Waits until W&B's process has written everything, or gives up one that has died.
@@ -115,8 +125,8 @@ class WandbTracker:
         former = [] if self._run else _wandb_files(self._files)
         run, self._run = self._run or self._begin(), None
         shown = max((mend(file) for file in former), default=Shown())
-        if self._mode == "online" and run.step - 1 != shown.step:
-            shown = Shown(run.step - 1, None)  # what the server has counts
+        if self._mode == "online" and run.starting_step - 1 != shown.step:
+            shown = Shown(run.starting_step - 1, None)  # what the server has counts
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
             run.log(row, step=step, commit=True)
         run.finish()
@@ -155,7 +165,8 @@ class Shown(NamedTuple):
 
 def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows that follow after one, each with its step."""
-    step, row = 0, {}
+    step = 0
+    row: dict[str, Any] = {}
     for line in lines:
         values = _values(line)
         known = is_step(line) or shown.keys is None or values.keys() <= shown.keys
@@ -213,10 +224,6 @@ def _end(file: Path) -> tuple[Shown, int]:
 
 def _wandb_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*run-*/run-*.wandb"))
-
-
-def _last_recorded_step(metrics: Path) -> int:
-    return next((line["step"] for line in read_backwards(metrics) if is_step(line)), 0)
 
 
 def _values(line: Line) -> dict[str, Any]:

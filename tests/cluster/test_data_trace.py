@@ -7,9 +7,9 @@ import shutil
 import pytest
 from rich.console import Console
 
+from cluster.belonging import prepare_run
 from cluster.dataset_commands import prepare_dataset
 from cluster.recipe import load_recipe
-from cluster.supervisor import prepare_run
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.dataset.store import open_store
 from data_pipeline.feeding.plan import Cursor

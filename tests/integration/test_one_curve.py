@@ -7,7 +7,7 @@ import pytest
 import ray
 from support.sabotage import Saboteur, remember
 
-from cluster import supervisor
+from cluster import rank_supply
 
 
 def test_the_same_data_and_curve_for_1_2_and_3_ranks(runs):
@@ -58,7 +58,7 @@ def test_inline_is_one_rank_without_ray(runs):
 def test_a_killed_rank_is_replaced_and_the_curve_goes_on(runs, monkeypatch):
     options = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
     runs.train("undisturbed", *options)
-    groups = remember(monkeypatch, supervisor, "RankGroup")
+    groups = remember(monkeypatch, rank_supply, "RankGroup")
 
     def second_rank():
         return [ray.get(groups[0].actors[1].process_id.remote())]

@@ -48,7 +48,7 @@ def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
         "decoding": {"max_extra_length": 5},
         "engine": {"zero_stage": 1},
         "checkpoints": {"every_steps": 1000},
-        "cluster": {"ranks": 1, "cpus_per_rank": 0.5},
+        "cluster": {"ranks": 1, "cpus_per_rank": 0.5, "warm_spares": False},
     }
 
 

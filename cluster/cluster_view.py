@@ -1,0 +1,130 @@
+"""What Ray's head says of its nodes, asked for again and again by a thread of its own.
+
+Questions to a head that is gone block for up to a minute, after which Ray ends the process. So no
+other thread asks, and whoever looks learns in time that the head is lost.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import ray
+from ray._private import state
+
+from cluster.errors import ClusterError
+from cluster.watch import WakingClock
+
+LOOK_SECONDS = 1.0
+HEAD_LOST_SECONDS = 12.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is alive.
+
+    Attributes:
+        name: how it is called in messages.
+        free: amounts of resources that nobody has reserved.
+        leaves_at: if the node is being drained, when it will be gone (seconds since the epoch);
+            infinity if that was not said. None if it stays.
+    """
+
+    id: str
+    name: str
+    free: Mapping[str, float]
+    leaves_at: float | None = None
+
+
+class ClusterView:
+    """The nodes of the cluster as they were a moment ago."""
+
+    def __init__(self) -> None:
+        self._answered = threading.Condition()
+        self._wanted = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._work, name="cluster view", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._clock = WakingClock()
+        self._asked_at = time.monotonic()
+        self._nodes = _ask()
+        self._seen, self._seen_at = self._asked_at, self._clock.look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over = True
+        self._wanted.set()  # the thread is not joined: it may wait for a head that is gone
+
+    def nodes(self) -> dict[str, Node]:
+        """By id, as of about a second ago.
+
+        Raises:
+            ClusterError: the head has not answered for `HEAD_LOST_SECONDS`.
+        """
+        with self._answered:
+            self._check_head()
+            return self._nodes
+
+    def fresh_nodes(self) -> dict[str, Node]:
+        """By id, as of now; raises as `nodes` does."""
+        since = time.monotonic()
+        self._wanted.set()
+        with self._answered:
+            while self._asked_at < since:
+                self._answered.wait(LOOK_SECONDS)
+                self._check_head()
+            return self._nodes
+
+    def _check_head(self) -> None:
+        now = self._clock.look()
+        if self._asked_at != self._seen:
+            self._seen, self._seen_at = self._asked_at, now
+        elif now - self._seen_at > HEAD_LOST_SECONDS:
+            raise ClusterError(
+                f"Ray's head has not answered for {HEAD_LOST_SECONDS:.0f} s: it is lost, or cannot "
+                "be reached from here. Once it is back, the same command goes on from the newest "
+                "checkpoint"
+            )
+
+    def _work(self) -> None:
+        while not self._over:
+            self._wanted.clear()
+            asked_at = time.monotonic()
+            # An answer may fail in many ways; that there is none is all that counts.
+            with suppress(Exception):
+                nodes = _ask()
+                with self._answered:
+                    self._asked_at, self._nodes = asked_at, nodes
+                    self._answered.notify_all()
+            self._wanted.wait(LOOK_SECONDS)
+
+
+def _ask() -> dict[str, Node]:
+    free = state.available_resources_per_node()
+    leaving = state.state.get_draining_nodes()
+    return {
+        node["NodeID"]: Node(
+            id=node["NodeID"],
+            name=f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})",
+            free=free.get(node["NodeID"], {}),
+            leaves_at=_seconds(leaving.get(node["NodeID"])),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
+def _seconds(deadline_milliseconds: int | None) -> float | None:
+    if deadline_milliseconds is None:
+        return None
+    return deadline_milliseconds / 1000 if deadline_milliseconds else float("inf")

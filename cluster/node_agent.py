@@ -1,0 +1,175 @@
+"""One actor on each node of the ranks, which does there what cannot be done from afar.
+
+It kills processes, at once: Ray's own way takes five seconds if a process is stopped. And it sees
+whether the node has the run's folder. It needs no resources and hardly any memory.
+"""
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.errors import ClusterError
+from cluster.watchdog import Watchdog
+
+ANSWER_SECONDS = 5.0
+START_SECONDS = 60.0
+# A process with a CUDA context takes a second or two to give its memory back.
+DEATH_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ProcessName:
+    """A process of a node, for as long as the machine runs: ids alone are used again."""
+
+    node: str
+    id: int
+    started: float
+
+    @classmethod
+    def of_this_process(cls) -> "ProcessName":
+        process = psutil.Process()
+        node: str = ray.get_runtime_context().get_node_id()
+        return cls(node, process.pid, process.create_time())
+
+    def is_alive(self) -> bool:
+        """Asked on its own node."""
+        try:
+            process = psutil.Process(self.id)
+            return (
+                process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1})
+class NodeAgent:
+    """Lives on a node for as long as the run's supervisor does."""
+
+    def __init__(self) -> None:
+        self._watchdog = Watchdog()
+
+    def heard(self) -> None:
+        """The supervisor lives."""
+        self._watchdog.heard()
+
+    def kill(self, processes: list[ProcessName]) -> None:
+        """Returns when they are gone, or after `DEATH_SECONDS`."""
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.id, signal.SIGKILL)
+        deadline = time.monotonic() + DEATH_SECONDS
+        while any(map(ProcessName.is_alive, processes)) and time.monotonic() < deadline:
+            self._watchdog.heard()
+            time.sleep(0.01)
+
+    @ray.method(concurrency_group="folder")
+    def meet(self, folder: Path, left: str, answer: str) -> str | None:
+        """Leaves a file beside the one that the supervisor has left; returns why not, if so."""
+        try:
+            (folder / left).read_bytes()
+            (folder / answer).touch()
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+
+class NodeAgents:
+    """The supervisor's side: the agents by node."""
+
+    def __init__(self) -> None:
+        self.by_node: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
+        self._asked: dict[str, Any] = {}  # the answers of silent agents, should they come
+        self._have_met: set[str] = set()
+
+    def start(self, names: Mapping[str, str]) -> None:
+        """Have an agent on each of these nodes; names: how they are called in messages."""
+        for node, name in names.items():
+            if node not in self.by_node:
+                self._names[node] = name
+                self.by_node[node] = NodeAgent.options(  # type: ignore[attr-defined]
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+                ).remote()
+
+    def kill(self, processes: Iterable[ProcessName]) -> None:
+        """Kill processes wherever they are, and wait until they are gone."""
+        of_node: dict[str, list[ProcessName]] = {}
+        for process in processes:
+            of_node.setdefault(process.node, []).append(process)
+        answers = {node: self.by_node[node].kill.remote(mine) for node, mine in of_node.items()}
+        if answers:
+            ray.wait(list(answers.values()), num_returns=len(answers), timeout=ANSWER_SECONDS)
+        self._asked |= {node: answer for node, answer in answers.items() if not answered(answer)}
+
+    def silent(self, nodes: Collection[str]) -> set[str]:
+        """Those of some nodes whose agent did not answer when it was asked to kill, or since.
+
+        Such a node is lost, or not to be relied on, some time before Ray says so.
+        """
+        for node, answer in list(self._asked.items()):
+            if node not in nodes or answered(answer):
+                del self._asked[node]
+            elif ray.wait([answer], timeout=0)[0]:  # an error: ask the next agent of the node
+                self._asked[node] = self.by_node[node].heard.remote()
+        return set(self._asked)
+
+    def check_folder(self, work: Path, run: Path) -> None:
+        """See that every node has the run's folder, by leaving each other files in it.
+
+        Args:
+            work: the supervisor's work folder within the run.
+
+        Raises:
+            ClusterError: a node does not see it, or cannot write there.
+        """
+        new = self.by_node.keys() - self._have_met
+        if not new:
+            return
+        left = f"probe-{secrets.token_hex(4)}"
+        (work / left).touch()
+        meetings = {
+            node: self.by_node[node].meet.remote(work, left, f"{left}-{node}") for node in new
+        }
+        try:
+            for node, meeting in meetings.items():
+                if problem := _problem(meeting, work / f"{left}-{node}"):
+                    raise ClusterError(
+                        f"Node {self._names[node]} does not have the run's folder {run} "
+                        f"({problem}). All nodes must see it at that path: put it on storage that "
+                        "they share, with --run PATH"
+                    )
+        finally:
+            for probe in work.glob(f"{left}*"):
+                probe.unlink()
+        self._have_met |= new
+
+
+def _problem(meeting: Any, answer: Path) -> str | None:
+    """What is wrong with an agent's view of the folder; nothing is known of one that is lost."""
+    try:
+        problem: str | None = ray.get(meeting, timeout=START_SECONDS)
+    except GetTimeoutError:
+        return f"no answer within {START_SECONDS:.0f} s"
+    except RayError:
+        return None
+    return problem or (None if answer.exists() else "what it writes there is not seen here")
+
+
+def answered(answer: Any) -> bool:
+    """Whether an actor has answered by now."""
+    try:
+        ray.get(answer, timeout=0)
+    except RayError:  # not yet, or the agent is lost
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""Where the groups of ranks come from: all that outlives one attempt at a run.
+
+The reservation of seats, an agent on every node, warm spares. A group takes the spares of its
+nodes, and new processes where there is none; at its end all of its processes are killed at once.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from cluster.cluster_view import Node
+from cluster.config import ClusterConfig
+from cluster.node_agent import NodeAgents
+from cluster.rank_group import RankGroup
+from cluster.rank_process import RankProcess, Spares
+from cluster.seats import Seats
+from cluster.watch import WakingClock
+from cluster.watchdog import SignsOfLife
+
+
+class RankSupply:
+    """Groups of ranks, one after another, as many ranks as the cluster has room for."""
+
+    def __init__(self, config: ClusterConfig, clock: WakingClock) -> None:
+        self._config = config
+        self._clock = clock
+        self._agents = NodeAgents()
+        self._seats = Seats(config)
+        self._spares = Spares("cuda" if config.gpus_per_rank else "cpu", self._kill)
+        self._group: RankGroup | None = None
+        self._signs_of_life = SignsOfLife(self._actors)
+
+    def __enter__(self) -> Self:
+        self._signs_of_life.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._signs_of_life.__exit__(kind, error, traceback)
+        self.end_group()
+        self._kill(self._spares.waiting)
+        self._seats.give_back()
+
+    def offer(self, nodes: Mapping[str, Node]) -> list[str]:
+        """Of these nodes those for a group, one for each rank, as many as there is room for.
+
+        Nodes that are about to leave, or whose agent is silent, offer nothing.
+        """
+        silent = self._agents.silent(nodes)
+        usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in silent}
+        return self._seats.offer(usable, self._config.max_ranks)
+
+    def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
+        """A group with a rank on each of these nodes; None if Ray could not place it in time.
+
+        names: how the nodes are called in messages.
+        """
+        if not self._seats.take(nodes):
+            return None
+        seats = self._seats.taken
+        self._agents.start({seat.node: names[seat.node] for seat in seats})
+        self._group = RankGroup(
+            self._config,
+            seats,
+            self._spares.take([seat.node for seat in seats]),
+            [f"Rank {r} on node {names[seat.node]}" for r, seat in enumerate(seats)],
+            self._clock,
+        )
+        return self._group
+
+    def check_folder(self, work: Path, run: Path) -> None:
+        """See `NodeAgents.check_folder`; to be called while the processes of a group start."""
+        self._agents.check_folder(work, run)
+
+    def give_seats_back(self) -> None:
+        """Somebody else needs room first."""
+        self._seats.give_back()
+
+    def refill_spares(self) -> None:
+        """To be called when the ranks train, so that it does not slow their start."""
+        if self._group and self._config.warm_spares:
+            self._spares.refill(self._group.nodes, self._group.actors[0])
+
+    def end_group(self) -> None:
+        """Kill all ranks at once, whatever they are doing."""
+        if self._group:
+            self._kill(self._group.processes)
+        self._group = None
+
+    def _kill(self, processes: list[RankProcess]) -> None:
+        self._agents.kill(process.name for process in processes if process.name)
+        for process in processes:
+            ray.kill(process.actor)  # Ray's own books, and those that have no name yet
+
+    def _actors(self) -> Iterator[Any]:
+        yield from list(self._agents.by_node.values())
+        processes = [*self._spares.waiting, *(self._group.processes if self._group else ())]
+        yield from (process.actor for process in processes)

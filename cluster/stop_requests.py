@@ -1,0 +1,57 @@
+"""How a run is asked to stop: by a signal to its supervisor, or by a file in its folder.
+
+The first request is a wish: the ranks checkpoint at the next step boundary and leave. A second
+signal is an order, and interrupts whatever is going on.
+"""
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Self
+
+from trainer.run_folder import RunFolder
+
+LOOK_SECONDS = 0.5
+
+
+class StopRequests:
+    """Listens as long as the context lasts."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._signal: int | None = None
+        self._file_taken = False
+        self._next_look = 0.0
+
+    def __enter__(self) -> Self:
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def forget_file(self) -> None:
+        """A file that lies there already was meant for whoever trained the run before."""
+        self._run.take_stop_request()
+
+    @property
+    def reason(self) -> str | None:
+        """Who has asked, in words; None if nobody has."""
+        if self._signal is not None:
+            return f"{signal.Signals(self._signal).name} was received"
+        if not self._file_taken and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._file_taken = self._run.take_stop_request()
+        return f"{self._run.stop_request} was created" if self._file_taken else None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number

@@ -1,0 +1,112 @@
+"""When a rank that gets no further is taken for hung.
+
+In: when each rank answered, and what it reported of its progress. Out: the error that names the
+rank, where it stands, and the deadline that has passed.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cluster.config import DeadlinesConfig
+from cluster.errors import RankLostError
+from trainer.supervision import Phase
+
+# The phases of a step in their order; `start` comes before all steps.
+_ORDER: tuple[Phase, ...] = ("start", "step", "validation", "save", "done")
+MOST_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class WakingClock:
+    """Seconds that this process was awake: while it was paused, no deadline came nearer."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looked = clock()
+        self._awake = 0.0
+
+    def look(self) -> float:
+        """The time now; it is to be looked at more often than once a second."""
+        now = self._clock()
+        self._awake += min(now - self._looked, MOST_SECONDS_BETWEEN_LOOKS)
+        self._looked = now
+        return self._awake
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a rank stands: what it reported last."""
+
+    phase: Phase = "start"
+    step: int = 0
+    where: str = ""
+
+    def __str__(self) -> str:
+        data = f" ({self.where})" if self.where else ""
+        return self.phase if self.phase == "start" else f"{self.phase} of step {self.step}{data}"
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (-1 if self.phase == "start" else self.step, _ORDER.index(self.phase))
+
+
+class Watch:
+    """The ranks of a group, each with its position and when it was last heard of."""
+
+    def __init__(self, deadlines: DeadlinesConfig, names: list[str], now: float) -> None:
+        """names: how each rank is called in messages."""
+        self.positions = [Position() for _ in names]
+        self._names = names
+        self._deadlines = deadlines
+        self._answered = [now] * len(names)
+        self._moved = [now] * len(names)
+
+    def answered(self, rank: int, now: float) -> None:
+        self._answered[rank] = now
+
+    def moved(self, rank: int, position: Position, now: float) -> None:
+        self.positions[rank] = position
+        self._moved[rank] = now
+
+    def hung(self, ranks: Iterable[int], now: float) -> RankLostError | None:
+        """Whether one of these ranks has passed a deadline.
+
+        Of ranks that wait for each other in a collective, the one is named that has not come as
+        far as the others.
+        """
+        ranks = list(ranks)
+        silence = self._deadlines.answer_seconds
+        for rank in ranks:
+            if now - self._answered[rank] > silence:
+                return RankLostError(
+                    f"{self._names[rank]} has not answered for {silence:g} s, in phase "
+                    f"{self.positions[rank]}. If its machine may be as busy as that, raise "
+                    "cluster.deadlines.answer_seconds"
+                )
+        if not any(now - self._moved[rank] > self._patience(rank) for rank in ranks):
+            return None
+        last = min(ranks, key=lambda rank: self.positions[rank].order)
+        phase = self.positions[last].phase
+        return RankLostError(
+            f"{self._names[last]} hangs: it has been in phase {self.positions[last]} for "
+            f"{now - self._moved[last]:.0f} s{self._the_others(last, ranks)}. If it may take so "
+            f"long, raise cluster.deadlines.{_setting(phase)}, which is "
+            f"{self._patience(last):g}"
+        )
+
+    def _patience(self, rank: int) -> float:
+        patience: float = getattr(self._deadlines, _setting(self.positions[rank].phase))
+        return patience
+
+    def _the_others(self, last: int, ranks: list[int]) -> str:
+        if len(ranks) == 1:
+            return ""
+        first = max(ranks, key=lambda rank: self.positions[rank].order)
+        if self.positions[first].order == self.positions[last].order:
+            return ", as all ranks have"
+        return f", while others are in phase {self.positions[first]}"
+
+
+def _setting(phase: Phase) -> str:
+    """Which deadline holds in a phase; at its end a rank still writes its last checkpoint."""
+    return f"{'save' if phase == 'done' else phase}_seconds"

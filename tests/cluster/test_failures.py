@@ -1,0 +1,58 @@
+"""Which of the ranks' errors is the cause, and which are worth another attempt."""
+
+import pytest
+from ray.exceptions import ActorUnavailableError, RayTaskError
+
+from cluster.errors import RankLostError
+from cluster.failures import cause_of, failure_of, is_certain
+from cluster.watch import Position
+from data_pipeline.errors import DatasetFileError
+from trainer.errors import NonFiniteLossError
+
+HERE = Position("step", 25, "epoch 0, window 3")
+
+
+def raised(cause: Exception) -> Exception:
+    """The failure of rank 1, whose training has raised this."""
+    error = RayTaskError("train", "a traceback", cause)
+    return failure_of("Rank 1 on node a", HERE, error)
+
+
+DEATH = failure_of("Rank 0 on node a", HERE, ActorUnavailableError("The actor died.\nmore", None))
+BROKEN_CONNECTION = raised(RuntimeError("Connection closed by peer"))
+
+
+def test_an_unexpected_error_carries_rank_phase_and_coordinates():
+    assert isinstance(BROKEN_CONNECTION, RankLostError)
+    assert str(BROKEN_CONNECTION) == (
+        "Rank 1 on node a has failed in phase step of step 25 (epoch 0, window 3): "
+        "RuntimeError: Connection closed by peer"
+    )
+    assert "a traceback" in str(BROKEN_CONNECTION.__cause__)
+
+
+@pytest.mark.parametrize(
+    "cause", [RuntimeError("NCCL error"), OSError(28, "No space left"), KeyError("x")]
+)
+def test_what_is_unexpected_is_worth_another_attempt(cause):
+    assert isinstance(raised(cause), RankLostError)
+
+
+@pytest.mark.parametrize("cause", [NonFiniteLossError("NaN"), DatasetFileError("a", "b", "c")])
+def test_an_error_of_our_own_is_told_as_it_is(cause):
+    assert raised(cause) is cause
+    assert is_certain([BROKEN_CONNECTION, raised(cause)])
+    assert cause_of([BROKEN_CONNECTION, raised(cause)]) is cause
+
+
+def test_a_death_is_the_cause_of_all_else():
+    assert isinstance(DEATH, RankLostError)
+    assert str(DEATH).startswith("Rank 0 on node a has died in phase step of step 25 (epoch 0")
+    assert "more" not in str(DEATH)
+    assert is_certain([BROKEN_CONNECTION, DEATH])
+    assert cause_of([BROKEN_CONNECTION, DEATH, raised(NonFiniteLossError("NaN"))]) is DEATH
+
+
+def test_a_broken_connection_may_be_a_consequence():
+    assert not is_certain([BROKEN_CONNECTION])
+    assert cause_of([BROKEN_CONNECTION]) is BROKEN_CONNECTION
