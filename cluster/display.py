@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -53,17 +54,19 @@ class LoggedAudience:
         self._log = log
 
     def notice(self, text: str) -> None:
-        self._keep(text)
+        self.keep(text)
         self._audience.notice(text)
 
     def line(self, line: Line) -> None:
         if line["kind"] == "event":
-            self._keep(event_summary(line))
+            self.keep(event_summary(line))
         self._audience.line(line)
 
-    def _keep(self, text: str) -> None:
+    def keep(self, text: str) -> None:
+        """Write to the file alone."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with self._log.open("a", encoding="utf-8") as file:
+        # On a full disk the log lacks this; the run goes on.
+        with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
             file.write(f"{now} {text}\n")
 
 

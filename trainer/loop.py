@@ -222,7 +222,10 @@ class Trainer:
             return
         step = self.progress.step
         heldout, shown = self._validator.heldout, self.recipe.trainer.validation_samples
-        save_translations(self.run.translations, f"validation-{step:08d}", result.translations)
+        try:
+            save_translations(self.run.translations, f"validation-{step:08d}", result.translations)
+        except OSError as error:
+            self._supervision.notice(f"the translations of step {step} are not kept: {error}")
         self._record(
             {
                 "step": step,

@@ -22,16 +22,16 @@ def train_line(step: int, loss: float | None = None, digest: str = "d"):
 
 def record_steps(path, resume_step, steps):
     record = MetricsRecord(path, resume_step)
-    written = [line for step in steps for line in record.append(train_line(step))]
+    for step in steps:
+        assert record.append(train_line(step)) is None
     record.close()
-    return written
 
 
 def test_repeated_steps_are_not_written_twice(tmp_path):
     path = tmp_path / "metrics.jsonl"
     record_steps(path, 0, range(1, 8))
     before = path.read_text()
-    assert record_steps(path, 5, range(6, 8)) == []
+    record_steps(path, 5, range(6, 8))
     assert path.read_text() == before
     record_steps(path, 5, range(6, 10))
     assert [line["step"] for line in read_metrics(path)] == list(range(1, 10))
@@ -46,24 +46,40 @@ def test_a_torn_last_line_is_cut_and_written_again(tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5]
 
 
-def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "ki')
-    MetricsRecord(path, 0).close()
-    assert path.read_text() == ""
-
-
 def test_another_curve_in_a_repeated_step_is_an_event(tmp_path):
     path = tmp_path / "metrics.jsonl"
     record_steps(path, 0, range(1, 4))
     record = MetricsRecord(path, 1)
-    assert record.append(train_line(2, loss=0.5 * (1 + 1e-7))) == []  # rounding
-    (event,) = record.append(train_line(3, loss=0.4, digest="other"))
+    assert record.append(train_line(2, loss=0.5 * (1 + 1e-7))) is None  # rounding
+    event = record.append(train_line(3, loss=0.4, digest="other"))
     record.close()
     assert event["event"] == "replay_mismatch"
     assert event["replayed_step"] == 3
     assert event["fields"] == {"data_digest": ["d3", "other3"], "loss": [1 / 3, 0.4]}
     assert read_metrics(path)[-1] == event
+
+
+def test_a_step_is_skipped_again_when_it_is_repeated(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    skipped = {"step": 4, "kind": "skipped", "slots": [1], "data_digest": "d4"}
+    record_steps(path, 0, range(1, 4))
+    record = MetricsRecord(path, 3)
+    record.append(skipped)
+    record.append(train_line(5))
+    record.close()
+
+    record = MetricsRecord(path, 4)  # of the checkpoint after the skipped step
+    assert not record.has(skipped)
+    record.close()
+    before = path.read_text()
+    record = MetricsRecord(path, 3)
+    assert record.has(skipped)
+    assert record.append(skipped) is None
+    event = record.append(skipped | {"step": 5, "data_digest": "d5"})
+    record.close()
+    assert path.read_text().startswith(before)
+    assert read_metrics(path)[5:] == [event]
+    assert event["fields"]["kind"] == ["train", "skipped"]
 
 
 def test_an_event_stands_at_the_last_recorded_step(tmp_path):
@@ -81,16 +97,6 @@ def test_a_sentence_with_strange_line_ends_is_one_line(tmp_path):
     record.append(line)
     record.close()
     assert read_metrics(path) == [line]
-
-
-def test_two_processes_do_not_write_one_record(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.metrics.LOCK_TIMEOUT_SECONDS", 0.2)
-    path = tmp_path / "metrics.jsonl"
-    first = MetricsRecord(path, 0)
-    with pytest.raises(TrainerError, match="being trained elsewhere"):
-        MetricsRecord(path, 0)
-    first.close()
-    MetricsRecord(path, 0).close()
 
 
 @pytest.mark.parametrize("block_bytes", [3, 50, 65536])
@@ -115,6 +121,29 @@ def test_the_record_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
     assert read_metrics(path) == []
     path.write_text("")
     assert read_metrics(path) == []
+
+
+@pytest.mark.parametrize("block_bytes", [3, 50, 65536])
+def test_a_record_is_followed_while_it_grows(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(metrics, "BLOCK_BYTES", block_bytes)
+    path = tmp_path / "metrics.jsonl"
+    record_steps(path, 0, range(1, 6))
+    event = json.dumps({"step": 5, "kind": "event", "text": "é\u2028"}, ensure_ascii=False)
+    texts = [event + "\n" + event[:7], event[7:], "\n", ""]  # as they come, torn too
+
+    def grow() -> bool:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(texts.pop(0))
+        return not texts
+
+    followed = list(metrics.follow(path, 3, grow))
+    assert followed == read_metrics(path)[3:]
+    assert len(followed) == 4
+    texts = [""]
+    assert list(metrics.follow(path, 0, grow)) == read_metrics(path)
+    path.write_text("")
+    texts = [event + "\n"]
+    assert list(metrics.follow(path, 3, grow)) == [json.loads(event)]
 
 
 def test_a_damaged_line_is_named(tmp_path):

@@ -1,0 +1,130 @@
+"""One history over restarts: in the record, in W&B's files, and as W&B itself reads them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support.processes import wait_until
+from support.wandb_history import history, wandb_files
+from support.wandb_server import WandbServer
+
+from trainer.metrics import read_backwards, read_metrics
+
+pytestmark = pytest.mark.timeout(600)
+
+TRANSLOOM = Path(sys.executable).parent / "transloom"
+STEPS = 400
+OPTIONS = [
+    "cluster.ranks=2",
+    f"trainer.max_steps={STEPS}",
+    "trainer.validate_every_steps=100",
+    "checkpoints.every_steps=20",
+]
+
+
+@pytest.fixture
+def run(runs) -> Path:
+    """A run that was killed in several ways before it finished."""
+    folder = runs.folder / "killed"
+    record = folder / "metrics.jsonl"
+
+    def is_record(file: Path) -> bool:
+        return file == record
+
+    def is_wandb(file: Path) -> bool:
+        return file.is_relative_to(folder) and file.suffix == ".wandb"
+
+    def wait_for_rows() -> None:
+        before = rows_in_files(folder)
+        wait_until(lambda: rows_in_files(folder) > before, 120)
+
+    with driver(runs, folder) as process:
+        wait_for_rows()
+        os.kill(process_that_writes(is_wandb), signal.SIGKILL)
+        step = last_step(record)
+        wait_until(lambda: last_step(record) >= step + 10, 120)
+        os.kill(process_that_writes(is_record), signal.SIGKILL)  # rank 0
+        wait_for_rows()
+        process.kill()
+    with driver(runs, folder) as process:
+        wait_for_rows()
+        os.kill(process_that_writes(is_record), signal.SIGKILL)
+        assert process.wait(180) == 0
+    return folder
+
+
+@contextmanager
+def driver(runs: Any, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [TRANSLOOM, "train", runs.recipe, *OPTIONS, "--run", folder, "--address", runs.address],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rows_in_files(run: Path) -> int:
+    try:
+        return len(history(run))
+    except FileNotFoundError:
+        return 0  # a start has just removed a file without rows
+
+
+def last_step(record: Path) -> int:
+    return next((line["step"] for line in read_backwards(record)), 0)
+
+
+def process_that_writes(is_it: Callable[[Path], bool]) -> int:
+    """The process that has such a file open for writing."""
+    for process in psutil.process_iter():
+        try:
+            if any(f.mode != "r" and is_it(Path(f.path)) for f in process.open_files()):
+                return process.pid
+        except psutil.Error:
+            continue  # it has ended, or is somebody else's
+    raise AssertionError("no process writes the file")
+
+
+def test_kills_leave_one_history(run):
+    lines = read_metrics(run / "metrics.jsonl")
+    steps = {line["step"]: line for line in lines if line["kind"] == "train"}
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    last = steps[STEPS]
+    assert last["restarts"] >= 3
+    assert last["lost_steps"] > 0
+    assert 0.0 < last["goodput"] < 1.0
+
+    rows = history(run)
+    assert len(wandb_files(run)) >= 4
+    assert [row["_step"] for row in rows] == list(range(1, STEPS + 1))
+    for row in rows:
+        train = {k: v for k, v in steps[row["_step"]].items() if k not in ("step", "kind")}
+        assert {k.removeprefix("train/"): row[k] for k in row if k.startswith("train/")} == train
+    losses = {line["step"]: line["loss"] for line in lines if line["kind"] == "validation"}
+    assert list(losses) == [100, 200, 300, STEPS]
+    assert {r["_step"]: r["validation/loss"] for r in rows if "validation/loss" in r} == losses
+    resumed = [line["from_step"] for line in lines if line.get("event") == "resumed"]
+    shown = [r["event/resumed/from_step"] for r in rows if "event/resumed" in r]
+    assert shown
+    assert [step for step in resumed if step in shown] == shown
+
+    with WandbServer() as server:
+        printed = server.sync(run)
+    assert "ERROR" not in printed
+    (uploaded,) = server.history.values()
+    assert uploaded == rows
+    (summary,) = server.summary.values()
+    for name in ("restarts", "lost_steps", "goodput"):
+        assert summary[f"train/{name}"] == last[name]

@@ -1,0 +1,182 @@
+"""Runs that do nothing but record and show it in W&B, whose processes come to harm."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import trainer.wandb_tracker
+from support.processes import wait_until
+from support.recipes import tiny_recipe
+from support.wandb_history import history
+from trainer.errors import TrainerError
+from trainer.metrics import MetricsRecord, read_metrics
+from trainer.run_folder import RunCard, RunFolder
+from trainer.wandb_tracker import WandbTracker, last_logged_step
+
+
+def make_run(path: Path) -> RunFolder:
+    path.mkdir()
+    run = RunFolder(path)
+    card = RunCard(id="abcd1234", name="r", dataset_identity="", identity={})
+    run.card_path.write_text(card.model_dump_json())
+    return run
+
+
+def train_line(step: int) -> dict[str, Any]:
+    return {"step": step, "kind": "train", "loss": 1.0 / step}
+
+
+trainer.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
+
+
+class Start:
+    """A start of the ranks, as far as record and W&B are concerned."""
+
+    def __init__(self, run: RunFolder, resume_step: int = 0) -> None:
+        self.notices: list[str] = []
+        self.record = MetricsRecord(run.metrics, resume_step)
+        recipe = tiny_recipe(Path("/dataset")).training()
+        self.tracker = WandbTracker(recipe, run, self.notices.append)
+
+    def append(self, *lines: dict[str, Any]) -> None:
+        for line in lines:
+            self.record.append(line)
+            self.tracker.update()
+
+    def train(self, first: int, last: int) -> None:
+        self.append(*map(train_line, range(first, last + 1)))
+
+    def event(self, name: str, **details: Any) -> None:
+        self.record.event(name, **details)
+        self.tracker.update()
+
+    def end(self) -> None:
+        self.record.close()
+        self.tracker.finish()
+
+
+def steps_of(run: RunFolder) -> list[int]:
+    return [row["_step"] for row in history(run.path)]
+
+
+def in_a_process(job: Callable[..., Any], *arguments: Any) -> int:
+    """Run a job where a W&B process that dies is nobody else's; returns the exit code."""
+    process = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
+    os.environ.pop("WANDB_SERVICE", None)
+    process.start()
+    process.join(120)
+    code = process.exitcode
+    assert code is not None, "the job hangs"
+    return code
+
+
+def train(run: RunFolder, resume_step: int, last_step: int) -> None:
+    start = Start(run, resume_step)
+    if resume_step:
+        start.event("resumed", from_step=resume_step)
+    start.train(resume_step + 1, last_step)
+    start.end()
+    assert start.notices == []
+
+
+def train_and_be_killed(run: RunFolder) -> None:
+    Start(run).train(1, 10)
+    os.kill(os.getpid(), 9)
+
+
+def train_while_wandb_dies(run: RunFolder) -> None:
+    start = Start(run)
+    start.train(1, 10)
+    wait_until(lambda: last_logged_step(run.path / "wandb") == 9, 20)
+    core = _wandb_core(run)
+    core.kill()
+    core.wait()
+    start.train(11, 20)
+    wait_until(lambda: start.notices, 20)
+    start.train(21, 30)
+    start.end()
+    assert len(start.notices) == 1, start.notices
+    assert "W&B has failed" in start.notices[0]
+
+
+def train_while_wandb_hangs(run: RunFolder) -> None:
+    trainer.wandb_tracker.FINISH_SECONDS = 1.0
+    start = Start(run)
+    start.train(1, 2)
+    core = _wandb_core(run)
+    core.suspend()
+    began = time.monotonic()
+    start.train(3, 2000)
+    start.end()
+    assert time.monotonic() - began < 10
+    assert len(start.notices) == 1, start.notices
+    assert "not done" in start.notices[0]
+    core.kill()
+
+
+def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
+    """Returns the steps in W&B's files at several moments, and what was noticed."""
+    run, ballast = make_run(disk / "run"), disk / "ballast"
+    found: dict[str, Any] = {}
+
+    start = Start(run)
+    start.train(1, 100)
+    wait_until(lambda: last_logged_step(run.path / "wandb") == 99, 20)
+    _fill_disk(ballast)
+    start.train(101, 1000)
+    time.sleep(2 * trainer.wandb_tracker.FLUSH_SECONDS)
+    ballast.unlink()
+    start.train(1001, 1100)
+    start.end()
+    found["there was room again"] = steps_of(run)
+
+    start = Start(run, 1100)
+    start.train(1101, 1200)
+    wait_until(lambda: last_logged_step(run.path / "wandb") == 1199, 20)
+    _fill_disk(ballast)
+    start.train(1201, 1300)
+    _end_without_room(start)
+    found["the disk stayed full"] = steps_of(run)
+    found["recorded"] = read_metrics(run.metrics)[-1]["step"]
+    found["notices"] = start.notices
+    start = Start(run, 1200)  # on the full disk
+    start.train(1201, 1300)
+    _end_without_room(start)
+
+    ballast.unlink()
+    start = Start(run, 1200)
+    start.train(1201, 1400)
+    start.end()
+    found["in the end"] = steps_of(run)
+    return found
+
+
+def _end_without_room(start: Start) -> None:
+    try:
+        start.record.close()
+    except TrainerError:
+        start.tracker.finish()
+    else:
+        raise AssertionError("the record had room")
+
+
+def _fill_disk(ballast: Path) -> None:
+    with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    assert shutil.disk_usage(ballast).free == 0
+
+
+def _wandb_core(run: RunFolder) -> psutil.Process:
+    """W&B's process that writes a run's file."""
+    for process in psutil.Process().children(recursive=True):
+        if any(file.path.endswith(".wandb") for file in process.open_files()):
+            return process
+    raise AssertionError("W&B's process has no file of the run open")
