@@ -77,6 +77,7 @@ class Attempts:
                 names = {node.id: node.name for node in nodes.values()}
                 if group := supply.start_group(places, names):
                     return group
+                found = f"Ray has not placed {len(places)} ranks where there was room for them"
             elif self._nodes_left:
                 notice(f"{found}: the run leaves")
                 return None

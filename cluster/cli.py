@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ from cluster.cli_options import (
     RunArgument,
     answer,
 )
-from cluster.errors import ClusterError, RecipeError
+from cluster.errors import ClusterError, HeadLostError, RecipeError
 from data_pipeline.errors import DataError
 from model.errors import ModelError
 from trainer.errors import TrainerError
@@ -65,7 +66,9 @@ def main() -> None:
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:
-        _complain(str(error))
+        _complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
+        if isinstance(error, HeadLostError):
+            os._exit(EXIT_FAILED)  # otherwise Ray would look for the head for another minute
         sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         sys.stderr.close()

@@ -15,7 +15,7 @@ from typing import Self
 import ray
 from ray._private import state
 
-from cluster.errors import ClusterError
+from cluster.errors import HeadLostError
 from cluster.watch import WakingClock
 
 LOOK_SECONDS = 1.0
@@ -69,7 +69,7 @@ class ClusterView:
         """By id, as of about a second ago.
 
         Raises:
-            ClusterError: the head has not answered for `HEAD_LOST_SECONDS`.
+            HeadLostError: the head has not answered for `HEAD_LOST_SECONDS`.
         """
         with self._answered:
             self._check_head()
@@ -90,7 +90,7 @@ class ClusterView:
         if self._asked_at != self._seen:
             self._seen, self._seen_at = self._asked_at, now
         elif now - self._seen_at > HEAD_LOST_SECONDS:
-            raise ClusterError(
+            raise HeadLostError(
                 f"Ray's head has not answered for {HEAD_LOST_SECONDS:.0f} s: it is lost, or cannot "
                 "be reached from here. Once it is back, the same command goes on from the newest "
                 "checkpoint"

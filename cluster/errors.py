@@ -10,4 +10,8 @@ class RecipeError(ClusterError):
 
 
 class RankLostError(ClusterError):
-    """The process of a rank has died."""
+    """A rank has died, hangs, or has failed in a way that may not come again."""
+
+
+class HeadLostError(ClusterError):
+    """The head of the Ray cluster does not answer; Ray cannot be parted from in good order."""

@@ -35,6 +35,7 @@ def failure_of(name: str, position: Position, error: RayError) -> Exception:
         return RankDiedError(f"{name} has died in phase {position}: {_cause_of_death(error)}")
     cause: Exception = error.cause
     if isinstance(cause, OWN_ERRORS):
+        cause.add_note(f"({name} has raised this in phase {position}.)")
         return cause
     reason = f"{type(cause).__name__}: {cause}"[:LONGEST_REASON]
     failure = RankLostError(f"{name} has failed in phase {position}: {reason}")

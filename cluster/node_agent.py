@@ -103,13 +103,17 @@ class NodeAgents:
                 ).remote()
 
     def kill(self, processes: Iterable[ProcessName]) -> None:
-        """Kill processes wherever they are, and wait until they are gone."""
+        """Kill processes wherever they are, and wait until they are gone.
+
+        Nobody waits for nodes that are silent already.
+        """
         of_node: dict[str, list[ProcessName]] = {}
         for process in processes:
             of_node.setdefault(process.node, []).append(process)
         answers = {node: self.by_node[node].kill.remote(mine) for node, mine in of_node.items()}
-        if answers:
-            ray.wait(list(answers.values()), num_returns=len(answers), timeout=ANSWER_SECONDS)
+        awaited = [answer for node, answer in answers.items() if node not in self._asked]
+        if awaited:
+            ray.wait(awaited, num_returns=len(awaited), timeout=ANSWER_SECONDS)
         self._asked |= {node: answer for node, answer in answers.items() if not answered(answer)}
 
     def silent(self, nodes: Collection[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """A rank as a Ray actor: a process that trains, and a mailbox.
 
-It trains in one thread; another one answers the supervisor. Until it is told to train it is a
-warm spare: everything is imported, no GPU is touched, and it may become any rank.
+It trains in one thread; another one answers the supervisor. Until it is told to train it may wait
+as a warm spare: everything is imported, no GPU is touched.
 """
 
 import importlib
@@ -30,7 +30,12 @@ from trainer.supervision import Outcome
 class RankActor:
     """Becomes one rank of one attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: str | None) -> None:
+        """gpu: what CUDA_VISIBLE_DEVICES must be on its seat; None without a GPU."""
+        if gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+            # Whether there is a GPU is asked on import: let the answer leave CUDA untouched.
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         self._watchdog = Watchdog()
         self._mailbox = Mailbox()
         self._client = WorkerClient([], self._mailbox.notice)
@@ -93,16 +98,10 @@ class RankActor:
         self,
         assignment: Assignment,
         placement: Placement,
-        gpu: str | None,
         workers: list[WorkerHandle],
         config: ClusterConfig,
     ) -> Outcome:
-        """Train from a checkpoint, or from step 0; returns the outcome.
-
-        ``gpu`` is what CUDA_VISIBLE_DEVICES is to be; no process may have used CUDA before.
-        """
-        if gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        """Train from a checkpoint, or from step 0; returns the outcome."""
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             from trainer.build import (
                 build_trainer,

@@ -18,7 +18,6 @@ from cluster.errors import RankLostError
 from cluster.failures import cause_of, failure_of, is_certain
 from cluster.mailbox import Report
 from cluster.rank_process import RankProcess
-from cluster.seats import Seat
 from cluster.watch import Position, WakingClock, Watch
 from trainer.assignment import Assignment
 from trainer.distributed import Placement
@@ -49,14 +48,12 @@ class RankGroup:
     def __init__(
         self,
         config: ClusterConfig,
-        seats: list[Seat],
         processes: list[RankProcess],
         names: list[str],
         clock: WakingClock,
     ) -> None:
         """names: how the ranks are called in messages."""
         self.processes = processes
-        self.seats = seats
         self._config = config
         self._names = names
         self._clock = clock
@@ -74,7 +71,7 @@ class RankGroup:
     @property
     def nodes(self) -> list[str]:
         """Of each rank."""
-        return [seat.node for seat in self.seats]
+        return [process.seat.node for process in self.processes]
 
     def start(self, assignment: Assignment, workers: list[WorkerHandle]) -> None:
         """Let all ranks train, as soon as their processes are there; returns at once."""
@@ -153,17 +150,16 @@ class RankGroup:
                 self._assignment,
                 Placement(
                     rank=rank,
-                    world_size=len(self.seats),
-                    local_world_size=ranks_of[seat.node],
+                    world_size=len(self.processes),
+                    local_world_size=ranks_of[process.seat.node],
                     device="cuda" if self._config.gpus_per_rank else "cpu",
                     threads=self._config.threads_per_rank,
                     rendezvous=rendezvous,
                 ),
-                seat.gpu,
                 self._workers,
                 self._config,
             )
-            for rank, (seat, process) in enumerate(zip(self.seats, self.processes, strict=True))
+            for rank, process in enumerate(self.processes)
         ]
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:

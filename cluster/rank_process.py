@@ -1,7 +1,7 @@
 """A process that is, or may become, a rank; and the spare ones, which wait for that.
 
-To start one and import everything takes seconds, most of them for torch and DeepSpeed. So as many
-as there are ranks wait on each node; a group that has to be started again takes them at once.
+To start one and import everything takes seconds, most of them for torch and DeepSpeed. So a spare
+one waits for every seat; a group that has to be started again takes them at once.
 """
 
 from collections import Counter
@@ -13,62 +13,66 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.node_agent import ProcessName, answered
 from cluster.rank_actor import RankActor
+from cluster.seats import Seat
 
 ANSWER_SECONDS = 2.0
 
 
 class RankProcess:
-    """An actor on a node, and the name of its process once that is known."""
+    """An actor for a seat, and the name of its process once that is known."""
 
-    def __init__(self, node: str) -> None:
-        self.node = node
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
         self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        ).remote()
+            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False)
+        ).remote(seat.gpu)
         self.said_name = self.actor.process.remote()
+        self._name: ProcessName | None = None
 
     @property
     def name(self) -> ProcessName | None:
         """None if it has not started yet, or never will."""
-        return ray.get(self.said_name) if answered(self.said_name) else None
+        if self._name is None and answered(self.said_name):
+            self._name = ray.get(self.said_name)
+        return self._name
 
 
 class Spares:
-    """Warm processes, as many on each node as it has ranks."""
+    """Warm processes, one for each seat."""
 
     def __init__(self, device: str, kill: Callable[[list[RankProcess]], None]) -> None:
         self._device = device
         self._kill = kill
         self.waiting: list[RankProcess] = []
 
-    def refill(self, nodes: Sequence[str], rank: Any) -> None:
-        """Have a spare for each rank on these nodes, and none elsewhere.
+    def refill(self, seats: Sequence[Seat], rank: Any) -> None:
+        """Have a spare for each of these seats, and no others.
 
         They import what the rank of this actor has imported by now.
         """
-        missing = Counter(nodes)
+        missing = Counter(seats)
         superfluous = []
         for process in self.waiting:
-            if missing[process.node]:
-                missing[process.node] -= 1
+            if missing[process.seat]:
+                missing[process.seat] -= 1
             else:
                 superfluous.append(process)
         self._dismiss(superfluous)
         modules = rank.modules.remote()
-        for node in missing.elements():
-            process = RankProcess(node)
+        for seat in missing.elements():
+            process = RankProcess(seat)
             process.actor.import_trainer.remote(self._device)
             process.actor.import_modules.remote(modules)
             self.waiting.append(process)
 
-    def take(self, nodes: Sequence[str]) -> list[RankProcess]:
-        """Processes for ranks on these nodes: spares that are well, otherwise new ones."""
+    def take(self, seats: Sequence[Seat]) -> list[RankProcess]:
+        """Processes for ranks on these seats: spares that are well, otherwise new ones."""
         self._dismiss(self._unwell())
-        return [self._take(node) or RankProcess(node) for node in nodes]
+        return [self._take(seat) or RankProcess(seat) for seat in seats]
 
-    def _take(self, node: str) -> RankProcess | None:
+    def _take(self, seat: Seat) -> RankProcess | None:
         for process in self.waiting:
-            if process.node == node:
+            if process.seat == seat:
                 self.waiting.remove(process)
                 return process
         return None

@@ -45,8 +45,7 @@ class RankSupply:
     ) -> None:
         self._signs_of_life.__exit__(kind, error, traceback)
         self.end_group()
-        self._kill(self._spares.waiting)
-        self._seats.give_back()
+        self._kill(self._spares.waiting)  # the seats go with this process
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
         """Of these nodes those for a group, one for each rank, as many as there is room for.
@@ -68,8 +67,7 @@ class RankSupply:
         self._agents.start({seat.node: names[seat.node] for seat in seats})
         self._group = RankGroup(
             self._config,
-            seats,
-            self._spares.take([seat.node for seat in seats]),
+            self._spares.take(seats),
             [f"Rank {r} on node {names[seat.node]}" for r, seat in enumerate(seats)],
             self._clock,
         )
@@ -86,7 +84,7 @@ class RankSupply:
     def refill_spares(self) -> None:
         """To be called when the ranks train, so that it does not slow their start."""
         if self._group and self._config.warm_spares:
-            self._spares.refill(self._group.nodes, self._group.actors[0])
+            self._spares.refill(self._seats.taken, self._group.actors[0])
 
     def end_group(self) -> None:
         """Kill all ranks at once, whatever they are doing."""

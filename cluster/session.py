@@ -27,7 +27,7 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.job_config import JobConfig
 
 from cluster.authentication import REMEDY, enable_authentication
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, HeadLostError
 from cluster.packages import INSTALLATION, import_own_packages
 
 # Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
@@ -63,24 +63,48 @@ def ray_session(address: str | None) -> Iterator[None]:
     """
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
-    sigterm_handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
-    set_sigterm_handler = ray_utils.set_sigterm_handler
-    if callable(sigterm_handler):  # whoever listens goes on listening
-        ray_utils.set_sigterm_handler = lambda handler: None
     print_message = ray_worker.print_to_stdstream
     ray_worker.print_to_stdstream = _log_message
+    head_lost = False
     try:
-        if address is None:
-            _start_embedded()
+        with _sigterm_handler_kept():
+            if address is None:
+                _start_embedded()
+            else:
+                _join(address)
+        yield
+    except HeadLostError:
+        head_lost = True
+        raise
+    finally:
+        if head_lost:
+            _end_embedded()
         else:
-            _join(address)
+            ray.shutdown(wait_for_processes=True)
+        ray_worker.print_to_stdstream = print_message
+
+
+@contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Ray sets handlers of its own, in Python and below; whoever listened listens on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    set_by_ray = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
         yield
     finally:
-        ray.shutdown(wait_for_processes=True)
-        ray_worker.print_to_stdstream = print_message
-        ray_utils.set_sigterm_handler = set_sigterm_handler
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, sigterm_handler)  # Ray has set its own
+        ray_utils.set_sigterm_handler = set_by_ray
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _end_embedded() -> None:
+    """What `ray.shutdown` does last; before that it would look for the head for half a minute."""
+    node = ray_worker._global_node
+    if node is not None and node.is_head():
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def require_total(cpus: float, gpus: float) -> None:

@@ -1,5 +1,6 @@
 """`transloom train`: resolve recipe and run folder, then train here or on a cluster."""
 
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from cluster.belonging import prepare_run
 from cluster.display import LoggedAudience, audience_for
-from cluster.errors import RecipeError
+from cluster.errors import RankLostError, RecipeError
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervisor import supervise
 from data_pipeline.corpus_config import is_remote
@@ -42,6 +43,8 @@ class TrainResult:
 
     def text(self) -> str:
         if self.outcome == "preempted":
+            if self.checkpoint is None:
+                return f"Stopped before {self.run} had a checkpoint; the same command starts it."
             return (
                 f"Stopped. The newest checkpoint of {self.run} is of step {self.step}; the same "
                 "command continues from there."
@@ -77,12 +80,18 @@ def train_run(
     )
     with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
         audience = LoggedAudience(display, folder.log)
-        if inline:
-            from cluster.inline import train_inline
+        try:
+            if inline:
+                from cluster.inline import train_inline
 
-            outcome = train_inline(loaded, folder, store, manifest, audience)
-        else:
-            outcome = supervise(loaded, folder, manifest, audience)
+                outcome = train_inline(loaded, folder, store, manifest, audience)
+            else:
+                outcome = supervise(loaded, folder, manifest, audience)
+        except Exception as error:
+            audience.keep(f"the run has ended: {error}")
+            if isinstance(error, RankLostError):  # of which the message has one line
+                audience.keep("".join(traceback.format_exception(error)))
+            raise
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
     lines = read_backwards(folder.metrics)

@@ -50,7 +50,7 @@ def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) ->
     memory = _memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
     sum_over_ranks(torch.zeros(1), placement)  # no rank takes more before all have measured
-    with _raising_alone(placement, "for all weights", memory), engine.inference_model() as model:
+    with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
         finding = _LoneRank(model.train(), placement, most_resident).finding(widest, budget)
     del model
     table = np.zeros((placement.world_size, 4))
@@ -59,7 +59,7 @@ def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) ->
     if table[:, _FAILED].any():
         raise MemoryPreflightError(_shortage(table, widest, budget, engine))
     for shape in widest:
-        with _raising_alone(placement, f"for {shape} in a step", memory):
+        with _raising_alone(engine, f"{shape} in a step", memory):
             _as_in_a_step(engine, shape)
 
 
@@ -139,7 +139,7 @@ def _as_in_a_step(engine: Engine, shape: MicroBatchShape) -> None:
 
 
 @contextlib.contextmanager
-def _raising_alone(placement: Placement, what: str, memory: int) -> Iterator[None]:
+def _raising_alone(engine: Engine, what: str, memory: int) -> Iterator[None]:
     """Say which rank ran out of memory for what, where it cannot tell the others."""
     try:
         yield
@@ -147,8 +147,8 @@ def _raising_alone(placement: Placement, what: str, memory: int) -> Iterator[Non
         if not _is_out_of_memory(error):
             raise
         raise MemoryPreflightError(
-            f"Rank {placement.rank} has too little memory {what}; {_size(memory, placement)}. "
-            f"{error}"
+            f"Rank {engine.placement.rank} cannot hold {what}; {_size(memory, engine.placement)}. "
+            f"{_remedy(engine)}. It was told: {str(error).splitlines()[0]}"
         ) from error
 
 
@@ -156,13 +156,10 @@ def _shortage(
     table: np.ndarray, widest: Sequence[MicroBatchShape], budget: int, engine: Engine
 ) -> str:
     """What all ranks raise; each row of the table is a rank's finding."""
-    ranks = np.flatnonzero(table[:, _FAILED])
-    first = table[ranks[0]].astype(np.int64)
+    ranks = np.flatnonzero(table[:, _FAILED]).tolist()
+    _, number, _, memory = table[ranks[0]].astype(np.int64).tolist()
     fitting = int(table[ranks, _FITTING].min())
-    names = "Rank " + str(ranks[0]) if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
-    stage = (
-        "" if engine.zero_stage == 3 else f"raise engine.zero_stage above {engine.zero_stage} or "
-    )
+    names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
     smaller = (
         f"batching.max_tokens_per_micro_batch={fitting} would fit too, but makes another run"
         if fitting
@@ -170,9 +167,17 @@ def _shortage(
     )
     return (
         f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
-        f"micro-batch of {widest[first[_SHAPE]]}, which batching.max_tokens_per_micro_batch = "
-        f"{budget} allows; {_size(int(first[_MEMORY]), engine.placement)}. To leave more room, "
-        f"{stage}use more ranks (cluster.ranks), with which the run stays what it is; {smaller}"
+        f"micro-batch of {widest[number]}, which batching.max_tokens_per_micro_batch = {budget} "
+        f"allows; {_size(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
+    )
+
+
+def _remedy(engine: Engine) -> str:
+    stage = engine.zero_stage
+    higher = f"raise engine.zero_stage above {stage} or " if stage < 3 else ""
+    return (
+        f"To leave more room, {higher}use more ranks (cluster.ranks), with which the run stays "
+        "what it is"
     )
 
 

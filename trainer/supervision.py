@@ -56,7 +56,7 @@ class CheckpointCommitter:
         checkpoints: Path,
         config: CheckpointsConfig,
         world_size: int,
-        announce: Callable[[str], None] = lambda text: None,
+        announce: Callable[[str], None],
     ) -> None:
         self.attempt = secrets.token_hex(4)
         self.work = lease.work

@@ -4,9 +4,11 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from support.processes import wait_until
 from support.sabotage import Saboteur
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
@@ -37,12 +39,15 @@ def hit(runs, name: str, process: subprocess.Popen[str], number: int) -> None:
     assert saboteur.hit, output
 
 
-def test_a_killed_driver_loses_nothing(runs, train):
+def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(runs, train, ray_head):
     runs.train("undisturbed", *OPTIONS)
     address = ["--address", runs.address]
-    process = train("killed", *address)
+    process = train("killed", *address, "cluster.warm_spares=true")
     hit(runs, "killed", process, signal.SIGKILL)
+    killed_at = time.monotonic()
     assert process.returncode == -signal.SIGKILL
+    wait_until(lambda: not ray_head.actors(), 20)
+    print(f"the last of its processes was gone {time.monotonic() - killed_at:.2f} s after kill -9")
     process = train("killed", *address, "--json")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -51,6 +56,19 @@ def test_a_killed_driver_loses_nothing(runs, train):
     assert runs.digests("killed") == runs.digests("undisturbed")
     events = {event["event"] for event in runs.lines("killed", "event")}
     assert events == {"resumed"}
+
+
+def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
+    first = train("shared", "--address", runs.address)
+    record = runs.folder / "shared" / "metrics.jsonl"
+    wait_until(lambda: record.exists() and record.stat().st_size, 120)
+    second = train("shared", "--address", runs.address)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert f"is in use by process {first.pid} on " in " ".join(errors.split())
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+    assert [line["step"] for line in runs.lines("shared")] == list(range(1, 61))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)

@@ -12,17 +12,16 @@ from data_pipeline.feeding.batch import FieldArrays, MicroBatch
 from data_pipeline.feeding.plan import slots_of_rank
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
-from support.checkpoints import work_folder
+from support.checkpoints import commit_state, make_header, work_folder, write_state
 from trainer import fragments
 from trainer.batch import dummy_batch, to_device
-from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.format import Checkpoint, CheckpointHeader
+from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.checkpoints.state_file import write_state
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.distributed import Placement, sum_over_ranks
+from trainer.distributed import Placement
 from trainer.engine import Engine
 from trainer.randomness import seed_torch
+from trainer.step_report import StepReport, exchange
 
 VOCABULARY = Vocabulary(source_size=37, target_size=37, pad_id=0, bos_id=2, eos_id=3)
 # Widths and sizes that 2 and 3 ranks do not divide.
@@ -31,6 +30,7 @@ MODEL = ModelConfig(
 )
 SLOTS = 5
 SMOOTHING = 0.1
+LEARNING_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Shape:
     precision: str = "fp32"
 
 
-def make_model() -> Transformer:
+def make_model(config: ModelConfig = MODEL) -> Transformer:
     seed_torch(1, "weights")
-    return Transformer(MODEL, VOCABULARY)
+    return Transformer(config, VOCABULARY)
 
 
 def make_engine(
@@ -75,63 +75,72 @@ def micro_batch(step: int, slot: int) -> MicroBatch:
     return MicroBatch(pair_ids=np.arange(4) + 100 * slot, fields=fields)
 
 
-def train_steps(
-    engine: Engine, first: int, last: int, before_pass: Callable[[bool], None] = lambda real: None
-) -> list[float]:
-    """Losses of steps ``first … last``, each the same on all ranks."""
+def accumulate(
+    engine: Engine, step: int, before_pass: Callable[[int | None], None] = lambda slot: None
+) -> tuple[StepReport, int]:
+    """The passes of a step and the exchange of what they came to; also the step's target tokens.
+
+    ``before_pass`` is told each pass's slot, or None for a dummy.
+    """
     placement = engine.placement
     slots = slots_of_rank(placement.rank, placement.world_size, SLOTS)
     device = placement.torch_device
+    tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
+    batches, results = [], []
+    for index in range(engine.slots_per_rank):
+        slot = slots[index] if index < len(slots) else None
+        if slot is None:
+            batch = dummy_batch(VOCABULARY, device)
+        else:
+            batch = to_device(micro_batch(step, slot), VOCABULARY, device)
+            seed_torch(1, "dropout", step, slot)
+        before_pass(slot)
+        result = engine.forward_backward(
+            batch,
+            target_tokens_global=tokens,
+            last=index == engine.slots_per_rank - 1,
+            real=slot is not None,
+        )
+        if slot is not None:
+            batches.append(batch)
+            results.append(result)
+    report = exchange(
+        slots,
+        batches,
+        results,
+        micro_batches_per_step=SLOTS,
+        data_stall_seconds=0.0,
+        stop_requested=False,
+        placement=placement,
+    )
+    return report, tokens
+
+
+def train_steps(
+    engine: Engine,
+    first: int,
+    last: int,
+    before_pass: Callable[[int | None], None] = lambda slot: None,
+) -> list[float]:
+    """Losses of steps ``first … last``, each the same on all ranks."""
     losses = []
     for step in range(first, last + 1):
-        tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
-        sums = torch.zeros(SLOTS, dtype=torch.float64)
-        for index in range(engine.slots_per_rank):
-            real = index < len(slots)
-            if real:
-                batch = to_device(micro_batch(step, slots[index]), VOCABULARY, device)
-                seed_torch(1, "dropout", step, slots[index])
-            else:
-                batch = dummy_batch(VOCABULARY, device)
-            before_pass(real)
-            loss = engine.forward_backward(
-                batch,
-                target_tokens_global=tokens,
-                last=index == engine.slots_per_rank - 1,
-                real=real,
-            )
-            if real:
-                sums[slots[index]] = float(loss.smoothed)
-        total = sum_over_ranks(sums, placement)
-        losses.append(sum(total.tolist()) / tokens)
-        engine.step(0.01)
+        report, tokens = accumulate(engine, step, before_pass)
+        losses.append(report.smoothed_sum / tokens)
+        engine.step(LEARNING_RATE)
     return losses
 
 
 def save(engine: Engine, folder: Path, step: int) -> Any:
     """A rank's part of a checkpoint, and the header that rank 0 would commit."""
-    placement = engine.placement
-    file = write_state(
-        partial_folder(work_folder(folder), step, "test"),
-        placement.rank,
-        placement.world_size,
-        fragments.owned_fragments(engine),
-    )
-    header = CheckpointHeader(
-        step=step,
+    header = make_header(
+        step,
         optimizer_step=fragments.optimizer_step(engine),
-        cursor={"epoch": 0, "window": 0, "offset": 0},
-        data_digest="0" * 64,
-        dataset_identity="",
-        recipe={},
-        identity={},
-        numerics={},
         parameters={n: list(s) for n, s in engine.parameter_shapes.items()},
         parameter_groups=engine.parameter_group_settings(),
-        validation_loss=None,
-        target_tokens_seen=0,
     )
-    return file, header
+    owned = fragments.owned_fragments(engine)
+    return write_state(work_folder(folder), header, owned, engine.placement), header
 
 
 def train(placement: Placement, shape: Shape, steps: int, clipping: float = 0.0) -> Any:
@@ -163,26 +172,10 @@ def train_poisoned(placement: Placement, shape: Shape, steps: int) -> list[float
     for parameter in model.parameters():  # called before the engine's own hooks
         parameter.register_hook(lambda g: g if passes[-1] else torch.full_like(g, torch.nan))
     engine = make_engine(placement, shape, model=model)
-    losses = train_steps(engine, 1, steps, before_pass=passes.append)
+    losses = train_steps(engine, 1, steps, lambda slot: passes.append(slot is not None))
     assert not all(passes) or placement.rank + 1 < placement.world_size
     engine.destroy()
     return losses
-
-
-def train_with_an_infinite_gradient(placement: Placement, shape: Shape) -> Any:
-    """Three steps; in the second one, one gradient of the last rank is infinite."""
-    engine = make_engine(placement, shape)
-    train_steps(engine, 1, 1)
-    before = full_weights(engine)
-    hook = next(engine.module.parameters()).register_hook(
-        lambda g: torch.full_like(g, torch.inf) if placement.rank + 1 == placement.world_size else g
-    )
-    norms = record_norms(engine)
-    losses = train_steps(engine, 2, 2)
-    hook.remove()
-    unchanged = all(torch.equal(w, before[name]) for name, w in full_weights(engine).items())
-    engine.destroy()
-    return losses, norms[0], unchanged
 
 
 def train_and_save(placement: Placement, shape: Shape, steps: int, folder: Path) -> Any:
@@ -221,7 +214,4 @@ def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
 
 def committed(folder: Path, results: list[Any]) -> Path:
     """Commit what `save` returned on all ranks; returns the checkpoint's folder."""
-    files = [file for file, _ in results]
-    header = results[0][1]
-    partial = partial_folder(work_folder(folder), header.step, "test")
-    return commit(partial, folder, header, files).path
+    return commit_state(work_folder(folder), results[0][1], [file for file, _ in results]).path

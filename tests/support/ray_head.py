@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -9,8 +10,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
+from support.processes import command_of
 from support.rank_pool import free_port
 
 
@@ -23,13 +28,18 @@ class RayHead:
         token: what a client must show.
     """
 
-    def __init__(self, folder: Path, cpus: int) -> None:
+    def __init__(self, folder: Path, cpus: int, environment: Mapping[str, str] = {}) -> None:
+        """environment: of all processes of the cluster, beside this process's own."""
         port, dashboard_port = free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         self.token = secrets.token_hex(32)
-        # Unix sockets lie below: their paths may have 107 bytes.
-        self._temporary = folder
+        self._environment = {
+            **os.environ,
+            **environment,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+        }
         self._process = subprocess.Popen(
             [
                 str(Path(sys.executable).parent / "ray"),
@@ -45,22 +55,33 @@ class RayHead:
                 f"--ray-client-server-port={free_port()}",
                 f"--num-cpus={cpus}",
                 f"--object-store-memory={200 * 2**20}",
+                # Unix sockets lie below: their paths may have 107 bytes.
                 f"--temp-dir={folder}",
                 "--disable-usage-stats",
             ],
-            env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token},
+            env=self._environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         self._wait(60.0)
 
+    @property
+    def process_id(self) -> int:
+        """Of the process whose children are the head's."""
+        return self._process.pid
+
     def stop(self) -> None:
         _kill(self._process)
 
+    def actors(self, name: str = r"(RankActor|NodeAgent|DataWorker)") -> list[psutil.Process]:
+        """The processes on the head's node of our actors, or of those of one class."""
+        processes = psutil.Process(self.process_id).children(recursive=True)
+        return [p for p in processes if re.match(f"ray::{name}", " ".join(command_of(p)))]
+
     def add_node(self, cpus: int) -> "RayNode":
         """Another node of the cluster, on this machine."""
-        return RayNode(self.address, self.token, cpus)
+        return RayNode(self.address, self._environment, cpus)
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -81,7 +102,7 @@ class RayHead:
 class RayNode:
     """A node beside the head. It takes a few seconds until the cluster knows it."""
 
-    def __init__(self, address: str, token: str, cpus: int) -> None:
+    def __init__(self, address: str, environment: Mapping[str, str], cpus: int) -> None:
         self._process = subprocess.Popen(
             [
                 str(Path(sys.executable).parent / "ray"),
@@ -94,11 +115,16 @@ class RayNode:
                 f"--object-store-memory={200 * 2**20}",
                 "--disable-usage-stats",
             ],
-            env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+            env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    @property
+    def process_id(self) -> int:
+        """Of the process whose children are the node's."""
+        return self._process.pid
 
     def kill(self) -> None:
         """As if its machine had lost power: processes and objects are gone at once."""

@@ -1,7 +1,9 @@
 """The engine on a GPU. Run with `pytest -m gpu` on a machine that has one."""
 
+import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -13,24 +15,32 @@ pytestmark = [
 
 # A process of its own: DeepSpeed chooses its accelerator when it is imported.
 PROGRAM = """
-import sys
+import json, sys
 sys.path[:0] = {path!r}
 from datetime import timedelta
-from support.engine_jobs import Shape, train
+from support import engine_jobs, poison_jobs, preflight_jobs
+from support.engine_jobs import Shape
 from trainer.distributed import Placement, process_group
+from trainer.micro_batch_shapes import MicroBatchShape
 placement = Placement(device={device!r})
 with process_group(placement, timedelta(seconds=60)):
-    losses, _ = train(placement, Shape({stage}, {precision!r}), 6)
-print(*losses)
+    answer = {expression}
+print(json.dumps(answer))
 """
 
 
-def losses_on(device: str, stage: int, precision: str) -> list[float]:
-    program = PROGRAM.format(path=sys.path, device=device, stage=stage, precision=precision)
+def answer_on(device: str, expression: str) -> Any:
+    program = PROGRAM.format(path=sys.path, device=device, expression=expression)
     output = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
-    return [float(word) for word in output.splitlines()[-1].split()]
+    return json.loads(output.splitlines()[-1])
+
+
+def losses_on(device: str, stage: int, precision: str) -> list[float]:
+    losses = answer_on(device, f"engine_jobs.train(placement, Shape({stage}, '{precision}'), 6)[0]")
+    assert len(losses) == 6
+    return losses
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -45,3 +55,26 @@ def test_cuda_is_close_to_the_cpu(stage):
 def test_bf16_on_cuda_is_close_to_fp32(stage):
     bf16, fp32 = (losses_on("cuda", stage, precision) for precision in ("bf16", "fp32"))
     assert bf16 == pytest.approx(fp32, rel=2e-2)
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_step_that_is_not_finite_leaves_no_trace(stage, poison):
+    bad_slots, unchanged, losses, expected = answer_on(
+        "cuda", f"poison_jobs.compared(placement, Shape({stage}), '{poison}')"
+    )
+    assert bad_slots == [{"loss": 1, "gradient": 4}[poison]]
+    assert unchanged
+    assert losses == pytest.approx(expected, rel=1e-5)  # sums on a GPU have no fixed order
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_gpu_without_memory_stops_the_run_and_says_what_would_fit(stage):
+    message = answer_on(
+        "cuda",
+        f"preflight_jobs.shortage_of_gpu(placement, Shape({stage}), "
+        "[MicroBatchShape(4096, 100, 100)], 409600, 200_000_000)",
+    )
+    assert message.startswith("Rank 0 of 1 cannot hold forward and backward of a micro-batch of")
+    assert "its GPU has" in message
+    assert "would fit too, but makes another run" in message

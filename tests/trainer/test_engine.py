@@ -1,10 +1,11 @@
 """The engine against a plain torch loop, and against itself under other shapes."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
-from support import engine_jobs
+from support import engine_jobs, poison_jobs
 from support.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
 
 from model.transformer import Transformer
@@ -14,6 +15,7 @@ from trainer.engine import deepspeed_config, parameter_groups
 from trainer.randomness import seed_torch
 
 STEPS = 6
+ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
 SHAPES = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)]
 
 
@@ -81,13 +83,34 @@ def test_a_dummy_leaves_no_trace(rank_pools, stage):
     assert poisoned == plain
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_an_infinite_gradient_is_seen_by_all_ranks_and_not_applied(rank_pools, stage):
-    results = rank_pools(2).run(engine_jobs.train_with_an_infinite_gradient, Shape(stage))
-    for losses, norm, unchanged in results:
-        assert math.isfinite(losses[0])
-        assert not math.isfinite(norm)
-        assert unchanged
+@pytest.fixture(scope="module")
+def without_the_second_step(rank_pools):
+    """What becomes of a run that never sees its second step, by shape."""
+    job = poison_jobs.train_without_the_second_step
+    return cache(lambda shape: rank_pools(2).run(job, shape))
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient", "sum"])
+@pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
+def test_a_step_that_is_not_finite_leaves_no_trace(
+    rank_pools, without_the_second_step, shape, poison
+):
+    """All ranks know of it, and the run goes on as if the step had never been computed."""
+    results = rank_pools(2).run(poison_jobs.train_past_poison, shape, poison)
+    for result, expected in zip(results, without_the_second_step(shape), strict=True):
+        if poison == "sum":  # which no slot can see, but the norm shows
+            assert result["bad_slots"] == []
+            assert result["norm"] == math.inf
+        else:
+            assert result["bad_slots"] == [poison_jobs.BAD_SLOT[poison]]
+        assert math.isfinite(result["good_loss"])
+        assert result["unchanged"]
+        assert result["optimizer_step"] == expected["optimizer_step"] == 3
+        assert result["losses"] == expected["losses"]
+        assert all(
+            torch.equal(weight, expected["weights"][name])
+            for name, weight in result["weights"].items()
+        )
 
 
 def test_norms_and_biases_do_not_decay():

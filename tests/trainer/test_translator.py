@@ -29,7 +29,10 @@ def test_it_is_beam_search_over_the_checkpoints_weights(untrained_run):
 
 
 def test_the_newest_weights_or_those_of_a_step(untrained_run):
-    newest, first = Translator.load(untrained_run.path), Translator.load(untrained_run.path, checkpoint=1)
+    newest, first = (
+        Translator.load(untrained_run.path),
+        Translator.load(untrained_run.path, checkpoint=1),
+    )
     assert (newest.checkpoint.step, first.checkpoint.step) == (2, 1)
     pairs = zip(newest.model.parameters(), first.model.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)

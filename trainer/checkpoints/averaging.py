@@ -23,8 +23,8 @@ from trainer.fragments import MASTER
 def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
     """Write the average of these checkpoints of a run, oldest first, beside them.
 
-    It replaces an older average of the same steps. The run may train meanwhile; if its ownership
-    changes, the unfinished average is removed.
+    It replaces an older average of the same steps. A run that trains may go on; if somebody takes
+    the run meanwhile, the unfinished average is removed.
 
     Raises:
         CheckpointError: a checkpoint is damaged, or the parameters are not the same in all.
@@ -62,7 +62,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         if work.is_dir():
             raise
         raise CheckpointError(
-            f"A training of {checkpoints.parent} was started meanwhile and removed the unfinished "
+            f"{checkpoints.parent} was trained or pruned meanwhile, which removes an unfinished "
             "average: start the same command again"
         ) from error
     finally:

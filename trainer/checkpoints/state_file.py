@@ -46,7 +46,7 @@ def write_state_file(
     header = _header(sizes)
     sha256 = hashlib.sha256()
     written = 0
-    chunks: Iterator[bytes | memoryview] = chain([header], _chunks(data))
+    chunks: Iterator[bytes | memoryview] = chain([memoryview(header)], _chunks(data))
     with path.open("wb") as file:
         for chunk in chunks:
             sha256.update(chunk)  # like write, this lets other threads run

@@ -58,7 +58,8 @@ class CheckpointWriter:
         numel = sum(self._sizes.values())
         _require_memory(numel * BYTES_PER_ELEMENT, placement.local_world_size)
         self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # written, hence in memory
-        if placement.device == "cuda":
+        self._is_pinned = placement.device == "cuda" and numel > 0
+        if self._is_pinned:
             _pin(self._buffer)
         self._copies = self._buffer.split(list(self._sizes.values()))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -95,7 +96,7 @@ class CheckpointWriter:
             self._wait()
         finally:
             self._thread.shutdown()
-            if self._placement.device == "cuda":
+            if self._is_pinned:
                 _unpin(self._buffer)
 
     def _wait(self) -> None:

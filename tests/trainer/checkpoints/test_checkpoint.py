@@ -1,50 +1,33 @@
-"""Checkpoints on disk: complete or not there, verified when read, pruned."""
+"""Checkpoints on disk: complete or not there, verified when read."""
 
 import pytest
 import torch
-from support.checkpoints import save_checkpoint, work_folder
+from support.checkpoints import make_header, save_checkpoint, work_folder, write_state
 
 from trainer.checkpoints.commit import discard, partial_folder
 from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
-    CheckpointHeader,
+    list_averages,
     list_checkpoints,
     newest_intact,
     set_aside,
 )
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.retention import prune
-from trainer.checkpoints.state_file import write_state
 from trainer.config import CheckpointsConfig
+from trainer.distributed import Placement
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.fragments import Fragment
 
 
-def header(step: int, loss: float | None = None) -> CheckpointHeader:
-    return CheckpointHeader(
-        step=step,
-        optimizer_step=step,
-        cursor={"epoch": 0, "window": 0, "offset": step},
-        data_digest="0" * 64,
-        dataset_identity="d",
-        recipe={},
-        identity={},
-        numerics={},
-        parameters={"w": [4]},
-        parameter_groups=[],
-        validation_loss=loss,
-        target_tokens_seen=0,
-    )
-
-
-def save(folder, step, loss=None):
+def save(folder, step):
     """A checkpoint of one parameter of four elements, written by two ranks."""
     halves = [
         [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
         for rank in range(2)
     ]
-    return save_checkpoint(folder, header(step, loss), halves)
+    return save_checkpoint(folder, make_header(step), halves)
 
 
 def test_what_is_written_is_read_back_in_any_range(tmp_path):
@@ -63,8 +46,11 @@ def test_a_range_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_before_the_commit_there_is_no_checkpoint(tmp_path):
-    partial = partial_folder(work_folder(tmp_path), 5, "a")
-    write_state(partial, 0, 2, [Fragment("master", "w", 0, torch.ones(2))])
+    work = work_folder(tmp_path)
+    fragments = [Fragment("master", "w", 0, torch.ones(2))]
+    write_state(work, make_header(5), fragments, Placement(rank=0, world_size=2))
+    partial = partial_folder(work, 5, "a")
+    assert partial.is_dir()
     assert list_checkpoints(tmp_path) == []
     discard(partial)
     assert not partial.exists()
@@ -129,22 +115,6 @@ def test_a_file_outside_the_checkpoint_is_refused(tmp_path, name):
         Checkpoint(path.parent)
 
 
-def test_the_last_and_the_best_stay(tmp_path):
-    for step, loss in [(10, 3.0), (20, 1.0), (30, None), (40, 2.0), (50, 2.5)]:
-        save(tmp_path, step, loss)
-    removed = prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=2, keep_best=1))
-    assert [path.name for path in removed] == ["step-00000010", "step-00000030"]
-    assert [path.name[-2:] for path in list_checkpoints(tmp_path)] == ["20", "40", "50"]
-
-
-def test_an_unreadable_checkpoint_does_not_stop_the_pruning(tmp_path):
-    for step in (10, 20, 30):
-        save(tmp_path, step)
-    (tmp_path / "step-00000010" / HEADER).write_text("{")
-    prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=1, keep_best=1))
-    assert [path.name[-2:] for path in list_checkpoints(tmp_path)] == ["30"]
-
-
 def test_another_format_is_not_taken_for_damage(tmp_path):
     """A newer version's checkpoint must not be passed over in silence."""
     path = save(tmp_path, 10).path / HEADER
@@ -153,7 +123,38 @@ def test_another_format_is_not_taken_for_damage(tmp_path):
         newest_intact(tmp_path)
 
 
-def test_a_full_disk_or_a_forbidden_folder_is_said(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"cannot be written.*start the same command again"):
-        write_state(tmp_path / "file" / "x", 0, 1, [Fragment("master", "w", 0, torch.ones(2))])
+def test_the_first_of_several_damages_is_named(tmp_path):
+    newest = save(tmp_path, 10)
+    for file in newest.file_paths():
+        damage_by_flipping(file)
+    with pytest.raises(CheckpointError, match="state-00000-of-00002"):
+        newest.verify()
+
+
+def test_what_cannot_be_read_is_damaged(tmp_path):
+    """As on a disk with bad sectors: reading the beginning of one's own memory fails."""
+    save(tmp_path, 10)
+    newest = save(tmp_path, 20)
+    file, size = newest.file_paths()[0], newest.header.files[0].bytes
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    header = newest.path / HEADER
+    header.write_text(header.read_text().replace(f'"bytes": {size}', '"bytes": 0', 1))
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert "cannot be read: Input/output error" in problems[newest.path]
+
+
+def test_checkpoints_are_listed_by_step_and_nothing_else_is(tmp_path):
+    for name in ("step-100000000", "step-00000020", "step-copy", "average-of-10-20", "damaged-x"):
+        (tmp_path / name).mkdir()
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000020", "step-100000000"]
+    assert [p.name for p in list_averages(tmp_path)] == ["average-of-10-20"]
+
+
+def test_the_moving_average_is_what_is_translated_with(tmp_path):
+    ones, twos = torch.ones(4), 2 * torch.ones(4)
+    fragments = [Fragment("master", "w", 0, ones), Fragment("ema", "w", 0, twos)]
+    reader = CheckpointReader(save_checkpoint(tmp_path, make_header(10), [fragments]))
+    assert torch.equal(reader.weights()["w"], twos)
+    assert torch.equal(reader.read("master", "w", 0, 4), ones)

@@ -1,0 +1,179 @@
+"""How long training stands for a checkpoint: written behind it, against written before it goes on.
+
+One run: a model of 60 million parameters in fp32 with Adam's moments, 720 MB of state, held by one
+rank, and by two processes of which each has half. Saves alternate: one that is written behind the
+training, and, when that is on the disk, one that is waited for. Of two ranks the slower one counts.
+A row has the median and the range over the repetitions; the goal is a stall of at most 0.2 s.
+
+    .venv/bin/python benchmarks/checkpoint_stall.py [--repetitions N] [--folder FOLDER] [--json]
+
+folder: where the checkpoints are written, and removed again; by default the system's for temporary
+files. It should be a disk, not memory.
+"""
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from model.config import ModelConfig
+from model.transformer import Transformer, Vocabulary
+from trainer.checkpoints.commit import partial_folder
+from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.writer import CheckpointWriter
+from trainer.distributed import Placement
+from trainer.fragments import MASTER, MOMENTS, Fragment
+
+GOAL_SECONDS = 0.2
+PIECES = 31_000  # base size of the paper, and 60 million parameters in all
+ATTEMPT = "benchmark"
+KINDS = {"behind the training": False, "waited for": True}
+
+
+class Listener:
+    """Hears when a file is on the disk."""
+
+    def __init__(self) -> None:
+        self.written = threading.Event()
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self.written.set()
+
+    def state_failed(self, step: int, reason: str) -> None:
+        sys.exit(reason)
+
+    def notice(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+def shapes() -> dict[str, torch.Size]:
+    """The parameters of the model."""
+    vocabulary = Vocabulary(PIECES, PIECES, pad_id=0, bos_id=1, eos_id=2)
+    with torch.device("meta"):
+        model = Transformer(ModelConfig(), vocabulary)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def share(rank: int, world_size: int) -> Iterator[Fragment]:
+    """The state that a rank owns; each parameter is cut into equal parts."""
+    for name, shape in shapes().items():
+        start = shape.numel() * rank // world_size
+        stop = shape.numel() * (rank + 1) // world_size
+        for kind in (MASTER, *MOMENTS):
+            yield Fragment(kind, name, start, torch.randn(stop - start))
+
+
+def be_a_rank(pipe: Connection, work: Path, rank: int, world_size: int) -> None:
+    """Saves when it is told to, and answers with the stall in seconds."""
+    torch.set_num_threads(1)
+    owned, heard = list(share(rank, world_size)), Listener()
+    writer = CheckpointWriter(
+        lambda: owned,
+        work=work,
+        attempt=ATTEMPT,
+        placement=Placement(rank=rank, world_size=world_size, local_world_size=world_size),
+        supervision=heard,  # type: ignore[arg-type]
+    )
+    pipe.send(sum(fragment.tensor.nbytes for fragment in owned))
+    while (task := pipe.recv()) is not None:
+        step, final = task
+        heard.written.clear()
+        stall = writer.save(header(step), final=final)
+        heard.written.wait()
+        pipe.send(stall)
+    writer.close()
+
+
+def header(step: int) -> CheckpointHeader:
+    return CheckpointHeader(
+        step=step,
+        optimizer_step=step,
+        cursor={},
+        data_digest="",
+        dataset_identity="",
+        recipe={},
+        identity={},
+        numerics={},
+        parameters={},
+        parameter_groups=[],
+        validation_loss=None,
+        target_tokens_seen=0,
+    )
+
+
+def stalls(folder: Path, world_size: int, repetitions: int) -> tuple[int, dict[str, list[float]]]:
+    """The bytes of the state, and the slowest rank's stall in each repetition, after a warm-up."""
+    work = Path(tempfile.mkdtemp(prefix="checkpoint-stall-", dir=folder))
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    try:
+        for rank in range(world_size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=be_a_rank, args=(theirs, work, rank, world_size))
+            process.start()
+            pipes.append(ours)
+            processes.append(process)
+        state_bytes = sum(pipe.recv() for pipe in pipes)
+        found: dict[str, list[float]] = {name: [] for name in KINDS}
+        for repetition in range(repetitions + 1):
+            for number, (name, final) in enumerate(KINDS.items()):
+                step = 2 * repetition + number
+                for pipe in pipes:
+                    pipe.send((step, final))
+                slowest = max(pipe.recv() for pipe in pipes)
+                if repetition > 0:
+                    found[name].append(slowest)
+                shutil.rmtree(partial_folder(work, step, ATTEMPT))
+        for pipe in pipes:
+            pipe.send(None)
+    finally:
+        for process in processes:
+            process.join(timeout=60)
+        shutil.rmtree(work, ignore_errors=True)
+    return state_bytes, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    rows = []
+    for ranks in (1, 2):
+        state_bytes, found = stalls(arguments.folder, ranks, arguments.repetitions)
+        for name, seconds in found.items():
+            rows.append(
+                {
+                    "ranks": ranks,
+                    "save": name,
+                    "state_megabytes": round(state_bytes / 1e6),
+                    "median_seconds": statistics.median(seconds),
+                    "range_seconds": [min(seconds), max(seconds)],
+                }
+            )
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    print("| ranks | state, MB | save | stall, s, median | range |\n|---|---|---|---|---|")
+    for row in rows:
+        low, high = row["range_seconds"]
+        print(
+            f"| {row['ranks']} | {row['state_megabytes']} | {row['save']} "
+            f"| {row['median_seconds']:.3f} | {low:.3f}–{high:.3f} |"
+        )
+    behind = max(row["median_seconds"] for row in rows if row["save"] == "behind the training")
+    print(f"\nbehind the training: {behind:.3f} s at most; the goal is {GOAL_SECONDS} s")
+
+
+if __name__ == "__main__":
+    main()

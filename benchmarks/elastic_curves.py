@@ -1,0 +1,219 @@
+"""One recipe, one curve: a run that changes its number of ranks, laid over one that does not.
+
+Multi30k in fp32, the recipe's settings but for larger micro-batches, 60 steps, three runs:
+
+    undisturbed    2 ranks from the first step to the last
+    continued      stopped and continued with another cluster.ranks: 2, 1, 3, 2
+    elastic        cluster.ranks={min: 1, max: 3}, in one go, while nodes of its Ray cluster are
+                   killed and added: 2, 1, 3, 2 ranks again
+
+Data digests must be equal at every step, losses within the bound of 1e-5. The picture is drawn in
+the environment of the benchmarks' other packages, where matplotlib is put when it is missing.
+
+    .venv/bin/python benchmarks/elastic_curves.py [--mirror FOLDER] [--picture FILE.png]
+
+mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import ray
+from recovery import environment_with, say
+
+from cluster.recipe import find_recipe, load_recipe
+from cluster.session import ray_session
+from data_pipeline.preparation.prepare import prepare
+from trainer.metrics import Line, read_metrics
+
+HERE = Path(__file__).resolve().parent
+MATPLOTLIB = ["matplotlib==3.11.2"]
+RECIPE = "multi30k-ende"
+STEPS = 60
+PARTS = ((2, 15), (1, 30), (3, 45), (2, STEPS))  # ranks, and up to which step
+BOUND = 1e-5
+TIMEOUT_SECONDS = 300.0
+SETTINGS = [
+    "engine.precision=fp32",
+    # A run grows when there has been room for a minute: that shall be some 20 of the 60 steps.
+    "batching.max_tokens_per_micro_batch=2048",
+    # Validation is not what is compared here, so it is a short one.
+    "data.validation={source: 'builtin:phrasebook/validation.fr', "
+    "target: 'builtin:phrasebook/validation.en'}",
+    "data.tests={}",
+    "decoding={beam_size: 1, max_extra_length: 1}",
+    "checkpoints.every_steps=3",
+    "tracking.wandb=disabled",
+]
+
+
+def command(run: Path, overrides: list[str], ranks: str, steps: int = STEPS) -> list[str]:
+    """Trains or continues a run up to a step."""
+    transloom = str(Path(sys.executable).parent / "transloom")
+    settings = [*overrides, f"cluster.ranks={ranks}", f"trainer.max_steps={steps}"]
+    return [transloom, "train", RECIPE, *settings, "--run", str(run)]
+
+
+def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -> None:
+    """Trains in parts: how many ranks, and up to which step."""
+    for ranks, step in parts:
+        say(f"{run.name}: {ranks} ranks up to step {step}")
+        subprocess.run(
+            command(run, overrides, str(ranks), step),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def train_while_nodes_come_and_go(run: Path, overrides: list[str]) -> None:
+    """Trains in one go on nodes of one CPU each, which is room for one rank."""
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from support.ray_head import RayHead, RayNode
+
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
+        head = RayHead(Path(folder), cpus=1)
+        stack.callback(head.stop)
+        os.environ["RAY_AUTH_TOKEN"] = head.token
+
+        def added_node() -> RayNode:
+            node = head.add_node(cpus=1)
+            stack.callback(node.kill)
+            return node
+
+        node = added_node()
+        wait_for_nodes(head.address, 2)
+        address = f"cluster.address={head.address}"
+        output = stack.enter_context(run.with_suffix(".txt").open("wb"))
+        training = subprocess.Popen(
+            command(run, [*overrides, address], "{min: 1, max: 3}"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        stack.callback(training.wait)
+        stack.callback(training.kill)
+        wait_for(training, run, ranks=2, steps=12)
+        say("elastic: a node is killed")
+        node.kill()
+        wait_for(training, run, ranks=1, steps=1)
+        say("elastic: two nodes are added")
+        node, _ = added_node(), added_node()
+        wait_for(training, run, ranks=3, steps=14)
+        say("elastic: a node is killed")
+        node.kill()
+        wait_for(training, run, ranks=2, steps=1)
+        training.wait(TIMEOUT_SECONDS)
+
+
+def wait_for_nodes(address: str, count: int) -> None:
+    with ray_session(address):
+        while len(ray.nodes()) < count:
+            time.sleep(0.2)
+
+
+def wait_for(training: subprocess.Popen[bytes], run: Path, *, ranks: int, steps: int) -> None:
+    """Until the newest so many steps have been done by so many ranks."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while True:
+        newest = train_lines(run)[-steps:]
+        if len(newest) == steps and all(line["world_size"] == ranks for line in newest):
+            return
+        if training.poll() is not None or time.monotonic() > deadline:
+            output = run.with_suffix(".txt").read_text(errors="replace")
+            sys.exit(f"There were no {steps} steps of {ranks} ranks\n{output}")
+        time.sleep(0.1)
+
+
+def train_lines(run: Path) -> list[Line]:
+    return [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
+
+
+def compare(reference: list[Line], lines: list[Line]) -> dict[str, Any]:
+    """A run's curve beside the reference's: its parts, and by how much they differ."""
+    pairs = list(zip(reference, lines, strict=True))
+    assert [a["step"] for a, _ in pairs] == [b["step"] for _, b in pairs]
+    differences = [abs(b["loss"] / a["loss"] - 1) for a, b in pairs]
+    parts = []
+    for ranks, group in groupby(lines, key=lambda line: line["world_size"]):
+        steps = [line["step"] for line in group]
+        parts.append({"ranks": ranks, "first": steps[0], "last": steps[-1]})
+    return {
+        "loss": [line["loss"] for line in lines],
+        "difference": differences,
+        "other_digests": [a["step"] for a, b in pairs if a["data_digest"] != b["data_digest"]],
+        "parts": parts,
+    }
+
+
+def table(runs: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        "| run | ranks | steps | data | losses, largest relative difference |",
+        "|---|---|---|---|---|",
+    ]
+    for name, run in runs.items():
+        for part in run["parts"]:
+            steps = range(part["first"], part["last"] + 1)
+            largest = max(run["difference"][step - 1] for step in steps)
+            others = len(set(steps) & set(run["other_digests"]))
+            data = f"{others} DIFFER" if others else "equal"
+            difference = f"{largest:.1e}" if largest else "none: the same to the last bit"
+            span = f"{part['first']}–{part['last']}"
+            lines.append(f"| {name} | {part['ranks']} | {span} | {data} | {difference} |")
+            name = ""
+    lines.append("")
+    largest = max(max(run["difference"]) for run in runs.values())
+    equal = not any(run["other_digests"] for run in runs.values())
+    reached = "reached" if equal and largest <= BOUND else "MISSED"
+    data = "equal data at every step" if equal else "data that DIFFER"
+    lines.append(f"{reached}: {data}, losses within {largest:.1e}, bound {BOUND:.0e}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser.add_argument(
+        "--picture", type=Path, default=HERE.parent / "docs" / "images" / "elastic.png"
+    )
+    parser.add_argument("--peers-env", type=Path, default=HERE.parent / ".bench-peers")
+    parser.add_argument("--without-picture", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        overrides = [*SETTINGS, f"data.dataset={folder}/dataset"]
+        if arguments.mirror:
+            overrides.append(f"data.mirror={arguments.mirror}")
+        recipe = load_recipe(find_recipe(RECIPE), overrides)
+        prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+        train(folder / "undisturbed", overrides, ((2, STEPS),))
+        train(folder / "continued", overrides, PARTS)
+        train_while_nodes_come_and_go(folder / "elastic", overrides)
+        reference = train_lines(folder / "undisturbed")
+        runs = {
+            "stopped and continued": compare(reference, train_lines(folder / "continued")),
+            "nodes lost and added": compare(reference, train_lines(folder / "elastic")),
+        }
+    curves = {"undisturbed": [line["loss"] for line in reference], "bound": BOUND, "runs": runs}
+    print(json.dumps(curves) if arguments.json else table(runs))
+    if not arguments.without_picture:
+        python = environment_with(MATPLOTLIB, arguments.peers_env)
+        draw = [str(python), str(HERE / "elastic_curves_plot.py"), str(arguments.picture)]
+        subprocess.run(draw, input=json.dumps(curves), text=True, check=True)
+        say(f"drawn: {arguments.picture}")
+
+
+if __name__ == "__main__":
+    main()

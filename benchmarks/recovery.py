@@ -1,0 +1,320 @@
+"""From kill -9 of a rank to the next new optimizer step, beside Ray Train V2.
+
+One run of this script, two CPU ranks, the same model, batches of the same shapes, a checkpoint
+every few steps. The contestants alternate; each trains for a while, loses a rank to kill -9,
+recovers, trains for a while, and loses the next one. The clock runs from the kill to the end of
+the first step that had not been done before, so it holds all there is: noticing, starting again,
+loading the checkpoint, and repeating the steps since.
+
+    transloom                   `transloom train`, as the recipe has it
+    … without warm spares       the same with cluster.warm_spares=false
+    Ray Train V2                a minimal loop: recovery_ray_train.py
+    … polling every 0.1 s       the same with RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1 (default: 2)
+
+Ray Train runs in an environment of its own, into which its packages are put when they are missing.
+
+    .venv/bin/python benchmarks/recovery.py [--rounds 3] [--kills 2] [--json] [KEY=VALUE …]
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import local_rank_steps
+from data_pipeline.feeding.window import WindowReader
+from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.preparation.prepare import prepare
+from trainer.metrics import read_metrics
+from trainer.network import vocabulary_of
+
+HERE = Path(__file__).resolve().parent
+RAY_TRAIN = ["ray[train]==2.60.0", "torch==2.13.0", "pydantic"]
+RANKS = 2
+CHECKPOINT_EVERY_STEPS = 5
+SETTINGS = [
+    f"cluster.ranks={RANKS}",
+    "trainer.max_steps=1000000",
+    "trainer.validate_every_steps=1000000",
+    f"checkpoints.every_steps={CHECKPOINT_EVERY_STEPS}",
+]
+DIFFERENT_STEPS = 50  # whose shapes Ray Train's loop repeats
+QUIET_SECONDS = 15.0  # of training between a recovery and the next kill, and up to 2 more
+TIMEOUT_SECONDS = 180.0
+GOAL_SECONDS = 5.0
+GOAL_TIMES_FASTER = 2.0
+
+
+class Contestant(Protocol):
+    """One way to train, in a folder of its own."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def command(self) -> list[str]:
+        """What starts the training, and starts it again after a loss."""
+
+    def starts(self) -> list[list[float]]:
+        """The times of new steps, by start of the ranks; starts without one are left out."""
+
+    def ranks(self, driver: psutil.Process) -> list[int]:
+        """The process ids of the ranks that train now."""
+
+
+class Transloom:
+    def __init__(self, folder: Path, recipe: str, overrides: list[str]) -> None:
+        self.folder = folder
+        self.environment: dict[str, str] = {}
+        self._recipe = recipe
+        self._overrides = overrides
+
+    def command(self) -> list[str]:
+        transloom = Path(sys.executable).parent / "transloom"
+        run = ["--run", str(self.folder / "run")]
+        return [str(transloom), "train", self._recipe, *self._overrides, *run]
+
+    def starts(self) -> list[list[float]]:
+        starts: list[list[float]] = [[]]
+        for line in read_metrics(self.folder / "run" / "metrics.jsonl"):
+            if line["kind"] == "train":
+                starts[-1].append(line["time"])
+            elif line.get("event") == "resumed":
+                starts.append([])
+        return [times for times in starts if times]
+
+    def ranks(self, driver: psutil.Process) -> list[int]:
+        actors = [p for p in descendants(driver) if "RankActor" in name_of(p)]
+        # The others are spares, which are always younger.
+        return [p.pid for p in sorted(actors, key=psutil.Process.create_time)[:RANKS]]
+
+
+class RayTrain:
+    def __init__(
+        self,
+        folder: Path,
+        python: Path,
+        settings: dict[str, object],
+        polling_seconds: float | None = None,
+    ) -> None:
+        self.folder = folder
+        self.environment = {"RAY_TRAIN_V2_ENABLED": "1", "PYTHONPATH": str(HERE.parent)}
+        if polling_seconds:
+            self.environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(polling_seconds)
+        self._python = python
+        (folder / "settings.json").write_text(json.dumps(settings))
+
+    def command(self) -> list[str]:
+        return [str(self._python), str(HERE / "recovery_ray_train.py"), str(self.folder)]
+
+    def starts(self) -> list[list[float]]:
+        record = self.folder / "steps.jsonl"
+        text = record.read_text() if record.exists() else ""
+        lines = [json.loads(line) for line in text.split("\n")[:-1]]
+        starts, done = [], 0
+        for _, group in groupby(lines, key=lambda line: line["pid"]):
+            new = [line for line in group if line["step"] > done]
+            starts.append([line["time"] for line in new])
+            done += len(new)
+        return [times for times in starts if times]
+
+    def ranks(self, driver: psutil.Process) -> list[int]:
+        return [int(path.read_text()) for path in sorted(self.folder.glob("rank-*.pid"))]
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def name_of(process: psutil.Process) -> str:
+    """What a process calls itself; Ray's workers are named after what they do."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+@contextmanager
+def driver_of(contestant: Contestant) -> Iterator[psutil.Process]:
+    """Trains as long as the context lasts."""
+    with (contestant.folder / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            contestant.command(),
+            env={**os.environ, **contestant.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    driver = psutil.Process(process.pid)
+    try:
+        yield driver
+    finally:
+        processes = [driver, *descendants(driver)]
+        for one in processes:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(processes)
+        process.wait()
+
+
+def recoveries(contestant: Contestant, kills: int, dice: random.Random) -> list[float]:
+    """Seconds from each kill to the next new step."""
+    found = []
+    with driver_of(contestant) as driver:
+        for number in range(kills):
+            wait_for(contestant, driver, starts=number + 1)
+            time.sleep(QUIET_SECONDS + dice.uniform(0, 2))
+            ranks = contestant.ranks(driver)
+            assert len(ranks) == RANKS, f"the ranks are {ranks}"
+            before = len(contestant.starts())
+            assert before == number + 1, "the ranks were started again though none was killed"
+            killed = time.time()
+            os.kill(dice.choice(ranks), signal.SIGKILL)
+            wait_for(contestant, driver, starts=before + 1)
+            found.append(contestant.starts()[before][0] - killed)
+    return found
+
+
+def wait_for(contestant: Contestant, driver: psutil.Process, *, starts: int) -> None:
+    """Until so many starts of the ranks have come to a new step."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while len(contestant.starts()) < starts:
+        ended = not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE
+        if ended or time.monotonic() > deadline:
+            output = (contestant.folder / "output.txt").read_text(errors="replace")
+            sys.exit(f"{'ended' if ended else 'no new step'}: {contestant.command()}\n{output}")
+        time.sleep(0.2)
+
+
+def settings_of(recipe: Recipe) -> dict[str, object]:
+    """What Ray Train's loop has to know: the model, and the shapes of its micro-batches."""
+    store, manifest = open_dataset(recipe.data)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    slots = recipe.batching.micro_batches_per_step
+    steps = islice(local_rank_steps(reader, Cursor(), 0, 1, slots), DIFFERENT_STEPS)
+    return {
+        "model": recipe.model.model_dump(mode="json"),
+        "vocabulary": asdict(vocabulary_of(load_tokenizers(store, manifest))),
+        "steps": [[_shape(micro_batch) for micro_batch in s.micro_batches] for s in steps],
+        "label_smoothing": recipe.trainer.label_smoothing,
+        "learning_rate": 0.001,
+        "checkpoint_every_steps": recipe.checkpoints.every_steps,
+        "keep_checkpoints": recipe.checkpoints.keep_last,
+    }
+
+
+def _shape(micro_batch: MicroBatch) -> tuple[int, int, int]:
+    lengths = [int(micro_batch.fields[field].lengths.max()) for field in ("src", "tgt")]
+    return len(micro_batch.pair_ids), lengths[0], lengths[1]
+
+
+def environment_with(
+    packages: list[str], environment: Path, torch_index: str | None = None
+) -> Path:
+    """The Python of an environment beside transloom's own that has these packages too."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        say(f"setting up {environment} (once)")
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+        (environment / ".gitignore").write_text("*\n")
+    install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
+    install += ["--constraint", str(HERE.parent / "constraints.txt")]
+    if torch_index:
+        subprocess.run([*install, "--index-url", torch_index, "torch"], check=True)
+    subprocess.run([*install, *packages], check=True)
+    return python
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(seconds: dict[str, list[float]]) -> str:
+    lines = ["| | median | range | kills |", "|---|---|---|---|"]
+    for name, values in seconds.items():
+        spread = f"{min(values):.1f}–{max(values):.1f} s"
+        lines.append(f"| {name} | {statistics.median(values):.1f} s | {spread} | {len(values)} |")
+    lines.append("")
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ours = medians["transloom"]
+    reached = "reached" if ours <= GOAL_SECONDS else "MISSED"
+    lines.append(f"{reached}: {ours:.1f} s, goal at most {GOAL_SECONDS:.0f} s")
+    if ray_train := medians.get("Ray Train V2"):
+        reached = "reached" if ray_train >= GOAL_TIMES_FASTER * ours else "MISSED"
+        lines.append(
+            f"{reached}: {ray_train / ours:.1f} times as fast as Ray Train V2, "
+            f"goal {GOAL_TIMES_FASTER:.0f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", default="phrasebook")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
+    parser.add_argument("--kills", type=int, default=2, help="in each run")
+    parser.add_argument("--peers-env", type=Path, default=HERE.parent / ".bench-peers")
+    parser.add_argument("--torch-index", help="package index with torch for CPU, for Ray Train")
+    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        overrides = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
+        recipe = load_recipe(find_recipe(arguments.recipe), overrides)
+        prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+
+        no_spares = [*overrides, "cluster.warm_spares=false"]
+        contestants: dict[str, Callable[[Path], Contestant]] = {
+            "transloom": lambda place: Transloom(place, arguments.recipe, overrides),
+            "transloom without warm spares": lambda place: Transloom(
+                place, arguments.recipe, no_spares
+            ),
+        }
+        if not arguments.without_peers:
+            python = environment_with(RAY_TRAIN, arguments.peers_env, arguments.torch_index)
+            settings = settings_of(recipe)
+            contestants |= {
+                "Ray Train V2": lambda place: RayTrain(place, python, settings),
+                "Ray Train V2, polling every 0.1 s": lambda place: RayTrain(
+                    place, python, settings, polling_seconds=0.1
+                ),
+            }
+        seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        for round_number in range(arguments.rounds):
+            for number, (name, contestant_in) in enumerate(contestants.items()):
+                place = folder / f"{round_number}-{number}"
+                place.mkdir()
+                # The same moments and victims for all of a round.
+                dice = random.Random(round_number)
+                found = recoveries(contestant_in(place), arguments.kills, dice)
+                seconds[name] += found
+                say(f"{name}: {', '.join(f'{value:.2f} s' for value in found)}")
+    print(json.dumps(seconds) if arguments.json else table(seconds))
+
+
+if __name__ == "__main__":
+    main()

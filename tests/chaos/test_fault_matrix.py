@@ -1,0 +1,39 @@
+"""Every fault at every moment: the run finishes, and its curve is the undisturbed one.
+
+The long form of tests/integration/test_faults.py; `make chaos` runs it. The table of results is
+appended to the file that TRANSLOOM_FAULT_TABLE names, otherwise printed at the end.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.faults.matrix import CASES, name_of
+from support.faults.stage import opened_stage
+from support.faults.table import Table
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with opened_stage(tmp_path_factory.mktemp("faults")) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def table(request):
+    path = os.environ.get("TRANSLOOM_FAULT_TABLE")
+    table = Table(Path(path) if path else None)
+    yield table
+    if path is None:
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            print(f"\n{table.text}")
+
+
+@pytest.mark.parametrize(
+    ("fault", "moment"), [pytest.param(*case, id=name_of(*case)) for case in CASES]
+)
+def test_the_curve_is_the_undisturbed_one(stage, table, fault, moment):
+    table.add(stage.undergo(fault, moment))

@@ -1,0 +1,29 @@
+"""A NaN in one slot of one rank: no rank applies the step."""
+
+import pytest
+from support.faults.stage import opened_stage
+
+from trainer.checkpoints.format import Checkpoint, folder_name
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+
+STEP = 7
+OPTIONS = ("trainer.max_steps=10", "checkpoints.every_steps=1", "checkpoints.keep_last=10")
+
+
+def test_the_step_changes_no_parameter_and_no_moment(tmp_path):
+    with opened_stage(tmp_path) as stage:
+        trial = stage.trial(*OPTIONS)
+        stage.cluster.orders.poison(STEP, rank=1)
+        trial.start()
+        assert trial.end() == 0, trial.story()
+        (skipped,) = trial.lines("skipped")
+        assert (skipped["step"], skipped["ranks"], skipped["slots"]) == (STEP, [1], [3])
+        headers = [
+            Checkpoint(trial.run.checkpoints / folder_name(step)).header
+            for step in (STEP - 1, STEP, STEP + 1)
+        ]
+        before, same, after = ([file.sha256 for file in header.files] for header in headers)
+        assert before == same
+        assert same != after
+        assert trial.curve().digests == stage.undisturbed(*OPTIONS).digests

@@ -1,0 +1,163 @@
+"""What takes long to be noticed or cannot be undone: a driver that is paused, a head that is gone,
+a node that is lost without a word, the node of the driver drained. `make chaos` runs it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from support.processes import wait_until
+from support.ray_head import RayHead
+from support.recipes import tiny_values
+
+from trainer.checkpoints.lease import LEASE_SECONDS
+from trainer.metrics import read_metrics
+from trainer.run_folder import RunFolder
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+
+TRANSLOOM = Path(sys.executable).parent / "transloom"
+
+
+class Training:
+    """`transloom train` on a cluster of its own, with warm spares."""
+
+    def __init__(self, head, recipe, run, *options):
+        self.head, self.run = head, RunFolder(run)
+        self._arguments = [TRANSLOOM, "train", recipe, "--run", run, "--address", head.address]
+        self._arguments += ["cluster.warm_spares=true", "checkpoints.every_steps=10", *options]
+        self.start()
+
+    def start(self):
+        self.driver = subprocess.Popen(
+            self._arguments,
+            env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.head.token},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def step(self):
+        lines = read_metrics(self.run.metrics)[-1:] if self.run.metrics.exists() else []
+        return lines[0]["step"] if lines else 0
+
+    def reach(self, step, seconds=120):
+        wait_until(lambda: self.step() >= step, seconds)
+
+    def end(self, seconds):
+        """Exit code and messages."""
+        _, errors = self.driver.communicate(timeout=seconds)
+        return self.driver.returncode, " ".join(errors.split())
+
+
+@pytest.fixture
+def training(tmp_path, phrasebook):
+    """Starts a run on a cluster of its own, which ends with the test."""
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=100_000)))
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        head = RayHead(Path(folder), cpus=4)
+        started = []
+
+        def start(*options):
+            started.append(Training(head, recipe, tmp_path / "run", *options))
+            return started[-1]
+
+        try:
+            yield start
+        finally:
+            head.stop()
+            for one in started:
+                one.driver.kill()
+                one.driver.communicate()
+
+
+def test_the_ranks_of_a_paused_driver_end_before_its_lease_does_and_it_goes_on(training):
+    run = training("cluster.ranks=2")
+    run.reach(30)
+    ranks = run.head.actors("RankActor")
+    paused_at = time.monotonic()
+    run.driver.send_signal(signal.SIGSTOP)
+    wait_until(lambda: not any(p.is_running() for p in ranks), 60)
+    assert 10 < time.monotonic() - paused_at < LEASE_SECONDS
+    step = run.step()
+    run.driver.send_signal(signal.SIGCONT)
+    run.reach(step + 10)
+    run.driver.send_signal(signal.SIGTERM)
+    assert run.end(60)[0] == 75
+
+
+def test_a_driver_that_slept_too_long_leaves_the_run_to_its_successor(training):
+    first = training("cluster.ranks=1")
+    first.reach(30)
+    first.driver.send_signal(signal.SIGSTOP)
+    second = training("cluster.ranks=1")
+    wait_until(lambda: "lease" in first.run.log.read_text(), 60)
+    second.reach(first.step() + 10)
+    first.driver.send_signal(signal.SIGCONT)
+    code, errors = first.end(60)
+    assert code == 1
+    assert f"belongs to process {second.driver.pid} on" in errors
+    second.driver.send_signal(signal.SIGTERM)
+    assert second.end(60)[0] == 75
+
+
+def test_a_lost_head_ends_the_run_soon_and_all_of_its_processes(training):
+    run = training("cluster.ranks=2")
+    run.reach(30)
+    run.head.stop()
+    lost_at = time.monotonic()
+    code, errors = run.end(60)
+    print(f"the driver ended {time.monotonic() - lost_at:.1f} s after its head")
+    assert code == 1
+    assert "Ray's head has not answered" in errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_run_whose_driver_is_on_a_drained_node_leaves_75(training):
+    run = training("cluster.ranks=1")
+    run.reach(30)
+    drain_the_only_node(run.head)
+    code, errors = run.end(60)
+    assert code == 75
+    assert "is being drained: the ranks leave after a checkpoint" in errors
+    assert run.step() % 10 or run.step() > 30
+
+
+def test_a_lost_node_costs_its_ranks_and_no_more(training):
+    """Its processes are gone at once, but Ray needs a quarter of a minute to say so."""
+    run = training("cluster.ranks={min: 1, max: 2}", "cluster.cpus_per_rank=3")
+    run.reach(5)
+    node = run.head.add_node(cpus=3)
+    wait_until(lambda: "resized from 1 to 2 ranks" in run.run.log.read_text(), 180)
+    run.reach(run.step() + 20)
+    step = run.step()
+    node.kill()
+    lost_at = time.monotonic()
+    run.reach(step + 1)
+    print(f"next new step {time.monotonic() - lost_at:.1f} s after the node was lost")
+    assert "resized from 2 to 1 ranks" in run.run.log.read_text()
+    run.driver.send_signal(signal.SIGTERM)
+    assert run.end(60)[0] == 75
+
+
+def drain_the_only_node(head):
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}
+    program = """
+import sys, time, ray
+from ray.core.generated import autoscaler_pb2
+from ray._raylet import GcsClient
+ray.init(sys.argv[1], log_to_driver=False)
+(node,) = [node["NodeID"] for node in ray.nodes()]
+reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+deadline = int((time.time() + 60) * 1000)
+assert GcsClient(address=sys.argv[1]).drain_node(node, reason, "", deadline)[0]
+"""
+    subprocess.run([sys.executable, "-c", program, head.address], check=True, env=environment)

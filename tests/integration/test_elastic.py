@@ -1,0 +1,156 @@
+"""A run takes as many ranks as the cluster offers: fewer when a node leaves, more if one comes."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import ray
+from ray._private import state
+from ray._raylet import GcsClient
+from ray.core.generated import autoscaler_pb2
+from support.processes import wait_until
+
+from cluster import attempt
+from cluster.errors import ClusterError
+from trainer.metrics import read_metrics
+from trainer.run_folder import RunFolder
+
+# Of the head's four CPUs, so that it has room for one rank, and another node too.
+OPTIONS = [
+    "cluster.ranks={min: 1, max: 2}",
+    "cluster.cpus_per_rank=3",
+    "checkpoints.every_steps=10",
+    "trainer.max_steps=100000",
+]
+CPUS_OF_A_RANK = 3
+
+
+@pytest.fixture
+def folder(runs):
+    return RunFolder(runs.folder / "run")
+
+
+@pytest.fixture
+def nodes(ray_head):
+    """Nodes beside the head, which go when the test ends."""
+    started = []
+
+    def add():
+        started.append(ray_head.add_node(CPUS_OF_A_RANK))
+        return started[-1]
+
+    yield add
+    for node in started:
+        node.kill()
+
+
+class Story(threading.Thread):
+    """What happens beside the training; its failure is the test's, and ends the run."""
+
+    def __init__(self, folder, tell):
+        super().__init__()
+        self._folder, self._tell = folder, tell
+        self._failure = None
+        self.start()
+
+    def run(self):
+        try:
+            self._tell()
+        except BaseException as failure:
+            self._failure = failure
+        finally:
+            self._folder.ask_to_stop()
+
+    def end(self):
+        self.join()
+        if self._failure:
+            raise self._failure
+
+
+def last(folder, ranks):
+    """The run's last step, if it is being trained by so many ranks; otherwise 0."""
+    lines = read_metrics(folder.metrics)[-1:] if folder.metrics.exists() else []
+    return lines[0]["step"] if lines and lines[0].get("world_size") == ranks else 0
+
+
+def drain(address, node_id, seconds):
+    """As `ray drain-node` does."""
+    deadline = int((time.time() + seconds) * 1000)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, problem = GcsClient(address=address).drain_node(node_id, reason, "", deadline)
+    assert accepted, problem
+
+
+def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
+    runs, folder, nodes, monkeypatch
+):
+    monkeypatch.setattr(attempt, "GROW_AFTER_SECONDS", 1.0)
+    monkeypatch.setattr(attempt, "ROOM_CHECK_SECONDS", 0.2)
+
+    def tell():
+        wait_until(lambda: last(folder, ranks=1), 60)
+        head = {node["NodeID"] for node in ray.nodes()}
+        nodes()
+        wait_until(lambda: last(folder, ranks=2), 90)
+        (new,) = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - head
+        drain(runs.address, new, seconds=30)
+        wait_until(lambda: last(folder, ranks=1), 60)
+        assert new in state.state.get_draining_nodes()
+
+    story = Story(folder, tell)
+    result = runs.train("run", *OPTIONS)
+    story.end()
+    assert result.outcome == "preempted"
+    log = folder.log.read_text()
+    assert "there is room for more ranks: the ranks leave after a checkpoint" in log
+    assert "resized from 1 to 2 ranks" in log
+    assert "is being drained: the ranks leave after a checkpoint" in log
+    assert "resized from 2 to 1 ranks" in log
+    recorded = [line["step"] for line in runs.lines("run")]
+    assert recorded == list(range(1, recorded[-1] + 1))
+    assert {event["event"] for event in runs.lines("run", "event")} == {"resumed"}
+    lost = [event["lost_steps"] for event in runs.lines("run", "event")]
+    assert lost == [0] * len(lost)  # every group has left a checkpoint
+
+
+HOLDER = """
+import sys, ray
+from cluster.session import ray_session
+
+@ray.remote(num_cpus=1)
+class Holder:
+    def hold(self): pass
+
+with ray_session(sys.argv[1]):
+    holder = Holder.remote()
+    ray.get(holder.hold.remote())
+    print("holds", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_room_for_the_least_number_of_ranks_is_waited_for(runs, folder):
+    options = ["cluster.ranks=2", "cluster.cpus_per_rank=2", "trainer.max_steps=2"]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, runs.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout.readline() == "holds\n"
+        with pytest.raises(ClusterError, match="there is room for 1 ranks, at least 2 are needed"):
+            runs.train("run", *options, "cluster.wait_for_ranks_seconds=1")
+
+        def release():
+            wait_until(lambda: "waiting for up to 60 s" in folder.log.read_text(), 60)
+            holder.stdin.write("enough\n")
+            holder.stdin.flush()
+
+        thread = threading.Thread(target=release)
+        thread.start()
+        result = runs.train("run", *options, "cluster.wait_for_ranks_seconds=60")
+        thread.join()
+    assert result.outcome == "finished"

@@ -1,0 +1,61 @@
+"""Faults at exact moments, the most telling ones: each run's curve is the undisturbed one.
+
+The short form of tests/chaos/test_fault_matrix.py and test_preemptions.py.
+"""
+
+import pytest
+from support.faults.faults import (
+    DamagedCheckpoint,
+    FullDisk,
+    KilledDriver,
+    KilledHead,
+    KilledNode,
+    KilledRank,
+    StoppedRank,
+)
+from support.faults.matrix import name_of
+from support.faults.moments import (
+    COMMIT,
+    COPY,
+    MID_STEP,
+    RECOVERY,
+    START_UP,
+    VALIDATION,
+    WRITE,
+)
+from support.faults.preemptions import preempt_at
+from support.faults.stage import opened_stage
+
+CASES = [
+    (KilledRank(0), COPY),
+    (KilledRank(1), RECOVERY),
+    (KilledNode(), MID_STEP),
+    (StoppedRank(), VALIDATION),
+    (FullDisk(), WRITE),
+    (DamagedCheckpoint(), MID_STEP),
+    (KilledDriver(), COMMIT),
+    (KilledHead(), MID_STEP),
+]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with opened_stage(tmp_path_factory.mktemp("faults")) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize(
+    ("fault", "moment"), [pytest.param(*case, id=name_of(*case)) for case in CASES]
+)
+def test_the_curve_is_the_undisturbed_one(stage, fault, moment):
+    result = stage.undergo(fault, moment)
+    assert result.seconds > 0
+
+
+def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
+    trial = stage.trial()
+    preempt_at(trial, [START_UP, VALIDATION, WRITE])
+    trial.start()
+    assert trial.end() == 0
+    assert trial.curve() == stage.undisturbed()
+    trial.check_nothing_is_left()

@@ -1,0 +1,121 @@
+"""Ranks that are lost: how soon another group trains, what is said, and when it is given up."""
+
+import signal
+import threading
+import time
+
+import pytest
+import ray
+from support.processes import is_alive, wait_until
+from support.sabotage import Saboteur, kill, process_ids, remember
+
+from cluster import attempts, rank_supply, supervisor
+from cluster.errors import RankLostError
+from trainer.metrics import read_metrics
+
+LAST_TO_BE_IMPORTED = "torch._inductor.compile_fx"  # by DeepSpeed, when it is first used
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """The groups of ranks as they are made."""
+    return remember(monkeypatch, rank_supply, "RankGroup")
+
+
+def ids_of(processes) -> list[int]:
+    return [process.name.id for process in processes]
+
+
+def log_of(runs, name) -> str:
+    return (runs.folder / name / "log.txt").read_text()
+
+
+def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups, monkeypatch):
+    supplies = remember(monkeypatch, rank_supply, "Spares")
+    folder = runs.folder / "run"
+    figures = {}
+
+    def sabotage():
+        wait_until(lambda: supplies and len(supplies[0].waiting) == 2, 60)
+        spares = supplies[0].waiting
+        wait_until(lambda: all(is_warm(spare) for spare in spares), 120)
+        figures["spares"] = ids_of(spares)
+        step = last_step()
+        kill(ids_of(groups[0].processes)[1])
+        killed_at = time.monotonic()
+        wait_until(lambda: last_step() > step, 60)
+        figures["seconds"] = time.monotonic() - killed_at
+        (folder / "control").mkdir(exist_ok=True)
+        (folder / "control" / "stop").touch()
+
+    def last_step():
+        return max(
+            (line["step"] for line in read_metrics(folder / "metrics.jsonl")[-3:]), default=0
+        )
+
+    thread = threading.Thread(target=sabotage)
+    thread.start()
+    options = ["cluster.ranks=2", "cluster.warm_spares=true", "checkpoints.every_steps=10"]
+    result = runs.train("run", *options, "trainer.max_steps=100000")
+    thread.join()
+    assert result.outcome == "preempted"
+    print(f"next new step {figures['seconds']:.2f} s after kill -9")
+    assert len(groups) == 2
+    assert sorted(ids_of(groups[1].processes)) == sorted(figures["spares"])
+    assert {event["event"] for event in runs.lines("run", "event")} == {"resumed"}
+    assert "restart 1 of this session" in log_of(runs, "run")
+    left = [*figures["spares"], *ids_of(supplies[0].waiting)]
+    assert not any(map(is_alive, left))
+
+
+def is_warm(spare) -> bool:
+    return LAST_TO_BE_IMPORTED in ray.get(spare.actor.modules.remote())
+
+
+def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, groups):
+    options = ["cluster.ranks=2", "trainer.max_steps=40", "checkpoints.every_steps=10"]
+    runs.train("undisturbed", *options)
+
+    def first_rank():
+        return ids_of(groups[-1].processes)[:1]
+
+    record = runs.folder / "run" / "metrics.jsonl"
+    with Saboteur(record, 15, first_rank, signal.SIGSTOP) as saboteur:
+        runs.train("run", *options, "cluster.deadlines.answer_seconds=5")
+    assert runs.curve("run") == runs.curve("undisturbed")
+    assert not is_alive(saboteur.hit[0])
+    assert "Rank 0 on node" in log_of(runs, "run")
+    assert "has not answered for 5 s, in phase step of step" in log_of(runs, "run")
+
+
+def test_a_hang_is_named_and_given_up_when_it_comes_again(runs, monkeypatch):
+    """All ranks wait for data of a worker that is stopped, and answer while they wait."""
+    monkeypatch.setattr(attempts, "ATTEMPTS_WITHOUT_PROGRESS", 1)
+    workers = remember(monkeypatch, supervisor, "DataWorkers")
+    options = ["cluster.ranks=2", "trainer.max_steps=40", "cluster.deadlines.step_seconds=8"]
+    with (
+        Saboteur(
+            runs.folder / "run" / "metrics.jsonl",
+            15,
+            lambda: process_ids(workers[0]),
+            signal.SIGSTOP,
+        ) as saboteur,
+        pytest.raises(RankLostError) as failure,
+    ):
+        runs.train("run", *options)
+    text = str(failure.value)
+    assert "hangs: it has been in phase step of step" in text
+    assert "cluster.deadlines.step_seconds, which is 8" in text
+    assert "The run got no further than step" in text
+    wait_until(lambda: not is_alive(saboteur.hit[0]), 20)
+
+
+def test_a_failure_that_comes_again_ends_the_run_with_its_cause(runs, groups):
+    run = runs.folder / "run"
+    (run / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(RankLostError) as failure:
+        runs.train("run", "trainer.max_steps=4")
+    assert len(groups) == attempts.ATTEMPTS_WITHOUT_PROGRESS == 3
+    assert "Rank 0 on node" in str(failure.value)
+    assert "has failed in phase start: IsADirectoryError" in str(failure.value)
+    assert "The run got no further than step 0 in 3 attempts" in str(failure.value)

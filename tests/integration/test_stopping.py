@@ -1,0 +1,126 @@
+"""A run that is asked to stop leaves with a checkpoint, whoever asks and whatever it is doing."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.processes import is_alive, wait_until
+from support.sabotage import Saboteur, kill, process_ids, remember
+
+from cluster import rank_supply, supervisor
+from trainer.run_folder import RunFolder
+
+OPTIONS = ["cluster.ranks=2", "trainer.max_steps=100000", "checkpoints.every_steps=10"]
+TRANSLOOM = Path(sys.executable).parent / "transloom"
+
+
+@pytest.fixture
+def folder(runs):
+    return RunFolder(runs.folder / "run")
+
+
+def at_step(folder, step, act):
+    """Does something once the run has recorded a step."""
+
+    def victims():
+        act()
+        return []
+
+    return Saboteur(folder.metrics, step, victims)
+
+
+@pytest.mark.parametrize("inline", [False, True], ids=["under Ray", "inline"])
+def test_the_command_stop_is_obeyed_at_the_next_step(runs, folder, inline):
+    def stop():
+        subprocess.run([TRANSLOOM, "stop", folder.path], check=True, capture_output=True)
+
+    options = OPTIONS[1:] if inline else OPTIONS
+    with at_step(folder, 15, stop):
+        result = runs.train("run", *options, inline=inline)
+    assert result.outcome == "preempted"
+    assert result.step == runs.lines("run")[-1]["step"]
+    assert not folder.stop_request.exists()
+    if not inline:
+        assert "control/stop was created: the ranks leave after" in folder.log.read_text()
+
+
+def test_a_request_from_before_the_start_is_not_obeyed(runs, folder):
+    runs.train("run", "trainer.max_steps=2", inline=True)
+    folder.ask_to_stop()
+    assert runs.train("run", "trainer.max_steps=4", inline=True).outcome == "finished"
+
+
+def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
+    groups = remember(monkeypatch, rank_supply, "RankGroup")
+
+    def ask():
+        wait_until(lambda: groups, 60)
+        kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    result = runs.train("run", *OPTIONS)
+    thread.join()
+    assert result.outcome == "preempted"
+    assert result.step <= 1
+    assert len(groups) == 1
+
+
+def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
+    """Nobody is there to write a checkpoint, so the one that is there has to do."""
+    groups = remember(monkeypatch, rank_supply, "RankGroup")
+
+    def strike():
+        kill(groups[0].processes[0].name.id)
+        kill(os.getpid(), signal.SIGTERM)
+
+    with at_step(folder, 25, strike):
+        result = runs.train("run", *OPTIONS)
+    assert result.outcome == "preempted"
+    assert result.step % 10 == 0
+    assert result.step > 0
+    assert len(groups) == 1
+
+
+def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
+    """They wait for data of a worker that is stopped, and never come to the step boundary."""
+    groups = remember(monkeypatch, rank_supply, "RankGroup")
+    workers = remember(monkeypatch, supervisor, "DataWorkers")
+    struck = []
+
+    def strike():
+        for process_id in process_ids(workers[0]):
+            kill(process_id, signal.SIGSTOP)
+        time.sleep(1.0)  # until all is trained that was fetched ahead
+        kill(os.getpid(), signal.SIGTERM)
+        struck.append(time.monotonic())
+
+    with at_step(folder, 25, strike):
+        result = runs.train("run", *OPTIONS, "cluster.grace_seconds=2")
+    assert time.monotonic() - struck[0] < 30
+    assert result.outcome == "preempted"
+    assert result.step % 10 == 0
+    assert "have not left in time" in folder.log.read_text()
+    assert not any(is_alive(process.name.id) for process in groups[0].processes)
+
+
+def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
+    workers = remember(monkeypatch, supervisor, "DataWorkers")
+
+    def strike():
+        for process_id in process_ids(workers[0]):
+            kill(process_id, signal.SIGSTOP)
+        time.sleep(1.0)
+        kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: "SIGINT was received" in folder.log.read_text(), 20)
+        kill(os.getpid(), signal.SIGINT)
+
+    with at_step(folder, 25, strike):
+        result = runs.train("run", *OPTIONS)
+    assert result.outcome == "preempted"
+    assert "asked to stop a second time" in folder.log.read_text()

@@ -1,0 +1,105 @@
+"""Jobs for a `FaultServer`: a second checkpoint beside a first one, struck at every operation."""
+
+import shutil
+from contextlib import ExitStack, closing
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from support.checkpoints import Listener, make_header
+from support.file_faults import ENDED, Fault, struck_child
+from trainer.checkpoints import lease as lease_module
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.writer import CheckpointWriter
+from trainer.config import CheckpointsConfig
+from trainer.distributed import Placement
+from trainer.fragments import Fragment
+from trainer.supervision import CheckpointCommitter
+
+RANKS = 2
+KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
+
+
+def strike_everywhere(folder: Path, fault: Fault) -> list[int]:
+    """The newest checkpoint's step after a fault at the first, second, … operation."""
+    lease_module.LEASE_SECONDS = 0.05  # if power was lost, the owner's name may be lost too
+    lease_module.POLL_SECONDS = 0.01
+    original = folder / f"{fault.name}-original"
+    own_and_save(original, 10)
+    newest = []
+    for k in count(1):
+        run = Path(shutil.copytree(original, folder / f"{fault.name}-{k}"))
+        job = save_twice if fault is Fault.NO_SPACE else save_once
+        code, operations = struck_child(k, fault, lambda run=run, job=job: job(run))
+        struck = k <= operations
+        expected = ENDED if struck and fault is not Fault.NO_SPACE else 0
+        assert code == expected, f"operation {k}: exit code {code}"
+        newest.append(check_and_go_on(run, f"operation {k}"))
+        shutil.rmtree(run)
+        if not struck:
+            return newest
+    raise AssertionError
+
+
+def save_once(run: Path) -> None:
+    assert own_and_save(run, 20) == [20]
+
+
+def save_twice(run: Path) -> None:
+    """One operation fails. That ends a run which has not begun; of the others it costs one save."""
+    with ExitStack() as stack:
+        try:
+            lease = stack.enter_context(Lease(run))
+        except OSError:
+            return
+        assert save(run, lease, 20, 30) in ([30], [20], [20, 30])
+
+
+def own_and_save(run: Path, *steps: int) -> list[int]:
+    with Lease(run) as lease:
+        return save(run, lease, *steps)
+
+
+def save(run: Path, lease: Lease, *steps: int) -> list[int]:
+    """Save these steps as the ranks and the supervisor do; returns which became checkpoints."""
+    committer = CheckpointCommitter(lease, run / "checkpoints", KEEP_ONE, RANKS, print)
+    committed = []
+    for step in steps:
+        for rank in range(RANKS):
+            _write_share(committer, rank, step)
+        if committer.newest_step == step:
+            committed.append(step)
+    return committed
+
+
+def check_and_go_on(run: Path, when: str) -> int:
+    """A new owner finds whole checkpoints alone, saves another one, and leaves no rest."""
+    checkpoints = run / "checkpoints"
+    with Lease(run):
+        found = [Checkpoint(path) for path in list_checkpoints(checkpoints)]
+        assert found, when
+        for checkpoint in found:
+            checkpoint.verify()
+            weights = CheckpointReader(checkpoint).weights()["w"]
+            assert torch.equal(weights, torch.arange(4.0) + checkpoint.step), when
+    assert own_and_save(run, 40) == [40], when
+    names = {path.name for path in checkpoints.iterdir()}
+    assert names == {"step-00000040"}, f"{when}: {names}"
+    assert len(list((run / "owners").iterdir())) == 1, when
+    return found[-1].step
+
+
+def _write_share(committer: CheckpointCommitter, rank: int, step: int) -> None:
+    share = [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
+    writer = CheckpointWriter(
+        lambda: share,
+        work=committer.work,
+        attempt=committer.attempt,
+        placement=Placement(rank=rank, world_size=RANKS),
+        supervision=Listener(committer),  # type: ignore[arg-type]
+    )
+    with closing(writer):
+        writer.save(make_header(step), final=False)

@@ -1,0 +1,106 @@
+"""A process that takes, uses and leaves runs when it is told to."""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from support.checkpoints import commit_state, make_header
+from trainer.checkpoints import lease as lease_module
+from trainer.checkpoints.commit import partial_folder
+from trainer.checkpoints.format import FileRecord
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.retention import prune
+from trainer.checkpoints.state_file import state_file_name, write_state_file
+from trainer.config import CheckpointsConfig
+
+NOTHING_STAYS = CheckpointsConfig(keep_last=1, keep_best=0)
+
+
+class Contender:
+    """The process; `ask` for something, and later for its `answer`.
+
+    An answer is None, or the name and the message of the exception that was raised.
+    """
+
+    def __init__(self, lease_seconds: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, lease_seconds), daemon=True)
+        self._process.start()
+        assert self._process.pid
+        self.pid = self._process.pid
+
+    def ask(self, question: str, *arguments: Any) -> None:
+        self._pipe.send((question, arguments))
+
+    def answer(self) -> tuple[str, str] | None:
+        assert self._pipe.poll(120), "no answer"
+        answer: tuple[str, str] | None = self._pipe.recv()
+        return answer
+
+    def told(self, question: str, *arguments: Any) -> tuple[str, str] | None:
+        self.ask(question, *arguments)
+        return self.answer()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+class _Owner:
+    """What can be asked."""
+
+    def __init__(self) -> None:
+        self._lease: Lease | None = None
+        self._file: FileRecord | None = None
+
+    def take(self, run: Path) -> None:
+        self._run = run
+        lease = Lease(run)
+        lease.__enter__()
+        self._lease = lease
+
+    def leave(self) -> None:
+        if self._lease:
+            self._lease.__exit__(None, None, None)
+        self._lease = None
+
+    def check(self) -> None:
+        assert self._lease
+        self._lease.check()
+
+    def write(self, step: int) -> None:
+        """Write the only rank's part of a checkpoint."""
+        assert self._lease
+        partial = partial_folder(self._lease.work, step, "a")
+        partial.mkdir()
+        elements = memoryview(bytes(16))
+        path = partial / state_file_name(0, 1)
+        self._file = write_state_file(path, {"master:w:0": 4}, [elements])
+
+    def commit(self, step: int) -> None:
+        """As a supervisor would who was paused just after he had checked that he owns the run."""
+        assert self._lease
+        assert self._file
+        commit_state(self._lease.work, make_header(step), [self._file])
+
+    def prune(self) -> None:
+        assert self._lease
+        prune(self._run / "checkpoints", self._lease.work, NOTHING_STAYS)
+
+
+def _serve(pipe: Connection, lease_seconds: float) -> None:
+    lease_module.LEASE_SECONDS = lease_seconds
+    lease_module.RENEW_SECONDS = 0.05
+    lease_module.POLL_SECONDS = 0.01
+    owner = _Owner()
+    while True:
+        question, arguments = pipe.recv()
+        method: Callable[..., None] = getattr(owner, question)
+        try:
+            method(*arguments)
+            pipe.send(None)
+        except Exception as error:
+            pipe.send((type(error).__name__, str(error)))

@@ -1,0 +1,97 @@
+"""A fault at a moment: what it took, and whether the run is the undisturbed one all the same."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.faults.cluster import FaultCluster
+from support.faults.faults import Fault
+from support.faults.moments import MID_STEP, RECOVERY, Moment
+from support.faults.trial import Curve, Trial
+from trainer.metrics import Line
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of the table.
+
+    Attributes:
+        seconds: from the fault to the first step that the record had not got yet.
+        lost_steps: recorded steps that had to be trained again.
+    """
+
+    fault: str
+    moment: str
+    seconds: float
+    lost_steps: int
+    outcome: str
+
+
+def undergo(
+    cluster: FaultCluster, recipe: Path, folder: Path, fault: Fault, moment: Moment, oracle: Curve
+) -> Result:
+    """Train a run that is struck at a moment, and compare it with the undisturbed one."""
+    trial = Trial(cluster, recipe, folder, *fault.options)
+    try:
+        if fault.poisons:
+            cluster.orders.poison(*fault.poisons)
+        fault.prepare(trial)
+        trial.start()
+        if moment is RECOVERY:
+            _lose_a_rank(trial)
+        reached = trial.reach(moment, fault.rank)
+        before, struck = _last_line(trial), time.time()
+        fault.strike(trial, reached)
+        if not fault.holds:
+            reached.release()
+        fault.mend(trial)
+        exit_code = trial.end()
+        assert fault.is_expected(exit_code), f"exit code {exit_code}\n{trial.story()}"
+        if fault.again:
+            trial.start()
+            assert trial.end() == 0, trial.story()
+        assert trial.outcome == "finished"
+        check_is_undisturbed(trial, oracle)
+        trial.check_nothing_is_left()
+        return Result(
+            fault=fault.name,
+            moment=moment.name,
+            seconds=_first_new(trial, before)["time"] - struck,
+            lost_steps=_last_line(trial)["lost_steps"] - before["lost_steps"],
+            outcome="same curve" + (", same command again" if fault.again else ""),
+        )
+    finally:
+        cluster.orders.clear()
+        trial.kill()
+        fault.clean_up(trial)
+
+
+def check_is_undisturbed(trial: Trial, oracle: Curve) -> None:
+    """Bitwise the oracle's curve, each step once, and nothing in the record that says otherwise."""
+    assert trial.curve() == oracle, trial.story()
+    assert {event["event"] for event in trial.lines("event")} <= {"resumed"}
+
+
+def _lose_a_rank(trial: Trial) -> None:
+    """What the run recovers from when the fault strikes."""
+    reached = trial.reach(MID_STEP, rank=1)
+    os.kill(reached.process_id, signal.SIGKILL)
+    reached.release()
+
+
+def _last_line(trial: Trial) -> Line:
+    """The record's last step, with the totals up to there."""
+    lines = trial.lines("train")
+    return lines[-1] if lines else {"step": 0, "restarts": 0, "lost_steps": 0}
+
+
+def _first_new(trial: Trial, before: Line) -> Line:
+    """The first step after the fault that the record had not got.
+
+    If the ranks were started again, the first one after that: what a struck run still recorded
+    until it noticed is no recovery.
+    """
+    new = [line for line in trial.lines("train") if line["step"] > before["step"]]
+    return next((line for line in new if line["restarts"] > before["restarts"]), new[0])

@@ -1,0 +1,126 @@
+"""A Ray cluster whose processes stop at moments, and which may lose nodes or its head."""
+
+import json
+import os
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from support.faults.moments import Orders
+from support.processes import command_of, wait_until
+from support.ray_head import RayHead, RayNode
+
+SITE = Path(__file__).with_name("site")
+HEAD_CPUS = 1
+NODE_CPUS = 4
+NODE_SECONDS = 60.0
+
+
+class FaultCluster:
+    """One head, whose CPU the two ranks of a run share; more nodes when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._heads = 0
+        self.nodes: list[RayNode] = []
+        self.orders = Orders(folder / "orders")
+        path = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._environment = {
+            "PYTHONPATH": os.pathsep.join(path),
+            "TRANSLOOM_FAULTS": str(self.orders.folder),
+        }
+        self.start_head()
+
+    @property
+    def address(self) -> str:
+        return self._head.address
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a driver that joins the cluster."""
+        return {**os.environ, **self._environment, "RAY_AUTH_TOKEN": self._head.token}
+
+    def start_head(self) -> None:
+        self._heads += 1
+        folder = self._folder / f"head-{self._heads}"
+        folder.mkdir()
+        self._head = RayHead(folder, HEAD_CPUS, self._environment)
+
+    def kill_head(self) -> None:
+        """All of its processes at once, with the actors that run there."""
+        for process in _tree(self._head.process_id):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._head.stop()
+
+    def add_node(self) -> None:
+        """Takes a few seconds until the cluster has it."""
+        self.nodes.append(self._head.add_node(NODE_CPUS))
+
+    def wait_for_nodes(self) -> None:
+        """Until the cluster has those that were added."""
+        wait_until(lambda: self._alive_nodes() > len(self.nodes), NODE_SECONDS)
+
+    def remove_nodes(self) -> None:
+        while self.nodes:
+            self.nodes.pop().kill()
+
+    def close(self) -> None:
+        self.orders.clear()
+        self.remove_nodes()
+        self.kill_head()
+
+    def processes(self) -> list[psutil.Process]:
+        """All that the cluster and its drivers have started, and what those have, still alive."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                mark = process.environ().get("TRANSLOOM_FAULTS")
+                alive = process.status() != psutil.STATUS_ZOMBIE
+            except psutil.Error:
+                continue
+            if alive and mark == str(self.orders.folder):
+                found.append(process)
+        return found
+
+    def processes_of_runs(self) -> list[psutil.Process]:
+        """Those that are there for the sake of a run: drivers, actors, and what those started."""
+        ray = [p for server in (self._head, *self.nodes) for p in _tree(server.process_id)]
+        return [p for p in self.processes() if p not in ray or _is_actor(p)]
+
+    def actors(self, name: str) -> list[psutil.Process]:
+        """The processes of an actor's class."""
+        return [p for p in self.processes() if _title(p).startswith(f"ray::{name}")]
+
+    def _alive_nodes(self) -> int:
+        request = urllib.request.Request(
+            f"{self._head.dashboard}/api/v0/nodes",
+            headers={"Authorization": f"Bearer {self._head.token}"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
+
+def raylet(node: RayNode) -> psutil.Process:
+    """The process through which a node is part of its cluster."""
+    return next(p for p in _tree(node.process_id) if p.name() == "raylet")
+
+
+def _tree(process_id: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(process_id)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _is_actor(process: psutil.Process) -> bool:
+    title = _title(process)
+    return title.startswith("ray::") and not title.startswith("ray::IDLE")
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(command_of(process))

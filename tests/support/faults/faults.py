@@ -1,0 +1,236 @@
+"""What strikes a run while one of its processes stands at a moment."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.faults.cluster import raylet
+from support.faults.moments import MID_STEP, Reached
+from support.faults.trial import Trial
+from support.processes import wait_until
+
+ROOM_BYTES = 200_000_000  # of the small disk
+FULL_SECONDS = 3.0
+STARTING_SECONDS = 30.0
+
+
+class Fault:
+    """One kind of fault.
+
+    Attributes:
+        name: for people.
+        rank: which rank is waited for at the moment.
+        options: of the run.
+        holds: whether the process at the moment is left waiting there.
+        again: whether the driver ends, so that the same command has to be given again.
+        poisons: a step and a rank whose gradients are NaN, in the undisturbed run as well.
+    """
+
+    name = ""
+    rank = 0
+    options: tuple[str, ...] = ()
+    holds = False
+    again = False
+    poisons: tuple[int, int] | None = None
+
+    def prepare(self, trial: Trial) -> None:
+        """Before the driver is started."""
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        """While the process stands at the moment."""
+        raise NotImplementedError
+
+    def mend(self, trial: Trial) -> None:
+        """What somebody does about it; called once the process may go on."""
+
+    def clean_up(self, trial: Trial) -> None:
+        """After the run."""
+
+    def is_expected(self, exit_code: int) -> bool:
+        """Whether the driver that was struck may end so."""
+        return exit_code == 0
+
+
+class KilledRank(Fault):
+    def __init__(self, rank: int) -> None:
+        self.name = f"kill -9 of rank {rank}"
+        self.rank = rank
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        os.kill(reached.process_id, signal.SIGKILL)
+
+
+class KilledAfterNaN(KilledRank):
+    """That one rank's slot is not finite is agreed on by all, again when the step is repeated."""
+
+    poisons = (MID_STEP.step, 1)
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.name = f"NaN in a slot of rank 1 at step {MID_STEP.step}, {self.name}"
+
+
+class StoppedRank(Fault):
+    name = "SIGSTOP of rank 1"
+    rank = 1
+    options = ("cluster.deadlines.answer_seconds=6",)
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        os.kill(reached.process_id, signal.SIGSTOP)
+
+
+class HungRank(Fault):
+    """A rank that answers, and gets no further."""
+
+    name = "rank 1 hangs"
+    rank = 1
+    options = (
+        "cluster.deadlines.start_seconds=25",
+        "cluster.deadlines.step_seconds=6",
+        "cluster.deadlines.validation_seconds=10",
+        "cluster.deadlines.save_seconds=6",
+    )
+    holds = True
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        """It stands already."""
+
+
+class KilledActors(Fault):
+    """Of the actors of a class, the first, or all."""
+
+    def __init__(self, name: str, actor: str, there: int, killed: int) -> None:
+        self.name = name
+        self._actor = actor
+        self._there = there
+        self._killed = killed
+        self.options = (f"cluster.data_workers={there}",) if actor == "DataWorker" else ()
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        def actors() -> list[psutil.Process]:
+            return trial.cluster.actors(self._actor)
+
+        wait_until(lambda: len(actors()) >= self._there, STARTING_SECONDS)
+        for process in actors()[: self._killed]:
+            process.kill()
+
+
+class KilledTogether(Fault):
+    """Rank 1, and at the same time all actors of a class."""
+
+    rank = 1
+
+    def __init__(self, name: str, actor: str) -> None:
+        self.name = name
+        self._actor = actor
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        for process in trial.cluster.actors(self._actor):
+            process.kill()
+        if psutil.pid_exists(reached.process_id):
+            os.kill(reached.process_id, signal.SIGKILL)
+
+
+class KilledNode(Fault):
+    """The raylet alone: what runs on its node must notice by itself. Another node comes."""
+
+    name = "kill -9 of a raylet with all ranks"
+    # More than the head has, so that both ranks are on the other node; one thread all the same.
+    options = ("cluster.cpus_per_rank=1.5",)
+
+    def prepare(self, trial: Trial) -> None:
+        trial.cluster.add_node()
+        trial.cluster.wait_for_nodes()
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        raylet(trial.cluster.nodes[0]).kill()
+
+    def mend(self, trial: Trial) -> None:
+        trial.cluster.add_node()
+
+    def clean_up(self, trial: Trial) -> None:
+        trial.cluster.remove_nodes()
+
+
+class FullDisk(Fault):
+    """The run's folder is on a small file system, which is full for a while."""
+
+    name = f"disk full for {FULL_SECONDS:g} s"
+
+    def prepare(self, trial: Trial) -> None:
+        trial.run.path.mkdir()
+        options = ["-t", "tmpfs", "-o", f"size={ROOM_BYTES}", "tmpfs"]
+        if subprocess.run(["mount", *options, trial.run.path], stderr=subprocess.PIPE).returncode:
+            pytest.skip("no small disk: mounting one is not permitted here")
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        room = os.statvfs(trial.run.path)
+        with self._ballast(trial).open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+
+    def mend(self, trial: Trial) -> None:
+        time.sleep(FULL_SECONDS)
+        self._ballast(trial).unlink()
+
+    def clean_up(self, trial: Trial) -> None:
+        subprocess.run(["umount", "--lazy", trial.run.path], check=False)
+
+    @staticmethod
+    def _ballast(trial: Trial) -> Path:
+        return trial.run.path / "ballast"
+
+
+class DamagedCheckpoint(Fault):
+    """The newest checkpoint turns out to be damaged when it is needed."""
+
+    name = "a byte of the newest checkpoint flipped, then kill -9 of rank 1"
+    rank = 1
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        assert trial.checkpoint
+        path = trial.checkpoint.file_paths()[0]
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        os.kill(reached.process_id, signal.SIGKILL)
+
+
+class KilledDriver(Fault):
+    name = "kill -9 of the driver"
+    again = True
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        os.kill(trial.driver, signal.SIGKILL)
+
+    def is_expected(self, exit_code: int) -> bool:
+        return exit_code == -signal.SIGKILL
+
+
+class KilledHead(Fault):
+    name = "kill -9 of the Ray head, a new head"
+    again = True
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        trial.cluster.kill_head()
+
+    def mend(self, trial: Trial) -> None:
+        trial.cluster.start_head()
+
+    def is_expected(self, exit_code: int) -> bool:
+        return exit_code == 1
+
+
+class Preemption(Fault):
+    name = "preemption: SIGTERM to the driver"
+    again = True
+
+    def strike(self, trial: Trial, reached: Reached) -> None:
+        os.kill(trial.driver, signal.SIGTERM)
+
+    def is_expected(self, exit_code: int) -> bool:
+        return exit_code == 75

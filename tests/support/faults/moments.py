@@ -1,0 +1,81 @@
+"""The moments of a run at which a test can strike, and how it waits for one.
+
+What stops the processes there is site/sitecustomize.py.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+# The run of the matrix: at each of the moments below that have a step, it has checkpoints of steps
+# 6 and 12. Validations are of steps 8, 16 and 24.
+STEPS = 24
+CHECKPOINT_EVERY = 6
+VALIDATE_EVERY = 8
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in a run something strikes.
+
+    Attributes:
+        name: for people.
+        point: where in the program, as sitecustomize.py calls it.
+        step: at which step; "any" for the first one that comes.
+        driver: whether it is the driver that comes there, rather than a rank.
+    """
+
+    name: str
+    point: str
+    step: int | Literal["any"]
+    driver: bool = False
+
+
+START_UP = Moment("start-up", "joining", "any")
+MID_STEP = Moment("mid-step", "step", 15)
+COPY = Moment("checkpoint copy", "copy", 18)
+WRITE = Moment("checkpoint write", "write", 18)
+COMMIT = Moment("checkpoint commit", "commit", 18, driver=True)
+VALIDATION = Moment("validation", "validation", 16)
+# While ranks that were started again after a loss load the checkpoint.
+RECOVERY = Moment("recovery", "loading", "any")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A process that has come to a moment and waits there."""
+
+    marker: Path
+    process_id: int
+
+    def release(self) -> None:
+        self.marker.unlink(missing_ok=True)
+
+
+class Orders:
+    """Moments that are wanted of the processes of a cluster, in a folder that all of them watch."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+
+    def want(self, moment: Moment, rank: int) -> str:
+        """Let the next process that comes to the moment stop there; returns the order's name."""
+        who = "driver" if moment.driver else rank
+        name = f"{moment.point}.rank-{who}.step-{moment.step}"
+        (self.folder / f"wanted.{name}").touch()
+        return name
+
+    def look(self, name: str) -> Reached | None:
+        """Whoever stands at the moment that was ordered."""
+        marker = next(self.folder.glob(f"reached.{name}.*"), None)
+        return Reached(marker, int(marker.suffix[1:])) if marker else None
+
+    def poison(self, step: int, rank: int) -> None:
+        """Let that step's gradients be NaN in the rank's first slot, whenever it is computed."""
+        (self.folder / f"nan.rank-{rank}.step-{step}").touch()
+
+    def clear(self) -> None:
+        """Want nothing; whoever waits goes on."""
+        for file in self.folder.iterdir():
+            file.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""A run that is preempted again and again, each time by SIGTERM to a new driver."""
+
+import os
+import random
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from support.faults.moments import (
+    CHECKPOINT_EVERY,
+    COMMIT,
+    COPY,
+    MID_STEP,
+    RECOVERY,
+    START_UP,
+    VALIDATE_EVERY,
+    VALIDATION,
+    WRITE,
+    Moment,
+)
+from support.faults.trial import Trial
+
+# At most so many steps until any moment that `random_moments` chooses.
+LONGEST_WAY = max(CHECKPOINT_EVERY, VALIDATE_EVERY)
+
+
+def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
+    """Preempt a run at each moment in turn: it leaves 75, and a checkpoint of its last step.
+
+    The next moment is asked for when the driver before has ended.
+    """
+    for moment in moments:
+        trial.start()
+        reached = trial.reach(moment, rank=0)
+        os.kill(trial.driver, signal.SIGTERM)
+        reached.release()
+        exit_code = trial.end()
+        assert exit_code == 75, f"exit code {exit_code} at {moment}\n{trial.story()}"
+        assert (trial.checkpoint.step if trial.checkpoint else 0) == trial.recorded_step, moment
+
+
+def random_moments(trial: Trial, dice: random.Random, count: int) -> Iterator[Moment]:
+    """Moments of all kinds, each ahead of where the run stands."""
+    for _ in range(count):
+        header = trial.checkpoint.header if trial.checkpoint else None
+        step = header.step if header else 0
+        ahead = [
+            START_UP,
+            replace(MID_STEP, step=step + dice.randint(1, LONGEST_WAY)),
+            *(replace(m, step=_next(step, CHECKPOINT_EVERY)) for m in (COPY, WRITE, COMMIT)),
+            replace(VALIDATION, step=_next(step, VALIDATE_EVERY)),
+        ]
+        if header:
+            ahead.append(RECOVERY)  # which loads a checkpoint, as any continuing does
+            if header.validation_due:
+                ahead.append(replace(VALIDATION, step=step))
+        yield dice.choice(ahead)
+
+
+def _next(step: int, every: int) -> int:
+    return (step // every + 1) * every

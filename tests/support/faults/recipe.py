@@ -1,0 +1,55 @@
+"""The run that faults strike: a tiny model on Multi30k or, without it, on the phrase book."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.recipe import load_recipe
+from data_pipeline.preparation.prepare import prepare
+from support.faults.moments import CHECKPOINT_EVERY, STEPS, VALIDATE_EVERY
+from support.recipes import tiny_values
+
+MULTI30K = Path(__file__).resolve().parents[4] / "shared" / "data" / "multi30k"
+VALIDATION_PAIRS = 40
+
+
+def prepared_recipe(folder: Path) -> Path:
+    """Prepares the dataset beside the recipe; fp32, two ranks, at most 480 tokens a step and a
+    window every 15 steps."""
+    values: dict[str, Any] = tiny_values(folder / "dataset")
+    if MULTI30K.is_dir():
+        values["data"] |= {
+            "source_language": "en",
+            "target_language": "de",
+            "train": [{"source": f"{MULTI30K}/train.en", "target": f"{MULTI30K}/train.de"}],
+            "validation": _first_pairs(MULTI30K / "val", folder),
+            "tests": {},
+        }
+        values["tokenizer"]["vocabulary_size"] = 4000
+    values["data"]["blocks_per_shard"] = 1
+    values["batching"] = {
+        "max_tokens_per_micro_batch": 96,
+        "micro_batches_per_step": 5,
+        "window_shards": 1,
+    }
+    values["trainer"] |= {"max_steps": STEPS, "validate_every_steps": VALIDATE_EVERY}
+    values["checkpoints"] = {"every_steps": CHECKPOINT_EVERY}
+    values["cluster"] |= {"ranks": 2, "data_workers": 2}
+    path = folder / "struck.yaml"
+    path.write_text(yaml.safe_dump(values))
+    recipe = load_recipe(path)
+    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    return path
+
+
+def _first_pairs(corpus: Path, folder: Path) -> dict[str, str]:
+    """The beginning of a corpus, as a corpus."""
+    paths = {}
+    for side, language in (("source", "en"), ("target", "de")):
+        path = folder / f"validation.{language}"
+        with corpus.with_suffix(f".{language}").open() as lines:
+            path.write_text("".join(islice(lines, VALIDATION_PAIRS)))
+        paths[side] = str(path)
+    return paths

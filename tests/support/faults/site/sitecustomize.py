@@ -1,0 +1,186 @@
+"""Stops a process at a moment that a test wants, so that the test can strike just then.
+
+Python imports this module at the start of every process that has its folder on PYTHONPATH. It does
+nothing unless TRANSLOOM_FAULTS names a folder. A test asks for a moment by an empty file in it::
+
+    wanted.MOMENT.rank-R.step-S      the test: rank R shall stop there ("any" for any step)
+    reached.MOMENT.rank-R.step-S.P   the process, whose id is P: the same file renamed, so once only
+
+The process goes on when the test has removed the file. A file ``nan.rank-R.step-S`` is no moment
+but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
+
+Standard library only, since every process of Ray imports this.
+"""
+
+import functools
+import importlib.machinery
+import os
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path(os.environ.get("TRANSLOOM_FAULTS", ""))
+LONGEST_STOP_SECONDS = 60.0
+
+
+class Here:
+    """Which rank this process is, and what it is at."""
+
+    rank = "driver"
+    phase = "start"
+    step = 0
+    slots_done = 0
+
+
+def reach(moment, step):
+    for named in (step, "any"):
+        name = f"{moment}.rank-{Here.rank}.step-{named}"
+        reached = FOLDER / f"reached.{name}.{os.getpid()}"
+        try:
+            (FOLDER / f"wanted.{name}").rename(reached)
+        except FileNotFoundError:
+            continue
+        deadline = time.monotonic() + LONGEST_STOP_SECONDS
+        while reached.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def joining(process_group):
+    """A rank is known, and about to meet the others."""
+
+    @functools.wraps(process_group)
+    def wrapper(placement, *arguments):
+        Here.rank, Here.phase = placement.rank, "start"
+        Here.step = Here.slots_done = 0
+        reach("joining", "any")
+        return process_group(placement, *arguments)
+
+    return wrapper
+
+
+def loading(restore):
+    """A rank is about to load the state of a checkpoint."""
+
+    @functools.wraps(restore)
+    def wrapper(*arguments):
+        reach("loading", "any")
+        return restore(*arguments)
+
+    return wrapper
+
+
+def position(progress):
+    @functools.wraps(progress)
+    def wrapper(mailbox, phase, step, where=""):
+        Here.phase, Here.step = phase, step
+        return progress(mailbox, phase, step, where)
+
+    return wrapper
+
+
+def step(forward_backward):
+    """A rank has done one of its slots, and not all."""
+
+    @functools.wraps(forward_backward)
+    def wrapper(engine, batch, *, target_tokens_global, last, real):
+        poisoned = FOLDER / f"nan.rank-{Here.rank}.step-{Here.step}"
+        if Here.slots_done == 0 and poisoned.exists():
+            target_tokens_global = float("nan")
+        result = forward_backward(
+            engine, batch, target_tokens_global=target_tokens_global, last=last, real=real
+        )
+        Here.slots_done = 0 if last else Here.slots_done + 1
+        if not last:
+            reach("step", Here.step)
+        return result
+
+    return wrapper
+
+
+def validation(greedy_search):
+    """A rank is at its first batch of a validation."""
+
+    @functools.wraps(greedy_search)
+    def wrapper(*arguments):
+        reach("validation", Here.step)
+        return greedy_search(*arguments)
+
+    return wrapper
+
+
+def copy(owned_fragments):
+    """A rank's state is being copied."""
+
+    @functools.wraps(owned_fragments)
+    def wrapper(*arguments):
+        if Here.phase == "save":
+            reach("copy", Here.step)
+        return owned_fragments(*arguments)
+
+    return wrapper
+
+
+def write(write_state_file):
+    """A rank's file has been begun."""
+
+    @functools.wraps(write_state_file)
+    def wrapper(path, sizes, data):
+        def late():
+            reach("write", step_of(path.parent))
+            yield from data
+
+        return write_state_file(path, sizes, late())
+
+    return wrapper
+
+
+def commit(sync_to_disk):
+    """The driver has written a checkpoint's header, and not yet made the checkpoint complete."""
+
+    @functools.wraps(sync_to_disk)
+    def wrapper(path):
+        if path.name.startswith("step-"):
+            reach("commit", step_of(path))
+        return sync_to_disk(path)
+
+    return wrapper
+
+
+def step_of(partial):
+    return int(partial.name.split("-")[1])
+
+
+HOOKS = {
+    "trainer.distributed": {"process_group": joining},
+    "trainer.restore": {"restore": loading},
+    "cluster.mailbox": {"Mailbox.progress": position},
+    "trainer.engine": {"Engine.forward_backward": step},
+    "trainer.validation": {"greedy_search": validation},
+    "trainer.fragments": {"owned_fragments": copy},
+    "trainer.checkpoints.state_file": {"write_state_file": write},
+    "trainer.checkpoints.commit": {"sync_to_disk": commit},
+}
+
+
+class Finder:
+    """Finds the modules above as Python does, and wraps their functions once they are executed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in HOOKS:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            for dotted, wrap in HOOKS[name].items():
+                *owners, attribute = dotted.split(".")
+                owner = functools.reduce(getattr, owners, module)
+                setattr(owner, attribute, wrap(getattr(owner, attribute)))
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "TRANSLOOM_FAULTS" in os.environ:
+    sys.meta_path.insert(0, Finder())

@@ -1,0 +1,67 @@
+"""All that the trials of a test file share: a cluster, a prepared recipe, undisturbed runs."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.faults.case import Result, undergo
+from support.faults.cluster import FaultCluster
+from support.faults.faults import Fault
+from support.faults.moments import Moment
+from support.faults.recipe import prepared_recipe
+from support.faults.trial import Curve, Trial
+
+
+class Stage:
+    """Where runs are struck."""
+
+    def __init__(self, cluster: FaultCluster, recipe: Path, folder: Path) -> None:
+        self.cluster = cluster
+        self._recipe = recipe
+        self._folder = folder
+        self._trials = 0
+        self._undisturbed: dict[tuple[object, ...], Curve] = {}
+
+    def trial(self, *options: str) -> Trial:
+        """A new run, not started."""
+        return Trial(self.cluster, self._recipe, self._new_folder(), *options)
+
+    def undisturbed(self, *options: str, poisons: tuple[int, int] | None = None) -> Curve:
+        """What a run with these options comes to if nothing happens to it; trained once.
+
+        poisons: a step and a rank whose gradients are NaN.
+        """
+        if (options, poisons) not in self._undisturbed:
+            trial = self.trial(*options)
+            if poisons:
+                self.cluster.orders.poison(*poisons)
+            try:
+                trial.start()
+                assert trial.end() == 0, trial.story()
+                self._undisturbed[options, poisons] = trial.curve()
+            finally:
+                self.cluster.orders.clear()
+                trial.kill()
+        return self._undisturbed[options, poisons]
+
+    def undergo(self, fault: Fault, moment: Moment) -> Result:
+        """A run that is struck; fails unless it is the undisturbed one all the same."""
+        oracle = self.undisturbed(poisons=fault.poisons)
+        return undergo(self.cluster, self._recipe, self._new_folder(), fault, moment, oracle)
+
+    def _new_folder(self) -> Path:
+        self._trials += 1
+        return self._folder / f"run-{self._trials}"
+
+
+@contextmanager
+def opened_stage(folder: Path) -> Iterator[Stage]:
+    """``folder`` is where recipe, dataset and runs lie."""
+    recipe = prepared_recipe(folder)
+    with tempfile.TemporaryDirectory(prefix="ray-") as short:
+        cluster = FaultCluster(Path(short))
+        try:
+            yield Stage(cluster, recipe, folder)
+        finally:
+            cluster.close()

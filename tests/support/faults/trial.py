@@ -1,0 +1,138 @@
+"""One run under test: its driver, which is a process of its own, its record, its processes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from support.faults.cluster import FaultCluster
+from support.faults.moments import Moment, Reached
+from support.processes import wait_until
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.metrics import read_metrics
+from trainer.run_folder import RunFolder
+
+TRANSLOOM = Path(sys.executable).parent / "transloom"
+DRIVER_SECONDS = 180.0
+LEFTOVER_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a run came to, in the order of its record. Equal shapes are equal to the last bit."""
+
+    steps: list[int]
+    losses: list[float]
+    digests: list[str]
+    validations: list[tuple[int, float, float]]
+    weights: list[str]  # sha256 of the newest checkpoint's files
+
+
+class Trial:
+    """A run of a recipe on a cluster, and all that has to do with it."""
+
+    def __init__(self, cluster: FaultCluster, recipe: Path, folder: Path, *options: str) -> None:
+        self.cluster = cluster
+        self.run = RunFolder(folder)
+        self.exit_codes: list[int] = []
+        self._command = [TRANSLOOM, "train", recipe, *options, "--run", folder, "--json"]
+        self._output = folder.with_name(f"{folder.name}.out")
+        self._errors = folder.with_name(f"{folder.name}.err")
+
+    def start(self) -> None:
+        """Start the driver; the same command each time, wherever the head is."""
+        with self._output.open("w") as output, self._errors.open("a") as errors:
+            self._driver = subprocess.Popen(
+                [*self._command, "--address", self.cluster.address],
+                env=self.cluster.environment,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    @property
+    def driver(self) -> int:
+        """The driver's process id."""
+        return self._driver.pid
+
+    def end(self) -> int:
+        """Wait until the driver has ended; returns its exit code, below 0 for a signal."""
+        try:
+            self.exit_codes.append(self._driver.wait(DRIVER_SECONDS))
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the driver does not end\n{self.story()}") from None
+        return self.exit_codes[-1]
+
+    def reach(self, moment: Moment, rank: int) -> Reached:
+        """Wait until the rank, or the driver, comes to the moment, and stop it there."""
+        order = self.cluster.orders.want(moment, rank)
+        wait_until(lambda: self.cluster.orders.look(order) or self._has_ended, DRIVER_SECONDS)
+        reached = self.cluster.orders.look(order)
+        assert reached, f"{moment.name} did not come\n{self.story()}"
+        return reached
+
+    @property
+    def outcome(self) -> str:
+        """What the driver that has ended said of it."""
+        outcome: str = json.loads(self._output.read_text())["outcome"]
+        return outcome
+
+    def lines(self, *kinds: str) -> list[dict[str, Any]]:
+        """Those of the record that are of these kinds, as they stand there."""
+        return [line for line in read_metrics(self.run.metrics) if line["kind"] in kinds]
+
+    @property
+    def recorded_step(self) -> int:
+        """The last one in the record."""
+        steps = [line["step"] for line in self.lines("train", "skipped")]
+        return steps[-1] if steps else 0
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest one."""
+        paths = list_checkpoints(self.run.checkpoints)
+        return Checkpoint(paths[-1]) if paths else None
+
+    def curve(self) -> Curve:
+        steps = self.lines("train", "skipped")
+        assert self.checkpoint
+        return Curve(
+            steps=[line["step"] for line in steps],
+            losses=[line["loss"] for line in self.lines("train")],
+            digests=[line["data_digest"] for line in steps],
+            validations=[(v["step"], v["loss"], v["bleu"]) for v in self.lines("validation")],
+            weights=[file.sha256 for file in self.checkpoint.header.files],
+        )
+
+    def check_nothing_is_left(self) -> None:
+        """No process of the run outlives it by more than a moment."""
+        deadline = time.monotonic() + LEFTOVER_SECONDS
+        while left := self.cluster.processes_of_runs():
+            assert time.monotonic() < deadline, [p.as_dict(["pid", "cmdline"]) for p in left]
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """End the driver, whatever it is at."""
+        if not self._has_ended:
+            os.kill(self.driver, signal.SIGKILL)
+            self._driver.wait()
+        for process in self.cluster.processes_of_runs():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def story(self) -> str:
+        """What the run says of itself, for a test that fails."""
+        parts = [self._output, self._errors, self.run.log]
+        return "\n".join(f"== {p.name}\n{p.read_text()[-5000:]}" for p in parts if p.exists())
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._driver.poll() is not None

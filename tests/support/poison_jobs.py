@@ -1,0 +1,103 @@
+"""Jobs for a `RankPool` whose second step is not finite in a chosen way."""
+
+from typing import Any, Literal
+
+import torch
+
+from model.loss import LossSums
+from model.transformer import Transformer
+from support.engine_jobs import (
+    LEARNING_RATE,
+    Shape,
+    accumulate,
+    full_weights,
+    make_engine,
+    make_model,
+    train_steps,
+)
+from trainer import fragments
+from trainer.distributed import Placement
+from trainer.engine import Engine
+
+# What is wrong: a slot's loss; one number of one parameter's gradient of a slot; or nothing but
+# the sum of the slots' gradients, each of which is finite.
+Poison = Literal["loss", "gradient", "sum"]
+BAD_SLOT = {"loss": 1, "gradient": 4}  # of the first of two ranks, and the last before a dummy
+
+
+def train_past_poison(placement: Placement, shape: Shape, poison: Poison) -> dict[str, Any]:
+    """Steps 1 to 4, of which the second is poisoned and not applied."""
+    model = make_model()
+    slots: list[int | None] = []
+    _add(poison, model, slots)
+    engine = make_engine(placement, shape, model=model)
+    losses = train_steps(engine, 1, 1)
+    before = _state(engine)
+    report, _ = accumulate(engine, 2, slots.append)
+    slots.append(None)
+    norm = 0.0
+    if report.bad_slots:
+        engine.discard_gradients()
+    else:
+        norm = engine.step(LEARNING_RATE)
+    after = _state(engine)
+    unchanged = before.keys() == after.keys() and all(
+        torch.equal(before[key], after[key]) for key in before
+    )
+    return {
+        "bad_slots": report.bad_slots,
+        "good_loss": report.smoothed_sum,
+        "norm": norm,
+        "unchanged": unchanged,
+        **_rest(engine, losses),
+    }
+
+
+def train_without_the_second_step(placement: Placement, shape: Shape) -> dict[str, Any]:
+    engine = make_engine(placement, shape)
+    return _rest(engine, train_steps(engine, 1, 1))
+
+
+def compared(placement: Placement, shape: Shape, poison: Poison) -> Any:
+    """The bad slots, whether the state was unchanged, the losses, and what they should be."""
+    result = train_past_poison(placement, shape, poison)
+    expected = train_without_the_second_step(placement, shape)
+    return result["bad_slots"], result["unchanged"], result["losses"], expected["losses"]
+
+
+def _rest(engine: Engine, losses: list[float]) -> dict[str, Any]:
+    losses += train_steps(engine, 3, 4)
+    weights, optimizer_step = full_weights(engine), fragments.optimizer_step(engine)
+    engine.destroy()
+    return {"losses": losses, "weights": weights, "optimizer_step": optimizer_step}
+
+
+def _add(poison: Poison, model: Transformer, slots: list[int | None]) -> None:
+    """Hooks that act while the newest of the slots is a poisoned one."""
+
+    def spoilt_loss(module: object, inputs: object, sums: LossSums) -> LossSums | None:
+        if not slots or slots[-1] != BAD_SLOT["loss"]:
+            return None
+        return LossSums(sums.smoothed * torch.nan, sums.nll * torch.nan)
+
+    def spoilt_gradient(gradient: torch.Tensor) -> torch.Tensor | None:
+        poisoned = gradient.clone()
+        if poison == "sum" and slots and slots[-1] is not None:
+            poisoned.view(-1)[0] = 3e38
+        elif poison == "gradient" and slots and slots[-1] == BAD_SLOT["gradient"]:
+            poisoned.view(-1)[0] = torch.nan
+        return poisoned
+
+    if poison == "loss":
+        model.register_forward_hook(spoilt_loss)
+    else:
+        next(model.parameters()).register_hook(spoilt_gradient)
+
+
+def _state(engine: Engine) -> dict[str, torch.Tensor]:
+    """A copy of all of the state that this rank holds."""
+    state = {
+        f"{held.kind}:{held.parameter}:{held.start}": held.tensor.clone()
+        for held in fragments.held_fragments(engine)
+    }
+    return {**state, "optimizer_step": torch.tensor(fragments.optimizer_step(engine))}

@@ -1,0 +1,119 @@
+"""Jobs for a `RankPool` that try the widest micro-batches in more or less memory."""
+
+import contextlib
+import resource
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from model.transformer import Transformer
+from support.engine_jobs import Shape, full_weights, make_engine, train_steps
+from trainer import fragments, host_memory
+from trainer.distributed import Placement
+from trainer.engine import Engine
+from trainer.errors import MemoryPreflightError
+from trainer.micro_batch_shapes import MicroBatchShape
+from trainer.preflight import preflight
+
+
+def train_after_preflight(
+    placement: Placement, shape: Shape, steps: int, widest: Sequence[MicroBatchShape]
+) -> Any:
+    """Losses and weights of a run that begins with a preflight."""
+    engine = make_engine(placement, shape)
+    fragments.create_moments(engine, 0)
+    preflight(engine, widest, budget=1000)
+    losses = train_steps(engine, 1, steps)
+    weights = full_weights(engine)
+    engine.destroy()
+    return losses, weights
+
+
+def shortage(
+    placement: Placement,
+    shape: Shape,
+    widest: Sequence[MicroBatchShape],
+    budget: int,
+    most_tokens: Sequence[float],
+) -> str:
+    """What the preflight raises when each rank has memory for so many target tokens."""
+    decode = Transformer.decode
+
+    def limited(model: Transformer, target: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        if target.numel() > most_tokens[placement.rank]:
+            raise torch.OutOfMemoryError("out of memory")
+        return decode(model, target, *arguments)
+
+    engine = make_engine(placement, shape)
+    with patch.object(Transformer, "decode", limited):
+        return _error_of(engine, widest, budget)
+
+
+def shortage_of_addresses(
+    placement: Placement,
+    shape: Shape,
+    widest: Sequence[MicroBatchShape],
+    budget: int,
+    spare_bytes: Sequence[int | None],
+) -> str:
+    """The same, when each rank may really take so many more bytes only.
+
+    What a process has taken once it keeps, so it should be a new one.
+    """
+    engine = make_engine(placement, shape)
+    train_steps(engine, 1, 1)
+    with _at_most(spare_bytes[placement.rank]):
+        return _error_of(engine, widest, budget)
+
+
+def shortage_of_host(
+    placement: Placement, widest: Sequence[MicroBatchShape], budget: int, available: int
+) -> str:
+    """The same, when the host says that it has so many bytes left."""
+    engine = make_engine(placement, Shape(1))
+    train_steps(engine, 1, 1)
+    with patch.object(host_memory, "available_bytes", lambda: available):
+        return _error_of(engine, widest, budget)
+
+
+def shortage_of_gpu(
+    placement: Placement,
+    shape: Shape,
+    widest: Sequence[MicroBatchShape],
+    budget: int,
+    spare_bytes: int,
+) -> str:
+    """The same, when the GPU may give this process so many more bytes."""
+    engine = make_engine(placement, shape)
+    train_steps(engine, 1, 1)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(placement.torch_device).total_memory
+    allowed = torch.cuda.memory_reserved() + spare_bytes
+    torch.cuda.set_per_process_memory_fraction(allowed / total)
+    return _error_of(engine, widest, budget)
+
+
+def _error_of(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) -> str:
+    try:
+        preflight(engine, widest, budget)
+    except MemoryPreflightError as error:
+        return str(error)
+    finally:
+        engine.destroy()
+    return ""
+
+
+@contextlib.contextmanager
+def _at_most(spare_bytes: int | None) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if spare_bytes is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + spare_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

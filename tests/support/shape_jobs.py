@@ -1,0 +1,104 @@
+"""Jobs for a `RankPool` that take a run's state from one shape and go on under another."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+
+from support.engine_jobs import MODEL, Shape, make_engine, make_model, train_steps
+from trainer import engine as engine_module
+from trainer import fragments
+from trainer.distributed import Placement
+from trainer.ema import Ema
+from trainer.engine import Engine
+from trainer.fragments import Fragment
+
+DECAY = 0.9
+# What a rank owned: kind, parameter, start, elements.
+Pieces = list[tuple[str, str, int, torch.Tensor]]
+# The whole state, by kind and parameter.
+State = dict[tuple[str, str], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What no shape changes: how parameters are grouped, and which embeddings are one."""
+
+    groups: Literal["matrices and vectors", "one"] = "matrices and vectors"
+    share_embeddings: Literal["all", "decoder", "none"] = "all"
+
+
+def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
+    """Losses of a run, and what this rank owns of its state."""
+    with _engine(placement, shape, network) as engine:
+        fragments.create_moments(engine, 0)
+        ema = Ema(engine, DECAY)
+        losses = _train(engine, ema, 1, steps)
+        return losses, _owned(engine, ema)
+
+
+def go_on(
+    placement: Placement, shape: Shape, network: Network, state: State, first: int, last: int
+) -> Any:
+    """What this rank owns after loading a state of `first - 1` steps; then losses, Adam's step and
+    the settings of the parameter groups at the end."""
+
+    def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
+        return state[kind, parameter][start:stop]
+
+    with _engine(placement, shape, network) as engine:
+        ema = Ema(engine, DECAY)
+        fragments.load_state(engine, read, first - 1)
+        ema.load(read)
+        loaded = _owned(engine, ema)
+        losses = _train(engine, ema, first, last)
+        settings = engine.parameter_group_settings()
+        return loaded, losses, fragments.optimizer_step(engine), settings
+
+
+def whole(owned: Sequence[Pieces]) -> State:
+    """The state that the ranks own together; each element is of exactly one rank."""
+    parts: dict[tuple[str, str], list[tuple[int, torch.Tensor]]] = {}
+    for kind, parameter, start, elements in (piece for pieces in owned for piece in pieces):
+        parts.setdefault((kind, parameter), []).append((start, elements))
+    state = {}
+    for key, pieces in parts.items():
+        pieces.sort(key=lambda piece: piece[0])
+        assert pieces[0][0] == 0
+        assert all(start + len(part) == after for (start, part), (after, _) in pairwise(pieces))
+        state[key] = torch.cat([part for _, part in pieces])
+    return state
+
+
+def _train(engine: Engine, ema: Ema, first: int, last: int) -> list[float]:
+    losses = []
+    for step in range(first, last + 1):
+        losses += train_steps(engine, step, step)
+        ema.update()
+    return losses
+
+
+def _owned(engine: Engine, ema: Ema) -> Pieces:
+    def piece(owned: Fragment) -> tuple[str, str, int, torch.Tensor]:
+        return owned.kind, owned.parameter, owned.start, owned.tensor.clone()
+
+    return [piece(owned) for owned in (*fragments.owned_fragments(engine), *ema.fragments())]
+
+
+@contextlib.contextmanager
+def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[Engine]:
+    config = MODEL.model_copy(update={"share_embeddings": network.share_embeddings})
+    usual = engine_module.parameter_groups
+    if network.groups == "one":
+        engine_module.parameter_groups = lambda model, decay: [
+            {"params": list(model.parameters()), "weight_decay": decay}
+        ]
+    try:
+        engine = make_engine(placement, shape, model=make_model(config))
+    finally:
+        engine_module.parameter_groups = usual
+    yield engine
+    engine.destroy()

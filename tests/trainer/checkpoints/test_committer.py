@@ -1,0 +1,120 @@
+"""The supervisor's side: ranks report, checkpoints become complete or are given up."""
+
+import pytest
+from support.checkpoints import make_header
+
+from trainer.checkpoints.commit import partial_folder
+from trainer.checkpoints.format import FileRecord, list_checkpoints
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.state_file import state_file_name, write_state_file
+from trainer.config import CheckpointsConfig
+from trainer.errors import CheckpointError, LeaseLostError
+from trainer.supervision import CheckpointCommitter
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def lease(run):
+    with Lease(run) as lease:
+        yield lease
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def committer(run, lease, said):
+    """For two ranks; one checkpoint stays."""
+    config = CheckpointsConfig(keep_last=1, keep_best=0)
+    return CheckpointCommitter(lease, run / "checkpoints", config, 2, said.append)
+
+
+def write(committer: CheckpointCommitter, step: int, rank: int) -> FileRecord:
+    partial = partial_folder(committer.work, step, committer.attempt)
+    partial.mkdir(exist_ok=True)
+    return write_state_file(partial / state_file_name(rank, 2), {}, [])
+
+
+def steps(run):
+    return [int(path.name[-8:]) for path in list_checkpoints(run / "checkpoints")]
+
+
+def save(committer, step):
+    """Returns what the committer says to the last rank's part."""
+    for rank in range(2):
+        completed = committer.add(write(committer, step, rank), make_header(step))
+    return completed
+
+
+def test_a_checkpoint_is_complete_when_all_ranks_have_written(run, committer):
+    assert not committer.add(write(committer, 10, 1), make_header(10))
+    assert steps(run) == []
+    assert committer.add(write(committer, 10, 0), make_header(10))
+    assert steps(run) == [10]
+    assert committer.newest_step == 10
+    assert save(committer, 20)
+    assert steps(run) == [20]
+    assert list(committer.work.iterdir()) == []
+    committer.finish()
+
+
+def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
+    """Also when another one is slower, and makes the folder again."""
+    committer.add(write(committer, 10, 0), make_header(10))
+    assert committer.give_up(10)
+    assert not committer.give_up(10)  # is no news
+    assert not committer.add(write(committer, 10, 1), make_header(10))
+    assert list(committer.work.iterdir()) == []
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 10.*same command again"):
+        committer.finish()
+    assert save(committer, 20)
+    committer.finish()
+    assert steps(run) == [20]
+
+
+def test_what_cannot_be_committed_is_said_and_training_goes_on(run, committer, said):
+    (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
+    assert not save(committer, 10)
+    (text,) = said
+    assert "step 10 cannot be committed" in text
+    assert "Directory not empty" in text
+    assert "Training goes on" in text
+    with pytest.raises(CheckpointError, match="no checkpoint of step 10"):
+        committer.finish()
+    assert save(committer, 20)
+
+
+def test_what_cannot_be_removed_is_said_and_training_goes_on(run, committer, said):
+    assert save(committer, 10)
+    (committer.work / "condemned-step-00000010" / "in the way").mkdir(parents=True)
+    assert save(committer, 20)
+    (text,) = said
+    assert "not needed any more cannot be removed" in text
+    assert steps(run) == [10, 20]
+
+
+def test_the_rest_of_an_earlier_attempt_is_removed(run, lease, said):
+    config = CheckpointsConfig()
+    first = CheckpointCommitter(lease, run / "checkpoints", config, 2, said.append)
+    write(first, 10, 0)
+    second = CheckpointCommitter(lease, run / "checkpoints", config, 2, said.append)
+    assert list(lease.work.iterdir()) == []
+    assert first.attempt != second.attempt
+
+
+@pytest.mark.parametrize("what", ["add", "give_up"])
+def test_a_run_that_belongs_to_somebody_else_is_left_alone(run, committer, what):
+    """A former owner's ranks fail because their folder is gone; that is the reason to be told."""
+    file = write(committer, 10, 0)
+    committer.add(file, make_header(10))
+    (run / "owners" / "00000099.json").write_text("{}")
+    with pytest.raises(LeaseLostError, match="belongs to another process"):
+        committer.add(file, make_header(10)) if what == "add" else committer.give_up(10)
+    assert steps(run) == []
+    (run / "owners" / "00000099.json").unlink()

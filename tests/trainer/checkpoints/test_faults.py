@@ -1,0 +1,40 @@
+"""Whatever ends a process, and at whichever file operation: a checkpoint is there, and whole."""
+
+import shutil
+
+import pytest
+from support import commit_faults
+from support.file_faults import Fault, FaultServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    server = FaultServer(tmp_path_factory.mktemp("faults"))
+    yield server
+    server.close()
+
+
+def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(server):
+    """Two ranks' files, commit, pruning: up to some operation the old one counts, then the new."""
+    newest = {
+        fault: server.run(commit_faults.strike_everywhere, server.folder, fault)
+        for fault in (Fault.EXIT, Fault.HALF, Fault.POWER)
+    }
+    for steps in newest.values():
+        assert set(steps) == {10, 20}
+        assert steps == sorted(steps)
+        assert len(steps) > 30  # the operations were really met
+    commits = {fault: steps.count(10) for fault, steps in newest.items()}
+    assert commits[Fault.HALF] == commits[Fault.EXIT]
+    # Renamed, the new one counts; of a loss of power it is safe after the next operation, a sync.
+    assert commits[Fault.POWER] == commits[Fault.EXIT] + 1
+
+
+def test_no_space_at_any_operation_costs_a_save_at_most(server):
+    """Of two saves. Before the first one it may keep the run from beginning."""
+    newest = server.run(commit_faults.strike_everywhere, server.folder, Fault.NO_SPACE)
+    assert set(newest) == {10, 20, 30}
+    assert newest[-1] == 30
+    assert len(newest) > 40

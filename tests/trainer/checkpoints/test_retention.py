@@ -1,0 +1,69 @@
+"""Which checkpoints stay."""
+
+import pytest
+import torch
+from support.checkpoints import make_header, save_checkpoint, work_folder
+
+from trainer.checkpoints.format import HEADER, list_checkpoints
+from trainer.checkpoints.retention import prune, superfluous
+from trainer.config import CheckpointsConfig
+from trainer.fragments import Fragment
+
+#          step: loss, bleu
+SCORES = {10: (3.0, 9.0), 20: (1.0, 5.0), 30: (None, None), 40: (2.0, 9.0), 50: (2.5, 1.0)}
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Five, of which one had no validation."""
+    for step, (loss, bleu) in SCORES.items():
+        header = make_header(step, validation_loss=loss, validation_bleu=bleu)
+        save_checkpoint(tmp_path, header, [[Fragment("master", "w", 0, torch.ones(4))]])
+    return tmp_path
+
+
+def staying(checkpoints):
+    return [int(path.name[-2:]) for path in list_checkpoints(checkpoints)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"keep_last": 2, "keep_best": 0}, [40, 50]),
+        ({"keep_last": 2, "keep_best": 1}, [20, 40, 50]),
+        ({"keep_last": 1, "keep_best": 2}, [20, 40, 50]),
+        ({"keep_last": 1, "keep_best": 1, "best_by": "bleu"}, [40, 50]),  # the newer of equals
+        ({"keep_last": 1, "keep_best": 3, "best_by": "bleu"}, [10, 20, 40, 50]),
+        ({"keep_last": 1, "keep_best": 0, "keep_every_steps": 20}, [20, 40, 50]),
+        ({"keep_last": 9, "keep_best": 9}, [10, 20, 30, 40, 50]),
+    ],
+    ids=str,
+)
+def test_the_newest_the_best_and_every_kth_stay(checkpoints, settings, expected):
+    config = CheckpointsConfig(**settings)
+    found = superfluous(checkpoints, config)
+    assert staying(checkpoints) == list(SCORES)
+    assert prune(checkpoints, work_folder(checkpoints), config) == found
+    assert staying(checkpoints) == expected
+    assert superfluous(checkpoints, config) == []
+    assert list(work_folder(checkpoints).iterdir()) == []
+
+
+def test_a_damaged_header_does_not_count(checkpoints):
+    for step in (10, 50):
+        (checkpoints / f"step-000000{step}" / HEADER).write_text("{")
+    prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=1, keep_best=0))
+    assert staying(checkpoints) == [40, 50]  # 50 is set aside at the next start
+
+
+def test_without_a_readable_one_nothing_goes(checkpoints):
+    for path in list_checkpoints(checkpoints):
+        (path / HEADER).write_text("{")
+    assert superfluous(checkpoints, CheckpointsConfig(keep_last=1, keep_best=0)) == []
+
+
+def test_another_versions_stay(checkpoints):
+    header = checkpoints / "step-00000010" / HEADER
+    header.write_text(header.read_text().replace("checkpoint/1", "checkpoint/9"))
+    prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=1, keep_best=0))
+    assert staying(checkpoints) == [10, 50]

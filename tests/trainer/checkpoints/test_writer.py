@@ -1,0 +1,254 @@
+"""Saving behind the training: what is written, who is told, and what a full disk does."""
+
+import shutil
+import threading
+import time
+from contextlib import closing
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.checkpoints import Listener, commit_state, make_header, work_folder
+from support.small_disk import run_on_small_disk
+
+from trainer import host_memory
+from trainer.checkpoints import writer as writer_module
+from trainer.checkpoints.commit import partial_folder
+from trainer.checkpoints.writer import CheckpointWriter
+from trainer.distributed import Placement
+from trainer.errors import CheckpointError, LeaseLostError
+from trainer.fragments import Fragment
+
+
+@pytest.fixture
+def work(tmp_path):
+    return work_folder(tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def state():
+    """Two fragments that a rank owns, which a training would change."""
+    return [
+        Fragment("master", "a", 0, torch.arange(5.0)),
+        Fragment("exp_avg", "b", 3, torch.arange(7.0) + 10),
+    ]
+
+
+def make_writer(work, state, heard, placement=None):
+    return CheckpointWriter(
+        lambda: iter(state),
+        work=work,
+        attempt="a",
+        placement=placement or Placement(),
+        supervision=heard,
+    )
+
+
+def state_of(work, step):
+    return load_file(partial_folder(work, step, "a") / "state-00000-of-00001.safetensors")
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Files are not begun before the event is set."""
+    ready = threading.Event()
+    write = writer_module.write_state_file
+
+    def late(*arguments):
+        assert ready.wait(10)
+        return write(*arguments)
+
+    monkeypatch.setattr(writer_module, "write_state_file", late)
+    return ready
+
+
+def test_a_save_is_written_and_reported(work, state):
+    heard = Listener()
+    with closing(make_writer(work, state, heard)) as writer:
+        stall = writer.save(make_header(10), final=True)
+        assert stall > 0
+        ((file, header),) = heard.written
+    assert header == make_header(10)
+    found = state_of(work, 10)
+    assert {key: tensor.tolist() for key, tensor in found.items()} == {
+        "master:a:0": [0, 1, 2, 3, 4],
+        "exp_avg:b:3": [10, 11, 12, 13, 14, 15, 16],
+    }
+    commit_state(work, header, [file]).verify()
+    assert heard.notices == heard.failed == []
+
+
+def test_training_goes_on_while_the_copy_is_written(work, state, slow_disk):
+    heard = Listener()
+    with closing(make_writer(work, state, heard)) as writer:
+        writer.save(make_header(10), final=False)
+        state[0].tensor.add_(100)
+        assert heard.written == []
+        slow_disk.set()
+    assert len(heard.written) == 1
+    assert state_of(work, 10)["master:a:0"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_save_waits_for_the_write_before_and_says_so(work, state, slow_disk):
+    heard = Listener()
+    with closing(make_writer(work, state, heard)) as writer:
+        writer.save(make_header(10), final=False)
+        threading.Timer(0.4, slow_disk.set).start()
+        assert writer.save(make_header(20), final=False) >= 0.3
+        (notice,) = heard.notices
+    assert "waited 0." in notice
+    assert "step 20" in notice
+    assert "step 10 was still being written" in notice
+    assert [header.step for _, header in heard.written] == [10, 20]
+
+
+def test_a_rank_that_owns_nothing_writes_an_empty_file(work):
+    heard = Listener()
+    with closing(make_writer(work, [], heard, Placement(rank=2, world_size=3))) as writer:
+        writer.save(make_header(10), final=True)
+    ((file, _),) = heard.written
+    assert file.name == "state-00002-of-00003.safetensors"
+    assert load_file(partial_folder(work, 10, "a") / file.name) == {}
+
+
+def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(work, state):
+    heard = Listener()
+    obstacle = partial_folder(work, 10, "a")
+    obstacle.write_text("")
+    with closing(make_writer(work, state, heard)) as writer:
+        writer.save(make_header(10), final=False)
+        writer.save(make_header(20), final=False)
+    ((step, reason),) = heard.failed
+    assert step == 10
+    assert str(obstacle) in reason
+    assert "File exists. Training goes on and the checkpoint before stands; make room" in reason
+    assert [header.step for _, header in heard.written] == [20]
+
+
+def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(work, state):
+    heard = Listener()
+    shutil.rmtree(work)
+    with closing(make_writer(work, state, heard)) as writer:
+        writer.save(make_header(10), final=False)
+    assert "No such file or directory" in heard.failed[0][1]
+    assert not work.exists()
+
+
+def test_a_final_save_is_tried_again(work, state, monkeypatch):
+    monkeypatch.setattr(writer_module, "FIRST_PAUSE_SECONDS", 0.05)
+    heard = Listener()
+    obstacle = partial_folder(work, 10, "a")
+    obstacle.write_text("")
+    threading.Timer(0.3, obstacle.unlink).start()
+    with closing(make_writer(work, state, heard)) as writer:
+        writer.save(make_header(10), final=True)
+    assert [header.step for _, header in heard.written] == [10]
+    assert 0 < len(heard.notices) < 6  # the pauses grow
+    assert "File exists. It is the last one: trying again for 60 s" in heard.notices[0]
+    assert heard.failed == []
+
+
+def test_a_final_save_that_never_succeeds_is_an_error(work, state, monkeypatch):
+    monkeypatch.setattr(writer_module, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(writer_module, "FINAL_RETRY_SECONDS", 0.2)
+    heard = Listener()
+    shutil.rmtree(work)
+    started = time.monotonic()
+    with (
+        closing(make_writer(work, state, heard)) as writer,
+        pytest.raises(CheckpointError, match=r"before stands.*the same command again"),
+    ):
+        writer.save(make_header(10), final=True)
+    assert 0.2 <= time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("then", ["save", "close"])
+def test_no_other_exception_of_the_thread_is_lost(work, state, then):
+    class Fenced(Listener):
+        def state_written(self, file, header):
+            raise LeaseLostError("somebody else's")
+
+    writer = make_writer(work, state, Fenced())
+    writer.save(make_header(10), final=False)
+    next_call = (
+        writer.close if then == "close" else lambda: writer.save(make_header(20), final=False)
+    )
+    with pytest.raises(LeaseLostError, match="somebody else's"):
+        next_call()
+    writer.close()
+
+
+def test_too_little_host_memory_is_said_at_the_start(work, state):
+    ranks = 10**13
+    with pytest.raises(
+        CheckpointError, match=r"needs 480000\.00 GB of host memory.* GB are free\. Free some, or"
+    ):
+        make_writer(work, state, Listener(), Placement(local_world_size=ranks))
+
+
+def test_the_first_copy_finds_its_memory(work):
+    """A page that was never written to is taken from the host when it is."""
+    before = host_memory.resident_bytes()
+    state = [Fragment("master", "w", 0, torch.zeros(1).expand(20_000_000))]
+    with closing(make_writer(work, state, Listener())):
+        assert host_memory.resident_bytes() - before > 75_000_000
+
+
+FULL_DISK = """
+import json
+from pathlib import Path
+import torch
+from support.checkpoints import Listener, make_header
+from trainer.checkpoints.format import list_checkpoints, newest_intact
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.writer import CheckpointWriter
+from trainer.config import CheckpointsConfig
+from trainer.distributed import Placement
+from trainer.fragments import Fragment
+from trainer.supervision import CheckpointCommitter
+run = Path({run!r})
+with Lease(run) as lease:
+    committer = CheckpointCommitter(lease, run / "checkpoints", CheckpointsConfig(), 1, print)
+    heard = Listener(committer)
+    writer = CheckpointWriter(
+        lambda: [Fragment("master", "w", 0, torch.ones(100_000))], work=lease.work,
+        attempt=committer.attempt, placement=Placement(), supervision=heard)
+    for step in (10, 20, 30):
+        filler = run / "filler"
+        if step == 20:
+            filler.write_bytes(bytes(500_000))
+        else:
+            filler.unlink(missing_ok=True)
+        writer.save(make_header(step, parameters=dict(w=[100_000])), final=False)
+        writer.close() if step == 30 else writer._wait()
+        if step == 20:
+            left = [path.name for path in lease.work.iterdir()]
+    newest, damaged = newest_intact(run / "checkpoints")
+    steps = [path.name for path in list_checkpoints(run / "checkpoints")]
+print(json.dumps([heard.failed, left, steps, newest.step, bool(damaged)]))
+"""
+
+
+def test_a_really_full_disk(tmp_path):
+    """1,000 kB, of which each checkpoint takes 400."""
+    run = tmp_path / "run"
+    failed, left, steps, newest, damaged = run_on_small_disk(
+        run, 1000, FULL_DISK.format(run=str(run))
+    )
+    ((step, reason),) = failed
+    assert step == 20
+    assert "No space left on device" in reason
+    assert left == []  # its room is needed
+    assert steps == ["step-00000010", "step-00000030"]
+    assert (newest, damaged) == (30, False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_a_gpus_state_is_copied_through_pinned_memory(work):
+    state = [Fragment("master", "w", 0, torch.arange(1_000_003.0, device="cuda"))]
+    with closing(make_writer(work, state, Listener(), Placement(device="cuda"))) as writer:
+        assert writer._buffer.is_pinned()
+        writer.save(make_header(10), final=False)
+        state[0].tensor.zero_()
+    assert torch.equal(state_of(work, 10)["master:w:0"], torch.arange(1_000_003.0))

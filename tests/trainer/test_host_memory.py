@@ -1,0 +1,32 @@
+"""What the host says of its memory."""
+
+import sys
+
+import numpy as np
+
+from trainer import host_memory
+
+MEGABYTE = 1_000_000
+
+
+def test_the_peak_counts_from_its_restart():
+    before = host_memory.resident_bytes()
+    taken = np.ones(100 * MEGABYTE, dtype=np.uint8)
+    assert host_memory.peak_resident_bytes() >= before + taken.nbytes * 0.9
+    taken = np.ones(1)
+    host_memory.restart_peak()
+    assert host_memory.peak_resident_bytes() < before + 50 * MEGABYTE
+
+
+def test_a_container_leaves_what_is_neither_taken_nor_mere_cache(tmp_path):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 400\nactive_file 200\ninactive_file 50\n")
+    assert host_memory.left_in_container(tmp_path) == 350
+
+
+def test_without_a_container_there_is_no_such_limit(tmp_path):
+    assert host_memory.left_in_container(tmp_path) == sys.maxsize
+    (tmp_path / "memory.max").write_text("max\n")
+    assert host_memory.left_in_container(tmp_path) == sys.maxsize
+    assert 0 < host_memory.available_bytes() < sys.maxsize
