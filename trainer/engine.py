@@ -31,6 +31,8 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # and a rank that is killed while compiling leaves a lock that blocks every later one.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
+SMALL_GRADIENT = 2**14  # elements
+
 
 class PassResult(NamedTuple):
     """What one micro-batch came to, as scalars on the device.
@@ -66,7 +68,7 @@ class Engine:
         self.slots_per_rank = slots_per_rank
         self._label_smoothing = label_smoothing
         self._zero_gradients = False
-        self._gradient_sums: list[torch.Tensor] = []
+        self._gradients: list[torch.Tensor] = []  # of a pass: small ones, and sums of large ones
         for parameter in model.parameters():
             parameter.register_hook(self._on_gradient)
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
@@ -113,14 +115,16 @@ class Engine:
         """
         self._engine.set_gradient_accumulation_boundary(last)
         self._zero_gradients = not real
-        self._gradient_sums.clear()
+        self._gradients.clear()
         smoothed, nll = self._engine(
             batch.source, batch.target_input, batch.target_output, self._label_smoothing
         )
         loss = smoothed * (self._loss_scale / target_tokens_global)
         self._engine.backward(loss, scale_wrt_gas=False)
-        finite = torch.stack(self._gradient_sums).isfinite().all() & smoothed.isfinite()
-        return PassResult(smoothed.detach(), nll, finite if real else torch.ones_like(finite))
+        smoothed = smoothed.detach()
+        numbers = torch.cat([part.flatten() for part in (smoothed, *self._gradients)])
+        finite = numbers.sum().isfinite()  # as all of them are, or the sum would not be
+        return PassResult(smoothed, nll, finite if real else torch.ones_like(finite))
 
     def step(self, learning_rate: float) -> float:
         """Apply the step's gradients; returns their global norm before clipping.
@@ -204,10 +208,12 @@ class Engine:
         """The one place where gradients leave the backward pass, per parameter and slot.
 
         A dummy's gradients are set to zero rather than multiplied by it: NaN × 0 is NaN.
-        A sum is finite only if all its terms are. Torch adds bf16 gradients up in fp32, and bf16
-        holds as large a sum.
+        What shows whether a pass is finite is kept: a small gradient itself, because an operation
+        on it alone would cost more than it does; of a large one the sum. Torch sums bf16 in fp32,
+        and bf16 holds as large a sum.
         """
-        self._gradient_sums.append(gradient.sum())
+        small = gradient.numel() <= SMALL_GRADIENT
+        self._gradients.append(gradient if small else gradient.sum())
         return torch.zeros_like(gradient) if self._zero_gradients else None
 
     def _replicated_gradient_norm(self) -> torch.Tensor:

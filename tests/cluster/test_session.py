@@ -5,7 +5,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from cluster import jobs
 from cluster.authentication import enable_authentication
 from cluster.errors import ClusterError
 from cluster.packages import INSTALLATION, PACKAGES
-from cluster.session import ray_session, require_resources
+from cluster.session import ray_session, require_total
 
 OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
 
@@ -149,27 +148,17 @@ def test_resources_are_checked_and_waited_for() -> None:
     try:
         with ray_session(None):
             total = ray.cluster_resources()["CPU"]
-            require_resources(cpus=total, gpus=0)
+            require_total(cpus=total, gpus=0)
             with pytest.raises(
                 ClusterError,
                 match=f"needs {total + 1:g} CPUs and 99 GPUs, but Ray has only "
                 f"{total:g} CPUs and [0-9]+ GPUs here. Lower cluster.ranks",
             ):
-                require_resources(cpus=total + 1, gpus=99)
-            busy = ray.remote(Holder).options(num_cpus=1).remote()
-            ray.get(busy.ready.remote())
-            with pytest.raises(ClusterError, match=f"needs {total:g} CPUs, but of the .*only"):
-                require_resources(cpus=total, gpus=0, wait_seconds=0.5)
-            threading.Timer(0.5, ray.kill, [busy]).start()
-            require_resources(cpus=total, gpus=0)
+                require_total(cpus=total + 1, gpus=99)
         assert signal.getsignal(signal.SIGTERM) is handler  # Ray had put its own
         assert not ray.is_initialized()
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class Holder:
-    def ready(self) -> None: ...
 
 
 @pytest.mark.parametrize("token", [None, "0" * 64], ids=["no token", "a wrong token"])

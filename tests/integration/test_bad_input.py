@@ -1,11 +1,13 @@
 """What a user's mistake says, and with which exit code; no run and no dataset is lost by it."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support.checkpoints import header_of
 from support.recipes import tiny_values
 
 from cluster import cli
@@ -220,12 +222,25 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, re
     assert state.exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(command, recipe, tmp_path):
+def test_steps_that_are_not_finite_are_skipped_and_three_in_a_row_end_the_run(
+    command, recipe, tmp_path
+):
     run = tmp_path / "run"
     schedule = "{type: constant, peak_learning_rate: 1.0e+30, warmup_steps: 0}"
     options = ["--inline", "--run", run, "checkpoints.every_steps=1"]
     failure = command("train", recipe, *options, f"trainer.schedule={schedule}")
     assert failure.code == 1
-    assert "of step 2 is" in failure.message
+    assert "3 steps in a row, up to step 4" in failure.message
+    assert f"newest good checkpoint is {run}/checkpoints/step-00000003" in failure.message
     assert "learning rate" in failure.message
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["kind"]) for line in lines] == [
+        (1, "train"),
+        (2, "skipped"),
+        (3, "skipped"),
+        (4, "skipped"),
+    ]
+    assert [line["slots"] for line in lines[1:]] == [[0, 1, 2, 3, 4]] * 3
+    headers = [header_of(run / "checkpoints" / f"step-0000000{step}") for step in (1, 3)]
+    assert headers[0].files == headers[1].files  # weights and moments are those of step 1
+    assert [header.optimizer_step for header in headers] == [1, 1]

@@ -59,16 +59,19 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(runs, train, ray
 
 
 def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
-    first = train("shared", "--address", runs.address)
+    endless = ["--address", runs.address, "trainer.max_steps=100000"]
+    first = train("shared", *endless)
     record = runs.folder / "shared" / "metrics.jsonl"
     wait_until(lambda: record.exists() and record.stat().st_size, 120)
-    second = train("shared", "--address", runs.address)
+    second = train("shared", *endless)
     _, errors = second.communicate(timeout=120)
     assert second.returncode == 1
     assert f"is in use by process {first.pid} on " in " ".join(errors.split())
+    first.send_signal(signal.SIGTERM)
     _, errors = first.communicate(timeout=120)
-    assert first.returncode == 0, errors
-    assert [line["step"] for line in runs.lines("shared")] == list(range(1, 61))
+    assert first.returncode == 75, errors
+    steps = [line["step"] for line in runs.lines("shared")]
+    assert steps == list(range(1, len(steps) + 1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
