@@ -8,6 +8,7 @@ leave, or room for more ranks.
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import ray
@@ -20,7 +21,7 @@ from cluster.mailbox import Report
 from cluster.rank_group import RankGroup
 from cluster.rank_supply import RankSupply
 from cluster.stop_requests import StopRequests
-from cluster.watch import WakingClock
+from cluster.waking_clock import WakingClock
 from trainer.checkpoints.lease import Lease
 from trainer.run_folder import RunFolder
 from trainer.supervision import CheckpointCommitter, Outcome
@@ -128,7 +129,8 @@ class Attempt:
     def _check_lease(self, now: float) -> None:
         if now >= self._next_lease_check:
             self._next_lease_check = now + LEASE_CHECK_SECONDS
-            self._means.lease.check()
+            with suppress(OSError):  # the file system may be away for a moment
+                self._means.lease.check()
 
     def _ask_to_leave(self, now: float) -> None:
         """Ask the ranks to leave if there is a reason, and set the time by which they must."""

@@ -16,7 +16,7 @@ import ray
 from ray._private import state
 
 from cluster.errors import HeadLostError
-from cluster.watch import WakingClock
+from cluster.waking_clock import WakingClock
 
 LOOK_SECONDS = 1.0
 HEAD_LOST_SECONDS = 12.0

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from contextlib import suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType

@@ -18,7 +18,8 @@ from cluster.errors import RankLostError
 from cluster.failures import cause_of, failure_of, is_certain
 from cluster.mailbox import Report
 from cluster.rank_process import RankProcess
-from cluster.watch import Position, WakingClock, Watch
+from cluster.waking_clock import WakingClock
+from cluster.watch import Position, Watch
 from trainer.assignment import Assignment
 from trainer.distributed import Placement
 from trainer.supervision import Outcome

@@ -17,7 +17,7 @@ from cluster.node_agent import NodeAgents
 from cluster.rank_group import RankGroup
 from cluster.rank_process import RankProcess, Spares
 from cluster.seats import Seats
-from cluster.watch import WakingClock
+from cluster.waking_clock import WakingClock
 from cluster.watchdog import SignsOfLife
 
 

@@ -14,7 +14,7 @@ from cluster.rank_supply import RankSupply
 from cluster.recipe import Recipe
 from cluster.session import ray_session, require_total
 from cluster.stop_requests import StopRequests
-from cluster.watch import WakingClock
+from cluster.waking_clock import WakingClock
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.lease import Lease
 from trainer.run_folder import RunFolder

@@ -4,8 +4,7 @@ In: when each rank answered, and what it reported of its progress. Out: the erro
 rank, where it stands, and the deadline that has passed.
 """
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster.config import DeadlinesConfig
@@ -14,23 +13,6 @@ from trainer.supervision import Phase
 
 # The phases of a step in their order; `start` comes before all steps.
 _ORDER: tuple[Phase, ...] = ("start", "step", "validation", "save", "done")
-MOST_SECONDS_BETWEEN_LOOKS = 1.0
-
-
-class WakingClock:
-    """Seconds that this process was awake: while it was paused, no deadline came nearer."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._looked = clock()
-        self._awake = 0.0
-
-    def look(self) -> float:
-        """The time now; it is to be looked at more often than once a second."""
-        now = self._clock()
-        self._awake += min(now - self._looked, MOST_SECONDS_BETWEEN_LOOKS)
-        self._looked = now
-        return self._awake
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from cluster.waking_clock import WakingClock
 from trainer.checkpoints.lease import LEASE_SECONDS
 
 SILENCE_SECONDS = LEASE_SECONDS - 10.0
@@ -25,14 +26,18 @@ class Watchdog:
 
     def __init__(self, silence_seconds: float = SILENCE_SECONDS) -> None:
         self._silence_seconds = silence_seconds
-        self.heard()
+        self._heard = False
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def heard(self) -> None:
-        self._heard_at = time.monotonic()
+        self._heard = True
 
     def _watch(self) -> None:
-        while time.monotonic() - self._heard_at < self._silence_seconds:
+        clock = WakingClock()
+        since = clock.look()
+        while (now := clock.look()) - since < self._silence_seconds:
+            if self._heard:
+                self._heard, since = False, now
             time.sleep(LOOK_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.config import DeadlinesConfig
-from cluster.watch import Position, WakingClock, Watch
+from cluster.watch import Position, Watch
 
 DEADLINES = DeadlinesConfig(
     start_seconds=90, step_seconds=10, validation_seconds=40, save_seconds=20, answer_seconds=5
@@ -77,12 +77,3 @@ def test_a_process_that_does_not_answer_is_named_whatever_its_phase():
         "Rank 1 on node b has not answered for 5 s, in phase validation of step 24. If its machine "
         "may be as busy as that, raise cluster.deadlines.answer_seconds"
     )
-
-
-def test_the_clock_stands_still_while_the_process_is_paused():
-    time = 100.0
-    clock = WakingClock(lambda: time)
-    time += 0.5
-    assert clock.look() == 0.5
-    time += 3600
-    assert clock.look() == 1.5

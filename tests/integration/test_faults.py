@@ -8,8 +8,6 @@ from support.faults.faults import (
     DamagedCheckpoint,
     FullDisk,
     KilledDriver,
-    KilledHead,
-    KilledNode,
     KilledRank,
     StoppedRank,
 )
@@ -18,7 +16,6 @@ from support.faults.moments import (
     COMMIT,
     COPY,
     MID_STEP,
-    RECOVERY,
     START_UP,
     VALIDATION,
     WRITE,
@@ -28,13 +25,10 @@ from support.faults.stage import opened_stage
 
 CASES = [
     (KilledRank(0), COPY),
-    (KilledRank(1), RECOVERY),
-    (KilledNode(), MID_STEP),
     (StoppedRank(), VALIDATION),
     (FullDisk(), WRITE),
     (DamagedCheckpoint(), MID_STEP),
     (KilledDriver(), COMMIT),
-    (KilledHead(), MID_STEP),
 ]
 
 

@@ -20,11 +20,11 @@ from trainer.metrics import read_backwards, read_metrics
 pytestmark = pytest.mark.timeout(600)
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
-STEPS = 400
+STEPS = 200
 OPTIONS = [
     "cluster.ranks=2",
     f"trainer.max_steps={STEPS}",
-    "trainer.validate_every_steps=100",
+    "trainer.validate_every_steps=50",
     "checkpoints.every_steps=20",
 ]
 
@@ -113,7 +113,7 @@ def test_kills_leave_one_history(run):
         train = {k: v for k, v in steps[row["_step"]].items() if k not in ("step", "kind")}
         assert {k.removeprefix("train/"): row[k] for k in row if k.startswith("train/")} == train
     losses = {line["step"]: line["loss"] for line in lines if line["kind"] == "validation"}
-    assert list(losses) == [100, 200, 300, STEPS]
+    assert list(losses) == [50, 100, 150, STEPS]
     assert {r["_step"]: r["validation/loss"] for r in rows if "validation/loss" in r} == losses
     resumed = [line["from_step"] for line in lines if line.get("event") == "resumed"]
     shown = [r["event/resumed/from_step"] for r in rows if "event/resumed" in r]

@@ -4,7 +4,7 @@
    file_faults_arm(k, mode) was called. At the k-th one
 
        EXIT      it is done, and the process ends at once
-       HALF      a write is half done, and the process ends; another operation is done
+       HALF      it is half done, and the process ends; only writes are counted
        POWER     as EXIT, and then what was not synced is undone, as a loss of power may
        NO_SPACE  it fails with ENOSPC, and the process goes on
 
@@ -138,7 +138,8 @@ static void end(void) {
 /* Does an operation that returns 0 or a descriptor if all went well. `note` records what was done. */
 #define DO(ours, operation, note)                \
     do {                                         \
-        int is = (ours), strike = is && strikes(); \
+        int is = (ours);                         \
+        int strike = is && mode != HALF && strikes(); \
         if (strike && mode == NO_SPACE) {        \
             errno = ENOSPC;                      \
             return -1;                           \
@@ -187,7 +188,7 @@ int openat64(int at, const char *path, int flags, ...) {
 
 ssize_t write(int descriptor, const void *bytes, size_t size) {
     int ours = is_ours_open(descriptor);
-    if (ours && mode == HALF && counted + 1 == target) {
+    if (ours && mode == HALF && strikes()) {
         syscall(SYS_write, descriptor, bytes, size / 2);
         end();
     }

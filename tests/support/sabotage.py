@@ -87,9 +87,9 @@ class RandomKills:
                 continue
             try:
                 process_id = ray.get(self._dice.choice(actors).process_id.remote(), timeout=5)
-            except ray.exceptions.RayError:
+                kill(process_id)
+            except (ray.exceptions.RayError, ProcessLookupError):
                 continue  # dead already
-            kill(process_id)
             self.killed.append(process_id)
 
 

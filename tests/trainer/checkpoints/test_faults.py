@@ -25,11 +25,11 @@ def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(server):
     for steps in newest.values():
         assert set(steps) == {10, 20}
         assert steps == sorted(steps)
-        assert len(steps) > 30  # the operations were really met
-    commits = {fault: steps.count(10) for fault, steps in newest.items()}
-    assert commits[Fault.HALF] == commits[Fault.EXIT]
+    # The operations were really met.
+    assert len(newest[Fault.EXIT]) == len(newest[Fault.POWER]) > 30
+    assert len(newest[Fault.HALF]) > 5
     # Renamed, the new one counts; of a loss of power it is safe after the next operation, a sync.
-    assert commits[Fault.POWER] == commits[Fault.EXIT] + 1
+    assert newest[Fault.POWER].count(10) == newest[Fault.EXIT].count(10) + 1
 
 
 def test_no_space_at_any_operation_costs_a_save_at_most(server):

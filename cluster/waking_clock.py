@@ -1,0 +1,25 @@
+"""A clock that stands still while this process does.
+
+A process that was paused must not conclude from the hour that others have been silent for so long.
+"""
+
+import time
+from collections.abc import Callable
+
+MOST_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class WakingClock:
+    """Seconds that this process was awake."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looked = clock()
+        self._awake = 0.0
+
+    def look(self) -> float:
+        """The time now; to be looked at more often than once a second, by one thread."""
+        now = self._clock()
+        self._awake += min(now - self._looked, MOST_SECONDS_BETWEEN_LOOKS)
+        self._looked = now
+        return self._awake
