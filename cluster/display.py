@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from contextlib import suppress
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType

@@ -77,8 +77,15 @@ class Watch:
         )
 
     def _patience(self, rank: int) -> float:
-        patience: float = getattr(self._deadlines, _setting(self.positions[rank].phase))
-        return patience
+        deadlines = self._deadlines
+        patience: dict[Phase, float] = {
+            "start": deadlines.start_seconds,
+            "step": deadlines.step_seconds,
+            "validation": deadlines.validation_seconds,
+            "save": deadlines.save_seconds,
+            "done": deadlines.save_seconds,
+        }
+        return patience[self.positions[rank].phase]
 
     def _the_others(self, last: int, ranks: list[int]) -> str:
         if len(ranks) == 1:

@@ -60,6 +60,8 @@ def given_up(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 if __name__ == "__main__":
+    # A shell that starts tests in the background lets them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Two processes are at work, and a third one waits for jobs.
     with process_pool(3) as pool:
         list(pool.map(sleep, [(sys.argv[1], seconds) for seconds in (300, 300, 0)]))

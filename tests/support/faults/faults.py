@@ -11,12 +11,14 @@ import pytest
 
 from support.faults.cluster import raylet
 from support.faults.moments import MID_STEP, Reached
+from support.faults.recipe import DATA_WORKERS
 from support.faults.trial import Trial
 from support.processes import wait_until
+from trainer.checkpoints.format import list_checkpoints
 
 ROOM_BYTES = 200_000_000  # of the small disk
 FULL_SECONDS = 3.0
-STARTING_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Fault:
@@ -101,23 +103,20 @@ class HungRank(Fault):
         """It stands already."""
 
 
-class KilledActors(Fault):
-    """Of the actors of a class, the first, or all."""
+class KilledWorkers(Fault):
+    """Some of the data workers, or all."""
 
-    def __init__(self, name: str, actor: str, there: int, killed: int) -> None:
-        self.name = name
-        self._actor = actor
-        self._there = there
+    def __init__(self, name: str, killed: int) -> None:
+        self.name = f"kill -9 of {name}"
         self._killed = killed
-        self.options = (f"cluster.data_workers={there}",) if actor == "DataWorker" else ()
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        def actors() -> list[psutil.Process]:
-            return trial.cluster.actors(self._actor)
+        def workers() -> list[psutil.Process]:
+            return trial.cluster.actors("DataWorker")
 
-        wait_until(lambda: len(actors()) >= self._there, STARTING_SECONDS)
-        for process in actors()[: self._killed]:
-            process.kill()
+        wait_until(lambda: len(workers()) == DATA_WORKERS, PATIENCE_SECONDS)
+        for worker in workers()[: self._killed]:
+            worker.kill()
 
 
 class KilledTogether(Fault):
@@ -126,14 +125,13 @@ class KilledTogether(Fault):
     rank = 1
 
     def __init__(self, name: str, actor: str) -> None:
-        self.name = name
+        self.name = f"kill -9 of {name}"
         self._actor = actor
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        for process in trial.cluster.actors(self._actor):
+        rank = psutil.Process(reached.process_id)
+        for process in {rank, *trial.cluster.actors(self._actor)}:
             process.kill()
-        if psutil.pid_exists(reached.process_id):
-            os.kill(reached.process_id, signal.SIGKILL)
 
 
 class KilledNode(Fault):
@@ -192,6 +190,8 @@ class DamagedCheckpoint(Fault):
     rank = 1
 
     def strike(self, trial: Trial, reached: Reached) -> None:
+        # There must be one before it. The last one that was begun may not be complete yet.
+        wait_until(lambda: len(list_checkpoints(trial.run.checkpoints)) > 1, PATIENCE_SECONDS)
         assert trial.checkpoint
         path = trial.checkpoint.file_paths()[0]
         content = bytearray(path.read_bytes())

@@ -7,13 +7,13 @@ from support.faults.faults import (
     Fault,
     FullDisk,
     HungRank,
-    KilledActors,
     KilledAfterNaN,
     KilledDriver,
     KilledHead,
     KilledNode,
     KilledRank,
     KilledTogether,
+    KilledWorkers,
     Preemption,
     StoppedRank,
 )
@@ -30,19 +30,13 @@ from support.faults.moments import (
 
 MOMENTS = (START_UP, MID_STEP, COPY, WRITE, COMMIT, VALIDATION, RECOVERY)
 
-ONE_WORKER = KilledActors("kill -9 of one data worker of two", "DataWorker", there=2, killed=1)
-ALL_WORKERS = KilledActors("kill -9 of all data workers", "DataWorker", there=2, killed=2)
-
-ALL_RANKS_AND_SPARES = KilledTogether("kill -9 of all ranks and spares", "RankActor")
-RANK_AND_AGENT = KilledTogether("kill -9 of rank 1 and of its node's agent", "NodeAgent")
-
 FAULTS: tuple[Fault, ...] = (
     KilledRank(0),
     KilledRank(1),
-    ALL_RANKS_AND_SPARES,
-    RANK_AND_AGENT,
-    ONE_WORKER,
-    ALL_WORKERS,
+    KilledTogether("all ranks and spares", "RankActor"),
+    KilledTogether("rank 1 and its node's agent", "NodeAgent"),
+    KilledWorkers("one data worker of two", 1),
+    KilledWorkers("all data workers", 2),
     KilledNode(),
     StoppedRank(),
     HungRank(),

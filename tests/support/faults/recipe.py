@@ -13,6 +13,7 @@ from support.recipes import tiny_values
 
 MULTI30K = Path(__file__).resolve().parents[4] / "shared" / "data" / "multi30k"
 VALIDATION_PAIRS = 40
+DATA_WORKERS = 2
 
 
 def prepared_recipe(folder: Path) -> Path:
@@ -36,7 +37,7 @@ def prepared_recipe(folder: Path) -> Path:
     }
     values["trainer"] |= {"max_steps": STEPS, "validate_every_steps": VALIDATE_EVERY}
     values["checkpoints"] = {"every_steps": CHECKPOINT_EVERY}
-    values["cluster"] |= {"ranks": 2, "data_workers": 2}
+    values["cluster"] |= {"ranks": 2, "data_workers": DATA_WORKERS}
     path = folder / "struck.yaml"
     path.write_text(yaml.safe_dump(values))
     recipe = load_recipe(path)

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -43,6 +41,7 @@ class Trial:
         self.cluster = cluster
         self.run = RunFolder(folder)
         self.exit_codes: list[int] = []
+        self._driver: subprocess.Popen[bytes] | None = None
         self._command = [TRANSLOOM, "train", recipe, *options, "--run", folder, "--json"]
         self._output = folder.with_name(f"{folder.name}.out")
         self._errors = folder.with_name(f"{folder.name}.err")
@@ -61,10 +60,12 @@ class Trial:
     @property
     def driver(self) -> int:
         """The driver's process id."""
+        assert self._driver
         return self._driver.pid
 
     def end(self) -> int:
         """Wait until the driver has ended; returns its exit code, below 0 for a signal."""
+        assert self._driver
         try:
             self.exit_codes.append(self._driver.wait(DRIVER_SECONDS))
         except subprocess.TimeoutExpired:
@@ -121,8 +122,8 @@ class Trial:
 
     def kill(self) -> None:
         """End the driver, whatever it is at."""
-        if not self._has_ended:
-            os.kill(self.driver, signal.SIGKILL)
+        if self._driver:
+            self._driver.kill()
             self._driver.wait()
         for process in self.cluster.processes_of_runs():
             with contextlib.suppress(psutil.Error):
@@ -135,4 +136,4 @@ class Trial:
 
     @property
     def _has_ended(self) -> bool:
-        return self._driver.poll() is not None
+        return self._driver is None or self._driver.poll() is not None
