@@ -1,13 +1,14 @@
 """The weights a run starts from.
 
 The paper does not say; these are the choices of the reference implementations that reproduced it
-(tensor2tensor; fairseq, Ott et al. 2018):
+(tensor2tensor, Vaswani et al. 2018; fairseq, Ott et al. 2018):
 
-    embeddings        normal, standard deviation width^-½, so that √width · embedding has variance 1
-    other matrices    uniform Glorot (Glorot & Bengio 2010)
+    embeddings        normal, standard deviation width^-½, so that √width · embedding has variance
+                      1 (both; fairseq sets the row of padding to 0, here it is as the others)
+    other matrices    uniform Glorot (Glorot & Bengio 2010; both)
     Q, K and V        the same as if the three were one (3 · width, width) matrix, that is Glorot
-                      with gain 1/√2 for each
-    biases 0, layer norms 1 and 0
+                      with gain 1/√2 for each (fairseq)
+    biases 0, layer norms 1 and 0 (both)
 
 All numbers come from torch's default generator, in a fixed order: seed it before.
 """

@@ -9,12 +9,27 @@ Shape suffixes as in `model.attention`.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.attention import AttentionBackend, CrossAttention, KeyValue, SelfAttention
 from model.cache import SelfAttentionCache
 from model.config import ModelConfig
+from model.dropout import Dropout
 from model.feed_forward import FeedForward
+
+
+class ResidualSum(nn.Module):
+    """x + dropout(y) (§3.1, §5.4)."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x_btm: Tensor, y_btm: Tensor) -> Tensor:
+        """Returns (b, t, m)."""
+        return x_btm + self.dropout(y_btm)
 
 
 class _Layer(nn.Module):
@@ -23,7 +38,7 @@ class _Layer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.pre_norm = config.norm == "pre"
-        self.dropout = nn.Dropout(config.dropout)
+        self.add = ResidualSum(config.dropout)
 
     def residual(
         self, x_btm: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module
@@ -32,9 +47,11 @@ class _Layer(nn.Module):
 
         post: norm(x + dropout(sublayer(x))) (§3.1, §5.4); pre: x + dropout(sublayer(norm(x))).
         """
+        y: Tensor
         if self.pre_norm:
-            return x_btm + self.dropout(sublayer(norm(x_btm)))
-        y: Tensor = norm(x_btm + self.dropout(sublayer(x_btm)))
+            y = self.add(x_btm, sublayer(norm(x_btm)))
+        else:
+            y = norm(self.add(x_btm, sublayer(x_btm)))
         return y
 
 
@@ -99,6 +116,16 @@ def _last_norm(config: ModelConfig) -> nn.Module:
     return nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
 
 
+def _run(layer: nn.Module, checkpoint_activations: bool, *inputs: object) -> Tensor:
+    """Runs a layer; see `model.transformer.Transformer.checkpoint_activations`."""
+    y_btm: Tensor
+    if checkpoint_activations and torch.is_grad_enabled():
+        y_btm = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=True)
+    else:
+        y_btm = layer(*inputs)
+    return y_btm
+
+
 class Encoder(nn.Module):
     """The stack of encoder layers."""
 
@@ -106,12 +133,13 @@ class Encoder(nn.Module):
         super().__init__()
         layers = [EncoderLayer(config, backend) for _ in range(config.encoder_layers)]
         self.layers = nn.ModuleList(layers)
+        self.checkpoint_activations = False
         self.last_norm = _last_norm(config)
 
     def forward(self, x_bsm: Tensor, mask: Tensor) -> Tensor:
         """Returns the memory (b, s, m)."""
         for layer in self.layers:
-            x_bsm = layer(x_bsm, mask)
+            x_bsm = _run(layer, self.checkpoint_activations, x_bsm, mask)
         memory_bsm: Tensor = self.last_norm(x_bsm)
         return memory_bsm
 
@@ -123,6 +151,7 @@ class Decoder(nn.Module):
         super().__init__()
         layers = [DecoderLayer(config, backend) for _ in range(config.decoder_layers)]
         self.layers = nn.ModuleList(layers)
+        self.checkpoint_activations = False
         self.last_norm = _last_norm(config)
 
     def project_memory(self, memory_bsm: Tensor) -> list[KeyValue]:
@@ -144,6 +173,10 @@ class Decoder(nn.Module):
         """Returns (b, t, m); `memories` and `caches` hold one element per layer."""
         for number, layer in enumerate(self.layers):
             cache = caches[number] if caches is not None else None
-            x_btm = layer(x_btm, memories[number], memory_mask, ancestry_mask, cache)
+            x_btm = _run(
+                layer,
+                self.checkpoint_activations,
+                *(x_btm, memories[number], memory_mask, ancestry_mask, cache),
+            )
         hidden_btm: Tensor = self.last_norm(x_btm)
         return hidden_btm

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from model.attention import AttentionBackend, KeyValue
 from model.cache import SelfAttentionCache
 from model.config import ModelConfig
+from model.dropout import Dropout
 from model.embeddings import Embedding
 from model.errors import ModelError
 from model.initialisation import initialise
@@ -78,7 +79,7 @@ class Transformer(nn.Module):
             Embedding(vocabulary.target_size, width) if shared == "none" else None
         )
         self.positions = SinusoidalPositions(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(config, attention_backend)
         self.decoder = Decoder(config, attention_backend)
         initialise(self)
@@ -98,6 +99,14 @@ class Transformer(nn.Module):
         hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
         target_n = target_output_bt.flatten().index_select(0, real_n)
         return label_smoothed_sums(hidden_nd, self.output_weight, target_n, label_smoothing)
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Whether the backward pass computes layers anew instead of finding their activations.
+
+        Then only each layer's inputs are kept (Chen et al. 2016), for one more forward pass per
+        micro-batch. The random state is restored, so dropout and all results are the same bits.
+        """
+        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = on
 
     def encode(self, source_bs: Tensor) -> Tensor:
         """Returns the memory (b, s, d)."""

@@ -39,7 +39,7 @@ class ScheduleConfig(BaseModel):
     model_config = _STRICT
 
     type: Annotated[
-        Literal["paper", "inverse_square_root", "constant"],
+        Literal["paper", "inverse_square_root", "cosine", "linear", "constant"],
         Field(description="Which formula; `paper` is §5.3 of Attention Is All You Need."),
         "identity",
     ] = "paper"
@@ -57,9 +57,27 @@ class ScheduleConfig(BaseModel):
     initial_learning_rate: Annotated[
         float, Field(ge=0, description="The rate that warm-up starts from."), "identity"
     ] = 1e-7
+    decay_until_step: Annotated[
+        int | None,
+        Field(
+            gt=0,
+            description="`cosine` and `linear`, which require it: the step at which the rate "
+            "reaches final_learning_rate, to stay there.",
+        ),
+        "identity",
+    ] = None
+    final_learning_rate: Annotated[
+        float,
+        Field(ge=0, description="`cosine` and `linear`: the rate at the end of the decay."),
+        "identity",
+    ] = 0.0
+
+    @property
+    def decays_to_an_end(self) -> bool:
+        return self.type in ("cosine", "linear")
 
     @model_validator(mode="after")
-    def _peak_belongs_to_the_type(self) -> "ScheduleConfig":
+    def _each_type_has_what_it_reads(self) -> "ScheduleConfig":
         if (self.type == "paper") != (self.peak_learning_rate is None):
             remedy = (
                 "remove it, or set `scale`" if self.type == "paper" else "set it, e.g. to 0.0005"
@@ -70,12 +88,32 @@ class ScheduleConfig(BaseModel):
             )
         if self.type == "paper" and self.warmup_steps == 0:
             raise ValueError("schedule type 'paper' with warmup_steps 0: it needs at least 1")
-        unread = "initial_learning_rate" if self.type == "paper" else "scale"
-        default = type(self).model_fields[unread].default
-        if getattr(self, unread) != default:
+        unread = ["initial_learning_rate"] if self.type == "paper" else ["scale"]
+        if not self.decays_to_an_end:
+            unread += ["decay_until_step", "final_learning_rate"]
+        for name in unread:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"schedule type {self.type!r} does not read {name}, which is "
+                    f"{getattr(self, name)}: remove it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _decay_goes_down_after_warm_up(self) -> "ScheduleConfig":
+        if not self.decays_to_an_end:
+            return self
+        if self.decay_until_step is None or self.decay_until_step <= self.warmup_steps:
             raise ValueError(
-                f"schedule type {self.type!r} does not read {unread}, which is "
-                f"{getattr(self, unread)}: remove it"
+                f"schedule type {self.type!r} with decay_until_step {self.decay_until_step} and "
+                f"warmup_steps {self.warmup_steps}: set decay_until_step to a later step, usually "
+                "that of trainer.max_steps"
+            )
+        if self.peak_learning_rate and self.final_learning_rate > self.peak_learning_rate:
+            raise ValueError(
+                f"schedule type {self.type!r} with final_learning_rate "
+                f"{self.final_learning_rate} above peak_learning_rate {self.peak_learning_rate}: "
+                "set it to a lower rate"
             )
         return self
 
@@ -133,8 +171,8 @@ class TrainerConfig(BaseModel):
         Field(
             ge=0,
             lt=1,
-            description="Decay of an exponential moving average of the weights, which translating "
-            "then uses; 0 keeps none.",
+            description="Decay of an exponential moving average of the weights, which validation "
+            "and translating then use; 0 keeps none.",
         ),
         "identity",
     ] = 0.0
@@ -161,6 +199,17 @@ class TrainerConfig(BaseModel):
         "continuable",
     ] = 3
 
+    @model_validator(mode="after")
+    def _no_step_has_a_rate_of_zero(self) -> "TrainerConfig":
+        end = self.schedule.decay_until_step
+        if end and self.max_steps > end and self.schedule.final_learning_rate == 0:
+            raise ValueError(
+                f"max_steps {self.max_steps} with schedule.decay_until_step {end}, after which the "
+                f"learning rate is 0: set max_steps to {end} or less. A later decay_until_step, or "
+                "a final_learning_rate above 0, makes another run"
+            )
+        return self
+
 
 class EngineConfig(BaseModel):
     """How DeepSpeed spreads the state over ranks and in which precision it computes."""
@@ -177,6 +226,14 @@ class EngineConfig(BaseModel):
         Field(description="bf16 keeps fp32 master weights and accumulates gradients in fp32."),
         "identity",
     ] = "fp32"
+    activation_checkpointing: Annotated[
+        bool,
+        Field(
+            description="Backward passes compute each layer's activations anew instead of keeping "
+            "them: less memory, one more forward pass, the same numbers."
+        ),
+        "execution",
+    ] = False
 
     @model_validator(mode="after")
     def _bf16_needs_sharded_moments(self) -> "EngineConfig":

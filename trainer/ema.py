@@ -6,13 +6,18 @@ exponential form forgets the early ones: after each applied step
     average ← decay · average + (1 - decay) · weights
 
 Each rank averages the fp32 master weights that it owns, so the average takes as little memory as
-one of Adam's moments and moves between shapes as they do.
+one of Adam's moments and moves between shapes as they do. Validating and translating use it in
+place of the weights.
 """
 
+import contextlib
+from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
 
+from model.transformer import Transformer
+from trainer.distributed import sum_over_ranks
 from trainer.engine import Engine
 from trainer.fragments import EMA, MASTER, Fragment, FragmentReader, owned_fragments
 
@@ -21,6 +26,7 @@ class Ema:
     """This rank's part of the average, on the weights' device; at first a copy of the weights."""
 
     def __init__(self, engine: Engine, decay: float) -> None:
+        self._engine = engine
         self._decay = decay
         # Views of the master weights, which change in place.
         self._weights = [owned.tensor for owned in owned_fragments(engine, [MASTER])]
@@ -34,6 +40,27 @@ class Ema:
         """Take note of the weights after an applied step."""
         for average, weights in zip(self._averages, self._weights, strict=True):
             average.tensor.lerp_(weights, 1 - self._decay)
+
+    @contextlib.contextmanager
+    def inference_model(self) -> Iterator[Transformer]:
+        """The average as a model whose forward needs no other rank, in eval mode.
+
+        A collective: every rank calls it, and gets all of the average, in the precision that the
+        engine computes in.
+        """
+        owned = defaultdict(list)
+        for average in self._averages:
+            owned[average.parameter].append(average)
+        replica = self._engine.replica()
+        with torch.no_grad():
+            for name, parameter in replica.named_parameters():
+                whole = torch.zeros(parameter.numel(), device=parameter.device)
+                for average in owned[name]:
+                    whole[average.start : average.stop] = average.tensor
+                # Each element is of one rank, and zero in the others' terms of the sum.
+                whole = sum_over_ranks(whole, self._engine.placement)
+                parameter.copy_(whole.view_as(parameter))
+        yield replica.eval()
 
     def fragments(self) -> Iterator[Fragment]:
         """The average as fragments of kind ``ema``; over all ranks, each element once."""

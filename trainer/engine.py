@@ -71,6 +71,8 @@ class Engine:
         self._gradients: list[torch.Tensor] = []  # of a pass: small ones, and sums of large ones
         for parameter in model.parameters():
             parameter.register_hook(self._on_gradient)
+        model.checkpoint_activations(engine.activation_checkpointing)
+        self.checkpoints_activations = engine.activation_checkpointing
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -177,7 +179,11 @@ class Engine:
         lengths cannot keep in step; so the weights are gathered once into a plain replica.
         """
         if self.zero_stage == 3:
-            yield self._gathered_replica().eval()
+            replica, parameters = self.replica(), list(self.module.parameters())
+            with deepspeed.zero.GatheredParameters(parameters), torch.no_grad():
+                for mine, theirs in zip(replica.parameters(), parameters, strict=True):
+                    mine.copy_(theirs)
+            yield replica.eval()
             return
         self.module.eval()
         try:
@@ -185,15 +191,13 @@ class Engine:
         finally:
             self.module.train()
 
-    def _gathered_replica(self) -> Transformer:
+    def replica(self) -> Transformer:
+        """A model like the engine's, on its device and in its precision, with other weights."""
         module = self.module
-        parameters = list(module.parameters())
         replica = Transformer(module.config, module.vocabulary)
-        replica.to(device=self.placement.torch_device, dtype=parameters[0].dtype)
-        with deepspeed.zero.GatheredParameters(parameters), torch.no_grad():
-            for mine, theirs in zip(replica.parameters(), parameters, strict=True):
-                mine.copy_(theirs)
-        return replica
+        replica.checkpoint_activations(self.checkpoints_activations)
+        dtype = next(module.parameters()).dtype
+        return replica.to(device=self.placement.torch_device, dtype=dtype)
 
     def destroy(self) -> None:
         """Release DeepSpeed's hooks, buffers and process groups, so that another engine, and

@@ -1,29 +1,68 @@
-"""Learning rates as pure functions of the step, so that a resumed run needs no scheduler state."""
+"""Learning rates as pure functions of the step, so that a resumed run needs no scheduler state.
+
+A function for each ``trainer.schedule.type``. Another schedule is another function here, a line in
+`learning_rate`, and a name in `trainer.config.ScheduleConfig`.
+"""
+
+import math
 
 from trainer.config import ScheduleConfig
 
 
 def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
-    """The learning rate of optimizer step ``step`` (the first step is 1).
+    """The learning rate of optimizer step ``step`` (the first step is 1); ``width`` is the model's.
 
-    ``paper``: Vaswani et al. 2017, §5.3, eq. 3, times ``scale``::
-
-        width^-0.5 · min(step^-0.5, step · warmup_steps^-1.5)
-
-    ``inverse_square_root``: linear from ``initial_learning_rate`` to ``peak_learning_rate`` over
-    ``warmup_steps``, then ``peak · (warmup_steps / step)^0.5`` (as in fairseq, Ott et al. 2018).
-
-    ``constant``: the same warm-up, then ``peak_learning_rate``.
+    All types but ``paper`` rise linearly from ``initial_learning_rate`` to ``peak_learning_rate``
+    over ``warmup_steps``, and differ in what follows.
     """
     assert step >= 1
-    warmup = schedule.warmup_steps
     if schedule.type == "paper":
-        return float(schedule.scale * width**-0.5 * min(step**-0.5, step * warmup**-1.5))
-    peak = schedule.peak_learning_rate
+        return paper(step, width, schedule.warmup_steps, schedule.scale)
+    peak, warmup = schedule.peak_learning_rate, schedule.warmup_steps
     assert peak is not None  # checked when the recipe was loaded
     if step < warmup:
-        start = schedule.initial_learning_rate
-        return start + (peak - start) * step / warmup
-    if schedule.type == "constant":
-        return peak
-    return float(peak * (max(warmup, 1) / step) ** 0.5)
+        return linear(schedule.initial_learning_rate, peak, step, warmup)
+    over = step - warmup
+    match schedule.type:
+        case "constant":
+            return peak
+        case "inverse_square_root":
+            return inverse_square_root(peak, step, warmup)
+        case "linear":
+            return linear(peak, schedule.final_learning_rate, over, _decay_steps(schedule))
+        case "cosine":
+            return cosine(peak, schedule.final_learning_rate, over, _decay_steps(schedule))
+
+
+def paper(step: int, width: int, warmup_steps: int, scale: float) -> float:
+    """Vaswani et al. 2017, §5.3, eq. 3, times ``scale``.
+
+    width^-0.5 · min(step^-0.5, step · warmup_steps^-1.5): linear warm-up, then inverse square root.
+    """
+    return float(scale * width**-0.5 * min(step**-0.5, step * warmup_steps**-1.5))
+
+
+def inverse_square_root(peak: float, step: int, warmup_steps: int) -> float:
+    """peak · (warmup_steps / step)^0.5, as in fairseq (Ott et al. 2018)."""
+    return float(peak * (max(warmup_steps, 1) / step) ** 0.5)
+
+
+def linear(first: float, last: float, step: int, steps: int) -> float:
+    """From ``first`` at step 0 to ``last`` at step ``steps``, to stay there.
+
+    As a decay to 0 it is that of BERT (Devlin et al. 2019, §A.2).
+    """
+    return first + (last - first) * min(step, steps) / steps
+
+
+def cosine(first: float, last: float, step: int, steps: int) -> float:
+    """The same along half a cosine (Loshchilov & Hutter 2017, eq. 5, without restarts).
+
+    last + (first - last) · (1 + cos(π · step / steps)) / 2
+    """
+    return last + (first - last) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+
+
+def _decay_steps(schedule: ScheduleConfig) -> int:
+    assert schedule.decay_until_step is not None  # checked when the recipe was loaded
+    return schedule.decay_until_step - schedule.warmup_steps

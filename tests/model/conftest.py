@@ -7,26 +7,29 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.attention import AttentionBackend
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 
 PAD, BOS, EOS = 0, 2, 3
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build() -> Callable[..., Transformer]:
     """Builds a small seeded network without dropout; keywords change its configuration."""
 
-    def build_model(seed: int = 0, pieces: int = 30, **settings: Any) -> Transformer:
+    def build_model(
+        seed: int = 0, pieces: int = 30, backend: AttentionBackend | None = None, **settings: Any
+    ) -> Transformer:
         small = {"encoder_layers": 2, "decoder_layers": 2, "width": 32, "heads": 4}
         config = ModelConfig(**{**small, "feed_forward_width": 48, "dropout": 0.0, **settings})
         torch.manual_seed(seed)
-        return Transformer(config, Vocabulary(pieces, pieces, PAD, BOS, EOS))
+        return Transformer(config, Vocabulary(pieces, pieces, PAD, BOS, EOS), backend)
 
     return build_model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sentences() -> Callable[..., Tensor]:
     """Random sentences of the given lengths, EOS last, padded to the longest (or to `width`)."""
 
@@ -43,7 +46,7 @@ def sentences() -> Callable[..., Tensor]:
     return random_sentences
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def as_input() -> Callable[[Tensor], Tensor]:
     """The decoder's input that belongs to a target: BOS first, everything one place later."""
 
@@ -52,3 +55,16 @@ def as_input() -> Callable[[Tensor], Tensor]:
         return torch.cat([bos, target_bt[:, :-1]], dim=1)
 
     return shift
+
+
+@pytest.fixture(scope="session")
+def randomise_vectors() -> Callable[[Transformer], None]:
+    """Moves biases and norms away from 0 and 1, where a mistake could hide."""
+
+    def randomise(model: Transformer) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+
+    return randomise

@@ -1,7 +1,8 @@
 """Jobs for a `RankPool` that train a small model on random pairs through the engine alone."""
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Shape:
 
     zero_stage: int
     precision: str = "fp32"
+    activation_checkpointing: bool = False
 
 
 def make_model(config: ModelConfig = MODEL) -> Transformer:
@@ -54,7 +56,7 @@ def make_engine(
 ) -> Engine:
     return Engine(
         model or make_model(),
-        engine=EngineConfig(zero_stage=shape.zero_stage, precision=shape.precision),
+        engine=EngineConfig(**asdict(shape)),
         optimizer=OptimizerConfig(weight_decay=0.01),
         gradient_clipping=clipping,
         label_smoothing=SMOOTHING,
@@ -215,3 +217,31 @@ def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
 def committed(folder: Path, results: list[Any]) -> Path:
     """Commit what `save` returned on all ranks; returns the checkpoint's folder."""
     return commit_state(work_folder(folder), results[0][1], [file for file, _ in results]).path
+
+
+def train_recording_gradients(placement: Placement, shape: Shape, steps: int) -> dict[str, Any]:
+    """What becomes of a network whose weights ZeRO-3 lets go of between forward and backward.
+
+    Tensors as digests: the gradients of each pass as they leave the backward, and the weights.
+    """
+    wide = MODEL.model_copy(
+        update={"encoder_layers": 2, "decoder_layers": 2, "width": 192, "feed_forward_width": 640}
+    )
+    model, gradients, layers_run = make_model(wide), [], []
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: gradients.append(digest(gradient)))
+    for layer in (*model.encoder.layers, *model.decoder.layers):
+        layer.register_forward_pre_hook(lambda *_: layers_run.append(None))
+    engine = make_engine(placement, shape, model=model)
+    found: dict[str, Any] = {"losses": train_steps(engine, 1, steps)}
+    found["layers_run"] = len(layers_run)
+    found["partitioned"] = [n for n, p in engine.module.named_parameters() if not p.numel()]
+    found["weights"] = {name: digest(weight) for name, weight in full_weights(engine).items()}
+    with engine.inference_model() as model:  # which the memory preflight tries
+        found["activation_checkpointing"] = model.encoder.checkpoint_activations
+    engine.destroy()
+    return found | {"gradients": gradients}
+
+
+def digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.detach().float().numpy().tobytes()).hexdigest()

@@ -1,0 +1,44 @@
+"""A run with a moving average is validated by what it will translate with."""
+
+import pytest
+import yaml
+from support.recipes import tiny_recipe, tiny_values
+from support.runs import Runs
+
+from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.pieces.tokenizer import load_tokenizers
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.distributed import Placement
+from trainer.fragments import MASTER
+from trainer.translator import Translator
+from trainer.validation import Validator
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_validation_scores_the_average(tmp_path, phrasebook, stage):
+    recipe_file = tmp_path / "tiny.yaml"
+    values = tiny_values(phrasebook, max_steps=4, ema_decay=0.9)
+    values["decoding"]["max_extra_length"] = 1
+    recipe_file.write_text(yaml.safe_dump(values | {"engine": {"zero_stage": stage}}))
+    runs = Runs(recipe_file, tmp_path, address="")
+    result = runs.train("run", inline=True)
+    (line,) = runs.lines("run", "validation")
+
+    recipe = tiny_recipe(phrasebook)
+    store, manifest = open_dataset(recipe.data)
+    validator = Validator(
+        load_heldout(store, manifest, "validation"),
+        load_tokenizers(store, manifest),
+        max_tokens_per_micro_batch=recipe.batching.max_tokens_per_micro_batch,
+        decoding=recipe.decoding.model_copy(update={"max_extra_length": 1}),
+        placement=Placement(),
+    )
+    translator = Translator.load(result.run)
+    assert line["loss"] == pytest.approx(validator.run(translator.model).loss, rel=1e-6)
+
+    reader = CheckpointReader(translator.checkpoint)
+    for name, parameter in translator.model.named_parameters():
+        weight = reader.read(MASTER, name, 0, parameter.numel())
+        parameter.data.copy_(weight.view_as(parameter))
+    assert line["loss"] != pytest.approx(validator.run(translator.model).loss, rel=1e-4)

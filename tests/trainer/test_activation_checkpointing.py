@@ -1,0 +1,44 @@
+"""Computing activations anew changes the memory that training takes, and nothing else."""
+
+from dataclasses import replace
+from itertools import accumulate
+
+import pytest
+import torch
+from support import engine_jobs
+from support.engine_jobs import MODEL, VOCABULARY, Shape
+
+from model.transformer import Transformer
+
+
+@pytest.mark.parametrize("shape", [Shape(0), Shape(3), Shape(3, "bf16")], ids=str)
+def test_losses_gradients_and_weights_are_the_same_bits(rank_pools, shape):
+    """With dropout, on two ranks, the second of which ends each step with a dummy."""
+    assert MODEL.dropout > 0
+    anew = replace(shape, activation_checkpointing=True)
+    job = engine_jobs.train_recording_gradients
+    for kept, computed in zip(
+        *(rank_pools(2).run(job, case, 2) for case in (shape, anew)), strict=True
+    ):
+        assert computed.pop("layers_run") == 2 * kept.pop("layers_run") > 0
+        assert computed.pop("activation_checkpointing") > kept.pop("activation_checkpointing")
+        assert bool(kept["partitioned"]) == (shape.zero_stage == 3)
+        assert computed == kept
+
+
+def peak_bytes(model: Transformer, ids: torch.Tensor) -> int:
+    """The most that torch held at once of what a forward and backward pass allocated."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        model(ids, ids, ids, 0.1).smoothed.backward()
+    model.zero_grad()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+def test_memory_holds_one_layer_at_a_time():
+    deep = {"encoder_layers": 6, "decoder_layers": 6, "width": 64, "feed_forward_width": 256}
+    model = Transformer(MODEL.model_copy(update=deep), VOCABULARY)
+    ids = torch.randint(4, 37, (16, 32))
+    kept = peak_bytes(model, ids)
+    model.checkpoint_activations(True)
+    assert peak_bytes(model, ids) < 0.4 * kept
