@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
+
+import torch
 
 from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches
-from data_pipeline.dataset.manifest import TARGET, Manifest
+from data_pipeline.dataset.manifest import SOURCE, TARGET, Manifest
 from data_pipeline.dataset.store import open_store
 from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
+from model.alignment import Alignment, align
 from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
 from model.transformer import Transformer
-from trainer.batch import to_device
+from trainer.batch import DeviceBatch, to_device
 from trainer.checkpoints.format import (
     Checkpoint,
     list_averages,
@@ -31,10 +34,14 @@ TOKENS_PER_BATCH = 4096
 
 @dataclass(frozen=True)
 class Translation:
-    """A translation and its score: log-probability (nats) over the length penalty."""
+    """A translation, its score, and the ids of its pieces, without EOS.
+
+    The score is the log-probability (nats) over the length penalty.
+    """
 
     text: str
     score: float
+    ids: tuple[int, ...]
 
 
 class Translator:
@@ -62,11 +69,13 @@ class Translator:
         checkpoint: int | str | None = None,
         decoding: DecodingConfig | None = None,
         device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> Self:
-        """A run's weights in fp32: the newest intact ones, or those of one checkpoint.
+        """A run's weights: the newest intact ones, or those of one checkpoint.
 
         ``checkpoint`` is a step or the name of an average, such as ``average-of-400-500``.
-        ``decoding`` replaces the recipe's beam size and length penalty.
+        ``decoding`` replaces the recipe's beam size and length penalty. ``precision`` is that of
+        weights and network; scores are summed in fp32 in any case.
 
         Raises:
             RunMismatchError: there is no run at this path.
@@ -80,40 +89,96 @@ class Translator:
         tokenizers = load_tokenizers(store, Manifest.load(store))
         model = build_model(recipe, tokenizers)
         model.load_state_dict(CheckpointReader(found).weights())
-        return cls(model.to(device), tokenizers, decoding or recipe.decoding, found, damaged)
+        model.to(device, torch.bfloat16 if precision == "bf16" else None)
+        return cls(model, tokenizers, decoding or recipe.decoding, found, damaged)
 
     def translate(self, sentences: Sequence[str], tag: str | None = None) -> list[str]:
         """The best translation of each sentence, by beam search."""
         return [translations[0].text for translations in self.translate_n_best(sentences, tag)]
 
     def translate_n_best(
-        self, sentences: Sequence[str], tag: str | None = None
+        self,
+        sentences: Sequence[str],
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
     ) -> list[list[Translation]]:
         """Up to ``beam_size`` translations of each sentence, best first.
 
-        ``tag`` is put before every sentence, as a corpus's tag is in training.
+        Args:
+            tag: put before every sentence, as a corpus's tag is in training.
+            prefixes: what each translation has to begin with. Cut them between words: the pieces
+                of a word's beginning are seldom those that the whole word begins with.
+
+        Raises:
+            ModelError: a prefix is longer than the translation may be.
         """
         results: list[list[Translation]] = [[] for _ in sentences]
-        for positions, found in self._search(list(sentences), tag):
+        for positions, found in self._search(list(sentences), tag, prefixes):
             for position, translations in zip(positions, found, strict=True):
                 results[position] = translations
         return results
 
+    def align(
+        self,
+        sentences: Sequence[str],
+        translations: Sequence[Translation],
+        tag: str | None = None,
+        layer: int | None = None,
+    ) -> list[Alignment]:
+        """For each piece of a translation the source piece it comes from, by attention.
+
+        Pairs (source position, target position) from 0, where positions are those in `source_ids`
+        and in a translation's ids; see `model.alignment` for which ``layer`` is asked.
+
+        Raises:
+            ModelError: there is no such decoder layer.
+        """
+        alignments: list[Alignment] = [() for _ in sentences]
+        for positions, batch in self._batches(HeldOut(list(sentences), [""] * len(sentences), tag)):
+            ids = [translations[position].ids for position in positions]
+            found = align(self.model, batch.source, ids, layer)
+            for position, alignment in zip(positions, found, strict=True):
+                alignments[position] = alignment
+        return alignments
+
+    def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
+        """The sentence as the model reads it: the tag's id, its pieces' ids, EOS."""
+        ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
+        return ids
+
+    def source_pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokenizers[SOURCE].piece(number) for number in ids]
+
+    def target_pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokenizers[TARGET].piece(number) for number in ids]
+
+    def target_text(self, ids: Sequence[int]) -> str:
+        """The sentence that target pieces spell; BOS and EOS leave nothing behind."""
+        return self._tokenizers[TARGET].decode([list(ids)])[0]
+
     def _search(
-        self, sentences: list[str], tag: str | None
+        self, sentences: list[str], tag: str | None, prefixes: Sequence[str] | None
     ) -> Iterator[tuple[list[int], list[list[Translation]]]]:
         """Batches of sentences alike in length: their positions and their translations."""
-        if not sentences:
+        targets = [""] * len(sentences) if prefixes is None else list(prefixes)
+        for positions, batch in self._batches(HeldOut(sentences, targets, tag)):
+            prefix = batch.target_input[:, 1:]  # without BOS, with padding for EOS
+            found = beam_search(self.model, batch.source, self.decoding, prefix)
+            yield positions, [self._decode(hypotheses) for hypotheses in found]
+
+    def _batches(self, heldout: HeldOut) -> Iterator[tuple[list[int], DeviceBatch]]:
+        """The sentences' positions, and their pieces, padded."""
+        if not heldout.sources:
             return
-        no_targets = HeldOut(sentences, [""] * len(sentences), tag)
-        for batch in heldout_micro_batches(no_targets, self._tokenizers, TOKENS_PER_BATCH):
-            source = to_device(batch, self.model.vocabulary, self._device).source
-            found = beam_search(self.model, source, self.decoding)
-            yield batch.pair_ids.tolist(), [self._decode(hypotheses) for hypotheses in found]
+        for batch in heldout_micro_batches(heldout, self._tokenizers, TOKENS_PER_BATCH):
+            yield (
+                batch.pair_ids.tolist(),
+                to_device(batch, self.model.vocabulary, self._device),
+            )
 
     def _decode(self, hypotheses: list[Hypothesis]) -> list[Translation]:
         texts = self._tokenizers[TARGET].decode([list(h.ids) for h in hypotheses])
-        return [Translation(t, h.score) for t, h in zip(texts, hypotheses, strict=True)]
+        return [Translation(t, h.score, h.ids) for t, h in zip(texts, hypotheses, strict=True)]
 
 
 def _find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:

@@ -240,3 +240,51 @@ def test_cache_returns_all_positions_and_drops_rows():
     keys, values = cache.append(steps[0][:2], steps[1][:2])
     assert torch.equal(keys[:, :, : 4 * len(steps)], torch.cat(steps, dim=2)[[2, 1]])
     assert torch.equal(values[:, :, 4 * len(steps) :], steps[1][:2])
+
+
+PREFIXES = [[5, 4], [], [6]]
+
+
+def padded(prefixes):
+    width = max(map(len, prefixes))
+    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in prefixes])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+def test_a_wide_beam_after_a_prefix_is_exact(network, sentences, alpha):
+    model, source = network(pieces=7), sentences([3, 2, 5], pieces=7)
+    decoding = DecodingConfig(
+        beam_size=160, length_penalty=alpha, max_length_factor=0, max_extra_length=4
+    )
+    found = beam_search(model, source, decoding, padded(PREFIXES))
+    for row, prefix in enumerate(PREFIXES):
+        every = every_translation(model, source[row : row + 1], 4, alpha)
+        expected = [(score, ids) for score, ids in every if [*ids[: len(prefix)]] == prefix]
+        assert len(expected) == sum(4**n for n in range(4 - len(prefix)))
+        assert [hypothesis.ids for hypothesis in found[row]] == [ids for _, ids in expected]
+        scores = [hypothesis.score for hypothesis in found[row]]
+        assert scores == pytest.approx([score for score, _ in expected], abs=1e-4)
+
+
+def test_a_prefix_of_ones_own_translation_changes_nothing(network, sentences):
+    model, source = network(), sentences(LENGTHS)
+    decoding = DecodingConfig(max_extra_length=10)
+    free = greedy_search(model, source, decoding)
+    prefixes = padded([one.ids[: row % 3] for row, one in enumerate(free)])
+    for forced, one in zip(greedy_search(model, source, decoding, prefixes), free, strict=True):
+        assert forced.ids == one.ids
+        assert forced.score == pytest.approx(one.score, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "error"),
+    [
+        ([5, 6, 7], "has 3 pieces, but its translation may have 3, EOS included"),
+        ([5, EOS], r"holds the special ids \[3\]"),
+        ([0, 5], r"holds the special ids \[0\]"),
+    ],
+)
+def test_a_prefix_that_cannot_be_continued_is_refused(network, sentences, prefix, error):
+    decoding = DecodingConfig(max_length_factor=0, max_extra_length=3)
+    with pytest.raises(ModelError, match=f"Prefix 0 of 1 {error}"):
+        beam_search(network(), sentences([4]), decoding, torch.tensor([prefix]))

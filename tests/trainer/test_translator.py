@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from model.decoding import beam_search
+from model.errors import ModelError
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.translator import Translator
 
@@ -49,3 +50,39 @@ def test_the_resolved_recipe_lies_in_the_run(untrained_run):
     resolved = yaml.safe_load(untrained_run.recipe.read_text())
     assert resolved["trainer"]["label_smoothing"] == 0.1  # a default
     assert resolved["cluster"]["ranks"] == 1
+
+
+def test_prefixes_begin_the_translations(untrained_run):
+    translator = Translator.load(untrained_run.path)
+    prefixes = ["he is", "", "", "she will"]
+    found = translator.translate_n_best(SENTENCES, prefixes=prefixes)
+    for translations, prefix in zip(found, prefixes, strict=True):
+        assert translations
+        assert all(t.text.startswith(prefix) for t in translations)
+    free = translator.translate_n_best(SENTENCES)
+    assert [found[row] for row in (1, 2)] == [free[row] for row in (1, 2)]
+    assert found[0] != free[0]
+    with pytest.raises(ModelError, match="pieces, but its translation may have"):
+        translator.translate_n_best(["non"], prefixes=["he is " * 50])
+
+
+def test_every_piece_of_a_translation_is_aligned(untrained_run):
+    translator = Translator.load(untrained_run.path)
+    best = [translations[0] for translations in translator.translate_n_best(SENTENCES)]
+    alignments = translator.align(SENTENCES, best)
+    for sentence, translation, pairs in zip(SENTENCES, best, alignments, strict=True):
+        assert translator.target_text(translation.ids) == translation.text
+        assert [target for _, target in pairs] == list(range(len(translation.ids)))
+        pieces = max(1, len(translator.source_ids(sentence)) - 1)  # without EOS
+        assert all(0 <= source < pieces for source, _ in pairs)
+    assert translator.align(SENTENCES[:1], best[:1]) == alignments[:1]
+
+
+def test_bf16_translates_nearly_as_fp32(untrained_run):
+    """The same hypotheses score nearly alike; near-ties between pieces may fall differently."""
+    exact = Translator.load(untrained_run.path)
+    rounded = Translator.load(untrained_run.path, precision="bf16")
+    assert {p.dtype for p in rounded.model.parameters()} == {torch.bfloat16}
+    found = [one.translate_n_best(SENTENCES) for one in (exact, rounded)]
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs[0].score == pytest.approx(ours[0].score, rel=0.02)

@@ -1,0 +1,98 @@
+"""Which source piece a target piece comes from, by the attention of one decoder layer.
+
+    sources, their translations ─▶ one pass of the network ─▶ weights of a cross-attention,
+    averaged over its heads ─▶ the source piece with the largest weight, for each target piece
+
+Row t of the weights belongs to the step that predicts target piece t. By default the layer before
+the last is asked, whose heads on average agree best with alignments made by people (Garg et al.
+2019, "Jointly Learning to Align and Translate with Transformer Models"). Weights are what
+the decoder looked at, which is often, but not always, what a word was translated from.
+
+Shape suffixes as in `model.attention`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from model.attention import attention_scores, attention_weights
+from model.errors import ModelError
+from model.transformer import Transformer
+
+Alignment = tuple[tuple[int, int], ...]
+
+
+@torch.no_grad()
+def align(
+    model: Transformer,
+    source_bs: Tensor,
+    translations: Sequence[Sequence[int]],
+    layer: int | None = None,
+) -> list[Alignment]:
+    """Returns, for each translation, the pairs (source position, target position), from 0.
+
+    Args:
+        source_bs: a sentence for each translation, ending in EOS, padded at the end.
+        translations: piece ids without BOS and EOS.
+        layer: which decoder layer is asked, from 0; None: the one before the last.
+
+    Every target piece has one pair. The source's EOS is never chosen, unless it stands alone.
+    Raises ModelError if there is no such layer.
+    """
+    weights_bts = translation_weights(model, source_bs, translations, layer)
+    lengths = (source_bs != model.vocabulary.pad_id).sum(dim=1).tolist()
+    return [
+        tuple(
+            (source, target)
+            for target, source in enumerate(
+                weights_ts[: len(ids), : max(1, length - 1)].argmax(dim=1).tolist()
+            )
+        )
+        for weights_ts, ids, length in zip(weights_bts, translations, lengths, strict=True)
+    ]
+
+
+@torch.no_grad()
+def translation_weights(
+    model: Transformer,
+    source_bs: Tensor,
+    translations: Sequence[Sequence[int]],
+    layer: int | None = None,
+) -> Tensor:
+    """Returns the averaged weights, (b, t, s) in fp32; t: the longest translation and EOS."""
+    assert not model.training, "call model.eval() before aligning: dropout is on"
+    vocabulary = model.vocabulary
+    target_input_bt = pad_sequence(
+        [torch.tensor([vocabulary.bos_id, *ids]) for ids in translations],
+        batch_first=True,
+        padding_value=vocabulary.pad_id,
+    ).to(source_bs.device)
+    noted: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        query_bhtd, keys_bhsd, _, mask, causal = inputs
+        scores_bhts = attention_scores(query_bhtd, keys_bhsd, mask, causal)
+        noted.append(attention_weights(scores_bhts.float()).mean(dim=1))
+
+    hook = _cross_attention(model, layer).register_forward_pre_hook(note)
+    try:
+        model.decode(target_input_bt, model.encode(source_bs), source_bs)
+    finally:
+        hook.remove()
+    return noted[0]
+
+
+def _cross_attention(model: Transformer, layer: int | None) -> nn.Module:
+    layers = model.decoder.layers
+    if layer is None:
+        layer = max(0, len(layers) - 2)
+    if not 0 <= layer < len(layers):
+        raise ModelError(
+            f"There is no decoder layer {layer}: the model has {len(layers)}, numbered from 0. "
+            f"Name one from 0 to {len(layers) - 1}."
+        )
+    attention: nn.Module = layers[layer].get_submodule("cross_attention.attention")
+    return attention

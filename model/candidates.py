@@ -1,0 +1,57 @@
+"""The best next pieces of a beam, found without sorting whole vocabularies.
+
+    log-probabilities ─▶ largest of each block ─▶ the c best blocks ─▶ c best of each hypothesis
+                                                    ─▶ + scores ─▶ c best of each sentence
+
+The c largest of a row lie in the c blocks whose largest elements are largest, so only these are
+searched, and the result is exact. On a CPU, `torch.topk` over the whole row would cost more than
+a small model's decoder step.
+
+Shape suffixes: b sentences, k hypotheses of each, v pieces, c candidates.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK_PIECES = 64
+
+
+class Candidates(NamedTuple):
+    """The best continuations of each sentence's hypotheses, best first, all (b, c)."""
+
+    scores_bc: Tensor  # of the hypothesis with the piece, in nats
+    parents_bc: Tensor  # which hypothesis is continued
+    pieces_bc: Tensor  # and by which piece
+
+
+def best_candidates(log_probabilities_bkv: Tensor, scores_bk: Tensor, count: int) -> Candidates:
+    """Returns the `count` best of all k · v continuations, which must be as many or more.
+
+    A continuation's score is its hypothesis' score plus the log-probability of its piece. Ones of
+    -inf are returned only where there are not enough others.
+    """
+    b, _, v = log_probabilities_bkv.shape
+    each = min(count, v)
+    best_bkc, pieces_bkc = top(log_probabilities_bkv, each)
+    scores_bc, flat_bc = (best_bkc + scores_bk.unsqueeze(2)).view(b, -1).topk(count)
+    return Candidates(scores_bc, flat_bc // each, pieces_bkc.view(b, -1).gather(1, flat_bc))
+
+
+def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`values.topk(count)` over the last axis: values and indices, largest first."""
+    width = values.shape[-1]
+    blocks = -(-width // BLOCK_PIECES)
+    if count >= blocks:
+        largest, indices = values.topk(count)
+        return largest, indices
+    padded = F.pad(values, (0, blocks * BLOCK_PIECES - width), value=float("-inf"))
+    blocked = padded.unflatten(-1, (blocks, BLOCK_PIECES))
+    chosen = blocked.amax(-1).topk(count, sorted=False).indices.unsqueeze(-1)
+    searched = blocked.gather(-2, chosen.expand(*chosen.shape[:-1], BLOCK_PIECES)).flatten(-2)
+    largest, places = searched.topk(count)
+    block = chosen.squeeze(-1).gather(-1, places // BLOCK_PIECES)
+    indices = block * BLOCK_PIECES + places % BLOCK_PIECES
+    # Where a row is -inf but for fewer than `count`, its padding is as large.
+    return largest, indices.clamp(max=width - 1)

@@ -1,0 +1,198 @@
+"""The unfinished sentences of a search, their live hypotheses, and what the decoder remembers.
+
+    next_log_probabilities ─▶ [ the search chooses ] ─▶ finish, advance, drop ─▶ …
+
+Some pieces are given: those of a sentence's prefix, and EOS where its limit is reached. There all
+other pieces are ruled out; the given one counts towards the score as any other.
+
+Shape suffixes: b unfinished sentences, k hypotheses of each, p pieces so far (BOS first), v target
+pieces, s source length.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.attention import KeyValue
+from model.cache import SelfAttentionCache, fill_gaps
+from model.config import DecodingConfig
+from model.errors import ModelError
+from model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A translation: its pieces without BOS and EOS, and its score (nats, higher is better)."""
+
+    ids: tuple[int, ...]
+    score: float
+
+
+def length_penalty(length: int, alpha: float) -> float:
+    """Wu et al. 2016, eq. 14; `length` counts EOS."""
+    return float(((5 + length) / 6) ** alpha)
+
+
+class SearchState:
+    """All tensors have the sentence as their first axis; `numbers` tells which one a row is."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        source_bs: Tensor,
+        prefix_bp: Tensor | None,
+        k: int,
+        decoding: DecodingConfig,
+    ) -> None:
+        """Raises ModelError for an empty source, and for a prefix that cannot be continued."""
+        assert not model.training, "call model.eval() before decoding: dropout is on"
+        self.model = model
+        self.alpha = decoding.length_penalty
+        b = len(source_bs)
+        self.numbers = list(range(b))
+        # Of all sentences, by number.
+        self.limits = _limits(source_bs, model.vocabulary.pad_id, decoding)
+        self.prefixes = _prefixes(prefix_bp, b, self.limits, model)
+        self.memories = model.decoder.project_memory(model.encode(source_bs))
+        self.memory_mask = model.source_mask(source_bs)
+        self.caches = [SelfAttentionCache() for _ in self.memories]
+        self.pieces_bkp = source_bs.new_full((b, k, 1), model.vocabulary.bos_id)
+        # The hypotheses are alike at first: one of them is live, so that none is found twice.
+        self.scores_bk = torch.full((b, k), float("-inf"), device=source_bs.device)
+        self.scores_bk[:, 0] = 0.0
+        self.slots_k = torch.arange(k, device=source_bs.device)
+        # In which slot of the caches hypothesis k's p-th piece was written.
+        self.ancestry_bkp = self.slots_k.new_empty(b, k, 0)
+
+    @property
+    def length(self) -> int:
+        """How many pieces a hypothesis has with the one that comes next, BOS not counted."""
+        return self.pieces_bkp.shape[2]
+
+    @property
+    def at_limit(self) -> list[int]:
+        """The rows whose coming piece is their last."""
+        return [row for row, n in enumerate(self.numbers) if self.limits[n] == self.length]
+
+    def next_log_probabilities(self) -> Tensor:
+        """Runs one decoder step; returns log p of each next piece, (b, k, v) in fp32."""
+        b, k, _ = self.pieces_bkp.shape
+        written_bk1 = self.slots_k.expand(b, k).unsqueeze(2)
+        self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
+        ancestry_mask = None
+        if k > 1:
+            own_bkpk = self.ancestry_bkp.unsqueeze(3) == self.slots_k
+            ancestry_mask = own_bkpk.flatten(2).unsqueeze(1)
+        hidden_bkd = self.model.decode_step(
+            self.pieces_bkp[:, :, -1], self.memories, self.memory_mask, ancestry_mask, self.caches
+        )
+        logits_bkv = self.model.logits(hidden_bkd)
+        log_probabilities_bkv = logits_bkv.log_softmax(dim=-1, dtype=torch.float32)
+        for never in (self.model.vocabulary.pad_id, self.model.vocabulary.bos_id):
+            log_probabilities_bkv[:, :, never] = float("-inf")
+        if given := self._given():
+            rows, pieces = list(given), list(given.values())
+            kept = log_probabilities_bkv[rows, :, pieces]
+            log_probabilities_bkv[rows] = float("-inf")
+            log_probabilities_bkv[rows, :, pieces] = kept
+        return log_probabilities_bkv
+
+    def finish(
+        self, rows: list[int], parents: Tensor, scores: Tensor, found: list[list[Hypothesis]]
+    ) -> None:
+        """Adds to `found` the hypotheses `parents` of `rows`, which end with the coming piece."""
+        if not rows:
+            return
+        penalty = length_penalty(self.length, self.alpha)
+        ids = self.pieces_bkp[rows, parents, 1:].tolist()
+        for row, pieces, score in zip(rows, ids, scores.tolist(), strict=True):
+            found[self.numbers[row]].append(Hypothesis(tuple(pieces), score / penalty))
+
+    def advance(self, parents_bk: Tensor, pieces_bk: Tensor, scores_bk: Tensor) -> None:
+        """Makes the live hypotheses: each is a parent and one piece more."""
+        parents_bkp = parents_bk.unsqueeze(2).expand_as(self.pieces_bkp)
+        self.pieces_bkp = torch.cat(
+            [self.pieces_bkp.gather(1, parents_bkp), pieces_bk.unsqueeze(2)], dim=2
+        )
+        self.ancestry_bkp = self.ancestry_bkp.gather(1, parents_bkp)
+        self.scores_bk = scores_bk
+
+    def drop(self, rows: list[int]) -> None:
+        """Lets the sentences in these rows leave; the last rows move into the gaps."""
+        if not rows:
+            return
+        leaving = set(rows)
+        kept = len(self.numbers) - len(leaving)
+        gaps = [row for row in range(kept) if row in leaving]
+        movers = [row for row in range(kept, len(self.numbers)) if row not in leaving]
+        for gap, mover in zip(gaps, movers, strict=True):
+            self.numbers[gap] = self.numbers[mover]
+        del self.numbers[kept:]
+
+        device = self.pieces_bkp.device
+        gaps_at, movers_at = torch.tensor([gaps, movers], device=device, dtype=torch.long)
+        self.pieces_bkp = fill_gaps(self.pieces_bkp, gaps_at, movers_at, kept)
+        self.scores_bk = fill_gaps(self.scores_bk, gaps_at, movers_at, kept)
+        self.ancestry_bkp = fill_gaps(self.ancestry_bkp, gaps_at, movers_at, kept)
+        self.memory_mask = fill_gaps(self.memory_mask, gaps_at, movers_at, kept)
+        self.memories = [
+            KeyValue(*(fill_gaps(part, gaps_at, movers_at, kept) for part in memory))
+            for memory in self.memories
+        ]
+        for cache in self.caches:
+            cache.fill_gaps(gaps_at, movers_at, kept)
+
+    def _given(self) -> dict[int, int]:
+        """The rows whose coming piece is given, and that piece."""
+        given = dict.fromkeys(self.at_limit, self.model.vocabulary.eos_id)
+        for row, number in enumerate(self.numbers):
+            prefix = self.prefixes[number]
+            if self.length <= len(prefix):
+                given[row] = prefix[self.length - 1]
+        return given
+
+
+def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
+    """How many pieces, EOS included, each sentence's translation may have."""
+    lengths = (source_bs != pad_id).sum(dim=1).tolist()
+    if 0 in lengths:
+        raise ModelError(
+            f"Source {lengths.index(0)} of {len(lengths)} holds 0 pieces, but at least 1, EOS, is "
+            "needed. End every source with EOS, the empty one too."
+        )
+    factor, extra = decoding.max_length_factor, decoding.max_extra_length
+    return [int(factor * length) + extra for length in lengths]
+
+
+def _prefixes(
+    prefix_bp: Tensor | None, sentences: int, limits: list[int], model: Transformer
+) -> list[list[int]]:
+    """Each sentence's prefix without padding."""
+    if prefix_bp is None:
+        return [[] for _ in range(sentences)]
+    assert len(prefix_bp) == sentences, "one prefix for each source"
+    vocabulary = model.vocabulary
+    prefixes = []
+    for number, (row, limit) in enumerate(zip(prefix_bp.tolist(), limits, strict=True)):
+        prefix = row[: len(row) - _padding(row, vocabulary.pad_id)]
+        special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id}
+        if found := special.intersection(prefix):
+            raise ModelError(
+                f"Prefix {number} of {sentences} holds the special ids {sorted(found)}, but BOS, "
+                "EOS and padding stand beside a translation, not in it. Leave them out; padding "
+                "belongs at the end."
+            )
+        if len(prefix) >= limit:
+            raise ModelError(
+                f"Prefix {number} of {sentences} has {len(prefix)} pieces, but its translation "
+                f"may have {limit}, EOS included. Shorten the prefix, or raise "
+                "decoding.max_extra_length."
+            )
+        prefixes.append(prefix)
+    return prefixes
+
+
+def _padding(row: list[int], pad_id: int) -> int:
+    """How many paddings a row ends with."""
+    return next((n for n, piece in enumerate(reversed(row)) if piece != pad_id), len(row))
