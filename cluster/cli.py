@@ -30,7 +30,7 @@ from cluster.cli_options import (
     RunArgument,
     answer,
 )
-from cluster.errors import ClusterError, HeadLostError, RecipeError
+from cluster.errors import ClusterError, HeadLostError, RecipeError, full_message
 from data_pipeline.errors import DataError
 from model.errors import ModelError
 from trainer.errors import TrainerError
@@ -57,6 +57,10 @@ CheckpointOption = Annotated[
         "--checkpoint", metavar="STEP|AVERAGE", help="A step or average-of-…. Default: the newest."
     ),
 ]
+TagOption = Annotated[
+    str | None,
+    typer.Option("--tag", help="Put before every sentence, as a corpus's tag in training."),
+]
 BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
 PenaltyOption = Annotated[float | None, typer.Option(min=0, help="Default: the recipe's.")]
 
@@ -66,7 +70,7 @@ def main() -> None:
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:
-        _complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
+        _complain(full_message(error))
         if isinstance(error, HeadLostError):
             os._exit(EXIT_FAILED)  # otherwise Ray would look for the head for another minute
         sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
@@ -196,9 +200,7 @@ def translate(
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
-    tag: Annotated[
-        str | None, typer.Option(help="Put before every sentence, as a corpus's tag in training.")
-    ] = None,
+    tag: TagOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
@@ -223,6 +225,34 @@ def translate(
                 print(json.dumps({"source": source, "translations": translations}))
             else:
                 print("\n".join(t.text for t in best), flush=True)
+
+
+@app.command()
+def explain(
+    run: RunArgument,
+    sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="What to translate.")],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: explain.html in the run's folder.")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    tag: TagOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a run translates a sentence, step by step, as one HTML page.
+
+    All numbers on the way are in it. It opens without a network, in any browser.
+
+    Examples:
+
+      transloom explain runs/phrasebook "je suis étudiant"
+
+      transloom explain runs/phrasebook "elle est là" --checkpoint 150 --output early.html
+    """
+    from cluster.inference_commands import load_translator, write_explanation
+
+    translator = load_translator(run, checkpoint, None, None, 1)
+    summary = write_explanation(translator, sentence, tag, output or run / "explain.html")
+    answer(summary, as_json, f"{sentence} → {summary['translation']}\n{summary['file']}")
 
 
 @app.command()

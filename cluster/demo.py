@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cluster.dataset_commands import prepare_dataset
-from cluster.inference_commands import evaluate_sets, scores_table
+from cluster.inference_commands import evaluate_sets, scores_table, write_explanation
 from cluster.recipe import find_recipe, load_recipe
 from cluster.train_command import train_run
 from trainer.supervision import Outcome
@@ -55,13 +55,16 @@ def run_demo(console: Console) -> Outcome:
     console.rule("4 of 4: translation")
     for source, translation in zip(SENTENCES, translator.translate(SENTENCES), strict=True):
         console.print(f"  {source}  →  [bold]{translation}[/bold]", highlight=False)
+    page = write_explanation(translator, SENTENCES[0], None, result.run / "explain.html")
     console.print(
-        _where_next(result.run, 2 * recipe.trainer.max_steps), highlight=False, soft_wrap=True
+        _where_next(result.run, page["file"], 2 * recipe.trainer.max_steps),
+        highlight=False,
+        soft_wrap=True,
     )
     return result.outcome
 
 
-def _where_next(run: Path, more_steps: int) -> str:
+def _where_next(run: Path, page: str, more_steps: int) -> str:
     command = Path(sys.argv[0])
     if command.is_absolute() and command.is_relative_to(Path.cwd()):
         command = command.relative_to(Path.cwd())
@@ -69,10 +72,12 @@ def _where_next(run: Path, more_steps: int) -> str:
 The run          {run}
 Its checkpoints  {run}/checkpoints
 Its W&B folder   {run}/wandb  (`wandb sync` uploads it, if you want that)
+A look inside    {page}  (open it in a browser: “{SENTENCES[0]}”, step by step)
 
-Three commands to try next: translate, train on, look at the checkpoints.
+Four commands to try next: translate, look inside, train on, look at the checkpoints.
 
   echo "elle est agricultrice" | {command} translate {run}
+  {command} explain {run} "elle est agricultrice"
   {command} train {RECIPE} trainer.max_steps={more_steps}
   {command} checkpoints list {run}
 """

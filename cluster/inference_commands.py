@@ -1,8 +1,9 @@
-"""`transloom translate` and `transloom evaluate`."""
+"""`transloom translate`, `transloom evaluate` and `transloom explain`."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -12,6 +13,9 @@ from data_pipeline.errors import CorpusError
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
 from trainer.evaluation import Evaluation, evaluate
+from trainer.explain.explanation import explain
+from trainer.explain.page import render
+from trainer.explain.stations import stations_of
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
 from trainer.translator import Translator
@@ -63,6 +67,28 @@ def decoding_of(
     width = max(decoding.beam_size if beam_size is None else beam_size, n_best)
     alpha = decoding.length_penalty if length_penalty is None else length_penalty
     return decoding.model_copy(update={"beam_size": width, "length_penalty": alpha})
+
+
+def write_explanation(
+    translator: Translator, sentence: str, tag: str | None, file: Path
+) -> dict[str, Any]:
+    """Writes the page on how a sentence is translated; returns what there is to say of it."""
+    try:
+        sentence.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(f"The sentence {sentence!r} is not UTF-8: {error}") from error
+    explained = explain(translator, sentence, tag)
+    stations = stations_of(explained)
+    page = render(stations, f"{sentence} → {explained.translation}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    return {
+        "file": str(file),
+        "translation": explained.translation,
+        "steps": len(explained.chosen.ids),
+        "stations": len(stations),
+        "bytes": file.stat().st_size,
+    }
 
 
 def evaluate_sets(

@@ -3,9 +3,10 @@
     x ──Linear──▶ queries, keys, values of every head ──attention()──▶ mix ──Linear──▶ out
 
 `attention` is the one place where queries meet keys. It has interchangeable backends, chosen by
-measurement (`default_backend`) or by the caller. Self-attention projects queries, keys and values
-with one fused matrix; cross-attention projects keys and values of the encoder's output ("memory")
-with one, so that decoding computes them once per sentence.
+measurement (`default_backend`) or by the caller. Scores and weights, which a fused kernel never
+holds, are those of `attention_scores` and `attention_weights`. Self-attention projects queries,
+keys and values with one fused matrix; cross-attention projects keys and values of the encoder's
+output ("memory") with one, so that decoding computes them once per sentence.
 
 Shape suffixes: b batch, h heads, t query length, s key length, d width of one head, m model width.
 """
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from model.cache import SelfAttentionCache
 from model.config import ModelConfig
+from model.dropout import dropout as zero_some
 
 
 class AttentionBackend(StrEnum):
@@ -98,6 +100,14 @@ def _matmul(
     causal: bool,
     dropout: float,
 ) -> Tensor:
+    weights_bhts = attention_weights(attention_scores(query_bhtd, keys_bhsd, mask, causal))
+    return zero_some(weights_bhts, dropout) @ values_bhsd
+
+
+def attention_scores(
+    query_bhtd: Tensor, keys_bhsd: Tensor, mask: Tensor | None, causal: bool
+) -> Tensor:
+    """Returns QKᵀ / √d, (b, h, t, s), with -∞ where a query may not look."""
     scaled_bhtd = query_bhtd * query_bhtd.shape[-1] ** -0.5
     scores_bhts = scaled_bhtd @ keys_bhsd.transpose(-1, -2)
     if causal:
@@ -106,14 +116,46 @@ def _matmul(
     if mask is not None:
         # In place: the product's backward pass needs its inputs only.
         scores_bhts.masked_fill_(~mask, float("-inf"))
-    weights_bhts = F.dropout(torch.softmax(scores_bhts, dim=-1), dropout)
-    return weights_bhts @ values_bhsd
+    return scores_bhts
+
+
+def attention_weights(scores_bhts: Tensor) -> Tensor:
+    """Returns how much each query takes of each value, (b, h, t, s): rows that add up to 1."""
+    return torch.softmax(scores_bhts, dim=-1)
 
 
 _BACKENDS: dict[AttentionBackend, Callable[..., Tensor]] = {
     AttentionBackend.SDPA: _sdpa,
     AttentionBackend.MATMUL: _matmul,
 }
+
+
+class ScaledDotProductAttention(nn.Module):
+    """`attention` as a module, so that a hook sees queries, keys, values, mask and mix."""
+
+    def __init__(self, dropout: float, backend: AttentionBackend | None) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.backend = backend
+
+    def forward(
+        self,
+        query_bhtd: Tensor,
+        keys_bhsd: Tensor,
+        values_bhsd: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+    ) -> Tensor:
+        """Returns the mix (b, h, t, d)."""
+        return attention(
+            query_bhtd,
+            keys_bhsd,
+            values_bhsd,
+            mask=mask,
+            causal=causal,
+            dropout=self.dropout if self.training else 0.0,
+            backend=self.backend,
+        )
 
 
 class _MultiHead(nn.Module):
@@ -123,8 +165,7 @@ class _MultiHead(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.head_width = config.head_width
-        self.dropout = config.attention_dropout
-        self.backend = backend
+        self.attention = ScaledDotProductAttention(config.attention_dropout, backend)
         self.output = nn.Linear(config.width, config.width)
 
     def split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
@@ -137,14 +178,7 @@ class _MultiHead(nn.Module):
         self, query_bhtd: Tensor, memory: KeyValue, mask: Tensor | None, causal: bool = False
     ) -> Tensor:
         """Attends in every head, joins the heads and projects: (b, t, m)."""
-        mixed_bhtd = attention(
-            query_bhtd,
-            *memory,
-            mask=mask,
-            causal=causal,
-            dropout=self.dropout if self.training else 0.0,
-            backend=self.backend,
-        )
+        mixed_bhtd: Tensor = self.attention(query_bhtd, *memory, mask, causal)
         mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed
 

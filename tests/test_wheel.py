@@ -83,6 +83,17 @@ def test_the_four_names_belong_to_transloom_alone(unpacked: Path) -> None:
     assert {name: set(owners[name]) for name in ROOMS} == {name: {"transloom"} for name in ROOMS}
 
 
+def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
+    program = (
+        "from trainer.explain.page import render; from trainer.explain.parts import Station; "
+        "print(render([Station('', '', 'a title', '', [])], ''))"
+    )
+    page = run_installed(unpacked, program)
+    for name in ("page.css", "heat_map.js", "page.js"):
+        assert (ROOT / "trainer" / "explain" / name).read_text(encoding="utf-8") in page
+    assert "<h1>a title</h1>" in page
+
+
 def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:
     in_tree = {path.name: path.read_bytes() for path in (ROOT / "recipes").glob("*.yaml")}
     in_wheel = {p.name: p.read_bytes() for p in (unpacked / "cluster" / "recipes").glob("*.yaml")}

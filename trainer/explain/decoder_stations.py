@@ -1,0 +1,227 @@
+"""The decoder's stations: one for each step, then all steps as one pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.trace import AttentionTrace, DecoderLayerTrace
+from trainer.explain import figures
+from trainer.explain.explanation import Explanation
+from trainer.explain.layer_parts import head_names, stages, weight_maps
+from trainer.explain.parts import (
+    Bar,
+    Bars,
+    Beside,
+    Fold,
+    Heading,
+    HeatMap,
+    Part,
+    Station,
+    Text,
+    Tokens,
+    number,
+)
+
+GROUP = "Decoding steps"
+CANDIDATES = 8
+TIE = 1e-6  # the search computed step by step, the trace all steps at once
+
+
+def decoder_stations(explained: Explanation) -> list[Station]:
+    """One station for each step that is shown, and one for all of them."""
+    steps = range(min(len(explained.chosen.ids), figures.MAX_PIECES))
+    return [*(_step_station(explained, t) for t in steps), _all_steps_station(explained)]
+
+
+def candidates(explained: Explanation, t: int) -> list[Bar]:
+    """The most probable pieces after step t, and the chosen one if it is not among them."""
+    logits, probabilities = (
+        values_btv[0, t].cpu()
+        for values_btv in (explained.trace.logits_btv, explained.trace.probabilities_btv)
+    )
+    chosen = explained.chosen.ids[t]
+    ids = probabilities.topk(min(CANDIDATES, len(probabilities))).indices.tolist()
+    return [
+        Bar(
+            piece=explained.vocabulary[piece],
+            logit=logits[piece].item(),
+            probability=probabilities[piece].item(),
+            chosen=piece == chosen,
+        )
+        for piece in (ids if chosen in ids else [*ids, chosen])
+    ]
+
+
+def _step_station(explained: Explanation, t: int) -> Station:
+    config, pieces = explained.config, explained.target_input.texts
+    chosen = explained.chosen.texts[t]
+    embedding = explained.trace.decoder.embedding
+    newest = torch.stack(
+        [embedding.scaled_btm[0, t], embedding.positions_tm[t], embedding.sum_btm[0, t]]
+    )
+    parts: list[Part] = [
+        Tokens("The translation so far", pieces[: t + 1], newest=True, follows=chosen),
+        figures.vectors(
+            f"“{pieces[t]}” enters",
+            newest,
+            [f"embedding × √{config.width}", f"position {t}", "sum"],
+        ),
+    ]
+    layers = explained.trace.decoder.layers[: figures.MAX_LAYERS]
+    for layer, traced in enumerate(layers, start=1):
+        parts += _layer_parts(explained, layer, traced, t)
+    hidden = explained.trace.decoder.output_btm[0, t : t + 1]
+    bars = candidates(explained, t)
+    others = len(explained.vocabulary) - len(bars)
+    rest = 1 - sum(bar.probability for bar in bars)
+    last = " after the last normalisation" if config.norm == "pre" else ""
+    parts += [
+        Heading("The next piece"),
+        Text(
+            f"The row that leaves the last layer{last} is multiplied with one row of numbers for "
+            f"each of the {len(explained.vocabulary):,} pieces. That gives a logit for each; the "
+            "softmax makes probabilities of them."
+        ),
+        figures.vectors("leaves the decoder", hidden, [pieces[t]]),
+        Bars(bars),
+        Text(f"The other {others:,} pieces share {max(0.0, rest):.2%}. {_choice(explained, t)}"),
+    ]
+    if t == 0:
+        lead = (
+            f"The translation begins with the piece {pieces[0]}, which only says “begin”. It goes "
+            "through all decoder layers. Out comes, for each piece, how likely it is the first."
+        )
+    else:
+        lead = (
+            f"“{pieces[t]}”, chosen in the last step, goes in. What earlier pieces left behind, "
+            "their keys and values, is still there, so only one row is computed."
+        )
+    return Station(
+        group=GROUP,
+        name=f"{t + 1}: {pieces[t]} → {chosen}",
+        title=f"Decoding step {t + 1}: after “{pieces[t]}” comes “{chosen}”",
+        lead=lead,
+        parts=parts,
+    )
+
+
+def _layer_parts(
+    explained: Explanation, layer: int, traced: DecoderLayerTrace, t: int
+) -> list[Part]:
+    so_far = explained.target_input.texts[: t + 1]
+    newest = so_far[-1]
+    attentions = (
+        ("masked self-attention", traced.self_attention, so_far),
+        ("cross-attention", traced.cross_attention, explained.source.texts),
+    )
+    how_to_read = Text(
+        f"How much each head takes, for the row of “{newest}”: on the left from the translation "
+        "so far, on the right from the source, through the memory."
+    )
+    way = [("enters the layer", traced.self_attention_residual.input_btm[0])]
+    for name, sublayer, residual in (
+        ("self-attention", traced.self_attention, traced.self_attention_residual),
+        ("cross-attention", traced.cross_attention, traced.cross_attention_residual),
+        ("feed-forward", traced.feed_forward, traced.feed_forward_residual),
+    ):
+        way += stages(name, sublayer.output_btm, residual, explained.config.norm == "pre")
+    rows = torch.stack([values_tm[t] for _, values_tm in way])
+    inner = traced.feed_forward.inner_btf[0, t : t + 1]
+    return [
+        Heading(f"Decoder layer {layer}"),
+        *([how_to_read] if layer == 1 else []),
+        Beside([_weights(explained, *attention, t) for attention in attentions]),
+        Fold(
+            f"Decoder layer {layer}: queries, scores, mixes, sums, norms, feed-forward",
+            [
+                *(Beside(_head_rows(explained, *attention, t)) for attention in attentions),
+                figures.vectors(
+                    f"Decoder layer {layer}, the row of “{newest}”, from top to bottom",
+                    rows,
+                    [label for label, _ in way],
+                ),
+                figures.vectors("feed-forward, inner numbers after ReLU", inner, [newest]),
+            ],
+        ),
+    ]
+
+
+def _heads(values_bhts: Tensor, t: int) -> Tensor:
+    """Row t of each head that is shown, (h, …)."""
+    return values_bhts[0, : figures.MAX_HEADS, t]
+
+
+def _weights(
+    explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
+) -> HeatMap:
+    """What the newest piece takes from each column, a row for each head."""
+    weights = _heads(attention.weights_bhts, t)[:, : len(columns)]
+    return figures.weights(title, weights, head_names(explained.config), columns)
+
+
+def _head_rows(
+    explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
+) -> list[HeatMap]:
+    """Query, scores and mix of the newest piece, a row for each head."""
+    heads = head_names(explained.config)
+    count = explained.config.heads
+    scores = _heads(attention.scores_bhts, t)[:, : len(columns)]
+    queries, mix = (_heads(values, t) for values in (attention.queries_bhtd, attention.mix_bhtd))
+    return [
+        figures.head_vectors(f"{title}: query", queries, heads, count),
+        figures.scores(f"{title}: scores", scores, heads, columns),
+        figures.head_vectors(f"{title}: mix", mix, heads, count),
+    ]
+
+
+def _choice(explained: Explanation, t: int) -> str:
+    """Why this piece was chosen."""
+    probabilities = explained.trace.probabilities_btv[0, t].clone()
+    chosen, piece = explained.chosen.ids[t], explained.chosen.texts[t]
+    probability = f"{probabilities[chosen].item():.2%}"
+    probabilities[list(explained.never_chosen)] = 0.0
+    last = t + 1 == len(explained.chosen.ids)
+    end = " It ends the sentence." if last else ""
+    if probabilities[chosen] >= probabilities.max() - TIE:
+        return f"“{piece}” is the most probable piece, {probability}, and is chosen.{end}"
+    return (
+        f"“{piece}”, {probability}, is not the most probable piece, but the translation has "
+        "reached its greatest length, so it ends here."
+    )
+
+
+def _all_steps_station(explained: Explanation) -> Station:
+    config, rows = explained.config, explained.target_input.texts
+    parts: list[Part] = []
+    layers = explained.trace.decoder.layers[: figures.MAX_LAYERS]
+    for layer, traced in enumerate(layers, start=1):
+        parts += [
+            Heading(f"Decoder layer {layer}: masked self-attention"),
+            weight_maps(traced.self_attention, config, rows, rows),
+            Heading(f"Decoder layer {layer}: cross-attention"),
+            weight_maps(traced.cross_attention, config, rows, explained.source.texts),
+        ]
+    total = sum(
+        explained.trace.probabilities_btv[0, t, chosen].log().item()
+        for t, chosen in enumerate(explained.chosen.ids)
+    )
+    return Station(
+        group="Result",
+        name="All steps at once",
+        title="All steps as one pass",
+        lead=(
+            "A row for each step. The mask (grey) lets a row look at itself and at earlier rows "
+            "only, so each row is what its step computed alone. In training, all rows are computed "
+            "at once."
+        ),
+        parts=[
+            *parts,
+            Heading("The translation"),
+            Tokens("chosen", explained.chosen.texts),
+            Text(
+                f"“{explained.translation}”. Its log-probability is the sum over the steps, "
+                f"{number(total)} nats: a probability of {torch.tensor(total).exp().item():.2%}."
+            ),
+        ],
+    )

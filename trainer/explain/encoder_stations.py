@@ -1,0 +1,142 @@
+"""The encoder's stations: for each layer its attention, and the way around; then the memory."""
+
+from model.trace import EncoderLayerTrace
+from trainer.explain import figures
+from trainer.explain.explanation import Explanation
+from trainer.explain.layer_parts import (
+    feed_forward_text,
+    head_folds,
+    one_row_by_hand,
+    residual_text,
+    sharpest_row,
+    stages,
+    weight_maps,
+)
+from trainer.explain.parts import Beside, Fold, Heading, Part, Station, Text
+
+GROUP = "Encoder"
+
+
+def encoder_stations(explained: Explanation) -> list[Station]:
+    """Two stations for each layer that is shown, and one for what leaves the stack."""
+    stations = []
+    layers = explained.trace.encoder.layers[: figures.MAX_LAYERS]
+    for layer, traced in enumerate(layers, start=1):
+        stations.append(_attention_station(explained, layer, traced))
+        stations.append(_feed_forward_station(explained, layer, traced))
+    return [*stations, _memory_station(explained)]
+
+
+def _attention_station(explained: Explanation, layer: int, traced: EncoderLayerTrace) -> Station:
+    config, pieces = explained.config, explained.source.texts
+    attention = traced.self_attention
+    parts: list[Part] = []
+    if config.norm == "pre":
+        normed = traced.self_attention_residual.normed_btm[0]
+        parts += [
+            Text("This model normalises before each sub-layer (pre-norm): attention reads this."),
+            figures.vectors("layer normalisation of the input", normed, pieces),
+        ]
+    parts += [
+        weight_maps(attention, config, pieces, pieces),
+        sharpest_row(attention, config, pieces, pieces),
+    ]
+    if layer == 1:
+        parts += [
+            Heading("One row, by hand"),
+            Text(
+                f"Head 1, the query of “{pieces[0]}”. Its dot product with each key says how well "
+                f"they fit; divided by √{config.head_width} it is the score; the softmax makes "
+                "weights of the scores: exp(score) over the sum of all. The mix is the values, "
+                "each times its weight, added up."
+            ),
+            one_row_by_hand(attention, config, 0, pieces),
+        ]
+    parts += [
+        Heading("The numbers of each head"),
+        Text(
+            "Three matrices make of each row a query (what it looks for), a key (what it can be "
+            "found by) and a value (what it gives)."
+        ),
+        *head_folds(attention, config, pieces, pieces),
+        Heading("The heads joined"),
+        Text(
+            f"The mixes of the {config.heads} heads stand side by side again, "
+            f"{config.heads} × {config.head_width} = {config.width} numbers a row, and one matrix "
+            "(Wᴼ) blends them."
+        ),
+        figures.vectors("output of the attention", attention.output_btm[0], pieces),
+    ]
+    return Station(
+        group=GROUP,
+        name=f"Layer {layer}: attention",
+        title=f"Encoder layer {layer}: self-attention",
+        lead=(
+            f"Every piece looks at every piece of its sentence, in {config.heads} heads at once. A "
+            "row tells how much its piece takes of each column's value; a row adds up to 1."
+        ),
+        parts=parts,
+    )
+
+
+def _feed_forward_station(explained: Explanation, layer: int, traced: EncoderLayerTrace) -> Station:
+    config, pieces = explained.config, explained.source.texts
+    pre_norm = config.norm == "pre"
+    first, second = traced.self_attention_residual, traced.feed_forward_residual
+    feed_forward = traced.feed_forward
+
+    attended = stages("output of the attention", traced.self_attention.output_btm, first, pre_norm)
+    fed = stages("output of the network", feed_forward.output_btm, second, pre_norm)
+    inner = figures.vectors("inner numbers, after ReLU", feed_forward.inner_btf[0], pieces)
+    return Station(
+        group=GROUP,
+        name=f"Layer {layer}: the rest",
+        title=f"Encoder layer {layer}: sum, norm, feed-forward",
+        lead=(
+            "What attention found is added to what was there before (the residual connection), so "
+            "nothing is lost. A small network then works on each row alone, and is added too."
+        ),
+        parts=[
+            Heading("Around the attention"),
+            figures.vectors("input of the layer", first.input_btm[0], pieces),
+            *(figures.vectors(label, values, pieces) for label, values in attended),
+            residual_text(first, config, 0, pieces[0]),
+            Heading("Feed-forward network"),
+            feed_forward_text(feed_forward, config, 0, pieces[0]),
+            *([figures.vectors(*fed.pop(0), pieces)] if pre_norm else []),
+            inner,
+            *(figures.vectors(label, values, pieces) for label, values in fed),
+        ],
+    )
+
+
+def _memory_station(explained: Explanation) -> Station:
+    config, pieces = explained.config, explained.source.texts
+    names = figures.MAX_HEADS
+    folds: list[Part] = []
+    for layer, traced in enumerate(explained.trace.decoder.layers[: figures.MAX_LAYERS], start=1):
+        cross = traced.cross_attention
+        maps = [
+            figures.head_vectors(f"head {head + 1}: {what}", values[0, head], pieces, config.heads)
+            for head in range(min(config.heads, names))
+            for what, values in (("keys", cross.keys_bhsd), ("values", cross.values_bhsd))
+        ]
+        folds.append(Fold(f"Keys and values for decoder layer {layer}", [Beside(maps)]))
+    last = "after a last normalisation, " if config.norm == "pre" else ""
+    return Station(
+        group=GROUP,
+        name="Memory",
+        title="The memory",
+        lead=(
+            f"This is the source sentence as the decoder sees it: {last}{len(pieces)} rows of "
+            f"{config.width} numbers. Each row began as one piece and now knows its neighbours."
+        ),
+        parts=[
+            figures.vectors("memory", explained.trace.encoder.output_btm[0], pieces),
+            Text(
+                "Each decoder layer makes its own keys and values of the memory, once for the "
+                "whole translation."
+            ),
+            *folds,
+        ],
+    )

@@ -1,0 +1,83 @@
+"""A sentence on its way through a trained model, as data.
+
+    sentence ──pieces──▶ greedy search ──output pieces──▶ one traced pass over all steps
+
+Row t of the trace is decoding step t (see `model.trace`), so one pass holds every step.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from model.config import ModelConfig
+from model.decoding import greedy_search
+from model.trace import Trace, trace
+from trainer.translator import Translator
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces with their ids, in order."""
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the page tells, in numbers.
+
+    Attributes:
+        source: what the encoder reads; ends with EOS.
+        target_input: what the decoder reads, a piece a step; begins with BOS.
+        chosen: what each step chose; the last is EOS. As long as `target_input`.
+        never_chosen: ids that the search passes over, however probable: padding and BOS.
+        trace: the pass over source and target input, a batch of one.
+        translation: the text of the chosen pieces.
+        beam_translation: what the run's own search finds.
+    """
+
+    sentence: str
+    source: Pieces
+    target_input: Pieces
+    chosen: Pieces
+    never_chosen: frozenset[int]
+    trace: Trace
+    translation: str
+    beam_translation: str
+    beam_size: int
+    config: ModelConfig
+    vocabulary: tuple[str, ...]
+    parameters: int
+    checkpoint: str
+
+
+def explain(translator: Translator, sentence: str, tag: str | None = None) -> Explanation:
+    """Translates a sentence greedily and traces how.
+
+    ``tag`` is put before the sentence, as a corpus's tag is in training. Raises TokenizerError
+    when the model has no such tag, and ModelError when the network gives NaN.
+    """
+    model = translator.model
+    device = next(model.parameters()).device
+    source_ids = translator.source_ids(sentence, tag)
+    source = torch.tensor([source_ids], device=device)
+    (found,) = greedy_search(model, source, translator.decoding)
+    bos, eos = model.vocabulary.bos_id, model.vocabulary.eos_id
+    input_ids, chosen_ids = (bos, *found.ids), (*found.ids, eos)
+    size = model.vocabulary.target_size
+    return Explanation(
+        sentence=sentence,
+        source=Pieces(tuple(source_ids), tuple(translator.source_pieces(source_ids))),
+        target_input=Pieces(input_ids, tuple(translator.target_pieces(input_ids))),
+        chosen=Pieces(chosen_ids, tuple(translator.target_pieces(chosen_ids))),
+        never_chosen=frozenset((model.vocabulary.pad_id, bos)),
+        trace=trace(model, source, torch.tensor([input_ids], device=device)),
+        translation=translator.target_text(found.ids),
+        beam_translation=translator.translate([sentence], tag)[0],
+        beam_size=translator.decoding.beam_size,
+        config=model.config,
+        vocabulary=tuple(translator.target_pieces(range(size))),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        checkpoint=translator.checkpoint.path.name,
+    )

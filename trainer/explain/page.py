@@ -1,0 +1,144 @@
+"""Stations to one HTML file that needs nothing else: no network, no other file.
+
+All text goes through `html.escape`, all numbers through JSON without `<`; style and scripts are
+the files beside this one.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from itertools import groupby
+
+from trainer.explain.parts import (
+    Bars,
+    Beside,
+    Colours,
+    Fold,
+    Heading,
+    HeatMap,
+    Part,
+    Station,
+    Table,
+    Text,
+    Tokens,
+    number,
+)
+
+SCRIPTS = ("heat_map.js", "page.js")
+
+
+def render(stations: Sequence[Station], title: str) -> str:
+    """The whole page."""
+    filling = {
+        "title": escape(title),
+        "style": _file("page.css"),
+        "list": _list(stations),
+        "stations": "\n".join(_station(n, station) for n, station in enumerate(stations, start=1)),
+        "script": "\n".join(_file(name) for name in SCRIPTS),
+    }
+    # In one pass: a text that contains {{style}} stays as it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], _file("page.html"))
+
+
+def _file(name: str) -> str:
+    return (files("trainer.explain") / name).read_text(encoding="utf-8")
+
+
+def _list(stations: Sequence[Station]) -> str:
+    numbered = list(enumerate(stations, start=1))
+    groups = []
+    for group, members in groupby(numbered, key=lambda pair: pair[1].group):
+        links = "".join(
+            f'<li><a href="#station-{n}">{escape(station.name)}</a></li>' for n, station in members
+        )
+        groups.append(f"<h2>{escape(group)}</h2><ol>{links}</ol>")
+    return "\n".join(groups)
+
+
+def _station(n: int, station: Station) -> str:
+    return (
+        f'<section id="station-{n}"><h1>{escape(station.title)}</h1>'
+        f'<p class="lead">{escape(station.lead)}</p>{_parts(station.parts)}</section>'
+    )
+
+
+def _parts(parts: Sequence[Part]) -> str:
+    return "\n".join(_part(part) for part in parts)
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Text(text):
+            return f"<p>{escape(text)}</p>"
+        case Heading(text):
+            return f'<h2 class="part">{escape(text)}</h2>'
+        case Beside(parts):
+            return f'<div class="beside">{_parts(parts)}</div>'
+        case Fold(title, parts):
+            return f"<details><summary>{escape(title)}</summary>{_parts(parts)}</details>"
+        case Tokens():
+            return _tokens(part)
+        case Table():
+            return _table(part)
+        case Bars():
+            return _bars(part)
+        case HeatMap():
+            return _heat_map(part)
+
+
+def _tokens(tokens: Tokens) -> str:
+    last = len(tokens.texts) - 1
+    spans = [
+        f'<span class="token{" new" if tokens.newest and n == last else ""}">{escape(text)}</span>'
+        for n, text in enumerate(tokens.texts)
+    ]
+    arrow = "<i>→</i>"
+    shown = (arrow if tokens.arrows else "").join(spans)
+    if tokens.follows is not None:
+        shown += f'{arrow}<span class="token follows">{escape(tokens.follows)}</span>'
+    label = f'<span class="label">{escape(tokens.label)}</span>'
+    return f'<div class="tokens">{label}{shown}</div>'
+
+
+def _table(table: Table) -> str:
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
+    rows = "".join(
+        f"<tr{' class=marked' if n == table.marked else ''}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for n, row in enumerate(table.rows)
+    )
+    return f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _bars(bars: Bars) -> str:
+    header = "<tr><th>piece</th><th>probability</th><th></th><th>logit</th></tr>"
+    rows = "".join(
+        f'<tr{" class=chosen" if bar.chosen else ""} data-probability="{bar.probability:.6f}">'
+        f"<td>{escape(bar.piece)}</td><td>{bar.probability:.2%}</td>"
+        f'<td class="bar"><span style="width:{bar.probability:.2%}"></span></td>'
+        f"<td>{number(bar.logit)}</td></tr>"
+        for bar in bars.bars
+    )
+    return f'<table class="bars"><thead>{header}</thead><tbody>{rows}</tbody></table>'
+
+
+def _heat_map(heat_map: HeatMap) -> str:
+    numbers = [value for row in heat_map.values for value in row if value is not None]
+    span = f"{number(min(numbers))} … {number(max(numbers))}"
+    notes = [heat_map.shape, span if heat_map.colours is Colours.SIGNED else "", heat_map.cut]
+    small = " · ".join(note for note in notes if note)
+    data = {"values": heat_map.values, "rows": heat_map.rows, "columns": heat_map.columns}
+    return (
+        f'<figure class="map" data-colours="{heat_map.colours}">'
+        f"<figcaption>{escape(heat_map.title)} <small>{escape(small)}</small></figcaption>"
+        f'<canvas role="img" aria-label="{escape(heat_map.title)}, {escape(small)}"></canvas>'
+        f'<script type="application/json">{_json(data)}</script></figure>'
+    )
+
+
+def _json(data: object) -> str:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")

@@ -1,0 +1,173 @@
+"""All stations of a page, in the order of the forward pass."""
+
+from trainer.explain import figures
+from trainer.explain.decoder_stations import decoder_stations
+from trainer.explain.encoder_stations import encoder_stations
+from trainer.explain.explanation import Explanation
+from trainer.explain.parts import Beside, Heading, Part, Station, Table, Text, Tokens
+
+GROUP = "Input"
+
+
+def stations_of(explained: Explanation) -> list[Station]:
+    """From the sentence to its translation."""
+    return [
+        _overview(explained),
+        _pieces(explained),
+        _embedding(explained),
+        _positions(explained),
+        *encoder_stations(explained),
+        *decoder_stations(explained),
+    ]
+
+
+def what_is_left_out(explained: Explanation) -> list[str]:
+    """What the page does not show, because the model or the sentence is large."""
+    config = explained.config
+    found = [
+        figures.left_out(config.encoder_layers, figures.MAX_LAYERS, "encoder layers"),
+        figures.left_out(config.decoder_layers, figures.MAX_LAYERS, "decoder layers"),
+        figures.left_out(config.heads, figures.MAX_HEADS, "heads"),
+        figures.left_out(config.width, figures.MAX_NUMBERS, "numbers of a vector"),
+        figures.left_out(config.feed_forward_width, figures.MAX_NUMBERS, "inner numbers"),
+        figures.left_out(len(explained.source.ids), figures.MAX_PIECES, "source pieces"),
+        figures.left_out(len(explained.chosen.ids), figures.MAX_PIECES, "decoding steps"),
+    ]
+    return [cut for cut in found if cut]
+
+
+def _overview(explained: Explanation) -> Station:
+    config = explained.config
+    translation = f"“{explained.translation}”"
+    same = explained.beam_translation == explained.translation
+    found = "finds the same" if same else f"finds “{explained.beam_translation}”"
+    norm = {"post": "after each sum (post-norm)", "pre": "before each sub-layer (pre-norm)"}
+    encoder = [f"layer {number}" for number in range(1, config.encoder_layers + 1)]
+    decoder = [f"layer {number}" for number in range(1, config.decoder_layers + 1)]
+    parts: list[Part] = [
+        Tokens("Source", explained.source.texts),
+        Tokens("Translation", explained.chosen.texts),
+        Text(
+            "This page follows greedy search: at every step the most probable piece is taken. "
+            "The command transloom translate searches with a beam, the best "
+            f"{explained.beam_size} translations of each step, and {found}."
+        ),
+        Heading("The way"),
+        Tokens("Encoder", ["source pieces", "+ positions", *encoder, "memory"], arrows=True),
+        Tokens("Decoder", ["pieces so far", "+ positions", *decoder, "next piece"], arrows=True),
+        Text(
+            "Each decoder layer looks at the memory. The next piece goes in again at the left, "
+            f"until {explained.chosen.texts[-1]} comes out."
+        ),
+        Heading("The model"),
+        Table(
+            ["", ""],
+            [
+                ("layers", f"{config.encoder_layers} encoder, {config.decoder_layers} decoder"),
+                ("width", f"{config.width} numbers for each piece"),
+                ("heads", f"{config.heads}, each {config.head_width} wide"),
+                ("feed-forward", f"{config.feed_forward_width} inner numbers"),
+                ("normalisation", norm[config.norm]),
+                ("pieces", f"{len(explained.vocabulary):,}"),
+                ("parameters", f"{explained.parameters:,}"),
+                ("weights", explained.checkpoint),
+            ],
+        ),
+        Heading("How to read this page"),
+        Text(
+            "Go on with → and back with ←, or choose in the list. Each coloured field is a matrix "
+            "of real numbers of this model; point at a cell to read its number. Blue is positive, "
+            "orange is negative, and the colour of the page is zero."
+        ),
+    ]
+    if cuts := what_is_left_out(explained):
+        parts.append(Text(f"To stay small, this page shows {'; '.join(cuts)}."))
+    return Station(
+        group=GROUP,
+        name="Overview",
+        title=f"From “{explained.sentence}” to {translation}",
+        lead=(
+            "An encoder reads the sentence and turns each piece into a row of numbers. A decoder "
+            "then writes the translation piece by piece, looking at those rows and at what it has "
+            "written so far."
+        ),
+        parts=parts,
+    )
+
+
+def _pieces(explained: Explanation) -> Station:
+    source = explained.source
+    rows = [
+        (str(position), piece, str(number))
+        for position, (piece, number) in enumerate(zip(source.texts, source.ids, strict=True))
+    ]
+    return Station(
+        group=GROUP,
+        name="Pieces and ids",
+        title="Pieces and their ids",
+        lead=(
+            "The model knows no letters, only a list of pieces: words, or parts of rarer words. "
+            "SentencePiece cuts the sentence into them, and each has a number, its id."
+        ),
+        parts=[
+            Tokens("Pieces", source.texts),
+            Table(["position", "piece", "id"], rows),
+            Text(
+                "▁ stands for the space before a word. The last piece, the end of the sentence, "
+                "is always added."
+            ),
+        ],
+    )
+
+
+def _embedding(explained: Explanation) -> Station:
+    config = explained.config
+    shared = {
+        "all": "The source, the target and the output at the end use this same matrix.",
+        "decoder": "The target has a matrix of its own, which serves the output at the end too.",
+        "none": "The target and the output at the end have matrices of their own.",
+    }
+    pieces = explained.source.texts
+    return Station(
+        group=GROUP,
+        name="Embedding",
+        title="Each id picks a row of numbers",
+        lead=(
+            f"A learned matrix has a row of {config.width} numbers for each piece. The rows of our "
+            f"{len(pieces)} pieces are taken out, and multiplied by √{config.width} = "
+            f"{config.width**0.5:.2f}."
+        ),
+        parts=[
+            figures.vectors(
+                f"embedding × √{config.width}",
+                explained.trace.encoder.embedding.scaled_btm[0],
+                pieces,
+            ),
+            Text(shared[config.share_embeddings]),
+        ],
+    )
+
+
+def _positions(explained: Explanation) -> Station:
+    embedding = explained.trace.encoder.embedding
+    pieces = explained.source.texts
+    places = [f"position {position}" for position in range(len(pieces))]
+    return Station(
+        group=GROUP,
+        name="Positions",
+        title="Where each piece stands",
+        lead=(
+            "Attention alone does not see the order of the pieces. So a pattern of sines and "
+            "cosines that tells the position is added: fast waves at the left, slow ones at the "
+            "right."
+        ),
+        parts=[
+            Beside(
+                [
+                    figures.vectors("embedding", embedding.scaled_btm[0], pieces),
+                    figures.vectors("+ positions", embedding.positions_tm, places),
+                    figures.vectors("= input of the first layer", embedding.sum_btm[0], pieces),
+                ]
+            ),
+        ],
+    )
