@@ -1,24 +1,29 @@
 """Whether recipe, dataset, run and checkpoint belong together."""
 
+from pathlib import Path
+
 from cluster.audience import Audience
 from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
 from data_pipeline.feeding.window import open_mixture
-from trainer.checkpoints.format import Checkpoint, newest_intact, set_aside
+from trainer.checkpoints.commit import set_aside
+from trainer.checkpoints.format import Checkpoint, Parent, newest_intact
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.inheritance import inheritance_of
 from trainer.recipe import identity_differences
 from trainer.run_folder import RunCard, RunFolder
 
 
-def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> tuple[DatasetStore, Manifest]:
+def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:
     """The run's dataset, after checking that it is the recipe's and the run the dataset's.
+
+    Nothing is written: the run may belong to another process.
 
     Raises:
         DatasetError: there is no dataset, or it was prepared from other settings.
-        RunMismatchError: the run has another identity, dataset or checkpoint.
+        RunMismatchError: the run has another identity, dataset or parent.
         BatchingError: the dataset's longest pair exceeds the budget.
     """
     store, manifest = open_dataset(recipe.data)
@@ -30,14 +35,32 @@ def prepare_run(recipe: Recipe, run: RunFolder, command: str) -> tuple[DatasetSt
             "another folder"
         )
     open_mixture(manifest, recipe.data_settings)
-    inheritance = inheritance_of(recipe, run, manifest)
-    parent = inheritance.parent if inheritance else None
-    run.open(recipe, store, manifest, command, parent)
+    run.check(recipe, manifest)
+    _parent(recipe, run, manifest)
     return store, manifest
 
 
-def newest_checkpoint(run: RunFolder, manifest: Manifest, audience: Audience) -> Checkpoint | None:
+def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest) -> None:
+    """Start the run or continue it; called by its owner, after `check_run`.
+
+    Raises:
+        RunMismatchError, CheckpointError: somebody else has changed it since.
+    """
+    run.open(recipe, store, manifest, _parent(recipe, run, manifest))
+
+
+def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:
+    pinned = run.card().parent if run.has_begun() else None
+    inheritance = inheritance_of(recipe, run, manifest, pinned)
+    return inheritance.parent if inheritance else None
+
+
+def newest_checkpoint(
+    run: RunFolder, work: Path, manifest: Manifest, audience: Audience
+) -> Checkpoint | None:
     """Where the run goes on; damaged checkpoints are named and set aside.
+
+    ``work`` is the owner's work folder.
 
     Raises:
         CheckpointError: all are damaged; starting from step 0 is not done unasked.
@@ -50,7 +73,7 @@ def newest_checkpoint(run: RunFolder, manifest: Manifest, audience: Audience) ->
             f"from a copy, or remove {run.checkpoints} to train from step 0 again"
         )
     for path, problem in damaged.items():
-        aside = set_aside(path)
+        aside = set_aside(path, work)
         audience.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
     if checkpoint:
         _check_membership(checkpoint, run.card(), manifest)

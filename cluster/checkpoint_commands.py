@@ -22,7 +22,7 @@ from trainer.checkpoints.format import (
 )
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import best, prune, superfluous
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.run_folder import RunFolder
 
 
@@ -32,7 +32,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
     for path in _all_of(run):
         try:
             header = Checkpoint(path).header
-        except CheckpointError as error:
+        except (CheckpointError, CheckpointFormatError) as error:
             rows.append({"path": str(path), "problem": str(error)})
             continue
         rows.append(
@@ -58,7 +58,7 @@ def verified_rows(run: Path, console: Console) -> list[dict[str, Any]]:
     for path in _all_of(run):
         try:
             checkpoint = Checkpoint(path)
-        except CheckpointError as error:
+        except (CheckpointError, CheckpointFormatError) as error:
             problems[path] = str(error)
         else:
             problems[path] = None
@@ -184,6 +184,6 @@ def _problem_of(file: tuple[Checkpoint, FileRecord]) -> str | None:
     checkpoint, record = file
     try:
         checkpoint.verify_file(record)
-    except CheckpointError as error:
+    except (CheckpointError, CheckpointFormatError) as error:
         return str(error)
     return None

@@ -87,7 +87,7 @@ class DataRecord:
                 self._cursors[step] = Cursor(line["epoch"], line["window"], line["offset"])
                 self.digests[step] = line["data_digest"]
                 self._reached = max(self._reached, step)
-            elif line.get("event") == "resumed" and line["quarantined"]:
+            elif line.get("event") == "resumed" and line.get("quarantined"):
                 self._begin_era(line["from_step"], self._tombstones_until(line["quarantined"]))
             elif line.get("event") == "replay_mismatch" and "data_digest" in line["fields"]:
                 step = line["replayed_step"]

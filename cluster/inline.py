@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 
 from cluster.audience import Audience
-from cluster.belonging import newest_checkpoint
+from cluster.belonging import newest_checkpoint, open_run
 from cluster.recipe import Recipe
 from cluster.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
@@ -66,9 +66,10 @@ def train_inline(
         process_group(placement, timedelta(minutes=1)),
     ):
         stop.forget_file()
+        open_run(recipe, run, store, manifest)
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
 
-        checkpoint = newest_checkpoint(run, manifest, audience)
+        checkpoint = newest_checkpoint(run, lease.work, manifest, audience)
         committer = CheckpointCommitter(
             lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=audience.notice
         )
@@ -81,7 +82,7 @@ def train_inline(
                 work=lease.work,
                 attempt=committer.attempt,
                 session_started=time.time(),
-                inheritance=inheritance_of(recipe, run, manifest),
+                inheritance=inheritance_of(recipe, run, manifest, run.card().parent),
             ),
             placement=placement,
             steps=lambda cursor: local_rank_steps(

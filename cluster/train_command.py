@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.belonging import prepare_run
+from cluster.belonging import check_run
 from cluster.display import LoggedAudience, audience_for
-from cluster.errors import RankLostError, RecipeError
+from cluster.errors import RankLostError, RecipeError, full_message
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervisor import supervise
 from data_pipeline.corpus_config import is_remote
-from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
+from trainer.errors import NonFiniteLossError
 from trainer.metrics import Line, read_backwards
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
@@ -75,9 +76,7 @@ def train_run(
         )
     folder = RunFolder(run or RUNS / run_name(path, overrides))
     loaded = with_absolute_dataset(loaded)
-    store, manifest = prepare_run(
-        loaded, folder, "--run PATH, or by giving the change as KEY=VALUE without --run"
-    )
+    store, manifest = check_run(loaded, folder)
     with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
         audience = LoggedAudience(display, folder.log)
         try:
@@ -86,9 +85,12 @@ def train_run(
 
                 outcome = train_inline(loaded, folder, store, manifest, audience)
             else:
-                outcome = supervise(loaded, folder, manifest, audience)
+                outcome = supervise(loaded, folder, store, manifest, audience)
         except Exception as error:
-            audience.keep(f"the run has ended: {error}")
+            if isinstance(error, NonFiniteLossError):
+                good, _ = newest_intact(folder.checkpoints)
+                error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
+            audience.keep(f"the run has ended: {full_message(error)}")
             if isinstance(error, RankLostError):  # of which the message has one line
                 audience.keep("".join(traceback.format_exception(error)))
             raise

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import torch
+
 from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.plan import Cursor, slots_of_rank
@@ -11,7 +13,8 @@ from data_pipeline.pieces.tokenizer import load_tokenizers
 from trainer import numerics
 from trainer.assignment import Assignment
 from trainer.checkpoints.format import Checkpoint
-from trainer.distributed import Placement
+from trainer.config import EngineConfig
+from trainer.distributed import Placement, sum_over_ranks
 from trainer.engine import Engine
 from trainer.loop import Trainer
 from trainer.network import build_model
@@ -75,11 +78,9 @@ def build_trainer(
             placement=placement,
         )
         resources.callback(saver.close)
-        if checkpoint is None or numerics.differences(
-            checkpoint.header.numerics, numerics.fingerprint(recipe.engine, placement)
-        ):  # under the same conditions it has been passed before
+        if _preflight_is_due(checkpoint, recipe.engine, placement):
             run_preflight(engine, manifest, recipe.data_settings)
-        if recorder and checkpoint:
+        if recorder:
             record_resumption(recorder, assignment, checkpoint, progress, manifest, placement)
         return Trainer(
             assignment,
@@ -94,3 +95,16 @@ def build_trainer(
             placement=placement,
             resources=resources.pop_all(),
         )
+
+
+def _preflight_is_due(
+    checkpoint: Checkpoint | None, engine: EngineConfig, placement: Placement
+) -> bool:
+    """Whether the conditions, on any rank, are others than those under which it was passed."""
+    if checkpoint is None:
+        return True
+    now = numerics.fingerprint(engine, placement)
+    before = checkpoint.header.recipe["engine"].get("activation_checkpointing", False)
+    keeps_more = before and not engine.activation_checkpointing
+    due = keeps_more or bool(numerics.differences(checkpoint.header.numerics, now))
+    return bool(sum_over_ranks(torch.tensor([float(due)]), placement).item())

@@ -14,10 +14,13 @@ def after_validation(
 ) -> EarlyStoppingState:
     """What is remembered after a validation."""
     value = result.loss if config.metric == "loss" else result.bleu
-    if state.best is None or (
-        value < state.best if config.metric == "loss" else value > state.best
+    if state.metric not in (None, config.metric):  # it was changed between two starts
+        state = EarlyStoppingState(metric=config.metric)
+    if value is not None and (
+        state.best is None
+        or (value < state.best if config.metric == "loss" else value > state.best)
     ):
-        return EarlyStoppingState(best=value, best_step=step)
+        return EarlyStoppingState(metric=config.metric, best=value, best_step=step)
     return state.model_copy(update={"validations_since_best": state.validations_since_best + 1})
 
 

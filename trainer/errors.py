@@ -6,7 +6,7 @@ class TrainerError(Exception):
 
 
 class CheckpointError(TrainerError):
-    """A checkpoint is missing, damaged, or belongs to another run."""
+    """A checkpoint is missing, damaged, another model's, or cannot be written."""
 
 
 class CheckpointFormatError(TrainerError):
@@ -18,7 +18,7 @@ class RunMismatchError(TrainerError):
 
 
 class NonFiniteLossError(TrainerError):
-    """The loss of a step is NaN or infinite; the step was not applied."""
+    """Too many steps in a row had a loss or gradient that is not finite; none was applied."""
 
 
 class EngineError(TrainerError):
@@ -27,6 +27,10 @@ class EngineError(TrainerError):
 
 class RunInUseError(TrainerError):
     """Another process owns the run."""
+
+
+class RecordInUseError(TrainerError):
+    """A process that should be gone still writes the record; it may be gone in a while."""
 
 
 class LeaseLostError(TrainerError):

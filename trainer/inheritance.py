@@ -24,12 +24,14 @@ from trainer.run_folder import RunFolder
 
 
 def inheritance_of(
-    recipe: TrainingRecipe, run: RunFolder, manifest: Manifest
+    recipe: TrainingRecipe, run: RunFolder, manifest: Manifest, pinned: Parent | None
 ) -> Inheritance | None:
     """The weights that a run starts from, verified; None if it starts from random ones, or goes
     on from a checkpoint of its own.
 
-    ``manifest`` is that of the run's dataset: its pieces must be those of the old run.
+    Args:
+        manifest: of the run's dataset; its pieces must be those of the old run.
+        pinned: the parent that the run has begun with, None if it has not begun.
 
     Raises:
         RunMismatchError: there is no such run, its vocabulary is another one, or it is not the
@@ -38,7 +40,6 @@ def inheritance_of(
     """
     if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):
         return None
-    pinned = run.card().parent if run.has_begun() else None
     old, step = _parse(recipe.trainer.init_from)
     checkpoint = _find(old, pinned.step if pinned else step)
     found = Parent(

@@ -1,19 +1,22 @@
 """A file of lines with one writer, which a kill or a full disk leaves whole.
 
 A line that a kill tore is cut when the file is opened again. On a full disk the torn part is cut at
-once; the line and those after it wait in memory, in their order, until there is room.
+once; the line and those after it wait in memory, in their order, until there is room. One thread
+may append while another one syncs.
 """
 
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer.errors import CheckpointError, TrainerError
+from data_pipeline.dataset.durable import sync_to_disk
+from trainer.errors import CheckpointError, RecordInUseError, TrainerError
 
 LOCK_TIMEOUT_SECONDS = 15.0
 BLOCK_BYTES = 65536
@@ -33,16 +36,19 @@ class LineFile:
         self._path = path
         self._notice = notice
         self._file = path.open("ab", buffering=0)
+        sync_to_disk(path.parent)
         _lock(self._file, path)
         _cut_torn_line(path)
         self._size = path.stat().st_size
         self._waiting: deque[bytes] = deque()
+        self._writing = threading.Lock()
         self._disk_is_full = False
 
     def append(self, line: str) -> None:
         """Write a line, given without its end, or let it wait for room."""
-        self._waiting.append(line.encode() + b"\n")
-        self._write_waiting()
+        with self._writing:
+            self._waiting.append(line.encode() + b"\n")
+            self._write_waiting()
 
     def sync(self) -> None:
         """Let all lines survive a loss of power.
@@ -51,10 +57,7 @@ class LineFile:
             CheckpointError: they would not; no checkpoint may be ahead of them.
         """
         if problem := self._write_through():
-            raise CheckpointError(
-                f"{problem}, and no checkpoint may be ahead of it. Free some space; training goes "
-                "on, and the next checkpoint is tried in its turn"
-            )
+            raise CheckpointError(f"{problem}, and no checkpoint may be ahead of it")
 
     def close(self) -> None:
         """Write what is waiting, and let others write the file.
@@ -72,9 +75,11 @@ class LineFile:
 
     def _write_through(self) -> str | None:
         """Write everything to the disk; returns what is in the way of that."""
-        self._write_waiting()
-        if self._waiting:
-            return f"{self._path} is on a full disk: {len(self._waiting)} of its lines have no room"
+        with self._writing:
+            self._write_waiting()
+            waiting = len(self._waiting)
+        if waiting:
+            return f"{self._path} is on a full disk: {waiting} of its lines have no room"
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -124,7 +129,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 file.close()
-                raise TrainerError(
+                raise RecordInUseError(
                     f"Another process has been writing {path} for {LOCK_TIMEOUT_SECONDS:.0f} s: "
                     "this run is being trained elsewhere. Stop that, or train another run"
                 ) from error

@@ -24,6 +24,7 @@ from trainer.digest import fold
 from trainer.distributed import Placement
 from trainer.ema import Ema
 from trainer.engine import Engine, PassResult
+from trainer.errors import NonFiniteLossError
 from trainer.metrics import Line
 from trainer.progress import Progress
 from trainer.randomness import seed_torch
@@ -31,7 +32,7 @@ from trainer.recorder import Recorder
 from trainer.run_folder import RunFolder
 from trainer.saving import Saver
 from trainer.schedule import learning_rate
-from trainer.skipped_steps import require_few_skipped, skipped_line
+from trainer.skipped_steps import skipped_line, too_many_skipped
 from trainer.step_report import StepReport, exchange
 from trainer.supervision import Outcome, Supervision
 from trainer.validation import ValidationResult, Validator, save_translations
@@ -83,6 +84,8 @@ class Trainer:
                 stop = self.progress.validation_due
             over = self._is_over() and not stop
             every = self.recipe.checkpoints.every_steps
+            if stop and self._recorder:
+                self._recorder.event("preempted")
             if over or stop or self.progress.step % every == 0:
                 self._save(final=over or stop)
             if stop:
@@ -125,7 +128,9 @@ class Trainer:
             progress.skipped_in_a_row += 1
             line = skipped_line(progress, data, report, self._placement)
             self._record(line)
-            require_few_skipped(self.recipe, self.run, line)
+            if line["in_a_row"] >= self.recipe.trainer.stop_after_skipped_steps:
+                self._saver.finish()  # the checkpoint that is being written is the last good one
+                raise NonFiniteLossError(too_many_skipped(line))
             return report
         progress.skipped_in_a_row = 0
         progress.target_tokens_seen += data.target_tokens
@@ -204,7 +209,7 @@ class Trainer:
         progress = self.progress
         self._supervision.progress("validation", progress.step)
         started = time.monotonic()
-        with self.engine.inference_model() as model:
+        with (self._ema or self.engine).inference_model() as model:
             result = self._validator.run(model, self._supervision.stop_requested)
         if result is None:
             return False

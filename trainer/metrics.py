@@ -41,7 +41,7 @@ class MetricsRecord:
         self.last_step = resume_step
         for line in lines_after(path, resume_step):
             self.last_step = max(self.last_step, line["step"])
-            if line["step"] > resume_step and line["kind"] != "event":
+            if line["kind"] != "event":
                 self._recorded[_place(line)] = line
 
     def has(self, line: Line) -> bool:

@@ -51,8 +51,11 @@ def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) ->
     most_resident = host_memory.resident_bytes() + memory
     sum_over_ranks(torch.zeros(1), placement)  # no rank takes more before all have measured
     with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
-        finding = _LoneRank(model.train(), placement, most_resident).finding(widest, budget)
-    del model
+        rank = _LoneRank(
+            model.train(), placement, most_resident, keeps_gradients=engine.zero_stage < 3
+        )
+        finding = rank.finding(widest, budget)
+    del model, rank
     table = np.zeros((placement.world_size, 4))
     table[placement.rank] = *finding, memory
     table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
@@ -66,7 +69,19 @@ def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) ->
 class _LoneRank:
     """Forward and backward without the other ranks, on plain weights."""
 
-    def __init__(self, model: Transformer, placement: Placement, most_resident: int) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        placement: Placement,
+        most_resident: int,
+        *,
+        keeps_gradients: bool,
+    ) -> None:
+        """``keeps_gradients``: whether a step has those of all weights at once; ZeRO-3 has not."""
+        self._keeps_gradients = keeps_gradients
+        if not keeps_gradients:
+            for parameter in model.parameters():
+                parameter.register_post_accumulate_grad_hook(_drop_gradient)
         self._model = model
         self._device = placement.torch_device
         self._most_resident = most_resident
@@ -120,7 +135,14 @@ class _LoneRank:
             synthetic_micro_batch(shape, model.vocabulary), model.vocabulary, self._device
         )
         sums = model(batch.source, batch.target_input, batch.target_output, 0.0)
-        torch.autograd.grad(sums.smoothed, list(model.parameters()))
+        if self._keeps_gradients:
+            torch.autograd.grad(sums.smoothed, list(model.parameters()))
+        else:
+            sums.smoothed.backward()
+
+
+def _drop_gradient(parameter: torch.Tensor) -> None:
+    parameter.grad = None
 
 
 def _as_in_a_step(engine: Engine, shape: MicroBatchShape) -> None:
@@ -163,7 +185,7 @@ def _shortage(
     smaller = (
         f"batching.max_tokens_per_micro_batch={fitting} would fit too, but makes another run"
         if fitting
-        else "no budget for micro-batches that holds the longest pair would fit"
+        else "of half of that budget, a quarter and so on, down to one pair, none was found to fit"
     )
     return (
         f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
@@ -174,11 +196,12 @@ def _shortage(
 
 def _remedy(engine: Engine) -> str:
     stage = engine.zero_stage
-    higher = f"raise engine.zero_stage above {stage} or " if stage < 3 else ""
-    return (
-        f"To leave more room, {higher}use more ranks (cluster.ranks), with which the run stays "
-        "what it is"
-    )
+    ways = [f"raise engine.zero_stage above {stage}"] if stage < 3 else []
+    if stage > 0:  # what ranks share out
+        ways.append("use more ranks (cluster.ranks)")
+    if not engine.checkpoints_activations:
+        ways.append("set engine.activation_checkpointing=true")
+    return f"To leave more room, {' or '.join(ways)}, with which the run stays what it is"
 
 
 def _memory_bytes(placement: Placement) -> int:

@@ -35,6 +35,11 @@ class Recorder:
             self._record.close()
             raise
 
+    @property
+    def is_restart(self) -> bool:
+        """Whether an earlier start of the ranks has recorded something."""
+        return self._goodput.restarts > 0
+
     def append(self, line: Line) -> None:
         """Record a line; a repeated step is shown but not written twice.
 
@@ -60,6 +65,8 @@ class Recorder:
 
     def sync(self) -> None:
         """Write the record through to the disk: a checkpoint must not be ahead of it.
+
+        May be called from another thread.
 
         Raises:
             CheckpointError: the disk is full or fails.

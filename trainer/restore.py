@@ -68,12 +68,16 @@ def _weights_only(reader: CheckpointReader) -> FragmentReader:
 def record_resumption(
     recorder: Recorder,
     assignment: Assignment,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     progress: Progress,
     manifest: Manifest,
     placement: Placement,
 ) -> None:
-    """An event that says where the run goes on, and what is not as it was before."""
+    """Events that say where the run goes on, and what is not as it was before."""
+    if checkpoint is None:
+        if recorder.is_restart:
+            recorder.event("resumed", from_step=0)
+        return
     header, recipe = checkpoint.header, assignment.recipe
     now = numerics.fingerprint(recipe.engine, placement)
     moved = progress.cursor.to_json() != header.cursor
@@ -85,6 +89,9 @@ def record_resumption(
         quarantined=sorted(manifest.left_out_since(header.dataset_identity)),
         window_left_at=header.cursor if moved else None,
     )
+    ranks = header.numerics.get("ranks")
+    if ranks not in (None, placement.world_size):
+        recorder.event("resized", from_ranks=ranks, to_ranks=placement.world_size)
 
 
 def _ema(engine: Engine, recipe: TrainingRecipe) -> Ema | None:

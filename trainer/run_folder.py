@@ -4,10 +4,11 @@
 
     runs/NAME/
       run.json         id, identity of recipe and dataset
+      owners/          see trainer/checkpoints/lease.py
       recipe.yaml      the resolved recipe of the last start
       dataset/         the dataset's manifest and tokenizers, all that translating needs
       metrics.jsonl    the record
-      checkpoints/     see trainer/checkpoint.py
+      checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
       control/         what is asked of a run that trains
@@ -15,6 +16,7 @@
 """
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +94,14 @@ class RunFolder:
         write_whole(self.wanted_data_workers, f"{count}\n")
 
     def take_wanted_data_workers(self) -> int | None:
-        """How many data workers are asked for, once; None if nobody asks."""
+        """How many data workers are asked for, once; None if nobody asks, or it cannot be read."""
         taken = self.wanted_data_workers.with_suffix(".taken")
         try:
             self.wanted_data_workers.rename(taken)  # whoever asks meanwhile asks for the next time
-        except FileNotFoundError:
+            text = taken.read_text()
+            taken.unlink()
+        except OSError:
             return None
-        text = taken.read_text()
-        taken.unlink()
         return int(text) if text.strip().isdecimal() and int(text) > 0 else None
 
     def ask_to_stop(self) -> None:
@@ -107,13 +109,23 @@ class RunFolder:
         self.stop_request.parent.mkdir(exist_ok=True)
         self.stop_request.touch()
 
-    def take_stop_request(self) -> bool:
-        """Whether somebody has asked to stop, once."""
+    def stop_requested_at(self) -> int | None:
+        """When somebody has asked to stop, in nanoseconds of the file server's clock."""
         try:
-            self.stop_request.unlink()
-        except FileNotFoundError:
-            return False
-        return True
+            return self.stop_request.stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def take_stop_request(self, former: int | None = None) -> bool:
+        """Whether somebody has asked to stop, once; ``former`` is when the run before was asked.
+
+        A request that another user has made may have to stay where it is.
+        """
+        asked_at = self.stop_requested_at()
+        if asked_at is not None:
+            with suppress(OSError):
+                self.stop_request.unlink()
+        return asked_at not in (None, former)
 
     def card(self) -> RunCard:
         """Raises RunMismatchError if there is no run here."""
@@ -129,27 +141,36 @@ class RunFolder:
 
     def has_begun(self) -> bool:
         """Whether it has trained; before that it may still become another run."""
-        trained = self.metrics.exists() or bool(list_checkpoints(self.checkpoints))
+        recorded = self.metrics.exists() and self.metrics.stat().st_size > 0
+        trained = recorded or bool(list_checkpoints(self.checkpoints))
         return trained and self.card_path.exists()
+
+    def check(self, recipe: TrainingRecipe, manifest: Manifest) -> None:
+        """See that there is no run here yet, or this one.
+
+        Raises:
+            RunMismatchError: the run here was started with another identity or dataset.
+        """
+        if self.has_begun():
+            self._check(self.card(), recipe, manifest)
 
     def open(
         self,
         recipe: TrainingRecipe,
         store: DatasetStore,
         manifest: Manifest,
-        command: str,
         parent: Parent | None = None,
     ) -> None:
-        """Start a run here, or continue the one that is here; ``parent`` is its weights' origin.
+        """Start a run here, or continue the one that is here; only its owner may.
 
-        ``command`` starts another run instead; it is named where this one is refused.
+        ``parent`` is where a new run's first weights are from.
 
         Raises:
             RunMismatchError: the run here was started with another identity or dataset.
         """
-        if self.has_begun():
-            self._check(self.card(), recipe, manifest, command)
-        else:
+        self.check(recipe, manifest)
+        self.stop_request.parent.mkdir(parents=True, exist_ok=True)
+        if not self.has_begun():
             card = RunCard(
                 id=secrets.token_hex(4),
                 name=self.path.name,
@@ -167,20 +188,18 @@ class RunFolder:
 
     def _keep_tokenizers(self, store: DatasetStore, manifest: Manifest) -> None:
         self.dataset.mkdir(exist_ok=True)
-        (self.dataset / MANIFEST_NAME).write_bytes(store.read_manifest())
+        write_whole(self.dataset / MANIFEST_NAME, store.read_manifest())
         for info in manifest.tokenizers.values():
-            (self.dataset / info.file).write_bytes(store.read(info.file, info.sha256))
+            write_whole(self.dataset / info.file, store.read(info.file, info.sha256))
 
-    def _check(
-        self, card: RunCard, recipe: TrainingRecipe, manifest: Manifest, command: str
-    ) -> None:
+    def _check(self, card: RunCard, recipe: TrainingRecipe, manifest: Manifest) -> None:
         differences = identity_differences(card.identity, identity_of(recipe))
         if differences:
             raise RunMismatchError(
                 f"The run in {self.path} was started with other settings (there) than the recipe's "
                 "(here): "
                 f"{'; '.join(differences)}. Give it back its settings to continue it, or start "
-                f"another run with {command}"
+                "another run with --run PATH, or by giving the change as KEY=VALUE without --run"
             )
         if not manifest.descends_from(card.dataset_identity):
             raise RunMismatchError(

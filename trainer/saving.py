@@ -6,11 +6,10 @@ from data_pipeline.dataset.manifest import Manifest
 from trainer import fragments, numerics
 from trainer.assignment import Assignment
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.writer import CheckpointWriter
+from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.distributed import Placement
 from trainer.ema import Ema
 from trainer.engine import Engine
-from trainer.errors import CheckpointError
 from trainer.fragments import Fragment
 from trainer.progress import Progress
 from trainer.recipe import identity_of
@@ -19,7 +18,11 @@ from trainer.supervision import Supervision
 
 
 class Saver:
-    """Writes checkpoints of one rank; making it allocates all the memory that it will need."""
+    """Writes checkpoints of one rank; making it allocates all the memory that it will need.
+
+    Raises:
+        CheckpointError: on all ranks, a host has too little memory for that.
+    """
 
     def __init__(
         self,
@@ -36,15 +39,15 @@ class Saver:
         self._engine = engine
         self._ema = ema
         self._manifest = manifest
-        self._recorder = recorder
-        self._supervision = supervision
         self._numerics = numerics.fingerprint(assignment.recipe.engine, placement)
+        require_host_memory(self._owned(), placement)
         self._writer = CheckpointWriter(
             self._owned,
             work=assignment.work,
             attempt=assignment.attempt,
             placement=placement,
             supervision=supervision,
+            sync_record=recorder.sync if recorder else lambda: None,
         )
 
     def save(self, progress: Progress, *, final: bool) -> float:
@@ -55,17 +58,14 @@ class Saver:
         Raises:
             CheckpointError: the final one could not be written.
         """
-        try:
-            if self._recorder:
-                self._recorder.sync()
-        except CheckpointError as error:
-            if final:
-                raise
-            self._supervision.state_failed(progress.step, str(error))
         return self._writer.save(self._header(progress), final=final)
 
+    def finish(self) -> None:
+        """Returns when the rank's part of the last checkpoint is written, or could not be."""
+        self._writer.finish()
+
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for what is being written, and free its memory."""
         self._writer.close()
 
     def _owned(self) -> Iterator[Fragment]:

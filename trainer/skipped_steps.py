@@ -2,13 +2,9 @@
 
 from data_pipeline.feeding.plan import slots_of_rank
 from data_pipeline.feeding.stream import RankStep
-from trainer.checkpoints.format import list_checkpoints
 from trainer.distributed import Placement
-from trainer.errors import NonFiniteLossError
 from trainer.metrics import Line
 from trainer.progress import Progress
-from trainer.recipe import TrainingRecipe
-from trainer.run_folder import RunFolder
 from trainer.step_report import StepReport
 
 
@@ -34,22 +30,14 @@ def skipped_line(
     }
 
 
-def require_few_skipped(recipe: TrainingRecipe, run: RunFolder, line: Line) -> None:
-    """All ranks have the same line, so either all go on or all raise.
-
-    Raises:
-        NonFiniteLossError: too many steps in a row were skipped.
-    """
-    limit = recipe.trainer.stop_after_skipped_steps
-    if line["in_a_row"] < limit:
-        return
-    newest = list_checkpoints(run.checkpoints)[-1:]
-    raise NonFiniteLossError(
+def too_many_skipped(line: Line) -> str:
+    """Why a run ends with this line; all ranks have the same one, so all of them end."""
+    return (
         f"{line['in_a_row']} steps in a row, up to step {line['step']}, had a loss or gradient "
-        f"that is not finite (the last one in {_place(line)}); none of them was applied. The "
-        f"newest good checkpoint is {newest[0] if newest else 'none'}. A new run from it "
-        "(trainer.init_from) with a lower learning rate or trainer.gradient_clipping may get "
-        f"further; trainer.stop_after_skipped_steps is {limit}"
+        f"that is not finite (the last one in {_place(line)}); none of them was applied. A new run "
+        "from the newest checkpoint (trainer.init_from) with a lower learning rate or "
+        "trainer.gradient_clipping may get further; trainer.stop_after_skipped_steps is "
+        f"{line['in_a_row']}"
     )
 
 

@@ -6,6 +6,7 @@ supervises itself. Either way the supervisor commits checkpoints, once all ranks
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -65,7 +66,7 @@ class CheckpointCommitter:
         self._config = config
         self._world_size = world_size
         self._announce = announce
-        self._files: dict[int, list[FileRecord]] = {}
+        self._parts: dict[int, list[tuple[FileRecord, CheckpointHeader]]] = {}
         self._failed: set[int] = set()
         self.newest_step = 0
         for left_by_another_attempt in self.work.iterdir():
@@ -81,13 +82,14 @@ class CheckpointCommitter:
         if step in self._failed:
             discard(self._partial(step))  # a slower rank may have made it again
             return False
-        files = self._files.setdefault(step, [])
-        files.append(file)
-        if len(files) < self._world_size:
+        parts = self._parts.setdefault(step, [])
+        parts.append((file, header))
+        if len(parts) < self._world_size:
             return False
+        files, headers = zip(*sorted(parts, key=lambda part: part[0].name), strict=True)
         try:
             self._lease.check()
-            commit(self._partial(step), self._checkpoints / folder_name(step), header, files)
+            commit(self._partial(step), self._checkpoints / folder_name(step), headers[0], files)
         except OSError as error:
             self.give_up(step)
             self._announce(
@@ -96,7 +98,7 @@ class CheckpointCommitter:
                 "next one"
             )
             return False
-        del self._files[step]
+        del self._parts[step]
         self.newest_step = step
         self._prune()
         return True
@@ -107,10 +109,11 @@ class CheckpointCommitter:
         Raises:
             LeaseLostError: that is why; the run belongs to somebody else by now.
         """
-        self._lease.check()
+        with suppress(OSError):  # the file system may be away for a moment
+            self._lease.check()
         news = step not in self._failed
         self._failed.add(step)
-        self._files.pop(step, None)
+        self._parts.pop(step, None)
         discard(self._partial(step))
         return news
 
@@ -132,7 +135,8 @@ class CheckpointCommitter:
         try:
             prune(self._checkpoints, self.work, self._config)
         except OSError as error:
-            self._lease.check()
+            with suppress(OSError):
+                self._lease.check()
             self._announce(f"a checkpoint that is not needed any more cannot be removed: {error}")
 
     def _partial(self, step: int) -> Path:

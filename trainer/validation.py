@@ -28,15 +28,19 @@ _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table that the ranks sum
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Scores of one validation; ``loss`` is nats per target token, without label smoothing."""
+    """Scores of one validation.
 
-    loss: float
+    Attributes:
+        loss: nats per target token, without label smoothing; None if it is no finite number.
+    """
+
+    loss: float | None
     bleu: float
     translations: list[str]
 
     @property
-    def perplexity(self) -> float:
-        return math.exp(min(self.loss, 700.0))
+    def perplexity(self) -> float | None:
+        return None if self.loss is None else math.exp(min(self.loss, 700.0))
 
 
 class Validator:
@@ -91,7 +95,9 @@ class Validator:
         translations = self._target_tokenizer.decode([row[1 : 1 + row[0]] for row in ids])
         bleu = sacrebleu.corpus_bleu(translations, [self.heldout.targets], force=True)
         loss = math.fsum(table[:, _NLL].tolist()) / self._target_tokens
-        return ValidationResult(loss=loss, bleu=bleu.score, translations=translations)
+        return ValidationResult(
+            loss=loss if math.isfinite(loss) else None, bleu=bleu.score, translations=translations
+        )
 
 
 def save_translations(folder: Path, name: str, translations: list[str]) -> Path:

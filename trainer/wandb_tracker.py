@@ -22,9 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import wandb
 from wandb.proto import wandb_internal_pb2
 
-import wandb
 from trainer.errors import TrainerError
 from trainer.leveldb_log import BLOCK_BYTES, whole_records
 from trainer.metrics import Line, follow, is_step, read_backwards

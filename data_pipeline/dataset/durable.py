@@ -19,6 +19,7 @@ def write_whole(path: Path, data: str | bytes) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     write_durably(unfinished, data.encode() if isinstance(data, str) else data)
     unfinished.replace(path)
+    sync_to_disk(path.parent)
 
 
 def sync_to_disk(path: Path) -> None:

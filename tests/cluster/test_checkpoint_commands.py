@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.checkpoints import rewrite_header
 from support.recipes import tiny_values
 from support.runs import Runs
 
 from cluster.checkpoint_commands import average_run
 from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.checkpoints.lease import Lease
 from trainer.errors import CheckpointError, RunInUseError, RunMismatchError
 
@@ -144,9 +145,7 @@ def test_average_takes_what_is_said(transloom, run, options, expected):
 def test_the_best_are_those_of_the_recipes_metric(run):
     losses = {2: 3.0, 4: 1.0, 6: 2.0}
     for path in list_checkpoints(run / "checkpoints"):
-        header = json.loads((path / "checkpoint.json").read_text())
-        header["validation_loss"] = losses[header["step"]]
-        (path / "checkpoint.json").write_text(json.dumps(header))
+        rewrite_header(path, validation_loss=losses[step_of(path)])
     assert average_run(run, None, 2, None).header.averaged_steps == [4, 6]
 
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from cluster.belonging import prepare_run
+from cluster.belonging import check_run, open_run
 from cluster.dataset_commands import prepare_dataset
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import Manifest, open_dataset
@@ -149,7 +149,8 @@ def test_steps_to_come_are_those_that_training_takes(trained):
 def test_a_run_that_has_not_trained_yet(trained, two_corpora, tmp_path):
     recipe = load_recipe(two_corpora, [f"data.dataset={trained.dataset}"])
     trained.path, expected = tmp_path / "untrained", trained.digests()
-    prepare_run(recipe, RunFolder(trained.path), "--run PATH")
+    run = RunFolder(trained.path)
+    open_run(recipe, run, *check_run(recipe, run))
     assert [step["data_digest"] for step in trained.trace(f"1:{STEPS}")] == expected
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.format import (
+    HEADER,
     Checkpoint,
     CheckpointHeader,
     FileRecord,
@@ -67,6 +68,12 @@ def make_header(step: int, **fields: Any) -> CheckpointHeader:
 
 def header_of(checkpoint: Path) -> CheckpointHeader:
     return read_header(checkpoint)
+
+
+def rewrite_header(checkpoint: Path, **fields: Any) -> None:
+    """As if the checkpoint had been written with these values."""
+    header = header_of(checkpoint).model_copy(update=fields)
+    (checkpoint / HEADER).write_text(header.to_json())
 
 
 def work_folder(checkpoints: Path) -> Path:

@@ -40,6 +40,27 @@ def train(placement: Placement, shape: Shape, network: Network, steps: int) -> A
         return losses, _owned(engine, ema)
 
 
+def train_looking_at_the_average(
+    placement: Placement, shape: Shape, network: Network, steps: int
+) -> Any:
+    """Losses of a run that computes with its average after each step; then the average as seen.
+
+    Ranks compute unequally often with it.
+    """
+    losses = []
+    with _engine(placement, shape, network) as engine:
+        fragments.create_moments(engine, 0)
+        ema = Ema(engine, DECAY)
+        for step in range(1, steps + 1):
+            losses += _train(engine, ema, step, step)
+            with ema.inference_model() as model, torch.inference_mode():
+                for _ in range(1 + placement.rank):
+                    assert model.encode(torch.tensor([[4, 5, 3]])).isfinite().all()
+                seen = {name: p.detach().clone() for name, p in model.named_parameters()}
+                assert not model.training
+        return losses, seen
+
+
 def go_on(
     placement: Placement, shape: Shape, network: Network, state: State, first: int, last: int
 ) -> Any:

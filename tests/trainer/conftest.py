@@ -20,7 +20,7 @@ def untrained_run(tmp_path_factory, phrasebook):
     recipe = tiny_recipe(phrasebook)
     store, manifest = open_dataset(recipe.data)
     run = RunFolder(folder / "tiny")
-    run.open(recipe, store, manifest, "")
+    run.open(recipe, store, manifest)
     tokenizers = load_tokenizers(store, manifest)
     for step in (1, 2):
         training = recipe.training().model_copy(update={"seed": step})

@@ -49,4 +49,19 @@ def test_the_best_is_remembered_with_its_step():
     for step, loss in [(10, 2.0), (20, 1.0), (30, 1.5)]:
         result = ValidationResult(loss=loss, bleu=0.0, translations=[])
         state = after_validation(state, config, step, result)
-    assert state == EarlyStoppingState(best=1.0, best_step=20, validations_since_best=1)
+    assert state == EarlyStoppingState(
+        metric="loss", best=1.0, best_step=20, validations_since_best=1
+    )
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best():
+    assert stops_after("loss", 2, losses=[None, 3.0, None, 2.0, 2.5, None]) == 6
+
+
+def test_after_a_change_of_the_metric_it_counts_anew():
+    best = EarlyStoppingState(metric="bleu", best=0.5, best_step=10, validations_since_best=2)
+    config = EarlyStoppingConfig(metric="loss", patience=3)
+    result = ValidationResult(loss=2.0, bleu=0.4, translations=[])
+    assert after_validation(best, config, 20, result) == EarlyStoppingState(
+        metric="loss", best=2.0, best_step=20
+    )

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from support.checkpoints import rewrite_header
 from support.recipes import tiny_recipe
 
 from data_pipeline.dataset.manifest import open_dataset
@@ -27,10 +28,10 @@ def inherit(phrasebook, tmp_path):
 
     def ask(reference, manifest=manifest, *, start=False):
         wanted = tiny_recipe(phrasebook, init_from=str(reference)).training()
-        inheritance = inheritance_of(wanted, new, manifest)
+        pinned = new.card().parent if new.card_path.exists() else None
+        inheritance = inheritance_of(wanted, new, manifest, pinned)
         if start:
-            new.open(wanted, store, manifest, "", inheritance.parent)
-            new.metrics.touch()
+            new.open(wanted, store, manifest, inheritance.parent)
         return inheritance
 
     ask.manifest = manifest
@@ -47,15 +48,20 @@ def test_the_newest_checkpoint_or_that_of_a_step(old_run, inherit):
 
 def test_a_run_that_asks_for_none_gets_none(phrasebook, inherit, tmp_path):
     recipe = tiny_recipe(phrasebook).training()
-    assert inheritance_of(recipe, RunFolder(tmp_path / "new"), inherit.manifest) is None
+    assert inheritance_of(recipe, RunFolder(tmp_path / "new"), inherit.manifest, None) is None
+
+
+def test_it_is_pinned_before_the_first_step(old_run, inherit):
+    """A start may wait for its place while the old run trains on."""
+    pinned = inherit(f"{old_run.path}@1", start=True)
+    assert inherit(old_run.path) == pinned
 
 
 def test_it_is_pinned_when_the_run_starts(old_run, inherit):
     """A newer checkpoint of the old run does not change what the new run began with."""
     pinned = inherit(old_run.path, start=True)
     newer = shutil.copytree(pinned.path, pinned.path.with_name("step-00000003"))
-    header = newer / HEADER
-    header.write_text(header.read_text().replace('"step": 2', '"step": 3'))
+    rewrite_header(newer, step=3)
     assert inherit(old_run.path) == pinned
     header = pinned.path / HEADER
     header.write_text(header.read_text() + " ")

@@ -151,3 +151,20 @@ def test_a_damaged_line_is_named(tmp_path):
     path.write_text('{"step": 1, "kind": "train"}\n{"step": "kind"}x\n')
     with pytest.raises(TrainerError, match="no JSON object"):
         read_metrics(path)
+
+
+def test_a_validation_that_was_made_up_for_is_recorded_once(tmp_path):
+    """It gave way to a request to stop, so whatever goes on from that checkpoint makes it again."""
+    path = tmp_path / "metrics.jsonl"
+    record_steps(path, 0, range(1, 4))
+    validation = {"step": 3, "kind": "validation", "loss": 2.0}
+    record = MetricsRecord(path, 3)
+    record.append(validation)
+    record.append(train_line(4))
+    record.close()
+    before = path.read_text()
+    record = MetricsRecord(path, 3)
+    record.append(validation)
+    record.append(train_line(4))
+    record.close()
+    assert path.read_text() == before

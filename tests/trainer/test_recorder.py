@@ -42,7 +42,7 @@ def run(tmp_path, monkeypatch) -> RunFolder:
 def make_checkpoint(run: RunFolder, step: int) -> Checkpoint:
     folder = run.checkpoints / f"step-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / HEADER).write_text(make_header(step).model_dump_json())
+    (folder / HEADER).write_text(make_header(step).to_json())
     return Checkpoint(folder)
 
 

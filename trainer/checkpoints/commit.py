@@ -8,6 +8,7 @@ owner takes away: a former owner, however late it wakes up, can neither commit n
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.dataset.durable import sync_to_disk, write_durably
@@ -26,7 +27,7 @@ def partial_folder(work: Path, step: int, attempt: str) -> Path:
 
 
 def commit(
-    partial: Path, final: Path, header: CheckpointHeader, files: list[FileRecord]
+    partial: Path, final: Path, header: CheckpointHeader, files: Sequence[FileRecord]
 ) -> Checkpoint:
     """Make a partial folder the complete checkpoint ``final``, atomically.
 
@@ -34,7 +35,7 @@ def commit(
         OSError: it cannot be written, there is one already, or somebody else owns the run.
     """
     complete = header.model_copy(update={"files": sorted(files, key=lambda f: f.name)})
-    write_durably(partial / HEADER, (complete.model_dump_json(indent=1) + "\n").encode())
+    write_durably(partial / HEADER, complete.to_json().encode())
     sync_to_disk(partial)
     partial.rename(final)
     sync_to_disk(final.parent)
@@ -52,6 +53,23 @@ def remove(folder: Path, work: Path) -> None:
     folder.rename(condemned)
     sync_to_disk(folder.parent)
     discard(condemned)
+
+
+def set_aside(damaged: Path, work: Path) -> Path:
+    """Rename a damaged checkpoint, so that it neither counts nor is lost; returns its new path.
+
+    Raises:
+        OSError: somebody else owns the run, or the folder is write-protected.
+    """
+    aside = damaged.with_name(f"damaged-{damaged.name}")
+    on_the_way = work / aside.name
+    damaged.rename(on_the_way)
+    if aside.exists():
+        aside.rename(work / f"condemned-{aside.name}")
+    on_the_way.rename(aside)
+    sync_to_disk(aside.parent)
+    discard(work / f"condemned-{aside.name}")
+    return aside
 
 
 def discard(folder: Path) -> None:

@@ -14,13 +14,13 @@ Nothing in it can execute code: the tensors are safetensors, the rest is JSON.
 import hashlib
 import json
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trainer.config import Metric
 from trainer.errors import CheckpointError, CheckpointFormatError
 
 FORMAT = "transloom-checkpoint/1"
@@ -54,6 +54,7 @@ class EarlyStoppingState(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    metric: Metric | None = None  # that ``best`` is of
     best: float | None = None
     best_step: int = 0
     validations_since_best: int = 0
@@ -89,6 +90,12 @@ class CheckpointHeader(BaseModel):
     parent: Parent | None = None
     averaged_steps: list[int] = []  # of an average of checkpoints; nothing can be resumed from it
     files: list[FileRecord] = []
+    sha256: str | None = None  # of all the rest; the first headers had none
+
+    def to_json(self) -> str:
+        """The content of checkpoint.json, with its own hash."""
+        values = self.model_dump(mode="json")
+        return json.dumps(values | {"sha256": sha256_of_header(values)}, indent=1) + "\n"
 
 
 class Checkpoint:
@@ -107,6 +114,10 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Compare every file with the header; raises CheckpointError with both values."""
+        if not self.header.files:
+            raise CheckpointError(f"{self.path / HEADER} names no files: it is damaged")
+        if not self.header.averaged_steps and self.path.name != folder_name(self.step):
+            raise CheckpointError(f"{self.path} holds step {self.step}: it is damaged")
         with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
             for _ in pool.map(self.verify_file, self.header.files):
                 pass
@@ -156,17 +167,15 @@ def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]
     return None, damaged
 
 
-def set_aside(damaged: Path) -> Path:
-    """Rename a damaged checkpoint, so that it neither counts nor is lost; returns its new path."""
-    aside = damaged.with_name(f"damaged-{damaged.name}")
-    if aside.exists():
-        shutil.rmtree(aside)
-    return damaged.rename(aside)
-
-
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_header(values: dict[str, Any]) -> str:
+    """Of what checkpoint.json says, its own hash left out; however it is spelt."""
+    rest = {name: value for name, value in values.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_header(path: Path) -> CheckpointHeader:
@@ -181,7 +190,10 @@ def read_header(path: Path) -> CheckpointHeader:
         values = json.loads(file.read_bytes())
         written_as = values.get("format")
         if written_as == FORMAT:
-            return CheckpointHeader.model_validate(values)
+            header = CheckpointHeader.model_validate(values)
+            if header.sha256 not in (None, sha256_of_header(values)):
+                raise CheckpointError(f"{file} is damaged: it does not have its own sha256")
+            return header
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     except ValidationError as error:

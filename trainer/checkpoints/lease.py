@@ -34,6 +34,7 @@ from typing import Any, NamedTuple, Self
 from data_pipeline.dataset.durable import sync_to_disk, write_durably
 from trainer.checkpoints.commit import discard
 from trainer.errors import LeaseLostError, RunInUseError
+from trainer.processes import start_tick
 
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 30.0
@@ -72,6 +73,7 @@ class Lease:
         try:
             self.work.mkdir()
             self._keep_others_out()
+            self.check()  # paused before it had a work folder, it may have a successor by now
         except BaseException:
             self._leave()
             raise
@@ -109,10 +111,13 @@ class Lease:
     def _take(self) -> _Owner:
         """Wait until the run is free and take the next number."""
         while True:
+            # If owners/ was removed, work folders tell of former owners. Looked for first: one of
+            # a present owner, whose file is made before it, must not look like a former one's.
+            former = _work_numbers(self._checkpoints)
             newest = _newest(self._owners)
             if newest:
                 self._wait_until_abandoned(newest)
-            number = newest.number + 1 if newest else 1
+            number = max([newest.number if newest else 0, *former]) + 1
             mine = _Owner(number, self._owners / f"{number:08d}.json")
             try:
                 mine.file.touch(exist_ok=False)
@@ -180,7 +185,15 @@ def _owners_in(folder: Path) -> list[_Owner]:
 
 
 def _newest(owners: Path) -> _Owner | None:
-    return max(_owners_in(owners), default=None)
+    try:
+        return max(_owners_in(owners), default=None)
+    except FileNotFoundError:
+        return None  # the folder was removed
+
+
+def _work_numbers(checkpoints: Path) -> list[int]:
+    parts = [folder.name.split("-") for folder in checkpoints.glob(".work-*-*")]
+    return [int(number) for _, number, *_ in parts if number.isdecimal()]
 
 
 def _touched(owner: _Owner) -> int | None:
@@ -196,7 +209,7 @@ def _myself() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "started": _start_tick(os.getpid()),
+        "started": start_tick(os.getpid()),
         "place": _place(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -209,16 +222,6 @@ def _place() -> str | None:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return None
-
-
-def _start_tick(process: int) -> int | None:
-    """When a process started, by the clock that nobody sets; None if it has ended."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _read(owner: _Owner) -> dict[str, Any]:
@@ -240,7 +243,7 @@ def _is_dead(known: dict[str, Any]) -> bool:
         return True
     except PermissionError:
         return False  # a process of another user, of which nothing more may be known
-    return _start_tick(known["process"]) != known["started"]
+    return start_tick(known["process"]) != known["started"]
 
 
 def _name(owner: _Owner) -> str:

@@ -21,7 +21,7 @@ from trainer.checkpoints.state_file import (
     state_file_name,
     write_state_file,
 )
-from trainer.distributed import Placement
+from trainer.distributed import Placement, sum_over_ranks
 from trainer.errors import CheckpointError
 from trainer.fragments import Fragment
 from trainer.host_memory import available_bytes
@@ -43,20 +43,22 @@ class CheckpointWriter:
         attempt: str,
         placement: Placement,
         supervision: Supervision,
+        sync_record: Callable[[], None] = lambda: None,
     ) -> None:
-        """``owned`` yields the fragments of this rank, the same ones whenever it is called.
-
-        Raises:
-            CheckpointError: the host has too little memory for the copies of its ranks.
+        """
+        Args:
+            owned: yields the fragments of this rank, the same ones whenever it is called.
+            sync_record: writes the run's record through to the disk, which no checkpoint may be
+                ahead of; raises CheckpointError if it does not get there.
         """
         self._owned = owned
         self._work = work
         self._attempt = attempt
         self._placement = placement
         self._supervision = supervision
+        self._sync_record = sync_record
         self._sizes = _sizes(owned())
         numel = sum(self._sizes.values())
-        _require_memory(numel * BYTES_PER_ELEMENT, placement.local_world_size)
         self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # written, hence in memory
         self._is_pinned = placement.device == "cuda" and numel > 0
         if self._is_pinned:
@@ -76,7 +78,7 @@ class CheckpointWriter:
             CheckpointError: a final save has failed.
         """
         started = time.monotonic()
-        self._wait()
+        self.finish()
         waited = time.monotonic() - started
         if waited > UNNOTICED_WAIT_SECONDS:
             self._supervision.notice(
@@ -87,19 +89,19 @@ class CheckpointWriter:
         self._writing_step = header.step
         self._writing = self._thread.submit(self._write_finally if final else self._write, header)
         if final:
-            self._wait()
+            self.finish()
         return time.monotonic() - started
 
     def close(self) -> None:
-        """Wait for the write in flight."""
+        """Wait for the write in flight, and free its memory."""
         try:
-            self._wait()
+            self.finish()
         finally:
             self._thread.shutdown()
             if self._is_pinned:
                 _unpin(self._buffer)
 
-    def _wait(self) -> None:
+    def finish(self) -> None:
         """Returns when nothing is being written; raises what the thread has raised."""
         writing, self._writing = self._writing, None
         if writing:
@@ -117,7 +119,7 @@ class CheckpointWriter:
     def _write(self, header: CheckpointHeader) -> None:
         try:
             file = self._write_file(header.step)
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             self._supervision.state_failed(
                 header.step,
                 f"{self._cause(header.step, error)}. Training goes on and the checkpoint before "
@@ -132,7 +134,7 @@ class CheckpointWriter:
             try:
                 file = self._write_file(header.step)
                 break
-            except OSError as error:
+            except (OSError, CheckpointError) as error:
                 cause, left = self._cause(header.step, error), deadline - time.monotonic()
                 if left <= 0:
                     raise CheckpointError(
@@ -145,6 +147,7 @@ class CheckpointWriter:
         self._supervision.state_written(file, header)
 
     def _write_file(self, step: int) -> FileRecord:
+        self._sync_record()
         path = self._path(step)
         # Not its parents: when they are gone, the run belongs to somebody else.
         path.parent.mkdir(exist_ok=True)
@@ -154,7 +157,9 @@ class CheckpointWriter:
         name = state_file_name(self._placement.rank, self._placement.world_size)
         return partial_folder(self._work, step, self._attempt) / name
 
-    def _cause(self, step: int, error: OSError) -> str:
+    def _cause(self, step: int, error: OSError | CheckpointError) -> str:
+        if isinstance(error, CheckpointError):
+            return str(error)
         return f"{self._path(step)} cannot be written: {error.strerror}"
 
 
@@ -163,14 +168,25 @@ def _sizes(fragments: Iterable[Fragment]) -> dict[str, int]:
     return {fragment_key(f.kind, f.parameter, f.start): f.tensor.numel() for f in fragments}
 
 
-def _require_memory(needed: int, ranks: int) -> None:
-    """Ranks of a node own about equal shares."""
+def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None:
+    """See that every host has room for the copies of its ranks, before any is made; a collective.
+
+    Raises:
+        CheckpointError: on all ranks, one of the hosts has too little.
+    """
+    share = sum(_sizes(owned).values()) * BYTES_PER_ELEMENT
+    needed = share * placement.local_world_size  # ranks of a node own about equal shares
     available = available_bytes()
-    if needed * ranks > available:
+    table = torch.zeros(placement.world_size, 3, dtype=torch.float64)
+    table[placement.rank] = torch.tensor([needed > available, needed, available])
+    table = sum_over_ranks(table, placement)
+    if table[:, 0].any():
+        rank = int(table[:, 0].argmax())
+        _, needed, available = table[rank].tolist()
         raise CheckpointError(
-            f"Writing checkpoints while training needs {needed * ranks / 1e9:.2f} GB of host "
-            f"memory on this node ({needed / 1e9:.2f} GB for each of its {ranks} ranks), and "
-            f"{available / 1e9:.2f} GB are free. Free some, or spread the ranks over more nodes"
+            f"Writing checkpoints while training needs {needed / 1e9:.2f} GB of host memory on "
+            f"the node of rank {rank}, for all of its ranks, and {available / 1e9:.2f} GB are "
+            "free. Free some, or spread the ranks over more nodes"
         )
 
 

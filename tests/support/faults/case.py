@@ -18,13 +18,14 @@ class Result:
     """A row of the table.
 
     Attributes:
-        seconds: from the fault to the first step that the record had not got yet.
+        seconds: from the fault to the first step that the record had not got yet; None if it had
+            them all.
         lost_steps: recorded steps that had to be trained again.
     """
 
     fault: str
     moment: str
-    seconds: float
+    seconds: float | None
     lost_steps: int
     outcome: str
 
@@ -58,7 +59,7 @@ def undergo(
         return Result(
             fault=fault.name,
             moment=moment.name,
-            seconds=_first_new(trial, before)["time"] - struck,
+            seconds=_seconds_to_first_new(trial, before, struck),
             lost_steps=_last_line(trial)["lost_steps"] - before["lost_steps"],
             outcome="same curve" + (", same command again" if fault.again else ""),
         )
@@ -71,7 +72,7 @@ def undergo(
 def check_is_undisturbed(trial: Trial, oracle: Curve) -> None:
     """Bitwise the oracle's curve, each step once, and nothing in the record that says otherwise."""
     assert trial.curve() == oracle, trial.story()
-    assert {event["event"] for event in trial.lines("event")} <= {"resumed"}
+    assert {event["event"] for event in trial.lines("event")} <= {"resumed", "preempted"}
 
 
 def _lose_a_rank(trial: Trial) -> None:
@@ -87,11 +88,10 @@ def _last_line(trial: Trial) -> Line:
     return lines[-1] if lines else {"step": 0, "restarts": 0, "lost_steps": 0}
 
 
-def _first_new(trial: Trial, before: Line) -> Line:
-    """The first step after the fault that the record had not got.
-
-    If the ranks were started again, the first one after that: what a struck run still recorded
-    until it noticed is no recovery.
+def _seconds_to_first_new(trial: Trial, before: Line, struck: float) -> float | None:
+    """If the ranks were started again, to the first step after that: what a struck run still
+    recorded until it noticed is no recovery.
     """
     new = [line for line in trial.lines("train") if line["step"] > before["step"]]
-    return next((line for line in new if line["restarts"] > before["restarts"]), new[0])
+    recovered = [line for line in new if line["restarts"] > before["restarts"]]
+    return next((line["time"] - struck for line in recovered or new), None)

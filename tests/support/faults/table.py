@@ -23,8 +23,9 @@ class Table:
             path.write_text(HEADER)
 
     def add(self, result: Result) -> None:
+        seconds = "–" if result.seconds is None else f"{result.seconds:.1f}"
         row = (
-            f"| {result.fault} | {result.moment} | {result.seconds:.1f} | {result.lost_steps} | "
+            f"| {result.fault} | {result.moment} | {seconds} | {result.lost_steps} | "
             f"{result.outcome} |\n"
         )
         self.text += row

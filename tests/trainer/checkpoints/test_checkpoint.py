@@ -2,16 +2,21 @@
 
 import pytest
 import torch
-from support.checkpoints import make_header, save_checkpoint, work_folder, write_state
+from support.checkpoints import (
+    make_header,
+    rewrite_header,
+    save_checkpoint,
+    work_folder,
+    write_state,
+)
 
-from trainer.checkpoints.commit import discard, partial_folder
+from trainer.checkpoints.commit import discard, partial_folder, set_aside
 from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
     list_averages,
     list_checkpoints,
     newest_intact,
-    set_aside,
 )
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.retention import prune
@@ -95,11 +100,33 @@ def test_a_damaged_header_is_passed_over_too(tmp_path):
     assert "checkpoint.json is damaged" in problems[damaged]
 
 
+def test_one_that_stands_for_another_step_is_passed_over(tmp_path):
+    save(tmp_path, 10)
+    moved = save(tmp_path, 20).path.rename(tmp_path / "step-00000030")
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert "holds step 20" in problems[moved]
+
+
+def test_a_digit_of_the_header_that_was_flipped_is_damage(tmp_path):
+    path = save(tmp_path, 10).path / HEADER
+    path.write_text(path.read_text().replace('"optimizer_step": 10', '"optimizer_step": 12'))
+    with pytest.raises(CheckpointError, match="does not have its own sha256"):
+        Checkpoint(path.parent)
+
+
+def test_who_does_not_own_the_run_any_more_sets_nothing_aside(tmp_path):
+    damaged = save(tmp_path, 10).path
+    with pytest.raises(FileNotFoundError):
+        set_aside(damaged, tmp_path / ".work-00000001-gone")
+    assert damaged.is_dir()
+
+
 def test_a_damaged_one_that_was_set_aside_neither_counts_nor_is_lost(tmp_path):
     save(tmp_path, 10)
     damaged = save(tmp_path, 20)
     damage_by_flipping(damaged.file_paths()[0])
-    aside = set_aside(damaged.path)
+    aside = set_aside(damaged.path, work_folder(tmp_path))
     assert aside.is_dir()
     save(tmp_path, 15)
     prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=1, keep_best=0))
@@ -135,11 +162,11 @@ def test_what_cannot_be_read_is_damaged(tmp_path):
     """As on a disk with bad sectors: reading the beginning of one's own memory fails."""
     save(tmp_path, 10)
     newest = save(tmp_path, 20)
-    file, size = newest.file_paths()[0], newest.header.files[0].bytes
+    file = newest.file_paths()[0]
     file.unlink()
     file.symlink_to("/proc/self/mem")
-    header = newest.path / HEADER
-    header.write_text(header.read_text().replace(f'"bytes": {size}', '"bytes": 0', 1))
+    records = [record.model_copy(update={"bytes": 0}) for record in newest.header.files]
+    rewrite_header(newest.path, files=records)
     found, problems = newest_intact(tmp_path)
     assert found.step == 10
     assert "cannot be read: Input/output error" in problems[newest.path]

@@ -27,7 +27,7 @@ def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(server):
         assert steps == sorted(steps)
     # The operations were really met.
     assert len(newest[Fault.EXIT]) == len(newest[Fault.POWER]) > 30
-    assert len(newest[Fault.HALF]) > 5
+    assert len(newest[Fault.HALF]) >= 5
     # Renamed, the new one counts; of a loss of power it is safe after the next operation, a sync.
     assert newest[Fault.POWER].count(10) == newest[Fault.EXIT].count(10) + 1
 

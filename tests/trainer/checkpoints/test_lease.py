@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,11 +203,10 @@ def test_who_was_too_slow_to_enter_harms_no_successor(tmp_path):
             meanwhile[0].__enter__()
             return taken
 
-    with Slow(tmp_path) as slow:
-        (owner,) = meanwhile
-        owner.check()
-        with pytest.raises(LeaseLostError):
-            slow.check()
+    with pytest.raises(LeaseLostError), Slow(tmp_path):
+        pass
+    (owner,) = meanwhile
+    assert names(tmp_path / "checkpoints") == [owner.work.name]
     owner.check()
     owner.__exit__(None, None, None)
 
@@ -274,6 +274,18 @@ def test_a_run_whose_work_folder_was_removed_is_owned_no_more(tmp_path):
         lease.work.rmdir()
         with pytest.raises(LeaseLostError, match=r"was removed.*same command again"):
             lease.check()
+
+
+def test_a_run_whose_owners_folder_was_removed_is_owned_no_more(tmp_path):
+    with Lease(tmp_path) as former:
+        shutil.rmtree(tmp_path / "owners")
+        with pytest.raises(LeaseLostError, match=r"was removed.*same command again"):
+            former.check()
+        with Lease(tmp_path) as owner:
+            assert names(tmp_path / "owners") == ["00000002.json"]
+            assert names(tmp_path / "checkpoints") == [owner.work.name]
+            with pytest.raises(LeaseLostError):
+                former.check()
 
 
 def test_a_new_owner_clears_what_former_ones_left_half_done(tmp_path):

@@ -14,7 +14,7 @@ from support.small_disk import run_on_small_disk
 from trainer import host_memory
 from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.writer import CheckpointWriter
+from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.distributed import Placement
 from trainer.errors import CheckpointError, LeaseLostError
 from trainer.fragments import Fragment
@@ -181,9 +181,10 @@ def test_no_other_exception_of_the_thread_is_lost(work, state, then):
 def test_too_little_host_memory_is_said_at_the_start(work, state):
     ranks = 10**13
     with pytest.raises(
-        CheckpointError, match=r"needs 480000\.00 GB of host memory.* GB are free\. Free some, or"
+        CheckpointError,
+        match=r"needs 480000\.00 GB of host memory on the node of rank 0.* GB are free\. Free some",
     ):
-        make_writer(work, state, Listener(), Placement(local_world_size=ranks))
+        require_host_memory(state, Placement(local_world_size=ranks))
 
 
 def test_the_first_copy_finds_its_memory(work):
@@ -220,7 +221,7 @@ with Lease(run) as lease:
         else:
             filler.unlink(missing_ok=True)
         writer.save(make_header(step, parameters=dict(w=[100_000])), final=False)
-        writer.close() if step == 30 else writer._wait()
+        writer.close() if step == 30 else writer.finish()
         if step == 20:
             left = [path.name for path in lease.work.iterdir()]
     newest, damaged = newest_intact(run / "checkpoints")
