@@ -29,6 +29,9 @@ from trainer.supervision import CheckpointCommitter, Outcome
 POLL_SECONDS = 0.1
 LEASE_CHECK_SECONDS = 5.0
 ROOM_CHECK_SECONDS = 5.0
+WORKERS_CHECK_SECONDS = 0.5
+# So long before a node that is being drained is gone, its ranks have left or are killed.
+DRAIN_MARGIN_SECONDS = 5.0
 # So long there must have been room for more ranks, and the ranks there are have trained.
 GROW_AFTER_SECONDS = 60.0
 
@@ -70,6 +73,7 @@ class Attempt:
         self._furthest_step = furthest_step
         self._next_lease_check = 0.0
         self._next_room_check = 0.0
+        self._next_workers_check = 0.0
         self._room_since: float | None = None
         self._reasons_told: set[str] = set()
         self._leave_by = math.inf
@@ -96,13 +100,15 @@ class Attempt:
             now = self._means.clock.look()
             self._check_lease(now)
             self._ask_to_leave(now)
+            if self._reasons_told and not self._group.trains:
+                return "preempted"  # there is nothing to save
             if now > self._leave_by:
                 self._means.audience.notice(
                     "the ranks have not left in time: they are killed, and what they did since "
                     "the newest checkpoint will be repeated"
                 )
                 return "preempted"
-            self._scale_workers()
+            self._scale_workers(now)
 
     def _hear(self, rank: int, report: Report) -> None:
         """Take note of what a rank says."""
@@ -140,18 +146,21 @@ class Attempt:
             if not self._reasons_told:
                 self._group.request_stop()
             self._reasons_told.add(reason)
-            self._leave_by = min(self._leave_by, now + seconds)
-            self._means.audience.notice(f"{reason}: the ranks leave after a checkpoint")
+            self._leave_by = min(self._leave_by, now + max(0.0, seconds))
+            how = "after a checkpoint" if self._group.trains else "before they have begun"
+            self._means.audience.notice(f"{reason}: the ranks leave {how}")
 
     def _reasons_to_leave(self, now: float) -> Iterator[tuple[str, float]]:
         """Each with the seconds that there are for it."""
-        grace = self._means.config.grace_seconds
-        if reason := self._means.stop.reason:
-            yield reason, grace
+        grace, stop = self._means.config.grace_seconds, self._means.stop
+        if reason := stop.reason:
+            assert stop.asked_at is not None
+            yield reason, grace - (time.monotonic() - stop.asked_at)
         for node in self._means.leaving_nodes(self._group.nodes):
             assert node.leaves_at is not None
             self.nodes_leave = True
-            yield f"node {node.name} is being drained", min(grace, node.leaves_at - time.time())
+            seconds = node.leaves_at - time.time() - DRAIN_MARGIN_SECONDS
+            yield f"node {node.name} is being drained", min(grace, seconds)
         if self._could_grow(now):
             yield "there is room for more ranks", math.inf
 
@@ -168,15 +177,19 @@ class Attempt:
                 self._room_since = now
         return self._room_since is not None and now - self._room_since >= GROW_AFTER_SECONDS
 
-    def _scale_workers(self) -> None:
+    def _scale_workers(self, now: float) -> None:
         """Have as many data workers as the run's control file asks for, if there is one."""
         workers, audience = self._means.workers, self._means.audience
         before = list(workers.handles)
-        wanted = self._means.run.take_wanted_data_workers()
+        wanted = None
+        if now >= self._next_workers_check:
+            self._next_workers_check = now + WORKERS_CHECK_SECONDS
+            wanted = self._means.run.take_wanted_data_workers()
         if wanted is not None:
+            nodes = self._means.view.nodes().values()
             audience.notice(workers.spread())
             audience.notice(f"{wanted} data workers are wanted, there are {len(before)}")
-            granted = workers.resize(wanted)
+            granted = workers.resize(wanted, [node for node in nodes if node.leaves_at is None])
             if granted < wanted:
                 audience.notice(f"there are CPUs for {granted} data workers only")
         workers.admit()

@@ -5,12 +5,15 @@ A rank that is lost ends an attempt, and so does a node that leaves, or room for
 """
 
 import time
+from collections.abc import Mapping
 
 from cluster.attempt import Attempt, Means
 from cluster.belonging import newest_checkpoint
+from cluster.cluster_view import Node
 from cluster.errors import ClusterError, RankLostError
 from cluster.rank_group import RankGroup
 from cluster.recipe import Recipe
+from cluster.watchdog import SignsOfLife
 from data_pipeline.dataset.manifest import Manifest
 from trainer.assignment import Assignment
 from trainer.inheritance import inheritance_of
@@ -47,16 +50,17 @@ class Attempts:
             DataError, ModelError, TrainerError: why the run cannot go on.
         """
         outcome: Outcome = "preempted"
-        while outcome == "preempted" and not self._must_leave():
-            try:
-                group = self._wait_for_group()
-                if group is None:
-                    break
-                outcome = self._attempt(group)
-            except RankLostError as error:
-                self._take_loss(error)
-            finally:
-                self._means.supply.end_group()
+        with SignsOfLife(lambda: self._means.workers.actors):
+            while outcome == "preempted" and not self._must_leave():
+                try:
+                    group = self._wait_for_group()
+                    if group is None:
+                        break
+                    outcome = self._attempt(group)
+                except RankLostError as error:
+                    self._take_loss(error)
+                finally:
+                    self._means.supply.end_group()
         self._means.audience.notice(self._means.workers.spread())
         return outcome
 
@@ -84,9 +88,10 @@ class Attempts:
             if time.monotonic() - since > config.wait_for_ranks_seconds:
                 raise ClusterError(
                     f"After {config.wait_for_ranks_seconds:g} s {found}, each with "
-                    f"{config.cpus_per_rank:g} CPUs and {config.gpus_per_rank} GPUs. Wait for "
-                    "other jobs to end (`transloom jobs list` shows them) or add nodes, then "
-                    "start the same command again; or lower cluster.ranks"
+                    f"{config.cpus_per_rank:g} CPUs and {config.gpus_per_rank} GPUs. The cluster "
+                    f"has {_total(nodes, 'CPU'):g} CPUs and {_total(nodes, 'GPU'):g} GPUs in all, "
+                    "whoever uses them. Wait for other jobs to end (`transloom jobs list` shows "
+                    "them) or add nodes, then start the same command again; or lower cluster.ranks"
                 )
             if not told:
                 told = True
@@ -97,24 +102,40 @@ class Attempts:
     def _let_workers_in(self) -> None:
         """Data workers that lost their place need one beside the ranks."""
         deadline = time.monotonic() + WORKERS_SECONDS
-        while not self._means.workers.all_answer() and time.monotonic() < deadline:
+        while not self._means.workers.all_answer():
+            if time.monotonic() > deadline:
+                self._means.audience.notice(
+                    f"not all data workers have started within {WORKERS_SECONDS:g} s: the ranks "
+                    "start before them"
+                )
+                return
             self._means.supply.give_seats_back()
 
     def _attempt(self, group: RankGroup) -> Outcome:
         means, ranks = self._means, len(group.nodes)
-        if self._ranks and ranks != self._ranks:
-            means.audience.notice(f"resized from {self._ranks} to {ranks} ranks")
-        self._ranks = ranks
-        means.workers.give_up_starting()
+        if given_up := means.workers.give_up_starting():
+            means.audience.notice(
+                f"{given_up} data workers that were wanted have not started in time and are given "
+                "up: the ranks may need their place. Ask for them again"
+            )
         means.lease.check()
-        checkpoint = newest_checkpoint(means.run, self._manifest, means.audience)
+        checkpoint = newest_checkpoint(means.run, means.lease.work, self._manifest, means.audience)
+        if self._must_leave():
+            return "preempted"
         start = checkpoint.step if checkpoint else 0
         self._furthest_step = max(self._furthest_step, start)
         means.audience.notice(
             f"starting {ranks} ranks"
             + (f" from the checkpoint of step {start}" if checkpoint else "")
         )
-        means.supply.check_folder(means.lease.work.absolute(), means.run.path)
+        problems = means.supply.check_folder(means.lease.work.absolute(), means.run.path)
+        if problems:
+            self._do_without(problems)
+        if problems or self._must_leave():
+            return "preempted"
+        if self._ranks and ranks != self._ranks:
+            means.audience.notice(f"resized from {self._ranks} to {ranks} ranks")
+        self._ranks = ranks
         committer = CheckpointCommitter(
             means.lease,
             means.run.checkpoints,
@@ -131,7 +152,9 @@ class Attempts:
                 work=committer.work.absolute(),
                 attempt=committer.attempt,
                 session_started=self._session_started,
-                inheritance=inheritance_of(self._recipe, means.run, self._manifest),
+                inheritance=inheritance_of(
+                    self._recipe, means.run, self._manifest, means.run.card().parent
+                ),
             ),
             means.workers.handles,
         )
@@ -144,6 +167,16 @@ class Attempts:
             self._progressed = reached > self._furthest_step
             self._furthest_step = max(reached, self._furthest_step)
 
+    def _do_without(self, problems: list[str]) -> None:
+        """Go round again without the nodes that do not have the run's folder, if there is room."""
+        places = self._means.supply.offer(self._means.view.fresh_nodes())
+        if len(places) < self._means.config.min_ranks:
+            raise ClusterError(". ".join(problems))
+        for problem in problems:
+            self._means.audience.notice(
+                f"{problem}. In this session the run does without this node"
+            )
+
     def _take_loss(self, error: RankLostError) -> None:
         self._restarts += 1
         self._without_progress = 0 if self._progressed else self._without_progress + 1
@@ -153,3 +186,9 @@ class Attempts:
                 f"{ATTEMPTS_WITHOUT_PROGRESS} attempts"
             ) from error
         self._means.audience.notice(f"{error}; restart {self._restarts} of this session")
+        if error.__cause__:  # the error of a rank, with its traceback there
+            self._means.audience.keep(str(error.__cause__))
+
+
+def _total(nodes: Mapping[str, Node], resource: str) -> float:
+    return sum(node.total.get(resource, 0.0) for node in nodes.values())

@@ -11,5 +11,8 @@ class Audience(Protocol):
     def notice(self, text: str) -> None:
         """Something happened that a person would want to know."""
 
+    def keep(self, text: str) -> None:
+        """Something to be looked up in the run's log, too long to be shown."""
+
     def line(self, line: Line) -> None:
         """The run has recorded a line."""

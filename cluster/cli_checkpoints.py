@@ -88,6 +88,8 @@ def average_checkpoints(
 
       transloom checkpoints average runs/phrasebook --last 5
 
+      transloom checkpoints average runs/phrasebook --best 3
+
       transloom checkpoints average runs/phrasebook --steps 100,200,300
     """
     from cluster.checkpoint_commands import average_run

@@ -1,7 +1,7 @@
 """What Ray's head says of its nodes, asked for again and again by a thread of its own.
 
-Questions to a head that is gone block for up to a minute, after which Ray ends the process. So no
-other thread asks, and whoever looks learns in time that the head is lost.
+Questions to a head that is gone block for up to a minute, after which Ray ends the process. So the
+supervisor asks nothing about nodes but here, and learns in time that the head is lost.
 """
 
 import threading
@@ -29,6 +29,7 @@ class Node:
     Attributes:
         name: how it is called in messages.
         free: amounts of resources that nobody has reserved.
+        total: amounts of resources, whoever has reserved them.
         leaves_at: if the node is being drained, when it will be gone (seconds since the epoch);
             infinity if that was not said. None if it stays.
     """
@@ -36,6 +37,7 @@ class Node:
     id: str
     name: str
     free: Mapping[str, float]
+    total: Mapping[str, float]
     leaves_at: float | None = None
 
 
@@ -117,6 +119,7 @@ def _ask() -> dict[str, Node]:
             id=node["NodeID"],
             name=f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})",
             free=free.get(node["NodeID"], {}),
+            total=node["Resources"],
             leaves_at=_seconds(leaving.get(node["NodeID"])),
         )
         for node in ray.nodes()

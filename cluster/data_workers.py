@@ -7,13 +7,16 @@ die with the worker.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
+from cluster.cluster_view import Node
+from cluster.seats import room
+from cluster.watchdog import Watchdog
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.batch import MicroBatch
@@ -38,6 +41,7 @@ class DataWorker:
     """Reads, verifies and batches windows of one dataset."""
 
     def __init__(self, settings: DataSettings, dataset_identity: str, cache_bytes: int) -> None:
+        self._watchdog = Watchdog()
         self._settings = settings
         self._dataset_identity = dataset_identity
         self._cache_bytes = cache_bytes
@@ -58,6 +62,11 @@ class DataWorker:
 
     def fetch(self, span: Span) -> list[MicroBatch]:
         return self._reader().fetch(span.epoch, span.window, span.start, span.stop)
+
+    @ray.method(concurrency_group="control")
+    def heard(self) -> None:
+        """The supervisor lives."""
+        self._watchdog.heard()
 
     @ray.method(concurrency_group="control")
     def process_id(self) -> int:
@@ -84,7 +93,7 @@ class WorkerHandle:
 class DataWorkers:
     """The supervisor's side: the workers of a run, as many as are wanted.
 
-    They die with the driver that started them.
+    They die with the driver that started them, and expect `SignsOfLife` from it.
     """
 
     def __init__(
@@ -94,34 +103,43 @@ class DataWorkers:
         self._cpus = cpus
         self._started = 0
         self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its first answer
+        self._leaving: list[WorkerHandle] = []
         self.handles: list[WorkerHandle] = []  # those that ranks may ask
 
     def start(self, count: int) -> None:
         """The first workers; ranks wait for them if need be."""
         self.handles = [self._new() for _ in range(count)]
 
-    def resize(self, count: int) -> int:
+    @property
+    def actors(self) -> list[Any]:
+        """All that may be alive; to be asked for by any thread."""
+        starting = [handle for handle, _ in self._starting]
+        return [handle.actor for handle in (*self.handles, *starting, *self._leaving)]
+
+    def resize(self, count: int, nodes: Iterable[Node]) -> int:
         """Have `count` workers: new ones serve once they answer, those too many leave at once.
 
-        Returns for how many there is room.
+        Returns for how many there is room on these nodes.
         """
         missing = count - len(self.handles) - len(self._starting)
         if self._cpus:
-            free = ray.available_resources().get("CPU", 0.0)
-            missing = min(missing, int(free / self._cpus))
+            places = sum(room(node.free, {"CPU": self._cpus}) for node in nodes)
+            missing = min(missing, places)
         for _ in range(missing):
             handle = self._new()
             self._starting.append((handle, handle.actor.process_id.remote()))
         for _ in range(-missing):
             handle = self._starting.pop()[0] if self._starting else self.handles.pop()
             handle.actor.__ray_terminate__.remote()  # after the requests that it has got
+            self._leaving.append(handle)
         return len(self.handles) + len(self._starting)
 
-    def give_up_starting(self) -> None:
-        """Workers that do not serve yet may hold what ranks need to start."""
-        for handle, _ in self._starting:
+    def give_up_starting(self) -> int:
+        """Workers that do not serve yet may hold what ranks need to start; returns how many."""
+        given_up, self._starting = self._starting, []
+        for handle, _ in given_up:
             ray.kill(handle.actor)
-        self._starting = []
+        return len(given_up)
 
     def admit(self) -> None:
         """Puts new workers among the handles once they can serve."""

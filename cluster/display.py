@@ -40,6 +40,8 @@ def train_summary(line: Line) -> str:
 
 def validation_summary(line: Line) -> str:
     """The scores of a validation in one line."""
+    if line["loss"] is None:
+        return f"step {line['step']}: validation loss is not finite, BLEU {line['bleu']:.1f}"
     return (
         f"step {line['step']}: validation loss {line['loss']:.3f}, perplexity "
         f"{line['perplexity']:.2f}, BLEU {line['bleu']:.1f}"
@@ -63,7 +65,7 @@ class LoggedAudience:
         self._audience.line(line)
 
     def keep(self, text: str) -> None:
-        """Write to the file alone."""
+        """Write to the file alone; see `Audience`."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         # On a full disk the log lacks this; the run goes on.
         with suppress(OSError), self._log.open("a", encoding="utf-8") as file:

@@ -1,6 +1,11 @@
 """Mistakes and misfortunes at the level of the cluster. Messages are written for users."""
 
 
+def full_message(error: BaseException) -> str:
+    """An error's message, and what was noted on its way."""
+    return " ".join([str(error), *getattr(error, "__notes__", [])])
+
+
 class ClusterError(Exception):
     """Ray, a job or a recipe does not allow what was asked."""
 

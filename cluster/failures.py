@@ -2,8 +2,8 @@
 
 When one rank fails, the others fail a moment later in the collective that it left. Errors of our
 own name a cause in data, recipe or numbers that would come again. Deaths, hangs and everything
-unexpected (a broken connection, a CUDA error, a full disk) may not: they become a RankLostError,
-and the ranks are started again.
+unexpected (a broken connection, a CUDA error, a full disk) may not, nor may a record that a rank of
+a lost node still holds: they become a RankLostError, and the ranks are started again.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cluster.errors import ClusterError, RankLostError
 from cluster.watch import Position
 from data_pipeline.errors import DataError
 from model.errors import ModelError
-from trainer.errors import TrainerError
+from trainer.errors import RecordInUseError, TrainerError
 
 OWN_ERRORS = (ClusterError, DataError, ModelError, TrainerError)
 LONGEST_REASON = 500
@@ -34,7 +34,7 @@ def failure_of(name: str, position: Position, error: RayError) -> Exception:
     if not isinstance(error, RayTaskError):
         return RankDiedError(f"{name} has died in phase {position}: {_cause_of_death(error)}")
     cause: Exception = error.cause
-    if isinstance(cause, OWN_ERRORS):
+    if isinstance(cause, OWN_ERRORS) and not isinstance(cause, RecordInUseError):
         cause.add_note(f"({name} has raised this in phase {position}.)")
         return cause
     reason = f"{type(cause).__name__}: {cause}"[:LONGEST_REASON]
@@ -51,13 +51,14 @@ def _cause_of_death(error: RayError) -> str:
 
 def is_certain(failures: Sequence[Exception]) -> bool:
     """Whether the cause is among these failures, so that no other need be waited for."""
-    return any(isinstance(f, RankDiedError) or _comes_again(f) for f in failures)
+    return any(isinstance(f, RankDiedError) or comes_again(f) for f in failures)
 
 
 def cause_of(failures: Sequence[Exception]) -> Exception:
     """A rank's death, else an error of our own, else whatever came first."""
-    return max(failures, key=lambda f: (isinstance(f, RankDiedError), _comes_again(f)))
+    return max(failures, key=lambda f: (isinstance(f, RankDiedError), comes_again(f)))
 
 
-def _comes_again(failure: Exception) -> bool:
+def comes_again(failure: Exception) -> bool:
+    """Whether it would be of no use to start the ranks again."""
     return not isinstance(failure, RankLostError)

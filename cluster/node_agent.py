@@ -7,19 +7,20 @@ whether the node has the run's folder. It needs no resources and hardly any memo
 import os
 import secrets
 import signal
+import tempfile
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.errors import ClusterError
 from cluster.watchdog import Watchdog
+from trainer.processes import start_tick
 
 ANSWER_SECONDS = 5.0
 START_SECONDS = 60.0
@@ -33,23 +34,28 @@ class ProcessName:
 
     node: str
     id: int
-    started: float
+    started: int | None
 
     @classmethod
     def of_this_process(cls) -> "ProcessName":
-        process = psutil.Process()
         node: str = ray.get_runtime_context().get_node_id()
-        return cls(node, process.pid, process.create_time())
+        return cls(node, os.getpid(), start_tick(os.getpid()))
 
     def is_alive(self) -> bool:
         """Asked on its own node."""
-        try:
-            process = psutil.Process(self.id)
-            return (
-                process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return False
+        return self.started is not None and start_tick(self.id) == self.started
+
+    def new_rendezvous(self) -> Path:
+        """A file where other ranks of its node may meet this one; not there yet."""
+        return Path(tempfile.gettempdir()) / f"{self._rendezvous}-{secrets.token_hex(8)}"
+
+    def rendezvous_files(self) -> list[Path]:
+        """Those that there are."""
+        return list(Path(tempfile.gettempdir()).glob(f"{self._rendezvous}-*"))
+
+    @property
+    def _rendezvous(self) -> str:
+        return f"transloom-rendezvous-{self.id}-{self.started}"
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1})
@@ -64,14 +70,21 @@ class NodeAgent:
         self._watchdog.heard()
 
     def kill(self, processes: list[ProcessName]) -> None:
-        """Returns when they are gone, or after `DEATH_SECONDS`."""
+        """Returns at once, which is a sign of life; the processes may take a while to die."""
         for process in processes:
             if process.is_alive():
-                os.kill(process.id, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended by itself since
+                    os.kill(process.id, signal.SIGKILL)
+
+    def await_deaths(self, processes: list[ProcessName]) -> None:
+        """Returns when they are gone, or after `DEATH_SECONDS`, and removes what they leave."""
         deadline = time.monotonic() + DEATH_SECONDS
         while any(map(ProcessName.is_alive, processes)) and time.monotonic() < deadline:
             self._watchdog.heard()
             time.sleep(0.01)
+        for process in processes:
+            for file in process.rendezvous_files():
+                file.unlink(missing_ok=True)
 
     @ray.method(concurrency_group="folder")
     def meet(self, folder: Path, left: str, answer: str) -> str | None:
@@ -89,6 +102,7 @@ class NodeAgents:
 
     def __init__(self) -> None:
         self.by_node: dict[str, Any] = {}
+        self.unfit: set[str] = set()  # nodes that do not have the run's folder
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # the answers of silent agents, should they come
         self._have_met: set[str] = set()
@@ -110,11 +124,12 @@ class NodeAgents:
         of_node: dict[str, list[ProcessName]] = {}
         for process in processes:
             of_node.setdefault(process.node, []).append(process)
-        answers = {node: self.by_node[node].kill.remote(mine) for node, mine in of_node.items()}
-        awaited = [answer for node, answer in answers.items() if node not in self._asked]
-        if awaited:
-            ray.wait(awaited, num_returns=len(awaited), timeout=ANSWER_SECONDS)
-        self._asked |= {node: answer for node, answer in answers.items() if not answered(answer)}
+        agents = self.by_node
+        killed = {node: agents[node].kill.remote(mine) for node, mine in of_node.items()}
+        gone = {node: agents[node].await_deaths.remote(mine) for node, mine in of_node.items()}
+        _wait([killed[node] for node in of_node if node not in self._asked], ANSWER_SECONDS)
+        self._asked |= {node: gone[node] for node in of_node if not answered(killed[node])}
+        _wait([gone[node] for node in of_node if node not in self._asked], DEATH_SECONDS)
 
     def silent(self, nodes: Collection[str]) -> set[str]:
         """Those of some nodes whose agent did not answer when it was asked to kill, or since.
@@ -128,27 +143,31 @@ class NodeAgents:
                 self._asked[node] = self.by_node[node].heard.remote()
         return set(self._asked)
 
-    def check_folder(self, work: Path, run: Path) -> None:
-        """See that every node has the run's folder, by leaving each other files in it.
+    def check_folder(self, work: Path, run: Path) -> list[str]:
+        """See whether every node has the run's folder, by leaving each other files in it.
+
+        Those that do not see it, or cannot write there, are `unfit` from now on.
 
         Args:
             work: the supervisor's work folder within the run.
 
-        Raises:
-            ClusterError: a node does not see it, or cannot write there.
+        Returns:
+            What is wrong with nodes that have not been asked before.
         """
         new = self.by_node.keys() - self._have_met
         if not new:
-            return
+            return []
         left = f"probe-{secrets.token_hex(4)}"
         (work / left).touch()
         meetings = {
             node: self.by_node[node].meet.remote(work, left, f"{left}-{node}") for node in new
         }
+        problems = []
         try:
             for node, meeting in meetings.items():
                 if problem := _problem(meeting, work / f"{left}-{node}"):
-                    raise ClusterError(
+                    self.unfit.add(node)
+                    problems.append(
                         f"Node {self._names[node]} does not have the run's folder {run} "
                         f"({problem}). All nodes must see it at that path: put it on storage that "
                         "they share, with --run PATH"
@@ -157,6 +176,7 @@ class NodeAgents:
             for probe in work.glob(f"{left}*"):
                 probe.unlink()
         self._have_met |= new
+        return problems
 
 
 def _problem(meeting: Any, answer: Path) -> str | None:
@@ -168,6 +188,11 @@ def _problem(meeting: Any, answer: Path) -> str | None:
     except RayError:
         return None
     return problem or (None if answer.exists() else "what it writes there is not seen here")
+
+
+def _wait(answers: list[Any], seconds: float) -> None:
+    if answers:
+        ray.wait(answers, num_returns=len(answers), timeout=seconds)
 
 
 def answered(answer: Any) -> bool:

@@ -6,10 +6,8 @@ as a warm spare: everything is imported, no GPU is touched.
 
 import importlib
 import os
-import secrets
 import socket
 import sys
-import tempfile
 from contextlib import suppress
 from datetime import timedelta
 
@@ -20,10 +18,13 @@ from cluster.data_workers import WorkerHandle
 from cluster.mailbox import Mailbox, Report
 from cluster.node_agent import ProcessName
 from cluster.watchdog import Watchdog
-from cluster.worker_streams import WorkerClient, WorkerStreams
+from cluster.worker_streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
 from trainer.assignment import Assignment
 from trainer.distributed import Placement, process_group
 from trainer.supervision import Outcome
+
+# Of a step's deadline: a rank says that no data comes before it is taken for hung.
+SHARE_FOR_DATA = 0.8
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
@@ -57,7 +58,7 @@ class RankActor:
     def rendezvous(self, *, one_node: bool) -> str:
         """Where ranks may meet: a file if all are on this node, otherwise a free port of it."""
         if one_node:
-            return f"file://{tempfile.gettempdir()}/transloom-rendezvous-{secrets.token_hex(8)}"
+            return f"file://{ProcessName.of_this_process().new_rendezvous()}"
         address = ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((address, 0))
@@ -98,16 +99,16 @@ class RankActor:
         self,
         assignment: Assignment,
         placement: Placement,
-        workers: list[WorkerHandle],
         config: ClusterConfig,
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; returns the outcome."""
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
-            from trainer.build import (
-                build_trainer,
-            )  # imports DeepSpeed, which reads the environment
+            # Not above: it imports DeepSpeed, which reads the environment.
+            from trainer.build import build_trainer
 
-            self._client.workers = workers
+            self._client.hopeless_seconds = min(
+                HOPELESS_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds
+            )
             streams = WorkerStreams(
                 self._client,
                 rank=placement.rank,

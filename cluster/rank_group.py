@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from cluster.config import ClusterConfig
 from cluster.data_workers import WorkerHandle
 from cluster.errors import RankLostError
-from cluster.failures import cause_of, failure_of, is_certain
+from cluster.failures import cause_of, comes_again, failure_of, is_certain
 from cluster.mailbox import Report
 from cluster.rank_process import RankProcess
 from cluster.waking_clock import WakingClock
@@ -26,6 +26,8 @@ from trainer.supervision import Outcome
 
 # When one rank fails, others fail too: so long the cause is waited for.
 CAUSE_SECONDS = 2.0
+# When the run ends with an error: so long the ranks may take to tell what they did last.
+LAST_REPORTS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class RankGroup:
         return [process.actor for process in self.processes]
 
     @property
+    def trains(self) -> bool:
+        """Whether the ranks have been told to train; before that they have nothing to save."""
+        return bool(self._results)
+
+    @property
     def nodes(self) -> list[str]:
         """Of each rank."""
         return [process.seat.node for process in self.processes]
@@ -77,7 +84,7 @@ class RankGroup:
     def start(self, assignment: Assignment, workers: list[WorkerHandle]) -> None:
         """Let all ranks train, as soon as their processes are there; returns at once."""
         self._assignment = assignment
-        self._workers = workers
+        self.use_workers(workers)
 
     def wait(self, seconds: float) -> None:
         """Returns after so long, or when something has come that is waited for."""
@@ -97,15 +104,19 @@ class RankGroup:
         if failures:
             self._failed_at = self._failed_at or now
             if is_certain(failures) or now - self._failed_at > CAUSE_SECONDS:
-                return Poll(reports, failure=cause_of(failures))
+                cause = cause_of(failures)
+                if comes_again(cause):  # the run ends: what was done well shall count
+                    reports += self._last_reports(LAST_REPORTS_SECONDS)[0]
+                return Poll(reports, failure=cause)
         elif len(outcomes) == len(self._results):
-            return self._last_poll(reports, [outcomes[rank] for rank in sorted(outcomes)])
+            last, failure = self._last_reports(self._config.deadlines.answer_seconds)
+            by_rank = [outcomes[rank] for rank in sorted(outcomes)]
+            return Poll(reports + last, None if failure else by_rank, failure)
         running = [rank for rank in range(len(self._results)) if rank not in outcomes]
         return Poll(reports, failure=self._watch.hung(running, now))
 
     def use_workers(self, workers: list[WorkerHandle]) -> None:
         """Let every rank ask these data workers."""
-        self._workers = workers
         for actor in self.actors:
             actor.use_workers.remote(workers)
 
@@ -157,7 +168,6 @@ class RankGroup:
                     threads=self._config.threads_per_rank,
                     rendezvous=rendezvous,
                 ),
-                self._workers,
                 self._config,
             )
             for rank, process in enumerate(self.processes)
@@ -182,25 +192,32 @@ class RankGroup:
                 self._watch.moved(rank, Position(*report.progress), now)
         return reports
 
-    def _last_poll(self, reports: list[tuple[int, Report]], outcomes: list[Outcome]) -> Poll:
-        """All ranks have returned: hear what they said before, and were not asked about."""
+    def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
+        """What the ranks said before they returned, and were not asked about.
+
+        Also returns what has happened to one that does not tell.
+        """
         questions = [
             *self._polls.items(),
             *((r, a.poll.remote()) for r, a in enumerate(self.actors)),
         ]
-        try:
-            answers: list[list[Report]] = ray.get(
-                [question for _, question in questions],
-                timeout=self._config.deadlines.answer_seconds,
-            )
-        except RayError as error:
-            return Poll(reports, failure=failure_of("A rank", Position("done"), error))
-        last = [
-            (rank, report)
-            for (rank, _), answer in zip(questions, answers, strict=True)
-            for report in answer
-        ]
-        return Poll(reports + last, outcomes)
+        answers = [question for _, question in questions]
+        ray.wait(answers, num_returns=len(answers), timeout=seconds)
+        reports: list[tuple[int, Report]] = []
+        failure: Exception | None = None
+        for rank, question in questions:
+            name, position = self._names[rank], self._watch.positions[rank]
+            try:
+                answer: list[Report] = ray.get(question, timeout=0)
+                reports += [(rank, report) for report in answer]
+            except GetTimeoutError:
+                failure = RankLostError(
+                    f"{name} has returned, but has not told for {seconds:g} s what it did last; "
+                    f"it was in phase {position} before"
+                )
+            except RayError as error:
+                failure = failure_of(name, position, error)
+        return reports, failure
 
     def _returned(self) -> tuple[dict[int, Outcome], list[Exception]]:
         """Outcomes of ranks that have returned, and failures of those that have failed."""

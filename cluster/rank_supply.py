@@ -50,10 +50,11 @@ class RankSupply:
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
         """Of these nodes those for a group, one for each rank, as many as there is room for.
 
-        Nodes that are about to leave, or whose agent is silent, offer nothing.
+        Nodes that are about to leave, that lack the run's folder, or whose agent is silent offer
+        nothing.
         """
-        silent = self._agents.silent(nodes)
-        usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in silent}
+        out = self._agents.silent(nodes) | self._agents.unfit
+        usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
         return self._seats.offer(usable, self._config.max_ranks)
 
     def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
@@ -73,9 +74,9 @@ class RankSupply:
         )
         return self._group
 
-    def check_folder(self, work: Path, run: Path) -> None:
+    def check_folder(self, work: Path, run: Path) -> list[str]:
         """See `NodeAgents.check_folder`; to be called while the processes of a group start."""
-        self._agents.check_folder(work, run)
+        return self._agents.check_folder(work, run)
 
     def give_seats_back(self) -> None:
         """Somebody else needs room first."""
@@ -99,5 +100,6 @@ class RankSupply:
 
     def _actors(self) -> Iterator[Any]:
         yield from list(self._agents.by_node.values())
-        processes = [*self._spares.waiting, *(self._group.processes if self._group else ())]
+        group = self._group  # which another thread may end meanwhile
+        processes = [*self._spares.waiting, *(group.processes if group else ())]
         yield from (process.actor for process in processes)

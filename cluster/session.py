@@ -108,11 +108,16 @@ def _end_embedded() -> None:
 
 
 def require_total(cpus: float, gpus: float) -> None:
-    """Check that the session's cluster has that many CPUs and GPUs, whoever uses them now.
+    """Check that an embedded Ray has that many CPUs and GPUs: nothing will join it.
+
+    To a cluster nodes may be added while a run waits for them.
 
     Raises:
         ClusterError: too few.
     """
+    node = ray_worker._global_node
+    if node is None or not node.is_head():
+        return
     needed = {"CPU": float(cpus), "GPU": float(gpus)}
     found = ray.cluster_resources()
     short = {name: n for name, n in needed.items() if n > found.get(name, 0.0)}

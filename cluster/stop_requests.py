@@ -18,7 +18,9 @@ class StopRequests:
     """Listens as long as the context lasts."""
 
     def __init__(self, run: RunFolder) -> None:
+        self.asked_at: float | None = None  # by time.monotonic()
         self._run = run
+        self._former = run.stop_requested_at()
         self._signal: int | None = None
         self._file_taken = False
         self._next_look = 0.0
@@ -38,8 +40,11 @@ class StopRequests:
             signal.signal(number, handler)
 
     def forget_file(self) -> None:
-        """A file that lies there already was meant for whoever trained the run before."""
-        self._run.take_stop_request()
+        """Remove a file that was meant for whoever trained the run before.
+
+        It lay there when this process began to listen. To be called by the run's owner.
+        """
+        self._look()
 
     @property
     def reason(self) -> str | None:
@@ -48,10 +53,16 @@ class StopRequests:
             return f"{signal.Signals(self._signal).name} was received"
         if not self._file_taken and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_SECONDS
-            self._file_taken = self._run.take_stop_request()
+            self._look()
         return f"{self._run.stop_request} was created" if self._file_taken else None
+
+    def _look(self) -> None:
+        if self._run.take_stop_request(self._former):
+            self._file_taken = True
+            self.asked_at = self.asked_at or time.monotonic()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:
             raise KeyboardInterrupt
         self._signal = number
+        self.asked_at = self.asked_at or time.monotonic()

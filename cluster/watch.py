@@ -53,8 +53,8 @@ class Watch:
     def hung(self, ranks: Iterable[int], now: float) -> RankLostError | None:
         """Whether one of these ranks has passed a deadline.
 
-        Of ranks that wait for each other in a collective, the one is named that has not come as
-        far as the others.
+        Ranks wait for each other in collectives: the deadline is that of the ranks that have not
+        come as far as the others, and of these the one is named that has waited longest.
         """
         ranks = list(ranks)
         silence = self._deadlines.answer_seconds
@@ -65,9 +65,11 @@ class Watch:
                     f"{self.positions[rank]}. If its machine may be as busy as that, raise "
                     "cluster.deadlines.answer_seconds"
                 )
-        if not any(now - self._moved[rank] > self._patience(rank) for rank in ranks):
+        hindmost = min(self.positions[rank].order for rank in ranks)
+        behind = [rank for rank in ranks if self.positions[rank].order == hindmost]
+        last = min(behind, key=lambda rank: self._moved[rank])
+        if now - self._moved[last] <= self._patience(last):
             return None
-        last = min(ranks, key=lambda rank: self.positions[rank].order)
         phase = self.positions[last].phase
         return RankLostError(
             f"{self._names[last]} hangs: it has been in phase {self.positions[last]} for "

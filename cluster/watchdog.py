@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,11 +35,12 @@ class Watchdog:
 
     def _watch(self) -> None:
         clock = WakingClock()
-        since = clock.look()
-        while (now := clock.look()) - since < self._silence_seconds:
+        now = since = clock.look()
+        while now - since < self._silence_seconds:
+            time.sleep(LOOK_SECONDS)
+            now = clock.look()
             if self._heard:
                 self._heard, since = False, now
-            time.sleep(LOOK_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -67,4 +69,5 @@ class SignsOfLife:
     def _work(self) -> None:
         while not self._over.wait(SIGN_OF_LIFE_SECONDS):
             for actor in self._actors():
-                actor.heard.remote()
+                with suppress(Exception):  # one that is gone must not silence the others
+                    actor.heard.remote()

@@ -70,6 +70,7 @@ class WorkerClient:
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.workers = list(workers)  # may be replaced at any time
+        self.hopeless_seconds = HOPELESS_SECONDS
         self._absent: dict[int, Any] = {}  # numbers of workers, each with a sign of life asked for
         self._notice = notice
         self._silence_seconds = silence_seconds
@@ -84,8 +85,15 @@ class WorkerClient:
         since = time.monotonic()
         early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
         while True:
-            patience = self._silence_seconds - (time.monotonic() - request.asked_at)
-            done, _ = ray.wait(request.answers, num_returns=1, timeout=max(0.0, patience))
+            hopeless_at = since + self.hopeless_seconds
+            until = min(request.asked_at + self._silence_seconds, hopeless_at)
+            patience = max(0.0, until - time.monotonic())
+            done, _ = ray.wait(request.answers, num_returns=1, timeout=patience)
+            if not done and until == hopeless_at:
+                raise ClusterError(
+                    f"No data worker has answered for {self.hopeless_seconds:g} s ({request}). "
+                    "Look at the nodes and the storage, then start the same command again"
+                )
             if not done:
                 self._look_after(request, since)
                 continue
@@ -104,11 +112,6 @@ class WorkerClient:
     def _look_after(self, request: _Request, since: float) -> None:
         """A worker that is silent may be reading from a slow server, or hang."""
         worker = request.asked[-1]
-        if time.monotonic() - since > HOPELESS_SECONDS:
-            raise ClusterError(
-                f"No data worker has answered for {HOPELESS_SECONDS:.0f} s ({request}). Look at "
-                "the nodes and the storage, then start the same command again"
-            )
         try:
             ray.get(worker.actor.process_id.remote(), timeout=self._sign_of_life_seconds)
             request.asked_at = time.monotonic()

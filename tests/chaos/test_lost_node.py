@@ -9,6 +9,7 @@ from support.recipes import tiny_recipe
 
 from cluster.data_workers import DataWorkers
 from cluster.session import ray_session
+from cluster.watchdog import SignsOfLife
 from cluster.worker_streams import WorkerClient, WorkerStreams
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.plan import Cursor
@@ -47,11 +48,12 @@ def test_the_objects_of_a_lost_node_are_asked_for_again(ray_head, phrasebook):
             streams = WorkerStreams(
                 client, rank=0, ranks=1, slots=SLOTS, steps_ahead=8, bytes_ahead=100_000_000
             )
-            steps = streams.open(Cursor())
-            received = list(islice(steps, 5))
-            node.kill()
-            other = ray_head.add_node(cpus=8)
-            received += islice(steps, STEPS - 5)
+            with SignsOfLife(lambda: workers.actors):
+                steps = streams.open(Cursor())
+                received = list(islice(steps, 5))
+                node.kill()
+                other = ray_head.add_node(cpus=8)
+                received += islice(steps, STEPS - 5)
     finally:
         for started in (node, other):
             if started:

@@ -78,13 +78,14 @@ def training(tmp_path, phrasebook):
                 one.driver.communicate()
 
 
-def test_the_ranks_of_a_paused_driver_end_before_its_lease_does_and_it_goes_on(training):
+def test_the_processes_of_a_paused_driver_end_before_its_lease_does_and_it_goes_on(training):
     run = training("cluster.ranks=2")
     run.reach(30)
-    ranks = run.head.actors("RankActor")
+    processes = run.head.actors()
+    assert run.head.actors("DataWorker")
     paused_at = time.monotonic()
     run.driver.send_signal(signal.SIGSTOP)
-    wait_until(lambda: not any(p.is_running() for p in ranks), 60)
+    wait_until(lambda: not any(p.is_running() for p in processes), 60)
     assert 10 < time.monotonic() - paused_at < LEASE_SECONDS
     step = run.step()
     run.driver.send_signal(signal.SIGCONT)

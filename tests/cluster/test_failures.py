@@ -3,11 +3,11 @@
 import pytest
 from ray.exceptions import ActorUnavailableError, RayTaskError
 
-from cluster.errors import RankLostError
+from cluster.errors import RankLostError, full_message
 from cluster.failures import cause_of, failure_of, is_certain
 from cluster.watch import Position
 from data_pipeline.errors import DatasetFileError
-from trainer.errors import NonFiniteLossError
+from trainer.errors import NonFiniteLossError, RecordInUseError
 
 HERE = Position("step", 25, "epoch 0, window 3")
 
@@ -32,15 +32,23 @@ def test_an_unexpected_error_carries_rank_phase_and_coordinates():
 
 
 @pytest.mark.parametrize(
-    "cause", [RuntimeError("NCCL error"), OSError(28, "No space left"), KeyError("x")]
+    "cause",
+    [
+        RuntimeError("NCCL error"),
+        OSError(28, "No space left"),
+        KeyError("x"),
+        RecordInUseError("Another process has been writing metrics.jsonl"),
+    ],
 )
 def test_what_is_unexpected_is_worth_another_attempt(cause):
     assert isinstance(raised(cause), RankLostError)
+    assert not is_certain([raised(cause)])
 
 
 @pytest.mark.parametrize("cause", [NonFiniteLossError("NaN"), DatasetFileError("a", "b", "c")])
 def test_an_error_of_our_own_is_told_as_it_is(cause):
     assert raised(cause) is cause
+    assert "Rank 1 on node a has raised this in phase step" in full_message(cause)
     assert is_certain([BROKEN_CONNECTION, raised(cause)])
     assert cause_of([BROKEN_CONNECTION, raised(cause)]) is cause
 

@@ -1,6 +1,7 @@
 """What is done on each node: processes killed at once, the run's folder looked for."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import pytest
 import ray
 from support.processes import command_of, wait_until
 
-from cluster.errors import ClusterError
-from cluster.node_agent import NodeAgents, ProcessName
+from cluster.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.session import ray_session
+from trainer.processes import start_tick
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def sleeper():
 
 
 def name_of(process: subprocess.Popen, node: str) -> ProcessName:
-    return ProcessName(node, process.pid, psutil.Process(process.pid).create_time())
+    return ProcessName(node, process.pid, start_tick(process.pid))
 
 
 def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
@@ -54,9 +55,35 @@ def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
 
 def test_another_process_of_the_same_id_is_left_alone(agents, sleeper):
     agents, node = agents
-    former = ProcessName(node, sleeper.pid, psutil.Process(sleeper.pid).create_time() - 1)
+    former = ProcessName(node, sleeper.pid, start_tick(sleeper.pid) - 1)
     agents.kill([former])
     assert sleeper.poll() is None
+
+
+def test_a_process_that_ends_by_itself_meanwhile_spares_no_other(sleeper, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    names = [name_of(process, "here") for process in (ended, sleeper)]
+    ended.wait()
+    monkeypatch.setattr(ProcessName, "is_alive", lambda name: True)  # when it was looked at
+    agent = NodeAgent.__ray_metadata__.modified_class
+    agent.kill(None, names)
+    assert sleeper.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_the_files_where_killed_ranks_have_met_are_removed(agents, sleeper):
+    agents, node = agents
+    name = name_of(sleeper, node)
+    other = ProcessName(node, os.getpid(), start_tick(os.getpid()))
+    mine, another = name.new_rendezvous(), other.new_rendezvous()
+    try:
+        for file in (mine, another):
+            file.touch()
+        assert name.rendezvous_files() == [mine]
+        agents.kill([name])
+        assert not mine.exists()
+        assert another.exists()
+    finally:
+        another.unlink()
 
 
 def test_a_node_whose_agent_is_silent_is_known_until_it_answers(agents, sleeper, monkeypatch):
@@ -80,7 +107,8 @@ def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monke
 
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
     agents, _ = agents
-    agents.check_folder(tmp_path, tmp_path)
+    assert agents.check_folder(tmp_path, tmp_path) == []
+    assert agents.unfit == set()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,8 +126,10 @@ class ElsewhereAgent:
 def test_a_node_without_the_folder_is_named(agents, tmp_path):
     agents, node = agents
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
-    with pytest.raises(ClusterError, match=f"Node here .*{tmp_path}.*No such file.*--run PATH"):
-        agents.check_folder(tmp_path, tmp_path)
+    (problem,) = agents.check_folder(tmp_path, tmp_path)
+    assert re.search(f"Node here .*{tmp_path}.*No such file.*--run PATH", problem)
+    assert agents.unfit == {node}
+    assert agents.check_folder(tmp_path, tmp_path) == []  # it is known
     assert list(tmp_path.iterdir()) == []
 
 
@@ -114,5 +144,5 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     twin = tmp_path / "twin"
     twin.mkdir()
     agents.by_node[node] = Twin(agents.by_node[node], twin)
-    with pytest.raises(ClusterError, match="what it writes there is not seen here"):
-        agents.check_folder(tmp_path, tmp_path)
+    (problem,) = agents.check_folder(tmp_path, tmp_path)
+    assert "what it writes there is not seen here" in problem

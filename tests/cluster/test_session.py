@@ -141,7 +141,7 @@ def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> N
         os.kill(pid, signal.SIGKILL)
 
 
-def test_resources_are_checked_and_waited_for() -> None:
+def test_the_resources_of_an_embedded_ray_are_checked_at_once() -> None:
     def handler(number: int, frame: object) -> None: ...
 
     before = signal.signal(signal.SIGTERM, handler)
@@ -159,6 +159,11 @@ def test_resources_are_checked_and_waited_for() -> None:
         assert not ray.is_initialized()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_the_nodes_of_a_cluster_may_come_later(ray_head: Any) -> None:
+    with ray_session(ray_head.address):
+        require_total(cpus=1000, gpus=99)
 
 
 @pytest.mark.parametrize("token", [None, "0" * 64], ids=["no token", "a wrong token"])

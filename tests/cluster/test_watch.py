@@ -48,9 +48,10 @@ def test_progress_within_a_phase_counts():
 def test_the_rank_that_has_not_entered_the_latest_phase_is_named():
     validating = Position("validation", 24)
     stepping = Position("step", 25, "epoch 0, window 3")
-    text = hung(watch_at(stepping, validating), 11.0)
-    assert text == (
-        "Rank 1 on node b hangs: it has been in phase validation of step 24 for 11 s, while others "
+    watch = watch_at(stepping, validating)
+    assert hung(watch, 11.0) is None  # rank 0 waits for longer than a step may take, for rank 1
+    assert hung(watch, 41.0) == (
+        "Rank 1 on node b hangs: it has been in phase validation of step 24 for 41 s, while others "
         "are in phase step of step 25 (epoch 0, window 3). If it may take so long, raise "
         "cluster.deadlines.validation_seconds, which is 40"
     )
@@ -61,6 +62,13 @@ def test_ranks_that_are_equally_far_are_all_meant():
     text = hung(watch_at(position, position), 11.0)
     assert "in phase step of step 25 (epoch 0, window 3) for 11 s, as all ranks have." in text
     assert "cluster.deadlines.step_seconds, which is 10" in text
+
+
+def test_of_equally_far_ranks_the_one_that_has_waited_longest_is_named():
+    watch = watch_at(Position("step", 25), Position("step", 25))
+    watch.moved(0, Position("step", 25, "epoch 0, window 3"), 8.0)
+    text = hung(watch, 11.0)
+    assert text.startswith("Rank 1 on node b hangs: it has been in phase step of step 25 for 11 s")
 
 
 def test_a_rank_that_has_returned_is_not_waited_for():

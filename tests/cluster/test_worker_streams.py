@@ -13,7 +13,9 @@ from support.recipes import tiny_recipe
 from support.sabotage import kill, process_ids
 
 from cluster.data_workers import DataWorkers
+from cluster.errors import ClusterError
 from cluster.session import ray_session
+from cluster.watchdog import SignsOfLife
 from cluster.worker_streams import WorkerClient, WorkerStreams
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetFileError
@@ -43,12 +45,18 @@ def expected(settings):
 @pytest.fixture
 def workers(settings, ray_head):
     """Starts workers in a Ray session of the test; they read `settings` unless told otherwise."""
-    with ray_session(ray_head.address):
+    all_started = []
+
+    def actors():
+        return [actor for workers in all_started for actor in workers.actors]
+
+    with ray_session(ray_head.address), SignsOfLife(actors):
 
         def start(count, settings=settings, cache_bytes=MANY_BYTES):
             identity = open_dataset(settings.data)[1].identity
             started = DataWorkers(settings, identity, cpus=0, cache_bytes=cache_bytes)
             started.start(count)
+            all_started.append(started)
             return started
 
         yield start
@@ -123,19 +131,36 @@ def test_a_worker_that_hangs_is_started_again(workers, expected, count):
     assert any("data worker 0 has not answered for 1 s and hangs" in n for n in notices)
 
 
+def test_the_rank_gives_up_before_it_is_taken_for_hung(workers):
+    started = workers(1)
+    notices = []
+    client = WorkerClient(started.handles, notices.append)
+    client.hopeless_seconds = 1.0
+    steps = steps_of(client)
+    next(steps)
+    (worker,) = process_ids(started)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with pytest.raises(ClusterError, match=r"No data worker has answered for 1 s \(fetch of"):
+            list(islice(steps, STEPS))
+        assert notices == []
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_workers_join_and_leave(workers, expected):
     started = workers(1)
     client = WorkerClient(started.handles, print)
     steps = steps_of(client)
     received = list(islice(steps, 10))
-    started.resize(3)
+    started.resize(3, nodes=[])
     ray.get([handle.actor.process_id.remote() for handle, _ in started._starting])
     started.admit()
     assert [handle.number for handle in started.handles] == [0, 1, 2]
     client.workers = started.handles
     received += islice(steps, 60)
     assert ") 0" not in started.spread()  # all three have read windows
-    started.resize(1)
+    started.resize(1, nodes=[])
     client.workers = started.handles
     received += islice(steps, STEPS - 70)
     check_equal(received, expected)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.checkpoints import header_of
+from support.checkpoints import header_of, rewrite_header
 from support.recipes import tiny_values
 
 from cluster import cli
@@ -153,10 +153,7 @@ def test_a_checkpoint_of_another_run(command, recipe, tmp_path, phrasebook):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     assert command("train", recipe, "--inline", "--run", ours).code == 0
     shutil.copytree(ours, theirs)
-    header = theirs / "checkpoints" / "step-00000004" / "checkpoint.json"
-    text = header.read_text()
-    card = yaml.safe_load((ours / "run.json").read_text())
-    header.write_text(text.replace(card["dataset_identity"], "f" * 64))
+    rewrite_header(theirs / "checkpoints" / "step-00000004", dataset_identity="f" * 64)
     failure = command("train", recipe, "--inline", "--run", theirs, "trainer.max_steps=8")
     assert failure.code == 1
     assert "belongs to another run or dataset" in failure.message
@@ -179,7 +176,8 @@ def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook
 
 
 def test_too_few_cpus(command, recipe, runs):
-    failure = command("train", recipe, "cluster.cpus_per_rank=1000", "--address", runs.address)
+    options = ["cluster.cpus_per_rank=1000", "cluster.wait_for_ranks_seconds=1"]
+    failure = command("train", recipe, *options, "--address", runs.address)
     assert failure.code == 1
     assert "1000 CPUs" in failure.message
     assert "cluster.ranks" in failure.message

@@ -110,8 +110,11 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     assert "resized from 2 to 1 ranks" in log
     recorded = [line["step"] for line in runs.lines("run")]
     assert recorded == list(range(1, recorded[-1] + 1))
-    assert {event["event"] for event in runs.lines("run", "event")} == {"resumed"}
-    lost = [event["lost_steps"] for event in runs.lines("run", "event")]
+    events = runs.lines("run", "event")
+    resizes = [(e["from_ranks"], e["to_ranks"]) for e in events if e["event"] == "resized"]
+    assert resizes == [(1, 2), (2, 1)]
+    assert {event["event"] for event in events} == {"resumed", "resized", "preempted"}
+    lost = [event["lost_steps"] for event in events if event["event"] == "resumed"]
     assert lost == [0] * len(lost)  # every group has left a checkpoint
 
 

@@ -43,7 +43,7 @@ def stage(tmp_path_factory):
 )
 def test_the_curve_is_the_undisturbed_one(stage, fault, moment):
     result = stage.undergo(fault, moment)
-    assert result.seconds > 0
+    assert result.seconds is None or result.seconds > 0
 
 
 def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):

@@ -1,13 +1,6 @@
-"""One recipe, one curve: over ranks, restarts, data workers, and without Ray."""
-
-import os
-import signal
+"""One recipe, one curve: over ranks, restarts, and without Ray."""
 
 import pytest
-import ray
-from support.sabotage import Saboteur, remember
-
-from cluster import rank_supply
 
 
 def test_the_same_data_and_curve_for_1_2_and_3_ranks(runs):
@@ -53,37 +46,3 @@ def test_inline_is_one_rank_without_ray(runs):
     runs.train("inline", inline=True)
     assert runs.curve("inline") == runs.curve("ray")
     assert runs.digests("inline") == runs.digests("ray")
-
-
-def test_a_killed_rank_is_replaced_and_the_curve_goes_on(runs, monkeypatch):
-    options = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
-    runs.train("undisturbed", *options)
-    groups = remember(monkeypatch, rank_supply, "RankGroup")
-
-    def second_rank():
-        return [ray.get(groups[0].actors[1].process_id.remote())]
-
-    with Saboteur(runs.folder / "killed" / "metrics.jsonl", 25, second_rank) as saboteur:
-        result = runs.train("killed", *options)
-    assert len(saboteur.hit) == 1
-    assert len(groups) == 2
-    assert result.outcome == "finished"
-    assert runs.curve("killed") == runs.curve("undisturbed")
-    assert runs.digests("killed") == runs.digests("undisturbed")
-    (event,) = runs.lines("killed", "event")
-    assert event["event"] == "resumed"
-    assert event["from_step"] >= 20
-
-
-def test_a_request_to_stop_leaves_a_checkpoint_and_exit_code_75(runs):
-    runs.train("undisturbed", "cluster.ranks=2", "trainer.max_steps=60")
-
-    record = runs.folder / "preempted" / "metrics.jsonl"
-    with Saboteur(record, 15, lambda: [os.getpid()], signal.SIGTERM):
-        result = runs.train("preempted", "cluster.ranks=2", "trainer.max_steps=60")
-    assert result.outcome == "preempted"
-    assert 15 <= result.step < 60
-    assert len(runs.curve("preempted")) == result.step
-    result = runs.train("preempted", "cluster.ranks=2", "trainer.max_steps=60")
-    assert result.outcome == "finished"
-    assert runs.curve("preempted") == runs.curve("undisturbed")

@@ -62,7 +62,7 @@ def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups
     print(f"next new step {figures['seconds']:.2f} s after kill -9")
     assert len(groups) == 2
     assert sorted(ids_of(groups[1].processes)) == sorted(figures["spares"])
-    assert {event["event"] for event in runs.lines("run", "event")} == {"resumed"}
+    assert {event["event"] for event in runs.lines("run", "event")} == {"resumed", "preempted"}
     assert "restart 1 of this session" in log_of(runs, "run")
     left = [*figures["spares"], *ids_of(supplies[0].waiting)]
     assert not any(map(is_alive, left))

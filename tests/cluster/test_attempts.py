@@ -1,0 +1,162 @@
+"""When an attempt is not begun, is given up, or has so long to leave."""
+
+import math
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.attempt import Attempt
+from cluster.attempts import Attempts
+from cluster.cluster_view import Node
+from cluster.config import ClusterConfig
+from cluster.errors import ClusterError, RankLostError
+from cluster.rank_group import Poll
+from cluster.rank_supply import RankSupply
+from cluster.stop_requests import StopRequests
+from cluster.waking_clock import WakingClock
+from trainer.run_folder import RunFolder
+
+LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
+
+
+class Heard:
+    """An audience."""
+
+    def __init__(self):
+        self.notices, self.kept = [], []
+
+    def notice(self, text):
+        self.notices.append(text)
+
+    def keep(self, text):
+        self.kept.append(text)
+
+
+class Group:
+    """Ranks of which nothing is heard."""
+
+    nodes = ("a",)
+
+    def __init__(self, trains):
+        self.trains = trains
+        self.polls = 0
+
+    def wait(self, seconds):
+        pass
+
+    def poll(self):
+        self.polls += 1
+        return Poll([])
+
+    def request_stop(self):
+        self.asked = True
+
+
+def node(name, cpus=1.0, leaves_at=None):
+    return Node(name, f"node {name}", {"CPU": cpus}, {"CPU": 4.0}, leaves_at)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def means(run):
+    """What a supervisor has on a cluster of two nodes, as far as it is asked for here."""
+    config = ClusterConfig(ranks={"min": 1, "max": 2}, grace_seconds=0.3)
+    with StopRequests(run) as stop:
+        yield SimpleNamespace(
+            config=config,
+            run=run,
+            stop=stop,
+            audience=Heard(),
+            clock=WakingClock(),
+            lease=SimpleNamespace(check=lambda: None),
+            workers=SimpleNamespace(handles=[], admit=lambda: None),
+            supply=RankSupply(config, WakingClock()),
+            view=SimpleNamespace(fresh_nodes=lambda: {"a": node("a"), "b": node("b")}),
+            leaving_nodes=lambda used: [],
+        )
+
+
+def attempt_of(means, trains):
+    return Attempt(means, Group(trains), SimpleNamespace(), furthest_step=0)
+
+
+def test_ranks_that_have_not_begun_are_not_waited_for(means, run):
+    run.ask_to_stop()
+    attempt = attempt_of(means, trains=False)
+    assert attempt.run() == "preempted"
+    assert attempt._group.polls == 1
+    assert means.audience.notices[0].endswith("was created: the ranks leave before they have begun")
+
+
+def test_the_time_to_leave_counts_from_the_request(means, run):
+    run.ask_to_stop()
+    assert means.stop.reason
+    time.sleep(0.3)  # a checkpoint is being verified, say
+    attempt = attempt_of(means, trains=True)
+    assert attempt.run() == "preempted"
+    assert attempt._group.polls <= 2
+    assert "have not left in time" in means.audience.notices[-1]
+
+
+@pytest.mark.parametrize(
+    ("leaves_in", "seconds"), [(20.0, 15.0), (3.0, 0.0), (1000.0, 60.0), (math.inf, 60.0)]
+)
+def test_ranks_on_a_node_that_is_drained_leave_before_it_does(means, leaves_in, seconds):
+    means.config = ClusterConfig(grace_seconds=60)
+    means.leaving_nodes = lambda used: [node("a", leaves_at=time.time() + leaves_in)]
+    attempt = attempt_of(means, trains=True)
+    attempt._ask_to_leave(now=100.0)
+    assert attempt._leave_by == pytest.approx(100.0 + seconds, abs=1.0)
+    assert attempt.nodes_leave
+
+
+def test_wanted_data_workers_are_not_looked_for_at_every_poll(means):
+    looked = []
+    means.run = SimpleNamespace(take_wanted_data_workers=lambda: looked.append("now"))
+    attempt = attempt_of(means, trains=True)
+    for tenth in range(20):
+        attempt._scale_workers(now=tenth / 10)
+    assert len(looked) == 4
+
+
+def attempts_of(means):
+    return Attempts(None, None, means)
+
+
+def test_a_node_without_the_runs_folder_gets_no_ranks(means):
+    nodes = means.view.fresh_nodes()
+    assert means.supply.offer(nodes) == ["a", "b"]
+    means.supply._agents.unfit.add("b")
+    assert means.supply.offer(nodes) == ["a"]
+    attempts_of(means)._do_without([LACKS])
+    assert means.audience.notices == [f"{LACKS}. In this session the run does without this node"]
+
+
+def test_without_room_elsewhere_the_run_ends_and_names_the_node(means):
+    means.config = ClusterConfig(ranks=2)
+    means.supply._agents.unfit.add("b")
+    with pytest.raises(ClusterError, match="Node b does not have"):
+        attempts_of(means)._do_without([LACKS])
+
+
+def test_the_traceback_of_every_lost_rank_is_kept(means):
+    attempts = attempts_of(means)
+    error = RankLostError("Rank 1 has failed: RuntimeError: x")
+    error.__cause__ = RuntimeError("Traceback of the rank")
+    attempts._take_loss(error)
+    assert means.audience.notices == [f"{error}; restart 1 of this session"]
+    assert means.audience.kept == ["Traceback of the rank"]
+
+
+def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain(means):
+    means.config = ClusterConfig(ranks=3, wait_for_ranks_seconds=0)
+    with pytest.raises(
+        ClusterError,
+        match=r"room for 2 ranks, at least 3 are needed.* has 8 CPUs and 0 GPUs in all",
+    ):
+        attempts_of(means)._wait_for_group()
