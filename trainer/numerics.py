@@ -23,6 +23,7 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "precision": engine.precision,
         "device": torch.cuda.get_device_name(placement.torch_device) if cuda else _cpu(),
         "threads": placement.threads,
+        "dropout": "torch" if cuda else "16 bits",  # see model/dropout.py
         "torch": torch.__version__,
         "deepspeed": version("deepspeed"),
     }

@@ -13,7 +13,10 @@ FORMATS = sorted(path.name for path in FIXTURES.glob("checkpoint-*"))
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_run_of_this_format_goes_on(name, tmp_path):
-    """By one rank, though two wrote it; its next ten losses are those it had then."""
+    """By one rank, though two wrote it; its next ten losses are those it had then.
+
+    Those of checkpoint-1 were recorded anew, from the same files, when dropout changed.
+    """
     folder = Path(shutil.copytree(FIXTURES / name, tmp_path / name))
     runs = Runs(folder / "recipe.yaml", folder, address="")
     result = runs.train("run", f"data.dataset={folder}/dataset", inline=True)
