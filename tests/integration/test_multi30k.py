@@ -16,7 +16,9 @@ SMALL_STEPS = [
     "trainer.max_steps=60",
     "cluster.cpus_per_rank=0.5",
     "checkpoints.every_steps=1000",
-    "decoding.max_extra_length=5",
+    # After 60 steps translations are as long as they may be, and no better for it.
+    "decoding.max_length_factor=0.2",
+    "decoding.max_extra_length=2",
 ]
 
 
