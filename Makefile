@@ -10,16 +10,17 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos clean
+.PHONY: help setup demo test check bench bench-peers chaos clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r target says; do printf '%-14s%s\n' "$$target" "$$says"; done
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r target says; do printf '%-20s%s\n' "$$target" "$$says"; done
 	@echo
-	@echo "  PYTHON=python3.12    another Python, 3.11 to 3.13 (when .venv is made)"
-	@echo "  TORCH_INDEX=URL      package index with torch for your CPU or CUDA version"
+	@echo "  PYTHON=python3.12   another Python, 3.11 to 3.13 (when .venv is made)"
+	@echo "  DATA=FOLDER         where the files of Multi30k are, for make bench-peers"
+	@echo "  TORCH_INDEX=URL     package index with torch for your CPU or CUDA version"
 
 setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or CUDA
 	@$(BIN)/python scripts/which_device.py
@@ -44,10 +45,14 @@ test: setup  ## the tests, without those that need a GPU and the long fault inje
 check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check
 
-bench: setup  ## measure: path cost, data plane with its peers, time to first batch, preparing
-	@for script in path_cost data_plane time_to_first_batch "prepare_scale --pairs 300000"; do \
+bench: setup  ## measure: path cost, data plane with its peers, recovery, checkpoints, preparing
+	@for script in path_cost data_plane time_to_first_batch recovery checkpoint_stall finite_flag \
+			"prepare_scale --pairs 300000"; do \
 		echo "== $$script"; set -- $$script; name=$$1; shift; \
 		$(BIN)/python benchmarks/$$name.py "$$@" || exit 1; done
+
+bench-peers: setup  ## training speed beside Eole and Hugging Face (1 hour; DATA=FOLDER: Multi30k)
+	@$(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA))
 
 chaos: setup  ## the long fault injections
 	@$(BIN)/pytest -m "chaos and not gpu"

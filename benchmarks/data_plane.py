@@ -32,10 +32,13 @@ from pathlib import Path
 import numpy as np
 from data_plane_peers import READERS as PEERS
 from data_plane_peers import WRITERS, timed
+from environments import PEERS as ENVIRONMENTS
+from environments import environment_with
 
 from cluster.data_workers import DataWorkers
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from cluster.session import ray_session
+from cluster.watchdog import SignsOfLife
 from cluster.worker_streams import WorkerClient, WorkerStreams
 from data_pipeline.corpora.corpus import read_whole
 from data_pipeline.corpora.locations import cache_folder
@@ -48,7 +51,7 @@ from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
 
 HERE = Path(__file__).resolve().parent
-LITDATA = "litdata==0.2.76"
+PEERS_PACKAGES = ["torch==2.13.0", "torchvision", "numpy", "webdataset", "litdata==0.2.76"]
 FIELDS = ("src", "tgt")
 GOAL_PAIRS_PER_SECOND = 1_000_000
 GOAL_OVER_LITDATA = 3.0
@@ -101,17 +104,18 @@ def read_through_ray(recipe: Recipe) -> Measurement:
             cache_bytes=config.data_memory_bytes,
         )
         workers.start(1)
-        streams = WorkerStreams(
-            WorkerClient(workers.handles, lambda notice: None),
-            rank=0,
-            ranks=1,
-            slots=recipe.batching.micro_batches_per_step,
-            steps_ahead=config.steps_ahead,
-            bytes_ahead=config.data_memory_bytes,
-        )
-        steps = streams.open(Cursor())
-        _tokens_of_epoch(steps)
-        return timed(lambda: _tokens_of_epoch(steps))
+        with SignsOfLife(lambda: workers.actors):
+            streams = WorkerStreams(
+                WorkerClient(workers.handles, lambda notice: None),
+                rank=0,
+                ranks=1,
+                slots=recipe.batching.micro_batches_per_step,
+                steps_ahead=config.steps_ahead,
+                bytes_ahead=config.data_memory_bytes,
+            )
+            steps = streams.open(Cursor())
+            _tokens_of_epoch(steps)
+            return timed(lambda: _tokens_of_epoch(steps))
 
 
 def _tokens_of_epoch(steps: Iterator[RankStep]) -> int:
@@ -178,24 +182,6 @@ def _blocks(recipe: Recipe) -> Iterator[Block]:
     )
 
 
-def peers_python(environment: Path, torch_index: str | None) -> Path:
-    """The Python of an environment with the peers, which is made if it is not there."""
-    python = environment / "bin" / "python"
-    made = environment / "packages.txt"
-    if made.exists() and made.read_text() == LITDATA:
-        return python
-    _say(f"setting up {environment} (once; about 1.5 GB, with CUDA more)")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
-    (environment / ".gitignore").write_text("*\n")
-    install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
-    install += ["--constraint", str(HERE.parent / "constraints.txt")]
-    index = ["--index-url", torch_index] if torch_index else []
-    subprocess.run([*install, *index, "torch", "torchvision"], check=True)
-    subprocess.run([*install, "numpy", "webdataset", LITDATA], check=True)
-    made.write_text(LITDATA)
-    return python
-
-
 def run_measurement(name: str, folder: Path, core: int, python: Path | None) -> Measurement:
     """One measurement in a process of its own."""
     if name in PEERS:
@@ -256,7 +242,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=290_000)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
-    parser.add_argument("--peers-env", type=Path, default=HERE.parent / ".bench-peers")
+    parser.add_argument("--peers-env", type=Path, default=ENVIRONMENTS / "data-plane")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for the peers")
     parser.add_argument("--without-peers", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -272,7 +258,7 @@ def main() -> None:
         make_dataset(folder, arguments.mirror, arguments.pairs)
         names, python = list(OURS), None
         if not arguments.without_peers:
-            python = peers_python(arguments.peers_env, arguments.torch_index)
+            python = environment_with(PEERS_PACKAGES, arguments.peers_env, arguments.torch_index)
             for name in WRITERS:
                 _say(f"writing {name}")
                 script = [str(python), str(HERE / "data_plane_peers.py"), "write", name]

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
+from environments import PEERS, environment_with
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.dataset.manifest import open_dataset
@@ -228,23 +229,6 @@ def _shape(micro_batch: MicroBatch) -> tuple[int, int, int]:
     return len(micro_batch.pair_ids), lengths[0], lengths[1]
 
 
-def environment_with(
-    packages: list[str], environment: Path, torch_index: str | None = None
-) -> Path:
-    """The Python of an environment beside transloom's own that has these packages too."""
-    python = environment / "bin" / "python"
-    if not python.exists():
-        say(f"setting up {environment} (once)")
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        (environment / ".gitignore").write_text("*\n")
-    install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
-    install += ["--constraint", str(HERE.parent / "constraints.txt")]
-    if torch_index:
-        subprocess.run([*install, "--index-url", torch_index, "torch"], check=True)
-    subprocess.run([*install, *packages], check=True)
-    return python
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -275,7 +259,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument("--kills", type=int, default=2, help="in each run")
-    parser.add_argument("--peers-env", type=Path, default=HERE.parent / ".bench-peers")
+    parser.add_argument("--peers-env", type=Path, default=PEERS / "ray-train")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for Ray Train")
     parser.add_argument("--without-peers", action="store_true")
     parser.add_argument("--json", action="store_true")

@@ -35,8 +35,9 @@ def test_a_run_that_was_stopped_repeats_the_undisturbed_one(runs):
     runs.train("parts", "cluster.ranks=3", "engine.zero_stage=3", "trainer.max_steps=30")
     assert runs.curve("parts") == pytest.approx(runs.curve("whole"), rel=1e-5)
     assert runs.digests("parts") == runs.digests("whole")
-    resumed = runs.lines("parts", "event")[-1]
-    assert resumed["event"] == "resumed"
+    resumed, resized = runs.lines("parts", "event")[-2:]
+    assert (resumed["event"], resized["event"]) == ("resumed", "resized")
+    assert (resized["from_ranks"], resized["to_ranks"]) == (2, 3)
     assert resumed["numerics_changed"]["ranks"] == [2, 3]
     assert resumed["numerics_changed"]["zero_stage"] == [1, 3]
 

@@ -1,0 +1,59 @@
+"""Hugging Face's turn in decoding.py: MarianMTModel with transloom's weights. Own environment.
+
+python decoding_hugging_face.py FOLDER fp32|bf16
+
+Prints the seconds and the best translation of each sentence, as ids without BOS and EOS.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import MarianConfig, MarianMTModel  # type: ignore[import-not-found]
+
+SENTENCES_PER_BATCH = 64
+
+
+def load_model(folder: Path, settings: dict[str, object], precision: str) -> MarianMTModel:
+    model = MarianMTModel(MarianConfig(**settings))
+    missing, unexpected = model.load_state_dict(
+        load_file(folder / "model.safetensors"), strict=False
+    )
+    tied = {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"}
+    assert not unexpected, unexpected
+    assert set(missing) <= {*tied, "lm_head.weight", "final_logits_bias"}, missing
+    model.tie_weights()
+    return model.eval().to(torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def main(folder: Path, precision: str) -> None:
+    settings = json.loads((folder / "settings.json").read_text())
+    model = load_model(folder, settings["model"], precision)
+    pad, eos = model.config.pad_token_id, model.config.eos_token_id
+    arrays = np.load(folder / "source.npz", allow_pickle=False)
+    source = torch.from_numpy(arrays["source"])
+
+    def translate(rows: torch.Tensor) -> list[list[int]]:
+        rows = rows[:, : int((rows != pad).sum(dim=1).max())]
+        outputs = model.generate(
+            input_ids=rows, attention_mask=(rows != pad).long(), **settings["generate"]
+        )
+        return [[piece for piece in ids[1:] if piece not in (pad, eos)] for ids in outputs.tolist()]
+
+    translate(source[: settings["warm_up_sentences"]])
+    started, cpu_started = time.perf_counter(), time.process_time()
+    found = [ids for rows in source.split(SENTENCES_PER_BATCH) for ids in translate(rows)]
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    translations: list[list[int]] = [[] for _ in found]
+    for position, ids in zip(arrays["order"].tolist(), found, strict=True):
+        translations[position] = ids
+    result = {"seconds": seconds, "cpu_seconds": cpu_seconds, "translations": translations}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,38 @@
+"""Environments of their own for the programs that transloom is measured against."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PEERS = HERE.parent / ".bench-peers"  # git ignores it
+
+
+def environment_with(
+    packages: list[str],
+    environment: Path,
+    torch_index: str | None = None,
+    constraints: Path | None = HERE.parent / "constraints.txt",
+) -> Path:
+    """The Python of an environment with these packages, which is made when it is missing.
+
+    Args:
+        torch_index: package index with torch for this machine's CPU or CUDA version.
+        constraints: transloom's own pins, which packages share unless they cannot live with them.
+    """
+    python = environment / "bin" / "python"
+    made, wanted = environment / "packages.txt", "\n".join(packages)
+    if made.exists() and made.read_text() == wanted:
+        return python
+    print(f"setting up {environment} (once; about 1.5 GB, with CUDA more)", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    (environment / ".gitignore").write_text("*\n")
+    install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
+    if constraints is not None:
+        install += ["--constraint", str(constraints)]
+    if torch_index:
+        torch = [one for one in packages if one.partition("==")[0] in ("torch", "torchvision")]
+        subprocess.run([*install, "--index-url", torch_index, *torch], check=True)
+    subprocess.run([*install, *packages], check=True)
+    made.write_text(wanted)
+    return python

@@ -1,0 +1,101 @@
+"""What it costs to look at every gradient: steps of the engine with and without that.
+
+One process, one rank, one thread; the tiny and the base model on synthetic micro-batches of equal
+sentences, four a step. Two engines take steps in turn; the figure is the median of the pairs'
+ratios of CPU time, which others on the machine hardly change. The goal is at most 2 %.
+
+    .venv/bin/python benchmarks/finite_flag.py [--pairs N]
+"""
+
+import argparse
+import statistics
+import time
+from datetime import timedelta
+
+import numpy as np
+import torch
+
+from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from model.config import ModelConfig
+from model.transformer import Transformer, Vocabulary
+from trainer.batch import to_device
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.distributed import Placement, process_group
+from trainer.engine import Engine
+
+VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)
+TINY = ModelConfig(
+    encoder_layers=4, decoder_layers=4, width=128, feed_forward_width=256, heads=4, dropout=0.3
+)
+MODELS = {"tiny": (TINY, 1024), "base": (ModelConfig(), 512)}  # and target tokens of a micro-batch
+LENGTH = 25
+SLOTS = 4
+
+
+class Unwatched(Engine):
+    """Does not look at gradients."""
+
+    def _on_gradient(self, gradient: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+
+def micro_batch(tokens: int) -> MicroBatch:
+    rows = tokens // LENGTH
+    ids = np.random.default_rng(1).integers(3, 8000, size=(rows, LENGTH - 1), dtype=np.uint16)
+    field = FieldArrays(ids.ravel(), np.full(rows, LENGTH - 1, dtype=np.int32))
+    return MicroBatch(np.arange(rows), {"src": field, "tgt": field})
+
+
+def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
+    started = time.process_time()
+    on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
+    for number in range(SLOTS):
+        result = engine.forward_backward(
+            on_device,
+            target_tokens_global=SLOTS * batch.tokens("tgt"),
+            last=number == SLOTS - 1,
+            real=True,
+        )
+        assert bool(result.finite)
+    engine.step(1e-4)
+    return time.process_time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=20)
+    arguments = parser.parse_args()
+    placement = Placement()
+    print("| model | precision | ms a step | cost, median | range of the ratios |")
+    print("|---|---|---|---|---|")
+    with process_group(placement, timedelta(minutes=1)):
+        for name, (config, tokens) in MODELS.items():
+            for precision in ("fp32", "bf16"):
+                engines = [
+                    kind(
+                        Transformer(config, VOCABULARY),
+                        engine=EngineConfig(precision=precision),
+                        optimizer=OptimizerConfig(),
+                        gradient_clipping=0.0,
+                        label_smoothing=0.1,
+                        slots_per_rank=SLOTS,
+                        placement=placement,
+                    )
+                    for kind in (Engine, Unwatched)
+                ]
+                batch, ratios, ours = micro_batch(tokens), [], []
+                for pair in range(arguments.pairs + 2):
+                    watched, unwatched = (seconds_of_a_step(e, batch) for e in engines)
+                    if pair >= 2:  # warm by now
+                        ratios.append(watched / unwatched)
+                        ours.append(watched)
+                print(
+                    f"| {name} | {precision} | {1000 * statistics.median(ours):.0f} "
+                    f"| {100 * (statistics.median(ratios) - 1):.1f} % "
+                    f"| {min(ratios):.3f}–{max(ratios):.3f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

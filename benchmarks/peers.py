@@ -1,0 +1,233 @@
+"""Training speed of the whole path, beside Eole and Hugging Face's Seq2SeqTrainer.
+
+One run of this script: the same corpus (Multi30k), the same 8,000 joint pieces, the same network,
+the same budget of tokens per micro-batch, which is a step, and the same number of threads. The
+contestants alternate; each trains for a while in processes of its own, and is then stopped. What
+counts is the target tokens without padding per second, from 10 s after the first step.
+
+    transloom       `transloom train`: Ray, a data worker, DeepSpeed, one rank
+    Eole            `eole train` on the same pieces as text; bf16 is its pure bf16, `amp` torch's
+                    mixed precision with fp32 weights
+    Hugging Face    Seq2SeqTrainer and MarianMTModel on the same pieces as ids, grouped by length
+
+On a machine that others use too, `--threads 1 --cpu-time` counts tokens per CPU second of all
+processes of a contestant instead.
+
+Each peer has an environment of its own, which is made when it is missing.
+
+    .venv/bin/python benchmarks/peers.py [--data FOLDER] [--models tiny,base] [--rounds 3] [--json]
+
+data: a folder with the files of Multi30k, which are downloaded otherwise.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from peers_contestants import SIZES, Contestant, Eole, HuggingFace, Transloom
+from peers_corpus import Corpus, export_corpus
+from peers_record import SKIPPED_SECONDS, tokens_per_second
+
+START_SECONDS = 300.0
+STOP_SECONDS = 60.0
+GOALS = {"Eole": 1.5, "Hugging Face": 4.0}
+
+Rates = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Duel:
+    """What is compared: one size of the network, and all contestants' rates by their names."""
+
+    model: str
+    rates: Rates
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.rates[name])
+
+    def best(self, who: str) -> float | None:
+        """The best precision's median of a contestant, if it took part."""
+        medians = [self.median(name) for name in self.rates if name.startswith(who)]
+        return max(medians, default=None)
+
+    def ratios(self) -> dict[str, tuple[float, float]]:
+        """By peer: how many times as fast transloom is, best against best, and the goal."""
+        ours = self.best("transloom")
+        assert ours is not None
+        peers = {peer: self.best(peer) for peer in GOALS}
+        return {peer: (ours / found, GOALS[peer]) for peer, found in peers.items() if found}
+
+
+def measure(contestant: Contestant, seconds: float, cpu_time: bool) -> float:
+    """Target tokens per second of one run, or per CPU second of all its processes."""
+    with running(contestant) as driver:
+        wait_for_first_step(contestant, driver)
+        start = contestant.steps()[0].time + SKIPPED_SECONDS
+        wait_until(start, contestant, driver)
+        cpu_before, before = cpu_seconds(driver), len(contestant.steps())
+        wait_until(start + seconds, contestant, driver)
+        cpu_used, steps = cpu_seconds(driver) - cpu_before, contestant.steps()
+    if cpu_time:
+        return sum(step.target_tokens for step in steps[before:]) / cpu_used
+    return tokens_per_second(steps)
+
+
+def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> None:
+    while (left := end - time.time()) > 0:
+        time.sleep(min(1.0, left))
+        check(contestant, driver)
+
+
+def cpu_seconds(driver: psutil.Process) -> float:
+    """What the process and all that it started have used."""
+    used = 0.0
+    for process in [driver, *driver.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used += times.user + times.system
+    return used
+
+
+def wait_for_first_step(contestant: Contestant, driver: psutil.Process) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not contestant.steps():
+        check(contestant, driver)
+        if time.monotonic() > deadline:
+            fail(contestant, f"no step after {START_SECONDS:.0f} s")
+        time.sleep(0.5)
+
+
+def check(contestant: Contestant, driver: psutil.Process) -> None:
+    if not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE:
+        fail(contestant, "it ended by itself")
+
+
+def fail(contestant: Contestant, reason: str) -> None:
+    output = (contestant.folder / "output.txt").read_text(errors="replace")
+    sys.exit(f"{contestant.command()}: {reason}\n{output[-4000:]}")
+
+
+@contextmanager
+def running(contestant: Contestant) -> Iterator[psutil.Process]:
+    """Trains as long as the context lasts; asked to stop, then killed with all it started."""
+    with (contestant.folder / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            contestant.command(),
+            env={**os.environ, **contestant.environment},
+            cwd=contestant.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    driver = psutil.Process(process.pid)
+    try:
+        yield driver
+    finally:
+        started = [driver]
+        with suppress(psutil.NoSuchProcess):
+            started += driver.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        _, left = psutil.wait_procs(started, timeout=STOP_SECONDS)
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+
+
+def contestants_of(
+    model: str,
+    precisions: list[str],
+    peers: list[str],
+    corpus: Corpus,
+    arguments: argparse.Namespace,
+) -> list[tuple[str, Contestant]]:
+    """All that take part with a network, by name, in the order of their turns."""
+    size = SIZES[model]
+    threads = arguments.threads
+    found: list[tuple[str, Contestant]] = [
+        (f"transloom {p}", Transloom(corpus, size, p, threads)) for p in precisions
+    ]
+    if "eole" in peers:
+        python = Eole.python(arguments.torch_index)
+        modes = [mode for p in precisions for mode in (("bf16", "amp") if p == "bf16" else (p,))]
+        found += [(f"Eole {mode}", Eole(corpus, size, mode, threads, python)) for mode in modes]
+    if "hf" in peers:
+        python = HuggingFace.python(arguments.torch_index)
+        found += [
+            (f"Hugging Face {p}", HuggingFace(corpus, size, p, threads, python)) for p in precisions
+        ]
+    return found
+
+
+def table(duels: list[Duel]) -> str:
+    lines = ["| model | | target tokens/s, median | range | runs |", "|---|---|---|---|---|"]
+    for duel in duels:
+        for name, values in duel.rates.items():
+            spread = f"{min(values):,.0f}–{max(values):,.0f}"
+            lines.append(
+                f"| {duel.model} | {name} | {duel.median(name):,.0f} | {spread} | {len(values)} |"
+            )
+    lines.append("")
+    for duel in duels:
+        for peer, (ratio, goal) in duel.ratios().items():
+            reached = "reached" if ratio >= goal else "MISSED"
+            lines.append(f"{reached}: {duel.model}, {ratio:.2f} times {peer}, goal {goal:g}")
+    return "\n".join(lines)
+
+
+def listed(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="folder with the files of Multi30k")
+    parser.add_argument("--models", type=listed, default=["tiny", "base"])
+    parser.add_argument("--precisions", type=listed, default=["fp32", "bf16"])
+    parser.add_argument("--peers", type=listed, default=["eole", "hf"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of the steady state, a run")
+    parser.add_argument("--threads", type=int, default=2, help="of each contestant's torch")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="tokens per CPU second, on a machine others use too"
+    )
+    parser.add_argument("--torch-index", help="package index with torch for CPU, for the peers")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    duels = []
+    with tempfile.TemporaryDirectory() as temporary:
+        corpus = export_corpus(Path(temporary), arguments.data)
+        for model in arguments.models:
+            contestants = contestants_of(
+                model, arguments.precisions, arguments.peers, corpus, arguments
+            )
+            rates: Rates = {name: [] for name, _ in contestants}
+            for round_number in range(arguments.rounds):
+                for number, (name, contestant) in enumerate(contestants):
+                    place = Path(temporary) / f"{model}-{round_number}-{number}"
+                    contestant.enter(place)
+                    rates[name].append(measure(contestant, arguments.seconds, arguments.cpu_time))
+                    print(f"{model}, {name}: {rates[name][-1]:,.0f}/s", file=sys.stderr, flush=True)
+            duels.append(Duel(model, rates))
+    if arguments.json:
+        found = [{"model": d.model, "rates": d.rates, "ratios": d.ratios()} for d in duels]
+        print(json.dumps(found))
+    else:
+        print(table(duels))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Who trains in peers.py: for each, the command, its settings, and where its steps are recorded."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from environments import PEERS, environment_with
+from peers_corpus import PIECES, RECIPE, Corpus, overrides_of
+from peers_record import Step, read_steps
+
+from trainer.metrics import read_metrics
+
+HERE = Path(__file__).resolve().parent
+EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # Eole does not name aiohttp itself
+HUGGING_FACE = [
+    "torch==2.13.0",
+    "numpy",
+    "transformers==5.23.0",
+    "accelerate==1.15.0",
+    "safetensors",
+]
+ENDLESS = 10_000_000  # steps
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, and how many tokens go through it at once."""
+
+    layers: int  # of the encoder, and of the decoder
+    width: int
+    feed_forward_width: int
+    heads: int
+    dropout: float
+    tokens_per_micro_batch: int  # sentences times the longest one
+
+
+SIZES = {
+    "tiny": Size(4, 128, 256, 4, 0.3, 2500),
+    "base": Size(6, 512, 2048, 8, 0.1, 1000),
+}
+
+
+class Contestant(Protocol):
+    """One way to train."""
+
+    folder: Path  # of the run that is going on
+    environment: dict[str, str]
+
+    def enter(self, folder: Path) -> None:
+        """Makes the folder of a run, with its settings."""
+
+    def command(self) -> list[str]:
+        """What starts the training there."""
+
+    def steps(self) -> list[Step]:
+        """The steps that have ended."""
+
+
+class Transloom:
+    """The real path; dropout, schedule and loss are the recipe's."""
+
+    folder: Path
+
+    def __init__(self, corpus: Corpus, size: Size, precision: str, threads: int) -> None:
+        self.environment: dict[str, str] = {}
+        self._overrides = [
+            *overrides_of(corpus.data, corpus.dataset),
+            f"batching.max_tokens_per_micro_batch={size.tokens_per_micro_batch}",
+            "batching.micro_batches_per_step=1",
+            f"model.encoder_layers={size.layers}",
+            f"model.decoder_layers={size.layers}",
+            f"model.width={size.width}",
+            f"model.feed_forward_width={size.feed_forward_width}",
+            f"model.heads={size.heads}",
+            f"model.dropout={size.dropout}",
+            f"engine.precision={precision}",
+            f"trainer.max_steps={ENDLESS}",
+            f"trainer.validate_every_steps={ENDLESS}",
+            f"checkpoints.every_steps={ENDLESS}",
+            "cluster.ranks=1",
+            f"cluster.cpus_per_rank={threads}",
+        ]
+
+    def enter(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def command(self) -> list[str]:
+        transloom = str(Path(sys.executable).parent / "transloom")
+        return [transloom, "train", RECIPE, *self._overrides, "--run", str(self.folder / "run")]
+
+    def steps(self) -> list[Step]:
+        record = self.folder / "run" / "metrics.jsonl"
+        lines = read_metrics(record) if record.exists() else []
+        return [
+            Step(line["time"], line["target_tokens"]) for line in lines if line["kind"] == "train"
+        ]
+
+
+class Eole:
+    """`eole train`; pre-norm, as its transformers are."""
+
+    folder: Path
+
+    def __init__(self, corpus: Corpus, size: Size, mode: str, threads: int, python: Path) -> None:
+        self.environment = {"OMP_NUM_THREADS": str(threads)}
+        self._python = python
+        self._settings = {
+            "seed": 1,
+            "share_vocab": True,
+            "pad_token": corpus.pad,
+            "src_vocab": str(corpus.vocabulary),
+            "src_vocab_size": PIECES,
+            "tgt_vocab_size": PIECES,
+            "report_every": 100,
+            "data": {
+                "multi30k": {
+                    "path_src": str(corpus.pieces["src"]),
+                    "path_tgt": str(corpus.pieces["tgt"]),
+                }
+            },
+            "training": {
+                "model_path": "model",
+                "batch_type": "tokens",
+                "batch_size": size.tokens_per_micro_batch,
+                "normalization": "tokens",
+                "compute_dtype": "fp32" if mode == "fp32" else "bf16",
+                "use_amp": mode == "amp",
+                "optim": "adam",
+                "adam_beta2": 0.98,
+                "learning_rate": 2.0,
+                "decay_method": "noam",
+                "warmup_steps": 2000,
+                "max_grad_norm": 0.0,
+                "label_smoothing": 0.1,
+                "dropout": [size.dropout],
+                "attention_dropout": [0.0],
+                "param_init_method": "xavier_uniform",
+                "log_attention_entropy": False,
+                "train_steps": ENDLESS,
+                "valid_steps": ENDLESS,
+                "save_checkpoint_steps": ENDLESS,
+            },
+            "model": {
+                "architecture": "transformer",
+                "layers": size.layers,
+                "hidden_size": size.width,
+                "heads": size.heads,
+                "transformer_ff": size.feed_forward_width,
+                "add_qkvbias": True,
+                "add_final_linear_bias": True,
+                "add_ffnbias": True,
+                "generator_bias": False,
+                "share_embeddings": True,
+                "share_decoder_embeddings": True,
+                "embeddings": {
+                    "word_vec_size": size.width,
+                    "position_encoding": True,
+                    "position_encoding_type": "SinusoidalInterleaved",
+                },
+            },
+        }
+
+    @staticmethod
+    def python(torch_index: str | None) -> Path:
+        return environment_with(EOLE, PEERS / "eole", torch_index, constraints=None)
+
+    def enter(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "config.yaml").write_text(json.dumps(self._settings))  # YAML holds JSON
+
+    def command(self) -> list[str]:
+        here = self.folder
+        script = [str(self._python), str(HERE / "peers_eole.py")]
+        return [*script, str(here / "config.yaml"), str(here / "steps.jsonl")]
+
+    def steps(self) -> list[Step]:
+        return read_steps(self.folder / "steps.jsonl")
+
+
+class HuggingFace:
+    """Seq2SeqTrainer; its batches have equal numbers of sentences, as many as fit on average."""
+
+    folder: Path
+
+    def __init__(
+        self, corpus: Corpus, size: Size, precision: str, threads: int, python: Path
+    ) -> None:
+        self.environment = {"OMP_NUM_THREADS": str(threads)}
+        self._python = python
+        sides = ("encoder", "decoder")
+        self._settings = {
+            "ids": str(corpus.ids),
+            "model": {
+                "vocab_size": PIECES,
+                "d_model": size.width,
+                **{f"{side}_layers": size.layers for side in sides},
+                **{f"{side}_ffn_dim": size.feed_forward_width for side in sides},
+                **{f"{side}_attention_heads": size.heads for side in sides},
+                "dropout": size.dropout,
+                "activation_function": "relu",
+                "scale_embedding": True,
+                "max_position_embeddings": 256,
+                "pad_token_id": corpus.special["pad"],
+                "eos_token_id": corpus.special["eos"],
+                "forced_eos_token_id": corpus.special["eos"],
+                "decoder_start_token_id": corpus.special["bos"],
+            },
+            "training": {
+                "output_dir": "output",
+                "max_steps": ENDLESS,
+                "per_device_train_batch_size": int(
+                    size.tokens_per_micro_batch / corpus.longest_mean
+                ),
+                "train_sampling_strategy": "group_by_length",
+                "learning_rate": 0.001,
+                "lr_scheduler_type": "inverse_sqrt",
+                "warmup_steps": 2000,
+                "adam_beta2": 0.98,
+                "max_grad_norm": 0.0,
+                "label_smoothing_factor": 0.1,
+                "bf16": precision == "bf16",
+                "use_cpu": True,
+                "logging_steps": 100,
+                "save_strategy": "no",
+                "report_to": "none",
+                "disable_tqdm": True,
+                "remove_unused_columns": False,
+            },
+        }
+
+    @staticmethod
+    def python(torch_index: str | None) -> Path:
+        return environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
+
+    def enter(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps(self._settings))
+
+    def command(self) -> list[str]:
+        here = self.folder
+        script = [str(self._python), str(HERE / "peers_hugging_face.py")]
+        return [*script, str(here / "settings.json"), str(here / "steps.jsonl")]
+
+    def steps(self) -> list[Step]:
+        return read_steps(self.folder / "steps.jsonl")

@@ -1,0 +1,78 @@
+"""The corpus of peers.py, prepared by transloom, and the same pieces for the peers."""
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from cluster.recipe import find_recipe, load_recipe
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.preparation.prepare import prepare
+
+RECIPE = "multi30k-ende"
+PIECES = 8000
+SIDES = ("src", "tgt")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The prepared corpus in the form that each contestant reads."""
+
+    dataset: Path  # transloom's
+    data: str | None  # a folder with the corpus, which is downloaded otherwise
+    pieces: dict[str, Path]  # a side's sentences as pieces with spaces between them
+    vocabulary: Path  # a piece a line, in the order of their ids
+    ids: Path  # npz
+    longest_mean: float  # tokens of a pair's longer side, on average
+    special: dict[str, int]  # ids
+    pad: str  # the piece
+
+
+def overrides_of(data: str | None, dataset: Path) -> list[str]:
+    return [
+        *([f"data.mirror={data}"] if data else []),
+        f"data.dataset={dataset}",
+        f"tokenizer.vocabulary_size={PIECES}",
+    ]
+
+
+def export_corpus(folder: Path, data: str | None) -> Corpus:
+    """Prepares the corpus, and writes the same pieces once more for the peers."""
+    recipe = load_recipe(find_recipe(RECIPE), overrides_of(data, folder / "dataset"))
+    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    store, manifest = open_dataset(recipe.data)
+    blocks = list(
+        chain.from_iterable(
+            unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+            for shard in manifest.shards
+        )
+    )
+    tokenizer = load_tokenizers(store, manifest)["tgt"]
+    texts = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
+    vocabulary = folder / "vocabulary.txt"
+    vocabulary.write_text("".join(f"{text}\t1\n" for text in texts))
+    arrays, pieces = {}, {}
+    for side in SIDES:
+        ids = np.concatenate([block.fields[side].ids for block in blocks]).astype(np.int64)
+        lengths = np.concatenate([block.fields[side].lengths for block in blocks])
+        arrays |= {f"{side}.ids": ids, f"{side}.lengths": lengths}
+        pieces[side] = folder / f"{side}.pieces"
+        sentences = np.split(ids, np.cumsum(lengths)[:-1])
+        pieces[side].write_text(  # Eole adds EOS by itself
+            "".join(" ".join(texts[i] for i in sentence[:-1]) + "\n" for sentence in sentences)
+        )
+    np.savez(folder / "ids.npz", allow_pickle=False, **arrays)
+    longest = np.maximum(*(arrays[f"{side}.lengths"] for side in SIDES))
+    return Corpus(
+        dataset=folder / "dataset",
+        data=data,
+        pieces=pieces,
+        vocabulary=vocabulary,
+        ids=folder / "ids.npz",
+        longest_mean=float(longest.mean()),
+        special={"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id},
+        pad=tokenizer.piece(tokenizer.pad_id),
+    )

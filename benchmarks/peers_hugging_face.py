@@ -1,0 +1,99 @@
+"""Hugging Face's Seq2SeqTrainer with Marian, as its documentation has it. Own environment.
+
+python peers_hugging_face.py SETTINGS STEPS
+
+SETTINGS is a JSON file: `ids` (an npz with each side's flat ids and lengths), `model` (arguments
+of MarianConfig), `training` (arguments of Seq2SeqTrainingArguments).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peers_record import StepRecord
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (  # type: ignore[import-not-found]
+    MarianConfig,
+    MarianMTModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+
+NO_LABEL = -100
+
+
+class Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Pairs of piece ids; grouping by length looks at `input_ids`."""
+
+    def __init__(self, path: str) -> None:
+        arrays = np.load(path, allow_pickle=False)
+        self._sides = [
+            np.split(arrays[f"{side}.ids"], np.cumsum(arrays[f"{side}.lengths"])[:-1])
+            for side in ("src", "tgt")
+        ]
+
+    def __len__(self) -> int:
+        return len(self._sides[0])
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        source, target = (side[number] for side in self._sides)
+        return {"input_ids": source, "labels": target}
+
+
+class CountingTrainer(Seq2SeqTrainer):  # type: ignore[misc]
+    """Knows the target tokens of the newest micro-batch, which is a step."""
+
+    tokens = 0
+
+    def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
+        self.tokens = int((inputs["labels"] != NO_LABEL).sum())
+        return super().training_step(model, inputs, *rest)
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Writes down each step."""
+
+    def __init__(self, record: StepRecord) -> None:
+        self.record = record
+        self.trainer: CountingTrainer
+
+    def on_step_end(self, *arguments: Any, **by_name: Any) -> None:
+        self.record.step(self.trainer.tokens)
+
+
+def main(settings_path: str, steps: str) -> None:
+    settings = json.loads(Path(settings_path).read_text())
+    torch.manual_seed(1)
+    model = MarianMTModel(MarianConfig(**settings["model"]))
+    pad_id = model.config.pad_token_id
+
+    def collate(pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        def padded(key: str, filler: int) -> torch.Tensor:
+            rows = [torch.as_tensor(pair[key], dtype=torch.long) for pair in pairs]
+            return pad_sequence(rows, batch_first=True, padding_value=filler)
+
+        source, labels = padded("input_ids", pad_id), padded("labels", NO_LABEL)
+        return {
+            "input_ids": source,
+            "attention_mask": (source != pad_id).long(),
+            "labels": labels,
+            "decoder_input_ids": model.prepare_decoder_input_ids_from_labels(labels),
+        }
+
+    recorder = Recorder(StepRecord(Path(steps)))
+    recorder.trainer = CountingTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(**settings["training"]),
+        train_dataset=Pairs(settings["ids"]),
+        data_collator=collate,
+        callbacks=[recorder],
+    )
+    recorder.trainer.train()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
