@@ -12,7 +12,6 @@ Shape suffixes: b batch, h heads, t query length, s key length, d width of one h
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import NamedTuple
 
 import torch
@@ -20,15 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.cache import SelfAttentionCache
-from model.config import ModelConfig
+from model.config import AttentionBackend, ModelConfig
 from model.dropout import dropout as zero_some
-
-
-class AttentionBackend(StrEnum):
-    """The ways to compute the same attention."""
-
-    SDPA = "sdpa"  # torch's fused kernels
-    MATMUL = "matmul"  # two matrix products and a softmax
 
 
 class KeyValue(NamedTuple):
@@ -38,7 +30,7 @@ class KeyValue(NamedTuple):
     values_bhsd: Tensor
 
 
-def default_backend(query: Tensor) -> AttentionBackend:
+def default_backend(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
     """Returns the faster backend for this device and dtype.
 
     Measured on CPU: one thread of an AMD EPYC, torch 2.13.0, 2026-11-20, width 128,
@@ -52,7 +44,7 @@ def default_backend(query: Tensor) -> AttentionBackend:
 
     The CPU flash kernel pays for bf16 with conversions in its backward pass.
     """
-    if query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16):
+    if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
         return AttentionBackend.MATMUL
     return AttentionBackend.SDPA
 
@@ -75,7 +67,7 @@ def attention(
     `dropout` is the share of attention weights set to zero.
     """
     assert not (causal and mask is not None), "a causal attention takes no mask"
-    backend = backend or default_backend(query_bhtd)
+    backend = backend or default_backend(query_bhtd.device, query_bhtd.dtype)
     return _BACKENDS[backend](query_bhtd, keys_bhsd, values_bhsd, mask, causal, dropout)
 
 

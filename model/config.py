@@ -4,9 +4,17 @@ Every leaf field names its change class: *identity* fields define the run and ne
 *continuable* fields may change between restarts.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class AttentionBackend(StrEnum):
+    """The ways to compute the same attention."""
+
+    SDPA = "sdpa"  # torch's fused kernels
+    MATMUL = "matmul"  # two matrix products and a softmax
 
 
 class ModelConfig(BaseModel):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import AttentionBackend, CrossAttention, KeyValue, SelfAttention
+from model.attention import CrossAttention, KeyValue, SelfAttention
 from model.cache import SelfAttentionCache
-from model.config import ModelConfig
+from model.config import AttentionBackend, ModelConfig
 from model.dropout import Dropout
 from model.feed_forward import FeedForward
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import AttentionBackend, KeyValue
+from model.attention import KeyValue
 from model.cache import SelfAttentionCache
-from model.config import ModelConfig
+from model.config import AttentionBackend, ModelConfig
 from model.dropout import Dropout
 from model.embeddings import Embedding
 from model.errors import ModelError
@@ -63,6 +63,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
+        self.attention_backend = attention_backend
         shared = config.share_embeddings
         if shared == "all" and vocabulary.source_size != vocabulary.target_size:
             raise ModelError(

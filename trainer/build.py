@@ -67,6 +67,8 @@ def build_trainer(
             progress, ema = begin(engine, assignment)
         recorder = Recorder(assignment, checkpoint, supervision) if placement.rank == 0 else None
         if recorder:
+            backend = numerics.attention_backend(recipe.engine, placement)
+            supervision.notice(f"attention is computed by {backend}")
             resources.callback(recorder.close)
         saver = Saver(
             assignment,

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model.config import AttentionBackend
+
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
@@ -226,6 +228,14 @@ class EngineConfig(BaseModel):
         Field(description="bf16 keeps fp32 master weights and accumulates gradients in fp32."),
         "identity",
     ] = "fp32"
+    attention: Annotated[
+        AttentionBackend | None,
+        Field(
+            description="Which kernels compute attention; null takes the one that was measured to "
+            "be fastest on the device in the precision."
+        ),
+        "execution",
+    ] = None
     activation_checkpointing: Annotated[
         bool,
         Field(

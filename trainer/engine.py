@@ -194,7 +194,7 @@ class Engine:
     def replica(self) -> Transformer:
         """A model like the engine's, on its device and in its precision, with other weights."""
         module = self.module
-        replica = Transformer(module.config, module.vocabulary)
+        replica = Transformer(module.config, module.vocabulary, module.attention_backend)
         replica.checkpoint_activations(self.checkpoints_activations)
         dtype = next(module.parameters()).dtype
         return replica.to(device=self.placement.torch_device, dtype=dtype)

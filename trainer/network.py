@@ -10,7 +10,7 @@ from trainer.recipe import TrainingRecipe
 def build_model(recipe: TrainingRecipe, tokenizers: dict[str, Tokenizer]) -> Transformer:
     """The model with its initial weights, which follow from the recipe's seed."""
     seed_torch(recipe.seed, "weights")
-    return Transformer(recipe.model, vocabulary_of(tokenizers))
+    return Transformer(recipe.model, vocabulary_of(tokenizers), recipe.engine.attention)
 
 
 def vocabulary_of(tokenizers: dict[str, Tokenizer]) -> Vocabulary:

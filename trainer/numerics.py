@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from model.attention import default_backend
+from model.config import AttentionBackend
 from trainer.config import EngineConfig
 from trainer.distributed import Placement
 
@@ -23,10 +25,17 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "precision": engine.precision,
         "device": torch.cuda.get_device_name(placement.torch_device) if cuda else _cpu(),
         "threads": placement.threads,
+        "attention": str(attention_backend(engine, placement)),
         "dropout": "torch" if cuda else "16 bits",  # see model/dropout.py
         "torch": torch.__version__,
         "deepspeed": version("deepspeed"),
     }
+
+
+def attention_backend(engine: EngineConfig, placement: Placement) -> AttentionBackend:
+    """By which kernels attention is computed."""
+    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+    return engine.attention or default_backend(torch.device(placement.device), dtype)
 
 
 def _cpu() -> str:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention import AttentionBackend
-from model.config import ModelConfig
+from model.config import AttentionBackend, ModelConfig
 from model.transformer import Transformer, Vocabulary
 
 PAD, BOS, EOS = 0, 2, 3

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from model.alignment import align, translation_weights
-from model.attention import AttentionBackend
+from model.config import AttentionBackend
 from model.errors import ModelError
 from model.trace import trace
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.attention import AttentionBackend
+from model.config import AttentionBackend
 
 PAD, PIECES = 0, 30
 EVERY_NETWORK = [

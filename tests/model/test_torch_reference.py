@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.attention import AttentionBackend
+from model.config import AttentionBackend
 from model.embeddings import Embedding
 
 PAD = 0

@@ -6,9 +6,8 @@ import math
 import pytest
 import torch
 
-from model.attention import AttentionBackend
 from model.cache import SelfAttentionCache
-from model.config import DecodingConfig
+from model.config import AttentionBackend, DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
 from model.errors import ModelError
 from model.trace import AttentionTrace, Trace, trace
