@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -56,6 +56,10 @@ CheckpointOption = Annotated[
     typer.Option(
         "--checkpoint", metavar="STEP|AVERAGE", help="A step or average-of-…. Default: the newest."
     ),
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16"],
+    typer.Option(help="bf16 takes half the memory and, on recent processors, half the time."),
 ]
 TagOption = Annotated[
     str | None,
@@ -201,6 +205,7 @@ def translate(
     length_penalty: PenaltyOption = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
     tag: TagOption = None,
+    precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
@@ -215,7 +220,7 @@ def translate(
     """
     from cluster.inference_commands import load_translator, sentences_from
 
-    translator = load_translator(run, checkpoint, beam_size, length_penalty, n_best)
+    translator = load_translator(run, checkpoint, beam_size, length_penalty, n_best, precision)
     for sentences in sentences_from(file):
         translated = translator.translate_n_best(sentences, tag)
         for source, found in zip(sentences, translated, strict=True):
@@ -250,7 +255,7 @@ def explain(
     """
     from cluster.inference_commands import load_translator, write_explanation
 
-    translator = load_translator(run, checkpoint, None, None, 1)
+    translator = load_translator(run, checkpoint)
     summary = write_explanation(translator, sentence, tag, output or run / "explain.html")
     answer(summary, as_json, f"{sentence} → {summary['translation']}\n{summary['file']}")
 
@@ -273,7 +278,7 @@ def evaluate(
     """
     from cluster.inference_commands import evaluate_sets, load_translator, scores_table
 
-    translator = load_translator(run, checkpoint, beam_size, length_penalty, 1)
+    translator = load_translator(run, checkpoint, beam_size, length_penalty)
     evaluations = evaluate_sets(translator, run, test_set, dataset, Console(stderr=True))
     answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
 

@@ -18,7 +18,7 @@ from trainer.explain.page import render
 from trainer.explain.stations import stations_of
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
-from trainer.translator import Translator
+from trainer.translator import Precision, Translator
 
 SENTENCES_AT_ONCE = 256
 
@@ -44,15 +44,16 @@ def sentences_from(file: str) -> Iterator[list[str]]:
 def load_translator(
     run: Path,
     checkpoint: str | None,
-    beam_size: int | None,
-    length_penalty: float | None,
-    n_best: int,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+    n_best: int = 1,
+    precision: Precision = "fp32",
 ) -> Translator:
     """A run's translator; newer checkpoints that were passed over are named.
 
     ``checkpoint`` is a step or the name of an average.
     """
-    translator = Translator.load(run, checkpoint)
+    translator = Translator.load(run, checkpoint, precision=precision)
     for problem in translator.damaged:
         print(f"warning: {problem}; using {translator.checkpoint.path}", file=sys.stderr)
     translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)

@@ -31,6 +31,8 @@ from trainer.run_folder import RunFolder
 
 TOKENS_PER_BATCH = 4096
 
+Precision = Literal["fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -69,7 +71,7 @@ class Translator:
         checkpoint: int | str | None = None,
         decoding: DecodingConfig | None = None,
         device: str = "cpu",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
     ) -> Self:
         """A run's weights: the newest intact ones, or those of one checkpoint.
 

@@ -66,6 +66,7 @@ def test_from_the_corpus_to_a_translation(transloom, multi30k, ray_head, tmp_pat
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("A dog runs.\n\nTwo men.\n")
     assert len(transloom("translate", run, sentences).splitlines()) == 3
+    assert len(transloom("translate", run, sentences, "--precision", "bf16").splitlines()) == 3
     lines = transloom("translate", run, sentences, "--n-best", 2, "--json").splitlines()
     assert [json.loads(line)["source"] for line in lines] == ["A dog runs.", "", "Two men."]
     assert all(len(json.loads(line)["translations"]) == 2 for line in lines)
