@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -167,9 +168,10 @@ class FullDisk(Fault):
             pytest.skip("no small disk: mounting one is not permitted here")
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        room = os.statvfs(trial.run.path)
-        with self._ballast(trial).open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+        page = bytes(4096)
+        with self._ballast(trial).open("wb", buffering=0) as file, suppress(OSError):
+            while True:  # the run writes meanwhile, so nobody knows how much room there is
+                file.write(page)
 
     def mend(self, trial: Trial) -> None:
         time.sleep(FULL_SECONDS)
