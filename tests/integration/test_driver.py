@@ -74,6 +74,7 @@ def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
     assert steps == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.chaos  # the short form is the Ctrl-C below
 def test_a_driver_that_is_asked_to_stop_leaves_75_and_a_checkpoint(runs, train):
     """With a Ray of its own, which dies with it."""
     process = train("stopped")

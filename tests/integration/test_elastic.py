@@ -134,6 +134,7 @@ with ray_session(sys.argv[1]):
 """
 
 
+@pytest.mark.chaos
 def test_room_for_the_least_number_of_ranks_is_waited_for(runs, folder):
     options = ["cluster.ranks=2", "cluster.cpus_per_rank=2", "trainer.max_steps=2"]
     holder = subprocess.Popen(

@@ -7,16 +7,13 @@ import pytest
 from support.faults.faults import (
     DamagedCheckpoint,
     FullDisk,
-    KilledDriver,
     KilledRank,
     StoppedRank,
 )
 from support.faults.matrix import name_of
 from support.faults.moments import (
-    COMMIT,
     COPY,
     MID_STEP,
-    START_UP,
     VALIDATION,
     WRITE,
 )
@@ -28,7 +25,6 @@ CASES = [
     (StoppedRank(), VALIDATION),
     (FullDisk(), WRITE),
     (DamagedCheckpoint(), MID_STEP),
-    (KilledDriver(), COMMIT),
 ]
 
 
@@ -48,7 +44,7 @@ def test_the_curve_is_the_undisturbed_one(stage, fault, moment):
 
 def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
     trial = stage.trial()
-    preempt_at(trial, [START_UP, VALIDATION, WRITE])
+    preempt_at(trial, [VALIDATION, WRITE])
     trial.start()
     assert trial.end() == 0
     assert trial.curve() == stage.undisturbed()
