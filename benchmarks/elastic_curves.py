@@ -8,7 +8,7 @@ Multi30k in fp32, the recipe's settings but for larger micro-batches, 60 steps, 
                    killed and added: 2, 1, 3, 2 ranks again
 
 Data digests must be equal at every step, losses within the bound of 1e-5. The picture is drawn in
-the environment of the benchmarks' other packages, where matplotlib is put when it is missing.
+an environment of its own, where matplotlib is put when it is missing.
 
     .venv/bin/python benchmarks/elastic_curves.py [--mirror FOLDER] [--picture FILE.png]
 
@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from recovery import environment_with, say
+from environments import PEERS, environment_with
+from recovery import say
 
 from cluster.recipe import find_recipe, load_recipe
 from cluster.session import ray_session
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument(
         "--picture", type=Path, default=HERE.parent / "docs" / "images" / "elastic.png"
     )
-    parser.add_argument("--peers-env", type=Path, default=HERE.parent / ".bench-peers")
+    parser.add_argument("--peers-env", type=Path, default=PEERS / "plots")
     parser.add_argument("--without-picture", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

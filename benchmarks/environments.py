@@ -24,7 +24,9 @@ def environment_with(
     made, wanted = environment / "packages.txt", "\n".join(packages)
     if made.exists() and made.read_text() == wanted:
         return python
-    print(f"setting up {environment} (once; about 1.5 GB, with CUDA more)", file=sys.stderr)
+    print(
+        f"setting up {environment} (once; with torch about 1.5 GB, with CUDA more)", file=sys.stderr
+    )
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     (environment / ".gitignore").write_text("*\n")
     install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
