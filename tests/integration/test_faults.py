@@ -4,19 +4,9 @@ The short form of tests/chaos/test_fault_matrix.py and test_preemptions.py.
 """
 
 import pytest
-from support.faults.faults import (
-    DamagedCheckpoint,
-    FullDisk,
-    KilledRank,
-    StoppedRank,
-)
+from support.faults.faults import FullDisk, KilledRank, StoppedRank
 from support.faults.matrix import name_of
-from support.faults.moments import (
-    COPY,
-    MID_STEP,
-    VALIDATION,
-    WRITE,
-)
+from support.faults.moments import COPY, VALIDATION, WRITE
 from support.faults.preemptions import preempt_at
 from support.faults.stage import opened_stage
 
@@ -24,7 +14,6 @@ CASES = [
     (KilledRank(0), COPY),
     (StoppedRank(), VALIDATION),
     (FullDisk(), WRITE),
-    (DamagedCheckpoint(), MID_STEP),
 ]
 
 

@@ -1,4 +1,7 @@
-"""One history over restarts: in the record, in W&B's files, and as W&B itself reads them."""
+"""One history over restarts: in the record, in W&B's files, and as W&B itself reads them.
+
+`make chaos` runs it; tests/trainer/test_wandb_tracker.py has what a kill leaves, piece by piece.
+"""
 
 import os
 import signal
@@ -17,7 +20,7 @@ from support.wandb_server import WandbServer
 
 from trainer.metrics import read_backwards, read_metrics
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 STEPS = 200

@@ -87,6 +87,7 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
     assert len(groups) == 1
 
 
+@pytest.mark.chaos
 def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
     """They wait for data of a worker that is stopped, and never come to the step boundary."""
     groups = remember(monkeypatch, rank_supply, "RankGroup")
@@ -109,6 +110,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
     assert not any(is_alive(process.name.id) for process in groups[0].processes)
 
 
+@pytest.mark.chaos
 def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
     workers = remember(monkeypatch, supervisor, "DataWorkers")
 
