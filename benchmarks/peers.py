@@ -22,15 +22,11 @@ data: a folder with the files of Multi30k, which are downloaded otherwise.
 
 import argparse
 import json
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +34,7 @@ import psutil
 from peers_contestants import SIZES, Contestant, Eole, HuggingFace, Transloom
 from peers_corpus import Corpus, export_corpus
 from peers_record import SKIPPED_SECONDS, tokens_per_second
+from trainings import has_ended, running
 
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0
@@ -71,7 +68,7 @@ class Duel:
 
 def measure(contestant: Contestant, seconds: float, cpu_time: bool) -> float:
     """Target tokens per second of one run, or per CPU second of all its processes."""
-    with running(contestant) as driver:
+    with running(contestant, cwd=contestant.folder, grace_seconds=STOP_SECONDS) as driver:
         wait_for_first_step(contestant, driver)
         start = contestant.steps()[0].time + SKIPPED_SECONDS
         wait_until(start, contestant, driver)
@@ -109,40 +106,13 @@ def wait_for_first_step(contestant: Contestant, driver: psutil.Process) -> None:
 
 
 def check(contestant: Contestant, driver: psutil.Process) -> None:
-    if not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE:
+    if has_ended(driver):
         fail(contestant, "it ended by itself")
 
 
 def fail(contestant: Contestant, reason: str) -> None:
     output = (contestant.folder / "output.txt").read_text(errors="replace")
     sys.exit(f"{contestant.command()}: {reason}\n{output[-4000:]}")
-
-
-@contextmanager
-def running(contestant: Contestant) -> Iterator[psutil.Process]:
-    """Trains as long as the context lasts; asked to stop, then killed with all it started."""
-    with (contestant.folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            contestant.command(),
-            env={**os.environ, **contestant.environment},
-            cwd=contestant.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    driver = psutil.Process(process.pid)
-    try:
-        yield driver
-    finally:
-        started = [driver]
-        with suppress(psutil.NoSuchProcess):
-            started += driver.children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        _, left = psutil.wait_procs(started, timeout=STOP_SECONDS)
-        for one in left:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait()
 
 
 def contestants_of(

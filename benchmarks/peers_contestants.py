@@ -9,6 +9,7 @@ from typing import Protocol
 from environments import PEERS, environment_with
 from peers_corpus import PIECES, RECIPE, Corpus, overrides_of
 from peers_record import Step, read_steps
+from trainings import Training
 
 from trainer.metrics import read_metrics
 
@@ -42,17 +43,11 @@ SIZES = {
 }
 
 
-class Contestant(Protocol):
-    """One way to train."""
-
-    folder: Path  # of the run that is going on
-    environment: dict[str, str]
+class Contestant(Training, Protocol):
+    """A training that is run again and again; ``folder`` is that of the run that is going on."""
 
     def enter(self, folder: Path) -> None:
         """Makes the folder of a run, with its settings."""
-
-    def command(self) -> list[str]:
-        """What starts the training there."""
 
     def steps(self) -> list[Step]:
         """The steps that have ended."""

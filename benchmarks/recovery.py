@@ -22,12 +22,10 @@ import os
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import groupby, islice
 from pathlib import Path
@@ -35,6 +33,7 @@ from typing import Protocol
 
 import psutil
 from environments import PEERS, environment_with
+from trainings import Training, descendants, has_ended, running
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.dataset.manifest import open_dataset
@@ -64,14 +63,8 @@ GOAL_SECONDS = 5.0
 GOAL_TIMES_FASTER = 2.0
 
 
-class Contestant(Protocol):
-    """One way to train, in a folder of its own."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def command(self) -> list[str]:
-        """What starts the training, and starts it again after a loss."""
+class Contestant(Training, Protocol):
+    """A training that recovers by itself from the loss of a rank."""
 
     def starts(self) -> list[list[float]]:
         """The times of new steps, by start of the ranks; starts without one are left out."""
@@ -140,13 +133,6 @@ class RayTrain:
         return [int(path.read_text()) for path in sorted(self.folder.glob("rank-*.pid"))]
 
 
-def descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
 def name_of(process: psutil.Process) -> str:
     """What a process calls itself; Ray's workers are named after what they do."""
     try:
@@ -155,33 +141,10 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
-@contextmanager
-def driver_of(contestant: Contestant) -> Iterator[psutil.Process]:
-    """Trains as long as the context lasts."""
-    with (contestant.folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            contestant.command(),
-            env={**os.environ, **contestant.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    driver = psutil.Process(process.pid)
-    try:
-        yield driver
-    finally:
-        processes = [driver, *descendants(driver)]
-        for one in processes:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(processes)
-        process.wait()
-
-
 def recoveries(contestant: Contestant, kills: int, dice: random.Random) -> list[float]:
     """Seconds from each kill to the next new step."""
     found = []
-    with driver_of(contestant) as driver:
+    with running(contestant) as driver:
         for number in range(kills):
             wait_for(contestant, driver, starts=number + 1)
             time.sleep(QUIET_SECONDS + dice.uniform(0, 2))
@@ -200,7 +163,7 @@ def wait_for(contestant: Contestant, driver: psutil.Process, *, starts: int) -> 
     """Until so many starts of the ranks have come to a new step."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while len(contestant.starts()) < starts:
-        ended = not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE
+        ended = has_ended(driver)
         if ended or time.monotonic() > deadline:
             output = (contestant.folder / "output.txt").read_text(errors="replace")
             sys.exit(f"{'ended' if ended else 'no new step'}: {contestant.command()}\n{output}")
