@@ -6,7 +6,8 @@
 measurement (`default_backend`) or by the caller. Scores and weights, which a fused kernel never
 holds, are those of `attention_scores` and `attention_weights`. Self-attention projects queries,
 keys and values with one fused matrix; cross-attention projects keys and values of the encoder's
-output ("memory") with one, so that decoding computes them once per sentence.
+output ("memory") with one, so that decoding computes them once per sentence. Packed sentences come
+as a batch of one row, with a `SameSentence` in the place of the mask.
 
 Shape suffixes: b batch, h heads, t query length, s key length, d width of one head, m model width.
 """
@@ -21,6 +22,10 @@ from torch.nn import functional as F
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import dropout as zero_some
+from model.packing import SameSentence
+from model.varlen import packed_attention
+
+Mask = Tensor | SameSentence
 
 
 class KeyValue(NamedTuple):
@@ -54,7 +59,7 @@ def attention(
     keys_bhsd: Tensor,
     values_bhsd: Tensor,
     *,
-    mask: Tensor | None = None,
+    mask: Mask | None = None,
     causal: bool = False,
     dropout: float = 0.0,
     backend: AttentionBackend | None = None,
@@ -62,12 +67,17 @@ def attention(
     """Returns softmax(QKᵀ / √d) V (§3.2.1), shape (b, h, t, d).
 
     `mask` is boolean, broadcasts to (b, h, t, s), and is true where a query may look; every query
-    must see at least one key. `causal` lets query t see keys 0…t only (§3.2.3) and excludes a
-    mask: with padding at the end of a row, no real query sees a padded key.
-    `dropout` is the share of attention weights set to zero.
+    must see at least one key. `causal` lets query t see keys 0…t only (§3.2.3) and excludes such a
+    mask: with padding at the end of a row, no real query sees a padded key. Packed sentences (b is
+    1) have a `SameSentence` for a mask, also where attention is causal.
+    `dropout` is the share of attention weights set to zero; packed sentences take none.
     """
+    if isinstance(mask, SameSentence):
+        assert dropout == 0, "packed sentences take no attention dropout"
+        return packed_attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
     assert not (causal and mask is not None), "a causal attention takes no mask"
-    backend = backend or default_backend(query_bhtd.device, query_bhtd.dtype)
+    if backend is None or backend is AttentionBackend.VARLEN:  # padded all the same: decoding
+        backend = default_backend(query_bhtd.device, query_bhtd.dtype)
     return _BACKENDS[backend](query_bhtd, keys_bhsd, values_bhsd, mask, causal, dropout)
 
 
@@ -135,7 +145,7 @@ class ScaledDotProductAttention(nn.Module):
         query_bhtd: Tensor,
         keys_bhsd: Tensor,
         values_bhsd: Tensor,
-        mask: Tensor | None,
+        mask: Mask | None,
         causal: bool,
     ) -> Tensor:
         """Returns the mix (b, h, t, d)."""
@@ -167,7 +177,7 @@ class _MultiHead(nn.Module):
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attend(
-        self, query_bhtd: Tensor, memory: KeyValue, mask: Tensor | None, causal: bool = False
+        self, query_bhtd: Tensor, memory: KeyValue, mask: Mask | None, causal: bool = False
     ) -> Tensor:
         """Attends in every head, joins the heads and projects: (b, t, m)."""
         mixed_bhtd: Tensor = self.attention(query_bhtd, *memory, mask, causal)
@@ -185,7 +195,7 @@ class SelfAttention(_MultiHead):
     def forward(
         self,
         x_btm: Tensor,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         causal: bool = False,
         cache: SelfAttentionCache | None = None,
     ) -> Tensor:
@@ -208,7 +218,7 @@ class CrossAttention(_MultiHead):
         """Keys and values of the memory; the same for every decoding step."""
         return KeyValue(*self.split(self.key_value(memory_bsm), 2))
 
-    def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Tensor) -> Tensor:
+    def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask) -> Tensor:
         """Returns (b, t, m); `memory_mask` (b, 1, 1, s) is true at real source pieces."""
         (query_bhtd,) = self.split(self.query(x_btm), 1)
         return self.attend(query_bhtd, memory, memory_mask)

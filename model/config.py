@@ -15,6 +15,7 @@ class AttentionBackend(StrEnum):
 
     SDPA = "sdpa"  # torch's fused kernels
     MATMUL = "matmul"  # two matrix products and a softmax
+    VARLEN = "varlen"  # trains on packed sentences: a flash kernel on CUDA, a loop on CPUs
 
 
 class ModelConfig(BaseModel):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import CrossAttention, KeyValue, SelfAttention
+from model.attention import CrossAttention, KeyValue, Mask, SelfAttention
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import Dropout
@@ -65,7 +65,7 @@ class EncoderLayer(_Layer):
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
 
-    def forward(self, x_bsm: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x_bsm: Tensor, mask: Mask) -> Tensor:
         """Returns (b, s, m); `mask` (b, 1, 1, s) is true at real pieces."""
         x_bsm = self.residual(
             x_bsm, lambda x: self.self_attention(x, mask), self.self_attention_norm
@@ -89,18 +89,19 @@ class DecoderLayer(_Layer):
         self,
         x_btm: Tensor,
         memory: KeyValue,
-        memory_mask: Tensor,
-        ancestry_mask: Tensor | None = None,
+        memory_mask: Mask,
+        own_mask: Mask | None = None,
         cache: SelfAttentionCache | None = None,
     ) -> Tensor:
         """Returns (b, t, m).
 
-        Without a `cache`, x is a whole sequence and attention is causal. With one, x is one
-        decoding step, and `ancestry_mask` (b, 1, k, p · k) is true at a hypothesis' own past.
+        Without a `cache`, x is a whole sequence and attention is causal; `own_mask` tells packed
+        sentences apart. With one, x is one decoding step, and `own_mask` (b, 1, k, p · k) is true
+        at a hypothesis' own past.
         """
         x_btm = self.residual(
             x_btm,
-            lambda x: self.self_attention(x, ancestry_mask, causal=cache is None, cache=cache),
+            lambda x: self.self_attention(x, own_mask, causal=cache is None, cache=cache),
             self.self_attention_norm,
         )
         x_btm = self.residual(
@@ -136,7 +137,7 @@ class Encoder(nn.Module):
         self.checkpoint_activations = False
         self.last_norm = _last_norm(config)
 
-    def forward(self, x_bsm: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x_bsm: Tensor, mask: Mask) -> Tensor:
         """Returns the memory (b, s, m)."""
         for layer in self.layers:
             x_bsm = _run(layer, self.checkpoint_activations, x_bsm, mask)
@@ -166,8 +167,8 @@ class Decoder(nn.Module):
         self,
         x_btm: Tensor,
         memories: Sequence[KeyValue],
-        memory_mask: Tensor,
-        ancestry_mask: Tensor | None = None,
+        memory_mask: Mask,
+        own_mask: Mask | None = None,
         caches: Sequence[SelfAttentionCache] | None = None,
     ) -> Tensor:
         """Returns (b, t, m); `memories` and `caches` hold one element per layer."""
@@ -176,7 +177,7 @@ class Decoder(nn.Module):
             x_btm = _run(
                 layer,
                 self.checkpoint_activations,
-                *(x_btm, memories[number], memory_mask, ancestry_mask, cache),
+                *(x_btm, memories[number], memory_mask, own_mask, cache),
             )
         hidden_btm: Tensor = self.last_norm(x_btm)
         return hidden_btm

@@ -5,6 +5,8 @@
 
 Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result.
 A source ends with EOS. A target input starts with BOS, its output ends with EOS.
+With `AttentionBackend.VARLEN` the loss is computed from packed sentences (`model.packing`): from
+the embedding on, there is no padding. Decoding and traces stay padded.
 Shape suffixes: b batch, s source length, t target length, d model width, v target pieces,
 n target tokens without padding, k hypotheses of a sentence.
 """
@@ -24,6 +26,7 @@ from model.errors import ModelError
 from model.initialisation import initialise
 from model.layers import Decoder, Encoder
 from model.loss import LossSums, label_smoothed_sums
+from model.packing import Packing, SameSentence, packings
 from model.positions import SinusoidalPositions
 
 
@@ -64,6 +67,12 @@ class Transformer(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.attention_backend = attention_backend
+        if attention_backend is AttentionBackend.VARLEN and config.attention_dropout:
+            raise ModelError(
+                f"engine.attention is {attention_backend} and model.attention_dropout is "
+                f"{config.attention_dropout}, but attention over packed sentences has no dropout. "
+                "Set model.attention_dropout=0, as in the paper, or engine.attention=sdpa."
+            )
         shared = config.share_embeddings
         if shared == "all" and vocabulary.source_size != vocabulary.target_size:
             raise ModelError(
@@ -93,13 +102,39 @@ class Transformer(nn.Module):
         label_smoothing: float,
     ) -> LossSums:
         """Returns the loss sums over the target tokens, padding left out."""
+        packed = self.attention_backend is AttentionBackend.VARLEN
+        hidden = self._hidden_packed if packed else self._hidden_padded
+        hidden_nd, target_n = hidden(source_bs, target_input_bt, target_output_bt)
+        return label_smoothed_sums(hidden_nd, self.output_weight, target_n, label_smoothing)
+
+    def _hidden_padded(
+        self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the hidden states (n, d) of the real target tokens, and these tokens (n,)."""
         memory_bsd = self.encode(source_bs)
         hidden_btd = self.decode(target_input_bt, memory_bsd, source_bs)
         # Only real tokens are projected to logits, the widest product of a small model.
-        real_n = (target_output_bt.flatten() != self.vocabulary.pad_id).nonzero().squeeze(1)
+        real_n = self.is_real(target_output_bt).flatten().nonzero().squeeze(1)
         hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
-        target_n = target_output_bt.flatten().index_select(0, real_n)
-        return label_smoothed_sums(hidden_nd, self.output_weight, target_n, label_smoothing)
+        return hidden_nd, target_output_bt.flatten().index_select(0, real_n)
+
+    def _hidden_packed(
+        self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_hidden_padded`, the same tokens in the same order, without computing padding."""
+        # A target's input is as long as its output, and only the output tells where it ends: the
+        # input may hold EOS, or PAD in its place, after its last real token.
+        source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
+        x_1sd = self.embed_packed(source_bs, self.source_embedding or self.target_embedding, source)
+        memory_1sd = self.encoder(x_1sd, SameSentence(source, source))
+        x_1nd = self.embed_packed(target_input_bt, self.target_embedding, target)
+        hidden_1nd = self.decoder(
+            x_1nd,
+            self.decoder.project_memory(memory_1sd),
+            SameSentence(target, source),
+            SameSentence(target, target),
+        )
+        return hidden_1nd[0], target.pack(target_output_bt)[0]
 
     def checkpoint_activations(self, on: bool) -> None:
         """Whether the backward pass computes layers anew instead of finding their activations.
@@ -140,10 +175,19 @@ class Transformer(nn.Module):
 
     def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
         """Turns ids (b, t) into vectors with positions 0…t-1, or all with the one given."""
-        vectors: Tensor = embedding(ids)
         start, stop = (0, ids.shape[1]) if position is None else (position, position + 1)
+        return self._add_positions(embedding(ids), self.positions(start, stop))
+
+    def embed_packed(self, ids_bt: Tensor, embedding: Embedding, packing: Packing) -> Tensor:
+        """Turns padded ids into vectors (1, n, d), each with its position in its own sentence."""
+        table: Tensor = self.positions(0, packing.longest)
+        return self._add_positions(
+            embedding(packing.pack(ids_bt)), table.index_select(0, packing.positions_n)
+        )
+
+    def _add_positions(self, vectors: Tensor, positions: Tensor) -> Tensor:
         # The table may have stayed in fp32 where an engine casts only parameters.
-        x: Tensor = self.dropout(vectors + self.positions(start, stop).to(vectors.dtype))
+        x: Tensor = self.dropout(vectors + positions.to(vectors.dtype))
         return x
 
     @property
@@ -156,6 +200,10 @@ class Transformer(nn.Module):
         """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
         return F.linear(hidden, self.output_weight)
 
+    def is_real(self, ids_bt: Tensor) -> Tensor:
+        """True at pieces, false at padding, (b, t)."""
+        return ids_bt != self.vocabulary.pad_id
+
     def source_mask(self, source_bs: Tensor) -> Tensor:
         """True at real source pieces, (b, 1, 1, s)."""
-        return (source_bs != self.vocabulary.pad_id)[:, None, None, :]
+        return self.is_real(source_bs)[:, None, None, :]

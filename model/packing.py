@@ -1,0 +1,69 @@
+"""Sentences one after another in a single row, so that nothing is computed for padding.
+
+    real (b, t), for each side ─▶ Packing: where each sentence starts, where each token was
+    ids (b, t)                 ─▶ ids (1, n), which the layers take as a batch of one row
+
+Rows of `real` and of ids are padded at the *end*. In attention, `SameSentence` stands where a
+padded batch has a mask: a row of n tokens would need a mask of n · n.
+Shape suffixes: b sentences, t padded length, n real tokens of all sentences.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Packing(NamedTuple):
+    """Where the tokens of a padded batch lie in a row without padding.
+
+    Attributes:
+        longest: tokens of the longest sentence, known to the host.
+        starts: int32 (b + 1), the place in the row of each sentence's first token, and n.
+        places_n: where each token is in the flattened batch, b · t long.
+        positions_n: each token's position in its own sentence, from 0.
+    """
+
+    longest: int
+    starts: Tensor
+    places_n: Tensor
+    positions_n: Tensor
+
+    def pack(self, ids_bt: Tensor) -> Tensor:
+        """Returns the real ones of these ids in a row, (1, n)."""
+        return ids_bt.flatten().index_select(0, self.places_n).unsqueeze(0)
+
+
+class SameSentence(NamedTuple):
+    """In the place of a mask: a query sees the keys of its own sentence."""
+
+    queries: Packing
+    keys: Packing
+
+
+def packings(*real: Tensor) -> tuple[Packing, ...]:
+    """Returns the packing of each side of a batch.
+
+    `real` are boolean (b, t), one for each side: true at tokens, false at the padding after them.
+    """
+    lengths_b = [side.sum(dim=1) for side in real]
+    # The one time that a packed forward pass waits for the device, for all sides together.
+    on_host = torch.stack(lengths_b).tolist()
+    return tuple(
+        _packing(lengths, on_host[number], real[number].shape[1])
+        for number, lengths in enumerate(lengths_b)
+    )
+
+
+def _packing(lengths_b: Tensor, on_host: list[int], width: int) -> Packing:
+    n = sum(on_host)
+    starts = F.pad(lengths_b.cumsum(0), (1, 0))
+    sentence_n = torch.repeat_interleave(lengths_b, output_size=n)  # or it would wait for n
+    positions_n = torch.arange(n, device=starts.device) - starts.index_select(0, sentence_n)
+    return Packing(
+        longest=max(on_host),
+        starts=starts.to(torch.int32),
+        places_n=sentence_n * width + positions_n,
+        positions_n=positions_n,
+    )

@@ -1,0 +1,154 @@
+"""The loss of packed sentences against that of padded ones, which the other tests hold to torch."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model.config import AttentionBackend
+from model.errors import ModelError
+from model.trace import trace
+
+PAD, EOS = 0, 3
+SOURCE_LENGTHS, TARGET_LENGTHS = [9, 1, 60, 4, 1], [30, 1, 2, 1, 17]
+SOURCE_TOKENS, TARGET_TOKENS = sum(SOURCE_LENGTHS), sum(TARGET_LENGTHS)
+
+
+@pytest.fixture
+def batch(sentences, as_input):
+    """Very unequal sentences, of one token too, as `Transformer.forward` takes them."""
+    source, target = sentences(SOURCE_LENGTHS), sentences(TARGET_LENGTHS, seed=2)
+    return source, as_input(target), target
+
+
+@pytest.fixture
+def pair_of_models(build, randomise_vectors):
+    """The same weights, padded and packed."""
+
+    def build_pair(**settings):
+        models = [build(backend=backend, **settings) for backend in (None, AttentionBackend.VARLEN)]
+        for model in models:
+            torch.manual_seed(5)
+            randomise_vectors(model)
+        return models
+
+    return build_pair
+
+
+def loss_and_gradients(model, batch):
+    model.zero_grad()
+    sums = model(*batch, 0.1)
+    (sums.smoothed / TARGET_TOKENS).backward()
+    return sums, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize("share", ["all", "decoder", "none"])
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_packed_is_padded(pair_of_models, batch, norm, share, checkpoints):
+    padded, packed = pair_of_models(norm=norm, share_embeddings=share)
+    packed.checkpoint_activations(checkpoints)
+    expected, expected_gradients = loss_and_gradients(padded, batch)
+    found, gradients = loss_and_gradients(packed, batch)
+    torch.testing.assert_close(found.smoothed, expected.smoothed, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.nll, expected.nll, rtol=1e-6, atol=0)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_what_stands_after_a_targets_input_does_not_matter(pair_of_models, batch):
+    """The trainer writes padding over the EOS that a shifted short target still has."""
+    _, packed = pair_of_models()
+    source, target_input, target = batch
+    assert (target_input == EOS).any()
+    trainers = target_input.masked_fill(target_input == EOS, PAD)
+    for first, second in zip(
+        packed(*batch, 0.1), packed(source, trainers, target, 0.1), strict=True
+    ):
+        assert torch.equal(first, second)
+
+
+def test_no_module_computes_padding(pair_of_models, batch):
+    _, packed = pair_of_models()
+    rows = {}
+    for name, module in packed.named_modules():
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            module.register_forward_hook(
+                lambda module, inputs, output, name=name: rows.update({name: output.shape[:-1]})
+            )
+    packed(*batch, 0.1)
+    assert len(rows) > 30
+    for name, shape in rows.items():
+        reads_source = name.startswith("encoder") or name.endswith("cross_attention.key_value")
+        assert shape == (1, SOURCE_TOKENS if reads_source else TARGET_TOKENS), name
+
+
+class ShapesFromNumbers(TorchDispatchMode):
+    """Notes the operations for which a host has to know numbers that are on the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        waits = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+        if waits & set(operation.tags) and kwargs.get("output_size") is None:
+            self.found.append(str(operation))
+        return operation(*args, **kwargs)
+
+
+def test_the_host_waits_for_the_lengths_alone(pair_of_models, batch, monkeypatch):
+    """On a CPU nobody waits; these are the operations that would on a GPU."""
+    padded, packed = pair_of_models()
+    with ShapesFromNumbers() as waits:
+        padded(*batch, 0.1)
+    assert waits.found == ["aten.nonzero.default"]
+    read, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr("model.varlen.sentence_by_sentence", lambda query, *_: query)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (read.append(x.shape), tolist(x))[1])
+    with ShapesFromNumbers() as waits:
+        packed(*batch, 0.1)
+    assert waits.found == []
+    assert read == [(2, len(SOURCE_LENGTHS))]
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_seed_decides_the_dropout_and_padding_does_not(build, sentences, as_input, checkpoints):
+    """Random numbers are drawn for real tokens alone."""
+    model = build(dropout=0.3, backend=AttentionBackend.VARLEN)
+
+    def outcome(seed, checkpoints, more=0):
+        source = sentences(SOURCE_LENGTHS, max(SOURCE_LENGTHS) + more)
+        target = sentences(TARGET_LENGTHS, max(TARGET_LENGTHS) + 2 * more, seed=2)
+        model.checkpoint_activations(checkpoints)
+        torch.manual_seed(seed)
+        sums, gradients = loss_and_gradients(model, (source, as_input(target), target))
+        return [sums.smoothed.detach(), *(gradient.clone() for gradient in gradients.values())]
+
+    first = outcome(7, False)
+    for again in (outcome(7, checkpoints), outcome(7, checkpoints, more=3)):
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], outcome(8, checkpoints)[0])
+
+
+def test_bf16_stays_near_fp32(pair_of_models, batch):
+    _, packed = pair_of_models()
+    expected = packed(*batch, 0.1).smoothed
+    found = packed.bfloat16()(*batch, 0.1).smoothed
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
+    found.backward()
+
+
+def test_a_trace_and_its_logits_are_those_of_the_padded_model(pair_of_models, batch):
+    padded, packed = (model.eval() for model in pair_of_models())
+    first, second = (trace(model, *batch[:2]) for model in (padded, packed))
+    assert torch.equal(first.logits_btv, second.logits_btv)
+
+
+def test_attention_dropout_is_refused(build):
+    with pytest.raises(
+        ModelError,
+        match=r"attention is varlen and model.attention_dropout is 0.1.*attention_dropout=0",
+    ):
+        build(backend=AttentionBackend.VARLEN, attention_dropout=0.1)
