@@ -4,11 +4,10 @@ Exit codes: 0 done, 75 preempted and resumable, 1 failed, 2 wrong usage or recip
 Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -22,12 +21,19 @@ from cluster.cli_options import (
     EXIT_FAILED,
     EXIT_PREEMPTED,
     EXIT_USAGE,
+    AlignmentsOption,
+    BeamOption,
+    CheckpointOption,
     JsonOption,
     MovedDatasetOption,
     Overrides,
+    PenaltyOption,
+    PrecisionOption,
+    PrefixesOption,
     ProcessesOption,
     RecipeArgument,
     RunArgument,
+    TagOption,
     answer,
 )
 from cluster.errors import ClusterError, HeadLostError, RecipeError, full_message
@@ -50,23 +56,6 @@ app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("submit", rich_help_panel="On a cluster")(submit)
 app.command("stop", rich_help_panel="On a cluster")(stop)
 app.command("workers", rich_help_panel="On a cluster")(workers)
-
-CheckpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoint", metavar="STEP|AVERAGE", help="A step or average-of-…. Default: the newest."
-    ),
-]
-PrecisionOption = Annotated[
-    Literal["fp32", "bf16"],
-    typer.Option(help="bf16 takes half the memory and, on recent processors, half the time."),
-]
-TagOption = Annotated[
-    str | None,
-    typer.Option("--tag", help="Put before every sentence, as a corpus's tag in training."),
-]
-BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
-PenaltyOption = Annotated[float | None, typer.Option(min=0, help="Default: the recipe's.")]
 
 
 def main() -> None:
@@ -204,6 +193,8 @@ def translate(
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
+    prefixes: PrefixesOption = None,
+    alignments: AlignmentsOption = False,
     tag: TagOption = None,
     precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
@@ -216,20 +207,24 @@ def translate(
 
       transloom translate runs/phrasebook sentences.txt --n-best 3 --json
 
+      transloom translate runs/phrasebook sentences.txt --prefixes begun.txt --alignments
+
       transloom translate runs/many-languages sentences.txt --tag "<2de>"
     """
-    from cluster.inference_commands import load_translator, sentences_from
+    from cluster.inference_commands import load_translator
+    from cluster.translate_command import translated_lines
 
     translator = load_translator(run, checkpoint, beam_size, length_penalty, n_best, precision)
-    for sentences in sentences_from(file):
-        translated = translator.translate_n_best(sentences, tag)
-        for source, found in zip(sentences, translated, strict=True):
-            best = found[:n_best]
-            if as_json:
-                translations = [{"text": t.text, "score": t.score} for t in best]
-                print(json.dumps({"source": source, "translations": translations}))
-            else:
-                print("\n".join(t.text for t in best), flush=True)
+    for line in translated_lines(
+        translator,
+        file,
+        prefixes=prefixes,
+        tag=tag,
+        n_best=n_best,
+        alignments=alignments,
+        as_json=as_json,
+    ):
+        print(line, flush=True)
 
 
 @app.command()

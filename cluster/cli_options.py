@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +30,38 @@ ProcessesOption = Annotated[
     int | None,
     typer.Option(min=1, help="How many work at once. Default: all cores, or one if it is little."),
 ]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="STEP|AVERAGE", help="A step or average-of-…. Default: the newest."
+    ),
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16"],
+    typer.Option(help="bf16 takes half the memory and, on recent processors, half the time."),
+]
+TagOption = Annotated[
+    str | None,
+    typer.Option("--tag", help="Put before every sentence, as a corpus's tag in training."),
+]
+PrefixesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="What each translation begins with: a line for each sentence, cut between words; "
+        "an empty one leaves it free.",
+    ),
+]
+AlignmentsOption = Annotated[
+    bool,
+    typer.Option(
+        "--alignments",
+        help="After a tab, which word each word comes from, by attention: 0-0 2-1 … "
+        "(source-translation, counted from 0). Pieces are folded to words at SentencePiece's ▁.",
+    ),
+]
+BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
+PenaltyOption = Annotated[float | None, typer.Option(min=0, help="Default: the recipe's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 
 

@@ -1,7 +1,6 @@
-"""`transloom translate`, `transloom evaluate` and `transloom explain`."""
+"""`transloom evaluate` and `transloom explain`, and the translator that commands load."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,6 @@ from trainer.explain.stations import stations_of
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
 from trainer.translator import Precision, Translator
-
-SENTENCES_AT_ONCE = 256
-
-
-def sentences_from(file: str) -> Iterator[list[str]]:
-    """Batches of sentences of a file, or of standard input; typed ones come one by one."""
-    if file == "-" and sys.stdin.isatty():
-        print("Type a sentence and press return; Ctrl-D ends.", file=sys.stderr)
-        for line in sys.stdin:
-            yield [line.rstrip("\n")]
-        return
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise CorpusError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{file} is not UTF-8: {error}. Convert it first") from error
-    lines = text.removesuffix("\n").split("\n")
-    for start in range(0, len(lines), SENTENCES_AT_ONCE):
-        yield lines[start : start + SENTENCES_AT_ONCE]
 
 
 def load_translator(

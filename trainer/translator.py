@@ -28,6 +28,7 @@ from trainer.errors import CheckpointError
 from trainer.network import build_model
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
+from trainer.word_alignment import fold, words_read, words_written
 
 TOKENS_PER_BATCH = 4096
 
@@ -142,6 +143,30 @@ class Translator:
             for position, alignment in zip(positions, found, strict=True):
                 alignments[position] = alignment
         return alignments
+
+    def align_words(
+        self,
+        sentences: Sequence[str],
+        translations: Sequence[Translation],
+        tag: str | None = None,
+        layer: int | None = None,
+    ) -> list[Alignment]:
+        """Like `align`, for words: pairs (source word, target word) from 0, each once, in order.
+
+        A pair of words is one that pieces of theirs are; see `trainer.word_alignment` for what a
+        word is. The tag is none, so a word that looked at the tag alone has no pair.
+        """
+        alignments = self.align(sentences, translations, tag, layer)
+        return [
+            fold(
+                alignment,
+                words_read(self._tokenizers[SOURCE], self.source_ids(sentence, tag)),
+                words_written(self._tokenizers[TARGET], translation.ids),
+            )
+            for alignment, sentence, translation in zip(
+                alignments, sentences, translations, strict=True
+            )
+        ]
 
     def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
         """The sentence as the model reads it: the tag's id, its pieces' ids, EOS."""

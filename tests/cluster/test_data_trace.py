@@ -297,3 +297,24 @@ def test_translate_puts_a_tag_before_sentences(trained, transloom, tmp_path):
         assert [t[0]["score"] for t in found] == [t[0].score for t in expected]
         outputs[tag] = found
     assert outputs[None] != outputs["<2en>"]
+
+
+def test_a_tag_is_no_word_to_align_with(trained, transloom, tmp_path):
+    """Positions in a sentence with a tag are one more than those in the sentence."""
+    sentences, tag = ["le chat rouge voit la grande maison", "la maison"], "<2en>"
+    file = tmp_path / "sentences.txt"
+    file.write_text("\n".join(sentences))
+    options = ("--json", "--alignments", "--n-best", 4, "--tag", tag)
+    result = transloom("translate", trained.path, file, *options)
+    translator = Translator.load(trained.path)
+    found = [json.loads(line)["translations"] for line in result.stdout.splitlines()]
+    looked_at = set()
+    for sentence, best in zip(sentences, translator.translate_n_best(sentences, tag), strict=True):
+        pieces = translator.align([sentence] * len(best), best, tag)
+        ids = translator.source_ids(sentence)
+        words = [translator.target_text(ids[: at + 1]).count(" ") for at in range(len(ids))]
+        for translation, pairs in zip(found.pop(0), pieces, strict=True):
+            sources = {words[source - 1] for source, _ in pairs if source > 0}
+            assert {source for source, _ in translation["alignment"]} == sources
+            looked_at |= {source for source, _ in pairs}
+    assert len(looked_at) > 1, looked_at

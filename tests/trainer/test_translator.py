@@ -78,6 +78,36 @@ def test_every_piece_of_a_translation_is_aligned(untrained_run):
     assert translator.align(SENTENCES[:1], best[:1]) == alignments[:1]
 
 
+def test_words_are_aligned_as_their_pieces_are(untrained_run):
+    """By hand: a piece belongs to the word before whose ▁, and the following ones, it stands."""
+    translator = Translator.load(untrained_run.path)
+    sentences = [sentence for sentence in SENTENCES if sentence]
+    best = [translations[0] for translations in translator.translate_n_best(sentences)]
+    pieces = translator.align(sentences, best)
+    found = translator.align_words(sentences, best)
+    assert found != pieces  # some words have several pieces
+    for sentence, translation, pairs, words in zip(sentences, best, pieces, found, strict=True):
+        source_ids = translator.source_ids(sentence)
+        expected = {
+            (
+                translator.target_text(source_ids[: source + 1]).count(" "),
+                translator.target_text(translation.ids[: target + 1]).count(" "),
+            )
+            for source, target in pairs
+        }
+        assert words == tuple(sorted(expected))
+        assert {target for _, target in words} == set(range(len(translation.text.split())))
+        assert all(source < len(sentence.split()) for source, _ in words)
+
+
+def test_an_empty_sentence_has_no_words_to_align(untrained_run):
+    translator = Translator.load(untrained_run.path)
+    (translations,) = translator.translate_n_best([""], prefixes=["he is"])
+    assert translations[0].text
+    assert translator.align_words([""], translations[:1]) == [()]
+    assert translator.align_words([], []) == []
+
+
 def test_bf16_translates_nearly_as_fp32(untrained_run):
     """The same hypotheses score nearly alike; near-ties between pieces may fall differently."""
     exact = Translator.load(untrained_run.path)

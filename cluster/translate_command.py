@@ -1,0 +1,114 @@
+"""`transloom translate`: lines of sentences in, lines of translations out.
+
+sentences, prefixes ─▶ batches ─▶ translations ─▶ alignments, if wanted ─▶ text or JSON
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.errors import CorpusError
+from model.alignment import Alignment
+from trainer.translator import Translation, Translator
+
+SENTENCES_AT_ONCE = 256
+
+
+def translated_lines(
+    translator: Translator,
+    file: str,
+    *,
+    prefixes: str | None = None,
+    tag: str | None = None,
+    n_best: int = 1,
+    alignments: bool = False,
+    as_json: bool = False,
+) -> Iterator[str]:
+    """What is printed for each sentence of a file: its translations, a line each, or one in JSON.
+
+    ``prefixes`` is a file with what each translation begins with. ``alignments`` adds those of
+    words: after a tab in Pharaoh's format, in JSON as pairs.
+    """
+    for sentences, beginnings in _batches(file, prefixes):
+        found = translator.translate_n_best(sentences, tag, beginnings)
+        best = [translations[:n_best] for translations in found]
+        aligned = _aligned(translator, sentences, best, tag) if alignments else None
+        for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
+            pairs = aligned[row] if aligned is not None else None
+            if as_json:
+                yield _in_json(sentence, translations, pairs)
+            else:
+                yield _text(translations, pairs)
+
+
+def _batches(file: str, prefixes: str | None) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Sentences, and their prefixes if there are any; typed sentences come one by one."""
+    typed = file == "-" and sys.stdin.isatty()
+    if prefixes is not None and (typed or file == prefixes == "-"):
+        raise CorpusError(
+            f"With --prefixes {prefixes} the sentences must come from a file, or through a pipe of "
+            "their own: their lines are counted before the first is translated. Name a file"
+        )
+    if typed:
+        print("Type a sentence and press return; Ctrl-D ends.", file=sys.stderr)
+        for line in sys.stdin:
+            yield [line.rstrip("\n")], None
+        return
+    sentences = _lines(file)
+    beginnings = None
+    if prefixes is not None:
+        beginnings = _lines(prefixes)
+        if len(beginnings) != len(sentences):
+            raise CorpusError(
+                f"The lines of {_named(prefixes)} ({len(beginnings):,}) and of {_named(file)} "
+                f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
+                "a line empty where a translation is free"
+            )
+    for start in range(0, len(sentences), SENTENCES_AT_ONCE):
+        part = slice(start, start + SENTENCES_AT_ONCE)
+        yield sentences[part], None if beginnings is None else beginnings[part]
+
+
+def _lines(file: str) -> list[str]:
+    """The lines of a file, or of standard input."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CorpusError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{file} is not UTF-8: {error}. Convert it first") from error
+    return text.removesuffix("\n").split("\n")
+
+
+def _named(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+def _aligned(
+    translator: Translator, sentences: list[str], best: list[list[Translation]], tag: str | None
+) -> list[list[Alignment]]:
+    """The alignment of words of every translation."""
+    repeated = [s for s, translations in zip(sentences, best, strict=True) for _ in translations]
+    alignments = iter(translator.align_words(repeated, list(chain.from_iterable(best)), tag))
+    return [list(islice(alignments, len(translations))) for translations in best]
+
+
+def _text(translations: list[Translation], alignments: list[Alignment] | None) -> str:
+    if alignments is None:
+        return "\n".join(translation.text for translation in translations)
+    return "\n".join(
+        f"{translation.text}\t{' '.join(f'{source}-{target}' for source, target in pairs)}"
+        for translation, pairs in zip(translations, alignments, strict=True)
+    )
+
+
+def _in_json(
+    sentence: str, translations: list[Translation], alignments: list[Alignment] | None
+) -> str:
+    found: list[dict[str, Any]] = [{"text": t.text, "score": t.score} for t in translations]
+    for translation, pairs in zip(found, alignments or (), strict=alignments is not None):
+        translation["alignment"] = pairs
+    return json.dumps({"source": sentence, "translations": found})
