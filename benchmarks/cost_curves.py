@@ -1,0 +1,137 @@
+"""How cost grows: a step's time and memory against tokens, sentence length and layers.
+
+The engine as the trainer uses it, with one rank, one thread and random ids; a step is one
+micro-batch: forward, backward, update. The model is tiny: 2 layers in each stack, width 128, but 64
+where layers are counted, 1,000 pieces. Sentences of a micro-batch are equal in length.
+
+    time    CPU time of a step, median and range. Repetitions visit all points of a table, forth
+            and back by turns, after one to warm up.
+    memory  peak during a step over what the process had before, in a process for each point.
+
+An exponent is the slope of a curve whose axes are logarithmic: of the straight line that fits best,
+and between the last two points, where constant parts matter least. 1 is linear, 2 quadratic.
+With the number of tokens fixed, 0 is a cost that sentence length does not change, and 1 attention
+whose cost is quadratic in a sentence.
+
+    .venv/bin/python benchmarks/cost_curves.py [--quick] [--json] [--picture FILE.png]
+
+The picture is drawn in an environment of its own, where matplotlib is put when it is missing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from cost_curves_points import Point, Precision, Setting, megabytes, milliseconds, one_rank
+from cost_curves_tables import Table
+from environments import PEERS, environment_with
+
+from model.config import AttentionBackend
+
+HERE = Path(__file__).resolve().parent
+MATPLOTLIB = ["matplotlib==3.11.2"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+BACKENDS = (AttentionBackend.SDPA, AttentionBackend.MATMUL)
+LENGTH = 20  # of sentences, where it is not what changes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    tokens: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192)
+    lengths: tuple[int, ...] = (10, 30, 100, 300, 1000)
+    layers: tuple[int, ...] = (1, 2, 4, 6, 8, 12)
+    tokens_over_lengths: int = 4000
+    tokens_over_layers: int = 1000
+    repetitions: int = 5
+    memory_precisions: tuple[Precision, ...] = PRECISIONS
+
+
+QUICK = Sizes(
+    tokens=(256, 1024, 2048),
+    lengths=(10, 100, 500),
+    layers=(1, 2, 4),
+    tokens_over_lengths=1000,
+    tokens_over_layers=500,
+    repetitions=3,
+    memory_precisions=("fp32",),
+)
+
+
+def over_tokens(sizes: Sizes) -> Table:
+    points = [
+        Point(Setting(precision), tokens // LENGTH * LENGTH, tokens // LENGTH, LENGTH)
+        for precision, tokens in product(PRECISIONS, sizes.tokens)
+    ]
+    title = f"Tokens of a micro-batch, sentences of {LENGTH}"
+    return Table.of(title, "tokens", "ms", points, milliseconds(points, sizes.repetitions))
+
+
+def over_lengths(sizes: Sizes) -> Table:
+    points = [
+        Point(Setting(precision, backend), length, sizes.tokens_over_lengths // length, length)
+        for precision, backend, length in product(PRECISIONS, BACKENDS, sizes.lengths)
+    ]
+    title = f"Sentence length, {sizes.tokens_over_lengths:,} tokens a micro-batch"
+    return Table.of(title, "length", "ms", points, milliseconds(points, sizes.repetitions))
+
+
+def over_layers(sizes: Sizes) -> Table:
+    sentences = sizes.tokens_over_layers // LENGTH
+    points = [
+        Point(Setting(precision), layers, sentences, LENGTH, layers=layers, width=64)
+        for precision, layers in product(PRECISIONS, sizes.layers)
+    ]
+    title = f"Layers of each stack, {sentences * LENGTH:,} tokens in sentences of {LENGTH}"
+    return Table.of(title, "layers", "ms", points, milliseconds(points, sizes.repetitions))
+
+
+def memory_over_lengths(sizes: Sizes) -> Table:
+    curves = product(sizes.memory_precisions, BACKENDS, (False, True), sizes.lengths)
+    points = [
+        Point(Setting(*setting), length, sizes.tokens_over_lengths // length, length)
+        for *setting, length in curves
+    ]
+    title = f"Peak memory, {sizes.tokens_over_lengths:,} tokens a micro-batch"
+    return Table.of(title, "length", "MB", points, megabytes(points))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--picture", type=Path, help="default: none is drawn")
+    parser.add_argument("--peers-env", type=Path, default=PEERS / "plots")
+    arguments = parser.parse_args()
+    sizes, tables, started = QUICK if arguments.quick else Sizes(), [], time.monotonic()
+    measures = (over_tokens, over_lengths, over_layers, memory_over_lengths)
+    with one_rank():
+        for measure in measures:
+            tables.append(measure(sizes))
+            if not arguments.json:
+                print(tables[-1].markdown(), flush=True)
+            say(f"{measure.__name__}: done after {time.monotonic() - started:.0f} s")
+    found = json.dumps([table.to_json() for table in tables])
+    if arguments.json:
+        print(found)
+    if arguments.picture:
+        python = environment_with(MATPLOTLIB, arguments.peers_env)
+        draw = [str(python), str(HERE / "cost_curves_plot.py"), str(arguments.picture)]
+        subprocess.run(draw, input=found, text=True, check=True)
+        say(f"drawn: {arguments.picture}")
+
+
+if __name__ == "__main__":
+    main()

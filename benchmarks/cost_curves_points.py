@@ -1,0 +1,165 @@
+"""One point of a cost curve: a model and a micro-batch, and what a step of theirs costs.
+
+Time is CPU time of the one thread that computes, which others on the machine hardly change. Memory
+is the peak during a step over what the process had before: after a step of one token, so that what
+the first step allocates for good is not counted. As a script this measures the memory of the point
+that it is given, in a process of its own.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from model.config import AttentionBackend, ModelConfig
+from model.transformer import Transformer, Vocabulary
+from trainer.batch import to_device
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.distributed import Placement, process_group
+from trainer.host_memory import peak_resident_bytes, resident_bytes, restart_peak
+
+if TYPE_CHECKING:
+    from trainer.engine import Engine
+
+VOCABULARY = Vocabulary(1000, 1000, pad_id=0, bos_id=1, eos_id=2)
+PLACEMENT = Placement()
+LEARNING_RATE = 1e-4
+Precision = Literal["fp32", "bf16"]
+PROCESSES_AT_ONCE = 2  # where memory is measured: their speed does not matter
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What belongs to a curve: all but the number on its x axis."""
+
+    precision: Precision
+    backend: AttentionBackend | None = None
+    checkpointing: bool = False
+
+    @property
+    def name(self) -> str:
+        parts = [self.precision, *([self.backend.value] if self.backend else [])]
+        return ", ".join([*parts, *(["checkpointing"] if self.checkpointing else [])])
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model and one micro-batch; ``x`` is where it stands in its table."""
+
+    setting: Setting
+    x: int
+    sentences: int
+    length: int  # of each sentence on either side, EOS included
+    layers: int = 2  # of each stack
+    width: int = 128
+
+
+def micro_batch(sentences: int, length: int) -> MicroBatch:
+    """Sentences of random pieces; the length counts EOS."""
+    generator = np.random.default_rng(1)
+    ids = generator.integers(3, VOCABULARY.target_size, (sentences, length), dtype=np.int32)
+    ids[:, -1] = VOCABULARY.eos_id
+    field = FieldArrays(ids.ravel(), np.full(sentences, length, dtype=np.int32))
+    return MicroBatch(np.arange(sentences), {"src": field, "tgt": field})
+
+
+def one_rank() -> AbstractContextManager[None]:
+    return process_group(PLACEMENT, timedelta(minutes=1))
+
+
+def build(point: Point) -> "Engine":
+    # DeepSpeed looks for a device when it is imported, unless the process group has named one.
+    from trainer.engine import Engine
+
+    setting = point.setting
+    config = ModelConfig(
+        encoder_layers=point.layers,
+        decoder_layers=point.layers,
+        width=point.width,
+        feed_forward_width=2 * point.width,
+        heads=4,
+    )
+    return Engine(
+        Transformer(config, VOCABULARY, setting.backend),
+        engine=EngineConfig(
+            precision=setting.precision,
+            attention=setting.backend,
+            activation_checkpointing=setting.checkpointing,
+        ),
+        optimizer=OptimizerConfig(),
+        gradient_clipping=0.0,
+        label_smoothing=0.1,
+        micro_batches_per_step=1,
+        placement=PLACEMENT,
+    )
+
+
+def step(engine: "Engine", batch: MicroBatch) -> float:
+    """Takes one step; returns its CPU time in seconds."""
+    started = time.process_time()
+    on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
+    tokens = batch.tokens("tgt")
+    result = engine.forward_backward(on_device, target_tokens_global=tokens, last=True, real=True)
+    assert bool(result.finite)
+    engine.step(LEARNING_RATE)
+    return time.process_time() - started
+
+
+def milliseconds(points: list[Point], repetitions: int) -> list[list[float]]:
+    """Of each point, a number for each repetition; needs the process group of one rank."""
+    engines: dict[tuple[Setting, int], Engine] = {}
+    for point in points:
+        if (point.setting, point.layers) not in engines:
+            engines[point.setting, point.layers] = build(point)
+    taken: list[list[float]] = [[] for _ in points]
+    visits = [(taken[n], p, micro_batch(p.sentences, p.length)) for n, p in enumerate(points)]
+    for repetition in range(repetitions + 1):
+        for found, point, batch in visits if repetition % 2 else reversed(visits):
+            seconds = step(engines[point.setting, point.layers], batch)
+            if repetition:  # the first one warms up
+                found.append(1000 * seconds)
+    return taken
+
+
+def peak_megabytes(point: Point) -> float:
+    """Of one step in this process, over what the process has without it."""
+    with one_rank():
+        engine = build(point)
+        step(engine, micro_batch(1, 1))
+        # From here on: the peak of a whole process may begin with that of its parent.
+        restart_peak()
+        before = resident_bytes()
+        step(engine, micro_batch(point.sentences, point.length))
+        return (peak_resident_bytes() - before) / 1e6
+
+
+def megabytes(points: list[Point]) -> list[list[float]]:
+    """Of each point, one number, measured in a process of its own."""
+
+    def in_a_process(point: Point) -> list[float]:
+        command = [sys.executable, __file__, json.dumps(asdict(point))]
+        found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return [float(found.stdout.splitlines()[-1])]
+
+    with ThreadPoolExecutor(PROCESSES_AT_ONCE) as pool:
+        return list(pool.map(in_a_process, points))
+
+
+def point_from(text: str) -> Point:
+    values = json.loads(text)
+    setting = values["setting"]
+    backend = AttentionBackend(setting["backend"]) if setting["backend"] else None
+    return Point(**{**values, "setting": Setting(**{**setting, "backend": backend})})
+
+
+if __name__ == "__main__":
+    print(peak_megabytes(point_from(sys.argv[1])))
