@@ -35,7 +35,7 @@ SLOTS = 4
 class Unwatched(Engine):
     """Does not look at gradients."""
 
-    def _on_gradient(self, gradient: torch.Tensor) -> torch.Tensor | None:
+    def _on_gradient(self, number: int, gradient: torch.Tensor) -> torch.Tensor | None:
         return None
 
 
@@ -78,7 +78,7 @@ def main() -> None:
                         optimizer=OptimizerConfig(),
                         gradient_clipping=0.0,
                         label_smoothing=0.1,
-                        slots_per_rank=SLOTS,
+                        micro_batches_per_step=SLOTS,
                         placement=placement,
                     )
                     for kind in (Engine, Unwatched)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.cli_checkpoints import checkpoints_app
+from cluster.cli_compare import compare
 from cluster.cli_control import stop, workers
 from cluster.cli_data import data_app
 from cluster.cli_jobs import jobs_app, submit
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
+app.command("compare")(compare)
 app.command("submit", rich_help_panel="On a cluster")(submit)
 app.command("stop", rich_help_panel="On a cluster")(stop)
 app.command("workers", rich_help_panel="On a cluster")(workers)

@@ -7,7 +7,7 @@ import torch
 
 from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.plan import Cursor, slots_of_rank
+from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import RankStep
 from data_pipeline.pieces.tokenizer import load_tokenizers
 from trainer import numerics
@@ -48,9 +48,7 @@ def build_trainer(
             optimizer=recipe.trainer.optimizer,
             gradient_clipping=recipe.trainer.gradient_clipping,
             label_smoothing=recipe.trainer.label_smoothing,
-            slots_per_rank=len(
-                slots_of_rank(0, placement.world_size, recipe.batching.micro_batches_per_step)
-            ),
+            micro_batches_per_step=recipe.batching.micro_batches_per_step,
             placement=placement,
         )
         resources.callback(engine.destroy)

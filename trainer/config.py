@@ -228,6 +228,14 @@ class EngineConfig(BaseModel):
         Field(description="bf16 keeps fp32 master weights and accumulates gradients in fp32."),
         "identity",
     ] = "fp32"
+    numerics: Annotated[
+        Literal["fast", "exact"],
+        Field(
+            description="exact: losses and weights are the same bits on any number of ranks and "
+            "in any ZeRO stage; see docs/exactness.md."
+        ),
+        "identity",
+    ] = "fast"
     attention: Annotated[
         AttentionBackend | None,
         Field(

@@ -76,6 +76,15 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:
+    """The sum of an integer below 2¹⁰⁶ over all ranks, exactly; a collective."""
+    if placement.world_size == 1:
+        return value
+    halves = torch.tensor([value >> 53, value & (2**53 - 1)], dtype=torch.int64)
+    high, low = sum_over_ranks(halves, placement).tolist()
+    return (int(high) << 53) + int(low)
+
+
 def sum_over_ranks(values: torch.Tensor, placement: Placement) -> torch.Tensor:
     """The elementwise sum of a host tensor over all ranks, on the host again."""
     if placement.world_size == 1:

@@ -39,7 +39,9 @@ class Ema:
     def update(self) -> None:
         """Take note of the weights after an applied step."""
         for average, weights in zip(self._averages, self._weights, strict=True):
-            average.tensor.lerp_(weights, 1 - self._decay)
+            # Each operation rounded on its own: lerp's last bit depends on where the state is cut.
+            difference = (weights - average.tensor).mul_(1 - self._decay)
+            average.tensor.add_(difference)
 
     @contextlib.contextmanager
     def inference_model(self) -> Iterator[Transformer]:

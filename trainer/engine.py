@@ -6,25 +6,35 @@ Per step: gradients summed over the ranks, clipped, applied. Out: the gradient n
 
 The loss of a micro-batch is a *sum* over tokens divided by the target tokens of the whole step,
 so gradients are summed over micro-batches and ranks and never averaged: the result does not
-depend on how slots are dealt.
+depend on how slots are dealt. With ``numerics: exact`` no sum is rounded either, so that not even
+the last bit does (see `trainer.exact`).
 """
 
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import deepspeed
+import numpy as np
 import torch
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch import nn
 from torch.nn import functional as F
 
+from data_pipeline.feeding.plan import slots_of_rank
 from model.transformer import Transformer
+from trainer import gradients
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.distributed import Placement
 from trainer.errors import EngineError
+from trainer.exact.adamw import ExactAdamW
+from trainer.exact.grids import LARGEST, GradientGrids
+from trainer.exact.kernels import use_deterministic_kernels
+from trainer.exact.norm import norm as exact_norm
 
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # An all-reduce for inference on CPUs that DeepSpeed would compile at start. Nothing here uses it,
@@ -38,18 +48,22 @@ class PassResult(NamedTuple):
     """What one micro-batch came to, as scalars on the device.
 
     ``smoothed`` and ``nll`` are `model.loss.LossSums`; ``finite`` says whether the loss and all
-    gradients of this micro-batch are finite numbers.
+    gradients of this micro-batch are finite numbers. ``largest`` [parameters] are the gradients'
+    largest absolute values, with ``numerics: exact``.
     """
 
     smoothed: torch.Tensor
     nll: torch.Tensor
     finite: torch.Tensor
+    largest: torch.Tensor | None = None
 
 
 class Engine:
     """A model under DeepSpeed, with micro-batch and step in our own hands.
 
-    ``slots_per_rank`` is the number of forward and backward passes a step has on every rank.
+    Attributes:
+        slots_per_rank: forward and backward passes that a step has on every rank.
+        grids: on which gradients are summed; None with ``numerics: fast``.
     """
 
     def __init__(
@@ -60,44 +74,47 @@ class Engine:
         optimizer: OptimizerConfig,
         gradient_clipping: float,
         label_smoothing: float,
-        slots_per_rank: int,
+        micro_batches_per_step: int,
         placement: Placement,
     ) -> None:
         self.placement = placement
         self.zero_stage = engine.zero_stage
-        self.slots_per_rank = slots_per_rank
+        self.slots_per_rank = len(slots_of_rank(0, placement.world_size, micro_batches_per_step))
+        self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._label_smoothing = label_smoothing
+        self._gradient_clipping = gradient_clipping
+        # DeepSpeed refuses to sum instead of averaging under ZeRO-3, so its division by the
+        # number of ranks is undone.
+        self._divided_by = placement.world_size if engine.zero_stage == 3 else 1
+        self.grids: GradientGrids | None = None
+        if engine.numerics == "exact":
+            _require_exact_division(engine, self._divided_by)
+            use_deterministic_kernels(True)
+            self.grids = GradientGrids(list(self.parameter_shapes), micro_batches_per_step)
         self._zero_gradients = False
-        self._gradients: list[torch.Tensor] = []  # of a pass: small ones, and sums of large ones
-        for parameter in model.parameters():
-            parameter.register_hook(self._on_gradient)
+        # Of a pass, by parameter: small gradients and sums of large ones, or largest elements.
+        self._watched: dict[int, torch.Tensor] = {}
+        for number, parameter in enumerate(model.parameters()):
+            parameter.register_hook(functools.partial(self._on_gradient, number))
         model.checkpoint_activations(engine.activation_checkpointing)
         self.checkpoints_activations = engine.activation_checkpointing
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
-        self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._torch_linear = F.linear
+        self._adamw = _adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
+        theirs = 0.0 if self.grids else gradient_clipping
         with contextlib.redirect_stdout(None):  # it prints its memory use
             self._engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
-                optimizer=torch.optim.AdamW(
-                    parameter_groups(model, optimizer.weight_decay),
-                    lr=0.0,
-                    betas=optimizer.betas,
-                    eps=optimizer.epsilon,
-                    fused=True,
-                ),
-                config=deepspeed_config(engine, gradient_clipping, slots_per_rank),
+                optimizer=self._adamw,
+                config=deepspeed_config(engine, theirs, self.slots_per_rank),
                 dist_init_required=False,
             )
         effective = self._engine.gradient_clipping()
-        if effective != gradient_clipping:
-            raise EngineError(
-                f"DeepSpeed clips gradients at {effective}, the recipe says {gradient_clipping}"
-            )
-        # DeepSpeed refuses to sum instead of averaging under ZeRO-3, so its division by the
-        # number of ranks is undone in the loss there.
-        self._loss_scale = placement.world_size if engine.zero_stage == 3 else 1
+        if effective != theirs:
+            raise EngineError(f"DeepSpeed clips gradients at {effective}, it was told {theirs}")
+        if self.grids:
+            F.linear = zero3_linear_wrap  # which stage 3 uses anyway, and which rounds differently
 
     @property
     def module(self) -> Transformer:
@@ -117,27 +134,49 @@ class Engine:
         """
         self._engine.set_gradient_accumulation_boundary(last)
         self._zero_gradients = not real
-        self._gradients.clear()
+        self._watched.clear()
         smoothed, nll = self._engine(
             batch.source, batch.target_input, batch.target_output, self._label_smoothing
         )
-        loss = smoothed * (self._loss_scale / target_tokens_global)
+        factor = 1 if self.grids else self._divided_by  # exact: see _on_gradient
+        loss = smoothed * (factor / target_tokens_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         smoothed = smoothed.detach()
-        numbers = torch.cat([part.flatten() for part in (smoothed, *self._gradients)])
+        watched = [self._watched[number].flatten() for number in sorted(self._watched)]
+        numbers = torch.cat([smoothed.flatten(), *watched])
         finite = numbers.sum().isfinite()  # as all of them are, or the sum would not be
-        return PassResult(smoothed, nll, finite if real else torch.ones_like(finite))
+        if not real:
+            return PassResult(smoothed, nll, torch.ones_like(finite))
+        if self.grids is None:
+            return PassResult(smoothed, nll, finite)
+        return PassResult(smoothed, nll, finite & (numbers.max() <= LARGEST), numbers[1:])
 
-    def step(self, learning_rate: float) -> float:
+    def refit(self, largest: np.ndarray | None) -> list[str] | None:
+        """Whether the step's passes must be repeated, because a gradient does not fit its grid.
+
+        ``largest`` is as in `step`. Then the gradients are discarded, grids are widened, and the
+        parameters are named whose grids were too narrow; none are in a run's first step, which
+        is there to measure them.
+        """
+        if self.grids is None or largest is None or self.grids.hold(largest):
+            return None
+        self.discard_gradients()
+        return self.grids.widen(largest)
+
+    def step(self, learning_rate: float, largest: np.ndarray | None = None) -> float:
         """Apply the step's gradients; returns their global norm before clipping.
 
         The norm is the same on all ranks, and so is what becomes of one that is not finite: it is
-        returned, the step is not applied, and its gradients are discarded.
+        returned, the step is not applied, and its gradients are discarded. With ``numerics: exact``
+        ``largest`` [slots, parameters] is what `PassResult` says of all slots.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        if self.grids:
+            assert largest is not None
+            return self._exact_step(self.grids, largest)
         if self.zero_stage == 0:  # no ZeRO optimizer that would look
-            norm = float(self._replicated_gradient_norm())
+            norm = gradients.replicated_norm(self)
             if math.isfinite(norm):
                 self._engine.step()
             else:
@@ -150,19 +189,9 @@ class Engine:
     def discard_gradients(self) -> None:
         """Forget the step's gradients instead of applying them; nothing else has changed yet.
 
-        To be called on all ranks after the last backward. Does what DeepSpeed does with a step
-        whose gradients overflow.
+        To be called on all ranks after the last backward.
         """
-        if self.zero_stage == 0:
-            self._engine.zero_grad()
-            return
-        # Gradients of parameters; in stage 3 the next backward then overwrites the partitions'
-        # gradients instead of adding to them, and BF16_Optimizer's sums of gradients are zeroed.
-        self.optimizer.zero_grad(set_to_none=True)
-        if hasattr(self.optimizer, "averaged_gradients"):
-            self.optimizer.averaged_gradients.clear()
-        if hasattr(self.optimizer, "all_grad_tensors"):
-            self.optimizer.all_grad_tensors.clear()
+        gradients.discard_gradients(self)
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
         """Learning rate, betas and so on of each parameter group, as JSON values."""
@@ -203,26 +232,61 @@ class Engine:
         """Release DeepSpeed's hooks, buffers and process groups, so that another engine, and
         another process group, can live in this process."""
         self._engine.destroy()
-        # ZeRO-3 replaces it process-wide: its own lets go of gathered weights between passes.
+        # Replaced process-wide: ZeRO-3's own lets go of gathered weights between passes.
         F.linear = self._torch_linear
+        if self.grids:
+            use_deterministic_kernels(False)
         deepspeed.utils.groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None
 
-    def _on_gradient(self, gradient: torch.Tensor) -> torch.Tensor | None:
+    def _exact_step(self, grids: GradientGrids, largest: np.ndarray) -> float:
+        """`step` with a norm, clipping and update of the same bits however the state is cut."""
+        owned = gradients.owned_gradients(self)
+        norm = exact_norm(owned, grids.bound(largest), self.placement)
+        assert isinstance(self._adamw, ExactAdamW)
+        clips = 0 < self._gradient_clipping < norm
+        self._adamw.gradient_scale = self._gradient_clipping / norm if clips else 1.0
+        self._engine.step()
+        grids.follow(largest)
+        return norm
+
+    def _on_gradient(self, number: int, gradient: torch.Tensor) -> torch.Tensor | None:
         """The one place where gradients leave the backward pass, per parameter and slot.
 
         A dummy's gradients are set to zero rather than multiplied by it: NaN × 0 is NaN.
         What shows whether a pass is finite is kept: a small gradient itself, because an operation
         on it alone would cost more than it does; of a large one the sum. Torch sums bf16 in fp32,
-        and bf16 holds as large a sum.
+        and bf16 holds as large a sum. Exact sums need the largest elements instead.
         """
-        small = gradient.numel() <= SMALL_GRADIENT
-        self._gradients.append(gradient if small else gradient.sum())
-        return torch.zeros_like(gradient) if self._zero_gradients else None
+        if self._zero_gradients:
+            return torch.zeros_like(gradient)
+        if self.grids is None:
+            small = gradient.numel() <= SMALL_GRADIENT
+            self._watched[number] = gradient if small else gradient.sum()
+            return None
+        self._watched[number] = torch.maximum(gradient.amax(), -gradient.amin())
+        self.grids.round_(number, gradient)
+        if self._divided_by > 1:
+            gradient.mul_(self._divided_by)
+        return None
 
-    def _replicated_gradient_norm(self) -> torch.Tensor:
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+
+def _adamw(
+    groups: list[dict[str, Any]], config: OptimizerConfig, engine: EngineConfig
+) -> torch.optim.Optimizer:
+    if engine.numerics == "exact":
+        return ExactAdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon)
+    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)
+
+
+def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
+    """What DeepSpeed divides by must be multiplied with before, and round nothing then."""
+    if engine.precision == "bf16" and ranks & (ranks - 1):
+        raise EngineError(
+            f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: there "
+            "DeepSpeed averages, which bf16 gradients survive exactly on 1, 2, 4, 8, … ranks only. "
+            "Use so many ranks, or zero_stage 1 or 2"
+        )
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

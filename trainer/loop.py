@@ -116,7 +116,7 @@ class Trainer:
         data = next(steps)
         stall = time.monotonic() - started
         self._supervision.progress("step", step, str(data.cursor))
-        report = self._accumulate(step, data, stall)
+        report = self._sum_gradients(step, data, stall)
         rate = learning_rate(self.recipe.trainer.schedule, step, self.recipe.model.width)
         norm = self._apply(report, rate)
         progress.step = step
@@ -159,6 +159,15 @@ class Trainer:
         self._checkpoint_stall_seconds = 0.0
         return report
 
+    def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
+        """The step's passes, once more if a gradient does not fit the grid of its parameter."""
+        report = self._accumulate(step, data, stall)
+        while (outgrown := self.engine.refit(report.largest)) is not None:
+            if outgrown and self._recorder:
+                self._recorder.event("repeated", grids_widened=outgrown)
+            report = self._accumulate(step, data, stall)
+        return report
+
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
         """Forward and backward over the rank's slots, then the exchange with the other ranks."""
         batches: list[DeviceBatch] = []
@@ -197,7 +206,7 @@ class Trainer:
         if report.bad_slots:
             self.engine.discard_gradients()
             return None
-        norm = self.engine.step(rate)
+        norm = self.engine.step(rate, report.largest)
         if not math.isfinite(norm):
             return None  # the sum overflowed, and the engine has applied nothing
         if self._ema:

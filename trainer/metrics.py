@@ -20,7 +20,8 @@ from trainer.line_file import LineFile
 
 Line = dict[str, Any]
 
-# Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed.
+# Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed,
+# unless numerics are exact.
 REPLAY_TOLERANCE = 1e-5
 BLOCK_BYTES = 65536
 
@@ -29,13 +30,19 @@ class MetricsRecord:
     """Appends to metrics.jsonl; the one writer is rank 0."""
 
     def __init__(
-        self, path: Path, resume_step: int, notice: Callable[[str], None] = lambda text: None
+        self,
+        path: Path,
+        resume_step: int,
+        notice: Callable[[str], None] = lambda text: None,
+        tolerance: float = REPLAY_TOLERANCE,
     ) -> None:
         """
         Args:
             resume_step: the step of the checkpoint that the run continues from, or 0.
             notice: is told when the disk is full, and when it is so no longer.
+            tolerance: relative, within which the loss of a repeated step is the same.
         """
+        self._tolerance = tolerance
         self._file = LineFile(path, notice)
         self._recorded: dict[tuple[bool, int], Line] = {}
         self.last_step = resume_step
@@ -54,7 +61,7 @@ class MetricsRecord:
         if before is None:
             self._write(line)
             return None
-        differences = _differences(before, line)
+        differences = _differences(before, line, self._tolerance)
         if not differences:
             return None
         return self.event("replay_mismatch", replayed_step=line["step"], fields=differences)
@@ -174,13 +181,13 @@ def _parse(path: Path, line: bytes) -> Line:
     return parsed
 
 
-def _differences(before: Line, after: Line) -> Line:
+def _differences(before: Line, after: Line, tolerance: float) -> Line:
     """Fields that must be equal in a repeated step and are not, each as [before, after]."""
     result = {}
     for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
         if before.get(field) != after.get(field):
             result[field] = [before.get(field), after.get(field)]
     losses = [line["loss"] for line in (before, after) if "loss" in line]
-    if len(losses) == 2 and not math.isclose(*losses, rel_tol=REPLAY_TOLERANCE):
+    if len(losses) == 2 and not math.isclose(*losses, rel_tol=tolerance):
         result["loss"] = losses
     return result

@@ -1,7 +1,9 @@
 """The numerics fingerprint: what can change a run's rounding although its recipe is the same.
 
 It is stored with each checkpoint. Under an equal fingerprint a resumed run repeats the curve bit
-by bit; under another one the data is still equal and the curve equal up to rounding.
+by bit; under another one the data is still equal and the curve equal up to rounding. With
+``engine.numerics: exact`` the number of ranks and the ZeRO stage may differ, bit by bit all the
+same.
 """
 
 import platform
@@ -15,11 +17,14 @@ from model.config import AttentionBackend
 from trainer.config import EngineConfig
 from trainer.distributed import Placement
 
+EXACT_SUMS = 1  # the version of what trainer/exact computes; another one rounds otherwise
+_COVERED = {"ranks", "zero_stage"}  # by exact sums
+
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
     """The fingerprint of a rank's computations; the same on all ranks of a homogeneous group."""
     cuda = placement.device == "cuda"
-    return {
+    entries = {
         "ranks": placement.world_size,
         "zero_stage": engine.zero_stage,
         "precision": engine.precision,
@@ -30,6 +35,7 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "torch": torch.__version__,
         "deepspeed": version("deepspeed"),
     }
+    return entries | ({"exact_sums": EXACT_SUMS} if engine.numerics == "exact" else {})
 
 
 def attention_backend(engine: EngineConfig, placement: Placement) -> AttentionBackend:
@@ -49,3 +55,30 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[A
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     }
+
+
+def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How much of "one recipe, one curve" holds from one fingerprint to another, and why not more.
+
+    The data is the same in any case.
+    """
+    changed = differences(before, now)
+    exact = "exact_sums" in before and "exact_sums" in now
+    uncovered = {n: values for n, values in changed.items() if not (exact and n in _COVERED)}
+    if not changed:
+        return "same data, and the same losses and weights to the last bit"
+    if not uncovered:
+        return (
+            f"same data, and the same losses and weights to the last bit although {_and(changed)}: "
+            "numerics are exact"
+        )
+    remedy = "" if exact or uncovered.keys() - _COVERED else "; engine.numerics exact prevents that"
+    return (
+        f"same data, but losses and weights up to rounding only because {_and(uncovered)}{remedy}"
+    )
+
+
+def _and(changed: dict[str, list[Any]]) -> str:
+    return " and ".join(
+        f"{name} was {before} and is {now}" for name, (before, now) in changed.items()
+    )

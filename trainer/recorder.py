@@ -6,7 +6,7 @@ from trainer.assignment import Assignment
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
 from trainer.goodput import goodput_at_start
-from trainer.metrics import Line, MetricsRecord, read_backwards
+from trainer.metrics import REPLAY_TOLERANCE, Line, MetricsRecord, read_backwards
 from trainer.run_folder import RunFolder
 from trainer.supervision import Supervision
 from trainer.wandb_tracker import WandbTracker
@@ -24,7 +24,13 @@ class Recorder:
     ) -> None:
         run = RunFolder(assignment.run)
         resume_step = checkpoint.step if checkpoint else 0
-        self._record = MetricsRecord(run.metrics, resume_step, supervision.notice)
+        exact = assignment.recipe.engine.numerics == "exact"
+        self._record = MetricsRecord(
+            run.metrics,
+            resume_step,
+            supervision.notice,
+            tolerance=0.0 if exact else REPLAY_TOLERANCE,
+        )
         self._goodput = goodput_at_start(
             read_backwards(run.metrics), resume_step, assignment.session_started
         )

@@ -48,6 +48,8 @@ def restore(
     _require_same_shapes(engine, checkpoint)
     reader = CheckpointReader(checkpoint)
     fragments.load_state(engine, reader.read, header.optimizer_step)
+    if engine.grids:
+        engine.grids.restore(header.gradient_peaks)
     ema = _ema(engine, recipe)
     if ema:
         ema.load(reader.read)
@@ -84,6 +86,7 @@ def record_resumption(
     recorder.event(
         "resumed",
         from_step=header.step,
+        promise=numerics.promise(header.numerics, now),
         numerics_changed=numerics.differences(header.numerics, now),
         settings_changed=continuable_differences(header.recipe, recipe),
         quarantined=sorted(manifest.left_out_since(header.dataset_identity)),

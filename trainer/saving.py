@@ -92,5 +92,6 @@ class Saver:
             target_tokens_seen=progress.target_tokens_seen,
             skipped_steps=progress.skipped_steps,
             skipped_in_a_row=progress.skipped_in_a_row,
+            gradient_peaks=self._engine.grids.peaks if self._engine.grids else {},
             parent=progress.parent,
         )

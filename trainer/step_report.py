@@ -33,6 +33,8 @@ class StepReport:
     slot_digests: list[bytes]
     data_stall_seconds: float  # mean over the ranks
     stop_requested: bool  # by any rank
+    # [slots, parameters]: `PassResult.largest` of all slots, unless one of them is not finite.
+    largest: np.ndarray | None = None
 
 
 def exchange(
@@ -46,16 +48,21 @@ def exchange(
     placement: Placement,
 ) -> StepReport:
     """Sum what the ranks' slots report; a collective that every rank enters once a step."""
-    table = np.zeros((micro_batches_per_step + 1, _COLUMNS))
+    largest = [result.largest for result in results if result.largest is not None]
+    parameters = len(largest[0]) if largest else 0
+    table = np.zeros((micro_batches_per_step + 1, _COLUMNS + parameters))
     if results:
         losses = torch.stack([torch.stack(result[:2]) for result in results])
         finite = torch.stack([result.finite for result in results])[:, None]
         sums = torch.where(finite, losses.double(), 0)
         columns = torch.cat([sums, ~finite], dim=1).cpu().numpy()
         table[slots.start : slots.stop, [_SMOOTHED, _NLL, _BAD]] = columns
+        if largest:
+            values = torch.where(finite, torch.stack(largest).double(), 0)
+            table[slots.start : slots.stop, _COLUMNS:] = values.cpu().numpy()
     for slot, batch in zip(slots, batches, strict=True):
         table[slot, [_PADDING, _POSITIONS]] = batch.padding, batch.positions
-        table[slot, _DIGEST:] = np.frombuffer(batch.digest, dtype="<u4")
+        table[slot, _DIGEST:_COLUMNS] = np.frombuffer(batch.digest, dtype="<u4")
     table[-1, :2] = data_stall_seconds, float(stop_requested)
     table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
     rows, flags = table[:-1], table[-1]
@@ -65,7 +72,8 @@ def exchange(
         nll_sum=float(totals[_NLL]),
         bad_slots=np.flatnonzero(rows[:, _BAD]).tolist(),
         padding_fraction=float(totals[_PADDING] / totals[_POSITIONS]),
-        slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:]],
+        slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_COLUMNS]],
         data_stall_seconds=float(flags[0]) / placement.world_size,
         stop_requested=bool(flags[1] > 0),
+        largest=rows[:, _COLUMNS:] if largest and not rows[:, _BAD].any() else None,
     )

@@ -41,6 +41,7 @@ class Shape:
     zero_stage: int
     precision: str = "fp32"
     activation_checkpointing: bool = False
+    numerics: str = "fast"
 
 
 def make_model(config: ModelConfig = MODEL) -> Transformer:
@@ -60,7 +61,7 @@ def make_engine(
         optimizer=OptimizerConfig(weight_decay=0.01),
         gradient_clipping=clipping,
         label_smoothing=SMOOTHING,
-        slots_per_rank=len(slots_of_rank(0, placement.world_size, SLOTS)),
+        micro_batches_per_step=SLOTS,
         placement=placement,
     )
 
@@ -128,8 +129,10 @@ def train_steps(
     losses = []
     for step in range(first, last + 1):
         report, tokens = accumulate(engine, step, before_pass)
+        while engine.refit(report.largest) is not None:
+            report, tokens = accumulate(engine, step, before_pass)
         losses.append(report.smoothed_sum / tokens)
-        engine.step(LEARNING_RATE)
+        engine.step(LEARNING_RATE, report.largest)
     return losses
 
 
@@ -160,8 +163,8 @@ def record_norms(engine: Engine) -> list[float]:
     norms: list[float] = []
     step = engine.step
 
-    def recording(learning_rate: float) -> float:
-        norms.append(step(learning_rate))
+    def recording(learning_rate: float, largest: np.ndarray | None = None) -> float:
+        norms.append(step(learning_rate, largest))
         return norms[-1]
 
     engine.step = recording  # type: ignore[method-assign]

@@ -87,6 +87,7 @@ class CheckpointHeader(BaseModel):
     target_tokens_seen: int
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    gradient_peaks: dict[str, float] = {}  # see trainer/exact/grids.py
     parent: Parent | None = None
     averaged_steps: list[int] = []  # of an average of checkpoints; nothing can be resumed from it
     files: list[FileRecord] = []

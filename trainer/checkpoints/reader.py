@@ -62,6 +62,16 @@ class CheckpointReader:
             )
         return result
 
+    @property
+    def names(self) -> set[tuple[str, str]]:
+        """Kind and parameter of all of the state."""
+        return set(self._pieces)
+
+    def whole(self, kind: str, parameter: str) -> torch.Tensor:
+        """All of one kind of a parameter's state, flat."""
+        numel = torch.Size(self.checkpoint.header.parameters[parameter]).numel()
+        return self.read(kind, parameter, 0, numel)
+
     def weights(self) -> dict[str, torch.Tensor]:
         """Whole tensors by parameter name, for inference."""
         return {

@@ -23,9 +23,9 @@ class Stage:
         self._trials = 0
         self._undisturbed: dict[tuple[object, ...], Curve] = {}
 
-    def trial(self, *options: str) -> Trial:
-        """A new run, not started."""
-        return Trial(self.cluster, self._recipe, self._new_folder(), *options)
+    def trial(self, *options: str, folder: Path | None = None) -> Trial:
+        """A new run, not started; or that of a folder, to be continued with other options."""
+        return Trial(self.cluster, self._recipe, folder or self._new_folder(), *options)
 
     def undisturbed(self, *options: str, poisons: tuple[int, int] | None = None) -> Curve:
         """What a run with these options comes to if nothing happens to it; trained once.

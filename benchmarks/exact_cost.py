@@ -1,0 +1,112 @@
+"""What exact numerics cost: steps of the engine with `numerics: exact` and `fast`.
+
+One process, one rank, one thread; the tiny and the base model on synthetic micro-batches of equal
+sentences, four a step, in fp32 and bf16. Engines of both kinds are built by turns, since exact
+numerics change torch's settings process-wide; each warms up and takes a few steps. The figure is
+the ratio of the medians of CPU time, which others on the machine hardly change; its range is that
+of the rounds. The goal is at most 1.15.
+
+    .venv/bin/python benchmarks/exact_cost.py [--rounds N]
+"""
+
+import argparse
+import statistics
+import time
+from datetime import timedelta
+from typing import Literal
+
+import torch
+from finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
+
+from data_pipeline.feeding.batch import MicroBatch
+from model.config import ModelConfig
+from model.transformer import Transformer
+from trainer.batch import DeviceBatch, to_device
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.distributed import Placement, process_group
+from trainer.engine import Engine
+from trainer.step_report import StepReport, exchange
+
+PLACEMENT = Placement()
+WARM_UP, STEPS = 3, {"tiny": 10, "base": 3}
+Precision = Literal["fp32", "bf16"]
+Numerics = Literal["fast", "exact"]
+
+
+def summed(engine: Engine, batch: MicroBatch, on_device: DeviceBatch) -> StepReport:
+    """The passes of a step and what the ranks exchange."""
+    results = [
+        engine.forward_backward(
+            on_device,
+            target_tokens_global=SLOTS * batch.tokens("tgt"),
+            last=number == SLOTS - 1,
+            real=True,
+        )
+        for number in range(SLOTS)
+    ]
+    return exchange(
+        range(SLOTS),
+        [on_device] * SLOTS,
+        results,
+        micro_batches_per_step=SLOTS,
+        data_stall_seconds=0.0,
+        stop_requested=False,
+        placement=PLACEMENT,
+    )
+
+
+def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
+    started = time.process_time()
+    on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
+    report = summed(engine, batch, on_device)
+    while engine.refit(report.largest) is not None:
+        report = summed(engine, batch, on_device)
+    engine.step(1e-4, report.largest)
+    return time.process_time() - started
+
+
+def measured(
+    name: str, config: ModelConfig, tokens: int, precision: Precision, numerics: Numerics
+) -> float:
+    """The median step of an engine that is built for it."""
+    engine = Engine(
+        Transformer(config, VOCABULARY),
+        engine=EngineConfig(precision=precision, numerics=numerics),
+        optimizer=OptimizerConfig(),
+        gradient_clipping=1.0,
+        label_smoothing=0.1,
+        micro_batches_per_step=SLOTS,
+        placement=PLACEMENT,
+    )
+    batch = micro_batch(tokens)
+    taken = [seconds_of_a_step(engine, batch) for _ in range(WARM_UP + STEPS[name])]
+    engine.destroy()
+    return statistics.median(taken[WARM_UP:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    print("| model | precision | ms a step, fast | exact | ratio | range of the rounds |")
+    print("|---|---|---|---|---|---|")
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    kinds: tuple[Numerics, ...] = ("fast", "exact")
+    with process_group(PLACEMENT, timedelta(minutes=1)):
+        for name, (config, tokens) in MODELS.items():
+            for precision in precisions:
+                rounds = [
+                    [measured(name, config, tokens, precision, kind) for kind in kinds]
+                    for _ in range(arguments.rounds)
+                ]
+                fast, exact = (statistics.median(kind) for kind in zip(*rounds, strict=True))
+                ratios = [exact / fast for fast, exact in rounds]
+                print(
+                    f"| {name} | {precision} | {1000 * fast:.0f} | {1000 * exact:.0f} "
+                    f"| {exact / fast:.3f} | {min(ratios):.3f}–{max(ratios):.3f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Exact numerics on Multi30k: every shape, and a run that is resized and killed, bit by bit."""
+
+import pytest
+from support.faults.stage import opened_stage
+from support.processes import wait_until
+
+from trainer.comparison import compare_runs
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+
+STEPS = 300
+EXACT = ("engine.numerics=exact", "trainer.validate_every_steps=100", "checkpoints.every_steps=50")
+SHAPES = [
+    (ranks, stage) for ranks in (1, 2, 3, 4) for stage in range(4) if (ranks, stage) != (1, 1)
+]
+
+
+def shaped(ranks, stage, steps=STEPS, *options):
+    return (
+        *EXACT,
+        f"cluster.ranks={ranks}",
+        f"engine.zero_stage={stage}",
+        f"trainer.max_steps={steps}",
+        *options,
+    )
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with opened_stage(tmp_path_factory.mktemp("exact")) as opened:
+        yield opened
+
+
+def trained(trial):
+    trial.start()
+    assert trial.end() == 0, trial.story()
+    return trial.run.path
+
+
+@pytest.fixture(scope="module")
+def one_rank(stage):
+    return trained(stage.trial(*shaped(1, 1)))
+
+
+@pytest.mark.parametrize(("ranks", "zero_stage"), SHAPES)
+def test_every_shape_has_the_same_bits(stage, one_rank, ranks, zero_stage):
+    comparison = compare_runs(one_rank, trained(stage.trial(*shaped(ranks, zero_stage))))
+    assert comparison.is_same, comparison
+    assert (comparison.steps, comparison.checkpoint_step) == (STEPS, STEPS)
+
+
+@pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 3), (2, 1), (2, 3), (3, 2), (4, 3)])
+def test_in_bf16_too(stage, one_rank_bf16, ranks, zero_stage):
+    options = shaped(ranks, zero_stage, STEPS, "engine.precision=bf16")
+    comparison = compare_runs(one_rank_bf16, trained(stage.trial(*options)))
+    assert comparison.is_same, comparison
+
+
+@pytest.fixture(scope="module")
+def one_rank_bf16(stage):
+    return trained(stage.trial(*shaped(1, 1, STEPS, "engine.precision=bf16")))
+
+
+def test_resized_and_killed(stage, one_rank):
+    """2 → 1 → 3 → 2 ranks, each in another stage, with a rank killed in the first and third."""
+    folder = None
+    for ranks, zero_stage, last, kill_at in [
+        (2, 1, 80, 60),
+        (1, 0, 150, None),
+        (3, 3, 230, 190),
+        (2, 2, STEPS, None),
+    ]:
+        trial = stage.trial(*shaped(ranks, zero_stage, last), folder=folder)
+        folder = trial.run.path
+        trial.start()
+        if kill_at:
+            wait_until(lambda trial=trial, step=kill_at: trial.recorded_step >= step, 120)
+            stage.cluster.actors("RankActor")[-1].kill()
+        assert trial.end() == 0, trial.story()
+    comparison = compare_runs(one_rank, folder)
+    assert comparison.is_same, comparison
+    assert comparison.steps == STEPS
+    events = [event["event"] for event in trial.lines("event")]
+    assert "replay_mismatch" not in events
+    assert events.count("resumed") == 5  # three of other shapes, two after kills

@@ -1,0 +1,49 @@
+"""`numerics: exact` on the real path: the same bits under every shape that a run comes to have."""
+
+import pytest
+
+from trainer.comparison import compare_runs
+
+EXACT = "engine.numerics=exact"
+STEPS = 24
+
+
+@pytest.fixture
+def undisturbed(runs):
+    """One rank, never stopped, without Ray."""
+    runs.train("whole", EXACT, f"trainer.max_steps={STEPS}", inline=True)
+    return runs.folder / "whole"
+
+
+def test_a_run_that_changes_ranks_and_stage_has_the_bits_of_one_that_does_not(runs, undisturbed):
+    runs.train("moved", EXACT, "cluster.ranks=2", "engine.zero_stage=2", "trainer.max_steps=10")
+    runs.train(
+        "moved", EXACT, "cluster.ranks=3", "engine.zero_stage=3", f"trainer.max_steps={STEPS}"
+    )
+    comparison = compare_runs(undisturbed, runs.folder / "moved")
+    assert comparison.is_same, comparison
+    assert (comparison.steps, comparison.checkpoint_step) == (STEPS, STEPS)
+    assert comparison.tensors > 50
+    norms = [[line["grad_norm"] for line in runs.lines(name)] for name in ("whole", "moved")]
+    assert norms[0] == norms[1]
+    resumed = runs.lines("moved", "event")[0]
+    assert resumed["promise"] == (
+        "same data, and the same losses and weights to the last bit although ranks was 2 and is 3 "
+        "and zero_stage was 2 and is 3: numerics are exact"
+    )
+
+
+def test_fast_numerics_promise_less(runs):
+    runs.train("fast", "trainer.max_steps=10", inline=True)
+    runs.train("fast", "trainer.max_steps=12", "engine.attention=matmul", inline=True)
+    (resumed,) = runs.lines("fast", "event")
+    assert resumed["promise"] == (
+        "same data, but losses and weights up to rounding only because attention was sdpa and is "
+        "matmul"
+    )
+
+
+def test_a_run_cannot_become_exact(runs):
+    runs.train("begun-fast", "trainer.max_steps=2", inline=True)
+    with pytest.raises(Exception, match=r"engine.numerics: 'fast' there, 'exact' here"):
+        runs.train("begun-fast", EXACT, "trainer.max_steps=4", inline=True)

@@ -1,0 +1,108 @@
+"""With exact numerics any number of ranks and any ZeRO stage give the same bits."""
+
+from functools import cache
+
+import pytest
+import torch
+from support import engine_jobs, poison_jobs, shape_jobs
+from support.engine_jobs import Shape
+from support.shape_jobs import Network
+
+STEPS = 12
+FP32 = [(ranks, Shape(stage, numerics="exact")) for ranks in (1, 2, 3, 4) for stage in range(4)]
+BF16 = [
+    (ranks, Shape(stage, "bf16", numerics="exact")) for ranks in (1, 2, 3, 4) for stage in (1, 2, 3)
+]
+BF16.remove((3, Shape(3, "bf16", numerics="exact")))  # refused, see below
+# Every number of ranks and every stage, and those together where ranks are most unlike.
+SHORT = [(1, 1), (1, 3), (2, 0), (2, 2), (3, 1), (3, 3)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(rank_pools):
+    """Losses and whole state of one rank in stage 1, by precision and steps."""
+
+    @cache
+    def result(precision, steps):
+        return trained(rank_pools, 1, Shape(1, precision, numerics="exact"), steps)
+
+    return result
+
+
+def trained(rank_pools, ranks, shape, steps):
+    results = rank_pools(ranks).run(shape_jobs.train, shape, Network(), steps)
+    assert all(losses == results[0][0] for losses, _ in results)
+    return results[0][0], shape_jobs.whole([owned for _, owned in results])
+
+
+def assert_same_bits(found, expected):
+    assert found[0] == expected[0]
+    assert found[1].keys() == expected[1].keys()
+    different = [key for key in expected[1] if not torch.equal(found[1][key], expected[1][key])]
+    assert not different
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shape"),
+    [
+        pytest.param(
+            ranks,
+            shape,
+            marks=() if (ranks, shape.zero_stage) in SHORT else pytest.mark.chaos,
+            id=f"{ranks}-ranks-stage-{shape.zero_stage}-{shape.precision}",
+        )
+        for ranks, shape in FP32 + BF16
+    ],
+)
+def test_losses_weights_moments_and_average_are_the_same_bits(
+    rank_pools, undisturbed, ranks, shape
+):
+    found = trained(rank_pools, ranks, shape, STEPS)
+    assert_same_bits(found, undisturbed(shape.precision, STEPS))
+
+
+def test_fast_sums_depend_on_the_ranks(rank_pools):
+    """Or the test above would show nothing."""
+    one, three = (trained(rank_pools, ranks, Shape(1), STEPS) for ranks in (1, 3))
+    assert one[0] == pytest.approx(three[0], rel=1e-5)
+    assert one[0] != three[0]
+
+
+def test_exact_sums_are_close_to_fast_ones(rank_pools, undisturbed):
+    fast, _ = trained(rank_pools, 1, Shape(1), STEPS)
+    assert undisturbed("fp32", STEPS)[0] == pytest.approx(fast, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
+    expected = rank_pools(1).run(engine_jobs.train, Shape(1, numerics="exact"), 6, 0.05)[0]
+    losses, weights, norms = rank_pools(3).run(
+        engine_jobs.train, Shape(stage, numerics="exact"), 6, 0.05
+    )[0]
+    plain_losses, _, plain_norms = rank_pools(3).run(engine_jobs.train, Shape(stage), 6, 0.05)[0]
+    assert losses == expected[0]
+    assert norms == expected[2]
+    assert all(torch.equal(weights[name], expected[1][name]) for name in weights)
+    assert norms == pytest.approx(plain_norms, rel=1e-3)
+    assert losses == pytest.approx(plain_losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [Shape(0), Shape(1), Shape(3), Shape(1, "bf16")], ids=str)
+@pytest.mark.parametrize("poison", ["loss", "gradient", "sum"])
+def test_a_step_that_is_not_finite_leaves_no_trace(rank_pools, shape, poison):
+    shape = Shape(shape.zero_stage, shape.precision, numerics="exact")
+    results = rank_pools(2).run(poison_jobs.train_past_poison, shape, poison)
+    expected = rank_pools(2).run(poison_jobs.train_without_the_second_step, shape)[0]
+    for result in results:
+        assert result["bad_slots"]
+        assert result["unchanged"]
+        assert result["losses"] == expected["losses"]
+        assert all(
+            torch.equal(weight, expected["weights"][name])
+            for name, weight in result["weights"].items()
+        )
+
+
+def test_averages_over_three_ranks_in_bf16_are_refused(rank_pools):
+    with pytest.raises(Exception, match=r"bf16 and zero_stage 3 on 3 ranks.*zero_stage 1 or 2"):
+        rank_pools(3).run(engine_jobs.train, Shape(3, "bf16", numerics="exact"), 1)

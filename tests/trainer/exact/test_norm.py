@@ -1,0 +1,69 @@
+"""The norm is right, and the same wherever the vector is cut."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.distributed import Placement, sum_of_integers_over_ranks
+from trainer.exact.norm import ROW, norm, squares_in_units
+
+
+def vector(length, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = 2.0 ** (-20 * torch.rand(length, generator=generator))
+    return sizes * torch.randn(length, generator=generator).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("length", [0, 1, ROW - 1, ROW, 5 * ROW + 7, 40 * ROW + 1])
+def test_it_is_the_norm(length):
+    values = vector(length)
+    values[:1] = 1.0  # as large as the bound, which is what the precision is relative to
+    expected = math.sqrt(math.fsum(v * v for v in values.tolist()))
+    assert norm([values], 1.0, Placement()) == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.lists(st.integers(0, 3 * ROW), max_size=5), st.permutations(range(6)))
+def test_cuts_and_order_do_not_matter(cuts, order):
+    values = vector(3 * ROW)
+    whole = norm([values], 1.0, Placement())
+    parts = torch.tensor_split(values, sorted(cuts))
+    shuffled = [parts[number] for number in order if number < len(parts)]
+    assert norm(shuffled, 1.0, Placement()) == whole
+    assert norm([values.flip(0)], 1.0, Placement()) == whole
+
+
+def test_a_plain_sum_would_depend_on_the_order():
+    """Or the test above would show nothing."""
+    values = vector(3 * ROW)
+    squares = values * values
+    assert len({float(squares[:cut].sum() + squares[cut:].sum()) for cut in range(50)}) > 1
+
+
+@pytest.mark.parametrize("exponent", [-100, -20, 0, 30, 90])
+def test_it_scales_with_the_bound(exponent):
+    values = vector(1000)
+    scaled = norm([values * 2.0**exponent], 2.0**exponent, Placement())
+    assert scaled == norm([values], 1.0, Placement()) * 2.0**exponent
+
+
+def test_of_elements_as_large_as_the_bound_nothing_is_lost():
+    elements = torch.ones(20 * ROW)
+    assert squares_in_units(elements, 2.0**-41) == 20 * ROW * 2**41
+
+
+def test_no_gradient_has_no_norm():
+    assert norm([torch.zeros(5)], 0.0, Placement()) == 0.0
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_integers_beyond_64_bits_are_summed_exactly(rank_pools, ranks):
+    values = [2**80 + 12345, 2**53 - 1, 2**90 + 2**52 + 1][:ranks]
+    sums = rank_pools(ranks).run(_sum_of_mine, values)
+    assert set(sums) == {sum(values)}
+
+
+def _sum_of_mine(placement, values):
+    return sum_of_integers_over_ranks(values[placement.rank], placement)

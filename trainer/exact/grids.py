@@ -1,0 +1,125 @@
+"""Grids on which gradients are added without rounding.
+
+A sum of fp32 numbers depends on its order because partial sums are rounded. If all terms are
+multiples of a power of two g, and no partial sum reaches 2²⁴·g, then every partial sum is a
+multiple of g with at most 24 significant bits: fp32 holds it, nothing is rounded, and the sum is
+the same in any order and any grouping, hence for any number of ranks, any ZeRO stage and any
+algorithm of reduction.
+
+Each parameter has a grid of its own. With M micro-batches per step and a *limit* L ≥ |gradient|,
+a power of two, g = L·2^⌈log₂ M⌉ / 2²⁴ keeps every partial sum of a step below M·L ≤ 2²⁴·g.
+The limit follows from the largest gradients of earlier steps with some room above them. Those are
+taken over all slots, so the grids do not depend on the ranks; they are stored in checkpoints. A
+gradient above its limit is seen by all ranks in the same exchange: limits are raised, and the step
+is repeated from its first micro-batch.
+
+Adding and subtracting C = 1.5·2²³·g rounds to the nearest multiple of g: C + x lies between 2²³·g
+and 2²⁴·g, where fp32 numbers are g apart (Dekker 1971; Knuth, TAOCP 2, §4.2.2). That needs
+|x| ≤ 2²²·g, hence at least M = 4 in the formula above.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from trainer.errors import EngineError
+
+ROOM = 2  # binary digits between the largest gradient of late and its limit, at least
+DECAY = 0.98  # of what counts as the largest of late, per step: half in 34 steps
+FEWEST_BITS = 12  # of a gradient as large as its limit
+SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number
+LARGEST = 2.0**96  # beyond it a gradient counts as not finite: its sums would soon be infinite
+
+
+class GradientGrids:
+    """The grids of a model's parameters. Equal on all ranks, and for any number of them."""
+
+    def __init__(self, parameters: Sequence[str], micro_batches_per_step: int) -> None:
+        """Without limits at first: no gradient is rounded, and the first step is repeated.
+
+        Raises:
+            EngineError: so many micro-batches leave too few bits for each of them.
+        """
+        self._parameters = list(parameters)
+        self._micro_batches = micro_batches_per_step
+        self._bits = 24 - max(2, (micro_batches_per_step - 1).bit_length())
+        if self._bits < FEWEST_BITS:
+            most = 2 ** (24 - FEWEST_BITS)
+            raise EngineError(
+                f"engine.numerics exact with batching.micro_batches_per_step "
+                f"{micro_batches_per_step}: exact sums of so many leave {self._bits} bits for each "
+                f"gradient. Use at most {most} micro-batches of more tokens, or numerics fast"
+            )
+        self._peaks: np.ndarray | None = None
+        self._limits = np.zeros(len(parameters))
+        self._shifts: list[float] | None = None
+
+    @property
+    def peaks(self) -> dict[str, float]:
+        """The largest gradient of late by parameter; all that a checkpoint needs to hold."""
+        if self._peaks is None:
+            return {}
+        return dict(zip(self._parameters, self._peaks.tolist(), strict=True))
+
+    def restore(self, peaks: Mapping[str, float]) -> None:
+        """Go on with the grids of a checkpoint."""
+        if peaks:
+            self._set(np.array([peaks[name] for name in self._parameters]))
+
+    def round_(self, number: int, gradient: torch.Tensor) -> None:
+        """Round the gradient of a parameter, by its number, to the grid, in place.
+
+        Low-precision gradients stay exact: rounding to a grid never needs more digits.
+        """
+        if self._shifts is None:
+            return
+        shift = self._shifts[number]
+        if gradient.dtype == torch.float32:
+            gradient.add_(shift).sub_(shift)
+        else:
+            gradient.copy_(gradient.float().add_(shift).sub_(shift))
+
+    def hold(self, largest: np.ndarray) -> bool:
+        """Whether a step's gradients lay within the limits.
+
+        ``largest`` [slots, parameters] are the largest absolute values before rounding.
+        """
+        return self._shifts is not None and bool((largest.max(axis=0) <= self._limits).all())
+
+    def widen(self, largest: np.ndarray) -> list[str]:
+        """Raise limits so that they hold these gradients.
+
+        Returns the parameters whose limits were too low; none if there were no limits at all.
+        """
+        top = largest.max(axis=0)
+        if self._peaks is None:
+            self._set(top)
+            return []
+        outgrown = np.flatnonzero(top > self._limits)
+        self._set(np.maximum(self._peaks, top))
+        return [self._parameters[number] for number in outgrown]
+
+    def follow(self, largest: np.ndarray) -> None:
+        """Take note of a step's gradients, for the limits of the next step."""
+        assert self._peaks is not None
+        self._set(np.maximum(self._peaks * DECAY, largest.max(axis=0)))
+
+    def bound(self, largest: np.ndarray) -> float:
+        """A power of two above the absolute value of every element of the step's gradient."""
+        total = np.add.accumulate(largest, axis=0)[-1].max()  # in slot order
+        spacing = self._limits.max() * 2.0**-self._bits
+        return _power_of_two_above(float(total + self._micro_batches * spacing))
+
+    def _set(self, peaks: np.ndarray) -> None:
+        self._peaks = peaks
+        exponents = np.frexp(peaks)[1]  # of powers of two above the peaks
+        exponents = np.where(peaks > 0, exponents + ROOM, SMALLEST_LIMIT_EXPONENT)
+        exponents = np.maximum(exponents, SMALLEST_LIMIT_EXPONENT)
+        self._limits = np.ldexp(1.0, exponents)
+        self._shifts = np.ldexp(1.5 * 2**23, exponents - self._bits).tolist()
+
+
+def _power_of_two_above(value: float) -> float:
+    return math.ldexp(1.0, math.frexp(value)[1])

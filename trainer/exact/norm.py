@@ -1,0 +1,45 @@
+"""The sum of squares of a vector that lies in pieces on several ranks, exactly.
+
+Squares of fp32 numbers are exact in fp64. Each is rounded to a multiple of u = B²·2⁻⁴¹, where B
+bounds the elements, so it is an integer of at most 41 bits in units of u; 4,096 of them add up in
+fp64 without rounding, and their sums add up as Python's integers. Nothing depends on the order or
+on where the vector is cut. Elements below B·2⁻²¹ count as zero.
+"""
+
+from collections.abc import Iterable
+
+import torch
+
+from trainer.distributed import Placement, sum_of_integers_over_ranks
+
+ROW = 4096  # elements whose squares are added in fp64
+_BITS = 41  # of a square; 4,096 = 2¹² of them need 53, which fp64 has
+_CHUNK = 16 * ROW  # elements whose squares are in the cache at the same time
+
+
+def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> float:
+    """The norm of the fp32 vector of which this rank has these pieces; equal on all ranks.
+
+    ``bound`` is a power of two, no less than any element's absolute value.
+    A collective: every rank calls it.
+    """
+    if bound == 0.0:
+        return 0.0
+    unit = bound * bound * 2.0**-_BITS
+    total = sum(squares_in_units(piece, unit) for piece in pieces)
+    total = sum_of_integers_over_ranks(total, placement)
+    return float((total * unit) ** 0.5)
+
+
+@torch.no_grad()
+def squares_in_units(piece: torch.Tensor, unit: float) -> int:
+    """The sum of the squares of an fp32 tensor, each rounded to a multiple of ``unit``."""
+    shift = 1.5 * 2**52 * unit  # added and subtracted, it rounds to a multiple of unit
+    total = 0
+    for chunk in piece.flatten().split(_CHUNK):
+        squares = chunk.double()
+        squares.mul_(squares).add_(shift).sub_(shift)
+        whole = squares.numel() // ROW * ROW
+        sums = [*squares[:whole].view(-1, ROW).sum(1).tolist(), float(squares[whole:].sum())]
+        total += sum(int(row / unit) for row in sums)
+    return total

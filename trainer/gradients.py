@@ -1,0 +1,53 @@
+"""The step's summed gradients, wherever ZeRO keeps them between the last backward and the step.
+
+- 0: the parameters' own, on every rank all of them.
+- 1, 2, 3: ``averaged_gradients``, lists of this rank's parts by parameter group.
+- 1 in bf16 (BF16_Optimizer): a flat fp32 partition per parameter group.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from trainer.engine import Engine
+
+
+def owned_gradients(engine: "Engine") -> Iterator[torch.Tensor]:
+    """This rank's share, flat; over all ranks each element once, and zeros where ZeRO pads."""
+    optimizer = engine.optimizer
+    if engine.zero_stage == 0:
+        rank, world_size = engine.placement.rank, engine.placement.world_size
+        for gradient in _replicated(engine):
+            numel = gradient.numel()
+            yield gradient.view(-1)[numel * rank // world_size : numel * (rank + 1) // world_size]
+    elif hasattr(optimizer, "averaged_gradients"):
+        for parts in optimizer.averaged_gradients.values():
+            yield from parts
+    else:
+        yield from optimizer.fp32_groups_gradient_flat_partition
+
+
+def replicated_norm(engine: "Engine") -> float:
+    """The norm of all gradients; stage 0 only."""
+    return float(torch.nn.utils.get_total_norm(list(_replicated(engine))))
+
+
+def discard_gradients(engine: "Engine") -> None:
+    """Forget them; does what DeepSpeed does with a step whose gradients overflow."""
+    optimizer = engine.optimizer
+    if engine.zero_stage == 0:
+        engine.module.zero_grad()
+        return
+    # Gradients of parameters; in stage 3 the next backward then overwrites the partitions'
+    # gradients instead of adding to them, and BF16_Optimizer's sums of gradients are zeroed.
+    optimizer.zero_grad(set_to_none=True)
+    if hasattr(optimizer, "averaged_gradients"):
+        optimizer.averaged_gradients.clear()
+    if hasattr(optimizer, "all_grad_tensors"):
+        optimizer.all_grad_tensors.clear()
+
+
+def _replicated(engine: "Engine") -> Iterator[torch.Tensor]:
+    return (p.grad for p in engine.module.parameters() if p.grad is not None)
