@@ -8,11 +8,12 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from trainer.checkpoints.commit import commit, discard, partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord, folder_name
 from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.patience import final_tries
 from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError
@@ -44,11 +45,20 @@ class Supervision(Protocol):
         """Whether the run shall checkpoint at the next step boundary and leave."""
 
 
+class _Complete(NamedTuple):
+    """A checkpoint of which all ranks have written their parts."""
+
+    step: int
+    header: CheckpointHeader
+    files: tuple[FileRecord, ...]
+
+
 class CheckpointCommitter:
     """Collects the ranks' parts of checkpoints and commits those that are complete.
 
     ``attempt`` names this start of the ranks: what a rank of another one still writes is apart.
-    A checkpoint that cannot be committed is given up, and ``announce`` is told; training goes on.
+    If a checkpoint cannot be committed, ``announce`` is told and training goes on. It is given up
+    when the next one comes; the last one is tried again for some time.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class CheckpointCommitter:
         self._announce = announce
         self._parts: dict[int, list[tuple[FileRecord, CheckpointHeader]]] = {}
         self._failed: set[int] = set()
+        self._uncommitted: _Complete | None = None
         self.newest_step = 0
         for left_by_another_attempt in self.work.iterdir():
             discard(left_by_another_attempt)
@@ -79,6 +90,8 @@ class CheckpointCommitter:
             LeaseLostError: the run belongs to somebody else by now.
         """
         step = header.step
+        if self._uncommitted and self._uncommitted.step < step:
+            self.give_up(self._uncommitted.step)
         if step in self._failed:
             discard(self._partial(step))  # a slower rank may have made it again
             return False
@@ -87,20 +100,17 @@ class CheckpointCommitter:
         if len(parts) < self._world_size:
             return False
         files, headers = zip(*sorted(parts, key=lambda part: part[0].name), strict=True)
+        complete = _Complete(step, headers[0], files)
         try:
-            self._lease.check()
-            commit(self._partial(step), self._checkpoints / folder_name(step), headers[0], files)
+            self._commit(complete)
         except OSError as error:
-            self.give_up(step)
+            self._uncommitted = complete
             self._announce(
                 f"the checkpoint of step {step} cannot be committed: {error}. Training goes on "
                 "and the checkpoint before stands; make room or mend the permissions before the "
                 "next one"
             )
             return False
-        del self._parts[step]
-        self.newest_step = step
-        self._prune()
         return True
 
     def give_up(self, step: int) -> bool:
@@ -114,6 +124,8 @@ class CheckpointCommitter:
         news = step not in self._failed
         self._failed.add(step)
         self._parts.pop(step, None)
+        if self._uncommitted and self._uncommitted.step == step:
+            self._uncommitted = None
         discard(self._partial(step))
         return news
 
@@ -122,7 +134,10 @@ class CheckpointCommitter:
 
         Raises:
             CheckpointError: it could not be written or committed.
+            LeaseLostError: the run belongs to somebody else by now.
         """
+        if self._uncommitted:
+            self._commit_finally(self._uncommitted)
         missing = max(self._failed, default=0)
         if missing > self.newest_step:
             raise CheckpointError(
@@ -130,6 +145,30 @@ class CheckpointCommitter:
                 "one before stands. Make room or mend the permissions, then start the same "
                 "command again"
             )
+
+    def _commit(self, complete: "_Complete") -> None:
+        step = complete.step
+        self._lease.check()
+        final = self._checkpoints / folder_name(step)
+        commit(self._partial(step), final, complete.header, complete.files)
+        del self._parts[step]
+        self._uncommitted = None
+        self.newest_step = step
+        self._prune()
+
+    def _commit_finally(self, complete: "_Complete") -> None:
+        for left in final_tries():
+            try:
+                self._commit(complete)
+            except OSError as error:
+                if left:
+                    self._announce(
+                        f"the checkpoint of step {complete.step} cannot be committed: {error}. It "
+                        f"is the last one: trying again for {left:.0f} s"
+                    )
+            else:
+                return
+        self.give_up(complete.step)
 
     def _prune(self) -> None:
         try:

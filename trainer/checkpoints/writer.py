@@ -15,6 +15,7 @@ import torch
 
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.patience import final_tries
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     fragment_key,
@@ -27,8 +28,6 @@ from trainer.fragments import Fragment
 from trainer.host_memory import available_bytes
 from trainer.supervision import Supervision
 
-FINAL_RETRY_SECONDS = 60.0
-FIRST_PAUSE_SECONDS = 1.0
 UNNOTICED_WAIT_SECONDS = 0.1
 
 
@@ -72,7 +71,8 @@ class CheckpointWriter:
         """Begin to write the state as it is now; returns how many seconds the training stood.
 
         A ``final`` save is over when the file is written; if that fails, it is tried again for
-        `FINAL_RETRY_SECONDS`. One that is not final may fail: the supervision is told.
+        some time (`trainer.checkpoints.patience`). One that is not final may fail: the supervision
+        is told.
 
         Raises:
             CheckpointError: a final save has failed.
@@ -129,21 +129,18 @@ class CheckpointWriter:
             self._supervision.state_written(file, header)
 
     def _write_finally(self, header: CheckpointHeader) -> None:
-        deadline, pause = time.monotonic() + FINAL_RETRY_SECONDS, FIRST_PAUSE_SECONDS
-        while True:
+        for left in final_tries():
             try:
                 file = self._write_file(header.step)
                 break
             except (OSError, CheckpointError) as error:
-                cause, left = self._cause(header.step, error), deadline - time.monotonic()
-                if left <= 0:
+                cause = self._cause(header.step, error)
+                if not left:
                     raise CheckpointError(
                         f"{cause}. The checkpoint before stands; make room or mend the "
                         "permissions, then start the same command again"
                     ) from error
             self._supervision.notice(f"{cause}. It is the last one: trying again for {left:.0f} s")
-            time.sleep(min(pause, left))
-            pause *= 2
         self._supervision.state_written(file, header)
 
     def _write_file(self, step: int) -> FileRecord:

@@ -1,8 +1,12 @@
 """The supervisor's side: ranks report, checkpoints become complete or are given up."""
 
+import shutil
+import threading
+
 import pytest
 from support.checkpoints import make_header
 
+from trainer.checkpoints import patience
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import FileRecord, list_checkpoints
 from trainer.checkpoints.lease import Lease
@@ -85,9 +89,32 @@ def test_what_cannot_be_committed_is_said_and_training_goes_on(run, committer, s
     assert "step 10 cannot be committed" in text
     assert "Directory not empty" in text
     assert "Training goes on" in text
+    assert save(committer, 20)
+    committer.finish()
+    assert steps(run) == [20]
+    assert list(committer.work.iterdir()) == []
+
+
+def test_the_last_one_is_tried_again(run, committer, said, monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
+    (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
+    assert not save(committer, 10)
+    out_of_the_way = threading.Timer(0.3, shutil.rmtree, [run / "checkpoints" / "step-00000010"])
+    out_of_the_way.start()
+    committer.finish()
+    assert "It is the last one: trying again for 60 s" in said[1]
+    assert steps(run) == [10]
+    assert committer.newest_step == 10
+
+
+def test_at_last_it_is_given_up(run, committer, monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "FINAL_RETRY_SECONDS", 0.2)
+    (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
+    assert not save(committer, 10)
     with pytest.raises(CheckpointError, match="no checkpoint of step 10"):
         committer.finish()
-    assert save(committer, 20)
+    assert list(committer.work.iterdir()) == []
 
 
 def test_what_cannot_be_removed_is_said_and_training_goes_on(run, committer, said):

@@ -12,6 +12,7 @@ from support.checkpoints import Listener, commit_state, make_header, work_folder
 from support.small_disk import run_on_small_disk
 
 from trainer import host_memory
+from trainer.checkpoints import patience
 from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
@@ -135,7 +136,7 @@ def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(work, sta
 
 
 def test_a_final_save_is_tried_again(work, state, monkeypatch):
-    monkeypatch.setattr(writer_module, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
     heard = Listener()
     obstacle = partial_folder(work, 10, "a")
     obstacle.write_text("")
@@ -149,8 +150,8 @@ def test_a_final_save_is_tried_again(work, state, monkeypatch):
 
 
 def test_a_final_save_that_never_succeeds_is_an_error(work, state, monkeypatch):
-    monkeypatch.setattr(writer_module, "FIRST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(writer_module, "FINAL_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "FINAL_RETRY_SECONDS", 0.2)
     heard = Listener()
     shutil.rmtree(work)
     started = time.monotonic()
