@@ -11,7 +11,6 @@ Shape suffixes as in `model.attention`; a packed batch has one row, so b is 1.
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 from model.errors import ModelError
 from model.packing import SameSentence
@@ -44,6 +43,9 @@ def flash(
     causal: bool,
 ) -> Tensor:
     """`packed_attention` by the kernel, which takes and gives (tokens, h, d)."""
+    # Imports torch's compiler, which takes a second that no CPU needs.
+    from torch.nn.attention.varlen import varlen_attn
+
     _check(query_1htd)
     # Views: a linear layer made them as (tokens, h, d), and the next one wants that again.
     query_thd, keys_shd, values_shd = (

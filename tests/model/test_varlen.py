@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.attention.varlen as torch_varlen
 
 from model import varlen
 from model.attention import attention
@@ -118,7 +119,7 @@ def as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window
 @CASES
 def test_the_kernel_is_called_as_documented(monkeypatch, query_lengths, key_lengths, causal):
     """In fp32, so that what surrounds the kernel can be compared closely."""
-    monkeypatch.setattr(varlen, "varlen_attn", as_documented)
+    monkeypatch.setattr(torch_varlen, "varlen_attn", as_documented)
     monkeypatch.setattr(varlen, "HALF_PRECISIONS", (torch.float32,))
     leaves = projections(query_lengths, key_lengths)
     sentences = same_sentence(query_lengths, key_lengths)
