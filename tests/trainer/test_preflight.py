@@ -73,8 +73,12 @@ def test_what_deepspeed_takes_in_a_step_counts(new_pool):
 
 
 def test_memory_that_really_runs_out_is_noticed(new_pool):
+    # Much more than what a process may have taken before and not used, whatever its history.
+    widest = [MicroBatchShape(1024, 100, 90)]
     spare = [None, 40 * MEGABYTE]
-    messages = new_pool.run(preflight_jobs.shortage_of_addresses, Shape(1), LARGE, BUDGET, spare)
+    messages = new_pool.run(
+        preflight_jobs.shortage_of_addresses, Shape(1), widest, 4 * BUDGET, spare
+    )
     assert messages[0] == messages[1]
     assert messages[0].startswith("Rank 1 of 2 cannot hold")
     assert "would fit too" in messages[0]
