@@ -40,7 +40,7 @@ demo: setup  ## train on the built-in phrase book, then translate (2 minutes on 
 	@$(BIN)/transloom demo
 
 test: setup  ## the tests, without those that need a GPU and the long fault injections
-	@$(BIN)/pytest -m "not gpu and not chaos"
+	@scripts/test
 
 check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check
