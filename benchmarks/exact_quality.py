@@ -1,0 +1,99 @@
+"""Do exact numerics train as well as fast ones?
+
+The recipe multi30k-ende on one rank, the same number of steps for each run: fast and exact numerics
+with the recipe's seed, and fast ones with another seed. Rounding gradients to grids must
+change the validation loss by no more than another seed does.
+
+    .venv/bin/python benchmarks/exact_quality.py [--mirror FOLDER] [--steps N] [--at-once N]
+
+mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
+The runs are kept under --folder, so that the same command goes on after an interruption.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from recovery import say
+
+from cluster.recipe import find_recipe, load_recipe
+from data_pipeline.preparation.prepare import prepare
+from trainer.metrics import Line, read_metrics
+
+RECIPE = "multi30k-ende"
+RUNS = {
+    "fast": ["engine.numerics=fast", "seed=1"],
+    "exact": ["engine.numerics=exact", "seed=1"],
+    "fast, another seed": ["engine.numerics=fast", "seed=2"],
+}
+VALIDATIONS = 16
+
+
+def train(folder: Path, name: str, settings: list[str]) -> list[Line]:
+    """Trains a run to its end; returns the validation lines of its record."""
+    transloom = str(Path(sys.executable).parent / "transloom")
+    run = folder / name.replace(", ", "-").replace(" ", "-")
+    say(f"{name}: {run}")
+    training = subprocess.run(
+        [transloom, "train", RECIPE, *settings, "--run", str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if training.returncode:
+        sys.exit(training.stdout)
+    return [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "validation"]
+
+
+def table(validations: dict[str, list[Line]]) -> str:
+    """Each run's losses, and how far apart they are."""
+    lines = ["| step | " + " | ".join(validations) + " |", "|---" * (len(validations) + 1) + "|"]
+    for row in zip(*validations.values(), strict=True):
+        losses = " | ".join(f"{line['loss']:.4f}" for line in row)
+        lines.append(f"| {row[0]['step']} | {losses} |")
+    fast, exact, other = (min(line["loss"] for line in found) for found in validations.values())
+    spread, difference = abs(other - fast), abs(exact - fast)
+    reached = "reached" if difference <= spread or exact < fast else "MISSED"
+    lines += [
+        "",
+        f"{reached}: best validation loss of exact numerics {exact - fast:+.4f} beside fast ones, "
+        f"of another seed {other - fast:+.4f}",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser.add_argument("--steps", type=int, default=8000, help="half an hour on two cores")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--folder", type=Path, default=Path("runs/exact-quality"))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    every = max(1, arguments.steps // VALIDATIONS)
+    settings = [
+        f"trainer.max_steps={arguments.steps}",
+        f"trainer.validate_every_steps={every}",
+        f"checkpoints.every_steps={every}",
+        "cluster.ranks=1",
+        "tracking.wandb=disabled",
+        f"data.dataset={arguments.folder.absolute()}/dataset",
+    ]
+    if arguments.mirror:
+        settings.append(f"data.mirror={arguments.mirror}")
+    recipe = load_recipe(find_recipe(RECIPE), settings)
+    if not (arguments.folder / "dataset" / "manifest.json").exists():
+        prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        found = pool.map(lambda name: train(arguments.folder, name, [*settings, *RUNS[name]]), RUNS)
+        validations = dict(zip(RUNS, found, strict=True))
+    print(json.dumps(validations) if arguments.json else table(validations))
+
+
+if __name__ == "__main__":
+    main()
