@@ -99,7 +99,8 @@ def test_a_driver_that_slept_too_long_leaves_the_run_to_its_successor(training):
     first.reach(30)
     first.driver.send_signal(signal.SIGSTOP)
     second = training("cluster.ranks=1")
-    wait_until(lambda: "lease" in first.run.log.read_text(), 60)
+    # Until then the ranks of the first one go on.
+    wait_until((first.run.path / "owners" / "00000002.json").exists, 120)
     second.reach(first.step() + 10)
     first.driver.send_signal(signal.SIGCONT)
     code, errors = first.end(60)

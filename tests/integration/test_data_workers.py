@@ -1,9 +1,12 @@
 """Data workers that die, hang, come and go while a run trains: no number of it changes."""
 
 import pytest
+from support.processes import wait_until
 from support.sabotage import Saboteur, process_ids, remember
+from support.story import Story
 
 from cluster import supervisor
+from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
 
 STEPS = "trainer.max_steps=60"
@@ -46,20 +49,23 @@ def test_workers_are_added_and_removed_while_a_run_trains(undisturbed):
     runs = undisturbed
     folder = RunFolder(runs.folder / "scaled")
 
-    def ask_for(count):
-        def ask():
-            folder.ask_for_data_workers(count)
-            return []
+    def wait_for(step, text=""):
+        def has_come():
+            lines = read_metrics(folder.metrics) if folder.metrics.exists() else []
+            return lines and lines[-1]["step"] >= step and text in folder.log.read_text()
 
-        return ask
+        wait_until(has_come, 60)
 
-    with (
-        Saboteur(folder.metrics, 5, ask_for(3)),
-        Saboteur(folder.metrics, 40, ask_for(1)),
-    ):
-        runs.train("scaled", "cluster.ranks=2", STEPS)
-    check_equal(runs, "scaled")
-    log = folder.log.read_text()
-    assert "data workers are now 0, 1, 2" in log
-    assert "1 data workers are wanted, there are 3" in log
-    assert log.rstrip().count("data workers are now 0\n") == 1
+    def tell():
+        wait_for(5)
+        folder.ask_for_data_workers(3)
+        wait_for(40, "data workers are now 0, 1, 2\n")
+        folder.ask_for_data_workers(1)
+        wait_for(60, "data workers are now 0\n")
+
+    story = Story(folder, tell)
+    runs.train("scaled", "cluster.ranks=2", "trainer.max_steps=100000")
+    story.end()
+    assert runs.curve("scaled")[:60] == runs.curve("undisturbed")
+    assert runs.digests("scaled")[:60] == runs.digests("undisturbed")
+    assert "1 data workers are wanted, there are 3" in folder.log.read_text()

@@ -11,6 +11,7 @@ from ray._private import state
 from ray._raylet import GcsClient
 from ray.core.generated import autoscaler_pb2
 from support.processes import wait_until
+from support.story import Story
 
 from cluster import attempt
 from cluster.errors import ClusterError
@@ -44,29 +45,6 @@ def nodes(ray_head):
     yield add
     for node in started:
         node.kill()
-
-
-class Story(threading.Thread):
-    """What happens beside the training; its failure is the test's, and ends the run."""
-
-    def __init__(self, folder, tell):
-        super().__init__()
-        self._folder, self._tell = folder, tell
-        self._failure = None
-        self.start()
-
-    def run(self):
-        try:
-            self._tell()
-        except BaseException as failure:
-            self._failure = failure
-        finally:
-            self._folder.ask_to_stop()
-
-    def end(self):
-        self.join()
-        if self._failure:
-            raise self._failure
 
 
 def last(folder, ranks):
