@@ -18,6 +18,7 @@ SHAPES = [
 def shaped(ranks, stage, steps=STEPS, *options):
     return (
         *EXACT,
+        "cluster.cpus_per_rank=0.25",  # so that there is room for four
         f"cluster.ranks={ranks}",
         f"engine.zero_stage={stage}",
         f"trainer.max_steps={steps}",
