@@ -20,7 +20,6 @@ The picture is drawn in an environment of its own, where matplotlib is put when 
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -29,12 +28,10 @@ from pathlib import Path
 
 from cost_curves_points import Point, Precision, Setting, megabytes, milliseconds, one_rank
 from cost_curves_tables import Table
-from environments import PEERS, environment_with
+from environments import draw
 
 from model.config import AttentionBackend
 
-HERE = Path(__file__).resolve().parent
-MATPLOTLIB = ["matplotlib==3.11.2"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 BACKENDS = (AttentionBackend.SDPA, AttentionBackend.MATMUL)
 LENGTH = 20  # of sentences, where it is not what changes
@@ -113,7 +110,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")
-    parser.add_argument("--peers-env", type=Path, default=PEERS / "plots")
     arguments = parser.parse_args()
     sizes, tables, started = QUICK if arguments.quick else Sizes(), [], time.monotonic()
     measures = (over_tokens, over_lengths, over_layers, memory_over_lengths)
@@ -127,10 +123,7 @@ def main() -> None:
     if arguments.json:
         print(found)
     if arguments.picture:
-        python = environment_with(MATPLOTLIB, arguments.peers_env)
-        draw = [str(python), str(HERE / "cost_curves_plot.py"), str(arguments.picture)]
-        subprocess.run(draw, input=found, text=True, check=True)
-        say(f"drawn: {arguments.picture}")
+        draw("cost_curves_plot.py", found, arguments.picture)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,12 @@ A table each, both axes logarithmic; the legend has each curve's exponent.
         .bench-peers/plots/bin/python benchmarks/cost_curves_plot.py FILE.png
 """
 
-import argparse
-import io
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
-from PIL import Image
+from picture import main
 
 COLOURS = {"fp32": ("#1f3b57", "#9cc3e6"), "bf16": ("#8e2f23", "#f0a58f")}  # sdpa, matmul
 
@@ -55,22 +50,12 @@ def draw_table(axes: Axes, table: dict[str, Any]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw(tables: list[dict[str, Any]], picture: Path) -> None:
+def draw(tables: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(11, 8), layout="constrained")
     for axes, table in zip(figure.subplots(2, 2).flat, tables, strict=True):
         draw_table(axes, table)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110)
-    # A palette is enough for it, at a third of the size.
-    Image.open(drawn).convert("RGB").quantize(64).save(picture, optimize=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("picture", type=Path)
-    draw(json.load(sys.stdin), parser.parse_args().picture)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, draw)

@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from environments import PEERS, environment_with
+from environments import draw
 from recovery import say
+from trainings import complete
 
 from cluster.recipe import find_recipe, load_recipe
 from cluster.session import ray_session
@@ -39,7 +40,6 @@ from data_pipeline.preparation.prepare import prepare
 from trainer.metrics import Line, read_metrics
 
 HERE = Path(__file__).resolve().parent
-MATPLOTLIB = ["matplotlib==3.11.2"]
 RECIPE = "multi30k-ende"
 STEPS = 60
 PARTS = ((2, 15), (1, 30), (3, 45), (2, STEPS))  # ranks, and up to which step
@@ -71,14 +71,7 @@ def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -
     share = "cluster.cpus_per_rank=0.5"  # so that two cores have room for three ranks
     for ranks, step in parts:
         say(f"{run.name}: {ranks} ranks up to step {step}")
-        training = subprocess.run(
-            command(run, [*overrides, share], str(ranks), step),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if training.returncode:
-            sys.exit(training.stdout)
+        complete(command(run, [*overrides, share], str(ranks), step))
 
 
 def train_while_nodes_come_and_go(run: Path, overrides: list[str]) -> None:
@@ -194,7 +187,6 @@ def main() -> None:
     parser.add_argument(
         "--picture", type=Path, default=HERE.parent / "docs" / "images" / "elastic.png"
     )
-    parser.add_argument("--peers-env", type=Path, default=PEERS / "plots")
     parser.add_argument("--without-picture", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -218,10 +210,7 @@ def main() -> None:
     curves = {"undisturbed": [line["loss"] for line in reference], "bound": bound, "runs": runs}
     print(json.dumps(curves) if arguments.json else table(runs, bound))
     if not arguments.without_picture:
-        python = environment_with(MATPLOTLIB, arguments.peers_env)
-        draw = [str(python), str(HERE / "elastic_curves_plot.py"), str(arguments.picture)]
-        subprocess.run(draw, input=json.dumps(curves), text=True, check=True)
-        say(f"drawn: {arguments.picture}")
+        draw("elastic_curves_plot.py", json.dumps(curves), arguments.picture)
 
 
 if __name__ == "__main__":

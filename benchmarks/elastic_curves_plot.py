@@ -7,16 +7,11 @@ below, by how much they differ. One column for each run; bands name the number o
         .bench-peers/bin/python benchmarks/elastic_curves_plot.py FILE.png
 """
 
-import argparse
-import io
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from picture import main
 
 BANDS = {1: "#fde9d9", 2: "#f2f2f2", 3: "#e3f0e3"}
 UNDISTURBED, OTHER, BOUND = "#9cc3e6", "#1f3b57", "#c0392b"
@@ -54,7 +49,7 @@ def draw_run(above: Axes, below: Axes, name: str, run: dict[str, Any], curves: A
     below.set_xlabel("optimizer step")
 
 
-def draw(curves: Any, picture: Path) -> None:
+def draw(curves: Any) -> Figure:
     runs: dict[str, dict[str, Any]] = curves["runs"]
     figure = Figure(figsize=(5.2 * len(runs), 5.0), layout="constrained")
     axes = figure.subplots(
@@ -71,18 +66,8 @@ def draw(curves: Any, picture: Path) -> None:
     below.text(1, curves["bound"] * 1.25, "bound", color=BOUND, fontsize=8)
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110)
-    # A palette is enough for it, at a third of the size.
-    Image.open(drawn).convert("RGB").quantize(64).save(picture, optimize=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("picture", type=Path)
-    draw(json.load(sys.stdin), parser.parse_args().picture)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, draw)

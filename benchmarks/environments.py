@@ -6,6 +6,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".bench-peers"  # git ignores it
+MATPLOTLIB = ["matplotlib==3.11.2"]
+
+
+def draw(script: str, curves: str, picture: Path) -> None:
+    """Have a script of this folder draw curves, which are JSON, with matplotlib."""
+    python = environment_with(MATPLOTLIB, PEERS / "plots")
+    drawing = [str(python), str(HERE / script), str(picture)]
+    subprocess.run(drawing, input=curves, text=True, check=True)
+    print(f"drawn: {picture}", file=sys.stderr)
 
 
 def environment_with(

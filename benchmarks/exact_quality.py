@@ -12,12 +12,12 @@ The runs are kept under --folder, so that the same command goes on after an inte
 
 import argparse
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from recovery import say
+from trainings import complete
 
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
@@ -37,14 +37,7 @@ def train(folder: Path, name: str, settings: list[str]) -> list[Line]:
     transloom = str(Path(sys.executable).parent / "transloom")
     run = folder / name.replace(", ", "-").replace(" ", "-")
     say(f"{name}: {run}")
-    training = subprocess.run(
-        [transloom, "train", RECIPE, *settings, "--run", str(run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if training.returncode:
-        sys.exit(training.stdout)
+    complete([transloom, "train", RECIPE, *settings, "--run", str(run)])
     return [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "validation"]
 
 

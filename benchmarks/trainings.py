@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,13 @@ class Training(Protocol):
 
     def command(self) -> list[str]:
         """What starts the training."""
+
+
+def complete(command: list[str]) -> None:
+    """Runs a training to its end; one that fails ends the benchmark with all it has said."""
+    training = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if training.returncode:
+        sys.exit(training.stdout)
 
 
 @contextmanager

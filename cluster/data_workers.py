@@ -178,4 +178,4 @@ def _describe(handle: WorkerHandle) -> str:
 
 
 def numbers(handles: Sequence[WorkerHandle]) -> str:
-    return ", ".join(str(number) for number in sorted(handle.number for handle in handles))
+    return ", ".join(map(str, sorted(handle.number for handle in handles)))

@@ -69,8 +69,7 @@ class CheckpointReader:
 
     def whole(self, kind: str, parameter: str) -> torch.Tensor:
         """All of one kind of a parameter's state, flat."""
-        numel = torch.Size(self.checkpoint.header.parameters[parameter]).numel()
-        return self.read(kind, parameter, 0, numel)
+        return self.read(kind, parameter, 0, self._numel(parameter))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Whole tensors by parameter name, for inference."""
@@ -81,10 +80,12 @@ class CheckpointReader:
 
     def weight(self, parameter: str) -> torch.Tensor:
         """A whole parameter, flat, as `read_weight` has it."""
-        numel = torch.Size(self.checkpoint.header.parameters[parameter]).numel()
-        return self.read_weight(parameter, 0, numel)
+        return self.read_weight(parameter, 0, self._numel(parameter))
 
     def read_weight(self, parameter: str, start: int, stop: int) -> torch.Tensor:
         """Elements of a flattened parameter: of its moving average if the run keeps one."""
         kind = EMA if (EMA, parameter) in self._pieces else MASTER
         return self.read(kind, parameter, start, stop)
+
+    def _numel(self, parameter: str) -> int:
+        return torch.Size(self.checkpoint.header.parameters[parameter]).numel()
