@@ -31,8 +31,9 @@ def dropout(x: Tensor, share: float) -> Tensor:
     draws = torch.empty(-(-x.numel() // _PER_DRAW), dtype=torch.int64)
     draws.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
-    kept = bits >= zeros - LEVELS // 2
-    return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - zeros))
+    scale = torch.empty(x.shape, dtype=x.dtype)
+    torch.ge(bits, zeros - LEVELS // 2, out=scale)  # 1 where kept; booleans take twice as long
+    return x * scale.mul_(LEVELS / (LEVELS - zeros))
 
 
 class Dropout(nn.Module):
