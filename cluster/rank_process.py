@@ -17,8 +17,8 @@ from cluster.seats import Seat
 
 ANSWER_SECONDS = 2.0
 # By default glibc returns a step's memory to the system and asks for it again in the next step,
-# page by page: of a base model on a CPU that takes an eighth of the time. It reads these when a
-# process starts. One arena, because those of other threads are always returned.
+# page by page: of a base model on a CPU that takes an eighth of the time (docs/decisions/0033).
+# It reads these when a process starts.
 KEEP_FREED_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),

@@ -12,6 +12,7 @@ from typing import Any
 
 from data_pipeline.errors import CorpusError
 from model.alignment import Alignment
+from model.errors import PrefixError
 from trainer.translator import Translation, Translator
 
 SENTENCES_AT_ONCE = 256
@@ -31,9 +32,19 @@ def translated_lines(
 
     ``prefixes`` is a file with what each translation begins with. ``alignments`` adds those of
     words: after a tab in Pharaoh's format, in JSON as pairs.
+
+    Raises:
+        CorpusError: a file cannot be read, or a prefix cannot begin a translation.
     """
+    done = 0  # lines
     for sentences, beginnings in _batches(file, prefixes):
-        found = translator.translate_n_best(sentences, tag, beginnings)
+        try:
+            found = translator.translate_n_best(sentences, tag, beginnings)
+        except PrefixError as error:
+            assert prefixes is not None
+            line = f"{_named(prefixes)}, line {done + error.number + 1}"
+            raise CorpusError(f"{line}: this prefix {error.problem}") from error
+        done += len(sentences)
         best = [translations[:n_best] for translations in found]
         aligned = _aligned(translator, sentences, best, tag) if alignments else None
         for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):

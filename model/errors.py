@@ -3,3 +3,17 @@
 
 class ModelError(Exception):
     """A setting or an input that the network cannot work with; the message says what to change."""
+
+
+class PrefixError(ModelError):
+    """A prefix that no translation can begin with.
+
+    Attributes:
+        number: its place among the prefixes that were given, from 0.
+        problem: what is wrong with it, as a sentence's predicate.
+    """
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(f"Prefix {number + 1} {problem}")
+        self.number = number
+        self.problem = problem

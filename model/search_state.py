@@ -17,7 +17,7 @@ from torch import Tensor
 from model.attention import KeyValue
 from model.cache import SelfAttentionCache, fill_gaps
 from model.config import DecodingConfig
-from model.errors import ModelError
+from model.errors import ModelError, PrefixError
 from model.transformer import Transformer
 
 
@@ -45,7 +45,7 @@ class SearchState:
         k: int,
         decoding: DecodingConfig,
     ) -> None:
-        """Raises ModelError for an empty source, and for a prefix that cannot be continued."""
+        """Raises ModelError for an empty source, PrefixError where one cannot be continued."""
         assert not model.training, "call model.eval() before decoding: dropout is on"
         self.model = model
         self.alpha = decoding.length_penalty
@@ -178,16 +178,16 @@ def _prefixes(
         prefix = row[: len(row) - _padding(row, vocabulary.pad_id)]
         special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id}
         if found := special.intersection(prefix):
-            raise ModelError(
-                f"Prefix {number} of {sentences} holds the special ids {sorted(found)}, but BOS, "
-                "EOS and padding stand beside a translation, not in it. Leave them out; padding "
-                "belongs at the end."
+            raise PrefixError(
+                number,
+                f"holds the special ids {sorted(found)}, but BOS, EOS and padding stand beside a "
+                "translation, not in it. Leave them out; padding belongs at the end.",
             )
         if len(prefix) >= limit:
-            raise ModelError(
-                f"Prefix {number} of {sentences} has {len(prefix)} pieces, but its translation "
-                f"may have {limit}, EOS included. Shorten the prefix, or raise "
-                "decoding.max_extra_length."
+            raise PrefixError(
+                number,
+                f"has {len(prefix)} pieces, but its translation may have {limit}, EOS included. "
+                "Shorten the prefix, or raise decoding.max_extra_length.",
             )
         prefixes.append(prefix)
     return prefixes

@@ -47,9 +47,12 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     """Compare two runs' records and their newest common checkpoint, whatever their shapes.
 
     Raises:
+        RunMismatchError: one of them is no run.
         TrainerError: they have no step in common.
         CheckpointError: a checkpoint is damaged.
     """
+    for folder in (first, second):
+        RunFolder(folder).card()
     ours, theirs = (_train_lines(folder) for folder in (first, second))
     steps = sorted(ours.keys() & theirs.keys())
     if not steps:

@@ -14,6 +14,7 @@ from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
 from model.alignment import Alignment, align
 from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search
+from model.errors import PrefixError
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch, to_device
 from trainer.checkpoints.format import (
@@ -113,7 +114,7 @@ class Translator:
                 of a word's beginning are seldom those that the whole word begins with.
 
         Raises:
-            ModelError: a prefix is longer than the translation may be.
+            PrefixError: a prefix is longer than the translation may be.
         """
         results: list[list[Translation]] = [[] for _ in sentences]
         for positions, found in self._search(list(sentences), tag, prefixes):
@@ -190,7 +191,10 @@ class Translator:
         targets = [""] * len(sentences) if prefixes is None else list(prefixes)
         for positions, batch in self._batches(HeldOut(sentences, targets, tag)):
             prefix = batch.target_input[:, 1:]  # without BOS, with padding for EOS
-            found = beam_search(self.model, batch.source, self.decoding, prefix)
+            try:
+                found = beam_search(self.model, batch.source, self.decoding, prefix)
+            except PrefixError as error:
+                raise PrefixError(positions[error.number], error.problem) from error
             yield positions, [self._decode(hypotheses) for hypotheses in found]
 
     def _batches(self, heldout: HeldOut) -> Iterator[tuple[list[int], DeviceBatch]]:

@@ -8,6 +8,7 @@ from model.attention import (
     CrossAttention,
     SelfAttention,
     attention,
+    attention_weights,
     default_backend,
 )
 from model.config import AttentionBackend, ModelConfig
@@ -70,6 +71,23 @@ def test_backends_agree_in_results_and_gradients(kind, dtype, tolerance):
     for first, *others in zip(*outcomes, strict=True):
         for other in others:
             torch.testing.assert_close(first, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("keys", [1, 2, 15, 16, 17, 31, 32, 33])
+def test_weights_are_the_softmax_of_rows_of_any_length(keys, dtype, tolerance):
+    generator = torch.Generator().manual_seed(keys)
+    scores = torch.randn(2, 3, 5, keys, generator=generator).to(dtype)
+    scores[0, ..., keys // 2 + 1 :] = float("-inf")  # padding
+    towards = torch.randn(scores.shape, generator=generator).to(dtype)
+    ours, exact = scores.clone().requires_grad_(), scores.double().requires_grad_()
+    weights = attention_weights(ours)
+    assert weights.dtype == dtype
+    expected = torch.softmax(exact, dim=-1)
+    torch.testing.assert_close(weights.double(), expected, rtol=tolerance, atol=tolerance)
+    weights.backward(towards)
+    expected.backward(towards.double())
+    torch.testing.assert_close(ours.grad.double(), exact.grad, rtol=tolerance, atol=tolerance)
 
 
 @BOTH

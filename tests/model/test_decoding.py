@@ -6,7 +6,7 @@ import torch
 from model.cache import FIRST_CAPACITY, SelfAttentionCache
 from model.config import DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
-from model.errors import ModelError
+from model.errors import ModelError, PrefixError
 
 BOS, EOS = 2, 3
 FORBIDDEN = [0, BOS]
@@ -286,5 +286,5 @@ def test_a_prefix_of_ones_own_translation_changes_nothing(network, sentences):
 )
 def test_a_prefix_that_cannot_be_continued_is_refused(network, sentences, prefix, error):
     decoding = DecodingConfig(max_length_factor=0, max_extra_length=3)
-    with pytest.raises(ModelError, match=f"Prefix 0 of 1 {error}"):
+    with pytest.raises(PrefixError, match=f"Prefix 1 {error}"):
         beam_search(network(), sentences([4]), decoding, torch.tensor([prefix]))

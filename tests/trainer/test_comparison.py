@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from cluster.cli import app
 from trainer.comparison import compare_runs
-from trainer.errors import TrainerError
+from trainer.errors import RunMismatchError, TrainerError
 from trainer.fragments import Fragment
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunCard, RunFolder
 
 SHAPES = {"a": [3, 4], "b": [5]}
 
@@ -25,6 +25,8 @@ def make_run(folder, *, losses=(3.0, 2.0, 1.0), digests="abc", first=1, cuts=(),
         for number, (loss, digest) in enumerate(zip(losses, digests, strict=True))
     ]
     lines.insert(1, {"step": first, "kind": "event", "event": "resumed"})
+    card = RunCard(id="abcd1234", name=folder.name, dataset_identity="", identity={})
+    run.card_path.write_text(card.model_dump_json())
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     ranks = [[] for _ in range(len(cuts) + 1)]
     for kind in ("master", "exp_avg", "exp_avg_sq"):
@@ -84,6 +86,11 @@ def test_only_common_steps_are_compared(one, tmp_path):
 def test_without_a_common_step_there_is_nothing_to_compare(one, tmp_path):
     with pytest.raises(TrainerError, match=r"steps 1 to 3.*steps 7 to 9: nothing to compare"):
         compare_runs(one, make_run(tmp_path / "other", first=7))
+
+
+def test_a_folder_that_is_no_run_is_named(one, tmp_path):
+    with pytest.raises(RunMismatchError, match=r"nowhere is no run: it has no run\.json"):
+        compare_runs(one, tmp_path / "nowhere")
 
 
 def test_the_command_says_what_is_not_the_same(one, tmp_path):

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from cluster.cli import app
 from cluster.translate_command import SENTENCES_AT_ONCE, translated_lines
 from data_pipeline.errors import CorpusError
-from model.errors import ModelError
 from trainer.translator import Translator
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
@@ -127,12 +126,19 @@ def test_too_many_or_too_few_prefixes_are_counted(command, lines, count):
         command(sentences, "--prefixes", "-", given="he\n" * count)
 
 
+def test_a_prefix_that_is_too_long_is_named_by_its_line(translator, lines):
+    count = SENTENCES_AT_ONCE + 3
+    sentences = lines("s.txt", ["non"] * (count + 1))
+    prefixes = lines("p.txt", [*["he"] * (count - 1), "he is " * 50, "he"])
+    error = rf"p\.txt, line {count}: this prefix has \d+ pieces, but its translation may have"
+    with pytest.raises(CorpusError, match=error):
+        list(translated_lines(translator, str(sentences), prefixes=str(prefixes)))
+
+
 def test_prefixes_that_cannot_be_used_are_named(command, translator, lines, monkeypatch):
     sentences = lines("s.txt", ["non"])
     with pytest.raises(CorpusError, match=r"nowhere\.txt cannot be read: No such file"):
         command(sentences, "--prefixes", "nowhere.txt")
-    with pytest.raises(ModelError, match="pieces, but its translation may have"):
-        command(sentences, "--prefixes", lines("p.txt", ["he is " * 50]))
     with pytest.raises(CorpusError, match="With --prefixes - the sentences must come from a file"):
         command("--prefixes", "-", given="non\n")
 
