@@ -51,23 +51,29 @@ def test_bf16_is_summed_in_fp32():
         torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=1e-3)
 
 
-class LargestTensor(TorchDispatchMode):
-    elements = 0
+class Sizes(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.largest = 0  # elements
+        self.rows = []  # of each softmax
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         result = function(*arguments, **(keywords or {}))
         if isinstance(result, torch.Tensor):
-            self.elements = max(self.elements, result.numel())
+            self.largest = max(self.largest, result.numel())
+        if function is torch.ops.aten._softmax.default:
+            self.rows.append(len(result))
         return result
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_of_a_whole_batch_never_exist(dtype):
     hidden, weight, target = case(dtype)
-    with LargestTensor() as largest:
+    with Sizes() as seen:
         label_smoothed_sums(hidden, weight, target, 0.1).smoothed.backward()
     chunk = MIN_CHUNK_TOKENS * len(weight)
-    assert largest.elements == max(chunk, hidden.numel()) < len(hidden) * len(weight)
+    assert seen.rows == [MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS, 7]
+    assert seen.largest == max(chunk, hidden.numel()) < len(hidden) * len(weight)
 
 
 def test_without_gradients_the_sums_are_the_same():
