@@ -110,6 +110,8 @@ class Engine:
                 config=deepspeed_config(engine, theirs, self.slots_per_rank),
                 dist_init_required=False,
             )
+        if gradients.flat_gradients(self.optimizer):
+            self._engine.enable_backward_allreduce = False
         effective = self._engine.gradient_clipping()
         if effective != theirs:
             raise EngineError(f"DeepSpeed clips gradients at {effective}, it was told {theirs}")
@@ -141,6 +143,8 @@ class Engine:
         factor = 1 if self.grids else self._divided_by  # exact: see _on_gradient
         loss = smoothed * (factor / target_tokens_global)
         self._engine.backward(loss, scale_wrt_gas=False)
+        if last:
+            gradients.sum_flat_gradients(self)
         smoothed = smoothed.detach()
         watched = [self._watched[number].flatten() for number in sorted(self._watched)]
         numbers = torch.cat([smoothed.flatten(), *watched])

@@ -6,9 +6,10 @@
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
 if TYPE_CHECKING:
     from trainer.engine import Engine
@@ -27,6 +28,21 @@ def owned_gradients(engine: "Engine") -> Iterator[torch.Tensor]:
             yield from parts
     else:
         yield from optimizer.fp32_groups_gradient_flat_partition
+
+
+def flat_gradients(optimizer: Any) -> list[torch.Tensor]:
+    """BF16_Optimizer's sums of gradients, one fp32 vector per parameter group; others have none."""
+    return list(getattr(optimizer, "fp32_groups_gradients_flat", ()))
+
+
+def sum_flat_gradients(engine: "Engine") -> None:
+    """Sum them over the ranks, in place; a collective.
+
+    DeepSpeed would copy them together, sum the copy and copy it back, on a single rank too.
+    """
+    if engine.placement.world_size > 1:
+        for flat in flat_gradients(engine.optimizer):
+            dist.all_reduce(flat)
 
 
 def replicated_norm(engine: "Engine") -> float:
