@@ -16,13 +16,15 @@ from cluster.rank_actor import RankActor
 from cluster.seats import Seat
 
 ANSWER_SECONDS = 2.0
-# By default glibc returns a step's memory to the system and asks for it again in the next step,
-# page by page: of a base model on a CPU that takes an eighth of the time (docs/decisions/0033).
-# It reads these when a process starts.
-KEEP_FREED_MEMORY = {
+# Read when a process starts, by libraries that would let go of what the next step needs again:
+# glibc of memory, which a base model on a CPU waits for an eighth of its time, and oneDNN of the
+# code that it made for the shapes of a product, of which micro-batches bring thousands
+# (docs/decisions/0033).
+KEPT_BY_LIBRARIES = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_MMAP_MAX_": "0",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(2**14),
 }
 
 
@@ -33,7 +35,7 @@ class RankProcess:
         self.seat = seat
         self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
-            runtime_env={"env_vars": KEEP_FREED_MEMORY},
+            runtime_env={"env_vars": KEPT_BY_LIBRARIES},
         ).remote(seat.gpu)
         self.said_name = self.actor.process.remote()
         self._name: ProcessName | None = None

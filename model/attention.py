@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import dropout as zero_some
+from model.linear import Linear
 from model.packing import SameSentence
 from model.varlen import packed_attention
 
@@ -37,23 +38,26 @@ class KeyValue(NamedTuple):
     values_bhsd: Tensor
 
 
-def default_backend(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
-    """Returns the faster backend for this device and dtype.
+def default_backend(device: torch.device) -> AttentionBackend:
+    """Returns the faster backend for this device.
 
-    Measured on CPU: one thread of an AMD EPYC, torch 2.13.0, 2026-11-20, width 128,
-    4 heads, forward and backward of one attention with a padding mask, milliseconds:
+    Measured on CPU: an AMD EPYC, torch 2.13.0, 2026-11-21, forward and backward of a causal and a
+    masked attention, milliseconds, for about 2,500 pieces in 4 heads of width 32 and 1,000 in 8 of
+    width 64, in sentences of so many pieces:
 
-        sentences × length   100×15  60×25  25×60  12×128  6×256
-        fp32   sdpa             5.8    3.8    5.0     7.2   12.3
-               matmul           7.5    4.6    6.4     9.7   21.6
-        bf16   sdpa            25.6   16.7   15.5    16.5   16.0
-               matmul           3.8    3.6    4.0     5.0   10.4
+                              2,500 pieces              1,000 pieces
+                           8    25    64   128       8    25    64   128
+        fp32, 1 thread
+               sdpa      9.3   9.2  11.7  18.6    12.6  13.9  16.2  24.6
+               matmul    7.2   8.3  12.9  22.9    10.7  12.6  17.4  25.3
+        fp32, 2 threads
+               sdpa     17.9   9.4  18.9  22.2    37.2  18.0  17.4  21.2
+               matmul    4.7   5.4   9.0  13.2     6.6   7.7   9.4  16.2
 
-    The CPU flash kernel pays for bf16 with conversions in its backward pass.
+    In bf16 sdpa pays for conversions in its backward pass, four to seven times (note 0014). For
+    sentences of many hundred pieces `engine.attention: sdpa` is worth a try.
     """
-    if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
-        return AttentionBackend.MATMUL
-    return AttentionBackend.SDPA
+    return AttentionBackend.MATMUL if device.type == "cpu" else AttentionBackend.SDPA
 
 
 def attention(
@@ -79,7 +83,7 @@ def attention(
         return packed_attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
     assert not (causal and mask is not None), "a causal attention takes no mask"
     if backend is None or backend is AttentionBackend.VARLEN:  # padded all the same: decoding
-        backend = default_backend(query_bhtd.device, query_bhtd.dtype)
+        backend = default_backend(query_bhtd.device)
     return _BACKENDS[backend](query_bhtd, keys_bhsd, values_bhsd, mask, causal, dropout)
 
 
@@ -180,7 +184,7 @@ class _MultiHead(nn.Module):
         self.heads = config.heads
         self.head_width = config.head_width
         self.attention = ScaledDotProductAttention(config.attention_dropout, backend)
-        self.output = nn.Linear(config.width, config.width)
+        self.output = Linear(config.width, config.width)
 
     def split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Cuts (b, t, parts · h · d) into `parts` tensors (b, h, t, d)."""
@@ -207,7 +211,7 @@ class SelfAttention(_MultiHead):
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
-        self.query_key_value = nn.Linear(config.width, 3 * config.width)
+        self.query_key_value = Linear(config.width, 3 * config.width)
 
     def forward(
         self,
@@ -228,8 +232,8 @@ class CrossAttention(_MultiHead):
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
-        self.query = nn.Linear(config.width, config.width)
-        self.key_value = nn.Linear(config.width, 2 * config.width)
+        self.query = Linear(config.width, config.width)
+        self.key_value = Linear(config.width, 2 * config.width)
 
     def project_memory(self, memory_bsm: Tensor) -> KeyValue:
         """Keys and values of the memory; the same for every decoding step."""

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import ModelConfig
+from model.linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -11,8 +12,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.inner = nn.Linear(config.width, config.feed_forward_width)
-        self.outer = nn.Linear(config.feed_forward_width, config.width)
+        self.inner = Linear(config.width, config.feed_forward_width)
+        self.outer = Linear(config.feed_forward_width, config.width)
 
     def forward(self, x_btm: Tensor) -> Tensor:
         """Returns (b, t, width)."""

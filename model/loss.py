@@ -26,7 +26,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MIN_CHUNK_TOKENS = 128
+from model.linear import product
+
+MIN_CHUNK_TOKENS = 512
 
 
 class LossSums(NamedTuple):
@@ -78,7 +80,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden_nd), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             hidden_cd, right = hidden_nd[chunk], target_n[chunk].unsqueeze(1)
-            logits_cv = (hidden_cd @ weight_vd.T).float()
+            logits_cv = product(hidden_cd, weight_vd).float()
             p_cv = torch.softmax(logits_cv, dim=1)
             # Of the likeliest piece, because its probability is never rounded to zero.
             log_sum_c = logits_cv.amax(dim=1) - p_cv.amax(dim=1).log()
@@ -88,8 +90,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 # The softmax minus the target distribution, but for what all pieces are given.
                 p_cv.scatter_(1, right, p_cv.gather(1, right) - (1 - label_smoothing))
                 grad_cv = p_cv.to(weight_vd.dtype)
-                hidden_grad_nd[chunk] = grad_cv @ weight_vd
-                weight_grad_vd += grad_cv.T @ hidden_cd
+                hidden_grad_nd[chunk] = product(grad_cv, weight_vd.T)
+                weight_grad_vd += product(grad_cv.T, hidden_cd.T)
         hidden_sum_d = hidden_nd.sum(dim=0, dtype=torch.float32)
         weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
         share = label_smoothing / len(weight_vd)  # of the target distribution, for each piece

@@ -12,6 +12,8 @@ import yaml
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+# More threads than cores: one that waits for another must not keep it from its core by spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The same examples in every run, and no deadline on a machine that others use too.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)

@@ -5,6 +5,7 @@
 - 1 in bf16 (BF16_Optimizer): a flat fp32 partition per parameter group.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,18 @@ def flat_gradients(optimizer: Any) -> list[torch.Tensor]:
     return list(getattr(optimizer, "fp32_groups_gradients_flat", ()))
 
 
+def add_to_flat_gradients(optimizer: Any) -> None:
+    """Each gradient is added to its fp32 sum, and let go of, as soon as backward has worked it out.
+
+    DeepSpeed would keep all bf16 gradients from step to step, which costs their memory, a pass to
+    zero them and one to add to the zeros.
+    """
+    for group, parameters in enumerate(optimizer.bf16_groups):
+        for place, parameter in enumerate(parameters):
+            add = functools.partial(_add_to_flat_gradient, optimizer, group, place)
+            parameter.register_post_accumulate_grad_hook(add)
+
+
 def sum_flat_gradients(engine: "Engine") -> None:
     """Sum them over the ranks, in place; a collective.
 
@@ -63,6 +76,21 @@ def discard_gradients(engine: "Engine") -> None:
         optimizer.averaged_gradients.clear()
     if hasattr(optimizer, "all_grad_tensors"):
         optimizer.all_grad_tensors.clear()
+
+
+def _add_to_flat_gradient(
+    optimizer: Any, group: int, place: int, parameter: torch.nn.Parameter
+) -> None:
+    total = optimizer.fp32_groups_gradients[group][place]
+    has_gradients = optimizer.fp32_groups_has_gradients[group]
+    assert parameter.grad is not None
+    gradient = parameter.grad.view(-1)
+    if has_gradients[place]:
+        total.add_(gradient)
+    else:  # zeros, which need not be read
+        total.copy_(gradient)
+        has_gradients[place] = True
+    parameter.grad = None
 
 
 def _replicated(engine: "Engine") -> Iterator[torch.Tensor]:

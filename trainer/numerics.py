@@ -14,6 +14,7 @@ import torch
 
 from model.attention import default_backend
 from model.config import AttentionBackend
+from model.linear import uses_onednn
 from trainer.config import EngineConfig
 from trainer.distributed import Placement
 
@@ -35,13 +36,17 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "torch": torch.__version__,
         "deepspeed": version("deepspeed"),
     }
-    return entries | ({"exact_sums": EXACT_SUMS} if engine.numerics == "exact" else {})
+    if engine.numerics == "exact":
+        entries["exact_sums"] = EXACT_SUMS
+    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+    if uses_onednn(torch.device(placement.device), dtype):
+        entries["products"] = "oneDNN"  # see model/linear.py
+    return entries
 
 
 def attention_backend(engine: EngineConfig, placement: Placement) -> AttentionBackend:
     """By which kernels attention is computed."""
-    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
-    return engine.attention or default_backend(torch.device(placement.device), dtype)
+    return engine.attention or default_backend(torch.device(placement.device))
 
 
 def _cpu() -> str:

@@ -29,6 +29,8 @@ from trainer.micro_batch_shapes import MicroBatchShape, synthetic_micro_batch, w
 
 _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
+# All that oneDNN says when it has no memory for the code of a product, or beside its operands.
+_ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
 
 
 def run_preflight(engine: Engine, manifest: Manifest, settings: DataSettings) -> None:
@@ -115,6 +117,8 @@ class _LoneRank:
         finally:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+            else:  # or the next try would be measured with what this one took
+                host_memory.give_back_freed()
         return True
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
@@ -220,6 +224,9 @@ def _size(memory: int, placement: Placement) -> str:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether torch, numpy or a library of theirs could not allocate."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        sign in str(error) for sign in _SIGNS
+    said = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or any(sign in said for sign in _SIGNS)
+        or said in _ONEDNN_SIGNS
     )

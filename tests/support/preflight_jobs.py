@@ -69,6 +69,19 @@ def shortage_of_addresses(
         return _error_of(engine, widest, budget)
 
 
+def shortage_of_bucket(
+    placement: Placement,
+    shape: Shape,
+    widest: Sequence[MicroBatchShape],
+    budget: int,
+    spare_bytes: Sequence[int | None],
+    elements: int,
+) -> str:
+    """`shortage_of_addresses` with so large a bucket for gradients."""
+    with patch("trainer.engine.bucket_elements", lambda model: elements):
+        return shortage_of_addresses(placement, shape, widest, budget, spare_bytes)
+
+
 def shortage_of_host(
     placement: Placement, widest: Sequence[MicroBatchShape], budget: int, available: int
 ) -> str:

@@ -125,11 +125,12 @@ def test_norms_and_biases_do_not_decay():
 
 
 def test_deepspeed_is_told_what_it_would_otherwise_choose():
-    config = deepspeed_config(EngineConfig(zero_stage=2, precision="bf16"), 0.0, 4)
+    config = deepspeed_config(EngineConfig(zero_stage=2, precision="bf16"), 0.0, 4, 1000)
     assert config["gradient_clipping"] == 0.0  # its own default is 1.0
     assert config["data_types"]["grad_accum_dtype"] == "fp32"
     assert config["communication_data_type"] == "fp32"
     assert config["gradient_allreduce_op"] == "sum"
+    assert config["zero_optimization"]["reduce_bucket_size"] == 1000
 
 
 def test_bf16_without_sharding_is_refused():

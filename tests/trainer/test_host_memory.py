@@ -18,6 +18,16 @@ def test_the_peak_counts_from_its_restart():
     assert host_memory.peak_resident_bytes() < before + 50 * MEGABYTE
 
 
+def test_what_is_freed_within_the_heap_is_given_back():
+    blocks = [np.ones(100_000, dtype=np.uint8) for _ in range(1000)]
+    top = np.ones(100_000, dtype=np.uint8)  # below which glibc keeps what is freed
+    taken = host_memory.resident_bytes()
+    blocks.clear()
+    host_memory.give_back_freed()
+    assert host_memory.resident_bytes() < taken - 50 * MEGABYTE
+    assert top.all()
+
+
 def test_a_container_leaves_what_is_neither_taken_nor_mere_cache(tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")

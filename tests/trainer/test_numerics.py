@@ -16,9 +16,9 @@ from trainer.network import build_model
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "sdpa"),
+        ({}, "matmul"),
         ({"precision": "bf16"}, "matmul"),
-        ({"attention": "matmul"}, "matmul"),
+        ({"attention": "sdpa"}, "sdpa"),
         ({"precision": "bf16", "attention": "sdpa"}, "sdpa"),
         ({"attention": "varlen"}, "varlen"),
     ],
@@ -34,6 +34,14 @@ def test_another_backend_is_a_difference():
         for name in (AttentionBackend.SDPA, AttentionBackend.MATMUL)
     )
     assert numerics.differences(ours, theirs) == {"attention": ["sdpa", "matmul"]}
+
+
+def test_products_of_onednn_are_named():
+    fp32, bf16 = (
+        numerics.fingerprint(EngineConfig(precision=name), Placement()) for name in ("fp32", "bf16")
+    )
+    assert fp32.get("products") == ("oneDNN" if "AVX512" in fp32["device"] else None)
+    assert "products" not in bf16  # torch takes those from oneDNN anyway
 
 
 @pytest.mark.parametrize("name", [None, "matmul"])

@@ -6,6 +6,7 @@ from support import engine_jobs, preflight_jobs
 from support.engine_jobs import Shape
 from support.rank_pool import RankPool
 
+from cluster.rank_process import KEPT_BY_LIBRARIES
 from trainer.micro_batch_shapes import MicroBatchShape
 
 MEGABYTE = 1_000_000
@@ -61,9 +62,10 @@ def test_when_nothing_fits_it_says_so(rank_pools):
 
 
 def test_what_deepspeed_takes_in_a_step_counts(new_pool):
-    """Its bucket for gradients alone has 2 GB, which forward and backward do not need."""
+    """Its bucket for gradients has 2 GB here, which forward and backward do not need."""
     spare = [500 * MEGABYTE] * 2
-    messages = new_pool.run(preflight_jobs.shortage_of_addresses, Shape(2), SMALL, 20, spare)
+    elements = 500_000_000
+    messages = new_pool.run(preflight_jobs.shortage_of_bucket, Shape(2), SMALL, 20, spare, elements)
     for rank, message in enumerate(messages):
         assert message.startswith(
             f"Rank {rank} cannot hold 2 × (9 source + 8 target) tokens in a step; its host had"
@@ -74,14 +76,26 @@ def test_what_deepspeed_takes_in_a_step_counts(new_pool):
 
 def test_memory_that_really_runs_out_is_noticed(new_pool):
     # Much more than what a process may have taken before and not used, whatever its history.
-    widest = [MicroBatchShape(1024, 100, 90)]
-    spare = [None, 40 * MEGABYTE]
+    widest = [MicroBatchShape(4096, 100, 90)]
+    spare = [None, 160 * MEGABYTE]
     messages = new_pool.run(
-        preflight_jobs.shortage_of_addresses, Shape(1), widest, 4 * BUDGET, spare
+        preflight_jobs.shortage_of_addresses, Shape(1), widest, 16 * BUDGET, spare
     )
     assert messages[0] == messages[1]
     assert messages[0].startswith("Rank 1 of 2 cannot hold")
-    assert "would fit too" in messages[0]
+
+
+def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monkeypatch):
+    for name, value in KEPT_BY_LIBRARIES.items():
+        monkeypatch.setenv(name, value)
+    pool = RankPool(1)
+    try:
+        widest = [MicroBatchShape(1024, 100, 90)]
+        (message,) = pool.run(preflight_jobs.shortage_of_host, widest, 4 * BUDGET, 300 * MEGABYTE)
+    finally:
+        pool.close()
+    assert message.startswith("Rank 0 of 1 cannot hold")
+    assert "would fit too" in message
 
 
 def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(rank_pools):
