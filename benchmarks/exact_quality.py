@@ -63,7 +63,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
-    parser.add_argument("--steps", type=int, default=8000, help="half an hour on two cores")
+    parser.add_argument("--steps", type=int, default=2400, help="half an hour or so on a core")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
     parser.add_argument("--folder", type=Path, default=Path("runs/exact-quality"))
     parser.add_argument("--json", action="store_true")
