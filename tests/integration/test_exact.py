@@ -35,11 +35,11 @@ def test_a_run_that_changes_ranks_and_stage_has_the_bits_of_one_that_does_not(ru
 
 def test_fast_numerics_promise_less(runs):
     runs.train("fast", "trainer.max_steps=10", inline=True)
-    runs.train("fast", "trainer.max_steps=12", "engine.attention=matmul", inline=True)
+    runs.train("fast", "trainer.max_steps=12", "engine.attention=sdpa", inline=True)
     (resumed,) = runs.lines("fast", "event")
     assert resumed["promise"] == (
-        "same data, but losses and weights up to rounding only because attention was sdpa and is "
-        "matmul"
+        "same data, but losses and weights up to rounding only because attention was matmul and is "
+        "sdpa"
     )
 
 
