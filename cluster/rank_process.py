@@ -14,18 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.node_agent import ProcessName, answered
 from cluster.rank_actor import RankActor
 from cluster.seats import Seat
+from trainer.host_memory import KEPT_BY_LIBRARIES
 
 ANSWER_SECONDS = 2.0
-# Read when a process starts, by libraries that would let go of what the next step needs again:
-# glibc of memory, which a base model on a CPU waits for an eighth of its time, and oneDNN of the
-# code that it made for the shapes of a product, of which micro-batches bring thousands
-# (docs/decisions/0033).
-KEPT_BY_LIBRARIES = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-    "MALLOC_MMAP_MAX_": "0",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(2**14),
-}
 
 
 class RankProcess:

@@ -14,6 +14,16 @@ import psutil  # type: ignore[import-untyped]
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
+# The environment of a rank, for libraries that would let go of what its next step needs again:
+# glibc of memory, which a base model on a CPU waits for an eighth of its time, and oneDNN of the
+# code that it made for the shapes of a product, of which micro-batches bring thousands. They read
+# it when the process starts (docs/decisions/0033).
+KEPT_BY_LIBRARIES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_MMAP_MAX_": "0",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(2**14),
+}
 
 
 def available_bytes() -> int:

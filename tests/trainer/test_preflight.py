@@ -6,7 +6,7 @@ from support import engine_jobs, preflight_jobs
 from support.engine_jobs import Shape
 from support.rank_pool import RankPool
 
-from cluster.rank_process import KEPT_BY_LIBRARIES
+from trainer.host_memory import KEPT_BY_LIBRARIES
 from trainer.micro_batch_shapes import MicroBatchShape
 
 MEGABYTE = 1_000_000
