@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from as_rank import with_a_ranks_environment
 from cost_curves_points import Point, Precision, Setting, megabytes, milliseconds, one_rank
 from cost_curves_tables import Table
 from environments import draw
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")
     arguments = parser.parse_args()
+    with_a_ranks_environment()
     sizes, tables, started = QUICK if arguments.quick else Sizes(), [], time.monotonic()
     measures = (over_tokens, over_lengths, over_layers, memory_over_lengths)
     with one_rank():

@@ -1,10 +1,10 @@
 """What exact numerics cost: steps of the engine with `numerics: exact` and `fast`.
 
-One process, one rank, one thread; the tiny and the base model on synthetic micro-batches of equal
-sentences, four a step, in fp32 and bf16. Engines of both kinds are built by turns, since exact
-numerics change torch's settings process-wide; each warms up and takes a few steps. The figure is
-the ratio of the medians of CPU time, which others on the machine hardly change; its range is that
-of the rounds. The goal is at most 1.15.
+One process with the environment of a rank and one thread; the tiny and the base model on synthetic
+micro-batches of equal sentences, four a step, in fp32 and bf16. Engines of both kinds are built by
+turns, since exact numerics change torch's settings process-wide; each warms up and takes a few
+steps. The figure is the ratio of the medians of CPU time, which others on the machine hardly
+change; its range is that of the rounds. The goal is at most 1.15.
 
     .venv/bin/python benchmarks/exact_cost.py [--rounds N]
 """
@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Literal
 
 import torch
+from as_rank import with_a_ranks_environment
 from finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 
 from data_pipeline.feeding.batch import MicroBatch
@@ -88,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    with_a_ranks_environment()
     print("| model | precision | ms a step, fast | exact | ratio | range of the rounds |")
     print("|---|---|---|---|---|---|")
     precisions: tuple[Precision, ...] = ("fp32", "bf16")

@@ -32,7 +32,7 @@ from trainer.config import EngineConfig, OptimizerConfig
 from trainer.distributed import Placement
 from trainer.errors import EngineError
 from trainer.exact.adamw import ExactAdamW
-from trainer.exact.grids import LARGEST, GradientGrids
+from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.kernels import use_deterministic_kernels
 from trainer.exact.norm import norm as exact_norm
 
@@ -272,7 +272,7 @@ class Engine:
             small = gradient.numel() <= SMALL_GRADIENT
             self._watched[number] = gradient if small else gradient.sum()
             return None
-        self._watched[number] = torch.maximum(gradient.amax(), -gradient.amin())
+        self._watched[number] = largest_magnitude(gradient)
         self.grids.round_(number, gradient)
         if self._divided_by > 1:
             gradient.mul_(self._divided_by)

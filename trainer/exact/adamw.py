@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK = 2**15  # elements that go through all operations while they are in the cache
+_CHUNK = 2**17  # elements that go through all operations while they are in the cache
 
 
 class ExactAdamW(torch.optim.Optimizer):

@@ -121,5 +121,14 @@ class GradientGrids:
         self._shifts = np.ldexp(1.5 * 2**23, exponents - self._bits).tolist()
 
 
+def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
+    """The largest absolute value of the elements, a scalar; NaN if one of them is."""
+    if gradient.dtype == torch.float32:
+        lowest, highest = gradient.amin(), gradient.amax()
+    else:  # one pass; in fp32 it is slower than two
+        lowest, highest = torch.aminmax(gradient)
+    return torch.maximum(highest, -lowest)
+
+
 def _power_of_two_above(value: float) -> float:
     return math.ldexp(1.0, math.frexp(value)[1])

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import EngineError
-from trainer.exact.grids import DECAY, LARGEST, SMALLEST_LIMIT_EXPONENT, GradientGrids
+from trainer.exact.grids import (
+    DECAY,
+    LARGEST,
+    SMALLEST_LIMIT_EXPONENT,
+    GradientGrids,
+    largest_magnitude,
+)
 
 
 def grids_for(largest: float, micro_batches: int) -> GradientGrids:
@@ -185,3 +191,13 @@ def test_too_many_micro_batches_are_refused():
     GradientGrids(["weight"], 4096)
     with pytest.raises(EngineError, match=r"4097.* leave 11 bits.*at most 4096"):
         GradientGrids(["weight"], 4097)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("largest", [0.0, 3.0, -3.0, float("inf"), -float("inf"), float("nan")])
+def test_the_largest_magnitude_shows_what_is_not_finite(dtype, largest):
+    gradient = torch.linspace(-1.0, 1.0, 3 * 41, dtype=dtype).view(3, 41)
+    gradient[1, 7] = largest
+    expected = abs(largest) if abs(largest) != 0.0 else 1.0
+    for view in (gradient, gradient.T):
+        assert float(largest_magnitude(view)) == pytest.approx(expected, nan_ok=True)
