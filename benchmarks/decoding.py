@@ -30,9 +30,9 @@ from peers_contestants import HUGGING_FACE
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cluster.recipe import load_recipe
 from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches, load_heldout
-from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import open_store
+from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.batch import MicroBatch
 from data_pipeline.pieces.tokenizer import load_tokenizers
 from model.decoding import beam_search
@@ -73,8 +73,7 @@ class Result:
 
 def sentences_of(run: str, count: int, budget: int) -> list[MicroBatch]:
     """The first sentences of the first test set (or validation), sorted by length, in batches."""
-    store = open_store(RunFolder(Path(run)).dataset)
-    manifest = Manifest.load(store)
+    store, manifest = open_dataset(load_recipe(RunFolder(Path(run)).recipe).data)
     tests = [name for name in manifest.heldout if name != "validation"]
     name = tests[0] if tests else "validation"
     sources = load_heldout(store, manifest, name).sources[:count]

@@ -12,8 +12,8 @@ Shape suffixes: b sentences, k hypotheses of each, v pieces, c candidates.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 BLOCK_PIECES = 64
 
@@ -46,12 +46,17 @@ def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if count >= blocks:
         largest, indices = values.topk(count)
         return largest, indices
-    padded = F.pad(values, (0, blocks * BLOCK_PIECES - width), value=float("-inf"))
-    blocked = padded.unflatten(-1, (blocks, BLOCK_PIECES))
-    chosen = blocked.amax(-1).topk(count, sorted=False).indices.unsqueeze(-1)
-    searched = blocked.gather(-2, chosen.expand(*chosen.shape[:-1], BLOCK_PIECES)).flatten(-2)
-    largest, places = searched.topk(count)
-    block = chosen.squeeze(-1).gather(-1, places // BLOCK_PIECES)
-    indices = block * BLOCK_PIECES + places % BLOCK_PIECES
-    # Where a row is -inf but for fewer than `count`, its padding is as large.
-    return largest, indices.clamp(max=width - 1)
+    whole = width // BLOCK_PIECES * BLOCK_PIECES
+    largest_of_blocks = values[..., :whole].unflatten(-1, (-1, BLOCK_PIECES)).amax(-1)
+    if whole < width:
+        rest = values[..., whole:].amax(-1, keepdim=True)
+        largest_of_blocks = torch.cat([largest_of_blocks, rest], dim=-1)
+    chosen = largest_of_blocks.topk(count, sorted=False).indices.unsqueeze(-1)
+    places = torch.arange(BLOCK_PIECES, device=values.device)
+    indices = (chosen * BLOCK_PIECES + places).flatten(-2)
+    # The last block may be shorter than the others.
+    searched = values.gather(-1, indices.clamp(max=width - 1))
+    searched.masked_fill_(indices >= width, float("-inf"))
+    largest, best = searched.topk(count)
+    # Where a row is -inf but for fewer than `count`, what is missing there is as large.
+    return largest, indices.gather(-1, best).clamp(max=width - 1)

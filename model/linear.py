@@ -2,8 +2,8 @@
 
 On CPUs torch takes fp32 products from MKL, which leaves an AMD processor's AVX-512 unused. oneDNN,
 which torch brings along and takes bf16 products from, does not. So with AVX-512 it is asked for
-the fp32 products of training, and of the loss everywhere; decoding has ever other shapes, for each
-of which oneDNN makes code before it starts.
+the fp32 products of training, and everywhere for those with the output matrix. The others of
+decoding are small and have ever other shapes, for each of which oneDNN makes code before it starts.
 
 Measured on two threads of an AMD EPYC, torch 2.13.0, 2026-11-21, fp32, milliseconds:
 
@@ -40,7 +40,7 @@ def uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def product(a_ni: Tensor, b_oi: Tensor) -> Tensor:
-    """Returns abᵀ, (n, o). Of transposed views oneDNN copies a, and not b."""
+    """Returns abᵀ, (n, o), without gradients. Of transposed views oneDNN copies a, and not b."""
     if uses_onednn(a_ni.device, a_ni.dtype):
         return _from_onednn(a_ni, b_oi)
     return a_ni @ b_oi.T

@@ -14,6 +14,7 @@ n target tokens without padding, k hypotheses of a sentence.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +26,7 @@ from model.embeddings import Embedding
 from model.errors import ModelError
 from model.initialisation import initialise
 from model.layers import Decoder, Encoder
+from model.linear import product
 from model.loss import LossSums, label_smoothed_sums
 from model.packing import Packing, SameSentence, packings
 from model.positions import SinusoidalPositions
@@ -198,7 +200,10 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        return F.linear(hidden, self.output_weight)
+        if torch.is_grad_enabled():  # product has none
+            return F.linear(hidden, self.output_weight)
+        hidden_nd = hidden.reshape(-1, hidden.shape[-1])
+        return product(hidden_nd, self.output_weight).view(*hidden.shape[:-1], -1)
 
     def is_real(self, ids_bt: Tensor) -> Tensor:
         """True at pieces, false at padding, (b, t)."""
