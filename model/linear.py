@@ -39,11 +39,14 @@ def uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
     return _ONEDNN is not None and device.type == "cpu" and dtype is torch.float32
 
 
-def product(a_ni: Tensor, b_oi: Tensor) -> Tensor:
-    """Returns abᵀ, (n, o), without gradients. Of transposed views oneDNN copies a, and not b."""
-    if uses_onednn(a_ni.device, a_ni.dtype):
-        return _from_onednn(a_ni, b_oi)
-    return a_ni @ b_oi.T
+def product(a: Tensor, b_oi: Tensor) -> Tensor:
+    """Turns a (…, i) into abᵀ, (…, o), without gradients.
+
+    Of transposed views oneDNN copies a, and not b.
+    """
+    if uses_onednn(a.device, a.dtype):
+        return _from_onednn(a, b_oi)
+    return a @ b_oi.T
 
 
 class Linear(nn.Linear):

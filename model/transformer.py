@@ -202,8 +202,7 @@ class Transformer(nn.Module):
         """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
         if torch.is_grad_enabled():  # product has none
             return F.linear(hidden, self.output_weight)
-        hidden_nd = hidden.reshape(-1, hidden.shape[-1])
-        return product(hidden_nd, self.output_weight).view(*hidden.shape[:-1], -1)
+        return product(hidden, self.output_weight)
 
     def is_real(self, ids_bt: Tensor) -> Tensor:
         """True at pieces, false at padding, (b, t)."""

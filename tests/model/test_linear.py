@@ -43,6 +43,13 @@ def test_a_product_takes_transposed_views(dtype):
     torch.testing.assert_close(product(a, b).double(), expected, rtol=tolerance, atol=5 * tolerance)
 
 
+@pytest.mark.parametrize("shape", [(24,), (7, 24), (2, 3, 24)])
+def test_a_product_takes_any_leading_axes(shape):
+    torch.manual_seed(0)
+    a, b = torch.randn(shape), torch.randn(40, 24)
+    close(product(a, b), a.double() @ b.double().T)
+
+
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX512", reason="oneDNN is asked with AVX-512 only"
 )
