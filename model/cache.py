@@ -6,13 +6,22 @@ each. Keys and values are written once, at (position, slot), and never move when
 places in the beam: a mask built from each hypothesis' ancestry picks its own past out of all
 slots. Sentences that are finished leave; the last ones then move into the gaps.
 
+Room is made for some positions at a time. Those yet to come are part of what attention is given,
+as zeros that the mask hides: so products have few different shapes (`model.linear` tells why), and
+take what is stored without a copy.
+
 Shape suffixes as in `model.attention`, and k hypotheses (slots of the beam), p positions.
 """
 
 import torch
 from torch import Tensor
 
-FIRST_CAPACITY = 16
+POSITIONS_AT_ONCE = 8
+
+
+def rounded_up(count: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step
 
 
 def fill_gaps(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int) -> Tensor:
@@ -30,32 +39,27 @@ class SelfAttentionCache:
         self._values_bhpkd: Tensor | None = None
 
     def append(self, keys_bhkd: Tensor, values_bhkd: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one position; returns all so far, (b, h, p · k, d), positions outermost."""
+        """Stores one position; returns all, (b, h, p · k, d), positions outermost.
+
+        p is the number of positions stored, rounded up to a multiple of POSITIONS_AT_ONCE.
+        """
         self._keys_bhpkd = self._with_room(self._keys_bhpkd, keys_bhkd)
         self._values_bhpkd = self._with_room(self._values_bhpkd, values_bhkd)
         self._keys_bhpkd[:, :, self.length] = keys_bhkd
         self._values_bhpkd[:, :, self.length] = values_bhkd
         self.length += 1
-        past = slice(0, self.length)
-        return (
-            self._keys_bhpkd[:, :, past].flatten(2, 3),
-            self._values_bhpkd[:, :, past].flatten(2, 3),
-        )
+        return self._keys_bhpkd.flatten(2, 3), self._values_bhpkd.flatten(2, 3)
 
     def fill_gaps(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
         """Drops the finished sentences' rows."""
         assert self._keys_bhpkd is not None
         assert self._values_bhpkd is not None
-        past = slice(0, self.length)
-        for stored in (self._keys_bhpkd, self._values_bhpkd):
-            fill_gaps(stored[:, :, past], gaps, movers, kept)
-        self._keys_bhpkd = self._keys_bhpkd[:kept]
-        self._values_bhpkd = self._values_bhpkd[:kept]
+        self._keys_bhpkd = fill_gaps(self._keys_bhpkd, gaps, movers, kept)
+        self._values_bhpkd = fill_gaps(self._values_bhpkd, gaps, movers, kept)
 
     def _with_room(self, stored: Tensor | None, new_bhkd: Tensor) -> Tensor:
         b, h, k, d = new_bhkd.shape
-        if stored is None:
-            return new_bhkd.new_empty(b, h, FIRST_CAPACITY, k, d)
-        if self.length < stored.shape[2]:
+        if stored is not None and self.length < stored.shape[2]:
             return stored
-        return torch.cat([stored, torch.empty_like(stored)], dim=2)  # twice the room
+        room_bhpkd = new_bhkd.new_zeros(b, h, POSITIONS_AT_ONCE, k, d)
+        return room_bhpkd if stored is None else torch.cat([stored, room_bhpkd], dim=2)

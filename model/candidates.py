@@ -1,13 +1,14 @@
 """The best next pieces of a beam, found without sorting whole vocabularies.
 
-    log-probabilities ─▶ largest of each block ─▶ the c best blocks ─▶ c best of each hypothesis
-                                                    ─▶ + scores ─▶ c best of each sentence
+    log-probabilities ─▶ largest of each block ─▶ + scores ─▶ the c best blocks of each sentence
+                                                                 ─▶ their c best continuations
 
-The c largest of a row lie in the c blocks whose largest elements are largest, so only these are
-searched, and the result is exact. On a CPU, `torch.topk` over the whole row would cost more than
-a small model's decoder step.
+A row of log-probabilities, those of one hypothesis' next pieces, is cut into blocks. A sentence's
+c best continuations lie in the c blocks whose largest elements continue best, so only these are
+searched, and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a
+small model's decoder step.
 
-Shape suffixes: b sentences, k hypotheses of each, v pieces, c candidates.
+Shape suffixes: b sentences, k hypotheses of each, v pieces, n blocks, c candidates.
 """
 
 from typing import NamedTuple
@@ -32,31 +33,34 @@ def best_candidates(log_probabilities_bkv: Tensor, scores_bk: Tensor, count: int
     A continuation's score is its hypothesis' score plus the log-probability of its piece. Ones of
     -inf are returned only where there are not enough others.
     """
-    b, _, v = log_probabilities_bkv.shape
-    each = min(count, v)
-    best_bkc, pieces_bkc = top(log_probabilities_bkv, each)
-    scores_bc, flat_bc = (best_bkc + scores_bk.unsqueeze(2)).view(b, -1).topk(count)
-    return Candidates(scores_bc, flat_bc // each, pieces_bkc.view(b, -1).gather(1, flat_bc))
+    b, k, v = log_probabilities_bkv.shape
+    if count >= k * -(-v // BLOCK_PIECES):
+        continuations_bkv = log_probabilities_bkv + scores_bk.unsqueeze(2)
+        scores_bc, flat_bc = continuations_bkv.view(b, -1).topk(count)
+        return Candidates(scores_bc, flat_bc // v, flat_bc % v)
+
+    largest_bkn = _largest_of_blocks(log_probabilities_bkv)
+    n = largest_bkn.shape[2]
+    blocks_bc = (largest_bkn + scores_bk.unsqueeze(2)).view(b, -1).topk(count, sorted=False).indices
+    parents_bc = blocks_bc // n
+    places = torch.arange(BLOCK_PIECES, device=blocks_bc.device)
+    pieces_b_ = ((blocks_bc % n).unsqueeze(2) * BLOCK_PIECES + places).flatten(1)
+    # A row's last block may be shorter than the others.
+    missing_b_ = pieces_b_ >= v
+    pieces_b_ = pieces_b_.clamp(max=v - 1)
+    parents_b_ = parents_bc.repeat_interleave(BLOCK_PIECES, dim=1)
+    searched_b_ = log_probabilities_bkv.view(b, -1).gather(1, parents_b_ * v + pieces_b_)
+    searched_b_ += scores_bk.gather(1, parents_b_)
+    searched_b_.masked_fill_(missing_b_, float("-inf"))
+    scores_bc, best_bc = searched_b_.topk(count)
+    return Candidates(scores_bc, parents_b_.gather(1, best_bc), pieces_b_.gather(1, best_bc))
 
 
-def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`values.topk(count)` over the last axis: values and indices, largest first."""
-    width = values.shape[-1]
-    blocks = -(-width // BLOCK_PIECES)
-    if count >= blocks:
-        largest, indices = values.topk(count)
-        return largest, indices
-    whole = width // BLOCK_PIECES * BLOCK_PIECES
-    largest_of_blocks = values[..., :whole].unflatten(-1, (-1, BLOCK_PIECES)).amax(-1)
-    if whole < width:
-        rest = values[..., whole:].amax(-1, keepdim=True)
-        largest_of_blocks = torch.cat([largest_of_blocks, rest], dim=-1)
-    chosen = largest_of_blocks.topk(count, sorted=False).indices.unsqueeze(-1)
-    places = torch.arange(BLOCK_PIECES, device=values.device)
-    indices = (chosen * BLOCK_PIECES + places).flatten(-2)
-    # The last block may be shorter than the others.
-    searched = values.gather(-1, indices.clamp(max=width - 1))
-    searched.masked_fill_(indices >= width, float("-inf"))
-    largest, best = searched.topk(count)
-    # Where a row is -inf but for fewer than `count`, what is missing there is as large.
-    return largest, indices.gather(-1, best).clamp(max=width - 1)
+def _largest_of_blocks(rows_bkv: Tensor) -> Tensor:
+    """Each block's largest element, (b, k, n)."""
+    v = rows_bkv.shape[2]
+    whole = v // BLOCK_PIECES * BLOCK_PIECES
+    largest_bkn = rows_bkv[..., :whole].unflatten(2, (-1, BLOCK_PIECES)).amax(3)
+    if whole == v:
+        return largest_bkn
+    return torch.cat([largest_bkn, rows_bkv[..., whole:].amax(2, keepdim=True)], dim=2)

@@ -22,7 +22,6 @@ import math
 import torch
 from torch import Tensor
 
-from model.candidates import best_candidates
 from model.config import DecodingConfig
 from model.errors import ModelError
 from model.search_state import Hypothesis, SearchState, length_penalty
@@ -47,12 +46,12 @@ def greedy_search(
     state = SearchState(model, source_bs, prefix_bp, 1, decoding)
     found: list[list[Hypothesis]] = [[] for _ in state.numbers]
     while state.numbers:
-        scores_b, pieces_b = state.next_log_probabilities().squeeze(1).max(dim=-1)
-        scores_b = state.scores_bk.squeeze(1) + scores_b
-        ended = (pieces_b == model.vocabulary.eos_id).nonzero().flatten().tolist()
-        parents_b = torch.zeros_like(pieces_b)
-        state.finish(ended, parents_b[ended], scores_b[ended], found)
-        state.advance(parents_b.unsqueeze(1), pieces_b.unsqueeze(1), scores_b.unsqueeze(1))
+        scores_bk, parents_bk, pieces_bk = state.best_continuations(1)
+        ends_bk = pieces_bk == model.vocabulary.eos_id
+        ends_bk[state.at_limit] = True  # so they are, unless the network gives NaN
+        ended = ends_bk.nonzero()[:, 0].tolist()
+        state.finish(ended, parents_bk[ended, 0], scores_bk[ended, 0], found)
+        state.advance(parents_bk, pieces_bk, scores_bk)
         state.drop(ended)
     return [hypotheses[0] for hypotheses in _checked(found)]
 
@@ -76,9 +75,7 @@ def beam_search(
     found: list[list[Hypothesis]] = [[] for _ in state.numbers]
     order_c = torch.arange(2 * k, device=source_bs.device)
     while state.numbers:
-        scores_bc, parents_bc, pieces_bc = best_candidates(
-            state.next_log_probabilities(), state.scores_bk, 2 * k
-        )
+        scores_bc, parents_bc, pieces_bc = state.best_continuations(2 * k)
         ends_bc = pieces_bc == model.vocabulary.eos_id
         ended = (ends_bc & scores_bc.isfinite())[:, :k].nonzero()
         rows, columns = ended.unbind(1)

@@ -1,6 +1,9 @@
 """The unfinished sentences of a search, their live hypotheses, and what the decoder remembers.
 
-    next_log_probabilities ─▶ [ the search chooses ] ─▶ finish, advance, drop ─▶ …
+    best_continuations ─▶ [ the search chooses ] ─▶ finish, advance, drop ─▶ …
+
+Rows of the memories and caches may outlast their sentences for some steps, behind those that are
+in use: spare rows. So products have few different shapes (`model.linear` tells why).
 
 Some pieces are given: those of a sentence's prefix, and EOS where its limit is reached. There all
 other pieces are ruled out; the given one counts towards the score as any other.
@@ -13,12 +16,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.attention import KeyValue
-from model.cache import SelfAttentionCache, fill_gaps
+from model.cache import POSITIONS_AT_ONCE, SelfAttentionCache, fill_gaps, rounded_up
+from model.candidates import Candidates, best_candidates
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.transformer import Transformer
+
+# How many rows of log-probabilities a CPU makes at a time: they stay in its caches.
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,10 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 class SearchState:
-    """All tensors have the sentence as their first axis; `numbers` tells which one a row is."""
+    """All tensors have the sentence as their first axis; `numbers` tells which one a row is.
+
+    The memories, their mask and the caches may have spare rows behind these.
+    """
 
     def __init__(
         self,
@@ -75,23 +86,46 @@ class SearchState:
         """The rows whose coming piece is their last."""
         return [row for row, n in enumerate(self.numbers) if self.limits[n] == self.length]
 
-    def next_log_probabilities(self) -> Tensor:
-        """Runs one decoder step; returns log p of each next piece, (b, k, v) in fp32."""
-        b, k, _ = self.pieces_bkp.shape
+    def best_continuations(self, count: int) -> Candidates:
+        """Runs one decoder step; returns the `count` best continuations of each sentence."""
+        hidden_bkd = self._decoder_step()
+        given = self._given()
+        b, k, _ = hidden_bkd.shape
+        sentences = max(1, ROWS_AT_ONCE // k) if hidden_bkd.device.type == "cpu" else b
+        best = []
+        for first in range(0, b, sentences):
+            part = slice(first, first + sentences)
+            pieces = {row - first: given[row] for row in range(b)[part] if row in given}
+            log_probabilities_bkv = self._log_probabilities(hidden_bkd[part], pieces)
+            best.append(best_candidates(log_probabilities_bkv, self.scores_bk[part], count))
+        return Candidates(*(torch.cat(parts) for parts in zip(*best, strict=True)))
+
+    def _decoder_step(self) -> Tensor:
+        """Returns the hidden states (b, k, d) after the newest pieces."""
+        b, k, p = self.pieces_bkp.shape
         written_bk1 = self.slots_k.expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
-        ancestry_mask = None
-        if k > 1:
-            own_bkpk = self.ancestry_bkp.unsqueeze(3) == self.slots_k
-            ancestry_mask = own_bkpk.flatten(2).unsqueeze(1)
+        own_past = (self.ancestry_bkp.unsqueeze(3) == self.slots_k).flatten(2)
+        to_come = (rounded_up(p, POSITIONS_AT_ONCE) - p) * k
+        ancestry_mask = F.pad(own_past, (0, to_come), value=False)
+        # Spare rows decode anything; each of their queries must see a key.
+        spare = len(self.memory_mask) - b
         hidden_bkd = self.model.decode_step(
-            self.pieces_bkp[:, :, -1], self.memories, self.memory_mask, ancestry_mask, self.caches
+            F.pad(self.pieces_bkp[:, :, -1], (0, 0, 0, spare)),
+            self.memories,
+            self.memory_mask,
+            F.pad(ancestry_mask, (0, 0, 0, 0, 0, spare), value=True).unsqueeze(1),
+            self.caches,
         )
+        return hidden_bkd[:b]
+
+    def _log_probabilities(self, hidden_bkd: Tensor, given: dict[int, int]) -> Tensor:
+        """log p of each next piece, (b, k, v) in fp32; in some rows the piece is given."""
         logits_bkv = self.model.logits(hidden_bkd)
         log_probabilities_bkv = logits_bkv.log_softmax(dim=-1, dtype=torch.float32)
         for never in (self.model.vocabulary.pad_id, self.model.vocabulary.bos_id):
             log_probabilities_bkv[:, :, never] = float("-inf")
-        if given := self._given():
+        if given:
             rows, pieces = list(given), list(given.values())
             kept = log_probabilities_bkv[rows, :, pieces]
             log_probabilities_bkv[rows] = float("-inf")
@@ -135,13 +169,14 @@ class SearchState:
         self.pieces_bkp = fill_gaps(self.pieces_bkp, gaps_at, movers_at, kept)
         self.scores_bk = fill_gaps(self.scores_bk, gaps_at, movers_at, kept)
         self.ancestry_bkp = fill_gaps(self.ancestry_bkp, gaps_at, movers_at, kept)
-        self.memory_mask = fill_gaps(self.memory_mask, gaps_at, movers_at, kept)
+        decoded = min(_with_spare(kept), len(self.memory_mask))
+        self.memory_mask = fill_gaps(self.memory_mask, gaps_at, movers_at, decoded)
         self.memories = [
-            KeyValue(*(fill_gaps(part, gaps_at, movers_at, kept) for part in memory))
+            KeyValue(*(fill_gaps(part, gaps_at, movers_at, decoded) for part in memory))
             for memory in self.memories
         ]
         for cache in self.caches:
-            cache.fill_gaps(gaps_at, movers_at, kept)
+            cache.fill_gaps(gaps_at, movers_at, decoded)
 
     def _given(self) -> dict[int, int]:
         """The rows whose coming piece is given, and that piece."""
@@ -151,6 +186,11 @@ class SearchState:
             if self.length <= len(prefix):
                 given[row] = prefix[self.length - 1]
         return given
+
+
+def _with_spare(rows: int) -> int:
+    """The next of 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …; at most a quarter more."""
+    return rounded_up(rows, 1 << max(0, (rows - 1).bit_length() - 3))
 
 
 def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:

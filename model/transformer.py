@@ -164,7 +164,7 @@ class Transformer(nn.Module):
         newest_bk: Tensor,
         memories: Sequence[KeyValue],
         memory_mask: Tensor,
-        ancestry_mask: Tensor | None,
+        ancestry_mask: Tensor,
         caches: Sequence[SelfAttentionCache],
     ) -> Tensor:
         """Returns the hidden states (b, k, d) after each hypothesis' newest piece.

@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from model.cache import FIRST_CAPACITY, SelfAttentionCache
+from model import search_state
+from model.cache import POSITIONS_AT_ONCE, SelfAttentionCache
 from model.config import DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
 from model.errors import ModelError, PrefixError
@@ -57,17 +58,18 @@ def every_translation(model, source, limit, alpha):
 
 
 LENGTHS = [9, 4, 1, 7, 12, 4]
+EXTRA = 2 * POSITIONS_AT_ONCE
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_greedy_with_cache_equals_greedy_without(network, sentences, norm):
     model = network(norm=norm)
     source = sentences(LENGTHS)
-    decoding = DecodingConfig(length_penalty=0.0, max_extra_length=FIRST_CAPACITY)
+    decoding = DecodingConfig(length_penalty=0.0, max_extra_length=EXTRA)
     found = greedy_search(model, source, decoding)
     assert len({len(hypothesis.ids) for hypothesis in found}) > 3
     for row, length in enumerate(LENGTHS):
-        ids, total = uncached_greedy(model, source[row : row + 1, :length], length + FIRST_CAPACITY)
+        ids, total = uncached_greedy(model, source[row : row + 1, :length], length + EXTRA)
         assert found[row].ids == ids
         assert found[row].score == pytest.approx(total, abs=1e-4)
 
@@ -152,6 +154,31 @@ def test_a_sentence_alone_is_translated_as_in_a_batch(network, sentences, search
         assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-5)
 
 
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
+    network, sentences, search, monkeypatch
+):
+    model, lengths = network(), [1 + row % 13 for row in range(40)]
+    source = sentences(lengths)
+    decoding = DecodingConfig(max_extra_length=6)
+    run = greedy_search if search == "greedy" else beam_search
+    found = run(model, source, decoding)
+    monkeypatch.setattr(search_state, "_with_spare", lambda rows: rows)
+    monkeypatch.setattr(search_state, "ROWS_AT_ONCE", 10**6)
+    expected = run(model, source, decoding)
+    for ours, theirs in zip(found, expected, strict=True):
+        ours, theirs = ([ours], [theirs]) if search == "greedy" else (ours, theirs)
+        assert [one.ids for one in ours] == [one.ids for one in theirs]
+        assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-5)
+
+
+def test_spare_rows_are_at_most_a_quarter_more():
+    more = [search_state._with_spare(rows) for rows in range(1, 1000)]
+    assert all(rows <= found <= 1.25 * rows for rows, found in enumerate(more, 1))
+    assert len(set(more)) == 36
+    assert search_state._with_spare(0) == 0
+
+
 def rows_of_each_step(model, monkeypatch):
     rows = []
     step = model.decode_step
@@ -231,15 +258,18 @@ def test_length_penalty_is_the_papers():
 
 def test_cache_returns_all_positions_and_drops_rows():
     cache = SelfAttentionCache()
-    steps = [torch.randn(3, 2, 4, 5) for _ in range(2 * FIRST_CAPACITY + 3)]
+    steps = [torch.randn(3, 2, 4, 5) for _ in range(2 * POSITIONS_AT_ONCE + 3)]
     for step in steps:
         keys, values = cache.append(step, -step)
-    assert torch.equal(keys, torch.cat(steps, dim=2))
+    assert keys.shape[2] == 4 * 3 * POSITIONS_AT_ONCE
+    past = 4 * len(steps)
+    assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2))
+    assert not keys[:, :, past:].any()
     assert torch.equal(values, -keys)
     cache.fill_gaps(torch.tensor([0]), torch.tensor([2]), 2)
     keys, values = cache.append(steps[0][:2], steps[1][:2])
-    assert torch.equal(keys[:, :, : 4 * len(steps)], torch.cat(steps, dim=2)[[2, 1]])
-    assert torch.equal(values[:, :, 4 * len(steps) :], steps[1][:2])
+    assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2)[[2, 1]])
+    assert torch.equal(values[:, :, past : past + 4], steps[1][:2])
 
 
 PREFIXES = [[5, 4], [], [6]]
