@@ -92,11 +92,13 @@ class Engine:
             _require_exact_division(engine, self._divided_by)
             use_deterministic_kernels(True)
             self.grids = GradientGrids(list(self.parameter_shapes), micro_batches_per_step)
+        self._rounds_when_adding = False
         self._zero_gradients = False
         # Of a pass, by parameter: small gradients and sums of large ones, or largest elements.
         self._watched: dict[int, torch.Tensor] = {}
-        for number, parameter in enumerate(model.parameters()):
-            parameter.register_hook(functools.partial(self._on_gradient, number))
+        self._numbers = {parameter: number for number, parameter in enumerate(model.parameters())}
+        for parameter in self._numbers:
+            parameter.register_hook(functools.partial(self._on_gradient, parameter))
         model.checkpoint_activations(engine.activation_checkpointing)
         self.checkpoints_activations = engine.activation_checkpointing
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
@@ -114,7 +116,10 @@ class Engine:
                 dist_init_required=False,
             )
         if gradients.flat_gradients(self.optimizer):
-            gradients.add_to_flat_gradients(self.optimizer)
+            self._rounds_when_adding = self.grids is not None
+            gradients.add_to_flat_gradients(
+                self.optimizer, self._round if self._rounds_when_adding else None
+            )
             self._engine.enable_backward_allreduce = False
         effective = self._engine.gradient_clipping()
         if effective != theirs:
@@ -253,12 +258,16 @@ class Engine:
         norm = exact_norm(owned, grids.bound(largest), self.placement)
         assert isinstance(self._adamw, ExactAdamW)
         clips = 0 < self._gradient_clipping < norm
-        self._adamw.gradient_scale = self._gradient_clipping / norm if clips else 1.0
+        self._adamw.gradient_divisor = norm / self._gradient_clipping if clips else 1.0
         self._engine.step()
         grids.follow(largest)
         return norm
 
-    def _on_gradient(self, number: int, gradient: torch.Tensor) -> torch.Tensor | None:
+    def _round(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+        assert self.grids is not None
+        self.grids.round_(self._numbers[parameter], gradient)
+
+    def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
         """The one place where gradients leave the backward pass, per parameter and slot.
 
         A dummy's gradients are set to zero rather than multiplied by it: NaN × 0 is NaN.
@@ -268,12 +277,14 @@ class Engine:
         """
         if self._zero_gradients:
             return torch.zeros_like(gradient)
+        number = self._numbers[parameter]
         if self.grids is None:
             small = gradient.numel() <= SMALL_GRADIENT
             self._watched[number] = gradient if small else gradient.sum()
             return None
         self._watched[number] = largest_magnitude(gradient)
-        self.grids.round_(number, gradient)
+        if not self._rounds_when_adding:
+            self._round(parameter, gradient)
         if self._divided_by > 1:
             gradient.mul_(self._divided_by)
         return None

@@ -6,14 +6,17 @@
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 if TYPE_CHECKING:
     from trainer.engine import Engine
+
+Rounding = Callable[[nn.Parameter, torch.Tensor], None]
 
 
 def owned_gradients(engine: "Engine") -> Iterator[torch.Tensor]:
@@ -36,15 +39,15 @@ def flat_gradients(optimizer: Any) -> list[torch.Tensor]:
     return list(getattr(optimizer, "fp32_groups_gradients_flat", ()))
 
 
-def add_to_flat_gradients(optimizer: Any) -> None:
+def add_to_flat_gradients(optimizer: Any, round_: Rounding | None) -> None:
     """Each gradient is added to its fp32 sum, and let go of, as soon as backward has worked it out.
 
     DeepSpeed would keep all bf16 gradients from step to step, which costs their memory, a pass to
-    zero them and one to add to the zeros.
+    zero them and one to add to the zeros. ``round_`` rounds what is added, in fp32 and in place.
     """
     for group, parameters in enumerate(optimizer.bf16_groups):
         for place, parameter in enumerate(parameters):
-            add = functools.partial(_add_to_flat_gradient, optimizer, group, place)
+            add = functools.partial(_add_to_flat_gradient, optimizer, round_, group, place)
             parameter.register_post_accumulate_grad_hook(add)
 
 
@@ -60,7 +63,7 @@ def sum_flat_gradients(engine: "Engine") -> None:
 
 def replicated_norm(engine: "Engine") -> float:
     """The norm of all gradients; stage 0 only."""
-    return float(torch.nn.utils.get_total_norm(list(_replicated(engine))))
+    return float(nn.utils.get_total_norm(list(_replicated(engine))))
 
 
 def discard_gradients(engine: "Engine") -> None:
@@ -79,17 +82,21 @@ def discard_gradients(engine: "Engine") -> None:
 
 
 def _add_to_flat_gradient(
-    optimizer: Any, group: int, place: int, parameter: torch.nn.Parameter
+    optimizer: Any, round_: Rounding | None, group: int, place: int, parameter: nn.Parameter
 ) -> None:
     total = optimizer.fp32_groups_gradients[group][place]
     has_gradients = optimizer.fp32_groups_has_gradients[group]
     assert parameter.grad is not None
     gradient = parameter.grad.view(-1)
-    if has_gradients[place]:
-        total.add_(gradient)
-    else:  # zeros, which need not be read
-        total.copy_(gradient)
+    first = not has_gradients[place]
+    if first:
+        total.copy_(gradient)  # over zeros, which need not be read
         has_gradients[place] = True
+    if round_ is not None:
+        gradient = total if first else gradient.float()
+        round_(parameter, gradient)
+    if not first:
+        total.add_(gradient)
     parameter.grad = None
 
 

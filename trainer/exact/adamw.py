@@ -1,12 +1,18 @@
 """AdamW whose result does not depend on how the parameters are cut into partitions.
 
-Each element goes through the same operations, each rounded once and to nearest (IEEE 754): products
-and sums are never contracted into fused multiply-adds, which torch's optimisers use in the body of
-a vector and not everywhere at its ends. With m and v the moments, g the gradient and t the step
-(Kingma & Ba 2015, Algorithm 1; decoupled decay: Loshchilov & Hutter 2019, Algorithm 2):
+With m and v the moments, g the gradient and t the step (Kingma & Ba 2015, Algorithm 1; decoupled
+decay: Loshchilov & Hutter 2019, Algorithm 2):
 
     m ← β₁·m + (1-β₁)·g        v ← β₂·v + (1-β₂)·g²
     θ ← θ·(1-lr·decay) - (lr/(1-β₁ᵗ)) · m / (√v/√(1-β₂ᵗ) + ε)
+
+An element's bits must follow from its own θ, g, m and v alone, not from its place in a partition.
+
+On a CPU torch's fused AdamW does all of this in one pass. It takes whole cache lines by vector
+instructions and a shorter end element by element, which does not round alike. So ends are filled
+up to a cache line: then all elements take the same way.
+
+Elsewhere each operation is one of torch's, rounded once and to nearest (IEEE 754).
 """
 
 import math
@@ -15,12 +21,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.adamw import adamw
 
-_CHUNK = 2**17  # elements that go through all operations while they are in the cache
+_LINE = 64 // torch.float32.itemsize  # elements of a cache line
 
 
 class ExactAdamW(torch.optim.Optimizer):
-    """AdamW, one rounding per operation; its state is named as that of `torch.optim.AdamW`."""
+    """AdamW of fp32 parameters; its state is named as that of `torch.optim.AdamW`."""
 
     def __init__(
         self,
@@ -31,11 +39,11 @@ class ExactAdamW(torch.optim.Optimizer):
         eps: float,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
-        self.gradient_scale = 1.0  # what clipping multiplies every gradient by
+        self.gradient_divisor = 1.0  # what clipping divides every gradient by
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of all parameters that have a gradient."""
+        """One update of all parameters that have a gradient; divides the gradients in place."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -48,11 +56,47 @@ class ExactAdamW(torch.optim.Optimizer):
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        step = float(state["step"])
-        tensors = (parameter, gradient, state["exp_avg"], state["exp_avg_sq"])
-        for chunks in zip(*(tensor.view(-1).split(_CHUNK) for tensor in tensors), strict=True):
-            self._update_elements(group, step, *chunks)
+        tensors = [parameter, gradient, state["exp_avg"], state["exp_avg_sq"]]
+        flat = [tensor.detach().view(-1) for tensor in tensors]
+        if parameter.device.type == "cpu":
+            self._update_lines(group, state["step"], flat)
+            state["step"] += 1
+        else:
+            state["step"] += 1
+            self._update_elements(group, float(state["step"]), *flat)
+
+    def _update_lines(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
+        """The fused update of four vectors, the last of their cache lines filled up."""
+        whole = flat[0].numel() // _LINE * _LINE
+        self._update_fused(group, steps, [vector[:whole] for vector in flat])
+        ends = [vector[whole:] for vector in flat]
+        if missing := -ends[0].numel() % _LINE:
+            filled = [F.pad(end, (0, missing)) for end in ends]
+            self._update_fused(group, steps, filled)
+            for end, line in zip(ends, filled, strict=True):
+                end.copy_(line[: end.numel()])
+
+    def _update_fused(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
+        parameter, gradient, first, second = flat
+        beta1, beta2 = group["betas"]
+        divides = self.gradient_divisor != 1.0
+        adamw(
+            [parameter],
+            [gradient],
+            [first],
+            [second],
+            [],
+            [steps.clone()],  # it counts on
+            fused=True,
+            grad_scale=torch.tensor(self.gradient_divisor) if divides else None,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
     def _update_elements(
         self,
@@ -64,8 +108,8 @@ class ExactAdamW(torch.optim.Optimizer):
         second: Tensor,
     ) -> None:
         beta1, beta2 = group["betas"]
-        if self.gradient_scale != 1.0:
-            gradient = gradient * self.gradient_scale
+        if self.gradient_divisor != 1.0:
+            gradient.div_(self.gradient_divisor)
         first.mul_(beta1).add_(gradient * (1 - beta1))
         second.mul_(beta2).add_((gradient * gradient).mul_(1 - beta2))
         divisor = second.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])

@@ -14,13 +14,13 @@ def gradients(steps, length=LENGTH):
     return torch.randn(steps, length, generator=generator)
 
 
-def updated(parts, steps, *, scale=1.0, weight_decay=0.01, optimizer_class=ExactAdamW):
+def updated(parts, steps, *, divisor=1.0, weight_decay=0.01, optimizer_class=ExactAdamW):
     """The parts after some steps with the same gradients, put together."""
     parameters = [torch.nn.Parameter(part.clone()) for part in parts]
     groups = [{"params": parameters, "weight_decay": weight_decay}]
     optimizer = optimizer_class(groups, **SETTINGS)
-    if scale != 1.0:
-        optimizer.gradient_scale = scale
+    if divisor != 1.0:
+        optimizer.gradient_divisor = divisor
     for gradient in gradients(steps, sum(len(part) for part in parts)).to(parts[0].dtype):
         pieces = gradient.split([len(part) for part in parts])
         for parameter, piece in zip(parameters, pieces, strict=True):
@@ -29,23 +29,61 @@ def updated(parts, steps, *, scale=1.0, weight_decay=0.01, optimizer_class=Exact
     return torch.cat([p.detach() for p in parameters])
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.3])
-def test_a_vector_may_be_cut_at_every_position(scale):
+@pytest.fixture(params=["as on a CPU", "as elsewhere"])
+def way(request, monkeypatch):
+    """Both ways of working an update out."""
+    if request.param == "as elsewhere":
+        monkeypatch.setattr(
+            ExactAdamW,
+            "_update_lines",
+            lambda self, group, step, flat: self._update_elements(group, float(step) + 1, *flat),
+        )
+
+
+@pytest.mark.parametrize("divisor", [1.0, 3.7])
+def test_a_vector_may_be_cut_at_every_position(way, divisor):
     whole = torch.linspace(-2, 2, LENGTH)
-    expected = updated([whole], 5, scale=scale)
+    expected = updated([whole], 5, divisor=divisor)
     for cut in range(1, LENGTH):
-        assert torch.equal(updated([whole[:cut], whole[cut:]], 5, scale=scale), expected), cut
+        assert torch.equal(updated([whole[:cut], whole[cut:]], 5, divisor=divisor), expected), cut
 
 
-def test_long_vectors_too():
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_long_vectors_on_any_number_of_threads(way, threads):
     whole = torch.linspace(-2, 2, 100_003)
     expected = updated([whole], 2)
-    for cut in (1, 32_768, 50_001, 100_000):
-        assert torch.equal(updated([whole[:cut], whole[cut:]], 2), expected)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for cut in (1, 32_768, 50_001, 100_000):
+            assert torch.equal(updated([whole[:cut], whole[cut:]], 2), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torchs_own_depends_on_the_cut():
+    """Or the tests above would show nothing."""
+    whole = torch.linspace(-2, 2, LENGTH)
+
+    def fused(parts):
+        parameters = [torch.nn.Parameter(part.clone()) for part in parts]
+        optimizer = torch.optim.AdamW(parameters, **SETTINGS, fused=True)
+        for gradient in gradients(5):
+            for parameter, piece in zip(
+                parameters, gradient.split([len(part) for part in parts]), strict=True
+            ):
+                parameter.grad = piece.clone()
+            optimizer.step()
+        return torch.cat([p.detach() for p in parameters])
+
+    expected = fused([whole])
+    assert any(
+        not torch.equal(fused([whole[:cut], whole[cut:]]), expected) for cut in range(1, LENGTH)
+    )
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_it_is_adamw(weight_decay):
+def test_it_is_adamw(way, weight_decay):
     """Beside torch's in fp64, from whose own fp32 it is no further away."""
     whole = torch.linspace(-2, 2, LENGTH, dtype=torch.float64)
     exactly, theirs, ours = (
@@ -60,17 +98,18 @@ def test_it_is_adamw(weight_decay):
     assert (ours - whole).abs().mean() > 1e-3
 
 
-def test_clipping_scales_the_gradient():
-    """In the second step alone: Adam does not notice a scale that never changes."""
-    scales = [1.0, 0.3, 1.0]
+def test_clipping_divides_the_gradient(way):
+    """In the second step alone: Adam does not notice a divisor that never changes."""
+    divisors = [1.0, 3.0, 1.0]
     clipped, by_hand, unclipped = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(3))
     optimizers = [
         ExactAdamW([{"params": [parameter]}], **SETTINGS)
         for parameter in (clipped, by_hand, unclipped)
     ]
-    for gradient, scale in zip(gradients(3), scales, strict=True):
-        optimizers[0].gradient_scale = scale
-        clipped.grad, by_hand.grad, unclipped.grad = gradient, gradient * scale, gradient
+    for gradient, divisor in zip(gradients(3), divisors, strict=True):
+        optimizers[0].gradient_divisor = divisor
+        by_hand.grad, unclipped.grad = gradient / divisor, gradient.clone()
+        clipped.grad = gradient
         for optimizer in optimizers:
             optimizer.step()
     assert torch.equal(clipped, by_hand)
