@@ -38,6 +38,7 @@ from data_pipeline.pieces.tokenizer import load_tokenizers
 from model.decoding import beam_search
 from model.transformer import Transformer
 from trainer.batch import to_device
+from trainer.host_memory import keep_freed
 from trainer.run_folder import RunFolder
 from trainer.translator import TOKENS_PER_BATCH, Translator
 
@@ -85,6 +86,7 @@ def sentences_of(run: str, count: int, budget: int) -> list[MicroBatch]:
 def translate_here(run: str, count: int, beam: int, threads: int, precision: str) -> Result:
     """transloom's turn."""
     torch.set_num_threads(threads)
+    keep_freed()  # as `transloom translate` does
     translator = Translator.load(run, precision="bf16" if precision == "bf16" else "fp32")
     model = translator.model
     decoding = translator.decoding.model_copy(update={"beam_size": beam})

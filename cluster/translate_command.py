@@ -13,9 +13,10 @@ from typing import Any
 from data_pipeline.errors import CorpusError
 from model.alignment import Alignment
 from model.errors import PrefixError
+from trainer.host_memory import keep_freed
 from trainer.translator import Translation, Translator
 
-SENTENCES_AT_ONCE = 256
+SENTENCES_AT_ONCE = 1024
 
 
 def translated_lines(
@@ -36,6 +37,7 @@ def translated_lines(
     Raises:
         CorpusError: a file cannot be read, or a prefix cannot begin a translation.
     """
+    keep_freed()
     done = 0  # lines
     for sentences, beginnings in _batches(file, prefixes):
         try:

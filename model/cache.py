@@ -33,20 +33,23 @@ def fill_gaps(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int) -> Tensor
 class SelfAttentionCache:
     """Keys and values of one decoder layer's self-attention, (b, h, p, k, d), in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
+        """Room for as many hypotheses as there are slots."""
+        self.slots = slots
         self.length = 0
         self._keys_bhpkd: Tensor | None = None
         self._values_bhpkd: Tensor | None = None
 
     def append(self, keys_bhkd: Tensor, values_bhkd: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one position; returns all, (b, h, p · k, d), positions outermost.
+        """Stores one position of hypotheses 0…k-1; returns all, (b, h, p · slots, d).
 
-        p is the number of positions stored, rounded up to a multiple of POSITIONS_AT_ONCE.
+        Positions are outermost; p is their number, rounded up to a multiple of POSITIONS_AT_ONCE.
         """
         self._keys_bhpkd = self._with_room(self._keys_bhpkd, keys_bhkd)
         self._values_bhpkd = self._with_room(self._values_bhpkd, values_bhkd)
-        self._keys_bhpkd[:, :, self.length] = keys_bhkd
-        self._values_bhpkd[:, :, self.length] = values_bhkd
+        k = keys_bhkd.shape[2]
+        self._keys_bhpkd[:, :, self.length, :k] = keys_bhkd
+        self._values_bhpkd[:, :, self.length, :k] = values_bhkd
         self.length += 1
         return self._keys_bhpkd.flatten(2, 3), self._values_bhpkd.flatten(2, 3)
 
@@ -58,8 +61,8 @@ class SelfAttentionCache:
         self._values_bhpkd = fill_gaps(self._values_bhpkd, gaps, movers, kept)
 
     def _with_room(self, stored: Tensor | None, new_bhkd: Tensor) -> Tensor:
-        b, h, k, d = new_bhkd.shape
+        b, h, _, d = new_bhkd.shape
         if stored is not None and self.length < stored.shape[2]:
             return stored
-        room_bhpkd = new_bhkd.new_zeros(b, h, POSITIONS_AT_ONCE, k, d)
+        room_bhpkd = new_bhkd.new_zeros(b, h, POSITIONS_AT_ONCE, self.slots, d)
         return room_bhpkd if stored is None else torch.cat([stored, room_bhpkd], dim=2)

@@ -82,11 +82,12 @@ def beam_search(
         state.finish(rows.tolist(), parents_bc[rows, columns], scores_bc[rows, columns], found)
 
         leaving = state.at_limit
-        live_bk = (order_c + 2 * k * ends_bc).argsort(dim=1)[:, :k]
+        live_bk = (order_c[: ends_bc.shape[1]] + 2 * k * ends_bc).argsort(dim=1)[:, :k]
         state.advance(
             parents_bc.gather(1, live_bk),
             pieces_bc.gather(1, live_bk),
-            scores_bc.gather(1, live_bk),
+            # Fewer than 2k candidates may leave an ended one among the first k.
+            scores_bc.masked_fill(ends_bc, float("-inf")).gather(1, live_bk),
         )
         full = [row for row, number in enumerate(state.numbers) if len(found[number]) >= k]
         state.drop(full + leaving)

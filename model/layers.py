@@ -96,8 +96,8 @@ class DecoderLayer(_Layer):
         """Returns (b, t, m).
 
         Without a `cache`, x is a whole sequence and attention is causal; `own_mask` tells packed
-        sentences apart. With one, x is one decoding step, and `own_mask` (b, 1, k, p · k) is true
-        at a hypothesis' own past.
+        sentences apart. With one, x is one decoding step, and `own_mask` (b, 1, k, p · slots) is
+        true at a hypothesis' own past.
         """
         x_btm = self.residual(
             x_btm,

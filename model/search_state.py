@@ -67,14 +67,13 @@ class SearchState:
         self.prefixes = _prefixes(prefix_bp, b, self.limits, model)
         self.memories = model.decoder.project_memory(model.encode(source_bs))
         self.memory_mask = model.source_mask(source_bs)
-        self.caches = [SelfAttentionCache() for _ in self.memories]
-        self.pieces_bkp = source_bs.new_full((b, k, 1), model.vocabulary.bos_id)
-        # The hypotheses are alike at first: one of them is live, so that none is found twice.
-        self.scores_bk = torch.full((b, k), float("-inf"), device=source_bs.device)
-        self.scores_bk[:, 0] = 0.0
-        self.slots_k = torch.arange(k, device=source_bs.device)
+        self.caches = [SelfAttentionCache(k) for _ in self.memories]
+        self.slots = torch.arange(k, device=source_bs.device)
+        # Of the live hypotheses, at first one, which is empty.
+        self.pieces_bkp = source_bs.new_full((b, 1, 1), model.vocabulary.bos_id)
+        self.scores_bk = torch.zeros(b, 1, device=source_bs.device)
         # In which slot of the caches hypothesis k's p-th piece was written.
-        self.ancestry_bkp = self.slots_k.new_empty(b, k, 0)
+        self.ancestry_bkp = self.slots.new_empty(b, 1, 0)
 
     @property
     def length(self) -> int:
@@ -87,10 +86,14 @@ class SearchState:
         return [row for row, n in enumerate(self.numbers) if self.limits[n] == self.length]
 
     def best_continuations(self, count: int) -> Candidates:
-        """Runs one decoder step; returns the `count` best continuations of each sentence."""
+        """Runs one decoder step; returns the `count` best continuations of each sentence.
+
+        They are fewer where a few hypotheses and a small vocabulary allow for no more.
+        """
         hidden_bkd = self._decoder_step()
         given = self._given()
         b, k, _ = hidden_bkd.shape
+        count = min(count, k * self.model.vocabulary.target_size)
         sentences = max(1, ROWS_AT_ONCE // k) if hidden_bkd.device.type == "cpu" else b
         best = []
         for first in range(0, b, sentences):
@@ -103,10 +106,10 @@ class SearchState:
     def _decoder_step(self) -> Tensor:
         """Returns the hidden states (b, k, d) after the newest pieces."""
         b, k, p = self.pieces_bkp.shape
-        written_bk1 = self.slots_k.expand(b, k).unsqueeze(2)
+        written_bk1 = self.slots[:k].expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
-        own_past = (self.ancestry_bkp.unsqueeze(3) == self.slots_k).flatten(2)
-        to_come = (rounded_up(p, POSITIONS_AT_ONCE) - p) * k
+        own_past = (self.ancestry_bkp.unsqueeze(3) == self.slots).flatten(2)
+        to_come = (rounded_up(p, POSITIONS_AT_ONCE) - p) * len(self.slots)
         ancestry_mask = F.pad(own_past, (0, to_come), value=False)
         # Spare rows decode anything; each of their queries must see a key.
         spare = len(self.memory_mask) - b
@@ -145,7 +148,7 @@ class SearchState:
 
     def advance(self, parents_bk: Tensor, pieces_bk: Tensor, scores_bk: Tensor) -> None:
         """Makes the live hypotheses: each is a parent and one piece more."""
-        parents_bkp = parents_bk.unsqueeze(2).expand_as(self.pieces_bkp)
+        parents_bkp = parents_bk.unsqueeze(2).expand(-1, -1, self.length)
         self.pieces_bkp = torch.cat(
             [self.pieces_bkp.gather(1, parents_bkp), pieces_bk.unsqueeze(2)], dim=2
         )

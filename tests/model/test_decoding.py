@@ -257,7 +257,7 @@ def test_length_penalty_is_the_papers():
 
 
 def test_cache_returns_all_positions_and_drops_rows():
-    cache = SelfAttentionCache()
+    cache = SelfAttentionCache(4)
     steps = [torch.randn(3, 2, 4, 5) for _ in range(2 * POSITIONS_AT_ONCE + 3)]
     for step in steps:
         keys, values = cache.append(step, -step)

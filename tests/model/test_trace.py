@@ -166,7 +166,7 @@ def test_row_t_of_one_pass_is_decoding_step_t(build, sentences, norm, search):
 
     with torch.no_grad():
         memories = model.decoder.project_memory(model.encode(source))
-        caches = [SelfAttentionCache() for _ in memories]
+        caches = [SelfAttentionCache(1) for _ in memories]
         mask = model.source_mask(source)
         for t, newest in enumerate(target_input[0]):
             past = torch.arange(rounded_up(t + 1, POSITIONS_AT_ONCE)) <= t

@@ -1,8 +1,11 @@
 """What the host says of its memory."""
 
+import platform
+import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from trainer import host_memory
 
@@ -26,6 +29,32 @@ def test_what_is_freed_within_the_heap_is_given_back():
     host_memory.give_back_freed()
     assert host_memory.resident_bytes() < taken - 50 * MEGABYTE
     assert top.all()
+
+
+FREED_AGAIN_AND_AGAIN = """
+import resource
+import numpy as np
+from trainer.host_memory import keep_freed
+{first}
+for round in range(5):
+    np.ones(100_000_000, dtype=np.uint8)
+    if round == 0:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_what_is_kept_is_not_asked_for_again():
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", code]))
+        for code in (
+            FREED_AGAIN_AND_AGAIN.format(first=""),
+            FREED_AGAIN_AND_AGAIN.format(first="keep_freed()"),
+        )
+    ]
+    # Huge pages are few for as much memory.
+    assert faults[1] < faults[0] / 2, faults
 
 
 def test_a_container_leaves_what_is_neither_taken_nor_mere_cache(tmp_path):
