@@ -9,7 +9,7 @@ is wide (early_stopping=True), as transloom does. On a machine that others use t
 `--threads 1 --cpu-time` counts CPU seconds instead.
 
     .venv/bin/transloom train multi30k-ende …
-    .venv/bin/python benchmarks/decoding.py RUN [--sentences 64] [--rounds 3] [--json]
+    .venv/bin/python benchmarks/decoding.py RUN [--sentences 1000] [--rounds 3] [--json]
 """
 
 import argparse
@@ -237,7 +237,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="folder of a trained run with joint embeddings")
-    parser.add_argument("--sentences", type=int, default=64)
+    parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -6,9 +6,9 @@ each. Keys and values are written once, at (position, slot), and never move when
 places in the beam: a mask built from each hypothesis' ancestry picks its own past out of all
 slots. Sentences that are finished leave; the last ones then move into the gaps.
 
-Room is made for some positions at a time. Those yet to come are part of what attention is given,
-as zeros that the mask hides: so products have few different shapes (`model.linear` tells why), and
-take what is stored without a copy.
+Room is made for some positions at a time, more the longer the past is. Those yet to come are part
+of what attention is given, as zeros that the mask hides: so products have few different shapes
+(`model.linear` tells why), and take what is stored without a copy.
 
 Shape suffixes as in `model.attention`, and k hypotheses (slots of the beam), p positions.
 """
@@ -16,12 +16,16 @@ Shape suffixes as in `model.attention`, and k hypotheses (slots of the beam), p 
 import torch
 from torch import Tensor
 
-POSITIONS_AT_ONCE = 8
 
-
-def rounded_up(count: int, step: int) -> int:
-    """The next multiple of `step`."""
+def roomy(count: int) -> int:
+    """The next of 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …; at most a quarter more."""
+    step = 1 << max(0, (count - 1).bit_length() - 3)
     return -(-count // step) * step
+
+
+def room_for(positions: int) -> int:
+    """How many positions there is room for with so many stored: 4, 8, …, 32, 40, 48, …."""
+    return -(-roomy(positions) // 4) * 4
 
 
 def fill_gaps(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int) -> Tensor:
@@ -43,7 +47,7 @@ class SelfAttentionCache:
     def append(self, keys_bhkd: Tensor, values_bhkd: Tensor) -> tuple[Tensor, Tensor]:
         """Stores one position of hypotheses 0…k-1; returns all, (b, h, p · slots, d).
 
-        Positions are outermost; p is their number, rounded up to a multiple of POSITIONS_AT_ONCE.
+        Positions are outermost; p is what there is room for with this one.
         """
         self._keys_bhpkd = self._with_room(self._keys_bhpkd, keys_bhkd)
         self._values_bhpkd = self._with_room(self._values_bhpkd, values_bhkd)
@@ -64,5 +68,6 @@ class SelfAttentionCache:
         b, h, _, d = new_bhkd.shape
         if stored is not None and self.length < stored.shape[2]:
             return stored
-        room_bhpkd = new_bhkd.new_zeros(b, h, POSITIONS_AT_ONCE, self.slots, d)
+        more = room_for(self.length + 1) - self.length
+        room_bhpkd = new_bhkd.new_zeros(b, h, more, self.slots, d)
         return room_bhpkd if stored is None else torch.cat([stored, room_bhpkd], dim=2)

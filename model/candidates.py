@@ -8,7 +8,8 @@ c best continuations lie in the c blocks whose largest elements continue best, s
 searched, and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a
 small model's decoder step.
 
-Shape suffixes: b sentences, k hypotheses of each, v pieces, n blocks, c candidates.
+Shape suffixes: b sentences, k hypotheses of each, v pieces, n blocks, c candidates or the blocks
+that they are in, p places in a block.
 """
 
 from typing import NamedTuple
@@ -34,26 +35,24 @@ def best_candidates(log_probabilities_bkv: Tensor, scores_bk: Tensor, count: int
     -inf are returned only where there are not enough others.
     """
     b, k, v = log_probabilities_bkv.shape
-    if count >= k * -(-v // BLOCK_PIECES):
-        continuations_bkv = log_probabilities_bkv + scores_bk.unsqueeze(2)
-        scores_bc, flat_bc = continuations_bkv.view(b, -1).topk(count)
-        return Candidates(scores_bc, flat_bc // v, flat_bc % v)
-
     largest_bkn = _largest_of_blocks(log_probabilities_bkv)
     n = largest_bkn.shape[2]
-    blocks_bc = (largest_bkn + scores_bk.unsqueeze(2)).view(b, -1).topk(count, sorted=False).indices
-    parents_bc = blocks_bc // n
-    places = torch.arange(BLOCK_PIECES, device=blocks_bc.device)
-    pieces_b_ = ((blocks_bc % n).unsqueeze(2) * BLOCK_PIECES + places).flatten(1)
-    # A row's last block may be shorter than the others.
-    missing_b_ = pieces_b_ >= v
-    pieces_b_ = pieces_b_.clamp(max=v - 1)
-    parents_b_ = parents_bc.repeat_interleave(BLOCK_PIECES, dim=1)
-    searched_b_ = log_probabilities_bkv.view(b, -1).gather(1, parents_b_ * v + pieces_b_)
-    searched_b_ += scores_bk.gather(1, parents_b_)
-    searched_b_.masked_fill_(missing_b_, float("-inf"))
-    scores_bc, best_bc = searched_b_.topk(count)
-    return Candidates(scores_bc, parents_b_.gather(1, best_bc), pieces_b_.gather(1, best_bc))
+    blocks_bkn = (largest_bkn + scores_bk.unsqueeze(2)).view(b, k * n)
+    chosen_bc = blocks_bkn.topk(min(count, k * n), sorted=False).indices
+    parents_bc = chosen_bc // n
+    blocks_bc = chosen_bc % n
+
+    places = torch.arange(BLOCK_PIECES, device=chosen_bc.device)
+    starts_bc = parents_bc * v + blocks_bc * BLOCK_PIECES
+    searched_bcp = (starts_bc.unsqueeze(2) + places).clamp_(max=k * v - 1)
+    found_b_ = log_probabilities_bkv.view(b, k * v).gather(1, searched_bcp.flatten(1))
+    found_bcp = found_b_.view_as(searched_bcp).add_(scores_bk.gather(1, parents_bc).unsqueeze(2))
+    if rest := v % BLOCK_PIECES:
+        # A row's last block is shorter than the others: there the next row has been searched.
+        found_bcp.masked_fill_((blocks_bc == n - 1).unsqueeze(2) & (places >= rest), float("-inf"))
+    scores_bc, best_bc = found_bcp.flatten(1).topk(count)
+    continuations_bc = searched_bcp.flatten(1).gather(1, best_bc)
+    return Candidates(scores_bc, continuations_bc // v, continuations_bc % v)
 
 
 def _largest_of_blocks(rows_bkv: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.attention import KeyValue
-from model.cache import POSITIONS_AT_ONCE, SelfAttentionCache, fill_gaps, rounded_up
+from model.cache import SelfAttentionCache, fill_gaps, room_for, roomy
 from model.candidates import Candidates, best_candidates
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
@@ -109,7 +109,7 @@ class SearchState:
         written_bk1 = self.slots[:k].expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
         own_past = (self.ancestry_bkp.unsqueeze(3) == self.slots).flatten(2)
-        to_come = (rounded_up(p, POSITIONS_AT_ONCE) - p) * len(self.slots)
+        to_come = (room_for(p) - p) * len(self.slots)
         ancestry_mask = F.pad(own_past, (0, to_come), value=False)
         # Spare rows decode anything; each of their queries must see a key.
         spare = len(self.memory_mask) - b
@@ -172,7 +172,7 @@ class SearchState:
         self.pieces_bkp = fill_gaps(self.pieces_bkp, gaps_at, movers_at, kept)
         self.scores_bk = fill_gaps(self.scores_bk, gaps_at, movers_at, kept)
         self.ancestry_bkp = fill_gaps(self.ancestry_bkp, gaps_at, movers_at, kept)
-        decoded = min(_with_spare(kept), len(self.memory_mask))
+        decoded = min(roomy(kept), len(self.memory_mask))
         self.memory_mask = fill_gaps(self.memory_mask, gaps_at, movers_at, decoded)
         self.memories = [
             KeyValue(*(fill_gaps(part, gaps_at, movers_at, decoded) for part in memory))
@@ -189,11 +189,6 @@ class SearchState:
             if self.length <= len(prefix):
                 given[row] = prefix[self.length - 1]
         return given
-
-
-def _with_spare(rows: int) -> int:
-    """The next of 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …; at most a quarter more."""
-    return rounded_up(rows, 1 << max(0, (rows - 1).bit_length() - 3))
 
 
 def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:

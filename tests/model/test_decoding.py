@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model import search_state
-from model.cache import POSITIONS_AT_ONCE, SelfAttentionCache
+from model.cache import SelfAttentionCache, room_for, roomy
 from model.config import DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
 from model.errors import ModelError, PrefixError
@@ -58,7 +58,7 @@ def every_translation(model, source, limit, alpha):
 
 
 LENGTHS = [9, 4, 1, 7, 12, 4]
-EXTRA = 2 * POSITIONS_AT_ONCE
+EXTRA = 16
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
@@ -163,7 +163,7 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
     decoding = DecodingConfig(max_extra_length=6)
     run = greedy_search if search == "greedy" else beam_search
     found = run(model, source, decoding)
-    monkeypatch.setattr(search_state, "_with_spare", lambda rows: rows)
+    monkeypatch.setattr(search_state, "roomy", lambda rows: rows)
     monkeypatch.setattr(search_state, "ROWS_AT_ONCE", 10**6)
     expected = run(model, source, decoding)
     for ours, theirs in zip(found, expected, strict=True):
@@ -172,11 +172,12 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
         assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-5)
 
 
-def test_spare_rows_are_at_most_a_quarter_more():
-    more = [search_state._with_spare(rows) for rows in range(1, 1000)]
-    assert all(rows <= found <= 1.25 * rows for rows, found in enumerate(more, 1))
-    assert len(set(more)) == 36
-    assert search_state._with_spare(0) == 0
+def test_room_comes_in_few_sizes_at_most_a_quarter_too_large():
+    sizes = [roomy(rows) for rows in range(1, 1000)]
+    assert all(rows <= size <= 1.25 * rows for rows, size in enumerate(sizes, 1))
+    assert len(set(sizes)) == 36
+    assert roomy(0) == 0
+    assert [room_for(p) for p in (1, 4, 5, 9, 30, 33, 65)] == [4, 4, 8, 12, 32, 40, 80]
 
 
 def rows_of_each_step(model, monkeypatch):
@@ -258,10 +259,10 @@ def test_length_penalty_is_the_papers():
 
 def test_cache_returns_all_positions_and_drops_rows():
     cache = SelfAttentionCache(4)
-    steps = [torch.randn(3, 2, 4, 5) for _ in range(2 * POSITIONS_AT_ONCE + 3)]
-    for step in steps:
+    steps = [torch.randn(3, 2, 4, 5) for _ in range(19)]
+    for number, step in enumerate(steps, 1):
         keys, values = cache.append(step, -step)
-    assert keys.shape[2] == 4 * 3 * POSITIONS_AT_ONCE
+        assert keys.shape[2] == 4 * room_for(number)
     past = 4 * len(steps)
     assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2))
     assert not keys[:, :, past:].any()

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from model.cache import POSITIONS_AT_ONCE, SelfAttentionCache, rounded_up
+from model.cache import SelfAttentionCache, room_for
 from model.config import AttentionBackend, DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
 from model.errors import ModelError
@@ -169,7 +169,7 @@ def test_row_t_of_one_pass_is_decoding_step_t(build, sentences, norm, search):
         caches = [SelfAttentionCache(1) for _ in memories]
         mask = model.source_mask(source)
         for t, newest in enumerate(target_input[0]):
-            past = torch.arange(rounded_up(t + 1, POSITIONS_AT_ONCE)) <= t
+            past = torch.arange(room_for(t + 1)) <= t
             hidden = model.decode_step(newest.view(1, 1), memories, mask, past, caches)
             close(traced.decoder.output_btm[:, t : t + 1], hidden)
             close(traced.logits_btv[:, t : t + 1], model.logits(hidden))
