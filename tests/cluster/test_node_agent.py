@@ -90,7 +90,12 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(agents, sleeper,
     monkeypatch.setattr("cluster.node_agent.ANSWER_SECONDS", 0.5)
     agents, node = agents
     ray.get(agents.by_node[node].heard.remote())
-    (agent,) = [p for p in psutil.process_iter() if command_of(p)[:1] == ["ray::NodeAgent"]]
+
+    def running():
+        return [p for p in psutil.process_iter() if command_of(p)[:1] == ["ray::NodeAgent"]]
+
+    wait_until(lambda: len(running()) == 1, 30)  # those of earlier tests end
+    (agent,) = running()
     agent.suspend()
     agents.kill([name_of(sleeper, node)])
     assert agents.silent([node]) == {node}

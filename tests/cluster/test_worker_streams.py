@@ -135,9 +135,9 @@ def test_the_rank_gives_up_before_it_is_taken_for_hung(workers):
     started = workers(1)
     notices = []
     client = WorkerClient(started.handles, notices.append)
-    client.hopeless_seconds = 1.0
     steps = steps_of(client)
     next(steps)
+    client.hopeless_seconds = 1.0
     (worker,) = process_ids(started)
     os.kill(worker, signal.SIGSTOP)
     try:
