@@ -88,15 +88,16 @@ def _add_to_flat_gradient(
     has_gradients = optimizer.fp32_groups_has_gradients[group]
     assert parameter.grad is not None
     gradient = parameter.grad.view(-1)
-    first = not has_gradients[place]
-    if first:
-        total.copy_(gradient)  # over zeros, which need not be read
-        has_gradients[place] = True
-    if round_ is not None:
-        gradient = total if first else gradient.float()
-        round_(parameter, gradient)
-    if not first:
+    if has_gradients[place]:
+        if round_ is not None:
+            gradient = gradient.float()
+            round_(parameter, gradient)
         total.add_(gradient)
+    else:  # zeros, which need not be read
+        total.copy_(gradient)
+        if round_ is not None:
+            round_(parameter, total)
+        has_gradients[place] = True
     parameter.grad = None
 
 

@@ -1,5 +1,7 @@
 """Exact AdamW is AdamW, and its bits do not depend on where a vector is cut."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -66,15 +68,7 @@ def test_torchs_own_depends_on_the_cut():
     whole = torch.linspace(-2, 2, LENGTH)
 
     def fused(parts):
-        parameters = [torch.nn.Parameter(part.clone()) for part in parts]
-        optimizer = torch.optim.AdamW(parameters, **SETTINGS, fused=True)
-        for gradient in gradients(5):
-            for parameter, piece in zip(
-                parameters, gradient.split([len(part) for part in parts]), strict=True
-            ):
-                parameter.grad = piece.clone()
-            optimizer.step()
-        return torch.cat([p.detach() for p in parameters])
+        return updated(parts, 5, optimizer_class=partial(torch.optim.AdamW, fused=True))
 
     expected = fused([whole])
     assert any(
