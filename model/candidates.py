@@ -1,23 +1,34 @@
 """The best next pieces of a beam, found without sorting whole vocabularies.
 
     log-probabilities ─▶ largest of each block ─▶ + scores ─▶ the c best blocks of each sentence
-                                                                 ─▶ their c best continuations
+    these blocks      ─▶ their c best continuations
+
+The first half goes through all log-probabilities, as many at a time as is good; the second half
+takes the whole batch.
 
 A row of log-probabilities, those of one hypothesis' next pieces, is cut into blocks. A sentence's
 c best continuations lie in the c blocks whose largest elements continue best, so only these are
 searched, and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a
 small model's decoder step.
 
-Shape suffixes: b sentences, k hypotheses of each, v pieces, n blocks, c candidates or the blocks
-that they are in, p places in a block.
+Shape suffixes: b sentences, k hypotheses of each, v pieces, n blocks of a vocabulary, c candidates
+or the blocks that they are in, p places in a block.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-BLOCK_PIECES = 64
+MULTIPLE = 16  # of a block's pieces, which a vector of floats takes
+
+
+class Blocks(NamedTuple):
+    """The best blocks of each sentence, in no order."""
+
+    chosen_bc: Tensor  # which of its k · n blocks they are
+    log_probabilities_bcp: Tensor  # of their pieces
 
 
 class Candidates(NamedTuple):
@@ -28,38 +39,44 @@ class Candidates(NamedTuple):
     pieces_bc: Tensor  # and by which piece
 
 
-def best_candidates(log_probabilities_bkv: Tensor, scores_bk: Tensor, count: int) -> Candidates:
+def best_blocks(log_probabilities_bkv: Tensor, scores_bk: Tensor, count: int) -> Blocks:
+    """Returns the blocks with the `count` best of all k · v continuations, or all if fewer.
+
+    A continuation's score is its hypothesis' score plus the log-probability of its piece.
+    """
+    b, _, v = log_probabilities_bkv.shape
+    size = block_size(v)
+    if v % size:
+        log_probabilities_bkv = F.pad(log_probabilities_bkv, (0, -v % size), value=float("-inf"))
+    blocks_bknp = log_probabilities_bkv.unflatten(2, (-1, size))
+    best_b_ = (blocks_bknp.amax(3) + scores_bk.unsqueeze(2)).flatten(1)
+    each = best_b_.shape[1]  # sentence's k · n blocks
+    chosen_bc = best_b_.topk(min(count, each), sorted=False).indices
+    firsts_b1 = torch.arange(0, b * each, each, device=chosen_bc.device).unsqueeze(1)
+    found__p = blocks_bknp.flatten(0, 2).index_select(0, (chosen_bc + firsts_b1).flatten())
+    return Blocks(chosen_bc, found__p.view(b, -1, size))
+
+
+def best_candidates(blocks: Blocks, scores_bk: Tensor, count: int, pieces: int) -> Candidates:
     """Returns the `count` best of all k · v continuations, which must be as many or more.
 
-    A continuation's score is its hypothesis' score plus the log-probability of its piece. Ones of
-    -inf are returned only where there are not enough others.
+    `pieces` is v. Continuations of -inf are returned only where there are not enough others.
     """
-    b, k, v = log_probabilities_bkv.shape
-    largest_bkn = _largest_of_blocks(log_probabilities_bkv)
-    n = largest_bkn.shape[2]
-    blocks_bkn = (largest_bkn + scores_bk.unsqueeze(2)).view(b, k * n)
-    chosen_bc = blocks_bkn.topk(min(count, k * n), sorted=False).indices
-    parents_bc = chosen_bc // n
-    blocks_bc = chosen_bc % n
-
-    places = torch.arange(BLOCK_PIECES, device=chosen_bc.device)
-    starts_bc = parents_bc * v + blocks_bc * BLOCK_PIECES
-    searched_bcp = (starts_bc.unsqueeze(2) + places).clamp_(max=k * v - 1)
-    found_b_ = log_probabilities_bkv.view(b, k * v).gather(1, searched_bcp.flatten(1))
-    found_bcp = found_b_.view_as(searched_bcp).add_(scores_bk.gather(1, parents_bc).unsqueeze(2))
-    if rest := v % BLOCK_PIECES:
-        # A row's last block is shorter than the others: there the next row has been searched.
-        found_bcp.masked_fill_((blocks_bc == n - 1).unsqueeze(2) & (places >= rest), float("-inf"))
-    scores_bc, best_bc = found_bcp.flatten(1).topk(count)
-    continuations_bc = searched_bcp.flatten(1).gather(1, best_bc)
-    return Candidates(scores_bc, continuations_bc // v, continuations_bc % v)
+    chosen_bc, log_probabilities_bcp = blocks
+    size = log_probabilities_bcp.shape[2]
+    n = -(-pieces // size)
+    scores_bcp = log_probabilities_bcp + scores_bk.gather(1, chosen_bc // n).unsqueeze(2)
+    scores_bc, best_bc = scores_bcp.flatten(1).topk(count)
+    from_bc = chosen_bc.gather(1, best_bc // size)
+    pieces_bc = from_bc % n * size + best_bc % size
+    return Candidates(scores_bc, from_bc // n, pieces_bc.clamp_(max=pieces - 1))
 
 
-def _largest_of_blocks(rows_bkv: Tensor) -> Tensor:
-    """Each block's largest element, (b, k, n)."""
-    v = rows_bkv.shape[2]
-    whole = v // BLOCK_PIECES * BLOCK_PIECES
-    largest_bkn = rows_bkv[..., :whole].unflatten(2, (-1, BLOCK_PIECES)).amax(3)
-    if whole == v:
-        return largest_bkn
-    return torch.cat([largest_bkn, rows_bkv[..., whole:].amax(2, keepdim=True)], dim=2)
+def block_size(pieces: int) -> int:
+    """About 64, so that blocks make a whole vocabulary if they can."""
+    sizes = range(2 * MULTIPLE, 8 * MULTIPLE + 1, MULTIPLE)
+    return min((size for size in sizes if pieces % size == 0), key=_far_from_64, default=64)
+
+
+def _far_from_64(size: int) -> int:
+    return abs(size - 64)

@@ -17,3 +17,6 @@ class PrefixError(ModelError):
         super().__init__(f"Prefix {number + 1} {problem}")
         self.number = number
         self.problem = problem
+
+    def __reduce__(self) -> tuple[type["PrefixError"], tuple[int, str]]:
+        return PrefixError, (self.number, self.problem)  # from one process to another

@@ -66,7 +66,7 @@ class EncoderLayer(_Layer):
         self.feed_forward_norm = nn.LayerNorm(config.width)
 
     def forward(self, x_bsm: Tensor, mask: Mask) -> Tensor:
-        """Returns (b, s, m); `mask` (b, 1, 1, s) is true at real pieces."""
+        """Returns (b, s, m); `mask` (b, 1, 1, s) hides padding."""
         x_bsm = self.residual(
             x_bsm, lambda x: self.self_attention(x, mask), self.self_attention_norm
         )
@@ -96,8 +96,8 @@ class DecoderLayer(_Layer):
         """Returns (b, t, m).
 
         Without a `cache`, x is a whole sequence and attention is causal; `own_mask` tells packed
-        sentences apart. With one, x is one decoding step, and `own_mask` (b, 1, k, p · slots) is
-        true at a hypothesis' own past.
+        sentences apart. With one, x is one decoding step, and `own_mask` (b, 1, k, p · slots)
+        hides all but a hypothesis' own past.
         """
         x_btm = self.residual(
             x_btm,

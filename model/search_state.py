@@ -12,21 +12,25 @@ Shape suffixes: b unfinished sentences, k hypotheses of each, p pieces so far (B
 pieces, s source length.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention import KeyValue
+from model.attention import KeyValue, additive_mask
 from model.cache import SelfAttentionCache, fill_gaps, room_for, roomy
-from model.candidates import Candidates, best_candidates
+from model.candidates import Blocks, Candidates, best_blocks, best_candidates
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.transformer import Transformer
 
-# How many rows of log-probabilities a CPU makes at a time: they stay in its caches.
-ROWS_AT_ONCE = 64
+# Of how many hypotheses a CPU makes logits at a time: many reuse the weights that were read, but
+# all of a large vocabulary would take too much memory. Log-probabilities, which are read several
+# times, are made of so few that they stay in its caches.
+LOGITS_AT_ONCE = 1024
+LOG_PROBABILITIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class SearchState:
         self.memory_mask = model.source_mask(source_bs)
         self.caches = [SelfAttentionCache(k) for _ in self.memories]
         self.slots = torch.arange(k, device=source_bs.device)
+        # Row k hides all slots of a position but slot k.
+        self.other_slots_kk = additive_mask(self.slots.unsqueeze(1) == self.slots)
         # Of the live hypotheses, at first one, which is empty.
         self.pieces_bkp = source_bs.new_full((b, 1, 1), model.vocabulary.bos_id)
         self.scores_bk = torch.zeros(b, 1, device=source_bs.device)
@@ -92,39 +98,50 @@ class SearchState:
         """
         hidden_bkd = self._decoder_step()
         given = self._given()
-        b, k, _ = hidden_bkd.shape
-        count = min(count, k * self.model.vocabulary.target_size)
-        sentences = max(1, ROWS_AT_ONCE // k) if hidden_bkd.device.type == "cpu" else b
-        best = []
-        for first in range(0, b, sentences):
-            part = slice(first, first + sentences)
-            pieces = {row - first: given[row] for row in range(b)[part] if row in given}
-            log_probabilities_bkv = self._log_probabilities(hidden_bkd[part], pieces)
-            best.append(best_candidates(log_probabilities_bkv, self.scores_bk[part], count))
-        return Candidates(*(torch.cat(parts) for parts in zip(*best, strict=True)))
+        pieces = self.model.vocabulary.target_size
+        count = min(count, hidden_bkd.shape[1] * pieces)
+        parts = []
+        for rows, logits_bkv in self._logits(hidden_bkd):
+            given_here = {place: given[row] for place, row in enumerate(rows) if row in given}
+            log_probabilities_bkv = self._log_probabilities(logits_bkv, given_here)
+            scores_bk = self.scores_bk[rows.start : rows.stop]
+            parts.append(best_blocks(log_probabilities_bkv, scores_bk, count))
+        blocks = Blocks(*(torch.cat(found) for found in zip(*parts, strict=True)))
+        return best_candidates(blocks, self.scores_bk, count, pieces)
 
     def _decoder_step(self) -> Tensor:
         """Returns the hidden states (b, k, d) after the newest pieces."""
         b, k, p = self.pieces_bkp.shape
         written_bk1 = self.slots[:k].expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
-        own_past = (self.ancestry_bkp.unsqueeze(3) == self.slots).flatten(2)
+        own_past = F.embedding(self.ancestry_bkp, self.other_slots_kk).flatten(2)
         to_come = (room_for(p) - p) * len(self.slots)
-        ancestry_mask = F.pad(own_past, (0, to_come), value=False)
+        ancestry_mask = F.pad(own_past, (0, to_come), value=float("-inf"))
         # Spare rows decode anything; each of their queries must see a key.
         spare = len(self.memory_mask) - b
         hidden_bkd = self.model.decode_step(
             F.pad(self.pieces_bkp[:, :, -1], (0, 0, 0, spare)),
             self.memories,
             self.memory_mask,
-            F.pad(ancestry_mask, (0, 0, 0, 0, 0, spare), value=True).unsqueeze(1),
+            F.pad(ancestry_mask, (0, 0, 0, 0, 0, spare)).unsqueeze(1),
             self.caches,
         )
         return hidden_bkd[:b]
 
-    def _log_probabilities(self, hidden_bkd: Tensor, given: dict[int, int]) -> Tensor:
+    def _logits(self, hidden_bkd: Tensor) -> Iterator[tuple[range, Tensor]]:
+        """Logits (b, k, v) in parts, each with the rows that it is of."""
+        b, k, _ = hidden_bkd.shape
+        many, few = b, b
+        if hidden_bkd.device.type == "cpu":
+            many, few = max(1, LOGITS_AT_ONCE // k), max(1, LOG_PROBABILITIES_AT_ONCE // k)
+        for start in range(0, b, many):
+            logits_bkv = self.model.logits(hidden_bkd[start : start + many])
+            for first in range(0, len(logits_bkv), few):
+                part_bkv = logits_bkv[first : first + few]
+                yield range(start + first, start + first + len(part_bkv)), part_bkv
+
+    def _log_probabilities(self, logits_bkv: Tensor, given: dict[int, int]) -> Tensor:
         """log p of each next piece, (b, k, v) in fp32; in some rows the piece is given."""
-        logits_bkv = self.model.logits(hidden_bkd)
         log_probabilities_bkv = logits_bkv.log_softmax(dim=-1, dtype=torch.float32)
         for never in (self.model.vocabulary.pad_id, self.model.vocabulary.bos_id):
             log_probabilities_bkv[:, :, never] = float("-inf")

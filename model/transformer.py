@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import KeyValue
+from model.attention import KeyValue, additive_mask
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import Dropout
@@ -209,5 +209,5 @@ class Transformer(nn.Module):
         return ids_bt != self.vocabulary.pad_id
 
     def source_mask(self, source_bs: Tensor) -> Tensor:
-        """True at real source pieces, (b, 1, 1, s)."""
-        return self.is_real(source_bs)[:, None, None, :]
+        """Hides padding from attention, (b, 1, 1, s)."""
+        return additive_mask(self.is_real(source_bs))[:, None, None, :]

@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 from model.attention import (
+    LONG_ROW,
     CrossAttention,
     SelfAttention,
+    additive_mask,
     attention,
+    attention_scores,
     attention_weights,
     default_backend,
 )
@@ -23,8 +26,12 @@ def inputs(t=5, s=7, dtype=torch.float32):
     return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
 
 
-def padding_mask(s=7):
+def visible_keys(s=7):
     return (torch.arange(s) < torch.tensor([[s], [s - 3]]))[:, None, None, :]
+
+
+def padding_mask(s=7):
+    return additive_mask(visible_keys(s))
 
 
 def by_hand(query, keys, values, visible):
@@ -44,9 +51,9 @@ def by_hand(query, keys, values, visible):
 @BOTH
 def test_padded_attention_is_the_papers_formula(backend):
     query, keys, values = (x.detach() for x in inputs())
-    mask = padding_mask()
-    expected = by_hand(query, keys, values, lambda b, t, s: bool(mask[b, 0, 0, s]))
-    result = attention(query, keys, values, mask=mask, backend=backend)
+    visible = visible_keys()
+    expected = by_hand(query, keys, values, lambda b, t, s: bool(visible[b, 0, 0, s]))
+    result = attention(query, keys, values, mask=padding_mask(), backend=backend)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
@@ -74,7 +81,7 @@ def test_backends_agree_in_results_and_gradients(kind, dtype, tolerance):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("keys", [1, 2, 15, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("keys", [1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257])
 def test_weights_are_the_softmax_of_rows_of_any_length(keys, dtype, tolerance):
     generator = torch.Generator().manual_seed(keys)
     scores = torch.randn(2, 3, 5, keys, generator=generator).to(dtype)
@@ -82,12 +89,25 @@ def test_weights_are_the_softmax_of_rows_of_any_length(keys, dtype, tolerance):
     towards = torch.randn(scores.shape, generator=generator).to(dtype)
     ours, exact = scores.clone().requires_grad_(), scores.double().requires_grad_()
     weights = attention_weights(ours)
-    assert weights.dtype == dtype
+    assert weights.dtype == (dtype if keys >= LONG_ROW else torch.float32)
     expected = torch.softmax(exact, dim=-1)
     torch.testing.assert_close(weights.double(), expected, rtol=tolerance, atol=tolerance)
-    weights.backward(towards)
+    weights.backward(towards.to(weights.dtype))
     expected.backward(towards.double())
     torch.testing.assert_close(ours.grad.double(), exact.grad, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("keys", [7, LONG_ROW])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_hidden_keys_get_no_weight_and_leave_the_other_scores_alone(keys, dtype):
+    query, key, _ = (x.detach() for x in inputs(s=keys, dtype=dtype))
+    free = attention_scores(query, key, None, causal=False)
+    hidden = attention_scores(query, key, padding_mask(keys), causal=False)
+    visible = visible_keys(keys).expand_as(free)
+    assert torch.equal(hidden[visible], free[visible].to(hidden.dtype))
+    weights = attention_weights(hidden)
+    assert not weights[~visible].any()
+    assert weights[visible].all()
 
 
 @BOTH
@@ -120,9 +140,9 @@ def test_self_attention_equals_torchs_multihead_attention(backend):
     torch.manual_seed(0)
     ours = SelfAttention(CONFIG, backend)
     reference = transplanted_reference([ours.query_key_value], ours.output)
-    x, mask = torch.randn(2, 7, CONFIG.width), padding_mask()
-    expected, _ = reference(x, x, x, key_padding_mask=~mask[:, 0, 0])
-    torch.testing.assert_close(ours(x, mask), expected, rtol=0, atol=1e-6)
+    x = torch.randn(2, 7, CONFIG.width)
+    expected, _ = reference(x, x, x, key_padding_mask=~visible_keys()[:, 0, 0])
+    torch.testing.assert_close(ours(x, padding_mask()), expected, rtol=0, atol=1e-6)
 
 
 @BOTH
@@ -131,9 +151,8 @@ def test_cross_attention_equals_torchs_multihead_attention(backend):
     ours = CrossAttention(CONFIG, backend)
     reference = transplanted_reference([ours.query, ours.key_value], ours.output)
     x, memory = torch.randn(2, 4, CONFIG.width), torch.randn(2, 7, CONFIG.width)
-    mask = padding_mask()
-    expected, _ = reference(x, memory, memory, key_padding_mask=~mask[:, 0, 0])
-    result = ours(x, ours.project_memory(memory), mask)
+    expected, _ = reference(x, memory, memory, key_padding_mask=~visible_keys()[:, 0, 0])
+    result = ours(x, ours.project_memory(memory), padding_mask())
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 

@@ -162,9 +162,12 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
     source = sentences(lengths)
     decoding = DecodingConfig(max_extra_length=6)
     run = greedy_search if search == "greedy" else beam_search
+    monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 50)
+    monkeypatch.setattr(search_state, "LOG_PROBABILITIES_AT_ONCE", 20)
     found = run(model, source, decoding)
     monkeypatch.setattr(search_state, "roomy", lambda rows: rows)
-    monkeypatch.setattr(search_state, "ROWS_AT_ONCE", 10**6)
+    monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 10**6)
+    monkeypatch.setattr(search_state, "LOG_PROBABILITIES_AT_ONCE", 10**6)
     expected = run(model, source, decoding)
     for ours, theirs in zip(found, expected, strict=True):
         ours, theirs = ([ours], [theirs]) if search == "greedy" else (ours, theirs)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from model.attention import additive_mask
 from model.cache import SelfAttentionCache, room_for
 from model.config import AttentionBackend, DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
@@ -169,7 +170,7 @@ def test_row_t_of_one_pass_is_decoding_step_t(build, sentences, norm, search):
         caches = [SelfAttentionCache(1) for _ in memories]
         mask = model.source_mask(source)
         for t, newest in enumerate(target_input[0]):
-            past = torch.arange(room_for(t + 1)) <= t
+            past = additive_mask(torch.arange(room_for(t + 1)) <= t)
             hidden = model.decode_step(newest.view(1, 1), memories, mask, past, caches)
             close(traced.decoder.output_btm[:, t : t + 1], hidden)
             close(traced.logits_btv[:, t : t + 1], model.logits(hidden))

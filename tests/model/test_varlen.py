@@ -7,7 +7,7 @@ import torch
 import torch.nn.attention.varlen as torch_varlen
 
 from model import varlen
-from model.attention import attention
+from model.attention import additive_mask, attention
 from model.config import AttentionBackend
 from model.errors import ModelError
 from model.packing import SameSentence, packings
@@ -66,7 +66,7 @@ def block_diagonal(query, keys, values, query_lengths, key_lengths, causal):
         torch.ones(t, s, dtype=torch.bool).tril() if causal else torch.ones(t, s, dtype=torch.bool)
         for t, s in zip(query_lengths, key_lengths, strict=True)
     ]
-    mask = torch.block_diag(*blocks).bool()
+    mask = additive_mask(torch.block_diag(*blocks).bool())
     return attention(query, keys, values, mask=mask, backend=AttentionBackend.MATMUL)
 
 
