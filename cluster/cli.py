@@ -199,6 +199,7 @@ def translate(
     alignments: AlignmentsOption = False,
     tag: TagOption = None,
     precision: PrecisionOption = "fp32",
+    processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
@@ -224,6 +225,7 @@ def translate(
         tag=tag,
         n_best=n_best,
         alignments=alignments,
+        processes=processes,
         as_json=as_json,
     ):
         print(line, flush=True)
@@ -267,6 +269,7 @@ def evaluate(
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     dataset: MovedDatasetOption = None,
+    processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a run on its recipe's test sets: BLEU and chrF with signatures.
@@ -276,7 +279,8 @@ def evaluate(
     from cluster.inference_commands import evaluate_sets, load_translator, scores_table
 
     translator = load_translator(run, checkpoint, beam_size, length_penalty)
-    evaluations = evaluate_sets(translator, run, test_set, dataset, Console(stderr=True))
+    console = Console(stderr=True)
+    evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
     answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
 
 

@@ -23,7 +23,7 @@ from data_pipeline.dataset.verification import problems_of, strange_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.prepare_progress import PrepareProgress
-from data_pipeline.preparation.process_pool import cores
+from data_pipeline.process_pool import cores
 
 # Starting processes takes longer than reading so little here.
 BYTES_FOR_ONE_PROCESS = 500_000_000

@@ -17,7 +17,8 @@ from trainer.explain.page import render
 from trainer.explain.stations import stations_of
 from trainer.recipe import TrainingRecipe
 from trainer.run_folder import RunFolder
-from trainer.translator import Precision, Translator
+from trainer.trained_network import Precision
+from trainer.translator import Translator
 
 
 def load_translator(
@@ -77,6 +78,7 @@ def evaluate_sets(
     names: list[str] | None,
     dataset: str | None,
     console: Console,
+    processes: int | None = None,
 ) -> list[Evaluation]:
     """Score a run on its test sets, or on those that are named."""
     data = TrainingRecipe.of_checkpoint(translator.checkpoint.header.recipe).data
@@ -102,6 +104,7 @@ def evaluate_sets(
                     lambda done, total, task=task: progress.update(  # type: ignore[misc]
                         task, completed=done, total=total
                     ),
+                    processes,
                 )
             )
     return evaluations

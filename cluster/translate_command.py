@@ -14,9 +14,13 @@ from data_pipeline.errors import CorpusError
 from model.alignment import Alignment
 from model.errors import PrefixError
 from trainer.host_memory import keep_freed
+from trainer.search_processes import processes_for
 from trainer.translator import Translation, Translator
 
 SENTENCES_AT_ONCE = 1024
+SENTENCES_OF_EACH = 2048  # of several processes, which wait for each other at the end
+
+Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
 
 
 def translated_lines(
@@ -27,61 +31,81 @@ def translated_lines(
     tag: str | None = None,
     n_best: int = 1,
     alignments: bool = False,
+    processes: int | None = None,
     as_json: bool = False,
 ) -> Iterator[str]:
     """What is printed for each sentence of a file: its translations, a line each, or one in JSON.
 
     ``prefixes`` is a file with what each translation begins with. ``alignments`` adds those of
-    words: after a tab in Pharaoh's format, in JSON as pairs.
+    words: after a tab in Pharaoh's format, in JSON as pairs. ``processes`` translate at once;
+    None: as many as are worth it.
 
     Raises:
         CorpusError: a file cannot be read, or a prefix cannot begin a translation.
     """
     keep_freed()
+    if file == "-" and sys.stdin.isatty():
+        batches, processes = _typed(prefixes), processes or 1
+    else:
+        sentences, beginnings = _read(file, prefixes)
+        processes = processes or processes_for(len(sentences))
+        at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
+        batches = _batches(sentences, beginnings, at_once)
     done = 0  # lines
-    for sentences, beginnings in _batches(file, prefixes):
-        try:
-            found = translator.translate_n_best(sentences, tag, beginnings)
-        except PrefixError as error:
-            assert prefixes is not None
-            line = f"{_named(prefixes)}, line {done + error.number + 1}"
-            raise CorpusError(f"{line}: this prefix {error.problem}") from error
-        done += len(sentences)
-        best = [translations[:n_best] for translations in found]
-        aligned = _aligned(translator, sentences, best, tag) if alignments else None
-        for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
-            pairs = aligned[row] if aligned is not None else None
-            if as_json:
-                yield _in_json(sentence, translations, pairs)
-            else:
-                yield _text(translations, pairs)
+    with translator.in_processes(processes):
+        for sentences, beginnings in batches:
+            try:
+                best = translator.translate_n_best(sentences, tag, beginnings, n_best)
+            except PrefixError as error:
+                assert prefixes is not None
+                line = f"{_named(prefixes)}, line {done + error.number + 1}"
+                raise CorpusError(f"{line}: this prefix {error.problem}") from error
+            done += len(sentences)
+            aligned = _aligned(translator, sentences, best, tag) if alignments else None
+            for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
+                pairs = aligned[row] if aligned is not None else None
+                if as_json:
+                    yield _in_json(sentence, translations, pairs)
+                else:
+                    yield _text(translations, pairs)
 
 
-def _batches(file: str, prefixes: str | None) -> Iterator[tuple[list[str], list[str] | None]]:
-    """Sentences, and their prefixes if there are any; typed sentences come one by one."""
-    typed = file == "-" and sys.stdin.isatty()
-    if prefixes is not None and (typed or file == prefixes == "-"):
-        raise CorpusError(
-            f"With --prefixes {prefixes} the sentences must come from a file, or through a pipe of "
-            "their own: their lines are counted before the first is translated. Name a file"
-        )
-    if typed:
-        print("Type a sentence and press return; Ctrl-D ends.", file=sys.stderr)
-        for line in sys.stdin:
-            yield [line.rstrip("\n")], None
-        return
-    sentences = _lines(file)
-    beginnings = None
+def _typed(prefixes: str | None) -> Iterator[Batch]:
+    """Sentences one by one, as they are typed."""
     if prefixes is not None:
-        beginnings = _lines(prefixes)
-        if len(beginnings) != len(sentences):
-            raise CorpusError(
-                f"The lines of {_named(prefixes)} ({len(beginnings):,}) and of {_named(file)} "
-                f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
-                "a line empty where a translation is free"
-            )
-    for start in range(0, len(sentences), SENTENCES_AT_ONCE):
-        part = slice(start, start + SENTENCES_AT_ONCE)
+        raise _not_counted(prefixes)
+    print("Type a sentence and press return; Ctrl-D ends.", file=sys.stderr)
+    for line in sys.stdin:
+        yield [line.rstrip("\n")], None
+
+
+def _read(file: str, prefixes: str | None) -> Batch:
+    """All sentences, and their prefixes if there are any."""
+    if file == prefixes == "-":
+        raise _not_counted(prefixes)
+    sentences = _lines(file)
+    if prefixes is None:
+        return sentences, None
+    beginnings = _lines(prefixes)
+    if len(beginnings) != len(sentences):
+        raise CorpusError(
+            f"The lines of {_named(prefixes)} ({len(beginnings):,}) and of {_named(file)} "
+            f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
+            "a line empty where a translation is free"
+        )
+    return sentences, beginnings
+
+
+def _not_counted(prefixes: str) -> CorpusError:
+    return CorpusError(
+        f"With --prefixes {prefixes} the sentences must come from a file, or through a pipe of "
+        "their own: their lines are counted before the first is translated. Name a file"
+    )
+
+
+def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -> Iterator[Batch]:
+    for start in range(0, len(sentences), at_once):
+        part = slice(start, start + at_once)
         yield sentences[part], None if beginnings is None else beginnings[part]
 
 

@@ -37,5 +37,9 @@ class LeaseLostError(TrainerError):
     """This process owned the run and does so no longer."""
 
 
+class TranslationError(TrainerError):
+    """Sentences could not be translated, for a reason that lies in no sentence."""
+
+
 class MemoryPreflightError(TrainerError):
     """The largest micro-batches of a run do not fit into a rank's memory."""

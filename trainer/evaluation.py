@@ -18,10 +18,9 @@ from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import TARGET, open_dataset
 from trainer.checkpoints.format import STEP
 from trainer.errors import RunMismatchError
+from trainer.search_processes import processes_for
 from trainer.translator import Translator
 from trainer.validation import save_translations
-
-SENTENCES_PER_REPORT = 100
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,12 @@ def evaluate(
     name: str,
     translations_folder: Path,
     report: Callable[[int, int], None],
+    processes: int | None = None,
 ) -> Evaluation:
     """Translate a test set, keep the hypotheses, score them.
 
-    ``report`` is told how many of how many sentences are done.
+    ``report`` is told how many of how many sentences are done. ``processes`` translate at once;
+    None: as many as are worth it.
     """
     store, manifest = open_dataset(dataset)
     trained_on = translator.checkpoint.header.dataset_identity
@@ -70,13 +71,12 @@ def evaluate(
             f"checkpoint was trained on {trained_on[:16]}…: name the run's dataset with --dataset"
         )
     heldout = load_heldout(store, manifest, name)
-    hypotheses: list[str] = []
     total = len(heldout.sources)
     report(0, total)
-    for start in range(0, total, SENTENCES_PER_REPORT):
-        part = heldout.sources[start : start + SENTENCES_PER_REPORT]
-        hypotheses += translator.translate(part, heldout.tag)
-        report(len(hypotheses), total)
+    with translator.in_processes(processes or processes_for(total)):
+        hypotheses = translator.translate(
+            heldout.sources, heldout.tag, lambda done: report(done, total)
+        )
     checkpoint = translator.checkpoint
     beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty
     weights = checkpoint.path.name.removeprefix(STEP)

@@ -1,39 +1,29 @@
 """Translating with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
-
-import torch
+from typing import Self
 
 from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches
-from data_pipeline.dataset.manifest import SOURCE, TARGET, Manifest
-from data_pipeline.dataset.store import open_store
-from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
+from data_pipeline.dataset.manifest import SOURCE, TARGET
+from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.pieces.tokenizer import Tokenizer
 from model.alignment import Alignment, align
 from model.config import DecodingConfig
-from model.decoding import Hypothesis, beam_search
-from model.errors import PrefixError
+from model.decoding import Hypothesis
 from model.transformer import Transformer
-from trainer.batch import DeviceBatch, to_device
-from trainer.checkpoints.format import (
-    Checkpoint,
-    list_averages,
-    list_checkpoints,
-    newest_intact,
-    step_of,
-)
-from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import CheckpointError
-from trainer.network import build_model
-from trainer.recipe import TrainingRecipe
-from trainer.run_folder import RunFolder
+from trainer.batch import to_device
+from trainer.checkpoints.format import Checkpoint
+from trainer.search_processes import SearchProcesses, search, search_processes
+from trainer.trained_network import Precision, Weights, load_network
 from trainer.word_alignment import fold, words_read, words_written
 
 TOKENS_PER_BATCH = 4096
 
-Precision = Literal["fp32", "bf16"]
+# Is told how many sentences are done.
+Report = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,7 @@ class Translator:
         decoding: DecodingConfig,
         checkpoint: Checkpoint,
         damaged: Sequence[str] = (),
+        weights: Weights | None = None,
     ) -> None:
         self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
         self.model = model.eval()
@@ -65,6 +56,8 @@ class Translator:
         self.checkpoint = checkpoint
         self._tokenizers = tokenizers
         self._device = next(model.parameters()).device
+        self._weights = weights
+        self._processes: SearchProcesses | None = None
 
     @classmethod
     def load(
@@ -85,41 +78,71 @@ class Translator:
             RunMismatchError: there is no run at this path.
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
-        folder = RunFolder(Path(run))
-        folder.card()
-        found, damaged = _find_checkpoint(folder, checkpoint)
-        recipe = TrainingRecipe.of_checkpoint(found.header.recipe)
-        store = open_store(folder.dataset)
-        tokenizers = load_tokenizers(store, Manifest.load(store))
-        model = build_model(recipe, tokenizers)
-        model.load_state_dict(CheckpointReader(found).weights())
-        model.to(device, torch.bfloat16 if precision == "bf16" else None)
-        return cls(model, tokenizers, decoding or recipe.decoding, found, damaged)
+        found = load_network(Path(run), checkpoint, device, precision)
+        return cls(
+            found.model,
+            found.tokenizers,
+            decoding or found.decoding,
+            found.checkpoint,
+            found.damaged,
+            found.weights,
+        )
 
-    def translate(self, sentences: Sequence[str], tag: str | None = None) -> list[str]:
+    @contextmanager
+    def in_processes(self, processes: int) -> Iterator[None]:
+        """Translates in so many processes on the host's CPUs for the time of the context.
+
+        They share out the cores among them; with one there is no other than this one. A script
+        that uses this needs its ``if __name__ == "__main__":``, as the processes import it too.
+
+        Raises:
+            TranslationError: one was killed.
+        """
+        assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
+        if processes == 1:
+            yield
+            return
+        with search_processes(processes, self._weights) as self._processes:
+            try:
+                yield
+            finally:
+                self._processes = None
+
+    def translate(
+        self, sentences: Sequence[str], tag: str | None = None, report: Report | None = None
+    ) -> list[str]:
         """The best translation of each sentence, by beam search."""
-        return [translations[0].text for translations in self.translate_n_best(sentences, tag)]
+        found = self.translate_n_best(sentences, tag, n_best=1, report=report)
+        return [translations[0].text for translations in found]
 
     def translate_n_best(
         self,
         sentences: Sequence[str],
         tag: str | None = None,
         prefixes: Sequence[str] | None = None,
+        n_best: int | None = None,
+        report: Report | None = None,
     ) -> list[list[Translation]]:
-        """Up to ``beam_size`` translations of each sentence, best first.
+        """Up to ``n_best`` translations of each sentence, or ``beam_size``, best first.
 
         Args:
             tag: put before every sentence, as a corpus's tag is in training.
             prefixes: what each translation has to begin with. Cut them between words: the pieces
                 of a word's beginning are seldom those that the whole word begins with.
+            report: is told how many sentences are done, the longest first.
 
         Raises:
             PrefixError: a prefix is longer than the translation may be.
         """
         results: list[list[Translation]] = [[] for _ in sentences]
-        for positions, found in self._search(list(sentences), tag, prefixes):
-            for position, translations in zip(positions, found, strict=True):
-                results[position] = translations
+        targets = [""] * len(sentences) if prefixes is None else list(prefixes)
+        done = 0
+        for positions, found in self._search(HeldOut(list(sentences), targets, tag)):
+            for position, hypotheses in zip(positions, found, strict=True):
+                results[position] = self._decode(hypotheses[:n_best])
+            done += len(positions)
+            if report is not None:
+                report(done)
         return results
 
     def align(
@@ -138,10 +161,11 @@ class Translator:
             ModelError: there is no such decoder layer.
         """
         alignments: list[Alignment] = [() for _ in sentences]
-        for positions, batch in self._batches(HeldOut(list(sentences), [""] * len(sentences), tag)):
-            ids = [translations[position].ids for position in positions]
-            found = align(self.model, batch.source, ids, layer)
-            for position, alignment in zip(positions, found, strict=True):
+        for batch in self._batches(HeldOut(list(sentences), [""] * len(sentences), tag)):
+            ids = [translations[position].ids for position in batch.pair_ids]
+            source = to_device(batch, self.model.vocabulary, self._device).source
+            found = align(self.model, source, ids, layer)
+            for position, alignment in zip(batch.pair_ids, found, strict=True):
                 alignments[position] = alignment
         return alignments
 
@@ -184,49 +208,23 @@ class Translator:
         """The sentence that target pieces spell; BOS and EOS leave nothing behind."""
         return self._tokenizers[TARGET].decode([list(ids)])[0]
 
-    def _search(
-        self, sentences: list[str], tag: str | None, prefixes: Sequence[str] | None
-    ) -> Iterator[tuple[list[int], list[list[Translation]]]]:
-        """Batches of sentences alike in length: their positions and their translations."""
-        targets = [""] * len(sentences) if prefixes is None else list(prefixes)
-        for positions, batch in self._batches(HeldOut(sentences, targets, tag)):
-            prefix = batch.target_input[:, 1:]  # without BOS, with padding for EOS
-            try:
-                found = beam_search(self.model, batch.source, self.decoding, prefix)
-            except PrefixError as error:
-                raise PrefixError(positions[error.number], error.problem) from error
-            yield positions, [self._decode(hypotheses) for hypotheses in found]
+    def _search(self, heldout: HeldOut) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
+        """Batches of sentences alike in length: their positions and what was found for them."""
+        # The longest first: at the end all processes have something to do.
+        batches = self._batches(heldout)[::-1]
+        found = (
+            (search(self.model, self.decoding, batch) for batch in batches)
+            if self._processes is None
+            else self._processes.search(self.decoding, batches)
+        )
+        for batch, hypotheses in zip(batches, found, strict=True):
+            yield batch.pair_ids.tolist(), hypotheses
 
-    def _batches(self, heldout: HeldOut) -> Iterator[tuple[list[int], DeviceBatch]]:
-        """The sentences' positions, and their pieces, padded."""
+    def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
         if not heldout.sources:
-            return
-        for batch in heldout_micro_batches(heldout, self._tokenizers, TOKENS_PER_BATCH):
-            yield (
-                batch.pair_ids.tolist(),
-                to_device(batch, self.model.vocabulary, self._device),
-            )
+            return []
+        return heldout_micro_batches(heldout, self._tokenizers, TOKENS_PER_BATCH)
 
     def _decode(self, hypotheses: list[Hypothesis]) -> list[Translation]:
         texts = self._tokenizers[TARGET].decode([list(h.ids) for h in hypotheses])
         return [Translation(t, h.score, h.ids) for t, h in zip(texts, hypotheses, strict=True)]
-
-
-def _find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
-    if checkpoint is None:
-        newest, damaged = newest_intact(run.checkpoints)
-        if newest is None:
-            reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
-            raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
-        return newest, list(damaged.values())
-    steps = {str(step_of(path)): path for path in list_checkpoints(run.checkpoints)}
-    averages = {path.name: path for path in list_averages(run.checkpoints)}
-    path = (steps | averages).get(str(checkpoint))
-    if path is None:
-        wanted = f"of step {checkpoint}" if str(checkpoint).isdecimal() else f"named {checkpoint}"
-        raise CheckpointError(
-            f"{run.path} has no checkpoint {wanted}; it has [{', '.join([*steps, *averages])}]"
-        )
-    found = Checkpoint(path)
-    found.verify()
-    return found, []

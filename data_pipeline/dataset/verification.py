@@ -10,9 +10,9 @@ import numpy as np
 from data_pipeline.dataset.manifest import Manifest, ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.store import MANIFEST_NAME, open_store
-from data_pipeline.errors import DatasetFileError
+from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.feeding.plan import Int64Array
-from data_pipeline.preparation.process_pool import process_pool
+from data_pipeline.process_pool import process_pool
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def problems_of(
     with (
         # The files themselves are meant, not the copies of a remote dataset that are here.
         TemporaryDirectory(prefix="transloom-verify-") as empty,
-        process_pool(processes) as pool,
+        process_pool(processes, "compared files", DatasetError) as pool,
     ):
         jobs = [
             _Job(location, Path(empty), name, sha256, shards.get(name))

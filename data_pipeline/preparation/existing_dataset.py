@@ -16,9 +16,12 @@ from data_pipeline.dataset.store import open_store
 from data_pipeline.dataset.verification import Problem, problems_of, strange_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.prepare_progress import PrepareProgress, Report
-from data_pipeline.preparation.process_pool import enough_processes
+from data_pipeline.process_pool import enough_processes
 
 logger = logging.getLogger(__name__)
+
+# Starting processes takes longer than working through so little.
+BYTES_OF_ONE_PROCESS = 4_000_000
 
 
 def keep_if_whole(
@@ -40,7 +43,8 @@ def keep_if_whole(
     existing = Manifest.load(open_store(dataset))
     _refuse(dataset, existing.differences(data, tokenizer))
     _refuse(dataset, _changed_text(data, existing))
-    processes = processes or enough_processes(sum(shard.bytes for shard in existing.shards))
+    shard_bytes = sum(shard.bytes for shard in existing.shards)
+    processes = processes or enough_processes(shard_bytes, BYTES_OF_ONE_PROCESS)
     problems = problems_of(str(dataset), existing, processes, progress)
     if problems:
         _refuse_to_repair(dataset, existing, problems)

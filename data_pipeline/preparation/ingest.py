@@ -11,8 +11,8 @@ from data_pipeline.config import DataConfig
 from data_pipeline.corpora.cleaning import Cleaner, DropReport
 from data_pipeline.corpora.corpus import PAIRS_PER_CHUNK, CorpusReader
 from data_pipeline.corpora.corpus_formats import Chunk, parse
-from data_pipeline.preparation.process_pool import ProcessPool
 from data_pipeline.preparation.shuffle import PackedRows, Partitions, pack_rows
+from data_pipeline.process_pool import ProcessPool
 
 
 @dataclass(frozen=True)

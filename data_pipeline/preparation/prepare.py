@@ -31,7 +31,7 @@ from data_pipeline.preparation.dataset_writer import (
     write_heldout,
     write_tokenizers,
 )
-from data_pipeline.preparation.existing_dataset import keep_if_whole
+from data_pipeline.preparation.existing_dataset import BYTES_OF_ONE_PROCESS, keep_if_whole
 from data_pipeline.preparation.group_writer import (
     SHARDS_PER_GROUP,
     GroupJob,
@@ -41,7 +41,6 @@ from data_pipeline.preparation.group_writer import (
 from data_pipeline.preparation.ingest import IngestedCorpus, ingest
 from data_pipeline.preparation.preparation_settings import preparation_settings
 from data_pipeline.preparation.prepare_progress import PrepareProgress, Report
-from data_pipeline.preparation.process_pool import ProcessPool, enough_processes, process_pool
 from data_pipeline.preparation.publish import (
     check_replaceable,
     clear_leftovers,
@@ -49,6 +48,7 @@ from data_pipeline.preparation.publish import (
     work_folder,
 )
 from data_pipeline.preparation.tokenizer_training import given_tokenizers, train_tokenizers
+from data_pipeline.process_pool import ProcessPool, enough_processes, process_pool
 
 
 def prepare(
@@ -85,8 +85,9 @@ def prepare(
     try:
         with work_folder(dataset) as work:
             readers = _open_readers(data, report)
-            processes = processes or enough_processes(sum(r.total_bytes for r in readers))
-            with process_pool(processes) as pool:
+            text_bytes = sum(reader.total_bytes for reader in readers)
+            processes = processes or enough_processes(text_bytes, BYTES_OF_ONE_PROCESS)
+            with process_pool(processes, "prepared data", DatasetError) as pool:
                 _Preparation(data, tokenizer, given, readers, work, pool, report).run()
             publish(work / "new", dataset, work / "old", standing)
     except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline.errors import DatasetFileError
-from data_pipeline.preparation.process_pool import process_pool
+from data_pipeline.process_pool import process_pool
 
 
 def negate(number: int) -> int:
@@ -63,5 +63,5 @@ if __name__ == "__main__":
     # A shell that starts tests in the background lets them ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Two processes are at work, and a third one waits for jobs.
-    with process_pool(3) as pool:
+    with process_pool(3, "slept", ChildProcessError) as pool:
         list(pool.map(sleep, [(sys.argv[1], seconds) for seconds in (300, 300, 0)]))

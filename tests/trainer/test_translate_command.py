@@ -66,6 +66,12 @@ def test_prefixes_begin_the_translations_of_their_lines(command, translator, lin
     assert command(sentences, "--prefixes", "-", given=begun) == said
 
 
+def test_several_processes_print_the_same(command, lines):
+    sentences = lines("s.txt", SENTENCES)
+    options = (sentences, "--n-best", 2, "--json")
+    assert command(*options, "--processes", 2) == command(*options)
+
+
 def test_alignments_are_a_column_or_pairs_in_json(command, translator, lines):
     sentences = lines("s.txt", SENTENCES)
     best = [found[0] for found in translator.translate_n_best(SENTENCES)]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,15 @@ from support.pool_jobs import (
 )
 from support.processes import children, is_alive, wait_until
 
-from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError
-from data_pipeline.preparation.process_pool import JOBS_PER_PROCESS, process_pool
+from data_pipeline.errors import CorpusError, DatasetFileError
+from data_pipeline.process_pool import JOBS_PER_PROCESS, ProcessPool, process_pool
 
 MORE_THAN_A_PIPE_HOLDS = 100_000
+KILLED = r"A process that counted was killed \(exit code -9\)"
+
+
+def new_pool(processes: int) -> AbstractContextManager[ProcessPool]:
+    return process_pool(processes, "counted", ChildProcessError)
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +43,16 @@ def _nothing_is_left() -> Iterator[None]:
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_results_come_in_the_order_of_the_jobs(processes: int) -> None:
     data = [b"x" * MORE_THAN_A_PIPE_HOLDS] * 9
-    with process_pool(processes) as pool:
+    with new_pool(processes) as pool:
         assert list(pool.map(negate, range(50))) == [-number for number in range(50)]
         assert list(pool.map(negate, iter(()))) == []
         assert list(pool.map(enlarge, data)) == [3 * part for part in data]
 
 
 def test_work_is_done_elsewhere_unless_there_is_one_process() -> None:
-    with process_pool(1) as pool:
+    with new_pool(1) as pool:
         assert set(pool.map(own_pid, range(3))) == {os.getpid()}
-    with process_pool(2) as pool:
+    with new_pool(2) as pool:
         assert os.getpid() not in set(pool.map(own_pid, range(3)))
 
 
@@ -60,14 +66,14 @@ def test_few_jobs_are_taken_ahead(processes: int) -> None:
             taken += 1
             yield number
 
-    with process_pool(processes) as pool:
+    with new_pool(processes) as pool:
         for received, _ in enumerate(pool.map(negate, jobs()), 1):
             assert taken - received < JOBS_PER_PROCESS * processes
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_error_of_a_job_reaches_the_caller_as_it_is(processes: int) -> None:
-    with pytest.raises(DatasetFileError) as caught, process_pool(processes) as pool:
+    with pytest.raises(DatasetFileError) as caught, new_pool(processes) as pool:
         list(pool.map(refuse_five, range(20)))
     error = caught.value
     assert (error.file, error.expected, error.found) == ("five", "six", "seven")
@@ -79,26 +85,30 @@ def test_error_of_the_jobs_reaches_the_caller(processes: int) -> None:
         yield 1
         raise CorpusError("no second job")
 
-    with pytest.raises(CorpusError, match="no second job"), process_pool(processes) as pool:
+    with pytest.raises(CorpusError, match="no second job"), new_pool(processes) as pool:
         list(pool.map(negate, jobs()))
 
 
 def test_killed_process_is_told() -> None:
-    message = r"was killed \(exit code -9\)"
-    with pytest.raises(DatasetError, match=message), process_pool(2) as pool:
+    with (
+        pytest.raises(ChildProcessError, match=r"that counted was killed \(exit code -9\)"),
+        new_pool(2) as pool,
+    ):
         list(pool.map(end_at_five, range(20)))
 
 
 def test_process_killed_while_it_writes_a_result_is_told() -> None:
-    message = r"was killed \(exit code -9\)"
-    with pytest.raises(DatasetError, match=message), process_pool(2) as pool:
+    with (
+        pytest.raises(ChildProcessError, match=r"that counted was killed \(exit code -9\)"),
+        new_pool(2) as pool,
+    ):
         list(pool.map(end_while_writing, range(20)))
 
 
 def test_nobody_waits_for_jobs_that_are_given_up(tmp_path: Path) -> None:
     """They would sleep for five minutes."""
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), process_pool(2) as pool:
+    with pytest.raises(KeyboardInterrupt), new_pool(2) as pool:
         list(pool.map(pool_jobs.sleep, given_up(tmp_path)))
     assert time.monotonic() - start < 30
     assert len(list(tmp_path.iterdir())) >= 1

@@ -18,14 +18,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from typing import Any, TypeVar
 
-from data_pipeline.errors import DatasetError
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 JOBS_PER_PROCESS = 2  # in memory: jobs that wait, are at work, or whose result waits
-# Starting processes takes longer than working through so little.
-BYTES_FOR_ONE_PROCESS = 4_000_000
 
 
 def cores() -> int:
@@ -33,9 +29,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def enough_processes(total_bytes: int) -> int:
-    """One for each core, or only one for little work."""
-    return 1 if total_bytes < BYTES_FOR_ONE_PROCESS else cores()
+def enough_processes(work: int, work_of_one: int) -> int:
+    """One for each core, or only one for less work than others take to start."""
+    return 1 if work < work_of_one else cores()
 
 
 class ProcessPool:
@@ -47,7 +43,7 @@ class ProcessPool:
     def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """The function's results in the order of the jobs, which are taken as needed.
 
-        Raises what the function raises, and DatasetError if a process was killed.
+        Raises what the function raises, and the pool's own error if a process was killed.
         """
         if not self._workers:
             yield from map(function, jobs)
@@ -76,8 +72,14 @@ class ProcessPool:
 
 
 @contextmanager
-def process_pool(processes: int) -> Iterator[ProcessPool]:
-    """A pool for the time of the context. At its end the processes are killed, whatever they do."""
+def process_pool(
+    processes: int, work: str, error: Callable[[str], Exception]
+) -> Iterator[ProcessPool]:
+    """A pool for the time of the context. At its end the processes are killed, whatever they do.
+
+    With one process there is no other than this one. Where another one is found to be killed, an
+    `error` says so, and that it did this `work`, such as "prepared data".
+    """
     workers: list[_Worker] = []
     # A fork would copy the locks of whatever threads this process has.
     context = multiprocessing.get_context("spawn")
@@ -86,7 +88,9 @@ def process_pool(processes: int) -> Iterator[ProcessPool]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         try:
-            workers += [_Worker(context) for _ in range(processes if processes > 1 else 0)]
+            workers += [
+                _Worker(context, work, error) for _ in range(processes if processes > 1 else 0)
+            ]
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield ProcessPool(workers)
@@ -98,7 +102,8 @@ def process_pool(processes: int) -> Iterator[ProcessPool]:
 class _Worker:
     """The owner's side of one process."""
 
-    def __init__(self, context: SpawnContext) -> None:
+    def __init__(self, context: SpawnContext, work: str, error: Callable[[str], Exception]) -> None:
+        self._work, self._error = work, error
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
@@ -126,12 +131,12 @@ class _Worker:
         self._process.close()
         self.connection.close()
 
-    def _lost(self) -> DatasetError:
+    def _lost(self) -> Exception:
         self._process.join()
-        return DatasetError(
-            f"A process that prepared data was killed (exit code {self._process.exitcode}), most "
-            "likely for want of memory. Nothing was published. Run the command again, with fewer "
-            "--processes if memory is short."
+        return self._error(
+            f"A process that {self._work} was killed (exit code {self._process.exitcode}), most "
+            "likely for want of memory. Run the command again, with fewer --processes if memory "
+            "is short."
         )
 
 
