@@ -1,15 +1,18 @@
 """Beam search of a trained run, beside Hugging Face's `generate` with the same weights.
 
-One run of this script: the same sentences of a test set, beam size, threads and weights, which go
-to a MarianMTModel in an environment of its own. The contestants alternate, each in a process of
-its own; the clock runs while all sentences are translated, from ids to ids, after some sentences
-to warm up. Both see the sentences sorted by length; Hugging Face in batches of 64, transloom in
-batches of 4,096 source tokens. Hugging Face stops when as many hypotheses are finished as the beam
-is wide (early_stopping=True), as transloom does. On a machine that others use too,
-`--threads 1 --cpu-time` counts CPU seconds instead.
+One run of this script: the same sentences of the test sets and validation, beam size, cores and
+weights, which go to a MarianMTModel in an environment of its own. The contestants alternate; the
+clock runs while all sentences are translated, after some sentences to warm up. Hugging Face gets
+ids sorted by length, in batches of 64, and gives ids; transloom does all that `transloom translate`
+does between reading and writing lines. Hugging Face stops when as many hypotheses are finished as
+the beam is wide (early_stopping=True), as transloom does.
+
+Both use the cores in two ways: one process with a thread for each, and a process for each, which
+`transloom translate` has of its own, and Hugging Face not: there the sentences are dealt out to as
+many runs of it at once, and their rates are added up.
 
     .venv/bin/transloom train multi30k-ende …
-    .venv/bin/python benchmarks/decoding.py RUN [--sentences 1000] [--rounds 3] [--json]
+    .venv/bin/python benchmarks/decoding.py RUN [--sentences 2000] [--rounds 3] [--json]
 """
 
 import argparse
@@ -20,8 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,19 +39,20 @@ from torch import Tensor
 
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches, load_heldout
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.pieces.tokenizer import load_tokenizers
-from model.decoding import beam_search
+from data_pipeline.process_pool import cores
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.host_memory import keep_freed
 from trainer.run_folder import RunFolder
-from trainer.translator import TOKENS_PER_BATCH, Translator
+from trainer.translator import Translator
 
 HERE = Path(__file__).resolve().parent
 WARM_UP_SENTENCES = 8
 PRECISIONS = ("fp32", "bf16")
+TRANSLOOM, GENERATE = "transloom", "Hugging Face"
 POSITIONS = 512
 GOAL_TIMES_FASTER = 5.0
 ALL_AT_ONCE = 2**31
@@ -53,60 +61,56 @@ Ids = list[list[int]]
 
 
 @dataclass(frozen=True)
+class Arrangement:
+    """How the cores are used."""
+
+    processes: int
+    threads: int  # of each
+
+    def __str__(self) -> str:
+        return f"{self.processes} × {self.threads}"
+
+
+@dataclass(frozen=True)
 class Result:
     """All sentences once."""
 
-    seconds: float
-    cpu_seconds: float
+    sentences_per_second: float
     translations: Ids  # the best of each sentence
 
     @property
-    def sentences_per_second(self) -> float:
-        return len(self.translations) / self.seconds
-
-    @property
     def tokens_per_second(self) -> float:
-        return sum(len(ids) + 1 for ids in self.translations) / self.seconds  # with EOS
-
-    def by_cpu_time(self) -> "Result":
-        return replace(self, seconds=self.cpu_seconds)
+        tokens = sum(len(ids) + 1 for ids in self.translations)  # with EOS
+        return tokens / len(self.translations) * self.sentences_per_second
 
 
-def sentences_of(run: str, count: int, budget: int) -> list[MicroBatch]:
-    """The first sentences of the first test set (or validation), sorted by length, in batches."""
-    store, manifest = open_dataset(load_recipe(RunFolder(Path(run)).recipe).data)
-    tests = [name for name in manifest.heldout if name != "validation"]
-    name = tests[0] if tests else "validation"
-    sources = load_heldout(store, manifest, name).sources[:count]
-    return heldout_micro_batches(
-        HeldOut(sources, [""] * len(sources)), load_tokenizers(store, manifest), budget
-    )
+def dataset_of(run: str) -> tuple[DatasetStore, Manifest]:
+    return open_dataset(load_recipe(RunFolder(Path(run)).recipe).data)
 
 
-def translate_here(run: str, count: int, beam: int, threads: int, precision: str) -> Result:
+def sentences_of(run: str, count: int) -> HeldOut:
+    """The first sentences of the test sets and of validation, which have no tag."""
+    store, manifest = dataset_of(run)
+    names = sorted(manifest.heldout, key=lambda name: name == "validation")
+    sets = [load_heldout(store, manifest, name) for name in names]
+    assert not any(one.tag for one in sets), "a dataset without tags is wanted"
+    sources = [sentence for one in sets for sentence in one.sources][:count]
+    return HeldOut(sources, [""] * len(sources))
+
+
+def translate_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
     """transloom's turn."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(how.threads)
     keep_freed()  # as `transloom translate` does
     translator = Translator.load(run, precision="bf16" if precision == "bf16" else "fp32")
-    model = translator.model
-    decoding = translator.decoding.model_copy(update={"beam_size": beam})
-    found: dict[int, list[int]] = {}
-
-    def translate(batches: list[MicroBatch]) -> None:
-        for batch in batches:
-            source = to_device(batch, model.vocabulary, torch.device("cpu")).source
-            best = [hypotheses[0] for hypotheses in beam_search(model, source, decoding)]
-            found.update(
-                {n: list(one.ids) for n, one in zip(batch.pair_ids.tolist(), best, strict=True)}
-            )
-
-    translate(sentences_of(run, WARM_UP_SENTENCES, TOKENS_PER_BATCH))
-    batches = sentences_of(run, count, TOKENS_PER_BATCH)
-    found.clear()
-    started, cpu_started = time.perf_counter(), time.process_time()
-    translate(batches)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    return Result(seconds, cpu_seconds, [found[n] for n in range(count)])
+    translator.decoding = translator.decoding.model_copy(update={"beam_size": beam})
+    sentences = sentences_of(run, count).sources
+    with translator.in_processes(how.processes):
+        translator.translate(sentences[:WARM_UP_SENTENCES])
+        started = time.perf_counter()
+        found = translator.translate_n_best(sentences, n_best=1)
+        seconds = time.perf_counter() - started
+    return Result(len(found) / seconds, [list(best.ids) for (best,) in found])
 
 
 def marian_weights(model: Transformer) -> dict[str, Tensor]:
@@ -153,7 +157,9 @@ def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -
         translator.model.vocabulary,
     )
     save_file(marian_weights(model), folder / "model.safetensors")
-    (batch,) = sentences_of(run, count, ALL_AT_ONCE)
+    (batch,) = heldout_micro_batches(
+        sentences_of(run, count), load_tokenizers(*dataset_of(run)), ALL_AT_ONCE
+    )
     source = to_device(batch, vocabulary, torch.device("cpu")).source
     np.savez(folder / "source.npz", allow_pickle=False, source=source, order=batch.pair_ids)
     sides = ("encoder", "decoder")
@@ -188,46 +194,71 @@ def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -
     (folder / "settings.json").write_text(json.dumps(settings))
 
 
-def result_of(command: list[str], threads: int) -> Result:
-    output = subprocess.run(
-        command,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    ).stdout
-    return Result(**json.loads(output.splitlines()[-1]))
+def measured_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
+    """transloom in a process of its own, which may have others."""
+    command = [sys.executable, __file__, run, "--sentences", str(count), "--beam", str(beam)]
+    command += ["--measure", precision, str(how.processes), str(how.threads)]
+    (output,) = outputs_of([command], how.threads)
+    return Result(**output)
 
 
-def table(results: dict[str, list[Result]]) -> str:
-    lines = [
-        "| | sentences/s, median | range | target tokens/s, median | as transloom fp32 |",
-        "|---|---|---|---|---|",
+def measured_there(python: Path, folder: Path, how: Arrangement, precision: str) -> Result:
+    """As many runs of Hugging Face at once."""
+    script = str(HERE / "decoding_hugging_face.py")
+    parts = [f"{part}/{how.processes}" for part in range(how.processes)]
+    outputs = outputs_of(
+        [[str(python), script, str(folder), precision, part] for part in parts], how.threads
+    )
+    found = dict(pair for output in outputs for pair in output["translations"])
+    rate = sum(len(output["translations"]) / output["seconds"] for output in outputs)
+    return Result(rate, [found[number] for number in range(len(found))])
+
+
+def outputs_of(commands: list[list[str]], threads: int) -> list[Any]:
+    """What commands print that run at the same time, as JSON in their last line."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        for command in commands
     ]
-    reference = results["transloom fp32"][0].translations
-    for name, found in results.items():
+    outputs = [process.communicate()[0] for process in running]
+    for process in running:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def table(results: dict[tuple[str, Arrangement, str], list[Result]]) -> str:
+    lines = [
+        "| | processes × threads | | sentences/s, median | range | target tokens/s, median "
+        "| as transloom fp32 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    reference = next(iter(results.values()))[0].translations
+    medians = {}
+    for (who, how, precision), found in results.items():
         rates = [one.sentences_per_second for one in found]
+        medians[who, how, precision] = statistics.median(rates)
         tokens = statistics.median(one.tokens_per_second for one in found)
         pairs = list(zip(found[0].translations, reference, strict=True))
         same = sum(ours == theirs for ours, theirs in pairs) / len(pairs)
         lines.append(
-            f"| {name} | {statistics.median(rates):.1f} | {min(rates):.1f}–{max(rates):.1f} | "
-            f"{tokens:,.0f} | {same:.0%} |"
+            f"| {who} | {how} | {precision} | {statistics.median(rates):.1f} | "
+            f"{min(rates):.1f}–{max(rates):.1f} | {tokens:,.0f} | {same:.0%} |"
         )
-    best = {
-        who: max(
-            statistics.median(one.sentences_per_second for one in found)
-            for name, found in results.items()
-            if name.startswith(who)
-        )
-        for who in ("transloom", "Hugging Face")
+    ours = max(rate for (who, _, _), rate in medians.items() if who == TRANSLOOM)
+    alone = {
+        how: max(rate for (who, h, _), rate in medians.items() if (who, h) == (GENERATE, how))
+        for how in {how for _, how, _ in medians}
     }
-    times = best["transloom"] / best["Hugging Face"]
+    one_process = next(rate for how, rate in alone.items() if how.processes == 1)
+    times = ours / one_process
     reached = "reached" if times >= GOAL_TIMES_FASTER else "MISSED"
     lines += [
         "",
-        f"{reached}: {times:.1f} times Hugging Face, best precision each, "
-        f"goal {GOAL_TIMES_FASTER:g}",
+        f"{reached}: {times:.1f} times `generate` on the same cores, best precision each, "
+        f"goal {GOAL_TIMES_FASTER:g}; {ours / max(alone.values()):.1f} times it in whichever "
+        "arrangement is best for it",
     ]
     return "\n".join(lines)
 
@@ -237,46 +268,44 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="folder of a trained run with joint embeddings")
-    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="by CPU seconds, on a machine others use too"
-    )
     parser.add_argument("--torch-index", help="package index with torch for CPU")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--measure", choices=PRECISIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    run, count, beam, threads = (
-        arguments.run,
-        arguments.sentences,
-        arguments.beam,
-        arguments.threads,
-    )
+    run, count, beam = arguments.run, arguments.sentences, arguments.beam
     if arguments.measure:
-        found = translate_here(run, count, beam, threads, arguments.measure)
-        print(json.dumps(asdict(found)))
+        precision, processes, threads = arguments.measure
+        how = Arrangement(int(processes), int(threads))
+        print(json.dumps(asdict(translate_here(run, count, beam, how, precision))))
         return
     python = environment_with(HUGGING_FACE, PEERS / "hugging-face", arguments.torch_index)
+    ways = sorted({(1, cores()), (cores(), 1)})
     with tempfile.TemporaryDirectory() as temporary:
         write_input_of_hugging_face(run, count, beam, Path(temporary))
-        here = [sys.executable, __file__, run, "--sentences", str(count), "--beam", str(beam)]
-        here += ["--threads", str(threads), "--measure"]
-        there = [str(python), str(HERE / "decoding_hugging_face.py"), temporary]
-        commands = {f"transloom {p}": [*here, p] for p in PRECISIONS}
-        commands |= {f"Hugging Face {p}": [*there, p] for p in PRECISIONS}
-        results: dict[str, list[Result]] = {name: [] for name in commands}
+        measure: dict[tuple[str, Arrangement, str], Callable[[], Result]] = {}
+        for how, precision in product((Arrangement(*way) for way in ways), PRECISIONS):
+            measure[TRANSLOOM, how, precision] = partial(
+                measured_here, run, count, beam, how, precision
+            )
+            measure[GENERATE, how, precision] = partial(
+                measured_there, python, Path(temporary), how, precision
+            )
+        results: dict[tuple[str, Arrangement, str], list[Result]] = {key: [] for key in measure}
         for _ in range(arguments.rounds):
-            for name, command in commands.items():
-                result = result_of(command, threads)
-                results[name].append(result.by_cpu_time() if arguments.cpu_time else result)
-                rate = results[name][-1].sentences_per_second
-                print(f"{name}: {rate:.1f} sentences/s", file=sys.stderr, flush=True)
+            for (who, how, precision), once in measure.items():
+                found = once()
+                results[who, how, precision].append(found)
+                rate = f"{found.sentences_per_second:.1f} sentences/s"
+                print(f"{who} {how} {precision}: {rate}", file=sys.stderr, flush=True)
     if arguments.json:
         rates = {
-            name: [[one.sentences_per_second, one.tokens_per_second] for one in found]
-            for name, found in results.items()
+            " ".join(map(str, key)): [
+                [one.sentences_per_second, one.tokens_per_second] for one in found
+            ]
+            for key, found in results.items()
         }
         print(json.dumps(rates))
     else:

@@ -1,8 +1,9 @@
 """Hugging Face's turn in decoding.py: MarianMTModel with transloom's weights. Own environment.
 
-python decoding_hugging_face.py FOLDER fp32|bf16
+python decoding_hugging_face.py FOLDER fp32|bf16 PART/PARTS
 
-Prints the seconds and the best translation of each sentence, as ids without BOS and EOS.
+Of so many parts, into which the sentences are dealt out. Prints the seconds, and the number of each
+sentence with its best translation, as ids without BOS and EOS.
 """
 
 import json
@@ -30,12 +31,13 @@ def load_model(folder: Path, settings: dict[str, object], precision: str) -> Mar
     return model.eval().to(torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
-def main(folder: Path, precision: str) -> None:
+def main(folder: Path, precision: str, part: int, parts: int) -> None:
     settings = json.loads((folder / "settings.json").read_text())
     model = load_model(folder, settings["model"], precision)
     pad, eos = model.config.pad_token_id, model.config.eos_token_id
     arrays = np.load(folder / "source.npz", allow_pickle=False)
-    source = torch.from_numpy(arrays["source"])
+    source = torch.from_numpy(arrays["source"])[part::parts]
+    numbers = arrays["order"][part::parts].tolist()
 
     def translate(rows: torch.Tensor) -> list[list[int]]:
         rows = rows[:, : int((rows != pad).sum(dim=1).max())]
@@ -45,15 +47,12 @@ def main(folder: Path, precision: str) -> None:
         return [[piece for piece in ids[1:] if piece not in (pad, eos)] for ids in outputs.tolist()]
 
     translate(source[: settings["warm_up_sentences"]])
-    started, cpu_started = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     found = [ids for rows in source.split(SENTENCES_PER_BATCH) for ids in translate(rows)]
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    translations: list[list[int]] = [[] for _ in found]
-    for position, ids in zip(arrays["order"].tolist(), found, strict=True):
-        translations[position] = ids
-    result = {"seconds": seconds, "cpu_seconds": cpu_seconds, "translations": translations}
-    print(json.dumps(result))
+    seconds = time.perf_counter() - started
+    translations = list(zip(numbers, found, strict=True))
+    print(json.dumps({"seconds": seconds, "translations": translations}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], *(int(number) for number in sys.argv[3].split("/")))

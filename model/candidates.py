@@ -1,20 +1,19 @@
 """The best next pieces of a beam, found without sorting whole vocabularies.
 
-    log-probabilities ─▶ largest of each block ─▶ + scores ─▶ the c best blocks of each sentence
-    these blocks      ─▶ their c best continuations
+    logits ─▶ each hypothesis' log-normaliser, and the largest log-probability of each block
+           ─▶ + scores ─▶ the c best blocks of each sentence ─▶ their c best continuations
 
-The first half goes through all log-probabilities, as many at a time as is good; the second half
-takes the whole batch.
+A row of logits, those of one hypothesis' next pieces, is cut into blocks. A sentence's c best
+continuations lie in the c blocks whose largest elements continue best, so only these are searched,
+and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's
+decoder step, and log-probabilities, which are written and read again, are made of so few rows at a
+time that they stay in its cache.
 
-A row of log-probabilities, those of one hypothesis' next pieces, is cut into blocks. A sentence's
-c best continuations lie in the c blocks whose largest elements continue best, so only these are
-searched, and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a
-small model's decoder step.
-
-Shape suffixes: b sentences, k hypotheses of each, v pieces, n blocks of a vocabulary, c candidates
-or the blocks that they are in, p places in a block.
+Shape suffixes: b sentences, k hypotheses of each, r = b · k rows, v pieces, n blocks of a
+vocabulary, c candidates or the blocks that they are in, p places in a block.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -22,13 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MULTIPLE = 16  # of a block's pieces, which a vector of floats takes
-
-
-class Blocks(NamedTuple):
-    """The best blocks of each sentence, in no order."""
-
-    chosen_bc: Tensor  # which of its k · n blocks they are
-    log_probabilities_bcp: Tensor  # of their pieces
+CACHE_BYTES = 2**20  # of a core, its second one
 
 
 class Candidates(NamedTuple):
@@ -39,37 +32,60 @@ class Candidates(NamedTuple):
     pieces_bc: Tensor  # and by which piece
 
 
-def best_blocks(log_probabilities_bkv: Tensor, scores_bk: Tensor, count: int) -> Blocks:
-    """Returns the blocks with the `count` best of all k · v continuations, or all if fewer.
-
-    A continuation's score is its hypothesis' score plus the log-probability of its piece.
-    """
-    b, _, v = log_probabilities_bkv.shape
-    size = block_size(v)
-    if v % size:
-        log_probabilities_bkv = F.pad(log_probabilities_bkv, (0, -v % size), value=float("-inf"))
-    blocks_bknp = log_probabilities_bkv.unflatten(2, (-1, size))
-    best_b_ = (blocks_bknp.amax(3) + scores_bk.unsqueeze(2)).flatten(1)
-    each = best_b_.shape[1]  # sentence's k · n blocks
-    chosen_bc = best_b_.topk(min(count, each), sorted=False).indices
-    firsts_b1 = torch.arange(0, b * each, each, device=chosen_bc.device).unsqueeze(1)
-    found__p = blocks_bknp.flatten(0, 2).index_select(0, (chosen_bc + firsts_b1).flatten())
-    return Blocks(chosen_bc, found__p.view(b, -1, size))
-
-
-def best_candidates(blocks: Blocks, scores_bk: Tensor, count: int, pieces: int) -> Candidates:
+def best_candidates(
+    logits_bkv: Tensor, scores_bk: Tensor, count: int, never: Tensor, given: Mapping[int, int]
+) -> Candidates:
     """Returns the `count` best of all k · v continuations, which must be as many or more.
 
-    `pieces` is v. Continuations of -inf are returned only where there are not enough others.
+    A continuation's score is its hypothesis' score plus the log-probability of its piece. Pieces
+    `never` are ruled out, and so are all but one in the sentences that have a `given` piece; the
+    probabilities of the others are as they would be without. What is ruled out, and other
+    continuations of -inf, are returned only where there are not enough others. The logits are
+    changed in place.
     """
-    chosen_bc, log_probabilities_bcp = blocks
-    size = log_probabilities_bcp.shape[2]
-    n = -(-pieces // size)
-    scores_bcp = log_probabilities_bcp + scores_bk.gather(1, chosen_bc // n).unsqueeze(2)
+    b, k, v = logits_bkv.shape
+    size = block_size(v)
+    if v % size:
+        logits_bkv = F.pad(logits_bkv, (0, -v % size), value=float("-inf"))
+    logits_rv = logits_bkv.flatten(0, 1)
+    normalizers_r, largest_rn = _normalizers_and_largest(logits_rv, size, never)
+    normalizers_bk, largest_bkn = normalizers_r.view(b, k), largest_rn.view(b, k, -1)
+    logits_rv.index_fill_(1, never, float("-inf"))
+    if given:
+        rows, pieces = list(given), torch.tensor(list(given.values()), device=logits_rv.device)
+        kept = logits_bkv[rows, :, pieces]
+        logits_bkv[rows] = float("-inf")
+        logits_bkv[rows, :, pieces] = kept
+        largest_bkn[rows] = float("-inf")
+        largest_bkn[rows, :, pieces // size] = kept - normalizers_bk[rows]
+
+    n = largest_bkn.shape[2]
+    best_b_ = (largest_bkn + scores_bk.unsqueeze(2)).flatten(1)
+    chosen_bc = best_b_.topk(min(count, k * n), sorted=False).indices
+    firsts_b1 = torch.arange(0, b * k * n, k * n, device=chosen_bc.device).unsqueeze(1)
+    found__p = logits_rv.view(-1, size).index_select(0, (chosen_bc + firsts_b1).flatten())
+    without_logit_bc = (scores_bk - normalizers_bk).gather(1, chosen_bc // n)
+    scores_bcp = found__p.view(b, -1, size) + without_logit_bc.unsqueeze(2)
     scores_bc, best_bc = scores_bcp.flatten(1).topk(count)
     from_bc = chosen_bc.gather(1, best_bc // size)
     pieces_bc = from_bc % n * size + best_bc % size
-    return Candidates(scores_bc, from_bc // n, pieces_bc.clamp_(max=pieces - 1))
+    return Candidates(scores_bc, from_bc // n, pieces_bc.clamp_(max=v - 1))
+
+
+def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns log Σ exp(logits) of each row, and the largest log-probability of each block (r, n).
+
+    Both are fp32.
+    """
+    r, v = logits_rv.shape
+    few = r if logits_rv.device.type != "cpu" else max(1, CACHE_BYTES // (4 * v))
+    firsts, largest = [], []
+    for part_rv in logits_rv.split(few):
+        log_probabilities_rv = part_rv.log_softmax(dim=1, dtype=torch.float32)
+        firsts.append(log_probabilities_rv[:, 0].clone())
+        log_probabilities_rv.index_fill_(1, never, float("-inf"))
+        largest.append(log_probabilities_rv.unflatten(1, (-1, size)).amax(2))
+    return logits_rv[:, 0] - torch.cat(firsts), torch.cat(largest)
 
 
 def block_size(pieces: int) -> int:

@@ -12,7 +12,6 @@ Shape suffixes: b unfinished sentences, k hypotheses of each, p pieces so far (B
 pieces, s source length.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +20,14 @@ from torch.nn import functional as F
 
 from model.attention import KeyValue, additive_mask
 from model.cache import SelfAttentionCache, fill_gaps, room_for, roomy
-from model.candidates import Blocks, Candidates, best_blocks, best_candidates
+from model.candidates import Candidates, best_candidates
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.transformer import Transformer
 
-# Of how many hypotheses a CPU makes logits at a time: many reuse the weights that were read, but
-# all of a large vocabulary would take too much memory. Log-probabilities, which are read several
-# times, are made of so few that they stay in its caches.
-LOGITS_AT_ONCE = 1024
-LOG_PROBABILITIES_AT_ONCE = 64
+# Of how many hypotheses a CPU makes logits at a time: so many that they reuse the weights that were
+# read, and no more, as they are read again.
+LOGITS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,8 @@ class SearchState:
         self.memories = model.decoder.project_memory(model.encode(source_bs))
         self.memory_mask = model.source_mask(source_bs)
         self.caches = [SelfAttentionCache(k) for _ in self.memories]
+        vocabulary = model.vocabulary
+        self.never = source_bs.new_tensor([vocabulary.pad_id, vocabulary.bos_id])
         self.slots = torch.arange(k, device=source_bs.device)
         # Row k hides all slots of a position but slot k.
         self.other_slots_kk = additive_mask(self.slots.unsqueeze(1) == self.slots)
@@ -98,16 +97,17 @@ class SearchState:
         """
         hidden_bkd = self._decoder_step()
         given = self._given()
-        pieces = self.model.vocabulary.target_size
-        count = min(count, hidden_bkd.shape[1] * pieces)
-        parts = []
-        for rows, logits_bkv in self._logits(hidden_bkd):
-            given_here = {place: given[row] for place, row in enumerate(rows) if row in given}
-            log_probabilities_bkv = self._log_probabilities(logits_bkv, given_here)
-            scores_bk = self.scores_bk[rows.start : rows.stop]
-            parts.append(best_blocks(log_probabilities_bkv, scores_bk, count))
-        blocks = Blocks(*(torch.cat(found) for found in zip(*parts, strict=True)))
-        return best_candidates(blocks, self.scores_bk, count, pieces)
+        b, k, _ = hidden_bkd.shape
+        count = min(count, k * self.model.vocabulary.target_size)
+        sentences = max(1, LOGITS_AT_ONCE // k) if hidden_bkd.device.type == "cpu" else b
+        best = []
+        for first in range(0, b, sentences):
+            part = slice(first, first + sentences)
+            given_here = {row - first: given[row] for row in range(b)[part] if row in given}
+            logits_bkv = self.model.logits(hidden_bkd[part])
+            scores_bk = self.scores_bk[part]
+            best.append(best_candidates(logits_bkv, scores_bk, count, self.never, given_here))
+        return Candidates(*(torch.cat(parts) for parts in zip(*best, strict=True)))
 
     def _decoder_step(self) -> Tensor:
         """Returns the hidden states (b, k, d) after the newest pieces."""
@@ -127,30 +127,6 @@ class SearchState:
             self.caches,
         )
         return hidden_bkd[:b]
-
-    def _logits(self, hidden_bkd: Tensor) -> Iterator[tuple[range, Tensor]]:
-        """Logits (b, k, v) in parts, each with the rows that it is of."""
-        b, k, _ = hidden_bkd.shape
-        many, few = b, b
-        if hidden_bkd.device.type == "cpu":
-            many, few = max(1, LOGITS_AT_ONCE // k), max(1, LOG_PROBABILITIES_AT_ONCE // k)
-        for start in range(0, b, many):
-            logits_bkv = self.model.logits(hidden_bkd[start : start + many])
-            for first in range(0, len(logits_bkv), few):
-                part_bkv = logits_bkv[first : first + few]
-                yield range(start + first, start + first + len(part_bkv)), part_bkv
-
-    def _log_probabilities(self, logits_bkv: Tensor, given: dict[int, int]) -> Tensor:
-        """log p of each next piece, (b, k, v) in fp32; in some rows the piece is given."""
-        log_probabilities_bkv = logits_bkv.log_softmax(dim=-1, dtype=torch.float32)
-        for never in (self.model.vocabulary.pad_id, self.model.vocabulary.bos_id):
-            log_probabilities_bkv[:, :, never] = float("-inf")
-        if given:
-            rows, pieces = list(given), list(given.values())
-            kept = log_probabilities_bkv[rows, :, pieces]
-            log_probabilities_bkv[rows] = float("-inf")
-            log_probabilities_bkv[rows, :, pieces] = kept
-        return log_probabilities_bkv
 
     def finish(
         self, rows: list[int], parents: Tensor, scores: Tensor, found: list[list[Hypothesis]]

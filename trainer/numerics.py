@@ -41,6 +41,8 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
     if uses_onednn(torch.device(placement.device), dtype):
         entries["products"] = "oneDNN"  # see model/linear.py
+    if not cuda and dtype is torch.bfloat16 and entries["attention"] == AttentionBackend.MATMUL:
+        entries["softmax"] = "fp32 for short rows"  # see model/attention.py
     return entries
 
 

@@ -70,11 +70,14 @@ class SearchProcesses:
 def search_processes(processes: int, weights: Weights) -> Iterator[SearchProcesses]:
     """Two or more processes, among which the cores are shared out, for the time of the context.
 
-    Raises TranslationError if one is killed.
+    Raises TranslationError if one is killed, CheckpointError if the weights are gone.
     """
     assert processes > 1
+    threads = max(1, cores() // processes)
     with process_pool(processes, "translated", TranslationError) as pool:
-        yield SearchProcesses(pool, weights, max(1, cores() // processes))
+        # Each of them loads; what is wrong is told before the first sentence.
+        list(pool.map(partial(_load_there, weights, threads), range(processes)))
+        yield SearchProcesses(pool, weights, threads)
 
 
 def _search_there(
@@ -82,6 +85,10 @@ def _search_there(
 ) -> Found:
     """`search` in a process of the pool."""
     return search(_model(weights, threads), decoding, batch)
+
+
+def _load_there(weights: Weights, threads: int, _: int) -> None:
+    _model(weights, threads)
 
 
 @lru_cache(maxsize=1)

@@ -12,23 +12,9 @@ from trainer.run_folder import RunFolder
 STEPS = "trainer.max_steps=60"
 
 
-@pytest.fixture
-def undisturbed(runs):
-    """A run with one data worker."""
-    runs.train("undisturbed", "cluster.ranks=2", STEPS)
-    return runs
-
-
-def check_equal(runs, name):
-    assert runs.curve(name) == runs.curve("undisturbed")
-    assert runs.digests(name) == runs.digests("undisturbed")
-    assert runs.lines(name, "event") == []
-
-
 # One of two, or both.
 @pytest.mark.parametrize("killed", [pytest.param(1, marks=pytest.mark.chaos), 2])
-def test_killed_workers_change_no_number(undisturbed, monkeypatch, killed):
-    runs = undisturbed
+def test_killed_workers_change_no_number(runs, undisturbed, monkeypatch, killed):
     started = remember(monkeypatch, supervisor, "DataWorkers")
 
     def victims():
@@ -37,7 +23,9 @@ def test_killed_workers_change_no_number(undisturbed, monkeypatch, killed):
     with Saboteur(runs.folder / "killed" / "metrics.jsonl", 10, victims) as saboteur:
         runs.train("killed", "cluster.ranks=2", "cluster.data_workers=2", STEPS)
     assert len(saboteur.hit) == killed
-    check_equal(runs, "killed")
+    assert runs.curve("killed") == undisturbed.curve("undisturbed")
+    assert runs.digests("killed") == undisturbed.digests("undisturbed")
+    assert runs.lines("killed", "event") == []
     log = (runs.folder / "killed" / "log.txt").read_text()
     assert "was lost: its" in log
     assert "is asked of worker" in log
@@ -45,8 +33,7 @@ def test_killed_workers_change_no_number(undisturbed, monkeypatch, killed):
         assert max(line["data_stall_seconds"] for line in runs.lines("killed")) > 0.1
 
 
-def test_workers_are_added_and_removed_while_a_run_trains(undisturbed):
-    runs = undisturbed
+def test_workers_are_added_and_removed_while_a_run_trains(runs, undisturbed):
     folder = RunFolder(runs.folder / "scaled")
 
     def wait_for(step, text=""):
@@ -66,6 +53,6 @@ def test_workers_are_added_and_removed_while_a_run_trains(undisturbed):
     story = Story(folder, tell)
     runs.train("scaled", "cluster.ranks=2", "trainer.max_steps=100000")
     story.end()
-    assert runs.curve("scaled")[:60] == runs.curve("undisturbed")
-    assert runs.digests("scaled")[:60] == runs.digests("undisturbed")
+    assert runs.curve("scaled")[:60] == undisturbed.curve("undisturbed")
+    assert runs.digests("scaled")[:60] == undisturbed.digests("undisturbed")
     assert "1 data workers are wanted, there are 3" in folder.log.read_text()

@@ -39,8 +39,7 @@ def hit(runs, name: str, process: subprocess.Popen[str], number: int) -> None:
     assert saboteur.hit, output
 
 
-def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(runs, train, ray_head):
-    runs.train("undisturbed", *OPTIONS)
+def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(runs, undisturbed, train, ray_head):
     address = ["--address", runs.address]
     process = train("killed", *address, "cluster.warm_spares=true")
     hit(runs, "killed", process, signal.SIGKILL)
@@ -52,8 +51,8 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(runs, train, ray
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert json.loads(output)["outcome"] == "finished"
-    assert runs.curve("killed") == runs.curve("undisturbed")
-    assert runs.digests("killed") == runs.digests("undisturbed")
+    assert runs.curve("killed") == undisturbed.curve("undisturbed")
+    assert runs.digests("killed") == undisturbed.digests("undisturbed")
     events = {event["event"] for event in runs.lines("killed", "event")}
     assert events == {"resumed"}
 

@@ -1,38 +1,53 @@
 import pytest
 import torch
 
-from model.candidates import Candidates, best_blocks, best_candidates, block_size
+from model import candidates
+from model.candidates import best_candidates, block_size
 
 # One hypothesis that is hardly worse than another, one that is out of the question, one not live.
 SCORES = torch.tensor([[-1.0, -1.5, -60.0], [-3.0, -0.1, float("-inf")]])
+NEVER = torch.tensor([1, 3])
 
 
-def candidates(log_probabilities: torch.Tensor, scores: torch.Tensor, count: int) -> Candidates:
-    blocks = best_blocks(log_probabilities, scores, count)
-    return best_candidates(blocks, scores, count, log_probabilities.shape[2])
-
-
-def check(log_probabilities, scores, count):
+def check(logits, scores, count, given=None):
     """Against a search through everything."""
-    found = candidates(log_probabilities, scores, count)
-    every = log_probabilities + scores.unsqueeze(2)
-    assert torch.equal(found.scores_bc, every.flatten(1).topk(count).values)
+    every = logits.double().log_softmax(-1) + scores.double().unsqueeze(2)
+    ruled_out = torch.zeros_like(every, dtype=torch.bool)
+    ruled_out[:, :, NEVER] = True
+    for row, piece in (given or {}).items():
+        ruled_out[row] |= torch.arange(every.shape[2]) != piece
+    every[ruled_out] = float("-inf")
+    found = best_candidates(logits.clone(), scores, count, NEVER, given or {})
+    expected = every.flatten(1).topk(count).values
+    torch.testing.assert_close(found.scores_bc.double(), expected, rtol=0, atol=1e-5)
     b = torch.arange(len(every)).unsqueeze(1)
-    assert torch.equal(every[b, found.parents_bc, found.pieces_bc], found.scores_bc)
+    there = every[b, found.parents_bc, found.pieces_bc]
+    torch.testing.assert_close(found.scores_bc.double(), there, rtol=0, atol=1e-5)
+    possible = found.scores_bc.isfinite()
     chosen = found.parents_bc * every.shape[2] + found.pieces_bc
-    assert all(len(set(row.tolist())) == count for row in chosen)
+    for row, allowed in zip(chosen, possible, strict=True):
+        assert len(set(row[allowed].tolist())) == allowed.sum()
 
 
 @pytest.mark.parametrize("pieces", [50, 1000, 16 * 64, 10 * 80, 8 * 64 + 1])
 @pytest.mark.parametrize("count", [1, 6, 30])
-def test_the_best_continuations_of_all_hypotheses(pieces, count):
+@pytest.mark.parametrize("given", [{}, {1: 40}], ids=["free", "given"])
+def test_the_best_continuations_of_all_hypotheses(pieces, count, given, monkeypatch):
     generator = torch.Generator().manual_seed(pieces + count)
-    log_probabilities = torch.randn(2, 3, pieces, generator=generator).log_softmax(-1)
-    check(log_probabilities, SCORES, count)
+    logits = 3 * torch.randn(2, 3, pieces, generator=generator)
+    check(logits, SCORES, count, given)
+    monkeypatch.setattr(candidates, "CACHE_BYTES", 1)  # row by row
+    check(logits, SCORES, count, given)
+
+
+def test_the_best_of_all_may_be_ruled_out():
+    logits = torch.zeros(2, 3, 1000)
+    logits[:, :, NEVER] = 20.0
+    check(logits, SCORES, 6)
 
 
 def test_many_of_the_best_in_one_block_or_equal():
-    rising = torch.arange(1000.0).expand(2, 3, 1000).contiguous()
+    rising = (torch.arange(1000.0) / 100).expand(2, 3, 1000).contiguous()
     check(rising, SCORES, 6)
     peaked = torch.full((2, 3, 1000), -5.0)
     peaked[:, :, 0] = 0.0
@@ -41,12 +56,18 @@ def test_many_of_the_best_in_one_block_or_equal():
 
 def test_pieces_are_in_the_vocabulary_where_fewer_than_wanted_are_possible():
     width = 3 * 64 + 1
-    log_probabilities = torch.full((1, 1, width), float("-inf"))
-    log_probabilities[..., 7] = 0.0
-    found = candidates(log_probabilities, torch.zeros(1, 1), 2)
-    assert found.scores_bc.tolist() == [[0.0, float("-inf")]]
+    logits = torch.full((1, 1, width), float("-inf"))
+    logits[..., 0] = logits[..., 7] = 0.0
+    found = best_candidates(logits, torch.zeros(1, 1), 2, torch.tensor([0]), {})
+    assert found.scores_bc.tolist() == [[pytest.approx(-0.6931, abs=1e-4), float("-inf")]]
     assert found.pieces_bc[0, 0] == 7
     assert int(found.pieces_bc.max()) < width
+
+
+def test_bf16_gives_the_scores_of_its_logits():
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(2, 3, 1000, generator=generator)).bfloat16()
+    check(logits, SCORES, 6)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from model import search_state
+from model import candidates, search_state
 from model.cache import SelfAttentionCache, room_for, roomy
 from model.config import DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
@@ -163,11 +163,11 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
     decoding = DecodingConfig(max_extra_length=6)
     run = greedy_search if search == "greedy" else beam_search
     monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 50)
-    monkeypatch.setattr(search_state, "LOG_PROBABILITIES_AT_ONCE", 20)
+    monkeypatch.setattr(candidates, "CACHE_BYTES", 1)
     found = run(model, source, decoding)
     monkeypatch.setattr(search_state, "roomy", lambda rows: rows)
     monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 10**6)
-    monkeypatch.setattr(search_state, "LOG_PROBABILITIES_AT_ONCE", 10**6)
+    monkeypatch.setattr(candidates, "CACHE_BYTES", 10**9)
     expected = run(model, source, decoding)
     for ours, theirs in zip(found, expected, strict=True):
         ours, theirs = ([ours], [theirs]) if search == "greedy" else (ours, theirs)

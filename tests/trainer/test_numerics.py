@@ -44,6 +44,18 @@ def test_products_of_onednn_are_named():
     assert "products" not in bf16  # torch takes those from oneDNN anyway
 
 
+def test_a_softmax_in_another_precision_is_named():
+    named = {
+        (precision, attention): numerics.fingerprint(
+            EngineConfig(precision=precision, attention=attention), Placement()
+        ).get("softmax")
+        for precision in ("fp32", "bf16")
+        for attention in ("matmul", "sdpa")
+    }
+    assert named.pop(("bf16", "matmul")) == "fp32 for short rows"
+    assert set(named.values()) == {None}
+
+
 @pytest.mark.parametrize("name", [None, "matmul"])
 def test_every_attention_of_the_model_is_computed_by_the_one_named(phrasebook, name):
     recipe = tiny_recipe(phrasebook).training()
