@@ -207,16 +207,11 @@ class _MultiHead(nn.Module):
         self.attention = ScaledDotProductAttention(config.attention_dropout, backend)
         self.output = Linear(config.width, config.width)
 
-    def split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Cuts (b, t, parts · h · d) into `parts` tensors (b, h, t, d)."""
+    def split(self, projected: Tensor, parts: int) -> Tensor:
+        """Cuts (b, t, parts · h · d) into (parts, b, h, t, d), a view."""
         b, t, _ = projected.shape
         heads = projected.view(b, t, parts, self.heads, self.head_width)
-        parted = heads.permute(2, 0, 3, 1, 4)
-        if parted.device.type == "cpu":
-            # It multiplies interleaved heads at half the speed. Here, and not in the products, so
-            # that a decoding step copies its own position and not the whole past.
-            parted = parted.contiguous()
-        return parted.unbind(0)
+        return heads.permute(2, 0, 3, 1, 4)
 
     def attend(
         self, query_bhtd: Tensor, memory: KeyValue, mask: Mask | None, causal: bool = False
@@ -225,6 +220,14 @@ class _MultiHead(nn.Module):
         mixed_bhtd: Tensor = self.attention(query_bhtd, *memory, mask, causal)
         mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed
+
+
+def _apart(heads: Tensor) -> Tensor:
+    """Heads that lie one after the other on a CPU, which multiplies interleaved ones at half speed.
+
+    Not in the products, so that a decoding step copies its own position and not the whole past.
+    """
+    return heads.contiguous() if heads.device.type == "cpu" else heads
 
 
 class SelfAttention(_MultiHead):
@@ -242,9 +245,12 @@ class SelfAttention(_MultiHead):
         cache: SelfAttentionCache | None = None,
     ) -> Tensor:
         """Returns (b, t, m). With a `cache`, x is one decoding step: see `model.cache`."""
-        query_bhtd, keys_bhtd, values_bhtd = self.split(self.query_key_value(x_btm), 3)
-        if cache is not None:
-            keys_bhtd, values_bhtd = cache.append(keys_bhtd, values_bhtd)
+        parts_3bhtd = self.split(self.query_key_value(x_btm), 3)
+        if cache is None:
+            query_bhtd, keys_bhtd, values_bhtd = _apart(parts_3bhtd).unbind(0)
+        else:
+            query_bhtd = _apart(parts_3bhtd[0])
+            keys_bhtd, values_bhtd = cache.append(parts_3bhtd[1:])
         return self.attend(query_bhtd, KeyValue(keys_bhtd, values_bhtd), mask, causal)
 
 
@@ -258,9 +264,9 @@ class CrossAttention(_MultiHead):
 
     def project_memory(self, memory_bsm: Tensor) -> KeyValue:
         """Keys and values of the memory; the same for every decoding step."""
-        return KeyValue(*self.split(self.key_value(memory_bsm), 2))
+        return KeyValue(*_apart(self.split(self.key_value(memory_bsm), 2)).unbind(0))
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask) -> Tensor:
         """Returns (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
-        (query_bhtd,) = self.split(self.query(x_btm), 1)
+        query_bhtd = _apart(self.split(self.query(x_btm), 1)[0])
         return self.attend(query_bhtd, memory, memory_mask)

@@ -28,46 +28,43 @@ def room_for(positions: int) -> int:
     return -(-roomy(positions) // 4) * 4
 
 
-def fill_gaps(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int) -> Tensor:
+def fill_gaps(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int, dim: int = 0) -> Tensor:
     """Drops rows: rows `movers` are written over rows `gaps`, then the first `kept` remain."""
-    tensor[gaps] = tensor[movers]
-    return tensor[:kept]
+    tensor.index_copy_(dim, gaps, tensor.index_select(dim, movers))
+    return tensor.narrow(dim, 0, kept)
 
 
 class SelfAttentionCache:
-    """Keys and values of one decoder layer's self-attention, (b, h, p, k, d), in place."""
+    """Keys and values of one decoder layer's self-attention, (2, b, h, p, k, d), in place."""
 
     def __init__(self, slots: int) -> None:
         """Room for as many hypotheses as there are slots."""
         self.slots = slots
         self.length = 0
-        self._keys_bhpkd: Tensor | None = None
-        self._values_bhpkd: Tensor | None = None
+        self._stored_2bhpkd: Tensor | None = None
 
-    def append(self, keys_bhkd: Tensor, values_bhkd: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one position of hypotheses 0…k-1; returns all, (b, h, p · slots, d).
+    def append(self, keys_and_values_2bhkd: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores one position of hypotheses 0…k-1; returns all keys and values, (b, h, p · slots, d).
 
         Positions are outermost; p is what there is room for with this one.
         """
-        self._keys_bhpkd = self._with_room(self._keys_bhpkd, keys_bhkd)
-        self._values_bhpkd = self._with_room(self._values_bhpkd, values_bhkd)
-        k = keys_bhkd.shape[2]
-        self._keys_bhpkd[:, :, self.length, :k] = keys_bhkd
-        self._values_bhpkd[:, :, self.length, :k] = values_bhkd
+        self._stored_2bhpkd = stored_2bhpkd = self._with_room(keys_and_values_2bhkd)
+        k = keys_and_values_2bhkd.shape[3]
+        stored_2bhpkd[:, :, :, self.length, :k] = keys_and_values_2bhkd
         self.length += 1
-        return self._keys_bhpkd.flatten(2, 3), self._values_bhpkd.flatten(2, 3)
+        keys_bhpkd, values_bhpkd = stored_2bhpkd.unbind(0)
+        return keys_bhpkd.flatten(2, 3), values_bhpkd.flatten(2, 3)
 
     def fill_gaps(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
         """Drops the finished sentences' rows."""
-        assert self._keys_bhpkd is not None
-        assert self._values_bhpkd is not None
-        self._keys_bhpkd = fill_gaps(self._keys_bhpkd, gaps, movers, kept)
-        self._values_bhpkd = fill_gaps(self._values_bhpkd, gaps, movers, kept)
+        assert self._stored_2bhpkd is not None
+        self._stored_2bhpkd = fill_gaps(self._stored_2bhpkd, gaps, movers, kept, dim=1)
 
-    def _with_room(self, stored: Tensor | None, new_bhkd: Tensor) -> Tensor:
-        b, h, _, d = new_bhkd.shape
-        if stored is not None and self.length < stored.shape[2]:
+    def _with_room(self, new_2bhkd: Tensor) -> Tensor:
+        _, b, h, _, d = new_2bhkd.shape
+        stored = self._stored_2bhpkd
+        if stored is not None and self.length < stored.shape[3]:
             return stored
         more = room_for(self.length + 1) - self.length
-        room_bhpkd = new_bhkd.new_zeros(b, h, more, self.slots, d)
-        return room_bhpkd if stored is None else torch.cat([stored, room_bhpkd], dim=2)
+        room_2bhpkd = new_2bhkd.new_zeros(2, b, h, more, self.slots, d)
+        return room_2bhpkd if stored is None else torch.cat([stored, room_2bhpkd], dim=3)

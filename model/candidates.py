@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MULTIPLE = 16  # of a block's pieces, which a vector of floats takes
+# Of a block, in pieces; torch finds the largest of so many on a CPU up to four times as fast as of
+# others, such as 80 or 125.
+BLOCK_SIZES = (128, 96, 64, 160, 100, 200)
 CACHE_BYTES = 2**20  # of a core, its second one
 
 
@@ -89,10 +91,5 @@ def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tup
 
 
 def block_size(pieces: int) -> int:
-    """About 64, so that blocks make a whole vocabulary if they can."""
-    sizes = range(2 * MULTIPLE, 8 * MULTIPLE + 1, MULTIPLE)
-    return min((size for size in sizes if pieces % size == 0), key=_far_from_64, default=64)
-
-
-def _far_from_64(size: int) -> int:
-    return abs(size - 64)
+    """Such that blocks make a whole vocabulary, which else is padded, if one does."""
+    return next((size for size in BLOCK_SIZES if pieces % size == 0), BLOCK_SIZES[0])

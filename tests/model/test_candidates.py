@@ -29,7 +29,7 @@ def check(logits, scores, count, given=None):
         assert len(set(row[allowed].tolist())) == allowed.sum()
 
 
-@pytest.mark.parametrize("pieces", [50, 1000, 16 * 64, 10 * 80, 8 * 64 + 1])
+@pytest.mark.parametrize("pieces", [50, 1000, 8 * 128, 10 * 80, 4 * 128 + 1])
 @pytest.mark.parametrize("count", [1, 6, 30])
 @pytest.mark.parametrize("given", [{}, {1: 40}], ids=["free", "given"])
 def test_the_best_continuations_of_all_hypotheses(pieces, count, given, monkeypatch):
@@ -72,7 +72,7 @@ def test_bf16_gives_the_scores_of_its_logits():
 
 @pytest.mark.parametrize(
     ("pieces", "size"),
-    [(8000, 64), (10_000, 80), (32_000, 64), (37_000, 64), (48, 48), (16 * 7, 112), (50, 64)],
+    [(8000, 64), (10_000, 100), (32_000, 128), (37_000, 100), (9696, 96), (48, 128), (9973, 128)],
 )
 def test_blocks_make_a_whole_vocabulary_if_they_can(pieces, size):
     assert block_size(pieces) == size
