@@ -44,9 +44,10 @@ class SelfAttentionCache:
         self._stored_2bhpkd: Tensor | None = None
 
     def append(self, keys_and_values_2bhkd: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one position of hypotheses 0…k-1; returns all keys and values, (b, h, p · slots, d).
+        """Stores one position of hypotheses 0…k-1; returns all keys and all values.
 
-        Positions are outermost; p is what there is room for with this one.
+        Both are (b, h, p · slots, d), positions outermost; p is what there is room for with this
+        one.
         """
         self._stored_2bhpkd = stored_2bhpkd = self._with_room(keys_and_values_2bhkd)
         k = keys_and_values_2bhkd.shape[3]

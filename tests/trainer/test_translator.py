@@ -116,3 +116,14 @@ def test_bf16_translates_nearly_as_fp32(untrained_run):
     found = [one.translate_n_best(SENTENCES) for one in (exact, rounded)]
     for ours, theirs in zip(*found, strict=True):
         assert theirs[0].score == pytest.approx(ours[0].score, rel=0.02)
+
+
+def test_batches_are_as_large_as_memory_allows(untrained_run, monkeypatch):
+    translator = Translator.load(untrained_run.path, precision="bf16")
+    assert translator._tokens_per_batch() == 8192
+    config, beam = translator.model.config, translator.decoding.beam_size
+    monkeypatch.setattr("trainer.translator.BYTES_REMEMBERED", 2**16)
+    expected = 2**16 // (2 * config.decoder_layers * config.width * 2 * beam)
+    assert 1 < translator._tokens_per_batch() == expected < 8192
+    monkeypatch.setattr("trainer.translator.BYTES_REMEMBERED", 1)
+    assert translator._tokens_per_batch() == 1
