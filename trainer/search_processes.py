@@ -3,8 +3,8 @@
     batches ─▶ [ process: network, beam search ] ─▶ hypotheses, in the order of the batches
 
 A decoding step is made of operations that are too small to be shared out well over threads: on two
-cores, two processes with a thread each translate 1.3 to 1.4 times as much as one with two threads
-(a tiny model in bf16, 2026-11-21). Each process loads the weights for itself. Batches are cut
+cores, two processes with a thread each translate 1.1 to 1.3 times as much as one with two threads
+(a tiny model, 2026-11-21). Each process loads the weights for itself. Batches are cut
 before they are given out, so translations do not depend on how many processes there are.
 """
 
