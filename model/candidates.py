@@ -23,7 +23,7 @@ from torch.nn import functional as F
 # Of a block, in pieces; torch finds the largest of so many on a CPU up to four times as fast as of
 # others, such as 80 or 125.
 BLOCK_SIZES = (128, 96, 64, 160, 100, 200)
-CACHE_BYTES = 2**20  # of a core, its second one
+CACHE_BYTES = 2**20  # what a core has of its second cache
 
 
 class Candidates(NamedTuple):
