@@ -108,22 +108,31 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()  # so that the pipe ends when the process does
+        self._owes_answer = False
 
     def send(self, function: Callable[[Any], Any], job: Any) -> None:
+        if self._owes_answer:  # to a job that was given up when another one failed
+            self._answer()
         try:
             self.connection.send((function, job))
         except OSError as error:
             raise self._lost() from error
+        self._owes_answer = True
 
     def receive(self) -> Any:
         """The result of the last job. Raises what the job has raised."""
-        try:
-            succeeded, result = self.connection.recv()
-        except (EOFError, OSError) as error:
-            raise self._lost() from error
+        succeeded, result = self._answer()
         if not succeeded:
             raise result
         return result
+
+    def _answer(self) -> Any:
+        try:
+            answer = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        self._owes_answer = False
+        return answer
 
     def kill(self) -> None:
         self._process.kill()

@@ -79,6 +79,16 @@ def test_error_of_a_job_reaches_the_caller_as_it_is(processes: int) -> None:
     assert (error.file, error.expected, error.found) == ("five", "six", "seven")
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_pool_goes_on_after_an_error(processes: int) -> None:
+    """What others were at work on is not taken for the results of later jobs."""
+    with new_pool(processes) as pool:
+        for _ in range(3):
+            with pytest.raises(DatasetFileError):
+                list(pool.map(refuse_five, range(20)))
+            assert list(pool.map(negate, range(50))) == [-number for number in range(50)]
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_error_of_the_jobs_reaches_the_caller(processes: int) -> None:
     def jobs() -> Iterator[int]:
