@@ -1,6 +1,7 @@
 """Fixtures shared by all tests. Costly things (rank processes, Ray) are made once."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,23 @@ def _runs(folder: Path, phrasebook: Path, ray_head: Any) -> Any:
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
     return Runs(recipe, folder, ray_head.address)
+
+
+@pytest.fixture
+def another_users_process() -> Iterator[int]:
+    """The id of a process that this one may not send signals to, whoever runs the tests."""
+    if os.geteuid() != 0:
+        yield 1  # init is root's
+        return
+    nobody, stranger = 65534, 65533
+    process = subprocess.Popen(["sleep", "600"], user=nobody)
+    os.seteuid(stranger)
+    try:
+        yield process.pid
+    finally:
+        os.seteuid(0)
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from model.cache import SelfAttentionCache, room_for, roomy
 from model.config import DecodingConfig
 from model.decoding import beam_search, greedy_search, length_penalty
 from model.errors import ModelError, PrefixError
+from model.search_state import SearchState
 
 BOS, EOS = 2, 3
 FORBIDDEN = [0, BOS]
@@ -322,3 +323,22 @@ def test_a_prefix_that_cannot_be_continued_is_refused(network, sentences, prefix
     decoding = DecodingConfig(max_length_factor=0, max_extra_length=3)
     with pytest.raises(PrefixError, match=f"Prefix 1 {error}"):
         beam_search(network(), sentences([4]), decoding, torch.tensor([prefix]))
+
+
+@pytest.mark.parametrize("search", [greedy_search, beam_search])
+def test_a_sentence_keeps_its_prefix_when_another_one_leaves(network, sentences, search):
+    """The first sentence leaves after two pieces, and the last one takes its row."""
+    model, source = network(), sentences([1, 9, 8])
+    prefixes = [[], [9, 8, 7, 6, 5], [5, 6, 7, 8, 9, 10]]
+    decoding = DecodingConfig(max_length_factor=1, max_extra_length=1)
+    found = search(model, source, decoding, padded(prefixes))
+    for prefix, hypotheses in zip(prefixes, found, strict=True):
+        for hypothesis in [hypotheses] if search is greedy_search else hypotheses:
+            assert list(hypothesis.ids[: len(prefix)]) == prefix
+
+
+def test_the_limit_is_cut_to_a_whole_number(network, sentences):
+    lengths = [1, 2, 3, 5, 7, 11]
+    decoding = DecodingConfig(max_length_factor=1.7, max_extra_length=2)
+    state = SearchState(network(), sentences(lengths), None, 1, decoding)
+    assert state.limits == [3, 5, 7, 10, 13, 20]

@@ -16,7 +16,12 @@ from trainer.run_folder import RunCard, RunFolder
 SHAPES = {"a": [3, 4], "b": [5]}
 
 
-def make_run(folder, *, losses=(3.0, 2.0, 1.0), digests="abc", first=1, cuts=(), change=None):
+KINDS = ("master", "exp_avg", "exp_avg_sq")
+
+
+def make_run(
+    folder, *, losses=(3.0, 2.0, 1.0), digests="abc", first=1, cuts=(), change=None, kinds=KINDS
+):
     """A record and a checkpoint of step 2, its tensors cut into the parts of several ranks."""
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True)
@@ -29,7 +34,7 @@ def make_run(folder, *, losses=(3.0, 2.0, 1.0), digests="abc", first=1, cuts=(),
     run.card_path.write_text(card.model_dump_json())
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     ranks = [[] for _ in range(len(cuts) + 1)]
-    for kind in ("master", "exp_avg", "exp_avg_sq"):
+    for kind in kinds:
         for name, shape in SHAPES.items():
             values = torch.arange(float(torch.Size(shape).numel()))
             if change == (kind, name):
@@ -68,6 +73,14 @@ def test_a_last_bit_of_the_state_is_seen(one, tmp_path, change):
     found = compare_runs(one, make_run(tmp_path / "other", cuts=(3,), change=change))
     assert not found.is_same
     assert found.other_tensors == [":".join(change)]
+
+
+@pytest.mark.parametrize("lacking", ["first", "second"])
+def test_tensors_that_only_one_run_has_are_seen(one, tmp_path, lacking):
+    other = make_run(tmp_path / "other", kinds=(*KINDS, "ema"))
+    found = compare_runs(one, other) if lacking == "first" else compare_runs(other, one)
+    assert not found.is_same
+    assert (found.other_tensors, found.tensors) == (["ema:a", "ema:b"], 8)
 
 
 def test_other_data_is_seen(one, tmp_path):

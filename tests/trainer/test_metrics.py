@@ -59,6 +59,17 @@ def test_another_curve_in_a_repeated_step_is_an_event(tmp_path):
     assert read_metrics(path)[-1] == event
 
 
+@pytest.mark.parametrize("field", ["learning_rate", "target_tokens"])
+def test_another_rate_or_other_tokens_in_a_repeated_step_are_an_event(tmp_path, field):
+    path = tmp_path / "metrics.jsonl"
+    record_steps(path, 0, range(1, 4))
+    record = MetricsRecord(path, 2)
+    line = train_line(3)
+    event = record.append(line | {field: line[field] * 1.000001})
+    record.close()
+    assert event["fields"] == {field: [line[field], line[field] * 1.000001]}
+
+
 def test_a_step_is_skipped_again_when_it_is_repeated(tmp_path):
     path = tmp_path / "metrics.jsonl"
     skipped = {"step": 4, "kind": "skipped", "slots": [1], "data_digest": "d4"}

@@ -3,13 +3,14 @@
 import math
 
 import pytest
+import sacrebleu
 import torch
 from support.recipes import tiny_recipe
 from support.validation_jobs import SENTENCES, interrupted_validation, validate
 
 from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
 from trainer.distributed import Placement
 from trainer.network import build_model
 
@@ -49,3 +50,13 @@ def test_the_loss_is_that_of_single_sentences(phrasebook):
 
 def test_it_gives_way_on_all_ranks_when_one_is_asked_to_stop(rank_pools, phrasebook):
     assert rank_pools(2).run(interrupted_validation, phrasebook, 64) == [None, None]
+
+
+def test_translations_in_another_case_are_other_translations(phrasebook, monkeypatch):
+    store, manifest = open_dataset(tiny_recipe(phrasebook).data)
+    targets = load_heldout(store, manifest, "validation").targets[:SENTENCES]
+    shouted = [target.upper() for target in targets]
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: shouted)
+    result = validate(Placement(), phrasebook, 64)
+    assert result.bleu == sacrebleu.corpus_bleu(shouted, [targets], force=True).score < 20
+    assert sacrebleu.corpus_bleu(shouted, [targets], lowercase=True).score == pytest.approx(100)

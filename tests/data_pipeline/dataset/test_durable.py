@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -55,3 +56,19 @@ def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
         content = path.read_text()
         assert content == content[0] * 300_000
         path.unlink()
+
+
+def test_content_is_synced_before_the_rename_and_the_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    synced: list[tuple[str, str]] = []  # what was synced, and what a reader found then
+
+    def fsync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        synced.append((name, path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(path, "new")
+    assert synced == [("a.unfinished", "old"), (tmp_path.name, "new")]

@@ -209,3 +209,27 @@ def test_a_run_finds_its_manifest_after_a_quarantine(dataset: Path, tmp_path: Pa
     assert Manifest.load(open_store(copy), child.identity) == child
     with pytest.raises(DatasetFileError, match=r"manifest\.json"):
         Manifest.load(open_store(copy, retry_delays_seconds=()), "0" * 64)
+
+
+def test_a_second_quarantine_moves_only_cursors_within_what_it_took(
+    copy: Path, manifest: Manifest, data_settings: MakeSettings
+) -> None:
+    """A run that went on after the first one has planned its windows without the first shard."""
+    settings = data_settings(copy, window_shards=1)
+    reader = open_reader(copy, settings)
+    first, second = manifest.shards[1], manifest.shards[6]
+    child = quarantine(copy, [first.name], "lost")
+    grandchild = quarantine(copy, [second.name], "lost too")
+    assert grandchild.left_out_since(manifest.identity) == {first.name, second.name}
+    assert grandchild.left_out_since(child.identity) == {second.name}
+    moved = {"origin": 0, "child": 0}
+    for window in range(8):
+        pairs, begun = pairs_of(reader, 0, window), Cursor(0, window, 2)
+        for name, parent, lost in (
+            ("origin", manifest, (first, second)),
+            ("child", child, (second,)),
+        ):
+            damaged = any(shard.first_pair in pairs for shard in lost)
+            moved[name] += damaged
+            assert (cursor_after(grandchild, settings, parent.identity, begun) != begun) == damaged
+    assert moved == {"origin": 2, "child": 1}

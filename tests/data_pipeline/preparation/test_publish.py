@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import DatasetError
+from data_pipeline.preparation import publish as publishing
 from data_pipeline.preparation.publish import (
     check_replaceable,
     clear_leftovers,
@@ -140,3 +141,40 @@ def test_a_dataset_that_another_preparation_made_meanwhile_stays(tmp_path: Path)
         with pytest.raises(DatasetError, match="Another preparation"):
             publish(work / "new", dataset, work / "old", expected)
     assert (dataset / "manifest.json").exists()
+
+
+def test_a_dataset_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
+    """Two preparations overwrite the same dataset, and the other one is done first."""
+    dataset = tmp_path / "dataset"
+    fill(dataset, "one")
+    expected = check_replaceable(dataset)
+    with work_folder(dataset) as work:
+        fill(work / "new", "ours")
+        (dataset / "manifest.json").write_text('{"format": "transloom-dataset/2"}')
+        with pytest.raises(DatasetError, match="Another preparation"):
+            publish(work / "new", dataset, work / "old", expected)
+    assert (dataset / "manifest.json").read_text() == '{"format": "transloom-dataset/2"}'
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_names_are_synced_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = tmp_path / "dataset"
+    synced: list[tuple[str, bool]] = []  # folder, and whether the dataset was there
+
+    def sync(folder: Path) -> None:
+        synced.append((folder.name, dataset.exists()))
+
+    monkeypatch.setattr(publishing, "sync_to_disk", sync)
+    with work_folder(dataset) as work:
+        fill(work / "new", "one")
+        publish(work / "new", dataset, work / "old", None)
+    assert sorted(synced[:-1]) == [("new", False), ("shards", False)]
+    assert synced[-1] == (tmp_path.name, True)
+
+
+def test_another_users_process_is_not_taken_for_dead(another_users_process: int) -> None:
+    with pytest.raises(PermissionError):
+        os.kill(another_users_process, 0)
+    assert publishing._is_alive(another_users_process)

@@ -10,6 +10,7 @@ from support.checkpoints import (
     write_state,
 )
 
+from trainer.checkpoints import commit as commits
 from trainer.checkpoints.commit import discard, partial_folder, set_aside
 from trainer.checkpoints.format import (
     HEADER,
@@ -89,6 +90,27 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
     assert found.step == 10
     assert list(problems) == [newest.path]
     assert "step-00000020" in problems[newest.path]
+
+
+def test_all_damaged_ones_above_the_newest_intact_one_are_named(tmp_path):
+    """One between two that were kept, and later the newest: neither hides the other."""
+    kept = [save(tmp_path, step) for step in (10, 20, 30, 40)]
+    damage_by_flipping(kept[2].file_paths()[0])
+    assert newest_intact(tmp_path)[0].step == 40
+    damage_by_truncating(kept[3].file_paths()[1])
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 20
+    assert list(problems) == [kept[3].path, kept[2].path]
+
+
+def test_the_name_of_a_checkpoint_is_synced_after_the_rename(tmp_path, monkeypatch):
+    final = tmp_path / "step-00000010"
+    synced = []  # folder, and whether the checkpoint was there
+    monkeypatch.setattr(
+        commits, "sync_to_disk", lambda folder: synced.append((folder.name, final.exists()))
+    )
+    save(tmp_path, 10)
+    assert synced == [("step-00000010-a", False), (tmp_path.name, True)]
 
 
 def test_a_damaged_header_is_passed_over_too(tmp_path):

@@ -298,3 +298,10 @@ def test_a_new_owner_clears_what_former_ones_left_half_done(tmp_path):
     with Lease(tmp_path) as lease:
         assert names(checkpoints) == sorted([lease.work.name, "step-00000005"])
         assert names(lease.work) == []
+
+
+def test_another_users_process_is_not_taken_for_dead(another_users_process):
+    known = lease_module._myself() | {"process": another_users_process}
+    with pytest.raises(PermissionError):
+        os.kill(another_users_process, 0)
+    assert not lease_module._is_dead(known)

@@ -67,3 +67,10 @@ def test_another_versions_stay(checkpoints):
     header.write_text(header.read_text().replace("checkpoint/1", "checkpoint/9"))
     prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=1, keep_best=0))
     assert staying(checkpoints) == [10, 50]
+
+
+def test_a_damaged_one_between_two_that_stay_goes(checkpoints):
+    """It is of no use: a newer one stays, and one that can be read stays in its place."""
+    (checkpoints / "step-00000040" / HEADER).write_text("{")
+    prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=2, keep_best=0))
+    assert staying(checkpoints) == [30, 50]
