@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-peers chaos clean
+.PHONY: help setup demo test check bench bench-peers chaos mutants clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -56,6 +56,9 @@ bench-peers: setup  ## training speed beside Eole and Hugging Face (1 hour; DATA
 
 chaos: setup  ## the long fault injections
 	@$(BIN)/pytest -m "chaos and not gpu"
+
+mutants: setup  ## plant known bugs in a copy and say which of them no test sees (before a release)
+	@$(BIN)/python scripts/mutants
 
 clean:  ## remove caches and builds; .venv, datasets and runs stay
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.errors import BatchingError
 from data_pipeline.feeding.plan import (
+    MICRO_BATCH_SHUFFLE,
     PAIR_SHUFFLE,
     Cursor,
     balanced_block,
@@ -227,3 +228,25 @@ def test_cursor_round_trip(epoch: int, window: int, offset: int) -> None:
 def test_damaged_cursors_are_refused(value: dict[str, object]) -> None:
     with pytest.raises(BatchingError, match="three non-negative integers"):
         Cursor.from_json(value)
+
+
+COORDINATES = [(1, 0, 0), (1, 3, 0), (1, 0, 3), (1, 3, 3), (6, 3, 3)]  # seed, epoch, window
+
+
+@pytest.mark.parametrize("where", COORDINATES)
+def test_the_pairs_of_a_window_are_shuffled_by_its_whole_coordinate(where: tuple[int, ...]) -> None:
+    """Of equal lengths, so that sorting changes nothing, and in one micro-batch."""
+    plan = plan_window(np.full((40, 2), 7), 40 * 7, *where)
+    assert plan.bounds.tolist() == [0, 40]
+    assert plan.order.tolist() == permutation(40, PAIR_SHUFFLE, *where).tolist()
+
+
+@pytest.mark.parametrize("where", COORDINATES)
+def test_the_micro_batches_of_a_window_are_shuffled_by_its_whole_coordinate(
+    where: tuple[int, ...],
+) -> None:
+    """Of one pair each, so that the shuffle of pairs before them changes nothing."""
+    lengths = np.arange(40, 80)
+    plan = plan_window(np.stack([lengths, lengths], axis=1), 79, *where)
+    assert len(plan.bounds) == 41
+    assert plan.order.tolist() == permutation(40, MICRO_BATCH_SHUFFLE, *where).tolist()

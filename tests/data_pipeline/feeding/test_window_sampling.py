@@ -9,7 +9,9 @@ import pytest
 from data_pipeline.config import DataConfig, DataSettings, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import open_store
+from data_pipeline.feeding.mixture import ShardSlice
 from data_pipeline.feeding.window import WindowReader
+from data_pipeline.pieces.subword_sampling import sampling_seeds
 from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
 from data_pipeline.preparation.prepare import prepare
 
@@ -168,3 +170,40 @@ def test_tags_and_passes_of_a_mixture(
     of_test = [pieces for pair, pieces in seen.items() if pair >= first_of_test]
     assert {len(pieces) for pieces in of_test} <= {8, 9}
     assert sum(len(set(pieces)) for pieces in of_test) > 0.9 * sum(map(len, of_test))
+
+
+class OneSlice:
+    """A mixture whose every window is the same part of one shard."""
+
+    windows_per_epoch = 1
+
+    def __init__(self, part: ShardSlice) -> None:
+        self.part = part
+
+    def slices(self, epoch: int, window: int) -> list[ShardSlice]:
+        return [self.part]
+
+
+@pytest.mark.parametrize("pass_number", [0, 4])
+def test_pieces_follow_from_the_pass_and_the_numbers_of_the_pairs_in_the_dataset(
+    dataset: Path,
+    manifest: Manifest,
+    data_settings: MakeSettings,
+    read_pairs: Callable[[Path], list[tuple[str, str]]],
+    tokenizer: Tokenizer,
+    pass_number: int,
+) -> None:
+    """Whatever their place in the shard and in the slice, of which a window has the middle."""
+    settings = data_settings(dataset, tokenizer=sampling())
+    reader = WindowReader(open_store(dataset), manifest, settings)
+    reader._mixture = OneSlice(ShardSlice(3, 20, 50, pass_number))  # type: ignore[assignment]
+    pairs = read_pairs(dataset)
+    seen = []
+    for micro_batch in reader.fetch(0, 0, 0, len(reader.layout(0, 0).target_tokens)):
+        seen += micro_batch.pair_ids.tolist()
+        seeds = sampling_seeds(settings.seed, pass_number, micro_batch.pair_ids, 0)
+        sources = [pairs[pair][0] for pair in micro_batch.pair_ids]
+        expected = tokenizer.sample_field(sources, seeds, 0.3, None)
+        assert micro_batch.fields["src"].ids.tolist() == expected.ids.tolist()
+    first = manifest.shards[3].first_pair
+    assert sorted(seen) == list(range(first + 20, first + 50))

@@ -1,0 +1,20 @@
+"""A pytest plugin for `scripts/mutants`: the packages must have been imported from the copy.
+
+A bug that was planted beside the imported file would seem to survive.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+
+
+def pytest_sessionfinish() -> None:
+    root = Path(os.environ["IMPORTED_FILES_BELOW"])
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in PACKAGES and file and not Path(file).is_relative_to(root):
+            pytest.exit(f"{name} was imported from {file}, not from {root}", returncode=4)

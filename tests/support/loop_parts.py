@@ -1,0 +1,201 @@
+"""The parts that `trainer.loop.Trainer` drives, as ones that compute nothing and note what they do.
+
+All of them write into one list of events, so that order can be told. What a step comes to is said
+beforehand, by step.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import RankStep
+from support.engine_jobs import VOCABULARY, micro_batch
+from support.recipes import tiny_values
+from trainer.assignment import Assignment
+from trainer.distributed import Placement
+from trainer.engine import PassResult
+from trainer.loop import Trainer
+from trainer.progress import Progress
+from trainer.recipe import TrainingRecipe
+from trainer.validation import ValidationResult
+
+SLOTS = 3
+OTHER_RANKS_TOKENS = 1000  # target tokens of a step that lie in slots of other ranks
+LOSSES = {"smoothed": 3.0, "nll": 2.0}  # of each slot
+SAVE_SECONDS = 0.25  # that the training stands for each checkpoint
+
+
+@dataclass
+class Story:
+    """What will happen, by step, and what has happened.
+
+    Attributes:
+        bad: steps in which a slot is not finite.
+        overflows: steps in which only the sum of the gradients is not.
+        refits: what the engine's grids say after a step's first, second, … passes.
+        stops: steps at which a request to stop arrives.
+        scores: loss of the validation of a step; None: it gives way to a request to stop.
+        events: what the parts were asked to do, in order.
+        saved: the progress that each checkpoint holds, and whether it was the final one.
+        lines: the record.
+    """
+
+    bad: set[int] = field(default_factory=set)
+    overflows: set[int] = field(default_factory=set)
+    refits: dict[int, list[list[str]]] = field(default_factory=dict)
+    stops: set[int] = field(default_factory=set)
+    scores: dict[int, float | None] = field(default_factory=dict)
+    step: int = 0
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+    passes: list[dict[str, Any]] = field(default_factory=list)
+    saved: list[tuple[Progress, bool]] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, *names: str) -> list[tuple[Any, ...]]:
+        """The events of these names."""
+        return [event for event in self.events if event[0] in names]
+
+
+class Engine:
+    module = SimpleNamespace(vocabulary=VOCABULARY)
+
+    def __init__(self, story: Story, slots_per_rank: int) -> None:
+        self.slots_per_rank = slots_per_rank
+        self._story = story
+        self._fits: Counter[int] = Counter()
+
+    def forward_backward(self, batch: Any, **how: Any) -> PassResult:
+        step = self._story.step
+        self._story.passes.append({"step": step, "seed": torch.initial_seed(), **how})
+        finite = torch.tensor(step not in self._story.bad)
+        return PassResult(torch.tensor(LOSSES["smoothed"]), torch.tensor(LOSSES["nll"]), finite)
+
+    def refit(self, largest: Any) -> list[str] | None:
+        step = self._story.step
+        said = self._story.refits.get(step, [])[self._fits[step] :]
+        self._fits[step] += 1
+        return said[0] if said else None
+
+    def step(self, rate: float, largest: Any) -> float:
+        self._story.events.append(("applied", self._story.step, rate))
+        return float("inf") if self._story.step in self._story.overflows else 1.5
+
+    def discard_gradients(self) -> None:
+        self._story.events.append(("discarded", self._story.step))
+
+    @contextmanager
+    def inference_model(self) -> Iterator[str]:
+        yield "weights"
+
+
+class Ema:
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def update(self) -> None:
+        self._story.events.append(("averaged", self._story.step))
+
+    @contextmanager
+    def inference_model(self) -> Iterator[str]:
+        yield "average"
+
+
+class Validator:
+    heldout = SimpleNamespace(sources=["a", "b"], targets=["c", "d"])
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def run(self, model: Any, stop_requested: Callable[[], bool]) -> ValidationResult | None:
+        step = self._story.step
+        self._story.events.append(("validated", step, model))
+        loss = self._story.scores.get(step, 10.0 + step)
+        return loss and ValidationResult(loss, bleu=100.0 + step, translations=["e", "f"])
+
+
+class Saver:
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def save(self, progress: Progress, *, final: bool) -> float:
+        self._story.events.append(("saved", progress.step))
+        self._story.saved.append((replace(progress), final))
+        return SAVE_SECONDS
+
+    def finish(self) -> None:
+        self._story.events.append(("written", self._story.step))
+
+
+class Recorder:
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def append(self, line: dict[str, Any]) -> None:
+        self._story.lines.append(line)
+
+    def event(self, event: str, **details: Any) -> None:
+        self._story.events.append((event, self._story.step, details))
+
+
+class Supervision:
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def progress(self, phase: str, step: int, where: str = "") -> None:
+        self._story.step = step
+
+    def notice(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def stop_requested(self) -> bool:
+        return self._story.step in self._story.stops
+
+
+def recipe(**trainer: Any) -> TrainingRecipe:
+    """Of steps of `SLOTS` micro-batches, with a checkpoint every second step."""
+    values = tiny_values(Path("/dataset"), **trainer)
+    values["batching"]["micro_batches_per_step"] = SLOTS
+    values["checkpoints"]["every_steps"] = 2
+    del values["cluster"]
+    return TrainingRecipe.model_validate(values)
+
+
+def make_trainer(
+    story: Story,
+    training: TrainingRecipe,
+    run: Path,
+    progress: Progress | None = None,
+    *,
+    ema: bool = False,
+    slots: range = range(SLOTS),
+) -> Trainer:
+    """A rank that computes these slots of each step, and a dummy if that is not all of them."""
+
+    def steps(cursor: Cursor) -> Iterator[RankStep]:
+        while True:
+            after = Cursor(cursor.epoch, cursor.window, cursor.offset + SLOTS)
+            micro_batches = [micro_batch(cursor.offset, slot) for slot in slots]
+            tokens = OTHER_RANKS_TOKENS + sum(batch.tokens("tgt") for batch in micro_batches)
+            yield RankStep(slots, micro_batches, tokens, cursor, after)
+            cursor = after
+
+    return Trainer(
+        Assignment(training, run, "d", None, run / "work", "a", 0.0),
+        progress or Progress(),
+        engine=Engine(story, min(SLOTS, len(slots) + 1)),
+        ema=Ema(story) if ema else None,
+        steps=steps,
+        validator=Validator(story),
+        saver=Saver(story),
+        recorder=Recorder(story),
+        supervision=Supervision(story),
+        placement=Placement(),
+        resources=ExitStack(),
+    )

@@ -1,0 +1,131 @@
+"""The mutants fit the code as it is, and `scripts/mutants` tells those that survive."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.mutants import FOLDER, ROOT, MutantError, changed_files, read_mutant, read_mutants
+
+MUTANTS = read_mutants()
+PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+
+
+def defined_tests(file: Path) -> set[str]:
+    """The ids of a file's tests, without the file and their parameters."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}::{n.name}" for n in node.body if isinstance(n, ast.FunctionDef)}
+    return found
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_applies_and_names_tests_that_exist(mutant):
+    changed = changed_files(mutant)
+    for file, content in changed.items():
+        assert file.split("/")[0] in PACKAGES
+        assert content != (ROOT / file).read_text()
+        if file.endswith(".py"):
+            ast.parse(content)
+    for test in mutant.tests:
+        file, _, name = test.partition("::")
+        assert (ROOT / file).is_file(), test
+        assert not name or name.partition("[")[0] in defined_tests(ROOT / file), test
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
+def test_they_are_patches_as_git_takes_them():
+    """Also outside of a repository, so that files without its history will do."""
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(ROOT.parent)}
+    patches = sorted(str(path) for path in (ROOT / FOLDER).glob("*.patch"))
+    for patch in patches:
+        subprocess.run(["git", "apply", "--check", patch], cwd=ROOT, check=True, env=environment)
+
+
+PATCH = """\
+What: a sum forgets its {term} term
+Tests: {test}
+--- a/trainer/sums.py
++++ b/trainer/sums.py
+@@ -1,2 +1,2 @@
+ def add(a, b):
+-    return a {operator} b
++    return {bug}
+"""
+# Hypothesis would take most of the time.
+PYTEST = """\
+[tool.pytest.ini_options]
+addopts = "--import-mode=importlib -p no:hypothesispytest"
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository of one function, one test and three mutants."""
+    files = {
+        "trainer/__init__.py": "",
+        "trainer/sums.py": "def add(a, b):\n    return a + b\n",
+        "tests/test_sums.py": "from trainer.sums import add\n\n"
+        "def test_add():\n    assert add(0, 2) == 2\n",
+        "pyproject.toml": PYTEST,
+    }
+    test = "tests/test_sums.py::test_add"
+    for name, patch in {
+        "seen": {"term": "second", "operator": "+", "bug": "a", "test": test},
+        "unseen": {"term": "first", "operator": "+", "bug": "b", "test": test},
+        "stale": {"term": "second", "operator": "-", "bug": "a", "test": test},
+    }.items():
+        files[f"tests/mutants/{name}.patch"] = PATCH.format(**patch)
+    for name, text in files.items():
+        path = tmp_path / "checkout" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name in ("scripts/mutants", "tests/support/mutants.py", "tests/support/imported_files.py"):
+        path = tmp_path / "checkout" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, path)
+    return tmp_path / "checkout"
+
+
+def run(checkout, *arguments):
+    done = subprocess.run(
+        [sys.executable, "scripts/mutants", *arguments],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
+def test_the_script_tells_what_survives(checkout):
+    subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
+    code, said = run(checkout, "seen")
+    assert code == 0
+    assert "seen  " in said
+    assert "caught by tests/test_sums.py::test_add\n" in said
+    assert said.endswith("1 of 1 are caught\n")
+    code, said = run(checkout, "stale", "unseen")
+    assert code == 1
+    assert "does not apply\n    a sum forgets its second term\n" in said
+    assert "SURVIVES\n    a sum forgets its first term\n" in said
+    assert said.endswith("0 of 2 are caught\n")
+    sums = checkout / "trainer" / "sums.py"
+    assert sums.read_text() == "def add(a, b):\n    return a + b\n"  # untouched
+    sums.write_text("def add(a, b):\n    return a - b\n")
+    code, said = run(checkout, "seen")
+    assert code == 1
+    assert "They must pass before bugs are planted" in said
+
+
+def test_a_patch_without_its_tests_is_refused(tmp_path):
+    path = tmp_path / "bad.patch"
+    path.write_text(PATCH.replace("Tests:", "Test:"))
+    with pytest.raises(MutantError, match="needs a line 'What"):
+        read_mutant(path)
