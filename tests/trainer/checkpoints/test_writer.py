@@ -254,3 +254,36 @@ def test_a_gpus_state_is_copied_through_pinned_memory(work):
         writer.save(make_header(10), final=False)
         state[0].tensor.zero_()
     assert torch.equal(state_of(work, 10)["master:w:0"], torch.arange(1_000_003.0))
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_the_record_is_synced_before_anything_is_written(work, state, final):
+    events = []
+
+    class Told(Listener):
+        def state_written(self, file, header):
+            events.append("told")
+
+    writer = make_writer(work, state, Told())
+    writer._sync_record = lambda: events.append(f"synced, with {list(work.iterdir())} written")
+    for step in (10, 20):
+        writer.save(make_header(step), final=final)
+        writer.finish()
+        shutil.rmtree(partial_folder(work, step, "a"))
+    writer.close()
+    assert events == ["synced, with [] written", "told"] * 2
+
+
+def test_a_record_that_does_not_reach_the_disk_gets_no_checkpoint(work, state):
+    def full_disk():
+        raise CheckpointError("metrics.jsonl is on a full disk")
+
+    heard = Listener()
+    with closing(make_writer(work, state, heard)) as writer:
+        writer._sync_record = full_disk
+        writer.save(make_header(10), final=False)
+    assert heard.written == []
+    ((step, reason),) = heard.failed
+    assert step == 10
+    assert reason.startswith("metrics.jsonl is on a full disk. Training goes on")
+    assert list(work.iterdir()) == []

@@ -1,0 +1,104 @@
+"""What a change of each field means, all of them in one table.
+
+A field that is missing here is added on purpose, by whoever knows: is a run with another value
+another run (identity), may a run go on with another value (continuable), or does the value change
+no sample (execution)? A wrong class would let one run follow two curves, or refuse to continue one.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from support.recipes import tiny_recipe
+
+from cluster.recipe import Recipe, walk_fields
+from trainer.recipe import CHANGE_CLASSES, leaves
+
+CORPUS = """
+    source target source_sha256 target_sha256 files files_sha256 format columns columns.source
+    columns.target columns.score min_score name tag weight
+"""
+# By class and section.
+TABLE = {
+    "identity": {
+        "": "seed",
+        "data": """
+            source_language target_language train tests temperature max_source_length
+            max_target_length pairs_per_block blocks_per_shard
+        """,
+        "data.train": CORPUS,
+        "data.validation": CORPUS,
+        "data.tests": CORPUS,
+        "data.cleaning": """
+            normalise max_source_characters max_target_characters max_length_ratio drop_identical
+            drop_duplicates
+        """,
+        "tokenizer": """
+            type vocabulary_size joint character_coverage training_pairs model model_sha256
+        """,
+        "tokenizer.sampling": "alpha sides",
+        "batching": "max_tokens_per_micro_batch micro_batches_per_step window_shards",
+        "model": """
+            encoder_layers decoder_layers width feed_forward_width heads dropout attention_dropout
+            norm share_embeddings
+        """,
+        "trainer": "label_smoothing gradient_clipping ema_decay init_from",
+        "trainer.optimizer": "betas epsilon weight_decay",
+        "trainer.schedule": """
+            type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step
+            final_learning_rate
+        """,
+        "engine": "precision numerics",
+    },
+    "continuable": {
+        "trainer": """
+            max_steps validate_every_steps early_stopping stop_after_skipped_steps
+            validation_samples
+        """,
+        "trainer.early_stopping": "metric patience",
+        "checkpoints": "every_steps keep_last keep_best best_by keep_every_steps",
+        "decoding": "beam_size length_penalty max_length_factor max_extra_length",
+    },
+    "execution": {
+        "": "name",
+        "data": "mirror dataset cache cache_gigabytes",
+        "engine": "zero_stage attention activation_checkpointing",
+        "tracking": "wandb project",
+        "cluster": """
+            address ranks cpus_per_rank gpus_per_rank data_workers cpus_per_data_worker steps_ahead
+            data_memory_megabytes warm_spares grace_seconds wait_for_ranks_seconds
+        """,
+        "cluster.deadlines": """
+            start_seconds step_seconds validation_seconds save_seconds answer_seconds
+        """,
+    },
+}
+
+
+def table() -> Iterator[tuple[str, str]]:
+    """Each field's dotted name and its class, as the table has them."""
+    for change, sections in TABLE.items():
+        for section, names in sections.items():
+            yield from ((f"{section}.{name}".lstrip("."), change) for name in names.split())
+
+
+def marked() -> Iterator[tuple[str, str]]:
+    """The same as the configs have them."""
+    for name, field in walk_fields(Recipe):
+        yield from ((name, mark) for mark in field.metadata if mark in CHANGE_CLASSES)
+
+
+def test_every_field_has_the_class_that_the_table_gives_it():
+    assert dict(marked()) == dict(table())
+
+
+def test_no_field_has_two_classes():
+    for pairs in (list(marked()), list(table())):
+        assert len(pairs) == len(dict(pairs))
+
+
+@pytest.mark.parametrize("early_stopping", [None, {"patience": 2}])
+def test_the_class_of_a_value_is_that_of_its_field(tmp_path, early_stopping):
+    recipe = tiny_recipe(tmp_path, early_stopping=early_stopping)
+    found = {name: change for name, _, change in leaves(recipe)}
+    assert found.items() <= dict(table()).items()
+    assert {"seed", "trainer.early_stopping", "cluster.ranks", "data.train"} <= found.keys()

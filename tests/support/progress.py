@@ -1,0 +1,21 @@
+"""A progress in which every value differs from that of a beginning, and from the others."""
+
+from data_pipeline.feeding.plan import Cursor
+from trainer.checkpoints.format import EarlyStoppingState, Parent
+from trainer.progress import Progress
+
+FAR = Progress(
+    step=70,
+    cursor=Cursor(3, 2, 1),
+    data_digest="ab" * 32,
+    target_tokens_seen=123_456,
+    validation_loss=2.5,
+    validation_bleu=30.5,
+    validation_due=True,
+    early_stopping=EarlyStoppingState(
+        metric="bleu", best=31.5, best_step=60, validations_since_best=4
+    ),
+    skipped_steps=6,
+    skipped_in_a_row=2,
+    parent=Parent(run_id="abcd1234", step=50, sha256="cd" * 32),
+)
