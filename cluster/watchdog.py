@@ -25,8 +25,15 @@ LOOK_SECONDS = 0.5
 class Watchdog:
     """Kills this process when its supervisor has not been heard of for too long."""
 
-    def __init__(self, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        silence_seconds: float = SILENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._silence_seconds = silence_seconds
+        self._clock = WakingClock(clock)
+        self._pause = pause
         self._heard = False
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -34,11 +41,10 @@ class Watchdog:
         self._heard = True
 
     def _watch(self) -> None:
-        clock = WakingClock()
-        now = since = clock.look()
+        now = since = self._clock.look()
         while now - since < self._silence_seconds:
-            time.sleep(LOOK_SECONDS)
-            now = clock.look()
+            self._pause(LOOK_SECONDS)
+            now = self._clock.look()
             if self._heard:
                 self._heard, since = False, now
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,11 +1,11 @@
 """When an attempt is not begun, is given up, or has so long to leave."""
 
 import math
-import time
 from types import SimpleNamespace
 
 import pytest
 
+from cluster import attempt as attempt_module
 from cluster.attempt import Attempt
 from cluster.attempts import Attempts
 from cluster.cluster_view import Node
@@ -65,7 +65,7 @@ def run(tmp_path):
 @pytest.fixture
 def means(run):
     """What a supervisor has on a cluster of two nodes, as far as it is asked for here."""
-    config = ClusterConfig(ranks={"min": 1, "max": 2}, grace_seconds=0.3)
+    config = ClusterConfig(ranks={"min": 1, "max": 2}, grace_seconds=30)
     with StopRequests(run) as stop:
         yield SimpleNamespace(
             config=config,
@@ -93,10 +93,11 @@ def test_ranks_that_have_not_begun_are_not_waited_for(means, run):
     assert means.audience.notices[0].endswith("was created: the ranks leave before they have begun")
 
 
-def test_the_time_to_leave_counts_from_the_request(means, run):
+def test_the_time_to_leave_counts_from_the_request(means, run, monkeypatch):
     run.ask_to_stop()
     assert means.stop.reason
-    time.sleep(0.3)  # a checkpoint is being verified, say
+    later = means.stop.asked_at + 30.0  # a checkpoint was verified until then, say
+    monkeypatch.setattr(attempt_module, "time", SimpleNamespace(monotonic=lambda: later))
     attempt = attempt_of(means, trains=True)
     assert attempt.run() == "preempted"
     assert attempt._group.polls <= 2
@@ -106,12 +107,15 @@ def test_the_time_to_leave_counts_from_the_request(means, run):
 @pytest.mark.parametrize(
     ("leaves_in", "seconds"), [(20.0, 15.0), (3.0, 0.0), (1000.0, 60.0), (math.inf, 60.0)]
 )
-def test_ranks_on_a_node_that_is_drained_leave_before_it_does(means, leaves_in, seconds):
+def test_ranks_on_a_node_that_is_drained_leave_before_it_does(
+    means, monkeypatch, leaves_in, seconds
+):
     means.config = ClusterConfig(grace_seconds=60)
-    means.leaving_nodes = lambda used: [node("a", leaves_at=time.time() + leaves_in)]
+    monkeypatch.setattr(attempt_module, "time", SimpleNamespace(time=lambda: 1000.0))
+    means.leaving_nodes = lambda used: [node("a", leaves_at=1000.0 + leaves_in)]
     attempt = attempt_of(means, trains=True)
     attempt._ask_to_leave(now=100.0)
-    assert attempt._leave_by == pytest.approx(100.0 + seconds, abs=1.0)
+    assert attempt._leave_by == 100.0 + seconds
     assert attempt.nodes_leave
 
 

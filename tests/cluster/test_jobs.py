@@ -90,7 +90,7 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
     assert job.command.endswith("recipe.yaml model.width=128")
     assert job.started is not None
     assert job.ended is not None
-    assert abs(job.ended - time.time()) < 60
+    assert job.started < job.ended <= time.time()
     assert "".join(job_logs(ray_head.dashboard, job_id)) == log
     assert job in list_jobs(ray_head.dashboard)
 

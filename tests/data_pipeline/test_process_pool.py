@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import pool_jobs
 from support.pool_jobs import (
+    DELIVERED,
     end_at_five,
     end_while_writing,
     enlarge,
@@ -116,22 +116,19 @@ def test_process_killed_while_it_writes_a_result_is_told() -> None:
 
 
 def test_nobody_waits_for_jobs_that_are_given_up(tmp_path: Path) -> None:
-    """They would sleep for five minutes."""
-    start = time.monotonic()
+    """They would sleep for an hour."""
     with pytest.raises(KeyboardInterrupt), new_pool(2) as pool:
         list(pool.map(pool_jobs.sleep, given_up(tmp_path)))
-    assert time.monotonic() - start < 30
     assert len(list(tmp_path.iterdir())) >= 1
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_end_with_their_owner(tmp_path: Path, how: signal.Signals) -> None:
     owner = subprocess.Popen([sys.executable, pool_jobs.__file__, str(tmp_path)])
-    wait_until(lambda: len(list(tmp_path.iterdir())) == 3, seconds=30)
+    pids = pids_of_busy_pool(tmp_path)
     owner.send_signal(how)
     owner.wait()
-    pids = [int(path.name) for path in tmp_path.iterdir()]
-    wait_until(lambda: not any(is_alive(pid) for pid in pids), seconds=5)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), seconds=60)
 
 
 def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
@@ -140,10 +137,15 @@ def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    wait_until(lambda: len(list(tmp_path.iterdir())) == 3, seconds=30)
-    time.sleep(0.3)  # until the third one waits for another job
+    pids = pids_of_busy_pool(tmp_path)
     os.killpg(owner.pid, signal.SIGINT)
-    _, errors = owner.communicate(timeout=10)
+    _, errors = owner.communicate(timeout=60)
     assert errors.decode().count("Traceback") == 1
     assert b"SpawnProcess" not in errors  # they say nothing of their own
-    assert not any(is_alive(int(path.name)) for path in tmp_path.iterdir())
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def pids_of_busy_pool(folder: Path) -> list[int]:
+    """When two processes are at work, and the third one has given its result and waits."""
+    wait_until(lambda: len(list(folder.iterdir())) == 4, seconds=60)
+    return [int(path.name) for path in folder.iterdir() if path.name != DELIVERED]

