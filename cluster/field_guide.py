@@ -1,7 +1,10 @@
 """`transloom fields`: what can be said in a recipe."""
 
+import json
 from typing import Any
 
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 from rich.table import Table
 
 from cluster.errors import RecipeError
@@ -10,11 +13,11 @@ from trainer.recipe import CHANGE_CLASSES
 
 
 def field_rows(section: str = "") -> list[dict[str, Any]]:
-    """Name, default, change class and meaning of the fields whose names begin so."""
+    """Name, default, change class and meaning of the fields that begin so, in JSON values."""
     rows = [
         {
             "field": name,
-            "default": "required" if field.is_required() else field.get_default(),
+            "default": "required" if field.is_required() else _default(field),
             "change": mark,
             "meaning": field.description or "",
         }
@@ -34,9 +37,17 @@ def fields_table(rows: list[dict[str, Any]]) -> Table:
     for heading in ("default", "change", "meaning"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(row["field"], str(row["default"]), row["change"], row["meaning"])
+        table.add_row(row["field"], _as_in_a_recipe(row["default"]), row["change"], row["meaning"])
     table.caption = (
         "identity: another value is another run. continuable: may change in a run. "
         "execution: changes no sample."
     )
     return table
+
+
+def _default(field: FieldInfo) -> Any:
+    return to_jsonable_python(field.get_default(call_default_factory=True))
+
+
+def _as_in_a_recipe(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

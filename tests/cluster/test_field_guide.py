@@ -1,0 +1,43 @@
+"""What `transloom fields` says of a recipe's fields."""
+
+import json
+
+import pytest
+
+from cluster.errors import RecipeError
+from cluster.recipe import Recipe, walk_fields
+from trainer.recipe import CHANGE_CLASSES
+
+
+def fields_of_recipes():
+    return {
+        name: field
+        for name, field in walk_fields(Recipe)
+        if any(mark in CHANGE_CLASSES for mark in field.metadata)
+    }
+
+
+@pytest.mark.parametrize("section", ["", *Recipe.model_fields])
+def test_every_section_is_told_in_json(transloom, section):
+    result = transloom("fields", *[section] * bool(section), "--json")
+    rows = json.loads(result.stdout)
+    expected = [name for name in fields_of_recipes() if name.startswith(section)]
+    assert [row["field"] for row in rows] == expected
+    assert all(set(row) == {"field", "default", "change", "meaning"} for row in rows)
+
+
+def test_defaults_are_as_a_recipe_would_say_them(transloom):
+    rows = json.loads(transloom("fields", "--json").stdout)
+    defaults = {row["field"]: row["default"] for row in rows}
+    assert defaults["data.train.columns"] == {"source": 0, "target": 1, "score": None}
+    assert defaults["trainer.optimizer.betas"] == [0.9, 0.98]
+    assert defaults["trainer.max_steps"] == "required"
+    assert defaults["trainer.early_stopping"] is None
+    text = transloom("fields", "trainer").stdout
+    assert "null" in text
+    assert "None" not in text
+
+
+def test_a_section_that_is_not_there_is_said_with_those_that_are(transloom):
+    with pytest.raises(RecipeError, match="with 'trainers'; the sections are name, seed, data"):
+        transloom("fields", "trainers")
