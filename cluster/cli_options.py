@@ -1,6 +1,7 @@
 """What several commands share: arguments, options, and how they answer."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -61,7 +62,17 @@ AlignmentsOption = Annotated[
     ),
 ]
 BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
-PenaltyOption = Annotated[float | None, typer.Option(min=0, help="Default: the recipe's.")]
+
+
+def _finite(number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is not finite: give a number such as 0.6")
+    return number
+
+
+PenaltyOption = Annotated[
+    float | None, typer.Option(min=0, callback=_finite, help="Default: the recipe's.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 
 

@@ -21,7 +21,7 @@ class AttentionBackend(StrEnum):
 class ModelConfig(BaseModel):
     """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     encoder_layers: Annotated[
         int,
@@ -103,7 +103,7 @@ class ModelConfig(BaseModel):
 class DecodingConfig(BaseModel):
     """How a translation is searched for. Defaults are the paper's (§6.1)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     beam_size: Annotated[
         int,

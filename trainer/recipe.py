@@ -18,7 +18,7 @@ CHANGE_CLASSES = ("identity", "continuable", "execution")
 class TrainingRecipe(BaseModel):
     """Everything the ranks need to know. The cluster's recipe adds where they run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Annotated[
         str,

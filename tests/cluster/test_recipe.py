@@ -2,9 +2,11 @@
 
 import ast
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import BaseModel, ValidationError
 from support.recipes import tiny_values
 
 from cluster.errors import RecipeError
@@ -83,6 +85,49 @@ def test_overrides_win_over_the_recipe_and_the_recipe_over_defaults(recipe_file)
 def test_a_mistake_is_named_with_its_remedy(recipe_file, override, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe(recipe_file, [override])
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", ".inf", "-.inf", ".nan"])
+def test_what_is_not_finite_is_named_with_its_remedy(recipe_file, value):
+    for key in ("trainer.gradient_clipping", "trainer.schedule.peak_learning_rate"):
+        with pytest.raises(RecipeError, match=rf"{key} is '?-?(inf|nan)'?: .*a finite number"):
+            load_recipe(recipe_file, [f"{key}={value}"])
+
+
+def test_no_number_of_a_recipe_may_be_infinite_or_nan():
+    floats = [
+        (config, name, field)
+        for config in sections_of(Recipe)
+        for name, field in config.model_fields.items()
+        if takes(float, field.annotation)
+    ]
+    assert {"gradient_clipping", "peak_learning_rate", "betas", "min_score", "grace_seconds"} <= {
+        name for _, name, _ in floats
+    }
+    for config, name, field in floats:
+        for text in ("inf", "-inf", "nan"):
+            for value in (float(text), text):
+                given = [value] * 2 if takes(tuple, field.annotation) else value
+                with pytest.raises(ValidationError) as caught:
+                    config.model_validate({name: given})
+                complaints = [e for e in caught.value.errors() if e["loc"][0] == name]
+                assert {e["type"] for e in complaints} == {"finite_number"}, (config, name, value)
+
+
+def sections_of(config):
+    """A config's class and those of its sections, at any depth."""
+    inner = {part for field in config.model_fields.values() for part in parts(field.annotation)}
+    sections = [p for p in inner if isinstance(p, type) and issubclass(p, BaseModel)]
+    return {config}.union(*map(sections_of, sections))
+
+
+def takes(kind, annotation):
+    return any(kind in (part, get_origin(part)) for part in parts(annotation))
+
+
+def parts(annotation):
+    """A type and those that it is made of."""
+    return [annotation, *(p for inner in get_args(annotation) for p in parts(inner))]
 
 
 def test_a_file_that_is_no_recipe(tmp_path):
