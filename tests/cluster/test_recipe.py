@@ -1,16 +1,18 @@
 """Recipes: every one that ships, what a mistake in one says, and the class of every field."""
 
-import ast
+import inspect
 from pathlib import Path
 from typing import get_args, get_origin
 
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
+from support.attributes_read import Sources
 from support.recipes import tiny_values
 
 from cluster.errors import RecipeError
-from cluster.recipe import RECIPES, Recipe, find_recipe, load_recipe, run_name, walk_fields
+from cluster.packages import PACKAGES
+from cluster.recipe import RECIPES, Recipe, find_recipe, load_recipe, run_name
 from model.transformer import Transformer, Vocabulary
 from trainer.recipe import identity_of, leaves
 
@@ -164,10 +166,66 @@ def test_every_field_has_a_change_class():
 
 
 def test_every_field_is_read_by_something_other_than_its_config():
-    """No dead flags: each field's name occurs as an attribute somewhere in the packages."""
-    read = set()
-    for package in ("cluster", "trainer", "model", "data_pipeline"):
-        for path in (ROOT / package).rglob("*.py"):
-            tree = ast.parse(path.read_text())
-            read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert [key for key, _ in walk_fields(Recipe) if key.rpartition(".")[2] not in read] == []
+    """No dead flags."""
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    sections = sections_of(Recipe)
+    configs = {Path(inspect.getfile(section)) for section in sections}
+    reads = Sources(files).reads(set(files) - configs)
+    assert unread(sections, reads) == []
+    # It is told whose field is read.
+    assert ("Recipe", "name") in reads
+    assert not {("TrackingConfig", "name"), ("TokenizerConfig", "name")} & reads
+
+
+def unread(sections, reads):
+    """The fields that are read neither of their class nor of what it is made from."""
+    return [
+        f"{section.__name__}.{name}"
+        for section in sections
+        for name in section.model_fields
+        if not any((owner.__name__, name) in reads for owner in section.__mro__)
+    ]
+
+
+CONFIG = """
+class Inner(BaseModel):
+    name: str
+    type: str
+    read_by_a_property: int
+
+    @property
+    def double(self) -> int:
+        return 2 * self.read_by_a_property
+
+class Outer(BaseModel):
+    inner: tuple[Inner, ...] | None
+    name: str
+"""
+READER = """
+class Corpus:
+    def __init__(self, file: Path, config: Outer) -> None:
+        self.name, self.type = file.name, file.type
+        self._config = config
+
+    def names(self, other: "Corpus") -> list[str]:
+        return [self.name, other._config.name, type(self).type] + [i.double for i in self.found]
+
+    @property
+    def found(self) -> tuple[Inner, ...]:
+        return [inner for inner in self._config.inner if other(inner).name]
+"""
+
+
+def test_a_field_is_not_read_because_something_else_of_its_name_is(tmp_path):
+    config, reader = tmp_path / "config.py", tmp_path / "reader.py"
+    config.write_text(CONFIG)
+    reader.write_text(READER)
+    reads = Sources([config, reader]).reads([reader])
+    assert {read for read in reads if read[0] in ("Inner", "Outer")} == {
+        ("Outer", "inner"),
+        ("Outer", "name"),
+        ("Inner", "double"),
+        ("Inner", "read_by_a_property"),
+    }
+    reader.write_text(READER.replace("i.double", "i.double + i.name"))
+    assert ("Inner", "name") in Sources([config, reader]).reads([reader])
