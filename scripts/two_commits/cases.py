@@ -1,0 +1,234 @@
+"""What both commits prepare and train: datasets, runs, and what happens to the runs.
+
+Recipes are those that ship, by name, with a small model and few steps. Both sides do a case at the
+same time, each in its own folder; what is timed is elsewhere.
+
+Stages, ranks, numerics and precisions are covered in pairs: any two values of two of them meet in
+some case. What cannot be is left out: bf16 with stage 0, and exact bf16 in stage 3 with 3 ranks.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from two_commits.checkout import Checkout, CheckoutError
+from two_commits.comparison import Comparison, compare_datasets, compare_runs
+
+SMALL = (
+    "model.width=32",
+    "model.feed_forward_width=64",
+    "model.encoder_layers=1",
+    "model.decoder_layers=1",
+    "model.dropout=0.1",
+    "batching.max_tokens_per_micro_batch=128",
+    "batching.micro_batches_per_step=5",
+    "trainer.gradient_clipping=1.0",
+    # Translations of a model that has learned nothing are as long as they may be.
+    "decoding.max_length_factor=0.2",
+    "decoding.max_extra_length=2",
+    "tracking.wandb=disabled",
+    "cluster.cpus_per_rank=0.5",  # three ranks on two cores
+    "cluster.warm_spares=false",
+    "checkpoints.keep_last=1000",
+)
+STEPS, HALF = 8, 4
+LONG, STRUCK_AT = 100, 15  # so long that the kill comes before the end
+ATTEMPTS_TO_KILL = 3
+POLL_SECONDS = 0.01
+
+PHRASES = "source: 'builtin:phrasebook/{0}.fr', target: 'builtin:phrasebook/{0}.en'"
+SAMPLING = "tokenizer.sampling.alpha=0.1"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A recipe by its name, and what makes another dataset of it."""
+
+    recipe: str
+    options: tuple[str, ...] = ()
+    is_multi30k: bool = False
+
+
+DATASETS = {
+    "phrasebook": Dataset("phrasebook"),
+    "two-corpora": Dataset(
+        "phrasebook",
+        (
+            f"data.train=[{{{PHRASES.format('train')}, name: many, weight: 1}}, "
+            f"{{{PHRASES.format('test')}, name: few, weight: 3}}]",
+            "data.tests={}",
+            "tokenizer.joint=false",
+        ),
+    ),
+    "multi30k": Dataset("multi30k-ende", is_multi30k=True),
+}
+
+What = Literal["trained", "killed", "continued"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run that both sides train, or train in turn."""
+
+    name: str
+    dataset: str
+    options: tuple[str, ...]
+    ranks: int
+    what: What = "trained"
+    under_ray: bool = True
+    is_quick: bool = False
+
+
+def _shape(
+    stage: int, ranks: int, numerics: str, precision: str, dataset: str = "phrasebook"
+) -> Case:
+    return Case(
+        name=f"{dataset}-stage{stage}-{ranks}x-{numerics}-{precision}",
+        dataset=dataset,
+        options=(
+            f"engine.zero_stage={stage}",
+            f"engine.numerics={numerics}",
+            f"engine.precision={precision}",
+        ),
+        ranks=ranks,
+        under_ray=ranks > 1 or dataset != "phrasebook",
+        is_quick=(stage, ranks) in ((1, 1), (2, 2)) and dataset == "phrasebook",
+    )
+
+
+FAST_2X = ("engine.zero_stage=2", "trainer.ema_decay=0.9", SAMPLING)
+CASES = [
+    _shape(0, 1, "fast", "fp32"),
+    _shape(0, 2, "exact", "fp32"),
+    _shape(0, 3, "fast", "fp32"),
+    _shape(1, 1, "exact", "bf16"),
+    _shape(1, 2, "fast", "fp32"),
+    _shape(1, 3, "fast", "bf16"),
+    _shape(2, 1, "fast", "bf16"),
+    _shape(2, 2, "exact", "bf16"),
+    _shape(2, 3, "exact", "fp32"),
+    _shape(3, 1, "exact", "fp32"),
+    _shape(3, 2, "fast", "bf16"),
+    _shape(3, 3, "exact", "fp32"),
+    Case("moving-average", "phrasebook", ("trainer.ema_decay=0.9", "engine.zero_stage=3"), 2),
+    Case("bpe-dropout", "phrasebook", (SAMPLING,), 1, under_ray=False, is_quick=True),
+    Case("two-corpora", "two-corpora", (SAMPLING,), 1, under_ray=False),
+    _shape(1, 1, "fast", "fp32", "multi30k"),
+    _shape(2, 2, "exact", "bf16", "multi30k"),
+    Case("killed-and-resumed", "phrasebook", FAST_2X, 2, "killed"),
+    Case("begun-by-base-continued-here", "phrasebook", FAST_2X, 2, "continued", is_quick=True),
+]
+
+
+class Sides:
+    """Both commits, and what they do at the same time."""
+
+    def __init__(self, base: Checkout, here: Checkout, multi30k: Path | None) -> None:
+        self.base, self.here = base, here
+        self._multi30k = multi30k
+
+    def prepare(self, name: str) -> Comparison:
+        """Each side prepares a dataset."""
+
+        def prepare(side: Checkout) -> None:
+            side.transloom("prepare", DATASETS[name].recipe, *self._data_options(side, name))
+
+        self._both(lambda: prepare(self.base), lambda: prepare(self.here))
+        return compare_datasets(*(dataset_of(side, name) for side in (self.base, self.here)))
+
+    def run(self, case: Case) -> Comparison:
+        """Each side trains a case, or the one continues what the other has begun."""
+        steps = LONG if case.what == "killed" else STEPS
+        train = self._train_and_kill if case.what == "killed" else self._train
+        runs = [side.work / case.name for side in (self.base, self.here)]
+
+        def begin_and_continue() -> None:
+            begun = self.base.work / f"{case.name}-begun"
+            self._train(self.base, case, begun, HALF)
+            shutil.copytree(begun, runs[1])
+            self._train(self.here, case, runs[1], steps, data_of=self.base)
+
+        def train_here() -> None:
+            train(self.here, case, runs[1], steps)
+
+        second = begin_and_continue if case.what == "continued" else train_here
+        self._both(lambda: train(self.base, case, runs[0], steps), second)
+        return compare_runs(*runs)
+
+    def _train(
+        self,
+        side: Checkout,
+        case: Case,
+        run: Path,
+        steps: int,
+        data_of: Checkout | None = None,
+    ) -> None:
+        side.transloom(*self._training(case, run, steps, data_of or side))
+
+    def _train_and_kill(self, side: Checkout, case: Case, run: Path, steps: int) -> None:
+        """The driver is killed when it has recorded some steps; the same command goes on."""
+        command = self._training(case, run, steps, side)
+        for _ in range(ATTEMPTS_TO_KILL):
+            process = side.begin_transloom(*command)
+            while process.poll() is None and recorded_steps(run) < STRUCK_AT:
+                time.sleep(POLL_SECONDS)
+            process.kill()
+            process.wait()
+            if recorded_steps(run) < STRUCK_AT:
+                break  # it has failed, and says why when it is started again
+            if not list(run.glob(f"checkpoints/step-*{steps}")):
+                break
+            shutil.rmtree(run)  # it was over before
+        else:
+            raise CheckoutError(
+                f"{side.name}: {ATTEMPTS_TO_KILL} runs of {steps} steps were over before they "
+                f"could be killed after step {STRUCK_AT}: this machine is too busy, or too fast"
+            )
+        side.transloom(*command)
+
+    def _training(self, case: Case, run: Path, steps: int, data_of: Checkout) -> list[str | Path]:
+        every = 10 if case.what == "killed" else HALF
+        command: list[str | Path] = [
+            "train",
+            DATASETS[case.dataset].recipe,
+            *self._data_options(data_of, case.dataset),
+            *SMALL,
+            *case.options,
+            f"trainer.max_steps={steps}",
+            f"trainer.validate_every_steps={max(every, steps // 2)}",
+            f"checkpoints.every_steps={every}",
+            "--run",
+            run,
+        ]
+        return (
+            [*command, f"cluster.ranks={case.ranks}"] if case.under_ray else [*command, "--inline"]
+        )
+
+    def _data_options(self, side: Checkout, name: str) -> list[str]:
+        dataset = DATASETS[name]
+        options = [*dataset.options, f"data.dataset={dataset_of(side, name)}"]
+        return [*options, f"data.mirror={self._multi30k}"] if dataset.is_multi30k else options
+
+    def _both(self, first: Callable[[], None], second: Callable[[], None]) -> None:
+        """Both at once. If both fail, the first one's error is raised."""
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(first), pool.submit(second)]:
+                done.result()
+
+
+def dataset_of(side: Checkout, name: str) -> Path:
+    return side.work / "datasets" / name
+
+
+def recorded_steps(run: Path) -> int:
+    """The last step in a record that is being written, 0 if there is none."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
+    except FileNotFoundError:
+        return 0
+    return max((json.loads(line)["step"] for line in lines), default=0)
