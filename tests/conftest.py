@@ -32,12 +32,20 @@ def multi30k() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_head() -> Iterator[object]:
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Moments at which the processes that `ray_head` starts stop, for a test to strike there."""
+    from support.faults.moments import Orders
+
+    return Orders(tmp_path_factory.mktemp("orders"))
+
+
+@pytest.fixture(scope="session")
+def ray_head(orders: Any) -> Iterator[object]:
     """One Ray head for all tests; this process and its children have its token."""
     from support.ray_head import RayHead
 
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        head = RayHead(Path(folder), cpus=4)
+        head = RayHead(Path(folder), cpus=4, environment=orders.environment)
         before = os.environ.get("RAY_AUTH_TOKEN")
         os.environ["RAY_AUTH_TOKEN"] = head.token
         try:

@@ -1,12 +1,16 @@
 """Exact numerics on Multi30k: every shape, and a run that is resized and killed, bit by bit."""
 
+import os
+import signal
+from dataclasses import replace
+
 import pytest
+from support.faults.moments import MID_STEP
 from support.faults.stage import opened_stage
-from support.processes import wait_until
 
 from trainer.comparison import compare_runs
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.chaos
 
 STEPS = 300
 EXACT = ("engine.numerics=exact", "trainer.validate_every_steps=100", "checkpoints.every_steps=50")
@@ -75,8 +79,9 @@ def test_resized_and_killed(stage, one_rank):
         folder = trial.run.path
         trial.start()
         if kill_at:
-            wait_until(lambda trial=trial, step=kill_at: trial.recorded_step >= step, 120)
-            stage.cluster.actors("RankActor")[-1].kill()
+            reached = trial.reach(replace(MID_STEP, step=kill_at), rank=ranks - 1)
+            os.kill(reached.process_id, signal.SIGKILL)
+            reached.release()
         assert trial.end() == 0, trial.story()
     comparison = compare_runs(one_rank, folder)
     assert comparison.is_same, comparison

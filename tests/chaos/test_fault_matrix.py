@@ -12,7 +12,7 @@ from support.faults.matrix import CASES, name_of
 from support.faults.stage import opened_stage
 from support.faults.table import Table
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.chaos
 
 
 @pytest.fixture(scope="module")

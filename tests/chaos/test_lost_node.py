@@ -16,7 +16,7 @@ from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.chaos
 
 STEPS, SLOTS = 40, 20
 MORE_CPUS_THAN_THE_HEAD_HAS = 5

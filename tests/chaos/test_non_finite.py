@@ -5,7 +5,7 @@ from support.faults.stage import opened_stage
 
 from trainer.checkpoints.format import Checkpoint, folder_name
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.chaos
 
 STEP = 7
 OPTIONS = ("trainer.max_steps=10", "checkpoints.every_steps=1", "checkpoints.keep_last=10")

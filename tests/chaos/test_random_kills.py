@@ -5,11 +5,12 @@ recovers. `make chaos` runs it.
 """
 
 import random
-import time
+from dataclasses import replace
 
 import psutil
 import pytest
 from support.faults.case import check_is_undisturbed
+from support.faults.moments import MID_STEP
 from support.faults.stage import opened_stage
 from support.processes import wait_until
 
@@ -18,7 +19,6 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 STEPS, KILLS = 300, 30
 OPTIONS = (f"trainer.max_steps={STEPS}", "trainer.validate_every_steps=50")
 ACTORS = ("RankActor", "DataWorker")
-A_RECOVERY_SECONDS = 3.0
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -26,22 +26,32 @@ def test_ranks_spares_and_data_workers_killed_at_random(tmp_path, seed):
     dice = random.Random(seed)
     with opened_stage(tmp_path) as stage:
         trial = stage.trial(*OPTIONS)
+        orders = {
+            number: order_for(stage.cluster, dice, number)
+            for number in range(1, KILLS + 1)
+            if number % 3
+        }
         trial.start()
         for number in range(1, KILLS + 1):
-            # So that the last one comes before the run's end. Every third one comes early, when
-            # the run may still be recovering from the one before.
-            step = 0 if number % 3 == 0 else number * (STEPS - 20) // KILLS
-            wait_until(lambda step=step: trial.recorded_step >= step, 120)
-            time.sleep(dice.uniform(0, A_RECOVERY_SECONDS))
+            # Every third one comes early, when the run may still recover from the one before.
+            reached = trial.wait_for(orders[number]) if number in orders else None
             kill_one(stage.cluster, dice)
+            if reached:
+                reached.release()
         assert trial.end() == 0, trial.story()
         check_is_undisturbed(trial, stage.undisturbed(*OPTIONS))
         trial.check_nothing_is_left()
 
 
+def order_for(cluster, dice, number):
+    """A rank shall wait in the middle of a step for the kill of that number."""
+    step = number * (STEPS - 20) // KILLS + dice.randrange(5)
+    return cluster.orders.want(replace(MID_STEP, step=step), dice.randrange(2))
+
+
 def kill_one(cluster, dice):
     """One of all processes of the run but its driver."""
-    wait_until(lambda: any(cluster.actors(name) for name in ACTORS), 60)
+    wait_until(lambda: any(cluster.actors(name) for name in ACTORS))
     victims = [process for name in ACTORS for process in cluster.actors(name)]
     try:
         dice.choice(victims).kill()

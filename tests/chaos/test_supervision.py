@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.processes import wait_until
+from support.processes import HANG_SECONDS, wait_until
 from support.ray_head import RayHead
 from support.recipes import tiny_values
 
-from trainer.checkpoints.lease import LEASE_SECONDS
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.chaos
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 
@@ -47,12 +46,12 @@ class Training:
         lines = read_metrics(self.run.metrics)[-1:] if self.run.metrics.exists() else []
         return lines[0]["step"] if lines else 0
 
-    def reach(self, step, seconds=120):
-        wait_until(lambda: self.step() >= step, seconds)
+    def reach(self, step):
+        wait_until(lambda: self.step() >= step)
 
-    def end(self, seconds):
+    def end(self):
         """Exit code and messages."""
-        _, errors = self.driver.communicate(timeout=seconds)
+        _, errors = self.driver.communicate(timeout=HANG_SECONDS)
         return self.driver.returncode, " ".join(errors.split())
 
 
@@ -78,36 +77,35 @@ def training(tmp_path, phrasebook):
                 one.driver.communicate()
 
 
-def test_the_processes_of_a_paused_driver_end_before_its_lease_does_and_it_goes_on(training):
+def test_the_processes_of_a_paused_driver_end_and_it_goes_on(training):
     run = training("cluster.ranks=2")
     run.reach(30)
     processes = run.head.actors()
     assert run.head.actors("DataWorker")
-    paused_at = time.monotonic()
     run.driver.send_signal(signal.SIGSTOP)
-    wait_until(lambda: not any(p.is_running() for p in processes), 60)
-    assert 10 < time.monotonic() - paused_at < LEASE_SECONDS
+    wait_until(lambda: not any(p.is_running() for p in processes))
     step = run.step()
     run.driver.send_signal(signal.SIGCONT)
     run.reach(step + 10)
     run.driver.send_signal(signal.SIGTERM)
-    assert run.end(60)[0] == 75
+    assert run.end()[0] == 75
 
 
 def test_a_driver_that_slept_too_long_leaves_the_run_to_its_successor(training):
     first = training("cluster.ranks=1")
     first.reach(30)
+    processes = first.head.actors()
     first.driver.send_signal(signal.SIGSTOP)
     second = training("cluster.ranks=1")
-    # Until then the ranks of the first one go on.
-    wait_until((first.run.path / "owners" / "00000002.json").exists, 120)
+    wait_until((first.run.path / "owners" / "00000002.json").exists)
+    assert not any(p.is_running() for p in processes)  # they have ended before the lease did
     second.reach(first.step() + 10)
     first.driver.send_signal(signal.SIGCONT)
-    code, errors = first.end(60)
+    code, errors = first.end()
     assert code == 1
     assert f"belongs to process {second.driver.pid} on" in errors
     second.driver.send_signal(signal.SIGTERM)
-    assert second.end(60)[0] == 75
+    assert second.end()[0] == 75
 
 
 def test_a_lost_head_ends_the_run_soon_and_all_of_its_processes(training):
@@ -115,7 +113,7 @@ def test_a_lost_head_ends_the_run_soon_and_all_of_its_processes(training):
     run.reach(30)
     run.head.stop()
     lost_at = time.monotonic()
-    code, errors = run.end(60)
+    code, errors = run.end()
     print(f"the driver ended {time.monotonic() - lost_at:.1f} s after its head")
     assert code == 1
     assert "Ray's head has not answered" in errors
@@ -127,7 +125,7 @@ def test_a_run_whose_driver_is_on_a_drained_node_leaves_75(training):
     run = training("cluster.ranks=1")
     run.reach(30)
     drain_the_only_node(run.head)
-    assert run.end(60)[0] == 75
+    assert run.end()[0] == 75
     log = run.run.log.read_text()
     assert "is being drained: the ranks leave after a checkpoint" in log
     assert run.step() % 10 or run.step() > 30
@@ -138,15 +136,15 @@ def test_a_lost_node_costs_its_ranks_and_no_more(training):
     run = training("cluster.ranks={min: 1, max: 2}", "cluster.cpus_per_rank=3")
     run.reach(5)
     node = run.head.add_node(cpus=3)
-    wait_until(lambda: "resized from 1 to 2 ranks" in run.run.log.read_text(), 180)
+    wait_until(lambda: "resized from 1 to 2 ranks" in run.run.log.read_text())
     run.reach(run.step() + 20)
     node.kill()
     lost_at = time.monotonic()
-    wait_until(lambda: "resized from 2 to 1 ranks" in run.run.log.read_text(), 120)
+    wait_until(lambda: "resized from 2 to 1 ranks" in run.run.log.read_text())
     run.reach(run.step() + 1)
     print(f"next new step {time.monotonic() - lost_at:.1f} s after the node was lost")
     run.driver.send_signal(signal.SIGTERM)
-    assert run.end(60)[0] == 75
+    assert run.end()[0] == 75
 
 
 def drain_the_only_node(head):
@@ -158,7 +156,7 @@ from ray._raylet import GcsClient
 ray.init(sys.argv[1], log_to_driver=False)
 (node,) = [node["NodeID"] for node in ray.nodes()]
 reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-deadline = int((time.time() + 60) * 1000)
+deadline = int((time.time() + 600) * 1000)
 assert GcsClient(address=sys.argv[1]).drain_node(node, reason, "", deadline)[0]
 """
     subprocess.run([sys.executable, "-c", program, head.address], check=True, env=environment)

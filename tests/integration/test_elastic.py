@@ -12,6 +12,7 @@ from ray._raylet import GcsClient
 from ray.core.generated import autoscaler_pb2
 from support.processes import wait_until
 from support.story import Story
+from support.strike import standing_at
 
 from cluster import attempt
 from cluster.errors import ClusterError
@@ -62,23 +63,24 @@ def drain(address, node_id, seconds):
 
 
 def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
-    runs, folder, nodes, monkeypatch
+    runs, folder, nodes, orders, monkeypatch
 ):
     monkeypatch.setattr(attempt, "GROW_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(attempt, "ROOM_CHECK_SECONDS", 0.2)
 
     def tell():
-        wait_until(lambda: last(folder, ranks=1), 60)
-        head = {node["NodeID"] for node in ray.nodes()}
-        nodes()
-        wait_until(lambda: last(folder, ranks=2), 90)
+        with standing_at(orders, 15):  # lets the node start quickly
+            assert last(folder, ranks=1)
+            head = {node["NodeID"] for node in ray.nodes()}
+            nodes()
+        wait_until(lambda: last(folder, ranks=2))
         (new,) = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - head
-        drain(runs.address, new, seconds=30)
-        wait_until(lambda: last(folder, ranks=1), 60)
+        drain(runs.address, new, seconds=600)
+        wait_until(lambda: last(folder, ranks=1))
         assert new in state.state.get_draining_nodes()
 
     story = Story(folder, tell)
-    result = runs.train("run", *OPTIONS)
+    result = runs.train("run", *OPTIONS, "cluster.grace_seconds=600")
     story.end()
     assert result.outcome == "preempted"
     log = folder.log.read_text()
@@ -127,12 +129,12 @@ def test_room_for_the_least_number_of_ranks_is_waited_for(runs, folder):
             runs.train("run", *options, "cluster.wait_for_ranks_seconds=1")
 
         def release():
-            wait_until(lambda: "waiting for up to 60 s" in folder.log.read_text(), 60)
+            wait_until(lambda: "waiting for up to 600 s" in folder.log.read_text())
             holder.stdin.write("enough\n")
             holder.stdin.flush()
 
         thread = threading.Thread(target=release)
         thread.start()
-        result = runs.train("run", *options, "cluster.wait_for_ranks_seconds=60")
+        result = runs.train("run", *options, "cluster.wait_for_ranks_seconds=600")
         thread.join()
     assert result.outcome == "finished"

@@ -1,12 +1,15 @@
 """Faults at exact moments, the most telling ones: each run's curve is the undisturbed one.
 
-The short form of tests/chaos/test_fault_matrix.py and test_preemptions.py.
+The short form of tests/chaos/test_fault_matrix.py, test_preemptions.py and test_data_matrix.py.
 """
+
+import os
+import signal
 
 import pytest
 from support.faults.faults import FullDisk, KilledRank, StoppedRank
 from support.faults.matrix import name_of
-from support.faults.moments import COPY, VALIDATION, WRITE
+from support.faults.moments import COPY, FETCH, VALIDATION, WRITE
 from support.faults.preemptions import preempt_at
 from support.faults.stage import opened_stage
 
@@ -38,3 +41,18 @@ def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
     assert trial.end() == 0
     assert trial.curve() == stage.undisturbed()
     trial.check_nothing_is_left()
+
+
+def test_the_data_does_not_depend_on_ranks_data_workers_kills_and_restarts(stage):
+    """One rank with one data worker, then two with three, of which one is killed as it answers."""
+    begun = stage.trial("cluster.ranks=1", "cluster.data_workers=1", "trainer.max_steps=10")
+    begun.start()
+    assert begun.end() == 0, begun.story()
+    trial = stage.trial("cluster.data_workers=3", folder=begun.run.path)
+    trial.start()
+    reached = trial.reach(FETCH, rank=0)
+    os.kill(reached.process_id, signal.SIGKILL)
+    reached.release()
+    assert trial.end() == 0, trial.story()
+    assert "was lost: its fetch of window 0" in trial.run.log.read_text()
+    assert trial.curve().digests == stage.undisturbed().digests

@@ -14,13 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
-from support.processes import wait_until
+from support.processes import HANG_SECONDS, wait_until
+from support.strike import standing_at
 from support.wandb_history import history, wandb_files
 from support.wandb_server import WandbServer
 
-from trainer.metrics import read_backwards, read_metrics
+from trainer.metrics import read_metrics
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.chaos
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 STEPS = 200
@@ -33,33 +34,29 @@ OPTIONS = [
 
 
 @pytest.fixture
-def run(runs) -> Path:
+def run(runs, orders) -> Path:
     """A run that was killed in several ways before it finished."""
     folder = runs.folder / "killed"
-    record = folder / "metrics.jsonl"
-
-    def is_record(file: Path) -> bool:
-        return file == record
 
     def is_wandb(file: Path) -> bool:
         return file.is_relative_to(folder) and file.suffix == ".wandb"
 
-    def wait_for_rows() -> None:
-        before = rows_in_files(folder)
-        wait_until(lambda: rows_in_files(folder) > before, 120)
-
     with driver(runs, folder) as process:
-        wait_for_rows()
-        os.kill(process_that_writes(is_wandb), signal.SIGKILL)
-        step = last_step(record)
-        wait_until(lambda: last_step(record) >= step + 10, 120)
-        os.kill(process_that_writes(is_record), signal.SIGKILL)  # rank 0
-        wait_for_rows()
-        process.kill()
+        with standing_at(orders, 30):
+            wait_until(lambda: rows_in_files(folder))
+            os.kill(process_that_writes(is_wandb), signal.SIGKILL)
+        with standing_at(orders, 60) as rank_0:
+            rows = rows_in_files(folder)
+            os.kill(rank_0, signal.SIGKILL)
+        with standing_at(orders, 90):
+            wait_until(lambda: rows_in_files(folder) > rows)
+            process.kill()
     with driver(runs, folder) as process:
-        wait_for_rows()
-        os.kill(process_that_writes(is_record), signal.SIGKILL)
-        assert process.wait(180) == 0
+        rows = rows_in_files(folder)
+        with standing_at(orders, 120) as rank_0:
+            wait_until(lambda: rows_in_files(folder) > rows)
+            os.kill(rank_0, signal.SIGKILL)
+        assert process.wait(HANG_SECONDS) == 0
     return folder
 
 
@@ -83,10 +80,6 @@ def rows_in_files(run: Path) -> int:
         return len(history(run))
     except FileNotFoundError:
         return 0  # a start has just removed a file without rows
-
-
-def last_step(record: Path) -> int:
-    return next((line["step"] for line in read_backwards(record)), 0)
 
 
 def process_that_writes(is_it: Callable[[Path], bool]) -> int:

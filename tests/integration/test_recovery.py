@@ -1,17 +1,21 @@
 """Ranks that are lost: how soon another group trains, what is said, and when it is given up."""
 
 import signal
-import threading
 import time
 
 import pytest
 import ray
+from support.faults.moments import MID_STEP
 from support.processes import is_alive, wait_until
-from support.sabotage import Saboteur, kill, process_ids, remember
+from support.sabotage import kill, process_ids, remember
+from support.story import Story
+from support.strike import Strike
 
-from cluster import attempts, rank_supply, supervisor
+from cluster import attempts, rank_process, rank_supply, supervisor
 from cluster.errors import ClusterError, RankLostError
+from trainer.checkpoints.format import list_checkpoints
 from trainer.metrics import read_metrics
+from trainer.run_folder import RunFolder
 
 LAST_TO_BE_IMPORTED = "torch._inductor.compile_fx"  # by DeepSpeed, when it is first used
 
@@ -31,36 +35,35 @@ def log_of(runs, name) -> str:
 
 
 def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups, monkeypatch):
+    monkeypatch.setattr(rank_process, "ANSWER_SECONDS", 120.0)  # or a busy spare is dismissed
     supplies = remember(monkeypatch, rank_supply, "Spares")
-    folder = runs.folder / "run"
+    folder = RunFolder(runs.folder / "run")
     figures = {}
 
-    def sabotage():
-        wait_until(lambda: supplies and len(supplies[0].waiting) == 2, 60)
+    def tell():
+        wait_until(lambda: supplies and len(supplies[0].waiting) == 2)
         spares = supplies[0].waiting
-        wait_until(lambda: all(is_warm(spare) for spare in spares), 120)
+        wait_until(lambda: all(is_warm(spare) for spare in spares))
+        wait_until(lambda: list_checkpoints(folder.checkpoints))
         figures["spares"] = ids_of(spares)
         kill(ids_of(groups[0].processes)[1])
         killed_at = time.monotonic()
-        wait_until(has_recovered, 60)
+        wait_until(has_recovered)
         figures["seconds"] = time.monotonic() - killed_at
-        wait_until(lambda: len(spares_now()) == 2, 60)
+        wait_until(lambda: len(spares_now()) == 2)
         figures["new spares"] = ids_of(spares_now())
-        (folder / "control").mkdir(exist_ok=True)
-        (folder / "control" / "stop").touch()
 
     def has_recovered():
-        last_lines = read_metrics(folder / "metrics.jsonl")[-3:]
+        last_lines = read_metrics(folder.metrics)[-3:]
         return any(line["kind"] == "train" and line["restarts"] for line in last_lines)
 
     def spares_now():
         return [spare for spare in supplies[0].waiting if spare.name]
 
-    thread = threading.Thread(target=sabotage)
-    thread.start()
+    story = Story(folder, tell)
     options = ["cluster.ranks=2", "cluster.warm_spares=true", "checkpoints.every_steps=10"]
     result = runs.train("run", *options, "trainer.max_steps=100000")
-    thread.join()
+    story.end()
     assert result.outcome == "preempted"
     print(f"next new step {figures['seconds']:.2f} s after kill -9")
     assert len(groups) == 2
@@ -75,38 +78,41 @@ def is_warm(spare) -> bool:
 
 
 @pytest.mark.chaos  # the short form is among the faults
-def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, groups):
+def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders):
     options = ["cluster.ranks=2", "trainer.max_steps=40", "checkpoints.every_steps=10"]
-    runs.train("undisturbed", *options)
+    stopped = []
 
-    def first_rank():
-        return ids_of(groups[-1].processes)[:1]
+    def stop(reached):
+        stopped.append(reached.process_id)
+        kill(reached.process_id, signal.SIGSTOP)
 
-    record = runs.folder / "run" / "metrics.jsonl"
-    with Saboteur(record, 15, first_rank, signal.SIGSTOP) as saboteur:
-        runs.train("run", *options, "cluster.deadlines.answer_seconds=5")
-    assert runs.curve("run") == runs.curve("undisturbed")
-    assert not is_alive(saboteur.hit[0])
+    with Strike(orders, MID_STEP, stop):
+        runs.train("run", *options, "cluster.deadlines.answer_seconds=15")
+    assert runs.curve("run") == undisturbed.curve("undisturbed")[:40]
+    assert not is_alive(stopped[0])
     assert "Rank 0 on node" in log_of(runs, "run")
-    assert "has not answered for 5 s, in phase step of step" in log_of(runs, "run")
+    assert "has not answered for 15 s, in phase step of step" in log_of(runs, "run")
 
 
 @pytest.mark.chaos
-def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(runs, monkeypatch):
+def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(
+    runs, orders, monkeypatch
+):
     """All ranks wait for data of a worker that is stopped, and answer while they wait."""
     workers = remember(monkeypatch, supervisor, "DataWorkers")
-    options = ["cluster.ranks=2", "trainer.max_steps=40", "cluster.deadlines.step_seconds=8"]
+    options = ["cluster.ranks=2", "trainer.max_steps=40", "cluster.deadlines.step_seconds=30"]
+    stopped = []
+
+    def stop(_):
+        stopped.extend(process_ids(workers[0]))
+        kill(stopped[0], signal.SIGSTOP)
+
     with (
-        Saboteur(
-            runs.folder / "run" / "metrics.jsonl",
-            15,
-            lambda: process_ids(workers[0]),
-            signal.SIGSTOP,
-        ) as saboteur,
-        pytest.raises(ClusterError, match=r"No data worker has answered for 6\.4 s"),
+        Strike(orders, MID_STEP, stop),
+        pytest.raises(ClusterError, match=r"No data worker has answered for 24 s"),
     ):
         runs.train("run", *options)
-    wait_until(lambda: not is_alive(saboteur.hit[0]), 20)
+    wait_until(lambda: not is_alive(stopped[0]))
 
 
 def test_a_failure_that_comes_again_ends_the_run_with_its_cause(runs, groups, monkeypatch):

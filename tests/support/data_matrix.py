@@ -1,6 +1,8 @@
 """Multi30k in small steps, disturbed in many ways: the data must stay the same."""
 
 import random
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,15 @@ import pytest
 import yaml
 
 from cluster import supervisor
+from support.faults.moments import MID_STEP, Orders, Reached
 from support.recipes import tiny_values
 from support.runs import Runs
-from support.sabotage import RandomKills, remember
+from support.sabotage import kill, process_ids, remember
+from support.strike import Strike
 
 STEPS = 90
 STOPS = (30, 60, STEPS)
+FETCHED_AHEAD = 10  # steps at most, of which no data worker has to be asked any more
 
 
 def multi30k_runs(corpus: Path, folder: Path, address: str) -> Runs:
@@ -40,26 +45,32 @@ def multi30k_runs(corpus: Path, folder: Path, address: str) -> Runs:
 
 
 def train_disturbed(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, *, ranks: int, workers: int, seed: int
-) -> tuple[str, int]:
-    """A run that is stopped and resumed twice while data workers are killed at random.
+    runs: Runs,
+    orders: Orders,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    ranks: int,
+    workers: int,
+    seed: int,
+) -> str:
+    """A run that is stopped and resumed twice; in each part, one of its data workers is killed.
 
-    Returns its name and how many workers were killed.
+    Returns its name.
     """
     name = f"{ranks}-ranks-{workers}-workers"
     started = remember(monkeypatch, supervisor, "DataWorkers")
+    dice = random.Random(seed)
 
-    def victims() -> list[Any]:
-        return [handle.actor for handle in started[-1].handles] if started else []
+    def kill_a_worker(_: Reached) -> None:
+        kill(dice.choice(process_ids(started[-1])))
 
-    killed = 0
-    for stop in STOPS:
-        with RandomKills(victims, random.Random(seed + stop), (1, 3), most=2) as kills:
+    for first, stop in pairwise((1, *STOPS)):
+        moment = replace(MID_STEP, step=dice.randint(first + 1, stop - FETCHED_AHEAD))
+        with Strike(orders, moment, kill_a_worker):
             runs.train(
                 name,
                 f"cluster.ranks={ranks}",
                 f"cluster.data_workers={workers}",
                 f"trainer.max_steps={stop}",
             )
-        killed += len(kills.killed)
-    return name, killed
+    return name

@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from support.processes import command_of
 from support.rank_pool import free_port
+
+STARTS = 10
 
 
 class RayHead:
@@ -39,32 +42,23 @@ class RayHead:
             **environment,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
+            # Ray's default is 15, with which ranks starve where others compute.
+            "RAY_worker_niceness": "0",
         }
-        self._process = subprocess.Popen(
+        self._process = _started(
+            lambda: self._ask("jobs/") is not None,
             [
-                str(Path(sys.executable).parent / "ray"),
-                "start",
                 "--head",
-                "--block",
-                "--node-ip-address=127.0.0.1",
                 f"--port={port}",
                 f"--dashboard-port={dashboard_port}",
                 "--dashboard-host=127.0.0.1",
-                # Its default port may be held by any other Ray on this machine.
-                f"--dashboard-agent-listen-port={free_port()}",
                 f"--ray-client-server-port={free_port()}",
                 f"--num-cpus={cpus}",
-                f"--object-store-memory={200 * 2**20}",
                 # Unix sockets lie below: their paths may have 107 bytes.
                 f"--temp-dir={folder}",
-                "--disable-usage-stats",
             ],
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            self._environment,
         )
-        self._wait(60.0)
 
     @property
     def process_id(self) -> int:
@@ -80,46 +74,34 @@ class RayHead:
         return [p for p in processes if re.match(f"ray::{name}", " ".join(command_of(p)))]
 
     def add_node(self, cpus: int) -> "RayNode":
-        """Another node of the cluster, on this machine."""
-        return RayNode(self.address, self._environment, cpus)
-
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        request = urllib.request.Request(
-            f"{self.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {self.token}"}
+        """Another node of the cluster, on this machine; returns once the cluster has it."""
+        before = self._alive_nodes()
+        return RayNode(
+            _started(
+                lambda: self._alive_nodes() - before,
+                [f"--address={self.address}", f"--num-cpus={cpus}"],
+                self._environment,
+            )
         )
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
-                    json.load(answer)
-                return
-            except (urllib.error.URLError, OSError, ValueError):
-                assert time.monotonic() < deadline, "the Ray head does not answer"
-                assert self._process.poll() is None, "the Ray head has died"
-                time.sleep(0.2)
+
+    def _alive_nodes(self) -> set[str]:
+        """Ids of all nodes, that of the head included."""
+        nodes = self._ask("v0/nodes")["data"]["result"]["result"]
+        return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
+
+    def _ask(self, question: str) -> Any:
+        request = urllib.request.Request(
+            f"{self.dashboard}/api/{question}", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
 
 
 class RayNode:
-    """A node beside the head. It takes a few seconds until the cluster knows it."""
+    """A node beside the head."""
 
-    def __init__(self, address: str, environment: Mapping[str, str], cpus: int) -> None:
-        self._process = subprocess.Popen(
-            [
-                str(Path(sys.executable).parent / "ray"),
-                "start",
-                "--block",
-                f"--address={address}",
-                "--node-ip-address=127.0.0.1",
-                f"--dashboard-agent-listen-port={free_port()}",
-                f"--num-cpus={cpus}",
-                f"--object-store-memory={200 * 2**20}",
-                "--disable-usage-stats",
-            ],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
 
     @property
     def process_id(self) -> int:
@@ -129,6 +111,40 @@ class RayNode:
     def kill(self) -> None:
         """As if its machine had lost power: processes and objects are gone at once."""
         _kill(self._process)
+
+
+def _started(
+    runs: Callable[[], object], options: list[str], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """`ray start` with these options, once it runs.
+
+    Ray ends a node one of whose agents takes more than some 15 s to start (2.60.0), which happens
+    on a busy machine: it is started again.
+    """
+    for _ in range(STARTS):
+        process = subprocess.Popen(
+            [
+                Path(sys.executable).parent / "ray",
+                "start",
+                "--block",
+                "--node-ip-address=127.0.0.1",
+                # Its default port may be held by any other Ray on this machine.
+                f"--dashboard-agent-listen-port={free_port()}",
+                f"--object-store-memory={200 * 2**20}",
+                "--disable-usage-stats",
+                *options,
+            ],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while process.poll() is None:
+            with suppress(OSError, ValueError):  # the dashboard does not answer yet
+                if runs():
+                    return process
+            time.sleep(0.2)
+    raise AssertionError(f"`ray start {' '.join(options)}` has failed {STARTS} times")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -1,10 +1,8 @@
 """Killing the processes of a run at a chosen moment, and seeing what its supervisor made."""
 
 import os
-import random
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +16,10 @@ from trainer.metrics import read_metrics
 
 
 class Saboteur:
-    """Sends a signal to processes once a run has recorded a step."""
+    """Sends a signal to processes once a run has recorded a step.
+
+    For runs that do not end before; `support.strike.Strike` lets a run wait for what strikes it.
+    """
 
     def __init__(
         self,
@@ -32,41 +33,6 @@ class Saboteur:
         self._step = step
         self._victims = victims
         self._signal = signal_number
-        self._thread = threading.Thread(target=self._work)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join(timeout=60)
-
-    def _work(self) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if any(line["step"] >= self._step for line in read_metrics(self._metrics)[-3:]):
-                for process_id in self._victims():
-                    kill(process_id, self._signal)
-                    self.hit.append(process_id)
-                return
-            time.sleep(0.02)
-
-
-class RandomKills:
-    """Kills one of some actors every now and then, as long as the context lasts."""
-
-    def __init__(
-        self,
-        actors: Callable[[], list[Any]],
-        dice: random.Random,
-        pause_seconds: tuple[float, float],
-        most: int,
-    ) -> None:
-        self.killed: list[int] = []
-        self._actors = actors
-        self._dice = dice
-        self._pause_seconds = pause_seconds
-        self._most = most
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work)
 
@@ -79,18 +45,12 @@ class RandomKills:
         self._thread.join()
 
     def _work(self) -> None:
-        while len(self.killed) < self._most:
-            if self._over.wait(self._dice.uniform(*self._pause_seconds)):
+        while not self._over.wait(0.02):
+            if any(line["step"] >= self._step for line in read_metrics(self._metrics)[-3:]):
+                for process_id in self._victims():
+                    kill(process_id, self._signal)
+                    self.hit.append(process_id)
                 return
-            actors = self._actors()
-            if not actors:
-                continue
-            try:
-                process_id = ray.get(self._dice.choice(actors).process_id.remote(), timeout=5)
-                kill(process_id)
-            except (ray.exceptions.RayError, ProcessLookupError):
-                continue  # dead already
-            self.killed.append(process_id)
 
 
 def kill(process_id: int, signal_number: int = signal.SIGKILL) -> None:

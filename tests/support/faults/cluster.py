@@ -1,21 +1,17 @@
 """A Ray cluster whose processes stop at moments, and which may lose nodes or its head."""
 
-import json
 import os
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from support.faults.moments import Orders
-from support.processes import command_of, wait_until
+from support.processes import command_of
 from support.ray_head import RayHead, RayNode
 
-SITE = Path(__file__).with_name("site")
 HEAD_CPUS = 1
 NODE_CPUS = 4
-NODE_SECONDS = 60.0
 
 
 class FaultCluster:
@@ -26,11 +22,6 @@ class FaultCluster:
         self._heads = 0
         self.nodes: list[RayNode] = []
         self.orders = Orders(folder / "orders")
-        path = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._environment = {
-            "PYTHONPATH": os.pathsep.join(path),
-            "TRANSLOOM_FAULTS": str(self.orders.folder),
-        }
         self.start_head()
 
     @property
@@ -40,13 +31,13 @@ class FaultCluster:
     @property
     def environment(self) -> dict[str, str]:
         """Of a driver that joins the cluster."""
-        return {**os.environ, **self._environment, "RAY_AUTH_TOKEN": self._head.token}
+        return {**os.environ, **self.orders.environment, "RAY_AUTH_TOKEN": self._head.token}
 
     def start_head(self) -> None:
         self._heads += 1
         folder = self._folder / f"head-{self._heads}"
         folder.mkdir()
-        self._head = RayHead(folder, HEAD_CPUS, self._environment)
+        self._head = RayHead(folder, HEAD_CPUS, self.orders.environment)
 
     def kill_head(self) -> None:
         """All of its processes at once, with the actors that run there."""
@@ -56,12 +47,8 @@ class FaultCluster:
         self._head.stop()
 
     def add_node(self) -> None:
-        """Takes a few seconds until the cluster has it."""
+        """Returns once the cluster has it."""
         self.nodes.append(self._head.add_node(NODE_CPUS))
-
-    def wait_for_nodes(self) -> None:
-        """Until the cluster has those that were added."""
-        wait_until(lambda: self._alive_nodes() > len(self.nodes), NODE_SECONDS)
 
     def remove_nodes(self) -> None:
         while self.nodes:
@@ -93,15 +80,6 @@ class FaultCluster:
     def actors(self, name: str) -> list[psutil.Process]:
         """The processes of an actor's class."""
         return [p for p in self.processes() if _title(p).startswith(f"ray::{name}")]
-
-    def _alive_nodes(self) -> int:
-        request = urllib.request.Request(
-            f"{self._head.dashboard}/api/v0/nodes",
-            headers={"Authorization": f"Bearer {self._head.token}"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            nodes = json.load(answer)["data"]["result"]["result"]
-        return sum(node["state"] == "ALIVE" for node in nodes)
 
 
 def raylet(node: RayNode) -> psutil.Process:

@@ -19,7 +19,6 @@ from trainer.checkpoints.format import list_checkpoints
 
 ROOM_BYTES = 200_000_000  # of the small disk
 FULL_SECONDS = 3.0
-PATIENCE_SECONDS = 60.0
 
 
 class Fault:
@@ -81,7 +80,7 @@ class KilledAfterNaN(KilledRank):
 class StoppedRank(Fault):
     name = "SIGSTOP of rank 1"
     rank = 1
-    options = ("cluster.deadlines.answer_seconds=6",)
+    options = ("cluster.deadlines.answer_seconds=15",)
 
     def strike(self, trial: Trial, reached: Reached) -> None:
         os.kill(reached.process_id, signal.SIGSTOP)
@@ -93,10 +92,10 @@ class HungRank(Fault):
     name = "rank 1 hangs"
     rank = 1
     options = (
-        "cluster.deadlines.start_seconds=25",
-        "cluster.deadlines.step_seconds=6",
-        "cluster.deadlines.validation_seconds=10",
-        "cluster.deadlines.save_seconds=6",
+        "cluster.deadlines.start_seconds=60",
+        "cluster.deadlines.step_seconds=20",
+        "cluster.deadlines.validation_seconds=20",
+        "cluster.deadlines.save_seconds=20",
     )
     holds = True
 
@@ -115,7 +114,7 @@ class KilledWorkers(Fault):
         def workers() -> list[psutil.Process]:
             return trial.cluster.actors("DataWorker")
 
-        wait_until(lambda: len(workers()) == DATA_WORKERS, PATIENCE_SECONDS)
+        wait_until(lambda: len(workers()) == DATA_WORKERS)
         for worker in workers()[: self._killed]:
             worker.kill()
 
@@ -144,7 +143,6 @@ class KilledNode(Fault):
 
     def prepare(self, trial: Trial) -> None:
         trial.cluster.add_node()
-        trial.cluster.wait_for_nodes()
 
     def strike(self, trial: Trial, reached: Reached) -> None:
         raylet(trial.cluster.nodes[0]).kill()
@@ -193,7 +191,7 @@ class DamagedCheckpoint(Fault):
 
     def strike(self, trial: Trial, reached: Reached) -> None:
         # There must be one before it. The last one that was begun may not be complete yet.
-        wait_until(lambda: len(list_checkpoints(trial.run.checkpoints)) > 1, PATIENCE_SECONDS)
+        wait_until(lambda: len(list_checkpoints(trial.run.checkpoints)) > 1)
         assert trial.checkpoint
         path = trial.checkpoint.file_paths()[0]
         content = bytearray(path.read_bytes())

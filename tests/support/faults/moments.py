@@ -3,9 +3,12 @@
 What stops the processes there is site/sitecustomize.py.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+SITE = Path(__file__).with_name("site")
 
 # The run of the matrix: at each of the moments below that have a step, it has checkpoints of steps
 # 6 and 12. Validations are of steps 8, 16 and 24.
@@ -21,22 +24,24 @@ class Moment:
     Attributes:
         name: for people.
         point: where in the program, as sitecustomize.py calls it.
-        step: at which step; "any" for the first one that comes.
-        driver: whether it is the driver that comes there, rather than a rank.
+        step: at which step; "any" for the first one that comes. Of a data worker: which
+            micro-batch of a window is the first that it is asked for.
+        who: comes there; None for a rank.
     """
 
     name: str
     point: str
     step: int | Literal["any"]
-    driver: bool = False
+    who: Literal["driver", "worker"] | None = None
 
 
 START_UP = Moment("start-up", "joining", "any")
 MID_STEP = Moment("mid-step", "step", 15)
 COPY = Moment("checkpoint copy", "copy", 18)
 WRITE = Moment("checkpoint write", "write", 18)
-COMMIT = Moment("checkpoint commit", "commit", 18, driver=True)
+COMMIT = Moment("checkpoint commit", "commit", 18, who="driver")
 VALIDATION = Moment("validation", "validation", 16)
+FETCH = Moment("fetch", "fetch", 50, who="worker")  # for the first of two ranks, at step 11
 # While ranks that were started again after a loss load the checkpoint.
 RECOVERY = Moment("recovery", "loading", "any")
 
@@ -59,10 +64,15 @@ class Orders:
         folder.mkdir(exist_ok=True)
         self.folder = folder
 
-    def want(self, moment: Moment, rank: int) -> str:
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of processes that shall stop at moments."""
+        path = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(path), "TRANSLOOM_FAULTS": str(self.folder)}
+
+    def want(self, moment: Moment, rank: int = 0) -> str:
         """Let the next process that comes to the moment stop there; returns the order's name."""
-        who = "driver" if moment.driver else rank
-        name = f"{moment.point}.rank-{who}.step-{moment.step}"
+        name = f"{moment.point}.rank-{moment.who or rank}.step-{moment.step}"
         (self.folder / f"wanted.{name}").touch()
         return name
 

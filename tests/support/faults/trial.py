@@ -13,14 +13,13 @@ import psutil
 
 from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
-from support.processes import wait_until
+from support.processes import HANG_SECONDS, wait_until
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
-DRIVER_SECONDS = 180.0
-LEFTOVER_SECONDS = 15.0
+LEFTOVER_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,20 @@ class Trial:
         """Wait until the driver has ended; returns its exit code, below 0 for a signal."""
         assert self._driver
         try:
-            self.exit_codes.append(self._driver.wait(DRIVER_SECONDS))
+            self.exit_codes.append(self._driver.wait(HANG_SECONDS))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the driver does not end\n{self.story()}") from None
         return self.exit_codes[-1]
 
     def reach(self, moment: Moment, rank: int) -> Reached:
         """Wait until the rank, or the driver, comes to the moment, and stop it there."""
-        order = self.cluster.orders.want(moment, rank)
-        wait_until(lambda: self.cluster.orders.look(order) or self._has_ended, DRIVER_SECONDS)
+        return self.wait_for(self.cluster.orders.want(moment, rank))
+
+    def wait_for(self, order: str) -> Reached:
+        """Wait until a process comes to a moment that was ordered."""
+        wait_until(lambda: self.cluster.orders.look(order) or self._has_ended)
         reached = self.cluster.orders.look(order)
-        assert reached, f"{moment.name} did not come\n{self.story()}"
+        assert reached, f"{order} did not come\n{self.story()}"
         return reached
 
     @property
@@ -114,7 +116,7 @@ class Trial:
         )
 
     def check_nothing_is_left(self) -> None:
-        """No process of the run outlives it by more than a moment."""
+        """No process of the run outlives it, but for the moment that Ray takes."""
         deadline = time.monotonic() + LEFTOVER_SECONDS
         while left := self.cluster.processes_of_runs():
             assert time.monotonic() < deadline, [p.as_dict(["pid", "cmdline"]) for p in left]

@@ -6,6 +6,8 @@ nothing unless TRANSLOOM_FAULTS names a folder. A test asks for a moment by an e
     wanted.MOMENT.rank-R.step-S      the test: rank R shall stop there ("any" for any step)
     reached.MOMENT.rank-R.step-S.P   the process, whose id is P: the same file renamed, so once only
 
+R is "driver" at the driver's moments; at those of a data worker it is "worker", and S the first
+micro-batch that it is asked for.
 The process goes on when the test has removed the file. A file ``nan.rank-R.step-S`` is no moment
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
 
@@ -20,7 +22,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("TRANSLOOM_FAULTS", ""))
-LONGEST_STOP_SECONDS = 60.0
+LONGEST_STOP_SECONDS = 600.0
 
 
 class Here:
@@ -32,9 +34,9 @@ class Here:
     slots_done = 0
 
 
-def reach(moment, step):
+def reach(moment, step, who=None):
     for named in (step, "any"):
-        name = f"{moment}.rank-{Here.rank}.step-{named}"
+        name = f"{moment}.rank-{Here.rank if who is None else who}.step-{named}"
         reached = FOLDER / f"reached.{name}.{os.getpid()}"
         try:
             (FOLDER / f"wanted.{name}").rename(reached)
@@ -146,6 +148,17 @@ def commit(sync_to_disk):
     return wrapper
 
 
+def fetch(fetch_of_reader):
+    """A data worker has been asked for some of a window's micro-batches."""
+
+    @functools.wraps(fetch_of_reader)
+    def wrapper(reader, epoch, window, start, stop):
+        reach("fetch", start, "worker")
+        return fetch_of_reader(reader, epoch, window, start, stop)
+
+    return wrapper
+
+
 def step_of(partial):
     return int(partial.name.split("-")[1])
 
@@ -159,6 +172,7 @@ HOOKS = {
     "trainer.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
     "trainer.checkpoints.commit": {"sync_to_disk": commit},
+    "data_pipeline.feeding.window": {"WindowReader.fetch": fetch},
 }
 
 
