@@ -23,7 +23,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from two_commits import speed
@@ -51,7 +53,7 @@ def main() -> int:
     multi30k = arguments.data.resolve() if arguments.data.is_dir() else None
     started = time.monotonic()
     with ExitStack() as stack:
-        folder = arguments.keep
+        folder = arguments.keep and arguments.keep.resolve()
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="same_bits-")))
         try:
@@ -61,16 +63,15 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
         stack.callback(_end, base, here)
-        signal.signal(signal.SIGTERM, lambda *_: _give_up(base, here))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: _give_up(base, here))
         sides = Sides(base, here, multi30k)
         skipped = [case.name for case in cases if multi30k is None and _needs_multi30k(case)]
         wrong = _compare(sides, [case for case in cases if case.name not in skipped])
         for name in skipped:
             print(f"{name}: SKIPPED, no Multi30k in {arguments.data}: name it with --data")
-        if arguments.speed:
-            if not (base.work / "datasets" / "phrasebook").exists():
-                sides.prepare("phrasebook")
-            speed.measure(sides, multi30k, arguments.pairs, _say)
+        if arguments.speed and not _measure(sides, multi30k, arguments.pairs):
+            wrong.append("speed, which could not be measured")
     compared = len(cases) - len(skipped)
     without = f", {len(skipped)} skipped" if skipped else ""
     minutes = (time.monotonic() - started) / 60
@@ -82,19 +83,23 @@ def main() -> int:
 def _compare(sides: Sides, cases: list[Case]) -> list[str]:
     """The names of datasets and cases that are not equal."""
     datasets = list(dict.fromkeys(case.dataset for case in cases))
-    wrong = [name for name in datasets if not _is_equal(f"dataset {name}", sides.prepare, name)]
+    wrong = [
+        f"dataset {name}"
+        for name in datasets
+        if not _is_equal(f"dataset {name}", partial(sides.prepare, name))
+    ]
     for number, case in enumerate(cases, 1):
-        if not _is_equal(f"[{number}/{len(cases)}] {case.name}", sides.run, case):
+        if not _is_equal(f"[{number}/{len(cases)}] {case.name}", partial(sides.run, case)):
             wrong.append(case.name)
     return wrong
 
 
-def _is_equal(title: str, compare: object, what: object) -> bool:
+def _is_equal(title: str, compare: Callable[[], Comparison]) -> bool:
     """Compare and say what has come of it."""
     print(f"{title} … ", end="", flush=True)
     started = time.monotonic()
     try:
-        found: Comparison = compare(what)  # type: ignore[operator]
+        found = compare()
     except (CheckoutError, ComparisonError) as error:
         print(f"FAILED\n    {error}")
         return False
@@ -102,10 +107,20 @@ def _is_equal(title: str, compare: object, what: object) -> bool:
     if not found.differences:
         print(f"equal: {found.compared} ({seconds:.0f} s)")
         return True
-    print(f"DIFFERENT in {len(found.differences)} places, first (base / here):")
+    print(f"DIFFERENT, {len(found.differences)} differences, first (base / here):")
     for difference in found.differences[:SHOWN_DIFFERENCES]:
         print(f"    {difference}")
     return False
+
+
+def _measure(sides: Sides, multi30k: Path | None, pairs: int) -> bool:
+    """Whether the speed of both sides could be measured."""
+    try:
+        speed.measure(sides, multi30k, pairs, partial(print, flush=True))
+    except CheckoutError as error:
+        print(f"speed … FAILED\n    {error}")
+        return False
+    return True
 
 
 def _arguments() -> argparse.Namespace:
@@ -161,10 +176,6 @@ def _described(case: Case) -> str:
 
 def _needs_multi30k(case: Case) -> bool:
     return DATASETS[case.dataset].is_multi30k
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _end(*sides: Checkout) -> None:

@@ -9,6 +9,7 @@ some case. What cannot be is left out: bf16 with stage 0, and exact bf16 in stag
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ SMALL = (
 STEPS, HALF = 8, 4
 LONG, STRUCK_AT = 100, 15  # so long that the kill comes before the end
 ATTEMPTS_TO_KILL = 3
+ATTEMPTS_TO_START = 3
 POLL_SECONDS = 0.01
 
 PHRASES = "source: 'builtin:phrasebook/{0}.fr', target: 'builtin:phrasebook/{0}.en'"
@@ -168,7 +170,7 @@ class Sides:
         steps: int,
         data_of: Checkout | None = None,
     ) -> None:
-        side.transloom(*self._training(case, run, steps, data_of or side))
+        _finish(side, self._training(case, run, steps, data_of or side), run)
 
     def _train_and_kill(self, side: Checkout, case: Case, run: Path, steps: int) -> None:
         """The driver is killed when it has recorded some steps; the same command goes on."""
@@ -178,18 +180,15 @@ class Sides:
             while process.poll() is None and recorded_steps(run) < STRUCK_AT:
                 time.sleep(POLL_SECONDS)
             process.kill()
-            process.wait()
-            if recorded_steps(run) < STRUCK_AT:
-                break  # it has failed, and says why when it is started again
-            if not list(run.glob(f"checkpoints/step-*{steps}")):
-                break
-            shutil.rmtree(run)  # it was over before
-        else:
-            raise CheckoutError(
-                f"{side.name}: {ATTEMPTS_TO_KILL} runs of {steps} steps were over before they "
-                f"could be killed after step {STRUCK_AT}: this machine is too busy, or too fast"
-            )
-        side.transloom(*command)
+            is_over = process.wait() != -signal.SIGKILL
+            if not is_over and not list(run.glob(f"checkpoints/step-*{steps}")):
+                _finish(side, command, run)
+                return
+            shutil.rmtree(run, ignore_errors=True)
+        raise CheckoutError(
+            f"{side.name}: {ATTEMPTS_TO_KILL} runs of {steps} steps have failed, or were over "
+            f"before they could be killed after step {STRUCK_AT}: {side.log} says which (--keep)"
+        )
 
     def _training(self, case: Case, run: Path, steps: int, data_of: Checkout) -> list[str | Path]:
         every = 10 if case.what == "killed" else HALF
@@ -219,6 +218,19 @@ class Sides:
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(first), pool.submit(second)]:
                 done.result()
+
+
+def _finish(side: Checkout, command: list[str | Path], run: Path) -> None:
+    """Train to the end. A start that fails before its first step is tried again, since Ray gives
+    its own processes 30 seconds to start, which is too little on a busy machine."""
+    for attempt in range(1, ATTEMPTS_TO_START + 1):
+        before = recorded_steps(run)
+        try:
+            side.transloom(*command)
+            return
+        except CheckoutError:
+            if attempt == ATTEMPTS_TO_START or recorded_steps(run) > before:
+                raise
 
 
 def dataset_of(side: Checkout, name: str) -> Path:

@@ -19,6 +19,7 @@ import tarfile
 import tomllib
 import venv
 from pathlib import Path
+from typing import IO
 
 # What would lead a side to the other's modules, caches or clusters.
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
@@ -50,6 +51,7 @@ class Checkout:
         self.log = folder / "log.txt"
         self._venv = folder / "venv"
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
         self.work.mkdir()
         self._make_environment()
         self._see_what_is_imported()
@@ -83,13 +85,15 @@ class Checkout:
         return output.decode()
 
     def begin_transloom(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """Start a command that is going to be killed. What it prints goes nowhere."""
+        """Start a command that is going to be killed. What it prints goes to the log."""
         command = (self._venv / "bin" / "transloom", *arguments)
-        return self._start(command, output=subprocess.DEVNULL)
+        with self.log.open("ab") as log:
+            return self._start(command, output=log)
 
     def end(self) -> None:
-        """Ask the commands that still run to end."""
-        for process in self._running:
+        """Ask the commands that still run to end, and start none any more."""
+        self._ended = True
+        for process in list(self._running):
             process.terminate()
 
     def find(self, name: str) -> Path:
@@ -105,8 +109,10 @@ class Checkout:
         return found[0]
 
     def _start(
-        self, command: tuple[str | Path, ...], output: int = subprocess.PIPE
+        self, command: tuple[str | Path, ...], output: int | IO[bytes] = subprocess.PIPE
     ) -> subprocess.Popen[bytes]:
+        if self._ended:
+            raise CheckoutError(f"{self.name}: given up")
         kept = {k: v for k, v in os.environ.items() if k not in FOREIGN}
         own = {
             "PATH": f"{self._venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -144,8 +150,8 @@ class Checkout:
         foreign = [path for path in found if not Path(path).is_relative_to(self.code)]
         if foreign or len(found) != len(modules):
             raise CheckoutError(
-                f"{self.name} would import {', '.join(foreign) or 'nothing'} instead of the modules "
-                f"{', '.join(modules)} of {self.code}"
+                f"{self.name} would import {', '.join(foreign) or 'nothing'} instead of "
+                f"{', '.join(modules)} from {self.code}"
             )
 
     def _import_roots(self) -> list[Path]:

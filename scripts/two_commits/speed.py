@@ -119,7 +119,13 @@ def prepare_for_data_plane(side: Checkout, multi30k: Path) -> None:
 
 
 def measure(sides: Sides, multi30k: Path | None, pairs: int, say: Callable[[str], None]) -> None:
-    """Measure both benchmarks and say their intervals."""
+    """Measure both benchmarks and say their intervals.
+
+    Raises:
+        CheckoutError: a side's benchmark has failed, or answers in another form.
+    """
+    if not dataset_of(sides.base, "phrasebook").exists():
+        sides.prepare("phrasebook")
     benchmarks = [path_cost]
     if multi30k is None:
         say("data plane: skipped, it needs Multi30k")

@@ -1,0 +1,238 @@
+"""What `scripts/same_bits` sees: each kind of difference, named, and nothing where there is none.
+
+The runs are written by hand in the form that `transloom train` gives them; that two real commits
+are run and compared is shown by running the script itself.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from two_commits.checkout import CheckoutError, check_out_commit, copy_working_tree
+from two_commits.comparison import ComparisonError, compare_datasets, compare_runs
+from two_commits.speed import interval_of_median, measure_in_turn
+
+WEIGHTS = np.array([0.0, 1.5, -2.0, 3.25], np.float32)
+
+
+def write_run(
+    folder: Path,
+    change: Callable[[dict[str, Any]], object] = lambda line: None,
+    steps: int = 3,
+    fragments: dict[str, np.ndarray] | None = None,
+    header: dict[str, Any] | None = None,
+) -> Path:
+    """A run folder with a record, whose lines ``change`` may change, and one checkpoint."""
+    lines: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        train = {"step": step, "kind": "train", "time": id(lines), "data_digest": f"d{step}"}
+        lines.append(train | {"loss": 5.0 - step / 8, "grad_norm": 0.5, "learning_rate": 1e-3})
+    lines.append({"step": steps, "kind": "validation", "loss": 4.0, "bleu": 0.1, "samples": []})
+    lines.append({"step": steps, "kind": "event", "event": "resumed"})
+    for line in lines:
+        change(line)
+    checkpoint = folder / "checkpoints" / f"step-{steps:08d}"
+    checkpoint.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    values = {"step": steps, "recipe": {"dataset": str(folder)}, "gradient_peaks": {"weight": 2.0}}
+    (checkpoint / "checkpoint.json").write_text(json.dumps(values | (header or {})))
+    for rank, (key, tensor) in enumerate((fragments or {"master:weight:0": WEIGHTS}).items()):
+        save_file({key: tensor}, checkpoint / f"state-{rank}.safetensors")
+    return folder
+
+
+@pytest.fixture
+def differences(tmp_path):
+    """What differs between a run and one that is written with these changes."""
+
+    def compare(*arguments: Any, **changes: Any) -> list[str]:
+        base = write_run(tmp_path / "base")
+        here = write_run(tmp_path / "here", *arguments, **changes)
+        return compare_runs(base, here).differences
+
+    return compare
+
+
+def at(step: int, kind: str = "train", **values: Any) -> Callable[[dict[str, Any]], object]:
+    """Gives fields of one line other values."""
+
+    def change(line: dict[str, Any]) -> None:
+        if (line["step"], line["kind"]) == (step, kind):
+            line |= values
+
+    return change
+
+
+def test_equal_runs_are_equal_whatever_their_clocks_and_paths_say(tmp_path):
+    runs = [write_run(tmp_path / name) for name in ("base", "here")]
+    comparison = compare_runs(*runs)
+    assert comparison.differences == []
+    assert comparison.compared == "3 steps, 1 checkpoint of 1 tensor"
+
+
+def test_the_last_bit_of_a_loss(differences):
+    other = float(np.nextafter(4.75, 5))
+    (found,) = differences(at(2, loss=other, grad_norm=0.25))
+    assert found == f"step 2: data_digest equal, loss 4.75 / {other}; then grad_norm"
+
+
+def test_data_come_before_the_loss_that_follows_from_them(differences):
+    (found,) = differences(at(3, loss=1.0, data_digest="other"))
+    assert found == "step 3: data_digest d3 / other; then loss"
+
+
+def test_a_field_that_is_not_recorded_any_more(tmp_path, differences):
+    (found,) = differences(lambda line: line.pop("learning_rate", None), steps=1)[:1]
+    assert found == "step 1: data_digest equal, learning_rate 0.001 / (absent)"
+    with pytest.raises(ComparisonError, match="train line without data_digest"):
+        compare_runs(
+            tmp_path / "base",
+            write_run(tmp_path / "silent", lambda line: line.pop("data_digest", None)),
+        )
+
+
+def test_steps_and_checkpoints_that_one_run_lacks(differences):
+    assert differences(steps=2) == [
+        "validation at step 2: not in the base",
+        "step 3: only in the base",
+        "validation at step 3: only in the base",
+        "checkpoint step-00000002: not in the base",
+        "checkpoint step-00000003: only in the base",
+    ]
+
+
+def test_a_validation_and_a_repeated_step_that_was_another(differences):
+    event = at(3, "event", event="replay_mismatch", fields={"loss": [1, 2]})
+    found = differences(lambda line: (at(3, "validation", bleu=0.2)(line), event(line)))
+    assert found[0] == "validation at step 3: bleu 0.1 / 0.2"
+    assert found[1].startswith("repeated steps that were not the same: [] / [")
+
+
+@pytest.mark.parametrize("element", range(4))
+def test_one_bit_of_a_tensor(differences, element):
+    """The lowest bit of each element, and of 0.0 the sign: -0.0 is the same number."""
+    bits = WEIGHTS.view(np.uint32).copy()
+    bits[element] ^= 1 if element else 1 << 31
+    (found,) = differences(fragments={"master:weight:0": bits.view(np.float32)})
+    assert found.startswith(
+        "checkpoint step-00000003: master:weight: 1 of 4 elements, "
+        f"first element {element}: {WEIGHTS[element]} / "
+    )
+
+
+def test_tensors_count_and_not_how_ranks_have_cut_them(differences):
+    assert (
+        differences(fragments={"master:weight:1": WEIGHTS[1:], "master:weight:0": WEIGHTS[:1]})
+        == []
+    )
+
+
+def test_tensors_that_one_run_lacks_and_fragments_with_a_gap(tmp_path, differences):
+    found = differences(fragments={"master:weight:0": WEIGHTS, "ema:weight:0": WEIGHTS})
+    assert found == ["checkpoint step-00000003: ema:weight: not in the base"]
+    with pytest.raises(ComparisonError, match="master:weight leave gaps"):
+        compare_runs(
+            tmp_path / "base", write_run(tmp_path / "gap", fragments={"master:weight:1": WEIGHTS})
+        )
+
+
+def test_what_a_checkpoint_knows_besides_tensors(differences):
+    (found,) = differences(header={"gradient_peaks": {"weight": 4.0}})
+    assert found.endswith('checkpoint.json: gradient_peaks {"weight": 2.0} / {"weight": 4.0}')
+
+
+def test_nothing_is_not_equal_to_nothing(tmp_path):
+    for name in ("base", "here"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").touch()
+    with pytest.raises(ComparisonError, match="has no step"):
+        compare_runs(tmp_path / "base", tmp_path / "here")
+
+
+def test_datasets_are_compared_by_every_byte(tmp_path):
+    for name in ("base", "here"):
+        (tmp_path / name / "shards").mkdir(parents=True)
+        (tmp_path / name / "shards" / "0.tar").write_bytes(b"shard")
+    assert compare_datasets(tmp_path / "base", tmp_path / "here").differences == []
+    (tmp_path / "here" / "shards" / "0.tar").write_bytes(b"Shard")
+    (tmp_path / "here" / "manifest.json").touch()
+    missing, other = compare_datasets(tmp_path / "base", tmp_path / "here").differences
+    assert missing == "manifest.json: not in the base"
+    assert other.startswith("shards/0.tar: sha256 ")
+
+
+PROJECT = """
+[project]
+scripts = {{ transloom = "{module}:main" }}
+[tool.hatch.build.targets.wheel]
+packages = ["{package}"]
+"""
+COMMAND = "def main(): print({says!r})\n"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """One commit with a command, and a working tree in which it lies elsewhere."""
+    root = tmp_path / "repository"
+
+    def git(*arguments: str) -> None:
+        own = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+        subprocess.run(["git", "-C", root, *own, *arguments], check=True, capture_output=True)
+
+    def write(package: str, module: str, says: str) -> None:
+        (root / package).mkdir(parents=True)
+        (root / package / "__init__.py").touch()
+        (root / package / "cli.py").write_text(COMMAND.format(says=says))
+        text = PROJECT.format(package=package, module=module)
+        (root / "pyproject.toml").write_text(text)
+
+    write("old", "old.cli", "committed")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "begun")
+    (root / "old" / "cli.py").unlink()
+    write("src/new", "new.cli", "lies here")
+    return root
+
+
+def test_each_side_has_its_own_modules_wherever_they_lie(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))  # must lead nobody astray
+    base = check_out_commit(repository, "HEAD", tmp_path / "base")
+    here = copy_working_tree(repository, tmp_path / "here")
+    assert [side.transloom().strip() for side in (base, here)] == ["committed", "lies here"]
+    assert "numpy" in base.run(base.python, "-c", "import numpy; print(numpy.__name__)")
+    with pytest.raises(CheckoutError, match="ModuleNotFoundError: No module named 'new'"):
+        base.run(base.python, "-c", "import new")
+    with pytest.raises(CheckoutError, match="There is no commit nowhere"):
+        check_out_commit(repository, "nowhere", tmp_path / "nowhere")
+
+
+def test_a_side_whose_modules_come_from_elsewhere_is_refused(repository, tmp_path):
+    (repository / "pyproject.toml").write_text(PROJECT.format(package="numpy", module="numpy"))
+    with pytest.raises(CheckoutError, match=r"here would import \S+numpy/__init__.py"):
+        copy_working_tree(repository, tmp_path / "here")
+
+
+def test_the_interval_of_a_median_is_made_of_order_statistics():
+    """For 20 values the 6th and the 15th, by any table of the sign test."""
+    found = interval_of_median([float(value) for value in range(20, 0, -1)])
+    assert (found.low, found.median, found.high) == (6.0, 10.5, 15.0)
+    assert interval_of_median([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]).low == 1.0
+    with pytest.raises(ValueError, match="5 pairs are too few"):
+        interval_of_median([1.0] * 5)
+
+
+def test_every_second_pair_begins_with_the_other_side():
+    order = []
+
+    def side(name: str, rate: float) -> Callable[[], dict[str, float]]:
+        return lambda: order.append(name) or {"rate": rate}
+
+    ratios = list(measure_in_turn(side("base", 2.0), side("here", 3.0), 3))
+    assert order == ["base", "here", "here", "base", "base", "here"]
+    assert ratios == [{"rate": 1.5}] * 3
