@@ -14,7 +14,7 @@ a case that differs the first difference is shown, as BASE / HERE, since later o
     scripts/same_bits main --keep /tmp/two  keep the runs, for `transloom compare`
     scripts/same_bits v0.1.0 --speed        and how fast is it, beside that version?
 
-Exit codes: 0 equal, 1 different or failed, 2 wrong usage.
+Exit codes: 0 equal, 1 different or failed, 2 wrong usage, or a side that cannot be set up.
 """
 
 import argparse
@@ -46,6 +46,7 @@ SHOWN_DIFFERENCES = 3
 
 def main() -> int:
     arguments = _arguments()
+    sys.stdout.reconfigure(line_buffering=True)  # a file shows how far it is, too
     if arguments.list:
         print("\n".join(_described(case) for case in CASES))
         return 0
@@ -75,9 +76,12 @@ def main() -> int:
     compared = len(cases) - len(skipped)
     without = f", {len(skipped)} skipped" if skipped else ""
     minutes = (time.monotonic() - started) / 60
-    verdict = f"DIFFERENT in {', '.join(wrong)}" if wrong else "The same bits"
-    print(f"{verdict}: {compared} cases beside {arguments.base}{without}; {minutes:.1f} min")
-    return 1 if wrong else 0
+    if wrong:
+        verdict = f"DIFFERENT or failed: {', '.join(wrong)}; of"
+    else:
+        verdict = "The same bits in" if compared else "NOTHING COMPARED:"
+    print(f"{verdict} {compared} cases beside {arguments.base}{without}; {minutes:.1f} min")
+    return 1 if wrong or (skipped and not compared) else 0
 
 
 def _compare(sides: Sides, cases: list[Case]) -> list[str]:
@@ -116,7 +120,7 @@ def _is_equal(title: str, compare: Callable[[], Comparison]) -> bool:
 def _measure(sides: Sides, multi30k: Path | None, pairs: int) -> bool:
     """Whether the speed of both sides could be measured."""
     try:
-        speed.measure(sides, multi30k, pairs, partial(print, flush=True))
+        speed.measure(sides, multi30k, pairs, print)
     except CheckoutError as error:
         print(f"speed … FAILED\n    {error}")
         return False

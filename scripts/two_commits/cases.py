@@ -40,7 +40,7 @@ SMALL = (
 STEPS, HALF = 8, 4
 LONG, STRUCK_AT = 100, 15  # so long that the kill comes before the end
 ATTEMPTS_TO_KILL = 3
-ATTEMPTS_TO_START = 3
+ATTEMPTS_TO_START = 5
 POLL_SECONDS = 0.01
 
 PHRASES = "source: 'builtin:phrasebook/{0}.fr', target: 'builtin:phrasebook/{0}.en'"
