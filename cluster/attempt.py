@@ -98,6 +98,8 @@ class Attempt:
                 self._committer.finish()
                 return poll.outcomes[0]
             now = self._means.clock.look()
+                if poll.outcomes[0] == "finished":
+                    self._means.stop.let_outcome_stand()
             self._check_lease(now)
             self._ask_to_leave(now)
             if self._reasons_told and not self._group.trains:

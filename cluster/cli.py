@@ -37,6 +37,7 @@ from cluster.cli_options import (
     TagOption,
     answer,
 )
+from cluster.command_signals import expect_a_run, ignore_signals
 from cluster.errors import ClusterError, HeadLostError, RecipeError, full_message
 from data_pipeline.errors import DataError
 from model.errors import ModelError
@@ -121,6 +122,7 @@ def demo() -> None:
     from cluster.demo import run_demo
 
     outcome = run_demo(Console())
+    ignore_signals()
     raise typer.Exit(0 if outcome == "finished" else EXIT_PREEMPTED)
 
 
@@ -171,6 +173,7 @@ def train(
 
       transloom train multi30k-ende cluster.ranks=2 --address 10.0.0.1:6379
     """
+    expect_a_run()
     from cluster.train_command import train_run
 
     result = train_run(
@@ -181,6 +184,7 @@ def train(
         inline=inline,
         console=Console(stderr=as_json),
     )
+    ignore_signals()
     answer(result.to_json(), as_json, result.text())
     raise typer.Exit(0 if result.outcome == "finished" else EXIT_PREEMPTED)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cluster.command_signals import expect_a_run, obey_signals
 from cluster.dataset_commands import prepare_dataset
 from cluster.inference_commands import evaluate_sets, scores_table, write_explanation
 from cluster.recipe import find_recipe, load_recipe
@@ -42,10 +43,12 @@ def run_demo(console: Console) -> Outcome:
         "sentences that are not in the training data. Ctrl-C stops after a checkpoint; the same "
         "command goes on.\n"
     )
+    expect_a_run()
     result = train_run(RECIPE, [], run=None, address=None, inline=False, console=console)
     console.print(result.text())
     if result.outcome == "preempted":
         return result.outcome
+    obey_signals()
 
     console.rule("3 of 4: evaluation")
     translator = Translator.load(result.run)

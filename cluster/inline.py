@@ -55,6 +55,16 @@ def train_inline(
     recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
 ) -> Outcome:
     """Train a run with one rank in this process."""
+    try:
+        return _train(recipe, run, store, manifest, audience)
+    except KeyboardInterrupt:
+        audience.notice("asked to stop a second time: ended at once")
+        return "preempted"
+
+
+def _train(
+    recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
+) -> Outcome:
     placement = Placement(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
         threads=recipe.cluster.threads_per_rank,
@@ -93,4 +103,5 @@ def train_inline(
         with trainer:
             outcome = trainer.train()
         committer.finish()
+        stop.let_outcome_stand()
         return outcome

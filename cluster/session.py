@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import ray
+from ray._private import ray_constants
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
@@ -93,9 +94,14 @@ def _sigterm_handler_kept() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     set_by_ray = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None
+    # Below Python, Ray 2.60.0 replaces the handler when it connects, and puts the default in its
+    # place when it disconnects, long before it has shut down: a SIGTERM then would be the end.
+    disabled = ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
         yield
     finally:
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = disabled
         ray_utils.set_sigterm_handler = set_by_ray
         signal.signal(signal.SIGTERM, handler)
 

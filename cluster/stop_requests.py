@@ -1,7 +1,8 @@
 """How a run is asked to stop: by a signal to its supervisor, or by a file in its folder.
 
 The first request is a wish: the ranks checkpoint at the next step boundary and leave. A second
-signal is an order, and interrupts whatever is going on.
+signal is an order, and interrupts whatever is going on. Before a run has begun there is nothing to
+save, and once it has come to an end nothing to interrupt: see `cluster.command_signals`.
 """
 
 import signal
@@ -9,6 +10,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
+from cluster.command_signals import SIGNALS, leave_at_once
 from trainer.run_folder import RunFolder
 
 LOOK_SECONDS = 0.5
@@ -22,12 +24,12 @@ class StopRequests:
         self._run = run
         self._former = run.stop_requested_at()
         self._signal: int | None = None
+        self._obeys_orders = True
         self._file_taken = False
         self._next_look = 0.0
 
     def __enter__(self) -> Self:
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -36,8 +38,13 @@ class StopRequests:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.let_outcome_stand()
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if handler is leave_at_once else handler)
+
+    def let_outcome_stand(self) -> None:
+        """How the run ends is certain: from now on no order changes it."""
+        self._obeys_orders = False
 
     def forget_file(self) -> None:
         """Remove a file that was meant for whoever trained the run before.
@@ -62,7 +69,9 @@ class StopRequests:
             self.asked_at = self.asked_at or time.monotonic()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if self._signal is None:
+            self._signal = number
+            self.asked_at = self.asked_at or time.monotonic()
+        elif self._obeys_orders:
+            self._obeys_orders = False  # one is enough: another would interrupt the clearing up
             raise KeyboardInterrupt
-        self._signal = number
-        self.asked_at = self.asked_at or time.monotonic()

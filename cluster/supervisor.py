@@ -56,7 +56,10 @@ def supervise(
                 )
                 workers.start(config.data_workers)
                 means = Means(config, run, lease, view, supply, workers, stop, audience, clock)
-                return Attempts(recipe, manifest, means).run()
+                try:
+                    return Attempts(recipe, manifest, means).run()
+                finally:
+                    stop.let_outcome_stand()
     except KeyboardInterrupt:
         audience.notice("asked to stop a second time: ended at once")
         return "preempted"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.faults.moments import MID_STEP
+from support.leaving import LAST, OUTCOME, RAY, Leaving
 from support.processes import HANG_SECONDS, wait_until
 from support.strike import Strike
 
@@ -25,9 +26,10 @@ ENDLESS = "trainer.max_steps=100000"
 def train(runs):
     """Starts `transloom train` as a process that leads a group of its own."""
 
-    def start(name: str, *options: str) -> subprocess.Popen[str]:
+    def start(name: str, *options: str, environment=None) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [TRANSLOOM, "train", runs.recipe, *OPTIONS, "--run", runs.folder / name, *options],
+            env=environment,
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -99,10 +101,48 @@ def test_a_driver_that_is_asked_to_stop_leaves_75_and_a_checkpoint(runs, train):
     assert newest.name == f"step-{steps[-1]:08d}"
 
 
-def test_a_ctrl_c_reaches_all_processes_of_the_terminal(runs, train):
-    process = train("interrupted", ENDLESS)
+@pytest.fixture
+def leaving(tmp_path) -> Leaving:
+    return Leaving(tmp_path)
+
+
+def test_a_ctrl_c_reaches_all_processes_of_the_terminal(runs, train, leaving):
+    """And no signal that comes while the driver leaves takes its exit code away."""
+    process = train("interrupted", ENDLESS, environment=leaving.environment)
     wait_for_steps(runs, "interrupted", process)
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 75, output
     assert list((runs.folder / "interrupted" / "checkpoints").glob("step-*"))
+    assert leaving.stages == OUTCOME + RAY + LAST
+
+
+def test_no_signal_takes_the_exit_code_of_a_finished_run(runs, train, leaving):
+    options = ["--inline", "trainer.max_steps=2", "--json"]
+    process = train("finished", *options, environment=leaving.environment)
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    stages = [stage for stage in leaving.stages if stage not in RAY]  # which shuts down unused
+    assert stages == OUTCOME + LAST
+    assert process.returncode == 0, errors
+    assert json.loads(output)["outcome"] == "finished"
+
+
+def test_a_signal_before_the_run_leaves_75():
+    """When the command's first lines have run; what they import takes a second or two more."""
+    program = """
+import os, signal, sys
+import cluster.cli
+
+def find_spec(self, name, path=None, target=None):
+    if name == "cluster.train_command":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, type("Finder", (), {"find_spec": find_spec})())
+sys.argv = ["transloom", "train", "phrasebook"]
+cluster.cli.main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 75
+    assert result.stderr == (
+        "SIGTERM was received before the run began: the same command starts it\n"
+    )

@@ -1,0 +1,117 @@
+"""Sends this process SIGTERM and SIGINT at every stage of its leaving, and notes the stage.
+
+Python imports this module at the start of every process that has its folder on PYTHONPATH. It does
+something in the one whose run has an outcome. Standard library only: every process of Ray imports
+this.
+"""
+
+import atexit
+import functools
+import importlib.machinery
+import os
+import signal
+import sys
+import threading
+
+
+class Here:
+    """Whether this is the process that leaves, and where it has been struck."""
+
+    leaves = False
+    stages = ()
+
+
+def strike(stage, here=Here, system=os, numbers=(signal.SIGTERM, signal.SIGINT)):
+    """What it needs is bound here, as it is also called when modules have been cleared."""
+    if not here.leaves or stage in here.stages:
+        return
+    here.stages += (stage,)
+    how = system.O_WRONLY | system.O_APPEND | system.O_CREAT
+    file = system.open(system.environ["TRANSLOOM_LEAVING_LOG"], how, 0o600)
+    system.write(file, f"{stage}\n".encode())
+    system.close(file)
+    for number in numbers:
+        system.kill(system.getpid(), number)
+
+
+class Remains:
+    """Deleted when the interpreter clears its modules; by then it has dropped all handlers."""
+
+    def __del__(self, strike=strike):
+        strike("modules are cleared")
+
+
+def strikes(before=None, after=None):
+    """Wraps a function whose beginning or end is a stage."""
+
+    def wrap(function):
+        @functools.wraps(function)
+        def wrapper(*arguments, **options):
+            if before:
+                strike(before)
+            result = function(*arguments, **options)
+            if after:
+                strike(after)
+            return result
+
+        return wrapper
+
+    return wrap
+
+
+def arms(let_outcome_stand):
+    """From here on; it is called again when the process stops listening."""
+
+    @functools.wraps(let_outcome_stand)
+    def wrapper(stop):
+        let_outcome_stand(stop)
+        if Here.leaves:
+            return
+        Here.leaves = True
+        os.environ["TRANSLOOM_LEAVING_PROCESS"] = str(os.getpid())
+        atexit.register(strike, "first hook at exit")
+        threading._shutdown = strikes("shuts down")(threading._shutdown)
+        sys.modules["remains"] = Remains()
+        strike("outcome stands")
+
+    return wrapper
+
+
+HOOKS = {
+    "cluster.stop_requests": {
+        "StopRequests.let_outcome_stand": arms,
+        "StopRequests.__exit__": strikes(after="listens no more"),
+    },
+    "ray._private.worker": {"disconnect": strikes("disconnects", "has disconnected")},
+    "ray._private.node": {
+        "Node.kill_all_processes": strikes("ends Ray's processes", "has ended Ray's processes")
+    },
+    "trainer.checkpoints.lease": {"Lease.__exit__": strikes("gives the run back")},
+    "cluster.train_command": {"train_run": strikes(after="has trained")},
+    "cluster.cli": {"answer": strikes("answers", "has answered")},
+}
+
+
+class Finder:
+    """Finds the modules above as Python does, and wraps their functions once they are executed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in HOOKS:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            for dotted, wrap in HOOKS[name].items():
+                *owners, attribute = dotted.split(".")
+                owner = functools.reduce(getattr, owners, module)
+                setattr(owner, attribute, wrap(getattr(owner, attribute)))
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "TRANSLOOM_LEAVING_LOG" in os.environ:
+    atexit.register(strike, "last hook at exit")
+    sys.meta_path.insert(0, Finder())
