@@ -17,6 +17,7 @@ from cluster.watchdog import SignsOfLife
 from data_pipeline.dataset.manifest import Manifest
 from trainer.assignment import Assignment
 from trainer.inheritance import inheritance_of
+from trainer.profile import StepRange
 from trainer.supervision import CheckpointCommitter, Outcome
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
@@ -28,10 +29,17 @@ WORKERS_SECONDS = 10.0
 class Attempts:
     """Starts the ranks of a run as often as it takes."""
 
-    def __init__(self, recipe: Recipe, manifest: Manifest, means: Means) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        manifest: Manifest,
+        means: Means,
+        profile: StepRange | None = None,
+    ) -> None:
         self._recipe = recipe
         self._manifest = manifest
         self._means = means
+        self._profile = profile
         self._session_started = time.time()
         self._ranks = 0  # of the attempt before
         self._nodes_left = False  # at the end of the attempt before
@@ -155,6 +163,7 @@ class Attempts:
                 inheritance=inheritance_of(
                     self._recipe, means.run, self._manifest, means.run.card().parent
                 ),
+                profile=self._profile,
             ),
             means.workers.handles,
         )

@@ -36,6 +36,7 @@ from cluster.cli_options import (
     RunArgument,
     TagOption,
     answer,
+    step_range,
 )
 from cluster.command_signals import expect_a_run, ignore_signals
 from cluster.errors import ClusterError, HeadLostError, RecipeError, full_message
@@ -163,6 +164,10 @@ def train(
     inline: Annotated[
         bool, typer.Option("--inline", help="One rank in this process, without Ray: to debug.")
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="A:B", help="Write torch's profile of the steps A to B of each rank."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a run, or continue it: the same command does both.
@@ -172,9 +177,13 @@ def train(
       transloom train phrasebook trainer.max_steps=100
 
       transloom train multi30k-ende cluster.ranks=2 --address 10.0.0.1:6379
+
+      transloom train phrasebook --profile 20:22
     """
     expect_a_run()
+    first_and_last = step_range(profile) if profile else None
     from cluster.train_command import train_run
+    from trainer.profile import StepRange
 
     result = train_run(
         recipe,
@@ -183,6 +192,7 @@ def train(
         address=address,
         inline=inline,
         console=Console(stderr=as_json),
+        profile=StepRange(*first_and_last) if first_and_last else None,
     )
     ignore_signals()
     answer(result.to_json(), as_json, result.text())

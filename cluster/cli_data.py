@@ -13,6 +13,7 @@ from cluster.cli_options import (
     ProcessesOption,
     RunArgument,
     answer,
+    step_range,
 )
 
 data_app = typer.Typer(no_args_is_help=True, help="Look into datasets; check and mend them.")
@@ -100,22 +101,8 @@ def trace(
     from cluster.data_trace import trace as trace_run
     from cluster.data_trace import trace_report
 
-    first, last = _steps(steps)
+    first, last = step_range(steps)
     traced = trace_run(run, first, last, dataset, Console(stderr=True))
     answer([step.to_json() for step in traced], as_json, trace_report(traced))
     if any(step.equal is False for step in traced):
         raise typer.Exit(EXIT_FAILED)
-
-
-def _steps(text: str) -> tuple[int, int]:
-    """First and last step of a range such as 10:20."""
-    first, _, last = text.partition(":")
-    numbers = [first, last or first]
-    if not all(n.isascii() and n.isdecimal() for n in numbers) or text.endswith(":"):
-        raise typer.BadParameter(
-            f"{text!r} is neither a step nor a range of steps, such as 120 or 100:120"
-        )
-    start, stop = int(numbers[0]), int(numbers[1])
-    if not 1 <= start <= stop:
-        raise typer.BadParameter(f"{text!r} has no steps: they begin at 1, and A:B needs A <= B")
-    return start, stop

@@ -76,6 +76,20 @@ PenaltyOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 
 
+def step_range(text: str) -> tuple[int, int]:
+    """First and last step of a range such as 10:20."""
+    first, _, last = text.partition(":")
+    numbers = [first, last or first]
+    if not all(n.isascii() and n.isdecimal() for n in numbers) or text.endswith(":"):
+        raise typer.BadParameter(
+            f"{text!r} is neither a step nor a range of steps, such as 120 or 100:120"
+        )
+    start, stop = int(numbers[0]), int(numbers[1])
+    if not 1 <= start <= stop:
+        raise typer.BadParameter(f"{text!r} has no steps: they begin at 1, and A:B needs A <= B")
+    return start, stop
+
+
 def answer(value: Any, as_json: bool, readable: Any) -> None:
     """Print a command's answer on standard output."""
     if as_json:

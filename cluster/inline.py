@@ -17,6 +17,7 @@ from trainer.checkpoints.lease import Lease
 from trainer.distributed import Placement, process_group
 from trainer.inheritance import inheritance_of
 from trainer.metrics import Line
+from trainer.profile import StepRange
 from trainer.run_folder import RunFolder
 from trainer.supervision import CheckpointCommitter, Outcome, Phase
 
@@ -52,18 +53,28 @@ class InlineSupervision:
 
 
 def train_inline(
-    recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
+    recipe: Recipe,
+    run: RunFolder,
+    store: DatasetStore,
+    manifest: Manifest,
+    audience: Audience,
+    profile: StepRange | None,
 ) -> Outcome:
     """Train a run with one rank in this process."""
     try:
-        return _train(recipe, run, store, manifest, audience)
+        return _train(recipe, run, store, manifest, audience, profile)
     except KeyboardInterrupt:
         audience.notice("asked to stop a second time: ended at once")
         return "preempted"
 
 
 def _train(
-    recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
+    recipe: Recipe,
+    run: RunFolder,
+    store: DatasetStore,
+    manifest: Manifest,
+    audience: Audience,
+    profile: StepRange | None,
 ) -> Outcome:
     placement = Placement(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
@@ -93,6 +104,7 @@ def _train(
                 attempt=committer.attempt,
                 session_started=time.time(),
                 inheritance=inheritance_of(recipe, run, manifest, run.card().parent),
+                profile=profile,
             ),
             placement=placement,
             steps=lambda cursor: local_rank_steps(

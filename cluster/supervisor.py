@@ -19,12 +19,18 @@ from cluster.waking_clock import WakingClock
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import DatasetStore
 from trainer.checkpoints.lease import Lease
+from trainer.profile import StepRange
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
 
 
 def supervise(
-    recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, audience: Audience
+    recipe: Recipe,
+    run: RunFolder,
+    store: DatasetStore,
+    manifest: Manifest,
+    audience: Audience,
+    profile: StepRange | None,
 ) -> Outcome:
     """Train a run under Ray until it is finished or has to leave.
 
@@ -57,7 +63,7 @@ def supervise(
                 workers.start(config.data_workers)
                 means = Means(config, run, lease, view, supply, workers, stop, audience, clock)
                 try:
-                    return Attempts(recipe, manifest, means).run()
+                    return Attempts(recipe, manifest, means, profile).run()
                 finally:
                     stop.let_outcome_stand()
     except KeyboardInterrupt:

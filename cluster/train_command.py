@@ -16,10 +16,12 @@ from data_pipeline.corpus_config import is_remote
 from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
 from trainer.errors import NonFiniteLossError
 from trainer.metrics import Line, read_backwards
+from trainer.profile import StepRange, profile_folder
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
 
 RUNS = Path("runs")
+MOST_PROFILED_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class TrainResult:
     step: int
     checkpoint: Path | None
     validation: Line | None
+    profile: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         scores = {k: v for k, v in (self.validation or {}).items() if k != "samples"}
@@ -40,9 +43,15 @@ class TrainResult:
             "step": self.step,
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
             "validation": scores or None,
+            "profile": str(self.profile) if self.profile else None,
         }
 
     def text(self) -> str:
+        if self.profile is None:
+            return self._outcome_text()
+        return f"{self._outcome_text()} The profile lies in {self.profile}."
+
+    def _outcome_text(self) -> str:
         if self.outcome == "preempted":
             if self.checkpoint is None:
                 return f"Stopped before {self.run} had a checkpoint; the same command starts it."
@@ -61,6 +70,7 @@ def train_run(
     address: str | None,
     inline: bool,
     console: Console,
+    profile: StepRange | None = None,
 ) -> TrainResult:
     """Train or continue the run of a recipe; see `transloom train --help`."""
     path = find_recipe(recipe)
@@ -77,15 +87,17 @@ def train_run(
     folder = RunFolder(run or RUNS / run_name(path, overrides))
     loaded = with_absolute_dataset(loaded)
     store, manifest = check_run(loaded, folder)
+    if profile:
+        _check_profile(profile, loaded, folder)
     with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
         audience = LoggedAudience(display, folder.log)
         try:
             if inline:
                 from cluster.inline import train_inline
 
-                outcome = train_inline(loaded, folder, store, manifest, audience)
+                outcome = train_inline(loaded, folder, store, manifest, audience, profile)
             else:
-                outcome = supervise(loaded, folder, store, manifest, audience)
+                outcome = supervise(loaded, folder, store, manifest, audience, profile)
         except Exception as error:
             if isinstance(error, NonFiniteLossError):
                 good, _ = newest_intact(folder.checkpoints)
@@ -97,13 +109,38 @@ def train_run(
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
     lines = read_backwards(folder.metrics)
+    traces = profile_folder(folder, profile) if profile else None
     return TrainResult(
         outcome=outcome,
         run=folder.path,
         step=step_of(newest) if newest else 0,
         checkpoint=newest,
         validation=next((line for line in lines if line["kind"] == "validation"), None),
+        profile=traces if traces and traces.exists() else None,
     )
+
+
+def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
+    """See that these steps will be trained, unless an earlier start of the command came to them."""
+    longest = recipe.trainer.max_steps
+    if steps.last > longest:
+        raise RecipeError(
+            f"--profile {steps} ends after step {longest}, which is trainer.max_steps: name steps "
+            "up to there, or raise it"
+        )
+    if steps.last - steps.first >= MOST_PROFILED_STEPS:
+        raise RecipeError(
+            f"--profile {steps} names {steps.last - steps.first + 1} steps, and a trace of so many "
+            f"is too large to be looked at: name at most {MOST_PROFILED_STEPS}"
+        )
+    checkpoints = list_checkpoints(run.checkpoints)
+    begun = step_of(checkpoints[-1]) if checkpoints else 0
+    if steps.first <= begun and not profile_folder(run, steps).exists():
+        raise RecipeError(
+            f"--profile {steps} begins at step {steps.first}, but {run.path} goes on from the "
+            f"checkpoint of step {begun}: name steps after that, up to trainer.max_steps, which is "
+            f"{longest}"
+        )
 
 
 def with_absolute_dataset(recipe: Recipe) -> Recipe:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.checkpoints.format import Parent
+from trainer.profile import StepRange
 from trainer.recipe import TrainingRecipe
 
 
@@ -27,6 +28,7 @@ class Assignment:
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the owner began, in seconds since the epoch.
+        profile: the steps that are to be profiled; None profiles none.
     """
 
     recipe: TrainingRecipe
@@ -37,3 +39,4 @@ class Assignment:
     attempt: str
     session_started: float
     inheritance: Inheritance | None = None
+    profile: StepRange | None = None

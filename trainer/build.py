@@ -19,8 +19,10 @@ from trainer.engine import Engine
 from trainer.loop import Trainer
 from trainer.network import build_model
 from trainer.preflight import run_preflight
+from trainer.profile import StepProfiler
 from trainer.recorder import Recorder
 from trainer.restore import begin, record_resumption, restore
+from trainer.run_folder import RunFolder
 from trainer.saving import Saver
 from trainer.supervision import Supervision
 from trainer.validation import Validator
@@ -78,6 +80,10 @@ def build_trainer(
             placement=placement,
         )
         resources.callback(saver.close)
+        profiler = StepProfiler(
+            assignment.profile, RunFolder(assignment.run), placement.rank, supervision.notice
+        )
+        resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
             run_preflight(engine, manifest, recipe.data_settings)
         if recorder:
@@ -91,6 +97,7 @@ def build_trainer(
             validator=validator,
             saver=saver,
             recorder=recorder,
+            profiler=profiler,
             supervision=supervision,
             placement=placement,
             resources=resources.pop_all(),

@@ -26,6 +26,7 @@ from trainer.ema import Ema
 from trainer.engine import Engine, PassResult
 from trainer.errors import NonFiniteLossError
 from trainer.metrics import Line
+from trainer.profile import StepProfiler
 from trainer.progress import Progress
 from trainer.randomness import seed_torch
 from trainer.recorder import Recorder
@@ -52,6 +53,7 @@ class Trainer:
         validator: Validator,
         saver: Saver,
         recorder: Recorder | None,
+        profiler: StepProfiler,
         supervision: Supervision,
         placement: Placement,
         resources: ExitStack,
@@ -66,6 +68,7 @@ class Trainer:
         self._validator = validator
         self._saver = saver
         self._recorder = recorder
+        self._profiler = profiler
         self._supervision = supervision
         self._placement = placement
         self._resources = resources
@@ -78,7 +81,8 @@ class Trainer:
             return "preempted"  # the checkpoint that it was resumed from says so still
         steps = self._open_stream(self.progress.cursor)
         while not self._is_over():
-            stop = self._train_step(steps).stop_requested
+            with self._profiler.step(self.progress.step + 1):
+                stop = self._train_step(steps).stop_requested
             if self._validation_is_due():
                 self.progress.validation_due = stop or not self._validate()
                 stop = self.progress.validation_due

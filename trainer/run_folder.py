@@ -11,6 +11,7 @@
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
+      profile/         see trainer/profile.py
       control/         what is asked of a run that trains
       wandb/           W&B's own files
 """
@@ -83,6 +84,11 @@ class RunFolder:
     @property
     def translations(self) -> Path:
         return self.path / "translations"
+
+    @property
+    def profiles(self) -> Path:
+        """Torch's profiles of steps; see `trainer.profile`."""
+        return self.path / "profile"
 
     @property
     def card_path(self) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from cluster.train_command import TrainResult, train_run
+from trainer.profile import StepRange
 
 
 class Runs:
@@ -17,7 +18,13 @@ class Runs:
         self.folder = folder
         self.address = address
 
-    def train(self, name: str, *overrides: str, inline: bool = False) -> TrainResult:
+    def train(
+        self,
+        name: str,
+        *overrides: str,
+        inline: bool = False,
+        profile: StepRange | None = None,
+    ) -> TrainResult:
         """Train or continue the run of that name, under Ray or inline."""
         return train_run(
             str(self.recipe),
@@ -26,6 +33,7 @@ class Runs:
             address=None if inline else self.address,
             inline=inline,
             console=Console(stderr=True),
+            profile=profile,
         )
 
     def lines(self, name: str, kind: str = "train") -> list[dict[str, Any]]:

@@ -1,0 +1,54 @@
+"""`transloom train … --profile A:B`: a trace for each rank, and the same curve."""
+
+import gzip
+import json
+
+import pytest
+import typer
+
+from cluster.cli_options import step_range
+from cluster.errors import RecipeError
+from trainer.profile import StepRange
+
+
+def steps_in(path):
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    return {event["name"] for event in events if event["name"].startswith("step ")}
+
+
+def test_each_rank_writes_a_trace_and_the_curve_is_that_without(runs, undisturbed):
+    options = ["cluster.ranks=2", "trainer.max_steps=5", "checkpoints.every_steps=5"]
+    result = runs.train("profiled", *options, profile=StepRange(3, 4))
+    assert runs.curve("profiled") == undisturbed.curve("undisturbed")[:5]
+    assert runs.digests("profiled") == undisturbed.digests("undisturbed")[:5]
+    traces = sorted((runs.folder / "profiled" / "profile" / "steps-3-4").iterdir())
+    assert [trace.name for trace in traces] == ["rank-0.json.gz", "rank-1.json.gz"]
+    assert all(steps_in(trace) == {"step 3", "step 4"} for trace in traces)
+    assert result.profile == traces[0].parent
+    assert result.text().endswith(f"The profile lies in {traces[0].parent}.")
+
+
+def test_steps_that_will_not_be_trained_are_refused(runs):
+    short = ["trainer.max_steps=2"]
+    with pytest.raises(RecipeError, match=r"--profile 2:3 ends after step 2, .*max_steps"):
+        runs.train("run", *short, inline=True, profile=StepRange(2, 3))
+    with pytest.raises(RecipeError, match=r"names 60 steps.*at most 50"):
+        runs.train("run", "trainer.max_steps=99", inline=True, profile=StepRange(1, 60))
+    result = runs.train("run", *short, inline=True, profile=StepRange(2, 2))
+    assert steps_in(result.profile / "rank-0.json.gz") == {"step 2"}
+    more = ["trainer.max_steps=3"]
+    with pytest.raises(RecipeError, match=r"begins at step 1, but .* checkpoint of step 2"):
+        runs.train("run", *more, inline=True, profile=StepRange(1, 3))
+    # The same command again, as after a preemption: that profile is there.
+    assert runs.train("run", *more, inline=True, profile=StepRange(2, 2)).step == 3
+
+
+@pytest.mark.parametrize("text", ["", "a:b", "5:", ":5", "5:4", "0:3", "1:2:3", "-1:3", "²"])
+def test_what_is_no_range_of_steps(text):
+    with pytest.raises(typer.BadParameter, match=r"neither a step nor a range|has no steps"):
+        step_range(text)
+
+
+def test_a_range_of_steps():
+    assert step_range("20:22") == (20, 22)
+    assert step_range("7") == (7, 7)

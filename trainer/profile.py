@@ -1,0 +1,94 @@
+"""Torch's profile of some training steps of each rank, for `transloom train … --profile A:B`.
+
+    runs/NAME/profile/steps-A-B/rank-0.json.gz   a trace, for ui.perfetto.dev or chrome://tracing
+
+The profiler looks on: losses, weights and data are the same bits with and without it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from trainer.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class StepRange:
+    """The training steps ``first`` to ``last``, both inclusive."""
+
+    first: int
+    last: int
+
+    def __contains__(self, step: int) -> bool:
+        return self.first <= step <= self.last
+
+    def __str__(self) -> str:
+        return f"{self.first}:{self.last}"
+
+
+def profile_folder(run: RunFolder, steps: StepRange) -> Path:
+    """Where the traces of all ranks lie; there from the first of these steps on."""
+    return run.profiles / f"steps-{steps.first}-{steps.last}"
+
+
+class StepProfiler:
+    """Records the steps of one rank that are asked for, if any.
+
+    What lies between these steps, such as a validation, is in the trace as well. If the rank leaves
+    before the last of them, the trace has those that it did; if it is killed there is none. A trace
+    that is there already stays: the next one is ``rank-0.2.json.gz``.
+    """
+
+    def __init__(
+        self, steps: StepRange | None, run: RunFolder, rank: int, notice: Callable[[str], None]
+    ) -> None:
+        self._steps = steps
+        self._run = run
+        self._rank = rank
+        self._notice = notice
+        self._profiler: torch.profiler.profile | None = None
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """To be open while a step is trained."""
+        if self._steps is None or step not in self._steps:
+            yield
+            return
+        self._profiler = self._profiler or self._started()
+        with torch.profiler.record_function(f"step {step}"):
+            yield
+        if step == self._steps.last:
+            self.close()
+
+    def close(self) -> None:
+        """Write what has been recorded."""
+        if self._profiler is None:
+            return
+        profiler, self._profiler = self._profiler, None
+        profiler.stop()
+        assert self._steps is not None
+        folder = profile_folder(self._run, self._steps)
+        try:
+            self._write(profiler, folder)
+        except (OSError, RuntimeError) as error:  # a full disk is no reason to end a run
+            self._notice(f"the profile of steps {self._steps} is not kept: {error}")
+        else:
+            if self._rank == 0:
+                self._notice(f"the profile of steps {self._steps} is in {folder}")
+
+    def _started(self) -> torch.profiler.profile:
+        profiler = torch.profiler.profile(activities=torch.profiler.supported_activities())
+        profiler.start()
+        return profiler
+
+    def _write(self, profiler: torch.profiler.profile, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = (f"rank-{self._rank}{'' if n == 1 else f'.{n}'}.json.gz" for n in count(1))
+        path = next(folder / name for name in names if not (folder / name).exists())
+        partial = folder / f".{path.name}"  # its end tells torch to compress
+        profiler.export_chrome_trace(str(partial))
+        partial.rename(path)
