@@ -17,9 +17,11 @@ from cluster.audience import Audience
 from cluster.cluster_view import ClusterView, Node
 from cluster.config import ClusterConfig
 from cluster.data_workers import DataWorkers, numbers
+from cluster.errors import RankHungError
 from cluster.mailbox import Report
 from cluster.rank_group import RankGroup
 from cluster.rank_supply import RankSupply
+from cluster.stacks import keep_stacks
 from cluster.stop_requests import StopRequests
 from cluster.waking_clock import WakingClock
 from trainer.checkpoints.lease import Lease
@@ -92,14 +94,14 @@ class Attempt:
             for rank, report in poll.reports:
                 self._hear(rank, report)
             if poll.failure:
-                raise poll.failure
+                raise self._with_stacks(poll.failure)
             if poll.outcomes is not None:
                 assert len(set(poll.outcomes)) == 1, poll.outcomes
                 self._committer.finish()
-                return poll.outcomes[0]
-            now = self._means.clock.look()
                 if poll.outcomes[0] == "finished":
                     self._means.stop.let_outcome_stand()
+                return poll.outcomes[0]
+            now = self._means.clock.look()
             self._check_lease(now)
             self._ask_to_leave(now)
             if self._reasons_told and not self._group.trains:
@@ -111,6 +113,16 @@ class Attempt:
                 )
                 return "preempted"
             self._scale_workers(now)
+
+    def _with_stacks(self, failure: Exception) -> Exception:
+        """The failure; if it is a hang, with word of where the stacks of all ranks are kept."""
+        if not isinstance(failure, RankHungError):
+            return failure
+        means = self._means
+        folder = keep_stacks(means.run, means.supply.stacks(), means.audience.notice)
+        if folder is None:
+            return failure
+        return RankHungError(f"{failure}. Where each rank stood is in {folder}")
 
     def _hear(self, rank: int, report: Report) -> None:
         """Take note of what a rank says."""

@@ -18,5 +18,9 @@ class RankLostError(ClusterError):
     """A rank has died, hangs, or has failed in a way that may not come again."""
 
 
+class RankHungError(RankLostError):
+    """A rank gets no further, though its process is there."""
+
+
 class HeadLostError(ClusterError):
     """The head of the Ray cluster does not answer; Ray cannot be parted from in good order."""

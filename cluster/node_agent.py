@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.stacks import COLLECT_SECONDS, stacks_of
 from cluster.watchdog import Watchdog
 from trainer.processes import start_tick
 
@@ -58,7 +59,7 @@ class ProcessName:
         return f"transloom-rendezvous-{self.id}-{self.started}"
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1})
+@ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1, "stacks": 1})
 class NodeAgent:
     """Lives on a node for as long as the run's supervisor does."""
 
@@ -85,6 +86,11 @@ class NodeAgent:
         for process in processes:
             for file in process.rendezvous_files():
                 file.unlink(missing_ok=True)
+
+    @ray.method(concurrency_group="stacks")
+    def stacks(self, processes: list[ProcessName]) -> list[str]:
+        """Where each of them stands; see `cluster.stacks`."""
+        return stacks_of([process.id for process in processes])
 
     @ray.method(concurrency_group="folder")
     def meet(self, folder: Path, left: str, answer: str) -> str | None:
@@ -130,6 +136,21 @@ class NodeAgents:
         _wait([killed[node] for node in of_node if node not in self._asked], ANSWER_SECONDS)
         self._asked |= {node: gone[node] for node in of_node if not answered(killed[node])}
         _wait([gone[node] for node in of_node if node not in self._asked], DEATH_SECONDS)
+
+    def stacks(self, processes: Iterable[ProcessName]) -> dict[ProcessName, str]:
+        """Where processes stand, wherever they are; of those whose node answers in time."""
+        of_node: dict[str, list[ProcessName]] = {}
+        for process in processes:
+            of_node.setdefault(process.node, []).append(process)
+        agents = self.by_node
+        asked = {node: agents[node].stacks.remote(mine) for node, mine in of_node.items()}
+        _wait(list(asked.values()), COLLECT_SECONDS)
+        return {
+            process: text
+            for node, mine in of_node.items()
+            if answered(asked[node])
+            for process, text in zip(mine, ray.get(asked[node]), strict=True)
+        }
 
     def silent(self, nodes: Collection[str]) -> set[str]:
         """Those of some nodes whose agent did not answer when it was asked to kill, or since.

@@ -17,6 +17,7 @@ from cluster.config import ClusterConfig
 from cluster.data_workers import WorkerHandle
 from cluster.mailbox import Mailbox, Report
 from cluster.node_agent import ProcessName
+from cluster.stacks import allow_dumps
 from cluster.watchdog import Watchdog
 from cluster.worker_streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
 from trainer.assignment import Assignment
@@ -37,6 +38,7 @@ class RankActor:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
             # Whether there is a GPU is asked on import: let the answer leave CUDA untouched.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        allow_dumps()
         self._watchdog = Watchdog()
         self._mailbox = Mailbox()
         self._client = WorkerClient([], self._mailbox.notice)

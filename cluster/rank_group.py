@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from cluster.config import ClusterConfig
 from cluster.data_workers import WorkerHandle
-from cluster.errors import RankLostError
+from cluster.errors import RankHungError, RankLostError
 from cluster.failures import cause_of, comes_again, failure_of, is_certain
 from cluster.mailbox import Report
 from cluster.rank_process import RankProcess
@@ -141,7 +141,7 @@ class RankGroup:
             if not _has_come(answer):
                 if now - self._since < patience:
                     return None
-                return RankLostError(f"{self._names[rank]} has not started within {patience:g} s")
+                return RankHungError(f"{self._names[rank]} has not started within {patience:g} s")
             try:
                 ray.get(answer)
             except RayError as error:

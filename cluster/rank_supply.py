@@ -87,6 +87,14 @@ class RankSupply:
         if self._group and self._config.warm_spares:
             self._spares.refill(self._seats.taken, self._group.actors[0])
 
+    def stacks(self) -> dict[int, str]:
+        """Where each rank of the group stands, as far as that can be known in some seconds."""
+        processes = self._group.processes if self._group else []
+        stacks = dict.fromkeys(range(len(processes)), "It is not there, or its node is silent.\n")
+        names = {rank: p.name for rank, p in enumerate(processes) if p.name}
+        found = self._agents.stacks(names.values())
+        return stacks | {rank: found[name] for rank, name in names.items() if name in found}
+
     def end_group(self) -> None:
         """Kill all ranks at once, whatever they are doing."""
         if self._group:

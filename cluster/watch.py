@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster.config import DeadlinesConfig
-from cluster.errors import RankLostError
+from cluster.errors import RankHungError
 from trainer.supervision import Phase
 
 # The phases of a step in their order; `start` comes before all steps.
@@ -50,7 +50,7 @@ class Watch:
         self.positions[rank] = position
         self._moved[rank] = now
 
-    def hung(self, ranks: Iterable[int], now: float) -> RankLostError | None:
+    def hung(self, ranks: Iterable[int], now: float) -> RankHungError | None:
         """Whether one of these ranks has passed a deadline.
 
         Ranks wait for each other in collectives: the deadline is that of the ranks that have not
@@ -60,7 +60,7 @@ class Watch:
         silence = self._deadlines.answer_seconds
         for rank in ranks:
             if now - self._answered[rank] > silence:
-                return RankLostError(
+                return RankHungError(
                     f"{self._names[rank]} has not answered for {silence:g} s, in phase "
                     f"{self.positions[rank]}. If its machine may be as busy as that, raise "
                     "cluster.deadlines.answer_seconds"
@@ -71,7 +71,7 @@ class Watch:
         if now - self._moved[last] <= self._patience(last):
             return None
         phase = self.positions[last].phase
-        return RankLostError(
+        return RankHungError(
             f"{self._names[last]} hangs: it has been in phase {self.positions[last]} for "
             f"{now - self._moved[last]:.0f} s{self._the_others(last, ranks)}. If it may take so "
             f"long, raise cluster.deadlines.{_setting(phase)}, which is "

@@ -12,6 +12,7 @@
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
       profile/         see trainer/profile.py
+      stacks/          see cluster/stacks.py
       control/         what is asked of a run that trains
       wandb/           W&B's own files
 """
@@ -89,6 +90,11 @@ class RunFolder:
     def profiles(self) -> Path:
         """Torch's profiles of steps; see `trainer.profile`."""
         return self.path / "profile"
+
+    @property
+    def stacks(self) -> Path:
+        """Where ranks stood that were taken for hung."""
+        return self.path / "stacks"
 
     @property
     def card_path(self) -> Path:

@@ -108,6 +108,25 @@ def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monke
     assert sleeper.wait(timeout=10) == -signal.SIGKILL
 
 
+def test_where_a_process_stands_is_asked_on_its_node(agents):
+    agents, node = agents
+    program = """
+from cluster.stacks import allow_dumps
+def waits_for_nobody():
+    print("here", flush=True)
+    input()
+allow_dumps()
+waits_for_nobody()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"here\n"
+        name = name_of(process, node)
+        assert "in waits_for_nobody" in agents.stacks([name])[name]
+        process.kill()
+
+
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
     agents, _ = agents
     assert agents.check_folder(tmp_path, tmp_path) == []

@@ -55,6 +55,7 @@ def undergo(
             assert trial.end() == 0, trial.story()
         assert trial.outcome == "finished"
         check_is_undisturbed(trial, oracle)
+        fault.check(trial)
         trial.check_nothing_is_left()
         return Result(
             fault=fault.name,

@@ -50,6 +50,9 @@ class Fault:
     def mend(self, trial: Trial) -> None:
         """What somebody does about it; called once the process may go on."""
 
+    def check(self, trial: Trial) -> None:
+        """What else must be true of the run afterwards."""
+
     def clean_up(self, trial: Trial) -> None:
         """After the run."""
 
@@ -85,6 +88,11 @@ class StoppedRank(Fault):
     def strike(self, trial: Trial, reached: Reached) -> None:
         os.kill(reached.process_id, signal.SIGSTOP)
 
+    def check(self, trial: Trial) -> None:
+        others, own = _stacks(trial)
+        assert "(stopped)" in own
+        assert "in train" in others
+
 
 class HungRank(Fault):
     """A rank that answers, and gets no further."""
@@ -101,6 +109,18 @@ class HungRank(Fault):
 
     def strike(self, trial: Trial, reached: Reached) -> None:
         """It stands already."""
+
+    def check(self, trial: Trial) -> None:
+        others, own = _stacks(trial)
+        assert "in reach" in own  # the function of sitecustomize.py
+        assert "in train" in others
+
+
+def _stacks(trial: Trial) -> list[str]:
+    """Where each rank stood when one was taken for hung, and that the message says where it is."""
+    files = sorted(trial.run.stacks.glob("*/rank-*.txt"))
+    assert f"Where each rank stood is in {files[0].parent}" in trial.run.log.read_text()
+    return [file.read_text() for file in files]
 
 
 class KilledWorkers(Fault):

@@ -1,0 +1,131 @@
+"""Where the ranks stand when one of them is taken for hung: their stacks, before they are killed.
+
+    rank     leaves word how to dump its Python stack, in memory    `allow_dumps`
+    agent    asks for that on its node, and py-spy for the native   `stacks_of`
+             stack, if it is installed there
+    driver   puts what came in time into the run folder             `keep_stacks`
+
+    runs/NAME/stacks/2026-01-31T12-00-00/rank-0.txt
+
+A dump needs nothing of the rank but that it runs: not the GIL, and no thread that answers. That of
+one that is stopped is its state alone, unless there is py-spy.
+"""
+
+import faulthandler
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trainer.run_folder import RunFolder
+
+SIGNAL = signal.SIGUSR2
+DUMP_SECONDS = 3.0
+PY_SPY_SECONDS = 8.0
+COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # with the way there and back
+POLL_SECONDS = 0.05
+MOST_CHARACTERS = 200_000
+HANGS_KEPT = 5
+_NAME = "transloom-stacks"
+
+
+def allow_dumps() -> None:
+    """Let this process write the Python stacks of all threads when it is sent `SIGNAL`.
+
+    They go into a file in memory, which is gone with the process.
+    """
+    file = os.memfd_create(_NAME)
+    faulthandler.register(SIGNAL, file=file, all_threads=True)
+
+
+def stacks_of(processes: list[int]) -> list[str]:
+    """The state and the stacks of processes of this machine, all asked at the same time."""
+    with ThreadPoolExecutor(max_workers=max(1, len(processes))) as threads:
+        return list(threads.map(_stacks_of, processes))
+
+
+def keep_stacks(
+    run: RunFolder, stacks: Mapping[int, str], notice: Callable[[str], None]
+) -> Path | None:
+    """Write each rank's stacks into the run's folder; returns where, or None if that failed."""
+    folder = run.stacks / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for rank, text in stacks.items():
+            (folder / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
+        for former in sorted(run.stacks.iterdir())[:-HANGS_KEPT]:
+            shutil.rmtree(former)
+    except OSError as error:
+        notice(f"the stacks of the ranks could not be kept in {folder}: {error}")
+        return None
+    return folder
+
+
+def _stacks_of(process: int) -> str:
+    stacks = [_python_stacks(process), _native_stacks(process)]
+    parts = [_state(process), *stacks]
+    return "\n\n".join(part[:MOST_CHARACTERS] for part in parts) + "\n"
+
+
+def _state(process: int) -> str:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError as error:
+        return f"process {process}: {error.strerror}"
+    state = next(line for line in status.splitlines() if line.startswith("State:"))
+    return f"process {process}, {state[6:].strip()}"
+
+
+def _python_stacks(process: int) -> str:
+    """As faulthandler dumps them, which is over when no more comes."""
+    try:
+        dump = next(f for f in Path(f"/proc/{process}/fd").iterdir() if _NAME in _target(f))
+        before = dump.stat().st_size
+        os.kill(process, SIGNAL)
+        size, deadline = before, time.monotonic() + DUMP_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            if before < size == dump.stat().st_size:
+                break
+            size = dump.stat().st_size
+        text = dump.read_bytes()[before:].decode(errors="replace")
+    except (OSError, StopIteration) as error:
+        return f"No Python stack: {error or 'the process has not been prepared for it'}"
+    return f"Python\n\n{text}" if text else "No Python stack: the process does not run."
+
+
+def _target(descriptor: Path) -> str:
+    with suppress(OSError):  # it has been closed meanwhile
+        return str(descriptor.readlink())
+    return ""
+
+
+def _native_stacks(process: int) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which("py-spy", path=path)
+    if program is None:
+        return "No native stack: there is no py-spy here; `pip install py-spy` brings it."
+    problem, deadline = "", time.monotonic() + PY_SPY_SECONDS
+    for option in ("--native", "--nonblocking"):  # a process that is stopped permits the latter
+        command = [program, "dump", option, "--pid", str(process)]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=deadline - time.monotonic(),
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"No native stack: {error}"
+        if done.returncode == 0:
+            return f"py-spy {option}\n\n{done.stdout}"
+        problem = problem or done.stderr.partition("Stack backtrace")[0].strip()
+    return f"No native stack: {problem}"
