@@ -7,7 +7,7 @@ leave, or room for more ranks.
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -58,6 +58,15 @@ class Means:
         nodes = self.view.nodes()
         found = [nodes[node] for node in {own, *used} if node in nodes]
         return [node for node in found if node.leaves_at is not None]
+
+    def lost_nodes(self, used: Collection[str]) -> set[str]:
+        """Those of the nodes of a group that are lost, whether the head knows that yet or not.
+
+        A node of which nothing is heard is taken for lost; never the one of this process.
+        """
+        others = set(used) - {ray.get_runtime_context().get_node_id()}
+        silent = self.supply.silent_nodes(others)
+        return silent | (others - self.view.fresh_nodes().keys())
 
 
 class Attempt:

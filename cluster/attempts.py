@@ -1,7 +1,9 @@
 """The attempts at a run, one after another, until it is finished or has to leave.
 
 Each takes as many ranks as the cluster has room for, and goes on from the newest intact checkpoint.
-A rank that is lost ends an attempt, and so does a node that leaves, or room for more ranks.
+A rank that is lost ends an attempt, and so does a node that leaves, or room for more ranks. Three
+attempts without progress end the run; those that ended because a node was lost do not count, once
+for each node.
 """
 
 import time
@@ -42,6 +44,8 @@ class Attempts:
         self._profile = profile
         self._session_started = time.time()
         self._ranks = 0  # of the attempt before
+        self._nodes: dict[str, str] = {}  # of its ranks, each with its name
+        self._lost: set[str] = set()  # nodes
         self._nodes_left = False  # at the end of the attempt before
         self._progressed = False  # the attempt before
         self._restarts = 0
@@ -66,6 +70,7 @@ class Attempts:
                         break
                     outcome = self._attempt(group)
                 except RankLostError as error:
+                    self._means.supply.end_group()  # from here on a lost node is a silent one
                     self._take_loss(error)
                 finally:
                     self._means.supply.end_group()
@@ -88,6 +93,7 @@ class Attempts:
             if len(places) >= config.min_ranks:
                 names = {node.id: node.name for node in nodes.values()}
                 if group := supply.start_group(places, names):
+                    self._nodes = {node: names[node] for node in group.nodes}
                     return group
                 found = f"Ray has not placed {len(places)} ranks where there was room for them"
             elif self._nodes_left:
@@ -188,15 +194,29 @@ class Attempts:
 
     def _take_loss(self, error: RankLostError) -> None:
         self._restarts += 1
-        self._without_progress = 0 if self._progressed else self._without_progress + 1
+        lost = self._newly_lost()
+        if self._progressed:
+            self._without_progress = 0
+        elif not lost:
+            self._without_progress += 1
         if self._without_progress == ATTEMPTS_WITHOUT_PROGRESS:
             raise RankLostError(
                 f"{error}. The run got no further than step {self._furthest_step} in "
                 f"{ATTEMPTS_WITHOUT_PROGRESS} attempts"
             ) from error
-        self._means.audience.notice(f"{error}; restart {self._restarts} of this session")
+        because = "".join(
+            f"; node {self._nodes[node]} is lost, which is no failure of the run"
+            for node in sorted(lost)
+        )
+        self._means.audience.notice(f"{error}{because}; restart {self._restarts} of this session")
         if error.__cause__:  # the error of a rank, with its traceback there
             self._means.audience.keep(str(error.__cause__))
+
+    def _newly_lost(self) -> set[str]:
+        """Nodes whose loss has ended the attempt, each once: if it comes back, it counts."""
+        lost = self._means.lost_nodes(self._nodes) - self._lost
+        self._lost |= lost
+        return lost
 
 
 def _total(nodes: Mapping[str, Node], resource: str) -> float:

@@ -1,12 +1,13 @@
 """What Ray's head says of its nodes, asked for again and again by a thread of its own.
 
 Questions to a head that is gone block for up to a minute, after which Ray ends the process. So the
-supervisor asks nothing about nodes but here, and learns in time that the head is lost.
+supervisor asks nothing about nodes but here, and learns in time that the head is lost. A head that
+is away for a shorter time is waited for: ranks that train do not need it.
 """
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,7 +20,8 @@ from cluster.errors import HeadLostError
 from cluster.waking_clock import WakingClock
 
 LOOK_SECONDS = 1.0
-HEAD_LOST_SECONDS = 12.0
+# After so long it is said that the head does not answer.
+TELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Node:
 class ClusterView:
     """The nodes of the cluster as they were a moment ago."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait_seconds: float, notice: Callable[[str], None]) -> None:
+        """wait_seconds: how long the head may be away; notice: told that it is, or is back."""
+        self._wait_seconds = wait_seconds
+        self._notice = notice
+        self._told = False
         self._answered = threading.Condition()
         self._wanted = threading.Event()
         self._over = False
@@ -71,7 +77,7 @@ class ClusterView:
         """By id, as of about a second ago.
 
         Raises:
-            HeadLostError: the head has not answered for `HEAD_LOST_SECONDS`.
+            HeadLostError: the head has not answered for as long as it may be away.
         """
         with self._answered:
             self._check_head()
@@ -91,11 +97,20 @@ class ClusterView:
         now = self._clock.look()
         if self._asked_at != self._seen:
             self._seen, self._seen_at = self._asked_at, now
-        elif now - self._seen_at > HEAD_LOST_SECONDS:
+            if self._told:
+                self._told = False
+                self._notice("Ray's head answers again")
+        elif now - self._seen_at > self._wait_seconds:
             raise HeadLostError(
-                f"Ray's head has not answered for {HEAD_LOST_SECONDS:.0f} s: it is lost, or cannot "
-                "be reached from here. Once it is back, the same command goes on from the newest "
-                "checkpoint"
+                f"Ray's head has not answered for {self._wait_seconds:g} s "
+                "(cluster.wait_for_head_seconds): it is lost, or cannot be reached from here. Once "
+                "it is back, the same command goes on from the newest checkpoint"
+            )
+        elif now - self._seen_at > TELL_SECONDS and not self._told:
+            self._told = True
+            self._notice(
+                f"Ray's head has not answered for {TELL_SECONDS:g} s: it is waited for, up to "
+                f"{self._wait_seconds:g} s in all; ranks that train go on meanwhile"
             )
 
     def _work(self) -> None:

@@ -135,6 +135,16 @@ class ClusterConfig(BaseModel):
         Field(ge=0, description="How long to wait for room for the least number of ranks."),
         "execution",
     ] = 300.0
+    wait_for_head_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=60,
+            description="How long to wait for a head of the cluster that does not answer. Below "
+            "60: after that (gcs_rpc_server_reconnect_timeout_s) Ray ends every process.",
+        ),
+        "execution",
+    ] = 45.0
 
     @property
     def max_ranks(self) -> int:

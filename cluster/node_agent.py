@@ -65,10 +65,17 @@ class NodeAgent:
 
     def __init__(self) -> None:
         self._watchdog = Watchdog()
+        self._raylet = os.getppid()
 
     def heard(self) -> None:
         """The supervisor lives."""
         self._watchdog.heard()
+        self._end_with_raylet()
+
+    def _end_with_raylet(self) -> None:
+        """An agent whose raylet has died would outlive it for a second, and vouch for the node."""
+        if os.getppid() != self._raylet:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def kill(self, processes: list[ProcessName]) -> None:
         """Returns at once, which is a sign of life; the processes may take a while to die."""
@@ -76,6 +83,7 @@ class NodeAgent:
             if process.is_alive():
                 with suppress(ProcessLookupError):  # it has ended by itself since
                     os.kill(process.id, signal.SIGKILL)
+        self._end_with_raylet()
 
     def await_deaths(self, processes: list[ProcessName]) -> None:
         """Returns when they are gone, or after `DEATH_SECONDS`, and removes what they leave."""
@@ -152,8 +160,15 @@ class NodeAgents:
             for process, text in zip(mine, ray.get(asked[node]), strict=True)
         }
 
+    def call(self, nodes: Collection[str]) -> set[str]:
+        """Ask the agents of these nodes for a sign of life; returns the nodes that give none."""
+        signs = {n: self.by_node[n].heard.remote() for n in nodes if n not in self._asked}
+        _wait(list(signs.values()), ANSWER_SECONDS)
+        self._asked |= {node: sign for node, sign in signs.items() if not answered(sign)}
+        return self._asked.keys() & set(nodes)
+
     def silent(self, nodes: Collection[str]) -> set[str]:
-        """Those of some nodes whose agent did not answer when it was asked to kill, or since.
+        """Those of some nodes whose agent did not answer when it was asked, or since.
 
         Such a node is lost, or not to be relied on, some time before Ray says so.
         """

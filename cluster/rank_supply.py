@@ -4,7 +4,7 @@ The reservation of seats, an agent on every node, warm spares. A group takes the
 nodes, and new processes where there is none; at its end all of its processes are killed at once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -94,6 +94,10 @@ class RankSupply:
         names = {rank: p.name for rank, p in enumerate(processes) if p.name}
         found = self._agents.stacks(names.values())
         return stacks | {rank: found[name] for rank, name in names.items() if name in found}
+
+    def silent_nodes(self, nodes: Collection[str]) -> set[str]:
+        """Those of some nodes of a group whose agent gives no sign of life now."""
+        return self._agents.call(nodes)
 
     def end_group(self) -> None:
         """Kill all ranks at once, whatever they are doing."""

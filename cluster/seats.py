@@ -7,11 +7,12 @@ back and make it anew takes Ray a second.
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -69,10 +70,13 @@ class Seats:
         if nodes == [seat.node for seat in self.taken]:
             return True
         self.give_back()
-        self._group = placement_group(
-            [self._bundle] * len(nodes),
-            bundle_label_selector=[{"ray.io/node-id": node} for node in nodes],
-        )
+        try:
+            self._group = placement_group(
+                [self._bundle] * len(nodes),
+                bundle_label_selector=[{"ray.io/node-id": node} for node in nodes],
+            )
+        except GetTimeoutError:  # the head is away
+            return False
         if self._group.wait(PLACEMENT_SECONDS) and (gpus := self._gpus(len(nodes))) is not None:
             self.taken = [Seat(node, gpu) for node, gpu in zip(nodes, gpus, strict=True)]
             return True
@@ -81,7 +85,8 @@ class Seats:
 
     def give_back(self) -> None:
         if self._group is not None:
-            remove_placement_group(self._group)
+            with suppress(GetTimeoutError):  # the head is away, and hears of it when it is back
+                remove_placement_group(self._group)
         self._group = None
         self.taken = []
 

@@ -46,7 +46,7 @@ def supervise(
             open_run(recipe, run, store, manifest)
             with (
                 ray_session(config.address),
-                ClusterView() as view,
+                ClusterView(config.wait_for_head_seconds, audience.notice) as view,
                 RankSupply(config, clock) as supply,
             ):
                 require_total(

@@ -109,14 +109,14 @@ def test_a_driver_that_slept_too_long_leaves_the_run_to_its_successor(training):
 
 
 def test_a_lost_head_ends_the_run_soon_and_all_of_its_processes(training):
-    run = training("cluster.ranks=2")
+    run = training("cluster.ranks=2", "cluster.wait_for_head_seconds=12")
     run.reach(30)
     run.head.stop()
     lost_at = time.monotonic()
     code, errors = run.end()
     print(f"the driver ended {time.monotonic() - lost_at:.1f} s after its head")
     assert code == 1
-    assert "Ray's head has not answered" in errors
+    assert "Ray's head has not answered for 12 s (cluster.wait_for_head_seconds)" in errors
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
 

@@ -78,6 +78,7 @@ def means(run):
             supply=RankSupply(config, WakingClock()),
             view=SimpleNamespace(fresh_nodes=lambda: {"a": node("a"), "b": node("b")}),
             leaving_nodes=lambda used: [],
+            lost_nodes=lambda used: set(),
         )
 
 
@@ -155,6 +156,54 @@ def test_the_traceback_of_every_lost_rank_is_kept(means):
     attempts._take_loss(error)
     assert means.audience.notices == [f"{error}; restart 1 of this session"]
     assert means.audience.kept == ["Traceback of the rank"]
+
+
+def attempts_on(means, nodes):
+    """After an attempt with ranks on these nodes."""
+    attempts = attempts_of(means)
+    attempts._nodes = {name: f"node {name}" for name in nodes}
+    return attempts
+
+
+LOSS = RankLostError("Rank 1 has died")
+
+
+def test_losses_of_nodes_are_no_failures_of_the_run(means):
+    attempts = attempts_on(means, "abcdef")
+    for name in "abcdef":
+        means.lost_nodes = lambda used, name=name: {name}
+        attempts._take_loss(LOSS)
+    assert means.audience.notices[5] == (
+        "Rank 1 has died; node node f is lost, which is no failure of the run; restart 6 of this "
+        "session"
+    )
+    means.lost_nodes = lambda used: set()
+    attempts._take_loss(LOSS)
+    attempts._take_loss(LOSS)
+    with pytest.raises(RankLostError, match="no further than step 0 in 3 attempts"):
+        attempts._take_loss(LOSS)
+
+
+def test_a_node_is_lost_once(means):
+    """One that comes back and fails again, again and again, does not keep the run busy for ever."""
+    attempts = attempts_on(means, "ab")
+    means.lost_nodes = lambda used: {"b"}
+    for _ in range(3):
+        attempts._take_loss(LOSS)
+    assert sum("is lost" in notice for notice in means.audience.notices) == 1
+    with pytest.raises(RankLostError, match="in 3 attempts"):
+        attempts._take_loss(LOSS)
+
+
+def test_a_lost_node_forgives_no_failure_before_it(means):
+    attempts = attempts_on(means, "ab")
+    attempts._take_loss(LOSS)
+    attempts._take_loss(LOSS)
+    means.lost_nodes = lambda used: {"b"}
+    attempts._take_loss(LOSS)
+    means.lost_nodes = lambda used: set()
+    with pytest.raises(RankLostError, match="in 3 attempts"):
+        attempts._take_loss(LOSS)
 
 
 def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain(means):

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -64,7 +65,7 @@ def test_a_process_that_ends_by_itself_meanwhile_spares_no_other(sleeper, monkey
     ended.wait()
     monkeypatch.setattr(ProcessName, "is_alive", lambda name: True)  # when it was looked at
     agent = NodeAgent.__ray_metadata__.modified_class
-    agent.kill(None, names)
+    agent.kill(SimpleNamespace(_end_with_raylet=lambda: None), names)
     assert sleeper.wait(timeout=10) == -signal.SIGKILL
 
 
@@ -94,10 +95,38 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(agents, sleeper,
 
     wait_until(lambda: len(running()) == 1, 30)  # those of earlier tests end
     (agent,) = running()
+    assert agents.call([node]) == set()
     agent.suspend()
+    assert agents.call([node]) == {node}
     agents.kill([name_of(sleeper, node)])
     assert agents.silent([node]) == {node}
     assert agents.silent([]) == set()  # a node that is gone is nobody's concern
+
+
+ORPHAN = """
+import os, sys, time
+from cluster.node_agent import NodeAgent
+agent = NodeAgent.__ray_metadata__.modified_class()
+agent.{call}
+raylet = os.getppid()
+print("well", flush=True)
+while os.getppid() == raylet:
+    time.sleep(0.01)
+agent.{call}
+print("outlives its raylet")
+"""
+
+
+@pytest.mark.parametrize("call", ["heard()", "kill([])"])
+def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
+    raylet = subprocess.Popen(
+        ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(call=call)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert raylet.stdout.readline() == "well\n"
+    raylet.kill()
+    assert raylet.communicate(timeout=60)[0] == ""
 
 
 def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monkeypatch):

@@ -13,9 +13,13 @@ import pytest
 from support.faults.moments import MID_STEP
 from support.leaving import LAST, OUTCOME, RAY, Leaving
 from support.processes import HANG_SECONDS, wait_until
+from support.story import Story
 from support.strike import Strike
 
+from cluster import cluster_view
 from trainer.checkpoints.format import list_checkpoints
+from trainer.metrics import read_metrics
+from trainer.run_folder import RunFolder
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
@@ -71,6 +75,37 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(
     assert runs.digests("killed") == undisturbed.digests("undisturbed")
     events = {event["event"] for event in runs.lines("killed", "event")}
     assert events == {"resumed"}
+
+
+def test_a_head_that_is_away_for_a_while_is_waited_for(runs, undisturbed, ray_head, monkeypatch):
+    monkeypatch.setattr(cluster_view, "TELL_SECONDS", 2.0)
+    monkeypatch.setattr(cluster_view, "LOOK_SECONDS", 0.1)
+    run = RunFolder(runs.folder / "run")
+
+    def step():
+        lines = read_metrics(run.metrics)[-1:] if run.metrics.exists() else []
+        return lines[0]["step"] if lines else 0
+
+    def away():
+        log = run.log.read_text()
+        return log.rfind("Ray's head has not answered for 2 s") > log.rfind("head answers again")
+
+    def tell():
+        wait_until(step)
+        with ray_head.away():
+            wait_until(away)
+            reached = step()
+            wait_until(lambda: step() >= reached + 30)
+        wait_until(lambda: not away())
+        wait_until(lambda: step() >= 60)
+
+    story = Story(run, tell)
+    endless = ["trainer.max_steps=100000", "cluster.wait_for_head_seconds=59"]
+    result = runs.train("run", *OPTIONS, *endless)
+    story.end()
+    assert result.outcome == "preempted"
+    assert runs.curve("run")[:60] == undisturbed.curve("undisturbed")
+    assert not runs.lines("run", "event")[1:]  # preempted, and nothing else
 
 
 def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):

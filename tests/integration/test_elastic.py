@@ -14,8 +14,9 @@ from support.processes import wait_until
 from support.story import Story
 from support.strike import standing_at
 
-from cluster import attempt
+from cluster import attempt, attempts
 from cluster.errors import ClusterError
+from cluster.session import ray_session
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
 
@@ -96,6 +97,31 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     assert {event["event"] for event in events} == {"resumed", "resized", "preempted"}
     lost = [event["lost_steps"] for event in events if event["event"] == "resumed"]
     assert lost == [0] * len(lost)  # every group has left a checkpoint
+
+
+def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
+    runs, folder, nodes, monkeypatch
+):
+    monkeypatch.setattr(attempts, "ATTEMPTS_WITHOUT_PROGRESS", 1)
+    node = nodes()
+    with ray_session(runs.address):
+        wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2, 120)
+
+    def tell():
+        # Its rank builds the trainer: no step has been made, so a failure would be the last one.
+        wait_until(lambda: any("RankActor.train" in title for title in node.titles()), 120)
+        node.kill_raylet()
+        wait_until(lambda: last(folder, ranks=1), 120)
+
+    story = Story(folder, tell)
+    result = runs.train("run", *OPTIONS)
+    story.end()
+    assert result.outcome == "preempted"
+    log = folder.log.read_text()
+    assert log.count("starting 2 ranks") == 1
+    assert log.count("is lost, which is no failure of the run; restart 1 of this session") == 1
+    assert "restart 2" not in log
+    assert "resized from 2 to 1 ranks" in log
 
 
 HOLDER = """

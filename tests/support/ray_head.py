@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,16 @@ class RayHead:
     def stop(self) -> None:
         _kill(self._process)
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """It answers nobody: the process that is asked about nodes is stopped."""
+        (server,) = _processes(self._process, "gcs_server")
+        server.suspend()
+        try:
+            yield
+        finally:
+            server.resume()
+
     def actors(self, name: str = r"(RankActor|NodeAgent|DataWorker)") -> list[psutil.Process]:
         """The processes on the head's node of our actors, or of those of one class."""
         processes = psutil.Process(self.process_id).children(recursive=True)
@@ -111,6 +121,20 @@ class RayNode:
     def kill(self) -> None:
         """As if its machine had lost power: processes and objects are gone at once."""
         _kill(self._process)
+
+    def kill_raylet(self) -> None:
+        """Only the process that is the node; those of its actors die of that in their own time."""
+        (raylet,) = _processes(self._process, "raylet")
+        raylet.kill()
+
+    def titles(self) -> list[str]:
+        """What the node's processes call themselves: an actor's says which method it runs."""
+        processes = psutil.Process(self.process_id).children(recursive=True)
+        return [" ".join(command_of(process)) for process in processes]
+
+
+def _processes(parent: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
+    return [p for p in psutil.Process(parent.pid).children(recursive=True) if p.name() == name]
 
 
 def _started(
