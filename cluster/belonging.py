@@ -1,5 +1,6 @@
 """Whether recipe, dataset, run and checkpoint belong together."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.audience import Audience
@@ -7,11 +8,20 @@ from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
+from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.window import open_mixture
 from trainer.checkpoints.commit import set_aside
-from trainer.checkpoints.format import Checkpoint, Parent, newest_intact
+from trainer.checkpoints.format import (
+    Checkpoint,
+    CheckpointHeader,
+    Parent,
+    list_checkpoints,
+    newest_intact,
+    read_header,
+)
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.inheritance import inheritance_of
+from trainer.progress import Progress
 from trainer.recipe import identity_differences
 from trainer.run_folder import RunCard, RunFolder
 
@@ -78,6 +88,26 @@ def newest_checkpoint(
     if checkpoint:
         _check_membership(checkpoint, run.card(), manifest)
     return checkpoint
+
+
+def nothing_is_left(
+    recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, audience: Audience
+) -> bool:
+    """Whether the run has come to its end, so that nothing need be started to say so.
+
+    Called by the run's owner; arguments and errors are those of `newest_checkpoint`.
+    """
+    newest = list_checkpoints(run.checkpoints)[-1:]
+    with suppress(CheckpointError):  # it is damaged: the one before it counts
+        if not newest or not _is_the_end(read_header(newest[0]), recipe):
+            return False  # without reading all of the checkpoint, which the ranks' start does
+    checkpoint = newest_checkpoint(run, work, manifest, audience)
+    return checkpoint is not None and _is_the_end(checkpoint.header, recipe)
+
+
+def _is_the_end(header: CheckpointHeader, recipe: Recipe) -> bool:
+    progress = Progress.of_checkpoint(header, Cursor.from_json(header.cursor))
+    return progress.is_over(recipe.trainer) and not progress.validation_due
 
 
 def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest) -> None:

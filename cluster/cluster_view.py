@@ -17,6 +17,7 @@ import ray
 from ray._private import state
 
 from cluster.errors import HeadLostError
+from cluster.session import check_embedded_ray, embedded_ray_is_lost
 from cluster.waking_clock import WakingClock
 
 LOOK_SECONDS = 1.0
@@ -78,6 +79,7 @@ class ClusterView:
 
         Raises:
             HeadLostError: the head has not answered for as long as it may be away.
+            EmbeddedRayError: the Ray that this process has started is lost.
         """
         with self._answered:
             self._check_head()
@@ -94,6 +96,7 @@ class ClusterView:
             return self._nodes
 
     def _check_head(self) -> None:
+        check_embedded_ray(alive_nodes=len(self._nodes))
         now = self._clock.look()
         if self._asked_at != self._seen:
             self._seen, self._seen_at = self._asked_at, now
@@ -114,7 +117,8 @@ class ClusterView:
             )
 
     def _work(self) -> None:
-        while not self._over:
+        # Whoever asks a head that is dead is ended by Ray a minute later, in whatever session.
+        while not self._over and not embedded_ray_is_lost():
             self._wanted.clear()
             asked_at = time.monotonic()
             # An answer may fail in many ways; that there is none is all that counts.

@@ -85,6 +85,17 @@ class ClusterConfig(BaseModel):
         ),
         "execution",
     ] = 1.0
+    niceness: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=19,
+            description="Of ranks and data workers, on top of the driver's own, where Ray is "
+            "started here. On a cluster that is joined RAY_worker_niceness counts, in the "
+            "environment of each node's `ray start`; it is 15 by default.",
+        ),
+        "execution",
+    ] = 0
     gpus_per_rank: Annotated[
         int, Field(ge=0, le=1, description="1 trains on CUDA, 0 on the CPU."), "execution"
     ] = 0
@@ -153,6 +164,16 @@ class ClusterConfig(BaseModel):
     @property
     def min_ranks(self) -> int:
         return self.ranks if isinstance(self.ranks, int) else self.ranks.min
+
+    @property
+    def least_cpus(self) -> float:
+        """Reserved by the least number of ranks and by the data workers."""
+        workers = self.data_workers * self.cpus_per_data_worker
+        return self.min_ranks * self.cpus_per_rank + workers
+
+    @property
+    def least_gpus(self) -> int:
+        return self.min_ranks * self.gpus_per_rank
 
     @property
     def threads_per_rank(self) -> int:

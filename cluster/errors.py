@@ -24,3 +24,7 @@ class RankHungError(RankLostError):
 
 class HeadLostError(ClusterError):
     """The head of the Ray cluster does not answer; Ray cannot be parted from in good order."""
+
+
+class EmbeddedRayError(ClusterError):
+    """The Ray that this process started for itself is lost, or has not come up; another may."""

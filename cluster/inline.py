@@ -1,10 +1,11 @@
 """One rank in this process, without Ray: for a debugger. Data and losses are those of one rank."""
 
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 
 from cluster.audience import Audience
-from cluster.belonging import newest_checkpoint, open_run
+from cluster.belonging import newest_checkpoint, nothing_is_left, open_run
 from cluster.recipe import Recipe
 from cluster.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
@@ -81,13 +82,12 @@ def _train(
         threads=recipe.cluster.threads_per_rank,
     )
     reader = WindowReader(store, manifest, recipe.data_settings)
-    with (
-        StopRequests(run) as stop,
-        Lease(run.path, audience.notice) as lease,
-        process_group(placement, timedelta(minutes=1)),
-    ):
+    with StopRequests(run) as stop, Lease(run.path, audience.notice) as lease, ExitStack() as group:
         stop.forget_file()
         open_run(recipe, run, store, manifest)
+        if nothing_is_left(recipe, run, lease.work, manifest, audience):
+            return "finished"
+        group.enter_context(process_group(placement, timedelta(minutes=1)))
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
 
         checkpoint = newest_checkpoint(run, lease.work, manifest, audience)

@@ -9,7 +9,7 @@ import secrets
 import signal
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,13 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.session import embedded_ray_is_lost
 from cluster.stacks import COLLECT_SECONDS, stacks_of
 from cluster.watchdog import Watchdog
 from trainer.processes import start_tick
 
 ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 0.5
 START_SECONDS = 60.0
 # A process with a CUDA context takes a second or two to give its memory back.
 DEATH_SECONDS = 30.0
@@ -79,21 +81,12 @@ class NodeAgent:
 
     def kill(self, processes: list[ProcessName]) -> None:
         """Returns at once, which is a sign of life; the processes may take a while to die."""
-        for process in processes:
-            if process.is_alive():
-                with suppress(ProcessLookupError):  # it has ended by itself since
-                    os.kill(process.id, signal.SIGKILL)
+        _kill_here(processes)
         self._end_with_raylet()
 
     def await_deaths(self, processes: list[ProcessName]) -> None:
         """Returns when they are gone, or after `DEATH_SECONDS`, and removes what they leave."""
-        deadline = time.monotonic() + DEATH_SECONDS
-        while any(map(ProcessName.is_alive, processes)) and time.monotonic() < deadline:
-            self._watchdog.heard()
-            time.sleep(0.01)
-        for process in processes:
-            for file in process.rendezvous_files():
-                file.unlink(missing_ok=True)
+        _await_deaths_here(processes, self._watchdog.heard)
 
     @ray.method(concurrency_group="stacks")
     def stacks(self, processes: list[ProcessName]) -> list[str]:
@@ -133,8 +126,13 @@ class NodeAgents:
     def kill(self, processes: Iterable[ProcessName]) -> None:
         """Kill processes wherever they are, and wait until they are gone.
 
-        Nobody waits for nodes that are silent already.
+        Nobody waits for nodes that are silent already. Where an embedded Ray is lost with its
+        agents, all processes are on this machine.
         """
+        if embedded_ray_is_lost():
+            _kill_here(mine := list(processes))
+            _await_deaths_here(mine)
+            return
         of_node: dict[str, list[ProcessName]] = {}
         for process in processes:
             of_node.setdefault(process.node, []).append(process)
@@ -217,8 +215,9 @@ class NodeAgents:
 
 def _problem(meeting: Any, answer: Path) -> str | None:
     """What is wrong with an agent's view of the folder; nothing is known of one that is lost."""
+    _wait([meeting], START_SECONDS)
     try:
-        problem: str | None = ray.get(meeting, timeout=START_SECONDS)
+        problem: str | None = ray.get(meeting, timeout=0)
     except GetTimeoutError:
         return f"no answer within {START_SECONDS:.0f} s"
     except RayError:
@@ -226,9 +225,30 @@ def _problem(meeting: Any, answer: Path) -> str | None:
     return problem or (None if answer.exists() else "what it writes there is not seen here")
 
 
+def _kill_here(processes: list[ProcessName]) -> None:
+    for process in processes:
+        if process.is_alive():
+            with suppress(ProcessLookupError):  # it has ended by itself since
+                os.kill(process.id, signal.SIGKILL)
+
+
+def _await_deaths_here(
+    processes: list[ProcessName], meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    deadline = time.monotonic() + DEATH_SECONDS
+    while any(map(ProcessName.is_alive, processes)) and time.monotonic() < deadline:
+        meanwhile()
+        time.sleep(0.01)
+    for process in processes:
+        for file in process.rendezvous_files():
+            file.unlink(missing_ok=True)
+
+
 def _wait(answers: list[Any], seconds: float) -> None:
-    if answers:
-        ray.wait(answers, num_returns=len(answers), timeout=seconds)
+    """Returns when all have come, after so long, or when Ray is lost."""
+    deadline = time.monotonic() + seconds
+    while answers and (left := deadline - time.monotonic()) > 0 and not embedded_ray_is_lost():
+        _, answers = ray.wait(answers, num_returns=len(answers), timeout=min(left, LOOK_SECONDS))
 
 
 def answered(answer: Any) -> bool:

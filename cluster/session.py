@@ -7,13 +7,18 @@ In both cases
 - what workers print goes to Ray's log files and what Ray reports of them to this program's log,
   not to the driver's terminal,
 - leaving the session stops what it started and nothing else.
+
+An embedded Ray that is lost, or does not come up, leaves nothing behind either; after that another
+one can be started in the same process.
 """
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -25,16 +30,23 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from cluster.authentication import REMEDY, enable_authentication
-from cluster.errors import ClusterError, HeadLostError
+from cluster.errors import ClusterError, EmbeddedRayError, HeadLostError, RankLostError
+from cluster.marked_processes import MarkedProcesses
 from cluster.packages import INSTALLATION, import_own_packages
 
 # Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
 # by itself where shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_SECONDS = 10.0
+# The processes without which an embedded Ray does nothing any more. When one of its agents dies,
+# the raylet ends itself.
+VITAL_PROCESSES = frozenset({"gcs_server", "raylet"})
+# What is raised when Ray is lost in the middle of something.
+_SIGNS_OF_LOSS = (RayError, HeadLostError, RankLostError, RuntimeError, ConnectionError)
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +63,21 @@ class _OwnPackagesFirst(JobConfig):
         return serialized
 
 
+@dataclass(frozen=True)
+class EmbeddedRay:
+    """What a Ray has to be like that this process starts for itself.
+
+    Attributes:
+        cpus: so many it must have to give away, be there as many or not.
+        niceness: of all processes that work for the run, added to this process's own.
+    """
+
+    cpus: float = 0.0
+    niceness: int = 0
+
+
 @contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
+def ray_session(address: str | None, embedded: EmbeddedRay = EmbeddedRay()) -> Iterator[None]:
     """Start an embedded Ray (``address`` None) or join a cluster, and leave it at the end.
 
     Args:
@@ -61,28 +86,90 @@ def ray_session(address: str | None) -> Iterator[None]:
 
     Raises:
         ClusterError: the cluster cannot be reached, or refuses the token.
+        EmbeddedRayError: the embedded Ray has not come up, or is lost. Nothing is left of it.
     """
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
     print_message = ray_worker.print_to_stdstream
     ray_worker.print_to_stdstream = _log_message
+    try:
+        with _embedded(embedded) if address is None else _joined(address):
+            yield
+    finally:
+        ray_worker.print_to_stdstream = print_message
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
     head_lost = False
     try:
         with _sigterm_handler_kept():
-            if address is None:
-                _start_embedded()
-            else:
-                _join(address)
+            _join(address)
         yield
     except HeadLostError:
         head_lost = True
         raise
     finally:
-        if head_lost:
-            _end_embedded()
-        else:
-            ray.shutdown(wait_for_processes=True)
-        ray_worker.print_to_stdstream = print_message
+        if not head_lost:  # else Ray would look for it for half a minute
+            ray.shutdown()
+
+
+@contextmanager
+def _embedded(wanted: EmbeddedRay) -> Iterator[None]:
+    processes = MarkedProcesses()
+    lost = True  # until it is there
+    try:
+        with _sigterm_handler_kept(), processes.marking():
+            _start_embedded(wanted)
+        lost = False
+        yield
+    except EmbeddedRayError:
+        lost = True
+        raise
+    except _SIGNS_OF_LOSS as error:
+        lost = isinstance(error, HeadLostError) or embedded_ray_is_lost()
+        if lost:
+            raise EmbeddedRayError(f"Ray is lost on this machine: {error}") from error
+        raise
+    finally:
+        if lost or embedded_ray_is_lost():
+            processes.kill()  # at once: ranks may train on, and agents wait for their head
+        ray.shutdown(wait_for_processes=True)
+
+
+def embedded_ray_is_lost() -> bool:
+    """Whether this process has started a Ray that has died since; any thread may ask."""
+    return bool(_dead_processes())
+
+
+def check_embedded_ray(alive_nodes: int) -> None:
+    """alive_nodes: how many there are, as the head says.
+
+    Raises:
+        EmbeddedRayError: this process has started a Ray that has died since.
+    """
+    if dead := _dead_processes():
+        raise EmbeddedRayError(f"Ray is lost on this machine: {' and '.join(dead)} has ended")
+    if alive_nodes == 0 and _is_embedded():
+        raise EmbeddedRayError("Ray is lost on this machine: its raylet does not answer its head")
+
+
+def _is_embedded() -> bool:
+    node = ray_worker._global_node  # Ray 2.60.0; None outside a session
+    return node is not None and node.is_head()
+
+
+def _dead_processes() -> list[str]:
+    if not _is_embedded():
+        return []
+    # Ray 2.60.0: {kind: [ProcessInfo]}, of what `ray.init` has started and not ended itself.
+    started = ray_worker._global_node.all_processes
+    return [
+        kind
+        for kind in VITAL_PROCESSES
+        for info in started.get(kind, [])
+        if info.process.poll() is not None
+    ]
 
 
 @contextmanager
@@ -106,46 +193,45 @@ def _sigterm_handler_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _end_embedded() -> None:
-    """What `ray.shutdown` does last; before that it would look for the head for half a minute."""
-    node = ray_worker._global_node
-    if node is not None and node.is_head():
-        node.kill_all_processes(check_alive=False, allow_graceful=False)
+def machine_cpus() -> int:
+    """The CPUs that an embedded Ray has if it is told nothing."""
+    return int(ray_utils.get_num_cpus(override_docker_cpu_warning=True))  # Ray 2.60.0
 
 
-def require_total(cpus: float, gpus: float) -> None:
-    """Check that an embedded Ray has that many CPUs and GPUs: nothing will join it.
+def require_gpus(gpus: float) -> None:
+    """Check that an embedded Ray has that many GPUs: nothing will join it.
 
     To a cluster nodes may be added while a run waits for them.
 
     Raises:
         ClusterError: too few.
     """
-    node = ray_worker._global_node
-    if node is None or not node.is_head():
-        return
-    needed = {"CPU": float(cpus), "GPU": float(gpus)}
-    found = ray.cluster_resources()
-    short = {name: n for name, n in needed.items() if n > found.get(name, 0.0)}
-    if short:
+    found = ray.cluster_resources().get("GPU", 0.0)
+    if _is_embedded() and found < gpus:
         raise ClusterError(
-            f"The run needs {_amounts(short, needed)}, but Ray has only {_amounts(short, found)} "
-            "here. Lower cluster.ranks, cluster.data_workers or what each of them takes, or join a "
-            "larger cluster with --address"
+            f"The run needs {gpus:g} GPUs, but Ray has only {found:g} GPUs here. Lower "
+            "cluster.ranks or cluster.gpus_per_rank, or join a larger cluster with --address"
         )
 
 
-def _amounts(names: dict[str, float], amounts: dict[str, float]) -> str:
-    return " and ".join(f"{amounts.get(name, 0.0):g} {name}s" for name in names)
-
-
-def _start_embedded() -> None:
+def _start_embedded(wanted: EmbeddedRay) -> None:
     enable_authentication(create_token=True)
-    _initialise(
-        address="local",
-        include_dashboard=False,
-        object_store_memory=EMBEDDED_OBJECT_STORE_BYTES,
-    )
+    try:
+        _initialise(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=EMBEDDED_OBJECT_STORE_BYTES,
+            num_cpus=max(machine_cpus(), math.ceil(wanted.cpus)),
+            # Ray 2.60.0 calls it internal; the environment's RAY_worker_niceness gives way to it.
+            _system_config={"worker_niceness": wanted.niceness},
+        )
+    except Exception as error:  # Ray raises bare ones
+        reason = str(error).strip(". ") or type(error).__name__
+        raise EmbeddedRayError(
+            f"Ray has not started on this machine: {reason}. "
+            "The machine may be too busy, or short of memory, of shared memory or of ports; "
+            "what Ray's processes say is in /tmp/ray/session_latest/logs"
+        ) from error
 
 
 def _join(address: str) -> None:

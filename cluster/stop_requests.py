@@ -46,6 +46,10 @@ class StopRequests:
         """How the run ends is certain: from now on no order changes it."""
         self._obeys_orders = False
 
+    def outcome_is_open(self) -> None:
+        """The run goes on after all: an order is obeyed again."""
+        self._obeys_orders = True
+
     def forget_file(self) -> None:
         """Remove a file that was meant for whoever trained the run before.
 

@@ -4,13 +4,17 @@ What it remembers lies in the checkpoint, so a run stops at the same step howeve
 restarted.
 """
 
+from typing import TYPE_CHECKING
+
 from trainer.checkpoints.format import EarlyStoppingState
 from trainer.config import EarlyStoppingConfig
-from trainer.validation import ValidationResult
+
+if TYPE_CHECKING:  # the driver asks whether a run is over; it needs no torch for that
+    from trainer.validation import ValidationResult
 
 
 def after_validation(
-    state: EarlyStoppingState, config: EarlyStoppingConfig, step: int, result: ValidationResult
+    state: EarlyStoppingState, config: EarlyStoppingConfig, step: int, result: "ValidationResult"
 ) -> EarlyStoppingState:
     """What is remembered after a validation."""
     value = result.loss if config.metric == "loss" else result.bleu

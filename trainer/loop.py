@@ -104,10 +104,7 @@ class Trainer:
         self._resources.close()
 
     def _is_over(self) -> bool:
-        config = self.recipe.trainer
-        return self.progress.step >= config.max_steps or early_stopping.is_over(
-            self.progress.early_stopping, config.early_stopping
-        )
+        return self.progress.is_over(self.recipe.trainer)
 
     def _validation_is_due(self) -> bool:
         config, step = self.recipe.trainer, self.progress.step

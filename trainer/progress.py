@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 
 from data_pipeline.feeding.plan import Cursor
+from trainer import early_stopping
 from trainer.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
+from trainer.config import TrainerConfig
 from trainer.digest import START
 
 
@@ -36,4 +38,10 @@ class Progress:
             skipped_steps=header.skipped_steps,
             skipped_in_a_row=header.skipped_in_a_row,
             parent=header.parent,
+        )
+
+    def is_over(self, config: TrainerConfig) -> bool:
+        """Whether there is no further step to train; a validation may still be due."""
+        return self.step >= config.max_steps or early_stopping.is_over(
+            self.early_stopping, config.early_stopping
         )

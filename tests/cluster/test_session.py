@@ -13,12 +13,13 @@ import psutil
 import pytest
 import ray
 from ray.job_submission import JobSubmissionClient
+from support.processes import children
 
-from cluster import jobs
+from cluster import jobs, session
 from cluster.authentication import enable_authentication
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.packages import INSTALLATION, PACKAGES
-from cluster.session import ray_session, require_total
+from cluster.session import EmbeddedRay, machine_cpus, ray_session, require_gpus
 
 OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
 
@@ -141,29 +142,63 @@ def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> N
         os.kill(pid, signal.SIGKILL)
 
 
-def test_the_resources_of_an_embedded_ray_are_checked_at_once() -> None:
+@ray.remote(num_cpus=0)
+def niceness() -> int:
+    return os.nice(0)
+
+
+def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is_as_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def handler(number: int, frame: object) -> None: ...
 
+    def time_out(**options: Any) -> None:
+        initialise(**options)
+        started.extend(children())
+        raise Exception("The current node timed out during startup.")
+
+    started: list[psutil.Process] = []
+    initialise = session._initialise
     before = signal.signal(signal.SIGTERM, handler)
     try:
-        with ray_session(None):
-            total = ray.cluster_resources()["CPU"]
-            require_total(cpus=total, gpus=0)
-            with pytest.raises(
-                ClusterError,
-                match=f"needs {total + 1:g} CPUs and 99 GPUs, but Ray has only "
-                f"{total:g} CPUs and [0-9]+ GPUs here. Lower cluster.ranks",
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "_initialise", time_out)
+            with (
+                pytest.raises(EmbeddedRayError, match=r"node timed out during startup\. The mach"),
+                ray_session(None),
             ):
-                require_total(cpus=total + 1, gpus=99)
+                pass
+        assert len(started) > 3
+        assert not [process for process in started if is_running(process.pid)]
+        assert not ray.is_initialized()
+        cpus = machine_cpus() + 2
+        with ray_session(None, EmbeddedRay(cpus=cpus - 0.5, niceness=3)):
+            assert ray.cluster_resources()["CPU"] == cpus
+            assert ray.get(niceness.remote()) == os.nice(0) + 3
+            require_gpus(0)
+            with pytest.raises(
+                ClusterError, match=r"needs 99 GPUs, but Ray has only [0-9]+ GPUs here\. Lower"
+            ):
+                require_gpus(99)
         assert signal.getsignal(signal.SIGTERM) is handler  # Ray had put its own
         assert not ray.is_initialized()
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_ray_that_cannot_start_ends_in_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")  # where nobody can make a folder
+    with (
+        pytest.raises(EmbeddedRayError, match=r"Ray has not started on this machine: .*nowhere"),
+        ray_session(None),
+    ):
+        pass
+    assert not ray.is_initialized()
+
+
 def test_the_nodes_of_a_cluster_may_come_later(ray_head: Any) -> None:
     with ray_session(ray_head.address):
-        require_total(cpus=1000, gpus=99)
+        require_gpus(99)
 
 
 @pytest.mark.parametrize("token", [None, "0" * 64], ids=["no token", "a wrong token"])
