@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import ray
@@ -61,10 +62,9 @@ class RankActor:
         """Where ranks may meet: a file if all are on this node, otherwise a free port of it."""
         if one_node:
             return f"file://{ProcessName.of_this_process().new_rendezvous()}"
-        address = ray.util.get_node_ip_address()
         with socket.socket() as probe:
-            probe.bind((address, 0))
-            return f"tcp://{address}:{probe.getsockname()[1]}"
+            probe.bind(("", 0))  # on all interfaces, as torch's store listens
+            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
     @ray.method(concurrency_group="control")
     def poll(self) -> list[Report]:
@@ -104,6 +104,7 @@ class RankActor:
         config: ClusterConfig,
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; returns the outcome."""
+        placement = replace(placement, node_address=ray.util.get_node_ip_address())
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Not above: it imports DeepSpeed, which reads the environment.
             from trainer.build import build_trainer

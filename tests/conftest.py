@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 import yaml
+from support.machine_parts import lacks, missing
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -21,6 +22,13 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 MULTI30K = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test of a part that this machine lacks; see `support.machine_parts`."""
+    for marker in item.iter_markers("needs"):
+        if reason := lacks(*marker.args):
+            missing(reason)
 
 
 @pytest.fixture(scope="session")

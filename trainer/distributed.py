@@ -5,14 +5,17 @@ which whoever starts the ranks (the cluster, or `--inline`) fills in.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+import psutil
 import torch
 import torch.distributed as dist
+
+from trainer.errors import NetworkError
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Placement:
 
     ``rendezvous`` is where the ranks find each other, ``tcp://HOST:PORT`` on rank 0's node or, if
     all are on one node, ``file://PATH``; None makes a group of one.
+    ``node_address`` is where the other nodes reach this one; with one node nobody asks for it.
     ``threads`` is the number of CPU threads torch computes with: it changes rounding, so it is
     part of the numerics fingerprint.
     """
@@ -31,6 +35,15 @@ class Placement:
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     rendezvous: str | None = None
+    node_address: str | None = None
+
+    @property
+    def on_one_node(self) -> bool:
+        return self.local_world_size == self.world_size
+
+    @property
+    def backend(self) -> Literal["gloo", "nccl"]:
+        return "nccl" if self.device == "cuda" else "gloo"
 
     @property
     def torch_device(self) -> torch.device:
@@ -43,6 +56,9 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
     """Join the ranks' process group (gloo on CPU, NCCL on CUDA) and leave it at the end.
 
     The group must be destroyed before the process exits: ZeRO-3 ranks abort noisily otherwise.
+
+    Raises:
+        NetworkError: nothing tells over which network interface other nodes reach this one.
     """
     os.environ.update(
         RANK=str(placement.rank),
@@ -51,29 +67,68 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
         LOCAL_SIZE=str(placement.local_world_size),
         DS_ACCELERATOR=placement.device,
     )
-    if placement.local_world_size == placement.world_size:  # nobody else needs to reach us
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     torch.set_num_threads(placement.threads)
     if placement.device == "cuda":
         torch.cuda.set_device(placement.torch_device)
-    backend = "nccl" if placement.device == "cuda" else "gloo"
-    if placement.rendezvous is None:
-        assert placement.world_size == 1
-        store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    else:
-        dist.init_process_group(
-            backend,
-            init_method=placement.rendezvous,
-            rank=placement.rank,
-            world_size=placement.world_size,
-            timeout=timeout,
-        )
+    with _environment(network_interface(placement)):
+        if placement.rendezvous is None:
+            assert placement.world_size == 1
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(placement.backend, store=store, rank=0, world_size=1)
+        else:
+            dist.init_process_group(
+                placement.backend,
+                init_method=placement.rendezvous,
+                rank=placement.rank,
+                world_size=placement.world_size,
+                timeout=timeout,
+            )
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+
+def network_interface(placement: Placement) -> dict[str, str]:
+    """The environment variable that tells gloo or NCCL which network interface to use.
+
+    Left to itself gloo takes the address that the host's name resolves to: 127.0.0.1 or 127.0.1.1
+    on many hosts, where no other node finds it. NCCL takes the first interface that is up. A
+    variable that is set already counts, and this returns nothing.
+
+    Raises:
+        NetworkError: there are other nodes, and no interface has this node's address.
+    """
+    variable = f"{placement.backend.upper()}_SOCKET_IFNAME"
+    if os.environ.get(variable):
+        return {}
+    if placement.on_one_node:  # nobody else needs to reach us
+        return {variable: "lo"}
+    addresses = {
+        name: [entry.address for entry in entries]
+        for name, entries in psutil.net_if_addrs().items()
+    }
+    for name, held in addresses.items():
+        if placement.node_address in held:
+            # NCCL takes a bare name for the beginning of one: eth1 would be eth10, too.
+            return {variable: f"={name}" if placement.backend == "nccl" else name}
+    listed = "; ".join(f"{name} {', '.join(held)}" for name, held in sorted(addresses.items()))
+    raise NetworkError(
+        f"The other nodes know this one by the address {placement.node_address}, which none of "
+        f"its network interfaces has ({listed}). Name the interface over which they reach it in "
+        f"{variable}, or start Ray here with --node-ip-address=ADDRESS, one of these"
+    )
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables that were not there before, for as long as the context lasts."""
+    os.environ.update(variables)
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        for name in variables:
+            os.environ.pop(name, None)
 
 
 def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:

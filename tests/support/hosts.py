@@ -1,0 +1,163 @@
+"""Hosts of their own on this machine: network, mount, UTS, IPC and process namespaces.
+
+Each has its own address on a bridge that only they see, its own name, processes, temporary folder
+and /dev/shm, and no name service. All of a host ends with its first process, which ends with ours,
+however that ends.
+"""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+# $1: its name, $2: the folder that all hosts share, $3: its /etc/hosts.
+BOOT = """
+set -e
+mount --make-rprivate /
+hostname "$1"
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/shared
+mount --bind "$2" /mnt/shared
+printf '%s' "$3" >/mnt/hosts
+mount --bind /mnt/hosts /etc/hosts
+: >/mnt/resolv.conf
+mount --bind /mnt/resolv.conf /etc/resolv.conf
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs -o size=4g tmpfs /dev/shm
+mkdir -p "$2"
+mount --bind /mnt/shared "$2"
+echo up
+exec cat >/dev/null
+"""
+NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
+
+
+class Names(Enum):
+    """What /etc/hosts says of the hosts' names."""
+
+    NONE = "nothing"
+    DEBIAN = "the own name is 127.0.1.1"
+    GOOD = "all names and their addresses"
+
+
+class Hosts:
+    """Some hosts, h1, h2 and so on; for the time of a context.
+
+    Attributes:
+        addresses: of h1, h2, ….
+    """
+
+    def __init__(self, count: int, names: Names, shared: Path) -> None:
+        """shared: a folder below /tmp that is the same on all hosts; everything else there isn't.
+
+        Folders elsewhere are this machine's own.
+        """
+        assert Path("/tmp") in shared.parents
+        self.addresses = [f"10.77.0.{n + 1}" for n in range(count)]
+        self._names = names
+        self._shared = shared
+        self._first: list[psutil.Process] = []  # processes, those that a host lives as long as
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            switch = _boot(stack, ["--net"], "echo up; exec cat >/dev/null")
+            inside = ["nsenter", f"--net=/proc/{switch.pid}/ns/net"]
+            _do([*inside, "ip", "link", "add", "switch", "type", "bridge"])
+            _do([*inside, "ip", "link", "set", "switch", "up"])
+            for n, address in enumerate(self.addresses):
+                name = f"h{n + 1}"
+                options = [*NAMESPACES, "--mount-proc", "--fork", "--kill-child=KILL"]
+                host = _boot(stack, options, BOOT, name, str(self._shared), self._etc_hosts(n))
+                self._first.append(host)
+                cable = f"ip link add {name} type veth peer name eth0 netns {host.pid}"
+                _do([*inside, *cable.split()])
+                _do([*inside, "ip", "link", "set", name, "master", "switch", "up"])
+                for command in (
+                    "ip link set lo up",
+                    f"ip addr add {address}/24 dev eth0",
+                    "ip link set eth0 up",
+                    "ip route add default dev eth0",
+                ):
+                    _do([*self._on(n), *command.split()])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(
+        self, host: int, *command: str | Path, env: Mapping[str, str]
+    ) -> "subprocess.Popen[str]":
+        """Start a program on a host; 0 is h1. What it prints can be read from the process."""
+        process = self._stack.enter_context(
+            subprocess.Popen(
+                [*self._on(host), *map(str, command)],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        self._stack.callback(process.kill)
+        return process
+
+    def run(self, host: int, *command: str | Path, env: Mapping[str, str]) -> str:
+        """What a program prints that runs to its end on a host; it must succeed."""
+        process = self.start(host, *command, env=env)
+        output, _ = process.communicate()
+        assert process.returncode == 0, f"{command} left {process.returncode}:\n{output}"
+        return output
+
+    def processes(self, host: int) -> list[psutil.Process]:
+        """All that run on a host, beside its first."""
+        first = self._first[host].pid
+        space = Path(f"/proc/{first}/ns/pid").readlink()
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
+                    found.append(process)
+            except OSError:
+                continue  # it has ended since
+        return [process for process in found if process.pid != first]
+
+    def _on(self, host: int) -> list[str]:
+        return ["nsenter", f"--target={self._first[host].pid}", *NAMESPACES, "--"]
+
+    def _etc_hosts(self, host: int) -> str:
+        own = {
+            Names.NONE: [],
+            Names.DEBIAN: [f"127.0.1.1 h{host + 1}"],
+            Names.GOOD: [f"{address} h{n + 1}" for n, address in enumerate(self.addresses)],
+        }
+        return "\n".join(["127.0.0.1 localhost", *own[self._names], ""])
+
+
+def _boot(stack: ExitStack, options: Sequence[str], script: str, *arguments: str) -> psutil.Process:
+    """The first process of new namespaces: a shell that ends when the context or we do."""
+    unshare = stack.enter_context(
+        subprocess.Popen(
+            ["unshare", *options, "sh", "-c", script, "sh", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    )
+    stack.callback(unshare.kill)  # before it is waited for, which is what its own context does
+    assert unshare.stdout
+    said = unshare.stdout.readline()
+    assert said == "up\n", said + unshare.stdout.read()
+    children = psutil.Process(unshare.pid).children()
+    return children[0] if "--fork" in options else psutil.Process(unshare.pid)
+
+
+def _do(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"

@@ -1,0 +1,49 @@
+"""What a machine must have for some tests: namespaces, a Slurm, a browser.
+
+Where a part is missing the test is skipped with a reason; under `make lab`, which sets
+TRANSLOOM_LAB=1 and installs what is missing, that is a failure.
+"""
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SLURM = ("slurmctld", "slurmd", "slurmstepd", "sbatch", "scancel", "scontrol")
+# Debian keeps some programs where only root's shell looks.
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+
+def program(*names: str) -> str | None:
+    """The path of the first of these programs that there is."""
+    return next(filter(None, (shutil.which(name, path=_PATH) for name in names)), None)
+
+
+def lacks(part: str) -> str | None:
+    """Why this machine does not have a part; None if it has it."""
+    match part:
+        case "namespaces":
+            if os.geteuid():
+                return "only root can make network namespaces"
+            return _without("ip", "unshare", "nsenter")
+        case "small disks":
+            return _without("mount", "unshare")
+        case "slurm":
+            return _without(*SLURM)
+        case "browser":
+            return None if program(*BROWSERS) else "no Chromium here"
+    raise AssertionError(f"the tests know no part {part!r} of a machine")
+
+
+def missing(reason: str) -> NoReturn:
+    """Ends a test that cannot run here."""
+    if os.environ.get("TRANSLOOM_LAB"):
+        pytest.fail(f"make lab must find all it needs: {reason}")
+    pytest.skip(reason)
+
+
+def _without(*names: str) -> str | None:
+    absent = [name for name in names if not program(name)]
+    return f"no {', '.join(absent)} here" if absent else None
