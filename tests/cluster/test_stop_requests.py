@@ -29,6 +29,17 @@ def test_the_first_signal_is_a_wish_the_second_an_order(run, number):
     assert signal.getsignal(number) is before
 
 
+def test_an_order_is_obeyed_once_and_only_while_it_can_change_the_outcome(run):
+    with StopRequests(run) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.let_outcome_stand()
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.outcome_is_open()  # Ray was lost, and the run goes on with another one
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_file_asks_once_and_is_taken_away(run):
     with StopRequests(run) as stop:
         run.ask_to_stop()
