@@ -147,14 +147,17 @@ def niceness() -> int:
     return os.nice(0)
 
 
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Ray's
 def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is_as_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def handler(number: int, frame: object) -> None: ...
 
     def time_out(**options: Any) -> None:
-        initialise(**options)
-        started.extend(children())
+        try:
+            initialise(**options)
+        finally:  # on a busy machine it may time out by itself
+            started.extend(children())
         raise Exception("The current node timed out during startup.")
 
     started: list[psutil.Process] = []
@@ -164,7 +167,7 @@ def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is
         with monkeypatch.context() as patch:
             patch.setattr(session, "_initialise", time_out)
             with (
-                pytest.raises(EmbeddedRayError, match=r"node timed out during startup\. The mach"),
+                pytest.raises(EmbeddedRayError, match="The current node timed out during startup"),
                 ray_session(None),
             ):
                 pass
