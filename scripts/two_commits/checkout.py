@@ -23,10 +23,12 @@ from typing import IO
 
 # What would lead a side to the other's modules, caches or clusters.
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+# As an installer writes it: a pool's processes import it, and must not run it.
 SCRIPT = """#!{python}
 import sys
 from {module} import {function}
-sys.exit({function}())
+if __name__ == "__main__":
+    sys.exit({function}())
 """
 WHERE = """
 import importlib, sys

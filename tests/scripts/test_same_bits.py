@@ -172,7 +172,16 @@ scripts = {{ transloom = "{module}:main" }}
 [tool.hatch.build.targets.wheel]
 packages = ["{package}"]
 """
-COMMAND = "def main(): print({says!r})\n"
+# In a process that is spawned, as those of `transloom prepare` are.
+COMMAND = """
+import multiprocessing
+
+def main():
+    process = multiprocessing.get_context("spawn").Process(target=print, args=({says!r},))
+    process.start()
+    process.join()
+    return process.exitcode
+"""
 
 
 @pytest.fixture
