@@ -81,24 +81,30 @@ def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def runs(tmp_path: Path, phrasebook: Path, ray_head: Any) -> Any:
     """Runs of a tiny recipe on the phrase book."""
-    return _runs(tmp_path, phrasebook, ray_head)
+    return _runs(tmp_path, phrasebook, ray_head.address)
+
+
+@pytest.fixture
+def inline_runs(tmp_path: Path, phrasebook: Path) -> Any:
+    """Runs of a tiny recipe on the phrase book, to be trained without Ray."""
+    return _runs(tmp_path, phrasebook, address="")
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path, ray_head: Any) -> Any:
     """A run of the tiny recipe that nothing happens to: 60 steps on two ranks, of that name."""
-    runs = _runs(tmp_path_factory.mktemp("undisturbed"), phrasebook, ray_head)
+    runs = _runs(tmp_path_factory.mktemp("undisturbed"), phrasebook, ray_head.address)
     runs.train("undisturbed", "cluster.ranks=2", "trainer.max_steps=60")
     return runs
 
 
-def _runs(folder: Path, phrasebook: Path, ray_head: Any) -> Any:
+def _runs(folder: Path, phrasebook: Path, address: str) -> Any:
     from support.recipes import tiny_values
     from support.runs import Runs
 
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
-    return Runs(recipe, folder, ray_head.address)
+    return Runs(recipe, folder, address)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from cluster.waking_clock import WakingClock
 from trainer.errors import NonFiniteLossError
 
 NAMES = ["Rank 0 on node a", "Rank 1 on node a"]
+SILENT_SECONDS = 3.0  # the others answer meanwhile
 
 
 def rank_that(error: Exception | None, silent: bool) -> Any:
@@ -35,7 +36,7 @@ def rank_that(error: Exception | None, silent: bool) -> Any:
         @ray.method(concurrency_group="control")
         def poll(self) -> list[Report]:
             if silent:
-                time.sleep(5)
+                time.sleep(600)  # the actor does not live so long
             reports, self._reports = self._reports, []
             return reports
 
@@ -45,11 +46,12 @@ def rank_that(error: Exception | None, silent: bool) -> Any:
 @pytest.fixture
 def group(ray_head, monkeypatch):
     """Makes one of ranks that have returned or failed with these errors; silent: one rank."""
-    monkeypatch.setattr(rank_group, "LAST_REPORTS_SECONDS", 1.0)
-    config = ClusterConfig(deadlines=DeadlinesConfig(answer_seconds=1.0))
     with ray_session(ray_head.address):
 
         def make(*errors, silent=None):
+            seconds = 60.0 if silent is None else SILENT_SECONDS
+            monkeypatch.setattr(rank_group, "LAST_REPORTS_SECONDS", seconds)
+            config = ClusterConfig(deadlines=DeadlinesConfig(answer_seconds=seconds))
             actors = [rank_that(error, rank == silent) for rank, error in enumerate(errors)]
             processes = [SimpleNamespace(actor=actor) for actor in actors]
             group = RankGroup(config, processes, NAMES, WakingClock())
@@ -77,7 +79,7 @@ def test_a_silent_rank_does_not_hide_the_error(group):
 def test_a_rank_that_does_not_tell_what_it_did_last_is_named(group):
     poll = group(None, None, silent=1).poll()
     assert isinstance(poll.failure, RankLostError)
-    assert str(poll.failure).startswith("Rank 1 on node a has returned, but has not told for 1 s")
+    assert str(poll.failure).startswith("Rank 1 on node a has returned, but has not told for 3 s")
     assert poll.outcomes is None
 
 

@@ -13,6 +13,11 @@ from trainer.errors import CheckpointError, RunMismatchError
 SHORT = ["trainer.max_steps=12", "checkpoints.every_steps=6"]
 
 
+@pytest.fixture
+def runs(inline_runs):
+    return inline_runs
+
+
 def test_a_new_run_begins_with_the_weights_of_an_old_one(runs):
     """Step 0, new moments, another schedule and other data; the parent's hash is kept."""
     runs.train("old", *SHORT, inline=True)

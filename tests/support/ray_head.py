@@ -46,7 +46,7 @@ class RayHead:
             "RAY_worker_niceness": "0",
         }
         self._process = _started(
-            lambda: self._ask("jobs/") is not None,
+            lambda: self._alive_nodes() and self._ask("jobs/") is not None,
             [
                 "--head",
                 f"--port={port}",

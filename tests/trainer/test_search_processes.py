@@ -45,7 +45,7 @@ def test_processes_find_what_one_finds_and_end_with_the_context(translator):
 def test_a_process_that_is_killed_is_told(translator):
     before = set(children())
     with translator.in_processes(2):
-        wait_until(lambda: len(set(children()) - before) >= 2, seconds=30)
+        wait_until(lambda: len(set(children()) - before) >= 2)
         for child in set(children()) - before:
             child.kill()
         with pytest.raises(TranslationError, match=r"translated was killed .*fewer --processes"):

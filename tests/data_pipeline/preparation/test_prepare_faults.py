@@ -211,7 +211,7 @@ def kill_at(
         else:
             process.kill()
     process.wait()
-    wait_until(lambda: not any(is_alive(pid) for pid in pool), seconds=5)
+    wait_until(lambda: not any(is_alive(pid) for pid in pool))
 
 
 @pytest.mark.parametrize(("replacing", "everything"), [(False, True), (True, False)])

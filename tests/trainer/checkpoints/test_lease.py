@@ -240,7 +240,7 @@ import json, time
 from pathlib import Path
 from trainer.checkpoints import lease as lease_module
 from trainer.errors import RunInUseError
-lease_module.LEASE_SECONDS, lease_module.RENEW_SECONDS, lease_module.POLL_SECONDS = 1.0, 0.05, 0.01
+lease_module.LEASE_SECONDS, lease_module.RENEW_SECONDS, lease_module.POLL_SECONDS = 20.0, 0.05, 0.01
 disk = Path({disk!r})
 with lease_module.Lease(disk / "run") as lease:
     try:
@@ -249,7 +249,10 @@ with lease_module.Lease(disk / "run") as lease:
                 file.write(bytes(4096))
     except OSError as error:
         full = error.strerror
-    time.sleep(1.5)
+    (file,) = (disk / "run" / "owners").iterdir()
+    renewed = file.stat().st_mtime_ns
+    while file.stat().st_mtime_ns == renewed:
+        time.sleep(0.01)
     lease.check()
     try:
         with lease_module.Lease(disk / "run"):

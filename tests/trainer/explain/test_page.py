@@ -105,7 +105,6 @@ def test_a_browser_draws_it_and_obeys_address_and_keys(translator_of, tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=100,
         check=True,
     )
     assert "CONSOLE" not in result.stderr  # neither an error nor a refused request
