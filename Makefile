@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-peers chaos mutants clean
+.PHONY: help setup demo test check bench bench-peers chaos lab mutants clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -55,7 +55,10 @@ bench-peers: setup  ## training speed beside Eole and Hugging Face (1 hour; DATA
 	@$(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA))
 
 chaos: setup  ## the long fault injections
-	@$(BIN)/pytest -m "chaos and not gpu"
+	@$(BIN)/pytest -m "chaos and not gpu and not lab"
+
+lab: setup  ## tests on hosts in namespaces, under Slurm, in a browser; installs them (Debian, root)
+	@scripts/lab
 
 mutants: setup  ## plant known bugs in a copy and say which of them no test sees (before a release)
 	@$(BIN)/python scripts/mutants

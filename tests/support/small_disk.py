@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
+from support.machine_parts import missing
 
 _ALONE = ["unshare", "--user", "--map-root-user", "--mount"]
 
@@ -20,7 +20,7 @@ def run_on_small_disk(disk: Path, kilobytes: int, program: str) -> Any:
     disk.mkdir()
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {disk}"
     if subprocess.run([*_ALONE, "sh", "-c", mount], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets no tests mount a file system")
+        missing("this machine lets no tests mount a file system")
     program = f"import sys\nsys.path[:0] = {sys.path!r}\n{program}"
     child = subprocess.run(
         [*_ALONE, "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, program],

@@ -36,6 +36,7 @@ def test_two_processes_do_not_write_one_file(tmp_path, monkeypatch):
     LineFile(path).close()
 
 
+@pytest.mark.needs("small disks")
 def test_lines_wait_for_room_on_a_full_disk(tmp_path):
     program = textwrap.dedent(
         f"""

@@ -213,6 +213,7 @@ def test_training_does_not_wait_for_a_wandb_that_hangs(run):
     assert steps_of(run) == list(range(1, 2002))
 
 
+@pytest.mark.needs("small disks")
 def test_a_full_disk_does_not_reach_training_through_wandb(tmp_path):
     disk = tmp_path / "disk"
     program = textwrap.dedent(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.machine_parts import missing
 
 from data_pipeline.dataset.shard_cache import ShardCache
 
@@ -80,11 +81,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         subprocess.run(mount, capture_output=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a small file system cannot be mounted ({error})")
+        missing(f"a small file system cannot be mounted ({error})")
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.needs("small disks")
 def test_a_full_disk_is_told_once(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = ShardCache(small_disk / "shards", 1_000_000)
     contents = [letter * 20_000 for letter in (b"a", b"b", b"c", b"d", b"e")]

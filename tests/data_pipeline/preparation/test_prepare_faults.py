@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from support import prepare_job
+from support.machine_parts import missing
 from support.processes import children, is_alive, wait_until
 
 from data_pipeline.config import DataConfig, TokenizerConfig
@@ -128,13 +129,14 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system is not permitted here")
+        missing("mounting a small file system is not permitted here")
     try:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.needs("small disks")
 @pytest.mark.parametrize(("megabytes", "stages"), [(1, {"read"}), (3, {"read", "write"})])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_full_disk_is_told_and_leaves_nothing(

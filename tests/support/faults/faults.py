@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import pytest
 
 from support.faults.cluster import raylet
 from support.faults.moments import MID_STEP, Reached
 from support.faults.recipe import DATA_WORKERS
 from support.faults.trial import Trial
+from support.machine_parts import missing
 from support.processes import wait_until
 from trainer.checkpoints.format import list_checkpoints
 
@@ -183,7 +183,7 @@ class FullDisk(Fault):
         trial.run.path.mkdir()
         options = ["-t", "tmpfs", "-o", f"size={ROOM_BYTES}", "tmpfs"]
         if subprocess.run(["mount", *options, trial.run.path], stderr=subprocess.PIPE).returncode:
-            pytest.skip("no small disk: mounting one is not permitted here")
+            missing("no small disk: mounting one is not permitted here")
 
     def strike(self, trial: Trial, reached: Reached) -> None:
         page = bytes(4096)

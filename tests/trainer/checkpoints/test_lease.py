@@ -264,6 +264,7 @@ print(json.dumps([full, refused, left]))
 """
 
 
+@pytest.mark.needs("small disks")
 def test_a_full_disk_does_not_lose_the_lease(tmp_path):
     disk = tmp_path / "disk"
     full, refused, left = run_on_small_disk(disk, 64, FULL_DISK.format(disk=str(disk)))

@@ -1,12 +1,12 @@
 """The page as a file: nothing from the network, no text that becomes markup, and it runs."""
 
 import re
-import shutil
 import subprocess
 from html import escape
 
 import pytest
 from support.explained_page import PageReader
+from support.machine_parts import BROWSERS, program
 
 from trainer.explain.explanation import explain
 from trainer.explain.page import render
@@ -25,9 +25,6 @@ from trainer.explain.parts import (
 from trainer.explain.stations import stations_of
 
 HOSTILE = "<script>alert(\"x\")</script> & 'je' {{style}} </section> \\u003c"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 def page_of(translator, sentence):
@@ -87,7 +84,7 @@ def test_every_kind_of_part_is_escaped():
     assert data == {"values": [[0.5]], "rows": [bad], "columns": [bad]}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.needs("browser")
 def test_a_browser_draws_it_and_obeys_address_and_keys(translator_of, tmp_path):
     """It opens at station 4; the right arrow leads to station 5; the button changes the colours."""
     keys = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))"
@@ -97,7 +94,7 @@ def test_a_browser_draws_it_and_obeys_address_and_keys(translator_of, tmp_path):
     file.write_text(f"{page}<script>{keys};{colours}</script>", encoding="utf-8")
     result = subprocess.run(
         [
-            str(CHROMIUM),
+            str(program(*BROWSERS)),
             *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
