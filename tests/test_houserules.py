@@ -1,6 +1,7 @@
 """Rules of the house that import-linter does not know."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,25 @@ def test_nothing_that_is_read_can_execute():
     )
     found = [f"{p}: {m.group()}" for p in SOURCES for m in forbidden.finditer(p.read_text())]
     assert found == []
+
+
+def test_no_file_says_where_it_was_made():
+    """Neither what people write nor what was recorded, in text or not."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    folder = re.compile(rb"(?<![\w.>}])/(work|root|home|Users)/\w")
+    recorded = re.compile(rb"(?<![\w.>}])/tmp/\w")
+    found = []
+    for name in filter(None, names.stdout.decode().split("\0")):
+        content = (ROOT / name).read_bytes()
+        if folder.search(content) or (is_recorded(name) and recorded.search(content)):
+            found.append(name)
+    assert found == []
+
+
+def is_recorded(name):
+    return name.startswith("tests/fixtures/") and not name.endswith(".py")
 
 
 def test_files_named_in_the_architecture_exist():
