@@ -19,7 +19,7 @@ help:  ## this list
 		while IFS='|' read -r target says; do printf '%-20s%s\n' "$$target" "$$says"; done
 	@echo
 	@echo "  PYTHON=python3.12   another Python, 3.11 to 3.13 (when .venv is made)"
-	@echo "  DATA=FOLDER         where the files of Multi30k are, for make bench-peers"
+	@echo "  DATA=FOLDER         where the files of Multi30k are, for make test and make bench-peers"
 	@echo "  TORCH_INDEX=URL     package index with torch for your CPU or CUDA version"
 
 setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or CUDA
@@ -40,7 +40,7 @@ demo: setup  ## train on the built-in phrase book, then translate (2 minutes on 
 	@$(BIN)/transloom demo
 
 test: setup  ## the tests, without those that need a GPU and the long fault injections
-	@scripts/test
+	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test
 
 check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check

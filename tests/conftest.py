@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 import yaml
 from support.machine_parts import lacks, missing
+from support.real_data import MULTI30K
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -20,8 +21,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # The same examples in every run, and no deadline on a machine that others use too.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("reproducible")
-
-MULTI30K = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -35,7 +34,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def multi30k() -> Path:
     """The folder with the real corpus."""
     if not MULTI30K.is_dir():
-        pytest.skip(f"no Multi30k at {MULTI30K}")
+        pytest.skip(f"no Multi30k at {MULTI30K}; name its folder by TRANSLOOM_TEST_DATA")
     return MULTI30K
 
 

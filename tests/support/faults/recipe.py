@@ -9,9 +9,9 @@ import yaml
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from support.faults.moments import CHECKPOINT_EVERY, STEPS, VALIDATE_EVERY
+from support.real_data import MULTI30K
 from support.recipes import tiny_values
 
-MULTI30K = Path(__file__).resolve().parents[4] / "shared" / "data" / "multi30k"
 VALIDATION_PAIRS = 40
 DATA_WORKERS = 2
 

@@ -1,0 +1,8 @@
+"""Where the files of Multi30k are: TRANSLOOM_TEST_DATA names their folder, or they lie beside the
+checkout, in shared/data/multi30k."""
+
+import os
+from pathlib import Path
+
+BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "multi30k"
+MULTI30K = Path(os.environ.get("TRANSLOOM_TEST_DATA") or BESIDE)
