@@ -9,6 +9,7 @@ import torch
 
 from support.checkpoints import Listener, make_header
 from support.file_faults import ENDED, Fault, struck_child
+from support.planting import plant
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.checkpoints.lease import Lease
@@ -25,8 +26,8 @@ KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
 
 def strike_everywhere(folder: Path, fault: Fault) -> list[int]:
     """The newest checkpoint's step after a fault at the first, second, … operation."""
-    lease_module.LEASE_SECONDS = 0.05  # if power was lost, the owner's name may be lost too
-    lease_module.POLL_SECONDS = 0.01
+    # If power was lost, the owner's name may be lost too.
+    plant(lease_module, LEASE_SECONDS=0.05, POLL_SECONDS=0.01)
     original = folder / f"{fault.name}-original"
     own_and_save(original, 10)
     newest = []

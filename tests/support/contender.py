@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from support.checkpoints import commit_state, make_header
+from support.planting import plant
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import FileRecord
@@ -92,9 +93,7 @@ class _Owner:
 
 
 def _serve(pipe: Connection, lease_seconds: float) -> None:
-    lease_module.LEASE_SECONDS = lease_seconds
-    lease_module.RENEW_SECONDS = 0.05
-    lease_module.POLL_SECONDS = 0.01
+    plant(lease_module, LEASE_SECONDS=lease_seconds, RENEW_SECONDS=0.05, POLL_SECONDS=0.01)
     owner = _Owner()
     while True:
         question, arguments = pipe.recv()

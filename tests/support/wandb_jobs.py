@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 import trainer.wandb_tracker
+from support.planting import plant
 from support.processes import wait_until
 from support.recipes import tiny_recipe
 from support.wandb_history import history
@@ -107,7 +108,7 @@ def train_while_wandb_dies(run: RunFolder) -> None:
 
 
 def train_while_wandb_hangs(run: RunFolder) -> None:
-    trainer.wandb_tracker.FINISH_SECONDS = 1.0
+    plant(trainer.wandb_tracker, FINISH_SECONDS=1.0)
     start = Start(run)
     start.train(1, 2)
     core = _wandb_core(run)

@@ -1,0 +1,40 @@
+"""Faults are planted where they are meant to be, or their test fails."""
+
+import runpy
+from types import SimpleNamespace
+
+import pytest
+from support.faults.cluster import SITE
+from support.planting import plant, require
+
+from trainer.checkpoints import lease
+
+HOOKS = runpy.run_path(str(SITE / "sitecustomize.py"))["HOOKS"]
+
+
+def test_every_hook_of_the_fault_injections_has_something_to_hook():
+    assert len(HOOKS) > 7
+    require(HOOKS)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("trainer.no_such_module", "process_group"),
+        ("trainer.distributed", "no_such_function"),
+        ("cluster.mailbox", "Mailbox.no_such_method"),
+        ("cluster.mailbox", "NoSuchClass.progress"),
+    ],
+)
+def test_a_hook_that_finds_nothing_fails(module, name):
+    with pytest.raises((ImportError, AttributeError), match=r"no_such|NoSuch"):
+        require({module: [name]})
+
+
+def test_a_value_is_planted_where_there_is_one():
+    place = SimpleNamespace(SECONDS=1.0)
+    plant(place, SECONDS=2.0)
+    assert place.SECONDS == 2.0
+    with pytest.raises(AttributeError, match=r"lease.*has no LEASE_MINUTES any more"):
+        plant(lease, LEASE_MINUTES=1.0)
+    assert not hasattr(lease, "LEASE_MINUTES")
