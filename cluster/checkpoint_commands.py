@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
 from cluster.recipe import load_recipe
+from cluster.tables import AnswerTable, Column
+from data_pipeline.wording import counted, listed
 from trainer.checkpoints.format import (
     Checkpoint,
     FileRecord,
@@ -24,6 +24,8 @@ from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import best, prune, superfluous
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.run_folder import RunFolder
+
+DIGEST_DIGITS_SHOWN = 16
 
 
 def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
@@ -132,37 +134,45 @@ def average_run(
     wanted = last or best_so_many or (len(steps) if steps else 1)
     if len(chosen) < wanted:
         raise CheckpointError(
-            f"{run} has {len(chosen)} of the {wanted} checkpoints that are to be averaged: its "
-            f"checkpoints are of steps {list(paths)}. Name fewer, or keep more of them with "
+            f"{run} has {len(chosen)} of {counted(wanted, 'checkpoint')} to be averaged: its "
+            f"checkpoints are of steps {listed(paths)}. Name fewer, or keep more of them with "
             "checkpoints.keep_last"
         )
     return average(folder.checkpoints, [Checkpoint(paths[step]) for step in chosen])
 
 
-def checkpoints_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("step", "size", "written by", "validation loss", "BLEU", "data digest", box=None)
+def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(
+        Column("step", copied=True),
+        "size",
+        "written by",
+        "validation loss",
+        "BLEU",
+        Column("data digest", copied=True, shown=DIGEST_DIGITS_SHOWN),
+    )
     for row in rows:
         if "problem" in row:
-            table.add_row(Text(row["path"]), Text(row["problem"], style="red"))
+            table.add(Path(row["path"]).name, "", row["problem"], "", "", "", style="red")
             continue
         averaged = row["averaged_steps"]
         loss, bleu = row["validation_loss"], row["validation_bleu"]
-        table.add_row(
+        table.add(
             Path(row["path"]).name if averaged else str(row["step"]),
             f"{row['bytes'] / 1e6:.1f} MB",
-            "" if averaged else f"{row['ranks']} ranks, ZeRO {row['zero_stage']}",
+            "" if averaged else f"{counted(row['ranks'], 'rank')}, ZeRO {row['zero_stage']}",
             "" if loss is None else f"{loss:.3f}",
             "" if bleu is None else f"{bleu:.1f}",
-            "" if averaged else row["data_digest"][:16],
+            "" if averaged else row["data_digest"],
         )
     return table
 
 
-def verification_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("checkpoint", "state", box=None)
+def verification_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(Column("checkpoint", copied=True), "state")
     for row in rows:
-        state = Text("intact", "green") if row["intact"] else Text(row["problem"], "red")
-        table.add_row(Text(row["path"]), state)
+        intact = row["intact"]
+        state = "intact" if intact else row["problem"]
+        table.add(row["path"], state, style="" if intact else "red")
     return table
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from cluster.cli_options import JsonOption, Overrides, RecipeArgument
+from cluster.cli_options import JsonOption, Overrides, RecipeArgument, answer
+from cluster.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
     from cluster.jobs import Job
@@ -89,13 +89,14 @@ def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) ->
     from cluster.jobs import list_jobs
 
     jobs = list_jobs(address)
-    if as_json:
-        print(json.dumps([asdict(job) for job in jobs]))
-        return
-    table = Table("job", "status", "started", "run", box=None)
+    answer([asdict(job) for job in jobs], as_json, jobs_table(jobs))
+
+
+def jobs_table(jobs: list["Job"]) -> AnswerTable:
+    table = AnswerTable(Column("job", copied=True), "status", "started", Column("run", copied=True))
     for job in jobs:
-        table.add_row(job.id, job.status, _time(job.started), job.metadata.get("run", ""))
-    Console().print(table)
+        table.add(job.id, job.status, _time(job.started), job.metadata.get("run", ""))
+    return table
 
 
 @jobs_app.command()

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from cluster.tables import AnswerTable
+
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
 WIDTH_WHEN_PIPED = 200
 
@@ -96,7 +98,14 @@ def answer(value: Any, as_json: bool, readable: Any) -> None:
         print(json.dumps(value, ensure_ascii=False))
         return
     console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    piped = not console.is_terminal and "COLUMNS" not in os.environ
+    if piped:
         console = Console(width=WIDTH_WHEN_PIPED)
+    if isinstance(readable, AnswerTable):
+        if piped:
+            print(readable.plain())
+        else:
+            console.print(readable.laid_out(console.width), crop=False, highlight=False)
+        return
     plain = isinstance(readable, str)
-    console.print(readable, soft_wrap=plain, markup=not plain, highlight=False)
+    console.print(readable, soft_wrap=plain, crop=False, markup=not plain, highlight=False)

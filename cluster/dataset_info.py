@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +12,7 @@ from rich.text import Text
 from cluster.histogram import histogram, quantile
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import DatasetStore, open_store
+from data_pipeline.wording import counted
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
 
@@ -107,7 +109,8 @@ def dataset_report(facts: Facts) -> Group:
 def _overview(facts: Facts) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
+    copied = max(cell_len(facts["dataset"]), len(facts["identity"]))
+    table.add_column(overflow="fold", min_width=copied)
     table.add_row("dataset", Text(facts["dataset"]))
     table.add_row("identity", facts["identity"])
     if facts["quarantined"]:
@@ -115,16 +118,18 @@ def _overview(facts: Facts) -> Table:
     for field in facts["fields"]:
         table.add_row(
             field["role"],
-            f"{field['name']}, {field['language']}: {field['tokens']:,} tokens of "
-            f"{field['vocabulary_size']:,} pieces in {field['tokenizer']}",
+            f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "
+            f"{counted(field['vocabulary_size'], 'piece')} in {field['tokenizer']}",
         )
     table.add_row("pairs", f"{facts['pairs']:,}")
     table.add_row("shards", f"{facts['shards']:,} with {facts['bytes'] / 1e6:,.1f} MB")
     for heldout in facts["heldout"]:
         tag = f", tagged {heldout['tag']}" if heldout["tag"] else ""
-        table.add_row("held out", Text(f"{heldout['name']}: {heldout['pairs']:,} pairs{tag}"))
+        table.add_row(
+            "held out", Text(f"{heldout['name']}: {counted(heldout['pairs'], 'pair')}{tag}")
+        )
     for entry in facts["quarantined"]:
-        lost = f"{entry['shard']}: {entry['pairs']:,} pairs fewer; {entry['reason']}"
+        lost = f"{entry['shard']}: {counted(entry['pairs'], 'pair')} fewer; {entry['reason']}"
         table.add_row("quarantined", Text(lost, "yellow"))
     if facts["quarantined"]:
         left = f"{facts['pairs_to_train_on']:,} of the pairs, as the quarantined ones are left out"
@@ -157,8 +162,9 @@ def _examples_tables(corpora: list[Facts]) -> Iterator[tuple[Text, Table]]:
                 continue
             count = corpus["dropped"][reason]
             shown = f", of which the first {len(examples)}" if len(examples) < count else ""
-            pairs = f"{count:,} pair{'s' if count > 1 else ''}"
-            what = f"dropped of {corpus['name']}, {in_words(reason)}: {pairs}{shown}"
+            what = (
+                f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, 'pair')}{shown}"
+            )
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
             table.add_column("pair", justify="right", no_wrap=True)
             table.add_column("source", overflow="fold")

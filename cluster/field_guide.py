@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
-from rich.table import Table
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, walk_fields
+from cluster.tables import AnswerTable, Column
 from trainer.recipe import CHANGE_CLASSES
 
 
@@ -31,17 +31,17 @@ def field_rows(section: str = "") -> list[dict[str, Any]]:
     return rows
 
 
-def fields_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None)
-    table.add_column("field", no_wrap=True)
-    for heading in ("default", "change", "meaning"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(row["field"], _as_in_a_recipe(row["default"]), row["change"], row["meaning"])
-    table.caption = (
-        "identity: another value is another run. continuable: may change in a run. "
-        "execution: changes no sample."
+def fields_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(
+        Column("field", copied=True),
+        "default",
+        "change",
+        "meaning",
+        caption="identity: another value is another run. continuable: may change in a run. "
+        "execution: changes no sample.",
     )
+    for row in rows:
+        table.add(row["field"], _as_in_a_recipe(row["default"]), row["change"], row["meaning"])
     return table
 
 

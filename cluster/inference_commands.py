@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from cluster.tables import AnswerTable, Column
 from data_pipeline.errors import CorpusError
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
@@ -110,16 +110,15 @@ def evaluate_sets(
     return evaluations
 
 
-def scores_table(evaluations: list[Evaluation]) -> Table:
-    table = Table("test set", "metric", "score", box=None)
-    table.add_column("signature", overflow="fold")
+def scores_table(evaluations: list[Evaluation]) -> AnswerTable:
+    table = AnswerTable("test set", "metric", "score", Column("signature", copied=True))
     for evaluation in evaluations:
         for metric, score in (
             ("BLEU", evaluation.bleu),
             ("chrF", evaluation.chrf),
             ("BLEU, as the literature scores Multi30k", evaluation.bleu_literature),
         ):
-            table.add_row(evaluation.name, metric, f"{score.score:.2f}", score.signature)
-        table.add_row("", "weights", "", evaluation.checkpoint)
-        table.add_row("", "hypotheses", "", evaluation.hypotheses)
+            table.add(evaluation.name, metric, f"{score.score:.2f}", score.signature)
+        table.add(evaluation.name, "weights", "", evaluation.checkpoint)
+        table.add(evaluation.name, "hypotheses", "", evaluation.hypotheses)
     return table

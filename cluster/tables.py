@@ -1,0 +1,76 @@
+"""Tables that commands answer with: laid out in a terminal, one line a row elsewhere.
+
+What a person copies (an id, a path, a field's name) is never cut nor broken in two, however narrow
+the terminal is: other columns fold, and what still does not fit runs on in its next line.
+"""
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+# A column that may fold stays as wide as its longest word, unless that is longer.
+LONGEST_WORD = 20
+SPACES_BETWEEN = 2  # rich's padding of a cell
+
+
+@dataclass(frozen=True)
+class Column:
+    """
+    Attributes:
+        copied: its values stay whole.
+        shown: so many characters of its values are shown in a terminal, all elsewhere.
+    """
+
+    heading: str
+    copied: bool = False
+    shown: int | None = None
+
+
+class AnswerTable:
+    """Rows of text."""
+
+    def __init__(self, *columns: Column | str, caption: str = "") -> None:
+        self._columns = [c if isinstance(c, Column) else Column(c) for c in columns]
+        self._rows: list[list[str]] = []
+        self._styles: list[str] = []
+        self._caption = caption
+
+    def add(self, *cells: str, style: str = "") -> None:
+        assert len(cells) == len(self._columns), cells
+        self._rows.append(list(cells))
+        self._styles.append(style)
+
+    def plain(self) -> str:
+        """A line for each row, with tabs between the cells; the headings are in the first."""
+        headings = [column.heading for column in self._columns]
+        lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
+        return "\n".join("\t".join(line) for line in lines)
+
+    def laid_out(self, width: int) -> Table:
+        """For a terminal of so many columns; to be printed without cropping."""
+        rows = [
+            [cell[: column.shown] for cell, column in zip(row, self._columns, strict=True)]
+            for row in self._rows
+        ]
+        table = Table(box=None, caption=self._caption or None)
+        needed = 0
+        for number, column in enumerate(self._columns):
+            cells = [column.heading, *(row[number] for row in rows)]
+            longest = max(map(cell_len, cells))
+            word = max(cell_len(word) for cell in cells for word in cell.split() or [""])
+            least = longest if column.copied else min(word, LONGEST_WORD)
+            needed += least + SPACES_BETWEEN
+            table.add_column(
+                column.heading, overflow="fold", no_wrap=column.copied, min_width=least
+            )
+        for row, style in zip(rows, self._styles, strict=True):
+            table.add_row(*map(Text, row), style=style)
+        if needed > width:
+            table.width = needed
+        return table
+
+
+def _in_one_line(cell: str) -> str:
+    return " ".join(cell.split())

@@ -1,0 +1,35 @@
+"""Numbers, lists and changes in the words of a message."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def counted(count: int | float, noun: str) -> str:
+    """1 rank, 2 ranks, 1,000 pairs; nouns whose plural ends in -s or, as batch, in -es."""
+    ending = "" if count == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{count:,g} {noun}{ending}" if isinstance(count, float) else f"{count:,} {noun}{ending}"
+
+
+def listed(items: Iterable[object]) -> str:
+    """Several things one after the other; none of them is in brackets or quotation marks."""
+    return ", ".join(map(said, items)) or "none"
+
+
+def said(value: Any) -> str:
+    """A value as a recipe or a person has it, and not as Python would write it.
+
+    In a table, a list of two values is a change from one to the other.
+    """
+    if isinstance(value, Mapping):
+        return listed(f"{key} {_inner(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return listed(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _inner(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2:
+        return f"{said(value[0])} → {said(value[1])}"
+    return said(value)
