@@ -24,6 +24,7 @@ from cluster.rank_supply import RankSupply
 from cluster.stacks import keep_stacks
 from cluster.stop_requests import StopRequests
 from cluster.waking_clock import WakingClock
+from data_pipeline.wording import counted
 from trainer.checkpoints.lease import Lease
 from trainer.run_folder import RunFolder
 from trainer.supervision import CheckpointCommitter, Outcome
@@ -211,10 +212,10 @@ class Attempt:
         if wanted is not None:
             nodes = self._means.view.nodes().values()
             audience.notice(workers.spread())
-            audience.notice(f"{wanted} data workers are wanted, there are {len(before)}")
+            audience.notice(f"wanted: {counted(wanted, 'data worker')}; there: {len(before)}")
             granted = workers.resize(wanted, [node for node in nodes if node.leaves_at is None])
             if granted < wanted:
-                audience.notice(f"there are CPUs for {granted} data workers only")
+                audience.notice(f"there are CPUs for {counted(granted, 'data worker')} only")
         workers.admit()
         if workers.handles != before:
             self._group.use_workers(workers.handles)

@@ -17,6 +17,7 @@ from cluster.rank_group import RankGroup
 from cluster.recipe import Recipe
 from cluster.watchdog import SignsOfLife
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.wording import counted
 from trainer.assignment import Assignment
 from trainer.inheritance import inheritance_of
 from trainer.profile import StepRange
@@ -89,21 +90,26 @@ class Attempts:
         while not self._must_leave():
             nodes = self._means.view.fresh_nodes()
             places = supply.offer(nodes)
-            found = f"there is room for {len(places)} ranks, at least {config.min_ranks} are needed"
+            found = (
+                f"there is room for {counted(len(places), 'rank')}, and the run needs at least "
+                f"{config.min_ranks}"
+            )
             if len(places) >= config.min_ranks:
                 names = {node.id: node.name for node in nodes.values()}
                 if group := supply.start_group(places, names):
                     self._nodes = {node: names[node] for node in group.nodes}
                     return group
-                found = f"Ray has not placed {len(places)} ranks where there was room for them"
+                found = f"Ray has not placed {counted(len(places), 'rank')} where there was room"
             elif self._nodes_left:
                 notice(f"{found}: the run leaves")
                 return None
             if time.monotonic() - since > config.wait_for_ranks_seconds:
                 raise ClusterError(
                     f"After {config.wait_for_ranks_seconds:g} s {found}, each with "
-                    f"{config.cpus_per_rank:g} CPUs and {config.gpus_per_rank} GPUs. The cluster "
-                    f"has {_total(nodes, 'CPU'):g} CPUs and {_total(nodes, 'GPU'):g} GPUs in all, "
+                    f"{counted(config.cpus_per_rank, 'CPU')} and "
+                    f"{counted(config.gpus_per_rank, 'GPU')}. The cluster has "
+                    f"{counted(_total(nodes, 'CPU'), 'CPU')} and "
+                    f"{counted(_total(nodes, 'GPU'), 'GPU')} in all, "
                     "whoever uses them. Wait for other jobs to end (`transloom jobs list` shows "
                     "them) or add nodes, then start the same command again; or lower cluster.ranks"
                 )
@@ -129,8 +135,8 @@ class Attempts:
         means, ranks = self._means, len(group.nodes)
         if given_up := means.workers.give_up_starting():
             means.audience.notice(
-                f"{given_up} data workers that were wanted have not started in time and are given "
-                "up: the ranks may need their place. Ask for them again"
+                f"{counted(given_up, 'data worker')} of those wanted did not start in time: given "
+                "up, as the ranks may need the place. Ask for them again"
             )
         means.lease.check()
         checkpoint = newest_checkpoint(means.run, means.lease.work, self._manifest, means.audience)
@@ -139,7 +145,7 @@ class Attempts:
         start = checkpoint.step if checkpoint else 0
         self._furthest_step = max(self._furthest_step, start)
         means.audience.notice(
-            f"starting {ranks} ranks"
+            f"starting {counted(ranks, 'rank')}"
             + (f" from the checkpoint of step {start}" if checkpoint else "")
         )
         problems = means.supply.check_folder(means.lease.work.absolute(), means.run.path)
@@ -148,7 +154,7 @@ class Attempts:
         if problems or self._must_leave():
             return "preempted"
         if self._ranks and ranks != self._ranks:
-            means.audience.notice(f"resized from {self._ranks} to {ranks} ranks")
+            means.audience.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
         self._ranks = ranks
         committer = CheckpointCommitter(
             means.lease,

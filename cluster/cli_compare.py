@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.cli_options import EXIT_FAILED, JsonOption, RunArgument, answer
+from data_pipeline.wording import counted
 
 if TYPE_CHECKING:
     from trainer.comparison import Comparison
@@ -37,7 +38,7 @@ def compare(
 def in_words(comparison: "Comparison") -> str:
     """Three lines: data, losses, weights."""
     found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
-    steps = f"{comparison.steps:,} steps in common"
+    steps = f"{counted(comparison.steps, 'step')} in common"
     return "\n".join([steps, *(f"  {name:8}{text}" for name, text in found.items())])
 
 
@@ -59,6 +60,7 @@ def _state(comparison: "Comparison") -> str:
         return "not compared: they have no checkpoint of the same step"
     different = comparison.other_tensors
     if not different:
-        return f"the same bits in all {tensors} tensors of weights and moments at step {step}"
+        everywhere = f"{counted(tensors, 'tensor')} of weights and moments at step {step}"
+        return f"the same bits in all {everywhere}"
     named = ", ".join(different[:TENSORS_NAMED]) + (" …" if len(different) > TENSORS_NAMED else "")
-    return f"other bits in {len(different)} of {tensors} tensors at step {step}: {named}"
+    return f"other bits in {len(different)} of {counted(tensors, 'tensor')} at step {step}: {named}"

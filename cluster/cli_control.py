@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli_options import JsonOption, RunArgument, answer
+from data_pipeline.wording import counted
 
 
 def stop(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -39,7 +40,7 @@ def workers(
     folder.card()
     folder.ask_for_data_workers(count)
     told = (
-        f"{run} is asked to have {count} data workers, now or when it trains next. {folder.log} "
-        "tells when they serve."
+        f"{run} is asked to have {counted(count, 'data worker')}, now or when it trains next. "
+        f"{folder.log} tells when they serve."
     )
     answer({"run": str(run), "data_workers": count, "log": str(folder.log)}, as_json, told)

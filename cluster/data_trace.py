@@ -27,6 +27,7 @@ from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import RankStep, local_rank_steps
 from data_pipeline.feeding.window import WindowReader
 from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.wording import counted
 from model.transformer import Vocabulary
 from trainer.batch import to_device
 from trainer.digest import fold
@@ -203,7 +204,7 @@ def _summary(steps: Sequence[TracedStep]) -> Text:
             "red",
         )
     equal = sum(traced.equal is True for traced in steps)
-    return Text(f"{equal:,} of {len(steps):,} steps are in the record, and equal to it.")
+    return Text(f"{equal:,} of {counted(len(steps), 'step')} in the record, and equal to it.")
 
 
 def _short(digest: str) -> str:

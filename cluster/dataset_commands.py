@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,11 +25,11 @@ from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.prepare_progress import PrepareProgress
 from data_pipeline.process_pool import cores
+from data_pipeline.wording import counted
 
 # Starting processes takes longer than reading so little here.
 BYTES_FOR_ONE_PROCESS = 500_000_000
 FILES_SHOWN = 10
-NAME_WIDTH = 36  # up to it, names of files are not broken
 
 
 def work_progress(console: Console) -> Progress:
@@ -108,7 +109,8 @@ def prepare_dataset(
 def _prepared_text(summary: dict[str, Any]) -> str:
     done = "is there already, unchanged" if summary["unchanged"] else "is ready"
     lines = [
-        f"{summary['dataset']} {done}: {summary['pairs']:,} pairs, {summary['shards']:,} shards, "
+        f"{summary['dataset']} {done}: {counted(summary['pairs'], 'pair')}, "
+        f"{counted(summary['shards'], 'shard')}, "
         f"{decimal(summary['bytes'])}, manifest {summary['identity'][:16]}…"
     ]
     for corpus in summary["corpora"]:
@@ -116,8 +118,8 @@ def _prepared_text(summary: dict[str, Any]) -> str:
             f"{count:,} {in_words(reason)}" for reason, count in corpus["dropped"].items() if count
         )
         lines.append(
-            f"  {corpus['name']}: {corpus['kept']:,} of {corpus['read']:,} pairs kept; dropped: "
-            f"{dropped or 'none'}"
+            f"  {corpus['name']}: {corpus['kept']:,} of {counted(corpus['read'], 'pair')} kept; "
+            f"dropped: {dropped or 'none'}"
         )
     return "\n".join(lines)
 
@@ -133,10 +135,10 @@ def verify_dataset(dataset: str, console: Console, processes: int | None) -> dic
     alone = size < BYTES_FOR_ONE_PROCESS and not is_remote(dataset)
     with work_progress(console) as progress:
         files = len(list(manifest.files()))
-        task = progress.add_task("verify", total=files, amount=f"0 of {files:,} files")
+        task = progress.add_task("verify", total=files, amount=f"0 of {counted(files, 'file')}")
 
         def report(done: int, total: int) -> None:
-            progress.update(task, completed=done, amount=f"{done:,} of {total:,} files")
+            progress.update(task, completed=done, amount=f"{done:,} of {counted(total, 'file')}")
 
         problems = problems_of(dataset, manifest, processes or (1 if alone else cores()), report)
     return {
@@ -162,20 +164,20 @@ def verification_report(verified: dict[str, Any]) -> Group:
     parts: list[RenderableType] = []
     if problems:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        longest = max(len(problem["file"]) for problem in problems)
-        table.add_column("file", overflow="fold", min_width=min(longest, NAME_WIDTH))
+        longest = max(cell_len(problem["file"]) for problem in problems)
+        table.add_column("file", no_wrap=True, min_width=longest)
         for heading in ("expected", "found"):
             table.add_column(heading, overflow="fold")
         for problem in problems:
             table.add_row(
                 Text(problem["file"]), Text(problem["expected"]), Text(problem["found"], "red")
             )
-        count = f"{len(problems):,} of {verified['files']:,} files"
+        count = f"{len(problems):,} of {counted(verified['files'], 'file')}"
         parts += [table, "", Text(f"{count} of {dataset} are not as the manifest says.", "red")]
         parts.append(Text(_how_to_go_on(dataset, [problem["file"] for problem in problems])))
     else:
         size = decimal(verified["bytes"])
-        whole = f"{dataset} is whole: {verified['files']:,} files, {size} of shards, are as "
+        whole = f"{dataset} is whole: {counted(verified['files'], 'file')}, {size} of shards, as "
         parts.append(Text(f"{whole}manifest {verified['identity'][:16]}… says.", "green"))
     if left_out := verified["quarantined"]:
         parts.append(Text(f"Quarantined and not looked at: {_some(left_out)}."))
@@ -239,7 +241,7 @@ def quarantine_text(done: dict[str, Any]) -> str:
     folder = Path(done["parent_file"]).parent
     return (
         f"Left out of {done['dataset']}: {', '.join(done['shards'])}. That is "
-        f"{done['pairs_left_out']:,} pairs fewer: {done['pairs_to_train_on']:,} of "
+        f"{counted(done['pairs_left_out'], 'pair')} fewer: {done['pairs_to_train_on']:,} of "
         f"{done['pairs']:,} are left to train on. Order and numbers of all other pairs stay.\n"
         f"Its manifest is now {done['identity']}, a child of {done['parent']}. Runs go on with it "
         "when the same command is started again; one that stopped within a window of such a shard "

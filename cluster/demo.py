@@ -10,6 +10,7 @@ from cluster.dataset_commands import prepare_dataset
 from cluster.inference_commands import evaluate_sets, scores_table, write_explanation
 from cluster.recipe import find_recipe, load_recipe
 from cluster.train_command import train_run
+from data_pipeline.wording import counted
 from trainer.supervision import Outcome
 from trainer.translator import Translator
 
@@ -38,8 +39,9 @@ def run_demo(console: Console) -> Outcome:
 
     console.rule("2 of 4: training")
     console.print(
-        f"Ray starts on this machine: {cluster.max_ranks} ranks train under DeepSpeed ZeRO "
-        f"{recipe.engine.zero_stage}, {cluster.data_workers} data worker feeds them. Watch "
+        f"Ray starts on this machine: {counted(cluster.max_ranks, 'rank')} train under DeepSpeed "
+        "ZeRO "
+        f"{recipe.engine.zero_stage}, fed by {counted(cluster.data_workers, 'data worker')}. Watch "
         "sentences that are not in the training data. Ctrl-C stops after a checkpoint; the same "
         "command goes on.\n"
     )

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from data_pipeline.wording import said
 from trainer.metrics import Line
 
 PLAIN_LINE_SECONDS = 10.0
@@ -185,7 +186,7 @@ class LiveDisplay:
 def event_summary(line: Line) -> str:
     """An event of the record in words."""
     details = ", ".join(
-        f"{key.replace('_', ' ')} {value}"
+        f"{key.replace('_', ' ')} {said(value)}"
         for key, value in line.items()
         if key not in ("step", "kind", "event") and value
     )

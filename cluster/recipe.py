@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
+from data_pipeline.wording import counted, said
 from trainer.recipe import TrainingRecipe, identity_of
 
 # In a checkout beside the packages; in a wheel inside this one.
@@ -34,8 +35,8 @@ class Recipe(TrainingRecipe):
         ranks = self.cluster.max_ranks
         if ranks > slots:
             raise ValueError(
-                f"cluster.ranks is {ranks}, but a step has only {slots} micro-batches "
-                f"(batching.micro_batches_per_step): use at most {slots} ranks"
+                f"cluster.ranks is {ranks}, but a step has only {counted(slots, 'micro-batch')} "
+                f"(batching.micro_batches_per_step): use at most {counted(slots, 'rank')}"
             )
         return self
 
@@ -153,13 +154,19 @@ def _describe_one(problem: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         nearest = _nearest(key)
         hint = f"; did you mean {nearest}?" if nearest else ""
-        return f"unknown key {key} (value {problem['input']!r}){hint}"
+        return f"unknown key {key} (value {_shown(problem['input'])}){hint}"
     if problem["type"] == "missing":
         return f"{key} is missing and has no default"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key} is {problem['input']!r}: {message}"
+    if problem["type"] == "model_type":
+        return f"{key} is {_shown(problem['input'])}: give its fields by name, as {key}.FIELD=VALUE"
+    return f"{key} is {_shown(problem['input'])}: {message}"
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else said(value)
 
 
 def _nearest(key: str) -> str | None:

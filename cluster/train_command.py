@@ -13,6 +13,7 @@ from cluster.errors import RankLostError, RecipeError, full_message
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervisor import supervise
 from data_pipeline.corpus_config import is_remote
+from data_pipeline.wording import counted
 from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
 from trainer.errors import NonFiniteLossError
 from trainer.metrics import Line, read_backwards
@@ -156,8 +157,7 @@ def title_of(recipe: Recipe, run: RunFolder) -> str:
     model, engine, cluster = recipe.model, recipe.engine, recipe.cluster
     device = "GPU" if cluster.gpus_per_rank else "CPU"
     low, high = cluster.min_ranks, cluster.max_ranks
-    count = f"{high}" if low == high else f"{low} to {high}"
-    ranks = f"{count} {device} rank{'s' if high > 1 else ''}"
+    ranks = ("" if low == high else f"{low} to ") + counted(high, f"{device} rank")
     return (
         f"{run.path}: {model.encoder_layers}+{model.decoder_layers} layers, width {model.width}, "
         f"{ranks}, ZeRO {engine.zero_stage}, {engine.precision}"

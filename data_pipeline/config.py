@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_pipeline.corpus_config import PLAN_ONLY, CleaningConfig, CorpusConfig, Sha256
+from data_pipeline.wording import listed, said
 
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -123,13 +124,13 @@ class DataConfig(BaseModel):
         weights = [corpus.weight for corpus in self.train]
         if None in weights and any(weights):
             raise ValueError(
-                f"the weights of the training corpora are {weights}: give every corpus one, or "
-                "none to mix by size and data.temperature"
+                f"the weights of the training corpora are {listed(weights)}: give every corpus "
+                "one, or none to mix by size and data.temperature"
             )
         if any(weights) and self.temperature != 1:
             raise ValueError(
                 f"data.temperature is {self.temperature} and the corpora have the weights "
-                f"{weights}: weights say all, so leave out one of the two"
+                f"{listed(weights)}: weights say all, so leave out one of the two"
             )
         return self
 
@@ -146,7 +147,7 @@ class DataConfig(BaseModel):
             given = corpus.model_dump(include={"weight", "min_score", "name"}, exclude_none=True)
             if given:
                 raise ValueError(
-                    f"the held-out set {use} has {given}: these are for training corpora, a "
+                    f"the held-out set {use} has {said(given)}: these are for training corpora, a "
                     "held-out set is used whole"
                 )
         return self

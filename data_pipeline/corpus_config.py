@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from braceexpand import braceexpand
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from data_pipeline.wording import listed, said
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 CorpusFormat = Literal["tsv", "jsonl", "webdataset"]
 # A field of a line or sample: the number of a TSV column from 0, or a name.
@@ -140,8 +142,8 @@ class CorpusConfig(BaseModel):
     def _one_form(self) -> Self:
         if (self.source is None) != (self.target is None) or bool(self.files) == bool(self.source):
             raise ValueError(
-                f"source is {self.source!r}, target is {self.target!r} and files is "
-                f"{list(self.files)}: give either source and target, or files"
+                f"source is {said(self.source)}, target is {said(self.target)} and files is "
+                f"{listed(self.files)}: give either source and target, or files"
             )
         if self.files and (self.source_sha256 or self.target_sha256):
             raise ValueError("files are pinned by files_sha256, not by source_sha256")
@@ -164,19 +166,19 @@ class CorpusConfig(BaseModel):
             formats = {name: _format_of(name) for name in self.locations}
             if len(set(formats.values())) > 1 or None in formats.values():
                 raise ValueError(
-                    f"the names of the files do not tell one format ({formats}): set format to "
-                    "tsv, jsonl or webdataset"
+                    f"the names of the files do not tell one format ({said(formats)}): set "
+                    "format to tsv, jsonl or webdataset"
                 )
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
-                f"columns are {columns}, and {self.files_format} has names, not numbers: set "
+                f"columns are {said(columns)}, and {self.files_format} has names, not numbers: set "
                 "columns.source and columns.target, such as en and de"
             )
         if (self.min_score is None) != (self.columns.score is None):
             raise ValueError(
-                f"min_score is {self.min_score} and columns.score is {self.columns.score!r}: set "
-                "both to drop pairs by their score, or neither"
+                f"min_score is {said(self.min_score)} and columns.score is "
+                f"{said(self.columns.score)}: set both to drop pairs by their score, or neither"
             )
         return self
 

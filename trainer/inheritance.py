@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import open_store
+from data_pipeline.wording import listed
 from trainer.assignment import Inheritance
 from trainer.checkpoints.format import (
     HEADER,
@@ -77,7 +78,7 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
     if step not in steps:
         raise CheckpointError(
             f"trainer.init_from: {run.path} has no checkpoint of step {step}; it has those of "
-            f"{sorted(steps)}"
+            f"{listed(sorted(steps))}"
         )
     checkpoint = Checkpoint(steps[step])
     checkpoint.verify()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_pipeline.dataset.durable import sync_to_disk
+from data_pipeline.wording import counted
 from trainer.errors import CheckpointError, RecordInUseError, TrainerError
 
 LOCK_TIMEOUT_SECONDS = 15.0
@@ -79,7 +80,7 @@ class LineFile:
             self._write_waiting()
             waiting = len(self._waiting)
         if waiting:
-            return f"{self._path} is on a full disk: {waiting} of its lines have no room"
+            return f"{self._path} is on a full disk: {counted(waiting, 'line')} without room"
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -107,7 +108,7 @@ class LineFile:
                 )
         else:
             if self._disk_is_full:
-                self._notice(f"{self._path} has room again: the {waited} lines are written")
+                self._notice(f"{self._path} has room again: {counted(waited, 'line')} written")
         self._disk_is_full = bool(self._waiting)
 
 

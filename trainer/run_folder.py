@@ -149,7 +149,11 @@ class RunFolder:
                 "Name the folder of a run, such as runs/phrasebook"
             ) from error
         except ValidationError as error:
-            raise RunMismatchError(f"{self.card_path} is damaged: {error}") from error
+            problem = error.errors()[0]
+            where = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
+            raise RunMismatchError(
+                f"{self.card_path} is damaged{where}: {problem['msg']}. Restore it from a copy"
+            ) from error
 
     def has_begun(self) -> bool:
         """Whether it has trained; before that it may still become another run."""

@@ -2,6 +2,7 @@
 
 from data_pipeline.feeding.plan import slots_of_rank
 from data_pipeline.feeding.stream import RankStep
+from data_pipeline.wording import counted
 from trainer.distributed import Placement
 from trainer.metrics import Line
 from trainer.progress import Progress
@@ -33,7 +34,8 @@ def skipped_line(
 def too_many_skipped(line: Line) -> str:
     """Why a run ends with this line; all ranks have the same one, so all of them end."""
     return (
-        f"{line['in_a_row']} steps in a row, up to step {line['step']}, had a loss or gradient "
+        f"{counted(line['in_a_row'], 'step')} in a row, up to step {line['step']}, had a loss or "
+        "gradient "
         f"that is not finite (the last one in {_place(line)}); none of them was applied. A new run "
         "from the newest checkpoint (trainer.init_from) with a lower learning rate or "
         "trainer.gradient_clipping may get further; trainer.stop_after_skipped_steps is "

@@ -27,6 +27,7 @@ from data_pipeline.corpora.locations import LocationStream
 from data_pipeline.corpus_config import ColumnsConfig, CorpusFormat
 from data_pipeline.dataset.tar import Member, read_members
 from data_pipeline.errors import CorpusError, TarContentError
+from data_pipeline.wording import counted, listed
 
 MAX_LINE_BYTES = 1024 * 1024  # with its end
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it before the first line
@@ -132,13 +133,13 @@ def check_alignment(sources: LineReader, targets: LineReader) -> None:
     for reader in (sources, targets):
         if not reader.has_text:
             raise CorpusError(
-                f"{reader.location} is empty: {reader.lines:,} lines and none with text on it, at "
-                "least one is needed. Give a file with one sentence a line."
+                f"{reader.location} is empty: {counted(reader.lines, 'line')} and none with text "
+                "on it, at least one is needed. Give a file with one sentence a line."
             )
     if sources.lines != targets.lines:
         longer = max(sources, targets, key=lambda reader: reader.lines)
         raise CorpusError(
-            f"{sources.location} has {sources.lines:,} lines and {targets.location} has "
+            f"{sources.location} has {counted(sources.lines, 'line')} and {targets.location} has "
             f"{targets.lines:,}: line {min(sources.lines, targets.lines) + 1:,} of "
             f"{longer.location} has no partner. The n-th lines of both files must be translations "
             "of each other; give aligned files."
@@ -195,8 +196,9 @@ def _read_samples(stream: LocationStream, columns: ColumnsConfig) -> Iterator[Sa
             data = _data_by_suffix(stream.location, group)
             if key in seen or len(data) < len(set(suffixes.values())):
                 raise CorpusError(
-                    f"{stream.location}, sample {key!r}: expected {sorted(suffixes.values())} once "
-                    f"and one after the other, found {sorted(data)}"
+                    f"{stream.location}, sample {key!r}: expected "
+                    f"{listed(sorted(suffixes.values()))} once "
+                    f"and one after the other, found {listed(sorted(data))}"
                     f"{' for the second time' if key in seen else ''}. Write the sample whole, or "
                     "correct columns in the recipe."
                 )

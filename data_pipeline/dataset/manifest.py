@@ -30,6 +30,7 @@ from data_pipeline.dataset.store import MANIFEST_NAME, DatasetStore, open_store
 from data_pipeline.errors import DatasetError
 from data_pipeline.feeding.plan import Int64Array
 from data_pipeline.preparation.preparation_settings import differences, preparation_settings
+from data_pipeline.wording import counted
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
@@ -139,7 +140,9 @@ class Manifest(ManifestPart):
             kept[corpus] += shard.pairs
         for info, pairs in zip(self.corpora, kept, strict=True):
             if info.kept != pairs:
-                raise ValueError(f"shards of {info.name} have {pairs} pairs, not {info.kept}")
+                raise ValueError(
+                    f"shards of {info.name} have {counted(pairs, 'pair')}, not {info.kept}"
+                )
         names = {shard.name for shard in self.shards} if self.tombstones else set()
         for tombstone in self.tombstones:
             if tombstone.shard not in names:

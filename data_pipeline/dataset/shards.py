@@ -29,6 +29,7 @@ from data_pipeline.dataset.manifest import ShardInfo
 from data_pipeline.dataset.tar import TarReader
 from data_pipeline.errors import DatasetError, DatasetFileError, TarContentError
 from data_pipeline.feeding.batch import FieldArrays, IdArray
+from data_pipeline.wording import counted, said
 
 IDS_SUFFIX = "ids.npz"
 MAX_ID = 2**31 - 1  # of int32, which the arrays of a batch have
@@ -131,8 +132,8 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[B
     if (pairs, tokens) != (shard.pairs, shard.tokens):
         raise DatasetFileError(
             shard.name,
-            f"{shard.pairs} pairs with tokens {shard.tokens}",
-            f"{pairs} pairs with tokens {tokens}",
+            f"{counted(shard.pairs, 'pair')} with tokens: {said(shard.tokens)}",
+            f"{counted(pairs, 'pair')} with tokens: {said(tokens)}",
         )
     return blocks
 
@@ -185,8 +186,9 @@ def _check_block(file: str, block: Block) -> None:
         if (sequences, tokens) != (block.pairs, len(arrays.ids)):
             raise DatasetFileError(
                 file,
-                f"{block.pairs} sequences of {len(arrays.ids)} tokens in {block.key}.{field}",
-                f"{sequences} sequences of {tokens} tokens",
+                f"{counted(block.pairs, 'sequence')} of {counted(len(arrays.ids), 'token')} in "
+                f"{block.key}.{field}",
+                f"{counted(sequences, 'sequence')} of {counted(tokens, 'token')}",
             )
         if arrays.lengths.min(initial=1) < 1:
             raise DatasetFileError(
@@ -198,7 +200,7 @@ def _check_block(file: str, block: Block) -> None:
         if lines != block.pairs or text[-1:] != (b"\n" if lines else b""):
             raise DatasetFileError(
                 file,
-                f"{block.pairs} lines in {block.key}.{field}.txt, each with its end",
+                f"{counted(block.pairs, 'line')} in {block.key}.{field}.txt, each with its end",
                 f"{lines} line ends, the last bytes being {text[-10:]!r}",
             )
         try:

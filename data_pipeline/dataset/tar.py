@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from data_pipeline.errors import TarContentError
+from data_pipeline.wording import listed
 
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)
@@ -81,7 +82,7 @@ def read_members(
             raise TarContentError(
                 archive,
                 reader.name,
-                f"expected one of the suffixes {sorted(decoded)}, found {suffix!r}",
+                f"expected one of the suffixes {listed(sorted(decoded))}, found {suffix!r}",
             )
 
 

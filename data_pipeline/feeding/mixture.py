@@ -19,6 +19,7 @@ import numpy as np
 from data_pipeline.config import DataConfig
 from data_pipeline.errors import BatchingError
 from data_pipeline.feeding.plan import SHARD_SHUFFLE, Int64Array, permutation
+from data_pipeline.wording import counted
 
 # A corpus with as many shards in every window is dealt in whole shards, so that few are read for
 # two windows. Its part of a window is then off by less than a shard, so by a quarter at most.
@@ -102,7 +103,8 @@ class Mixture:
         for number, share in enumerate(shares):
             if not self.pairs_per_epoch[number]:
                 raise BatchingError(
-                    f"Training corpus {number} has the share {share:.2e} of {epoch_pairs:,} pairs, "
+                    f"Training corpus {number} has the share {share:.2e} of "
+                    f"{counted(epoch_pairs, 'pair')}, "
                     "which is less than one pair an epoch. Give it a larger weight, or leave it "
                     "out."
                 )
@@ -126,7 +128,8 @@ class Mixture:
         """
         if not 0 <= window < self.windows_per_epoch:
             raise BatchingError(
-                f"Window {window} was asked for, but an epoch has {self.windows_per_epoch} windows "
+                f"Window {window} was asked for, but an epoch has "
+                f"{counted(self.windows_per_epoch, 'window')} "
                 "(batching.window_shards). The cursor belongs to another dataset or other batching "
                 "settings: use those of the run."
             )

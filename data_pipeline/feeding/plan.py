@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.errors import BatchingError
+from data_pipeline.wording import counted, listed, said
 
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
@@ -43,6 +44,9 @@ class Cursor:
     window: int = 0
     offset: int = 0  # micro-batches of the window that are already consumed
 
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, window {self.window}, micro-batch {self.offset}"
+
     def to_json(self) -> dict[str, int]:
         return asdict(self)
 
@@ -53,7 +57,8 @@ class Cursor:
         numbers = {name: number for name, number in value.items() if type(number) is int}
         if sorted(value) != sorted(names) or len(numbers) < len(names) or min(numbers.values()) < 0:
             raise BatchingError(
-                f"A cursor is three non-negative integers {names}, but this one is {dict(value)}. "
+                f"A cursor is three non-negative integers, {listed(names)}, but this one is "
+                f"{said(value) or 'empty'}. "
                 "The checkpoint that holds it is damaged: resume from the one before it."
             )
         return cls(**numbers)
@@ -138,7 +143,8 @@ def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
     if longest.max(initial=0) > budget:
         pair = int(longest.argmax())
         raise BatchingError(
-            f"Sequences of {lengths[pair].tolist()} tokens do not fit into a micro-batch, which "
+            f"Sequences of {' and '.join(map(str, lengths[pair].tolist()))} tokens do not fit "
+            "into a micro-batch, which "
             f"may have {budget}. Raise batching.max_tokens_per_micro_batch to {longest.max()} or "
             "more, or lower data.max_source_length and data.max_target_length and prepare again."
         )
@@ -197,8 +203,10 @@ def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
     """
     if ranks > micro_batches_per_step:
         raise BatchingError(
-            f"There are {ranks} ranks and only {micro_batches_per_step} micro-batches per step, so "
-            f"some ranks would have nothing to do. Use at most {micro_batches_per_step} ranks "
+            f"There are {counted(ranks, 'rank')} and only "
+            f"{counted(micro_batches_per_step, 'micro-batch')} per step, so "
+            "some ranks would have nothing to do. Use at most "
+            f"{counted(micro_batches_per_step, 'rank')} "
             f"(cluster.ranks), or raise batching.micro_batches_per_step to {ranks} or more, which "
             "makes it another run."
         )

@@ -14,6 +14,7 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.feeding.batch import MicroBatch
 from data_pipeline.feeding.plan import Cursor, slots_of_rank
 from data_pipeline.feeding.window import WindowLayout, WindowReader
+from data_pipeline.wording import counted
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def iterate_steps(
             count = len(window.target_tokens)
             if position.offset > count:
                 raise BatchingError(
-                    f"{position} lies beyond the {count} micro-batches of its window. It belongs "
+                    f"{position} lies beyond the {counted(count, 'micro-batch')} of its window. "
+                    "It belongs "
                     "to another dataset or other batching settings: use those of the run."
                 )
             stop = min(position.offset + missing, count)

@@ -49,6 +49,7 @@ from data_pipeline.preparation.publish import (
 )
 from data_pipeline.preparation.tokenizer_training import given_tokenizers, train_tokenizers
 from data_pipeline.process_pool import ProcessPool, enough_processes, process_pool
+from data_pipeline.wording import counted
 
 
 def prepare(
@@ -214,7 +215,7 @@ def _require_pairs(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
         counts = corpus.dropped.counts()
         dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.items())
         raise CorpusError(
-            f"None of the {corpus.read:,} pairs of {corpus.name} is left: dropped {dropped}. "
+            f"None of {counted(corpus.read, 'pair')} of {corpus.name} is left: dropped {dropped}. "
             f"Loosen data.cleaning, data.max_source_length={data.max_source_length} or "
             f"data.max_target_length={data.max_target_length}, or give other text."
         )

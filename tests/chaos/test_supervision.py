@@ -140,7 +140,7 @@ def test_a_lost_node_costs_its_ranks_and_no_more(training):
     run.reach(run.step() + 20)
     node.kill()
     lost_at = time.monotonic()
-    wait_until(lambda: "resized from 2 to 1 ranks" in run.run.log.read_text())
+    wait_until(lambda: "resized from 2 to 1 rank" in run.run.log.read_text())
     run.reach(run.step() + 1)
     print(f"next new step {time.monotonic() - lost_at:.1f} s after the node was lost")
     run.driver.send_signal(signal.SIGTERM)

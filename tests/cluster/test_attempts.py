@@ -210,6 +210,6 @@ def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain(means):
     means.config = ClusterConfig(ranks=3, wait_for_ranks_seconds=0)
     with pytest.raises(
         ClusterError,
-        match=r"room for 2 ranks, at least 3 are needed.* has 8 CPUs and 0 GPUs in all",
+        match=r"room for 2 ranks, and the run needs at least 3.* has 8 CPUs and 0 GPUs in all",
     ):
         attempts_of(means)._wait_for_group()

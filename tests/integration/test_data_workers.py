@@ -60,4 +60,4 @@ def test_workers_are_added_and_removed_while_a_run_trains(runs, undisturbed):
     story.end()
     assert runs.curve("scaled")[:60] == undisturbed.curve("undisturbed")
     assert runs.digests("scaled")[:60] == undisturbed.digests("undisturbed")
-    assert "1 data workers are wanted, there are 3" in folder.log.read_text()
+    assert "wanted: 1 data worker; there: 3" in folder.log.read_text()

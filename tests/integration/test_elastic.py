@@ -88,7 +88,7 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     assert "there is room for more ranks: the ranks leave after a checkpoint" in log
     assert "resized from 1 to 2 ranks" in log
     assert "is being drained: the ranks leave after a checkpoint" in log
-    assert "resized from 2 to 1 ranks" in log
+    assert "resized from 2 to 1 rank" in log
     recorded = [line["step"] for line in runs.lines("run")]
     assert recorded == list(range(1, recorded[-1] + 1))
     events = runs.lines("run", "event")
@@ -151,7 +151,9 @@ def test_room_for_the_least_number_of_ranks_is_waited_for(runs, folder):
     )
     with holder:
         assert holder.stdout.readline() == "holds\n"
-        with pytest.raises(ClusterError, match="there is room for 1 ranks, at least 2 are needed"):
+        with pytest.raises(
+            ClusterError, match="there is room for 1 rank, and the run needs at least 2"
+        ):
             runs.train("run", *options, "cluster.wait_for_ranks_seconds=1")
 
         def release():

@@ -100,7 +100,7 @@ def test_lines_wait_for_room_on_a_full_disk(tmp_path):
     notices, refusal, loss, waited = run_on_small_disk(tmp_path / "disk", 64, program)
     assert len(notices) == 3
     assert "full disk" in notices[0]
-    assert f"the {waited + 1} lines" in notices[1]
+    assert f"{waited + 1} lines" in notices[1]
     assert "full disk" in notices[2]
     assert f"{waited} of its lines" in refusal
     assert "lost" in loss

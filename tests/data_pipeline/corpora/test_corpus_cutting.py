@@ -134,8 +134,8 @@ ONE = ("7.en.txt", b"e")
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([ONE], r"sample '7': expected \['de.txt', 'en.txt'\] once .* found \['en.txt'\]"),
-        ([ONE, *GOOD, ("7.de.txt", b"d")], r"sample '7': .*found \['en.txt'\]"),
+        ([ONE], r"sample '7': expected de.txt, en.txt once .* found en.txt"),
+        ([ONE, *GOOD, ("7.de.txt", b"d")], r"sample '7': .*found en.txt"),
         ([*GOOD, ("1.en.txt", b""), ("1.de.txt", b""), *GOOD], "sample '0': .* second time"),
         ([*GOOD, *GOOD], "sample '0': en.txt is there twice"),
         ([("7.en.txt", b"x" * (MAX_LINE_BYTES + 1))], "sample '7': en.txt has 1,048,577 bytes"),

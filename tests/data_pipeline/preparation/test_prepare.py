@@ -194,7 +194,7 @@ def test_nothing_left_is_an_error(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d", max_source_length=2, max_target_length=2)
-    with pytest.raises(CorpusError, match=r"None of the 500 pairs of train .*max_source_length=2"):
+    with pytest.raises(CorpusError, match=r"None of 500 pairs of train .*max_source_length=2"):
         prepare(data, tokenizer_config, silent)
     data = data_config(tmp_path / "d", cleaning={"max_source_characters": 1})
     with pytest.raises(CorpusError, match=r"500 source characters.*Loosen data\.cleaning"):

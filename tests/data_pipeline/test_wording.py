@@ -1,0 +1,52 @@
+"""How numbers, lists and changes are said in messages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.wording import counted, listed, said
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+NOUNS = "ranks|data workers|workers|steps|shards|pairs|lines|files|tensors|micro-batches"
+# A noun in the plural after a number that may be 1, whatever its value is in a test.
+UNCOUNTED = re.compile(rf"\{{[^{{}}]*\}} ({NOUNS})\b")
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [
+        (0, "rank", "0 ranks"),
+        (1, "rank", "1 rank"),
+        (1, "data worker", "1 data worker"),
+        (2, "micro-batch", "2 micro-batches"),
+        (1_000, "pair", "1,000 pairs"),
+        (1.0, "CPU", "1 CPU"),
+        (0.5, "CPU", "0.5 CPUs"),
+    ],
+)
+def test_one_is_not_many(count: float, noun: str, words: str) -> None:
+    assert counted(count, noun) == words
+
+
+def test_values_are_not_said_as_python_writes_them() -> None:
+    assert listed([1.0, None, True]) == "1.0, null, true"
+    assert listed([]) == "none"
+    assert said({"src": 2, "tgt": 3}) == "src 2, tgt 3"
+    assert said({"ranks": [1, 2], "files": ["a"]}) == "ranks 1 → 2, files a"
+    assert str(Cursor(1, 2, 3)) == "epoch 1, window 2, micro-batch 3"
+
+
+def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for match in UNCOUNTED.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == [
+        "trainer/engine.py: {ranks} ranks",  # 3 at least
+        "trainer/exact/grids.py: {most} micro-batches",  # thousands
+    ]
