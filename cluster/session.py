@@ -37,6 +37,7 @@ from cluster.authentication import REMEDY, enable_authentication
 from cluster.errors import ClusterError, EmbeddedRayError, HeadLostError, RankLostError
 from cluster.marked_processes import MarkedProcesses
 from cluster.packages import INSTALLATION, import_own_packages
+from data_pipeline.wording import counted
 
 # Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
 # by itself where shared memory is smaller (containers often have 64 MB).
@@ -209,7 +210,7 @@ def require_gpus(gpus: float) -> None:
     found = ray.cluster_resources().get("GPU", 0.0)
     if _is_embedded() and found < gpus:
         raise ClusterError(
-            f"The run needs {gpus:g} GPUs, but Ray has only {found:g} GPUs here. Lower "
+            f"The run needs {counted(gpus, 'GPU')}, but Ray has only {found:g} here. Lower "
             "cluster.ranks or cluster.gpus_per_rank, or join a larger cluster with --address"
         )
 

@@ -21,6 +21,7 @@ from cluster.stop_requests import StopRequests
 from cluster.waking_clock import WakingClock
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import DatasetStore
+from data_pipeline.wording import counted
 from trainer.checkpoints.lease import Lease
 from trainer.metrics import read_backwards
 from trainer.profile import StepRange
@@ -102,9 +103,10 @@ def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:
     there = machine_cpus()
     if config.address is None and config.least_cpus > there:
         audience.notice(
-            f"{config.min_ranks} ranks and {config.data_workers} data workers are to have "
-            f"{config.least_cpus:g} CPUs and share the {there} of this machine: slower than fewer "
-            "ranks would be"
+            f"{counted(config.min_ranks, 'rank')} and "
+            f"{counted(config.data_workers, 'data worker')} are to have "
+            f"{counted(config.least_cpus, 'CPU')} and share the {there} of this machine: slower "
+            "than fewer ranks would be"
         )
     return EmbeddedRay(cpus=config.least_cpus, niceness=config.niceness)
 

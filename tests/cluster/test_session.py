@@ -180,7 +180,7 @@ def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is
             assert ray.get(niceness.remote()) == os.nice(0) + 3
             require_gpus(0)
             with pytest.raises(
-                ClusterError, match=r"needs 99 GPUs, but Ray has only [0-9]+ GPUs here\. Lower"
+                ClusterError, match=r"needs 99 GPUs, but Ray has only [0-9]+ here\. Lower"
             ):
                 require_gpus(99)
         assert signal.getsignal(signal.SIGTERM) is handler  # Ray had put its own

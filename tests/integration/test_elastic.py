@@ -121,7 +121,7 @@ def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
     assert log.count("starting 2 ranks") == 1
     assert log.count("is lost, which is no failure of the run; restart 1 of this session") == 1
     assert "restart 2" not in log
-    assert "resized from 2 to 1 ranks" in log
+    assert "resized from 2 to 1 rank" in log
 
 
 HOLDER = """
