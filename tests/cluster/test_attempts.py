@@ -10,7 +10,7 @@ from cluster.attempt import Attempt
 from cluster.attempts import Attempts
 from cluster.cluster_view import Node
 from cluster.config import ClusterConfig
-from cluster.errors import ClusterError, RankLostError
+from cluster.errors import ClusterError, RankHungError, RankLostError
 from cluster.rank_group import Poll
 from cluster.rank_supply import RankSupply
 from cluster.stop_requests import StopRequests
@@ -92,6 +92,22 @@ def test_ranks_that_have_not_begun_are_not_waited_for(means, run):
     assert attempt.run() == "preempted"
     assert attempt._group.polls == 1
     assert means.audience.notices[0].endswith("was created: the ranks leave before they have begun")
+
+
+@pytest.mark.parametrize("error", [RankHungError("Rank 1 hangs"), RankLostError("Rank 1 died")])
+def test_where_ranks_stood_is_kept_and_named_if_one_hangs(means, run, error):
+    means.supply = SimpleNamespace(stacks=lambda: {0: "waits", 1: "loops"})
+    attempt = attempt_of(means, trains=True)
+    attempt._group.poll = lambda: Poll([], failure=error)
+    with pytest.raises(RankLostError, match=f"^{error}") as raised:
+        attempt.run()
+    if not isinstance(error, RankHungError):
+        assert raised.value is error
+        assert not run.stacks.exists()
+        return
+    (folder,) = run.stacks.iterdir()
+    assert str(raised.value) == f"Rank 1 hangs. Where each rank stood is in {folder}"
+    assert (folder / "rank-1.txt").read_text() == "loops"
 
 
 def test_the_time_to_leave_counts_from_the_request(means, run, monkeypatch):
