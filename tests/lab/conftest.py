@@ -1,11 +1,41 @@
 """All tests of this folder are long ones, for `make lab`."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from support.hosts import Hosts, Names
+from support.recipes import tiny_values
+from support.runs import Runs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("lab")
+
+
+@pytest.fixture
+def runs(tmp_path, phrasebook):
+    """For the tiny recipe, to read what is trained on hosts."""
+    return _runs(tmp_path, phrasebook)
+
+
+@pytest.fixture(scope="session")
+def one_host(tmp_path_factory, phrasebook):
+    """60 steps of the tiny recipe on two ranks, of that name: on one host, from end to end."""
+    runs = _runs(tmp_path_factory.mktemp("one-host"), phrasebook)
+    options = ["cluster.ranks=2", "trainer.max_steps=60", "--run", runs.folder / "one-host"]
+    transloom = Path(sys.executable).parent / "transloom"
+    environment = {**os.environ, "HOME": str(runs.folder), "WANDB_MODE": "disabled"}
+    with Hosts(1, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
+        hosts.run(0, transloom, "train", runs.recipe, *options, env=environment)
+    return runs
+
+
+def _runs(folder: Path, phrasebook: Path) -> Runs:
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    return Runs(recipe, folder, address="")

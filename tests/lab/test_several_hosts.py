@@ -6,10 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support.hosts import Hosts, Names
-from support.recipes import tiny_values
-from support.runs import Runs
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(900)]
 
@@ -30,15 +27,13 @@ def environment():
 
 @pytest.mark.parametrize("names", Names, ids=lambda names: names.name.lower())
 def test_hosts_train_whatever_their_names_lead_to(
-    names, environment, tmp_path, tmp_path_factory, phrasebook, undisturbed
+    names, environment, runs, one_host, tmp_path_factory
 ):
-    runs = Runs(tmp_path / "tiny.yaml", tmp_path, address="10.77.0.1:6379")
-    runs.recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
     with Hosts(2, names, shared=tmp_path_factory.getbasetemp()) as hosts:
         head = f"{hosts.addresses[0]}:6379"
         hosts.run(0, BIN / "ray", "start", "--head", "--port=6379", *NODE, env=environment)
         hosts.run(1, BIN / "ray", "start", f"--address={head}", *NODE, env=environment)
-        options = ["--run", tmp_path / "run", "--address", head]
+        options = ["--run", runs.folder / "run", "--address", head]
         hosts.run(0, BIN / "transloom", "train", runs.recipe, *TRAIN, *options, env=environment)
-    assert runs.curve("run") == undisturbed.curve("undisturbed")[:STEPS]
-    assert runs.digests("run") == undisturbed.digests("undisturbed")[:STEPS]
+    assert runs.curve("run") == one_host.curve("one-host")[:STEPS]
+    assert runs.digests("run") == one_host.digests("one-host")[:STEPS]

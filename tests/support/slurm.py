@@ -1,0 +1,90 @@
+"""A Slurm of one node on a host of its own, with Debian's packages; nobody else can reach it.
+
+It asks nobody who he is (auth/none): on its host there is only the test.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from support.hosts import Hosts
+from support.machine_parts import program
+
+CONFIGURATION = """
+ClusterName=lab
+SlurmctldHost=h1(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+ReturnToService=2
+MpiDefault=none
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/none
+SlurmdParameters=config_overrides
+NodeName=n1 NodeHostname=h1 NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000
+PartitionName=lab Nodes=n1 Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Slurm:
+    """Its commands; its daemons end with their host.
+
+    Attributes:
+        folder: where its logs are.
+    """
+
+    def __init__(self, hosts: Hosts, folder: Path, environment: Mapping[str, str]) -> None:
+        """environment: of the commands, and so of the jobs."""
+        self.folder = folder
+        self._hosts = hosts
+        self._environment = {**environment, "SLURM_CONF": str(folder / "slurm.conf")}
+        (folder / "state").mkdir(parents=True)
+        (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder))
+        for name, options in (("slurmctld", ["-D", "-c"]), ("slurmd", ["-D", "-N", "n1"])):
+            daemon = program(name)
+            assert daemon
+            hosts.start(0, daemon, *options, env=self._environment)
+        self.wait_until(lambda: self("sinfo", "--noheader", "--format=%T", check=False) == "idle")
+
+    def __call__(self, name: str, *arguments: str | Path, check: bool = True) -> str:
+        """What one of Slurm's commands prints."""
+        process = self._hosts.start(0, name, *arguments, env=self._environment)
+        output, _ = process.communicate()
+        assert not check or process.returncode == 0, f"{name}: {output}"
+        return output.strip()
+
+    def job(self, number: str) -> dict[str, str]:
+        """What Slurm says of a job, such as JobState."""
+        words = self("scontrol", "--oneliner", "show", "job", number).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def host_processes(self) -> list[psutil.Process]:
+        """All on its host: its own daemons, jobs, and what jobs have left."""
+        return self._hosts.processes(0)
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 180.0) -> None:
+        """Waits for what Slurm brings about; its logs are in the message if it doesn't."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self._logs()
+            time.sleep(0.2)
+
+    def _logs(self) -> str:
+        return os.linesep.join(
+            f"{log.name}:\n{log.read_text()[-3000:]}" for log in self.folder.glob("*.log")
+        )
