@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +47,7 @@ class RayHead:
             "RAY_worker_niceness": "0",
         }
         self._process = _started(
-            lambda: self._alive_nodes() and self._ask("jobs/") is not None,
+            lambda: self._ask("jobs/") is not None,
             [
                 "--head",
                 f"--port={port}",
@@ -146,32 +147,35 @@ def _started(
     on a busy machine: it is started again.
     """
     for _ in range(STARTS):
-        process = subprocess.Popen(
-            [
-                Path(sys.executable).parent / "ray",
-                "start",
-                "--block",
-                "--node-ip-address=127.0.0.1",
-                # Its default port may be held by any other Ray on this machine.
-                f"--dashboard-agent-listen-port={free_port()}",
-                f"--object-store-memory={200 * 2**20}",
-                "--disable-usage-stats",
-                *options,
-            ],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        while process.poll() is None:
-            with suppress(OSError, ValueError):  # the dashboard does not answer yet
-                if runs():
-                    return process
-            time.sleep(0.2)
-    raise AssertionError(f"`ray start {' '.join(options)}` has failed {STARTS} times")
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                [
+                    Path(sys.executable).parent / "ray",
+                    "start",
+                    "--block",
+                    "--node-ip-address=127.0.0.1",
+                    # Its default port may be held by any other Ray on this machine.
+                    f"--dashboard-agent-listen-port={free_port()}",
+                    f"--object-store-memory={200 * 2**20}",
+                    "--disable-usage-stats",
+                    *options,
+                ],
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            while process.poll() is None:
+                said = os.pread(output.fileno(), 100_000, 0).decode()
+                with suppress(OSError, ValueError):  # the dashboard does not answer yet
+                    if "Ray runtime started" in said and runs():
+                        return process
+                time.sleep(0.2)
+            _kill(process)  # what it has started may live on
+    raise AssertionError(f"`ray start {' '.join(options)}` has failed {STARTS} times: {said}")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # SIGTERM takes Ray twenty seconds
-        process.wait()
+    process.wait()
