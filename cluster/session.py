@@ -14,6 +14,7 @@ one can be started in the same process.
 
 import logging
 import math
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ from data_pipeline.wording import counted
 # by itself where shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_SECONDS = 10.0
+UNREAD_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
 # The processes without which an embedded Ray does nothing any more. When one of its agents dies,
 # the raylet ends itself.
 VITAL_PROCESSES = frozenset({"gcs_server", "raylet"})
@@ -94,7 +96,10 @@ def ray_session(address: str | None, embedded: EmbeddedRay = EmbeddedRay()) -> I
     print_message = ray_worker.print_to_stdstream
     ray_worker.print_to_stdstream = _log_message
     try:
-        with _embedded(embedded) if address is None else _joined(address):
+        with (
+            _embedded(embedded) if address is None else _joined(address),
+            _without_unread_errors(),
+        ):
             yield
     finally:
         ray_worker.print_to_stdstream = print_message
@@ -171,6 +176,20 @@ def _dead_processes() -> list[str]:
         for info in started.get(kind, [])
         if info.process.poll() is not None
     ]
+
+
+@contextmanager
+def _without_unread_errors() -> Iterator[None]:
+    """Nobody takes the answers of actors that are given up, and Ray would print the error of each
+    as "Unhandled error". What happened to an actor is told by the answers that are taken."""
+    before = os.environ.get(UNREAD_ERRORS)
+    os.environ[UNREAD_ERRORS] = "1"  # Ray looks for it each time (2.60.0)
+    try:
+        yield
+    finally:
+        os.environ.pop(UNREAD_ERRORS, None)
+        if before is not None:
+            os.environ[UNREAD_ERRORS] = before
 
 
 @contextmanager

@@ -15,13 +15,19 @@ import psutil
 import pytest
 import ray
 from ray.job_submission import JobSubmissionClient
-from support.processes import children
+from support.processes import children, wait_until
 
 from cluster import jobs, session
 from cluster.authentication import enable_authentication
 from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.packages import INSTALLATION, PACKAGES
-from cluster.session import EmbeddedRay, machine_cpus, ray_session, require_gpus
+from cluster.session import (
+    UNREAD_ERRORS,
+    EmbeddedRay,
+    machine_cpus,
+    ray_session,
+    require_gpus,
+)
 
 OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
 
@@ -211,6 +217,39 @@ def test_a_ray_that_cannot_start_ends_in_a_paragraph(monkeypatch: pytest.MonkeyP
     ):
         pass
     assert not ray.is_initialized()
+
+
+@ray.remote(num_cpus=0)
+class Failing:
+    def fail(self) -> None:
+        raise RuntimeError("read by nobody")
+
+    def answer(self) -> None:
+        pass
+
+
+def test_an_error_that_nobody_asks_for_is_not_printed(
+    ray_head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray tells such errors when the reference to the answer goes."""
+    told: list[Exception] = []
+    monkeypatch.setattr("ray._private.worker._unhandled_error_handler", told.append)
+    with ray_session(ray_head.address):
+        actor = Failing.remote()  # type: ignore[attr-defined]
+
+        def leave_unread() -> None:
+            unread = actor.fail.remote()
+            ray.get(actor.answer.remote())  # after the other one
+            del unread
+
+        for _ in range(5):
+            leave_unread()
+        before = list(told)
+        del os.environ[UNREAD_ERRORS]
+        wait_until(lambda: leave_unread() or told)
+    assert before == []
+    assert "read by nobody" in str(told[0])
+    assert UNREAD_ERRORS not in os.environ
 
 
 def test_the_nodes_of_a_cluster_may_come_later(ray_head: Any) -> None:

@@ -31,10 +31,14 @@ def test_it_lives_as_long_as_it_hears_of_the_supervisor_and_not_longer():
         [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        for news in ["heard"] * 10 + ["silent"] * 4 + ["heard"] + ["silent"] * 5:
-            assert process.stdout.readline() == "looks\n"
-            print(news, file=process.stdin, flush=True)
-        assert process.wait() == -signal.SIGKILL
+        try:
+            for news in ["heard"] * 10 + ["silent"] * 4 + ["heard"] + ["silent"] * 5:
+                assert process.stdout.readline() == "looks\n"
+                print(news, file=process.stdin, flush=True)
+            assert process.stdout.readline() == ""  # it looks no more
+            assert process.wait() == -signal.SIGKILL
+        finally:
+            process.kill()
 
 
 class Actor:
