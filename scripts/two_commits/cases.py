@@ -65,6 +65,7 @@ DATASETS = {
             f"{{{PHRASES.format('test')}, name: few, weight: 3}}]",
             "data.tests={}",
             "tokenizer.joint=false",
+            "model.share_embeddings=decoder",
         ),
     ),
     "multi30k": Dataset("multi30k-ende", is_multi30k=True),
@@ -170,11 +171,11 @@ class Sides:
         steps: int,
         data_of: Checkout | None = None,
     ) -> None:
-        _finish(side, self._training(case, run, steps, data_of or side), run)
+        _finish(side, self.command_of(case, run, steps, data_of or side), run)
 
     def _train_and_kill(self, side: Checkout, case: Case, run: Path, steps: int) -> None:
         """The driver is killed when it has recorded some steps; the same command goes on."""
-        command = self._training(case, run, steps, side)
+        command = self.command_of(case, run, steps, side)
         for _ in range(ATTEMPTS_TO_KILL):
             process = side.begin_transloom(*command)
             while process.poll() is None and recorded_steps(run) < STRUCK_AT:
@@ -190,7 +191,8 @@ class Sides:
             f"before they could be killed after step {STRUCK_AT}: {side.log} says which (--keep)"
         )
 
-    def _training(self, case: Case, run: Path, steps: int, data_of: Checkout) -> list[str | Path]:
+    def command_of(self, case: Case, run: Path, steps: int, data_of: Checkout) -> list[str | Path]:
+        """What `transloom` is told to train a case, on the dataset of one of the sides."""
         every = 10 if case.what == "killed" else HALF
         command: list[str | Path] = [
             "train",

@@ -5,17 +5,24 @@ are run and compared is shown by running the script itself.
 """
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from support.covering import value_pairs
+from two_commits.cases import CASES, STEPS, Case, Sides
 from two_commits.checkout import CheckoutError, check_out_commit, copy_working_tree
 from two_commits.comparison import ComparisonError, compare_datasets, compare_runs
 from two_commits.speed import interval_of_median, measure_in_turn
+
+from cluster.recipe import find_recipe, load_recipe
 
 WEIGHTS = np.array([0.0, 1.5, -2.0, 3.25], np.float32)
 
@@ -164,6 +171,27 @@ def test_datasets_are_compared_by_every_byte(tmp_path):
     missing, other = compare_datasets(tmp_path / "base", tmp_path / "here").differences
     assert missing == "manifest.json: not in the base"
     assert other.startswith("shards/0.tar: sha256 ")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_each_case_is_a_recipe_that_loads(case: Case, tmp_path):
+    side: Any = SimpleNamespace(work=tmp_path)
+    command = Sides(side, side, multi30k=tmp_path).command_of(case, tmp_path / "run", STEPS, side)
+    verb, name, *options = map(str, command)
+    assert verb == "train"
+    recipe = load_recipe(find_recipe(name), [option for option in options if "=" in option])
+    assert recipe.model.dropout > 0
+    assert recipe.trainer.max_steps == STEPS
+    assert "--inline" in options or recipe.cluster.ranks == case.ranks
+
+
+def test_any_two_of_stage_ranks_numerics_and_precision_meet_in_a_case():
+    shapes = {re.search(r"stage(.)-(.)x-(\w+)-(\w+)", case.name) for case in CASES} - {None}
+    met = {value for shape in shapes for value in value_pairs(shape.groups())}
+    factors = [["0", "1", "2", "3"], ["1", "2", "3"], ["fast", "exact"], ["fp32", "bf16"]]
+    impossible = value_pairs(("0", None, None, "bf16"))
+    wanted = {value for case in product(*factors) for value in value_pairs(case)}
+    assert wanted - met == {value for value in impossible if None not in value}
 
 
 PROJECT = """
