@@ -140,7 +140,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _position(override: str, text: str, items: list[Any]) -> int:
     """The place in a list that a part of a key names."""
-    if not text.isdigit() or int(text) >= len(items):
+    if not text.isdecimal() or int(text) >= len(items):
         raise RecipeError(
             f"Override {override!r}: {text} must be a number below {len(items)}, the length of the "
             "list"

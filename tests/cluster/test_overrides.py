@@ -28,7 +28,7 @@ def test_every_place_of_a_list_can_be_overridden(recipe_file):
     assert load_recipe(recipe_file, both).trainer.optimizer.betas == (0.8, 0.95)
 
 
-@pytest.mark.parametrize("place", ["2", "3", "-1", "b", ""])
+@pytest.mark.parametrize("place", ["2", "3", "-1", "b", "", "²"])
 @pytest.mark.parametrize("override", ["data.train.{}.name=c", "data.train.{}=c"])
 def test_a_place_beyond_the_list_is_named_with_its_length(recipe_file, override, place):
     with pytest.raises(RecipeError, match=rf": {place} must be a number below 2, the length of"):

@@ -22,8 +22,10 @@ from trainer.assignment import Assignment
 from trainer.distributed import Placement
 from trainer.engine import PassResult
 from trainer.loop import Trainer
+from trainer.profile import StepProfiler
 from trainer.progress import Progress
 from trainer.recipe import TrainingRecipe
+from trainer.run_folder import RunFolder
 from trainer.validation import ValidationResult
 
 SLOTS = 3
@@ -195,6 +197,7 @@ def make_trainer(
         validator=Validator(story),
         saver=Saver(story),
         recorder=Recorder(story),
+        profiler=StepProfiler(None, RunFolder(run), 0, lambda text: None),
         supervision=Supervision(story),
         placement=Placement(),
         resources=ExitStack(),
