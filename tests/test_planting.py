@@ -4,7 +4,7 @@ import runpy
 from types import SimpleNamespace
 
 import pytest
-from support.faults.cluster import SITE
+from support.faults.moments import SITE
 from support.planting import plant, require
 
 from trainer.checkpoints import lease

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.faults.cluster import SITE
-from support.faults.moments import Moment, Orders
+from support.faults.moments import SITE, Moment, Orders
 from support.hosts import Hosts, Names
 from support.processes import command_of
 from support.slurm import Slurm
