@@ -7,6 +7,8 @@ import yaml
 from support.checkpoints import header_of
 from support.recipes import tiny_values
 
+from cluster import supervisor
+from trainer import build
 from trainer.checkpoints.format import list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 
@@ -80,6 +82,24 @@ def test_a_run_that_ended_early_goes_on_with_more_patience(runs):
     more = [*EARLY[:2], "trainer.early_stopping={metric: bleu, patience: 5}", EARLY[3]]
     second = runs.train("run", *more, inline=True)
     assert second.step == first.step + 2 * 4
+
+
+def test_a_finished_run_says_so_without_starting_anything(runs, monkeypatch):
+    """Not even a restart is recorded."""
+    before = runs.train("finished", "trainer.max_steps=2", inline=True)
+    record = (before.run / "metrics.jsonl").read_bytes()
+
+    def refuse(*_, **__):
+        raise AssertionError("it was started")
+
+    monkeypatch.setattr(supervisor, "ray_session", refuse)
+    monkeypatch.setattr(build, "build_trainer", refuse)
+    for inline in (False, True):
+        again = runs.train("finished", "trainer.max_steps=2", inline=inline)
+        assert again == before
+    assert (before.run / "metrics.jsonl").read_bytes() == record
+    with pytest.raises(AssertionError, match="it was started"):
+        runs.train("finished", "trainer.max_steps=3", inline=True)
 
 
 def test_the_moving_average_comes_back_and_is_what_translates(runs, tmp_path):
