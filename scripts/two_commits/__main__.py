@@ -39,7 +39,7 @@ from two_commits.checkout import (
 from two_commits.comparison import Comparison, ComparisonError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DATA_VARIABLE = "TRANSLOOM_MULTI30K"
+DATA_VARIABLE = "TRANSLOOM_TEST_DATA"
 DEFAULT_DATA = REPOSITORY.parent / "shared" / "data" / "multi30k"
 SHOWN_DIFFERENCES = 3
 
