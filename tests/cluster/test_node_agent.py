@@ -197,3 +197,14 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     agents.by_node[node] = Twin(agents.by_node[node], twin)
     (problem,) = agents.check_folder(tmp_path, tmp_path)
     assert "what it writes there is not seen here" in problem
+
+
+def test_deaths_are_waited_for_and_no_longer(sleeper, monkeypatch):
+    """As long as a process is seen, and no more; the agent's own supervisor is heard meanwhile."""
+    looks = iter([True, True, False])
+    monkeypatch.setattr(ProcessName, "is_alive", lambda name: next(looks))
+    heard = []
+    agent = SimpleNamespace(_watchdog=SimpleNamespace(heard=lambda: heard.append("now")))
+    NodeAgent.__ray_metadata__.modified_class.await_deaths(agent, [name_of(sleeper, "here")])
+    assert list(looks) == []
+    assert len(heard) == 2
