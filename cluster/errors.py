@@ -2,8 +2,9 @@
 
 
 def full_message(error: BaseException) -> str:
-    """An error's message, and what was noted on its way."""
-    return " ".join([str(error), *getattr(error, "__notes__", [])])
+    """An error's message, and what was noted on its way: once each, and no traceback."""
+    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
+    return " ".join(dict.fromkeys([str(error), *notes]))
 
 
 class ClusterError(Exception):

@@ -64,3 +64,12 @@ def test_a_death_is_the_cause_of_all_else():
 def test_a_broken_connection_may_be_a_consequence():
     assert not is_certain([BROKEN_CONNECTION])
     assert cause_of([BROKEN_CONNECTION]) is BROKEN_CONNECTION
+
+
+def test_a_message_says_nothing_twice_and_shows_no_traceback():
+    error = DatasetFileError("a.tar", "1 byte", "none")
+    message = str(error)
+    error.add_note("In a process of the pool:\nTraceback (most recent call last):\n" + message)
+    for _ in range(2):
+        error.add_note("(Rank 1 has raised this in phase step of step 3.)")
+    assert full_message(error) == f"{message} (Rank 1 has raised this in phase step of step 3.)"
