@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.faults.moments import SITE, Moment, Orders
+from support.faults.moments import Moment, Orders
 from support.hosts import Hosts, Names
 from support.processes import command_of
 from support.slurm import Slurm
@@ -35,8 +35,7 @@ def orders(tmp_path):
 def slurm(tmp_path, tmp_path_factory, orders):
     environment = {
         **os.environ,
-        "PYTHONPATH": str(SITE),
-        "TRANSLOOM_FAULTS": str(orders.folder),
+        **orders.environment,
         "WANDB_MODE": "disabled",
         "HOME": str(tmp_path),
     }

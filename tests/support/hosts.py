@@ -66,17 +66,17 @@ class Hosts:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             switch = _boot(stack, ["--net"], "echo up; exec cat >/dev/null")
-            inside = ["nsenter", f"--net=/proc/{switch.pid}/ns/net"]
-            _do([*inside, "ip", "link", "add", "switch", "type", "bridge"])
-            _do([*inside, "ip", "link", "set", "switch", "up"])
+            self._switch = ["nsenter", f"--net=/proc/{switch.pid}/ns/net", "ip", "link"]
+            _do([*self._switch, "add", "switch", "type", "bridge"])
+            _do([*self._switch, "set", "switch", "up"])
             for n, address in enumerate(self.addresses):
                 name = f"h{n + 1}"
                 options = [*NAMESPACES, "--mount-proc", "--fork", "--kill-child=KILL"]
                 host = _boot(stack, options, BOOT, name, str(self._shared), self._etc_hosts(n))
                 self._first.append(host)
-                cable = f"ip link add {name} type veth peer name eth0 netns {host.pid}"
-                _do([*inside, *cable.split()])
-                _do([*inside, "ip", "link", "set", name, "master", "switch", "up"])
+                cable = f"add {name} type veth peer name eth0 netns {host.pid}"
+                _do([*self._switch, *cable.split()])
+                _do([*self._switch, "set", name, "master", "switch", "up"])
                 for command in (
                     "ip link set lo up",
                     f"ip addr add {address}/24 dev eth0",
@@ -113,6 +113,10 @@ class Hosts:
         output, _ = process.communicate()
         assert process.returncode == 0, f"{command} left {process.returncode}:\n{output}"
         return output
+
+    def cut(self, host: int) -> None:
+        """Take a host's cable out: it lives on, and nothing reaches it or comes from it."""
+        _do([*self._switch, "set", f"h{host + 1}", "down"])
 
     def processes(self, host: int) -> list[psutil.Process]:
         """All that run on a host, beside its first."""
