@@ -17,6 +17,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import ray
 from ray._private import ray_constants
+from ray._private import services as ray_services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
@@ -44,6 +46,9 @@ from data_pipeline.wording import counted
 # by itself where shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_SECONDS = 10.0
+# A machine that is very busy takes a minute or more to start a raylet.
+START_SECONDS = 120.0
+START_LOOK_SECONDS = 0.5
 UNREAD_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
 # The processes without which an embedded Ray does nothing any more. When one of its agents dies,
 # the raylet ends itself.
@@ -125,7 +130,7 @@ def _embedded(wanted: EmbeddedRay) -> Iterator[None]:
     processes = MarkedProcesses()
     lost = True  # until it is there
     try:
-        with _sigterm_handler_kept(), processes.marking():
+        with _sigterm_handler_kept(), processes.marking(), _patient_start(processes):
             _start_embedded(wanted)
         lost = False
         yield
@@ -232,6 +237,32 @@ def require_gpus(gpus: float) -> None:
             f"The run needs {counted(gpus, 'GPU')}, but Ray has only {found:g} here. Lower "
             "cluster.ranks or cluster.gpus_per_rank, or join a larger cluster with --address"
         )
+
+
+@contextmanager
+def _patient_start(processes: MarkedProcesses) -> Iterator[None]:
+    """Ray 2.60.0 gives a node that it starts 30 s until its head knows it; here it has longer.
+
+    The raylet in turn gives its agents 15 s, which nothing changes: if they take longer it ends
+    itself, and Ray has to be started again.
+    """
+    ask, since = ray_services.get_node, time.monotonic()
+
+    def get_node(head: str, node: str) -> Any:
+        while True:
+            try:
+                return ask(head, node)
+            except RuntimeError:  # the head does not know it
+                names = [process.name() for process in processes.alive()]
+                if "raylet" not in names or time.monotonic() - since > START_SECONDS:
+                    raise
+            time.sleep(START_LOOK_SECONDS)
+
+    ray_services.get_node = get_node
+    try:
+        yield
+    finally:
+        ray_services.get_node = ask
 
 
 def _start_embedded(wanted: EmbeddedRay) -> None:

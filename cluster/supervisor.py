@@ -28,7 +28,8 @@ from trainer.profile import StepRange
 from trainer.run_folder import RunFolder
 from trainer.supervision import Outcome
 
-SESSIONS_WITHOUT_PROGRESS = 3
+# Ray gives its agents 15 s to start, which a busy machine misses now and then.
+SESSIONS_WITHOUT_PROGRESS = 5
 
 
 def supervise(

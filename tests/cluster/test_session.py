@@ -35,6 +35,7 @@ OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
 DRIVER = f"""
 import json, os, signal, sys, time
 import psutil, ray
+from cluster.errors import EmbeddedRayError
 from cluster.session import ray_session
 
 def imported():
@@ -59,17 +60,28 @@ if sys.argv[2:] == ["plain"]:
     ray.init(sys.argv[1], log_to_driver=False)
     print(ray.get(Worker.remote().model.remote()))
     sys.exit()
-with ray_session(None if sys.argv[1] == "embedded" else sys.argv[1]):
-    worker = Worker.remote()
-    os.kill(ray.get(worker.process_id.remote()), signal.SIGKILL)  # Ray has news to report
-    answer = dict(driver=imported(), worker=ray.get(worker.imported.remote()))
-    if sys.argv[2:] == ["wait"]:
-        worker.work_forever.remote()
-        time.sleep(0.5)
-    answer["processes"] = [child.pid for child in psutil.Process().children(recursive=True)]
-    print(json.dumps(answer), flush=True)
-    if sys.argv[2:] == ["wait"]:
-        time.sleep(1000)
+def drive(address):
+    with ray_session(address):
+        worker = Worker.remote()
+        os.kill(ray.get(worker.process_id.remote()), signal.SIGKILL)  # Ray has news to report
+        answer = dict(driver=imported(), worker=ray.get(worker.imported.remote()))
+        if sys.argv[2:] == ["wait"]:
+            worker.work_forever.remote()
+            time.sleep(0.5)
+        answer["processes"] = [child.pid for child in psutil.Process().children(recursive=True)]
+        print(json.dumps(answer), flush=True)
+        if sys.argv[2:] == ["wait"]:
+            time.sleep(1000)
+
+if sys.argv[1] != "embedded":
+    drive(sys.argv[1])
+    sys.exit()
+for _ in range(10):  # on a busy machine Ray may time out
+    try:
+        drive(None)
+    except EmbeddedRayError:
+        continue
+    break
 """
 
 
