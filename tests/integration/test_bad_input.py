@@ -179,7 +179,7 @@ def test_too_few_cpus(command, recipe, runs):
     options = ["cluster.cpus_per_rank=1000", "cluster.wait_for_ranks_seconds=1"]
     failure = command("train", recipe, *options, "--address", runs.address)
     assert failure.code == 1
-    assert "1000 CPUs" in failure.message
+    assert "1,000 CPUs" in failure.message
     assert "cluster.ranks" in failure.message
 
 
