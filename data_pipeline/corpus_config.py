@@ -163,8 +163,8 @@ class CorpusConfig(BaseModel):
         if not self.files:
             return self
         if self.format is None:
-            formats = {name: _format_of(name) for name in self.locations}
-            if len(set(formats.values())) > 1 or None in formats.values():
+            formats = {name: _format_of(name) or "unknown" for name in self.locations}
+            if len(set(formats.values())) > 1 or "unknown" in formats.values():
                 raise ValueError(
                     f"the names of the files do not tell one format ({said(formats)}): set "
                     "format to tsv, jsonl or webdataset"
