@@ -131,8 +131,8 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
         )
     if steps.last - steps.first >= MOST_PROFILED_STEPS:
         raise RecipeError(
-            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and so long a "
-            f"trace is too large to be looked at: name at most {MOST_PROFILED_STEPS}"
+            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and so long "
+            f"a trace is too large to be looked at: name at most {MOST_PROFILED_STEPS}"
         )
     checkpoints = list_checkpoints(run.checkpoints)
     begun = step_of(checkpoints[-1]) if checkpoints else 0
