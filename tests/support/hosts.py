@@ -14,25 +14,31 @@ from typing import Self
 
 import psutil
 
-# $1: its name, $2: the folder that all hosts share, $3: its /etc/hosts.
+# $1: its name, $2: its /etc/hosts, then the folders below /tmp that all hosts share.
 BOOT = """
 set -e
 mount --make-rprivate /
 hostname "$1"
 mount -t tmpfs tmpfs /mnt
-mkdir /mnt/shared
-mount --bind "$2" /mnt/shared
-printf '%s' "$3" >/mnt/hosts
+printf '%s' "$2" >/mnt/hosts
 mount --bind /mnt/hosts /etc/hosts
 : >/mnt/resolv.conf
 mount --bind /mnt/resolv.conf /etc/resolv.conf
+shift 2
+mkdir /mnt/tmp
+mount --bind /tmp /mnt/tmp
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs -o size=4g tmpfs /dev/shm
-mkdir -p "$2"
-mount --bind /mnt/shared "$2"
+for folder; do
+    mkdir -p "$folder"
+    mount --bind "/mnt$folder" "$folder"
+done
+umount /mnt/tmp
 echo up
 exec cat >/dev/null
 """
+PROJECT = Path(__file__).resolve().parents[2]
+TMP = Path("/tmp")
 NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
@@ -52,14 +58,15 @@ class Hosts:
     """
 
     def __init__(self, count: int, names: Names, shared: Path) -> None:
-        """shared: a folder below /tmp that is the same on all hosts; everything else there isn't.
+        """shared: a folder below /tmp that is the same on all hosts, as the project is if it lies
+        there; everything else there is not.
 
         Folders elsewhere are this machine's own.
         """
-        assert Path("/tmp") in shared.parents
+        assert TMP in shared.parents
         self.addresses = [f"10.77.0.{n + 1}" for n in range(count)]
         self._names = names
-        self._shared = shared
+        self._folders = [shared, *([PROJECT] if TMP in PROJECT.parents else [])]
         self._first: list[psutil.Process] = []  # processes, those that a host lives as long as
         self._stack = ExitStack()
 
@@ -72,7 +79,8 @@ class Hosts:
             for n, address in enumerate(self.addresses):
                 name = f"h{n + 1}"
                 options = [*NAMESPACES, "--mount-proc", "--fork", "--kill-child=KILL"]
-                host = _boot(stack, options, BOOT, name, str(self._shared), self._etc_hosts(n))
+                folders = map(str, self._folders)
+                host = _boot(stack, options, BOOT, name, self._etc_hosts(n), *folders)
                 self._first.append(host)
                 cable = f"add {name} type veth peer name eth0 netns {host.pid}"
                 _do([*self._switch, *cable.split()])
