@@ -23,6 +23,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.wording import counted
 from trainer.checkpoints.lease import Lease
+from trainer.errors import TrainerError
 from trainer.metrics import read_backwards
 from trainer.profile import StepRange
 from trainer.run_folder import RunFolder
@@ -136,4 +137,8 @@ class RayLosses:
             ) from error
 
     def _recorded_step(self) -> int:
-        return next((line["step"] for line in read_backwards(self._run.metrics)), 0)
+        """0 where there is none, or it cannot be read: the ranks say that better."""
+        try:
+            return next((line["step"] for line in read_backwards(self._run.metrics)), 0)
+        except (OSError, TrainerError):
+            return 0
