@@ -58,7 +58,7 @@ class Cursor:
         if sorted(value) != sorted(names) or len(numbers) < len(names) or min(numbers.values()) < 0:
             raise BatchingError(
                 f"A cursor is three non-negative integers, {listed(names)}, but this one is "
-                f"{said(value) or 'empty'}. "
+                f"{said(value)}. "
                 "The checkpoint that holds it is damaged: resume from the one before it."
             )
         return cls(**numbers)
