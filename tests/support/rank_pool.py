@@ -14,6 +14,10 @@ from typing import Any
 
 from trainer.distributed import Placement
 
+# What a rank waits in a collective. One that has more to do than the others does it on a busy
+# machine too.
+A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
+
 
 class RankPool:
     def __init__(self, world_size: int) -> None:
@@ -31,6 +35,7 @@ class RankPool:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(placement, theirs), daemon=True)
             process.start()
+            theirs.close()  # or nobody would notice that the process has ended
             self._pipes.append(ours)
             self._processes.append(process)
 
@@ -38,8 +43,8 @@ class RankPool:
         for pipe in self._pipes:
             pipe.send((job, arguments))
         answers = [pipe.recv() for pipe in self._pipes]
-        failures = [answer for ok, answer in answers if not ok]
-        assert not failures, failures[0]
+        failures = [f"Rank {rank}: {answer}" for rank, (ok, answer) in enumerate(answers) if not ok]
+        assert not failures, "\n".join(failures)
         return [answer for _, answer in answers]
 
     def close(self) -> None:
@@ -58,7 +63,7 @@ def free_port() -> int:
 def _serve(placement: Placement, pipe: Connection) -> None:
     from trainer.distributed import process_group
 
-    with process_group(placement, timedelta(seconds=60)):
+    with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
         while (task := pipe.recv()) is not None:
             job, arguments = task
             try:
