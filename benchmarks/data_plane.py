@@ -35,11 +35,11 @@ from data_plane_peers import WRITERS, timed
 from environments import PEERS as ENVIRONMENTS
 from environments import environment_with
 
-from cluster.data_workers import DataWorkers
+from cluster.data.streams import WorkerClient, WorkerStreams
+from cluster.data.workers import DataWorkers
+from cluster.health.watchdog import SignsOfLife
+from cluster.ray.session import ray_session
 from cluster.recipe import Recipe, find_recipe, load_recipe
-from cluster.session import ray_session
-from cluster.watchdog import SignsOfLife
-from cluster.worker_streams import WorkerClient, WorkerStreams
 from data_pipeline.corpora.corpus import read_whole
 from data_pipeline.corpora.locations import cache_folder
 from data_pipeline.dataset.manifest import open_dataset

@@ -34,8 +34,8 @@ from environments import draw
 from recovery import say
 from trainings import complete
 
+from cluster.ray.session import ray_session
 from cluster.recipe import find_recipe, load_recipe
-from cluster.session import ray_session
 from data_pipeline.preparation.prepare import prepare
 from trainer.metrics import Line, read_metrics
 

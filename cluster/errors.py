@@ -1,5 +1,8 @@
 """Mistakes and misfortunes at the level of the cluster. Messages are written for users."""
 
+# What the command line exits with; 75 (EX_TEMPFAIL of sysexits.h) asks to be started again.
+EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
+
 
 def full_message(error: BaseException) -> str:
     """An error's message, and what was noted on its way: once each, and no traceback."""

@@ -57,7 +57,7 @@ def test_files_named_in_the_architecture_exist():
 
 
 def test_commands_named_in_the_readme_exist():
-    from cluster.cli import app
+    from cluster.cli.app import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     known |= {group.name for group in app.registered_groups}

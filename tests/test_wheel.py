@@ -61,7 +61,7 @@ def test_the_wheel_has_four_packages_and_nothing_else(unpacked: Path) -> None:
 def test_the_console_script_is_declared(unpacked: Path) -> None:
     (distribution,) = importlib.metadata.distributions(path=[str(unpacked)])
     scripts = {entry.name: entry.value for entry in distribution.entry_points}
-    assert scripts == {"transloom": "cluster.cli:main"}
+    assert scripts == {"transloom": "cluster.cli.app:main"}
 
 
 def test_the_licence_is_in_the_wheel(unpacked: Path) -> None:

@@ -12,7 +12,7 @@
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
       profile/         see trainer/profile.py
-      stacks/          see cluster/stacks.py
+      stacks/          see cluster/health/stacks.py
       control/         what is asked of a run that trains
       wandb/           W&B's own files
 """
@@ -69,7 +69,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What happened, in words, with the time; see `cluster.display.LoggedAudience`."""
+        """What happened, in words, with the time; see `cluster.views.display.LoggedAudience`."""
         return self.path / "log.txt"
 
     @property

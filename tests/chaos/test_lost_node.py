@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from support.recipes import tiny_recipe
 
-from cluster.data_workers import DataWorkers
-from cluster.session import ray_session
-from cluster.watchdog import SignsOfLife
-from cluster.worker_streams import WorkerClient, WorkerStreams
+from cluster.data.streams import WorkerClient, WorkerStreams
+from cluster.data.workers import DataWorkers
+from cluster.health.watchdog import SignsOfLife
+from cluster.ray.session import ray_session
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import local_rank_steps

@@ -10,7 +10,7 @@ import yaml
 from support.checkpoints import header_of, rewrite_header
 from support.recipes import tiny_values
 
-from cluster import cli
+from cluster.cli import app
 
 
 class Failure:
@@ -29,7 +29,7 @@ def command(monkeypatch, capsys, tmp_path):
     def run(*arguments: object) -> Failure:
         monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            app.main()
         output = capsys.readouterr()
         assert "Traceback" not in output.err
         return Failure(exit_.value.code, output.err)

@@ -7,7 +7,7 @@ from support.sabotage import kill, process_ids, remember
 from support.story import Story
 from support.strike import Strike
 
-from cluster import supervisor
+from cluster.supervision import supervisor
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
 

@@ -16,7 +16,7 @@ from support.processes import HANG_SECONDS, wait_until
 from support.story import Story
 from support.strike import Strike
 
-from cluster import cluster_view
+from cluster.ray import cluster_view
 from trainer.checkpoints.format import list_checkpoints
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
@@ -166,15 +166,15 @@ def test_a_signal_before_the_run_leaves_75():
     """When the command's first lines have run; what they import takes a second or two more."""
     program = """
 import os, signal, sys
-import cluster.cli
+import cluster.cli.app
 
 def find_spec(self, name, path=None, target=None):
-    if name == "cluster.train_command":
+    if name == "cluster.commands.train":
         os.kill(os.getpid(), signal.SIGTERM)
 
 sys.meta_path.insert(0, type("Finder", (), {"find_spec": find_spec})())
 sys.argv = ["transloom", "train", "phrasebook"]
-cluster.cli.main()
+cluster.cli.app.main()
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 75

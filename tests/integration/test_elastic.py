@@ -14,9 +14,9 @@ from support.processes import wait_until
 from support.story import Story
 from support.strike import standing_at
 
-from cluster import attempt, attempts
 from cluster.errors import ClusterError
-from cluster.session import ray_session
+from cluster.ray.session import ray_session
+from cluster.supervision import attempt, restart_loop
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
 
@@ -102,7 +102,7 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
 def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
     runs, folder, nodes, monkeypatch
 ):
-    monkeypatch.setattr(attempts, "ATTEMPTS_WITHOUT_PROGRESS", 1)
+    monkeypatch.setattr(restart_loop, "ATTEMPTS_WITHOUT_PROGRESS", 1)
     node = nodes()
     with ray_session(runs.address):
         wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2, 120)
@@ -126,7 +126,7 @@ def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
 
 HOLDER = """
 import sys, ray
-from cluster.session import ray_session
+from cluster.ray.session import ray_session
 
 @ray.remote(num_cpus=1)
 class Holder:

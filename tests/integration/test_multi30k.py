@@ -6,7 +6,7 @@ import sys
 import pytest
 from support.runs import Runs
 
-from cluster import cli
+from cluster.cli import app
 from cluster.recipe import RECIPES
 
 RECIPE = RECIPES / "multi30k-ende.yaml"
@@ -29,7 +29,7 @@ def transloom(monkeypatch, capsys):
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            app.main()
         output = capsys.readouterr()
         assert exit_.value.code == 0, output.err
         return output.out

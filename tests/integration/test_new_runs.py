@@ -7,7 +7,7 @@ import yaml
 from support.checkpoints import header_of
 from support.recipes import tiny_values
 
-from cluster import supervisor
+from cluster.supervision import supervisor
 from trainer import build
 from trainer.checkpoints.format import list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError

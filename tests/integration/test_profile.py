@@ -6,7 +6,7 @@ import json
 import pytest
 import typer
 
-from cluster.cli_options import step_range
+from cluster.cli.options import step_range
 from cluster.errors import RecipeError
 from trainer.profile import StepRange
 

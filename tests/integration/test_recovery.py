@@ -11,8 +11,9 @@ from support.sabotage import kill, process_ids, remember
 from support.story import Story
 from support.strike import Strike
 
-from cluster import attempts, rank_process, rank_supply, supervisor
 from cluster.errors import ClusterError, RankLostError
+from cluster.ranks import pool, process
+from cluster.supervision import restart_loop, supervisor
 from trainer.checkpoints.format import list_checkpoints
 from trainer.metrics import read_metrics
 from trainer.run_folder import RunFolder
@@ -23,7 +24,7 @@ LAST_TO_BE_IMPORTED = "torch._inductor.compile_fx"  # by DeepSpeed, when it is f
 @pytest.fixture
 def groups(monkeypatch):
     """The groups of ranks as they are made."""
-    return remember(monkeypatch, rank_supply, "RankGroup")
+    return remember(monkeypatch, pool, "RankGroup")
 
 
 def ids_of(processes) -> list[int]:
@@ -35,8 +36,8 @@ def log_of(runs, name) -> str:
 
 
 def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups, monkeypatch):
-    monkeypatch.setattr(rank_process, "ANSWER_SECONDS", 120.0)  # or a busy spare is dismissed
-    supplies = remember(monkeypatch, rank_supply, "Spares")
+    monkeypatch.setattr(process, "ANSWER_SECONDS", 120.0)  # or a busy spare is dismissed
+    supplies = remember(monkeypatch, pool, "Spares")
     folder = RunFolder(runs.folder / "run")
     figures = {}
 
@@ -116,7 +117,7 @@ def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(
 
 
 def test_a_failure_that_comes_again_ends_the_run_with_its_cause(runs, groups, monkeypatch):
-    monkeypatch.setattr(attempts, "ATTEMPTS_WITHOUT_PROGRESS", 2)
+    monkeypatch.setattr(restart_loop, "ATTEMPTS_WITHOUT_PROGRESS", 2)
     run = runs.folder / "run"
     (run / "metrics.jsonl").mkdir(parents=True)
     with pytest.raises(RankLostError) as failure:

@@ -11,7 +11,7 @@ import pytest
 from support.processes import is_alive, wait_until
 from support.sabotage import Saboteur, kill, remember
 
-from cluster import rank_supply
+from cluster.ranks import pool
 from trainer.run_folder import RunFolder
 
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=100000", "checkpoints.every_steps=10"]
@@ -55,7 +55,7 @@ def test_a_request_from_before_the_start_is_not_obeyed(runs, folder):
 
 
 def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
-    groups = remember(monkeypatch, rank_supply, "RankGroup")
+    groups = remember(monkeypatch, pool, "RankGroup")
 
     def ask():
         wait_until(lambda: groups, 60)
@@ -72,7 +72,7 @@ def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
 
 def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
     """Nobody is there to write a checkpoint, so the one that is there has to do."""
-    groups = remember(monkeypatch, rank_supply, "RankGroup")
+    groups = remember(monkeypatch, pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[0].name.id)
@@ -89,7 +89,7 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
 @pytest.mark.chaos
 def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
     """One is stopped, the other waits for it: they never come to the step boundary."""
-    groups = remember(monkeypatch, rank_supply, "RankGroup")
+    groups = remember(monkeypatch, pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[1].name.id, signal.SIGSTOP)
@@ -105,7 +105,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
 
 @pytest.mark.chaos
 def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
-    groups = remember(monkeypatch, rank_supply, "RankGroup")
+    groups = remember(monkeypatch, pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[1].name.id, signal.SIGSTOP)

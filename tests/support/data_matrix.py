@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import supervisor
+from cluster.supervision import supervisor
 from support.faults.moments import MID_STEP, Orders, Reached
 from support.recipes import tiny_values
 from support.runs import Runs

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.train_command import TrainResult, train_run
+from cluster.commands.train import TrainResult, train_run
 from trainer.profile import StepRange
 
 

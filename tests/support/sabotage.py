@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 import ray
 
-from cluster.data_workers import DataWorkers
+from cluster.data.workers import DataWorkers
 from trainer.metrics import read_metrics
 
 

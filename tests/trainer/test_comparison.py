@@ -7,7 +7,7 @@ import torch
 from support.checkpoints import make_header, save_checkpoint
 from typer.testing import CliRunner
 
-from cluster.cli import app
+from cluster.cli.app import app
 from trainer.comparison import compare_runs
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.fragments import Fragment

@@ -6,8 +6,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cluster.cli import app
-from cluster.translate_command import SENTENCES_AT_ONCE, translated_lines
+from cluster.cli.app import app
+from cluster.commands.translate import SENTENCES_AT_ONCE, translated_lines
 from data_pipeline.errors import CorpusError
 from trainer.translator import Translator
 

@@ -9,7 +9,7 @@ import pytest
 from support.explained_page import PageReader
 from typer.testing import CliRunner
 
-from cluster.cli import app
+from cluster.cli.app import app
 from data_pipeline.errors import CorpusError, TokenizerError
 from trainer.errors import CheckpointError
 from trainer.translator import Translator

@@ -166,7 +166,7 @@ def step_of(partial):
 HOOKS = {
     "trainer.distributed": {"process_group": joining},
     "trainer.restore": {"restore": loading},
-    "cluster.mailbox": {"Mailbox.progress": position},
+    "cluster.ranks.mailbox": {"Mailbox.progress": position},
     "trainer.engine": {"Engine.forward_backward": step},
     "trainer.validation": {"greedy_search": validation},
     "trainer.fragments": {"owned_fragments": copy},

@@ -78,7 +78,7 @@ def arms(let_outcome_stand):
 
 
 HOOKS = {
-    "cluster.stop_requests": {
+    "cluster.supervision.stop_requests": {
         "StopRequests.let_outcome_stand": arms,
         "StopRequests.__exit__": strikes(after="listens no more"),
     },
@@ -87,8 +87,8 @@ HOOKS = {
         "Node.kill_all_processes": strikes("ends Ray's processes", "has ended Ray's processes")
     },
     "trainer.checkpoints.lease": {"Lease.__exit__": strikes("gives the run back")},
-    "cluster.train_command": {"train_run": strikes(after="has trained")},
-    "cluster.cli": {"answer": strikes("answers", "has answered")},
+    "cluster.commands.train": {"train_run": strikes(after="has trained")},
+    "cluster.cli.app": {"answer": strikes("answers", "has answered")},
 }
 
 

@@ -1,0 +1,67 @@
+"""`transloom compare`: are two runs the same, and if not, from where on?"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.cli.options import JsonOption, RunArgument, answer
+from cluster.errors import EXIT_FAILED
+from data_pipeline.wording import counted
+
+if TYPE_CHECKING:
+    from trainer.comparison import Comparison
+
+TENSORS_NAMED = 3
+
+
+def compare(
+    run: RunArgument,
+    other: Annotated[Path, typer.Argument(metavar="RUN", help="The run to compare it with.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two runs: data and loss of each step, weights and moments of a checkpoint.
+
+    Exit code 0 if all are the same to the last bit, 1 if not. Shapes may differ: ranks, ZeRO
+    stages. Example, with engine.numerics=exact in both:
+
+      transloom compare runs/one-rank runs/three-ranks
+    """
+    from trainer.comparison import compare_runs
+
+    comparison = compare_runs(run, other)
+    answer(asdict(comparison) | {"same": comparison.is_same}, as_json, in_words(comparison))
+    if not comparison.is_same:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def in_words(comparison: "Comparison") -> str:
+    """Three lines: data, losses, weights."""
+    found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
+    steps = f"{counted(comparison.steps, 'step')} in common"
+    return "\n".join([steps, *(f"  {name:8}{text}" for name, text in found.items())])
+
+
+def _data(comparison: "Comparison") -> str:
+    first = comparison.other_data_from
+    return "the same in every step" if first is None else f"other data from step {first} on"
+
+
+def _losses(comparison: "Comparison") -> str:
+    first = comparison.other_loss_from
+    if first is None:
+        return "the same bits in every step"
+    return f"other bits from step {first} on, up to {comparison.largest_difference:.1e} apart"
+
+
+def _state(comparison: "Comparison") -> str:
+    step, tensors = comparison.checkpoint_step, comparison.tensors
+    if step is None:
+        return "not compared: they have no checkpoint of the same step"
+    different = comparison.other_tensors
+    if not different:
+        everywhere = f"{counted(tensors, 'tensor')} of weights and moments at step {step}"
+        return f"the same bits in all {everywhere}"
+    named = ", ".join(different[:TENSORS_NAMED]) + (" …" if len(different) > TENSORS_NAMED else "")
+    return f"other bits in {len(different)} of {counted(tensors, 'tensor')} at step {step}: {named}"

@@ -1,0 +1,110 @@
+"""What several commands share: arguments, options, and how they answer."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from cluster.views.tables import AnswerTable
+
+WIDTH_WHEN_PIPED = 200
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in one.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields to override."),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A prepared dataset: its folder or URL.")
+]
+MovedDatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="The dataset, if it has moved since training."),
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many work at once. Default: all cores, or one if it is little."),
+]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="STEP|AVERAGE", help="A step or average-of-…. Default: the newest."
+    ),
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16"],
+    typer.Option(help="bf16 takes half the memory and, on recent processors, half the time."),
+]
+TagOption = Annotated[
+    str | None,
+    typer.Option("--tag", help="Put before every sentence, as a corpus's tag in training."),
+]
+PrefixesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="What each translation begins with: a line for each sentence, cut between words; "
+        "an empty one leaves it free.",
+    ),
+]
+AlignmentsOption = Annotated[
+    bool,
+    typer.Option(
+        "--alignments",
+        help="After a tab, which word each word comes from, by attention: 0-0 2-1 … "
+        "(source-translation, counted from 0). Pieces are folded to words at SentencePiece's ▁.",
+    ),
+]
+BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
+
+
+def _finite(number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is not finite: give a number such as 0.6")
+    return number
+
+
+PenaltyOption = Annotated[
+    float | None, typer.Option(min=0, callback=_finite, help="Default: the recipe's.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+
+
+def step_range(text: str) -> tuple[int, int]:
+    """First and last step of a range such as 10:20."""
+    first, _, last = text.partition(":")
+    numbers = [first, last or first]
+    if not all(n.isascii() and n.isdecimal() for n in numbers) or text.endswith(":"):
+        raise typer.BadParameter(
+            f"{text!r} is neither a step nor a range of steps, such as 120 or 100:120"
+        )
+    start, stop = int(numbers[0]), int(numbers[1])
+    if not 1 <= start <= stop:
+        raise typer.BadParameter(f"{text!r} has no steps: they begin at 1, and A:B needs A <= B")
+    return start, stop
+
+
+def answer(value: Any, as_json: bool, readable: Any) -> None:
+    """Print a command's answer on standard output."""
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False))
+        return
+    console = Console()
+    piped = not console.is_terminal and "COLUMNS" not in os.environ
+    if piped:
+        console = Console(width=WIDTH_WHEN_PIPED)
+    if isinstance(readable, AnswerTable):
+        if piped:
+            print(readable.plain())
+        else:
+            console.print(readable.laid_out(console.width), crop=False, highlight=False)
+        return
+    plain = isinstance(readable, str)
+    console.print(readable, soft_wrap=plain, crop=False, markup=not plain, highlight=False)

@@ -1,0 +1,199 @@
+"""`transloom checkpoints`: what a run could go on from, and what could be translated with."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from cluster.recipe import load_recipe
+from cluster.views.tables import AnswerTable, Column
+from data_pipeline.wording import counted, listed
+from trainer.checkpoints.format import (
+    Checkpoint,
+    FileRecord,
+    list_averages,
+    list_checkpoints,
+    newest_intact,
+    read_header,
+    step_of,
+)
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.retention import best, prune, superfluous
+from trainer.errors import CheckpointError, CheckpointFormatError
+from trainer.run_folder import RunFolder
+
+DIGEST_DIGITS_SHOWN = 16
+
+
+def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
+    """A row for each complete checkpoint of a run, and for each average."""
+    rows: list[dict[str, Any]] = []
+    for path in _all_of(run):
+        try:
+            header = Checkpoint(path).header
+        except (CheckpointError, CheckpointFormatError) as error:
+            rows.append({"path": str(path), "problem": str(error)})
+            continue
+        rows.append(
+            {
+                "step": header.step,
+                "path": str(path),
+                "bytes": sum(file.bytes for file in header.files),
+                "averaged_steps": header.averaged_steps,
+                "ranks": header.numerics.get("ranks"),
+                "zero_stage": header.numerics.get("zero_stage"),
+                "validation_loss": header.validation_loss,
+                "validation_bleu": header.validation_bleu,
+                "data_digest": header.data_digest,
+            }
+        )
+    return rows
+
+
+def verified_rows(run: Path, console: Console) -> list[dict[str, Any]]:
+    """A row for each checkpoint and average, with whether all its files are as written."""
+    problems: dict[Path, str | None] = {}
+    files = []
+    for path in _all_of(run):
+        try:
+            checkpoint = Checkpoint(path)
+        except (CheckpointError, CheckpointFormatError) as error:
+            problems[path] = str(error)
+        else:
+            problems[path] = None
+            files += [(checkpoint, record) for record in checkpoint.header.files]
+    with Progress(console=console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
+        for (checkpoint, record), problem in zip(files, pool.map(_problem_of, files), strict=True):
+            problems[checkpoint.path] = problems[checkpoint.path] or problem
+            progress.advance(task, record.bytes)
+    return [
+        {"path": str(path), "intact": problem is None, "problem": problem}
+        for path, problem in problems.items()
+    ]
+
+
+def prune_run(
+    run: Path,
+    keep_last: int | None,
+    keep_best: int | None,
+    keep_every_steps: int | None,
+    *,
+    dry_run: bool,
+    console: Console,
+) -> list[Path]:
+    """Remove what need not stay by the run's recipe and by what is given; returns it.
+
+    Raises:
+        RunInUseError: the run trains.
+        CheckpointError: the newest checkpoint is damaged, so an older one may be needed.
+    """
+    folder = RunFolder(run)
+    folder.card()
+    given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every_steps}
+    config = load_recipe(folder.recipe).checkpoints.model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    _, damaged = newest_intact(folder.checkpoints)
+    if damaged:
+        raise CheckpointError(
+            f"{'; '.join(damaged.values())}. Nothing is removed, because an older checkpoint may "
+            "be needed; the run's next start sets the damaged one aside"
+        )
+    if dry_run:
+        return superfluous(folder.checkpoints, config)
+    with Lease(run, lambda text: console.print(text, soft_wrap=True)) as lease:
+        return prune(folder.checkpoints, lease.work, config)
+
+
+def average_run(
+    run: Path, last: int | None, best_so_many: int | None, steps: list[int] | None
+) -> Checkpoint:
+    """Average the newest, the best, or certain checkpoints of a run; all if nothing is given.
+
+    Raises:
+        CheckpointError: the run has fewer, or one of them is damaged.
+    """
+    from trainer.checkpoints.averaging import average  # imports torch
+
+    folder = RunFolder(run)
+    folder.card()
+    paths = {step_of(path): path for path in list_checkpoints(folder.checkpoints)}
+    chosen = list(paths)
+    if last is not None:
+        chosen = chosen[-last:]
+    elif best_so_many is not None:
+        metric = load_recipe(folder.recipe).checkpoints.best_by
+        ranking = best({path: read_header(path) for path in paths.values()}, metric)
+        chosen = sorted(map(step_of, ranking[:best_so_many]))
+    elif steps is not None:
+        chosen = [step for step in steps if step in paths]
+    wanted = last or best_so_many or (len(steps) if steps else 1)
+    if len(chosen) < wanted:
+        raise CheckpointError(
+            f"{run} has {len(chosen)} of {counted(wanted, 'checkpoint')} to be averaged: its "
+            f"checkpoints are of steps {listed(paths)}. Name fewer, or keep more of them with "
+            "checkpoints.keep_last"
+        )
+    return average(folder.checkpoints, [Checkpoint(paths[step]) for step in chosen])
+
+
+def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(
+        Column("step", copied=True),
+        "size",
+        "written by",
+        "validation loss",
+        "BLEU",
+        Column("data digest", copied=True, shown=DIGEST_DIGITS_SHOWN),
+    )
+    for row in rows:
+        if "problem" in row:
+            table.add(Path(row["path"]).name, "", row["problem"], "", "", "", style="red")
+            continue
+        averaged = row["averaged_steps"]
+        loss, bleu = row["validation_loss"], row["validation_bleu"]
+        table.add(
+            Path(row["path"]).name if averaged else str(row["step"]),
+            f"{row['bytes'] / 1e6:.1f} MB",
+            "" if averaged else f"{counted(row['ranks'], 'rank')}, ZeRO {row['zero_stage']}",
+            "" if loss is None else f"{loss:.3f}",
+            "" if bleu is None else f"{bleu:.1f}",
+            "" if averaged else row["data_digest"],
+        )
+    return table
+
+
+def verification_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(Column("checkpoint", copied=True), "state")
+    for row in rows:
+        intact = row["intact"]
+        state = "intact" if intact else row["problem"]
+        table.add(row["path"], state, style="" if intact else "red")
+    return table
+
+
+def pruned_text(removed: list[str], dry_run: bool) -> str:
+    """What was, or would be, removed."""
+    if not removed:
+        return "All checkpoints stay."
+    heading = "Would be removed:" if dry_run else "Removed:"
+    return "\n".join([heading, *removed])
+
+
+def _all_of(run: Path) -> list[Path]:
+    folder = RunFolder(run)
+    folder.card()
+    return list_checkpoints(folder.checkpoints) + list_averages(folder.checkpoints)
+
+
+def _problem_of(file: tuple[Checkpoint, FileRecord]) -> str | None:
+    checkpoint, record = file
+    try:
+        checkpoint.verify_file(record)
+    except (CheckpointError, CheckpointFormatError) as error:
+        return str(error)
+    return None

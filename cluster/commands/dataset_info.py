@@ -1,0 +1,186 @@
+"""`transloom data info`: what a dataset holds, in numbers and for a person."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cluster.views.histogram import histogram, quantile
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import DatasetStore, open_store
+from data_pipeline.wording import counted
+
+CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
+
+Facts = dict[str, Any]
+
+
+def dataset_facts(dataset: str, *, examples: bool) -> Facts:
+    """What the manifest of a dataset says, and examples of what was dropped if wanted.
+
+    dataset: a folder or URL. Raises DatasetError when there is none, or when the manifest or the
+    cleaning report is damaged.
+    """
+    # A person waits for the answer: whether a file will be there in ten seconds is not asked.
+    store = open_store(dataset, retry_delays_seconds=())
+    manifest = Manifest.load(store)
+    left_out = [shard for shard in manifest.shards if shard.name in manifest.left_out]
+    pairs_left_out = sum(shard.pairs for shard in left_out)
+    return {
+        "dataset": store.location,
+        "identity": manifest.identity,
+        "origin": manifest.origin,
+        "fields": [_field_facts(manifest, field.name) for field in manifest.fields],
+        "pairs": manifest.pairs,
+        "pairs_quarantined": pairs_left_out,
+        "pairs_to_train_on": manifest.pairs - pairs_left_out,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "corpora": _corpora_facts(store, manifest, examples),
+        "heldout": [
+            {"name": name, "pairs": info.pairs, "tag": info.tag}
+            for name, info in manifest.heldout.items()
+        ],
+        "quarantined": [
+            {
+                "shard": tombstone.shard,
+                "reason": tombstone.reason,
+                "parent": tombstone.parent,
+                "pairs": next(s.pairs for s in left_out if s.name == tombstone.shard),
+            }
+            for tombstone in manifest.tombstones
+        ],
+        "preparation": manifest.preparation,
+    }
+
+
+def _field_facts(manifest: Manifest, name: str) -> Facts:
+    """One field, with the lengths of its sequences: pieces, EOS included."""
+    field = next(field for field in manifest.fields if field.name == name)
+    counts = manifest.lengths[name]
+    tokenizer = manifest.tokenizers[name]
+    return {
+        **field.model_dump(),
+        "tokens": sum(shard.tokens[name] for shard in manifest.shards),
+        "tokenizer": tokenizer.file,
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "median_length": quantile(counts, 0.5),
+        "length_99th_percentile": quantile(counts, 0.99),
+        "longest": len(counts) - 1,
+        "lengths": list(counts),
+    }
+
+
+def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> list[Facts]:
+    report: dict[str, Any] = {}
+    if examples:
+        report = json.loads(store.read(manifest.cleaning.file, manifest.cleaning.sha256))
+    return [
+        {
+            **corpus.model_dump(mode="json"),
+            "shards": sum(shard.corpus == number for shard in manifest.shards),
+            "examples": {
+                reason: entry["examples"] for reason, entry in report.get(corpus.name, {}).items()
+            },
+        }
+        for number, corpus in enumerate(manifest.corpora)
+    ]
+
+
+def dataset_report(facts: Facts) -> Group:
+    """The facts for a person; examples of dropped pairs if the facts have some."""
+    parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
+    for field in facts["fields"]:
+        title = Text.assemble(
+            (field["name"], "bold"),
+            f" ({field['language']}), pieces with EOS: median {field['median_length']}, "
+            f"99th percentile {field['length_99th_percentile']}, longest {field['longest']}",
+        )
+        parts += ["", title, histogram(field["lengths"])]
+    for title, examples in _examples_tables(facts["corpora"]):
+        parts += ["", title, examples]
+    return Group(*parts)
+
+
+def _overview(facts: Facts) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    copied = max(cell_len(facts["dataset"]), len(facts["identity"]))
+    table.add_column(overflow="fold", min_width=copied)
+    table.add_row("dataset", Text(facts["dataset"]))
+    table.add_row("identity", facts["identity"])
+    if facts["quarantined"]:
+        table.add_row("origin", facts["origin"])
+    for field in facts["fields"]:
+        table.add_row(
+            field["role"],
+            f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "
+            f"{counted(field['vocabulary_size'], 'piece')} in {field['tokenizer']}",
+        )
+    table.add_row("pairs", f"{facts['pairs']:,}")
+    table.add_row("shards", f"{facts['shards']:,} with {facts['bytes'] / 1e6:,.1f} MB")
+    for heldout in facts["heldout"]:
+        tag = f", tagged {heldout['tag']}" if heldout["tag"] else ""
+        table.add_row(
+            "held out", Text(f"{heldout['name']}: {counted(heldout['pairs'], 'pair')}{tag}")
+        )
+    for entry in facts["quarantined"]:
+        lost = f"{entry['shard']}: {counted(entry['pairs'], 'pair')} fewer; {entry['reason']}"
+        table.add_row("quarantined", Text(lost, "yellow"))
+    if facts["quarantined"]:
+        left = f"{facts['pairs_to_train_on']:,} of the pairs, as the quarantined ones are left out"
+        table.add_row("to train on", left)
+    return table
+
+
+def _corpora_table(corpora: list[Facts]) -> Table:
+    table = Table("corpus", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("shards", "read", "kept", "dropped"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for corpus in corpora:
+        name = f"{corpus['name']}, tagged {corpus['tag']}" if corpus["tag"] else corpus["name"]
+        numbers = (
+            corpus["shards"],
+            corpus["read"],
+            corpus["kept"],
+            sum(corpus["dropped"].values()),
+        )
+        table.add_row(Text(name), *(f"{number:,}" for number in numbers))
+        for reason, count in corpus["dropped"].items():
+            table.add_row(f"  {in_words(reason)}", "", "", "", f"{count:,}", style="dim")
+    return table
+
+
+def _examples_tables(corpora: list[Facts]) -> Iterator[tuple[Text, Table]]:
+    for corpus in corpora:
+        for reason, examples in corpus["examples"].items():
+            if not examples:
+                continue
+            count = corpus["dropped"][reason]
+            shown = f", of which the first {len(examples)}" if len(examples) < count else ""
+            what = (
+                f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, 'pair')}{shown}"
+            )
+            table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+            table.add_column("pair", justify="right", no_wrap=True)
+            table.add_column("source", overflow="fold")
+            table.add_column("target", overflow="fold")
+            for example in examples:
+                sides = (_quoted(example["source"]), _quoted(example["target"]))
+                table.add_row(f"{example['pair']:,}", *sides)
+            yield Text(what, "bold"), table
+
+
+def _quoted(sentence: str) -> Text:
+    """The beginning of a sentence, with odd characters escaped: it may hold anything."""
+    shown = sentence[:CHARACTERS_SHOWN]
+    return Text(repr(shown) + ("…" if len(sentence) > len(shown) else ""))
+
+
+def in_words(reason: str) -> str:
+    """A reason for dropping pairs, as a person writes it."""
+    return reason.replace("_", " ")

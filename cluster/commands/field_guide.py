@@ -1,0 +1,53 @@
+"""`transloom fields`: what can be said in a recipe."""
+
+import json
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from cluster.errors import RecipeError
+from cluster.recipe import Recipe, walk_fields
+from cluster.views.tables import AnswerTable, Column
+from trainer.recipe import CHANGE_CLASSES
+
+
+def field_rows(section: str = "") -> list[dict[str, Any]]:
+    """Name, default, change class and meaning of the fields that begin so, in JSON values."""
+    rows = [
+        {
+            "field": name,
+            "default": "required" if field.is_required() else _default(field),
+            "change": mark,
+            "meaning": field.description or "",
+        }
+        for name, field in walk_fields(Recipe)
+        for mark in field.metadata
+        if mark in CHANGE_CLASSES and name.startswith(section)
+    ]
+    if not rows:
+        known = ", ".join(Recipe.model_fields)
+        raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
+    return rows
+
+
+def fields_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(
+        Column("field", copied=True),
+        "default",
+        "change",
+        "meaning",
+        caption="identity: another value is another run. continuable: may change in a run. "
+        "execution: changes no sample.",
+    )
+    for row in rows:
+        table.add(row["field"], _as_in_a_recipe(row["default"]), row["change"], row["meaning"])
+    return table
+
+
+def _default(field: FieldInfo) -> Any:
+    return to_jsonable_python(field.get_default(call_default_factory=True))
+
+
+def _as_in_a_recipe(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,124 @@
+"""`transloom evaluate` and `transloom explain`, and the translator that commands load."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from cluster.views.tables import AnswerTable, Column
+from data_pipeline.errors import CorpusError
+from model.config import DecodingConfig
+from trainer.errors import RunMismatchError
+from trainer.evaluation import Evaluation, evaluate
+from trainer.explain.explanation import explain
+from trainer.explain.page import render
+from trainer.explain.stations import stations_of
+from trainer.recipe import TrainingRecipe
+from trainer.run_folder import RunFolder
+from trainer.trained_network import Precision
+from trainer.translator import Translator
+
+
+def load_translator(
+    run: Path,
+    checkpoint: str | None,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+    n_best: int = 1,
+    precision: Precision = "fp32",
+) -> Translator:
+    """A run's translator; newer checkpoints that were passed over are named.
+
+    ``checkpoint`` is a step or the name of an average.
+    """
+    translator = Translator.load(run, checkpoint, precision=precision)
+    for problem in translator.damaged:
+        print(f"warning: {problem}; using {translator.checkpoint.path}", file=sys.stderr)
+    translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
+    return translator
+
+
+def decoding_of(
+    translator: Translator, beam_size: int | None, length_penalty: float | None, n_best: int
+) -> DecodingConfig:
+    """The run's decoding with what the command line changes; n-best needs as wide a beam."""
+    decoding = translator.decoding
+    width = max(decoding.beam_size if beam_size is None else beam_size, n_best)
+    alpha = decoding.length_penalty if length_penalty is None else length_penalty
+    return decoding.model_copy(update={"beam_size": width, "length_penalty": alpha})
+
+
+def write_explanation(
+    translator: Translator, sentence: str, tag: str | None, file: Path
+) -> dict[str, Any]:
+    """Writes the page on how a sentence is translated; returns what there is to say of it."""
+    try:
+        sentence.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(f"The sentence {sentence!r} is not UTF-8: {error}") from error
+    explained = explain(translator, sentence, tag)
+    stations = stations_of(explained)
+    page = render(stations, f"{sentence} → {explained.translation}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    return {
+        "file": str(file),
+        "translation": explained.translation,
+        "steps": len(explained.chosen.ids),
+        "stations": len(stations),
+        "bytes": file.stat().st_size,
+    }
+
+
+def evaluate_sets(
+    translator: Translator,
+    run: Path,
+    names: list[str] | None,
+    dataset: str | None,
+    console: Console,
+    processes: int | None = None,
+) -> list[Evaluation]:
+    """Score a run on its test sets, or on those that are named."""
+    data = TrainingRecipe.of_checkpoint(translator.checkpoint.header.recipe).data
+    if dataset is not None:
+        data = data.model_copy(update={"dataset": dataset})
+    known = list(data.tests)
+    unknown = [name for name in names or [] if name not in known]
+    if unknown or not known:
+        raise RunMismatchError(
+            f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
+            f"{', '.join(known) or 'none'} in data.tests"
+        )
+    evaluations = []
+    with Progress(console=console) as progress:
+        for name in names or known:
+            task = progress.add_task(name, total=None)
+            evaluations.append(
+                evaluate(
+                    translator,
+                    data,
+                    name,
+                    RunFolder(run).translations,
+                    lambda done, total, task=task: progress.update(  # type: ignore[misc]
+                        task, completed=done, total=total
+                    ),
+                    processes,
+                )
+            )
+    return evaluations
+
+
+def scores_table(evaluations: list[Evaluation]) -> AnswerTable:
+    table = AnswerTable("test set", "metric", "score", Column("signature", copied=True))
+    for evaluation in evaluations:
+        for metric, score in (
+            ("BLEU", evaluation.bleu),
+            ("chrF", evaluation.chrf),
+            ("BLEU, as the literature scores Multi30k", evaluation.bleu_literature),
+        ):
+            table.add(evaluation.name, metric, f"{score.score:.2f}", score.signature)
+        table.add(evaluation.name, "weights", "", evaluation.checkpoint)
+        table.add(evaluation.name, "hypotheses", "", evaluation.hypotheses)
+    return table

@@ -1,0 +1,164 @@
+"""`transloom train`: resolve recipe and run folder, then train here or on a cluster."""
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cluster.errors import RankLostError, RecipeError, full_message
+from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
+from cluster.supervision.run_checks import check_run
+from cluster.supervision.supervisor import supervise
+from cluster.views.display import LoggedAudience, audience_for
+from data_pipeline.corpus_config import is_remote
+from data_pipeline.wording import counted
+from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
+from trainer.errors import NonFiniteLossError
+from trainer.metrics import Line, read_backwards
+from trainer.profile import StepRange, profile_folder
+from trainer.run_folder import RunFolder
+from trainer.supervision import Outcome
+
+RUNS = Path("runs")
+MOST_PROFILED_STEPS = 50
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run stands after `transloom train`."""
+
+    outcome: Outcome
+    run: Path
+    step: int
+    checkpoint: Path | None
+    validation: Line | None
+    profile: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        scores = {k: v for k, v in (self.validation or {}).items() if k != "samples"}
+        return {
+            "outcome": self.outcome,
+            "run": str(self.run),
+            "step": self.step,
+            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+            "validation": scores or None,
+            "profile": str(self.profile) if self.profile else None,
+        }
+
+    def text(self) -> str:
+        if self.profile is None:
+            return self._outcome_text()
+        return f"{self._outcome_text()} The profile lies in {self.profile}."
+
+    def _outcome_text(self) -> str:
+        if self.outcome == "preempted":
+            if self.checkpoint is None:
+                return f"Stopped before {self.run} had a checkpoint; the same command starts it."
+            return (
+                f"Stopped. The newest checkpoint of {self.run} is of step {self.step}; the same "
+                "command continues from there."
+            )
+        return f"Finished at step {self.step}. The run lies in {self.run}."
+
+
+def train_run(
+    recipe: str,
+    overrides: list[str],
+    *,
+    run: Path | None,
+    address: str | None,
+    inline: bool,
+    console: Console,
+    profile: StepRange | None = None,
+) -> TrainResult:
+    """Train or continue the run of a recipe; see `transloom train --help`."""
+    path = find_recipe(recipe)
+    if address is not None:
+        overrides = [*overrides, f"cluster.address={address}"]
+    if inline:
+        overrides = [*overrides, "cluster.ranks=1"]
+    loaded = load_recipe(path, overrides)
+    if inline and loaded.cluster.address is not None:
+        raise RecipeError(
+            f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
+            "leave --inline out, or say cluster.address=null"
+        )
+    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    loaded = with_absolute_dataset(loaded)
+    store, manifest = check_run(loaded, folder)
+    if profile:
+        _check_profile(profile, loaded, folder)
+    with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
+        audience = LoggedAudience(display, folder.log)
+        try:
+            if inline:
+                from cluster.supervision.inline import train_inline
+
+                outcome = train_inline(loaded, folder, store, manifest, audience, profile)
+            else:
+                outcome = supervise(loaded, folder, store, manifest, audience, profile)
+        except Exception as error:
+            if isinstance(error, NonFiniteLossError):
+                good, _ = newest_intact(folder.checkpoints)
+                error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
+            audience.keep(f"the run has ended: {full_message(error)}")
+            if isinstance(error, RankLostError):  # of which the message has one line
+                audience.keep("".join(traceback.format_exception(error)))
+            raise
+    checkpoints = list_checkpoints(folder.checkpoints)
+    newest = checkpoints[-1] if checkpoints else None
+    lines = read_backwards(folder.metrics)
+    traces = profile_folder(folder, profile) if profile else None
+    return TrainResult(
+        outcome=outcome,
+        run=folder.path,
+        step=step_of(newest) if newest else 0,
+        checkpoint=newest,
+        validation=next((line for line in lines if line["kind"] == "validation"), None),
+        profile=traces if traces and traces.exists() else None,
+    )
+
+
+def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
+    """See that these steps will be trained, unless an earlier start of the command came to them."""
+    longest = recipe.trainer.max_steps
+    if steps.last > longest:
+        raise RecipeError(
+            f"--profile {steps} ends after step {longest}, which is trainer.max_steps: name steps "
+            "up to there, or raise it"
+        )
+    if steps.last - steps.first >= MOST_PROFILED_STEPS:
+        raise RecipeError(
+            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and so long "
+            f"a trace is too large to be looked at: name at most {MOST_PROFILED_STEPS}"
+        )
+    checkpoints = list_checkpoints(run.checkpoints)
+    begun = step_of(checkpoints[-1]) if checkpoints else 0
+    if steps.first <= begun and not profile_folder(run, steps).exists():
+        raise RecipeError(
+            f"--profile {steps} begins at step {steps.first}, but {run.path} goes on from the "
+            f"checkpoint of step {begun}: name steps after that, up to trainer.max_steps, which is "
+            f"{longest}"
+        )
+
+
+def with_absolute_dataset(recipe: Recipe) -> Recipe:
+    """Ranks and workers may run in other folders: give them the dataset's absolute path."""
+    if is_remote(recipe.data.dataset):
+        return recipe
+    dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
+
+
+def title_of(recipe: Recipe, run: RunFolder) -> str:
+    """One line that says what is being trained, and how."""
+    model, engine, cluster = recipe.model, recipe.engine, recipe.cluster
+    device = "GPU" if cluster.gpus_per_rank else "CPU"
+    low, high = cluster.min_ranks, cluster.max_ranks
+    ranks = ("" if low == high else f"{low} to ") + counted(high, f"{device} rank")
+    return (
+        f"{run.path}: {model.encoder_layers}+{model.decoder_layers} layers, width {model.width}, "
+        f"{ranks}, ZeRO {engine.zero_stage}, {engine.precision}"
+    )

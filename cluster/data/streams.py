@@ -1,0 +1,264 @@
+"""A rank's stream of micro-batches: asked for ahead of time, of whichever worker is alive.
+
+    cursor ──layouts──▶ plans of steps ──▶ requests ahead, bounded in bytes ──▶ RankStep
+
+All ranks ask the same worker for a window, which caches it for the others. When a worker dies or
+does not answer, another one is asked the same: the answer depends on the question alone.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+
+from cluster.data.workers import WorkerHandle
+from cluster.errors import ClusterError
+from data_pipeline.errors import DatasetFileError
+from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.feeding.plan import Cursor, slots_of_rank
+from data_pipeline.feeding.stream import (
+    RankStep,
+    Span,
+    StepPlan,
+    iterate_steps,
+    next_window,
+    spans_of_slots,
+)
+from data_pipeline.feeding.window import WindowLayout
+
+# Windows that are requested before the ranks reach them, if their bytes allow it.
+WINDOWS_AHEAD = 2
+# After so long without an answer a worker is asked for a sign of life, which takes it no time.
+SILENCE_SECONDS = 60.0
+SIGN_OF_LIFE_SECONDS = 10.0
+# A request that kills its worker every time, say for want of memory, ends the run at last.
+REPETITIONS = 8
+# What a worker takes to be started again after its death.
+RESTART_SECONDS = 60.0
+RETRY_SECONDS = 0.1
+HOPELESS_SECONDS = 900.0
+
+
+@dataclass(eq=False)
+class _Request:
+    """A question, and the answers that are under way."""
+
+    method: str
+    coordinate: tuple[int, int]  # epoch and window
+    arguments: tuple[Any, ...]
+    answers: list[Any] = field(default_factory=list)
+    asked: list[WorkerHandle] = field(default_factory=list)  # as often as asked
+    asked_at: float = 0.0  # the last time
+    losses: int = 0
+
+    def __str__(self) -> str:
+        epoch, window = self.coordinate
+        return f"{self.method} of window {window} of epoch {epoch}"
+
+
+class WorkerClient:
+    """Asks workers until one answers."""
+
+    def __init__(
+        self,
+        workers: Sequence[WorkerHandle],
+        notice: Callable[[str], None],
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        self.workers = list(workers)  # may be replaced at any time
+        self.hopeless_seconds = HOPELESS_SECONDS
+        self._absent: dict[int, Any] = {}  # numbers of workers, each with a sign of life asked for
+        self._notice = notice
+        self._silence_seconds = silence_seconds
+
+    def ask(self, method: str, coordinate: tuple[int, int], *arguments: Any) -> _Request:
+        request = _Request(method, coordinate, arguments)
+        self._send(request)
+        return request
+
+    def answer(self, request: _Request) -> Any:
+        """Waits for the answer; an exception raised by a worker is raised here as it was there."""
+        since = time.monotonic()
+        early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
+        while True:
+            hopeless_at = since + self.hopeless_seconds
+            until = min(request.asked_at + self._silence_seconds, hopeless_at)
+            patience = max(0.0, until - time.monotonic())
+            done, _ = ray.wait(request.answers, num_returns=1, timeout=patience)
+            if not done and until == hopeless_at:
+                raise ClusterError(
+                    f"No data worker has answered for {self.hopeless_seconds:g} s ({request}). "
+                    "Look at the nodes and the storage, then start the same command again"
+                )
+            if not done:
+                self._look_after(request, since)
+                continue
+            try:
+                return ray.get(done[0])
+            except RayTaskError as error:
+                if done != early or not isinstance(error.cause, DatasetFileError):
+                    raise error.cause from error
+                # It was asked for ahead of time: whatever was the matter may be over.
+                request.answers.remove(done[0])
+                self._send(request)
+            except (RayActorError, ObjectLostError) as error:
+                request.answers.remove(done[0])
+                self._lost(request, since, error)
+
+    def _look_after(self, request: _Request, since: float) -> None:
+        """A worker that is silent may be reading from a slow server, or hang."""
+        worker = request.asked[-1]
+        try:
+            ray.get(worker.actor.process_id.remote(), timeout=self._sign_of_life_seconds)
+            request.asked_at = time.monotonic()
+        except GetTimeoutError:
+            ray.kill(worker.actor, no_restart=False)
+            self._repeat(request, f"has not answered for {self._silence_seconds:.0f} s and hangs")
+        except RayActorError as error:
+            self._lost(request, since, error)
+
+    @property
+    def _sign_of_life_seconds(self) -> float:
+        return min(SIGN_OF_LIFE_SECONDS, self._silence_seconds)
+
+    def _lost(self, request: _Request, since: float, error: Exception) -> None:
+        waiting = time.monotonic() - since
+        request.losses += 1
+        if request.losses > REPETITIONS and waiting > RESTART_SECONDS:
+            raise ClusterError(
+                f"Data workers were lost {request.losses} times within {waiting:.0f} s at the same "
+                f"request ({request}): {error}. Look for a lack of memory on their nodes; fewer "
+                "batching.window_shards, in another run, need less"
+            ) from error
+        if not request.answers:
+            if request.losses > 1:
+                time.sleep(RETRY_SECONDS)
+                self._send(request)
+            else:
+                self._repeat(request, "was lost")
+
+    def _repeat(self, request: _Request, reason: str) -> None:
+        before = request.asked[-1]
+        self._absent[before.number] = before.actor.process_id.remote()
+        self._send(request)
+        self._notice(
+            f"data worker {before.number} {reason}: its {request} is asked of worker "
+            f"{request.asked[-1].number} again"
+        )
+
+    def _send(self, request: _Request) -> None:
+        """To the worker whose turn it is: first the window's own, then the others."""
+        workers = self._present()
+        epoch, window = request.coordinate
+        turn = epoch * 1_000_003 + window + len(request.asked)
+        worker = workers[turn % len(workers)]
+        request.asked.append(worker)
+        request.asked_at = time.monotonic()
+        request.answers.append(getattr(worker.actor, request.method).remote(*request.arguments))
+
+    def _present(self) -> list[WorkerHandle]:
+        """The workers that are not known to be away; all of them if that is none."""
+        workers = self.workers
+        for worker in workers:
+            sign = self._absent.get(worker.number)
+            if sign is not None and ray.wait([sign], timeout=0)[0]:
+                try:
+                    ray.get(sign)
+                    del self._absent[worker.number]
+                except RayActorError:
+                    self._absent[worker.number] = worker.actor.process_id.remote()
+        return [w for w in workers if w.number not in self._absent] or workers
+
+
+class WorkerStreams:
+    """The endless stream of a rank's micro-batches."""
+
+    def __init__(
+        self,
+        client: WorkerClient,
+        *,
+        rank: int,
+        ranks: int,
+        slots: int,
+        steps_ahead: int,
+        bytes_ahead: int,
+    ) -> None:
+        """bytes_ahead: bounds what is asked for ahead of time, by steps and by windows."""
+        self._client = client
+        self._slots_per_step = slots
+        self._mine = slots_of_rank(rank, ranks, slots)
+        self._steps_ahead = steps_ahead
+        self._bytes_ahead = bytes_ahead
+
+    def open(self, cursor: Cursor) -> Iterator[RankStep]:
+        """The rank's steps from a cursor on."""
+        layouts = _Layouts(self._client, self._bytes_ahead)
+        plans = iterate_steps(layouts, cursor, self._slots_per_step)
+        pending: deque[tuple[StepPlan, list[_Request], int]] = deque()
+        while True:
+            while not pending or (
+                len(pending) <= self._steps_ahead
+                and sum(size for _, _, size in pending) < self._bytes_ahead
+            ):
+                step = next(plans)
+                spans = spans_of_slots(step, self._mine)
+                requests = [self._client.ask("fetch", (s.epoch, s.window), s) for s in spans]
+                pending.append((step, requests, sum(layouts.bytes_of(span) for span in spans)))
+                layouts.read_ahead(step.cursor, step.next_cursor)
+            step, requests, _ = pending.popleft()
+            yield self._receive(step, requests)
+
+    def _receive(self, step: StepPlan, requests: list[_Request]) -> RankStep:
+        parts: list[list[MicroBatch]] = [self._client.answer(request) for request in requests]
+        return RankStep(
+            slots=self._mine,
+            micro_batches=[micro_batch for part in parts for micro_batch in part],
+            target_tokens=step.target_tokens,
+            cursor=step.cursor,
+            next_cursor=step.next_cursor,
+        )
+
+
+class _Layouts:
+    """Layouts by coordinate, and the windows after them read ahead of time."""
+
+    def __init__(self, client: WorkerClient, bytes_ahead: int) -> None:
+        self._client = client
+        self._bytes_ahead = bytes_ahead
+        self._requests: dict[tuple[int, int], _Request] = {}
+        self._known: dict[tuple[int, int], WindowLayout] = {}
+
+    def __call__(self, epoch: int, window: int) -> WindowLayout:
+        if (epoch, window) not in self._known:
+            request = self._request(epoch, window)
+            self._known[epoch, window] = self._client.answer(request)
+        return self._known[epoch, window]
+
+    def bytes_of(self, span: Span) -> int:
+        layout = self._known[span.epoch, span.window]
+        return int(layout.bytes[span.start : span.stop].sum())
+
+    def read_ahead(self, current: Cursor, following: Cursor) -> None:
+        """Let workers read the windows after those of a step, and forget the ones before."""
+        layout = self._known[current.epoch, current.window]
+        # As if all windows were alike, which they nearly are.
+        window_bytes = max(1, int(layout.bytes.sum()))
+        ahead = min(WINDOWS_AHEAD, self._bytes_ahead // window_bytes - 1)
+        wanted = {(current.epoch, current.window), (following.epoch, following.window)}
+        position = following
+        for _ in range(ahead):
+            position = next_window(position, layout.windows_per_epoch)
+            self._request(position.epoch, position.window)
+            wanted.add((position.epoch, position.window))
+        self._requests = {key: self._requests[key] for key in self._requests.keys() & wanted}
+        self._known = {key: self._known[key] for key in self._known.keys() & wanted}
+
+    def _request(self, epoch: int, window: int) -> _Request:
+        if (epoch, window) not in self._requests:
+            request = self._client.ask("layout", (epoch, window), epoch, window)
+            self._requests[epoch, window] = request
+        return self._requests[epoch, window]

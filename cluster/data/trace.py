@@ -1,0 +1,211 @@
+"""`transloom data trace`: which pairs a run was fed at a step, or will be, without training.
+
+    nearest start in the record ──walk──▶ micro-batches of the steps asked for ──▶ slot digests
+        ──fold──▶ running digests, compared with the recorded ones
+
+The micro-batches are read, planned and hashed by the same functions that feed the ranks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cluster.data.record import DataRecord, Start
+from cluster.recipe import load_recipe
+from data_pipeline.config import DataSettings
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.quarantine import cursor_after
+from data_pipeline.dataset.store import DatasetStore
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import RankStep, local_rank_steps
+from data_pipeline.feeding.window import WindowReader
+from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.wording import counted
+from model.transformer import Vocabulary
+from trainer.batch import to_device
+from trainer.digest import fold
+from trainer.network import vocabulary_of
+from trainer.run_folder import RunFolder
+
+IDS_SHOWN = 6
+DIGEST_DIGITS_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class TracedSlot:
+    """One micro-batch of a step."""
+
+    sample_ids: list[int]  # numbers of the pairs in the dataset
+    digest: str
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """What a step was or will be fed."""
+
+    step: int
+    cursor: Cursor  # before it
+    target_tokens: int
+    slots: list[TracedSlot]
+    data_digest: str  # after it
+    recorded_digest: str | None
+
+    @property
+    def equal(self) -> bool | None:
+        """Whether the record says the same; None if it says nothing."""
+        return None if self.recorded_digest is None else self.recorded_digest == self.data_digest
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "cursor": self.cursor.to_json(),
+            "target_tokens": self.target_tokens,
+            "slots": [
+                {"slot": number, "sample_ids": slot.sample_ids, "digest": slot.digest}
+                for number, slot in enumerate(self.slots)
+            ],
+            "data_digest": self.data_digest,
+            "recorded_digest": self.recorded_digest,
+            "equal": self.equal,
+        }
+
+
+def trace(
+    run: Path, first: int, last: int, dataset: str | None, console: Console
+) -> list[TracedStep]:
+    """The steps `first` to `last` (inclusive) of a run.
+
+    dataset: folder or URL, if it has moved since training. Raises RunMismatchError when there is
+    no run or the dataset is not the run's, and DatasetError when shards cannot be read.
+    """
+    folder = RunFolder(run)
+    folder.card()
+    recipe = load_recipe(folder.recipe)
+    if dataset is not None:
+        moved = recipe.data.model_copy(update={"dataset": dataset})
+        recipe = recipe.model_copy(update={"data": moved})
+    store, manifest = open_dataset(recipe.data)
+    record = DataRecord(folder, manifest)
+    vocabulary = vocabulary_of(load_tokenizers(store, manifest))
+    start = record.start_before(first)
+    digest = start.data_digest
+    traced = []
+    with _step_progress(console) as progress:
+        task = progress.add_task(f"from step {start.step}", total=last - start.step)
+        for step, data in _walk(store, recipe.data_settings, record, start, last):
+            # From the recorded digest if there is one, so that a difference shows where it is.
+            found = _traced(step, data, vocabulary, record.digests.get(step - 1, digest), record)
+            digest = found.data_digest
+            if step >= first:
+                traced.append(found)
+            progress.advance(task)
+    return traced
+
+
+def _walk(
+    store: DatasetStore, settings: DataSettings, record: DataRecord, start: Start, last: int
+) -> Iterator[tuple[int, RankStep]]:
+    """The steps after a start with all of their data, as one rank alone would be fed."""
+    step, cursor = start.step + 1, start.cursor
+    while step <= last:
+        manifest, identity = record.manifest_at(step), record.identity_at(step)
+        cursor = cursor_after(manifest, settings, record.identity_at(step - 1), cursor)
+        reader = WindowReader(store, manifest, settings)
+        slots = settings.batching.micro_batches_per_step
+        for data in local_rank_steps(reader, cursor, 0, 1, slots):
+            yield step, data
+            step, cursor = step + 1, data.next_cursor
+            if step > last or record.identity_at(step) != identity:
+                break
+
+
+def _traced(
+    step: int, data: RankStep, vocabulary: Vocabulary, digest_before: str, record: DataRecord
+) -> TracedStep:
+    cpu = torch.device("cpu")
+    digests = [to_device(batch, vocabulary, cpu).digest for batch in data.micro_batches]
+    return TracedStep(
+        step=step,
+        cursor=data.cursor,
+        target_tokens=data.target_tokens,
+        slots=[
+            TracedSlot(batch.pair_ids.tolist(), digest.hex())
+            for batch, digest in zip(data.micro_batches, digests, strict=True)
+        ],
+        data_digest=fold(digest_before, digests),
+        recorded_digest=record.digests.get(step),
+    )
+
+
+def _step_progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def trace_report(steps: Sequence[TracedStep]) -> Group:
+    """The steps for a person, with the first few of each slot's sample ids."""
+    parts: list[RenderableType] = []
+    for traced in steps:
+        cursor = traced.cursor
+        parts += [
+            Text.assemble(
+                (f"step {traced.step:,}", "bold"),
+                f"   epoch {cursor.epoch}, window {cursor.window}, offset {cursor.offset}   "
+                f"{traced.target_tokens:,} target tokens",
+            ),
+            _slots_table(traced.slots),
+            Text.assemble(f"  data digest  {_short(traced.data_digest)}   ", _verdict(traced)),
+            "",
+        ]
+    return Group(*parts, _summary(steps))
+
+
+def _slots_table(slots: list[TracedSlot]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("  slot", justify="right", no_wrap=True)
+    table.add_column("pairs", justify="right", no_wrap=True)
+    table.add_column("slot digest", no_wrap=True)
+    table.add_column("sample ids", overflow="ellipsis", no_wrap=True)
+    for number, slot in enumerate(slots):
+        ids = " ".join(map(str, slot.sample_ids[:IDS_SHOWN]))
+        more = " …" if len(slot.sample_ids) > IDS_SHOWN else ""
+        table.add_row(str(number), f"{len(slot.sample_ids):,}", _short(slot.digest), ids + more)
+    return table
+
+
+def _verdict(traced: TracedStep) -> tuple[str, str]:
+    if traced.recorded_digest is None:
+        return "not in the record", "dim"
+    if traced.equal:
+        return "equal to the record", "green"
+    return f"DIFFERENT: the record has {_short(traced.recorded_digest)}", "bold red"
+
+
+def _summary(steps: Sequence[TracedStep]) -> Text:
+    different = [f"{traced.step:,}" for traced in steps if traced.equal is False]
+    if different:
+        return Text(
+            f"DIFFERENT from the record: step {', '.join(different)}. The run was fed with other "
+            "data than the dataset and this version give. Verify the dataset with `transloom data "
+            "verify`, and trace with the version that trained.",
+            "red",
+        )
+    equal = sum(traced.equal is True for traced in steps)
+    return Text(f"{equal:,} of {counted(len(steps), 'step')} in the record, and equal to it.")
+
+
+def _short(digest: str) -> str:
+    return digest[:DIGEST_DIGITS_SHOWN] + "…"

@@ -1,0 +1,181 @@
+"""Data workers: Ray actors that answer coordinates of the data.
+
+A worker holds no state but a cache, and a coordinate determines its answer. So workers may die,
+be started again, added and removed while the run trains: no number of it changes. The ranks make
+the requests (see streams.py) and therefore own the returned objects, which would otherwise
+die with the worker.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from cluster.health.watchdog import Watchdog
+from cluster.ray.cluster_view import Node
+from cluster.ray.reservation import room
+from data_pipeline.config import DataSettings
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.feeding.stream import Span
+from data_pipeline.feeding.window import WindowLayout, WindowReader
+
+SIGN_OF_LIFE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    """What a worker process has done since it was started."""
+
+    process_id: int
+    node: str
+    windows_read: int
+
+
+# Requests are repeated by those who made them, not by Ray: a repetition shall be seen.
+@ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 1})
+class DataWorker:
+    """Reads, verifies and batches windows of one dataset."""
+
+    def __init__(self, settings: DataSettings, dataset_identity: str, cache_bytes: int) -> None:
+        self._watchdog = Watchdog()
+        self._settings = settings
+        self._dataset_identity = dataset_identity
+        self._cache_bytes = cache_bytes
+        self._open_reader: WindowReader | None = None
+
+    def _reader(self) -> WindowReader:
+        """Made when first asked, so that its errors reach who asked."""
+        if self._open_reader is None:
+            self._open_reader = self._open()
+        return self._open_reader
+
+    def _open(self) -> WindowReader:
+        store, manifest = open_dataset(self._settings.data, self._dataset_identity)
+        return WindowReader(store, manifest, self._settings, self._cache_bytes)
+
+    def layout(self, epoch: int, window: int) -> WindowLayout:
+        return self._reader().layout(epoch, window)
+
+    def fetch(self, span: Span) -> list[MicroBatch]:
+        return self._reader().fetch(span.epoch, span.window, span.start, span.stop)
+
+    @ray.method(concurrency_group="control")
+    def heard(self) -> None:
+        """The supervisor lives."""
+        self._watchdog.heard()
+
+    @ray.method(concurrency_group="control")
+    def process_id(self) -> int:
+        return os.getpid()
+
+    @ray.method(concurrency_group="control")
+    def statistics(self) -> WorkerStatistics:
+        reader = self._open_reader
+        return WorkerStatistics(
+            process_id=os.getpid(),
+            node=ray.get_runtime_context().get_node_id()[:8],
+            windows_read=reader.windows_read if reader else 0,
+        )
+
+
+@dataclass(frozen=True)
+class WorkerHandle:
+    """A worker as the ranks know it: requests are spread by its number."""
+
+    number: int
+    actor: Any
+
+
+class DataWorkers:
+    """The supervisor's side: the workers of a run, as many as are wanted.
+
+    They die with the driver that started them, and expect `SignsOfLife` from it.
+    """
+
+    def __init__(
+        self, settings: DataSettings, dataset_identity: str, *, cpus: float, cache_bytes: int
+    ) -> None:
+        self._arguments = (settings, dataset_identity, cache_bytes)
+        self._cpus = cpus
+        self._started = 0
+        self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its first answer
+        self._leaving: list[WorkerHandle] = []
+        self.handles: list[WorkerHandle] = []  # those that ranks may ask
+
+    def start(self, count: int) -> None:
+        """The first workers; ranks wait for them if need be."""
+        self.handles = [self._new() for _ in range(count)]
+
+    @property
+    def actors(self) -> list[Any]:
+        """All that may be alive; to be asked for by any thread."""
+        starting = [handle for handle, _ in self._starting]
+        return [handle.actor for handle in (*self.handles, *starting, *self._leaving)]
+
+    def resize(self, count: int, nodes: Iterable[Node]) -> int:
+        """Have `count` workers: new ones serve once they answer, those too many leave at once.
+
+        Returns for how many there is room on these nodes.
+        """
+        missing = count - len(self.handles) - len(self._starting)
+        if self._cpus:
+            places = sum(room(node.free, {"CPU": self._cpus}) for node in nodes)
+            missing = min(missing, places)
+        for _ in range(missing):
+            handle = self._new()
+            self._starting.append((handle, handle.actor.process_id.remote()))
+        for _ in range(-missing):
+            handle = self._starting.pop()[0] if self._starting else self.handles.pop()
+            handle.actor.__ray_terminate__.remote()  # after the requests that it has got
+            self._leaving.append(handle)
+        return len(self.handles) + len(self._starting)
+
+    def give_up_starting(self) -> int:
+        """Workers that do not serve yet may hold what ranks need to start; returns how many."""
+        given_up, self._starting = self._starting, []
+        for handle, _ in given_up:
+            ray.kill(handle.actor)
+        return len(given_up)
+
+    def admit(self) -> None:
+        """Puts new workers among the handles once they can serve."""
+        answers = [answer for _, answer in self._starting]
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
+        joined = [handle for handle, answer in self._starting if answer in ready]
+        self._starting = [entry for entry in self._starting if entry[0] not in joined]
+        self.handles += joined
+
+    def all_answer(self) -> bool:
+        """Whether every worker has its place and lives; waits a moment for that."""
+        signs = [handle.actor.process_id.remote() for handle in self.handles]
+        ready, _ = ray.wait(signs, num_returns=len(signs), timeout=SIGN_OF_LIFE_SECONDS)
+        return len(ready) == len(signs)
+
+    def spread(self) -> str:
+        """Which worker has read how many windows, in words."""
+        parts = [_describe(handle) for handle in self.handles]
+        return f"windows read by data workers since their start: {', '.join(parts)}"
+
+    def _new(self) -> WorkerHandle:
+        actor = DataWorker.options(num_cpus=self._cpus).remote(*self._arguments)  # type: ignore[attr-defined]
+        self._started += 1
+        return WorkerHandle(self._started - 1, actor)
+
+
+def _describe(handle: WorkerHandle) -> str:
+    try:
+        facts: WorkerStatistics = ray.get(handle.actor.statistics.remote(), timeout=1)
+    except RayError:
+        return f"worker {handle.number} does not answer"
+    return (
+        f"worker {handle.number} (process {facts.process_id}, node {facts.node}) "
+        f"{facts.windows_read}"
+    )
+
+
+def numbers(handles: Sequence[WorkerHandle]) -> str:
+    return ", ".join(map(str, sorted(handle.number for handle in handles)))

@@ -1,0 +1,64 @@
+"""What the errors of ranks mean: which of several is the cause, and whether to try again.
+
+When one rank fails, the others fail a moment later in the collective that it left. Errors of our
+own name a cause in data, recipe or numbers that would come again. Deaths, hangs and everything
+unexpected (a broken connection, a CUDA error, a full disk) may not, nor may a record that a rank of
+a lost node still holds: they become a RankLostError, and the ranks are started again.
+"""
+
+from collections.abc import Sequence
+
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.errors import ClusterError, RankLostError
+from cluster.health.hang_detector import Position
+from data_pipeline.errors import DataError
+from model.errors import ModelError
+from trainer.errors import RecordInUseError, TrainerError
+
+OWN_ERRORS = (ClusterError, DataError, ModelError, TrainerError)
+LONGEST_REASON = 500
+
+
+class RankDiedError(RankLostError):
+    """The process of a rank is gone."""
+
+
+def failure_of(name: str, position: Position, error: RayError) -> Exception:
+    """What has happened to a rank, as it is to be told.
+
+    Args:
+        name: how the rank is called.
+        error: what asking it for an answer has raised.
+    """
+    if not isinstance(error, RayTaskError):
+        return RankDiedError(f"{name} has died in phase {position}: {_cause_of_death(error)}")
+    cause: Exception = error.cause
+    if isinstance(cause, OWN_ERRORS) and not isinstance(cause, RecordInUseError):
+        cause.add_note(f"({name} has raised this in phase {position}.)")
+        return cause
+    reason = f"{type(cause).__name__}: {cause}"[:LONGEST_REASON]
+    failure = RankLostError(f"{name} has failed in phase {position}: {reason}")
+    failure.__cause__ = error
+    return failure
+
+
+def _cause_of_death(error: RayError) -> str:
+    """The sentence that tells it, without the advice around it."""
+    detail = str(error).rpartition("Worker exit detail: ")[2]
+    return detail.partition(" Some common causes")[0].split("\n", 1)[0]
+
+
+def is_certain(failures: Sequence[Exception]) -> bool:
+    """Whether the cause is among these failures, so that no other need be waited for."""
+    return any(isinstance(f, RankDiedError) or comes_again(f) for f in failures)
+
+
+def cause_of(failures: Sequence[Exception]) -> Exception:
+    """A rank's death, else an error of our own, else whatever came first."""
+    return max(failures, key=lambda f: (isinstance(f, RankDiedError), comes_again(f)))
+
+
+def comes_again(failure: Exception) -> bool:
+    """Whether it would be of no use to start the ranks again."""
+    return not isinstance(failure, RankLostError)

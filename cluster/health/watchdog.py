@@ -1,0 +1,79 @@
+"""No process of a run outlives its supervisor.
+
+Ray ends the actors of a driver that has died. A driver that is paused, or lost together with the
+head that would notice, is seen by the processes themselves: each expects signs of life, and ends
+itself before the supervisor's lease on the run could pass to somebody else.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from cluster.health.suspend_aware_clock import WakingClock
+from trainer.checkpoints.lease import LEASE_SECONDS
+
+SILENCE_SECONDS = LEASE_SECONDS - 10.0
+SIGN_OF_LIFE_SECONDS = 2.0
+LOOK_SECONDS = 0.5
+
+
+class Watchdog:
+    """Kills this process when its supervisor has not been heard of for too long."""
+
+    def __init__(
+        self,
+        silence_seconds: float = SILENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._silence_seconds = silence_seconds
+        self._clock = WakingClock(clock)
+        self._pause = pause
+        self._heard = False
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def heard(self) -> None:
+        self._heard = True
+
+    def _watch(self) -> None:
+        now = since = self._clock.look()
+        while now - since < self._silence_seconds:
+            self._pause(LOOK_SECONDS)
+            now = self._clock.look()
+            if self._heard:
+                self._heard, since = False, now
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SignsOfLife:
+    """The supervisor's side: a thread that lets every actor hear of it, whatever else it does."""
+
+    def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:
+        """actors: those that have a method ``heard``, asked for each time."""
+        self._actors = actors
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="signs of life", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._over.wait(SIGN_OF_LIFE_SECONDS):
+            for actor in self._actors():
+                with suppress(Exception):  # one that is gone must not silence the others
+                    actor.heard.remote()

@@ -1,0 +1,1 @@
+"""The processes that train, seen from the supervisor and from themselves."""

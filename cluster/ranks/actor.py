@@ -1,0 +1,130 @@
+"""A rank as a Ray actor: a process that trains, and a mailbox.
+
+It trains in one thread; another one answers the supervisor. Until it is told to train it may wait
+as a warm spare: everything is imported, no GPU is touched.
+"""
+
+import importlib
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.data.streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
+from cluster.data.workers import WorkerHandle
+from cluster.health.stacks import allow_dumps
+from cluster.health.watchdog import Watchdog
+from cluster.ranks.mailbox import Mailbox, Report
+from cluster.ranks.node_agent import ProcessName
+from trainer.assignment import Assignment
+from trainer.distributed import Placement, process_group
+from trainer.supervision import Outcome
+
+# Of a step's deadline: a rank says that no data comes before it is taken for hung.
+SHARE_FOR_DATA = 0.8
+
+
+@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
+class RankActor:
+    """Becomes one rank of one attempt."""
+
+    def __init__(self, gpu: str | None) -> None:
+        """gpu: what CUDA_VISIBLE_DEVICES must be on its seat; None without a GPU."""
+        if gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+            # Whether there is a GPU is asked on import: let the answer leave CUDA untouched.
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        allow_dumps()
+        self._watchdog = Watchdog()
+        self._mailbox = Mailbox()
+        self._client = WorkerClient([], self._mailbox.notice)
+
+    @ray.method(concurrency_group="control")
+    def heard(self) -> None:
+        """The supervisor lives."""
+        self._watchdog.heard()
+
+    @ray.method(concurrency_group="control")
+    def process(self) -> ProcessName:
+        return ProcessName.of_this_process()
+
+    @ray.method(concurrency_group="control")
+    def process_id(self) -> int:
+        return os.getpid()
+
+    @ray.method(concurrency_group="control")
+    def rendezvous(self, *, one_node: bool) -> str:
+        """Where ranks may meet: a file if all are on this node, otherwise a free port of it."""
+        if one_node:
+            return f"file://{ProcessName.of_this_process().new_rendezvous()}"
+        with socket.socket() as probe:
+            probe.bind(("", 0))  # on all interfaces, as torch's store listens
+            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    @ray.method(concurrency_group="control")
+    def poll(self) -> list[Report]:
+        """What the rank has reported since the last poll."""
+        return self._mailbox.drain()
+
+    @ray.method(concurrency_group="control")
+    def request_stop(self) -> None:
+        self._mailbox.request_stop()
+
+    @ray.method(concurrency_group="control")
+    def use_workers(self, workers: list[WorkerHandle]) -> None:
+        """From now on these data workers are asked, and no others."""
+        self._client.workers = workers
+
+    @ray.method(concurrency_group="control")
+    def modules(self) -> list[str]:
+        """What this process has imported, in that order."""
+        return list(sys.modules)
+
+    def import_trainer(self, device: str) -> None:
+        """Import DeepSpeed for a device, and all that the trainer asks for by itself."""
+        os.environ["DS_ACCELERATOR"] = device
+        import trainer.build  # noqa: F401
+
+    def import_modules(self, names: list[str]) -> None:
+        """Import what a rank has: torch and DeepSpeed import most of themselves when first used."""
+        for name in names:
+            if name not in sys.modules:
+                with suppress(Exception):  # not all that is in sys.modules can be imported
+                    importlib.import_module(name)
+
+    def train(
+        self,
+        assignment: Assignment,
+        placement: Placement,
+        config: ClusterConfig,
+    ) -> Outcome:
+        """Train from a checkpoint, or from step 0; returns the outcome."""
+        placement = replace(placement, node_address=ray.util.get_node_ip_address())
+        with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
+            # Not above: it imports DeepSpeed, which reads the environment.
+            from trainer.build import build_trainer
+
+            self._client.hopeless_seconds = min(
+                HOPELESS_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds
+            )
+            streams = WorkerStreams(
+                self._client,
+                rank=placement.rank,
+                ranks=placement.world_size,
+                slots=assignment.recipe.batching.micro_batches_per_step,
+                steps_ahead=config.steps_ahead,
+                bytes_ahead=config.data_memory_bytes,
+            )
+            trainer = build_trainer(
+                assignment,
+                placement=placement,
+                steps=streams.open,
+                supervision=self._mailbox,
+            )
+            with trainer:
+                return trainer.train()

@@ -1,0 +1,238 @@
+"""The ranks of one attempt at a run, behind a small interface.
+
+Nothing here waits for a rank: it may be stopped, hang, or be on a node that is gone. Questions
+are sent, and every poll takes the answers that have arrived.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from cluster.config import ClusterConfig
+from cluster.data.workers import WorkerHandle
+from cluster.errors import RankHungError, RankLostError
+from cluster.health.failures import cause_of, comes_again, failure_of, is_certain
+from cluster.health.hang_detector import Position, Watch
+from cluster.health.suspend_aware_clock import WakingClock
+from cluster.ranks.mailbox import Report
+from cluster.ranks.process import RankProcess
+from trainer.assignment import Assignment
+from trainer.distributed import Placement
+from trainer.supervision import Outcome
+
+# When one rank fails, others fail too: so long the cause is waited for.
+CAUSE_SECONDS = 2.0
+# When the run ends with an error: so long the ranks may take to tell what they did last.
+LAST_REPORTS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What a group of ranks has done since the last poll.
+
+    Attributes:
+        reports: each with its rank.
+        outcomes: of all ranks, once they have returned.
+        failure: why the group cannot go on.
+    """
+
+    reports: list[tuple[int, Report]]
+    outcomes: list[Outcome] | None = None
+    failure: Exception | None = None
+
+
+class RankGroup:
+    """A process on every seat, which train together."""
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        processes: list[RankProcess],
+        names: list[str],
+        clock: WakingClock,
+    ) -> None:
+        """names: how the ranks are called in messages."""
+        self.processes = processes
+        self._config = config
+        self._names = names
+        self._clock = clock
+        self._since = clock.look()  # when what is waited for was asked for
+        self._watch = Watch(config.deadlines, names, self._since)
+        self._rendezvous: Any = None
+        self._results: list[Any] = []  # of the calls of train, in the order of ranks
+        self._polls: dict[int, Any] = {}  # questions under way, by rank
+        self._failed_at: float | None = None
+
+    @property
+    def actors(self) -> list[Any]:
+        return [process.actor for process in self.processes]
+
+    @property
+    def trains(self) -> bool:
+        """Whether the ranks have been told to train; before that they have nothing to save."""
+        return bool(self._results)
+
+    @property
+    def nodes(self) -> list[str]:
+        """Of each rank."""
+        return [process.seat.node for process in self.processes]
+
+    def start(self, assignment: Assignment, workers: list[WorkerHandle]) -> None:
+        """Let all ranks train, as soon as their processes are there; returns at once."""
+        self._assignment = assignment
+        self.use_workers(workers)
+
+    def wait(self, seconds: float) -> None:
+        """Returns after so long, or when something has come that is waited for."""
+        missing = [answer for answer in self._awaited().values() if not _has_come(answer)]
+        if missing:
+            ray.wait(missing, num_returns=1, timeout=seconds)
+        else:
+            time.sleep(seconds)
+
+    def poll(self) -> Poll:
+        """What has happened since the last poll."""
+        now = self._clock.look()
+        if not self._results:
+            return Poll([], failure=self._gather(now))
+        reports = self._take_reports(now)
+        outcomes, failures = self._returned()
+        if failures:
+            self._failed_at = self._failed_at or now
+            if is_certain(failures) or now - self._failed_at > CAUSE_SECONDS:
+                cause = cause_of(failures)
+                if comes_again(cause):  # the run ends: what was done well shall count
+                    reports += self._last_reports(LAST_REPORTS_SECONDS)[0]
+                return Poll(reports, failure=cause)
+        elif len(outcomes) == len(self._results):
+            last, failure = self._last_reports(self._config.deadlines.answer_seconds)
+            by_rank = [outcomes[rank] for rank in sorted(outcomes)]
+            return Poll(reports + last, None if failure else by_rank, failure)
+        running = [rank for rank in range(len(self._results)) if rank not in outcomes]
+        return Poll(reports, failure=self._watch.hung(running, now))
+
+    def use_workers(self, workers: list[WorkerHandle]) -> None:
+        """Let every rank ask these data workers."""
+        for actor in self.actors:
+            actor.use_workers.remote(workers)
+
+    def request_stop(self) -> None:
+        """Ask every rank to checkpoint at the next step boundary and leave."""
+        for actor in self.actors:
+            actor.request_stop.remote()
+
+    def _awaited(self) -> dict[int, Any]:
+        """What the group cannot do without, by rank."""
+        if self._results:
+            return dict(enumerate(self._results))
+        if self._rendezvous is not None:
+            return {0: self._rendezvous}
+        return {rank: process.said_name for rank, process in enumerate(self.processes)}
+
+    def _gather(self, now: float) -> Exception | None:
+        """Bring the group a step nearer to its start; returns why it cannot come to it, if so."""
+        deadlines = self._config.deadlines
+        patience = deadlines.answer_seconds if self._rendezvous else deadlines.start_seconds
+        for rank, answer in self._awaited().items():
+            if not _has_come(answer):
+                if now - self._since < patience:
+                    return None
+                return RankHungError(f"{self._names[rank]} has not started within {patience:g} s")
+            try:
+                ray.get(answer)
+            except RayError as error:
+                return failure_of(self._names[rank], Position(), error)
+        self._since = now
+        if self._rendezvous is None:
+            one_node = len(set(self.nodes)) == 1
+            self._rendezvous = self.actors[0].rendezvous.remote(one_node=one_node)
+        else:
+            self._train(ray.get(self._rendezvous))
+        return None
+
+    def _train(self, rendezvous: str) -> None:
+        ranks_of = Counter(self.nodes)
+        self._watch = Watch(self._config.deadlines, self._names, self._since)
+        self._results = [
+            process.actor.train.remote(
+                self._assignment,
+                Placement(
+                    rank=rank,
+                    world_size=len(self.processes),
+                    local_world_size=ranks_of[process.seat.node],
+                    device="cuda" if self._config.gpus_per_rank else "cpu",
+                    threads=self._config.threads_per_rank,
+                    rendezvous=rendezvous,
+                ),
+                self._config,
+            )
+            for rank, process in enumerate(self.processes)
+        ]
+
+    def _take_reports(self, now: float) -> list[tuple[int, Report]]:
+        """The answers to the questions under way; who has answered is asked again."""
+        reports: list[tuple[int, Report]] = []
+        for rank, actor in enumerate(self.actors):
+            if rank in self._polls:
+                if not _has_come(self._polls[rank]):
+                    continue
+                try:
+                    answer: list[Report] = ray.get(self._polls[rank])
+                except RayError:
+                    continue  # it is dead, of which its result tells
+                self._watch.answered(rank, now)
+                reports += [(rank, report) for report in answer]
+            self._polls[rank] = actor.poll.remote()
+        for rank, report in reports:
+            if report.progress:
+                self._watch.moved(rank, Position(*report.progress), now)
+        return reports
+
+    def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
+        """What the ranks said before they returned, and were not asked about.
+
+        Also returns what has happened to one that does not tell.
+        """
+        questions = [
+            *self._polls.items(),
+            *((r, a.poll.remote()) for r, a in enumerate(self.actors)),
+        ]
+        answers = [question for _, question in questions]
+        ray.wait(answers, num_returns=len(answers), timeout=seconds)
+        reports: list[tuple[int, Report]] = []
+        failure: Exception | None = None
+        for rank, question in questions:
+            name, position = self._names[rank], self._watch.positions[rank]
+            try:
+                answer: list[Report] = ray.get(question, timeout=0)
+                reports += [(rank, report) for report in answer]
+            except GetTimeoutError:
+                failure = RankLostError(
+                    f"{name} has returned, but has not told for {seconds:g} s what it did last; "
+                    f"it was in phase {position} before"
+                )
+            except RayError as error:
+                failure = failure_of(name, position, error)
+        return reports, failure
+
+    def _returned(self) -> tuple[dict[int, Outcome], list[Exception]]:
+        """Outcomes of ranks that have returned, and failures of those that have failed."""
+        outcomes: dict[int, Outcome] = {}
+        failures: list[Exception] = []
+        for rank, result in enumerate(self._results):
+            if not _has_come(result):
+                continue
+            try:
+                outcomes[rank] = ray.get(result)
+            except RayError as error:
+                position = self._watch.positions[rank]
+                failures.append(failure_of(self._names[rank], position, error))
+        return outcomes, failures
+
+
+def _has_come(answer: Any) -> bool:
+    return bool(ray.wait([answer], timeout=0)[0])

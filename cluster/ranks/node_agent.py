@@ -1,0 +1,260 @@
+"""One actor on each node of the ranks, which does there what cannot be done from afar.
+
+It kills processes, at once: Ray's own way takes five seconds if a process is stopped. And it sees
+whether the node has the run's folder. It needs no resources and hardly any memory.
+"""
+
+import os
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.health.stacks import COLLECT_SECONDS, stacks_of
+from cluster.health.watchdog import Watchdog
+from cluster.ray.session import embedded_ray_is_lost
+from trainer.processes import start_tick
+
+ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 0.5
+START_SECONDS = 60.0
+# A process with a CUDA context takes a second or two to give its memory back.
+DEATH_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ProcessName:
+    """A process of a node, for as long as the machine runs: ids alone are used again."""
+
+    node: str
+    id: int
+    started: int | None
+
+    @classmethod
+    def of_this_process(cls) -> "ProcessName":
+        node: str = ray.get_runtime_context().get_node_id()
+        return cls(node, os.getpid(), start_tick(os.getpid()))
+
+    def is_alive(self) -> bool:
+        """Asked on its own node."""
+        return self.started is not None and start_tick(self.id) == self.started
+
+    def new_rendezvous(self) -> Path:
+        """A file where other ranks of its node may meet this one; not there yet."""
+        return Path(tempfile.gettempdir()) / f"{self._rendezvous}-{secrets.token_hex(8)}"
+
+    def rendezvous_files(self) -> list[Path]:
+        """Those that there are."""
+        return list(Path(tempfile.gettempdir()).glob(f"{self._rendezvous}-*"))
+
+    @property
+    def _rendezvous(self) -> str:
+        return f"transloom-rendezvous-{self.id}-{self.started}"
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1, "stacks": 1})
+class NodeAgent:
+    """Lives on a node for as long as the run's supervisor does."""
+
+    def __init__(self) -> None:
+        self._watchdog = Watchdog()
+        self._raylet = os.getppid()
+
+    def heard(self) -> None:
+        """The supervisor lives."""
+        self._watchdog.heard()
+        self._end_with_raylet()
+
+    def _end_with_raylet(self) -> None:
+        """An agent whose raylet has died would outlive it for a second, and vouch for the node."""
+        if os.getppid() != self._raylet:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def kill(self, processes: list[ProcessName]) -> None:
+        """Returns at once, which is a sign of life; the processes may take a while to die."""
+        _kill_here(processes)
+        self._end_with_raylet()
+
+    def await_deaths(self, processes: list[ProcessName]) -> None:
+        """Returns when they are gone, or after `DEATH_SECONDS`, and removes what they leave."""
+        _await_deaths_here(processes, self._watchdog.heard)
+
+    @ray.method(concurrency_group="stacks")
+    def stacks(self, processes: list[ProcessName]) -> list[str]:
+        """Where each of them stands; see `cluster.health.stacks`."""
+        return stacks_of([process.id for process in processes])
+
+    @ray.method(concurrency_group="folder")
+    def meet(self, folder: Path, left: str, answer: str) -> str | None:
+        """Leaves a file beside the one that the supervisor has left; returns why not, if so."""
+        try:
+            (folder / left).read_bytes()
+            (folder / answer).touch()
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+
+class NodeAgents:
+    """The supervisor's side: the agents by node."""
+
+    def __init__(self) -> None:
+        self.by_node: dict[str, Any] = {}
+        self.unfit: set[str] = set()  # nodes that do not have the run's folder
+        self._names: dict[str, str] = {}
+        self._asked: dict[str, Any] = {}  # the answers of silent agents, should they come
+        self._have_met: set[str] = set()
+
+    def start(self, names: Mapping[str, str]) -> None:
+        """Have an agent on each of these nodes; names: how they are called in messages."""
+        for node, name in names.items():
+            if node not in self.by_node:
+                self._names[node] = name
+                self.by_node[node] = NodeAgent.options(  # type: ignore[attr-defined]
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+                ).remote()
+
+    def kill(self, processes: Iterable[ProcessName]) -> None:
+        """Kill processes wherever they are, and wait until they are gone.
+
+        Nobody waits for nodes that are silent already. Where an embedded Ray is lost with its
+        agents, all processes are on this machine.
+        """
+        if embedded_ray_is_lost():
+            _kill_here(mine := list(processes))
+            _await_deaths_here(mine)
+            return
+        of_node: dict[str, list[ProcessName]] = {}
+        for process in processes:
+            of_node.setdefault(process.node, []).append(process)
+        agents = self.by_node
+        killed = {node: agents[node].kill.remote(mine) for node, mine in of_node.items()}
+        gone = {node: agents[node].await_deaths.remote(mine) for node, mine in of_node.items()}
+        _wait([killed[node] for node in of_node if node not in self._asked], ANSWER_SECONDS)
+        self._asked |= {node: gone[node] for node in of_node if not answered(killed[node])}
+        _wait([gone[node] for node in of_node if node not in self._asked], DEATH_SECONDS)
+
+    def stacks(self, processes: Iterable[ProcessName]) -> dict[ProcessName, str]:
+        """Where processes stand, wherever they are; of those whose node answers in time."""
+        of_node: dict[str, list[ProcessName]] = {}
+        for process in processes:
+            of_node.setdefault(process.node, []).append(process)
+        agents = self.by_node
+        asked = {node: agents[node].stacks.remote(mine) for node, mine in of_node.items()}
+        _wait(list(asked.values()), COLLECT_SECONDS)
+        return {
+            process: text
+            for node, mine in of_node.items()
+            if answered(asked[node])
+            for process, text in zip(mine, ray.get(asked[node]), strict=True)
+        }
+
+    def call(self, nodes: Collection[str]) -> set[str]:
+        """Ask the agents of these nodes for a sign of life; returns the nodes that give none."""
+        signs = {n: self.by_node[n].heard.remote() for n in nodes if n not in self._asked}
+        _wait(list(signs.values()), ANSWER_SECONDS)
+        self._asked |= {node: sign for node, sign in signs.items() if not answered(sign)}
+        return self._asked.keys() & set(nodes)
+
+    def silent(self, nodes: Collection[str]) -> set[str]:
+        """Those of some nodes whose agent did not answer when it was asked, or since.
+
+        Such a node is lost, or not to be relied on, some time before Ray says so.
+        """
+        for node, answer in list(self._asked.items()):
+            if node not in nodes or answered(answer):
+                del self._asked[node]
+            elif ray.wait([answer], timeout=0)[0]:  # an error: ask the next agent of the node
+                self._asked[node] = self.by_node[node].heard.remote()
+        return set(self._asked)
+
+    def check_folder(self, work: Path, run: Path) -> list[str]:
+        """See whether every node has the run's folder, by leaving each other files in it.
+
+        Those that do not see it, or cannot write there, are `unfit` from now on.
+
+        Args:
+            work: the supervisor's work folder within the run.
+
+        Returns:
+            What is wrong with nodes that have not been asked before.
+        """
+        new = self.by_node.keys() - self._have_met
+        if not new:
+            return []
+        left = f"probe-{secrets.token_hex(4)}"
+        (work / left).touch()
+        meetings = {
+            node: self.by_node[node].meet.remote(work, left, f"{left}-{node}") for node in new
+        }
+        problems = []
+        try:
+            for node, meeting in meetings.items():
+                if problem := _problem(meeting, work / f"{left}-{node}"):
+                    self.unfit.add(node)
+                    problems.append(
+                        f"Node {self._names[node]} does not have the run's folder {run} "
+                        f"({problem}). All nodes must see it at that path: put it on storage that "
+                        "they share, with --run PATH"
+                    )
+        finally:
+            for probe in work.glob(f"{left}*"):
+                probe.unlink()
+        self._have_met |= new
+        return problems
+
+
+def _problem(meeting: Any, answer: Path) -> str | None:
+    """What is wrong with an agent's view of the folder; nothing is known of one that is lost."""
+    _wait([meeting], START_SECONDS)
+    try:
+        problem: str | None = ray.get(meeting, timeout=0)
+    except GetTimeoutError:
+        return f"no answer within {START_SECONDS:.0f} s"
+    except RayError:
+        return None
+    return problem or (None if answer.exists() else "what it writes there is not seen here")
+
+
+def _kill_here(processes: list[ProcessName]) -> None:
+    for process in processes:
+        if process.is_alive():
+            with suppress(ProcessLookupError):  # it has ended by itself since
+                os.kill(process.id, signal.SIGKILL)
+
+
+def _await_deaths_here(
+    processes: list[ProcessName], meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    deadline = time.monotonic() + DEATH_SECONDS
+    while any(map(ProcessName.is_alive, processes)) and time.monotonic() < deadline:
+        meanwhile()
+        time.sleep(0.01)
+    for process in processes:
+        for file in process.rendezvous_files():
+            file.unlink(missing_ok=True)
+
+
+def _wait(answers: list[Any], seconds: float) -> None:
+    """Returns when all have come, after so long, or when Ray is lost."""
+    deadline = time.monotonic() + seconds
+    while answers and (left := deadline - time.monotonic()) > 0 and not embedded_ray_is_lost():
+        _, answers = ray.wait(answers, num_returns=len(answers), timeout=min(left, LOOK_SECONDS))
+
+
+def answered(answer: Any) -> bool:
+    """Whether an actor has answered by now."""
+    try:
+        ray.get(answer, timeout=0)
+    except RayError:  # not yet, or the agent is lost
+        return False
+    return True

@@ -1,0 +1,117 @@
+"""Where the groups of ranks come from: all that outlives one attempt at a run.
+
+The reservation of seats, an agent on every node, warm spares. A group takes the spares of its
+nodes, and new processes where there is none; at its end all of its processes are killed at once.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.watchdog import SignsOfLife
+from cluster.ranks.group import RankGroup
+from cluster.ranks.node_agent import NodeAgents
+from cluster.ranks.process import RankProcess, Spares
+from cluster.ray.cluster_view import Node
+from cluster.ray.reservation import Seats
+
+
+class RankSupply:
+    """Groups of ranks, one after another, as many ranks as the cluster has room for."""
+
+    def __init__(self, config: ClusterConfig, clock: WakingClock) -> None:
+        self._config = config
+        self._clock = clock
+        self._agents = NodeAgents()
+        self._seats = Seats(config)
+        self._spares = Spares("cuda" if config.gpus_per_rank else "cpu", self._kill)
+        self._group: RankGroup | None = None
+        self._signs_of_life = SignsOfLife(self._actors)
+
+    def __enter__(self) -> Self:
+        self._signs_of_life.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._signs_of_life.__exit__(kind, error, traceback)
+        self.end_group()
+        self._kill(self._spares.waiting)  # the seats go with this process
+
+    def offer(self, nodes: Mapping[str, Node]) -> list[str]:
+        """Of these nodes those for a group, one for each rank, as many as there is room for.
+
+        Nodes that are about to leave, that lack the run's folder, or whose agent is silent offer
+        nothing.
+        """
+        out = self._agents.silent(nodes) | self._agents.unfit
+        usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
+        return self._seats.offer(usable, self._config.max_ranks)
+
+    def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
+        """A group with a rank on each of these nodes; None if Ray could not place it in time.
+
+        names: how the nodes are called in messages.
+        """
+        if not self._seats.take(nodes):
+            return None
+        seats = self._seats.taken
+        self._agents.start({seat.node: names[seat.node] for seat in seats})
+        self._group = RankGroup(
+            self._config,
+            self._spares.take(seats),
+            [f"Rank {r} on node {names[seat.node]}" for r, seat in enumerate(seats)],
+            self._clock,
+        )
+        return self._group
+
+    def check_folder(self, work: Path, run: Path) -> list[str]:
+        """See `NodeAgents.check_folder`; to be called while the processes of a group start."""
+        return self._agents.check_folder(work, run)
+
+    def give_seats_back(self) -> None:
+        """Somebody else needs room first."""
+        self._seats.give_back()
+
+    def refill_spares(self) -> None:
+        """To be called when the ranks train, so that it does not slow their start."""
+        if self._group and self._config.warm_spares:
+            self._spares.refill(self._seats.taken, self._group.actors[0])
+
+    def stacks(self) -> dict[int, str]:
+        """Where each rank of the group stands, as far as that can be known in some seconds."""
+        processes = self._group.processes if self._group else []
+        stacks = dict.fromkeys(range(len(processes)), "It is not there, or its node is silent.\n")
+        names = {rank: p.name for rank, p in enumerate(processes) if p.name}
+        found = self._agents.stacks(names.values())
+        return stacks | {rank: found[name] for rank, name in names.items() if name in found}
+
+    def silent_nodes(self, nodes: Collection[str]) -> set[str]:
+        """Those of some nodes of a group whose agent gives no sign of life now."""
+        return self._agents.call(nodes)
+
+    def end_group(self) -> None:
+        """Kill all ranks at once, whatever they are doing."""
+        if self._group:
+            self._kill(self._group.processes)
+        self._group = None
+
+    def _kill(self, processes: list[RankProcess]) -> None:
+        self._agents.kill(process.name for process in processes if process.name)
+        for process in processes:
+            ray.kill(process.actor)  # Ray's own books, and those that have no name yet
+
+    def _actors(self) -> Iterator[Any]:
+        yield from list(self._agents.by_node.values())
+        group = self._group  # which another thread may end meanwhile
+        processes = [*self._spares.waiting, *(group.processes if group else ())]
+        yield from (process.actor for process in processes)

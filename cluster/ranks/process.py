@@ -1,0 +1,92 @@
+"""A process that is, or may become, a rank; and the spare ones, which wait for that.
+
+To start one and import everything takes seconds, most of them for torch and DeepSpeed. So a spare
+one waits for every seat; a group that has to be started again takes them at once.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.ranks.actor import RankActor
+from cluster.ranks.node_agent import ProcessName, answered
+from cluster.ray.reservation import Seat
+from trainer.host_memory import KEPT_BY_LIBRARIES
+
+ANSWER_SECONDS = 2.0
+
+
+class RankProcess:
+    """An actor for a seat, and the name of its process once that is known."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
+            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
+            runtime_env={"env_vars": KEPT_BY_LIBRARIES},
+        ).remote(seat.gpu)
+        self.said_name = self.actor.process.remote()
+        self._name: ProcessName | None = None
+
+    @property
+    def name(self) -> ProcessName | None:
+        """None if it has not started yet, or never will."""
+        if self._name is None and answered(self.said_name):
+            self._name = ray.get(self.said_name)
+        return self._name
+
+
+class Spares:
+    """Warm processes, one for each seat."""
+
+    def __init__(self, device: str, kill: Callable[[list[RankProcess]], None]) -> None:
+        self._device = device
+        self._kill = kill
+        self.waiting: list[RankProcess] = []
+
+    def refill(self, seats: Sequence[Seat], rank: Any) -> None:
+        """Have a spare for each of these seats, and no others.
+
+        They import what the rank of this actor has imported by now.
+        """
+        missing = Counter(seats)
+        superfluous = []
+        for process in self.waiting:
+            if missing[process.seat]:
+                missing[process.seat] -= 1
+            else:
+                superfluous.append(process)
+        self._dismiss(superfluous)
+        modules = rank.modules.remote()
+        for seat in missing.elements():
+            process = RankProcess(seat)
+            process.actor.import_trainer.remote(self._device)
+            process.actor.import_modules.remote(modules)
+            self.waiting.append(process)
+
+    def take(self, seats: Sequence[Seat]) -> list[RankProcess]:
+        """Processes for ranks on these seats: spares that are well, otherwise new ones."""
+        self._dismiss(self._unwell())
+        return [self._take(seat) or RankProcess(seat) for seat in seats]
+
+    def _take(self, seat: Seat) -> RankProcess | None:
+        for process in self.waiting:
+            if process.seat == seat:
+                self.waiting.remove(process)
+                return process
+        return None
+
+    def _unwell(self) -> list[RankProcess]:
+        """Spares that have died or been stopped, or are as slow as that."""
+        signs = {process.actor.process.remote(): process for process in self.waiting}
+        if signs:
+            ray.wait(list(signs), num_returns=len(signs), timeout=ANSWER_SECONDS)
+        return [process for sign, process in signs.items() if not answered(sign)]
+
+    def _dismiss(self, processes: list[RankProcess]) -> None:
+        self.waiting = [process for process in self.waiting if process not in processes]
+        if processes:
+            self._kill(processes)

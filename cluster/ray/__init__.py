@@ -1,0 +1,1 @@
+"""Ray's sessions, nodes, reservations and jobs, behind functions of our own."""

@@ -1,0 +1,152 @@
+"""What Ray's head says of its nodes, asked for again and again by a thread of its own.
+
+Questions to a head that is gone block for up to a minute, after which Ray ends the process. So the
+supervisor asks nothing about nodes but here, and learns in time that the head is lost. A head that
+is away for a shorter time is waited for: ranks that train do not need it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import ray
+from ray._private import state
+
+from cluster.errors import HeadLostError
+from cluster.health.suspend_aware_clock import WakingClock
+from cluster.ray.session import check_embedded_ray, embedded_ray_is_lost
+
+LOOK_SECONDS = 1.0
+# After so long it is said that the head does not answer.
+TELL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is alive.
+
+    Attributes:
+        name: how it is called in messages.
+        free: amounts of resources that nobody has reserved.
+        total: amounts of resources, whoever has reserved them.
+        leaves_at: if the node is being drained, when it will be gone (seconds since the epoch);
+            infinity if that was not said. None if it stays.
+    """
+
+    id: str
+    name: str
+    free: Mapping[str, float]
+    total: Mapping[str, float]
+    leaves_at: float | None = None
+
+
+class ClusterView:
+    """The nodes of the cluster as they were a moment ago."""
+
+    def __init__(self, wait_seconds: float, notice: Callable[[str], None]) -> None:
+        """wait_seconds: how long the head may be away; notice: told that it is, or is back."""
+        self._wait_seconds = wait_seconds
+        self._notice = notice
+        self._told = False
+        self._answered = threading.Condition()
+        self._wanted = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._work, name="cluster view", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._clock = WakingClock()
+        self._asked_at = time.monotonic()
+        self._nodes = _ask()
+        self._seen, self._seen_at = self._asked_at, self._clock.look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over = True
+        self._wanted.set()  # the thread is not joined: it may wait for a head that is gone
+
+    def nodes(self) -> dict[str, Node]:
+        """By id, as of about a second ago.
+
+        Raises:
+            HeadLostError: the head has not answered for as long as it may be away.
+            EmbeddedRayError: the Ray that this process has started is lost.
+        """
+        with self._answered:
+            self._check_head()
+            return self._nodes
+
+    def fresh_nodes(self) -> dict[str, Node]:
+        """By id, as of now; raises as `nodes` does."""
+        since = time.monotonic()
+        self._wanted.set()
+        with self._answered:
+            while self._asked_at < since:
+                self._answered.wait(LOOK_SECONDS)
+                self._check_head()
+            return self._nodes
+
+    def _check_head(self) -> None:
+        check_embedded_ray(alive_nodes=len(self._nodes))
+        now = self._clock.look()
+        if self._asked_at != self._seen:
+            self._seen, self._seen_at = self._asked_at, now
+            if self._told:
+                self._told = False
+                self._notice("Ray's head answers again")
+        elif now - self._seen_at > self._wait_seconds:
+            raise HeadLostError(
+                f"Ray's head has not answered for {self._wait_seconds:g} s "
+                "(cluster.wait_for_head_seconds): it is lost, or cannot be reached from here. Once "
+                "it is back, the same command goes on from the newest checkpoint"
+            )
+        elif now - self._seen_at > TELL_SECONDS and not self._told:
+            self._told = True
+            self._notice(
+                f"Ray's head has not answered for {TELL_SECONDS:g} s: it is waited for, up to "
+                f"{self._wait_seconds:g} s in all; ranks that train go on meanwhile"
+            )
+
+    def _work(self) -> None:
+        # Whoever asks a head that is dead is ended by Ray a minute later, in whatever session.
+        while not self._over and not embedded_ray_is_lost():
+            self._wanted.clear()
+            asked_at = time.monotonic()
+            # An answer may fail in many ways; that there is none is all that counts.
+            with suppress(Exception):
+                nodes = _ask()
+                with self._answered:
+                    self._asked_at, self._nodes = asked_at, nodes
+                    self._answered.notify_all()
+            self._wanted.wait(LOOK_SECONDS)
+
+
+def _ask() -> dict[str, Node]:
+    free = state.available_resources_per_node()
+    leaving = state.state.get_draining_nodes()
+    return {
+        node["NodeID"]: Node(
+            id=node["NodeID"],
+            name=f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})",
+            free=free.get(node["NodeID"], {}),
+            total=node["Resources"],
+            leaves_at=_seconds(leaving.get(node["NodeID"])),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
+def _seconds(deadline_milliseconds: int | None) -> float | None:
+    if deadline_milliseconds is None:
+        return None
+    return deadline_milliseconds / 1000 if deadline_milliseconds else float("inf")

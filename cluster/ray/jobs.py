@@ -1,0 +1,246 @@
+"""Ray jobs: commands that run on a cluster and are asked about from anywhere.
+
+Thin functions over Ray's Jobs API, spoken over HTTP with the head's dashboard. The address is
+the dashboard's, such as ``http://127.0.0.1:8265``; the user's Ray token goes with each request.
+
+A job's command runs in a shell on the head node. Files travel with it as `Attachment`s. They
+come to lie in a folder of their own, which Ray deletes some time after the job, so the command
+is started in another folder: one that the nodes share, where runs and datasets lie.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
+
+from cluster.errors import ClusterError
+from cluster.ray.authentication import REMEDY, enable_authentication
+
+POLL_SECONDS = 0.25
+COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
+
+# Ray would take these before the address that it is given, and logs that nobody asked for.
+_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file that travels with a job. In the job's command it stands for the file's path."""
+
+    name: str
+    content: bytes
+
+    def __post_init__(self) -> None:
+        # Ray puts the folder of the attachments on the Python path of the job.
+        assert Path(self.name).name == self.name, self.name
+        assert Path(self.name).suffix not in {".py", ".so", ".pth"}, self.name
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the cluster knows of a job. Times are in seconds since the epoch."""
+
+    id: str
+    status: str  # PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED
+    command: str
+    message: str
+    started: float | None
+    ended: float | None
+    exit_code: int | None
+    metadata: Mapping[str, str]
+
+    @property
+    def finished(self) -> bool:
+        return bool(JobStatus(self.status).is_terminal())
+
+
+def submit(
+    command: Sequence[str | Attachment],
+    *,
+    address: str,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    job_id: str | None = None,
+) -> str:
+    """Start a command on a cluster and return the job's id at once.
+
+    The command's program is looked for in the folder of the Python that runs here, if the head
+    node has it too, then on the head node's PATH.
+
+    Args:
+        folder: where the command runs, as the head node sees it.
+        environment: added to the environment of the command and of the workers it starts.
+            Everyone who may ask the cluster about the job can read it.
+        job_id: default: chosen by Ray.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, refuses the token, or knows the id already.
+    """
+    attachments = [part for part in command if isinstance(part, Attachment)]
+    programs = Path(sys.executable).parent
+    with _explained(address), tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir:
+        for attachment in attachments:
+            (Path(working_dir) / attachment.name).write_bytes(attachment.content)
+        submitted: str = _client(address).submit_job(
+            entrypoint=shell_command(command, folder, programs),
+            runtime_env={
+                "env_vars": dict(environment or {}),
+                **({"working_dir": working_dir} if attachments else {}),
+            },
+            metadata={**(metadata or {}), COMMAND_KEY: _readable(command)},
+            submission_id=job_id,
+            entrypoint_num_cpus=0,  # the command only drives; ranks and workers take CPUs
+        )
+        return submitted
+
+
+def shell_command(command: Sequence[str | Attachment], folder: Path, programs: Path) -> str:
+    """The command as a POSIX shell's line, to be started in the folder of the attachments."""
+    words = " ".join(
+        f'"$attachments"/{shlex.quote(part.name)}'
+        if isinstance(part, Attachment)
+        else shlex.quote(part)
+        for part in command
+    )
+    complaint = f"error: this node has no folder {folder}: submit from one that all nodes share"
+    return (
+        f'attachments=$PWD; export PATH={shlex.quote(str(programs))}:"$PATH"; '
+        f"cd {shlex.quote(str(folder))} || {{ echo {shlex.quote(complaint)} >&2; exit 2; }}; "
+        f"exec {words}"
+    )
+
+
+def _readable(command: Sequence[str | Attachment]) -> str:
+    return shlex.join(part.name if isinstance(part, Attachment) else part for part in command)
+
+
+def list_jobs(address: str) -> list[Job]:
+    """All jobs submitted to a cluster since it started, oldest first."""
+    with _explained(address):
+        jobs = [
+            _job(details)
+            for details in _client(address).list_jobs()
+            if details.type == JobType.SUBMISSION
+        ]
+    return sorted(jobs, key=lambda job: job.started or 0.0)
+
+
+def job_status(address: str, job_id: str) -> Job:
+    """One job as it stands.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
+    """
+    with _explained(address, job_id):
+        return _job(_client(address).get_job_info(job_id))
+
+
+def wait_for_job(address: str, job_id: str) -> Job:
+    """Wait until a job has finished."""
+    while not (job := job_status(address, job_id)).finished:
+        time.sleep(POLL_SECONDS)
+    return job
+
+
+def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str]:
+    """What a job has printed, in pieces of text; with ``follow``, until it has finished."""
+    with _explained(address, job_id):
+        client = _client(address)
+        client.get_job_info(job_id)  # a clear answer if there is no such job
+        if not follow:
+            yield client.get_job_logs(job_id)
+            return
+        loop = asyncio.new_event_loop()
+        pieces = client.tail_job_logs(job_id)
+        try:
+            while (piece := loop.run_until_complete(anext(pieces, None))) is not None:
+                yield piece
+        finally:
+            loop.run_until_complete(pieces.aclose())
+            loop.close()
+
+
+def stop_job(address: str, job_id: str) -> bool:
+    """Ask a job to stop; False if it had finished already.
+
+    Its processes get SIGTERM and, three seconds later, SIGKILL.
+    """
+    with _explained(address, job_id):
+        return bool(_client(address).stop_job(job_id))
+
+
+def _client(address: str) -> JobSubmissionClient:
+    if not address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"{address} is not the address of a Ray dashboard, which takes jobs. It looks like "
+            "http://127.0.0.1:8265, and `ray start --head` prints it"
+        )
+    enable_authentication(create_token=False)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
+    try:
+        client = JobSubmissionClient(address)
+    finally:
+        os.environ.update(hidden)
+    # For "verify certificates", Ray gives aiohttp the deprecated None when it follows a log.
+    client._ssl_context = True
+    return client
+
+
+@contextmanager
+def _explained(address: str, job_id: str | None = None) -> Iterator[None]:
+    """Turn what the Jobs API raises into one paragraph with a remedy."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"The Ray cluster at {address} refuses this user's token: {REMEDY}"
+        ) from error
+    except (OSError, aiohttp.ClientError) as error:  # requests' exceptions are OSErrors
+        raise ClusterError(
+            f"No Ray cluster answers at {address} ({error}). Compare with the dashboard's address "
+            "that `ray start --head` printed (port 8265 unless set otherwise); on another machine, "
+            "forward the port first, for example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
+        ) from error
+    except RuntimeError as error:
+        if job_id is not None and "status code 404" in str(error):
+            raise ClusterError(
+                f"The Ray cluster at {address} knows no job {job_id}. `transloom jobs list "
+                f"--address {address}` shows those that it knows"
+            ) from error
+        reasons = re.findall(r"^\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
+        reason = reasons[-1] if reasons else error
+        raise ClusterError(f"The Ray cluster at {address} refused: {reason}") from error
+
+
+def _job(details: JobDetails) -> Job:
+    metadata = dict(details.metadata or {})
+    return Job(
+        id=details.submission_id,
+        status=str(details.status),
+        command=metadata.pop(COMMAND_KEY, details.entrypoint),
+        message=details.message or "",
+        started=details.start_time / 1000 if details.start_time else None,
+        ended=details.end_time / 1000 if details.end_time else None,
+        exit_code=details.driver_exit_code,
+        metadata=metadata,
+    )

@@ -1,0 +1,44 @@
+"""What signals do to a command that trains, before its run listens to them and after it has ended.
+
+Whenever one comes, it takes no exit code away: 75 until the run has an outcome, then the outcome's.
+While the run trains, `stop_requests` listens. These are for commands, which own their process;
+nothing puts the handlers back.
+"""
+
+import os
+import signal
+from types import FrameType
+
+from cluster.errors import EXIT_PREEMPTED
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def expect_a_run() -> None:
+    """Until the run listens, a signal ends the process at once; after it, signals are ignored."""
+    for number in SIGNALS:
+        signal.signal(number, leave_at_once)
+
+
+def leave_at_once(number: int, frame: FrameType | None) -> None:
+    """The handler before a run: nothing has begun, so there is nothing to save or to put right."""
+    # Not an exception: a library that is being imported might catch it.
+    name = signal.Signals(number).name
+    os.write(2, f"{name} was received before the run began: the same command starts it\n".encode())
+    os._exit(EXIT_PREEMPTED)
+
+
+def ignore_signals() -> None:
+    """From now until the process is gone; what there is left to do takes a moment.
+
+    No handler of our own would do: Python puts the default, to die, in its place when it shuts
+    down. Only what is ignored stays so.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def obey_signals() -> None:
+    """As Python does by itself: what comes after the run may be interrupted."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

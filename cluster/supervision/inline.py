@@ -1,0 +1,119 @@
+"""One rank in this process, without Ray: for a debugger. Data and losses are those of one rank."""
+
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+
+from cluster.recipe import Recipe
+from cluster.supervision.audience import Audience
+from cluster.supervision.run_checks import newest_checkpoint, nothing_is_left, open_run
+from cluster.supervision.stop_requests import StopRequests
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import DatasetStore
+from data_pipeline.feeding.stream import local_rank_steps
+from data_pipeline.feeding.window import WindowReader
+from trainer.assignment import Assignment
+from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.lease import Lease
+from trainer.distributed import Placement, process_group
+from trainer.inheritance import inheritance_of
+from trainer.metrics import Line
+from trainer.profile import StepRange
+from trainer.run_folder import RunFolder
+from trainer.supervision import CheckpointCommitter, Outcome, Phase
+
+
+class InlineSupervision:
+    """`trainer.supervision.Supervision` by plain calls."""
+
+    def __init__(
+        self, committer: CheckpointCommitter, audience: Audience, stop: StopRequests
+    ) -> None:
+        self._committer = committer
+        self._audience = audience
+        self._stop = stop
+
+    def progress(self, phase: Phase, step: int, where: str = "") -> None:
+        """Nobody has to be told: a debugger sees it."""
+
+    def line(self, line: Line) -> None:
+        self._audience.line(line)
+
+    def notice(self, text: str) -> None:
+        self._audience.notice(text)
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self._committer.add(file, header)
+
+    def state_failed(self, step: int, reason: str) -> None:
+        self._committer.give_up(step)
+        self._audience.notice(reason)
+
+    def stop_requested(self) -> bool:
+        return self._stop.reason is not None
+
+
+def train_inline(
+    recipe: Recipe,
+    run: RunFolder,
+    store: DatasetStore,
+    manifest: Manifest,
+    audience: Audience,
+    profile: StepRange | None,
+) -> Outcome:
+    """Train a run with one rank in this process."""
+    try:
+        return _train(recipe, run, store, manifest, audience, profile)
+    except KeyboardInterrupt:
+        audience.notice("asked to stop a second time: ended at once")
+        return "preempted"
+
+
+def _train(
+    recipe: Recipe,
+    run: RunFolder,
+    store: DatasetStore,
+    manifest: Manifest,
+    audience: Audience,
+    profile: StepRange | None,
+) -> Outcome:
+    placement = Placement(
+        device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
+        threads=recipe.cluster.threads_per_rank,
+    )
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    with StopRequests(run) as stop, Lease(run.path, audience.notice) as lease, ExitStack() as group:
+        stop.forget_file()
+        open_run(recipe, run, store, manifest)
+        if nothing_is_left(recipe, run, lease.work, manifest, audience):
+            return "finished"
+        group.enter_context(process_group(placement, timedelta(minutes=1)))
+        from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
+
+        checkpoint = newest_checkpoint(run, lease.work, manifest, audience)
+        committer = CheckpointCommitter(
+            lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=audience.notice
+        )
+        trainer = build_trainer(
+            Assignment(
+                recipe=recipe.training(),
+                run=run.path,
+                dataset_identity=manifest.identity,
+                checkpoint=checkpoint.path if checkpoint else None,
+                work=lease.work,
+                attempt=committer.attempt,
+                session_started=time.time(),
+                inheritance=inheritance_of(recipe, run, manifest, run.card().parent),
+                profile=profile,
+            ),
+            placement=placement,
+            steps=lambda cursor: local_rank_steps(
+                reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
+            ),
+            supervision=InlineSupervision(committer, audience, stop),
+        )
+        with trainer:
+            outcome = trainer.train()
+        committer.finish()
+        stop.let_outcome_stand()
+        return outcome

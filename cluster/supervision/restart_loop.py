@@ -1,0 +1,229 @@
+"""The attempts at a run, one after another, until it is finished or has to leave.
+
+Each takes as many ranks as the cluster has room for, and goes on from the newest intact checkpoint.
+A rank that is lost ends an attempt, and so does a node that leaves, or room for more ranks. Three
+attempts without progress end the run; those that ended because a node was lost do not count, once
+for each node.
+"""
+
+import time
+from collections.abc import Mapping
+
+from cluster.errors import ClusterError, RankLostError
+from cluster.health.watchdog import SignsOfLife
+from cluster.ranks.group import RankGroup
+from cluster.ray.cluster_view import Node
+from cluster.recipe import Recipe
+from cluster.supervision.attempt import Attempt, Means
+from cluster.supervision.run_checks import newest_checkpoint
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.wording import counted
+from trainer.assignment import Assignment
+from trainer.inheritance import inheritance_of
+from trainer.profile import StepRange
+from trainer.supervision import CheckpointCommitter, Outcome
+
+ATTEMPTS_WITHOUT_PROGRESS = 3
+WAIT_SECONDS = 0.5
+# Data workers that reserve CPUs get them before ranks do, but are not waited for longer.
+WORKERS_SECONDS = 10.0
+
+
+class Attempts:
+    """Starts the ranks of a run as often as it takes."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        manifest: Manifest,
+        means: Means,
+        profile: StepRange | None = None,
+    ) -> None:
+        self._recipe = recipe
+        self._manifest = manifest
+        self._means = means
+        self._profile = profile
+        self._session_started = time.time()
+        self._ranks = 0  # of the attempt before
+        self._nodes: dict[str, str] = {}  # of its ranks, each with its name
+        self._lost: set[str] = set()  # nodes
+        self._nodes_left = False  # at the end of the attempt before
+        self._progressed = False  # the attempt before
+        self._restarts = 0
+        self._furthest_step = 0
+        self._without_progress = 0
+
+    def run(self) -> Outcome:
+        """Train until the run is finished or has to leave.
+
+        Raises:
+            RankLostError: ranks were lost again and again, without any progress in between.
+            ClusterError: there is no room for the ranks, or the head is lost.
+            LeaseLostError: the run belongs to somebody else.
+            DataError, ModelError, TrainerError: why the run cannot go on.
+        """
+        outcome: Outcome = "preempted"
+        with SignsOfLife(lambda: self._means.workers.actors):
+            while outcome == "preempted" and not self._must_leave():
+                try:
+                    group = self._wait_for_group()
+                    if group is None:
+                        break
+                    outcome = self._attempt(group)
+                except RankLostError as error:
+                    self._means.supply.end_group()  # from here on a lost node is a silent one
+                    self._take_loss(error)
+                finally:
+                    self._means.supply.end_group()
+        self._means.audience.notice(self._means.workers.spread())
+        return outcome
+
+    def _must_leave(self) -> bool:
+        return bool(self._means.stop.reason or self._means.leaving_nodes(used=()))
+
+    def _wait_for_group(self) -> RankGroup | None:
+        """A group of as many ranks as there is room for; None if the run has to leave."""
+        config, supply, notice = self._means.config, self._means.supply, self._means.audience.notice
+        if config.cpus_per_data_worker:
+            self._let_workers_in()
+        since, told = time.monotonic(), False
+        while not self._must_leave():
+            nodes = self._means.view.fresh_nodes()
+            places = supply.offer(nodes)
+            found = (
+                f"there is room for {counted(len(places), 'rank')}, and the run needs at least "
+                f"{config.min_ranks}"
+            )
+            if len(places) >= config.min_ranks:
+                names = {node.id: node.name for node in nodes.values()}
+                if group := supply.start_group(places, names):
+                    self._nodes = {node: names[node] for node in group.nodes}
+                    return group
+                found = f"Ray has not placed {counted(len(places), 'rank')} where there was room"
+            elif self._nodes_left:
+                notice(f"{found}: the run leaves")
+                return None
+            if time.monotonic() - since > config.wait_for_ranks_seconds:
+                raise ClusterError(
+                    f"After {config.wait_for_ranks_seconds:g} s {found}, each with "
+                    f"{counted(config.cpus_per_rank, 'CPU')} and "
+                    f"{counted(config.gpus_per_rank, 'GPU')}. The cluster has "
+                    f"{counted(_total(nodes, 'CPU'), 'CPU')} and "
+                    f"{counted(_total(nodes, 'GPU'), 'GPU')} in all, "
+                    "whoever uses them. Wait for other jobs to end (`transloom jobs list` shows "
+                    "them) or add nodes, then start the same command again; or lower cluster.ranks"
+                )
+            if not told:
+                told = True
+                notice(f"{found}: waiting for up to {config.wait_for_ranks_seconds:g} s")
+            time.sleep(WAIT_SECONDS)
+        return None
+
+    def _let_workers_in(self) -> None:
+        """Data workers that lost their place need one beside the ranks."""
+        deadline = time.monotonic() + WORKERS_SECONDS
+        while not self._means.workers.all_answer():
+            if time.monotonic() > deadline:
+                self._means.audience.notice(
+                    f"not all data workers have started within {WORKERS_SECONDS:g} s: the ranks "
+                    "start before them"
+                )
+                return
+            self._means.supply.give_seats_back()
+
+    def _attempt(self, group: RankGroup) -> Outcome:
+        means, ranks = self._means, len(group.nodes)
+        if given_up := means.workers.give_up_starting():
+            means.audience.notice(
+                f"{counted(given_up, 'data worker')} of those wanted did not start in time: given "
+                "up, as the ranks may need the place. Ask for them again"
+            )
+        means.lease.check()
+        checkpoint = newest_checkpoint(means.run, means.lease.work, self._manifest, means.audience)
+        if self._must_leave():
+            return "preempted"
+        start = checkpoint.step if checkpoint else 0
+        self._furthest_step = max(self._furthest_step, start)
+        means.audience.notice(
+            f"starting {counted(ranks, 'rank')}"
+            + (f" from the checkpoint of step {start}" if checkpoint else "")
+        )
+        problems = means.supply.check_folder(means.lease.work.absolute(), means.run.path)
+        if problems:
+            self._do_without(problems)
+        if problems or self._must_leave():
+            return "preempted"
+        if self._ranks and ranks != self._ranks:
+            means.audience.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
+        self._ranks = ranks
+        committer = CheckpointCommitter(
+            means.lease,
+            means.run.checkpoints,
+            self._recipe.checkpoints,
+            ranks,
+            means.audience.notice,
+        )
+        group.start(
+            Assignment(
+                recipe=self._recipe.training(),
+                run=means.run.path.absolute(),
+                dataset_identity=self._manifest.identity,
+                checkpoint=checkpoint.path.absolute() if checkpoint else None,
+                work=committer.work.absolute(),
+                attempt=committer.attempt,
+                session_started=self._session_started,
+                inheritance=inheritance_of(
+                    self._recipe, means.run, self._manifest, means.run.card().parent
+                ),
+                profile=self._profile,
+            ),
+            means.workers.handles,
+        )
+        attempt = Attempt(means, group, committer, self._furthest_step)
+        try:
+            return attempt.run()
+        finally:
+            self._nodes_left = attempt.nodes_leave
+            reached = max(attempt.reached_step, committer.newest_step)
+            self._progressed = reached > self._furthest_step
+            self._furthest_step = max(reached, self._furthest_step)
+
+    def _do_without(self, problems: list[str]) -> None:
+        """Go round again without the nodes that do not have the run's folder, if there is room."""
+        places = self._means.supply.offer(self._means.view.fresh_nodes())
+        if len(places) < self._means.config.min_ranks:
+            raise ClusterError(". ".join(problems))
+        for problem in problems:
+            self._means.audience.notice(
+                f"{problem}. In this session the run does without this node"
+            )
+
+    def _take_loss(self, error: RankLostError) -> None:
+        self._restarts += 1
+        lost = self._newly_lost()
+        if self._progressed:
+            self._without_progress = 0
+        elif not lost:
+            self._without_progress += 1
+        if self._without_progress == ATTEMPTS_WITHOUT_PROGRESS:
+            raise RankLostError(
+                f"{error}. The run got no further than step {self._furthest_step} in "
+                f"{ATTEMPTS_WITHOUT_PROGRESS} attempts"
+            ) from error
+        because = "".join(
+            f"; node {self._nodes[node]} is lost, which is no failure of the run"
+            for node in sorted(lost)
+        )
+        self._means.audience.notice(f"{error}{because}; restart {self._restarts} of this session")
+        if error.__cause__:  # the error of a rank, with its traceback there
+            self._means.audience.keep(str(error.__cause__))
+
+    def _newly_lost(self) -> set[str]:
+        """Nodes whose loss has ended the attempt, each once: if it comes back, it counts."""
+        lost = self._means.lost_nodes(self._nodes) - self._lost
+        self._lost |= lost
+        return lost
+
+
+def _total(nodes: Mapping[str, Node], resource: str) -> float:
+    return sum(node.total.get(resource, 0.0) for node in nodes.values())

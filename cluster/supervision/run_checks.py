@@ -1,0 +1,126 @@
+"""Whether recipe, dataset, run and checkpoint belong together."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from cluster.recipe import Recipe
+from cluster.supervision.audience import Audience
+from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.dataset.store import DatasetStore
+from data_pipeline.errors import DatasetError
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.window import open_mixture
+from trainer.checkpoints.commit import set_aside
+from trainer.checkpoints.format import (
+    Checkpoint,
+    CheckpointHeader,
+    Parent,
+    list_checkpoints,
+    newest_intact,
+    read_header,
+)
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.inheritance import inheritance_of
+from trainer.progress import Progress
+from trainer.recipe import identity_differences
+from trainer.run_folder import RunCard, RunFolder
+
+
+def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:
+    """The run's dataset, after checking that it is the recipe's and the run the dataset's.
+
+    Nothing is written: the run may belong to another process.
+
+    Raises:
+        DatasetError: there is no dataset, or it was prepared from other settings.
+        RunMismatchError: the run has another identity, dataset or parent.
+        BatchingError: the dataset's longest pair exceeds the budget.
+    """
+    store, manifest = open_dataset(recipe.data)
+    differences = manifest.differences(recipe.data, recipe.tokenizer)
+    if differences:
+        raise DatasetError(
+            f"The dataset in {store.location} was prepared from other settings: "
+            f"{'; '.join(differences)}. Prepare it again with --overwrite, or set data.dataset to "
+            "another folder"
+        )
+    open_mixture(manifest, recipe.data_settings)
+    run.check(recipe, manifest)
+    _parent(recipe, run, manifest)
+    return store, manifest
+
+
+def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest) -> None:
+    """Start the run or continue it; called by its owner, after `check_run`.
+
+    Raises:
+        RunMismatchError, CheckpointError: somebody else has changed it since.
+    """
+    run.open(recipe, store, manifest, _parent(recipe, run, manifest))
+
+
+def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:
+    pinned = run.card().parent if run.has_begun() else None
+    inheritance = inheritance_of(recipe, run, manifest, pinned)
+    return inheritance.parent if inheritance else None
+
+
+def newest_checkpoint(
+    run: RunFolder, work: Path, manifest: Manifest, audience: Audience
+) -> Checkpoint | None:
+    """Where the run goes on; damaged checkpoints are named and set aside.
+
+    ``work`` is the owner's work folder.
+
+    Raises:
+        CheckpointError: all are damaged; starting from step 0 is not done unasked.
+        RunMismatchError: the checkpoint is of another run.
+    """
+    checkpoint, damaged = newest_intact(run.checkpoints)
+    if damaged and checkpoint is None:
+        raise CheckpointError(
+            f"No checkpoint of {run.path} is intact: {'; '.join(damaged.values())}. Restore one "
+            f"from a copy, or remove {run.checkpoints} to train from step 0 again"
+        )
+    for path, problem in damaged.items():
+        aside = set_aside(path, work)
+        audience.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
+    if checkpoint:
+        _check_membership(checkpoint, run.card(), manifest)
+    return checkpoint
+
+
+def nothing_is_left(
+    recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, audience: Audience
+) -> bool:
+    """Whether the run has come to its end, so that nothing need be started to say so.
+
+    Called by the run's owner; arguments and errors are those of `newest_checkpoint`.
+    """
+    newest = list_checkpoints(run.checkpoints)[-1:]
+    with suppress(CheckpointError):  # it is damaged: the one before it counts
+        if not newest or not _is_the_end(read_header(newest[0]), recipe):
+            return False  # without reading all of the checkpoint, which the ranks' start does
+    checkpoint = newest_checkpoint(run, work, manifest, audience)
+    return checkpoint is not None and _is_the_end(checkpoint.header, recipe)
+
+
+def _is_the_end(header: CheckpointHeader, recipe: Recipe) -> bool:
+    progress = Progress.of_checkpoint(header, Cursor.from_json(header.cursor))
+    return progress.is_over(recipe.trainer) and not progress.validation_due
+
+
+def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest) -> None:
+    header = checkpoint.header
+    differences = identity_differences(header.identity, card.identity)
+    if not manifest.descends_from(header.dataset_identity):
+        differences.append(
+            f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
+            f"{manifest.identity[:16]}… in the dataset (if shards were quarantined in between "
+            "and are not any more, put that manifest back)"
+        )
+    if differences:
+        raise RunMismatchError(
+            f"{checkpoint.path} belongs to another run or dataset, move it back there: "
+            f"{'; '.join(differences)}"
+        )

@@ -1,0 +1,81 @@
+"""How a run is asked to stop: by a signal to its supervisor, or by a file in its folder.
+
+The first request is a wish: the ranks checkpoint at the next step boundary and leave. A second
+signal is an order, and interrupts whatever is going on. Before a run has begun there is nothing to
+save, and once it has come to an end nothing to interrupt: see `command_signals`.
+"""
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Self
+
+from cluster.supervision.command_signals import SIGNALS, leave_at_once
+from trainer.run_folder import RunFolder
+
+LOOK_SECONDS = 0.5
+
+
+class StopRequests:
+    """Listens as long as the context lasts."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.asked_at: float | None = None  # by time.monotonic()
+        self._run = run
+        self._former = run.stop_requested_at()
+        self._signal: int | None = None
+        self._obeys_orders = True
+        self._file_taken = False
+        self._next_look = 0.0
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.let_outcome_stand()
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_IGN if handler is leave_at_once else handler)
+
+    def let_outcome_stand(self) -> None:
+        """How the run ends is certain: from now on no order changes it."""
+        self._obeys_orders = False
+
+    def outcome_is_open(self) -> None:
+        """The run goes on after all: an order is obeyed again."""
+        self._obeys_orders = True
+
+    def forget_file(self) -> None:
+        """Remove a file that was meant for whoever trained the run before.
+
+        It lay there when this process began to listen. To be called by the run's owner.
+        """
+        self._look()
+
+    @property
+    def reason(self) -> str | None:
+        """Who has asked, in words; None if nobody has."""
+        if self._signal is not None:
+            return f"{signal.Signals(self._signal).name} was received"
+        if not self._file_taken and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._look()
+        return f"{self._run.stop_request} was created" if self._file_taken else None
+
+    def _look(self) -> None:
+        if self._run.take_stop_request(self._former):
+            self._file_taken = True
+            self.asked_at = self.asked_at or time.monotonic()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is None:
+            self._signal = number
+            self.asked_at = self.asked_at or time.monotonic()
+        elif self._obeys_orders:
+            self._obeys_orders = False  # one is enough: another would interrupt the clearing up
+            raise KeyboardInterrupt

@@ -1,0 +1,144 @@
+"""The supervisor of a run: the driver process.
+
+It owns the run for as long as it lives, starts data workers and ranks, commits the checkpoints that
+the ranks write, and starts the ranks again when one of them is lost. Everything that it needs for
+that is put together here, a line each. A Ray that it has started for itself, and that is lost, it
+starts anew.
+"""
+
+from cluster.config import ClusterConfig
+from cluster.data.workers import DataWorkers
+from cluster.errors import EmbeddedRayError
+from cluster.health.suspend_aware_clock import WakingClock
+from cluster.ranks.pool import RankSupply
+from cluster.ray.cluster_view import ClusterView
+from cluster.ray.session import EmbeddedRay, machine_cpus, ray_session, require_gpus
+from cluster.recipe import Recipe
+from cluster.supervision.attempt import Means
+from cluster.supervision.audience import Audience
+from cluster.supervision.restart_loop import Attempts
+from cluster.supervision.run_checks import nothing_is_left, open_run
+from cluster.supervision.stop_requests import StopRequests
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import DatasetStore
+from data_pipeline.wording import counted
+from trainer.checkpoints.lease import Lease
+from trainer.errors import TrainerError
+from trainer.metrics import read_backwards
+from trainer.profile import StepRange
+from trainer.run_folder import RunFolder
+from trainer.supervision import Outcome
+
+# Ray gives its agents 15 s to start, which a busy machine misses now and then.
+SESSIONS_WITHOUT_PROGRESS = 5
+
+
+def supervise(
+    recipe: Recipe,
+    run: RunFolder,
+    store: DatasetStore,
+    manifest: Manifest,
+    audience: Audience,
+    profile: StepRange | None,
+) -> Outcome:
+    """Train a run under Ray until it is finished or has to leave.
+
+    Raises:
+        RunInUseError: another process trains it.
+        ClusterError, DataError, ModelError, TrainerError: it cannot be trained, or not any further.
+    """
+    try:
+        with StopRequests(run) as stop, Lease(run.path, audience.notice) as lease:
+            stop.forget_file()
+            open_run(recipe, run, store, manifest)
+            losses = RayLosses(run)
+            while not nothing_is_left(recipe, run, lease.work, manifest, audience):
+                try:
+                    return _train_in_session(recipe, run, manifest, lease, stop, audience, profile)
+                except EmbeddedRayError as error:
+                    if stop.reason:
+                        audience.notice(f"{error}; {stop.reason}: the run leaves")
+                        return "preempted"
+                    losses.take(error)
+                    audience.notice(f"{error}; Ray is started anew")
+                    stop.outcome_is_open()
+            return "finished"
+    except KeyboardInterrupt:
+        audience.notice("asked to stop a second time: ended at once")
+        return "preempted"
+
+
+def _train_in_session(
+    recipe: Recipe,
+    run: RunFolder,
+    manifest: Manifest,
+    lease: Lease,
+    stop: StopRequests,
+    audience: Audience,
+    profile: StepRange | None,
+) -> Outcome:
+    """One session of Ray, embedded or joined; nothing of it outlives the call."""
+    config = recipe.cluster
+    clock = WakingClock()
+    with (
+        ray_session(config.address, _embedded_ray(config, audience)),
+        ClusterView(config.wait_for_head_seconds, audience.notice) as view,
+        RankSupply(config, clock) as supply,
+    ):
+        require_gpus(config.least_gpus)
+        workers = DataWorkers(
+            recipe.data_settings,
+            manifest.identity,
+            cpus=config.cpus_per_data_worker,
+            cache_bytes=config.data_memory_bytes,
+        )
+        workers.start(config.data_workers)
+        means = Means(config, run, lease, view, supply, workers, stop, audience, clock)
+        try:
+            return Attempts(recipe, manifest, means, profile).run()
+        finally:
+            stop.let_outcome_stand()
+
+
+def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:
+    """As many CPUs as the run needs, whether the machine has them or not."""
+    there = machine_cpus()
+    if config.address is None and config.least_cpus > there:
+        audience.notice(
+            f"{counted(config.min_ranks, 'rank')} and "
+            f"{counted(config.data_workers, 'data worker')} are to have "
+            f"{counted(config.least_cpus, 'CPU')} and share the {there} of this machine: slower "
+            "than fewer ranks would be"
+        )
+    return EmbeddedRay(cpus=config.least_cpus, niceness=config.niceness)
+
+
+class RayLosses:
+    """How often in a row an embedded Ray was lost, or did not come up, and the run got no further.
+
+    That is seen in the run's record, which the ranks write.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._furthest_step = self._recorded_step()
+        self._without_progress = 0
+
+    def take(self, error: EmbeddedRayError) -> None:
+        """Raises the error, with how often it has come, if it has come too often."""
+        step = self._recorded_step()
+        self._without_progress = 0 if step > self._furthest_step else self._without_progress + 1
+        self._furthest_step = max(step, self._furthest_step)
+        if self._without_progress == SESSIONS_WITHOUT_PROGRESS:
+            raise EmbeddedRayError(
+                f"{error}. The run got no further than step {self._furthest_step} in "
+                f"{SESSIONS_WITHOUT_PROGRESS} sessions of Ray. The same command goes on from the "
+                "newest checkpoint, once the cause is gone; --inline trains without Ray"
+            ) from error
+
+    def _recorded_step(self) -> int:
+        """0 where there is none, or it cannot be read: the ranks say that better."""
+        try:
+            return next((line["step"] for line in read_backwards(self._run.metrics)), 0)
+        except (OSError, TrainerError):
+            return 0

@@ -1,0 +1,1 @@
+"""What commands and runs look like in a terminal."""

@@ -1,0 +1,199 @@
+"""A rank's side of the data workers, against the same stream read in this process."""
+
+import os
+import signal
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import ray
+from support.faulty_server import Fault, FaultyServer
+from support.recipes import tiny_recipe
+from support.sabotage import kill, process_ids
+
+from cluster.data.streams import SILENCE_SECONDS, WorkerClient, WorkerStreams
+from cluster.data.workers import DataWorkers
+from cluster.errors import ClusterError
+from cluster.health.watchdog import SignsOfLife
+from cluster.ray.session import ray_session
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.errors import DatasetFileError
+from data_pipeline.feeding.plan import Cursor
+from data_pipeline.feeding.stream import local_rank_steps
+from data_pipeline.feeding.window import WindowReader
+
+STEPS = 200  # more than an epoch
+SLOTS = 5
+MANY_BYTES = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def settings(phrasebook):
+    settings = tiny_recipe(phrasebook).data_settings
+    batching = {"max_tokens_per_micro_batch": 512, "window_shards": 1}
+    return replace(settings, batching=settings.batching.model_copy(update=batching))
+
+
+@pytest.fixture(scope="module")
+def expected(settings):
+    store, manifest = open_dataset(settings.data)
+    reader = WindowReader(store, manifest, settings)
+    return list(islice(local_rank_steps(reader, Cursor(), 0, 1, SLOTS), STEPS))
+
+
+@pytest.fixture
+def workers(settings, ray_head):
+    """Starts workers in a Ray session of the test; they read `settings` unless told otherwise."""
+    all_started = []
+
+    def actors():
+        return [actor for workers in all_started for actor in workers.actors]
+
+    with ray_session(ray_head.address), SignsOfLife(actors):
+
+        def start(count, settings=settings, cache_bytes=MANY_BYTES):
+            identity = open_dataset(settings.data)[1].identity
+            started = DataWorkers(settings, identity, cpus=0, cache_bytes=cache_bytes)
+            started.start(count)
+            all_started.append(started)
+            return started
+
+        yield start
+
+
+def steps_of(client, bytes_ahead=MANY_BYTES):
+    streams = WorkerStreams(
+        client, rank=0, ranks=1, slots=SLOTS, steps_ahead=4, bytes_ahead=bytes_ahead
+    )
+    return streams.open(Cursor())
+
+
+def check_equal(steps, expected):
+    for step, reference in zip(steps, expected, strict=True):
+        assert step.cursor == reference.cursor
+        assert step.target_tokens == reference.target_tokens
+        for ours, theirs in zip(step.micro_batches, reference.micro_batches, strict=True):
+            assert np.array_equal(ours.pair_ids, theirs.pair_ids)
+            for name, field in theirs.fields.items():
+                assert np.array_equal(ours.fields[name].ids, field.ids)
+                assert np.array_equal(ours.fields[name].lengths, field.lengths)
+
+
+@pytest.mark.parametrize(("count", "bytes_ahead"), [(1, MANY_BYTES), (3, MANY_BYTES), (2, 1)])
+def test_the_stream_is_that_of_one_process(workers, expected, count, bytes_ahead):
+    """Also where memory has room for one window only."""
+    handles = workers(count, cache_bytes=bytes_ahead).handles
+    steps = islice(steps_of(WorkerClient(handles, print), bytes_ahead), STEPS)
+    check_equal(list(steps), expected)
+
+
+def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):
+    asked = []
+
+    class Listening(WorkerClient):
+        def ask(self, method, coordinate, *arguments):
+            asked.append((method, coordinate))
+            return super().ask(method, coordinate, *arguments)
+
+    handles = workers(1).handles
+    next(steps_of(Listening(handles, print), bytes_ahead=MANY_BYTES))
+    # This step and 4 ahead, of which one may lie in two windows; then 2 windows ahead of these.
+    assert [method for method, _ in asked].count("fetch") in (5, 6)
+    assert [window for method, (_, window) in asked if method == "layout"] == [0, 1, 2, 3]
+    asked.clear()
+    next(steps_of(Listening(handles, print), bytes_ahead=1))
+    assert [method for method, _ in asked].count("fetch") == 1
+    assert [window for method, (_, window) in asked if method == "layout"] == [0]
+
+
+def test_killed_workers_are_asked_again_and_it_is_said(workers, expected):
+    started = workers(2)
+    notices = []
+    steps = steps_of(WorkerClient(started.handles, notices.append))
+    received = list(islice(steps, 10))
+    for process_id in process_ids(started):
+        kill(process_id)
+    received += islice(steps, STEPS - 10)
+    check_equal(received, expected)
+    assert any("was lost" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_worker_that_hangs_is_started_again(workers, expected, count):
+    started = workers(count)
+    notices = []
+
+    def notice(text):
+        notices.append(text)
+        if "data worker 0" in text:
+            client._silence_seconds = SILENCE_SECONDS  # others may be slow, and so may its restart
+
+    client = WorkerClient(started.handles, notice)
+    steps = steps_of(client)
+    received = list(islice(steps, 10))
+    os.kill(process_ids(started)[0], signal.SIGSTOP)
+    client._silence_seconds = 1.0
+    received += islice(steps, STEPS - 10)
+    check_equal(received, expected)
+    assert any("data worker 0 has not answered for 1 s and hangs" in n for n in notices)
+
+
+def test_the_rank_gives_up_before_it_is_taken_for_hung(workers):
+    started = workers(1)
+    notices = []
+    client = WorkerClient(started.handles, notices.append)
+    steps = steps_of(client)
+    next(steps)
+    client.hopeless_seconds = 1.0
+    (worker,) = process_ids(started)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with pytest.raises(ClusterError, match=r"No data worker has answered for 1 s \(fetch of"):
+            list(islice(steps, STEPS))
+        assert notices == []
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_workers_join_and_leave(workers, expected):
+    started = workers(1)
+    client = WorkerClient(started.handles, print)
+    steps = steps_of(client)
+    received = list(islice(steps, 10))
+    started.resize(3, nodes=[])
+    ray.get([handle.actor.process_id.remote() for handle, _ in started._starting])
+    started.admit()
+    assert [handle.number for handle in started.handles] == [0, 1, 2]
+    client.workers = started.handles
+    received += islice(steps, 60)
+    assert ") 0" not in started.spread()  # all three have read windows
+    started.resize(1, nodes=[])
+    client.workers = started.handles
+    received += islice(steps, STEPS - 70)
+    check_equal(received, expected)
+
+
+def test_a_faulty_server_delays_and_changes_nothing(
+    workers, settings, expected, phrasebook, tmp_path
+):
+    with FaultyServer(phrasebook) as server:
+        remote = settings.data.model_copy(
+            update={"dataset": server.url, "cache": str(tmp_path / "cache")}
+        )
+        started = workers(2, settings=replace(settings, data=remote))
+        server.fail_randomly(0.15, seed=1, faults=[Fault.UNAVAILABLE, Fault.RESET, Fault.BIT_FLIP])
+        check_equal(list(islice(steps_of(WorkerClient(started.handles, print)), STEPS)), expected)
+        assert sum(server.faults.values()) > 0
+
+
+def test_a_lasting_fault_is_raised_as_the_worker_saw_it(workers, settings, phrasebook, tmp_path):
+    with FaultyServer(phrasebook) as server:
+        remote = settings.data.model_copy(
+            update={"dataset": server.url, "cache": str(tmp_path / "cache")}
+        )
+        started = workers(1, settings=replace(settings, data=remote))
+        for shard in open_dataset(settings.data)[1].shards:
+            server.fail(Fault.BIT_FLIP, file=shard.name)
+        with pytest.raises(DatasetFileError, match=r"shards/train-\d+\.tar.*expected sha256"):
+            next(steps_of(WorkerClient(started.handles, print)))

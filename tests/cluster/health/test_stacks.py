@@ -1,0 +1,121 @@
+"""What is kept of a rank that hangs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from support.processes import wait_until
+
+from cluster.health import stacks
+from cluster.health.stacks import keep_stacks, stacks_of
+from trainer.run_folder import RunFolder
+
+HANGS = """
+import ctypes
+from cluster.health.stacks import allow_dumps
+
+def holds_the_interpreter_lock():
+    print("here", flush=True)
+    while True:  # a signal wakes it up
+        ctypes.PyDLL(None).sleep(600)
+
+allow_dumps()
+holds_the_interpreter_lock()
+"""
+PREPARED_FOR_NOTHING = "import time; print('here', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def start():
+    """Starts a program and waits until it says that it is there."""
+    started = []
+
+    def start(program: str) -> subprocess.Popen:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout.readline() == b"here\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_process_that_lets_no_other_thread_run_tells_where_it_is(start):
+    one, another = start(HANGS), start(HANGS)
+    for process, text in zip((one, another), stacks_of([one.pid, another.pid]), strict=True):
+        assert text.startswith(f"process {process.pid}, ")
+        assert "in holds_the_interpreter_lock" in text
+    again = stacks_of([one.pid])[0]
+    assert again.count("in holds_the_interpreter_lock") == 1  # not what it said before
+
+
+def test_of_a_process_that_is_stopped_the_state_is_known(start, monkeypatch):
+    monkeypatch.setattr(stacks, "DUMP_SECONDS", 0.2)
+    process = start(HANGS)
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 30)
+    (text,) = stacks_of([process.pid])
+    assert "(stopped)" in text
+    assert "No Python stack: the process does not run" in text
+
+
+def test_a_process_that_is_not_prepared_for_it_gets_no_signal(start):
+    """To which it would die."""
+    process = start(PREPARED_FOR_NOTHING)
+    (text,) = stacks_of([process.pid])
+    assert "No Python stack" in text
+    assert process.poll() is None
+
+
+def test_a_process_that_is_gone(start):
+    process = start(PREPARED_FOR_NOTHING)
+    process.kill()
+    process.wait()
+    (text,) = stacks_of([process.pid])
+    assert text.startswith(f"process {process.pid}: No such")
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo dump of $4 by $2", "dump of {pid} by --native"),
+        ('test $2 = --nonblocking && echo "dump by $2"', "dump by --nonblocking"),
+        ("echo no permission >&2; exit 1", "No native stack: no permission"),
+        ("exec sleep 600", "No native stack: .* timed out"),
+    ],
+)
+def test_py_spy_is_asked_where_it_is_installed(tmp_path, monkeypatch, script, says):
+    if says.endswith("timed out"):
+        monkeypatch.setattr(stacks, "PY_SPY_SECONDS", 0.2)
+    program = tmp_path / "py-spy"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    pid = os.getpid()
+    text = stacks._native_stacks(pid)
+    assert re.search(says.format(pid=pid), text)
+
+
+def test_the_stacks_of_the_newest_hangs_are_kept(tmp_path):
+    run = RunFolder(tmp_path)
+    for year in range(2001, 2010):
+        (run.stacks / f"{year}-01-01T00-00-00").mkdir(parents=True)
+    folder = keep_stacks(run, {0: "here\n", 1: "there\n"}, pytest.fail)
+    assert (folder / "rank-1.txt").read_text() == "there\n"
+    kept = sorted(path.name for path in run.stacks.iterdir())
+    assert len(kept) == stacks.HANGS_KEPT
+    assert kept[-1] == folder.name
+    assert kept[0].startswith("2006")
+
+
+def test_stacks_that_cannot_be_kept_are_no_failure(tmp_path):
+    run, notices = RunFolder(tmp_path), []
+    run.stacks.write_text("in the way")
+    assert keep_stacks(run, {0: "here"}, notices.append) is None
+    assert "could not be kept" in notices[0]

@@ -1,0 +1,12 @@
+"""A clock that does not count the time in which its process was paused."""
+
+from cluster.health.suspend_aware_clock import WakingClock
+
+
+def test_the_clock_stands_still_while_the_process_is_paused():
+    time = 100.0
+    clock = WakingClock(lambda: time)
+    time += 0.5
+    assert clock.look() == 0.5
+    time += 3600
+    assert clock.look() == 1.5

@@ -1,0 +1,66 @@
+"""A process ends itself when its supervisor has fallen silent."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+from cluster.health import watchdog
+from cluster.health.watchdog import SignsOfLife
+
+# Its clock goes on when it is told to, by half a second for each line; it says when it looks.
+PROGRAM = """
+import threading
+from cluster.health.watchdog import Watchdog
+seconds = 0.0
+def pause(wanted):
+    global seconds
+    print("looks", flush=True)
+    seconds += wanted
+    if input() == "heard":
+        watchdog.heard()
+made = threading.Event()
+watchdog = Watchdog(2.5, clock=lambda: seconds, pause=lambda wanted: made.wait() and pause(wanted))
+made.set()
+threading.Event().wait()
+"""
+
+
+def test_it_lives_as_long_as_it_hears_of_the_supervisor_and_not_longer():
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            for news in ["heard"] * 10 + ["silent"] * 4 + ["heard"] + ["silent"] * 5:
+                assert process.stdout.readline() == "looks\n"
+                print(news, file=process.stdin, flush=True)
+            assert process.stdout.readline() == ""  # it looks no more
+            assert process.wait() == -signal.SIGKILL
+        finally:
+            process.kill()
+
+
+class Actor:
+    """As Ray's handle of one: ``heard`` is called from afar."""
+
+    def __init__(self, error=None):
+        self.heard = self
+        self.times = 0
+        self.often = threading.Event()
+        self._error = error
+
+    def remote(self):
+        self.times += 1
+        if self.times == 3:
+            self.often.set()
+        if self._error:
+            raise self._error
+
+
+def test_an_actor_that_cannot_be_told_does_not_silence_the_supervisor(monkeypatch):
+    monkeypatch.setattr(watchdog, "SIGN_OF_LIFE_SECONDS", 0.01)
+    gone, alive = Actor(RuntimeError("the actor is gone")), Actor()
+    with SignsOfLife(lambda: [gone, alive]):
+        assert alive.often.wait(60)
+    assert gone.times >= 3

@@ -1,0 +1,89 @@
+"""What ranks say last is heard, and who does not say it is named."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.config import ClusterConfig, DeadlinesConfig
+from cluster.errors import RankLostError
+from cluster.health.suspend_aware_clock import WakingClock
+from cluster.ranks import group as rank_group
+from cluster.ranks.group import RankGroup
+from cluster.ranks.mailbox import Report
+from cluster.ray.session import ray_session
+from trainer.errors import NonFiniteLossError
+
+NAMES = ["Rank 0 on node a", "Rank 1 on node a"]
+SILENT_SECONDS = 3.0  # the others answer meanwhile
+
+
+def rank_that(error: Exception | None, silent: bool) -> Any:
+    """An actor that returns or fails when it trains, and is asked afterwards what it did."""
+
+    @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
+    class Rank:  # here, so that Ray sends the class itself: its processes know no tests
+        def __init__(self) -> None:
+            self._reports = [Report(notice="the last thing")]
+
+        def train(self) -> str:
+            if error:
+                raise error
+            return "finished"
+
+        @ray.method(concurrency_group="control")
+        def poll(self) -> list[Report]:
+            if silent:
+                time.sleep(600)  # the actor does not live so long
+            reports, self._reports = self._reports, []
+            return reports
+
+    return Rank.remote()
+
+
+@pytest.fixture
+def group(ray_head, monkeypatch):
+    """Makes one of ranks that have returned or failed with these errors; silent: one rank."""
+    with ray_session(ray_head.address):
+
+        def make(*errors, silent=None):
+            seconds = 60.0 if silent is None else SILENT_SECONDS
+            monkeypatch.setattr(rank_group, "LAST_REPORTS_SECONDS", seconds)
+            config = ClusterConfig(deadlines=DeadlinesConfig(answer_seconds=seconds))
+            actors = [rank_that(error, rank == silent) for rank, error in enumerate(errors)]
+            processes = [SimpleNamespace(actor=actor) for actor in actors]
+            group = RankGroup(config, processes, NAMES, WakingClock())
+            group._results = [actor.train.remote() for actor in actors]
+            ray.wait(group._results, num_returns=len(actors))
+            return group
+
+        yield make
+
+
+def test_the_last_reports_come_with_an_error_that_ends_the_run(group):
+    error = NonFiniteLossError("3 steps in a row")
+    poll = group(error, error).poll()
+    assert isinstance(poll.failure, NonFiniteLossError)
+    assert sorted(rank for rank, report in poll.reports if report.notice) == [0, 1]
+
+
+def test_a_silent_rank_does_not_hide_the_error(group):
+    error = NonFiniteLossError("3 steps in a row")
+    poll = group(error, error, silent=0).poll()
+    assert isinstance(poll.failure, NonFiniteLossError)
+    assert [rank for rank, report in poll.reports if report.notice] == [1]
+
+
+def test_a_rank_that_does_not_tell_what_it_did_last_is_named(group):
+    poll = group(None, None, silent=1).poll()
+    assert isinstance(poll.failure, RankLostError)
+    assert str(poll.failure).startswith("Rank 1 on node a has returned, but has not told for 3 s")
+    assert poll.outcomes is None
+
+
+def test_ranks_that_have_returned_have_outcomes(group):
+    poll = group(None, None).poll()
+    assert poll.failure is None
+    assert poll.outcomes == ["finished", "finished"]

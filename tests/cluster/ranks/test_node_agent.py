@@ -1,0 +1,208 @@
+"""What is done on each node: processes killed at once, the run's folder looked for."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import ray
+from support.processes import wait_until
+
+from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
+from cluster.ray.session import ray_session
+from trainer.processes import start_tick
+
+
+@pytest.fixture
+def agents(ray_head, monkeypatch):
+    """With one on this node, which may be slow on a busy machine; and the node's id."""
+    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 60.0)
+    with ray_session(ray_head.address):
+        node = ray.get_runtime_context().get_node_id()
+        agents = NodeAgents()
+        agents.start({node: "here"})
+        agents.start({node: "here"})
+        yield agents, node
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def name_of(process: subprocess.Popen, node: str) -> ProcessName:
+    return ProcessName(node, process.pid, start_tick(process.pid))
+
+
+def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
+    agents, node = agents
+    name = name_of(sleeper, node)
+    agents.kill([])
+    ray.get(agents.by_node[node].heard.remote())
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    agents.kill([name])
+    assert not name.is_alive()
+    assert sleeper.wait() == -signal.SIGKILL
+    assert agents.silent([node]) == set()
+
+
+def test_another_process_of_the_same_id_is_left_alone(agents, sleeper):
+    agents, node = agents
+    former = ProcessName(node, sleeper.pid, start_tick(sleeper.pid) - 1)
+    agents.kill([former])
+    assert sleeper.poll() is None
+
+
+def test_a_process_that_ends_by_itself_meanwhile_spares_no_other(sleeper, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    names = [name_of(process, "here") for process in (ended, sleeper)]
+    ended.wait()
+    monkeypatch.setattr(ProcessName, "is_alive", lambda name: True)  # when it was looked at
+    agent = NodeAgent.__ray_metadata__.modified_class
+    agent.kill(SimpleNamespace(_end_with_raylet=lambda: None), names)
+    assert sleeper.wait() == -signal.SIGKILL
+
+
+def test_the_files_where_killed_ranks_have_met_are_removed(agents, sleeper):
+    agents, node = agents
+    name = name_of(sleeper, node)
+    other = ProcessName(node, os.getpid(), start_tick(os.getpid()))
+    mine, another = name.new_rendezvous(), other.new_rendezvous()
+    try:
+        for file in (mine, another):
+            file.touch()
+        assert name.rendezvous_files() == [mine]
+        agents.kill([name])
+        assert not mine.exists()
+        assert another.exists()
+    finally:
+        another.unlink()
+
+
+def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
+    agents, sleeper, ray_head, monkeypatch
+):
+    agents, node = agents
+    ray.get(agents.by_node[node].heard.remote())
+    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+    (agent,) = ray_head.actors("NodeAgent")
+    assert agents.call([node]) == set()
+    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.5)
+    agent.suspend()
+    assert agents.call([node]) == {node}
+    agents.kill([name_of(sleeper, node)])
+    assert agents.silent([node]) == {node}
+    assert agents.silent([]) == set()  # a node that is gone is nobody's concern
+
+
+ORPHAN = """
+import os, sys, time
+from cluster.ranks.node_agent import NodeAgent
+agent = NodeAgent.__ray_metadata__.modified_class()
+agent.{call}
+raylet = os.getppid()
+print("well", flush=True)
+while os.getppid() == raylet:
+    time.sleep(0.01)
+agent.{call}
+print("outlives its raylet")
+"""
+
+
+@pytest.mark.parametrize("call", ["heard()", "kill([])"])
+def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
+    raylet = subprocess.Popen(
+        ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(call=call)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert raylet.stdout.readline() == "well\n"
+    raylet.kill()
+    assert raylet.communicate(timeout=60)[0] == ""
+
+
+def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monkeypatch):
+    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.0)
+    agents, node = agents
+    agents.kill([name_of(sleeper, node)])
+    wait_until(lambda: not agents.silent([node]))
+    assert sleeper.wait() == -signal.SIGKILL
+
+
+def test_where_a_process_stands_is_asked_on_its_node(agents):
+    agents, node = agents
+    program = """
+from cluster.health.stacks import allow_dumps
+def waits_for_nobody():
+    print("here", flush=True)
+    input()
+allow_dumps()
+waits_for_nobody()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"here\n"
+        name = name_of(process, node)
+        assert "in waits_for_nobody" in agents.stacks([name])[name]
+        process.kill()
+
+
+def test_a_folder_that_both_see_is_fine(agents, tmp_path):
+    agents, _ = agents
+    assert agents.check_folder(tmp_path, tmp_path) == []
+    assert agents.unfit == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+class ElsewhereAgent:
+    """An agent on a node where paths lead elsewhere."""
+
+    def __init__(self, agent, folder):
+        self.meet = self
+        self._agent, self._folder = agent, folder
+
+    def remote(self, folder, left, answer):
+        return self._agent.meet.remote(self._folder, left, answer)
+
+
+def test_a_node_without_the_folder_is_named(agents, tmp_path):
+    agents, node = agents
+    agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
+    (problem,) = agents.check_folder(tmp_path, tmp_path)
+    assert re.search(f"Node here .*{tmp_path}.*No such file.*--run PATH", problem)
+    assert agents.unfit == {node}
+    assert agents.check_folder(tmp_path, tmp_path) == []  # it is known
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_path):
+    agents, node = agents
+
+    class Twin(ElsewhereAgent):
+        def remote(self, folder, left, answer):
+            (self._folder / left).touch()  # somebody put it there, but not the supervisor
+            return super().remote(folder, left, answer)
+
+    twin = tmp_path / "twin"
+    twin.mkdir()
+    agents.by_node[node] = Twin(agents.by_node[node], twin)
+    (problem,) = agents.check_folder(tmp_path, tmp_path)
+    assert "what it writes there is not seen here" in problem
+
+
+def test_deaths_are_waited_for_and_no_longer(sleeper, monkeypatch):
+    """As long as a process is seen, and no more; the agent's own supervisor is heard meanwhile."""
+    looks = iter([True, True, False])
+    monkeypatch.setattr(ProcessName, "is_alive", lambda name: next(looks))
+    heard = []
+    agent = SimpleNamespace(_watchdog=SimpleNamespace(heard=lambda: heard.append("now")))
+    NodeAgent.__ray_metadata__.modified_class.await_deaths(agent, [name_of(sleeper, "here")])
+    assert list(looks) == []
+    assert len(heard) == 2

@@ -1,0 +1,82 @@
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+
+from cluster.errors import ClusterError
+from cluster.ray.authentication import enable_authentication
+
+
+@pytest.fixture
+def new_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The home of a user who has never used Ray."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def token_of_this_process() -> str:
+    return str(AuthenticationTokenLoader.instance().get_raw_token())
+
+
+def test_a_new_token_is_the_users_own_secret_and_is_kept(new_user: Path) -> None:
+    enable_authentication(create_token=True)
+    assert get_authentication_mode() == AuthenticationMode.TOKEN
+    folder, file = new_user / ".ray", new_user / ".ray" / "auth_token"
+    assert re.fullmatch("[0-9a-f]{64}", file.read_text())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(folder.iterdir()) == [file]
+    assert token_of_this_process() == file.read_text()
+
+    before = file.read_text()
+    enable_authentication(create_token=True)
+    assert file.read_text() == before
+
+
+def test_of_two_processes_that_start_at_once_the_first_ones_token_counts(new_user: Path) -> None:
+    from cluster.ray.authentication import _create_token
+
+    file = new_user / ".ray" / "auth_token"
+    _create_token(file)
+    first = file.read_text()
+    _create_token(file)
+    assert file.read_text() == first
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_client_without_a_token_is_told_where_to_put_it(new_user: Path) -> None:
+    with pytest.raises(ClusterError, match=r"this user has none.*ray get-auth-token.*auth_token"):
+        enable_authentication(create_token=False)
+    assert not (new_user / ".ray").exists()
+
+
+def test_a_token_file_that_is_not_there_is_named(
+    new_user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(new_user / "nowhere"))
+    with pytest.raises(ClusterError, match="nowhere"):
+        enable_authentication(create_token=True)
+
+
+def test_the_token_of_the_environment_needs_no_file(
+    new_user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    enable_authentication(create_token=True)
+    assert token_of_this_process() == "a" * 64
+    assert not (new_user / ".ray").exists()
+
+
+def test_a_user_who_disables_authentication_is_obeyed(
+    new_user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    enable_authentication(create_token=False)
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert not (new_user / ".ray").exists()

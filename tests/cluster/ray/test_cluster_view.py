@@ -1,0 +1,111 @@
+"""A head that does not answer: waited for, told of once, and at last given up."""
+
+import threading
+
+import pytest
+
+from cluster.errors import HeadLostError
+from cluster.ray import cluster_view
+from cluster.ray.cluster_view import TELL_SECONDS, ClusterView, Node
+
+WAIT_SECONDS = 45.0
+HERE = Node("a", "node a", {}, {})
+
+
+class Head:
+    """Answers while it is there."""
+
+    def __init__(self):
+        self._there, self._missed = threading.Event(), threading.Event()
+        self.come()
+
+    def come(self):
+        self._there.set()
+
+    def leave(self):
+        """Returns when it is being asked in vain, so that no answer is under way."""
+        self._missed.clear()
+        self._there.clear()
+        assert self._missed.wait(60)
+
+    def ask(self):
+        if not self._there.is_set():
+            self._missed.set()
+            self._there.wait()
+        return {"a": HERE}
+
+
+class Clock:
+    """Stands where it was put."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def look(self):
+        return self.now
+
+
+@pytest.fixture
+def head(monkeypatch):
+    head = Head()
+    monkeypatch.setattr(cluster_view, "_ask", head.ask)
+    monkeypatch.setattr(cluster_view, "LOOK_SECONDS", 0.01)
+    yield head
+    head.come()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(cluster_view, "WakingClock", lambda: clock)
+    return clock
+
+
+@pytest.fixture
+def notices():
+    return []
+
+
+@pytest.fixture
+def view(head, clock, notices):
+    """Of a head that has just gone away."""
+    with ClusterView(WAIT_SECONDS, notices.append) as view:
+        head.leave()
+        view.nodes()
+        yield view
+
+
+def test_the_nodes_that_were_seen_last_are_known_while_the_head_is_away(view, clock, notices):
+    clock.now += TELL_SECONDS
+    assert view.nodes() == {"a": HERE}
+    assert notices == []
+
+
+def test_that_the_head_is_away_and_that_it_is_back_is_said_once(view, clock, head, notices):
+    for _ in range(3):
+        clock.now += TELL_SECONDS + 1
+        view.nodes()
+    (away,) = notices
+    assert "has not answered for 5 s: it is waited for, up to 45 s in all" in away
+    head.come()
+    assert view.fresh_nodes() == {"a": HERE}
+    view.fresh_nodes()
+    assert notices == [away, "Ray's head answers again"]
+
+
+def test_a_head_that_is_back_may_be_away_as_long_again(view, clock, head, notices):
+    for _ in range(2):
+        clock.now += WAIT_SECONDS
+        view.nodes()
+        head.come()
+        view.fresh_nodes()
+        head.leave()
+        view.nodes()
+    assert len(notices) == 4
+
+
+@pytest.mark.parametrize("ask", [ClusterView.nodes, ClusterView.fresh_nodes])
+def test_a_head_that_is_away_for_too_long_is_lost(view, clock, ask):
+    clock.now += WAIT_SECONDS + 1
+    with pytest.raises(HeadLostError, match=r"for 45 s \(cluster.wait_for_head_seconds\)"):
+        ask(view)

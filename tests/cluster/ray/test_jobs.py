@@ -1,0 +1,178 @@
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.ray.jobs import (
+    Attachment,
+    job_logs,
+    job_status,
+    list_jobs,
+    shell_command,
+    stop_job,
+    submit,
+    wait_for_job,
+)
+
+# Prints its arguments; once it may go on, an attachment's content, where it runs and one variable.
+PROGRAM = """
+import os, sys, time
+print("arguments", sys.argv[2:], flush=True)
+while not os.path.exists("go"):
+    time.sleep(0.05)
+print("attachment", open(sys.argv[1]).read())
+print("folder", os.getcwd())
+print("variable", os.environ.get("FLAVOUR"))
+"""
+
+
+def test_the_shell_line_keeps_every_character_of_the_command(tmp_path: Path) -> None:
+    attachments, folder = tmp_path / "ray's own", tmp_path / "a shared $HOME"
+    attachments.mkdir()
+    folder.mkdir()
+    (attachments / "my recipe's.yaml").write_text("a: 1")
+    (folder / "go").touch()
+    awkward = ["", "two words", "it's", '"', "$HOME", "`date`", "a\nb", "*", "model.width=1;rm"]
+    line = shell_command(
+        [
+            Path(sys.executable).name,
+            "-c",
+            PROGRAM,
+            Attachment("my recipe's.yaml", b""),
+            *awkward,
+        ],
+        folder,
+        Path(sys.executable).parent,
+    )
+    shell = subprocess.run(["sh", "-c", line], cwd=attachments, capture_output=True, text=True)
+    assert shell.stderr == ""
+    expected = f"arguments {awkward}\nattachment a: 1\nfolder {folder}\nvariable None\n"
+    assert shell.stdout == expected
+
+
+def test_a_program_that_the_python_here_lacks_is_looked_for_on_the_path(tmp_path: Path) -> None:
+    line = shell_command(["echo", "found"], tmp_path, tmp_path / "no such folder")
+    assert subprocess.check_output(["sh", "-c", line], text=True) == "found\n"
+
+
+@pytest.mark.parametrize("name", ["model.py", "folder/recipe.yaml", "../recipe.yaml"])
+def test_an_attachment_is_a_plain_file_that_python_cannot_import(name: str) -> None:
+    with pytest.raises(AssertionError):
+        Attachment(name, b"")
+
+
+def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
+    command = ["python", "-c", PROGRAM, Attachment("recipe.yaml", b"width: 64"), "model.width=128"]
+    job_id = submit(
+        command,
+        address=ray_head.dashboard,
+        folder=tmp_path,
+        environment={"FLAVOUR": "salty"},
+        metadata={"recipe": "tiny"},
+    )
+    assert job_status(ray_head.dashboard, job_id).status in {"PENDING", "RUNNING"}
+    (tmp_path / "go").touch()
+    log = "".join(job_logs(ray_head.dashboard, job_id, follow=True))  # ends with the job
+    for line in (
+        "arguments ['model.width=128']",
+        "attachment width: 64",
+        f"folder {tmp_path}",
+        "variable salty",
+    ):
+        assert line in log.splitlines()
+    job = wait_for_job(ray_head.dashboard, job_id)
+    assert (job.status, job.exit_code, job.finished) == ("SUCCEEDED", 0, True)
+    assert job.metadata["recipe"] == "tiny"
+    assert job.command.startswith("python -c")
+    assert job.command.endswith("recipe.yaml model.width=128")
+    assert job.started is not None
+    assert job.ended is not None
+    assert job.started < job.ended <= time.time()
+    assert "".join(job_logs(ray_head.dashboard, job_id)) == log
+    assert job in list_jobs(ray_head.dashboard)
+
+
+def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
+    address = ray_head.dashboard
+    failing = submit(["sh", "-c", "echo broken; exit 3"], address=address, folder=tmp_path)
+    homeless = submit(["true"], address=address, folder=tmp_path / "nowhere")
+    sleeping = submit(["sleep", "1000"], address=address, folder=tmp_path)
+
+    failed = wait_for_job(address, failing)
+    assert (failed.status, failed.exit_code) == ("FAILED", 3)
+    assert "broken" in failed.message
+    lost = wait_for_job(address, homeless)
+    assert lost.status == "FAILED"
+    assert f"no folder {tmp_path / 'nowhere'}" in lost.message
+
+    assert not job_status(address, sleeping).finished
+    assert stop_job(address, sleeping)
+    assert wait_for_job(address, sleeping).status == "STOPPED"
+    assert not stop_job(address, sleeping)
+
+    ids = [job.id for job in list_jobs(address)]
+    assert [i for i in ids if i in {failing, homeless, sleeping}] == [failing, homeless, sleeping]
+    with pytest.raises(ClusterError, match=f"{failing} already exists"):
+        submit(["true"], address=address, folder=tmp_path, job_id=failing)
+
+
+@pytest.mark.parametrize("ask", [job_status, stop_job, lambda *a: list(job_logs(*a, follow=True))])
+def test_an_unknown_job_is_named(ray_head: Any, ask: Any) -> None:
+    with pytest.raises(ClusterError, match=r"knows no job nothing\. `transloom jobs list"):
+        ask(ray_head.dashboard, "nothing")
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64], ids=["no token", "a wrong token"])
+def test_a_client_without_the_token_is_refused(
+    token: str | None, ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{ray_head.dashboard}/api/jobs/", headers=headers)
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(request)
+    assert refusal.value.code == (403 if token else 401)
+    refusal.value.close()
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    if token:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    complaint = "refuses this user's token" if token else "this user has none"
+    for ask in (
+        lambda: list_jobs(ray_head.dashboard),
+        lambda: list(job_logs(ray_head.dashboard, "any", follow=True)),
+        lambda: submit(["true"], address=ray_head.dashboard, folder=tmp_path),
+    ):
+        with pytest.raises(ClusterError, match=f"{complaint}.*RAY_AUTH_TOKEN"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("auto", "auto is not the address of a Ray dashboard.*http://127.0.0.1:8265"),
+        ("10.0.0.1:6379", "not the address of a Ray dashboard"),
+        ("http://127.0.0.1:1", "No Ray cluster answers at http://127.0.0.1:1 .*ssh -L"),
+        ("http://", "No Ray cluster answers"),
+    ],
+)
+def test_addresses_where_no_dashboard_is(
+    address: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    with pytest.raises(ClusterError, match=complaint):
+        list_jobs(address)
+
+
+def test_the_address_counts_and_not_rays_variables(
+    ray_head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    list_jobs(ray_head.dashboard)

@@ -1,0 +1,317 @@
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.job_submission import JobSubmissionClient
+from support.processes import children, wait_until
+
+from cluster.errors import ClusterError, EmbeddedRayError
+from cluster.packages import INSTALLATION, PACKAGES
+from cluster.ray import jobs, session
+from cluster.ray.authentication import enable_authentication
+from cluster.ray.session import (
+    UNREAD_ERRORS,
+    EmbeddedRay,
+    machine_cpus,
+    ray_session,
+    require_gpus,
+)
+
+OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
+
+# A driver says what it and a worker import, and which processes it has started.
+DRIVER = f"""
+import json, os, signal, sys, time
+import psutil, ray
+from cluster.errors import EmbeddedRayError
+from cluster.ray.session import ray_session
+
+def imported():
+    return [__import__(name).__file__ for name in {PACKAGES}]
+
+@ray.remote(num_cpus=0, max_restarts=1, max_task_retries=1)
+class Worker:
+    def imported(self):
+        return imported()
+
+    def model(self):
+        return __import__("model").__file__
+
+    def process_id(self):
+        return os.getpid()
+
+    def work_forever(self):
+        while True:
+            pass
+
+if sys.argv[2:] == ["plain"]:
+    ray.init(sys.argv[1], log_to_driver=False)
+    print(ray.get(Worker.remote().model.remote()))
+    sys.exit()
+def drive(address):
+    with ray_session(address):
+        worker = Worker.remote()
+        os.kill(ray.get(worker.process_id.remote()), signal.SIGKILL)  # Ray has news to report
+        answer = dict(driver=imported(), worker=ray.get(worker.imported.remote()))
+        if sys.argv[2:] == ["wait"]:
+            worker.work_forever.remote()
+            time.sleep(0.5)
+        answer["processes"] = [child.pid for child in psutil.Process().children(recursive=True)]
+        print(json.dumps(answer), flush=True)
+        if sys.argv[2:] == ["wait"]:
+            time.sleep(1000)
+
+if sys.argv[1] != "embedded":
+    drive(sys.argv[1])
+    sys.exit()
+for _ in range(10):  # on a busy machine Ray may time out
+    try:
+        drive(None)
+    except EmbeddedRayError:
+        continue
+    break
+"""
+
+
+@pytest.fixture
+def decoys(tmp_path: Path) -> Path:
+    """A user's folder with a driver, and packages of our names which cannot be imported."""
+    folder = tmp_path / "project"
+    for name in ("trainer", "model", "data_pipeline"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise ImportError('decoy {name}')")
+    (folder / "driver.py").write_text(DRIVER)
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "driver.py", *arguments]
+
+
+def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing_behind(
+    decoys: Path, tmp_path: Path
+) -> None:
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
+    environment["HOME"] = str(tmp_path)  # of somebody who has no token yet
+    driver = subprocess.run(
+        command("embedded"), cwd=decoys, env=environment, capture_output=True, text=True
+    )
+    assert driver.stderr == ""
+    answer = json.loads(driver.stdout)  # and nothing else
+    assert answer["driver"] == answer["worker"] == OWN
+    assert len(answer["processes"]) > 3
+    assert not [pid for pid in answer["processes"] if is_running(pid)]
+    assert stat.S_IMODE((tmp_path / ".ray" / "auth_token").stat().st_mode) == 0o600
+
+
+def test_workers_of_a_cluster_import_our_packages(decoys: Path, ray_head: Any) -> None:
+    with_token = {**os.environ, "RAY_AUTH_MODE": "token"}
+    plain = subprocess.run(
+        command(ray_head.address, "plain"),
+        cwd=decoys,
+        env=with_token,
+        capture_output=True,
+        text=True,
+    )
+    assert "decoy" in plain.stderr  # what Ray does by itself
+    driver = subprocess.run(command(ray_head.address), cwd=decoys, capture_output=True, text=True)
+    assert driver.stderr == ""
+    answer = json.loads(driver.stdout)
+    assert answer["driver"] == answer["worker"] == OWN
+
+
+def test_workers_of_a_ray_job_import_our_packages(decoys: Path, ray_head: Any) -> None:
+    enable_authentication(create_token=False)
+    job_id = JobSubmissionClient(ray_head.dashboard).submit_job(
+        entrypoint=f"{sys.executable} driver.py auto", runtime_env={"working_dir": str(decoys)}
+    )
+    job = jobs.wait_for_job(ray_head.dashboard, job_id)
+    log = "".join(jobs.job_logs(ray_head.dashboard, job_id))
+    assert job.exit_code == 0, log
+    answer = json.loads(log.splitlines()[-1])
+    assert answer["driver"] == answer["worker"] == OWN
+
+
+def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> None:
+    driver = subprocess.Popen(
+        command("embedded", "wait"), cwd=decoys, stdout=subprocess.PIPE, text=True
+    )
+    with driver:
+        assert driver.stdout is not None
+        pids = json.loads(driver.stdout.readline())["processes"]
+        agents = [pid for pid in pids if psutil.Process(pid).name().endswith("Agent")]
+        driver.kill()
+    deadline = time.monotonic() + 20
+    # Ray's two agents look after nothing any more, but wait a minute for the head.
+    while [pid for pid in pids if pid not in agents and is_running(pid)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for pid in agents:
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def ray_in_the_end(wanted: EmbeddedRay) -> Iterator[None]:
+    """On a machine that is very busy Ray may time out once more, or twice."""
+    with ExitStack() as stack:
+        for _ in range(5):
+            with suppress(EmbeddedRayError):
+                stack.enter_context(ray_session(None, wanted))
+                break
+        assert ray.is_initialized()
+        yield
+
+
+@ray.remote(num_cpus=0)
+def niceness() -> int:
+    return os.nice(0)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Ray's
+def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is_as_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def handler(number: int, frame: object) -> None: ...
+
+    def time_out(**options: Any) -> None:
+        try:
+            initialise(**options)
+        finally:  # on a busy machine it may time out by itself
+            started.extend(child for child in children() if child not in there)
+        raise Exception("The current node timed out during startup.")
+
+    there = children()  # such as a head that other tests use
+    started: list[psutil.Process] = []
+    initialise = session._initialise
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "_initialise", time_out)
+            with (
+                pytest.raises(EmbeddedRayError, match="The current node timed out during startup"),
+                ray_session(None),
+            ):
+                pass
+        assert len(started) > 3
+        assert not [process for process in started if is_running(process.pid)]
+        assert not ray.is_initialized()
+        cpus = machine_cpus() + 2
+        with ray_in_the_end(EmbeddedRay(cpus=cpus - 0.5, niceness=3)):
+            assert ray.cluster_resources()["CPU"] == cpus
+            assert ray.get(niceness.remote()) == os.nice(0) + 3
+            require_gpus(0)
+            with pytest.raises(
+                ClusterError, match=r"needs 99 GPUs, but Ray has only [0-9]+ here\. Lower"
+            ):
+                require_gpus(99)
+        assert signal.getsignal(signal.SIGTERM) is handler  # Ray had put its own
+        assert not ray.is_initialized()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_ray_that_cannot_start_ends_in_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")  # where nobody can make a folder
+    with (
+        pytest.raises(EmbeddedRayError, match=r"Ray has not started on this machine: .*nowhere"),
+        ray_session(None),
+    ):
+        pass
+    assert not ray.is_initialized()
+
+
+@ray.remote(num_cpus=0)
+class Failing:
+    def fail(self) -> None:
+        raise RuntimeError("read by nobody")
+
+    def answer(self) -> None:
+        pass
+
+
+def test_an_error_that_nobody_asks_for_is_not_printed(
+    ray_head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray tells such errors when the reference to the answer goes."""
+    told: list[Exception] = []
+    monkeypatch.setattr("ray._private.worker._unhandled_error_handler", told.append)
+    with ray_session(ray_head.address):
+        actor = Failing.remote()  # type: ignore[attr-defined]
+
+        def leave_unread() -> None:
+            unread = actor.fail.remote()
+            ray.get(actor.answer.remote())  # after the other one
+            del unread
+
+        for _ in range(5):
+            leave_unread()
+        before = list(told)
+        del os.environ[UNREAD_ERRORS]
+        wait_until(lambda: leave_unread() or told)
+    assert before == []
+    assert "read by nobody" in str(told[0])
+    assert UNREAD_ERRORS not in os.environ
+
+
+def test_the_nodes_of_a_cluster_may_come_later(ray_head: Any) -> None:
+    with ray_session(ray_head.address):
+        require_gpus(99)
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64], ids=["no token", "a wrong token"])
+def test_a_cluster_is_not_joined_without_its_token(
+    token: str | None, ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    if token:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    complaint = "refuses this user's token" if token else "this user has none"
+    with (
+        pytest.raises(ClusterError, match=f"{complaint}.*RAY_AUTH_TOKEN"),
+        ray_session(ray_head.address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("http://127.0.0.1:8265", "web address.*transloom submit"),
+        ("ray://127.0.0.1:10001", "web address.*transloom submit"),
+        ("somewhere", "no Ray cluster to be found at somewhere"),
+        ("127.0.0.1:{free_port}", r"No Ray cluster answers at .* \(unavailable\)"),
+    ],
+)
+def test_addresses_where_no_cluster_is_are_refused_at_once(
+    address: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself, which would try for minutes, is not asked."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = address.format(free_port=probe.getsockname()[1])
+        with pytest.raises(ClusterError, match=complaint), ray_session(address):
+            pass
+    assert asked == []
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,120 @@
+"""A run belongs to its owner: whoever is only asking leaves it as it is."""
+
+from hashlib import sha256
+from types import SimpleNamespace
+
+import pytest
+from support.checkpoints import make_header, work_folder
+from support.recipes import tiny_recipe
+
+from cluster.supervision.run_checks import check_run, nothing_is_left, open_run
+from trainer.checkpoints.commit import commit, partial_folder
+from trainer.checkpoints.format import HEADER, EarlyStoppingState, FileRecord, folder_name
+from trainer.errors import RunMismatchError
+from trainer.run_folder import RunFolder
+
+STATE = "state-00000-of-00001.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+
+
+def test_checking_a_run_writes_nothing(phrasebook, folder):
+    """Another process may be starting it, with another recipe."""
+    theirs = tiny_recipe(phrasebook)
+    open_run(theirs, folder, *check_run(theirs, folder))
+    before = contents(folder)
+    ours = tiny_recipe(phrasebook, max_steps=99)
+    check_run(ours, folder)
+    assert contents(folder) == before
+
+
+def test_a_run_that_has_trained_is_refused_to_another_recipe(phrasebook, folder):
+    recipe = tiny_recipe(phrasebook)
+    store, manifest = check_run(recipe, folder)
+    open_run(recipe, folder, store, manifest)
+    other = recipe.model_copy(update={"seed": recipe.seed + 1})
+    open_run(other, folder, store, manifest)  # nothing was trained yet
+    folder.metrics.write_text("{}\n")
+    card = folder.card()
+    with pytest.raises(RunMismatchError, match="seed"):
+        check_run(recipe, folder)
+    with pytest.raises(RunMismatchError, match="seed"):
+        open_run(recipe, folder, store, manifest)
+    assert folder.card() == card
+
+
+def test_an_empty_record_is_that_of_a_run_that_has_not_begun(phrasebook, folder):
+    """As a start leaves it that ran out of memory before its first step."""
+    recipe = tiny_recipe(phrasebook)
+    open_run(recipe, folder, *check_run(recipe, folder))
+    folder.metrics.touch()
+    assert not folder.has_begun()
+
+
+@pytest.fixture
+def at_step_20(phrasebook, folder):
+    """A recipe of 20 steps, and a question: is anything left of its run at that step?"""
+    recipe = tiny_recipe(phrasebook, early_stopping={"metric": "loss", "patience": 3})
+    store, manifest = check_run(recipe, folder)
+    open_run(recipe, folder, store, manifest)
+    work = work_folder(folder.checkpoints)
+
+    def end(step=20, **fields):
+        identity = {"dataset_identity": manifest.identity, "identity": folder.card().identity}
+        header = make_header(step, **identity, **fields)
+        state = f"state-00000-of-00001-{step}".encode()
+        partial = partial_folder(work, step, "a")
+        partial.mkdir()
+        (partial / STATE).write_bytes(state)
+        file = FileRecord(name=STATE, bytes=len(state), sha256=sha256(state).hexdigest())
+        return commit(partial, folder.checkpoints / folder_name(step), header, [file]).path
+
+    def left(recipe=recipe):
+        heard = []
+        audience = SimpleNamespace(notice=heard.append)
+        return not nothing_is_left(recipe, folder, work, manifest, audience), heard
+
+    return recipe, end, left
+
+
+def test_nothing_is_left_of_a_run_at_its_last_step(at_step_20):
+    recipe, end, left = at_step_20
+    assert left() == (True, [])
+    end(step=19)
+    assert left() == (True, [])
+    end()
+    assert left() == (False, [])
+    more = recipe.trainer.model_copy(update={"max_steps": 21})
+    assert left(recipe.model_copy(update={"trainer": more})) == (True, [])
+
+
+def test_a_validation_that_is_due_is_left(at_step_20):
+    _, end, left = at_step_20
+    end(validation_due=True)
+    assert left() == (True, [])
+
+
+def test_nothing_is_left_of_a_run_that_early_stopping_has_ended(at_step_20):
+    _, end, left = at_step_20
+    end(step=5, early_stopping=EarlyStoppingState(metric="loss", validations_since_best=2))
+    assert left() == (True, [])
+    end(step=6, early_stopping=EarlyStoppingState(metric="loss", validations_since_best=3))
+    assert left() == (False, [])
+
+
+@pytest.mark.parametrize("damaged", [STATE, HEADER])
+def test_the_end_of_a_run_counts_only_if_its_checkpoint_is_whole(at_step_20, damaged):
+    _, end, left = at_step_20
+    end(step=10)
+    newest = end()
+    (newest / damaged).write_bytes(b"damaged")
+    is_left, notices = left()
+    assert is_left
+    assert "it is now damaged-step-00000020, and the one before it is used" in notices[0]

@@ -1,0 +1,108 @@
+"""How a run is asked to stop."""
+
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.supervision.stop_requests import StopRequests
+from trainer.run_folder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_a_wish_the_second_an_order(run, number):
+    before = signal.getsignal(number)
+    with StopRequests(run) as stop:
+        assert stop.reason is None
+        os.kill(os.getpid(), number)
+        assert stop.reason == f"{number.name} was received"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_an_order_is_obeyed_once_and_only_while_it_can_change_the_outcome(run):
+    with StopRequests(run) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.let_outcome_stand()
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.outcome_is_open()  # Ray was lost, and the run goes on with another one
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_file_asks_once_and_is_taken_away(run):
+    with StopRequests(run) as stop:
+        run.ask_to_stop()
+        assert stop.reason == f"{run.stop_request} was created"
+        assert not run.stop_request.exists()
+        assert stop.reason  # as long as this process trains
+    with StopRequests(run) as stop:
+        assert stop.reason is None
+
+
+def test_a_file_from_before_is_forgotten(run):
+    run.ask_to_stop()
+    with StopRequests(run) as stop:
+        stop.forget_file()
+        assert stop.reason is None
+        assert not run.stop_request.exists()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["anew", "again"])
+def test_a_request_while_the_process_starts_is_obeyed(run, before):
+    """It waits for the lease, say, and has not removed yet what was left for others."""
+    if before:
+        run.ask_to_stop()
+        os.utime(run.stop_request, (1, 1))
+    with StopRequests(run) as stop:
+        run.ask_to_stop()
+        stop.forget_file()
+        assert stop.reason == f"{run.stop_request} was created"
+
+
+def test_the_time_of_the_first_request_counts(run):
+    with StopRequests(run) as stop:
+        assert stop.asked_at is None
+        before = time.monotonic()
+        run.ask_to_stop()
+        assert stop.reason
+        asked_at = stop.asked_at
+        assert before <= asked_at <= time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked_at == asked_at
+
+
+@pytest.fixture
+def immovable(monkeypatch):
+    """As if another user had made control/: its files can be seen, and not moved or removed."""
+
+    def refuse(path, *arguments, **options):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
+
+
+def test_a_request_that_cannot_be_removed_is_obeyed_once(run, immovable):
+    with StopRequests(run) as stop:
+        run.ask_to_stop()
+        assert stop.reason == f"{run.stop_request} was created"
+    with StopRequests(run) as stop:
+        stop.forget_file()
+        assert stop.reason is None
+
+
+def test_a_number_of_workers_that_cannot_be_taken_is_not_asked_for(run, immovable):
+    run.wanted_data_workers.parent.mkdir()
+    run.wanted_data_workers.write_text("3\n")
+    assert run.take_wanted_data_workers() is None
