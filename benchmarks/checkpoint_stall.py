@@ -31,7 +31,7 @@ from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.distributed import Placement
-from trainer.fragments import MASTER, MOMENTS, Fragment
+from trainer.zero.fragments import MASTER, MOMENTS, Fragment
 
 GOAL_SECONDS = 0.2
 PIECES = 31_000  # base size of the paper, and 60 million parameters in all

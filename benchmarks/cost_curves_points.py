@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.feeding.batch import MicroBatch
 from model.config import AttentionBackend, ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device
@@ -28,7 +29,7 @@ from trainer.distributed import Placement, process_group
 from trainer.host_memory import peak_resident_bytes, resident_bytes, restart_peak
 
 if TYPE_CHECKING:
-    from trainer.engine import Engine
+    from trainer.zero.engine import Engine
 
 VOCABULARY = Vocabulary(1000, 1000, pad_id=0, bos_id=1, eos_id=2)
 PLACEMENT = Placement()
@@ -78,7 +79,7 @@ def one_rank() -> AbstractContextManager[None]:
 
 def build(point: Point) -> "Engine":
     # DeepSpeed looks for a device when it is imported, unless the process group has named one.
-    from trainer.engine import Engine
+    from trainer.zero.engine import Engine
 
     setting = point.setting
     config = ModelConfig(

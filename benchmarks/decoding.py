@@ -46,8 +46,8 @@ from data_pipeline.process_pool import cores
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.host_memory import keep_freed
-from trainer.run_folder import RunFolder
-from trainer.translator import Translator
+from trainer.inference.translator import Translator
+from trainer.runs.folder import RunFolder
 
 HERE = Path(__file__).resolve().parent
 WARM_UP_SENTENCES = 8

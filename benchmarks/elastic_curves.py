@@ -37,7 +37,7 @@ from trainings import complete
 from cluster.ray.session import ray_session
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.metrics import Line, read_metrics
+from trainer.tracking.metrics import Line, read_metrics
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"

@@ -25,8 +25,8 @@ from model.transformer import Transformer
 from trainer.batch import DeviceBatch, to_device
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.distributed import Placement, process_group
-from trainer.engine import Engine
-from trainer.step_report import StepReport, exchange
+from trainer.training.step_exchange import StepReport, exchange
+from trainer.zero.engine import Engine
 
 PLACEMENT = Placement()
 WARM_UP, STEPS = 3, {"tiny": 10, "base": 3}

@@ -21,7 +21,7 @@ from trainings import complete
 
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.metrics import Line, read_metrics
+from trainer.tracking.metrics import Line, read_metrics
 
 RECIPE = "multi30k-ende"
 RUNS = {

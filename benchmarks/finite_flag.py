@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from as_rank import with_a_ranks_environment
 
-from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.feeding.batch import MicroBatch
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.distributed import Placement, process_group
-from trainer.engine import Engine
+from trainer.zero.engine import Engine
 
 VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)
 TINY = ModelConfig(

@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.arrays import concatenate
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.batch import concatenate
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
 from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
-from trainer.metrics import read_metrics
 from trainer.network import vocabulary_of
+from trainer.tracking.metrics import read_metrics
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"

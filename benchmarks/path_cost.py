@@ -27,9 +27,9 @@ from data_pipeline.feeding.window import WindowReader
 from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
 from trainer.batch import to_device
-from trainer.metrics import read_metrics
 from trainer.network import build_model
-from trainer.schedule import learning_rate
+from trainer.tracking.metrics import read_metrics
+from trainer.training.schedule import learning_rate
 
 WARM_UP_STEPS = 10
 

@@ -11,7 +11,7 @@ from peers_corpus import PIECES, RECIPE, Corpus, overrides_of
 from peers_record import Step, read_steps
 from trainings import Training
 
-from trainer.metrics import read_metrics
+from trainer.tracking.metrics import read_metrics
 
 HERE = Path(__file__).resolve().parent
 EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # Eole does not name aiohttp itself

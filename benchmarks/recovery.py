@@ -43,8 +43,8 @@ from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
 from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
-from trainer.metrics import read_metrics
 from trainer.network import vocabulary_of
+from trainer.tracking.metrics import read_metrics
 
 HERE = Path(__file__).resolve().parent
 RAY_TRAIN = ["ray[train]==2.60.0", "torch==2.13.0", "pydantic"]

@@ -32,7 +32,7 @@ from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.window import WindowReader
 from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.format import HEADER
-from trainer.metrics import read_metrics
+from trainer.tracking.metrics import read_metrics
 
 RECIPE = "multi30k-ende"
 EARLY, LATE = 10, 1_000_000

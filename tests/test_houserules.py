@@ -13,7 +13,7 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 
 @pytest.mark.parametrize(
     ("library", "owner"),
-    [("deepspeed", "trainer/engine.py"), ("wandb", "trainer/wandb_tracker.py")],
+    [("deepspeed", "trainer/zero/engine.py"), ("wandb", "trainer/tracking/wandb_tracker.py")],
 )
 def test_one_file_imports_the_library(library, owner):
     pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.feeding.batch import MicroBatch
 from model.transformer import Vocabulary
 
 

@@ -10,22 +10,22 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import RankStep
 from data_pipeline.pieces.tokenizer import load_tokenizers
-from trainer import numerics
-from trainer.assignment import Assignment
 from trainer.checkpoints.format import Checkpoint
 from trainer.config import EngineConfig
 from trainer.distributed import Placement, sum_over_ranks
-from trainer.engine import Engine
-from trainer.loop import Trainer
+from trainer.memory.preflight import run_preflight
 from trainer.network import build_model
-from trainer.preflight import run_preflight
 from trainer.profile import StepProfiler
-from trainer.recorder import Recorder
-from trainer.restore import begin, record_resumption, restore
-from trainer.run_folder import RunFolder
-from trainer.saving import Saver
+from trainer.rank_job import Assignment
+from trainer.runs.folder import RunFolder
+from trainer.state import numerics
+from trainer.state.restore import begin, record_resumption, restore
+from trainer.state.saving import Saver
 from trainer.supervision import Supervision
+from trainer.tracking.recorder import Recorder
+from trainer.training.loop import Trainer
 from trainer.validation import Validator
+from trainer.zero.engine import Engine
 
 
 def build_trainer(

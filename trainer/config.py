@@ -36,7 +36,7 @@ class OptimizerConfig(BaseModel):
 
 
 class ScheduleConfig(BaseModel):
-    """The learning rate as a function of the step; see trainer/schedule.py for the formulas."""
+    """The learning rate as a function of the step; `trainer.training.schedule` has the formulas."""
 
     model_config = _STRICT
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

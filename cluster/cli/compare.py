@@ -11,7 +11,7 @@ from cluster.errors import EXIT_FAILED
 from data_pipeline.wording import counted
 
 if TYPE_CHECKING:
-    from trainer.comparison import Comparison
+    from trainer.tracking.comparison import Comparison
 
 TENSORS_NAMED = 3
 
@@ -28,7 +28,7 @@ def compare(
 
       transloom compare runs/one-rank runs/three-ranks
     """
-    from trainer.comparison import compare_runs
+    from trainer.tracking.comparison import compare_runs
 
     comparison = compare_runs(run, other)
     answer(asdict(comparison) | {"same": comparison.is_same}, as_json, in_words(comparison))

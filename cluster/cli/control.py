@@ -13,7 +13,7 @@ def stop(run: RunArgument, as_json: JsonOption = False) -> None:
 
     Example:  transloom stop runs/phrasebook
     """
-    from trainer.run_folder import RunFolder
+    from trainer.runs.folder import RunFolder
 
     folder = RunFolder(run)
     folder.card()
@@ -34,7 +34,7 @@ def workers(
 
     Example:  transloom workers runs/phrasebook 4
     """
-    from trainer.run_folder import RunFolder
+    from trainer.runs.folder import RunFolder
 
     folder = RunFolder(run)
     folder.card()

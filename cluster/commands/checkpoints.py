@@ -23,7 +23,7 @@ from trainer.checkpoints.format import (
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import best, prune, superfluous
 from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 DIGEST_DIGITS_SHOWN = 16
 

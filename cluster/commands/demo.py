@@ -11,8 +11,8 @@ from cluster.commands.train import train_run
 from cluster.recipe import find_recipe, load_recipe
 from cluster.supervision.command_signals import expect_a_run, obey_signals
 from data_pipeline.wording import counted
+from trainer.inference.translator import Translator
 from trainer.supervision import Outcome
-from trainer.translator import Translator
 
 RECIPE = "phrasebook"
 # The first is in the book; the others are not, nor are some of their combinations.

@@ -11,14 +11,14 @@ from cluster.views.tables import AnswerTable, Column
 from data_pipeline.errors import CorpusError
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
-from trainer.evaluation import Evaluation, evaluate
 from trainer.explain.explanation import explain
 from trainer.explain.page import render
 from trainer.explain.stations import stations_of
+from trainer.inference.evaluation import Evaluation, evaluate
+from trainer.inference.trained_network import Precision
+from trainer.inference.translator import Translator
 from trainer.recipe import TrainingRecipe
-from trainer.run_folder import RunFolder
-from trainer.trained_network import Precision
-from trainer.translator import Translator
+from trainer.runs.folder import RunFolder
 
 
 def load_translator(

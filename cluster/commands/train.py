@@ -16,10 +16,10 @@ from data_pipeline.corpus_config import is_remote
 from data_pipeline.wording import counted
 from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
 from trainer.errors import NonFiniteLossError
-from trainer.metrics import Line, read_backwards
 from trainer.profile import StepRange, profile_folder
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 from trainer.supervision import Outcome
+from trainer.tracking.metrics import Line, read_backwards
 
 RUNS = Path("runs")
 MOST_PROFILED_STEPS = 50

@@ -14,8 +14,8 @@ from data_pipeline.errors import CorpusError
 from model.alignment import Alignment
 from model.errors import PrefixError
 from trainer.host_memory import keep_freed
-from trainer.search_processes import processes_for
-from trainer.translator import Translation, Translator
+from trainer.inference.search_processes import processes_for
+from trainer.inference.translator import Translation, Translator
 
 SENTENCES_AT_ONCE = 1024
 SENTENCES_OF_EACH = 2048  # of several processes, which wait for each other at the end

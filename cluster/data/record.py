@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.feeding.plan import Cursor
 from trainer.checkpoints.format import Checkpoint, CheckpointHeader, list_checkpoints
-from trainer.digest import START
 from trainer.errors import CheckpointError, RunMismatchError
-from trainer.metrics import read_metrics
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.state.digest import START
+from trainer.tracking.metrics import read_metrics
 
 
 @dataclass(frozen=True)

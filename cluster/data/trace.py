@@ -30,9 +30,9 @@ from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.wording import counted
 from model.transformer import Vocabulary
 from trainer.batch import to_device
-from trainer.digest import fold
 from trainer.network import vocabulary_of
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.state.digest import fold
 
 IDS_SHOWN = 6
 DIGEST_DIGITS_SHOWN = 16

@@ -24,7 +24,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 SIGNAL = signal.SIGUSR2
 DUMP_SECONDS = 3.0

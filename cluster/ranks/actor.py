@@ -21,8 +21,8 @@ from cluster.health.stacks import allow_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.ranks.mailbox import Mailbox, Report
 from cluster.ranks.node_agent import ProcessName
-from trainer.assignment import Assignment
 from trainer.distributed import Placement, process_group
+from trainer.rank_job import Assignment
 from trainer.supervision import Outcome
 
 # Of a step's deadline: a rank says that no data comes before it is taken for hung.

@@ -20,8 +20,8 @@ from cluster.health.hang_detector import Position, Watch
 from cluster.health.suspend_aware_clock import WakingClock
 from cluster.ranks.mailbox import Report
 from cluster.ranks.process import RankProcess
-from trainer.assignment import Assignment
 from trainer.distributed import Placement
+from trainer.rank_job import Assignment
 from trainer.supervision import Outcome
 
 # When one rank fails, others fail too: so long the cause is waited for.

@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass
 
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
-from trainer.metrics import Line
 from trainer.supervision import Phase
+from trainer.tracking.metrics import Line
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
 from cluster.health.watchdog import Watchdog
 from cluster.ray.session import embedded_ray_is_lost
-from trainer.processes import start_tick
+from trainer.checkpoints.processes import start_tick
 
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.5

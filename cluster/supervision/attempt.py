@@ -25,9 +25,10 @@ from cluster.ray.cluster_view import ClusterView, Node
 from cluster.supervision.audience import Audience
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.wording import counted
+from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
-from trainer.run_folder import RunFolder
-from trainer.supervision import CheckpointCommitter, Outcome
+from trainer.runs.folder import RunFolder
+from trainer.supervision import Outcome
 
 POLL_SECONDS = 0.1
 LEASE_CHECK_SECONDS = 5.0

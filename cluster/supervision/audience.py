@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from trainer.metrics import Line
+from trainer.tracking.metrics import Line
 
 
 class Audience(Protocol):

@@ -12,15 +12,16 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
-from trainer.assignment import Assignment
+from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease
 from trainer.distributed import Placement, process_group
-from trainer.inheritance import inheritance_of
-from trainer.metrics import Line
 from trainer.profile import StepRange
-from trainer.run_folder import RunFolder
-from trainer.supervision import CheckpointCommitter, Outcome, Phase
+from trainer.rank_job import Assignment
+from trainer.runs.folder import RunFolder
+from trainer.runs.warm_start import inheritance_of
+from trainer.supervision import Outcome, Phase
+from trainer.tracking.metrics import Line
 
 
 class InlineSupervision:

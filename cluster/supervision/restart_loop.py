@@ -18,10 +18,11 @@ from cluster.supervision.attempt import Attempt, Means
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.wording import counted
-from trainer.assignment import Assignment
-from trainer.inheritance import inheritance_of
+from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.profile import StepRange
-from trainer.supervision import CheckpointCommitter, Outcome
+from trainer.rank_job import Assignment
+from trainer.runs.warm_start import inheritance_of
+from trainer.supervision import Outcome
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
 WAIT_SECONDS = 0.5

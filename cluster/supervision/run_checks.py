@@ -20,10 +20,10 @@ from trainer.checkpoints.format import (
     read_header,
 )
 from trainer.errors import CheckpointError, RunMismatchError
-from trainer.inheritance import inheritance_of
-from trainer.progress import Progress
 from trainer.recipe import identity_differences
-from trainer.run_folder import RunCard, RunFolder
+from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.warm_start import inheritance_of
+from trainer.state.progress import Progress
 
 
 def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from cluster.supervision.command_signals import SIGNALS, leave_at_once
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 LOOK_SECONDS = 0.5
 

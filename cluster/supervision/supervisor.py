@@ -24,10 +24,10 @@ from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.wording import counted
 from trainer.checkpoints.lease import Lease
 from trainer.errors import TrainerError
-from trainer.metrics import read_backwards
 from trainer.profile import StepRange
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 from trainer.supervision import Outcome
+from trainer.tracking.metrics import read_backwards
 
 # Ray gives its agents 15 s to start, which a busy machine misses now and then.
 SESSIONS_WITHOUT_PROGRESS = 5

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipeline.wording import said
-from trainer.metrics import Line
+from trainer.tracking.metrics import Line
 
 PLAIN_LINE_SECONDS = 10.0
 NOTICES_SHOWN = 4

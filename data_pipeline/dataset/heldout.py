@@ -8,18 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipeline.arrays import Int32Array, Int64Array
 from data_pipeline.dataset.manifest import SOURCE, TARGET, Manifest
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
 from data_pipeline.feeding.batch import MicroBatch, assemble
-from data_pipeline.feeding.plan import (
-    Int32Array,
-    Int64Array,
-    WindowPlan,
-    cut,
-    longest_field,
-    sort_by_length,
-)
+from data_pipeline.feeding.plan import WindowPlan, cut, longest_field, sort_by_length
 from data_pipeline.pieces.tokenizer import Tokenizer
 
 

@@ -1,50 +1,14 @@
 """Micro-batches as plain numpy arrays: what a data worker hands to a rank.
 
-Sequences are stored flat, one after the other without padding, each ending in EOS. Every array
-is contiguous, so that Ray's object store passes it on without a copy.
+The sequences of a field are those of `data_pipeline.arrays`: flat, without padding.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from data_pipeline.feeding.plan import Int32Array, Int64Array, WindowPlan, ranges
-
-# In whatever type they were made in: shards have the smallest that holds them, and half the bytes
-# are half the way to a rank.
-IdArray = NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class FieldArrays:
-    """The sequences of one field."""
-
-    ids: IdArray  # [tokens], all sequences concatenated, EOS included
-    lengths: Int32Array  # [sequences]
-
-    def take(self, order: Int64Array) -> "FieldArrays":
-        """The sequences `order`, in that order."""
-        ends = np.cumsum(self.lengths, dtype=np.int64)
-        lengths = self.lengths.take(order)
-        return FieldArrays(
-            self.ids.take(ranges((ends - self.lengths).take(order), lengths)), lengths
-        )
-
-    def part(self, start: int, stop: int) -> "FieldArrays":
-        """The sequences `start` to `stop`, without a copy."""
-        if (start, stop) == (0, len(self.lengths)):
-            return self
-        first = int(self.lengths[:start].sum())
-        tokens = int(self.lengths[start:stop].sum())
-        return FieldArrays(self.ids[first : first + tokens], self.lengths[start:stop])
-
-    @property
-    def bytes(self) -> int:
-        return self.ids.nbytes + self.lengths.nbytes
+from data_pipeline.arrays import FieldArrays, Int64Array, totals_before
+from data_pipeline.feeding.plan import WindowPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +26,6 @@ class MicroBatch:
     def bytes(self) -> int:
         """Bytes of all arrays."""
         return self.pair_ids.nbytes + sum(field.bytes for field in self.fields.values())
-
-
-def concatenate(parts: list[FieldArrays]) -> FieldArrays:
-    if not parts:
-        return FieldArrays(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
-    return FieldArrays(
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
-    )
-
-
-def totals_before(lengths: Int32Array, bounds: Int64Array) -> Int64Array:
-    """The tokens before each of the sequences `bounds`, of which the last may be the end."""
-    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[bounds]
 
 
 def assemble(

@@ -16,9 +16,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from data_pipeline.arrays import Int64Array
 from data_pipeline.config import DataConfig
 from data_pipeline.errors import BatchingError
-from data_pipeline.feeding.plan import SHARD_SHUFFLE, Int64Array, permutation
+from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 from data_pipeline.wording import counted
 
 # A corpus with as many shards in every window is dealt in whole shards, so that few are read for

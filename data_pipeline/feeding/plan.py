@@ -7,9 +7,7 @@
 Nothing here knows how many ranks, workers or restarts there are, except `slots_of_rank`, which
 only deals out what is already decided.
 
-Every permutation sorts SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable
-pseudorandom number generators"). That is a promise about the format: numpy may change its
-generators, these numbers never change (golden numbers in the tests).
+Every permutation is one of `data_pipeline.random_keys`, whose numbers never change.
 """
 
 from collections.abc import Mapping
@@ -17,23 +15,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from data_pipeline.arrays import Int32Array, Int64Array, balanced_block, ranges
 from data_pipeline.errors import BatchingError
+from data_pipeline.random_keys import MICRO_BATCH_SHUFFLE, PAIR_SHUFFLE, permutation
 from data_pipeline.wording import counted, listed, said
-
-Int32Array = NDArray[np.int32]
-Int64Array = NDArray[np.int64]
-UInt64Array = NDArray[np.uint64]
-
-GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-UINT64_MASK = (1 << 64) - 1
-
-# First word of each permutation's seed, so that no two uses share a key stream.
-CORPUS_SHUFFLE = 1
-SHARD_SHUFFLE = 2
-PAIR_SHUFFLE = 3
-MICRO_BATCH_SHUFFLE = 4
 
 
 @dataclass(frozen=True)
@@ -70,45 +56,6 @@ class WindowPlan:
 
     order: Int64Array  # [pairs], pair numbers within the window
     bounds: Int64Array  # [micro-batches + 1]
-
-
-def splitmix64(state: int, count: int) -> UInt64Array:
-    """The first `count` outputs of the SplitMix64 generator that starts at `state`."""
-    return splitmix64_at(state, np.arange(count, dtype=np.uint64))
-
-
-def splitmix64_at(state: int, numbers: UInt64Array) -> UInt64Array:
-    """Those outputs of the generator that have the given numbers, from 0; all differ."""
-    z = (numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def stream_state(*words: int) -> int:
-    """The state of the generator that the words (use, seed, epoch, ...) name."""
-    state = 0
-    for word in words:
-        state = int(splitmix64(state ^ (word & UINT64_MASK), 1)[0])
-    return state
-
-
-def permutation(count: int, *words: int) -> Int64Array:
-    """The permutation of `count` items that the words (use, seed, epoch, ...) name."""
-    state = stream_state(*words)
-    # The generator's output function is a bijection, so the keys are distinct and the order does
-    # not depend on the sorting algorithm.
-    return np.argsort(splitmix64(state, count)).astype(np.int64, copy=False)
-
-
-def balanced_block(index: int, blocks: int, items: int) -> range:
-    """The items of block `index`, when `blocks` contiguous blocks share them evenly.
-
-    The first `items mod blocks` blocks have one item more than the others.
-    """
-    size, larger = divmod(items, blocks)
-    start = index * size + min(index, larger)
-    return range(start, start + size + (index < larger))
 
 
 def plan_window(
@@ -185,15 +132,6 @@ def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
         costs = sizes[: len(candidates)] * candidates
         bounds.append(start + max(1, int(np.searchsorted(costs, budget, side="right"))))
     return np.array(bounds, dtype=np.int64)
-
-
-def ranges(starts: Int64Array, sizes: Int32Array | Int64Array) -> Int64Array:
-    """Concatenates `arange(start, start + size)` for all starts and sizes, without a loop."""
-    ends = np.cumsum(sizes, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    numbers = np.repeat(starts - (ends - sizes), sizes)
-    numbers += np.arange(total)
-    return numbers
 
 
 def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:

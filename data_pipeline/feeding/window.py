@@ -14,20 +14,15 @@ from functools import cached_property
 
 import numpy as np
 
+from data_pipeline.arrays import FieldArrays, Int64Array, concatenate, totals_before
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
-from data_pipeline.feeding.batch import (
-    FieldArrays,
-    MicroBatch,
-    assemble,
-    concatenate,
-    totals_before,
-)
+from data_pipeline.feeding.batch import MicroBatch, assemble
 from data_pipeline.feeding.mixture import Mixture, ShardSlice, shares_of
-from data_pipeline.feeding.plan import Int64Array, WindowPlan, check_budget, plan_window
+from data_pipeline.feeding.plan import WindowPlan, check_budget, plan_window
 from data_pipeline.pieces.subword_sampling import resample, sampling_seeds
 from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
 

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.feeding.plan import Int64Array, splitmix64
+from data_pipeline.arrays import Int64Array
+from data_pipeline.random_keys import splitmix64
 
 SPACE = "▁"
 WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")

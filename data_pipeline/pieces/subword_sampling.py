@@ -10,9 +10,9 @@ format (golden numbers in the tests).
 
 import numpy as np
 
-from data_pipeline.feeding.batch import FieldArrays, concatenate
-from data_pipeline.feeding.plan import Int64Array, UInt64Array, splitmix64_at, stream_state
+from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array, concatenate
 from data_pipeline.pieces.tokenizer import Tokenizer
+from data_pipeline.random_keys import splitmix64_at, stream_state
 
 SUBWORD_SAMPLING = 5  # the use's first word, after those of the permutations in `plan`
 

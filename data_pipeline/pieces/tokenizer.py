@@ -22,12 +22,11 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
+from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest, SpecialIds
 from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import TokenizerError
-from data_pipeline.feeding.batch import FieldArrays
-from data_pipeline.feeding.plan import Int32Array, UInt64Array
 from data_pipeline.pieces.random_segmentation import BpeDropout, Pieces, UnigramSampling
 
 LOG_ERRORS_ONLY = 2

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.arrays import FieldArrays, Int64Array, balanced_block
 from data_pipeline.config import DataConfig
 from data_pipeline.corpora.cleaning import EMPTY, DropReport
 from data_pipeline.dataset.durable import write_durably
 from data_pipeline.dataset.manifest import SOURCE, TARGET
 from data_pipeline.dataset.shards import Block, pack_shard
-from data_pipeline.feeding.batch import FieldArrays
-from data_pipeline.feeding.plan import Int64Array, balanced_block
 from data_pipeline.pieces.tokenizer import Tokenizer
 from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
 

@@ -17,14 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.arrays import Int64Array, UInt64Array
 from data_pipeline.corpora.cleaning import DropReport
-from data_pipeline.feeding.plan import (
-    CORPUS_SHUFFLE,
-    Int64Array,
-    UInt64Array,
-    splitmix64_at,
-    stream_state,
-)
+from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64_at, stream_state
 
 PARTITION_BITS = 10
 PARTITIONS = 1 << PARTITION_BITS

@@ -8,7 +8,7 @@ import pytest
 from support.faults.moments import MID_STEP
 from support.faults.stage import opened_stage
 
-from trainer.comparison import compare_runs
+from trainer.tracking.comparison import compare_runs
 
 pytestmark = pytest.mark.chaos
 

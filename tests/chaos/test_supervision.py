@@ -16,8 +16,8 @@ from support.processes import HANG_SECONDS, wait_until
 from support.ray_head import RayHead
 from support.recipes import tiny_values
 
-from trainer.metrics import read_metrics
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_metrics
 
 pytestmark = pytest.mark.chaos
 

@@ -8,8 +8,8 @@ from support.story import Story
 from support.strike import Strike
 
 from cluster.supervision import supervisor
-from trainer.metrics import read_metrics
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_metrics
 
 STEPS = "trainer.max_steps=60"
 

@@ -18,8 +18,8 @@ from support.strike import Strike
 
 from cluster.ray import cluster_view
 from trainer.checkpoints.format import list_checkpoints
-from trainer.metrics import read_metrics
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_metrics
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]

@@ -10,7 +10,7 @@ import pytest
 from support.processes import children, is_alive, wait_until
 from support.sabotage import kill
 
-from trainer.metrics import read_metrics
+from trainer.tracking.metrics import read_metrics
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]

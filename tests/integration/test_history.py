@@ -1,6 +1,7 @@
 """One history over restarts: in the record, in W&B's files, and as W&B itself reads them.
 
-`make chaos` runs it; tests/trainer/test_wandb_tracker.py has what a kill leaves, piece by piece.
+`make chaos` runs it; tests/trainer/tracking/test_wandb_tracker.py has what a kill leaves, piece
+by piece.
 """
 
 import os
@@ -19,7 +20,7 @@ from support.strike import standing_at
 from support.wandb_history import history, wandb_files
 from support.wandb_server import WandbServer
 
-from trainer.metrics import read_metrics
+from trainer.tracking.metrics import read_metrics
 
 pytestmark = pytest.mark.chaos
 

@@ -10,9 +10,9 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.pieces.tokenizer import load_tokenizers
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.distributed import Placement
-from trainer.fragments import MASTER
-from trainer.translator import Translator
+from trainer.inference.translator import Translator
 from trainer.validation import Validator
+from trainer.zero.fragments import MASTER
 
 
 @pytest.mark.parametrize("stage", [0, 3])

@@ -15,8 +15,8 @@ from cluster.errors import ClusterError, RankLostError
 from cluster.ranks import pool, process
 from cluster.supervision import restart_loop, supervisor
 from trainer.checkpoints.format import list_checkpoints
-from trainer.metrics import read_metrics
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_metrics
 
 LAST_TO_BE_IMPORTED = "torch._inductor.compile_fx"  # by DeepSpeed, when it is first used
 

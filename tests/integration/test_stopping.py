@@ -12,7 +12,7 @@ from support.processes import is_alive, wait_until
 from support.sabotage import Saboteur, kill, remember
 
 from cluster.ranks import pool
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=100000", "checkpoints.every_steps=10"]
 TRANSLOOM = Path(sys.executable).parent / "transloom"

@@ -17,9 +17,9 @@ from trainer.checkpoints.format import (
 )
 
 if TYPE_CHECKING:
+    from trainer.checkpoints.committer import CheckpointCommitter
     from trainer.distributed import Placement
-    from trainer.fragments import Fragment
-    from trainer.supervision import CheckpointCommitter
+    from trainer.zero.fragments import Fragment
 
 
 class Listener:

@@ -11,14 +11,14 @@ from support.checkpoints import Listener, make_header
 from support.file_faults import ENDED, Fault, struck_child
 from support.planting import plant
 from trainer.checkpoints import lease as lease_module
+from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
 from trainer.distributed import Placement
-from trainer.fragments import Fragment
-from trainer.supervision import CheckpointCommitter
+from trainer.zero.fragments import Fragment
 
 RANKS = 2
 KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.feeding.batch import MicroBatch
 from data_pipeline.feeding.plan import slots_of_rank
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from support.checkpoints import commit_state, make_header, work_folder, write_state
-from trainer import fragments
 from trainer.batch import dummy_batch, to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.distributed import Placement
-from trainer.engine import Engine
 from trainer.randomness import seed_torch
-from trainer.step_report import StepReport, exchange
+from trainer.training.step_exchange import StepReport, exchange
+from trainer.zero import fragments
+from trainer.zero.engine import Engine
 
 VOCABULARY = Vocabulary(source_size=37, target_size=37, pad_id=0, bos_id=2, eos_id=3)
 # Widths and sizes that 2 and 3 ranks do not divide.

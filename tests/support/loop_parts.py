@@ -1,4 +1,4 @@
-"""The parts that `trainer.loop.Trainer` drives, as ones that compute nothing and note what they do.
+"""The parts that `trainer.training.loop.Trainer` drives, which compute nothing and note calls.
 
 All of them write into one list of events, so that order can be told. What a step comes to is said
 beforehand, by step.
@@ -18,15 +18,15 @@ from data_pipeline.feeding.plan import Cursor
 from data_pipeline.feeding.stream import RankStep
 from support.engine_jobs import VOCABULARY, micro_batch
 from support.recipes import tiny_values
-from trainer.assignment import Assignment
 from trainer.distributed import Placement
-from trainer.engine import PassResult
-from trainer.loop import Trainer
 from trainer.profile import StepProfiler
-from trainer.progress import Progress
+from trainer.rank_job import Assignment
 from trainer.recipe import TrainingRecipe
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.state.progress import Progress
+from trainer.training.loop import Trainer
 from trainer.validation import ValidationResult
+from trainer.zero.engine import PassResult
 
 SLOTS = 3
 OTHER_RANKS_TOKENS = 1000  # target tokens of a step that lie in slots of other ranks

@@ -15,9 +15,9 @@ from support.engine_jobs import (
     make_model,
     train_steps,
 )
-from trainer import fragments
 from trainer.distributed import Placement
-from trainer.engine import Engine
+from trainer.zero import fragments
+from trainer.zero.engine import Engine
 
 # What is wrong: a slot's loss; one number of one parameter's gradient of a slot; or nothing but
 # the sum of the slots' gradients, each of which is finite.

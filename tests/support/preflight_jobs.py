@@ -11,12 +11,13 @@ import torch
 
 from model.transformer import Transformer
 from support.engine_jobs import Shape, full_weights, make_engine, train_steps
-from trainer import fragments, host_memory
+from trainer import host_memory
 from trainer.distributed import Placement
-from trainer.engine import Engine
 from trainer.errors import MemoryPreflightError
-from trainer.micro_batch_shapes import MicroBatchShape
-from trainer.preflight import preflight
+from trainer.memory.micro_batch_shapes import MicroBatchShape
+from trainer.memory.preflight import preflight
+from trainer.zero import fragments
+from trainer.zero.engine import Engine
 
 
 def train_after_preflight(
@@ -78,7 +79,7 @@ def shortage_of_bucket(
     elements: int,
 ) -> str:
     """`shortage_of_addresses` with so large a bucket for gradients."""
-    with patch("trainer.engine.bucket_elements", lambda model: elements):
+    with patch("trainer.zero.engine.bucket_elements", lambda model: elements):
         return shortage_of_addresses(placement, shape, widest, budget, spare_bytes)
 
 

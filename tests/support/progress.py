@@ -2,7 +2,7 @@
 
 from data_pipeline.feeding.plan import Cursor
 from trainer.checkpoints.format import EarlyStoppingState, Parent
-from trainer.progress import Progress
+from trainer.state.progress import Progress
 
 FAR = Progress(
     step=70,

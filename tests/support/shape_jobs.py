@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 
 from support.engine_jobs import MODEL, Shape, make_engine, make_model, train_steps
-from trainer import engine as engine_module
-from trainer import fragments
 from trainer.distributed import Placement
-from trainer.ema import Ema
-from trainer.engine import Engine
-from trainer.fragments import Fragment
+from trainer.state.ema import Ema
+from trainer.zero import engine as engine_module
+from trainer.zero import fragments
+from trainer.zero.engine import Engine
+from trainer.zero.fragments import Fragment
 
 DECAY = 0.9
 # What a rank owned: kind, parameter, start, elements.

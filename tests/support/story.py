@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 
 class Story(threading.Thread):

@@ -11,15 +11,15 @@ from typing import Any
 
 import psutil
 
-import trainer.wandb_tracker
+import trainer.tracking.wandb_tracker
 from support.planting import plant
 from support.processes import wait_until
 from support.recipes import tiny_recipe
 from support.wandb_history import history
 from trainer.errors import TrainerError
-from trainer.metrics import MetricsRecord, read_metrics
-from trainer.run_folder import RunCard, RunFolder
-from trainer.wandb_tracker import WandbTracker, last_logged_step
+from trainer.runs.folder import RunCard, RunFolder
+from trainer.tracking.metrics import MetricsRecord, read_metrics
+from trainer.tracking.wandb_tracker import WandbTracker, last_logged_step
 
 
 def make_run(path: Path) -> RunFolder:
@@ -34,7 +34,7 @@ def train_line(step: int) -> dict[str, Any]:
     return {"step": step, "kind": "train", "loss": 1.0 / step}
 
 
-trainer.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
+trainer.tracking.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
 
 
 class Start:
@@ -108,7 +108,7 @@ def train_while_wandb_dies(run: RunFolder) -> None:
 
 
 def train_while_wandb_hangs(run: RunFolder) -> None:
-    plant(trainer.wandb_tracker, FINISH_SECONDS=1.0)
+    plant(trainer.tracking.wandb_tracker, FINISH_SECONDS=1.0)
     start = Start(run)
     start.train(1, 2)
     core = _wandb_core(run)
@@ -130,7 +130,7 @@ def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
     wait_until(lambda: last_logged_step(run.path / "wandb") == 99)
     _fill_disk(ballast)
     start.train(101, 1000)
-    time.sleep(2 * trainer.wandb_tracker.FLUSH_SECONDS)
+    time.sleep(2 * trainer.tracking.wandb_tracker.FLUSH_SECONDS)
     ballast.unlink()
     start.train(1001, 1100)
     start.end()

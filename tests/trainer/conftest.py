@@ -7,10 +7,10 @@ from support.recipes import tiny_recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.pieces.tokenizer import load_tokenizers
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.fragments import Fragment
 from trainer.network import build_model
 from trainer.recipe import identity_of
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.zero.fragments import Fragment
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline.feeding.batch import FieldArrays, MicroBatch
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.feeding.batch import MicroBatch
 from model.transformer import Vocabulary
 from trainer.batch import dummy_batch, to_device
-from trainer.digest import START, fold
+from trainer.state.digest import START, fold
 
 VOCABULARY = Vocabulary(source_size=50, target_size=50, pad_id=0, bos_id=2, eos_id=3)
 CPU = torch.device("cpu")

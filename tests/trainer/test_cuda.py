@@ -21,7 +21,7 @@ from datetime import timedelta
 from support import engine_jobs, poison_jobs, preflight_jobs
 from support.engine_jobs import Shape
 from trainer.distributed import Placement, process_group
-from trainer.micro_batch_shapes import MicroBatchShape
+from trainer.memory.micro_batch_shapes import MicroBatchShape
 placement = Placement(device={device!r})
 with process_group(placement, timedelta(seconds=60)):
     answer = {expression}

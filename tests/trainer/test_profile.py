@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.profile import StepProfiler, StepRange, profile_folder
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 
 @pytest.fixture

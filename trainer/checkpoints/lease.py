@@ -33,8 +33,8 @@ from typing import Any, NamedTuple, Self
 
 from data_pipeline.dataset.durable import sync_to_disk, write_durably
 from trainer.checkpoints.commit import discard
+from trainer.checkpoints.processes import start_tick
 from trainer.errors import LeaseLostError, RunInUseError
-from trainer.processes import start_tick
 
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 30.0

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import CheckpointError
-from trainer.fragments import EMA, MASTER
+from trainer.zero.fragments import EMA, MASTER
 
 
 class _Piece(NamedTuple):

@@ -24,9 +24,9 @@ from trainer.checkpoints.state_file import (
 )
 from trainer.distributed import Placement, sum_over_ranks
 from trainer.errors import CheckpointError
-from trainer.fragments import Fragment
 from trainer.host_memory import available_bytes
 from trainer.supervision import Supervision
+from trainer.zero.fragments import Fragment
 
 UNNOTICED_WAIT_SECONDS = 0.1
 

@@ -12,7 +12,7 @@ import torch
 from model.config import ModelConfig
 from model.decoding import greedy_search
 from model.trace import Trace, trace
-from trainer.translator import Translator
+from trainer.inference.translator import Translator
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from data_pipeline.feeding.stream import local_rank_steps
 from data_pipeline.feeding.window import WindowReader
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import RunMismatchError
-from trainer.metrics import read_metrics
-from trainer.run_folder import RunFolder
-from trainer.translator import Translator
+from trainer.inference.translator import Translator
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_metrics
 
 STEPS = 7
 

@@ -12,7 +12,7 @@ from support.processes import wait_until
 
 from cluster.health import stacks
 from cluster.health.stacks import keep_stacks, stacks_of
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 HANGS = """
 import ctypes

@@ -13,7 +13,7 @@ from support.processes import wait_until
 
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session
-from trainer.processes import start_tick
+from trainer.checkpoints.processes import start_tick
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cluster.supervision import attempt as attempt_module
 from cluster.supervision.attempt import Attempt
 from cluster.supervision.restart_loop import Attempts
 from cluster.supervision.stop_requests import StopRequests
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 

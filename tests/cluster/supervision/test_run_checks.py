@@ -11,7 +11,7 @@ from cluster.supervision.run_checks import check_run, nothing_is_left, open_run
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.format import HEADER, EarlyStoppingState, FileRecord, folder_name
 from trainer.errors import RunMismatchError
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 STATE = "state-00000-of-00001.safetensors"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.supervision.stop_requests import StopRequests
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from cluster.ray.session import machine_cpus
 from cluster.supervision import supervisor
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import supervise
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 
 
 class Heard:

@@ -16,11 +16,11 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.arrays import FieldArrays
 from data_pipeline.dataset.manifest import ShardInfo
 from data_pipeline.dataset.shards import Block, pack_shard, unpack_shard
 from data_pipeline.dataset.store import LocalStore
 from data_pipeline.errors import DatasetError, DatasetFileError
-from data_pipeline.feeding.batch import FieldArrays
 
 
 def make_field(sequences: list[list[int]]) -> FieldArrays:

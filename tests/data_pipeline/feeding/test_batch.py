@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from data_pipeline.feeding.batch import FieldArrays, MicroBatch, assemble, concatenate
+from data_pipeline.arrays import FieldArrays, concatenate
+from data_pipeline.feeding.batch import MicroBatch, assemble
 from data_pipeline.feeding.plan import plan_window
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_pipeline.config import CorpusConfig, DataConfig
 from data_pipeline.errors import BatchingError
 from data_pipeline.feeding.mixture import SHARDS_FOR_WHOLE_DEALING, Mixture, ShardSlice, shares_of
-from data_pipeline.feeding.plan import SHARD_SHUFFLE, permutation
+from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 
 reproducible = settings(max_examples=30, deadline=None, derandomize=True)
 

@@ -8,18 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipeline.arrays import balanced_block, ranges
 from data_pipeline.errors import BatchingError
-from data_pipeline.feeding.plan import (
+from data_pipeline.feeding.plan import Cursor, cut, plan_window, slots_of_rank, sort_by_length
+from data_pipeline.random_keys import (
     MICRO_BATCH_SHUFFLE,
     PAIR_SHUFFLE,
-    Cursor,
-    balanced_block,
-    cut,
     permutation,
-    plan_window,
-    ranges,
-    slots_of_rank,
-    sort_by_length,
     splitmix64,
     splitmix64_at,
 )

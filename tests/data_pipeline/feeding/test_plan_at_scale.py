@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from support.memory import at_most
 
+from data_pipeline.arrays import Int64Array
 from data_pipeline.dataset.manifest import (
     CorpusInfo,
     FieldInfo,
@@ -28,9 +29,10 @@ from data_pipeline.dataset.manifest import (
 )
 from data_pipeline.dataset.store import MANIFEST_NAME, open_store
 from data_pipeline.feeding.mixture import Mixture
-from data_pipeline.feeding.plan import Cursor, Int64Array, WindowPlan, plan_window, splitmix64_at
+from data_pipeline.feeding.plan import Cursor, WindowPlan, plan_window
 from data_pipeline.feeding.stream import iterate_steps
 from data_pipeline.feeding.window import WindowLayout
+from data_pipeline.random_keys import splitmix64_at
 
 SHARD_PAIRS = 10_000
 BUDGET = 25_000

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from data_pipeline.feeding.plan import splitmix64
 from data_pipeline.pieces import random_segmentation
 from data_pipeline.pieces.random_segmentation import BpeDropout, Pieces, UnigramSampling
 from data_pipeline.pieces.tokenizer import Tokenizer
+from data_pipeline.random_keys import splitmix64
 
 SAMPLES = 10_000
 WORD = "badefi"

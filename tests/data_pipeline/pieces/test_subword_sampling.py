@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from data_pipeline.arrays import FieldArrays
 from data_pipeline.config import TokenizerConfig
-from data_pipeline.feeding.batch import FieldArrays
 from data_pipeline.pieces.subword_sampling import resample, sampling_seeds
 from data_pipeline.pieces.tokenizer import Tokenizer, train_tokenizer
 

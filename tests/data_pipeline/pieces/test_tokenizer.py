@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from data_pipeline.arrays import UInt64Array
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.store import open_store
 from data_pipeline.errors import TokenizerError
-from data_pipeline.feeding.plan import UInt64Array, splitmix64
 from data_pipeline.pieces.tokenizer import (
     Tokenizer,
     load_existing,
     load_tokenizers,
     train_tokenizer,
 )
+from data_pipeline.random_keys import splitmix64
 
 TAGS = ("<2de>", "<bt>")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from data_pipeline.corpora.cleaning import DropReport
-from data_pipeline.feeding.plan import CORPUS_SHUFFLE, splitmix64, stream_state
 from data_pipeline.preparation import shuffle
 from data_pipeline.preparation.shuffle import PARTITIONS, Partitions, Row, pack_rows, shuffled_rows
+from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64, stream_state
 
 Kept = list[tuple[int, str, str]]
 

@@ -10,7 +10,7 @@ from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
 from support.faults.moments import MID_STEP, RECOVERY, Moment
 from support.faults.trial import Curve, Trial
-from trainer.metrics import Line
+from trainer.tracking.metrics import Line
 
 
 @dataclass(frozen=True)

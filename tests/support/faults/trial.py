@@ -15,8 +15,8 @@ from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
 from support.processes import HANG_SECONDS, wait_until
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
-from trainer.metrics import read_metrics
-from trainer.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_metrics
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 LEFTOVER_SECONDS = 120.0

@@ -12,9 +12,9 @@ from trainer.checkpoints.format import Checkpoint, list_checkpoints, newest_inta
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
-from trainer.fragments import Fragment
-from trainer.run_folder import RunFolder
-from trainer.translator import Translator
+from trainer.inference.translator import Translator
+from trainer.runs.folder import RunFolder
+from trainer.zero.fragments import Fragment
 
 SHAPES = {"a": [3, 5], "b": [7]}
 

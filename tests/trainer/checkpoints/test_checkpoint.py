@@ -24,7 +24,7 @@ from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig
 from trainer.distributed import Placement
 from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.fragments import Fragment
+from trainer.zero.fragments import Fragment
 
 
 def save(folder, step):

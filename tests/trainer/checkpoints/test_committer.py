@@ -8,12 +8,12 @@ from support.checkpoints import make_header
 
 from trainer.checkpoints import patience
 from trainer.checkpoints.commit import partial_folder
+from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import FileRecord, list_checkpoints
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_file import state_file_name, write_state_file
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError, LeaseLostError
-from trainer.supervision import CheckpointCommitter
 
 
 @pytest.fixture

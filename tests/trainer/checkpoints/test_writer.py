@@ -18,7 +18,7 @@ from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.distributed import Placement
 from trainer.errors import CheckpointError, LeaseLostError
-from trainer.fragments import Fragment
+from trainer.zero.fragments import Fragment
 
 
 @pytest.fixture
@@ -220,8 +220,8 @@ from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
 from trainer.distributed import Placement
-from trainer.fragments import Fragment
-from trainer.supervision import CheckpointCommitter
+from trainer.zero.fragments import Fragment
+from trainer.checkpoints.committer import CheckpointCommitter
 run = Path({run!r})
 with Lease(run) as lease:
     committer = CheckpointCommitter(lease, run / "checkpoints", CheckpointsConfig(), 1, print)

@@ -8,7 +8,7 @@ import torch
 
 from model.config import ModelConfig
 from model.transformer import Transformer
-from trainer.translator import Translator
+from trainer.inference.translator import Translator
 
 
 @pytest.fixture(scope="session")

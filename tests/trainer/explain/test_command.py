@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from data_pipeline.errors import CorpusError, TokenizerError
 from trainer.errors import CheckpointError
-from trainer.translator import Translator
+from trainer.inference.translator import Translator
 
 SENTENCE = "je suis étudiant"
 

@@ -165,11 +165,11 @@ def step_of(partial):
 
 HOOKS = {
     "trainer.distributed": {"process_group": joining},
-    "trainer.restore": {"restore": loading},
+    "trainer.state.restore": {"restore": loading},
     "cluster.ranks.mailbox": {"Mailbox.progress": position},
-    "trainer.engine": {"Engine.forward_backward": step},
+    "trainer.zero.engine": {"Engine.forward_backward": step},
     "trainer.validation": {"greedy_search": validation},
-    "trainer.fragments": {"owned_fragments": copy},
+    "trainer.zero.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
     "trainer.checkpoints.commit": {"sync_to_disk": commit},
     "data_pipeline.feeding.window": {"WindowReader.fetch": fetch},

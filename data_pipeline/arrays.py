@@ -1,0 +1,78 @@
+"""Arrays of sequences: flat, one after the other without padding, each ending in EOS.
+
+Every array is contiguous, so that Ray's object store passes it on without a copy.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
+# In whatever type they were made in: shards have the smallest that holds them, and half the bytes
+# are half the way to a rank.
+IdArray = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class FieldArrays:
+    """The sequences of one field."""
+
+    ids: IdArray  # [tokens], all sequences concatenated, EOS included
+    lengths: Int32Array  # [sequences]
+
+    def take(self, order: Int64Array) -> "FieldArrays":
+        """The sequences `order`, in that order."""
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        lengths = self.lengths.take(order)
+        return FieldArrays(
+            self.ids.take(ranges((ends - self.lengths).take(order), lengths)), lengths
+        )
+
+    def part(self, start: int, stop: int) -> "FieldArrays":
+        """The sequences `start` to `stop`, without a copy."""
+        if (start, stop) == (0, len(self.lengths)):
+            return self
+        first = int(self.lengths[:start].sum())
+        tokens = int(self.lengths[start:stop].sum())
+        return FieldArrays(self.ids[first : first + tokens], self.lengths[start:stop])
+
+    @property
+    def bytes(self) -> int:
+        return self.ids.nbytes + self.lengths.nbytes
+
+
+def concatenate(parts: list[FieldArrays]) -> FieldArrays:
+    if not parts:
+        return FieldArrays(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
+    return FieldArrays(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+    )
+
+
+def totals_before(lengths: Int32Array, bounds: Int64Array) -> Int64Array:
+    """The tokens before each of the sequences `bounds`, of which the last may be the end."""
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[bounds]
+
+
+def balanced_block(index: int, blocks: int, items: int) -> range:
+    """The items of block `index`, when `blocks` contiguous blocks share them evenly.
+
+    The first `items mod blocks` blocks have one item more than the others.
+    """
+    size, larger = divmod(items, blocks)
+    start = index * size + min(index, larger)
+    return range(start, start + size + (index < larger))
+
+
+def ranges(starts: Int64Array, sizes: Int32Array | Int64Array) -> Int64Array:
+    """Concatenates `arange(start, start + size)` for all starts and sizes, without a loop."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    numbers = np.repeat(starts - (ends - sizes), sizes)
+    numbers += np.arange(total)
+    return numbers

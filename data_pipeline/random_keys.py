@@ -1,0 +1,50 @@
+"""Keys and permutations that follow from numbers alone: SplitMix64.
+
+    (use, seed, epoch, ...) ──▶ state of a generator ──▶ its outputs: keys, and permutations by them
+
+Every permutation sorts SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable
+pseudorandom number generators"). That is a promise about the format: numpy may change its
+generators, these numbers never change (golden numbers in the tests).
+"""
+
+import numpy as np
+
+from data_pipeline.arrays import Int64Array, UInt64Array
+
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+UINT64_MASK = (1 << 64) - 1
+
+# First word of each permutation's seed, so that no two uses share a key stream.
+CORPUS_SHUFFLE = 1
+SHARD_SHUFFLE = 2
+PAIR_SHUFFLE = 3
+MICRO_BATCH_SHUFFLE = 4
+
+
+def splitmix64(state: int, count: int) -> UInt64Array:
+    """The first `count` outputs of the SplitMix64 generator that starts at `state`."""
+    return splitmix64_at(state, np.arange(count, dtype=np.uint64))
+
+
+def splitmix64_at(state: int, numbers: UInt64Array) -> UInt64Array:
+    """Those outputs of the generator that have the given numbers, from 0; all differ."""
+    z = (numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def stream_state(*words: int) -> int:
+    """The state of the generator that the words (use, seed, epoch, ...) name."""
+    state = 0
+    for word in words:
+        state = int(splitmix64(state ^ (word & UINT64_MASK), 1)[0])
+    return state
+
+
+def permutation(count: int, *words: int) -> Int64Array:
+    """The permutation of `count` items that the words (use, seed, epoch, ...) name."""
+    state = stream_state(*words)
+    # The generator's output function is a bijection, so the keys are distinct and the order does
+    # not depend on the sorting algorithm.
+    return np.argsort(splitmix64(state, count)).astype(np.int64, copy=False)

@@ -1,0 +1,26 @@
+"""A process is known by its id and the time of its start."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from trainer.checkpoints.processes import start_tick
+
+
+def test_the_start_is_told_in_ticks_since_boot():
+    tick = start_tick(os.getpid())
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    assert 0 < tick <= uptime * os.sysconf("SC_CLK_TCK")
+    assert start_tick(os.getpid()) == tick
+
+
+def test_a_process_that_has_ended_has_no_start():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    deadline = time.monotonic() + 30
+    while start_tick(ended.pid) is not None:  # a zombie until it is waited for
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ended.wait()
+    assert start_tick(ended.pid) is None

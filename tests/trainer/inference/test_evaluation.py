@@ -1,0 +1,76 @@
+"""Scores as the literature computes them."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import sacrebleu
+from support.recipes import tiny_recipe
+
+from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.dataset.manifest import open_dataset
+from model.config import DecodingConfig
+from trainer.inference.evaluation import evaluate, moses
+
+
+@pytest.mark.parametrize(("language", "differing"), [("de", 0), ("fr", 1)])
+def test_our_moses_is_the_one_of_the_multi30k_task(multi30k, language, differing):
+    """The task's own preparation of the test set; in French one line has a quoted title where
+    Moses's scripts moved the full stop."""
+    raw = (multi30k / f"test_2016_flickr.{language}").read_text().split("\n")[:-1]
+    prepared = (multi30k / f"test_2016_flickr.lc.norm.tok.{language}").read_text().split("\n")[:-1]
+    ours = moses(raw, language)
+    assert sum(a != b for a, b in zip(ours, prepared, strict=True)) == differing
+
+
+class Oracle:
+    """A translator that answers with given sentences."""
+
+    def __init__(self, identity, answers):
+        self.checkpoint = SimpleNamespace(
+            header=SimpleNamespace(dataset_identity=identity), path=Path("step-00000007"), step=7
+        )
+        self.decoding = DecodingConfig()
+        self._answers = answers
+
+    def in_processes(self, count):
+        return nullcontext()
+
+    def translate(self, sources, tag, report):
+        assert len(sources) == len(self._answers)
+        return self._answers
+
+
+def evaluated(phrasebook, folder, change):
+    """The scores of the references after a change; and both."""
+    data = tiny_recipe(phrasebook).data
+    store, manifest = open_dataset(data)
+    references = load_heldout(store, manifest, "phrasebook").targets
+    answers = [change(reference) for reference in references]
+    oracle = Oracle(manifest.identity, answers)
+    found = evaluate(oracle, data, "phrasebook", folder, lambda done, total: None)
+    return found, answers, references
+
+
+def test_only_the_figure_of_the_literature_passes_over_case(phrasebook, tmp_path):
+    scores, answers, references = evaluated(phrasebook, tmp_path, str.upper)
+    assert scores.bleu_literature.score == pytest.approx(100)
+    assert scores.bleu.score == sacrebleu.corpus_bleu(answers, [references]).score < 20
+    assert "case:mixed" in scores.bleu.signature
+    assert Path(scores.hypotheses).read_text() == "".join(f"{line}\n" for line in answers)
+
+
+def test_text_is_tokenised_by_the_rules_of_the_target_language(phrasebook, tmp_path):
+    """English joins an apostrophe to what follows it, French to what stands before."""
+    scores, answers, references = evaluated(
+        phrasebook, tmp_path, lambda reference: reference.replace(" ", "'", 1)
+    )
+    english, french = (
+        sacrebleu.BLEU(tokenize="none", force=True)
+        .corpus_score(moses(answers, language), [moses(references, language)])
+        .score
+        for language in ("en", "fr")
+    )
+    assert english != pytest.approx(french)
+    assert scores.bleu_literature.score == pytest.approx(english)

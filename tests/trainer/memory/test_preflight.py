@@ -1,0 +1,104 @@
+"""The preflight in too little memory, and what it leaves behind when there is enough."""
+
+from contextlib import closing
+
+import pytest
+import torch
+from support import engine_jobs, preflight_jobs
+from support.engine_jobs import Shape
+from support.rank_pool import RankPool
+
+from trainer.host_memory import KEPT_BY_LIBRARIES
+from trainer.memory.micro_batch_shapes import MicroBatchShape
+
+MEGABYTE = 1_000_000
+ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
+SMALL = [MicroBatchShape(2, 9, 8), MicroBatchShape(9, 2, 2)]
+LARGE = [MicroBatchShape(8, 10, 10), MicroBatchShape(256, 100, 90)]
+BUDGET = 25600
+ENOUGH = float("inf")
+
+
+@pytest.fixture(scope="module")
+def new_pool():
+    """Processes that have taken no memory yet."""
+    with closing(RankPool(2)) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
+def test_a_passed_preflight_leaves_no_trace(rank_pools, shape):
+    plain = rank_pools(2).run(engine_jobs.train, shape, 3)
+    tried = rank_pools(2).run(preflight_jobs.train_after_preflight, shape, 3, SMALL)
+    for (losses, weights), (expected_losses, expected, _) in zip(tried, plain, strict=True):
+        assert losses == expected_losses
+        assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
+def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, shape):
+    """It has memory for 90 × 70 target tokens, hence for a quarter of 256 rows."""
+    most_tokens = [ENOUGH, 90 * 70]
+    messages = rank_pools(2).run(preflight_jobs.shortage, shape, LARGE, BUDGET, most_tokens)
+    assert messages[0] == messages[1]
+    what, remedies = messages[0].split(" left for it. To leave more room, ")
+    assert what.startswith(
+        "Rank 1 of 2 cannot hold forward and backward of a micro-batch of 256 × (100 source + 90 "
+        "target) tokens, which batching.max_tokens_per_micro_batch = 25600 allows; its host had "
+    )
+    higher = f"raise engine.zero_stage above {shape.zero_stage}"
+    more = "use more ranks (cluster.ranks)"
+    kept = "set engine.activation_checkpointing=true"
+    ways = {0: [higher], 3: [more]}.get(shape.zero_stage, [higher, more])
+    assert remedies == (
+        f"{' or '.join([*ways, kept])}, with which the run stays what it is; "
+        "batching.max_tokens_per_micro_batch=6400 would fit too, but makes another run"
+    )
+
+
+def test_when_nothing_fits_it_says_so(rank_pools):
+    message, _ = rank_pools(2).run(preflight_jobs.shortage, Shape(1), LARGE, BUDGET, [10, 10])
+    assert message.startswith("Ranks 0, 1 of 2 cannot hold")
+    assert message.endswith("down to one pair, none was found to fit")
+
+
+def test_what_deepspeed_takes_in_a_step_counts(new_pool):
+    """Its bucket for gradients has 2 GB here, which forward and backward do not need."""
+    spare = [500 * MEGABYTE] * 2
+    elements = 500_000_000
+    messages = new_pool.run(preflight_jobs.shortage_of_bucket, Shape(2), SMALL, 20, spare, elements)
+    for rank, message in enumerate(messages):
+        assert message.startswith(
+            f"Rank {rank} cannot hold 2 × (9 source + 8 target) tokens in a step; its host had"
+        )
+        assert "raise engine.zero_stage above 2 or use more ranks" in message
+        assert "can't allocate memory: you tried to allocate 2000000000 bytes" in message
+
+
+def test_memory_that_really_runs_out_is_noticed():
+    # Much more than what a process may have taken before and not used, whatever its history.
+    widest = [MicroBatchShape(4096, 100, 90)]
+    with closing(RankPool(1)) as pool:
+        (message,) = pool.run(
+            preflight_jobs.shortage_of_addresses, Shape(1), widest, 16 * BUDGET, [160 * MEGABYTE]
+        )
+    assert message.startswith("Rank 0 of 1 cannot hold")
+
+
+def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monkeypatch):
+    for name, value in KEPT_BY_LIBRARIES.items():
+        monkeypatch.setenv(name, value)
+    widest = [MicroBatchShape(1024, 100, 90)]
+    with closing(RankPool(1)) as pool:
+        (message,) = pool.run(preflight_jobs.shortage_of_host, widest, 4 * BUDGET, 300 * MEGABYTE)
+    assert message.startswith("Rank 0 of 1 cannot hold")
+    assert "would fit too" in message
+
+
+def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(rank_pools):
+    pool = rank_pools(1)
+    (message,) = pool.run(preflight_jobs.shortage_of_host, LARGE, BUDGET, 100 * MEGABYTE)
+    assert message.startswith("Rank 0 of 1 cannot hold")
+    assert "its host had 0.1 GB left for it" in message
+    (message,) = pool.run(preflight_jobs.shortage_of_host, LARGE, BUDGET, 100_000 * MEGABYTE)
+    assert message == ""

@@ -1,0 +1,93 @@
+"""Which checkpoint a new run takes its weights from, and what must fit for that."""
+
+import shutil
+
+import pytest
+from support.checkpoints import rewrite_header
+from support.recipes import tiny_recipe
+
+from data_pipeline.dataset.manifest import open_dataset
+from trainer.checkpoints.format import HEADER
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.runs.folder import RunFolder
+from trainer.runs.warm_start import inheritance_of
+
+
+@pytest.fixture
+def old_run(untrained_run, tmp_path):
+    """A run with checkpoints of steps 1 and 2, to be spoilt."""
+    return RunFolder(shutil.copytree(untrained_run.path, tmp_path / "old"))
+
+
+@pytest.fixture
+def inherit(phrasebook, tmp_path):
+    """Asks for the weights that a new run starts from."""
+    recipe = tiny_recipe(phrasebook)
+    store, manifest = open_dataset(recipe.data)
+    new = RunFolder(tmp_path / "new")
+
+    def ask(reference, manifest=manifest, *, start=False):
+        wanted = tiny_recipe(phrasebook, init_from=str(reference)).training()
+        pinned = new.card().parent if new.card_path.exists() else None
+        inheritance = inheritance_of(wanted, new, manifest, pinned)
+        if start:
+            new.open(wanted, store, manifest, inheritance.parent)
+        return inheritance
+
+    ask.manifest = manifest
+    return ask
+
+
+def test_the_newest_checkpoint_or_that_of_a_step(old_run, inherit):
+    newest, first = inherit(old_run.path), inherit(f"{old_run.path}@1")
+    assert (newest.parent.step, first.parent.step) == (2, 1)
+    assert newest.parent.run_id == old_run.card().id
+    assert newest.path.name == "step-00000002"
+    assert newest.path.is_absolute()
+
+
+def test_a_run_that_asks_for_none_gets_none(phrasebook, inherit, tmp_path):
+    recipe = tiny_recipe(phrasebook).training()
+    assert inheritance_of(recipe, RunFolder(tmp_path / "new"), inherit.manifest, None) is None
+
+
+def test_it_is_pinned_before_the_first_step(old_run, inherit):
+    """A start may wait for its place while the old run trains on."""
+    pinned = inherit(f"{old_run.path}@1", start=True)
+    assert inherit(old_run.path) == pinned
+
+
+def test_it_is_pinned_when_the_run_starts(old_run, inherit):
+    """A newer checkpoint of the old run does not change what the new run began with."""
+    pinned = inherit(old_run.path, start=True)
+    newer = shutil.copytree(pinned.path, pinned.path.with_name("step-00000003"))
+    rewrite_header(newer, step=3)
+    assert inherit(old_run.path) == pinned
+    header = pinned.path / HEADER
+    header.write_text(header.read_text() + " ")
+    with pytest.raises(RunMismatchError, match=r"was started from step 2 of run \w+"):
+        inherit(old_run.path)
+
+
+def test_what_is_not_there_is_named(old_run, inherit, tmp_path):
+    with pytest.raises(RunMismatchError, match=r"is no run"):
+        inherit(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 7; it has those of 1, 2"):
+        inherit(f"{old_run.path}@7")
+
+
+def test_a_damaged_checkpoint_is_refused(old_run, inherit):
+    (state,) = (old_run.checkpoints / "step-00000001").glob("*.safetensors")
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"it is damaged"):
+        inherit(f"{old_run.path}@1")
+
+
+def test_another_vocabulary_is_refused(old_run, inherit):
+    tokenizers = {
+        side: info.model_copy(update={"sha256": "0" * 64})
+        for side, info in inherit.manifest.tokenizers.items()
+    }
+    other = inherit.manifest.model_copy(update={"tokenizers": tokenizers})
+    with pytest.raises(RunMismatchError, match=r"pieces of .*old are those of tokenizer \w+…"):
+        inherit(old_run.path, other)

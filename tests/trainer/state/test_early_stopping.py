@@ -1,0 +1,67 @@
+"""When validation has been without a new best for long enough."""
+
+import pytest
+
+from trainer.checkpoints.format import EarlyStoppingState
+from trainer.config import EarlyStoppingConfig
+from trainer.state.early_stopping import after_validation, is_over
+from trainer.validation import ValidationResult
+
+
+def stops_after(metric, patience, losses=(), bleus=()):
+    """The number of validations after which the run is over; None if it never is."""
+    config = EarlyStoppingConfig(metric=metric, patience=patience)
+    state = EarlyStoppingState()
+    values = [(loss, 0.0) for loss in losses] or [(0.0, bleu) for bleu in bleus]
+    for count, (loss, bleu) in enumerate(values, start=1):
+        result = ValidationResult(loss=loss, bleu=bleu, translations=[])
+        state = after_validation(state, config, 10 * count, result)
+        if is_over(state, config):
+            return count
+    return None
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "expected"),
+    [
+        (1, [3.0, 2.0, 1.0], None),
+        (1, [3.0, 2.0, 2.5], 3),
+        (2, [3.0, 2.0, 2.5, 1.9, 2.0], None),
+        (2, [3.0, 2.0, 2.5, 2.4], 4),
+        (2, [3.0, 3.0, 3.0], 3),  # as good as the best is no new best
+    ],
+)
+def test_it_counts_validations_since_the_lowest_loss(patience, losses, expected):
+    assert stops_after("loss", patience, losses=losses) == expected
+
+
+def test_bleu_is_better_when_it_is_higher():
+    assert stops_after("bleu", 2, bleus=[0.0, 5.0, 4.0, 6.0, 5.9, 6.0]) == 6
+
+
+def test_nothing_stops_a_run_that_did_not_ask_for_it():
+    assert not is_over(EarlyStoppingState(validations_since_best=10**6), None)
+
+
+def test_the_best_is_remembered_with_its_step():
+    config = EarlyStoppingConfig(metric="loss", patience=3)
+    state = EarlyStoppingState()
+    for step, loss in [(10, 2.0), (20, 1.0), (30, 1.5)]:
+        result = ValidationResult(loss=loss, bleu=0.0, translations=[])
+        state = after_validation(state, config, step, result)
+    assert state == EarlyStoppingState(
+        metric="loss", best=1.0, best_step=20, validations_since_best=1
+    )
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best():
+    assert stops_after("loss", 2, losses=[None, 3.0, None, 2.0, 2.5, None]) == 6
+
+
+def test_after_a_change_of_the_metric_it_counts_anew():
+    best = EarlyStoppingState(metric="bleu", best=0.5, best_step=10, validations_since_best=2)
+    config = EarlyStoppingConfig(metric="loss", patience=3)
+    result = ValidationResult(loss=2.0, bleu=0.4, translations=[])
+    assert after_validation(best, config, 20, result) == EarlyStoppingState(
+        metric="loss", best=2.0, best_step=20
+    )

@@ -1,0 +1,44 @@
+"""The moving average against its formula, and that validation uses it.
+
+That it moves between shapes is in test_fragments.py.
+"""
+
+import pytest
+import torch
+from support import shape_jobs
+from support.engine_jobs import Shape
+from support.shape_jobs import DECAY, Network
+
+from trainer.zero.fragments import EMA, MASTER
+
+
+@pytest.mark.parametrize(
+    "shape", [Shape(0), Shape(1), Shape(3), Shape(1, "bf16"), Shape(2, "bf16")], ids=str
+)
+def test_it_starts_at_the_weights_and_follows_them(rank_pools, shape):
+    states = []
+    for steps in range(4):
+        results = rank_pools(2).run(shape_jobs.train, shape, Network(), steps)
+        states.append(shape_jobs.whole([owned for _, owned in results]))
+    names = [name for kind, name in states[0] if kind == MASTER]
+    for name in names:
+        average = states[0][MASTER, name].double()
+        assert torch.equal(states[0][EMA, name], states[0][MASTER, name])
+        for state in states[1:]:
+            average = DECAY * average + (1 - DECAY) * state[MASTER, name].double()
+            assert state[EMA, name].tolist() == pytest.approx(average.tolist(), rel=1e-5, abs=1e-7)
+        assert not torch.equal(states[3][EMA, name], states[3][MASTER, name])
+
+
+@pytest.mark.parametrize("shape", [Shape(0), Shape(3), Shape(2, "bf16")], ids=str)
+def test_every_rank_can_compute_with_all_of_it(rank_pools, shape):
+    results = rank_pools(2).run(shape_jobs.train_looking_at_the_average, shape, Network(), 3)
+    undisturbed = rank_pools(2).run(shape_jobs.train, shape, Network(), 3)
+    state = shape_jobs.whole([owned for _, owned in undisturbed])
+    for (losses, seen), (expected_losses, _) in zip(results, undisturbed, strict=True):
+        assert losses == expected_losses
+        for name, parameter in seen.items():
+            assert parameter.dtype == (torch.bfloat16 if shape.precision == "bf16" else torch.float)
+            average = state[EMA, name].view_as(parameter)
+            assert torch.equal(parameter, average.to(parameter.dtype))
+            assert not torch.equal(parameter, state[MASTER, name].view_as(parameter))

@@ -1,0 +1,40 @@
+"""What a run knows besides its tensors survives a checkpoint; a score is of one step alone."""
+
+from dataclasses import fields
+
+import pytest
+from support.checkpoints import make_header
+from support.progress import FAR
+
+from data_pipeline.feeding.plan import Cursor
+from trainer.state.progress import Progress
+
+SCORES = ("validation_loss", "validation_bleu")  # the next step begins without one
+KEPT = [field.name for field in fields(Progress) if field.name not in (*SCORES, "cursor")]
+
+
+def restored(cursor: Cursor = FAR.cursor) -> Progress:
+    values = {name: getattr(FAR, name) for name in KEPT}
+    return Progress.of_checkpoint(make_header(values.pop("step"), **values), cursor)
+
+
+def test_no_value_is_that_of_a_beginning():
+    """Or the tests here would not notice that it is lost."""
+    start = Progress()
+    assert [f.name for f in fields(FAR) if getattr(FAR, f.name) == getattr(start, f.name)] == []
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_nothing_is_lost_on_resuming(name):
+    assert getattr(restored(), name) == getattr(FAR, name)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_checkpoints_score_is_not_that_of_the_steps_after_it(name):
+    header = make_header(FAR.step, validation_loss=2.5, validation_bleu=30.5)
+    assert getattr(Progress.of_checkpoint(header, Cursor()), name) is None
+
+
+def test_data_goes_on_where_it_is_told_to():
+    """After a shard was lost for good that is not where the checkpoint left it."""
+    assert restored(Cursor(4, 0, 0)).cursor == Cursor(4, 0, 0)

@@ -1,0 +1,85 @@
+"""What a checkpoint's header says, and that no checkpoint is ahead of the record."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+from support.checkpoints import Listener, work_folder
+from support.engine_jobs import Shape, make_engine
+from support.progress import FAR
+from support.recipes import tiny_recipe
+
+from data_pipeline.feeding.plan import Cursor
+from trainer.checkpoints.format import CheckpointHeader
+from trainer.rank_job import Assignment
+from trainer.runs.folder import RunCard, RunFolder
+from trainer.state.progress import Progress
+from trainer.state.saving import Saver
+from trainer.tracking.metrics import read_metrics
+from trainer.tracking.recorder import Recorder
+from trainer.zero import fragments
+
+
+class Supervisor(Listener):
+    def line(self, line):
+        """The display has no part in this."""
+
+
+def save(placement, folder, final):
+    """A header as the supervisor gets it, and what was written through to the disk, in order."""
+    run = RunFolder(folder)
+    card = RunCard(id="abcd1234", name="r", dataset_identity="", identity={})
+    run.card_path.write_text(card.model_dump_json())
+    recipe, heard, synced = tiny_recipe(Path("/dataset")).training(), Supervisor(), []
+    work = work_folder(run.checkpoints)
+    assignment = Assignment(recipe, run.path, "d", None, work, "a", 0.0)
+
+    def noting(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        steps = [line["step"] for line in read_metrics(path)] if path == run.metrics else []
+        synced.append((path.name, steps))
+        fsync(descriptor)
+
+    engine = make_engine(placement, Shape(1))
+    fragments.create_moments(engine, optimizer_step=64)
+    with mock.patch.dict(os.environ, WANDB_MODE="disabled"):
+        recorder = Recorder(assignment, None, heard)
+    saver = Saver(
+        assignment,
+        engine=engine,
+        ema=None,
+        manifest=SimpleNamespace(identity="of the dataset"),
+        recorder=recorder,
+        supervision=heard,
+        placement=placement,
+    )
+    fsync = os.fsync
+    with mock.patch("os.fsync", noting):
+        recorder.append({"step": 70, "kind": "train", "time": 1.0, "loss": 1.0, "step_seconds": 1})
+        saver.save(FAR, final=final)
+        saver.finish()
+    saver.close()
+    recorder.close()
+    engine.destroy()
+    return heard.written[0][1].to_json(), synced
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_the_record_is_on_the_disk_before_the_state(rank_pools, tmp_path, final):
+    ((_, synced),) = rank_pools(1).run(save, tmp_path, final)
+    assert synced == [("metrics.jsonl", [70]), ("state-00000-of-00001.safetensors", [])]
+
+
+def test_all_that_a_run_knows_is_in_the_header(rank_pools, tmp_path):
+    ((text, _),) = rank_pools(1).run(save, tmp_path, True)
+    header = CheckpointHeader.model_validate_json(text)
+    resumed = Progress.of_checkpoint(header, Cursor.from_json(header.cursor))
+    resumed.validation_loss, resumed.validation_bleu = (
+        header.validation_loss,
+        header.validation_bleu,
+    )
+    assert resumed == FAR
+    assert header.optimizer_step == 64  # fewer than steps, since some were skipped
+    assert header.dataset_identity == "of the dataset"

@@ -1,0 +1,129 @@
+"""Two runs side by side, whatever shapes they were trained and saved under."""
+
+import json
+
+import pytest
+import torch
+from support.checkpoints import make_header, save_checkpoint
+from typer.testing import CliRunner
+
+from cluster.cli.app import app
+from trainer.errors import RunMismatchError, TrainerError
+from trainer.runs.folder import RunCard, RunFolder
+from trainer.tracking.comparison import compare_runs
+from trainer.zero.fragments import Fragment
+
+SHAPES = {"a": [3, 4], "b": [5]}
+
+
+KINDS = ("master", "exp_avg", "exp_avg_sq")
+
+
+def make_run(
+    folder, *, losses=(3.0, 2.0, 1.0), digests="abc", first=1, cuts=(), change=None, kinds=KINDS
+):
+    """A record and a checkpoint of step 2, its tensors cut into the parts of several ranks."""
+    run = RunFolder(folder)
+    run.checkpoints.mkdir(parents=True)
+    lines = [
+        {"step": first + number, "kind": "train", "loss": loss, "data_digest": digest}
+        for number, (loss, digest) in enumerate(zip(losses, digests, strict=True))
+    ]
+    lines.insert(1, {"step": first, "kind": "event", "event": "resumed"})
+    card = RunCard(id="abcd1234", name=folder.name, dataset_identity="", identity={})
+    run.card_path.write_text(card.model_dump_json())
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ranks = [[] for _ in range(len(cuts) + 1)]
+    for kind in kinds:
+        for name, shape in SHAPES.items():
+            values = torch.arange(float(torch.Size(shape).numel()))
+            if change == (kind, name):
+                values[-1] = torch.nextafter(values[-1], torch.tensor(99.0))
+            start = 0
+            for rank, part in zip(ranks, values.tensor_split(cuts), strict=True):
+                if len(part):
+                    rank.append(Fragment(kind, name, start, part))
+                start += len(part)
+    save_checkpoint(run.checkpoints, make_header(2, parameters=SHAPES), ranks)
+    return folder
+
+
+@pytest.fixture
+def one(tmp_path):
+    return make_run(tmp_path / "one")
+
+
+def test_runs_of_other_shapes_are_the_same(one, tmp_path):
+    found = compare_runs(one, make_run(tmp_path / "other", cuts=(2, 4)))
+    assert found.is_same
+    assert (found.steps, found.checkpoint_step, found.tensors) == (3, 2, 6)
+    assert found.largest_difference == 0.0
+
+
+def test_a_last_bit_of_a_loss_is_seen(one, tmp_path):
+    losses = (3.0, 2.0, 1.0000000000000002)
+    found = compare_runs(one, make_run(tmp_path / "other", losses=losses))
+    assert not found.is_same
+    assert (found.other_loss_from, found.other_data_from) == (3, None)
+    assert found.largest_difference == pytest.approx(2.2e-16, rel=0.01)
+
+
+@pytest.mark.parametrize("change", [("master", "a"), ("exp_avg", "b"), ("exp_avg_sq", "a")])
+def test_a_last_bit_of_the_state_is_seen(one, tmp_path, change):
+    found = compare_runs(one, make_run(tmp_path / "other", cuts=(3,), change=change))
+    assert not found.is_same
+    assert found.other_tensors == [":".join(change)]
+
+
+@pytest.mark.parametrize("lacking", ["first", "second"])
+def test_tensors_that_only_one_run_has_are_seen(one, tmp_path, lacking):
+    other = make_run(tmp_path / "other", kinds=(*KINDS, "ema"))
+    found = compare_runs(one, other) if lacking == "first" else compare_runs(other, one)
+    assert not found.is_same
+    assert (found.other_tensors, found.tensors) == (["ema:a", "ema:b"], 8)
+
+
+def test_other_data_is_seen(one, tmp_path):
+    found = compare_runs(one, make_run(tmp_path / "other", digests="axc"))
+    assert not found.is_same
+    assert found.other_data_from == 2
+
+
+def test_only_common_steps_are_compared(one, tmp_path):
+    found = compare_runs(
+        one, make_run(tmp_path / "other", losses=(2.0, 1.0, 9.0), digests="bcd", first=2)
+    )
+    assert (found.steps, found.other_loss_from, found.other_data_from) == (2, None, None)
+
+
+def test_without_a_common_step_there_is_nothing_to_compare(one, tmp_path):
+    with pytest.raises(TrainerError, match=r"steps 1 to 3.*steps 7 to 9: nothing to compare"):
+        compare_runs(one, make_run(tmp_path / "other", first=7))
+
+
+def test_a_folder_that_is_no_run_is_named(one, tmp_path):
+    with pytest.raises(RunMismatchError, match=r"nowhere is no run: it has no run\.json"):
+        compare_runs(one, tmp_path / "nowhere")
+
+
+def test_the_command_says_what_is_not_the_same(one, tmp_path):
+    same = make_run(tmp_path / "same", cuts=(1,))
+    result = CliRunner().invoke(app, ["compare", str(one), str(same)])
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "3 steps in common",
+        "  data    the same in every step",
+        "  losses  the same bits in every step",
+        "  state   the same bits in all 6 tensors of weights and moments at step 2",
+    ]
+    other = make_run(tmp_path / "other", losses=(3.0, 2.5, 1.0), change=("master", "b"))
+    result = CliRunner().invoke(app, ["compare", str(one), str(other)])
+    assert result.exit_code == 1
+    assert "other bits from step 2 on, up to 2.5e-01 apart" in result.output
+    assert "other bits in 1 of 6 tensors at step 2: master:b" in result.output
+
+
+def test_the_command_answers_in_json(one, tmp_path):
+    same = make_run(tmp_path / "same")
+    result = CliRunner().invoke(app, ["compare", str(one), str(same), "--json"])
+    assert json.loads(result.output)["same"] is True

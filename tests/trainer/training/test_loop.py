@@ -1,0 +1,246 @@
+"""The loop, step by step: what is counted, kept, forgotten, and in which order."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.engine_jobs import VOCABULARY, micro_batch
+from support.loop_parts import (
+    LOSSES,
+    OTHER_RANKS_TOKENS,
+    SAVE_SECONDS,
+    SLOTS,
+    Story,
+    make_trainer,
+    recipe,
+)
+
+from data_pipeline.feeding.plan import Cursor
+from trainer.batch import to_device
+from trainer.errors import NonFiniteLossError
+from trainer.randomness import seed_torch
+from trainer.state.digest import START, fold
+from trainer.state.progress import Progress
+from trainer.training.schedule import learning_rate
+
+
+def target_tokens(step):
+    """Of a whole step."""
+    batches = [micro_batch((step - 1) * SLOTS, slot) for slot in range(SLOTS)]
+    return OTHER_RANKS_TOKENS + sum(batch.tokens("tgt") for batch in batches)
+
+
+def digest_after(step, before=START):
+    """Of all data up to a step."""
+    digest = before
+    for number in range(1, step + 1):
+        batches = [micro_batch((number - 1) * SLOTS, slot) for slot in range(SLOTS)]
+        fed = [to_device(batch, VOCABULARY, torch.device("cpu")) for batch in batches]
+        digest = fold(digest, [batch.digest for batch in fed])
+    return digest
+
+
+def test_validations_and_checkpoints_come_when_they_are_due(tmp_path):
+    story = Story()
+    trainer = make_trainer(story, recipe(max_steps=7, validate_every_steps=3), tmp_path)
+    assert trainer.train() == "finished"
+    assert [event[:2] for event in story.of("validated", "saved")] == [
+        ("saved", 2),
+        ("validated", 3),
+        ("saved", 4),
+        ("validated", 6),
+        ("saved", 6),
+        ("validated", 7),
+        ("saved", 7),
+    ]
+    assert [final for _, final in story.saved] == [False, False, False, True]
+
+
+def test_a_score_is_that_of_the_checkpoints_own_step(tmp_path):
+    """The checkpoint of step 4 is not as good as what was validated at step 3."""
+    story = Story()
+    make_trainer(story, recipe(max_steps=7, validate_every_steps=3), tmp_path).train()
+    scores = {p.step: (p.validation_loss, p.validation_bleu) for p, _ in story.saved}
+    assert scores == {2: (None, None), 4: (None, None), 6: (16.0, 106.0), 7: (17.0, 107.0)}
+
+
+def test_a_skipped_step_forgets_the_score_too(tmp_path):
+    story = Story(bad={4})
+    make_trainer(story, recipe(max_steps=5, validate_every_steps=3), tmp_path).train()
+    (progress, _) = story.saved[1]
+    assert (progress.step, progress.validation_loss, progress.validation_bleu) == (4, None, None)
+
+
+def test_what_a_step_adds_to_the_progress(tmp_path):
+    story = Story()
+    make_trainer(story, recipe(max_steps=4), tmp_path).train()
+    seen = 0
+    for step, line in enumerate(story.lines[:4], 1):
+        seen += target_tokens(step)
+        assert (line["kind"], line["step"]) == ("train", step)
+        assert line["loss"] == SLOTS * LOSSES["smoothed"] / target_tokens(step)
+        assert line["nll"] == SLOTS * LOSSES["nll"] / target_tokens(step)
+        assert line["target_tokens"] == target_tokens(step)
+        assert line["target_tokens_seen"] == seen
+        assert line["offset"] == (step - 1) * SLOTS
+        assert line["data_digest"] == digest_after(step)
+    (progress, _) = story.saved[-1]
+    assert (progress.step, progress.cursor) == (4, Cursor(0, 0, 4 * SLOTS))
+    assert (progress.target_tokens_seen, progress.data_digest) == (seen, digest_after(4))
+
+
+def test_counting_goes_on_where_a_checkpoint_left_it(tmp_path):
+    story = Story()
+    before = Progress(
+        step=4, cursor=Cursor(2, 1, 4 * SLOTS), target_tokens_seen=500, skipped_steps=7
+    )
+    make_trainer(story, recipe(max_steps=5), tmp_path, before).train()
+    (line,) = (line for line in story.lines if line["kind"] == "train")
+    assert (line["step"], line["epoch"], line["window"]) == (5, 2, 1)
+    assert line["target_tokens_seen"] == 500 + target_tokens(5)
+    assert story.saved[-1][0].skipped_steps == 7
+
+
+def test_the_time_for_a_checkpoint_is_in_the_line_of_the_next_step_alone(tmp_path):
+    story = Story()
+    make_trainer(story, recipe(max_steps=4), tmp_path).train()
+    stalls = [line["checkpoint_stall_seconds"] for line in story.lines if line["kind"] == "train"]
+    assert stalls == [0.0, 0.0, SAVE_SECONDS, 0.0]
+
+
+def test_the_rate_is_that_of_the_step(tmp_path):
+    story, training = Story(), recipe(max_steps=3)
+    make_trainer(story, training, tmp_path).train()
+    rates = [learning_rate(training.trainer.schedule, s, training.model.width) for s in (1, 2, 3)]
+    assert [rate for _, _, rate in story.of("applied")] == rates
+    assert [line["learning_rate"] for line in story.lines[:3]] == rates
+
+
+def test_every_slot_has_its_dropout_and_the_denominator_of_the_whole_step(tmp_path):
+    """A rank with one slot fewer than others computes slots 1 and 2, then a dummy."""
+    story, training = Story(), recipe(max_steps=2)
+    make_trainer(story, training, tmp_path, slots=range(1, 3)).train()
+    for step in (1, 2):
+        passes = [done for done in story.passes if done["step"] == step]
+        assert [done["real"] for done in passes] == [True, True, False]
+        assert [done["last"] for done in passes] == [False, False, True]
+        for slot, done in zip((1, 2), passes, strict=False):
+            seed_torch(training.seed, "dropout", step, slot)
+            assert done["seed"] == torch.initial_seed()
+        (tokens,) = {done["target_tokens_global"] for done in passes}
+        assert tokens == story.lines[step - 1]["target_tokens"] > OTHER_RANKS_TOKENS
+
+
+def test_skipped_steps_are_counted_and_their_data_is_behind(tmp_path):
+    story = Story(bad={2, 3, 5, 6}, overflows={8})
+    make_trainer(story, recipe(max_steps=8, stop_after_skipped_steps=3), tmp_path).train()
+    lines = [line for line in story.lines if line["kind"] in ("train", "skipped")]
+    assert "".join(line["kind"][0] for line in lines) == "tsstssts"
+    skipped = [line for line in lines if line["kind"] == "skipped"]
+    assert [line["in_a_row"] for line in skipped] == [1, 2, 1, 2, 1]
+    assert [line["skipped_steps"] for line in skipped] == [1, 2, 3, 4, 5]
+    assert [line["offset"] for line in lines] == [n * SLOTS for n in range(8)]
+    assert [line["data_digest"] for line in lines] == [digest_after(n) for n in range(1, 9)]
+    (progress, _) = story.saved[-1]
+    assert progress.target_tokens_seen == sum(target_tokens(step) for step in (1, 4, 7))
+    assert progress.cursor == Cursor(0, 0, 8 * SLOTS)
+    assert (progress.skipped_steps, progress.skipped_in_a_row) == (5, 1)
+
+
+def test_too_many_skipped_steps_end_the_run_once_the_last_good_checkpoint_is_written(tmp_path):
+    story = Story(bad={3, 4, 5})
+    trainer = make_trainer(story, recipe(max_steps=9, stop_after_skipped_steps=3), tmp_path)
+    with pytest.raises(NonFiniteLossError, match="3 steps in a row, up to step 5"):
+        trainer.train()
+    assert story.events[-1] == ("written", 5)
+    assert story.lines[-1]["step"] == 5
+
+
+def test_those_that_were_skipped_before_a_restart_count_too(tmp_path):
+    story = Story(bad={5})
+    before = Progress(step=4, skipped_in_a_row=2)
+    trainer = make_trainer(story, recipe(max_steps=9, stop_after_skipped_steps=3), tmp_path, before)
+    with pytest.raises(NonFiniteLossError, match="3 steps in a row, up to step 5"):
+        trainer.train()
+
+
+def test_the_average_takes_note_of_applied_steps_alone(tmp_path):
+    """Neither of one whose slot is not finite nor of one whose sum is not."""
+    story = Story(bad={2}, overflows={4})
+    make_trainer(story, recipe(max_steps=5), tmp_path, ema=True).train()
+    done = [event[:2] for event in story.of("applied", "discarded", "averaged")]
+    assert done == [
+        ("applied", 1),
+        ("averaged", 1),
+        ("discarded", 2),
+        ("applied", 3),
+        ("averaged", 3),
+        ("applied", 4),  # the engine itself does nothing then
+        ("applied", 5),
+        ("averaged", 5),
+    ]
+
+
+@pytest.mark.parametrize(("ema", "model"), [(False, "weights"), (True, "average")])
+def test_the_average_is_validated_where_there_is_one(tmp_path, ema, model):
+    story = Story()
+    make_trainer(story, recipe(max_steps=1), tmp_path, ema=ema).train()
+    assert story.of("validated") == [("validated", 1, model)]
+
+
+def test_a_step_is_repeated_until_its_gradients_fit_their_grids(tmp_path):
+    """In a run's first step there are no grids yet, which is nothing to tell."""
+    story = Story(refits={1: [[]], 2: [["w"], ["w", "v"]]})
+    make_trainer(story, recipe(max_steps=3), tmp_path).train()
+    passes = [[done["step"] for done in story.passes].count(step) for step in (1, 2, 3)]
+    assert passes == [2 * SLOTS, 3 * SLOTS, SLOTS]
+    assert [event[1] for event in story.of("applied")] == [1, 2, 3]
+    assert story.of("repeated") == [
+        ("repeated", 2, {"grids_widened": ["w"]}),
+        ("repeated", 2, {"grids_widened": ["w", "v"]}),
+    ]
+
+
+def test_a_request_to_stop_leaves_a_checkpoint_of_its_step(tmp_path):
+    story = Story(stops={3})
+    assert make_trainer(story, recipe(max_steps=9), tmp_path).train() == "preempted"
+    assert [(p.step, final) for p, final in story.saved] == [(2, False), (3, True)]
+    assert [event[:2] for event in story.of("applied", "preempted")][-2:] == [
+        ("applied", 3),
+        ("preempted", 3),
+    ]
+    assert not story.saved[-1][0].validation_due
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_validation_that_gives_way_comes_first_after_resuming(tmp_path, interrupted):
+    """Whether the request came before the validation or while it ran."""
+    training = recipe(max_steps=9, validate_every_steps=3)
+    story = Story(scores={3: None}) if interrupted else Story(stops={3})
+    assert make_trainer(story, training, tmp_path).train() == "preempted"
+    assert len(story.of("validated")) == interrupted
+    (saved, final) = story.saved[-1]
+    assert (saved.step, saved.validation_due, saved.validation_loss, final) == (3, True, None, True)
+
+    again = Story(scores={3: None})  # the next start has no time for it either
+    assert make_trainer(again, training, tmp_path, replace(saved)).train() == "preempted"
+    assert again.of("applied", "saved") == []
+
+    last = Story()
+    assert make_trainer(last, training, tmp_path, replace(saved)).train() == "finished"
+    assert [event[:2] for event in last.of("validated", "applied", "saved")][:3] == [
+        ("validated", 3),
+        ("applied", 4),
+        ("saved", 4),
+    ]
+    assert not last.saved[0][0].validation_due
+
+
+def test_a_run_without_a_new_best_ends_early_with_a_checkpoint(tmp_path):
+    story = Story(scores={3: 2.0, 6: 1.0, 9: 1.5, 12: 1.1})
+    training = recipe(max_steps=99, validate_every_steps=3, early_stopping={"patience": 2})
+    assert make_trainer(story, training, tmp_path).train() == "finished"
+    (progress, final) = story.saved[-1]
+    assert (progress.step, final) == (12, True)
+    state = progress.early_stopping
+    assert (state.best, state.best_step, state.validations_since_best) == (1.0, 6, 2)

@@ -1,0 +1,138 @@
+"""The engine against a plain torch loop, and against itself under other shapes."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+from support import engine_jobs, poison_jobs
+from support.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
+
+from model.transformer import Transformer
+from trainer.batch import to_device
+from trainer.config import EngineConfig
+from trainer.randomness import seed_torch
+from trainer.zero.engine import deepspeed_config, parameter_groups
+
+STEPS = 6
+ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
+SHAPES = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)]
+
+
+def plain_loop(steps: int, clipping: float = 0.0) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of the same training without DeepSpeed: autograd, torch's
+    clipping, torch's AdamW."""
+    seed_torch(1, "weights")
+    model = Transformer(MODEL, VOCABULARY)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
+    )
+    losses, norms = [], []
+    for step in range(1, steps + 1):
+        batches = [engine_jobs.micro_batch(step, slot) for slot in range(SLOTS)]
+        tokens = sum(batch.tokens("tgt") for batch in batches)
+        total = 0.0
+        for slot, micro_batch in enumerate(batches):
+            batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
+            seed_torch(1, "dropout", step, slot)
+            sums = model(batch.source, batch.target_input, batch.target_output, SMOOTHING)
+            (sums.smoothed / tokens).backward()
+            total += float(sums.smoothed.detach())
+        largest = clipping or float("inf")
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), largest).item())
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total / tokens)
+    return losses, norms
+
+
+def plain_losses(steps: int, clipping: float = 0.0) -> list[float]:
+    return plain_loop(steps, clipping)[0]
+
+
+@pytest.mark.parametrize(("ranks", "stage"), SHAPES)
+def test_every_shape_follows_the_plain_torch_loop(rank_pools, ranks, stage):
+    results = rank_pools(ranks).run(engine_jobs.train, Shape(stage), STEPS)
+    plain, plain_norms = plain_loop(STEPS)
+    for losses, _, norms in results:
+        assert losses == pytest.approx(plain, rel=1e-6)
+        assert norms == pytest.approx(plain_norms, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gradients_are_clipped_as_torch_clips_them(rank_pools, stage):
+    losses, _, norms = rank_pools(2).run(engine_jobs.train, Shape(stage), STEPS, 0.05)[0]
+    assert min(norms) > 0.05  # the norm before clipping
+    assert losses == pytest.approx(plain_losses(STEPS, clipping=0.05), rel=1e-5)
+    assert losses != pytest.approx(plain_losses(STEPS), rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bf16_is_close_to_fp32_for_any_number_of_ranks(rank_pools, stage):
+    two, _, _ = rank_pools(2).run(engine_jobs.train, Shape(stage, "bf16"), STEPS)[0]
+    three, _, _ = rank_pools(3).run(engine_jobs.train, Shape(stage, "bf16"), STEPS)[0]
+    assert two == pytest.approx(plain_losses(STEPS), rel=5e-3)
+    assert three == pytest.approx(two, rel=2e-3)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_dummy_leaves_no_trace(rank_pools, stage):
+    """5 slots on 3 ranks: the last rank runs a dummy, whose gradients may be anything, even NaN."""
+    plain, _, _ = rank_pools(3).run(engine_jobs.train, Shape(stage), STEPS)[0]
+    poisoned = rank_pools(3).run(engine_jobs.train_poisoned, Shape(stage), STEPS)[0]
+    assert poisoned == plain
+
+
+@pytest.fixture(scope="module")
+def without_the_second_step(rank_pools):
+    """What becomes of a run that never sees its second step, by shape."""
+    job = poison_jobs.train_without_the_second_step
+    return cache(lambda shape: rank_pools(2).run(job, shape))
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient", "sum"])
+@pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
+def test_a_step_that_is_not_finite_leaves_no_trace(
+    rank_pools, without_the_second_step, shape, poison
+):
+    """All ranks know of it, and the run goes on as if the step had never been computed."""
+    results = rank_pools(2).run(poison_jobs.train_past_poison, shape, poison)
+    for result, expected in zip(results, without_the_second_step(shape), strict=True):
+        if poison == "sum":  # which no slot can see, but the norm shows
+            assert result["bad_slots"] == []
+            assert result["norm"] == math.inf
+        else:
+            assert result["bad_slots"] == [poison_jobs.BAD_SLOT[poison]]
+        assert math.isfinite(result["good_loss"])
+        assert result["unchanged"]
+        assert result["optimizer_step"] == expected["optimizer_step"] == 3
+        assert result["losses"] == expected["losses"]
+        assert all(
+            torch.equal(weight, expected["weights"][name])
+            for name, weight in result["weights"].items()
+        )
+
+
+def test_norms_and_biases_do_not_decay():
+    model = Transformer(MODEL, VOCABULARY)
+    matrices, vectors = parameter_groups(model, 0.1)
+    assert matrices["weight_decay"] == 0.1
+    assert vectors["weight_decay"] == 0.0
+    assert all(p.ndim >= 2 for p in matrices["params"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all("norm" in names[id(p)] or "bias" in names[id(p)] for p in vectors["params"])
+    assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.parameters()))
+
+
+def test_deepspeed_is_told_what_it_would_otherwise_choose():
+    config = deepspeed_config(EngineConfig(zero_stage=2, precision="bf16"), 0.0, 4, 1000)
+    assert config["gradient_clipping"] == 0.0  # its own default is 1.0
+    assert config["data_types"]["grad_accum_dtype"] == "fp32"
+    assert config["communication_data_type"] == "fp32"
+    assert config["gradient_allreduce_op"] == "sum"
+    assert config["zero_optimization"]["reduce_bucket_size"] == 1000
+
+
+def test_bf16_without_sharding_is_refused():
+    with pytest.raises(ValueError, match=r"bf16 with zero_stage 0.*use zero_stage 1, 2 or 3"):
+        EngineConfig(zero_stage=0, precision="bf16")

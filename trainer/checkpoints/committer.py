@@ -1,0 +1,155 @@
+"""The supervisor's side of a checkpoint: committed once all ranks have written their parts.
+
+parts of the ranks ──all there──▶ lease still ours? ──▶ rename to step-… ──▶ older ones removed
+"""
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.checkpoints.commit import commit, discard, partial_folder
+from trainer.checkpoints.format import CheckpointHeader, FileRecord, folder_name
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.patience import final_tries
+from trainer.checkpoints.retention import prune
+from trainer.config import CheckpointsConfig
+from trainer.errors import CheckpointError
+
+
+class _Complete(NamedTuple):
+    """A checkpoint of which all ranks have written their parts."""
+
+    step: int
+    header: CheckpointHeader
+    files: tuple[FileRecord, ...]
+
+
+class CheckpointCommitter:
+    """Collects the ranks' parts of checkpoints and commits those that are complete.
+
+    ``attempt`` names this start of the ranks: what a rank of another one still writes is apart.
+    If a checkpoint cannot be committed, ``announce`` is told and training goes on. It is given up
+    when the next one comes; the last one is tried again for some time.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        checkpoints: Path,
+        config: CheckpointsConfig,
+        world_size: int,
+        announce: Callable[[str], None],
+    ) -> None:
+        self.attempt = secrets.token_hex(4)
+        self.work = lease.work
+        self._lease = lease
+        self._checkpoints = checkpoints
+        self._config = config
+        self._world_size = world_size
+        self._announce = announce
+        self._parts: dict[int, list[tuple[FileRecord, CheckpointHeader]]] = {}
+        self._failed: set[int] = set()
+        self._uncommitted: _Complete | None = None
+        self.newest_step = 0
+        for left_by_another_attempt in self.work.iterdir():
+            discard(left_by_another_attempt)
+
+    def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
+        """Take note of a rank's part; returns whether it completed the checkpoint.
+
+        Raises:
+            LeaseLostError: the run belongs to somebody else by now.
+        """
+        step = header.step
+        if self._uncommitted and self._uncommitted.step < step:
+            self.give_up(self._uncommitted.step)
+        if step in self._failed:
+            discard(self._partial(step))  # a slower rank may have made it again
+            return False
+        parts = self._parts.setdefault(step, [])
+        parts.append((file, header))
+        if len(parts) < self._world_size:
+            return False
+        files, headers = zip(*sorted(parts, key=lambda part: part[0].name), strict=True)
+        complete = _Complete(step, headers[0], files)
+        try:
+            self._commit(complete)
+        except OSError as error:
+            self._uncommitted = complete
+            self._announce(
+                f"the checkpoint of step {step} cannot be committed: {error}. Training goes on "
+                "and the checkpoint before stands; make room or mend the permissions before the "
+                "next one"
+            )
+            return False
+        return True
+
+    def give_up(self, step: int) -> bool:
+        """A rank could not write its part; returns whether that is news.
+
+        Raises:
+            LeaseLostError: that is why; the run belongs to somebody else by now.
+        """
+        with suppress(OSError):  # the file system may be away for a moment
+            self._lease.check()
+        news = step not in self._failed
+        self._failed.add(step)
+        self._parts.pop(step, None)
+        if self._uncommitted and self._uncommitted.step == step:
+            self._uncommitted = None
+        discard(self._partial(step))
+        return news
+
+    def finish(self) -> None:
+        """To be called when the ranks have left: has their last checkpoint become complete?
+
+        Raises:
+            CheckpointError: it could not be written or committed.
+            LeaseLostError: the run belongs to somebody else by now.
+        """
+        if self._uncommitted:
+            self._commit_finally(self._uncommitted)
+        missing = max(self._failed, default=0)
+        if missing > self.newest_step:
+            raise CheckpointError(
+                f"There is no checkpoint of step {missing}, the last one (why is said above); the "
+                "one before stands. Make room or mend the permissions, then start the same "
+                "command again"
+            )
+
+    def _commit(self, complete: "_Complete") -> None:
+        step = complete.step
+        self._lease.check()
+        final = self._checkpoints / folder_name(step)
+        commit(self._partial(step), final, complete.header, complete.files)
+        del self._parts[step]
+        self._uncommitted = None
+        self.newest_step = step
+        self._prune()
+
+    def _commit_finally(self, complete: "_Complete") -> None:
+        for left in final_tries():
+            try:
+                self._commit(complete)
+            except OSError as error:
+                if left:
+                    self._announce(
+                        f"the checkpoint of step {complete.step} cannot be committed: {error}. It "
+                        f"is the last one: trying again for {left:.0f} s"
+                    )
+            else:
+                return
+        self.give_up(complete.step)
+
+    def _prune(self) -> None:
+        try:
+            prune(self._checkpoints, self.work, self._config)
+        except OSError as error:
+            with suppress(OSError):
+                self._lease.check()
+            self._announce(f"a checkpoint that is not needed any more cannot be removed: {error}")
+
+    def _partial(self, step: int) -> Path:
+        return partial_folder(self.work, step, self.attempt)

@@ -1,0 +1,118 @@
+"""Scores of a run on its test sets, each with the signature that says how it was computed.
+
+BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on the cased,
+detokenised text. ``bleu_literature`` is the figure that the Multi30k literature reports: BLEU on
+text that was normalised, lower-cased and tokenised as Moses does it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+from data_pipeline.config import DataConfig
+from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.dataset.manifest import TARGET, open_dataset
+from trainer.checkpoints.format import STEP
+from trainer.errors import RunMismatchError
+from trainer.inference.search_processes import processes_for
+from trainer.inference.translator import Translator
+from trainer.validation import save_translations
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure and how it was computed."""
+
+    score: float
+    signature: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of one test set."""
+
+    name: str
+    sentences: int
+    checkpoint: str  # the name of its folder
+    checkpoint_step: int
+    beam_size: int
+    length_penalty: float
+    bleu: Score
+    chrf: Score
+    bleu_literature: Score
+    hypotheses: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    translator: Translator,
+    dataset: DataConfig,
+    name: str,
+    translations_folder: Path,
+    report: Callable[[int, int], None],
+    processes: int | None = None,
+) -> Evaluation:
+    """Translate a test set, keep the hypotheses, score them.
+
+    ``report`` is told how many of how many sentences are done. ``processes`` translate at once;
+    None: as many as are worth it.
+    """
+    store, manifest = open_dataset(dataset)
+    trained_on = translator.checkpoint.header.dataset_identity
+    if not manifest.descends_from(trained_on):
+        raise RunMismatchError(
+            f"The dataset at {store.location} has manifest {manifest.identity[:16]}…, the "
+            f"checkpoint was trained on {trained_on[:16]}…: name the run's dataset with --dataset"
+        )
+    heldout = load_heldout(store, manifest, name)
+    total = len(heldout.sources)
+    report(0, total)
+    with translator.in_processes(processes or processes_for(total)):
+        hypotheses = translator.translate(
+            heldout.sources, heldout.tag, lambda done: report(done, total)
+        )
+    checkpoint = translator.checkpoint
+    beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty
+    weights = checkpoint.path.name.removeprefix(STEP)
+    path = save_translations(
+        translations_folder, f"{name}-{weights}-beam{beam}-alpha{alpha:g}", hypotheses
+    )
+    language = next(field.language for field in manifest.fields if field.name == TARGET)
+    references = heldout.targets
+    return Evaluation(
+        name=name,
+        sentences=total,
+        checkpoint=checkpoint.path.name,
+        checkpoint_step=checkpoint.step,
+        beam_size=beam,
+        length_penalty=alpha,
+        bleu=_score(sacrebleu.BLEU(), hypotheses, references),
+        chrf=_score(sacrebleu.CHRF(), hypotheses, references),
+        bleu_literature=_score(
+            sacrebleu.BLEU(tokenize="none", force=True),
+            moses(hypotheses, language),
+            moses(references, language),
+            prefix="moses lower-cased, normalised, tokenised; ",
+        ),
+        hypotheses=str(path),
+    )
+
+
+def moses(sentences: Sequence[str], language: str) -> list[str]:
+    """Lower-cased, normalised and tokenised text, as the Multi30k task prepares its references."""
+    normalizer, tokenizer = MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
+    return [
+        tokenizer.tokenize(normalizer.normalize(sentence.lower()), return_str=True)
+        for sentence in sentences
+    ]
+
+
+def _score(metric: Any, hypotheses: list[str], references: list[str], prefix: str = "") -> Score:
+    result = metric.corpus_score(hypotheses, [references])
+    return Score(score=result.score, signature=prefix + str(metric.get_signature()))

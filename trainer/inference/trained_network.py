@@ -1,0 +1,98 @@
+"""A run's network with the weights of one of its checkpoints, ready to translate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import open_store
+from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
+from model.config import DecodingConfig
+from model.transformer import Transformer
+from trainer.checkpoints.format import (
+    AVERAGE,
+    Checkpoint,
+    list_averages,
+    list_checkpoints,
+    newest_intact,
+    step_of,
+)
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.errors import CheckpointError
+from trainer.network import build_model
+from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which ones: with this another process loads the same."""
+
+    run: Path
+    checkpoint: str
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """The model in evaluation mode, and what belongs to it.
+
+    Attributes:
+        decoding: the recipe's.
+        weights: those that were found.
+        damaged: what is wrong with newer checkpoints, which were passed over.
+    """
+
+    model: Transformer
+    tokenizers: dict[str, Tokenizer]
+    decoding: DecodingConfig
+    checkpoint: Checkpoint
+    weights: Weights
+    damaged: list[str]
+
+
+def load_network(
+    run: Path, checkpoint: int | str | None, device: str, precision: Precision
+) -> TrainedNetwork:
+    """Loads the newest intact weights, or those of one checkpoint.
+
+    ``checkpoint`` is a step or the name of an average. Raises RunMismatchError where there is no
+    run, CheckpointError where it has no such checkpoint or that is damaged.
+    """
+    folder = RunFolder(run)
+    folder.card()
+    found, damaged = _find_checkpoint(folder, checkpoint)
+    recipe = TrainingRecipe.of_checkpoint(found.header.recipe)
+    store = open_store(folder.dataset)
+    tokenizers = load_tokenizers(store, Manifest.load(store))
+    model = build_model(recipe, tokenizers)
+    model.load_state_dict(CheckpointReader(found).weights())
+    model.to(device, torch.bfloat16 if precision == "bf16" else None)
+    average = found.path.name.startswith(AVERAGE)
+    name = found.path.name if average else str(step_of(found.path))
+    weights = Weights(run, name, precision)
+    return TrainedNetwork(model.eval(), tokenizers, recipe.decoding, found, weights, damaged)
+
+
+def _find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
+    if checkpoint is None:
+        newest, damaged = newest_intact(run.checkpoints)
+        if newest is None:
+            reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
+            raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
+        return newest, list(damaged.values())
+    steps = {str(step_of(path)): path for path in list_checkpoints(run.checkpoints)}
+    averages = {path.name: path for path in list_averages(run.checkpoints)}
+    path = (steps | averages).get(str(checkpoint))
+    if path is None:
+        wanted = f"of step {checkpoint}" if str(checkpoint).isdecimal() else f"named {checkpoint}"
+        raise CheckpointError(
+            f"{run.path} has no checkpoint {wanted}; it has [{', '.join([*steps, *averages])}]"
+        )
+    found = Checkpoint(path)
+    found.verify()
+    return found, []

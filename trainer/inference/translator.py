@@ -1,0 +1,243 @@
+"""Translating with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches
+from data_pipeline.dataset.manifest import SOURCE, TARGET
+from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.pieces.tokenizer import Tokenizer
+from model.alignment import Alignment, align
+from model.config import DecodingConfig
+from model.decoding import Hypothesis
+from model.transformer import Transformer
+from trainer.batch import to_device
+from trainer.checkpoints.format import Checkpoint
+from trainer.inference.search_processes import SearchProcesses, search, search_processes
+from trainer.inference.trained_network import Precision, Weights, load_network
+from trainer.inference.word_alignment import fold, words_read, words_written
+
+# Of a batch at most, as long as what the decoder has to remember for so many source tokens does not
+# take more memory. A wide model is no faster with more than 2,000; a tiny one is, up to 8,000.
+TOKENS_PER_BATCH = 8192
+BYTES_REMEMBERED = 2**28
+
+# Is told how many sentences are done.
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation, its score, and the ids of its pieces, without EOS.
+
+    The score is the log-probability (nats) over the length penalty.
+    """
+
+    text: str
+    score: float
+    ids: tuple[int, ...]
+
+
+class Translator:
+    """A trained model with its tokenizers, ready to translate."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizers: dict[str, Tokenizer],
+        decoding: DecodingConfig,
+        checkpoint: Checkpoint,
+        damaged: Sequence[str] = (),
+        weights: Weights | None = None,
+    ) -> None:
+        self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
+        self.model = model.eval()
+        self.decoding = decoding
+        self.checkpoint = checkpoint
+        self._tokenizers = tokenizers
+        self._device = next(model.parameters()).device
+        self._weights = weights
+        self._processes: SearchProcesses | None = None
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        checkpoint: int | str | None = None,
+        decoding: DecodingConfig | None = None,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> Self:
+        """A run's weights: the newest intact ones, or those of one checkpoint.
+
+        ``checkpoint`` is a step or the name of an average, such as ``average-of-400-500``.
+        ``decoding`` replaces the recipe's beam size and length penalty. ``precision`` is that of
+        weights and network; scores are summed in fp32 in any case.
+
+        Raises:
+            RunMismatchError: there is no run at this path.
+            CheckpointError: the run has no such checkpoint, or it is damaged.
+        """
+        found = load_network(Path(run), checkpoint, device, precision)
+        return cls(
+            found.model,
+            found.tokenizers,
+            decoding or found.decoding,
+            found.checkpoint,
+            found.damaged,
+            found.weights,
+        )
+
+    @contextmanager
+    def in_processes(self, processes: int) -> Iterator[None]:
+        """Translates in so many processes on the host's CPUs for the time of the context.
+
+        They share out the cores among them; with one there is no other than this one. A script
+        that uses this needs its ``if __name__ == "__main__":``, as the processes import it too.
+
+        Raises:
+            TranslationError: one was killed.
+        """
+        assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
+        if processes == 1:
+            yield
+            return
+        with search_processes(processes, self._weights) as self._processes:
+            try:
+                yield
+            finally:
+                self._processes = None
+
+    def translate(
+        self, sentences: Sequence[str], tag: str | None = None, report: Report | None = None
+    ) -> list[str]:
+        """The best translation of each sentence, by beam search."""
+        found = self.translate_n_best(sentences, tag, n_best=1, report=report)
+        return [translations[0].text for translations in found]
+
+    def translate_n_best(
+        self,
+        sentences: Sequence[str],
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+        n_best: int | None = None,
+        report: Report | None = None,
+    ) -> list[list[Translation]]:
+        """Up to ``n_best`` translations of each sentence, or ``beam_size``, best first.
+
+        Args:
+            tag: put before every sentence, as a corpus's tag is in training.
+            prefixes: what each translation has to begin with. Cut them between words: the pieces
+                of a word's beginning are seldom those that the whole word begins with.
+            report: is told how many sentences are done, the longest first.
+
+        Raises:
+            PrefixError: a prefix is longer than the translation may be.
+        """
+        results: list[list[Translation]] = [[] for _ in sentences]
+        targets = [""] * len(sentences) if prefixes is None else list(prefixes)
+        done = 0
+        for positions, found in self._search(HeldOut(list(sentences), targets, tag)):
+            translations = self._decode([hypotheses[:n_best] for hypotheses in found])
+            for position, of_one in zip(positions, translations, strict=True):
+                results[position] = of_one
+            done += len(positions)
+            if report is not None:
+                report(done)
+        return results
+
+    def align(
+        self,
+        sentences: Sequence[str],
+        translations: Sequence[Translation],
+        tag: str | None = None,
+        layer: int | None = None,
+    ) -> list[Alignment]:
+        """For each piece of a translation the source piece it comes from, by attention.
+
+        Pairs (source position, target position) from 0, where positions are those in `source_ids`
+        and in a translation's ids; see `model.alignment` for which ``layer`` is asked.
+
+        Raises:
+            ModelError: there is no such decoder layer.
+        """
+        alignments: list[Alignment] = [() for _ in sentences]
+        for batch in self._batches(HeldOut(list(sentences), [""] * len(sentences), tag)):
+            ids = [translations[position].ids for position in batch.pair_ids]
+            source = to_device(batch, self.model.vocabulary, self._device).source
+            found = align(self.model, source, ids, layer)
+            for position, alignment in zip(batch.pair_ids, found, strict=True):
+                alignments[position] = alignment
+        return alignments
+
+    def align_words(
+        self,
+        sentences: Sequence[str],
+        translations: Sequence[Translation],
+        tag: str | None = None,
+        layer: int | None = None,
+    ) -> list[Alignment]:
+        """Like `align`, for words: pairs (source word, target word) from 0, each once, in order.
+
+        A pair of words is one that pieces of theirs are; `trainer.inference.word_alignment` says
+        what a word is. The tag is none, so a word that looked at the tag alone has no pair.
+        """
+        alignments = self.align(sentences, translations, tag, layer)
+        return [
+            fold(
+                alignment,
+                words_read(self._tokenizers[SOURCE], self.source_ids(sentence, tag)),
+                words_written(self._tokenizers[TARGET], translation.ids),
+            )
+            for alignment, sentence, translation in zip(
+                alignments, sentences, translations, strict=True
+            )
+        ]
+
+    def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
+        """The sentence as the model reads it: the tag's id, its pieces' ids, EOS."""
+        ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
+        return ids
+
+    def source_pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokenizers[SOURCE].piece(number) for number in ids]
+
+    def target_pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokenizers[TARGET].piece(number) for number in ids]
+
+    def target_text(self, ids: Sequence[int]) -> str:
+        """The sentence that target pieces spell; BOS and EOS leave nothing behind."""
+        return self._tokenizers[TARGET].decode([list(ids)])[0]
+
+    def _search(self, heldout: HeldOut) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
+        """Batches of sentences alike in length: their positions and what was found for them."""
+        # The longest first: at the end all processes have something to do.
+        batches = self._batches(heldout)[::-1]
+        found = (
+            (search(self.model, self.decoding, batch) for batch in batches)
+            if self._processes is None
+            else self._processes.search(self.decoding, batches)
+        )
+        for batch, hypotheses in zip(batches, found, strict=True):
+            yield batch.pair_ids.tolist(), hypotheses
+
+    def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
+        if not heldout.sources:
+            return []
+        return heldout_micro_batches(heldout, self._tokenizers, self._tokens_per_batch())
+
+    def _tokens_per_batch(self) -> int:
+        config = self.model.config
+        of_hypothesis = 2 * config.decoder_layers * config.width  # keys and values of a position
+        bytes_per_token = (
+            of_hypothesis * self.decoding.beam_size * self.model.output_weight.element_size()
+        )
+        return min(TOKENS_PER_BATCH, max(1, BYTES_REMEMBERED // bytes_per_token))
+
+    def _decode(self, found: list[list[Hypothesis]]) -> list[list[Translation]]:
+        # All at once: the tokenizer starts threads for each call.
+        texts = iter(self._tokenizers[TARGET].decode([list(h.ids) for one in found for h in one]))
+        return [[Translation(next(texts), h.score, h.ids) for h in one] for one in found]

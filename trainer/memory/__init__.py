@@ -1,0 +1,1 @@
+"""Whether a step fits into memory, and how much there is."""

@@ -1,0 +1,232 @@
+"""Whether the largest micro-batches of a run fit into memory, tried before its first step.
+
+    lengths of the dataset, budget ──▶ the widest shapes ──▶ forward and backward of each
+        ──▶ nothing has changed, or MemoryPreflightError
+
+They are tried twice. First by every rank for itself, on weights that are all there (ZeRO-3 gathers
+them, as for validation): a rank that runs out of memory then leaves no other one waiting, it looks
+for what would fit, and all ranks raise together. Then by all ranks as in a step, which adds
+DeepSpeed's buffers. A rank that runs out of memory only then cannot tell the others, who wait for
+it in a collective: it raises alone, and whoever started the ranks must end the others.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from data_pipeline.config import DataSettings
+from data_pipeline.dataset.manifest import Manifest
+from model.transformer import Transformer
+from trainer import host_memory
+from trainer.batch import to_device
+from trainer.distributed import Placement, sum_over_ranks
+from trainer.errors import MemoryPreflightError
+from trainer.memory.micro_batch_shapes import MicroBatchShape, synthetic_micro_batch, widest_shapes
+from trainer.zero.engine import Engine
+
+_FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
+_SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
+# All that oneDNN says when it has no memory for the code of a product, or beside its operands.
+_ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
+
+
+def run_preflight(engine: Engine, manifest: Manifest, settings: DataSettings) -> None:
+    """Try the widest micro-batches that this dataset can make; all ranks call it.
+
+    To be called when all that a step finds in memory is there, Adam's moments too. Leaves no trace
+    in the training that follows.
+
+    Raises:
+        MemoryPreflightError: a rank has too little memory.
+    """
+    budget = settings.batching.max_tokens_per_micro_batch
+    preflight(engine, widest_shapes(manifest, settings), budget)
+
+
+def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) -> None:
+    """`run_preflight` with the shapes given; ``budget`` is the one that they come from."""
+    placement = engine.placement
+    memory = _memory_bytes(placement)
+    most_resident = host_memory.resident_bytes() + memory
+    sum_over_ranks(torch.zeros(1), placement)  # no rank takes more before all have measured
+    with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
+        rank = _LoneRank(
+            model.train(), placement, most_resident, keeps_gradients=engine.zero_stage < 3
+        )
+        finding = rank.finding(widest, budget)
+    del model, rank
+    table = np.zeros((placement.world_size, 4))
+    table[placement.rank] = *finding, memory
+    table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
+    if table[:, _FAILED].any():
+        raise MemoryPreflightError(_shortage(table, widest, budget, engine))
+    for shape in widest:
+        with _raising_alone(engine, f"{shape} in a step", memory):
+            _as_in_a_step(engine, shape)
+
+
+class _LoneRank:
+    """Forward and backward without the other ranks, on plain weights."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        placement: Placement,
+        most_resident: int,
+        *,
+        keeps_gradients: bool,
+    ) -> None:
+        """``keeps_gradients``: whether a step has those of all weights at once; ZeRO-3 has not."""
+        self._keeps_gradients = keeps_gradients
+        if not keeps_gradients:
+            for parameter in model.parameters():
+                parameter.register_post_accumulate_grad_hook(_drop_gradient)
+        self._model = model
+        self._device = placement.torch_device
+        self._most_resident = most_resident
+
+    def finding(self, widest: Sequence[MicroBatchShape], budget: int) -> tuple[bool, int, int]:
+        """Whether a shape does not fit, which one, and the budget that would, or 0."""
+        for number, shape in enumerate(widest):
+            if not self._fits(shape):
+                return True, number, self._fitting_budget(widest, budget)
+        return False, 0, 0
+
+    def _fitting_budget(self, widest: Sequence[MicroBatchShape], budget: int) -> int:
+        """The largest of the budget's halves, quarters, … for which all shapes fit, or 0."""
+        halvings = 1
+        while all(shape.rows >> halvings for shape in widest):
+            if all(self._fits(replace(s, rows=s.rows >> halvings)) for s in widest):
+                return budget >> halvings
+            halvings += 1
+        return 0
+
+    def _fits(self, shape: MicroBatchShape) -> bool:
+        try:
+            if self._device.type == "cuda":
+                self._run(shape)
+            else:
+                self._run_within_host(shape)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return False
+        finally:
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            else:  # or the next try would be measured with what this one took
+                host_memory.give_back_freed()
+        return True
+
+    def _run_within_host(self, shape: MicroBatchShape) -> None:
+        """By way of a quarter and half of the rows, since a host kills instead of refusing."""
+        peaks: list[int] = []
+        for divisor in (4, 2, 1):
+            if divisor == 1 and peaks[1] + 2 * (peaks[1] - peaks[0]) > self._most_resident:
+                raise MemoryError
+            host_memory.restart_peak()
+            self._run(replace(shape, rows=max(1, shape.rows // divisor)))
+            peaks.append(host_memory.peak_resident_bytes())
+        if peaks[-1] > self._most_resident:
+            raise MemoryError
+
+    def _run(self, shape: MicroBatchShape) -> None:
+        model = self._model
+        batch = to_device(
+            synthetic_micro_batch(shape, model.vocabulary), model.vocabulary, self._device
+        )
+        sums = model(batch.source, batch.target_input, batch.target_output, 0.0)
+        if self._keeps_gradients:
+            torch.autograd.grad(sums.smoothed, list(model.parameters()))
+        else:
+            sums.smoothed.backward()
+
+
+def _drop_gradient(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
+def _as_in_a_step(engine: Engine, shape: MicroBatchShape) -> None:
+    """A step of up to two passes, the second of which finds the first one's gradients."""
+    vocabulary = engine.module.vocabulary
+    micro_batch = synthetic_micro_batch(shape, vocabulary)
+    passes = min(engine.slots_per_rank, 2)
+    for number in range(passes):
+        engine.forward_backward(
+            to_device(micro_batch, vocabulary, engine.placement.torch_device),
+            target_tokens_global=micro_batch.tokens("tgt"),
+            last=number == passes - 1,
+            real=True,
+        )
+    engine.discard_gradients()
+
+
+@contextlib.contextmanager
+def _raising_alone(engine: Engine, what: str, memory: int) -> Iterator[None]:
+    """Say which rank ran out of memory for what, where it cannot tell the others."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise MemoryPreflightError(
+            f"Rank {engine.placement.rank} cannot hold {what}; {_size(memory, engine.placement)}. "
+            f"{_remedy(engine)}. It was told: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _shortage(
+    table: np.ndarray, widest: Sequence[MicroBatchShape], budget: int, engine: Engine
+) -> str:
+    """What all ranks raise; each row of the table is a rank's finding."""
+    ranks = np.flatnonzero(table[:, _FAILED]).tolist()
+    _, number, _, memory = table[ranks[0]].astype(np.int64).tolist()
+    fitting = int(table[ranks, _FITTING].min())
+    names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
+    smaller = (
+        f"batching.max_tokens_per_micro_batch={fitting} would fit too, but makes another run"
+        if fitting
+        else "of half of that budget, a quarter and so on, down to one pair, none was found to fit"
+    )
+    return (
+        f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
+        f"micro-batch of {widest[number]}, which batching.max_tokens_per_micro_batch = {budget} "
+        f"allows; {_size(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
+    )
+
+
+def _remedy(engine: Engine) -> str:
+    stage = engine.zero_stage
+    ways = [f"raise engine.zero_stage above {stage}"] if stage < 3 else []
+    if stage > 0:  # what ranks share out
+        ways.append("use more ranks (cluster.ranks)")
+    if not engine.checkpoints_activations:
+        ways.append("set engine.activation_checkpointing=true")
+    return f"To leave more room, {' or '.join(ways)}, with which the run stays what it is"
+
+
+def _memory_bytes(placement: Placement) -> int:
+    """Of the GPU in all; of the host what is left, as this rank's share."""
+    if placement.device == "cuda":
+        return int(torch.cuda.get_device_properties(placement.torch_device).total_memory)
+    return host_memory.available_bytes() // placement.local_world_size
+
+
+def _size(memory: int, placement: Placement) -> str:
+    gigabytes = f"{memory / 1e9:.1f} GB"
+    if placement.device == "cuda":
+        return f"its GPU has {gigabytes}"
+    return f"its host had {gigabytes} left for it"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch, numpy or a library of theirs could not allocate."""
+    said = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or any(sign in said for sign in _SIGNS)
+        or said in _ONEDNN_SIGNS
+    )

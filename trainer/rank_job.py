@@ -1,0 +1,34 @@
+"""What every rank of an attempt is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.profile import StepRange
+from trainer.recipe import TrainingRecipe
+from trainer.runs.warm_start import Inheritance
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A run to train, and from where.
+
+    Attributes:
+        run: the run's folder.
+        dataset_identity: of the manifest to train on.
+        checkpoint: the complete checkpoint to go on from; None starts at step 0.
+        inheritance: the weights that step 0 starts with; None has random ones.
+        work: the owner's work folder, see `trainer.checkpoints.lease`.
+        attempt: the supervisor's name for this start of the ranks.
+        session_started: when the owner began, in seconds since the epoch.
+        profile: the steps that are to be profiled; None profiles none.
+    """
+
+    recipe: TrainingRecipe
+    run: Path
+    dataset_identity: str
+    checkpoint: Path | None
+    work: Path
+    attempt: str
+    session_started: float
+    inheritance: Inheritance | None = None
+    profile: StepRange | None = None

@@ -1,0 +1,107 @@
+"""Starting a new run from the weights of another one: ``trainer.init_from: RUN[@STEP]``.
+
+Only the weights are taken (their moving average, if that run keeps one); data, schedule, moments
+and step are the new run's. Which checkpoint it was is pinned by its hash when the run starts.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.store import open_store
+from data_pipeline.wording import listed
+from trainer.checkpoints.format import (
+    HEADER,
+    Checkpoint,
+    Parent,
+    list_checkpoints,
+    newest_intact,
+    step_of,
+)
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """The checkpoint of another run that a new run takes its weights from, and where it lies."""
+
+    parent: Parent
+    path: Path
+
+
+def inheritance_of(
+    recipe: TrainingRecipe, run: RunFolder, manifest: Manifest, pinned: Parent | None
+) -> Inheritance | None:
+    """The weights that a run starts from, verified; None if it starts from random ones, or goes
+    on from a checkpoint of its own.
+
+    Args:
+        manifest: of the run's dataset; its pieces must be those of the old run.
+        pinned: the parent that the run has begun with, None if it has not begun.
+
+    Raises:
+        RunMismatchError: there is no such run, its vocabulary is another one, or it is not the
+            checkpoint that was pinned.
+        CheckpointError: it has no such checkpoint, or it is damaged.
+    """
+    if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):
+        return None
+    old, step = _parse(recipe.trainer.init_from)
+    checkpoint = _find(old, pinned.step if pinned else step)
+    found = Parent(
+        run_id=old.card().id,
+        step=checkpoint.step,
+        sha256=hashlib.sha256((checkpoint.path / HEADER).read_bytes()).hexdigest(),
+    )
+    if pinned and found != pinned:
+        raise RunMismatchError(
+            f"{run.path} was started from step {pinned.step} of run {pinned.run_id} with "
+            f"checkpoint.json {pinned.sha256[:16]}…, but {checkpoint.path} is of run "
+            f"{found.run_id} with {found.sha256[:16]}…. Put that checkpoint back, or start another "
+            "run with --run PATH"
+        )
+    _require_same_pieces(old, manifest)
+    return Inheritance(parent=found, path=checkpoint.path.absolute())
+
+
+def _parse(reference: str) -> tuple[RunFolder, int | None]:
+    path, at, step = reference.rpartition("@")
+    if at and step.isdecimal() and not Path(reference).exists():
+        return RunFolder(Path(path)), int(step)
+    return RunFolder(Path(reference)), None
+
+
+def _find(run: RunFolder, step: int | None) -> Checkpoint:
+    run.card()
+    if step is None:
+        checkpoint, damaged = newest_intact(run.checkpoints)
+        if checkpoint is None:
+            reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
+            raise CheckpointError(f"trainer.init_from: {run.path} has no checkpoint: {reason}")
+        return checkpoint
+    steps = {step_of(path): path for path in list_checkpoints(run.checkpoints)}
+    if step not in steps:
+        raise CheckpointError(
+            f"trainer.init_from: {run.path} has no checkpoint of step {step}; it has those of "
+            f"{listed(sorted(steps))}"
+        )
+    checkpoint = Checkpoint(steps[step])
+    checkpoint.verify()
+    return checkpoint
+
+
+def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
+    """A row of an embedding means a piece, so both runs must have the same pieces."""
+    theirs = Manifest.load(open_store(run.dataset)).tokenizers
+    for side, ours in manifest.tokenizers.items():
+        old = theirs.get(side)
+        if old is None or old.sha256 != ours.sha256:
+            raise RunMismatchError(
+                f"trainer.init_from: the {side} pieces of {run.path} are those of tokenizer "
+                f"{old.sha256[:16] if old else 'none'}…, the dataset's of {ours.sha256[:16]}…, so "
+                "their embeddings do not mean the same. Prepare the new dataset with the old run's "
+                "tokenizer, or train from random weights"
+            )

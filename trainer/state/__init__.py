@@ -1,0 +1,1 @@
+"""What a checkpoint holds besides tensors, and how it is saved and restored."""

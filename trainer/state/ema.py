@@ -1,0 +1,74 @@
+"""The exponential moving average of the weights, cut as the state is.
+
+Averaging the iterates of stochastic descent (Polyak and Juditsky 1992) lessens their noise. The
+exponential form forgets the early ones: after each applied step
+
+    average ← decay · average + (1 - decay) · weights
+
+Each rank averages the fp32 master weights that it owns, so the average takes as little memory as
+one of Adam's moments and moves between shapes as they do. Validating and translating use it in
+place of the weights.
+"""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+
+from model.transformer import Transformer
+from trainer.distributed import sum_over_ranks
+from trainer.zero.engine import Engine
+from trainer.zero.fragments import EMA, MASTER, Fragment, FragmentReader, owned_fragments
+
+
+class Ema:
+    """This rank's part of the average, on the weights' device; at first a copy of the weights."""
+
+    def __init__(self, engine: Engine, decay: float) -> None:
+        self._engine = engine
+        self._decay = decay
+        # Views of the master weights, which change in place.
+        self._weights = [owned.tensor for owned in owned_fragments(engine, [MASTER])]
+        self._averages = [
+            Fragment(EMA, owned.parameter, owned.start, owned.tensor.clone())
+            for owned in owned_fragments(engine, [MASTER])
+        ]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take note of the weights after an applied step."""
+        for average, weights in zip(self._averages, self._weights, strict=True):
+            # Each operation rounded on its own: lerp's last bit depends on where the state is cut.
+            difference = (weights - average.tensor).mul_(1 - self._decay)
+            average.tensor.add_(difference)
+
+    @contextlib.contextmanager
+    def inference_model(self) -> Iterator[Transformer]:
+        """The average as a model whose forward needs no other rank, in eval mode.
+
+        A collective: every rank calls it, and gets all of the average, in the precision that the
+        engine computes in.
+        """
+        owned = defaultdict(list)
+        for average in self._averages:
+            owned[average.parameter].append(average)
+        replica = self._engine.replica()
+        with torch.no_grad():
+            for name, parameter in replica.named_parameters():
+                whole = torch.zeros(parameter.numel(), device=parameter.device)
+                for average in owned[name]:
+                    whole[average.start : average.stop] = average.tensor
+                # Each element is of one rank, and zero in the others' terms of the sum.
+                whole = sum_over_ranks(whole, self._engine.placement)
+                parameter.copy_(whole.view_as(parameter))
+        yield replica.eval()
+
+    def fragments(self) -> Iterator[Fragment]:
+        """The average as fragments of kind ``ema``; over all ranks, each element once."""
+        return iter(self._averages)
+
+    def load(self, read: FragmentReader) -> None:
+        """Fill the average from the ``ema`` fragments of a checkpoint of any shape."""
+        for average in self._averages:
+            average.tensor.copy_(read(EMA, average.parameter, average.start, average.stop))

@@ -1,0 +1,47 @@
+"""How far a run is: with the tensors of the state, all that a checkpoint holds."""
+
+from dataclasses import dataclass, field
+
+from data_pipeline.feeding.plan import Cursor
+from trainer.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
+from trainer.config import TrainerConfig
+from trainer.state import early_stopping
+from trainer.state.digest import START
+
+
+@dataclass
+class Progress:
+    """Counters and places of a run; equal on all ranks."""
+
+    step: int = 0
+    cursor: Cursor = field(default_factory=Cursor)
+    data_digest: str = START
+    target_tokens_seen: int = 0
+    validation_loss: float | None = None  # of this very step
+    validation_bleu: float | None = None
+    validation_due: bool = False  # this step's validation gave way to a request to stop
+    early_stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    parent: Parent | None = None
+
+    @classmethod
+    def of_checkpoint(cls, header: CheckpointHeader, cursor: Cursor) -> "Progress":
+        """Where the checkpoint left the run; ``cursor`` is where its data goes on now."""
+        return cls(
+            step=header.step,
+            cursor=cursor,
+            data_digest=header.data_digest,
+            target_tokens_seen=header.target_tokens_seen,
+            validation_due=header.validation_due,
+            early_stopping=header.early_stopping,
+            skipped_steps=header.skipped_steps,
+            skipped_in_a_row=header.skipped_in_a_row,
+            parent=header.parent,
+        )
+
+    def is_over(self, config: TrainerConfig) -> bool:
+        """Whether there is no further step to train; a validation may still be due."""
+        return self.step >= config.max_steps or early_stopping.is_over(
+            self.early_stopping, config.early_stopping
+        )

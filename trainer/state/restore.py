@@ -1,0 +1,114 @@
+"""The state that a rank starts with: that of a checkpoint, of another run, or of step 0."""
+
+import torch
+
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.quarantine import cursor_after
+from data_pipeline.feeding.plan import Cursor
+from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.distributed import Placement
+from trainer.errors import CheckpointError
+from trainer.rank_job import Assignment
+from trainer.recipe import TrainingRecipe, continuable_differences
+from trainer.state import numerics
+from trainer.state.ema import Ema
+from trainer.state.progress import Progress
+from trainer.tracking.recorder import Recorder
+from trainer.zero import fragments
+from trainer.zero.engine import Engine
+from trainer.zero.fragments import MASTER, FragmentReader
+
+
+def begin(engine: Engine, assignment: Assignment) -> tuple[Progress, Ema | None]:
+    """Step 0: moments of zero, and the weights of the parent if the run has one.
+
+    Raises:
+        CheckpointError: the parent's parameters are not those of the recipe's model.
+    """
+    inheritance = assignment.inheritance
+    if inheritance:
+        checkpoint = Checkpoint(inheritance.path)
+        _require_same_shapes(engine, checkpoint)
+        fragments.load_state(engine, _weights_only(CheckpointReader(checkpoint)), optimizer_step=0)
+    else:
+        fragments.create_moments(engine, optimizer_step=0)
+    progress = Progress(parent=inheritance.parent if inheritance else None)
+    return progress, _ema(engine, assignment.recipe)
+
+
+def restore(
+    engine: Engine, assignment: Assignment, checkpoint: Checkpoint, manifest: Manifest
+) -> tuple[Progress, Ema | None]:
+    """Where the checkpoint left the run, whatever the shape it was written under.
+
+    Raises:
+        CheckpointError: its parameters are not those of the recipe's model.
+    """
+    header, recipe = checkpoint.header, assignment.recipe
+    _require_same_shapes(engine, checkpoint)
+    reader = CheckpointReader(checkpoint)
+    fragments.load_state(engine, reader.read, header.optimizer_step)
+    if engine.grids:
+        engine.grids.restore(header.gradient_peaks)
+    ema = _ema(engine, recipe)
+    if ema:
+        ema.load(reader.read)
+    saved = Cursor.from_json(header.cursor)
+    cursor = cursor_after(manifest, recipe.data_settings, header.dataset_identity, saved)
+    return Progress.of_checkpoint(header, cursor), ema
+
+
+def _weights_only(reader: CheckpointReader) -> FragmentReader:
+    def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
+        if kind != MASTER:
+            return torch.zeros(stop - start)
+        return reader.read_weight(parameter, start, stop)
+
+    return read
+
+
+def record_resumption(
+    recorder: Recorder,
+    assignment: Assignment,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+    manifest: Manifest,
+    placement: Placement,
+) -> None:
+    """Events that say where the run goes on, and what is not as it was before."""
+    if checkpoint is None:
+        if recorder.is_restart:
+            recorder.event("resumed", from_step=0)
+        return
+    header, recipe = checkpoint.header, assignment.recipe
+    now = numerics.fingerprint(recipe.engine, placement)
+    moved = progress.cursor.to_json() != header.cursor
+    recorder.event(
+        "resumed",
+        from_step=header.step,
+        promise=numerics.promise(header.numerics, now),
+        numerics_changed=numerics.differences(header.numerics, now),
+        settings_changed=continuable_differences(header.recipe, recipe),
+        quarantined=sorted(manifest.left_out_since(header.dataset_identity)),
+        window_left_at=header.cursor if moved else None,
+    )
+    ranks = header.numerics.get("ranks")
+    if ranks not in (None, placement.world_size):
+        recorder.event("resized", from_ranks=ranks, to_ranks=placement.world_size)
+
+
+def _ema(engine: Engine, recipe: TrainingRecipe) -> Ema | None:
+    decay = recipe.trainer.ema_decay
+    return Ema(engine, decay) if decay else None
+
+
+def _require_same_shapes(engine: Engine, checkpoint: Checkpoint) -> None:
+    theirs = checkpoint.header.parameters
+    ours = {name: list(shape) for name, shape in engine.parameter_shapes.items()}
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise CheckpointError(
+                f"{checkpoint.path} has parameter {name} of shape {theirs.get(name)}, the recipe's "
+                f"model has {ours.get(name)}: it is another model's checkpoint"
+            )

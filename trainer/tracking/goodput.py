@@ -1,0 +1,98 @@
+"""How much of a run's time went into its curve: restarts, lost steps, goodput.
+
+::
+
+    goodput = counted seconds / wall seconds                    0 … 1
+
+- *Counted* is the time in steps that the record got from them, so in each step once.
+- *Wall* is the time that a driver owned the run, up to the last recorded step: from the session's
+  start to its first step, from there from step to step. What lies between two steps is wall and not
+  counted: validations, stalls for checkpoints, skipped steps, and after a loss all until the next
+  step that the record has not got, so detecting it, starting ranks and repeating steps. While no
+  driver owned the run, between two sessions, it took no wall time.
+- *Restarts* are starts of the ranks after the run's first. *Lost steps* are, for each restart, the
+  recorded steps after the checkpoint that it went on from, which have to be trained again.
+
+Every train line of the record has these numbers, in total up to its step, and `resumed` events have
+the counts. So whoever starts the ranks again reads them from the record's end. A start that died
+before it recorded anything leaves no trace there and is not among the restarts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from trainer.tracking.metrics import Line, is_step
+
+
+@dataclass(frozen=True)
+class Goodput:
+    """The totals of a run up to a moment.
+
+    Attributes:
+        until: that moment, in seconds since the epoch.
+    """
+
+    until: float
+    restarts: int = 0
+    lost_steps: int = 0
+    wall_seconds: float = 0.0
+    counted_seconds: float = 0.0
+
+    def after_step(self, ended: float, step_seconds: float) -> "Goodput":
+        """The totals after a step that the record has not got yet.
+
+        It took wall time since the last one, and no less than itself, wherever the clock was set
+        in between.
+        """
+        return replace(
+            self,
+            until=ended,
+            wall_seconds=self.wall_seconds + max(ended - self.until, step_seconds),
+            counted_seconds=self.counted_seconds + step_seconds,
+        )
+
+    @property
+    def counts(self) -> Line:
+        """What an event says."""
+        return {"restarts": self.restarts, "lost_steps": self.lost_steps}
+
+    @property
+    def fields(self) -> Line:
+        """What a train line says."""
+        wall, counted = self.wall_seconds, self.counted_seconds
+        return {
+            **self.counts,
+            "wall_seconds": round(wall, 3),
+            "counted_seconds": round(counted, 3),
+            "goodput": round(counted / wall, 4) if wall > 0 else 1.0,
+        }
+
+
+def goodput_at_start(
+    lines_backwards: Iterable[Line], resume_step: int, session_started: float
+) -> Goodput:
+    """The totals as a start of the ranks finds them in the record.
+
+    Args:
+        lines_backwards: the record's lines, last one first; read to the last train line at most.
+        resume_step: of the checkpoint that this start goes on from, or 0.
+        session_started: when the driver began to own the run, in seconds since the epoch.
+
+    Lines of a version that did not count say nothing: the totals begin with this start then.
+    """
+    tail: list[Line] = []  # from the last train line on, last line first
+    for line in lines_backwards:
+        tail.append(line)
+        if line["kind"] == "train":
+            break
+    train = tail[-1] if tail and tail[-1]["kind"] == "train" else {}
+    counts = next((line for line in tail if "restarts" in line), {})
+    last_step = next((line["step"] for line in tail if is_step(line)), 0)
+    return Goodput(
+        # In the session of that step, nobody else owned the run since; otherwise time began anew.
+        until=max(train.get("time", 0.0), session_started),
+        restarts=counts.get("restarts", 0) + 1 if tail else 0,
+        lost_steps=counts.get("lost_steps", 0) + max(0, last_step - resume_step),
+        wall_seconds=train.get("wall_seconds", 0.0),
+        counted_seconds=train.get("counted_seconds", 0.0),
+    )

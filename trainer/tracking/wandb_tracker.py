@@ -1,0 +1,243 @@
+"""Weights & Biases as a view of metrics.jsonl: the one file that imports wandb.
+
+A thread follows the record and shows it, so training neither waits for W&B nor ends with it.
+
+W&B's history has one row a step: the values of its line, and of the validation and the events that
+follow up to the next one. A row is handed over once it is complete, under its own step, so
+steps increase strictly. An event whose step's row W&B has got already, such as `resumed`, is in the
+next row.
+
+A kill loses the rows that W&B had not written yet, may tear its file, and the next start begins
+another folder. So a start mends the files and follows the record from the last step in them:
+together the folders hold one history. If W&B fails on the way (its process is killed, its disk is
+full), the rest is shown when the run ends, or at the next start.
+"""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import wandb
+from wandb.proto import wandb_internal_pb2
+
+from trainer.errors import TrainerError
+from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
+from trainer.tracking.leveldb_log import BLOCK_BYTES, whole_records
+from trainer.tracking.metrics import Line, follow, is_step, read_backwards
+
+# W&B writes through to its file that often, so a kill loses no more than that.
+FLUSH_SECONDS = 2.0
+# How long the end of the run waits for W&B.
+FINISH_SECONDS = 60.0
+_TAIL_BYTES = 2**16
+
+
+class WandbTracker:
+    """Shows the record of a run in W&B; offline unless the recipe or WANDB_MODE says otherwise.
+
+    Raises:
+        TrainerError: W&B does not start, and has never done so for this run.
+    """
+
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        run: RunFolder,
+        notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """``notice`` is told when W&B fails, from another thread."""
+        logging.getLogger("wandb").setLevel(logging.ERROR)
+        self._recipe = recipe
+        self._folder = run
+        self._files = run.path / "wandb"
+        self._notice = notice
+        self._mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
+        self._news = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._run: wandb.Run | None = None
+        if self._mode == "disabled":
+            return
+        if not _wandb_files(self._files):
+            try:
+                self._run = self._begin()
+            except Exception as error:
+                raise TrainerError(
+                    f"W&B does not start in mode {self._mode!r}: {error}. Use "
+                    "tracking.wandb=offline, or `wandb login` for online"
+                ) from error
+        self._thread.start()
+
+    def update(self) -> None:
+        """The record has new lines."""
+        self._news.set()
+
+    def finish(self) -> None:
+        """The record has its last line: show it and end."""
+        if self._mode == "disabled":
+            return
+        self._ending.set()
+        self._news.set()
+        self._thread.join(FINISH_SECONDS)
+        if self._thread.is_alive():
+            self._notice(
+                f"W&B was not done after {FINISH_SECONDS:.0f} s; what it lacks is shown at the "
+                "next start"
+            )
+
+    def _work(self) -> None:
+        self._try_to_show_the_record()
+        self._ending.wait()
+        if self._lacks_rows():
+            self._try_to_show_the_record()
+        if self._lacks_rows():
+            self._notice(
+                f"W&B's files end at step {last_logged_step(self._files)}: see whether their disk "
+                "is full. The next start shows the rest"
+            )
+
+    def _lacks_rows(self) -> bool:
+        backwards = read_backwards(self._folder.metrics)
+        last_recorded_step = next((line["step"] for line in backwards if is_step(line)), 0)
+        return last_logged_step(self._files) < last_recorded_step
+
+    def _try_to_show_the_record(self) -> None:
+        try:
+            self._show_the_record()
+        except Exception as error:
+            self._notice(
+                f"W&B has failed ({error}). The record goes on; the end of the run, or the next "
+                "start, shows the rest"
+            )
+        finally:
+            # Waits until W&B's process has written everything, or gives up one that has died.
+            with suppress(Exception, SystemExit):
+                wandb.teardown()
+
+    def _show_the_record(self) -> None:
+        """Show what the record has beyond W&B's files, until it has its last line."""
+        former = [] if self._run else _wandb_files(self._files)
+        run, self._run = self._run or self._begin(), None
+        shown = max((mend(file) for file in former), default=Shown())
+        if self._mode == "online" and run.starting_step - 1 != shown.step:
+            shown = Shown(run.starting_step - 1, None)  # what the server has counts
+        for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
+            run.log(row, step=step, commit=True)
+        run.finish()
+
+    def _begin(self) -> wandb.Run:
+        return wandb.init(
+            mode=self._mode,  # type: ignore[arg-type]
+            project=self._recipe.tracking.project,
+            id=self._folder.card().id,
+            name=self._folder.path.name,
+            dir=str(self._folder.path),
+            resume="allow",
+            config=self._recipe.model_dump(mode="json"),
+            settings=wandb.Settings(
+                silent=True, console="off", x_transaction_log_flush_interval=FLUSH_SECONDS
+            ),
+        )
+
+    def _wait(self) -> bool:
+        """Wait for news of the record; returns whether it has its last line."""
+        if not self._ending.is_set():
+            self._news.wait()
+            self._news.clear()
+        return self._ending.is_set()
+
+
+class Shown(NamedTuple):
+    """The last row that W&B has: its step, 0 if there is none, and the names of its values.
+
+    ``keys`` None means that they are not known; the row is taken for complete then.
+    """
+
+    step: int = 0
+    keys: frozenset[str] | None = frozenset()
+
+
+def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows that follow after one, each with its step."""
+    step = 0
+    row: dict[str, Any] = {}
+    for line in lines:
+        values = _values(line)
+        known = is_step(line) or shown.keys is None or values.keys() <= shown.keys
+        if line["step"] <= shown.step and known:
+            continue
+        if is_step(line):
+            if step:
+                yield step, row
+                row = {}
+            step = line["step"]
+        row |= values
+    if step:
+        yield step, row
+
+
+def last_logged_step(folder: Path) -> int:
+    """The last step in the W&B files under a run's ``wandb`` folder, or 0."""
+    return max((_end(file)[0].step for file in _wandb_files(folder)), default=0)
+
+
+def mend(file: Path) -> Shown:
+    """Make one .wandb file fit for `wandb sync`; returns the last row in it.
+
+    `wandb sync` gives up on a run at a file with a torn end, and on all runs at a file that has
+    nothing of its run yet. So what a kill tore is cut, and a file without rows is removed.
+    """
+    shown, whole_bytes = _end(file)
+    if shown.step == 0:
+        file.unlink()
+    elif whole_bytes < file.stat().st_size:
+        os.truncate(file, whole_bytes)
+    return shown
+
+
+def _end(file: Path) -> tuple[Shown, int]:
+    """The last row of one .wandb file, and where its last whole record ends.
+
+    The file is read from its end, since it may have a million rows.
+    """
+    size = file.stat().st_size
+    tail = _TAIL_BYTES
+    while True:
+        start = max(0, size - tail) // BLOCK_BYTES * BLOCK_BYTES
+        shown, whole_bytes = Shown(), 0
+        for end, content in whole_records(file, start):
+            whole_bytes = end
+            record = wandb_internal_pb2.Record.FromString(content)
+            if record.HasField("history"):
+                keys = (item.key or "/".join(item.nested_key) for item in record.history.item)
+                shown = Shown(record.history.step.num, frozenset(keys))
+        if shown.step or not start:
+            return shown, whole_bytes
+        tail *= 8
+
+
+def _wandb_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*run-*/run-*.wandb"))
+
+
+def _values(line: Line) -> dict[str, Any]:
+    """A line's part of a row: ``train/loss``, ``validation/bleu``, ``event/resumed/from_step``."""
+    if line["kind"] == "event":
+        name = f"event/{line['event']}"
+        hidden = {"step", "kind", "event"}
+        values: dict[str, Any] = {name: 1}
+    else:
+        name = line["kind"]
+        hidden = {"step", "kind", "samples"}
+        values = {}
+    for key, value in line.items():
+        if key not in hidden and value not in (None, [], {}):
+            plain = isinstance(value, int | float | str)
+            values[f"{name}/{key}"] = value if plain else json.dumps(value)
+    return values

@@ -1,0 +1,79 @@
+"""What a step's slots have to tell each other, in one sum over the ranks.
+
+Every slot writes into its own columns and leaves the others zero, so the sum is exact: each rank
+then holds the very values of all slots and folds them in slot order. Whatever follows from them
+(the loss, the data digest, which slots are not finite, whether to stop) is the same on all ranks,
+for any number of ranks, and is known before the gradients are applied.
+
+A NaN would spread over what it is added to, so a slot that is not finite writes zeros and a mark.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trainer.batch import DeviceBatch
+from trainer.distributed import Placement, sum_over_ranks
+from trainer.zero.engine import PassResult
+
+_SMOOTHED, _NLL, _PADDING, _POSITIONS, _BAD, _DIGEST = range(6)
+_DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
+_COLUMNS = _DIGEST + _DIGEST_WORDS
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A step's sums over all slots; equal on all ranks."""
+
+    smoothed_sum: float  # of the good slots, like nll_sum
+    nll_sum: float
+    bad_slots: list[int]  # whose loss or gradients are not finite
+    padding_fraction: float
+    slot_digests: list[bytes]
+    data_stall_seconds: float  # mean over the ranks
+    stop_requested: bool  # by any rank
+    # [slots, parameters]: `PassResult.largest` of all slots, unless one of them is not finite.
+    largest: np.ndarray | None = None
+
+
+def exchange(
+    slots: range,
+    batches: list[DeviceBatch],
+    results: list[PassResult],
+    *,
+    micro_batches_per_step: int,
+    data_stall_seconds: float,
+    stop_requested: bool,
+    placement: Placement,
+) -> StepReport:
+    """Sum what the ranks' slots report; a collective that every rank enters once a step."""
+    largest = [result.largest for result in results if result.largest is not None]
+    parameters = len(largest[0]) if largest else 0
+    table = np.zeros((micro_batches_per_step + 1, _COLUMNS + parameters))
+    if results:
+        losses = torch.stack([torch.stack(result[:2]) for result in results])
+        finite = torch.stack([result.finite for result in results])[:, None]
+        sums = torch.where(finite, losses.double(), 0)
+        columns = torch.cat([sums, ~finite], dim=1).cpu().numpy()
+        table[slots.start : slots.stop, [_SMOOTHED, _NLL, _BAD]] = columns
+        if largest:
+            values = torch.where(finite, torch.stack(largest).double(), 0)
+            table[slots.start : slots.stop, _COLUMNS:] = values.cpu().numpy()
+    for slot, batch in zip(slots, batches, strict=True):
+        table[slot, [_PADDING, _POSITIONS]] = batch.padding, batch.positions
+        table[slot, _DIGEST:_COLUMNS] = np.frombuffer(batch.digest, dtype="<u4")
+    table[-1, :2] = data_stall_seconds, float(stop_requested)
+    table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
+    rows, flags = table[:-1], table[-1]
+    totals = np.add.accumulate(rows[:, :_BAD], axis=0)[-1]  # in slot order, not pairwise
+    return StepReport(
+        smoothed_sum=float(totals[_SMOOTHED]),
+        nll_sum=float(totals[_NLL]),
+        bad_slots=np.flatnonzero(rows[:, _BAD]).tolist(),
+        padding_fraction=float(totals[_PADDING] / totals[_POSITIONS]),
+        slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_COLUMNS]],
+        data_stall_seconds=float(flags[0]) / placement.world_size,
+        stop_requested=bool(flags[1] > 0),
+        largest=rows[:, _COLUMNS:] if largest and not rows[:, _BAD].any() else None,
+    )

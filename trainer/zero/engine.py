@@ -1,0 +1,357 @@
+"""The ZeRO engine: the one file that imports DeepSpeed.
+
+In: a plain model and its settings. Per micro-batch: forward, backward, gradients accumulated.
+Per step: gradients summed over the ranks, clipped, applied. Out: the gradient norm, and through
+`trainer.zero.fragments` the parts of the state that this rank owns.
+
+The loss of a micro-batch is a *sum* over tokens divided by the target tokens of the whole step,
+so gradients are summed over micro-batches and ranks and never averaged: the result does not
+depend on how slots are dealt. With ``numerics: exact`` no sum is rounded either, so that not even
+the last bit does (see `trainer.exact`).
+"""
+
+import contextlib
+import functools
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import deepspeed
+import numpy as np
+import torch
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
+from torch import nn
+from torch.nn import functional as F
+
+from data_pipeline.feeding.plan import slots_of_rank
+from model.transformer import Transformer
+from trainer.batch import DeviceBatch
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.distributed import Placement
+from trainer.errors import EngineError
+from trainer.exact.adamw import ExactAdamW
+from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
+from trainer.exact.kernels import use_deterministic_kernels
+from trainer.exact.norm import norm as exact_norm
+from trainer.zero import gradients
+
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+# An all-reduce for inference on CPUs that DeepSpeed would compile at start. Nothing here uses it,
+# and a rank that is killed while compiling leaves a lock that blocks every later one.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+SMALL_GRADIENT = 2**14  # elements
+LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
+
+
+class PassResult(NamedTuple):
+    """What one micro-batch came to, as scalars on the device.
+
+    ``smoothed`` and ``nll`` are `model.loss.LossSums`; ``finite`` says whether the loss and all
+    gradients of this micro-batch are finite numbers. ``largest`` [parameters] are the gradients'
+    largest absolute values, with ``numerics: exact``.
+    """
+
+    smoothed: torch.Tensor
+    nll: torch.Tensor
+    finite: torch.Tensor
+    largest: torch.Tensor | None = None
+
+
+class Engine:
+    """A model under DeepSpeed, with micro-batch and step in our own hands.
+
+    Attributes:
+        slots_per_rank: forward and backward passes that a step has on every rank.
+        grids: on which gradients are summed; None with ``numerics: fast``.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        engine: EngineConfig,
+        optimizer: OptimizerConfig,
+        gradient_clipping: float,
+        label_smoothing: float,
+        micro_batches_per_step: int,
+        placement: Placement,
+    ) -> None:
+        self.placement = placement
+        self.zero_stage = engine.zero_stage
+        self.slots_per_rank = len(slots_of_rank(0, placement.world_size, micro_batches_per_step))
+        self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        self._label_smoothing = label_smoothing
+        self._gradient_clipping = gradient_clipping
+        # DeepSpeed refuses to sum instead of averaging under ZeRO-3, so its division by the
+        # number of ranks is undone.
+        self._divided_by = placement.world_size if engine.zero_stage == 3 else 1
+        self.grids: GradientGrids | None = None
+        if engine.numerics == "exact":
+            _require_exact_division(engine, self._divided_by)
+            use_deterministic_kernels(True)
+            self.grids = GradientGrids(list(self.parameter_shapes), micro_batches_per_step)
+        self._rounds_when_adding = False
+        self._zero_gradients = False
+        # Of a pass, by parameter: small gradients and sums of large ones, or largest elements.
+        self._watched: dict[int, torch.Tensor] = {}
+        self._numbers = {parameter: number for number, parameter in enumerate(model.parameters())}
+        for parameter in self._numbers:
+            parameter.register_hook(functools.partial(self._on_gradient, parameter))
+        model.checkpoint_activations(engine.activation_checkpointing)
+        self.checkpoints_activations = engine.activation_checkpointing
+        # DeepSpeed casts parameters but not buffers, such as the table of positions.
+        model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
+        self._torch_linear = F.linear
+        self._adamw = _adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
+        theirs = 0.0 if self.grids else gradient_clipping
+        with contextlib.redirect_stdout(None):  # it prints its memory use
+            self._engine, self.optimizer, _, _ = deepspeed.initialize(
+                model=model,
+                optimizer=self._adamw,
+                config=deepspeed_config(
+                    engine, theirs, self.slots_per_rank, bucket_elements(model)
+                ),
+                dist_init_required=False,
+            )
+        if gradients.flat_gradients(self.optimizer):
+            self._rounds_when_adding = self.grids is not None
+            gradients.add_to_flat_gradients(
+                self.optimizer, self._round if self._rounds_when_adding else None
+            )
+            self._engine.enable_backward_allreduce = False
+        effective = self._engine.gradient_clipping()
+        if effective != theirs:
+            raise EngineError(f"DeepSpeed clips gradients at {effective}, it was told {theirs}")
+        if self.grids:
+            F.linear = zero3_linear_wrap  # which stage 3 uses anyway, and which rounds differently
+
+    @property
+    def module(self) -> Transformer:
+        """The model inside; under ZeRO-3 its parameters are partitioned between forwards."""
+        module = self._engine.module
+        assert isinstance(module, Transformer)
+        return module
+
+    def forward_backward(
+        self, batch: DeviceBatch, *, target_tokens_global: int, last: bool, real: bool
+    ) -> PassResult:
+        """One micro-batch forward and backward; its gradients add to the step's.
+
+        ``last`` marks the rank's last micro-batch of the step. ``real=False`` marks a dummy, run
+        because all ranks need equal numbers of passes: its gradients are set to zero, and count
+        as finite.
+        """
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._zero_gradients = not real
+        self._watched.clear()
+        smoothed, nll = self._engine(
+            batch.source, batch.target_input, batch.target_output, self._label_smoothing
+        )
+        factor = 1 if self.grids else self._divided_by  # exact: see _on_gradient
+        loss = smoothed * (factor / target_tokens_global)
+        self._engine.backward(loss, scale_wrt_gas=False)
+        if last:
+            gradients.sum_flat_gradients(self)
+        smoothed = smoothed.detach()
+        watched = [self._watched[number].flatten() for number in sorted(self._watched)]
+        numbers = torch.cat([smoothed.flatten(), *watched])
+        finite = numbers.sum().isfinite()  # as all of them are, or the sum would not be
+        if not real:
+            return PassResult(smoothed, nll, torch.ones_like(finite))
+        if self.grids is None:
+            return PassResult(smoothed, nll, finite)
+        return PassResult(smoothed, nll, finite & (numbers.max() <= LARGEST), numbers[1:])
+
+    def refit(self, largest: np.ndarray | None) -> list[str] | None:
+        """Whether the step's passes must be repeated, because a gradient does not fit its grid.
+
+        ``largest`` is as in `step`. Then the gradients are discarded, grids are widened, and the
+        parameters are named whose grids were too narrow; none are in a run's first step, which
+        is there to measure them.
+        """
+        if self.grids is None or largest is None or self.grids.hold(largest):
+            return None
+        self.discard_gradients()
+        return self.grids.widen(largest)
+
+    def step(self, learning_rate: float, largest: np.ndarray | None = None) -> float:
+        """Apply the step's gradients; returns their global norm before clipping.
+
+        The norm is the same on all ranks, and so is what becomes of one that is not finite: it is
+        returned, the step is not applied, and its gradients are discarded. With ``numerics: exact``
+        ``largest`` [slots, parameters] is what `PassResult` says of all slots.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.grids:
+            assert largest is not None
+            return self._exact_step(self.grids, largest)
+        if self.zero_stage == 0:  # no ZeRO optimizer that would look
+            norm = gradients.replicated_norm(self)
+            if math.isfinite(norm):
+                self._engine.step()
+            else:
+                self.discard_gradients()
+            return norm
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's mark of an invalid norm
+
+    def discard_gradients(self) -> None:
+        """Forget the step's gradients instead of applying them; nothing else has changed yet.
+
+        To be called on all ranks after the last backward.
+        """
+        gradients.discard_gradients(self)
+
+    def parameter_group_settings(self) -> list[dict[str, Any]]:
+        """Learning rate, betas and so on of each parameter group, as JSON values."""
+        return [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+
+    @contextlib.contextmanager
+    def inference_model(self) -> Iterator[Transformer]:
+        """The current weights as a model whose forward needs no other rank, in eval mode.
+
+        Under ZeRO-3 every forward of the module is a collective, which decoding of unequal
+        lengths cannot keep in step; so the weights are gathered once into a plain replica.
+        """
+        if self.zero_stage == 3:
+            replica, parameters = self.replica(), list(self.module.parameters())
+            with deepspeed.zero.GatheredParameters(parameters), torch.no_grad():
+                for mine, theirs in zip(replica.parameters(), parameters, strict=True):
+                    mine.copy_(theirs)
+            yield replica.eval()
+            return
+        self.module.eval()
+        try:
+            yield self.module
+        finally:
+            self.module.train()
+
+    def replica(self) -> Transformer:
+        """A model like the engine's, on its device and in its precision, with other weights."""
+        module = self.module
+        replica = Transformer(module.config, module.vocabulary, module.attention_backend)
+        replica.checkpoint_activations(self.checkpoints_activations)
+        dtype = next(module.parameters()).dtype
+        return replica.to(device=self.placement.torch_device, dtype=dtype)
+
+    def destroy(self) -> None:
+        """Release DeepSpeed's hooks, buffers and process groups, so that another engine, and
+        another process group, can live in this process."""
+        self._engine.destroy()
+        # Replaced process-wide: ZeRO-3's own lets go of gathered weights between passes.
+        F.linear = self._torch_linear
+        if self.grids:
+            use_deterministic_kernels(False)
+        deepspeed.utils.groups._release_process_group_references(group=None)
+        deepspeed.comm.comm.cdb = None
+
+    def _exact_step(self, grids: GradientGrids, largest: np.ndarray) -> float:
+        """`step` with a norm, clipping and update of the same bits however the state is cut."""
+        owned = gradients.owned_gradients(self)
+        norm = exact_norm(owned, grids.bound(largest), self.placement)
+        assert isinstance(self._adamw, ExactAdamW)
+        clips = 0 < self._gradient_clipping < norm
+        self._adamw.gradient_divisor = norm / self._gradient_clipping if clips else 1.0
+        self._engine.step()
+        grids.follow(largest)
+        return norm
+
+    def _round(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+        assert self.grids is not None
+        self.grids.round_(self._numbers[parameter], gradient)
+
+    def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
+        """The one place where gradients leave the backward pass, per parameter and slot.
+
+        A dummy's gradients are set to zero rather than multiplied by it: NaN × 0 is NaN.
+        What shows whether a pass is finite is kept: a small gradient itself, because an operation
+        on it alone would cost more than it does; of a large one the sum. Torch sums bf16 in fp32,
+        and bf16 holds as large a sum. Exact sums need the largest elements instead.
+        """
+        if self._zero_gradients:
+            return torch.zeros_like(gradient)
+        number = self._numbers[parameter]
+        if self.grids is None:
+            small = gradient.numel() <= SMALL_GRADIENT
+            self._watched[number] = gradient if small else gradient.sum()
+            return None
+        self._watched[number] = largest_magnitude(gradient)
+        if not self._rounds_when_adding:
+            self._round(parameter, gradient)
+        if self._divided_by > 1:
+            gradient.mul_(self._divided_by)
+        return None
+
+
+def _adamw(
+    groups: list[dict[str, Any]], config: OptimizerConfig, engine: EngineConfig
+) -> torch.optim.Optimizer:
+    if engine.numerics == "exact":
+        return ExactAdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon)
+    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)
+
+
+def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
+    """What DeepSpeed divides by must be multiplied with before, and round nothing then."""
+    if engine.precision == "bf16" and ranks & (ranks - 1):
+        raise EngineError(
+            f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: there "
+            "DeepSpeed averages, which bf16 gradients survive exactly on 1, 2, 4, 8, … ranks only. "
+            "Use so many ranks, or zero_stage 1 or 2"
+        )
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay; vectors (biases, layer norms) without."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+def bucket_elements(model: nn.Module) -> int:
+    """How many gradients travel at once: all, of models that are not very large.
+
+    DeepSpeed reserves a bucket in each step. Its 2 GB are nothing on paper, but memory that a CPU
+    rank takes from the system anew, page by page: a sixth of an fp32 step of a base model.
+    """
+    return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters()))
+
+
+def deepspeed_config(
+    engine: EngineConfig, gradient_clipping: float, slots_per_rank: int, bucket_elements: int
+) -> dict[str, Any]:
+    """DeepSpeed's settings. What it would choose by itself and we must not leave to it:
+
+    it clips gradients at 1.0 unless told otherwise, averages gradients over ranks, accumulates
+    bf16 gradients in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
+    """
+    bf16 = engine.precision == "bf16"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": slots_per_rank,
+        "gradient_clipping": gradient_clipping,
+        "gradient_allreduce_op": "mean" if engine.zero_stage == 3 else "sum",
+        "zero_optimization": {
+            "stage": engine.zero_stage,
+            "overlap_comm": False,
+            "reduce_bucket_size": bucket_elements,
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bf16},
+        "steps_per_print": 2**31,
+    }
+    if bf16:
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+        config["communication_data_type"] = "fp32"
+    return config
