@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.batching.batch import MicroBatch
 from model.config import AttentionBackend, ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device

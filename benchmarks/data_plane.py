@@ -40,15 +40,15 @@ from cluster.data.workers import DataWorkers
 from cluster.health.watchdog import SignsOfLife
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.corpora.corpus import read_whole
-from data_pipeline.corpora.locations import cache_folder
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import Block, unpack_shard
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import RankStep
-from data_pipeline.feeding.window import WindowReader
-from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.storage.locations import cache_folder
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 HERE = Path(__file__).resolve().parent
 PEERS_PACKAGES = ["torch==2.13.0", "torchvision", "numpy", "webdataset", "litdata==0.2.76"]

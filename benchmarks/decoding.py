@@ -38,11 +38,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cluster.recipe import load_recipe
-from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches, load_heldout
+from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches, load_heldout
 from data_pipeline.dataset.manifest import Manifest, open_dataset
-from data_pipeline.dataset.store import DatasetStore
-from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.process_pool import cores
+from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.host_memory import keep_freed

@@ -19,7 +19,7 @@ import torch
 from as_rank import with_a_ranks_environment
 from finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 
-from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch, to_device

@@ -18,7 +18,7 @@ import torch
 from as_rank import with_a_ranks_environment
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device

@@ -25,12 +25,12 @@ import numpy as np
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import concatenate
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import local_rank_steps
-from data_pipeline.feeding.window import WindowReader
-from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.network import vocabulary_of
 from trainer.tracking.metrics import read_metrics
 

@@ -9,8 +9,8 @@ import numpy as np
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 RECIPE = "multi30k-ende"
 PIECES = 8000

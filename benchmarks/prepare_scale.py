@@ -31,7 +31,7 @@ import psutil
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.preparation.prepare_progress import PrepareProgress
+from data_pipeline.preparation.progress import PrepareProgress
 
 GIBIBYTE = 2**30
 GOAL_BYTES = 2 * GIBIBYTE

@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.window import WindowReader
 from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.format import HEADER
 from trainer.tracking.metrics import read_metrics

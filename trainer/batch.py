@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.batching.batch import MicroBatch
 from model.transformer import Vocabulary
 
 

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 
 import torch
 
-from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import RankStep
-from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.format import Checkpoint
 from trainer.config import EngineConfig
 from trainer.distributed import Placement, sum_over_ranks

@@ -1,7 +1,7 @@
 """The network of a recipe, with its initial weights; translating needs it without an engine."""
 
 from data_pipeline.dataset.manifest import SOURCE, TARGET
-from data_pipeline.pieces.tokenizer import Tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.transformer import Transformer, Vocabulary
 from trainer.randomness import seed_torch
 from trainer.recipe import TrainingRecipe

@@ -14,9 +14,9 @@ import numpy as np
 import sacrebleu
 import torch
 
-from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches
+from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches
 from data_pipeline.dataset.manifest import SOURCE, TARGET
-from data_pipeline.pieces.tokenizer import Tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig
 from model.decoding import greedy_search
 from model.transformer import Transformer

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cluster.views.histogram import histogram, quantile
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import DatasetStore, open_store
+from data_pipeline.storage.store import DatasetStore, open_store
 from data_pipeline.wording import counted
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more

@@ -18,13 +18,13 @@ from cluster.commands.dataset_info import in_words
 from cluster.recipe import Recipe
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.dataset.manifest import Manifest, kept_name
-from data_pipeline.dataset.quarantine import quarantine
-from data_pipeline.dataset.store import MANIFEST_NAME, open_store
 from data_pipeline.dataset.verification import problems_of, strange_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.preparation.prepare_progress import PrepareProgress
+from data_pipeline.preparation.progress import PrepareProgress
+from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.process_pool import cores
+from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from data_pipeline.wording import counted
 
 # Starting processes takes longer than reading so little here.
@@ -211,7 +211,7 @@ def _how_to_go_on(dataset: str, files: list[str]) -> str:
 
 
 def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str, Any]:
-    """Leaves shards out of a dataset by a child manifest; see `data_pipeline.dataset.quarantine`.
+    """Leaves shards out of a dataset by a child manifest; see `preparation/quarantine.py`.
 
     Raises DatasetError for a URL, and for shards that do not exist or are left out already.
     """

@@ -10,8 +10,8 @@ other data. What was recorded of them before counts no more: their repetition do
 
 from dataclasses import dataclass
 
+from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.feeding.plan import Cursor
 from trainer.checkpoints.format import Checkpoint, CheckpointHeader, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder

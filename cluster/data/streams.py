@@ -17,10 +17,9 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayT
 
 from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError
-from data_pipeline.errors import DatasetFileError
-from data_pipeline.feeding.batch import MicroBatch
-from data_pipeline.feeding.plan import Cursor, slots_of_rank
-from data_pipeline.feeding.stream import (
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.plan import Cursor, slots_of_rank
+from data_pipeline.batching.stream import (
     RankStep,
     Span,
     StepPlan,
@@ -28,7 +27,8 @@ from data_pipeline.feeding.stream import (
     next_window,
     spans_of_slots,
 )
-from data_pipeline.feeding.window import WindowLayout
+from data_pipeline.batching.window import WindowLayout
+from data_pipeline.errors import DatasetFileError
 
 # Windows that are requested before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2

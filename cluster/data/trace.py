@@ -19,14 +19,14 @@ from rich.text import Text
 
 from cluster.data.record import DataRecord, Start
 from cluster.recipe import load_recipe
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep, local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.quarantine import cursor_after
-from data_pipeline.dataset.store import DatasetStore
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import RankStep, local_rank_steps
-from data_pipeline.feeding.window import WindowReader
-from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.preparation.quarantine import cursor_after
+from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from data_pipeline.wording import counted
 from model.transformer import Vocabulary
 from trainer.batch import to_device

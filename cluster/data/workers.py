@@ -17,11 +17,11 @@ from ray.exceptions import RayError
 from cluster.health.watchdog import Watchdog
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import room
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.stream import Span
+from data_pipeline.batching.window import WindowLayout, WindowReader
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.batch import MicroBatch
-from data_pipeline.feeding.stream import Span
-from data_pipeline.feeding.window import WindowLayout, WindowReader
 
 SIGN_OF_LIFE_SECONDS = 1.0
 

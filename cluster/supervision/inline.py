@@ -8,10 +8,10 @@ from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
 from cluster.supervision.run_checks import newest_checkpoint, nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import DatasetStore
-from data_pipeline.feeding.stream import local_rank_steps
-from data_pipeline.feeding.window import WindowReader
+from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease

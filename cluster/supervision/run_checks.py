@@ -5,11 +5,11 @@ from pathlib import Path
 
 from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.window import open_mixture
 from data_pipeline.dataset.manifest import Manifest, open_dataset
-from data_pipeline.dataset.store import DatasetStore
 from data_pipeline.errors import DatasetError
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.window import open_mixture
+from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.commit import set_aside
 from trainer.checkpoints.format import (
     Checkpoint,

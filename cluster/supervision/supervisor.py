@@ -20,7 +20,7 @@ from cluster.supervision.restart_loop import Attempts
 from cluster.supervision.run_checks import nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import DatasetStore
+from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted
 from trainer.checkpoints.lease import Lease
 from trainer.errors import TrainerError

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipeline.config import DataConfig
-from data_pipeline.corpora.corpus_formats import Pair
+from data_pipeline.corpora.formats import Pair
 from data_pipeline.corpus_config import CorpusConfig
 
 EMPTY = "empty"

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.corpora.corpus_cutting import LineReader, check_alignment, cut_aligned, cut_file
-from data_pipeline.corpora.corpus_formats import Chunk, Content, parse
-from data_pipeline.corpora.locations import LocationStream, open_location, stored_bytes
+from data_pipeline.corpora.cutting import LineReader, check_alignment, cut_aligned, cut_file
+from data_pipeline.corpora.formats import Chunk, Content, parse
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
+from data_pipeline.storage.locations import LocationStream, open_location, stored_bytes
 
 PAIRS_PER_CHUNK = 20_000
 

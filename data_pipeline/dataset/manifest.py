@@ -25,11 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from data_pipeline.arrays import Int64Array
 from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.corpora.locations import cache_folder
 from data_pipeline.corpus_config import Sha256
-from data_pipeline.dataset.store import MANIFEST_NAME, DatasetStore, open_store
+from data_pipeline.dataset.preparation_settings import differences, preparation_settings
 from data_pipeline.errors import DatasetError
-from data_pipeline.preparation.preparation_settings import differences, preparation_settings
+from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore, open_store
 from data_pipeline.wording import counted
 
 FORMAT_FAMILY = "transloom-dataset/"

@@ -27,8 +27,8 @@ import numpy as np
 
 from data_pipeline.arrays import FieldArrays, IdArray
 from data_pipeline.dataset.manifest import ShardInfo
-from data_pipeline.dataset.tar import TarReader
 from data_pipeline.errors import DatasetError, DatasetFileError, TarContentError
+from data_pipeline.storage.tar import TarReader
 from data_pipeline.wording import counted, said
 
 IDS_SUFFIX = "ids.npz"

@@ -10,9 +10,9 @@ import numpy as np
 from data_pipeline.arrays import Int64Array
 from data_pipeline.dataset.manifest import Manifest, ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.dataset.store import MANIFEST_NAME, open_store
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.process_pool import process_pool
+from data_pipeline.storage.store import MANIFEST_NAME, open_store
 
 
 @dataclass(frozen=True)

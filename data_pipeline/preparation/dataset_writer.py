@@ -6,8 +6,6 @@ from pathlib import Path
 from data_pipeline.config import DataConfig
 from data_pipeline.corpora.cleaning import DropReport
 from data_pipeline.corpora.corpus import ParallelText, read_whole
-from data_pipeline.corpora.locations import cache_folder
-from data_pipeline.dataset.durable import write_durably
 from data_pipeline.dataset.manifest import (
     SOURCE,
     TARGET,
@@ -16,8 +14,10 @@ from data_pipeline.dataset.manifest import (
     ShardInfo,
     TokenizerInfo,
 )
-from data_pipeline.pieces.tokenizer import Tokenizer
 from data_pipeline.preparation.group_writer import WrittenShard
+from data_pipeline.storage.durable import write_durably
+from data_pipeline.storage.locations import cache_folder
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 CLEANING_NAME = "cleaning.json"
 

@@ -9,14 +9,14 @@ import logging
 from pathlib import Path
 
 from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.corpora.locations import cache_folder, open_location
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import open_store
 from data_pipeline.dataset.verification import Problem, problems_of, strange_files
 from data_pipeline.errors import DatasetError
-from data_pipeline.preparation.prepare_progress import PrepareProgress, Report
+from data_pipeline.preparation.progress import PrepareProgress, Report
 from data_pipeline.process_pool import enough_processes
+from data_pipeline.storage.locations import cache_folder, open_location
+from data_pipeline.storage.store import open_store
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import numpy as np
 from data_pipeline.arrays import FieldArrays, Int64Array, balanced_block
 from data_pipeline.config import DataConfig
 from data_pipeline.corpora.cleaning import EMPTY, DropReport
-from data_pipeline.dataset.durable import write_durably
 from data_pipeline.dataset.manifest import SOURCE, TARGET
 from data_pipeline.dataset.shards import Block, pack_shard
-from data_pipeline.pieces.tokenizer import Tokenizer
 from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
+from data_pipeline.storage.durable import write_durably
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 SHARDS_PER_GROUP = 16
 TOO_LONG = {SOURCE: "source_too_long", TARGET: "target_too_long"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_pipeline.config import DataConfig
 from data_pipeline.corpora.cleaning import Cleaner, DropReport
 from data_pipeline.corpora.corpus import PAIRS_PER_CHUNK, CorpusReader
-from data_pipeline.corpora.corpus_formats import Chunk, parse
+from data_pipeline.corpora.formats import Chunk, parse
 from data_pipeline.preparation.shuffle import PackedRows, Partitions, pack_rows
 from data_pipeline.process_pool import ProcessPool
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.corpora.corpus import CorpusReader
-from data_pipeline.corpora.locations import cache_folder
-from data_pipeline.dataset.durable import write_durably
 from data_pipeline.dataset.manifest import (
     SOURCE,
     TARGET,
@@ -21,10 +19,9 @@ from data_pipeline.dataset.manifest import (
     FieldInfo,
     Manifest,
 )
-from data_pipeline.dataset.store import MANIFEST_NAME, open_store
+from data_pipeline.dataset.preparation_settings import preparation_settings
 from data_pipeline.dataset.verification import add_histograms
 from data_pipeline.errors import CorpusError, DatasetError
-from data_pipeline.pieces.tokenizer import Tokenizer
 from data_pipeline.preparation.dataset_writer import (
     number_shards,
     write_cleaning_report,
@@ -39,8 +36,7 @@ from data_pipeline.preparation.group_writer import (
     write_group,
 )
 from data_pipeline.preparation.ingest import IngestedCorpus, ingest
-from data_pipeline.preparation.preparation_settings import preparation_settings
-from data_pipeline.preparation.prepare_progress import PrepareProgress, Report
+from data_pipeline.preparation.progress import PrepareProgress, Report
 from data_pipeline.preparation.publish import (
     check_replaceable,
     clear_leftovers,
@@ -49,6 +45,10 @@ from data_pipeline.preparation.publish import (
 )
 from data_pipeline.preparation.tokenizer_training import given_tokenizers, train_tokenizers
 from data_pipeline.process_pool import ProcessPool, enough_processes, process_pool
+from data_pipeline.storage.durable import write_durably
+from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.store import MANIFEST_NAME, open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 from data_pipeline.wording import counted
 
 

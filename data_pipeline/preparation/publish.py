@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_pipeline.dataset.durable import sync_to_disk
 from data_pipeline.dataset.manifest import FORMAT_FAMILY
-from data_pipeline.dataset.store import MANIFEST_NAME
 from data_pipeline.errors import DatasetError
+from data_pipeline.storage.durable import sync_to_disk
+from data_pipeline.storage.store import MANIFEST_NAME
 
 
 def clear_leftovers(dataset: Path) -> None:

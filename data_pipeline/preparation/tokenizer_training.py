@@ -11,10 +11,10 @@ from pathlib import Path
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
 from data_pipeline.dataset.manifest import SOURCE, TARGET
-from data_pipeline.pieces.tokenizer import Tokenizer, load_existing, train_tokenizer
 from data_pipeline.preparation.ingest import IngestedCorpus
 from data_pipeline.preparation.shuffle import DUPLICATE, shuffled_rows
 from data_pipeline.process_pool import ProcessPool
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_existing, train_tokenizer
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from cluster.data.streams import WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
 from cluster.health.watchdog import SignsOfLife
 from cluster.ray.session import ray_session
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import local_rank_steps
-from data_pipeline.feeding.window import WindowReader
 
 pytestmark = pytest.mark.chaos
 

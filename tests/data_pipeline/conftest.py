@@ -10,9 +10,9 @@ from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, Token
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.dataset.store import open_store
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.preparation.prepare_progress import PrepareProgress
+from data_pipeline.preparation.progress import PrepareProgress
+from data_pipeline.storage.store import open_store
 
 SYLLABLES = ["ba", "de", "fi", "go", "ku", "la", "mé", "ni", "po", "ru", "sa", "tö"]
 

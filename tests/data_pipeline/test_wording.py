@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.feeding.plan import Cursor
+from data_pipeline.batching.plan import Cursor
 from data_pipeline.wording import counted, listed, said
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,9 +5,9 @@ import yaml
 from support.recipes import tiny_recipe, tiny_values
 from support.runs import Runs
 
-from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.distributed import Placement
 from trainer.inference.translator import Translator

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.feeding.batch import MicroBatch
-from data_pipeline.feeding.plan import slots_of_rank
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.plan import slots_of_rank
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from support.checkpoints import commit_state, make_header, work_folder, write_state

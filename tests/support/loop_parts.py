@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import RankStep
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep
 from support.engine_jobs import VOCABULARY, micro_batch
 from support.recipes import tiny_values
 from trainer.distributed import Placement

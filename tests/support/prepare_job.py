@@ -15,7 +15,7 @@ from typing import Any
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.preparation import ingest, shuffle
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.preparation.prepare_progress import PrepareProgress
+from data_pipeline.preparation.progress import PrepareProgress
 
 
 def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":

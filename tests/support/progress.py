@@ -1,6 +1,6 @@
 """A progress in which every value differs from that of a beginning, and from the others."""
 
-from data_pipeline.feeding.plan import Cursor
+from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import EarlyStoppingState, Parent
 from trainer.state.progress import Progress
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Collection
 from typing import BinaryIO
 
-from data_pipeline.dataset.tar import Member, read_members
+from data_pipeline.storage.tar import Member, read_members
 
 ZEROS = bytes(1024)  # the end of an archive
 

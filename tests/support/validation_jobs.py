@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from data_pipeline.dataset.heldout import HeldOut, load_heldout
+from data_pipeline.batching.heldout import HeldOut, load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from support.recipes import tiny_recipe
 from trainer.distributed import Placement
 from trainer.network import build_model

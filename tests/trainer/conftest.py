@@ -5,7 +5,7 @@ from support.checkpoints import save_checkpoint
 from support.recipes import tiny_recipe
 
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.network import build_model
 from trainer.recipe import identity_of

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.batching.batch import MicroBatch
 from model.transformer import Vocabulary
 from trainer.batch import dummy_batch, to_device
 from trainer.state.digest import START, fold

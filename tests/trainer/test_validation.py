@@ -8,9 +8,9 @@ import torch
 from support.recipes import tiny_recipe
 from support.validation_jobs import SENTENCES, interrupted_validation, validate
 
-from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from trainer.distributed import Placement
 from trainer.network import build_model
 

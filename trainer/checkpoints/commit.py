@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline.dataset.durable import sync_to_disk, write_durably
+from data_pipeline.storage.durable import sync_to_disk, write_durably
 from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from data_pipeline.dataset.durable import sync_to_disk, write_durably
+from data_pipeline.storage.durable import sync_to_disk, write_durably
 from trainer.checkpoints.commit import discard
 from trainer.checkpoints.processes import start_tick
 from trainer.errors import LeaseLostError, RunInUseError

@@ -13,8 +13,8 @@ from typing import Any
 import sacrebleu
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
+from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config import DataConfig
-from data_pipeline.dataset.heldout import load_heldout
 from data_pipeline.dataset.manifest import TARGET, open_dataset
 from trainer.checkpoints.format import STEP
 from trainer.errors import RunMismatchError

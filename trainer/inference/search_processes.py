@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 
 import torch
 
-from data_pipeline.feeding.batch import MicroBatch
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.process_pool import ProcessPool, cores, enough_processes, process_pool
 from model.config import DecodingConfig
 from model.decoding import Hypothesis, beam_search

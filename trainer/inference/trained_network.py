@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import open_store
-from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from model.config import DecodingConfig
 from model.transformer import Transformer
 from trainer.checkpoints.format import (

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from data_pipeline.dataset.heldout import HeldOut, heldout_micro_batches
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches
 from data_pipeline.dataset.manifest import SOURCE, TARGET
-from data_pipeline.feeding.batch import MicroBatch
-from data_pipeline.pieces.tokenizer import Tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.alignment import Alignment, align
 from model.config import DecodingConfig
 from model.decoding import Hypothesis

@@ -1,7 +1,7 @@
 """The largest micro-batches that a run can meet, before any of its data is read.
 
 A micro-batch is cut so that its pairs times its longest sequence keep within the budget (see
-`data_pipeline.feeding.plan`). For every length of that longest sequence this bounds its rows and
+`data_pipeline.batching.plan`). For every length of that longest sequence this bounds its rows and
 both of its sides. Most of a pass's memory grows with the padded tokens, attention scores with the
 square of the lengths; whatever micro-batch comes, one of the shapes here is as large in either.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import SOURCE, TARGET, Manifest
-from data_pipeline.feeding.batch import MicroBatch
 from model.transformer import Vocabulary
 
 

@@ -25,9 +25,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_pipeline.dataset.durable import write_whole
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import MANIFEST_NAME, DatasetStore
+from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from trainer.checkpoints.format import Parent, list_checkpoints
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import open_store
+from data_pipeline.storage.store import open_store
 from data_pipeline.wording import listed
 from trainer.checkpoints.format import (
     HEADER,

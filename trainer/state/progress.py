@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from data_pipeline.feeding.plan import Cursor
+from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
 from trainer.config import TrainerConfig
 from trainer.state import early_stopping

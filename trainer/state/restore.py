@@ -2,9 +2,9 @@
 
 import torch
 
+from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.quarantine import cursor_after
-from data_pipeline.feeding.plan import Cursor
+from data_pipeline.preparation.quarantine import cursor_after
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.distributed import Placement

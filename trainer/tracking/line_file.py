@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipeline.dataset.durable import sync_to_disk
+from data_pipeline.storage.durable import sync_to_disk
 from data_pipeline.wording import counted
 from trainer.errors import CheckpointError, RecordInUseError, TrainerError
 

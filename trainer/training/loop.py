@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import RankStep
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep
 from trainer.batch import DeviceBatch, dummy_batch, to_device
 from trainer.distributed import Placement
 from trainer.errors import NonFiniteLossError

@@ -1,7 +1,7 @@
 """Steps whose loss or gradient is not a finite number: not applied, recorded, and few."""
 
-from data_pipeline.feeding.plan import slots_of_rank
-from data_pipeline.feeding.stream import RankStep
+from data_pipeline.batching.plan import slots_of_rank
+from data_pipeline.batching.stream import RankStep
 from data_pipeline.wording import counted
 from trainer.distributed import Placement
 from trainer.state.progress import Progress

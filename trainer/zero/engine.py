@@ -24,7 +24,7 @@ from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch import nn
 from torch.nn import functional as F
 
-from data_pipeline.feeding.plan import slots_of_rank
+from data_pipeline.batching.plan import slots_of_rank
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig

@@ -14,8 +14,8 @@ from cluster.commands.datasets import prepare_dataset
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.dataset.store import open_store
 from data_pipeline.errors import DatasetError
+from data_pipeline.storage.store import open_store
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from cluster.data.workers import DataWorkers
 from cluster.errors import ClusterError
 from cluster.health.watchdog import SignsOfLife
 from cluster.ray.session import ray_session
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetFileError
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import local_rank_steps
-from data_pipeline.feeding.window import WindowReader
 
 STEPS = 200  # more than an epoch
 SLOTS = 5

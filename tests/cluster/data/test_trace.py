@@ -10,11 +10,11 @@ from rich.console import Console
 from cluster.commands.datasets import prepare_dataset
 from cluster.recipe import load_recipe
 from cluster.supervision.run_checks import check_run, open_run
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest, open_dataset
-from data_pipeline.dataset.store import open_store
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import local_rank_steps
-from data_pipeline.feeding.window import WindowReader
+from data_pipeline.storage.store import open_store
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import RunMismatchError
 from trainer.inference.translator import Translator

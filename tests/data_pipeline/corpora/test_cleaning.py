@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.config import DataConfig
 from data_pipeline.corpora.cleaning import Cleaner, Dropped, DropReport
-from data_pipeline.corpora.corpus_formats import Pair
+from data_pipeline.corpora.formats import Pair
 from data_pipeline.corpus_config import CleaningConfig, CorpusConfig
 
 SPACES = " \t\u00a0\u2028\u3000"

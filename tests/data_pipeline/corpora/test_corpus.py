@@ -16,10 +16,10 @@ from backports import zstd
 from support.faulty_server import FaultyServer
 
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
-from data_pipeline.corpora.corpus_formats import Pair, parse
-from data_pipeline.corpora.phrasebook import generate
+from data_pipeline.corpora.formats import Pair, parse
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
+from data_pipeline.phrasebook.sampler import generate
 
 SOURCES = ["un chat", "deux\u2028chats", "", "été"] + [f"phrase {i} é" for i in range(200)]
 TARGETS = ["a cat", "two cats", "none", "summer"] + [f"sentence {i}" for i in range(200)]

@@ -12,8 +12,8 @@ import pytest
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest, Tombstone
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.dataset.store import open_store
 from data_pipeline.errors import DatasetError
+from data_pipeline.storage.store import open_store
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.dataset.manifest import ShardInfo
 from data_pipeline.dataset.shards import Block, pack_shard, unpack_shard
-from data_pipeline.dataset.store import LocalStore
 from data_pipeline.errors import DatasetError, DatasetFileError
+from data_pipeline.storage.store import LocalStore
 
 
 def make_field(sequences: list[list[int]]) -> FieldArrays:
@@ -218,7 +218,7 @@ def test_shard_error_crosses_process_borders() -> None:
 
 def test_reading_needs_neither_torch_nor_webdataset() -> None:
     code = (
-        "import sys, data_pipeline.feeding.stream; "
+        "import sys, data_pipeline.batching.stream; "
         "sys.exit(bool({'torch', 'webdataset', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

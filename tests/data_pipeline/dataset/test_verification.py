@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.quarantine import quarantine
-from data_pipeline.dataset.store import open_store
 from data_pipeline.dataset.verification import Problem, add_histograms, problems_of
+from data_pipeline.preparation.quarantine import quarantine
+from data_pipeline.storage.store import open_store
 
 
 @pytest.fixture

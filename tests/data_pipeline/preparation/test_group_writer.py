@@ -10,9 +10,9 @@ import pytest
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.dataset.manifest import ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.pieces.tokenizer import train_tokenizer
 from data_pipeline.preparation.group_writer import GroupJob, write_group
 from data_pipeline.preparation.shuffle import Partitions, pack_rows
+from data_pipeline.tokenizers.tokenizer import train_tokenizer
 
 
 @pytest.fixture

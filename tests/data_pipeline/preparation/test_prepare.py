@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.config import DataConfig, DataSettings, TokenizerConfig
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.quarantine import quarantine
-from data_pipeline.dataset.store import open_store
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError, TokenizerError
-from data_pipeline.feeding.plan import Cursor
-from data_pipeline.feeding.stream import local_rank_steps
-from data_pipeline.feeding.window import WindowReader
-from data_pipeline.pieces.tokenizer import load_tokenizers
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.preparation.prepare_progress import PrepareProgress
+from data_pipeline.preparation.progress import PrepareProgress
+from data_pipeline.preparation.quarantine import quarantine
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 MakeData = Callable[..., DataConfig]
 ReadPairs = Callable[[Path], list[tuple[str, str]]]

@@ -19,13 +19,13 @@ from support.processes import children, is_alive, wait_until
 
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import open_store
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.preparation.prepare_progress import PrepareProgress
+from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.preparation.publish import clear_leftovers
+from data_pipeline.storage.store import open_store
 
 MakeData = Callable[..., DataConfig]
 

@@ -22,10 +22,10 @@ from backports import zstd
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.dataset.store import open_store
-from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers, train_tokenizer
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers, train_tokenizer
 
 Sentences = Callable[[int, int], list[str]]
 Pair = tuple[str, str]

@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 from support.recipes import tiny_recipe
 
-from data_pipeline.dataset.heldout import load_heldout
+from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from model.config import DecodingConfig
 from trainer.inference.evaluation import evaluate, moses

@@ -4,8 +4,8 @@ import pytest
 
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.store import open_store
-from data_pipeline.pieces.tokenizer import Tokenizer, load_tokenizers, train_tokenizer
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers, train_tokenizer
 from trainer.inference.word_alignment import fold, word_numbers, words_read, words_written
 
 TAG = "<2de>"

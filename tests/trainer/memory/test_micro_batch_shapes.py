@@ -9,9 +9,9 @@ from support.engine_jobs import VOCABULARY
 from support.recipes import tiny_recipe, tiny_values
 
 from cluster.recipe import Recipe
+from data_pipeline.batching.plan import plan_window
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest, open_dataset
-from data_pipeline.feeding.plan import plan_window
-from data_pipeline.feeding.window import WindowReader
 from trainer.batch import to_device
 from trainer.memory.micro_batch_shapes import MicroBatchShape, synthetic_micro_batch, widest_shapes
 

@@ -4,7 +4,7 @@ import pytest
 from support.recipes import tiny_recipe
 
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.pieces.tokenizer import load_tokenizers
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.attention import SelfAttention
 from model.config import AttentionBackend
 from trainer.config import EngineConfig

@@ -6,7 +6,7 @@ import pytest
 from support.checkpoints import make_header
 from support.progress import FAR
 
-from data_pipeline.feeding.plan import Cursor
+from data_pipeline.batching.plan import Cursor
 from trainer.state.progress import Progress
 
 SCORES = ("validation_loss", "validation_bleu")  # the next step begins without one

@@ -11,7 +11,7 @@ from support.engine_jobs import Shape, make_engine
 from support.progress import FAR
 from support.recipes import tiny_recipe
 
-from data_pipeline.feeding.plan import Cursor
+from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.rank_job import Assignment
 from trainer.runs.folder import RunCard, RunFolder

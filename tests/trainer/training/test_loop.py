@@ -15,7 +15,7 @@ from support.loop_parts import (
     recipe,
 )
 
-from data_pipeline.feeding.plan import Cursor
+from data_pipeline.batching.plan import Cursor
 from trainer.batch import to_device
 from trainer.errors import NonFiniteLossError
 from trainer.randomness import seed_torch

@@ -172,7 +172,7 @@ HOOKS = {
     "trainer.zero.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
     "trainer.checkpoints.commit": {"sync_to_disk": commit},
-    "data_pipeline.feeding.window": {"WindowReader.fetch": fetch},
+    "data_pipeline.batching.window": {"WindowReader.fetch": fetch},
 }
 
 

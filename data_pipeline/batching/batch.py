@@ -1,0 +1,56 @@
+"""Micro-batches as plain numpy arrays: what a data worker hands to a rank.
+
+The sequences of a field are those of `data_pipeline.arrays`: flat, without padding.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from data_pipeline.arrays import FieldArrays, Int64Array, totals_before
+from data_pipeline.batching.plan import WindowPlan
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """Aligned sequences of all fields, a part of a step that goes through the model at once."""
+
+    pair_ids: Int64Array  # [pairs], the pair's number in the manifest's order
+    fields: dict[str, FieldArrays]
+
+    def tokens(self, field: str) -> int:
+        """Tokens of a field, EOS included, padding not."""
+        return len(self.fields[field].ids)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.pair_ids.nbytes + sum(field.bytes for field in self.fields.values())
+
+
+def assemble(
+    pair_ids: Int64Array, fields: Mapping[str, FieldArrays], plan: WindowPlan
+) -> list[MicroBatch]:
+    """Cuts a window's arrays into the micro-batches of its plan.
+
+    The sequences are reordered once for the whole window; the micro-batches are views of that.
+    """
+    pair_ids = pair_ids[plan.order]
+    ordered = {name: field.take(plan.order) for name, field in fields.items()}
+    pair_bounds = plan.bounds.tolist()
+    token_bounds = {
+        name: totals_before(field.lengths, plan.bounds).tolist() for name, field in ordered.items()
+    }
+    return [
+        MicroBatch(
+            pair_ids[start:stop],
+            {
+                name: FieldArrays(
+                    field.ids[token_bounds[name][number] : token_bounds[name][number + 1]],
+                    field.lengths[start:stop],
+                )
+                for name, field in ordered.items()
+            },
+        )
+        for number, (start, stop) in enumerate(pairwise(pair_bounds))
+    ]

@@ -1,0 +1,114 @@
+"""The endless stream of micro-batches, cut into steps.
+
+Epochs consist of windows and windows of micro-batches; a step is the next M micro-batches,
+wherever window and epoch borders fall. A layout says how many micro-batches a window has, so a
+rank can plan its steps without seeing data that other ranks train on.
+
+    layout(epoch, window) -> iterate_steps -> StepPlan -> spans_of_slots -> fetch
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.plan import Cursor, slots_of_rank
+from data_pipeline.batching.window import WindowLayout, WindowReader
+from data_pipeline.errors import BatchingError
+from data_pipeline.wording import counted
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive micro-batches `start` to `stop` (exclusive) of one window."""
+
+    epoch: int
+    window: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Where a step's micro-batches come from: slot i is the i-th micro-batch of the spans."""
+
+    spans: tuple[Span, ...]
+    target_tokens: int  # of all slots, EOS included, padding not: the loss is divided by it
+    cursor: Cursor  # before the step
+    next_cursor: Cursor  # after it: what a checkpoint of this step stores
+
+
+@dataclass(frozen=True, eq=False)
+class RankStep:
+    """One rank's part of a step."""
+
+    slots: range
+    micro_batches: list[MicroBatch]  # one for each slot
+    target_tokens: int  # of the whole step, over all ranks
+    cursor: Cursor
+    next_cursor: Cursor
+
+
+def iterate_steps(
+    layout: Callable[[int, int], WindowLayout], cursor: Cursor, micro_batches_per_step: int
+) -> Iterator[StepPlan]:
+    """Plans steps for ever, from the cursor on."""
+    while True:
+        spans: list[Span] = []
+        target_tokens = 0
+        missing = micro_batches_per_step
+        position = cursor
+        while missing:
+            window = layout(position.epoch, position.window)
+            count = len(window.target_tokens)
+            if position.offset > count:
+                raise BatchingError(
+                    f"{position} lies beyond the {counted(count, 'micro-batch')} of its window. "
+                    "It belongs "
+                    "to another dataset or other batching settings: use those of the run."
+                )
+            stop = min(position.offset + missing, count)
+            if stop > position.offset:
+                spans.append(Span(position.epoch, position.window, position.offset, stop))
+                target_tokens += int(window.target_tokens[position.offset : stop].sum())
+                missing -= stop - position.offset
+            position = (
+                Cursor(position.epoch, position.window, stop)
+                if stop < count
+                else next_window(position, window.windows_per_epoch)
+            )
+        yield StepPlan(tuple(spans), target_tokens, cursor, position)
+        cursor = position
+
+
+def next_window(position: Cursor, windows_per_epoch: int) -> Cursor:
+    """The beginning of the window after a position's."""
+    if position.window + 1 < windows_per_epoch:
+        return Cursor(position.epoch, position.window + 1, 0)
+    return Cursor(position.epoch + 1, 0, 0)
+
+
+def spans_of_slots(step: StepPlan, slots: range) -> tuple[Span, ...]:
+    """The spans that hold the slots `slots.start` to `slots.stop` of a step."""
+    found = []
+    first_slot = 0
+    for span in step.spans:
+        start = span.start + max(0, slots.start - first_slot)
+        stop = min(span.stop, span.start + slots.stop - first_slot)
+        if start < stop:
+            found.append(Span(span.epoch, span.window, start, stop))
+        first_slot += span.stop - span.start
+    return tuple(found)
+
+
+def local_rank_steps(
+    reader: WindowReader, cursor: Cursor, rank: int, ranks: int, micro_batches_per_step: int
+) -> Iterator[RankStep]:
+    """A rank's steps for ever, read in this process."""
+    slots = slots_of_rank(rank, ranks, micro_batches_per_step)
+    for step in iterate_steps(reader.layout, cursor, micro_batches_per_step):
+        micro_batches = [
+            micro_batch
+            for span in spans_of_slots(step, slots)
+            for micro_batch in reader.fetch(span.epoch, span.window, span.start, span.stop)
+        ]
+        yield RankStep(slots, micro_batches, step.target_tokens, step.cursor, step.next_cursor)

@@ -1,1 +1,0 @@
-"""From a dataset to micro-batches: mixture, windows, plan, steps."""

@@ -1,0 +1,1 @@
+"""The built-in corpus: French and English sentences from a grammar."""

@@ -1,1 +1,0 @@
-"""SentencePiece models, and random segmentations with their pieces."""

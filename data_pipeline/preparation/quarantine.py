@@ -1,0 +1,60 @@
+"""Leaving out a shard that is lost for good, by a tombstone in a child manifest.
+
+The order of all other pairs and their numbers stay, so a run goes on with the child as with the
+parent. Only where it stands in the middle of a window that has a shard left out since, what is
+left of that window cannot be told any more: the run goes on with the next one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import next_window
+from data_pipeline.batching.window import open_mixture
+from data_pipeline.config import DataSettings
+from data_pipeline.dataset.manifest import Manifest, Tombstone, kept_name
+from data_pipeline.errors import DatasetError
+from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.store import MANIFEST_NAME, open_store
+
+
+def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
+    """Writes the child manifest in place and returns it; the parent is kept beside it.
+
+    Raises DatasetError for a shard that does not exist or is left out already.
+    """
+    manifest = Manifest.load(open_store(dataset))
+    shards = list(dict.fromkeys(shards))
+    known = {shard.name for shard in manifest.shards}
+    for name in shards:
+        if name not in known:
+            raise DatasetError(
+                f"{dataset} has no shard {name!r}. Name shards as `transloom data verify` does, "
+                f"such as {manifest.shards[0].name}."
+            )
+        if name in manifest.left_out:
+            raise DatasetError(f"{name} of {dataset} is quarantined already.")
+    write_whole(dataset / kept_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes())
+    tombstones = tuple(
+        Tombstone(shard=name, reason=reason, parent=manifest.identity) for name in shards
+    )
+    child = manifest.model_copy(update={"tombstones": manifest.tombstones + tombstones})
+    write_whole(dataset / MANIFEST_NAME, child.to_bytes())
+    return Manifest.load(open_store(dataset))
+
+
+def cursor_after(
+    manifest: Manifest, settings: DataSettings, identity_before: str, cursor: Cursor
+) -> Cursor:
+    """Where a run goes on that stopped at a cursor under the manifest of an identity.
+
+    Raises what `open_mixture` raises.
+    """
+    left_out = manifest.left_out_since(identity_before)
+    if not left_out or not cursor.offset:
+        return cursor
+    mixture = open_mixture(manifest, settings)
+    slices = mixture.slices(cursor.epoch, cursor.window)
+    if left_out.isdisjoint(manifest.shards[part.shard].name for part in slices):
+        return cursor
+    return next_window(cursor, mixture.windows_per_epoch)

@@ -1,0 +1,59 @@
+"""Downloads of whole files by URL: http, https, s3 and gs, through fsspec.
+
+Failures that may pass, such as a server's 500 or a lost connection, are tried again after a while.
+"""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from data_pipeline.errors import CorpusError
+from data_pipeline.storage.remote import (
+    REMOTE_SCHEMES,
+    RETRY_DELAYS_SECONDS,
+    file_system,
+    wait_before_retry,
+)
+
+
+def download(url: str, path: Path) -> None:
+    """Writes the file to `path`. Raises CorpusError, which says what to do."""
+    source = _file_system(url)
+    for delay in (*RETRY_DELAYS_SECONDS, None):
+        try:
+            source.get_file(url, str(path))
+            return
+        # Every backend has exceptions of its own.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if delay is None or not _may_pass(error):
+                raise CorpusError(
+                    f"{url} cannot be downloaded ({reason}). Check the address and the network, "
+                    "or put the file into a folder and name it with data.mirror=FOLDER."
+                ) from error
+        wait_before_retry(delay, url, reason)
+
+
+def _file_system(url: str) -> Any:
+    scheme = urlsplit(url).scheme
+    if scheme not in REMOTE_SCHEMES:
+        raise CorpusError(
+            f"{url} has the scheme {scheme!r}, expected one of file, {', '.join(REMOTE_SCHEMES)}. "
+            "Correct the location, or download the file and give its path."
+        )
+    try:
+        return file_system(url)
+    except ImportError as error:
+        raise CorpusError(
+            f"{url} needs a package that is not installed ({error}). Install it with pip install "
+            f"'transloom[{scheme}]', or put the file into a folder and name it with "
+            "data.mirror=FOLDER."
+        ) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status >= 500 or status in (408, 429)
+    return not isinstance(error, FileNotFoundError | PermissionError | ValueError)

@@ -1,0 +1,272 @@
+"""Locations: from a path or URL in a recipe to a stream of decompressed, hashed bytes.
+
+    location ──mirror, cache or download──▶ file ──gunzip, unxz, unzstd──▶ sha256 ──▶ bytes
+
+A remote file is downloaded whole, into CACHE/corpora/SHA256, before it is read; the name is the
+hash of its decompressed content, which the recipe has to give. Only content with that hash gets
+into the cache, and a copy that is found damaged later is removed. How a file is compressed is
+told by its first bytes. Memory is constant: a file is never held, however it was compressed.
+"""
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
+
+from backports import zstd
+
+from data_pipeline.corpus_config import COMPRESSIONS, is_remote
+from data_pipeline.errors import CorpusError
+from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.download import download
+
+BUILTIN = "builtin:"
+PHRASEBOOK = {
+    f"builtin:phrasebook/{split}.{language}": (split, column)
+    for split in ("train", "validation", "test")
+    for column, language in enumerate(("fr", "en"))
+}
+BLOCK_BYTES = 1024 * 1024
+REFUSED = {  # by their first bytes
+    b"BZh": ("bzip2", "Compress it anew, for example with bzcat FILE | zstd"),
+    b"PK\x03\x04": ("zip", "Unpack it"),
+}
+LEFTOVER_SECONDS = 24 * 3600  # after which nobody is still downloading
+
+
+def cache_folder(cache: str | None) -> Path:
+    """The folder for copies of remote files: `cache`, $TRANSLOOM_CACHE or ~/.cache/transloom."""
+    default = Path.home() / ".cache" / "transloom"
+    return Path(cache or os.environ.get("TRANSLOOM_CACHE") or default).expanduser()
+
+
+def open_location(
+    location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
+) -> "LocationStream":
+    """The content of a file, which is downloaded first if it is remote and not in the cache.
+
+    sha256: of the decompressed content; needed for remote locations. Raises CorpusError, here and
+    while reading, for whatever cannot be found, fetched or decompressed.
+    """
+    if location.startswith(BUILTIN):
+        text = _builtin_text(location)
+        return LocationStream(location, io.BytesIO(text), len(text))
+    path = _find_file(location, mirror, cache, sha256)
+    copy = path if mirror is None and is_remote(location) else None
+    try:
+        return LocationStream(location, path.open("rb"), path.stat().st_size, copy)
+    except OSError as error:
+        raise _unreadable(location, path, error) from error
+
+
+def stored_bytes(
+    location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
+) -> int:
+    """What a stream of this location has as `total_bytes`; a remote file is downloaded for it."""
+    with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
+        return stream.total_bytes
+
+
+class LocationStream(io.BufferedIOBase):
+    """Decompressed content of a file. Attributes tell how far reading has come.
+
+    `bytes_read` of `total_bytes` are counted in the file as it is stored, so compressed.
+    """
+
+    def __init__(
+        self, location: str, file: BinaryIO, total_bytes: int, copy: Path | None = None
+    ) -> None:
+        """copy: where the file lies if it is a copy in the cache, to be removed when damaged."""
+        self.location = location
+        self.total_bytes = total_bytes
+        self.bytes_read = 0
+        self._file = file
+        self._copy = copy
+        self._hash = hashlib.sha256()
+        try:
+            self._compression, self._content = _decompressed(location, file)
+        except CorpusError:
+            file.close()
+            raise
+
+    @property
+    def sha256(self) -> str:
+        """Of the decompressed bytes that were read so far."""
+        return self._hash.hexdigest()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Exactly `size` bytes, fewer only at the end. Raises CorpusError for damaged files."""
+        try:
+            data = self._content.read(-1 if size is None else size)
+        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
+            raise CorpusError(
+                f"{self.location} is a damaged {self._compression} file of {self.total_bytes:,} "
+                f"bytes ({error}). Get it again.{self._discard_copy()}"
+            ) from error
+        except OSError as error:
+            raise _unreadable(self.location, None, error) from error
+        self._hash.update(data)
+        self.bytes_read = self._file.tell()
+        return data
+
+    def verify(self, sha256: str | None) -> None:
+        """Reads what is left. Raises CorpusError if the content has another hash than `sha256`."""
+        while self.read(BLOCK_BYTES):
+            pass
+        if sha256 is not None and self.sha256 != sha256:
+            raise CorpusError(
+                f"{self.location} has the wrong content: the recipe has sha256 {sha256}, and what "
+                f"was read ({self.total_bytes:,} bytes, hashed after decompression) has "
+                f"{self.sha256}. Get the file that the recipe means, or correct the hash."
+                f"{self._discard_copy()}"
+            )
+
+    def close(self) -> None:
+        self._content.close()
+        self._file.close()
+        super().close()
+
+    def _discard_copy(self) -> str:
+        if self._copy is None:
+            return ""
+        self._copy.unlink(missing_ok=True)
+        return f" Its copy {self._copy} was removed: the next attempt downloads it again."
+
+
+def _decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
+    """The name of the compression, and its content."""
+    magic = file.read(6)
+    file.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        return "gzip", cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return "xz", io.BufferedReader(_FrameReader(file, lzma.LZMADecompressor), BLOCK_BYTES)
+    skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F  # pzstd begins so
+    if magic.startswith(b"\x28\xb5\x2f\xfd") or skippable:
+        return "zstd", io.BufferedReader(_FrameReader(file, zstd.ZstdDecompressor), BLOCK_BYTES)
+    for known, (name, remedy) in REFUSED.items():
+        if magic.startswith(known):
+            raise CorpusError(
+                f"{location} is a {name} file, expected plain, gz, xz or zst. {remedy}."
+            )
+    return "plain", file
+
+
+class _FrameReader(io.RawIOBase):
+    """The frames of an xz or zstd file, one after another.
+
+    lzma.open does not do: it takes a damaged second frame for the end of the file.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        new_decompressor: Callable[[], lzma.LZMADecompressor | zstd.ZstdDecompressor],
+    ) -> None:
+        self._file = file
+        self._new_decompressor = new_decompressor
+        self._decompressor = new_decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while True:
+            compressed = b""
+            if self._decompressor.eof:
+                compressed = self._decompressor.unused_data or self._file.read(BLOCK_BYTES)
+                if not compressed:
+                    return 0
+                self._decompressor = self._new_decompressor()
+            elif self._decompressor.needs_input:
+                compressed = self._file.read(BLOCK_BYTES)
+                if not compressed:
+                    raise EOFError("it ends too early")
+            data = self._decompressor.decompress(compressed, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
+def _builtin_text(location: str) -> bytes:
+    if location not in PHRASEBOOK:
+        raise CorpusError(
+            f"There is no built-in corpus {location}. There are: {', '.join(PHRASEBOOK)}."
+        )
+    split, column = PHRASEBOOK[location]
+    return "".join(pair[column] + "\n" for pair in generate(split)).encode()
+
+
+def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | None) -> Path:
+    if mirror is not None:
+        return _find_in_mirror(location, Path(mirror).expanduser())
+    if is_remote(location):
+        assert sha256 is not None, "the config requires a hash for URLs"
+        path = cache / "corpora" / sha256
+        if not path.is_file():
+            _fill_cache(location, sha256, path)
+        return path
+    if location.startswith("file://"):
+        return Path(unquote(urlsplit(location).path))
+    return Path(location).expanduser()
+
+
+def _find_in_mirror(location: str, mirror: Path) -> Path:
+    name = plain = unquote(Path(urlsplit(location).path).name)
+    if Path(name).suffix in COMPRESSIONS:
+        plain = Path(name).stem
+    for candidate in (name, plain, *(plain + suffix for suffix in COMPRESSIONS)):
+        if (mirror / candidate).is_file():
+            return mirror / candidate
+    raise CorpusError(
+        f"The mirror {mirror} has neither {plain} nor {plain}{{{','.join(COMPRESSIONS)}}}, which "
+        f"{location} asks for. Put the file there, or leave out data.mirror to read from the "
+        "location itself."
+    )
+
+
+def _unreadable(location: str, path: Path | None, error: OSError) -> CorpusError:
+    where = f" from {path.absolute()}" if path else ""
+    return CorpusError(
+        f"The corpus {location} cannot be read{where} ({error.strerror or error}). Correct the "
+        "path in the recipe, or name the folder that has the file with data.mirror=FOLDER."
+    )
+
+
+def _fill_cache(url: str, sha256: str, path: Path) -> None:
+    """Puts a remote file at `path`, whole and with the right content, or raises CorpusError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as work:
+            new = Path(work) / "file"
+            download(url, new)
+            with LocationStream(url, new.open("rb"), new.stat().st_size) as stream:
+                stream.verify(sha256)
+            new.replace(path)
+    except OSError as error:
+        raise CorpusError(
+            f"The copy of {url} cannot be written to {path.parent} ({error}). Give the folder room "
+            "and permission, or name another with data.cache=FOLDER."
+        ) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What killed downloads left."""
+    for leftover in folder.glob(".download-*"):
+        with suppress(FileNotFoundError):  # whoever wrote it has just finished
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                shutil.rmtree(leftover)

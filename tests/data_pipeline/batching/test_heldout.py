@@ -1,0 +1,113 @@
+"""Held-out sets: the text of the corpus, in batches that depend on nothing but lengths."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.batching.heldout import (
+    HeldOut,
+    heldout_micro_batches,
+    load_heldout,
+    plan_heldout,
+)
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.errors import DatasetError
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+
+
+@pytest.mark.parametrize(("name", "file"), [("validation", "validation"), ("small", "test")])
+def test_it_is_the_text_of_the_corpus(
+    dataset: Path, manifest: Manifest, corpus_folder: Path, name: str, file: str
+) -> None:
+    heldout = load_heldout(open_store(dataset), manifest, name)
+    sources, targets = (
+        (corpus_folder / (file + suffix)).read_text().splitlines() for suffix in (".src", ".tgt")
+    )
+    assert heldout == HeldOut(sources, targets, tag=None)
+
+
+def test_empty_sentences_and_odd_line_ends_keep_their_place(
+    data_config: Callable[..., DataConfig], tokenizer_config: TokenizerConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes("one\n\n\u2028\x0b\r\nfour".encode())
+    (tmp_path / "b").write_bytes(b"\neins\tzwei\n\n\n")
+    validation = {"source": str(tmp_path / "a"), "target": str(tmp_path / "b")}
+    data = data_config(tmp_path / "d", validation=validation)
+    manifest = prepare(data, tokenizer_config, lambda progress: None)
+    heldout = load_heldout(open_store(tmp_path / "d"), manifest, "validation")
+    assert heldout.sources == ["one", "", "\u2028\x0b", "four"]
+    assert heldout.targets == ["", "eins\tzwei", "", ""]
+
+
+def test_unknown_set_lists_the_known(dataset: Path, manifest: Manifest) -> None:
+    with pytest.raises(DatasetError, match="no held-out set 'wmt'; it has validation, small"):
+        load_heldout(open_store(dataset), manifest, "wmt")
+
+
+def test_changed_text_is_refused(dataset: Path, manifest: Manifest, tmp_path: Path) -> None:
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    with (copy / "heldout" / "small.tgt.txt").open("a") as file:
+        file.write("more\n")
+    store = open_store(copy, retry_delays_seconds=())
+    with pytest.raises(DatasetError, match=r"small\.tgt\.txt .*expected sha256 .*found sha256"):
+        load_heldout(store, manifest, "small")
+
+
+def test_plan_has_each_pair_once_shortest_first() -> None:
+    lengths = np.random.default_rng(0).integers(1, 30, (100, 2))
+    lengths[17] = 500  # over the budget, and kept all the same
+    plan = plan_heldout(lengths, budget=120)
+    assert sorted(plan.order.tolist()) == list(range(100))
+    batches = np.split(plan.order, plan.bounds[1:-1])
+    assert batches[-1].tolist() == [17]
+    longest = [lengths[batch].max() for batch in batches]
+    assert longest == sorted(longest)
+    assert all(len(batch) * most <= 120 for batch, most in zip(batches[:-1], longest, strict=False))
+
+
+def test_micro_batches_hold_every_line(dataset: Path, manifest: Manifest) -> None:
+    heldout = load_heldout(open_store(dataset), manifest, "validation")
+    tokenizers = load_tokenizers(open_store(dataset), manifest)
+    seen = []
+    for micro_batch in heldout_micro_batches(heldout, tokenizers, budget=100):
+        lines = [heldout.targets[line] for line in micro_batch.pair_ids]
+        expected = tokenizers["tgt"].encode_field(lines)
+        assert np.array_equal(micro_batch.fields["tgt"].ids, expected.ids)
+        seen += micro_batch.pair_ids.tolist()
+    assert sorted(seen) == list(range(40))
+
+
+def test_tag_stands_before_every_source(
+    data_config: Callable[..., DataConfig],
+    tokenizer_config: TokenizerConfig,
+    corpus_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """A tag that only a held-out set has is a piece of the trained model, too."""
+    small = {
+        "source": str(corpus_folder / "test.src"),
+        "target": str(corpus_folder / "test.tgt"),
+        "tag": "<2yy>",
+    }
+    data = data_config(tmp_path / "d", tests={"small": small})
+    manifest = prepare(data, tokenizer_config, lambda progress: None)
+    store = open_store(tmp_path / "d")
+    tokenizers = load_tokenizers(store, manifest)
+    tag_id = tokenizers["src"].tag_id("<2yy>")
+    tagged, untagged = (
+        heldout_micro_batches(load_heldout(store, manifest, name), tokenizers, budget=200)
+        for name in ("small", "validation")
+    )
+    for micro_batch in tagged:
+        source = micro_batch.fields["src"]
+        starts = np.cumsum(source.lengths) - source.lengths
+        assert (source.ids[starts] == tag_id).all()
+        assert np.count_nonzero(source.ids == tag_id) == len(starts)
+        assert tag_id not in micro_batch.fields["tgt"].ids
+    assert all(tag_id not in micro_batch.fields["src"].ids for micro_batch in untagged)

@@ -1,0 +1,192 @@
+"""Steps against a long list of micro-batches, across windows and epochs."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.plan import Cursor, slots_of_rank
+from data_pipeline.batching.stream import Span, iterate_steps, local_rank_steps, spans_of_slots
+from data_pipeline.batching.window import WindowLayout, WindowReader
+from data_pipeline.config import DataSettings
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.errors import BatchingError
+from data_pipeline.storage.store import open_store
+
+reproducible = settings(max_examples=50, deadline=None, derandomize=True)
+
+Coordinate = tuple[int, int, int]  # epoch, window, micro-batch
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """How many micro-batches each window of each epoch has."""
+
+    counts: list[list[int]]  # [epochs, windows], again from the first epoch after the last
+
+    def __call__(self, epoch: int, window: int) -> WindowLayout:
+        count = self.counts[epoch % len(self.counts)][window]
+        tokens = 100 * window + np.arange(count, dtype=np.int64)
+        return WindowLayout(len(self.counts[0]), tokens, tokens * 8)
+
+    def endless(self) -> Iterator[Coordinate]:
+        """All micro-batches, one by one."""
+        epoch = 0
+        while True:
+            for window, count in enumerate(self.counts[epoch % len(self.counts)]):
+                for number in range(count):
+                    yield epoch, window, number
+            epoch += 1
+
+
+FIXED = Layouts([[5, 1, 0, 3]])
+MOSTLY_EMPTY = Layouts([[0, 0], [0, 0], [0, 1]])
+
+layouts = (
+    st.integers(1, 4)
+    .flatmap(
+        lambda windows: st.lists(
+            st.lists(st.integers(0, 7), min_size=windows, max_size=windows), min_size=1, max_size=3
+        )
+    )
+    .filter(lambda counts: any(map(sum, counts)))
+    .map(Layouts)
+)
+slot_counts = st.integers(1, 9)
+
+
+def flatten(spans: tuple[Span, ...]) -> list[Coordinate]:
+    return [
+        (span.epoch, span.window, number)
+        for span in spans
+        for number in range(span.start, span.stop)
+    ]
+
+
+@reproducible
+@example(MOSTLY_EMPTY, 2)
+@example(FIXED, 20)
+@given(layouts, slot_counts)
+def test_steps_are_the_stream_in_pieces(layout: Layouts, slots: int) -> None:
+    stream = layout.endless()
+    for step in islice(iterate_steps(layout, Cursor(), slots), 12):
+        expected = list(islice(stream, slots))
+        assert flatten(step.spans) == expected
+        assert step.target_tokens == sum(100 * window + number for _, window, number in expected)
+
+
+@reproducible
+@example(MOSTLY_EMPTY, 2)
+@given(layouts, slot_counts)
+def test_resuming_from_any_cursor_goes_on_with_the_same_steps(layout: Layouts, slots: int) -> None:
+    steps = list(islice(iterate_steps(layout, Cursor(), slots), 15))
+    for number in range(10):
+        cursor = Cursor.from_json(json.loads(json.dumps(steps[number].next_cursor.to_json())))
+        resumed = list(islice(iterate_steps(layout, cursor, slots), 5))
+        assert resumed == steps[number + 1 : number + 6]
+
+
+@reproducible
+@given(layouts, slot_counts)
+def test_cursors_are_normalised(layout: Layouts, slots: int) -> None:
+    """One position has one cursor: what follows lies in its window, or the window is empty."""
+    for step in islice(iterate_steps(layout, Cursor(), slots), 12):
+        cursor = step.next_cursor
+        count = len(layout(cursor.epoch, cursor.window).target_tokens)
+        assert cursor.offset < count or cursor.offset == count == 0
+
+
+def test_a_window_that_ends_with_a_step_is_left() -> None:
+    cursors = [step.next_cursor for step in islice(iterate_steps(FIXED, Cursor(), 1), 9)]
+    assert cursors[4] == Cursor(0, 1, 0)
+    assert cursors[-1] == Cursor(1, 0, 0)
+
+
+def test_a_cursor_far_on_needs_no_window_before_it() -> None:
+    asked = []
+
+    def layout(epoch: int, window: int) -> WindowLayout:
+        asked.append((epoch, window))
+        return FIXED(epoch, window)
+
+    step = next(iterate_steps(layout, Cursor(10**9, 3, 2), 4))
+    assert flatten(step.spans) == [(10**9, 3, 2), *((10**9 + 1, 0, number) for number in range(3))]
+    assert asked == [(10**9, 3), (10**9 + 1, 0)]
+
+
+def test_cursor_of_another_dataset_is_refused() -> None:
+    with pytest.raises(BatchingError, match=r"micro-batch 6 lies beyond the 5 micro-batches"):
+        next(iterate_steps(FIXED, Cursor(0, 0, 6), 2))
+
+
+def test_slots_find_their_spans() -> None:
+    step = next(iterate_steps(FIXED, Cursor(0, 0, 3), 8))
+    everything = flatten(step.spans)
+    for start in range(9):
+        for stop in range(start, 9):
+            assert flatten(spans_of_slots(step, range(start, stop))) == everything[start:stop]
+
+
+@reproducible
+@given(layouts, slot_counts)
+def test_ranks_share_each_step_whatever_their_number(layout: Layouts, slots: int) -> None:
+    for step in islice(iterate_steps(layout, Cursor(), slots), 4):
+        for ranks in range(1, slots + 1):
+            dealt = [slots_of_rank(rank, ranks, slots) for rank in range(ranks)]
+            parts = [flatten(spans_of_slots(step, mine)) for mine in dealt]
+            assert [len(part) for part in parts] == [len(mine) for mine in dealt]
+            assert [where for part in parts for where in part] == flatten(step.spans)
+
+
+@pytest.fixture
+def reader(
+    dataset: Path, manifest: Manifest, data_settings: Callable[..., DataSettings]
+) -> WindowReader:
+    chosen = data_settings(dataset, max_tokens_per_micro_batch=400, micro_batches_per_step=7)
+    return WindowReader(open_store(dataset), manifest, chosen)
+
+
+def content(micro_batch: MicroBatch) -> list[list[int]]:
+    arrays = [
+        array for field in micro_batch.fields.values() for array in (field.ids, field.lengths)
+    ]
+    return [micro_batch.pair_ids.tolist(), *(array.tolist() for array in arrays)]
+
+
+def test_any_number_of_ranks_reads_the_same_stream(reader: WindowReader) -> None:
+    slots = 7
+
+    def run(ranks: int, steps: int) -> list[list[list[list[int]]]]:
+        dealt = [
+            islice(local_rank_steps(reader, Cursor(), rank, ranks, slots), steps)
+            for rank in range(ranks)
+        ]
+        stream = []
+        for parts in zip(*dealt, strict=True):
+            assert len({part.next_cursor for part in parts}) == 1
+            micro_batches = [micro_batch for part in parts for micro_batch in part.micro_batches]
+            assert len(micro_batches) == slots
+            tokens = sum(micro_batch.tokens("tgt") for micro_batch in micro_batches)
+            assert {part.target_tokens for part in parts} == {tokens}
+            stream.append([content(micro_batch) for micro_batch in micro_batches])
+        return stream
+
+    one = run(1, steps=10)
+    assert all(run(ranks, steps=10) == one for ranks in (2, 3, 7))
+
+
+def test_epoch_has_every_pair_once(reader: WindowReader) -> None:
+    seen: list[list[int]] = [[], [], []]
+    for step in local_rank_steps(reader, Cursor(), 0, 1, 1):
+        if step.cursor.epoch == 3:
+            break
+        seen[step.cursor.epoch] += step.micro_batches[0].pair_ids.tolist()
+    assert all(sorted(epoch) == list(range(reader.manifest.pairs)) for epoch in seen)
+    assert seen[0] != seen[1] != seen[2]

@@ -1,0 +1,177 @@
+"""Cutting: whole lines and samples, whatever the blocks are, and limits on all of them."""
+
+import io
+import subprocess
+import tarfile
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from backports import zstd
+
+from data_pipeline.corpora import cutting
+from data_pipeline.corpora.cutting import MAX_LINE_BYTES, LineReader, cut_aligned, cut_file
+from data_pipeline.corpora.formats import Lines, Sample, Samples
+from data_pipeline.corpus_config import ColumnsConfig
+from data_pipeline.errors import CorpusError
+from data_pipeline.storage.locations import LocationStream
+
+COLUMNS = ColumnsConfig(source="en.txt", target="DE.txt")
+
+
+def stream_of(data: bytes, location: str = "a") -> LocationStream:
+    return LocationStream(location, io.BytesIO(data), len(data))
+
+
+def reader_of(data: bytes) -> LineReader:
+    return LineReader(stream_of(data))
+
+
+def read_all(reader: LineReader, count: int = 1000) -> list[Lines]:
+    parts = []
+    while (lines := reader.take(count)).count:
+        parts.append(lines)
+    return parts
+
+
+@pytest.mark.parametrize("block_bytes", [7, 8, 100])
+@pytest.mark.parametrize("count", [1, 2, 5, 1000])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+def test_lines_are_whole_whatever_the_blocks_are(
+    block_bytes: int, count: int, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "BLOCK_BYTES", block_bytes)
+    data = b"\n".join(b"x" * (i % 7) for i in range(31)) + end
+    expected = data.splitlines(keepends=True)
+    reader = reader_of(data)
+    found: list[bytes] = []
+    for lines in read_all(reader, count):
+        assert lines.first == len(found) + 1
+        assert lines.count == min(count, len(expected) - len(found))
+        found += lines.data.splitlines(keepends=True)
+    assert found == expected
+    assert reader.lines == len(expected)
+
+
+def test_parts_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "BLOCK_BYTES", 100)
+    reader = reader_of(b"0123456789\n" * 100)
+    assert reader.take(100, max_bytes=200).count < 30
+    # The other side of aligned files follows, however many bytes it takes.
+    parts = list(cut_aligned(reader_of(b"\n" * 100), reader_of(b"0123456789\n" * 100), 100))
+    assert [part.targets.count for part in parts] == [100]
+
+
+@pytest.mark.parametrize("before", [0, 3, 100_000])
+@pytest.mark.parametrize("after", [b"", b"\nmore"])
+def test_long_lines_are_refused(before: int, after: bytes) -> None:
+    allowed = b"line\n" * before + b"x" * (MAX_LINE_BYTES - len(after[:1]))
+    assert sum(lines.count for lines in read_all(reader_of(allowed + after))) > before
+    with pytest.raises(CorpusError, match=f"a, line {before + 1:,}: longer than 1,048,576 bytes"):
+        read_all(reader_of(allowed + b"x" + after))
+
+
+def test_decompression_bomb_is_refused_at_its_beginning() -> None:
+    stream = stream_of(zstd.compress(bytes(1_000_000)) * 10_000)  # ten gigabytes of zeros
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorpusError, match="a, line 1: longer than"):
+            LineReader(stream).take(1)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+# WebDataset tars
+
+
+def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def samples_of(members: Iterable[tuple[str, bytes]], count: int = 1000) -> list[Samples]:
+    stream = stream_of(write_tar(members), "a.tar")
+    contents = list(cut_file(stream, "webdataset", COLUMNS, count))
+    assert all(isinstance(content, Samples) for content in contents)
+    return contents
+
+
+def test_samples_of_one_pair() -> None:
+    members = [
+        ("x/0.jpg", b"\0" * (MAX_LINE_BYTES + 1)),
+        ("x/0.EN.txt", b"e0"),
+        ("x/0.de.txt", b"d0"),
+        ("x/0.json", b"{}"),
+        ("1.de.txt", b"d1"),
+        ("1.cls", b"1"),
+        ("1.en.txt", b"e1"),
+        ("2.0.en.txt", b"passed over: its suffix is 0.en.txt"),
+        ("3.en.txt", b"e3"),
+        ("3.de.txt", b"d3"),
+    ]
+    first, second = samples_of(members, count=2)
+    assert first.samples == (Sample("x/0", b"e0", b"d0"), Sample("1", b"e1", b"d1"))
+    assert second.samples == (Sample("3", b"e3", b"d3"),)
+
+
+def test_samples_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "PART_BYTES", 10)
+    members = [(f"{i}.{side}.txt", b"1234") for i in range(4) for side in ("en", "de")]
+    assert [part.count for part in samples_of(members)] == [2, 2]
+
+
+GOOD = [("0.en.txt", b"e"), ("0.de.txt", b"d")]
+ONE = ("7.en.txt", b"e")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([ONE], r"sample '7': expected de.txt, en.txt once .* found en.txt"),
+        ([ONE, *GOOD, ("7.de.txt", b"d")], r"sample '7': .*found en.txt"),
+        ([*GOOD, ("1.en.txt", b""), ("1.de.txt", b""), *GOOD], "sample '0': .* second time"),
+        ([*GOOD, *GOOD], "sample '0': en.txt is there twice"),
+        ([("7.en.txt", b"x" * (MAX_LINE_BYTES + 1))], "sample '7': en.txt has 1,048,577 bytes"),
+        ([*GOOD, ("../7.en.txt", b"")], r"a\.tar .*\.\./7\.en\.txt"),
+        ([*GOOD, ("7.pickle", b"")], r"a\.tar .*7\.pickle"),
+    ],
+)
+def test_wrong_samples_are_named(members: list[tuple[str, bytes]], message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        samples_of(members)
+
+
+def test_cut_archive_is_named() -> None:
+    data = write_tar(GOOD)[:1300]
+    with pytest.raises(CorpusError, match=r"a\.tar .*truncated"):
+        list(cut_file(stream_of(data, "a.tar"), "webdataset", COLUMNS, 10))
+
+
+def test_real_tar_of_a_shell(tmp_path: Path) -> None:
+    for name, data in GOOD:
+        (tmp_path / name).write_bytes(data)
+    subprocess.run(["tar", "-cf", "a.tar", "0.en.txt", "0.de.txt"], cwd=tmp_path, check=True)
+    stream = stream_of((tmp_path / "a.tar").read_bytes())
+    (part,) = cut_file(stream, "webdataset", COLUMNS, 10)
+    assert part == Samples("a", (Sample("0", b"e", b"d"),))
+
+
+def test_long_partners_of_short_lines_end_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "PART_BYTES", 1_000_000)
+    sources = reader_of(b"x\n" * 1000)
+    targets = reader_of((b"y" * 10_000 + b"\n") * 1000)
+    parts = list(cut_aligned(sources, targets, 20_000))
+    assert sum(part.count for part in parts) == 1000
+    assert max(len(part.targets.data) for part in parts) < 2_000_000
+
+
+def test_a_byte_order_mark_is_no_text() -> None:
+    reader = reader_of("\ufeffa\n\ufeffb\n".encode())
+    assert reader.take(5).decode() == ["a", "\ufeffb"]

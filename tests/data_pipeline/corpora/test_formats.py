@@ -1,0 +1,208 @@
+"""Parsing: every format gives the same pairs, and every wrong value is named with its place."""
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.corpora.formats import (
+    AlignedLines,
+    Chunk,
+    Content,
+    JsonLines,
+    Lines,
+    Pair,
+    Sample,
+    Samples,
+    TsvColumns,
+    TsvLines,
+    parse,
+)
+from data_pipeline.corpus_config import ColumnsConfig
+from data_pipeline.errors import CorpusError
+
+NAMED = ColumnsConfig(source="en", target="de", score="s")
+INNER = ColumnsConfig(source="translation.en", target="translation.de")
+THREE = TsvColumns(0, 1, 2)
+
+
+def lines(data: bytes, first: int = 1) -> Lines:
+    count = data.count(b"\n") + (not data.endswith(b"\n"))
+    return Lines("a.txt", first, count, data)
+
+
+def parsed(content: Content) -> list[Pair]:
+    chunk = Chunk(0, content)
+    assert pickle.loads(pickle.dumps(chunk)) == chunk  # noqa: S301 - made in this line
+    pairs = parse(chunk)
+    assert len(pairs) == content.count
+    return pairs
+
+
+# Lines
+
+
+def test_lines_end_at_line_feeds_alone() -> None:
+    data = b"one\r\ntwo\x0b \xc2\x85 words \xe2\x80\xa8\n\n\tthr\ree\r"
+    assert lines(data).decode() == ["one", "two\x0b \x85 words \u2028", "", "\tthr ee"]
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"\xff", "line 7: the byte 0xff, number 1 of the line"),
+        (b"one\ntw\xc3\n", "line 8: the byte 0xc3, number 3 of the line"),
+        ("é\néé".encode()[:-1], "line 8: the byte 0xc3, number 3 of the line"),
+    ],
+)
+def test_what_is_not_utf8_is_named_with_its_place(data: bytes, place: str) -> None:
+    with pytest.raises(CorpusError, match=rf"a\.txt, {place}, is not UTF-8 .*iconv"):
+        lines(data, first=7).decode()
+
+
+def test_aligned_lines() -> None:
+    content = AlignedLines(lines(b"un\n\ndeux"), lines(b"one\r\n \ntwo\n"))
+    assert parsed(content) == [Pair("un", "one", None), Pair("", " ", None), ("deux", "two", None)]
+
+
+# TSV
+
+
+def test_tsv_has_no_quotes_and_its_columns_may_be_in_any_order() -> None:
+    content = TsvLines(lines(b'0.5\t"zwei"\tx\t"two\r\n1\t\t\t\n'), TsvColumns(3, 1, 0))
+    assert parsed(content) == [Pair('"two', '"zwei"', 0.5), Pair("", "", 1.0)]
+
+
+def test_tsv_columns_by_name() -> None:
+    header = lines(b"id\ten\tde\ts\r\n")
+    assert TsvColumns.resolve(NAMED, header) == TsvColumns(1, 2, 3)
+    mixed = ColumnsConfig(source=0, target="de")
+    assert TsvColumns.resolve(mixed, header) == TsvColumns(0, 2, None)
+    assert TsvColumns.resolve(ColumnsConfig(), None) == TsvColumns(0, 1, None)
+
+
+@pytest.mark.parametrize(("header", "found"), [(b"en\ts\n", 0), (b"en\tde\ts\tde\n", 2)])
+def test_tsv_name_that_is_not_there_once(header: bytes, found: int) -> None:
+    message = rf"a\.txt, line 1: expected one column named 'de', found {found} among \['en', "
+    with pytest.raises(CorpusError, match=message):
+        TsvColumns.resolve(NAMED, lines(header))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"a\tb", "at least 3 columns between tabs, found 2"),
+        (b"", "at least 3 columns between tabs, found 1"),
+        (b"a\tb\tgood", "expected a number as score, found 'good'"),
+        (b"a\tb\tnan", "expected a number as score, found 'nan'"),
+        (b"a\tb\t", "expected a number as score, found ''"),
+    ],
+)
+def test_wrong_tsv_is_named_with_its_line(line: bytes, message: str) -> None:
+    content = TsvLines(lines(b"a\tb\t1\n" + line + b"\n", first=41), THREE)
+    with pytest.raises(CorpusError, match=rf"a\.txt, line 42: .*{message}.*"):
+        parse(Chunk(0, content))
+
+
+# JSON lines
+
+
+def test_json_lines() -> None:
+    data = b'{"de": "d\\u00e9", "en": "e", "s": 2}\n{"s": -0.5, "en": "\\n\\u2028\\t", "de": ""}'
+    assert parsed(JsonLines(lines(data), NAMED)) == [Pair("e", "dé", 2.0), (" \u2028 ", "", -0.5)]
+
+
+def test_json_keys_inside_of_objects() -> None:
+    data = b'{"translation": {"en": "e", "de": "d"}}\n'
+    assert parsed(JsonLines(lines(data), INNER)) == [Pair("e", "d", None)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"", "expected a JSON object, found ''"),
+        (b"{", "expected a JSON object, found '{'"),
+        (b"[" * 100_000, r"expected a JSON object, found '\[\[.*…"),
+        (b'{"s": ' + b"1" * 5000 + b"}", "expected a JSON object, found .*…"),
+        (b"[1]", r"expected an object with the key 'en', found \[1\]"),
+        (b'{"de": "d"}', r"expected the key 'en' of 'en', found \['de'\]"),
+        (b'{"en": null, "de": ""}', "expected a string at 'en', found None"),
+        (b'{"en": 5, "de": ""}', "expected a string at 'en', found 5"),
+        (b'{"en": "\\ud800", "de": ""}', "surrogates not allowed"),
+        (b'{"en": "", "de": ""}', "expected the key 's'"),
+        (b'{"en": "", "de": "", "s": NaN}', "expected a number as score, found nan"),
+        (b'{"en": "", "de": "", "s": true}', "expected a number as score, found True"),
+        (b'{"en": "", "de": "", "s": 1' + b"0" * 400 + b"}", "expected a number as score"),
+    ],
+)
+def test_wrong_json_is_named_with_its_line(line: bytes, message: str) -> None:
+    content = JsonLines(lines(b'{"en": "", "de": "", "s": 0}\n' + line + b"\n", first=41), NAMED)
+    with pytest.raises(CorpusError, match=rf"a\.txt, line 42: .*{message}"):
+        parse(Chunk(0, content))
+
+
+@pytest.mark.parametrize("line", ['{"translation": "x"}', '{"translation": {"de": "d"}}'])
+def test_wrong_inner_objects(line: str) -> None:
+    with pytest.raises(CorpusError, match=r"line 1: expected .*the key 'en'"):
+        parse(Chunk(0, JsonLines(lines(line.encode()), INNER)))
+
+
+# WebDataset samples
+
+
+def test_samples() -> None:
+    content = Samples("a.tar", (Sample("0", b"e\r\n", b"two\nlines\n", b"0.5\n"),))
+    assert parsed(content) == [Pair("e", "two lines", 0.5)]
+    assert parsed(Samples("a.tar", (Sample("0", b"", b""),))) == [Pair("", "", None)]
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (Sample("x/7", b"e\xff", b"d"), "can't decode byte 0xff in position 1"),
+        (Sample("x/7", b"e", b"d", b"good"), "expected a number as score, found 'good'"),
+    ],
+)
+def test_wrong_samples_are_named(sample: Sample, message: str) -> None:
+    with pytest.raises(CorpusError, match=rf"a\.tar, sample 'x/7': .*{message}"):
+        parse(Chunk(0, Samples("a.tar", (Sample("0", b"", b"", b"1"), sample))))
+
+
+# All of them
+
+no_line_ends = st.text(st.characters(exclude_characters="\n\r\t", exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.tuples(no_line_ends, no_line_ends), min_size=1))
+def test_all_formats_give_the_same_pairs(texts: list[tuple[str, str]]) -> None:
+    expected = [Pair(source, target, None) for source, target in texts]
+
+    def of(rows: list[str]) -> Lines:
+        return Lines("a", 1, len(rows), "".join(row + "\n" for row in rows).encode())
+
+    columns = ColumnsConfig(source="en", target="de")
+    objects = [json.dumps({"en": source, "de": target}) for source, target in texts]
+    samples = [Sample(str(i), *map(str.encode, pair)) for i, pair in enumerate(texts)]
+    for content in (
+        AlignedLines(of([source for source, _ in texts]), of([target for _, target in texts])),
+        TsvLines(of(["\t".join(pair) for pair in texts]), TsvColumns(0, 1, None)),
+        JsonLines(of(objects), columns),
+        Samples("a", tuple(samples)),
+    ):
+        assert parsed(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"a\r\nb\r\n", ["a", "b"]),
+        (b"a\r", ["a"]),
+        (b"a\rb\n", ["a b"]),
+        (b"a\r\n\r", ["a", ""]),  # cut off within the end of an empty line
+        (b"a\n\r\n", ["a", ""]),
+    ],
+)
+def test_carriage_returns(data: bytes, lines: list[str]) -> None:
+    assert Lines("x", 1, len(lines), data).decode() == lines

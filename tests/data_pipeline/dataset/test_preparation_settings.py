@@ -1,0 +1,140 @@
+"""Which settings make another dataset, and which do not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.corpus_config import PLAN_ONLY, CleaningConfig, CorpusConfig
+from data_pipeline.dataset.preparation_settings import differences, preparation_settings
+
+MakeData = Callable[..., DataConfig]
+CORPUS = {"source": "a", "target": "b"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mirror": "m", "cache": "c", "cache_gigabytes": 1},
+        {"temperature": 5},
+        {"train": [CORPUS | {"weight": 3}]},
+        {"cleaning": {"drop_identical": False}},
+        {"max_source_length": 256},
+    ],
+)
+def test_plan_and_execution_and_defaults_leave_no_trace(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, settings: dict[str, Any]
+) -> None:
+    plain = data_config(Path("x"), train=[CORPUS])
+    other = data_config(Path("y"), **{"train": [CORPUS]} | settings)
+    assert preparation_settings(other, tokenizer_config) == preparation_settings(
+        plain, tokenizer_config
+    )
+
+
+def test_subword_sampling_leaves_no_trace(
+    data_config: MakeData, tokenizer_config: TokenizerConfig
+) -> None:
+    sampled = TokenizerConfig.model_validate(
+        tokenizer_config.model_dump() | {"sampling": {"alpha": 0.1, "sides": "source"}}
+    )
+    data = data_config(Path("x"))
+    assert preparation_settings(data, sampled) == preparation_settings(data, tokenizer_config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "difference"),
+    [
+        (
+            {"train": [CORPUS | {"tag": "<bt>"}]},
+            "data.train[0].tag: 'not set' in the dataset, '<bt>' in the recipe",
+        ),
+        (
+            {"cleaning": {"max_length_ratio": 3}},
+            "data.cleaning.max_length_ratio: 'not set' in the dataset, 3.0 in the recipe",
+        ),
+        (
+            {"train": [{"files": ["a.tsv"], "columns": {"source": 1, "target": 0}}]},
+            "data.train[0].columns.source: 'not set' in the dataset, 1 in the recipe",
+        ),
+        (
+            {"pairs_per_block": 99},
+            "data.pairs_per_block: 16 in the dataset, 99 in the recipe",
+        ),
+    ],
+)
+def test_what_decides_the_bytes_is_told(
+    data_config: MakeData,
+    tokenizer_config: TokenizerConfig,
+    settings: dict[str, Any],
+    difference: str,
+) -> None:
+    mine = preparation_settings(data_config(Path("x"), train=[CORPUS]), tokenizer_config)
+    recipe = data_config(Path("x"), **{"train": [CORPUS]} | settings)
+    assert difference in differences(mine, preparation_settings(recipe, tokenizer_config))
+
+
+def test_older_dataset_without_a_later_setting_is_the_same(
+    data_config: MakeData, tokenizer_config: TokenizerConfig
+) -> None:
+    recipe = preparation_settings(data_config(Path("x")), tokenizer_config)
+    assert "max_source_length" not in recipe["data"]
+    explicit = data_config(Path("x"), max_source_length=256, cleaning=CleaningConfig())
+    assert differences(recipe, preparation_settings(explicit, tokenizer_config)) == []
+
+
+def test_defaults_are_a_promise() -> None:
+    """A changed default would make other bytes of a recipe and call them the same dataset."""
+    assert {
+        model.__name__: defaults(model)
+        for model in (DataConfig, CorpusConfig, CleaningConfig, TokenizerConfig)
+    } == {
+        "DataConfig": {
+            "blocks_per_shard": 2,
+            "max_source_length": 256,
+            "max_target_length": 256,
+            "pairs_per_block": 2048,
+            "tests": {},
+        },
+        "CorpusConfig": {
+            "columns": {"score": None, "source": 0, "target": 1},
+            "files": (),
+            "files_sha256": (),
+            **dict.fromkeys(
+                (
+                    *("source", "target", "source_sha256", "target_sha256"),
+                    *("format", "min_score", "name", "tag"),
+                )
+            ),
+        },
+        "CleaningConfig": {
+            "drop_duplicates": False,
+            "drop_identical": False,
+            "max_length_ratio": None,
+            "max_source_characters": None,
+            "max_target_characters": None,
+            "normalise": None,
+        },
+        "TokenizerConfig": {
+            "character_coverage": 1.0,
+            "joint": True,
+            "model": None,
+            "model_sha256": None,
+            "training_pairs": 500_000,
+            "type": "bpe",
+        },
+    }
+
+
+def defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Of the settings that decide a dataset's bytes."""
+    return {
+        name: field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
+        for name, field in model.model_fields.items()
+        if "identity" in field.metadata
+        and PLAN_ONLY not in field.metadata
+        and not field.is_required()
+    }

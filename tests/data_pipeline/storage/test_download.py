@@ -1,0 +1,80 @@
+"""Downloads from a server that fails as servers do."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.faulty_server import Fault, FaultyServer
+
+from data_pipeline.errors import CorpusError
+from data_pipeline.storage import download as download_module
+from data_pipeline.storage.download import download
+
+CONTENT = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    monkeypatch.setattr(download_module, "RETRY_DELAYS_SECONDS", (0.001, 0.001, 0.001))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "a b.gz").write_bytes(CONTENT)
+    with FaultyServer(tmp_path / "served") as server:
+        yield server
+
+
+def test_a_file_comes_as_it_is(server: FaultyServer, tmp_path: Path) -> None:
+    download(f"{server.url}/a%20b.gz", tmp_path / "new")
+    assert (tmp_path / "new").read_bytes() == CONTENT
+    assert server.requests == {"a b.gz": 1}
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.INTERNAL_ERROR, Fault.UNAVAILABLE, Fault.RESET, Fault.TRUNCATED]
+)
+def test_what_may_pass_is_tried_again(
+    fault: Fault, server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail(fault, on={1, 2, 3})
+    with caplog.at_level(logging.WARNING):
+        download(f"{server.url}/a%20b.gz", tmp_path / "new")
+    assert (tmp_path / "new").read_bytes() == CONTENT
+    assert server.requests == {"a b.gz": 4}
+    assert caplog.text.count("a%20b.gz is tried again in 0.0 s: ") == 3
+
+
+def test_the_last_failure_is_told(server: FaultyServer, tmp_path: Path) -> None:
+    server.fail(Fault.INTERNAL_ERROR)
+    with pytest.raises(CorpusError, match=r"cannot be downloaded \(ClientResponseError: 500.*mirr"):
+        download(f"{server.url}/a%20b.gz", tmp_path / "new")
+    assert server.requests == {"a b.gz": 4}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(Fault.NOT_FOUND, "FileNotFoundError"), (Fault.FORBIDDEN, "ClientResponseError: 403")],
+)
+def test_what_will_not_pass_is_told_at_once(
+    fault: Fault, reason: str, server: FaultyServer, tmp_path: Path
+) -> None:
+    server.fail(fault)
+    with pytest.raises(CorpusError, match=rf"cannot be downloaded \({reason}"):
+        download(f"{server.url}/a%20b.gz", tmp_path / "new")
+    assert server.requests == {"a b.gz": 1}
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_a_missing_backend_is_named_with_its_extra(
+    scheme: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(CorpusError, match=rf"pip install 'transloom\[{scheme}\]'"):
+        download(f"{scheme}://bucket/a.gz", tmp_path / "new")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a", "simplecache::http://host/a"])
+def test_other_schemes_are_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"expected one of file, http, https, s3, gs"):
+        download(url, tmp_path / "new")

@@ -1,0 +1,74 @@
+"""Files that are there whole or not at all."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.storage.durable import sync_to_disk, write_durably, write_whole
+
+
+def test_hash_is_that_of_the_file(tmp_path: Path) -> None:
+    sha256 = write_durably(tmp_path / "a", b"\x00some bytes")
+    assert sha256 == hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("content", ["text é", b"\xff bytes", ""])
+def test_replaces_what_was_there(tmp_path: Path, content: str | bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("longer than what comes")
+    write_whole(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [path]
+    sync_to_disk(path)
+    sync_to_disk(tmp_path)
+
+
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    (tmp_path / "a.unfinished").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    """Written over and over with one letter, it is never found with two or with another size."""
+    path = tmp_path / "a"
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from data_pipeline.storage.durable import write_whole\n"
+        "while True:\n"
+        "    for letter in 'abcdefgh': write_whole(Path(sys.argv[1]), letter * 300_000)"
+    )
+    for moment in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", program, str(path)])
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(0.013 * moment)
+        writer.kill()
+        writer.wait()
+        content = path.read_text()
+        assert content == content[0] * 300_000
+        path.unlink()
+
+
+def test_content_is_synced_before_the_rename_and_the_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    synced: list[tuple[str, str]] = []  # what was synced, and what a reader found then
+
+    def fsync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        synced.append((name, path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(path, "new")
+    assert synced == [("a.unfinished", "old"), (tmp_path.name, "new")]

@@ -1,0 +1,233 @@
+"""Locations: the same bytes from everywhere, however they are compressed, or an error."""
+
+import gzip
+import hashlib
+import io
+import lzma
+import random
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backports import zstd
+from support.faulty_server import Fault, FaultyServer
+
+from data_pipeline.errors import CorpusError
+from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage import download as download_module
+from data_pipeline.storage.locations import cache_folder, open_location, stored_bytes
+
+rng = random.Random(3)
+TEXT = b"".join(b"%d lines %x\n" % (i, rng.randrange(2**60)) for i in range(20_000))
+SHA256 = hashlib.sha256(TEXT).hexdigest()
+CHECKED = {zstd.CompressionParameter.checksum_flag: 1}  # as the command zstd writes
+COMPRESSORS = {
+    "": lambda data: data,
+    ".gz": lambda data: gzip.compress(data, 1),
+    ".xz": lambda data: lzma.compress(data, preset=0),
+    ".zst": lambda data: zstd.compress(data, options=CHECKED),
+}
+COMPRESSED = {suffix: compress(TEXT) for suffix, compress in COMPRESSORS.items()}
+NAMES = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}
+
+
+def read(location: str | Path, cache: Path = Path("/none"), **options: str | None) -> bytes:
+    with open_location(str(location), cache=cache, **{"mirror": None, **options}) as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_content_tells_the_compression(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "misnamed.txt").write_bytes(COMPRESSED[suffix])
+    with open_location(str(tmp_path / "misnamed.txt"), mirror=None, cache=tmp_path) as stream:
+        assert (stream.bytes_read, stream.total_bytes) == (0, len(COMPRESSED[suffix]))
+        assert stream.read(1000) == TEXT[:1000]
+        assert stream.sha256 == hashlib.sha256(TEXT[:1000]).hexdigest()
+        assert stream.readline() == TEXT[1000 : TEXT.index(b"\n", 1000) + 1]
+        stream.read(len(TEXT))
+        assert stream.read(1) == b""
+        assert stream.sha256 == SHA256
+        assert stream.bytes_read == stream.total_bytes
+
+
+@pytest.mark.parametrize("suffix", NAMES)
+def test_all_frames_are_read(suffix: str, tmp_path: Path) -> None:
+    compress = COMPRESSORS[suffix]
+    (tmp_path / "a").write_bytes(compress(TEXT) + compress(b"") + compress(b"more"))
+    assert read(tmp_path / "a") == TEXT + b"more"
+
+
+@pytest.mark.parametrize("suffix", NAMES)
+@pytest.mark.parametrize(
+    "damage", ["magic alone", "first half", "last byte", "second frame's half", "bit", "rubbish"]
+)
+def test_damaged_files_are_named(suffix: str, damage: str, tmp_path: Path) -> None:
+    data = COMPRESSED[suffix]
+    middle = len(data) // 2
+    damaged = {
+        "magic alone": data[:6],
+        "first half": data[:middle],
+        "last byte": data[:-1],
+        "second frame's half": data + data[:middle],
+        "bit": data + data[:middle] + bytes([data[middle] ^ 8]) + data[middle + 1 :],
+        "rubbish": data + b"rubbish",
+    }[damage]
+    (tmp_path / "a").write_bytes(damaged)
+    with pytest.raises(CorpusError, match=rf"/a is a damaged {NAMES[suffix]} file of .* bytes"):
+        read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x1f", b"\n"])
+def test_tiny_files_are_plain(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert read(tmp_path / "a") == content
+
+
+def test_file_urls_may_be_quoted(tmp_path: Path) -> None:
+    (tmp_path / "a b.txt").write_bytes(TEXT)
+    assert read(f"file://{tmp_path}/a%20b.txt") == TEXT
+
+
+def test_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"/none cannot be read from /.*\(No such file.*data"):
+        read(tmp_path / "none")
+    with pytest.raises(CorpusError, match=r"Is a directory"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("asked", ["/some/where/a.fr", "https://host.invalid/x/a.fr.gz?raw=1"])
+@pytest.mark.parametrize("there", COMPRESSED)
+def test_mirror_stands_in_for_paths_and_urls(asked: str, there: str, tmp_path: Path) -> None:
+    (tmp_path / f"a.fr{there}").write_bytes(COMPRESSED[there])
+    assert read(asked, mirror=str(tmp_path)) == TEXT
+
+
+def test_mirror_without_the_file_names_what_it_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"has neither b\.fr nor b\.fr\{\.gz,\.xz,\.zst\}"):
+        read("/x/b.fr.xz", mirror=str(tmp_path))
+
+
+def test_builtin_phrasebook_needs_no_file() -> None:
+    expected = "".join(english + "\n" for _, english in generate("test")).encode()
+    location = "builtin:phrasebook/test.en"
+    assert read(location, mirror="/not/used") == expected
+    assert stored_bytes(location, mirror=None, cache=Path("/none")) == len(expected)
+
+
+def test_unknown_builtin_lists_the_known() -> None:
+    with pytest.raises(CorpusError, match=r"no built-in corpus .*test\.de\. .*train\.fr"):
+        read("builtin:phrasebook/test.de")
+
+
+def test_verify_reads_the_rest_and_gives_both_hashes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(COMPRESSED[".gz"])
+    with open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path) as stream:
+        stream.verify(SHA256)
+        assert stream.bytes_read == stream.total_bytes
+        with pytest.raises(CorpusError, match=f"sha256 {'0' * 64}.* has {SHA256}"):
+            stream.verify("0" * 64)
+    assert (tmp_path / "a").exists()
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSLOOM_CACHE", "/var/cache")
+    assert cache_folder("/mine") == Path("/mine")
+    assert cache_folder(None) == Path("/var/cache")
+    monkeypatch.delenv("TRANSLOOM_CACHE")
+    assert cache_folder(None) == Path.home() / ".cache" / "transloom"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    """Has TEXT as a.gz."""
+    monkeypatch.setattr(download_module, "RETRY_DELAYS_SECONDS", (0.001,))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "a.gz").write_bytes(COMPRESSED[".gz"])
+    with FaultyServer(tmp_path / "served") as server:
+        yield server
+
+
+def test_url_is_fetched_once(server: FaultyServer, tmp_path: Path) -> None:
+    server.fail(Fault.INTERNAL_ERROR, on={1})
+    for _ in range(2):
+        assert read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256) == TEXT
+    assert server.requests == {"a.gz": 2}
+    assert [path.name for path in (tmp_path / "cache" / "corpora").iterdir()] == [SHA256]
+
+
+@pytest.mark.parametrize("fault", [Fault.BIT_FLIP, Fault.SHORT])
+def test_url_with_damaged_content_is_refused_and_not_kept(
+    fault: Fault, server: FaultyServer, tmp_path: Path
+) -> None:
+    server.fail(fault)
+    with pytest.raises(CorpusError, match=r"a\.gz is a damaged gzip file"):
+        read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256)
+    assert list((tmp_path / "cache" / "corpora").iterdir()) == []
+
+
+def test_url_with_other_content_is_refused_and_not_kept(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    with pytest.raises(CorpusError, match=f"a.gz has the wrong content.*{'0' * 64}.*{SHA256}"):
+        read(f"{server.url}/a.gz", tmp_path / "cache", sha256="0" * 64)
+    assert list((tmp_path / "cache" / "corpora").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("copy", "message"),
+    [(b"other text", "wrong content"), (COMPRESSED[".gz"][:-9], "damaged gzip file")],
+)
+def test_damaged_copy_is_removed_for_the_next_attempt(
+    copy: bytes, message: str, server: FaultyServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "cache" / "corpora" / SHA256
+    path.parent.mkdir(parents=True)
+    path.write_bytes(copy)
+    options = {"mirror": None, "cache": tmp_path / "cache", "sha256": SHA256}
+    with (
+        open_location(f"{server.url}/a.gz", **options) as stream,
+        pytest.raises(CorpusError, match=f"{message}.*Its copy {path} was removed"),
+    ):
+        stream.verify(SHA256)
+    assert server.requests == {}
+    assert read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256) == TEXT
+
+
+def test_cache_that_cannot_be_written_is_named(server: FaultyServer, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"a file")
+    with pytest.raises(CorpusError, match=r"cannot be written to .*cache/corpora .*data\.cache="):
+        read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256)
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_memory_is_constant(suffix: str, tmp_path: Path) -> None:
+    block = bytes(1_000_000)  # a thousandth of it when compressed
+    content = COMPRESSORS[suffix](block) * 50
+    (tmp_path / "zeros").write_bytes(content)
+    with open_location(str(tmp_path / "zeros"), mirror=None, cache=tmp_path) as stream:
+        tracemalloc.start()
+        try:
+            size = sum(map(len, iter(lambda: stream.read(100_000), b"")))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert size == 50_000_000
+    assert peak < 8_000_000
+
+
+def test_reading_in_any_steps_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(COMPRESSED[".zst"])
+    found = io.BytesIO()
+    with open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path) as stream:
+        while data := stream.read(rng.randint(1, 5000)):
+            found.write(data)
+    assert found.getvalue() == TEXT
+
+
+@pytest.mark.parametrize(("start", "name"), [(b"BZh91AY", "bzip2"), (b"PK\x03\x04..", "zip")])
+def test_compressions_that_are_not_read_are_named(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "a").write_bytes(start)
+    with pytest.raises(CorpusError, match=f"is a {name} file"):
+        open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path)

@@ -1,0 +1,380 @@
+"""Stores: right bytes or an error that names the file, whatever the server or the disk does."""
+
+import hashlib
+import logging
+import multiprocessing
+import pickle
+import random
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import fsspec
+import pytest
+from support.faulty_server import Fault, FaultyServer
+
+from data_pipeline.errors import DatasetError, DatasetFileError
+from data_pipeline.storage import remote
+from data_pipeline.storage.shard_cache import ShardCache
+from data_pipeline.storage.store import DatasetStore, LocalStore, RemoteStore, open_store
+
+SHARD = "shards/train-00000.tar"
+DELAYS = (0.001, 0.001, 0.001)
+rng = random.Random(7)
+FILES = {f"shards/train-{number:05}.tar": rng.randbytes(20_000 + number) for number in range(12)}
+FILES |= {"tokenizer.model": b"pieces", "manifest.json": b'{"format": 1}'}
+SHA256 = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+
+
+def write_files(folder: Path) -> Path:
+    (folder / "shards").mkdir(parents=True)
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed."""
+    return write_files(tmp_path_factory.mktemp("datasets") / "d")
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[FaultyServer]:
+    with FaultyServer(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ShardCache:
+    return ShardCache(tmp_path / "cache" / "shards", 10_000_000)
+
+
+@pytest.fixture
+def store(server: FaultyServer, cache: ShardCache) -> RemoteStore:
+    return RemoteStore(server.url, cache, DELAYS)
+
+
+def read(store: DatasetStore, name: str = SHARD) -> bytes:
+    return store.read(name, SHA256[name], len(FILES[name]))
+
+
+def failure_of(store: DatasetStore, name: str = SHARD) -> DatasetFileError:
+    with pytest.raises(DatasetFileError) as caught:
+        read(store, name)
+    return caught.value
+
+
+# The places a dataset may be in.
+
+
+@pytest.mark.parametrize("form", ["path", "text", "file URL", "server", "server with slash"])
+def test_a_dataset_reads_the_same_from_everywhere(
+    form: str, folder: Path, server: FaultyServer, tmp_path: Path
+) -> None:
+    location = {
+        "path": folder,
+        "text": f"{folder}/",
+        "file URL": f"file://{folder}",
+        "server": server.url,
+        "server with slash": server.url + "/",
+    }[form]
+    store = open_store(location, cache=tmp_path)
+    assert store.location == (server.url if "server" in form else str(folder))
+    assert store.read_manifest() == FILES["manifest.json"]
+    assert {name: read(store, name) for name in FILES} == FILES
+    assert store.read(SHARD, SHA256[SHARD]) == FILES[SHARD]
+
+
+def test_names_with_other_letters_reach_the_server(folder: Path, tmp_path: Path) -> None:
+    write_files(tmp_path / "with space" / "d")
+    (tmp_path / "with space" / "d" / "größe.txt").write_bytes(b"x")
+    with FaultyServer(tmp_path) as server:
+        store = open_store(f"{server.url}/with space/d", cache=tmp_path / "cache")
+        assert store.read("größe.txt", hashlib.sha256(b"x").hexdigest(), 1) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("ftp://host/d", "scheme 'ftp', expected one of file, http, https, s3, gs"),
+        ("s3://bucket/d", "package that is not installed.*s3fs"),
+        ("gs://bucket/d", "package that is not installed.*gcsfs"),
+    ],
+)
+def test_locations_that_cannot_be_read_are_refused(location: str, message: str) -> None:
+    if (package := {"s3": "s3fs", "gs": "gcsfs"}.get(location[:2])) and find_spec(package):
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(DatasetError, match=message):
+        open_store(location)
+
+
+def test_the_cache_is_in_the_users_cache_folder_by_default(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
+    read(open_store(server.url))
+    assert (tmp_path / "shards" / SHA256[SHARD]).read_bytes() == FILES[SHARD]
+
+
+# A folder.
+
+
+def test_a_missing_file_of_a_folder(folder: Path) -> None:
+    with pytest.raises(DatasetFileError) as caught:
+        LocalStore(folder, DELAYS).read("shards/x.tar", SHA256[SHARD], 1234)
+    assert caught.value.args == (
+        "shards/x.tar",
+        f"1,234 bytes in {folder}",
+        "no readable file (No such file or directory)",
+    )
+
+
+def test_a_wrong_file_of_a_folder(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "d")
+    store = LocalStore(folder, DELAYS)
+    (folder / SHARD).write_bytes(b"?" * len(FILES[SHARD]))
+    assert failure_of(store).args == (
+        SHARD,
+        f"sha256 {SHA256[SHARD]}",
+        f"sha256 {hashlib.sha256(b'?' * len(FILES[SHARD])).hexdigest()}",
+    )
+    (folder / SHARD).write_bytes(FILES[SHARD][:-1])
+    assert failure_of(store).args == (SHARD, "20,000 bytes", "19,999 bytes")
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_folder_that_is_away_for_a_moment(
+    before: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_files(tmp_path / "d")
+    if before is None:
+        (folder / SHARD).unlink()
+    else:
+        (folder / SHARD).write_bytes(before)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            (folder / SHARD).write_bytes(FILES[SHARD])
+
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=wait))
+    assert read(LocalStore(folder)) == FILES[SHARD]
+    assert len(waits) == 2
+
+
+def test_a_folder_without_a_manifest_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=waits.append))
+    with pytest.raises(DatasetError, match=r"no prepared dataset at .*No such file.*prepare"):
+        open_store(tmp_path).read_manifest()
+    assert waits == []
+
+
+# A server.
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_a_passing_fault_costs_one_request(
+    fault: Fault, server: FaultyServer, cache: ShardCache
+) -> None:
+    store = RemoteStore(server.url, cache, DELAYS, **patience_with(fault))
+    server.fail(fault, on={1})
+    assert read(store) == FILES[SHARD]
+    assert server.requests == {SHARD: 2}
+    assert server.faults == {fault: 1}
+
+
+def patience_with(fault: Fault) -> dict[str, float]:
+    """A stall is waited out; what is slow on a busy machine must not be taken for one."""
+    return {"stall_timeout_seconds": 0.5} if fault is Fault.STALL else {}
+
+
+WHOLE_FILE = r"20,000 bytes in http://127\.0\.0\.1:\d+"
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "found"),
+    [
+        (Fault.INTERNAL_ERROR, WHOLE_FILE, r"no readable file \(.*500"),
+        (Fault.UNAVAILABLE, WHOLE_FILE, r"no readable file \(.*503"),
+        (Fault.FORBIDDEN, WHOLE_FILE, r"no readable file \(.*403.*Forbidden"),
+        (Fault.NOT_FOUND, WHOLE_FILE, r"no readable file \(404, not found\)"),
+        (Fault.RESET, WHOLE_FILE, r"no readable file \(Client.*(reset|completed)"),
+        (Fault.TRUNCATED, WHOLE_FILE, r"no readable file \(ClientPayloadError"),
+        (Fault.STALL, WHOLE_FILE, r"no readable file \(.*Timeout"),
+        (Fault.SHORT, "20,000 bytes", "10,000 bytes"),
+        (Fault.BIT_FLIP, f"sha256 {SHA256[SHARD]}", "sha256 [0-9a-f]{64}"),
+    ],
+)
+def test_a_lasting_fault_is_an_error(
+    fault: Fault, expected: str, found: str, server: FaultyServer, cache: ShardCache
+) -> None:
+    store = RemoteStore(server.url, cache, DELAYS, **patience_with(fault))
+    server.fail(fault, file=SHARD)
+    error = failure_of(store)
+    assert error.file == SHARD
+    assert re.fullmatch(expected, error.expected)
+    assert re.match(found, error.found)
+    assert server.requests == {SHARD: 1 + len(DELAYS)}
+    assert read(store, "tokenizer.model") == b"pieces"
+    server.heal()
+    assert read(store) == FILES[SHARD]
+
+
+def test_a_server_that_is_gone(folder: Path, cache: ShardCache) -> None:
+    with FaultyServer(folder) as server:
+        store = RemoteStore(server.url, cache, DELAYS)
+    assert "Cannot connect to host" in failure_of(store).found
+
+
+def test_a_server_that_does_not_accept(cache: ShardCache) -> None:
+    """The backlog of its socket is full, so further connections stay unanswered."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+        port = deaf.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            store = RemoteStore(f"http://127.0.0.1:{port}", cache, (), connect_timeout_seconds=0.1)
+            assert "ConnectionTimeoutError" in failure_of(store).found
+            connections = fsspec.get_filesystem_class("http").current()  # the last ones made
+            assert connections.client_kwargs["timeout"].connect == 0.1
+
+
+def test_a_slow_server_is_waited_for(folder: Path, cache: ShardCache) -> None:
+    with FaultyServer(folder, stall_seconds=0.3) as server:
+        server.fail(Fault.STALL)
+        store = RemoteStore(server.url, cache, (), stall_timeout_seconds=5)
+        assert read(store) == FILES[SHARD]
+
+
+def test_a_server_that_fails_at_random(server: FaultyServer, cache: ShardCache) -> None:
+    server.fail_randomly(0.5, seed=3, faults=set(Fault) - {Fault.STALL})
+    store = RemoteStore(server.url, cache, (0.001,) * 20)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda name: read(store, name), FILES)) == list(FILES.values())
+    assert len(server.faults) > 4
+    assert server.requests.total() == len(FILES) + server.faults.total()
+
+
+def test_a_remote_manifest_is_retried_and_never_cached(
+    server: FaultyServer, store: RemoteStore, cache: ShardCache
+) -> None:
+    server.fail(Fault.UNAVAILABLE, on={1, 2, 3})
+    assert store.read_manifest() == store.read_manifest() == FILES["manifest.json"]
+    assert server.requests == {"manifest.json": 5}
+    assert not cache.folder.exists()
+    server.fail(Fault.NOT_FOUND)
+    with pytest.raises(DatasetError, match=r"no prepared dataset at http.*404.*prepare.*data\.d"):
+        store.read_manifest()
+
+
+def test_the_waits_grow_and_are_spread(
+    server: FaultyServer,
+    cache: ShardCache,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=waits.append))
+    server.fail(Fault.UNAVAILABLE)
+    for _ in range(5):
+        failure_of(RemoteStore(server.url, cache, (0.2, 0.8)))
+    assert all(0.1 <= wait <= 0.3 for wait in waits[::2])
+    assert all(0.4 <= wait <= 1.2 for wait in waits[1::2])
+    assert len(set(waits)) == 10
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 10
+    assert re.search(rf"{SHARD} of .*tried again in 0\.\d s: expected 20,000 bytes", caplog.text)
+
+
+# Processes and threads.
+
+
+def test_a_store_crosses_process_borders(store: RemoteStore, folder: Path) -> None:
+    for original in (store, LocalStore(folder)):
+        copy = pickle.loads(pickle.dumps(original))  # noqa: S301 - made in this line
+        assert read(copy) == FILES[SHARD]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_reads_too(server: FaultyServer, store: RemoteStore) -> None:
+    """The parent's connections are open, and its event loop runs, when it forks."""
+    read(store)
+    name = "shards/train-00001.tar"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        assert pool.submit(store.read, name, SHA256[name]).result(timeout=30) == FILES[name]
+    assert read(store, "shards/train-00002.tar") == FILES["shards/train-00002.tar"]
+    assert server.requests.total() == 3
+
+
+def test_processes_share_a_cache_that_is_too_small(server: FaultyServer, tmp_path: Path) -> None:
+    """It holds a quarter of the files, so that processes evict what others read."""
+    bound = 70_000
+    store = open_store(server.url, cache=tmp_path, cache_bytes=bound)
+    shards = [name for name in FILES if name.startswith("shards/")]
+    requests = [rng.choice(shards) for _ in range(400)]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(4, mp_context=spawn) as pool:
+        sha256s = [SHA256[name] for name in requests]
+        answers = list(pool.map(store.read, requests, sha256s, chunksize=10))
+    assert answers == [FILES[name] for name in requests]
+    assert 0 < server.requests.total() < len(requests)
+    kept = [path for path in (tmp_path / "shards").iterdir() if path.name != ".lock"]
+    assert {path.name for path in kept} <= set(SHA256.values())
+    assert sum(path.stat().st_size for path in kept) <= bound
+
+
+# The cache.
+
+
+def test_a_hit_makes_no_request(server: FaultyServer, store: RemoteStore) -> None:
+    assert read(store) == read(store) == FILES[SHARD]
+    assert server.requests == {SHARD: 1}
+
+
+def test_datasets_share_copies(server: FaultyServer, folder: Path, cache: ShardCache) -> None:
+    read(RemoteStore(server.url, cache))
+    with FaultyServer(folder) as other:
+        assert read(RemoteStore(other.url, cache)) == FILES[SHARD]
+        assert not other.requests
+
+
+@pytest.mark.parametrize("damage", [b"", b"?" * 20_000, FILES[SHARD][:-1]])
+def test_a_damaged_copy_is_fetched_again(
+    damage: bytes, server: FaultyServer, store: RemoteStore, cache: ShardCache
+) -> None:
+    read(store)
+    (cache.folder / SHA256[SHARD]).write_bytes(damage)
+    assert read(store) == FILES[SHARD]
+    assert server.requests == {SHARD: 2}
+    assert read(store) == FILES[SHARD]
+    assert server.requests == {SHARD: 2}
+
+
+def test_wrong_bytes_never_enter_the_cache(
+    server: FaultyServer, store: RemoteStore, cache: ShardCache
+) -> None:
+    server.fail(Fault.BIT_FLIP)
+    failure_of(store)
+    assert not cache.folder.exists()
+
+
+def test_a_cache_that_cannot_be_written_does_not_end_the_run(
+    server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = RemoteStore(server.url, ShardCache(tmp_path / "file" / "shards", 10_000_000))
+    assert [read(store, name) for name in FILES] == list(FILES.values())
+    assert len(caplog.records) == 1
+    assert "cannot be kept in the cache" in caplog.text
+    assert "Not a directory" in caplog.text
