@@ -18,7 +18,7 @@ from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches
 from data_pipeline.dataset.manifest import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig
-from model.decoding import greedy_search
+from model.generation.search import greedy_search
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.distributed import Placement, sum_over_ranks

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import CorpusError
-from model.alignment import Alignment
 from model.errors import PrefixError
+from model.inspection.alignment import Alignment
 from trainer.host_memory import keep_freed
 from trainer.inference.search_processes import processes_for
 from trainer.inference.translator import Translation, Translator

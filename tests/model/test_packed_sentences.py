@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import AttentionBackend
 from model.errors import ModelError
-from model.trace import trace
+from model.inspection.trace import trace
 
 PAD, EOS = 0, 3
 SOURCE_LENGTHS, TARGET_LENGTHS = [9, 1, 60, 4, 1], [30, 1, 2, 1, 17]

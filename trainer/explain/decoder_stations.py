@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.trace import AttentionTrace, DecoderLayerTrace
+from model.inspection.trace import AttentionTrace, DecoderLayerTrace
 from trainer.explain import figures
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import head_names, stages, weight_maps

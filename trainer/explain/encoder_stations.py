@@ -1,6 +1,6 @@
 """The encoder's stations: for each layer its attention, and the way around; then the memory."""
 
-from model.trace import EncoderLayerTrace
+from model.inspection.trace import EncoderLayerTrace
 from trainer.explain import figures
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import (

@@ -2,7 +2,7 @@
 
     sentence ──pieces──▶ greedy search ──output pieces──▶ one traced pass over all steps
 
-Row t of the trace is decoding step t (see `model.trace`), so one pass holds every step.
+Row t of the trace is decoding step t (see `model.inspection.trace`), so one pass holds every step.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from model.config import ModelConfig
-from model.decoding import greedy_search
-from model.trace import Trace, trace
+from model.generation.search import greedy_search
+from model.inspection.trace import Trace, trace
 from trainer.inference.translator import Translator
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.trace import AttentionTrace, FeedForwardTrace, ResidualTrace
+from model.inspection.trace import AttentionTrace, FeedForwardTrace, ResidualTrace
 from trainer.explain import figures
 from trainer.explain.parts import Beside, Fold, HeatMap, Part, Table, Text, number
 

@@ -17,8 +17,8 @@ import torch
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.process_pool import ProcessPool, cores, enough_processes, process_pool
 from model.config import DecodingConfig
-from model.decoding import Hypothesis, beam_search
 from model.errors import PrefixError
+from model.generation.search import Hypothesis, beam_search
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.errors import TranslationError

@@ -10,9 +10,9 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches
 from data_pipeline.dataset.manifest import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.alignment import Alignment, align
 from model.config import DecodingConfig
-from model.decoding import Hypothesis
+from model.generation.search import Hypothesis
+from model.inspection.alignment import Alignment, align
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
@@ -159,7 +159,7 @@ class Translator:
         """For each piece of a translation the source piece it comes from, by attention.
 
         Pairs (source position, target position) from 0, where positions are those in `source_ids`
-        and in a translation's ids; see `model.alignment` for which ``layer`` is asked.
+        and in a translation's ids; see `model.inspection.alignment` for which ``layer`` is asked.
 
         Raises:
             ModelError: there is no such decoder layer.

@@ -10,7 +10,7 @@ no-break space parts words as any other space does. Two words are a pair if any 
 from collections.abc import Sequence
 
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.alignment import Alignment
+from model.inspection.alignment import Alignment
 
 SPACE = "▁"
 

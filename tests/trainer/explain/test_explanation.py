@@ -5,7 +5,7 @@ import torch
 from support.explained_page import PageReader
 
 from model.config import DecodingConfig
-from model.decoding import greedy_search
+from model.generation.search import greedy_search
 from trainer.explain import figures
 from trainer.explain.explanation import explain
 from trainer.explain.page import render

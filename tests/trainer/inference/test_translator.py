@@ -4,8 +4,8 @@ import pytest
 import torch
 import yaml
 
-from model.decoding import beam_search
 from model.errors import ModelError
+from model.generation.search import beam_search
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.inference.translator import Translator
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model.config import DecodingConfig
 from model.errors import ModelError
-from model.search_state import Hypothesis, SearchState, length_penalty
+from model.generation.search_state import Hypothesis, SearchState, length_penalty
 from model.transformer import Transformer
 
 __all__ = ["Hypothesis", "beam_search", "greedy_search", "length_penalty"]

@@ -3,12 +3,12 @@ import itertools
 import pytest
 import torch
 
-from model import candidates, search_state
 from model.cache import SelfAttentionCache, room_for, roomy
 from model.config import DecodingConfig
-from model.decoding import beam_search, greedy_search, length_penalty
 from model.errors import ModelError, PrefixError
-from model.search_state import SearchState
+from model.generation import candidates, search_state
+from model.generation.search import beam_search, greedy_search, length_penalty
+from model.generation.search_state import SearchState
 
 BOS, EOS = 2, 3
 FORBIDDEN = [0, BOS]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from model import candidates
-from model.candidates import best_candidates, block_size
+from model.generation import candidates
+from model.generation.candidates import best_candidates, block_size
 
 # One hypothesis that is hardly worse than another, one that is out of the question, one not live.
 SCORES = torch.tensor([[-1.0, -1.5, -60.0], [-3.0, -0.1, float("-inf")]])

@@ -9,9 +9,9 @@ import torch
 from model.attention import additive_mask
 from model.cache import SelfAttentionCache, room_for
 from model.config import AttentionBackend, DecodingConfig
-from model.decoding import beam_search, greedy_search, length_penalty
 from model.errors import ModelError
-from model.trace import AttentionTrace, Trace, trace
+from model.generation.search import beam_search, greedy_search, length_penalty
+from model.inspection.trace import AttentionTrace, Trace, trace
 from model.transformer import Transformer
 
 NORMS = pytest.mark.parametrize("norm", ["post", "pre"])

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from model.attention import KeyValue, additive_mask
 from model.cache import SelfAttentionCache, fill_gaps, room_for, roomy
-from model.candidates import Candidates, best_candidates
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
+from model.generation.candidates import Candidates, best_candidates
 from model.transformer import Transformer
 
 # Of how many hypotheses a CPU makes logits at a time: so many that they reuse the weights that were

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from model.alignment import align, translation_weights
 from model.config import AttentionBackend
 from model.errors import ModelError
-from model.trace import trace
+from model.inspection.alignment import align, translation_weights
+from model.inspection.trace import trace
 
 TRANSLATIONS = [(5, 9, 4), (), (7, 7, 7, 8, 20)]
 LENGTHS = [6, 1, 3]

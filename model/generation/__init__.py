@@ -1,0 +1,1 @@
+"""Writing translations: greedy and beam search."""
