@@ -4,6 +4,8 @@ A job is an importable function ``job(placement, *arguments)``; the pool runs it
 ranks, which are one process group, and returns their results.
 """
 
+import gc
+import itertools
 import multiprocessing
 import socket
 import traceback
@@ -17,6 +19,7 @@ from trainer.distributed import Placement
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
+JOBS_UNTIL_CLEANING = 10
 
 
 class RankPool:
@@ -64,9 +67,13 @@ def _serve(placement: Placement, pipe: Connection) -> None:
     from trainer.distributed import process_group
 
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
-        while (task := pipe.recv()) is not None:
+        for number in itertools.count(1):
+            if (task := pipe.recv()) is None:
+                return
             job, arguments = task
             try:
                 pipe.send((True, job(placement, *arguments)))
             except Exception:
                 pipe.send((False, traceback.format_exc()))
+            if number % JOBS_UNTIL_CLEANING == 0:  # engines, and their process groups' threads
+                gc.collect()

@@ -249,6 +249,8 @@ class Engine:
         F.linear = self._torch_linear
         if self.grids:
             use_deterministic_kernels(False)
+        # Its copy of the world: while torch has that, its threads wake a hundred times a second.
+        deepspeed.comm.destroy_process_group(deepspeed.utils.groups._clone_world_group())
         deepspeed.utils.groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None
 
