@@ -21,6 +21,12 @@ def test_one_file_imports_the_library(library, owner):
     assert users == [owner]
 
 
+def test_one_file_knows_what_is_private_in_ray():
+    private = re.compile(r"^\s*(?:from|import) ray\.(?:_|core)", re.MULTILINE)
+    users = [str(p.relative_to(ROOT)) for p in SOURCES if private.search(p.read_text())]
+    assert users == ["cluster/ray/private.py"]
+
+
 def test_nothing_that_is_read_can_execute():
     forbidden = re.compile(
         r"pickle\.loads?\(|weights_only=False|yaml\.load\(|trust_remote_code|allow_pickle=True"

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
 from cluster.health.watchdog import Watchdog
-from cluster.ray.session import embedded_ray_is_lost
+from cluster.ray.embedded import embedded_ray_is_lost
 from trainer.checkpoints.processes import start_tick
 
 ANSWER_SECONDS = 5.0

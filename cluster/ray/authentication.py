@@ -10,15 +10,10 @@ import os
 import secrets
 from pathlib import Path
 
-from ray._raylet import (  # type: ignore[attr-defined]
-    AuthenticationMode,
-    AuthenticationTokenLoader,
-    Config,
-    get_authentication_mode,
-)
 from ray.exceptions import AuthenticationError
 
 from cluster.errors import ClusterError
+from cluster.ray import private
 
 MODE_VARIABLE = "RAY_AUTH_MODE"
 REMEDY = (
@@ -39,12 +34,9 @@ def enable_authentication(*, create_token: bool) -> None:
     """
     if os.environ.setdefault(MODE_VARIABLE, "token").lower() != "token":
         return
-    if get_authentication_mode() != AuthenticationMode.TOKEN:
-        Config.initialize("")  # Ray read the environment when it was imported
-    tokens = AuthenticationTokenLoader.instance()
-    tokens.reset_cache()
+    private.read_authentication_mode()
     try:
-        if tokens.has_token(ignore_auth_mode=True):
+        if private.has_token():
             return
     except AuthenticationError as error:  # RAY_AUTH_TOKEN_PATH names a file that is not there
         raise ClusterError(f"Ray's authentication token cannot be read: {error}") from error
@@ -53,7 +45,7 @@ def enable_authentication(*, create_token: bool) -> None:
             f"A token is needed to talk to a Ray cluster, and this user has none: {REMEDY}"
         )
     _create_token(Path.home() / ".ray" / "auth_token")
-    tokens.reset_cache()
+    private.forget_token()
 
 
 def _create_token(path: Path) -> None:

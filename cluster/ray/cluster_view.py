@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Self
 
 import ray
-from ray._private import state
 
 from cluster.errors import HeadLostError
 from cluster.health.suspend_aware_clock import WakingClock
-from cluster.ray.session import check_embedded_ray, embedded_ray_is_lost
+from cluster.ray import private
+from cluster.ray.embedded import check_embedded_ray, embedded_ray_is_lost
 
 LOOK_SECONDS = 1.0
 # After so long it is said that the head does not answer.
@@ -131,8 +131,8 @@ class ClusterView:
 
 
 def _ask() -> dict[str, Node]:
-    free = state.available_resources_per_node()
-    leaving = state.state.get_draining_nodes()
+    free = private.free_resources()
+    leaving = private.draining_nodes()
     return {
         node["NodeID"]: Node(
             id=node["NodeID"],

@@ -27,17 +27,13 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobTy
 
 from cluster.errors import ClusterError
 from cluster.ray.authentication import REMEDY, enable_authentication
+from cluster.ray.private import TALKATIVE_LOGGERS
 
 POLL_SECONDS = 0.25
 COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
 
-# Ray would take these before the address that it is given, and logs that nobody asked for.
+# Ray would take these before the address that it is given.
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-_TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
 
 
 @dataclass(frozen=True)
@@ -194,7 +190,7 @@ def _client(address: str) -> JobSubmissionClient:
             "http://127.0.0.1:8265, and `ray start --head` prints it"
         )
     enable_authentication(create_token=False)
-    for name in _TALKATIVE:
+    for name in TALKATIVE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
     try:

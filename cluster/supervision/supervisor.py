@@ -12,7 +12,9 @@ from cluster.errors import EmbeddedRayError
 from cluster.health.suspend_aware_clock import WakingClock
 from cluster.ranks.pool import RankSupply
 from cluster.ray.cluster_view import ClusterView
-from cluster.ray.session import EmbeddedRay, machine_cpus, ray_session, require_gpus
+from cluster.ray.embedded import EmbeddedRay, require_gpus
+from cluster.ray.private import machine_cpus
+from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import Means
 from cluster.supervision.audience import Audience

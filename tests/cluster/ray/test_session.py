@@ -19,15 +19,11 @@ from support.processes import children, wait_until
 
 from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.packages import INSTALLATION, PACKAGES
-from cluster.ray import jobs, session
+from cluster.ray import embedded, jobs
 from cluster.ray.authentication import enable_authentication
-from cluster.ray.session import (
-    UNREAD_ERRORS,
-    EmbeddedRay,
-    machine_cpus,
-    ray_session,
-    require_gpus,
-)
+from cluster.ray.embedded import EmbeddedRay, require_gpus
+from cluster.ray.private import IGNORE_UNREAD_ERRORS, machine_cpus
+from cluster.ray.session import ray_session
 
 OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
 
@@ -194,11 +190,11 @@ def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is
 
     there = children()  # such as a head that other tests use
     started: list[psutil.Process] = []
-    initialise = session._initialise
+    initialise = embedded.initialise
     before = signal.signal(signal.SIGTERM, handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(session, "_initialise", time_out)
+            patch.setattr(embedded, "initialise", time_out)
             with (
                 pytest.raises(EmbeddedRayError, match="The current node timed out during startup"),
                 ray_session(None),
@@ -258,11 +254,11 @@ def test_an_error_that_nobody_asks_for_is_not_printed(
         for _ in range(5):
             leave_unread()
         before = list(told)
-        del os.environ[UNREAD_ERRORS]
+        del os.environ[IGNORE_UNREAD_ERRORS]
         wait_until(lambda: leave_unread() or told)
     assert before == []
     assert "read by nobody" in str(told[0])
-    assert UNREAD_ERRORS not in os.environ
+    assert IGNORE_UNREAD_ERRORS not in os.environ
 
 
 def test_the_nodes_of_a_cluster_may_come_later(ray_head: Any) -> None:

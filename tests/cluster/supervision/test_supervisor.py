@@ -8,7 +8,7 @@ from support.recipes import tiny_recipe
 
 from cluster.config import ClusterConfig
 from cluster.errors import EmbeddedRayError
-from cluster.ray.session import machine_cpus
+from cluster.ray.private import machine_cpus
 from cluster.supervision import supervisor
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import supervise

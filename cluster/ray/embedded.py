@@ -1,0 +1,160 @@
+"""A Ray that this process starts for itself on its machine, and what it does when that is lost.
+
+    start ──not up in time──▶ leave nothing behind, EmbeddedRayError
+      │
+      └──▶ use ──raylet or head dead──▶ leave nothing behind, EmbeddedRayError
+
+After either, another one can be started in the same process.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from cluster.errors import ClusterError, EmbeddedRayError, HeadLostError, RankLostError
+from cluster.packages import INSTALLATION
+from cluster.ray import private
+from cluster.ray.authentication import enable_authentication
+from cluster.ray.marked_processes import MarkedProcesses
+from data_pipeline.wording import counted
+
+# Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
+# by itself where shared memory is smaller (containers often have 64 MB).
+EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
+# A machine that is very busy takes a minute or more to start a raylet.
+START_SECONDS = 120.0
+# The processes without which an embedded Ray does nothing any more. When one of its agents dies,
+# the raylet ends itself.
+VITAL_PROCESSES = frozenset({"gcs_server", "raylet"})
+# What is raised when Ray is lost in the middle of something.
+_SIGNS_OF_LOSS = (RayError, HeadLostError, RankLostError, RuntimeError, ConnectionError)
+
+
+@dataclass(frozen=True)
+class EmbeddedRay:
+    """What a Ray has to be like that this process starts for itself.
+
+    Attributes:
+        cpus: so many it must have to give away, be there as many or not.
+        niceness: of all processes that work for the run, added to this process's own.
+    """
+
+    cpus: float = 0.0
+    niceness: int = 0
+
+
+@contextmanager
+def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
+    processes = MarkedProcesses()
+    lost = True  # until it is there
+    try:
+        with private.sigterm_handler_kept(), processes.marking(), _patient_start(processes):
+            _start_embedded(wanted)
+        lost = False
+        yield
+    except EmbeddedRayError:
+        lost = True
+        raise
+    except _SIGNS_OF_LOSS as error:
+        lost = isinstance(error, HeadLostError) or embedded_ray_is_lost()
+        if lost:
+            raise EmbeddedRayError(f"Ray is lost on this machine: {error}") from error
+        raise
+    finally:
+        if lost or embedded_ray_is_lost():
+            processes.kill()  # at once: ranks may train on, and agents wait for their head
+        ray.shutdown(wait_for_processes=True)
+
+
+def embedded_ray_is_lost() -> bool:
+    """Whether this process has started a Ray that has died since; any thread may ask."""
+    return bool(_dead_processes())
+
+
+def check_embedded_ray(alive_nodes: int) -> None:
+    """alive_nodes: how many there are, as the head says.
+
+    Raises:
+        EmbeddedRayError: this process has started a Ray that has died since.
+    """
+    if dead := _dead_processes():
+        raise EmbeddedRayError(f"Ray is lost on this machine: {' and '.join(dead)} has ended")
+    if alive_nodes == 0 and private.started_processes() is not None:
+        raise EmbeddedRayError("Ray is lost on this machine: its raylet does not answer its head")
+
+
+def _dead_processes() -> list[str]:
+    started = private.started_processes() or {}
+    return [
+        kind
+        for kind in VITAL_PROCESSES
+        for process in started.get(kind, [])
+        if process.poll() is not None
+    ]
+
+
+def require_gpus(gpus: float) -> None:
+    """Check that an embedded Ray has that many GPUs: nothing will join it.
+
+    To a cluster nodes may be added while a run waits for them.
+
+    Raises:
+        ClusterError: too few.
+    """
+    found = ray.cluster_resources().get("GPU", 0.0)
+    if private.started_processes() is not None and found < gpus:
+        raise ClusterError(
+            f"The run needs {counted(gpus, 'GPU')}, but Ray has only {found:g} here. Lower "
+            "cluster.ranks or cluster.gpus_per_rank, or join a larger cluster with --address"
+        )
+
+
+def _patient_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
+    """Longer than Ray's 30 s for a node to become known, as long as its raylet is there.
+
+    The raylet in turn gives its agents 15 s, which nothing changes: if they take longer it ends
+    itself, and Ray has to be started again.
+    """
+    since = time.monotonic()
+
+    def still_starts() -> bool:
+        names = [process.name() for process in processes.alive()]
+        return "raylet" in names and time.monotonic() - since <= START_SECONDS
+
+    return private.node_may_be_late(still_starts)
+
+
+def _start_embedded(wanted: EmbeddedRay) -> None:
+    enable_authentication(create_token=True)
+    try:
+        initialise(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=EMBEDDED_OBJECT_STORE_BYTES,
+            num_cpus=max(private.machine_cpus(), math.ceil(wanted.cpus)),
+            _system_config=private.niceness_of_workers(wanted.niceness),
+        )
+    except Exception as error:  # Ray raises bare ones
+        reason = str(error).strip(". ") or type(error).__name__
+        raise EmbeddedRayError(
+            f"Ray has not started on this machine: {reason}. "
+            "The machine may be too busy, or short of memory, of shared memory or of ports; "
+            "what Ray's processes say is in /tmp/ray/session_latest/logs"
+        ) from error
+
+
+def initialise(**options: Any) -> None:
+    """``ray.init`` with what holds for every session."""
+    ray.init(
+        job_config=private.job_config(str(INSTALLATION)),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **options,
+    )
