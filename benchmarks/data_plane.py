@@ -37,7 +37,7 @@ from environments import environment_with
 
 from cluster.data.streams import WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
-from cluster.health.watchdog import SignsOfLife
+from cluster.health.watchdog import Heartbeat
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.plan import Cursor
@@ -104,7 +104,7 @@ def read_through_ray(recipe: Recipe) -> Measurement:
             cache_bytes=config.data_memory_bytes,
         )
         workers.start(1)
-        with SignsOfLife(lambda: workers.actors):
+        with Heartbeat(lambda: workers.actors):
             streams = WorkerStreams(
                 WorkerClient(workers.handles, lambda notice: None),
                 rank=0,

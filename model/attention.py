@@ -7,7 +7,7 @@ measurement (`default_backend`) or by the caller. Scores and weights, which a fu
 holds, are those of `attention_scores` and `attention_weights`. Self-attention projects queries,
 keys and values with one fused matrix; cross-attention projects keys and values of the encoder's
 output ("memory") with one, so that decoding computes them once per sentence. Packed sentences come
-as a batch of one row, with a `SameSentence` in the place of the mask.
+as a batch of one row, with a `PackedMask` in the place of the mask.
 
 Shape suffixes: b batch, h heads, t query length, s key length, d width of one head, m model width.
 """
@@ -23,11 +23,11 @@ from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import dropout as zero_some
 from model.linear import Linear
-from model.packing import SameSentence
+from model.packing import PackedMask
 from model.varlen import packed_attention
 
 # Either is added to the scores, as `additive_mask` makes it, or tells packed sentences apart.
-Mask = Tensor | SameSentence
+Mask = Tensor | PackedMask
 
 VECTOR_FLOATS = 16  # of a CPU with AVX-512, in fp32
 LONG_ROW = 256  # keys
@@ -77,10 +77,10 @@ def attention(
     `mask` is an `additive_mask` that broadcasts to (b, h, t, s); every query must see at least one
     key. `causal` lets query t see keys 0…t only (§3.2.3) and excludes such a mask: with padding at
     the end of a row, no real query sees a padded key. Packed sentences (b is 1) have a
-    `SameSentence` for a mask, also where attention is causal.
+    `PackedMask` for a mask, also where attention is causal.
     `dropout` is the share of attention weights set to zero; packed sentences take none.
     """
-    if isinstance(mask, SameSentence):
+    if isinstance(mask, PackedMask):
         assert dropout == 0, "packed sentences take no attention dropout"
         return packed_attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
     assert not (causal and mask is not None), "a causal attention takes no mask"

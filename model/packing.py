@@ -3,7 +3,7 @@
     real (b, t), for each side ─▶ Packing: where each sentence starts, where each token was
     ids (b, t)                 ─▶ ids (1, n), which the layers take as a batch of one row
 
-Rows of `real` and of ids are padded at the *end*. In attention, `SameSentence` stands where a
+Rows of `real` and of ids are padded at the *end*. In attention, `PackedMask` stands where a
 padded batch has a mask: a row of n tokens would need a mask of n · n.
 Shape suffixes: b sentences, t padded length, n real tokens of all sentences.
 """
@@ -35,7 +35,7 @@ class Packing(NamedTuple):
         return ids_bt.flatten().index_select(0, self.places_n).unsqueeze(0)
 
 
-class SameSentence(NamedTuple):
+class PackedMask(NamedTuple):
     """In the place of a mask: a query sees the keys of its own sentence."""
 
     queries: Packing

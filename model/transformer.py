@@ -28,7 +28,7 @@ from model.initialisation import initialise
 from model.layers import Decoder, Encoder
 from model.linear import product
 from model.loss import LossSums, label_smoothed_sums
-from model.packing import Packing, SameSentence, packings
+from model.packing import PackedMask, Packing, packings
 from model.positions import SinusoidalPositions
 
 
@@ -128,13 +128,13 @@ class Transformer(nn.Module):
         # input may hold EOS, or PAD in its place, after its last real token.
         source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
         x_1sd = self.embed_packed(source_bs, self.source_embedding or self.target_embedding, source)
-        memory_1sd = self.encoder(x_1sd, SameSentence(source, source))
+        memory_1sd = self.encoder(x_1sd, PackedMask(source, source))
         x_1nd = self.embed_packed(target_input_bt, self.target_embedding, target)
         hidden_1nd = self.decoder(
             x_1nd,
             self.decoder.project_memory(memory_1sd),
-            SameSentence(target, source),
-            SameSentence(target, target),
+            PackedMask(target, source),
+            PackedMask(target, target),
         )
         return hidden_1nd[0], target.pack(target_output_bt)[0]
 

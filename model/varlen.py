@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.errors import ModelError
-from model.packing import SameSentence
+from model.packing import PackedMask
 
 HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 HEAD_WIDTH_MULTIPLE, MAX_HEAD_WIDTH = 8, 256
@@ -23,7 +23,7 @@ def packed_attention(
     query_1htd: Tensor,
     keys_1hsd: Tensor,
     values_1hsd: Tensor,
-    sentences: SameSentence,
+    sentences: PackedMask,
     causal: bool,
 ) -> Tensor:
     """Returns softmax(QKᵀ / √d) V within each sentence (Vaswani et al. 2017, §3.2.1), (1, h, t, d).
@@ -39,7 +39,7 @@ def flash(
     query_1htd: Tensor,
     keys_1hsd: Tensor,
     values_1hsd: Tensor,
-    sentences: SameSentence,
+    sentences: PackedMask,
     causal: bool,
 ) -> Tensor:
     """`packed_attention` by the kernel, which takes and gives (tokens, h, d)."""
@@ -69,7 +69,7 @@ def sentence_by_sentence(
     query_1htd: Tensor,
     keys_1hsd: Tensor,
     values_1hsd: Tensor,
-    sentences: SameSentence,
+    sentences: PackedMask,
     causal: bool,
 ) -> Tensor:
     """`packed_attention` on any device, in any precision."""

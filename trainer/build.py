@@ -16,7 +16,7 @@ from trainer.distributed import Placement, sum_over_ranks
 from trainer.memory.preflight import run_preflight
 from trainer.network import build_model
 from trainer.profile import StepProfiler
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.runs.folder import RunFolder
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
@@ -29,7 +29,7 @@ from trainer.zero.engine import Engine
 
 
 def build_trainer(
-    assignment: Assignment,
+    job: RankJob,
     *,
     placement: Placement,
     steps: Callable[[Cursor], Iterator[RankStep]],
@@ -39,9 +39,9 @@ def build_trainer(
 
     The process group must exist; ``steps`` opens this rank's stream of data at a cursor.
     """
-    recipe = assignment.recipe
-    checkpoint = Checkpoint(assignment.checkpoint) if assignment.checkpoint else None
-    store, manifest = open_dataset(recipe.data, assignment.dataset_identity)
+    recipe = job.recipe
+    checkpoint = Checkpoint(job.checkpoint) if job.checkpoint else None
+    store, manifest = open_dataset(recipe.data, job.dataset_identity)
     tokenizers = load_tokenizers(store, manifest)
     with ExitStack() as resources:
         engine = Engine(
@@ -62,16 +62,16 @@ def build_trainer(
             placement=placement,
         )
         if checkpoint:
-            progress, ema = restore(engine, assignment, checkpoint, manifest)
+            progress, ema = restore(engine, job, checkpoint, manifest)
         else:
-            progress, ema = begin(engine, assignment)
-        recorder = Recorder(assignment, checkpoint, supervision) if placement.rank == 0 else None
+            progress, ema = begin(engine, job)
+        recorder = Recorder(job, checkpoint, supervision) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.notice(f"attention is computed by {backend}")
             resources.callback(recorder.close)
         saver = Saver(
-            assignment,
+            job,
             engine=engine,
             ema=ema,
             manifest=manifest,
@@ -80,16 +80,14 @@ def build_trainer(
             placement=placement,
         )
         resources.callback(saver.close)
-        profiler = StepProfiler(
-            assignment.profile, RunFolder(assignment.run), placement.rank, supervision.notice
-        )
+        profiler = StepProfiler(job.profile, RunFolder(job.run), placement.rank, supervision.notice)
         resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
             run_preflight(engine, manifest, recipe.data_settings)
         if recorder:
-            record_resumption(recorder, assignment, checkpoint, progress, manifest, placement)
+            record_resumption(recorder, job, checkpoint, progress, manifest, placement)
         return Trainer(
-            assignment,
+            job,
             progress,
             engine=engine,
             ema=ema,

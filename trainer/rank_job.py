@@ -5,11 +5,11 @@ from pathlib import Path
 
 from trainer.profile import StepRange
 from trainer.recipe import TrainingRecipe
-from trainer.runs.warm_start import Inheritance
+from trainer.runs.warm_start import WarmStart
 
 
 @dataclass(frozen=True)
-class Assignment:
+class RankJob:
     """A run to train, and from where.
 
     Attributes:
@@ -30,5 +30,5 @@ class Assignment:
     work: Path
     attempt: str
     session_started: float
-    inheritance: Inheritance | None = None
+    warm_start: WarmStart | None = None
     profile: StepRange | None = None

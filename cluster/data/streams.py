@@ -34,7 +34,7 @@ from data_pipeline.errors import DatasetFileError
 WINDOWS_AHEAD = 2
 # After so long without an answer a worker is asked for a sign of life, which takes it no time.
 SILENCE_SECONDS = 60.0
-SIGN_OF_LIFE_SECONDS = 10.0
+HEARTBEAT_SECONDS = 10.0
 # A request that kills its worker every time, say for want of memory, ends the run at last.
 REPETITIONS = 8
 # What a worker takes to be started again after its death.
@@ -123,7 +123,7 @@ class WorkerClient:
 
     @property
     def _sign_of_life_seconds(self) -> float:
-        return min(SIGN_OF_LIFE_SECONDS, self._silence_seconds)
+        return min(HEARTBEAT_SECONDS, self._silence_seconds)
 
     def _lost(self, request: _Request, since: float, error: Exception) -> None:
         waiting = time.monotonic() - since

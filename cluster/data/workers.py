@@ -23,7 +23,7 @@ from data_pipeline.batching.window import WindowLayout, WindowReader
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import open_dataset
 
-SIGN_OF_LIFE_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class DataWorker:
         return self._reader().fetch(span.epoch, span.window, span.start, span.stop)
 
     @ray.method(concurrency_group="control")
-    def heard(self) -> None:
+    def heartbeat(self) -> None:
         """The supervisor lives."""
-        self._watchdog.heard()
+        self._watchdog.heartbeat()
 
     @ray.method(concurrency_group="control")
     def process_id(self) -> int:
@@ -93,7 +93,7 @@ class WorkerHandle:
 class DataWorkers:
     """The supervisor's side: the workers of a run, as many as are wanted.
 
-    They die with the driver that started them, and expect `SignsOfLife` from it.
+    They die with the driver that started them, and expect heartbeats of it.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class DataWorkers:
     def all_answer(self) -> bool:
         """Whether every worker has its place and lives; waits a moment for that."""
         signs = [handle.actor.process_id.remote() for handle in self.handles]
-        ready, _ = ray.wait(signs, num_returns=len(signs), timeout=SIGN_OF_LIFE_SECONDS)
+        ready, _ = ray.wait(signs, num_returns=len(signs), timeout=HEARTBEAT_SECONDS)
         return len(ready) == len(signs)
 
     def spread(self) -> str:

@@ -51,14 +51,14 @@ def _cause_of_death(error: RayError) -> str:
 
 def is_certain(failures: Sequence[Exception]) -> bool:
     """Whether the cause is among these failures, so that no other need be waited for."""
-    return any(isinstance(f, RankDiedError) or comes_again(f) for f in failures)
+    return any(isinstance(f, RankDiedError) or is_permanent(f) for f in failures)
 
 
 def cause_of(failures: Sequence[Exception]) -> Exception:
     """A rank's death, else an error of our own, else whatever came first."""
-    return max(failures, key=lambda f: (isinstance(f, RankDiedError), comes_again(f)))
+    return max(failures, key=lambda f: (isinstance(f, RankDiedError), is_permanent(f)))
 
 
-def comes_again(failure: Exception) -> bool:
+def is_permanent(failure: Exception) -> bool:
     """Whether it would be of no use to start the ranks again."""
     return not isinstance(failure, RankLostError)

@@ -32,7 +32,7 @@ class Position:
         return (-1 if self.phase == "start" else self.step, _ORDER.index(self.phase))
 
 
-class Watch:
+class HangDetector:
     """The ranks of a group, each with its position and when it was last heard of."""
 
     def __init__(self, deadlines: DeadlinesConfig, names: list[str], now: float) -> None:

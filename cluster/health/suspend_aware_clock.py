@@ -9,7 +9,7 @@ from collections.abc import Callable
 MOST_SECONDS_BETWEEN_LOOKS = 1.0
 
 
-class WakingClock:
+class SuspendAwareClock:
     """Seconds that this process was awake."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.suspend_aware_clock import SuspendAwareClock
 from trainer.checkpoints.lease import LEASE_SECONDS
 
 SILENCE_SECONDS = LEASE_SECONDS - 10.0
-SIGN_OF_LIFE_SECONDS = 2.0
+HEARTBEAT_SECONDS = 2.0
 LOOK_SECONDS = 0.5
 
 
@@ -32,25 +32,25 @@ class Watchdog:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._silence_seconds = silence_seconds
-        self._clock = WakingClock(clock)
+        self._clock = SuspendAwareClock(clock)
         self._pause = pause
-        self._heard = False
+        self._heartbeat_came = False
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def heard(self) -> None:
-        self._heard = True
+    def heartbeat(self) -> None:
+        self._heartbeat_came = True
 
     def _watch(self) -> None:
         now = since = self._clock.look()
         while now - since < self._silence_seconds:
             self._pause(LOOK_SECONDS)
             now = self._clock.look()
-            if self._heard:
-                self._heard, since = False, now
+            if self._heartbeat_came:
+                self._heartbeat_came, since = False, now
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class SignsOfLife:
+class Heartbeat:
     """The supervisor's side: a thread that lets every actor hear of it, whatever else it does."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:
@@ -73,7 +73,7 @@ class SignsOfLife:
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._over.wait(SIGN_OF_LIFE_SECONDS):
+        while not self._over.wait(HEARTBEAT_SECONDS):
             for actor in self._actors():
                 with suppress(Exception):  # one that is gone must not silence the others
-                    actor.heard.remote()
+                    actor.heartbeat.remote()

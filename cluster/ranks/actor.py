@@ -22,7 +22,7 @@ from cluster.health.watchdog import Watchdog
 from cluster.ranks.mailbox import Mailbox, Report
 from cluster.ranks.node_agent import ProcessName
 from trainer.distributed import Placement, process_group
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.supervision import Outcome
 
 # Of a step's deadline: a rank says that no data comes before it is taken for hung.
@@ -45,9 +45,9 @@ class RankActor:
         self._client = WorkerClient([], self._mailbox.notice)
 
     @ray.method(concurrency_group="control")
-    def heard(self) -> None:
+    def heartbeat(self) -> None:
         """The supervisor lives."""
-        self._watchdog.heard()
+        self._watchdog.heartbeat()
 
     @ray.method(concurrency_group="control")
     def process(self) -> ProcessName:
@@ -99,7 +99,7 @@ class RankActor:
 
     def train(
         self,
-        assignment: Assignment,
+        job: RankJob,
         placement: Placement,
         config: ClusterConfig,
     ) -> Outcome:
@@ -116,12 +116,12 @@ class RankActor:
                 self._client,
                 rank=placement.rank,
                 ranks=placement.world_size,
-                slots=assignment.recipe.batching.micro_batches_per_step,
+                slots=job.recipe.batching.micro_batches_per_step,
                 steps_ahead=config.steps_ahead,
                 bytes_ahead=config.data_memory_bytes,
             )
             trainer = build_trainer(
-                assignment,
+                job,
                 placement=placement,
                 steps=streams.open,
                 supervision=self._mailbox,

@@ -15,13 +15,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from cluster.config import ClusterConfig
 from cluster.data.workers import WorkerHandle
 from cluster.errors import RankHungError, RankLostError
-from cluster.health.failures import cause_of, comes_again, failure_of, is_certain
-from cluster.health.hang_detector import Position, Watch
-from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.failures import cause_of, failure_of, is_certain, is_permanent
+from cluster.health.hang_detector import HangDetector, Position
+from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.mailbox import Report
 from cluster.ranks.process import RankProcess
 from trainer.distributed import Placement
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.supervision import Outcome
 
 # When one rank fails, others fail too: so long the cause is waited for.
@@ -53,7 +53,7 @@ class RankGroup:
         config: ClusterConfig,
         processes: list[RankProcess],
         names: list[str],
-        clock: WakingClock,
+        clock: SuspendAwareClock,
     ) -> None:
         """names: how the ranks are called in messages."""
         self.processes = processes
@@ -61,7 +61,7 @@ class RankGroup:
         self._names = names
         self._clock = clock
         self._since = clock.look()  # when what is waited for was asked for
-        self._watch = Watch(config.deadlines, names, self._since)
+        self._hang_detector = HangDetector(config.deadlines, names, self._since)
         self._rendezvous: Any = None
         self._results: list[Any] = []  # of the calls of train, in the order of ranks
         self._polls: dict[int, Any] = {}  # questions under way, by rank
@@ -81,9 +81,9 @@ class RankGroup:
         """Of each rank."""
         return [process.seat.node for process in self.processes]
 
-    def start(self, assignment: Assignment, workers: list[WorkerHandle]) -> None:
+    def start(self, job: RankJob, workers: list[WorkerHandle]) -> None:
         """Let all ranks train, as soon as their processes are there; returns at once."""
-        self._assignment = assignment
+        self._job = job
         self.use_workers(workers)
 
     def wait(self, seconds: float) -> None:
@@ -105,7 +105,7 @@ class RankGroup:
             self._failed_at = self._failed_at or now
             if is_certain(failures) or now - self._failed_at > CAUSE_SECONDS:
                 cause = cause_of(failures)
-                if comes_again(cause):  # the run ends: what was done well shall count
+                if is_permanent(cause):  # the run ends: what was done well shall count
                     reports += self._last_reports(LAST_REPORTS_SECONDS)[0]
                 return Poll(reports, failure=cause)
         elif len(outcomes) == len(self._results):
@@ -113,7 +113,7 @@ class RankGroup:
             by_rank = [outcomes[rank] for rank in sorted(outcomes)]
             return Poll(reports + last, None if failure else by_rank, failure)
         running = [rank for rank in range(len(self._results)) if rank not in outcomes]
-        return Poll(reports, failure=self._watch.hung(running, now))
+        return Poll(reports, failure=self._hang_detector.hung(running, now))
 
     def use_workers(self, workers: list[WorkerHandle]) -> None:
         """Let every rank ask these data workers."""
@@ -156,10 +156,10 @@ class RankGroup:
 
     def _train(self, rendezvous: str) -> None:
         ranks_of = Counter(self.nodes)
-        self._watch = Watch(self._config.deadlines, self._names, self._since)
+        self._hang_detector = HangDetector(self._config.deadlines, self._names, self._since)
         self._results = [
             process.actor.train.remote(
-                self._assignment,
+                self._job,
                 Placement(
                     rank=rank,
                     world_size=len(self.processes),
@@ -184,12 +184,12 @@ class RankGroup:
                     answer: list[Report] = ray.get(self._polls[rank])
                 except RayError:
                     continue  # it is dead, of which its result tells
-                self._watch.answered(rank, now)
+                self._hang_detector.answered(rank, now)
                 reports += [(rank, report) for report in answer]
             self._polls[rank] = actor.poll.remote()
         for rank, report in reports:
             if report.progress:
-                self._watch.moved(rank, Position(*report.progress), now)
+                self._hang_detector.moved(rank, Position(*report.progress), now)
         return reports
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
@@ -206,7 +206,7 @@ class RankGroup:
         reports: list[tuple[int, Report]] = []
         failure: Exception | None = None
         for rank, question in questions:
-            name, position = self._names[rank], self._watch.positions[rank]
+            name, position = self._names[rank], self._hang_detector.positions[rank]
             try:
                 answer: list[Report] = ray.get(question, timeout=0)
                 reports += [(rank, report) for report in answer]
@@ -229,7 +229,7 @@ class RankGroup:
             try:
                 outcomes[rank] = ray.get(result)
             except RayError as error:
-                position = self._watch.positions[rank]
+                position = self._hang_detector.positions[rank]
                 failures.append(failure_of(self._names[rank], position, error))
         return outcomes, failures
 

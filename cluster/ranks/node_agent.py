@@ -69,9 +69,9 @@ class NodeAgent:
         self._watchdog = Watchdog()
         self._raylet = os.getppid()
 
-    def heard(self) -> None:
+    def heartbeat(self) -> None:
         """The supervisor lives."""
-        self._watchdog.heard()
+        self._watchdog.heartbeat()
         self._end_with_raylet()
 
     def _end_with_raylet(self) -> None:
@@ -86,7 +86,7 @@ class NodeAgent:
 
     def await_deaths(self, processes: list[ProcessName]) -> None:
         """Returns when they are gone, or after `DEATH_SECONDS`, and removes what they leave."""
-        _await_deaths_here(processes, self._watchdog.heard)
+        _await_deaths_here(processes, self._watchdog.heartbeat)
 
     @ray.method(concurrency_group="stacks")
     def stacks(self, processes: list[ProcessName]) -> list[str]:
@@ -160,7 +160,7 @@ class NodeAgents:
 
     def call(self, nodes: Collection[str]) -> set[str]:
         """Ask the agents of these nodes for a sign of life; returns the nodes that give none."""
-        signs = {n: self.by_node[n].heard.remote() for n in nodes if n not in self._asked}
+        signs = {n: self.by_node[n].heartbeat.remote() for n in nodes if n not in self._asked}
         _wait(list(signs.values()), ANSWER_SECONDS)
         self._asked |= {node: sign for node, sign in signs.items() if not answered(sign)}
         return self._asked.keys() & set(nodes)
@@ -174,7 +174,7 @@ class NodeAgents:
             if node not in nodes or answered(answer):
                 del self._asked[node]
             elif ray.wait([answer], timeout=0)[0]:  # an error: ask the next agent of the node
-                self._asked[node] = self.by_node[node].heard.remote()
+                self._asked[node] = self.by_node[node].heartbeat.remote()
         return set(self._asked)
 
     def check_folder(self, work: Path, run: Path) -> list[str]:

@@ -12,29 +12,29 @@ from typing import Any, Self
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.health.suspend_aware_clock import WakingClock
-from cluster.health.watchdog import SignsOfLife
+from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.health.watchdog import Heartbeat
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import NodeAgents
 from cluster.ranks.process import RankProcess, Spares
 from cluster.ray.cluster_view import Node
-from cluster.ray.reservation import Seats
+from cluster.ray.reservation import Reservation
 
 
 class RankSupply:
     """Groups of ranks, one after another, as many ranks as the cluster has room for."""
 
-    def __init__(self, config: ClusterConfig, clock: WakingClock) -> None:
+    def __init__(self, config: ClusterConfig, clock: SuspendAwareClock) -> None:
         self._config = config
         self._clock = clock
         self._agents = NodeAgents()
-        self._seats = Seats(config)
+        self._reservation = Reservation(config)
         self._spares = Spares("cuda" if config.gpus_per_rank else "cpu", self._kill)
         self._group: RankGroup | None = None
-        self._signs_of_life = SignsOfLife(self._actors)
+        self._heartbeat = Heartbeat(self._actors)
 
     def __enter__(self) -> Self:
-        self._signs_of_life.__enter__()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(
@@ -43,7 +43,7 @@ class RankSupply:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._signs_of_life.__exit__(kind, error, traceback)
+        self._heartbeat.__exit__(kind, error, traceback)
         self.end_group()
         self._kill(self._spares.waiting)  # the seats go with this process
 
@@ -55,16 +55,16 @@ class RankSupply:
         """
         out = self._agents.silent(nodes) | self._agents.unfit
         usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
-        return self._seats.offer(usable, self._config.max_ranks)
+        return self._reservation.offer(usable, self._config.max_ranks)
 
     def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
         """A group with a rank on each of these nodes; None if Ray could not place it in time.
 
         names: how the nodes are called in messages.
         """
-        if not self._seats.take(nodes):
+        if not self._reservation.take(nodes):
             return None
-        seats = self._seats.taken
+        seats = self._reservation.taken
         self._agents.start({seat.node: names[seat.node] for seat in seats})
         self._group = RankGroup(
             self._config,
@@ -80,12 +80,12 @@ class RankSupply:
 
     def give_seats_back(self) -> None:
         """Somebody else needs room first."""
-        self._seats.give_back()
+        self._reservation.give_back()
 
     def refill_spares(self) -> None:
         """To be called when the ranks train, so that it does not slow their start."""
         if self._group and self._config.warm_spares:
-            self._spares.refill(self._seats.taken, self._group.actors[0])
+            self._spares.refill(self._reservation.taken, self._group.actors[0])
 
     def stacks(self) -> dict[int, str]:
         """Where each rank of the group stands, as far as that can be known in some seconds."""

@@ -16,7 +16,7 @@ from typing import Self
 import ray
 
 from cluster.errors import HeadLostError
-from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ray import private
 from cluster.ray.embedded import check_embedded_ray, embedded_ray_is_lost
 
@@ -58,7 +58,7 @@ class ClusterView:
         self._thread = threading.Thread(target=self._work, name="cluster view", daemon=True)
 
     def __enter__(self) -> Self:
-        self._clock = WakingClock()
+        self._clock = SuspendAwareClock()
         self._asked_at = time.monotonic()
         self._nodes = _ask()
         self._seen, self._seen_at = self._asked_at, self._clock.look()

@@ -49,7 +49,7 @@ def choose_nodes(held: list[str], free: Mapping[str, int], most: int) -> list[st
     return [*held, *(node for node in by_room for _ in range(free[node]))][:most]
 
 
-class Seats:
+class Reservation:
     """The reservation of a run."""
 
     def __init__(self, config: ClusterConfig) -> None:

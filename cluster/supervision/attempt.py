@@ -17,7 +17,7 @@ from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers, numbers
 from cluster.errors import RankHungError
 from cluster.health.stacks import keep_stacks
-from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.group import RankGroup
 from cluster.ranks.mailbox import Report
 from cluster.ranks.pool import RankSupply
@@ -41,7 +41,7 @@ GROW_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Means:
+class RunContext:
     """What the supervisor of a run has at hand, from the first attempt to the last."""
 
     config: ClusterConfig
@@ -52,7 +52,7 @@ class Means:
     workers: DataWorkers
     stop: StopRequests
     audience: Audience
-    clock: WakingClock
+    clock: SuspendAwareClock
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
         """Those that are about to leave the cluster, of some and the one of this process."""
@@ -75,12 +75,16 @@ class Attempt:
     """The supervision of one group."""
 
     def __init__(
-        self, means: Means, group: RankGroup, committer: CheckpointCommitter, furthest_step: int
+        self,
+        context: RunContext,
+        group: RankGroup,
+        committer: CheckpointCommitter,
+        furthest_step: int,
     ) -> None:
         """furthest_step: the last one that any attempt has trained."""
         self.reached_step = 0  # the last one that the ranks have trained
         self.nodes_leave = False  # of the ranks, or of this process
-        self._means = means
+        self._context = context
         self._group = group
         self._committer = committer
         self._furthest_step = furthest_step
@@ -110,15 +114,15 @@ class Attempt:
                 assert len(set(poll.outcomes)) == 1, poll.outcomes
                 self._committer.finish()
                 if poll.outcomes[0] == "finished":
-                    self._means.stop.let_outcome_stand()
+                    self._context.stop.let_outcome_stand()
                 return poll.outcomes[0]
-            now = self._means.clock.look()
+            now = self._context.clock.look()
             self._check_lease(now)
             self._ask_to_leave(now)
             if self._reasons_told and not self._group.trains:
                 return "preempted"  # there is nothing to save
             if now > self._leave_by:
-                self._means.audience.notice(
+                self._context.audience.notice(
                     "the ranks have not left in time: they are killed, and what they did since "
                     "the newest checkpoint will be repeated"
                 )
@@ -129,15 +133,15 @@ class Attempt:
         """The failure; if it is a hang, with word of where the stacks of all ranks are kept."""
         if not isinstance(failure, RankHungError):
             return failure
-        means = self._means
-        folder = keep_stacks(means.run, means.supply.stacks(), means.audience.notice)
+        context = self._context
+        folder = keep_stacks(context.run, context.supply.stacks(), context.audience.notice)
         if folder is None:
             return failure
         return RankHungError(f"{failure}. Where each rank stood is in {folder}")
 
     def _hear(self, rank: int, report: Report) -> None:
         """Take note of what a rank says."""
-        audience, committer = self._means.audience, self._committer
+        audience, committer = self._context.audience, self._committer
         if report.line:
             audience.line(report.line)
             if report.line["kind"] == "train":
@@ -154,14 +158,14 @@ class Attempt:
     def _count_step(self, step: int) -> None:
         # Spares take time to start: not before what was lost is made up for.
         if self.reached_step <= self._furthest_step < step:
-            self._means.supply.refill_spares()
+            self._context.supply.refill_spares()
         self.reached_step = step
 
     def _check_lease(self, now: float) -> None:
         if now >= self._next_lease_check:
             self._next_lease_check = now + LEASE_CHECK_SECONDS
             with suppress(OSError):  # the file system may be away for a moment
-                self._means.lease.check()
+                self._context.lease.check()
 
     def _ask_to_leave(self, now: float) -> None:
         """Ask the ranks to leave if there is a reason, and set the time by which they must."""
@@ -173,15 +177,15 @@ class Attempt:
             self._reasons_told.add(reason)
             self._leave_by = min(self._leave_by, now + max(0.0, seconds))
             how = "after a checkpoint" if self._group.trains else "before they have begun"
-            self._means.audience.notice(f"{reason}: the ranks leave {how}")
+            self._context.audience.notice(f"{reason}: the ranks leave {how}")
 
     def _reasons_to_leave(self, now: float) -> Iterator[tuple[str, float]]:
         """Each with the seconds that there are for it."""
-        grace, stop = self._means.config.grace_seconds, self._means.stop
+        grace, stop = self._context.config.grace_seconds, self._context.stop
         if reason := stop.reason:
             assert stop.asked_at is not None
             yield reason, grace - (time.monotonic() - stop.asked_at)
-        for node in self._means.leaving_nodes(self._group.nodes):
+        for node in self._context.leaving_nodes(self._group.nodes):
             assert node.leaves_at is not None
             self.nodes_leave = True
             seconds = node.leaves_at - time.time() - DRAIN_MARGIN_SECONDS
@@ -192,11 +196,11 @@ class Attempt:
     def _could_grow(self, now: float) -> bool:
         """Whether there has been room for more ranks for long enough, while they trained."""
         ranks = len(self._group.nodes)
-        if ranks == self._means.config.max_ranks or not self.reached_step:
+        if ranks == self._context.config.max_ranks or not self.reached_step:
             return False
         if now >= self._next_room_check:
             self._next_room_check = now + ROOM_CHECK_SECONDS
-            if len(self._means.supply.offer(self._means.view.nodes())) <= ranks:
+            if len(self._context.supply.offer(self._context.view.nodes())) <= ranks:
                 self._room_since = None
             elif self._room_since is None:
                 self._room_since = now
@@ -204,14 +208,14 @@ class Attempt:
 
     def _scale_workers(self, now: float) -> None:
         """Have as many data workers as the run's control file asks for, if there is one."""
-        workers, audience = self._means.workers, self._means.audience
+        workers, audience = self._context.workers, self._context.audience
         before = list(workers.handles)
         wanted = None
         if now >= self._next_workers_check:
             self._next_workers_check = now + WORKERS_CHECK_SECONDS
-            wanted = self._means.run.take_wanted_data_workers()
+            wanted = self._context.run.take_wanted_data_workers()
         if wanted is not None:
-            nodes = self._means.view.nodes().values()
+            nodes = self._context.view.nodes().values()
             audience.notice(workers.spread())
             audience.notice(f"wanted: {counted(wanted, 'data worker')}; there: {len(before)}")
             granted = workers.resize(wanted, [node for node in nodes if node.leaves_at is None])

@@ -17,9 +17,9 @@ from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease
 from trainer.distributed import Placement, process_group
 from trainer.profile import StepRange
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.runs.folder import RunFolder
-from trainer.runs.warm_start import inheritance_of
+from trainer.runs.warm_start import warm_start_of
 from trainer.supervision import Outcome, Phase
 from trainer.tracking.metrics import Line
 
@@ -96,7 +96,7 @@ def _train(
             lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=audience.notice
         )
         trainer = build_trainer(
-            Assignment(
+            RankJob(
                 recipe=recipe.training(),
                 run=run.path,
                 dataset_identity=manifest.identity,
@@ -104,7 +104,7 @@ def _train(
                 work=lease.work,
                 attempt=committer.attempt,
                 session_started=time.time(),
-                inheritance=inheritance_of(recipe, run, manifest, run.card().parent),
+                warm_start=warm_start_of(recipe, run, manifest, run.card().parent),
                 profile=profile,
             ),
             placement=placement,

@@ -10,18 +10,18 @@ import time
 from collections.abc import Mapping
 
 from cluster.errors import ClusterError, RankLostError
-from cluster.health.watchdog import SignsOfLife
+from cluster.health.watchdog import Heartbeat
 from cluster.ranks.group import RankGroup
 from cluster.ray.cluster_view import Node
 from cluster.recipe import Recipe
-from cluster.supervision.attempt import Attempt, Means
+from cluster.supervision.attempt import Attempt, RunContext
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.profile import StepRange
-from trainer.rank_job import Assignment
-from trainer.runs.warm_start import inheritance_of
+from trainer.rank_job import RankJob
+from trainer.runs.warm_start import warm_start_of
 from trainer.supervision import Outcome
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
@@ -30,19 +30,19 @@ WAIT_SECONDS = 0.5
 WORKERS_SECONDS = 10.0
 
 
-class Attempts:
+class RestartLoop:
     """Starts the ranks of a run as often as it takes."""
 
     def __init__(
         self,
         recipe: Recipe,
         manifest: Manifest,
-        means: Means,
+        context: RunContext,
         profile: StepRange | None = None,
     ) -> None:
         self._recipe = recipe
         self._manifest = manifest
-        self._means = means
+        self._context = context
         self._profile = profile
         self._session_started = time.time()
         self._ranks = 0  # of the attempt before
@@ -64,7 +64,7 @@ class Attempts:
             DataError, ModelError, TrainerError: why the run cannot go on.
         """
         outcome: Outcome = "preempted"
-        with SignsOfLife(lambda: self._means.workers.actors):
+        with Heartbeat(lambda: self._context.workers.actors):
             while outcome == "preempted" and not self._must_leave():
                 try:
                     group = self._wait_for_group()
@@ -72,24 +72,28 @@ class Attempts:
                         break
                     outcome = self._attempt(group)
                 except RankLostError as error:
-                    self._means.supply.end_group()  # from here on a lost node is a silent one
+                    self._context.supply.end_group()  # from here on a lost node is a silent one
                     self._take_loss(error)
                 finally:
-                    self._means.supply.end_group()
-        self._means.audience.notice(self._means.workers.spread())
+                    self._context.supply.end_group()
+        self._context.audience.notice(self._context.workers.spread())
         return outcome
 
     def _must_leave(self) -> bool:
-        return bool(self._means.stop.reason or self._means.leaving_nodes(used=()))
+        return bool(self._context.stop.reason or self._context.leaving_nodes(used=()))
 
     def _wait_for_group(self) -> RankGroup | None:
         """A group of as many ranks as there is room for; None if the run has to leave."""
-        config, supply, notice = self._means.config, self._means.supply, self._means.audience.notice
+        config, supply, notice = (
+            self._context.config,
+            self._context.supply,
+            self._context.audience.notice,
+        )
         if config.cpus_per_data_worker:
             self._let_workers_in()
         since, told = time.monotonic(), False
         while not self._must_leave():
-            nodes = self._means.view.fresh_nodes()
+            nodes = self._context.view.fresh_nodes()
             places = supply.offer(nodes)
             found = (
                 f"there is room for {counted(len(places), 'rank')}, and the run needs at least "
@@ -123,64 +127,66 @@ class Attempts:
     def _let_workers_in(self) -> None:
         """Data workers that lost their place need one beside the ranks."""
         deadline = time.monotonic() + WORKERS_SECONDS
-        while not self._means.workers.all_answer():
+        while not self._context.workers.all_answer():
             if time.monotonic() > deadline:
-                self._means.audience.notice(
+                self._context.audience.notice(
                     f"not all data workers have started within {WORKERS_SECONDS:g} s: the ranks "
                     "start before them"
                 )
                 return
-            self._means.supply.give_seats_back()
+            self._context.supply.give_seats_back()
 
     def _attempt(self, group: RankGroup) -> Outcome:
-        means, ranks = self._means, len(group.nodes)
-        if given_up := means.workers.give_up_starting():
-            means.audience.notice(
+        context, ranks = self._context, len(group.nodes)
+        if given_up := context.workers.give_up_starting():
+            context.audience.notice(
                 f"{counted(given_up, 'data worker')} of those wanted did not start in time: given "
                 "up, as the ranks may need the place. Ask for them again"
             )
-        means.lease.check()
-        checkpoint = newest_checkpoint(means.run, means.lease.work, self._manifest, means.audience)
+        context.lease.check()
+        checkpoint = newest_checkpoint(
+            context.run, context.lease.work, self._manifest, context.audience
+        )
         if self._must_leave():
             return "preempted"
         start = checkpoint.step if checkpoint else 0
         self._furthest_step = max(self._furthest_step, start)
-        means.audience.notice(
+        context.audience.notice(
             f"starting {counted(ranks, 'rank')}"
             + (f" from the checkpoint of step {start}" if checkpoint else "")
         )
-        problems = means.supply.check_folder(means.lease.work.absolute(), means.run.path)
+        problems = context.supply.check_folder(context.lease.work.absolute(), context.run.path)
         if problems:
             self._do_without(problems)
         if problems or self._must_leave():
             return "preempted"
         if self._ranks and ranks != self._ranks:
-            means.audience.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
+            context.audience.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
         self._ranks = ranks
         committer = CheckpointCommitter(
-            means.lease,
-            means.run.checkpoints,
+            context.lease,
+            context.run.checkpoints,
             self._recipe.checkpoints,
             ranks,
-            means.audience.notice,
+            context.audience.notice,
         )
         group.start(
-            Assignment(
+            RankJob(
                 recipe=self._recipe.training(),
-                run=means.run.path.absolute(),
+                run=context.run.path.absolute(),
                 dataset_identity=self._manifest.identity,
                 checkpoint=checkpoint.path.absolute() if checkpoint else None,
                 work=committer.work.absolute(),
                 attempt=committer.attempt,
                 session_started=self._session_started,
-                inheritance=inheritance_of(
-                    self._recipe, means.run, self._manifest, means.run.card().parent
+                warm_start=warm_start_of(
+                    self._recipe, context.run, self._manifest, context.run.card().parent
                 ),
                 profile=self._profile,
             ),
-            means.workers.handles,
+            context.workers.handles,
         )
-        attempt = Attempt(means, group, committer, self._furthest_step)
+        attempt = Attempt(context, group, committer, self._furthest_step)
         try:
             return attempt.run()
         finally:
@@ -191,11 +197,11 @@ class Attempts:
 
     def _do_without(self, problems: list[str]) -> None:
         """Go round again without the nodes that do not have the run's folder, if there is room."""
-        places = self._means.supply.offer(self._means.view.fresh_nodes())
-        if len(places) < self._means.config.min_ranks:
+        places = self._context.supply.offer(self._context.view.fresh_nodes())
+        if len(places) < self._context.config.min_ranks:
             raise ClusterError(". ".join(problems))
         for problem in problems:
-            self._means.audience.notice(
+            self._context.audience.notice(
                 f"{problem}. In this session the run does without this node"
             )
 
@@ -215,13 +221,13 @@ class Attempts:
             f"; node {self._nodes[node]} is lost, which is no failure of the run"
             for node in sorted(lost)
         )
-        self._means.audience.notice(f"{error}{because}; restart {self._restarts} of this session")
+        self._context.audience.notice(f"{error}{because}; restart {self._restarts} of this session")
         if error.__cause__:  # the error of a rank, with its traceback there
-            self._means.audience.keep(str(error.__cause__))
+            self._context.audience.keep(str(error.__cause__))
 
     def _newly_lost(self) -> set[str]:
         """Nodes whose loss has ended the attempt, each once: if it comes back, it counts."""
-        lost = self._means.lost_nodes(self._nodes) - self._lost
+        lost = self._context.lost_nodes(self._nodes) - self._lost
         self._lost |= lost
         return lost
 

@@ -22,7 +22,7 @@ from trainer.checkpoints.format import (
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunCard, RunFolder
-from trainer.runs.warm_start import inheritance_of
+from trainer.runs.warm_start import warm_start_of
 from trainer.state.progress import Progress
 
 
@@ -61,8 +61,8 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
 
 def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:
     pinned = run.card().parent if run.has_begun() else None
-    inheritance = inheritance_of(recipe, run, manifest, pinned)
-    return inheritance.parent if inheritance else None
+    warm_start = warm_start_of(recipe, run, manifest, pinned)
+    return warm_start.parent if warm_start else None
 
 
 def newest_checkpoint(

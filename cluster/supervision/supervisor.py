@@ -9,16 +9,16 @@ starts anew.
 from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers
 from cluster.errors import EmbeddedRayError
-from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.pool import RankSupply
 from cluster.ray.cluster_view import ClusterView
 from cluster.ray.embedded import EmbeddedRay, require_gpus
 from cluster.ray.private import machine_cpus
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
-from cluster.supervision.attempt import Means
+from cluster.supervision.attempt import RunContext
 from cluster.supervision.audience import Audience
-from cluster.supervision.restart_loop import Attempts
+from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
@@ -81,7 +81,7 @@ def _train_in_session(
 ) -> Outcome:
     """One session of Ray, embedded or joined; nothing of it outlives the call."""
     config = recipe.cluster
-    clock = WakingClock()
+    clock = SuspendAwareClock()
     with (
         ray_session(config.address, _embedded_ray(config, audience)),
         ClusterView(config.wait_for_head_seconds, audience.notice) as view,
@@ -95,9 +95,9 @@ def _train_in_session(
             cache_bytes=config.data_memory_bytes,
         )
         workers.start(config.data_workers)
-        means = Means(config, run, lease, view, supply, workers, stop, audience, clock)
+        context = RunContext(config, run, lease, view, supply, workers, stop, audience, clock)
         try:
-            return Attempts(recipe, manifest, means, profile).run()
+            return RestartLoop(recipe, manifest, context, profile).run()
         finally:
             stop.let_outcome_stand()
 

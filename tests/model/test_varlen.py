@@ -10,7 +10,7 @@ from model import varlen
 from model.attention import additive_mask, attention
 from model.config import AttentionBackend
 from model.errors import ModelError
-from model.packing import SameSentence, packings
+from model.packing import PackedMask, packings
 
 HEADS, HEAD_WIDTH = 4, 16
 SHORT, LONG = [1, 23, 2, 1, 9], [40, 1, 3, 1, 17]
@@ -33,7 +33,7 @@ def packed(lengths, device="cpu"):
 
 
 def same_sentence(query_lengths, key_lengths, device="cpu"):
-    return SameSentence(packed(query_lengths, device), packed(key_lengths, device))
+    return PackedMask(packed(query_lengths, device), packed(key_lengths, device))
 
 
 def projections(query_lengths, key_lengths, dtype=torch.float32, device="cpu", width=HEAD_WIDTH):
@@ -136,7 +136,7 @@ def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
 ):
     """On the meta device, where the operator has shapes and no numbers."""
     leaves = projections(query_lengths, key_lengths, dtype, "meta")
-    sentences = SameSentence(
+    sentences = PackedMask(
         *(
             packing._replace(starts=packing.starts.to("meta"))
             for packing in same_sentence(query_lengths, key_lengths)

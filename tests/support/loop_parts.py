@@ -20,7 +20,7 @@ from support.engine_jobs import VOCABULARY, micro_batch
 from support.recipes import tiny_values
 from trainer.distributed import Placement
 from trainer.profile import StepProfiler
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
@@ -189,7 +189,7 @@ def make_trainer(
             cursor = after
 
     return Trainer(
-        Assignment(training, run, "d", None, run / "work", "a", 0.0),
+        RankJob(training, run, "d", None, run / "work", "a", 0.0),
         progress or Progress(),
         engine=Engine(story, min(SLOTS, len(slots) + 1)),
         ema=Ema(story) if ema else None,

@@ -50,7 +50,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
             for name, shape in newest.parameters.items()
         }
         file = write_state_file(
-            partial / state_file_name(0, 1), sizes, _means(readers, list(newest.parameters))
+            partial / state_file_name(0, 1), sizes, _context(readers, list(newest.parameters))
         )
         header = newest.model_copy(
             update={"averaged_steps": steps, "validation_loss": None, "validation_bleu": None}
@@ -69,7 +69,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         discard(work)
 
 
-def _means(readers: list[CheckpointReader], parameters: list[str]) -> Iterator[memoryview]:
+def _context(readers: list[CheckpointReader], parameters: list[str]) -> Iterator[memoryview]:
     """The bytes of each parameter's mean: one after another, since together they may be large."""
     for name in parameters:
         total = readers[0].weight(name).double()

@@ -25,16 +25,16 @@ from trainer.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Inheritance:
+class WarmStart:
     """The checkpoint of another run that a new run takes its weights from, and where it lies."""
 
     parent: Parent
     path: Path
 
 
-def inheritance_of(
+def warm_start_of(
     recipe: TrainingRecipe, run: RunFolder, manifest: Manifest, pinned: Parent | None
-) -> Inheritance | None:
+) -> WarmStart | None:
     """The weights that a run starts from, verified; None if it starts from random ones, or goes
     on from a checkpoint of its own.
 
@@ -64,7 +64,7 @@ def inheritance_of(
             "run with --run PATH"
         )
     _require_same_pieces(old, manifest)
-    return Inheritance(parent=found, path=checkpoint.path.absolute())
+    return WarmStart(parent=found, path=checkpoint.path.absolute())
 
 
 def _parse(reference: str) -> tuple[RunFolder, int | None]:

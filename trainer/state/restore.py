@@ -9,7 +9,7 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.distributed import Placement
 from trainer.errors import CheckpointError
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.state import numerics
 from trainer.state.ema import Ema
@@ -20,32 +20,32 @@ from trainer.zero.engine import Engine
 from trainer.zero.fragments import MASTER, FragmentReader
 
 
-def begin(engine: Engine, assignment: Assignment) -> tuple[Progress, Ema | None]:
+def begin(engine: Engine, job: RankJob) -> tuple[Progress, Ema | None]:
     """Step 0: moments of zero, and the weights of the parent if the run has one.
 
     Raises:
         CheckpointError: the parent's parameters are not those of the recipe's model.
     """
-    inheritance = assignment.inheritance
-    if inheritance:
-        checkpoint = Checkpoint(inheritance.path)
+    warm_start = job.warm_start
+    if warm_start:
+        checkpoint = Checkpoint(warm_start.path)
         _require_same_shapes(engine, checkpoint)
         fragments.load_state(engine, _weights_only(CheckpointReader(checkpoint)), optimizer_step=0)
     else:
         fragments.create_moments(engine, optimizer_step=0)
-    progress = Progress(parent=inheritance.parent if inheritance else None)
-    return progress, _ema(engine, assignment.recipe)
+    progress = Progress(parent=warm_start.parent if warm_start else None)
+    return progress, _ema(engine, job.recipe)
 
 
 def restore(
-    engine: Engine, assignment: Assignment, checkpoint: Checkpoint, manifest: Manifest
+    engine: Engine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
 ) -> tuple[Progress, Ema | None]:
     """Where the checkpoint left the run, whatever the shape it was written under.
 
     Raises:
         CheckpointError: its parameters are not those of the recipe's model.
     """
-    header, recipe = checkpoint.header, assignment.recipe
+    header, recipe = checkpoint.header, job.recipe
     _require_same_shapes(engine, checkpoint)
     reader = CheckpointReader(checkpoint)
     fragments.load_state(engine, reader.read, header.optimizer_step)
@@ -70,7 +70,7 @@ def _weights_only(reader: CheckpointReader) -> FragmentReader:
 
 def record_resumption(
     recorder: Recorder,
-    assignment: Assignment,
+    job: RankJob,
     checkpoint: Checkpoint | None,
     progress: Progress,
     manifest: Manifest,
@@ -81,7 +81,7 @@ def record_resumption(
         if recorder.is_restart:
             recorder.event("resumed", from_step=0)
         return
-    header, recipe = checkpoint.header, assignment.recipe
+    header, recipe = checkpoint.header, job.recipe
     now = numerics.fingerprint(recipe.engine, placement)
     moved = progress.cursor.to_json() != header.cursor
     recorder.event(

@@ -6,7 +6,7 @@ from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.distributed import Placement
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.recipe import identity_of
 from trainer.state import numerics
 from trainer.state.ema import Ema
@@ -27,7 +27,7 @@ class Saver:
 
     def __init__(
         self,
-        assignment: Assignment,
+        job: RankJob,
         *,
         engine: Engine,
         ema: Ema | None,
@@ -36,16 +36,16 @@ class Saver:
         supervision: Supervision,
         placement: Placement,
     ) -> None:
-        self._recipe = assignment.recipe
+        self._recipe = job.recipe
         self._engine = engine
         self._ema = ema
         self._manifest = manifest
-        self._numerics = numerics.fingerprint(assignment.recipe.engine, placement)
+        self._numerics = numerics.fingerprint(job.recipe.engine, placement)
         require_host_memory(self._owned(), placement)
         self._writer = CheckpointWriter(
             self._owned,
-            work=assignment.work,
-            attempt=assignment.attempt,
+            work=job.work,
+            attempt=job.attempt,
             placement=placement,
             supervision=supervision,
             sync_record=recorder.sync if recorder else lambda: None,

@@ -4,7 +4,7 @@ from typing import Any
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.runs.folder import RunFolder
 from trainer.supervision import Supervision
 from trainer.tracking.goodput import goodput_at_start
@@ -20,11 +20,11 @@ class Recorder:
     """
 
     def __init__(
-        self, assignment: Assignment, checkpoint: Checkpoint | None, supervision: Supervision
+        self, job: RankJob, checkpoint: Checkpoint | None, supervision: Supervision
     ) -> None:
-        run = RunFolder(assignment.run)
+        run = RunFolder(job.run)
         resume_step = checkpoint.step if checkpoint else 0
-        exact = assignment.recipe.engine.numerics == "exact"
+        exact = job.recipe.engine.numerics == "exact"
         self._record = MetricsRecord(
             run.metrics,
             resume_step,
@@ -32,11 +32,11 @@ class Recorder:
             tolerance=0.0 if exact else REPLAY_TOLERANCE,
         )
         self._goodput = goodput_at_start(
-            read_backwards(run.metrics), resume_step, assignment.session_started
+            read_backwards(run.metrics), resume_step, job.session_started
         )
         self._supervision = supervision
         try:
-            self._wandb = WandbTracker(assignment.recipe, run, supervision.notice)
+            self._wandb = WandbTracker(job.recipe, run, supervision.notice)
         except TrainerError:
             self._record.close()
             raise

@@ -22,7 +22,7 @@ from trainer.distributed import Placement
 from trainer.errors import NonFiniteLossError
 from trainer.profile import StepProfiler
 from trainer.randomness import seed_torch
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.runs.folder import RunFolder
 from trainer.state import early_stopping
 from trainer.state.digest import fold
@@ -44,7 +44,7 @@ class Trainer:
 
     def __init__(
         self,
-        assignment: Assignment,
+        job: RankJob,
         progress: Progress,
         *,
         engine: Engine,
@@ -59,8 +59,8 @@ class Trainer:
         resources: ExitStack,
     ) -> None:
         """``resources`` closes what the parts hold: engine, record, a checkpoint being written."""
-        self.recipe = assignment.recipe
-        self.run = RunFolder(assignment.run)
+        self.recipe = job.recipe
+        self.run = RunFolder(job.run)
         self.progress = progress
         self.engine = engine
         self._ema = ema

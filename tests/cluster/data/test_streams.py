@@ -15,7 +15,7 @@ from support.sabotage import kill, process_ids
 from cluster.data.streams import SILENCE_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
 from cluster.errors import ClusterError
-from cluster.health.watchdog import SignsOfLife
+from cluster.health.watchdog import Heartbeat
 from cluster.ray.session import ray_session
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
@@ -50,7 +50,7 @@ def workers(settings, ray_head):
     def actors():
         return [actor for workers in all_started for actor in workers.actors]
 
-    with ray_session(ray_head.address), SignsOfLife(actors):
+    with ray_session(ray_head.address), Heartbeat(actors):
 
         def start(count, settings=settings, cache_bytes=MANY_BYTES):
             identity = open_dataset(settings.data)[1].identity

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.config import DeadlinesConfig
-from cluster.health.hang_detector import Position, Watch
+from cluster.health.hang_detector import HangDetector, Position
 
 DEADLINES = DeadlinesConfig(
     start_seconds=90, step_seconds=10, validation_seconds=40, save_seconds=20, answer_seconds=5
@@ -11,19 +11,19 @@ DEADLINES = DeadlinesConfig(
 NAMES = ["Rank 0 on node a", "Rank 1 on node b"]
 
 
-def watch_at(*positions: Position, now: float = 0.0) -> Watch:
+def detector_at(*positions: Position, now: float = 0.0) -> HangDetector:
     """A watch over ranks that have come to these positions and answered at this time."""
-    watch = Watch(DEADLINES, NAMES[: len(positions)], now)
+    detector = HangDetector(DEADLINES, NAMES[: len(positions)], now)
     for rank, position in enumerate(positions):
-        watch.moved(rank, position, now)
-    return watch
+        detector.moved(rank, position, now)
+    return detector
 
 
-def hung(watch: Watch, now: float, ranks=(0, 1)) -> str | None:
+def hung(detector: HangDetector, now: float, ranks=(0, 1)) -> str | None:
     """What is said when all ranks answer at a time."""
     for rank in ranks:
-        watch.answered(rank, now)
-    error = watch.hung(ranks, now)
+        detector.answered(rank, now)
+    error = detector.hung(ranks, now)
     return str(error) if error else None
 
 
@@ -32,25 +32,25 @@ def hung(watch: Watch, now: float, ranks=(0, 1)) -> str | None:
     [("start", 90), ("step", 10), ("validation", 40), ("save", 20), ("done", 20)],
 )
 def test_every_phase_has_its_deadline(phase, seconds):
-    watch = watch_at(Position(phase, 7), Position(phase, 7))
-    assert hung(watch, seconds) is None
-    assert "hangs" in hung(watch, seconds + 1)
+    detector = detector_at(Position(phase, 7), Position(phase, 7))
+    assert hung(detector, seconds) is None
+    assert "hangs" in hung(detector, seconds + 1)
 
 
 def test_progress_within_a_phase_counts():
-    watch = watch_at(Position("step", 7), Position("step", 7))
+    detector = detector_at(Position("step", 7), Position("step", 7))
     for rank in (0, 1):
-        watch.moved(rank, Position("step", 7, "window 3"), 9.0)
-    assert hung(watch, 18.0) is None
-    assert hung(watch, 20.0) is not None
+        detector.moved(rank, Position("step", 7, "window 3"), 9.0)
+    assert hung(detector, 18.0) is None
+    assert hung(detector, 20.0) is not None
 
 
 def test_the_rank_that_has_not_entered_the_latest_phase_is_named():
     validating = Position("validation", 24)
     stepping = Position("step", 25, "epoch 0, window 3")
-    watch = watch_at(stepping, validating)
-    assert hung(watch, 11.0) is None  # rank 0 waits for longer than a step may take, for rank 1
-    assert hung(watch, 41.0) == (
+    detector = detector_at(stepping, validating)
+    assert hung(detector, 11.0) is None  # rank 0 waits for longer than a step may take, for rank 1
+    assert hung(detector, 41.0) == (
         "Rank 1 on node b hangs: it has been in phase validation of step 24 for 41 s, while others "
         "are in phase step of step 25 (epoch 0, window 3). If it may take so long, raise "
         "cluster.deadlines.validation_seconds, which is 40"
@@ -59,28 +59,28 @@ def test_the_rank_that_has_not_entered_the_latest_phase_is_named():
 
 def test_ranks_that_are_equally_far_are_all_meant():
     position = Position("step", 25, "epoch 0, window 3")
-    text = hung(watch_at(position, position), 11.0)
+    text = hung(detector_at(position, position), 11.0)
     assert "in phase step of step 25 (epoch 0, window 3) for 11 s, as all ranks have." in text
     assert "cluster.deadlines.step_seconds, which is 10" in text
 
 
 def test_of_equally_far_ranks_the_one_that_has_waited_longest_is_named():
-    watch = watch_at(Position("step", 25), Position("step", 25))
-    watch.moved(0, Position("step", 25, "epoch 0, window 3"), 8.0)
-    text = hung(watch, 11.0)
+    detector = detector_at(Position("step", 25), Position("step", 25))
+    detector.moved(0, Position("step", 25, "epoch 0, window 3"), 8.0)
+    text = hung(detector, 11.0)
     assert text.startswith("Rank 1 on node b hangs: it has been in phase step of step 25 for 11 s")
 
 
 def test_a_rank_that_has_returned_is_not_waited_for():
-    watch = watch_at(Position("done", 30), Position("step", 30))
-    watch.moved(1, Position("done", 30), 19.0)
-    assert hung(watch, 21.0, ranks=(1,)) is None
+    detector = detector_at(Position("done", 30), Position("step", 30))
+    detector.moved(1, Position("done", 30), 19.0)
+    assert hung(detector, 21.0, ranks=(1,)) is None
 
 
 def test_a_process_that_does_not_answer_is_named_whatever_its_phase():
-    watch = watch_at(Position("validation", 24), Position("validation", 24))
-    watch.answered(0, 6.0)
-    error = watch.hung([0, 1], 6.0)
+    detector = detector_at(Position("validation", 24), Position("validation", 24))
+    detector.answered(0, 6.0)
+    error = detector.hung([0, 1], 6.0)
     assert str(error) == (
         "Rank 1 on node b has not answered for 5 s, in phase validation of step 24. If its machine "
         "may be as busy as that, raise cluster.deadlines.answer_seconds"

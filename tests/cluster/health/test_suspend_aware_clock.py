@@ -1,11 +1,11 @@
 """A clock that does not count the time in which its process was paused."""
 
-from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.suspend_aware_clock import SuspendAwareClock
 
 
 def test_the_clock_stands_still_while_the_process_is_paused():
     time = 100.0
-    clock = WakingClock(lambda: time)
+    clock = SuspendAwareClock(lambda: time)
     time += 0.5
     assert clock.look() == 0.5
     time += 3600

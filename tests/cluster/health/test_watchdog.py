@@ -6,7 +6,7 @@ import sys
 import threading
 
 from cluster.health import watchdog
-from cluster.health.watchdog import SignsOfLife
+from cluster.health.watchdog import Heartbeat
 
 # Its clock goes on when it is told to, by half a second for each line; it says when it looks.
 PROGRAM = """
@@ -45,7 +45,7 @@ class Actor:
     """As Ray's handle of one: ``heard`` is called from afar."""
 
     def __init__(self, error=None):
-        self.heard = self
+        self.heartbeat = self
         self.times = 0
         self.often = threading.Event()
         self._error = error
@@ -59,8 +59,8 @@ class Actor:
 
 
 def test_an_actor_that_cannot_be_told_does_not_silence_the_supervisor(monkeypatch):
-    monkeypatch.setattr(watchdog, "SIGN_OF_LIFE_SECONDS", 0.01)
+    monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.01)
     gone, alive = Actor(RuntimeError("the actor is gone")), Actor()
-    with SignsOfLife(lambda: [gone, alive]):
+    with Heartbeat(lambda: [gone, alive]):
         assert alive.often.wait(60)
     assert gone.times >= 3

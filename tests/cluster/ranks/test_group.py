@@ -9,7 +9,7 @@ import ray
 
 from cluster.config import ClusterConfig, DeadlinesConfig
 from cluster.errors import RankLostError
-from cluster.health.suspend_aware_clock import WakingClock
+from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
 from cluster.ranks.group import RankGroup
 from cluster.ranks.mailbox import Report
@@ -54,7 +54,7 @@ def group(ray_head, monkeypatch):
             config = ClusterConfig(deadlines=DeadlinesConfig(answer_seconds=seconds))
             actors = [rank_that(error, rank == silent) for rank, error in enumerate(errors)]
             processes = [SimpleNamespace(actor=actor) for actor in actors]
-            group = RankGroup(config, processes, NAMES, WakingClock())
+            group = RankGroup(config, processes, NAMES, SuspendAwareClock())
             group._results = [actor.train.remote() for actor in actors]
             ray.wait(group._results, num_returns=len(actors))
             return group

@@ -44,7 +44,7 @@ def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
     agents, node = agents
     name = name_of(sleeper, node)
     agents.kill([])
-    ray.get(agents.by_node[node].heard.remote())
+    ray.get(agents.by_node[node].heartbeat.remote())
     os.kill(sleeper.pid, signal.SIGSTOP)
     agents.kill([name])
     assert not name.is_alive()
@@ -89,7 +89,7 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
     agents, sleeper, ray_head, monkeypatch
 ):
     agents, node = agents
-    ray.get(agents.by_node[node].heard.remote())
+    ray.get(agents.by_node[node].heartbeat.remote())
     wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
     assert agents.call([node]) == set()
@@ -201,8 +201,8 @@ def test_deaths_are_waited_for_and_no_longer(sleeper, monkeypatch):
     """As long as a process is seen, and no more; the agent's own supervisor is heard meanwhile."""
     looks = iter([True, True, False])
     monkeypatch.setattr(ProcessName, "is_alive", lambda name: next(looks))
-    heard = []
-    agent = SimpleNamespace(_watchdog=SimpleNamespace(heard=lambda: heard.append("now")))
+    heartbeat = []
+    agent = SimpleNamespace(_watchdog=SimpleNamespace(heartbeat=lambda: heartbeat.append("now")))
     NodeAgent.__ray_metadata__.modified_class.await_deaths(agent, [name_of(sleeper, "here")])
     assert list(looks) == []
-    assert len(heard) == 2
+    assert len(heartbeat) == 2

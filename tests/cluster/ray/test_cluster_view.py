@@ -57,7 +57,7 @@ def head(monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(cluster_view, "WakingClock", lambda: clock)
+    monkeypatch.setattr(cluster_view, "SuspendAwareClock", lambda: clock)
     return clock
 
 

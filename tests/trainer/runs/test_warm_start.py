@@ -10,7 +10,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import HEADER
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.warm_start import inheritance_of
+from trainer.runs.warm_start import warm_start_of
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def inherit(phrasebook, tmp_path):
     def ask(reference, manifest=manifest, *, start=False):
         wanted = tiny_recipe(phrasebook, init_from=str(reference)).training()
         pinned = new.card().parent if new.card_path.exists() else None
-        inheritance = inheritance_of(wanted, new, manifest, pinned)
+        warm_start = warm_start_of(wanted, new, manifest, pinned)
         if start:
-            new.open(wanted, store, manifest, inheritance.parent)
-        return inheritance
+            new.open(wanted, store, manifest, warm_start.parent)
+        return warm_start
 
     ask.manifest = manifest
     return ask
@@ -48,7 +48,7 @@ def test_the_newest_checkpoint_or_that_of_a_step(old_run, inherit):
 
 def test_a_run_that_asks_for_none_gets_none(phrasebook, inherit, tmp_path):
     recipe = tiny_recipe(phrasebook).training()
-    assert inheritance_of(recipe, RunFolder(tmp_path / "new"), inherit.manifest, None) is None
+    assert warm_start_of(recipe, RunFolder(tmp_path / "new"), inherit.manifest, None) is None
 
 
 def test_it_is_pinned_before_the_first_step(old_run, inherit):

@@ -13,7 +13,7 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.state.progress import Progress
 from trainer.state.saving import Saver
@@ -34,7 +34,7 @@ def save(placement, folder, final):
     run.card_path.write_text(card.model_dump_json())
     recipe, heard, synced = tiny_recipe(Path("/dataset")).training(), Supervisor(), []
     work = work_folder(run.checkpoints)
-    assignment = Assignment(recipe, run.path, "d", None, work, "a", 0.0)
+    job = RankJob(recipe, run.path, "d", None, work, "a", 0.0)
 
     def noting(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -45,9 +45,9 @@ def save(placement, folder, final):
     engine = make_engine(placement, Shape(1))
     fragments.create_moments(engine, optimizer_step=64)
     with mock.patch.dict(os.environ, WANDB_MODE="disabled"):
-        recorder = Recorder(assignment, None, heard)
+        recorder = Recorder(job, None, heard)
     saver = Saver(
-        assignment,
+        job,
         engine=engine,
         ema=None,
         manifest=SimpleNamespace(identity="of the dataset"),

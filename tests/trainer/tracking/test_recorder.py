@@ -9,7 +9,7 @@ from support.recipes import tiny_recipe
 
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.errors import TrainerError
-from trainer.rank_job import Assignment
+from trainer.rank_job import RankJob
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.tracking.metrics import BLOCK_BYTES, read_metrics
 from trainer.tracking.recorder import Recorder
@@ -49,7 +49,7 @@ def make_checkpoint(run: RunFolder, step: int) -> Checkpoint:
 def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: range) -> Heard:
     """One start of the ranks that trains some steps, of 2 s each and 3 s apart."""
     heard = Heard()
-    assignment = Assignment(
+    job = RankJob(
         recipe=tiny_recipe(Path("/dataset")).training(),
         run=run.path,
         dataset_identity="",
@@ -59,7 +59,7 @@ def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: 
         session_started=session_started,
     )
     checkpoint = make_checkpoint(run, checkpoint_step) if checkpoint_step else None
-    recorder = Recorder(assignment, checkpoint, heard)  # type: ignore[arg-type]
+    recorder = Recorder(job, checkpoint, heard)  # type: ignore[arg-type]
     if checkpoint:
         recorder.event("resumed", from_step=checkpoint_step)
     for step in steps:
