@@ -109,7 +109,9 @@ def step(engine: "Engine", batch: MicroBatch) -> float:
     started = time.process_time()
     on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
     tokens = batch.tokens("tgt")
-    result = engine.forward_backward(on_device, target_tokens_global=tokens, last=True, real=True)
+    result = engine.forward_backward(
+        on_device, target_tokens_global=tokens, is_accumulation_boundary=True, is_dummy=False
+    )
     assert bool(result.finite)
     engine.step(LEARNING_RATE)
     return time.process_time() - started

@@ -40,8 +40,8 @@ def summed(engine: Engine, batch: MicroBatch, on_device: DeviceBatch) -> StepRep
         engine.forward_backward(
             on_device,
             target_tokens_global=SLOTS * batch.tokens("tgt"),
-            last=number == SLOTS - 1,
-            real=True,
+            is_accumulation_boundary=number == SLOTS - 1,
+            is_dummy=False,
         )
         for number in range(SLOTS)
     ]
@@ -60,9 +60,9 @@ def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
     started = time.process_time()
     on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
     report = summed(engine, batch, on_device)
-    while engine.refit(report.largest) is not None:
+    while engine.refit(report.amax) is not None:
         report = summed(engine, batch, on_device)
-    engine.step(1e-4, report.largest)
+    engine.step(1e-4, report.amax)
     return time.process_time() - started
 
 

@@ -56,8 +56,8 @@ def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
         result = engine.forward_backward(
             on_device,
             target_tokens_global=SLOTS * batch.tokens("tgt"),
-            last=number == SLOTS - 1,
-            real=True,
+            is_accumulation_boundary=number == SLOTS - 1,
+            is_dummy=False,
         )
         assert bool(result.finite)
     engine.step(1e-4)

@@ -102,8 +102,8 @@ def accumulate(
         result = engine.forward_backward(
             batch,
             target_tokens_global=tokens,
-            last=index == engine.slots_per_rank - 1,
-            real=slot is not None,
+            is_accumulation_boundary=index == engine.slots_per_rank - 1,
+            is_dummy=slot is None,
         )
         if slot is not None:
             batches.append(batch)
@@ -130,10 +130,10 @@ def train_steps(
     losses = []
     for step in range(first, last + 1):
         report, tokens = accumulate(engine, step, before_pass)
-        while engine.refit(report.largest) is not None:
+        while engine.refit(report.amax) is not None:
             report, tokens = accumulate(engine, step, before_pass)
         losses.append(report.smoothed_sum / tokens)
-        engine.step(LEARNING_RATE, report.largest)
+        engine.step(LEARNING_RATE, report.amax)
     return losses
 
 
@@ -164,8 +164,8 @@ def record_norms(engine: Engine) -> list[float]:
     norms: list[float] = []
     step = engine.step
 
-    def recording(learning_rate: float, largest: np.ndarray | None = None) -> float:
-        norms.append(step(learning_rate, largest))
+    def recording(learning_rate: float, amax: np.ndarray | None = None) -> float:
+        norms.append(step(learning_rate, amax))
         return norms[-1]
 
     engine.step = recording  # type: ignore[method-assign]

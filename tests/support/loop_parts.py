@@ -79,13 +79,13 @@ class Engine:
         finite = torch.tensor(step not in self._story.bad)
         return PassResult(torch.tensor(LOSSES["smoothed"]), torch.tensor(LOSSES["nll"]), finite)
 
-    def refit(self, largest: Any) -> list[str] | None:
+    def refit(self, amax: Any) -> list[str] | None:
         step = self._story.step
         said = self._story.refits.get(step, [])[self._fits[step] :]
         self._fits[step] += 1
         return said[0] if said else None
 
-    def step(self, rate: float, largest: Any) -> float:
+    def step(self, rate: float, amax: Any) -> float:
         self._story.events.append(("applied", self._story.step, rate))
         return float("inf") if self._story.step in self._story.overflows else 1.5
 

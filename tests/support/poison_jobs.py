@@ -39,7 +39,7 @@ def train_past_poison(placement: Placement, shape: Shape, poison: Poison) -> dic
     if report.bad_slots:
         engine.discard_gradients()
     else:
-        norm = engine.step(LEARNING_RATE, report.largest)
+        norm = engine.step(LEARNING_RATE, report.amax)
     after = _state(engine)
     unchanged = before.keys() == after.keys() and all(
         torch.equal(before[key], after[key]) for key in before

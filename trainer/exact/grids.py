@@ -81,19 +81,19 @@ class GradientGrids:
         else:
             gradient.copy_(gradient.float().add_(shift).sub_(shift))
 
-    def hold(self, largest: np.ndarray) -> bool:
+    def hold(self, amax: np.ndarray) -> bool:
         """Whether a step's gradients lay within the limits.
 
-        ``largest`` [slots, parameters] are the largest absolute values before rounding.
+        ``amax`` [slots, parameters] are the largest absolute values before rounding.
         """
-        return self._shifts is not None and bool((largest.max(axis=0) <= self._limits).all())
+        return self._shifts is not None and bool((amax.max(axis=0) <= self._limits).all())
 
-    def widen(self, largest: np.ndarray) -> list[str]:
+    def widen(self, amax: np.ndarray) -> list[str]:
         """Raise limits so that they hold these gradients.
 
         Returns the parameters whose limits were too low; none if there were no limits at all.
         """
-        top = largest.max(axis=0)
+        top = amax.max(axis=0)
         if self._peaks is None:
             self._set(top)
             return []
@@ -101,14 +101,14 @@ class GradientGrids:
         self._set(np.maximum(self._peaks, top))
         return [self._parameters[number] for number in outgrown]
 
-    def follow(self, largest: np.ndarray) -> None:
+    def follow(self, amax: np.ndarray) -> None:
         """Take note of a step's gradients, for the limits of the next step."""
         assert self._peaks is not None
-        self._set(np.maximum(self._peaks * DECAY, largest.max(axis=0)))
+        self._set(np.maximum(self._peaks * DECAY, amax.max(axis=0)))
 
-    def bound(self, largest: np.ndarray) -> float:
+    def bound(self, amax: np.ndarray) -> float:
         """A power of two above the absolute value of every element of the step's gradient."""
-        total = np.add.accumulate(largest, axis=0)[-1].max()  # in slot order
+        total = np.add.accumulate(amax, axis=0)[-1].max()  # in slot order
         spacing = self._limits.max() * 2.0**-self._bits
         return _power_of_two_above(float(total + self._micro_batches * spacing))
 

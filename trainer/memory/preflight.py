@@ -158,8 +158,8 @@ def _as_in_a_step(engine: Engine, shape: MicroBatchShape) -> None:
         engine.forward_backward(
             to_device(micro_batch, vocabulary, engine.placement.torch_device),
             target_tokens_global=micro_batch.tokens("tgt"),
-            last=number == passes - 1,
-            real=True,
+            is_accumulation_boundary=number == passes - 1,
+            is_dummy=False,
         )
     engine.discard_gradients()
 

@@ -163,7 +163,7 @@ class Trainer:
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
         """The step's passes, once more if a gradient does not fit the grid of its parameter."""
         report = self._accumulate(step, data, stall)
-        while (outgrown := self.engine.refit(report.largest)) is not None:
+        while (outgrown := self.engine.refit(report.amax)) is not None:
             if outgrown and self._recorder:
                 self._recorder.event("repeated", grids_widened=outgrown)
             report = self._accumulate(step, data, stall)
@@ -175,8 +175,8 @@ class Trainer:
         results: list[PassResult] = []
         passes = self.engine.slots_per_rank
         for index in range(passes):
-            real = index < len(data.slots)
-            if real:
+            is_dummy = index >= len(data.slots)
+            if not is_dummy:
                 batch = to_device(
                     data.micro_batches[index],
                     self.engine.module.vocabulary,
@@ -185,12 +185,12 @@ class Trainer:
                 batches.append(batch)
                 seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
             result = self.engine.forward_backward(
-                batch if real else self._dummy,
+                self._dummy if is_dummy else batch,
                 target_tokens_global=data.target_tokens,
-                last=index == passes - 1,
-                real=real,
+                is_accumulation_boundary=index == passes - 1,
+                is_dummy=is_dummy,
             )
-            if real:
+            if not is_dummy:
                 results.append(result)
         return exchange(
             data.slots,
@@ -207,7 +207,7 @@ class Trainer:
         if report.bad_slots:
             self.engine.discard_gradients()
             return None
-        norm = self.engine.step(rate, report.largest)
+        norm = self.engine.step(rate, report.amax)
         if not math.isfinite(norm):
             return None  # the sum overflowed, and the engine has applied nothing
         if self._ema:

@@ -33,8 +33,8 @@ class StepReport:
     slot_digests: list[bytes]
     data_stall_seconds: float  # mean over the ranks
     stop_requested: bool  # by any rank
-    # [slots, parameters]: `PassResult.largest` of all slots, unless one of them is not finite.
-    largest: np.ndarray | None = None
+    # [slots, parameters]: `PassResult.amax` of all slots, unless one of them is not finite.
+    amax: np.ndarray | None = None
 
 
 def exchange(
@@ -48,8 +48,8 @@ def exchange(
     placement: Placement,
 ) -> StepReport:
     """Sum what the ranks' slots report; a collective that every rank enters once a step."""
-    largest = [result.largest for result in results if result.largest is not None]
-    parameters = len(largest[0]) if largest else 0
+    amax = [result.amax for result in results if result.amax is not None]
+    parameters = len(amax[0]) if amax else 0
     table = np.zeros((micro_batches_per_step + 1, _COLUMNS + parameters))
     if results:
         losses = torch.stack([torch.stack(result[:2]) for result in results])
@@ -57,8 +57,8 @@ def exchange(
         sums = torch.where(finite, losses.double(), 0)
         columns = torch.cat([sums, ~finite], dim=1).cpu().numpy()
         table[slots.start : slots.stop, [_SMOOTHED, _NLL, _BAD]] = columns
-        if largest:
-            values = torch.where(finite, torch.stack(largest).double(), 0)
+        if amax:
+            values = torch.where(finite, torch.stack(amax).double(), 0)
             table[slots.start : slots.stop, _COLUMNS:] = values.cpu().numpy()
     for slot, batch in zip(slots, batches, strict=True):
         table[slot, [_PADDING, _POSITIONS]] = batch.padding, batch.positions
@@ -75,5 +75,5 @@ def exchange(
         slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_COLUMNS]],
         data_stall_seconds=float(flags[0]) / placement.world_size,
         stop_requested=bool(flags[1] > 0),
-        largest=rows[:, _COLUMNS:] if largest and not rows[:, _BAD].any() else None,
+        amax=rows[:, _COLUMNS:] if amax and not rows[:, _BAD].any() else None,
     )

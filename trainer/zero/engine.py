@@ -49,14 +49,14 @@ class PassResult(NamedTuple):
     """What one micro-batch came to, as scalars on the device.
 
     ``smoothed`` and ``nll`` are `model.loss.LossSums`; ``finite`` says whether the loss and all
-    gradients of this micro-batch are finite numbers. ``largest`` [parameters] are the gradients'
+    gradients of this micro-batch are finite numbers. ``amax`` [parameters] are the gradients'
     largest absolute values, with ``numerics: exact``.
     """
 
     smoothed: torch.Tensor
     nll: torch.Tensor
     finite: torch.Tensor
-    largest: torch.Tensor | None = None
+    amax: torch.Tensor | None = None
 
 
 class Engine:
@@ -135,16 +135,23 @@ class Engine:
         return module
 
     def forward_backward(
-        self, batch: DeviceBatch, *, target_tokens_global: int, last: bool, real: bool
+        self,
+        batch: DeviceBatch,
+        *,
+        target_tokens_global: int,
+        is_accumulation_boundary: bool,
+        is_dummy: bool,
     ) -> PassResult:
         """One micro-batch forward and backward; its gradients add to the step's.
 
-        ``last`` marks the rank's last micro-batch of the step. ``real=False`` marks a dummy, run
-        because all ranks need equal numbers of passes: its gradients are set to zero, and count
-        as finite.
+        Args:
+            target_tokens_global: of the whole step, the loss's denominator.
+            is_accumulation_boundary: this is the rank's last micro-batch of the step.
+            is_dummy: run because all ranks need equal numbers of passes. Its gradients are set to
+                zero, and count as finite.
         """
-        self._engine.set_gradient_accumulation_boundary(last)
-        self._zero_gradients = not real
+        self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
+        self._zero_gradients = is_dummy
         self._watched.clear()
         smoothed, nll = self._engine(
             batch.source, batch.target_input, batch.target_output, self._label_smoothing
@@ -152,42 +159,42 @@ class Engine:
         factor = 1 if self.grids else self._divided_by  # exact: see _on_gradient
         loss = smoothed * (factor / target_tokens_global)
         self._engine.backward(loss, scale_wrt_gas=False)
-        if last:
+        if is_accumulation_boundary:
             gradients.sum_flat_gradients(self)
         smoothed = smoothed.detach()
         watched = [self._watched[number].flatten() for number in sorted(self._watched)]
         numbers = torch.cat([smoothed.flatten(), *watched])
         finite = numbers.sum().isfinite()  # as all of them are, or the sum would not be
-        if not real:
+        if is_dummy:
             return PassResult(smoothed, nll, torch.ones_like(finite))
         if self.grids is None:
             return PassResult(smoothed, nll, finite)
         return PassResult(smoothed, nll, finite & (numbers.max() <= LARGEST), numbers[1:])
 
-    def refit(self, largest: np.ndarray | None) -> list[str] | None:
+    def refit(self, amax: np.ndarray | None) -> list[str] | None:
         """Whether the step's passes must be repeated, because a gradient does not fit its grid.
 
-        ``largest`` is as in `step`. Then the gradients are discarded, grids are widened, and the
+        ``amax`` is as in `step`. Then the gradients are discarded, grids are widened, and the
         parameters are named whose grids were too narrow; none are in a run's first step, which
         is there to measure them.
         """
-        if self.grids is None or largest is None or self.grids.hold(largest):
+        if self.grids is None or amax is None or self.grids.hold(amax):
             return None
         self.discard_gradients()
-        return self.grids.widen(largest)
+        return self.grids.widen(amax)
 
-    def step(self, learning_rate: float, largest: np.ndarray | None = None) -> float:
+    def step(self, learning_rate: float, amax: np.ndarray | None = None) -> float:
         """Apply the step's gradients; returns their global norm before clipping.
 
         The norm is the same on all ranks, and so is what becomes of one that is not finite: it is
         returned, the step is not applied, and its gradients are discarded. With ``numerics: exact``
-        ``largest`` [slots, parameters] is what `PassResult` says of all slots.
+        ``amax`` [slots, parameters] is what `PassResult` says of all slots.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if self.grids:
-            assert largest is not None
-            return self._exact_step(self.grids, largest)
+            assert amax is not None
+            return self._exact_step(self.grids, amax)
         if self.zero_stage == 0:  # no ZeRO optimizer that would look
             norm = gradients.replicated_norm(self)
             if math.isfinite(norm):
@@ -254,15 +261,15 @@ class Engine:
         deepspeed.utils.groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None
 
-    def _exact_step(self, grids: GradientGrids, largest: np.ndarray) -> float:
+    def _exact_step(self, grids: GradientGrids, amax: np.ndarray) -> float:
         """`step` with a norm, clipping and update of the same bits however the state is cut."""
         owned = gradients.owned_gradients(self)
-        norm = exact_norm(owned, grids.bound(largest), self.placement)
+        norm = exact_norm(owned, grids.bound(amax), self.placement)
         assert isinstance(self._adamw, ExactAdamW)
         clips = 0 < self._gradient_clipping < norm
         self._adamw.gradient_divisor = norm / self._gradient_clipping if clips else 1.0
         self._engine.step()
-        grids.follow(largest)
+        grids.follow(amax)
         return norm
 
     def _round(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:

@@ -122,8 +122,8 @@ def test_every_slot_has_its_dropout_and_the_denominator_of_the_whole_step(tmp_pa
     make_trainer(story, training, tmp_path, slots=range(1, 3)).train()
     for step in (1, 2):
         passes = [done for done in story.passes if done["step"] == step]
-        assert [done["real"] for done in passes] == [True, True, False]
-        assert [done["last"] for done in passes] == [False, False, True]
+        assert [done["is_dummy"] for done in passes] == [False, False, True]
+        assert [done["is_accumulation_boundary"] for done in passes] == [False, False, True]
         for slot, done in zip((1, 2), passes, strict=False):
             seed_torch(training.seed, "dropout", step, slot)
             assert done["seed"] == torch.initial_seed()

@@ -84,15 +84,19 @@ def step(forward_backward):
     """A rank has done one of its slots, and not all."""
 
     @functools.wraps(forward_backward)
-    def wrapper(engine, batch, *, target_tokens_global, last, real):
+    def wrapper(engine, batch, *, target_tokens_global, is_accumulation_boundary, is_dummy):
         poisoned = FOLDER / f"nan.rank-{Here.rank}.step-{Here.step}"
         if Here.slots_done == 0 and poisoned.exists():
             target_tokens_global = float("nan")
         result = forward_backward(
-            engine, batch, target_tokens_global=target_tokens_global, last=last, real=real
+            engine,
+            batch,
+            target_tokens_global=target_tokens_global,
+            is_accumulation_boundary=is_accumulation_boundary,
+            is_dummy=is_dummy,
         )
-        Here.slots_done = 0 if last else Here.slots_done + 1
-        if not last:
+        Here.slots_done = 0 if is_accumulation_boundary else Here.slots_done + 1
+        if not is_accumulation_boundary:
             reach("step", Here.step)
         return result
 
