@@ -19,14 +19,14 @@ class Packing(NamedTuple):
     """Where the tokens of a padded batch lie in a row without padding.
 
     Attributes:
-        longest: tokens of the longest sentence, known to the host.
-        starts: int32 (b + 1), the place in the row of each sentence's first token, and n.
+        max_seqlen: tokens of the longest sentence, known to the host.
+        cu_seqlens: int32 (b + 1), the place in the row of each sentence's first token, and n.
         places_n: where each token is in the flattened batch, b · t long.
         positions_n: each token's position in its own sentence, from 0.
     """
 
-    longest: int
-    starts: Tensor
+    max_seqlen: int
+    cu_seqlens: Tensor
     places_n: Tensor
     positions_n: Tensor
 
@@ -58,12 +58,12 @@ def packings(*real: Tensor) -> tuple[Packing, ...]:
 
 def _packing(lengths_b: Tensor, on_host: list[int], width: int) -> Packing:
     n = sum(on_host)
-    starts = F.pad(lengths_b.cumsum(0), (1, 0))
+    cu_seqlens = F.pad(lengths_b.cumsum(0), (1, 0))
     sentence_n = torch.repeat_interleave(lengths_b, output_size=n)  # or it would wait for n
-    positions_n = torch.arange(n, device=starts.device) - starts.index_select(0, sentence_n)
+    positions_n = torch.arange(n, device=cu_seqlens.device) - cu_seqlens.index_select(0, sentence_n)
     return Packing(
-        longest=max(on_host),
-        starts=starts.to(torch.int32),
+        max_seqlen=max(on_host),
+        cu_seqlens=cu_seqlens.to(torch.int32),
         places_n=sentence_n * width + positions_n,
         positions_n=positions_n,
     )

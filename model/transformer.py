@@ -182,7 +182,7 @@ class Transformer(nn.Module):
 
     def embed_packed(self, ids_bt: Tensor, embedding: Embedding, packing: Packing) -> Tensor:
         """Turns padded ids into vectors (1, n, d), each with its position in its own sentence."""
-        table: Tensor = self.positions(0, packing.longest)
+        table: Tensor = self.positions(0, packing.max_seqlen)
         return self._add_positions(
             embedding(packing.pack(ids_bt)), table.index_select(0, packing.positions_n)
         )

@@ -55,10 +55,10 @@ def flash(
         query_thd,
         keys_shd,
         values_shd,
-        cu_seq_q=sentences.queries.starts,
-        cu_seq_k=sentences.keys.starts,
-        max_q=sentences.queries.longest,
-        max_k=sentences.keys.longest,
+        cu_seq_q=sentences.queries.cu_seqlens,
+        cu_seq_k=sentences.keys.cu_seqlens,
+        max_q=sentences.queries.max_seqlen,
+        max_k=sentences.keys.max_seqlen,
         window_size=(-1, 0) if causal else (-1, -1),  # keys before and after the query's place
     )
     assert isinstance(mixed_thd, Tensor)
@@ -73,8 +73,8 @@ def sentence_by_sentence(
     causal: bool,
 ) -> Tensor:
     """`packed_attention` on any device, in any precision."""
-    query_lengths = sentences.queries.starts.diff().tolist()
-    key_lengths = sentences.keys.starts.diff().tolist()
+    query_lengths = sentences.queries.cu_seqlens.diff().tolist()
+    key_lengths = sentences.keys.cu_seqlens.diff().tolist()
     mixed = [
         F.scaled_dot_product_attention(query, keys, values, is_causal=causal)
         for query, keys, values in zip(

@@ -25,6 +25,8 @@ def test_a_row_holds_the_sentences_one_after_another(lengths, more):
         row = [100 * number + p + 1 for number, length in enumerate(side) for p in range(length)]
         assert packing.pack(ids).tolist() == [row]
         assert packing.positions_n.tolist() == [p for length in side for p in range(length)]
-        assert packing.longest == max(side)
-        assert packing.starts.dtype == torch.int32
-        assert packing.starts.tolist() == [sum(side[:number]) for number in range(len(side) + 1)]
+        assert packing.max_seqlen == max(side)
+        assert packing.cu_seqlens.dtype == torch.int32
+        assert packing.cu_seqlens.tolist() == [
+            sum(side[:number]) for number in range(len(side) + 1)
+        ]

@@ -138,7 +138,7 @@ def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
     leaves = projections(query_lengths, key_lengths, dtype, "meta")
     sentences = PackedMask(
         *(
-            packing._replace(starts=packing.starts.to("meta"))
+            packing._replace(cu_seqlens=packing.cu_seqlens.to("meta"))
             for packing in same_sentence(query_lengths, key_lengths)
         )
     )
