@@ -108,6 +108,7 @@ def test_a_head_that_is_away_for_a_while_is_waited_for(runs, undisturbed, ray_he
     assert not runs.lines("run", "event")[1:]  # preempted, and nothing else
 
 
+@pytest.mark.chaos  # the short form is in tests/trainer/checkpoints/test_lease.py
 def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
     endless = ["--address", runs.address, ENDLESS]
     first = train("shared", *endless)

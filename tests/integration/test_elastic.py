@@ -108,8 +108,9 @@ def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
         wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2, 120)
 
     def tell():
-        # Its rank builds the trainer: no step has been made, so a failure would be the last one.
-        wait_until(lambda: any("RankActor.train" in title for title in node.titles()), 120)
+        # Its rank is there and no step has been made, so a failure would be the last one.
+        wait_until(lambda: folder.log.exists() and "starting 2 ranks" in folder.log.read_text())
+        wait_until(lambda: any("RankActor" in title for title in node.titles()))
         node.kill_raylet()
         wait_until(lambda: last(folder, ranks=1), 120)
 

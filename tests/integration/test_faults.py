@@ -34,6 +34,7 @@ def test_the_curve_is_the_undisturbed_one(stage, fault, moment):
     assert result.seconds is None or result.seconds > 0
 
 
+@pytest.mark.chaos  # the short form is the driver's Ctrl-C in test_driver.py
 def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
     trial = stage.trial()
     preempt_at(trial, [VALIDATION, WRITE])
@@ -43,6 +44,7 @@ def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
     trial.check_nothing_is_left()
 
 
+@pytest.mark.chaos  # the short forms are in test_one_curve.py and test_data_workers.py
 def test_the_data_does_not_depend_on_ranks_data_workers_kills_and_restarts(stage):
     """One rank with one data worker, then two with three, of which one is killed as it answers."""
     begun = stage.trial("cluster.ranks=1", "cluster.data_workers=1", "trainer.max_steps=10")

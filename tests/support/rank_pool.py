@@ -10,8 +10,9 @@ import multiprocessing
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from trainer.distributed import Placement
@@ -19,20 +20,52 @@ from trainer.distributed import Placement
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
+LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
 
 
 class RankPool:
     def __init__(self, world_size: int) -> None:
+        self._world_size = world_size
+        self._start()
+
+    def run(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:
+        for pipe in self._pipes:
+            pipe.send((job, arguments))
+        answers: dict[int, Any] = {}
+        failures: dict[int, str] = {}
+        while pending := [pipe for rank, pipe in enumerate(self._pipes) if rank not in answers]:
+            ready = wait(pending, timeout=LAST_WORDS_SECONDS if failures else None)
+            if not ready:  # ranks that wait for one that has failed
+                break
+            for pipe in ready:
+                rank = self._pipes.index(pipe)  # type: ignore[arg-type]
+                ok, answers[rank] = _answer(pipe)  # type: ignore[arg-type]
+                if not ok:
+                    failures[rank] = answers[rank]
+        if failures:
+            self._kill()
+            self._start()
+        assert not failures, "\n".join(f"Rank {rank}: {text}" for rank, text in failures.items())
+        return [answers[rank] for rank in range(self._world_size)]
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            with suppress(OSError):
+                pipe.send(None)
+        for process in self._processes:
+            process.join(timeout=10)
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         rendezvous = f"tcp://127.0.0.1:{free_port()}"
         self._pipes: list[Connection] = []
         self._processes = []
-        for rank in range(world_size):
+        for rank in range(self._world_size):
             placement = Placement(
                 rank=rank,
-                world_size=world_size,
-                local_world_size=world_size,
+                world_size=self._world_size,
+                local_world_size=self._world_size,
                 rendezvous=rendezvous,
             )
             ours, theirs = context.Pipe()
@@ -42,19 +75,18 @@ class RankPool:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def run(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:
-        for pipe in self._pipes:
-            pipe.send((job, arguments))
-        answers = [pipe.recv() for pipe in self._pipes]
-        failures = [f"Rank {rank}: {answer}" for rank, (ok, answer) in enumerate(answers) if not ok]
-        assert not failures, "\n".join(failures)
-        return [answer for _, answer in answers]
-
-    def close(self) -> None:
-        for pipe in self._pipes:
-            pipe.send(None)
+    def _kill(self) -> None:
         for process in self._processes:
-            process.join(timeout=10)
+            process.kill()
+            process.join()
+
+
+def _answer(pipe: Connection) -> tuple[bool, Any]:
+    try:
+        answer: tuple[bool, Any] = pipe.recv()
+    except EOFError:
+        return False, "the process has ended"
+    return answer
 
 
 def free_port() -> int:

@@ -1,16 +1,34 @@
 """Kernels that give the same bits each time, or an error that says which one does not."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
 
-def use_deterministic_kernels(on: bool) -> None:
-    """Ask torch for them in this process; to be called before the first CUDA matrix product."""
-    if on:
-        # Without it cuBLAS may split products as its workspaces happen to be free.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False  # kernels chosen by timing
-    torch.use_deterministic_algorithms(on)
+@contextlib.contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Ask torch for them in this process; to be entered before the first CUDA matrix product."""
+    # Without it cuBLAS may split products as its workspaces happen to be free.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    by_timing, fills = torch.backends.cudnn.benchmark, _fills_uninitialized_memory()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = False  # kernels chosen by timing
+    torch.use_deterministic_algorithms(True)
     # A guard against reading memory before writing it, which costs a pass over each new tensor.
-    torch.utils.deterministic.fill_uninitialized_memory = not on  # type: ignore[attr-defined]
+    _fill_uninitialized_memory(False)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = by_timing
+        torch.use_deterministic_algorithms(deterministic)
+        _fill_uninitialized_memory(fills)
+
+
+def _fills_uninitialized_memory() -> bool:
+    return bool(torch.utils.deterministic.fill_uninitialized_memory)  # type: ignore[attr-defined]
+
+
+def _fill_uninitialized_memory(fill: bool) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

@@ -1,8 +1,9 @@
-"""The ZeRO engine: the one file that imports DeepSpeed.
+"""The ZeRO engine: a step's passes and its update, whatever stage DeepSpeed runs them in.
 
 In: a plain model and its settings. Per micro-batch: forward, backward, gradients accumulated.
 Per step: gradients summed over the ranks, clipped, applied. Out: the gradient norm, and through
-`trainer.zero.fragments` the parts of the state that this rank owns.
+`trainer.zero.fragments` the parts of the state that this rank owns. What depends on the stage is
+asked of `trainer.zero.stages`.
 
 The loss of a micro-batch is a *sum* over tokens divided by the target tokens of the whole step,
 so gradients are summed over micro-batches and ranks and never averaged: the result does not
@@ -20,9 +21,7 @@ from typing import Any, NamedTuple
 import deepspeed
 import numpy as np
 import torch
-from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch import nn
-from torch.nn import functional as F
 
 from data_pipeline.batching.plan import slots_of_rank
 from model.transformer import Transformer
@@ -32,9 +31,14 @@ from trainer.distributed import Placement
 from trainer.errors import EngineError
 from trainer.exact.adamw import ExactAdamW
 from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
-from trainer.exact.kernels import use_deterministic_kernels
 from trainer.exact.norm import norm as exact_norm
-from trainer.zero import gradients
+from trainer.zero.process_wide import (
+    exact_arithmetic,
+    process_groups_released,
+    torch_linear_kept,
+)
+from trainer.zero.settings import adamw, bucket_elements, deepspeed_config, parameter_groups
+from trainer.zero.stages import Stage, stage_of
 
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # An all-reduce for inference on CPUs that DeepSpeed would compile at start. Nothing here uses it,
@@ -42,7 +46,6 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 SMALL_GRADIENT = 2**14  # elements
-LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 
 
 class PassResult(NamedTuple):
@@ -63,6 +66,7 @@ class Engine:
     """A model under DeepSpeed, with micro-batch and step in our own hands.
 
     Attributes:
+        stage: where ZeRO keeps which part of the state.
         slots_per_rank: forward and backward passes that a step has on every rank.
         grids: on which gradients are summed; None with ``numerics: fast``.
     """
@@ -84,15 +88,10 @@ class Engine:
         self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._label_smoothing = label_smoothing
         self._gradient_clipping = gradient_clipping
-        # DeepSpeed refuses to sum instead of averaging under ZeRO-3, so its division by the
-        # number of ranks is undone.
-        self._divided_by = placement.world_size if engine.zero_stage == 3 else 1
         self.grids: GradientGrids | None = None
         if engine.numerics == "exact":
-            _require_exact_division(engine, self._divided_by)
-            use_deterministic_kernels(True)
+            _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(self.parameter_shapes), micro_batches_per_step)
-        self._rounds_when_adding = False
         self._zero_gradients = False
         # Of a pass, by parameter: small gradients and sums of large ones, or largest elements.
         self._watched: dict[int, torch.Tensor] = {}
@@ -103,29 +102,33 @@ class Engine:
         self.checkpoints_activations = engine.activation_checkpointing
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
-        self._torch_linear = F.linear
-        self._adamw = _adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
-        theirs = 0.0 if self.grids else gradient_clipping
+        self._adamw = adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
+        with contextlib.ExitStack() as process_wide:
+            process_wide.enter_context(process_groups_released())
+            process_wide.enter_context(torch_linear_kept())
+            if self.grids:
+                process_wide.enter_context(exact_arithmetic())
+            self._initialise(model, engine)
+            self._process_wide = process_wide.pop_all()
+
+    def _initialise(self, model: Transformer, engine: EngineConfig) -> None:
+        clipping = 0.0 if self.grids else self._gradient_clipping
         with contextlib.redirect_stdout(None):  # it prints its memory use
             self._engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
                 optimizer=self._adamw,
                 config=deepspeed_config(
-                    engine, theirs, self.slots_per_rank, bucket_elements(model)
+                    engine, clipping, self.slots_per_rank, bucket_elements(model)
                 ),
                 dist_init_required=False,
             )
-        if gradients.flat_gradients(self.optimizer):
-            self._rounds_when_adding = self.grids is not None
-            gradients.add_to_flat_gradients(
-                self.optimizer, self._round if self._rounds_when_adding else None
-            )
-            self._engine.enable_backward_allreduce = False
         effective = self._engine.gradient_clipping()
-        if effective != theirs:
-            raise EngineError(f"DeepSpeed clips gradients at {effective}, it was told {theirs}")
-        if self.grids:
-            F.linear = zero3_linear_wrap  # which stage 3 uses anyway, and which rounds differently
+        if effective != clipping:
+            raise EngineError(f"DeepSpeed clips gradients at {effective}, it was told {clipping}")
+        self.stage: Stage = stage_of(self.zero_stage, self._engine, self.optimizer, self.placement)
+        self.stage.add_gradients(self._round if self.grids else None)
+        # Its division by the number of ranks is undone.
+        self._divided_by = self.placement.world_size if self.stage.averages else 1
 
     @property
     def module(self) -> Transformer:
@@ -160,7 +163,7 @@ class Engine:
         loss = smoothed * (factor / target_tokens_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         if is_accumulation_boundary:
-            gradients.sum_flat_gradients(self)
+            self.stage.sum_gradients()
         smoothed = smoothed.detach()
         watched = [self._watched[number].flatten() for number in sorted(self._watched)]
         numbers = torch.cat([smoothed.flatten(), *watched])
@@ -195,13 +198,12 @@ class Engine:
         if self.grids:
             assert amax is not None
             return self._exact_step(self.grids, amax)
-        if self.zero_stage == 0:  # no ZeRO optimizer that would look
-            norm = gradients.replicated_norm(self)
-            if math.isfinite(norm):
+        if (replicated := self.stage.norm_of_replicated_gradients()) is not None:
+            if math.isfinite(replicated):
                 self._engine.step()
             else:
                 self.discard_gradients()
-            return norm
+            return replicated
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm())
         return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's mark of an invalid norm
@@ -211,7 +213,7 @@ class Engine:
 
         To be called on all ranks after the last backward.
         """
-        gradients.discard_gradients(self)
+        self.stage.discard_gradients()
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
         """Learning rate, betas and so on of each parameter group, as JSON values."""
@@ -227,9 +229,10 @@ class Engine:
         Under ZeRO-3 every forward of the module is a collective, which decoding of unequal
         lengths cannot keep in step; so the weights are gathered once into a plain replica.
         """
-        if self.zero_stage == 3:
-            replica, parameters = self.replica(), list(self.module.parameters())
-            with deepspeed.zero.GatheredParameters(parameters), torch.no_grad():
+        parameters = list(self.module.parameters())
+        if (gathered := self.stage.gathered(parameters)) is not None:
+            replica = self.replica()
+            with gathered, torch.no_grad():
                 for mine, theirs in zip(replica.parameters(), parameters, strict=True):
                     mine.copy_(theirs)
             yield replica.eval()
@@ -251,19 +254,14 @@ class Engine:
     def destroy(self) -> None:
         """Release DeepSpeed's hooks, buffers and process groups, so that another engine, and
         another process group, can live in this process."""
-        self._engine.destroy()
-        # Replaced process-wide: ZeRO-3's own lets go of gathered weights between passes.
-        F.linear = self._torch_linear
-        if self.grids:
-            use_deterministic_kernels(False)
-        # Its copy of the world: while torch has that, its threads wake a hundred times a second.
-        deepspeed.comm.destroy_process_group(deepspeed.utils.groups._clone_world_group())
-        deepspeed.utils.groups._release_process_group_references(group=None)
-        deepspeed.comm.comm.cdb = None
+        try:
+            self._engine.destroy()
+        finally:
+            self._process_wide.close()
 
     def _exact_step(self, grids: GradientGrids, amax: np.ndarray) -> float:
         """`step` with a norm, clipping and update of the same bits however the state is cut."""
-        owned = gradients.owned_gradients(self)
+        owned = self.stage.owned_gradients()
         norm = exact_norm(owned, grids.bound(amax), self.placement)
         assert isinstance(self._adamw, ExactAdamW)
         clips = 0 < self._gradient_clipping < norm
@@ -292,19 +290,11 @@ class Engine:
             self._watched[number] = gradient if small else gradient.sum()
             return None
         self._watched[number] = largest_magnitude(gradient)
-        if not self._rounds_when_adding:
+        if not self.stage.rounds_when_adding:
             self._round(parameter, gradient)
         if self._divided_by > 1:
             gradient.mul_(self._divided_by)
         return None
-
-
-def _adamw(
-    groups: list[dict[str, Any]], config: OptimizerConfig, engine: EngineConfig
-) -> torch.optim.Optimizer:
-    if engine.numerics == "exact":
-        return ExactAdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon)
-    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)
 
 
 def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
@@ -315,52 +305,3 @@ def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
             "DeepSpeed averages, which bf16 gradients survive exactly on 1, 2, 4, 8, … ranks only. "
             "Use so many ranks, or zero_stage 1 or 2"
         )
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay; vectors (biases, layer norms) without."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-
-
-def bucket_elements(model: nn.Module) -> int:
-    """How many gradients travel at once: all, of models that are not very large.
-
-    DeepSpeed reserves a bucket in each step. Its 2 GB are nothing on paper, but memory that a CPU
-    rank takes from the system anew, page by page: a sixth of an fp32 step of a base model.
-    """
-    return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters()))
-
-
-def deepspeed_config(
-    engine: EngineConfig, gradient_clipping: float, slots_per_rank: int, bucket_elements: int
-) -> dict[str, Any]:
-    """DeepSpeed's settings. What it would choose by itself and we must not leave to it:
-
-    it clips gradients at 1.0 unless told otherwise, averages gradients over ranks, accumulates
-    bf16 gradients in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
-    """
-    bf16 = engine.precision == "bf16"
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": slots_per_rank,
-        "gradient_clipping": gradient_clipping,
-        "gradient_allreduce_op": "mean" if engine.zero_stage == 3 else "sum",
-        "zero_optimization": {
-            "stage": engine.zero_stage,
-            "overlap_comm": False,
-            "reduce_bucket_size": bucket_elements,
-        },
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": bf16},
-        "steps_per_print": 2**31,
-    }
-    if bf16:
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-        config["communication_data_type"] = "fp32"
-    return config

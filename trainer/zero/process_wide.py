@@ -1,0 +1,44 @@
+"""What an engine changes for its whole process, put back when the engine goes or is not made."""
+
+import contextlib
+from collections.abc import Iterator
+
+import deepspeed
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
+from torch.nn import functional as F
+
+from trainer.exact.kernels import deterministic_kernels
+
+
+@contextlib.contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """The same bits in every stage: deterministic kernels, and the linear function that stage 3
+    puts in the place of torch's, which rounds differently."""
+    with deterministic_kernels(), torch_linear_kept():
+        F.linear = zero3_linear_wrap
+        yield
+
+
+@contextlib.contextmanager
+def torch_linear_kept() -> Iterator[None]:
+    """Stage 3 replaces it by one that lets go of gathered weights between passes."""
+    before = F.linear
+    try:
+        yield
+    finally:
+        F.linear = before
+
+
+@contextlib.contextmanager
+def process_groups_released() -> Iterator[None]:
+    """Another engine, and another process group, can live in this process afterwards."""
+    try:
+        yield
+    finally:
+        groups = deepspeed.utils.groups
+        if groups._WORLD_GROUP is not None:
+            # DeepSpeed's copy of the world: while torch has that, its threads wake a hundred times
+            # a second.
+            deepspeed.comm.destroy_process_group(groups._WORLD_GROUP)
+        groups._release_process_group_references(group=None)
+        deepspeed.comm.comm.cdb = None

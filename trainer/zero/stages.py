@@ -1,0 +1,249 @@
+"""What differs between ZeRO's stages, behind one interface: where DeepSpeed keeps which part.
+
+    stage 0            Replicated      the parameters themselves, their gradients, torch's optimizer
+    stage 1 and 2      Partitioned     flat fp32 partitions per parameter group
+    stage 1 in bf16    FlatSums        the same, and a flat fp32 sum of gradients per group
+    stage 3            Sharded         each parameter cut into equal parts, the last one padded
+
+All names of DeepSpeed's optimizers that are not public stand here, as they are in 0.19.8.
+"""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from trainer.distributed import Placement
+from trainer.zero.fragments import MASTER
+
+# Rounds the gradient of a parameter, in place.
+Rounding = Callable[[nn.Parameter, torch.Tensor], None]
+
+
+class Stage(ABC):
+    """The state of a model under DeepSpeed, as this rank holds it.
+
+    Attributes:
+        replicated: every rank has all of the state.
+        averages: DeepSpeed divides summed gradients by the number of ranks.
+        rounds_when_adding: gradients are rounded by `add_gradients`, not in the backward pass.
+    """
+
+    replicated = False
+    averages = False
+    rounds_when_adding = False
+
+    def __init__(self, engine: Any, optimizer: Any, placement: Placement) -> None:
+        """engine, optimizer: what ``deepspeed.initialize`` returned."""
+        self._engine = engine
+        self._optimizer = optimizer
+        self._placement = placement
+
+    @property
+    def torch_optimizer(self) -> Any:
+        """torch's optimizer under DeepSpeed's wrapper."""
+        return self._optimizer.optimizer
+
+    @abstractmethod
+    def optimized_tensors(self) -> list[torch.Tensor]:
+        """The tensors that torch's optimizer updates on this rank."""
+
+    @abstractmethod
+    def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
+        """Start and flat view of this rank's part of a parameter's state; None if it has no part.
+
+        ``kind`` is MASTER or the name of one of the optimizer's moments.
+        """
+
+    @abstractmethod
+    def refresh_compute_weights(self) -> None:
+        """Copy the master weights to the (bf16 or fp32) weights that forward reads."""
+
+    def owned_gradients(self) -> Iterator[torch.Tensor]:
+        """This rank's share of the step's summed gradients, flat; over all ranks each element once,
+        and zeros where ZeRO pads."""
+        for parts in self._optimizer.averaged_gradients.values():
+            yield from parts
+
+    def norm_of_replicated_gradients(self) -> float | None:
+        """The norm of all gradients, where no ZeRO optimizer would work it out; else None."""
+        return None
+
+    def discard_gradients(self) -> None:
+        """Forget them; does what DeepSpeed does with a step whose gradients overflow."""
+        # Gradients of parameters; in stage 3 the next backward then overwrites the partitions'
+        # gradients instead of adding to them, and sums of gradients (FlatSums) are zeroed.
+        self._optimizer.zero_grad(set_to_none=True)
+        for name in ("averaged_gradients", "all_grad_tensors"):
+            if hasattr(self._optimizer, name):
+                getattr(self._optimizer, name).clear()
+
+    def add_gradients(self, round_: Rounding | None) -> None:  # noqa: B027
+        """Called once: from now on gradients are summed here, rounded by ``round_``, if they are
+        not by DeepSpeed."""
+
+    def sum_gradients(self) -> None:  # noqa: B027
+        """Sum over the ranks what `add_gradients` has summed; a collective."""
+
+    def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any] | None:
+        """A context in which whole parameters lie on this rank; None where they always do."""
+        return None
+
+
+class Replicated(Stage):
+    """Stage 0: no ZeRO; DeepSpeed sums the parameters' gradients over the ranks."""
+
+    replicated = True
+
+    @property
+    def torch_optimizer(self) -> Any:
+        return self._optimizer
+
+    def optimized_tensors(self) -> list[torch.Tensor]:
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
+
+    def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor]:
+        state = parameter.data if kind == MASTER else self._optimizer.state[parameter][kind]
+        return 0, state.view(-1)
+
+    def refresh_compute_weights(self) -> None:
+        pass  # they are the same
+
+    def owned_gradients(self) -> Iterator[torch.Tensor]:
+        rank, world_size = self._placement.rank, self._placement.world_size
+        for gradient in self._gradients():
+            numel = gradient.numel()
+            yield gradient.view(-1)[numel * rank // world_size : numel * (rank + 1) // world_size]
+
+    def norm_of_replicated_gradients(self) -> float:
+        return float(nn.utils.get_total_norm(list(self._gradients())))
+
+    def discard_gradients(self) -> None:
+        self._engine.module.zero_grad()
+
+    def _gradients(self) -> Iterator[torch.Tensor]:
+        return (p.grad for p in self._engine.module.parameters() if p.grad is not None)
+
+
+class Partitioned(Stage):
+    """Stages 1 and 2: moments, and in stage 2 gradients, are cut over the ranks.
+
+    ``parameter._hp_mapping`` addresses the flat partitions, and is None on ranks that hold no part
+    of the parameter.
+    """
+
+    def optimized_tensors(self) -> list[torch.Tensor]:
+        return list(self._optimizer.single_partition_of_fp32_groups)
+
+    def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
+        mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+        if mapping is None:
+            return None
+        # Not mapping.optim_fragment: DeepSpeed fills it after the first group's first step, when
+        # the other groups have no moments yet.
+        tensor = self.optimized_tensors()[mapping.param_group_index]
+        if kind != MASTER:
+            tensor = self.torch_optimizer.state[tensor][kind]
+        address = mapping.get_hp_fragment_address()
+        return mapping.lp_fragment_address.start, tensor.narrow(0, address.start, address.numel)
+
+    def refresh_compute_weights(self) -> None:
+        self._optimizer.update_lp_params()
+
+
+class FlatSums(Partitioned):
+    """Stage 1 in bf16 (DeepSpeed's BF16_Optimizer): gradients are summed in fp32, here by us.
+
+    DeepSpeed would keep all bf16 gradients from step to step, which costs their memory, a pass to
+    zero them and one to add to the zeros; and it would copy the sums together, sum the copy and
+    copy it back, on a single rank too.
+    """
+
+    rounds_when_adding = True
+
+    def optimized_tensors(self) -> list[torch.Tensor]:
+        return list(self._optimizer.fp32_groups_flat_partition)
+
+    def owned_gradients(self) -> Iterator[torch.Tensor]:
+        yield from self._optimizer.fp32_groups_gradient_flat_partition
+
+    def add_gradients(self, round_: Rounding | None) -> None:
+        """Each gradient is added to its sum, and let go of, as soon as backward has it."""
+        self._engine.enable_backward_allreduce = False
+        for group, parameters in enumerate(self._optimizer.bf16_groups):
+            for place, parameter in enumerate(parameters):
+                add = functools.partial(_add_to_sum, self._optimizer, round_, group, place)
+                parameter.register_post_accumulate_grad_hook(add)
+
+    def sum_gradients(self) -> None:
+        if self._placement.world_size > 1:
+            for flat in self._optimizer.fp32_groups_gradients_flat:
+                dist.all_reduce(flat)
+
+
+class Sharded(Stage):
+    """Stage 3: parameters are cut over the ranks too, and gathered where forward reads them.
+
+    DeepSpeed refuses to sum gradients instead of averaging them here.
+    """
+
+    averages = True
+
+    def optimized_tensors(self) -> list[torch.Tensor]:
+        return list(self._optimizer.fp32_partitioned_groups_flat)
+
+    def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
+        part = self._optimizer.get_local_fp32_param(parameter, None if kind == MASTER else kind)
+        start = self._placement.rank * part.numel()
+        length = min(part.numel(), parameter.ds_numel - start)  # type: ignore[attr-defined]
+        return (start, part.view(-1)[:length]) if length > 0 else None
+
+    def refresh_compute_weights(self) -> None:
+        # What its step() does around the update itself.
+        self._optimizer._partition_all_parameters()
+        for sub_group in range(len(self._optimizer.fp32_partitioned_groups_flat)):
+            self._optimizer._reassign_or_swap_out_partitioned_parameters(sub_group)
+        self._optimizer._post_step([])
+
+    def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)
+        return context
+
+
+def stage_of(zero_stage: int, engine: Any, optimizer: Any, placement: Placement) -> Stage:
+    """The adapter for what ``deepspeed.initialize`` has made of the stage."""
+    if zero_stage == 0:
+        kind: type[Stage] = Replicated
+    elif zero_stage == 3:
+        kind = Sharded
+    elif hasattr(optimizer, "fp32_groups_gradients_flat"):
+        kind = FlatSums
+    else:
+        kind = Partitioned
+    return kind(engine, optimizer, placement)
+
+
+def _add_to_sum(
+    optimizer: Any, round_: Rounding | None, group: int, place: int, parameter: nn.Parameter
+) -> None:
+    total = optimizer.fp32_groups_gradients[group][place]
+    has_gradients = optimizer.fp32_groups_has_gradients[group]
+    assert parameter.grad is not None
+    gradient = parameter.grad.view(-1)
+    if has_gradients[place]:
+        if round_ is not None:
+            gradient = gradient.float()
+            round_(parameter, gradient)
+        total.add_(gradient)
+    else:  # zeros, which need not be read
+        total.copy_(gradient)
+        if round_ is not None:
+            round_(parameter, total)
+        has_gradients[place] = True
+    parameter.grad = None
