@@ -64,7 +64,8 @@ class RankActor:
             return f"file://{ProcessName.of_this_process().new_rendezvous()}"
         with socket.socket() as probe:
             probe.bind(("", 0))  # on all interfaces, as torch's store listens
-            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+            host = ray.util.get_node_ip_address()
+            return f"tcp://{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
 
     @ray.method(concurrency_group="control")
     def poll(self) -> list[Report]:
