@@ -10,7 +10,6 @@ import multiprocessing
 import socket
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -44,17 +43,17 @@ class RankPool:
                 if not ok:
                     failures[rank] = answers[rank]
         if failures:
-            self._kill()
+            self.close()
             self._start()
         assert not failures, "\n".join(f"Rank {rank}: {text}" for rank, text in failures.items())
         return [answers[rank] for rank in range(self._world_size)]
 
     def close(self) -> None:
-        for pipe in self._pipes:
-            with suppress(OSError):
-                pipe.send(None)
+        """At once: there is nothing that they would have to bring to an end."""
         for process in self._processes:
-            process.join(timeout=10)
+            process.kill()
+        for process in self._processes:
+            process.join()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -74,11 +73,6 @@ class RankPool:
             theirs.close()  # or nobody would notice that the process has ended
             self._pipes.append(ours)
             self._processes.append(process)
-
-    def _kill(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.join()
 
 
 def _answer(pipe: Connection) -> tuple[bool, Any]:
@@ -100,9 +94,7 @@ def _serve(placement: Placement, pipe: Connection) -> None:
 
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
         for number in itertools.count(1):
-            if (task := pipe.recv()) is None:
-                return
-            job, arguments = task
+            job, arguments = pipe.recv()
             try:
                 pipe.send((True, job(placement, *arguments)))
             except Exception:
