@@ -54,7 +54,7 @@ class Heartbeat:
     """The supervisor's side: a thread that lets every actor hear of it, whatever else it does."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:
-        """actors: those that have a method ``heard``, asked for each time."""
+        """actors: those that have a method ``heartbeat``, asked for each time."""
         self._actors = actors
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="signs of life", daemon=True)

@@ -18,7 +18,7 @@ def pause(wanted):
     print("looks", flush=True)
     seconds += wanted
     if input() == "heard":
-        watchdog.heard()
+        watchdog.heartbeat()
 made = threading.Event()
 watchdog = Watchdog(2.5, clock=lambda: seconds, pause=lambda wanted: made.wait() and pause(wanted))
 made.set()
@@ -42,7 +42,7 @@ def test_it_lives_as_long_as_it_hears_of_the_supervisor_and_not_longer():
 
 
 class Actor:
-    """As Ray's handle of one: ``heard`` is called from afar."""
+    """As Ray's handle of one: ``heartbeat`` is called from afar."""
 
     def __init__(self, error=None):
         self.heartbeat = self
