@@ -298,8 +298,8 @@ class Engine:
 
 
 def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
-    """What DeepSpeed divides by must be multiplied with before, and round nothing then."""
-    if engine.precision == "bf16" and ranks & (ranks - 1):
+    """What stage 3 divides by must be multiplied with before, and round nothing then."""
+    if engine.precision == "bf16" and engine.zero_stage == 3 and ranks & (ranks - 1):
         raise EngineError(
             f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: there "
             "DeepSpeed averages, which bf16 gradients survive exactly on 1, 2, 4, 8, … ranks only. "
