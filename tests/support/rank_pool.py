@@ -38,8 +38,8 @@ class RankPool:
             if not ready:  # ranks that wait for one that has failed
                 break
             for pipe in ready:
-                rank = self._pipes.index(pipe)  # type: ignore[arg-type]
-                ok, answers[rank] = _answer(pipe)  # type: ignore[arg-type]
+                rank = self._pipes.index(pipe)
+                ok, answers[rank] = _answer(pipe)
                 if not ok:
                     failures[rank] = answers[rank]
         if failures:

@@ -32,11 +32,7 @@ from trainer.errors import EngineError
 from trainer.exact.adamw import ExactAdamW
 from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
-from trainer.zero.process_wide import (
-    exact_arithmetic,
-    process_groups_released,
-    torch_linear_kept,
-)
+from trainer.zero.process_wide import changed_for_an_engine
 from trainer.zero.settings import adamw, bucket_elements, deepspeed_config, parameter_groups
 from trainer.zero.stages import Stage, stage_of
 
@@ -104,10 +100,7 @@ class Engine:
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         self._adamw = adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
         with contextlib.ExitStack() as process_wide:
-            process_wide.enter_context(process_groups_released())
-            process_wide.enter_context(torch_linear_kept())
-            if self.grids:
-                process_wide.enter_context(exact_arithmetic())
+            process_wide.enter_context(changed_for_an_engine(exact=self.grids is not None))
             self._initialise(model, engine)
             self._process_wide = process_wide.pop_all()
 

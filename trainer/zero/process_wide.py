@@ -11,16 +11,18 @@ from trainer.exact.kernels import deterministic_kernels
 
 
 @contextlib.contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """The same bits in every stage: deterministic kernels, and the linear function that stage 3
-    puts in the place of torch's, which rounds differently."""
-    with deterministic_kernels(), torch_linear_kept():
-        F.linear = zero3_linear_wrap
+def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
+    """All of it. ``exact`` asks for the same bits in every stage: deterministic kernels, and the
+    linear function that stage 3 puts in the place of torch's, which rounds differently."""
+    kernels = deterministic_kernels() if exact else contextlib.nullcontext()
+    with _process_groups_released(), _torch_linear_kept(), kernels:
+        if exact:
+            F.linear = zero3_linear_wrap
         yield
 
 
 @contextlib.contextmanager
-def torch_linear_kept() -> Iterator[None]:
+def _torch_linear_kept() -> Iterator[None]:
     """Stage 3 replaces it by one that lets go of gathered weights between passes."""
     before = F.linear
     try:
@@ -30,7 +32,7 @@ def torch_linear_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def process_groups_released() -> Iterator[None]:
+def _process_groups_released() -> Iterator[None]:
     """Another engine, and another process group, can live in this process afterwards."""
     try:
         yield

@@ -12,7 +12,7 @@ from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.config import EngineConfig
 from trainer.randomness import seed_torch
-from trainer.zero.engine import deepspeed_config, parameter_groups
+from trainer.zero.settings import deepspeed_config, parameter_groups
 
 STEPS = 6
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
