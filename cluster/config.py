@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from data_pipeline.section import Section, execution
+
 RankCount = Annotated[int, Field(gt=0)]
 
 
-class RankRange(BaseModel):
+class RankRange(Section):
     """Between how many ranks a run may shrink and grow."""
-
-    model_config = _STRICT
 
     min: RankCount
     max: RankCount
@@ -23,139 +22,84 @@ class RankRange(BaseModel):
         return self
 
 
-class DeadlinesConfig(BaseModel):
+class DeadlinesConfig(Section):
     """After how long a rank that gets no further is taken for hung, by phase."""
 
-    model_config = _STRICT
-
-    start_seconds: Annotated[
-        float,
-        Field(gt=0, description="Joining the group, building the engine, loading the state."),
-        "execution",
-    ] = 900.0
-    step_seconds: Annotated[
-        float, Field(gt=0, description="One step, with waiting for its data."), "execution"
-    ] = 600.0
-    validation_seconds: Annotated[
-        float, Field(gt=0, description="One validation, with decoding."), "execution"
-    ] = 3600.0
-    save_seconds: Annotated[
-        float,
-        Field(gt=0, description="Copying the state, with waiting for the write before."),
-        "execution",
-    ] = 1800.0
-    answer_seconds: Annotated[
-        float,
-        Field(gt=0, description="Any answer of the process at all, in whatever phase."),
-        "execution",
-    ] = 30.0
+    start_seconds: float = execution(
+        900.0, "Joining the group, building the engine, loading the state.", gt=0
+    )
+    step_seconds: float = execution(600.0, "One step, with waiting for its data.", gt=0)
+    validation_seconds: float = execution(3600.0, "One validation, with decoding.", gt=0)
+    save_seconds: float = execution(
+        1800.0, "Copying the state, with waiting for the write before.", gt=0
+    )
+    answer_seconds: float = execution(
+        30.0, "Any answer of the process at all, in whatever phase.", gt=0
+    )
 
     @property
     def longest_seconds(self) -> float:
         return max(self.model_dump().values())
 
 
-class ClusterConfig(BaseModel):
+class ClusterConfig(Section):
     """Placement. None of it changes the data, nor the curve beyond rounding."""
 
-    model_config = _STRICT
+    address: str | None = execution(
+        None,
+        "Ray cluster to join: HOST:PORT, or `auto` for the one on this host; "
+        "null starts Ray here for the time of the run.",
+    )
+    ranks: RankCount | RankRange = execution(
+        2,
+        "Processes that train, at most micro_batches_per_step; or {min, max}: as "
+        "many as the cluster offers, fewer after a loss, more when it has room again.",
+    )
+    cpus_per_rank: float = execution(
+        1.0,
+        "CPUs reserved for a rank; torch computes with as many threads, at least "
+        "one. Below 1, ranks share a CPU.",
+        gt=0,
+    )
+    niceness: int = execution(
+        0,
+        "Of ranks and data workers, on top of the driver's own, where Ray is "
+        "started here. On a cluster that is joined RAY_worker_niceness counts, in the "
+        "environment of each node's `ray start`; it is 15 by default.",
+        ge=0,
+        le=19,
+    )
+    gpus_per_rank: int = execution(0, "1 trains on CUDA, 0 on the CPU.", ge=0, le=1)
+    data_workers: int = execution(1, "Processes that read shards and assemble micro-batches.", gt=0)
+    cpus_per_data_worker: float = execution(
+        0.0, "CPUs reserved for a data worker; it needs few.", ge=0
+    )
+    steps_ahead: int = execution(4, "Steps whose data a rank asks for before it needs them.", gt=0)
+    data_memory_megabytes: int = execution(
+        512,
+        "Bounds the windows that a data worker keeps, and what a rank asks for ahead of time.",
+        gt=0,
+    )
 
-    address: Annotated[
-        str | None,
-        Field(
-            description="Ray cluster to join: HOST:PORT, or `auto` for the one on this host; "
-            "null starts Ray here for the time of the run."
-        ),
-        "execution",
-    ] = None
-    ranks: Annotated[
-        RankCount | RankRange,
-        Field(
-            description="Processes that train, at most micro_batches_per_step; or {min, max}: as "
-            "many as the cluster offers, fewer after a loss, more when it has room again."
-        ),
-        "execution",
-    ] = 2
-    cpus_per_rank: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="CPUs reserved for a rank; torch computes with as many threads, at least "
-            "one. Below 1, ranks share a CPU.",
-        ),
-        "execution",
-    ] = 1.0
-    niceness: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=19,
-            description="Of ranks and data workers, on top of the driver's own, where Ray is "
-            "started here. On a cluster that is joined RAY_worker_niceness counts, in the "
-            "environment of each node's `ray start`; it is 15 by default.",
-        ),
-        "execution",
-    ] = 0
-    gpus_per_rank: Annotated[
-        int, Field(ge=0, le=1, description="1 trains on CUDA, 0 on the CPU."), "execution"
-    ] = 0
-    data_workers: Annotated[
-        int,
-        Field(gt=0, description="Processes that read shards and assemble micro-batches."),
-        "execution",
-    ] = 1
-    cpus_per_data_worker: Annotated[
-        float,
-        Field(ge=0, description="CPUs reserved for a data worker; it needs few."),
-        "execution",
-    ] = 0.0
-    steps_ahead: Annotated[
-        int,
-        Field(gt=0, description="Steps whose data a rank asks for before it needs them."),
-        "execution",
-    ] = 4
-    data_memory_megabytes: Annotated[
-        int,
-        Field(
-            gt=0,
-            description="Bounds the windows that a data worker keeps, and what a rank asks for "
-            "ahead of time.",
-        ),
-        "execution",
-    ] = 512
-
-    warm_spares: Annotated[
-        bool,
-        Field(
-            description="Keep a process with everything imported for every rank, which takes its "
-            "place at once if it is lost."
-        ),
-        "execution",
-    ] = True
+    warm_spares: bool = execution(
+        True,
+        "Keep a process with everything imported for every rank, which takes its "
+        "place at once if it is lost.",
+    )
     deadlines: DeadlinesConfig = DeadlinesConfig()
-    grace_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="After a request to stop: how long the run may take to leave a checkpoint.",
-        ),
-        "execution",
-    ] = 120.0
-    wait_for_ranks_seconds: Annotated[
-        float,
-        Field(ge=0, description="How long to wait for room for the least number of ranks."),
-        "execution",
-    ] = 300.0
-    wait_for_head_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            lt=60,
-            description="How long to wait for a head of the cluster that does not answer. Below "
-            "60: after that (gcs_rpc_server_reconnect_timeout_s) Ray ends every process.",
-        ),
-        "execution",
-    ] = 45.0
+    grace_seconds: float = execution(
+        120.0, "After a request to stop: how long the run may take to leave a checkpoint.", gt=0
+    )
+    wait_for_ranks_seconds: float = execution(
+        300.0, "How long to wait for room for the least number of ranks.", ge=0
+    )
+    wait_for_head_seconds: float = execution(
+        45.0,
+        "How long to wait for a head of the cluster that does not answer. Below "
+        "60: after that (gcs_rpc_server_reconnect_timeout_s) Ray ends every process.",
+        gt=0,
+        lt=60,
+    )
 
     @property
     def max_ranks(self) -> int:

@@ -1,113 +1,70 @@
 """What a recipe says about its text: `data`, `tokenizer` and `batching`.
 
-Every field carries its change class: "identity" (another value is another run), "continuable"
-(may change within a run) or "execution" (changes no sample). Identity fields decide the bytes of
-the prepared dataset too, unless they are marked PLAN_ONLY.
+Identity fields decide the bytes of the prepared dataset too, unless they are `plan_only`.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from data_pipeline.corpus_config import PLAN_ONLY, CleaningConfig, CorpusConfig, Sha256
+from data_pipeline.corpus_config import CleaningConfig, CorpusConfig, Sha256
+from data_pipeline.section import REQUIRED, Section, execution, identity
 from data_pipeline.wording import listed, said
 
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class DataConfig(BaseModel):
+class DataConfig(Section):
     """The parallel text and the shape of the prepared dataset."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    source_language: Annotated[
-        str, Field(min_length=1, description="code of the source language, e.g. en"), "identity"
-    ]
-    target_language: Annotated[
-        str, Field(min_length=1, description="code of the target language, e.g. de"), "identity"
-    ]
-    mirror: Annotated[
-        str | None,
-        Field(
-            description="folder with the same corpus files by base name, with or without .gz; "
-            "read instead of the paths and URLs (hashes still hold)"
-        ),
-        "execution",
-    ] = None
-    dataset: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="folder of the prepared dataset, or the URL of a copy of it (http, https, "
-            "s3, gs) to train from; its manifest's hash, not this name, is its identity",
-        ),
-        "execution",
-    ]
-    cache: Annotated[
-        str | None,
-        Field(
-            description="folder on each node for copies of remote corpora and shards; null: "
-            "$TRANSLOOM_CACHE or ~/.cache/transloom"
-        ),
-        "execution",
-    ] = None
-    cache_gigabytes: Annotated[
-        float,
-        Field(gt=0, description="most that the copies of remote shards take on a node's disk"),
-        "execution",
-    ] = 50.0
-    train: Annotated[
-        tuple[CorpusConfig, ...],
-        Field(min_length=1, description="training corpora; each is shuffled once, globally"),
-        "identity",
-    ]
-    temperature: Annotated[
-        float,
-        Field(
-            ge=1,
-            description="without weights a corpus of n pairs gets a share proportional to "
-            "n^(1/temperature) (Arivazhagan et al. 2019): 1 is its size, more evens out",
-        ),
-        "identity",
-        PLAN_ONLY,
-    ] = 1.0
+    source_language: str = identity(REQUIRED, "code of the source language, e.g. en", min_length=1)
+    target_language: str = identity(REQUIRED, "code of the target language, e.g. de", min_length=1)
+    mirror: str | None = execution(
+        None,
+        "folder with the same corpus files by base name, with or without .gz; "
+        "read instead of the paths and URLs (hashes still hold)",
+    )
+    dataset: str = execution(
+        REQUIRED,
+        "folder of the prepared dataset, or the URL of a copy of it (http, https, "
+        "s3, gs) to train from; its manifest's hash, not this name, is its identity",
+        min_length=1,
+    )
+    cache: str | None = execution(
+        None,
+        "folder on each node for copies of remote corpora and shards; null: "
+        "$TRANSLOOM_CACHE or ~/.cache/transloom",
+    )
+    cache_gigabytes: float = execution(
+        50.0, "most that the copies of remote shards take on a node's disk", gt=0
+    )
+    train: tuple[CorpusConfig, ...] = identity(
+        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
+    )
+    temperature: float = identity(
+        1.0,
+        "without weights a corpus of n pairs gets a share proportional to "
+        "n^(1/temperature) (Arivazhagan et al. 2019): 1 is its size, more evens out",
+        ge=1,
+        plan_only=True,
+    )
     cleaning: CleaningConfig = CleaningConfig()
     validation: CorpusConfig = Field(description="held-out pairs that are scored while training")
-    tests: Annotated[
-        dict[HeldOutName, CorpusConfig],
-        Field(description="held-out sets for `transloom evaluate`, by name"),
-        "identity",
-    ] = {}
-    max_source_length: Annotated[
-        int,
-        Field(
-            ge=2,
-            description="pieces of a source sentence, EOS included; longer pairs are dropped "
-            "and counted",
-        ),
-        "identity",
-    ] = 256
-    max_target_length: Annotated[
-        int,
-        Field(
-            ge=2,
-            description="pieces of a target sentence, EOS included; longer pairs are dropped "
-            "and counted",
-        ),
-        "identity",
-    ] = 256
-    pairs_per_block: Annotated[
-        int,
-        Field(gt=0, description="pairs in one tar sample of a shard; more are faster to read"),
-        "identity",
-    ] = 2048
-    blocks_per_shard: Annotated[
-        int,
-        Field(gt=0, description="tar samples in one shard; the last may have fewer"),
-        "identity",
-    ] = 2
+    tests: dict[HeldOutName, CorpusConfig] = identity(
+        {}, "held-out sets for `transloom evaluate`, by name"
+    )
+    max_source_length: int = identity(
+        256, "pieces of a source sentence, EOS included; longer pairs are dropped and counted", ge=2
+    )
+    max_target_length: int = identity(
+        256, "pieces of a target sentence, EOS included; longer pairs are dropped and counted", ge=2
+    )
+    pairs_per_block: int = identity(
+        2048, "pairs in one tar sample of a shard; more are faster to read", gt=0
+    )
+    blocks_per_shard: int = identity(2, "tar samples in one shard; the last may have fewer", gt=0)
 
     @model_validator(mode="after")
     def _test_names_are_free(self) -> Self:
@@ -162,85 +119,56 @@ class DataConfig(BaseModel):
         )
 
 
-class SubwordSamplingConfig(BaseModel):
+class SubwordSamplingConfig(Section):
     """Another segmentation of every sentence in every pass, as regularisation.
 
     With a BPE model this is BPE-dropout (Provilkov et al. 2020), with a unigram model subword
     regularisation (Kudo 2018). The segmentation depends on seed, pass and pair alone.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    alpha: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=1,
-            description="0 is off; BPE: the probability of leaving out a merge, such as 0.1; "
-            "unigram: the smoothing of the segmentations' probabilities, such as 0.2",
-        ),
-        "identity",
-        PLAN_ONLY,
-    ] = 0.0
-    sides: Annotated[
-        Literal["both", "source", "target"],
-        Field(description="whose sentences are sampled"),
-        "identity",
-        PLAN_ONLY,
-    ] = "both"
+    alpha: float = identity(
+        0.0,
+        "0 is off; BPE: the probability of leaving out a merge, such as 0.1; "
+        "unigram: the smoothing of the segmentations' probabilities, such as 0.2",
+        ge=0,
+        le=1,
+        plan_only=True,
+    )
+    sides: Literal["both", "source", "target"] = identity(
+        "both", "whose sentences are sampled", plan_only=True
+    )
 
 
-class TokenizerConfig(BaseModel):
+class TokenizerConfig(Section):
     """SentencePiece (Kudo and Richardson 2018): trained on the training corpora, or given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    type: Annotated[
-        Literal["bpe", "unigram"],
-        Field(
-            description="byte-pair encoding (Sennrich et al. 2016) or unigram language model "
-            "(Kudo 2018); not read with an existing model"
-        ),
-        "identity",
-    ] = "bpe"
-    vocabulary_size: Annotated[
-        int,
-        Field(gt=4, description="pieces of each model, the four special ones included"),
-        "identity",
-    ]
-    joint: Annotated[
-        bool,
-        Field(description="one model for both languages (needed to share all embeddings)"),
-        "identity",
-    ] = True
-    character_coverage: Annotated[
-        float,
-        Field(
-            ge=0.98,
-            le=1.0,
-            description="share of the training text's characters that the model covers; "
-            "1.0 for alphabets, 0.9995 for Chinese or Japanese; not read with an existing model",
-        ),
-        "identity",
-    ] = 1.0
-    training_pairs: Annotated[
-        int,
-        Field(
-            gt=0,
-            description="most pairs that a model is trained on, a random part of the corpora; not "
-            "read with an existing model",
-        ),
-        "identity",
-    ] = 500_000
+    type: Literal["bpe", "unigram"] = identity(
+        "bpe",
+        "byte-pair encoding (Sennrich et al. 2016) or unigram language model "
+        "(Kudo 2018); not read with an existing model",
+    )
+    vocabulary_size: int = identity(
+        REQUIRED, "pieces of each model, the four special ones included", gt=4
+    )
+    joint: bool = identity(True, "one model for both languages (needed to share all embeddings)")
+    character_coverage: float = identity(
+        1.0,
+        "share of the training text's characters that the model covers; "
+        "1.0 for alphabets, 0.9995 for Chinese or Japanese; not read with an existing model",
+        ge=0.98,
+        le=1.0,
+    )
+    training_pairs: int = identity(
+        500_000,
+        "most pairs that a model is trained on, a random part of the corpora; not "
+        "read with an existing model",
+        gt=0,
+    )
     sampling: SubwordSamplingConfig = SubwordSamplingConfig()
-    model: Annotated[
-        str | None,
-        Field(description="path of an existing joint SentencePiece model, used as it is"),
-        "identity",
-    ] = None
-    model_sha256: Annotated[
-        Sha256 | None, Field(description="sha256 of the existing model's file"), "identity"
-    ] = None
+    model: str | None = identity(
+        None, "path of an existing joint SentencePiece model, used as it is"
+    )
+    model_sha256: Sha256 | None = identity(None, "sha256 of the existing model's file")
 
     @model_validator(mode="after")
     def _existing_model_is_pinned_and_joint(self) -> Self:
@@ -257,37 +185,24 @@ class TokenizerConfig(BaseModel):
         return self
 
 
-class BatchingConfig(BaseModel):
+class BatchingConfig(Section):
     """How the endless stream of pairs is cut into micro-batches and steps."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    max_tokens_per_micro_batch: Annotated[
-        int,
-        Field(
-            gt=0,
-            description="budget of a micro-batch: pairs × longest sequence of any field "
-            "(padding and EOS included) stays at or below it",
-        ),
-        "identity",
-    ]
-    micro_batches_per_step: Annotated[
-        int,
-        Field(
-            gt=0,
-            description="micro-batches of a step over all ranks; also the largest number of ranks",
-        ),
-        "identity",
-    ]
-    window_shards: Annotated[
-        int,
-        Field(
-            gt=0,
-            description="shards' worth of pairs in a window, within which pairs are shuffled and "
-            "sorted by length: more is a better shuffle and more memory",
-        ),
-        "identity",
-    ] = 8
+    max_tokens_per_micro_batch: int = identity(
+        REQUIRED,
+        "budget of a micro-batch: pairs × longest sequence of any field "
+        "(padding and EOS included) stays at or below it",
+        gt=0,
+    )
+    micro_batches_per_step: int = identity(
+        REQUIRED, "micro-batches of a step over all ranks; also the largest number of ranks", gt=0
+    )
+    window_shards: int = identity(
+        8,
+        "shards' worth of pairs in a window, within which pairs are shuffled and "
+        "sorted by length: more is a better shuffle and more memory",
+        gt=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a recipe says about one corpus, and about cleaning them all.
 
-The class that a change of a field has is explained in `data_pipeline.config`.
+`data_pipeline.section` explains what a change of a field means.
 """
 
 from pathlib import PurePosixPath
@@ -8,17 +8,15 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from braceexpand import braceexpand
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from data_pipeline.section import Section, identity
 from data_pipeline.wording import listed, said
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 CorpusFormat = Literal["tsv", "jsonl", "webdataset"]
 # A field of a line or sample: the number of a TSV column from 0, or a name.
 Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
-
-# For fields that decide which pairs a run is fed, and when, but no byte of the prepared dataset.
-PLAN_ONLY = "plan only"
 
 LOCATION = (
     "a local path, a URL (http, https, s3, gs) or builtin:phrasebook/{train,validation,test}"
@@ -28,94 +26,56 @@ FORMATS: dict[str, CorpusFormat] = {".tsv": "tsv", ".jsonl": "jsonl", ".tar": "w
 COMPRESSIONS = (".gz", ".xz", ".zst")
 
 
-class ColumnsConfig(BaseModel):
+class ColumnsConfig(Section):
     """Where a line or sample has its sentences."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    source: Annotated[Column, Field(description="the source sentence"), "identity"] = 0
-    target: Annotated[Column, Field(description="the target sentence"), "identity"] = 1
-    score: Annotated[
-        Column | None, Field(description="a number that says how good the pair is"), "identity"
-    ] = None
+    source: Column = identity(0, "the source sentence")
+    target: Column = identity(1, "the target sentence")
+    score: Column | None = identity(None, "a number that says how good the pair is")
 
 
-class CorpusConfig(BaseModel):
+class CorpusConfig(Section):
     """Pairs of sentences: two files aligned line by line, or files that hold both sides."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    source: Annotated[
-        str | None, Field(description=f"source sentences, one a line: {LOCATION}"), "identity"
-    ] = None
-    target: Annotated[
-        str | None,
-        Field(description=f"target sentences, one a line: {LOCATION}"),
-        "identity",
-    ] = None
-    source_sha256: Annotated[
-        Sha256 | None, Field(description="sha256 of the decompressed source text"), "identity"
-    ] = None
-    target_sha256: Annotated[
-        Sha256 | None, Field(description="sha256 of the decompressed target text"), "identity"
-    ] = None
-    files: Annotated[
-        tuple[str, ...],
-        Field(
-            description="instead of source and target: files with both sides, TSV, JSON lines or "
-            "WebDataset tars with one pair a sample; braces stand for several: part-{000..017}.tar"
-        ),
-        "identity",
-    ] = ()
-    files_sha256: Annotated[
-        tuple[Sha256, ...],
-        Field(description="sha256 of each file's decompressed content, in the order of the files"),
-        "identity",
-    ] = ()
-    format: Annotated[
-        CorpusFormat | None,
-        Field(description="of the files; null: as their names end, .tsv, .jsonl or .tar"),
-        "identity",
-    ] = None
-    columns: Annotated[
-        ColumnsConfig,
-        Field(
-            description="TSV: numbers from 0, or names if the first line has them; JSON lines: "
-            "keys, inner ones after a dot; WebDataset: member suffixes such as en.txt"
-        ),
-        "identity",
-    ] = ColumnsConfig()
-    min_score: Annotated[
-        float | None, Field(description="pairs with a lower score are dropped"), "identity"
-    ] = None
-    name: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[a-z0-9][a-z0-9-]*$",
-            description="names the corpus in shards and reports; null: train, or train-0, train-1 "
-            "and so on",
-        ),
-        "identity",
-    ] = None
-    tag: Annotated[
-        str | None,
-        Field(
-            pattern=r"^<\S+>$",
-            description="a piece such as <2de> or <bt> put before every source sentence, as in "
-            "Johnson et al. 2017 and Caswell et al. 2019",
-        ),
-        "identity",
-    ] = None
-    weight: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            description="share of this corpus in what is trained on, relative to the other "
-            "corpora's; null for all: by their sizes and data.temperature",
-        ),
-        "identity",
-        PLAN_ONLY,
-    ] = None
+    source: str | None = identity(None, f"source sentences, one a line: {LOCATION}")
+    target: str | None = identity(None, f"target sentences, one a line: {LOCATION}")
+    source_sha256: Sha256 | None = identity(None, "sha256 of the decompressed source text")
+    target_sha256: Sha256 | None = identity(None, "sha256 of the decompressed target text")
+    files: tuple[str, ...] = identity(
+        (),
+        "instead of source and target: files with both sides, TSV, JSON lines or "
+        "WebDataset tars with one pair a sample; braces stand for several: part-{000..017}.tar",
+    )
+    files_sha256: tuple[Sha256, ...] = identity(
+        (), "sha256 of each file's decompressed content, in the order of the files"
+    )
+    format: CorpusFormat | None = identity(
+        None, "of the files; null: as their names end, .tsv, .jsonl or .tar"
+    )
+    columns: ColumnsConfig = identity(
+        ColumnsConfig(),
+        "TSV: numbers from 0, or names if the first line has them; JSON lines: "
+        "keys, inner ones after a dot; WebDataset: member suffixes such as en.txt",
+    )
+    min_score: float | None = identity(None, "pairs with a lower score are dropped")
+    name: str | None = identity(
+        None,
+        "names the corpus in shards and reports; null: train, or train-0, train-1 and so on",
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+    )
+    tag: str | None = identity(
+        None,
+        "a piece such as <2de> or <bt> put before every source sentence, as in "
+        "Johnson et al. 2017 and Caswell et al. 2019",
+        pattern=r"^<\S+>$",
+    )
+    weight: float | None = identity(
+        None,
+        "share of this corpus in what is trained on, relative to the other "
+        "corpora's; null for all: by their sizes and data.temperature",
+        gt=0,
+        plan_only=True,
+    )
 
     @property
     def locations(self) -> tuple[str, ...]:
@@ -194,39 +154,23 @@ class CorpusConfig(BaseModel):
         return self
 
 
-class CleaningConfig(BaseModel):
+class CleaningConfig(Section):
     """Rules that drop pairs; the first that applies to a pair is counted and reported.
 
     Pairs with an empty side are always dropped, and those of more pieces than
     `data.max_source_length` and `data.max_target_length`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    normalise: Annotated[
-        Literal["NFC", "NFKC"] | None,
-        Field(description="Unicode normalisation of every training sentence (UAX #15)"),
-        "identity",
-    ] = None
-    max_source_characters: Annotated[
-        int | None, Field(gt=0, description="characters of a source sentence"), "identity"
-    ] = None
-    max_target_characters: Annotated[
-        int | None, Field(gt=0, description="characters of a target sentence"), "identity"
-    ] = None
-    max_length_ratio: Annotated[
-        float | None,
-        Field(ge=1, description="characters of the longer side over those of the shorter"),
-        "identity",
-    ] = None
-    drop_identical: Annotated[
-        bool, Field(description="pairs whose sides are the same sentence"), "identity"
-    ] = False
-    drop_duplicates: Annotated[
-        bool,
-        Field(description="all but the first of equal pairs of a corpus"),
-        "identity",
-    ] = False
+    normalise: Literal["NFC", "NFKC"] | None = identity(
+        None, "Unicode normalisation of every training sentence (UAX #15)"
+    )
+    max_source_characters: int | None = identity(None, "characters of a source sentence", gt=0)
+    max_target_characters: int | None = identity(None, "characters of a target sentence", gt=0)
+    max_length_ratio: float | None = identity(
+        None, "characters of the longer side over those of the shorter", ge=1
+    )
+    drop_identical: bool = identity(False, "pairs whose sides are the same sentence")
+    drop_duplicates: bool = identity(False, "all but the first of equal pairs of a corpus")
 
 
 def is_remote(location: str) -> bool:

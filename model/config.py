@@ -1,13 +1,11 @@
-"""The settings of the network and of its search for a translation.
-
-Every leaf field names its change class: *identity* fields define the run and never change in it,
-*continuable* fields may change between restarts.
-"""
+"""The settings of the network and of its search for a translation."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
+
+from data_pipeline.section import Section, continuable, identity
 
 
 class AttentionBackend(StrEnum):
@@ -18,67 +16,40 @@ class AttentionBackend(StrEnum):
     VARLEN = "varlen"  # trains on packed sentences: a flash kernel on CUDA, a loop on CPUs
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    encoder_layers: Annotated[
-        int,
-        Field(gt=0, description="Layers of the encoder, N in the paper (§3.1; base: 6)."),
-        "identity",
-    ] = 6
-    decoder_layers: Annotated[
-        int,
-        Field(gt=0, description="Layers of the decoder, N in the paper (§3.1; base: 6)."),
-        "identity",
-    ] = 6
-    width: Annotated[
-        int,
-        Field(gt=0, description="Width of every layer's output, d_model (§3.1; base: 512)."),
-        "identity",
-    ] = 512
-    feed_forward_width: Annotated[
-        int,
-        Field(gt=0, description="Inner width of the feed-forward network, d_ff (§3.3)."),
-        "identity",
-    ] = 2048
-    heads: Annotated[
-        int,
-        Field(gt=0, description="Attention heads, h (§3.2.2); each is width / heads wide."),
-        "identity",
-    ] = 8
-    dropout: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Dropout of each sub-layer's output and of the embeddings "
-            "with their positions, P_drop (§5.4; base: 0.1).",
-        ),
-        "identity",
-    ] = 0.1
-    attention_dropout: Annotated[
-        float,
-        Field(ge=0, lt=1, description="Dropout of the attention weights. The paper has none."),
-        "identity",
-    ] = 0.0
-    norm: Annotated[
-        Literal["post", "pre"],
-        Field(
-            description="Layer normalisation after each residual sum (post, the paper's §3.1) "
-            "or before each sub-layer with a last one per stack (pre, Xiong et al. 2020)."
-        ),
-        "identity",
-    ] = "post"
-    share_embeddings: Annotated[
-        Literal["all", "decoder", "none"],
-        Field(
-            description="Which matrices are one: source, target and output (all, the paper's "
-            "§3.4; needs a joint vocabulary), target and output (decoder), or none."
-        ),
-        "identity",
-    ] = "all"
+    encoder_layers: int = identity(
+        6, "Layers of the encoder, N in the paper (§3.1; base: 6).", gt=0
+    )
+    decoder_layers: int = identity(
+        6, "Layers of the decoder, N in the paper (§3.1; base: 6).", gt=0
+    )
+    width: int = identity(512, "Width of every layer's output, d_model (§3.1; base: 512).", gt=0)
+    feed_forward_width: int = identity(
+        2048, "Inner width of the feed-forward network, d_ff (§3.3).", gt=0
+    )
+    heads: int = identity(8, "Attention heads, h (§3.2.2); each is width / heads wide.", gt=0)
+    dropout: float = identity(
+        0.1,
+        "Dropout of each sub-layer's output and of the embeddings "
+        "with their positions, P_drop (§5.4; base: 0.1).",
+        ge=0,
+        lt=1,
+    )
+    attention_dropout: float = identity(
+        0.0, "Dropout of the attention weights. The paper has none.", ge=0, lt=1
+    )
+    norm: Literal["post", "pre"] = identity(
+        "post",
+        "Layer normalisation after each residual sum (post, the paper's §3.1) "
+        "or before each sub-layer with a last one per stack (pre, Xiong et al. 2020).",
+    )
+    share_embeddings: Literal["all", "decoder", "none"] = identity(
+        "all",
+        "Which matrices are one: source, target and output (all, the paper's "
+        "§3.4; needs a joint vocabulary), target and output (decoder), or none.",
+    )
 
     @property
     def head_width(self) -> int:
@@ -100,32 +71,19 @@ class ModelConfig(BaseModel):
         return self
 
 
-class DecodingConfig(BaseModel):
+class DecodingConfig(Section):
     """How a translation is searched for. Defaults are the paper's (§6.1)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    beam_size: Annotated[
-        int,
-        Field(gt=0, description="Hypotheses kept per sentence; 1 is greedy search."),
-        "continuable",
-    ] = 4
-    length_penalty: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="α of the length penalty ((5 + length) / 6)^α that divides a "
-            "hypothesis' log-probability (Wu et al. 2016, eq. 14); 0 switches it off.",
-        ),
-        "continuable",
-    ] = 0.6
-    max_length_factor: Annotated[
-        float,
-        Field(ge=0, description="Output pieces allowed per source piece, EOS counted in both."),
-        "continuable",
-    ] = 1.0
-    max_extra_length: Annotated[
-        int,
-        Field(ge=1, description="Output pieces allowed on top of those (the paper: 50)."),
-        "continuable",
-    ] = 50
+    beam_size: int = continuable(4, "Hypotheses kept per sentence; 1 is greedy search.", gt=0)
+    length_penalty: float = continuable(
+        0.6,
+        "α of the length penalty ((5 + length) / 6)^α that divides a "
+        "hypothesis' log-probability (Wu et al. 2016, eq. 14); 0 switches it off.",
+        ge=0,
+    )
+    max_length_factor: float = continuable(
+        1.0, "Output pieces allowed per source piece, EOS counted in both.", ge=0
+    )
+    max_extra_length: int = continuable(
+        50, "Output pieces allowed on top of those (the paper: 50).", ge=1
+    )

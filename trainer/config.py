@@ -1,78 +1,48 @@
-"""The trainer's sections of a recipe: steps, optimiser, engine, checkpoints, tracking.
-
-Every leaf field names its change class:
-``identity`` makes another run, ``continuable`` may change in an existing run, ``execution``
-changes neither the data nor the curve beyond rounding.
-"""
+"""The trainer's sections of a recipe: steps, optimiser, engine, checkpoints, tracking."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from data_pipeline.section import REQUIRED, Section, continuable, execution, identity
 from model.config import AttentionBackend
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimizerConfig(BaseModel):
+class OptimizerConfig(Section):
     """Adam with decoupled weight decay (Kingma & Ba 2015; Loshchilov & Hutter 2019)."""
 
-    model_config = _STRICT
-
-    betas: Annotated[
-        tuple[Moment, Moment],
-        Field(description="Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."),
-        "identity",
-    ] = (0.9, 0.98)
-    epsilon: Annotated[
-        float, Field(gt=0, description="Added to the root of the second moment."), "identity"
-    ] = 1e-9
-    weight_decay: Annotated[
-        float,
-        Field(ge=0, description="Decoupled decay of matrices; norms and biases are left out."),
-        "identity",
-    ] = 0.0
+    betas: tuple[Moment, Moment] = identity(
+        (0.9, 0.98), "Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."
+    )
+    epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
+    weight_decay: float = identity(
+        0.0, "Decoupled decay of matrices; norms and biases are left out.", ge=0
+    )
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(Section):
     """The learning rate as a function of the step; `trainer.training.schedule` has the formulas."""
 
-    model_config = _STRICT
-
-    type: Annotated[
-        Literal["paper", "inverse_square_root", "cosine", "linear", "constant"],
-        Field(description="Which formula; `paper` is §5.3 of Attention Is All You Need."),
-        "identity",
-    ] = "paper"
-    warmup_steps: Annotated[
-        int, Field(ge=0, description="Steps of linear warm-up."), "identity"
-    ] = 4000
-    scale: Annotated[
-        float, Field(gt=0, description="`paper`: a factor on the paper's rate."), "identity"
-    ] = 1.0
-    peak_learning_rate: Annotated[
-        float | None,
-        Field(gt=0, description="The rate after warm-up; required by all but `paper`."),
-        "identity",
-    ] = None
-    initial_learning_rate: Annotated[
-        float, Field(ge=0, description="The rate that warm-up starts from."), "identity"
-    ] = 1e-7
-    decay_until_step: Annotated[
-        int | None,
-        Field(
-            gt=0,
-            description="`cosine` and `linear`, which require it: the step at which the rate "
-            "reaches final_learning_rate, to stay there.",
-        ),
-        "identity",
-    ] = None
-    final_learning_rate: Annotated[
-        float,
-        Field(ge=0, description="`cosine` and `linear`: the rate at the end of the decay."),
-        "identity",
-    ] = 0.0
+    type: Literal["paper", "inverse_square_root", "cosine", "linear", "constant"] = identity(
+        "paper", "Which formula; `paper` is §5.3 of Attention Is All You Need."
+    )
+    warmup_steps: int = identity(4000, "Steps of linear warm-up.", ge=0)
+    scale: float = identity(1.0, "`paper`: a factor on the paper's rate.", gt=0)
+    peak_learning_rate: float | None = identity(
+        None, "The rate after warm-up; required by all but `paper`.", gt=0
+    )
+    initial_learning_rate: float = identity(1e-7, "The rate that warm-up starts from.", ge=0)
+    decay_until_step: int | None = identity(
+        None,
+        "`cosine` and `linear`, which require it: the step at which the rate "
+        "reaches final_learning_rate, to stay there.",
+        gt=0,
+    )
+    final_learning_rate: float = identity(
+        0.0, "`cosine` and `linear`: the rate at the end of the decay.", ge=0
+    )
 
     @property
     def decays_to_an_end(self) -> bool:
@@ -123,83 +93,54 @@ class ScheduleConfig(BaseModel):
 Metric = Literal["loss", "bleu"]
 
 
-class EarlyStoppingConfig(BaseModel):
+class EarlyStoppingConfig(Section):
     """When to stop before ``max_steps``."""
 
-    model_config = _STRICT
-
-    metric: Annotated[
-        Metric,
-        Field(description="Of the validation set: loss (lower is better) or bleu (higher is)."),
-        "continuable",
-    ] = "loss"
-    patience: Annotated[
-        int,
-        Field(gt=0, description="Validations in a row without a new best one that end the run."),
-        "continuable",
-    ] = 10
+    metric: Metric = continuable(
+        "loss", "Of the validation set: loss (lower is better) or bleu (higher is)."
+    )
+    patience: int = continuable(
+        10, "Validations in a row without a new best one that end the run.", gt=0
+    )
 
 
-class TrainerConfig(BaseModel):
+class TrainerConfig(Section):
     """How long and with which loss to train."""
 
-    model_config = _STRICT
-
-    max_steps: Annotated[
-        int,
-        Field(gt=0, description="Optimizer steps in all; more steps continue a finished run."),
-        "continuable",
-    ]
+    max_steps: int = continuable(
+        REQUIRED, "Optimizer steps in all; more steps continue a finished run.", gt=0
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    label_smoothing: Annotated[
-        float, Field(ge=0, lt=1, description="ε_ls of the paper's §5.4."), "identity"
-    ] = 0.1
-    gradient_clipping: Annotated[
-        float, Field(ge=0, description="Largest global gradient norm; 0 leaves it."), "identity"
-    ] = 0.0
-    validate_every_steps: Annotated[
-        int,
-        Field(gt=0, description="Steps between validations; the last step has one too."),
-        "continuable",
-    ] = 500
-    early_stopping: Annotated[
-        EarlyStoppingConfig | None,
-        Field(description="Ends the run when validation gets better no more; null does not."),
-        "continuable",
-    ] = None
-    ema_decay: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Decay of an exponential moving average of the weights, which validation "
-            "and translating then use; 0 keeps none.",
-        ),
-        "identity",
-    ] = 0.0
-    init_from: Annotated[
-        str | None,
-        Field(
-            description="RUN or RUN@STEP whose weights a new run starts from, at step 0 and with "
-            "new moments; null starts from random weights."
-        ),
-        "identity",
-    ] = None
-    stop_after_skipped_steps: Annotated[
-        int,
-        Field(
-            gt=0,
-            description="Steps in a row whose loss or gradient is not finite, hence not applied, "
-            "after which the run ends.",
-        ),
-        "continuable",
-    ] = 3
-    validation_samples: Annotated[
-        int,
-        Field(ge=0, description="Validation sentences whose translations are kept and shown."),
-        "continuable",
-    ] = 3
+    label_smoothing: float = identity(0.1, "ε_ls of the paper's §5.4.", ge=0, lt=1)
+    gradient_clipping: float = identity(0.0, "Largest global gradient norm; 0 leaves it.", ge=0)
+    validate_every_steps: int = continuable(
+        500, "Steps between validations; the last step has one too.", gt=0
+    )
+    early_stopping: EarlyStoppingConfig | None = continuable(
+        None, "Ends the run when validation gets better no more; null does not."
+    )
+    ema_decay: float = identity(
+        0.0,
+        "Decay of an exponential moving average of the weights, which validation "
+        "and translating then use; 0 keeps none.",
+        ge=0,
+        lt=1,
+    )
+    init_from: str | None = identity(
+        None,
+        "RUN or RUN@STEP whose weights a new run starts from, at step 0 and with "
+        "new moments; null starts from random weights.",
+    )
+    stop_after_skipped_steps: int = continuable(
+        3,
+        "Steps in a row whose loss or gradient is not finite, hence not applied, "
+        "after which the run ends.",
+        gt=0,
+    )
+    validation_samples: int = continuable(
+        3, "Validation sentences whose translations are kept and shown.", ge=0
+    )
 
     @model_validator(mode="after")
     def _no_step_has_a_rate_of_zero(self) -> "TrainerConfig":
@@ -213,45 +154,30 @@ class TrainerConfig(BaseModel):
         return self
 
 
-class EngineConfig(BaseModel):
+class EngineConfig(Section):
     """How DeepSpeed spreads the state over ranks and in which precision it computes."""
 
-    model_config = _STRICT
-
-    zero_stage: Annotated[
-        Literal[0, 1, 2, 3],
-        Field(description="0 replicates all; 1 shards moments, 2 gradients too, 3 parameters too."),
-        "execution",
-    ] = 1
-    precision: Annotated[
-        Literal["fp32", "bf16"],
-        Field(description="bf16 keeps fp32 master weights and accumulates gradients in fp32."),
-        "identity",
-    ] = "fp32"
-    numerics: Annotated[
-        Literal["fast", "exact"],
-        Field(
-            description="exact: losses and weights are the same bits on any number of ranks and "
-            "in any ZeRO stage; see docs/exactness.md."
-        ),
-        "identity",
-    ] = "fast"
-    attention: Annotated[
-        AttentionBackend | None,
-        Field(
-            description="Which kernels compute attention; null takes the one that was measured to "
-            "be fastest on the device in the precision."
-        ),
-        "execution",
-    ] = None
-    activation_checkpointing: Annotated[
-        bool,
-        Field(
-            description="Backward passes compute each layer's activations anew instead of keeping "
-            "them: less memory, one more forward pass, the same numbers."
-        ),
-        "execution",
-    ] = False
+    zero_stage: Literal[0, 1, 2, 3] = execution(
+        1, "0 replicates all; 1 shards moments, 2 gradients too, 3 parameters too."
+    )
+    precision: Literal["fp32", "bf16"] = identity(
+        "fp32", "bf16 keeps fp32 master weights and accumulates gradients in fp32."
+    )
+    numerics: Literal["fast", "exact"] = identity(
+        "fast",
+        "exact: losses and weights are the same bits on any number of ranks and "
+        "in any ZeRO stage; see docs/exactness.md.",
+    )
+    attention: AttentionBackend | None = execution(
+        None,
+        "Which kernels compute attention; null takes the one that was measured to "
+        "be fastest on the device in the precision.",
+    )
+    activation_checkpointing: bool = execution(
+        False,
+        "Backward passes compute each layer's activations anew instead of keeping "
+        "them: less memory, one more forward pass, the same numbers.",
+    )
 
     @model_validator(mode="after")
     def _bf16_needs_sharded_moments(self) -> "EngineConfig":
@@ -263,46 +189,28 @@ class EngineConfig(BaseModel):
         return self
 
 
-class CheckpointsConfig(BaseModel):
+class CheckpointsConfig(Section):
     """When checkpoints are written and how many stay."""
 
-    model_config = _STRICT
-
-    every_steps: Annotated[
-        int,
-        Field(gt=0, description="Steps between checkpoints; the last step has one too."),
-        "continuable",
-    ] = 500
-    keep_last: Annotated[
-        int,
-        Field(gt=0, description="How many of the newest complete checkpoints stay."),
-        "continuable",
-    ] = 3
-    keep_best: Annotated[
-        int,
-        Field(ge=0, description="How many of those with the best validation stay as well."),
-        "continuable",
-    ] = 1
-    best_by: Annotated[
-        Metric,
-        Field(description="What is best: the lowest validation loss, or the highest bleu."),
-        "continuable",
-    ] = "loss"
-    keep_every_steps: Annotated[
-        int | None,
-        Field(gt=0, description="Those of every k-th step stay for ever; null keeps none."),
-        "continuable",
-    ] = None
+    every_steps: int = continuable(
+        500, "Steps between checkpoints; the last step has one too.", gt=0
+    )
+    keep_last: int = continuable(3, "How many of the newest complete checkpoints stay.", gt=0)
+    keep_best: int = continuable(
+        1, "How many of those with the best validation stay as well.", ge=0
+    )
+    best_by: Metric = continuable(
+        "loss", "What is best: the lowest validation loss, or the highest bleu."
+    )
+    keep_every_steps: int | None = continuable(
+        None, "Those of every k-th step stay for ever; null keeps none.", gt=0
+    )
 
 
-class TrackingConfig(BaseModel):
+class TrackingConfig(Section):
     """Weights & Biases; metrics.jsonl in the run folder is written in any case."""
 
-    model_config = _STRICT
-
-    wandb: Annotated[
-        Literal["offline", "online", "disabled"],
-        Field(description="The environment's WANDB_MODE takes precedence."),
-        "execution",
-    ] = "offline"
-    project: Annotated[str, Field(description="The W&B project."), "execution"] = "transloom"
+    wandb: Literal["offline", "online", "disabled"] = execution(
+        "offline", "The environment's WANDB_MODE takes precedence."
+    )
+    project: str = execution("transloom", "The W&B project.")

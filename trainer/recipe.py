@@ -1,33 +1,32 @@
 """The part of a recipe that determines a run's curve, whoever places its ranks."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
 
 from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.section import (
+    REQUIRED,
+    ChangeClass,
+    Section,
+    change_class,
+    execution,
+    identity,
+)
 from model.config import DecodingConfig, ModelConfig
 from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
 from trainer.errors import RunMismatchError
 
-ChangeClass = Literal["identity", "continuable", "execution"]
-CHANGE_CLASSES = ("identity", "continuable", "execution")
 
-
-class TrainingRecipe(BaseModel):
+class TrainingRecipe(Section):
     """Everything the ranks need to know. The cluster's recipe adds where they run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder."),
-        "execution",
-    ]
-    seed: Annotated[
-        int, Field(ge=0, description="Of initial weights, data order and dropout."), "identity"
-    ] = 1
+    name: str = execution(
+        REQUIRED, "Names the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )
+    seed: int = identity(1, "Of initial weights, data order and dropout.", ge=0)
     data: DataConfig
     tokenizer: TokenizerConfig
     batching: BatchingConfig
@@ -71,20 +70,19 @@ class TrainingRecipe(BaseModel):
             ) from error
 
 
-def leaves(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
+def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
     """Every leaf field of a config with its dotted name, its value and its change class."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        classes = [mark for mark in field.metadata if mark in CHANGE_CLASSES]
-        if classes:
-            yield prefix + name, value, classes[0]
-        elif isinstance(value, BaseModel):
+        if change := change_class(field):
+            yield prefix + name, value, change
+        elif isinstance(value, Section):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             raise TypeError(f"config field {prefix}{name} has no change class")
 
 
-def identity_of(recipe: BaseModel) -> dict[str, Any]:
+def identity_of(recipe: Section) -> dict[str, Any]:
     """The fields that make the run what it is, by dotted name, as JSON values."""
     return {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
 

@@ -9,7 +9,7 @@ from pydantic_core import to_jsonable_python
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, walk_fields
 from cluster.views.tables import AnswerTable, Column
-from trainer.recipe import CHANGE_CLASSES
+from data_pipeline.section import change_class
 
 
 def field_rows(section: str = "") -> list[dict[str, Any]]:
@@ -18,12 +18,11 @@ def field_rows(section: str = "") -> list[dict[str, Any]]:
         {
             "field": name,
             "default": "required" if field.is_required() else _default(field),
-            "change": mark,
+            "change": change,
             "meaning": field.description or "",
         }
         for name, field in walk_fields(Recipe)
-        for mark in field.metadata
-        if mark in CHANGE_CLASSES and name.startswith(section)
+        if (change := change_class(field)) and name.startswith(section)
     ]
     if not rows:
         known = ", ".join(Recipe.model_fields)

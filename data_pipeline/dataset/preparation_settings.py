@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.corpus_config import PLAN_ONLY
+from data_pipeline.section import Section, decides_bytes
 
 
 def preparation_settings(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
@@ -22,16 +20,16 @@ def _bytes_settings(value: Any) -> Any:
         return [_bytes_settings(item) for item in value]
     if isinstance(value, dict):
         return {name: _bytes_settings(item) for name, item in value.items()}
-    if not isinstance(value, BaseModel):
+    if not isinstance(value, Section):
         return value
     settings = {}
     for name, field in type(value).model_fields.items():
         inner = getattr(value, name)
         if inner == field.default:
             continue
-        if "identity" in field.metadata and PLAN_ONLY not in field.metadata:
+        if decides_bytes(field):
             settings[name] = _bytes_settings(inner)
-        elif isinstance(inner, BaseModel) and (group := _bytes_settings(inner)):
+        elif isinstance(inner, Section) and (group := _bytes_settings(inner)):
             settings[name] = group
     return settings
 

@@ -11,7 +11,8 @@ import pytest
 from support.recipes import tiny_recipe
 
 from cluster.recipe import Recipe, walk_fields
-from trainer.recipe import CHANGE_CLASSES, leaves
+from data_pipeline.section import change_class
+from trainer.recipe import leaves
 
 CORPUS = """
     source target source_sha256 target_sha256 files files_sha256 format columns columns.source
@@ -85,7 +86,8 @@ def table() -> Iterator[tuple[str, str]]:
 def marked() -> Iterator[tuple[str, str]]:
     """The same as the configs have them."""
     for name, field in walk_fields(Recipe):
-        yield from ((name, mark) for mark in field.metadata if mark in CHANGE_CLASSES)
+        if change := change_class(field):
+            yield name, change
 
 
 def test_every_field_has_the_class_that_the_table_gives_it():

@@ -12,7 +12,8 @@ from data_pipeline.config import (
     SubwordSamplingConfig,
     TokenizerConfig,
 )
-from data_pipeline.corpus_config import PLAN_ONLY, CleaningConfig, ColumnsConfig, CorpusConfig
+from data_pipeline.corpus_config import CleaningConfig, ColumnsConfig, CorpusConfig
+from data_pipeline.section import change_class
 
 SHA256 = "0" * 64
 MODELS = (
@@ -31,18 +32,12 @@ MakeData = Callable[..., DataConfig]
 def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> None:
     for name, field in model.model_fields.items():
         is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        classes = [
-            item
-            for item in field.metadata
-            if item in ("identity", "continuable", "execution")  # not a bound such as Gt
-        ]
-        if "identity" not in classes:
-            assert PLAN_ONLY not in field.metadata, f"{name} decides no bytes anyway"
+        classed = change_class(field)
         # A group of settings is described by its own; ColumnsConfig is one setting of a corpus.
-        if is_model and not classes:
+        if is_model and not classed:
             assert field.annotation in MODELS
         else:
-            assert len(classes) == 1, name
+            assert classed, name
             assert field.description, name
 
 

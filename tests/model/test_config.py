@@ -1,14 +1,14 @@
 import pytest
 from pydantic import ValidationError
 
+from data_pipeline.section import change_class
 from model.config import DecodingConfig, ModelConfig
 
 
 @pytest.mark.parametrize("config", [ModelConfig, DecodingConfig])
 def test_every_field_has_a_change_class_and_a_description(config):
     for name, field in config.model_fields.items():
-        classes = [mark for mark in field.metadata if isinstance(mark, str)]
-        assert classes in (["identity"], ["continuable"], ["execution"]), name
+        assert change_class(field), name
         assert field.description, name
 
 

@@ -6,15 +6,11 @@ import pytest
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, walk_fields
-from trainer.recipe import CHANGE_CLASSES
+from data_pipeline.section import change_class
 
 
 def fields_of_recipes():
-    return {
-        name: field
-        for name, field in walk_fields(Recipe)
-        if any(mark in CHANGE_CLASSES for mark in field.metadata)
-    }
+    return {name: field for name, field in walk_fields(Recipe) if change_class(field)}
 
 
 @pytest.mark.parametrize("section", ["", *Recipe.model_fields])

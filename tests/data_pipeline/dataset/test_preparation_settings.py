@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel
 
 from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.corpus_config import PLAN_ONLY, CleaningConfig, CorpusConfig
+from data_pipeline.corpus_config import CleaningConfig, CorpusConfig
 from data_pipeline.dataset.preparation_settings import differences, preparation_settings
+from data_pipeline.section import decides_bytes
 
 MakeData = Callable[..., DataConfig]
 CORPUS = {"source": "a", "target": "b"}
@@ -134,7 +135,5 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
     return {
         name: field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
         for name, field in model.model_fields.items()
-        if "identity" in field.metadata
-        and PLAN_ONLY not in field.metadata
-        and not field.is_required()
+        if decides_bytes(field) and not field.is_required()
     }

@@ -1,0 +1,80 @@
+"""What the sections of a recipe have in common: a strict base, and a function for each kind of
+field.
+
+::
+
+    class OptimizerConfig(Section):
+        epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
+
+The kind is the *change class*, which says what another value means for a run that exists:
+``identity`` makes another run, ``continuable`` may change in it, ``execution`` changes neither the
+data nor the curve beyond rounding.
+"""
+
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+ChangeClass = Literal["identity", "continuable", "execution"]
+
+T = TypeVar("T")
+
+# The default of a field that has none.
+REQUIRED: Any = ...
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys fail, no number is infinite or NaN, nothing changes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _field(
+    change_class: ChangeClass,
+    default: T,
+    description: str,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+    min_length: int | None = None,
+    pattern: str | None = None,
+    plan_only: bool = False,
+) -> T:
+    """A field of a change class; the bounds are pydantic's.
+
+    plan_only: it decides which pairs a run is fed, and when, but no byte of the prepared dataset.
+    """
+    assert change_class == "identity" or not plan_only, description
+    bounds = {"gt": gt, "ge": ge, "lt": lt, "le": le, "min_length": min_length, "pattern": pattern}
+    given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+    field: T = Field(
+        default,
+        description=description,
+        json_schema_extra={"change_class": change_class, "plan_only": plan_only},
+        **given,
+    )
+    return field
+
+
+identity = partial(_field, "identity")
+continuable = partial(_field, "continuable")
+execution = partial(_field, "execution")
+
+
+def change_class(field: FieldInfo) -> ChangeClass | None:
+    """The change class of a field; None if it is a section, whose own fields have one each."""
+    return _marks(field).get("change_class")
+
+
+def decides_bytes(field: FieldInfo) -> bool:
+    """Whether the bytes of the prepared dataset depend on a field of the data's sections."""
+    return change_class(field) == "identity" and not _marks(field)["plan_only"]
+
+
+def _marks(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
