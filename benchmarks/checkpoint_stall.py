@@ -30,7 +30,7 @@ from model.transformer import Transformer, Vocabulary
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.distributed import Placement
+from trainer.placement import Placement
 from trainer.zero.fragments import MASTER, MOMENTS, Fragment
 
 GOAL_SECONDS = 0.2
@@ -105,7 +105,6 @@ def header(step: int) -> CheckpointHeader:
         numerics={},
         parameters={},
         parameter_groups=[],
-        validation_loss=None,
         target_tokens_seen=0,
     )
 

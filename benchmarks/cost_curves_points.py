@@ -25,8 +25,9 @@ from model.config import AttentionBackend, ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.distributed import Placement, process_group
+from trainer.distributed import process_group
 from trainer.host_memory import peak_resident_bytes, resident_bytes, restart_peak
+from trainer.placement import Placement
 
 if TYPE_CHECKING:
     from trainer.zero.engine import Engine

@@ -37,7 +37,8 @@ from trainings import complete
 from cluster.ray.session import ray_session
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.tracking.metrics import Line, read_metrics
+from trainer.tracking.metrics import train_lines
+from trainer.tracking.records import TrainLine
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
@@ -124,8 +125,8 @@ def wait_for(training: subprocess.Popen[bytes], run: Path, *, ranks: int, steps:
     """Until the newest so many steps have been done by so many ranks."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
-        newest = train_lines(run)[-steps:]
-        if len(newest) == steps and all(line["world_size"] == ranks for line in newest):
+        newest = train_lines(run / "metrics.jsonl")[-steps:]
+        if len(newest) == steps and all(line.world_size == ranks for line in newest):
             return
         if training.poll() is not None or time.monotonic() > deadline:
             output = run.with_suffix(".txt").read_text(errors="replace")
@@ -133,23 +134,19 @@ def wait_for(training: subprocess.Popen[bytes], run: Path, *, ranks: int, steps:
         time.sleep(0.1)
 
 
-def train_lines(run: Path) -> list[Line]:
-    return [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
-
-
-def compare(reference: list[Line], lines: list[Line]) -> dict[str, Any]:
+def compare(reference: list[TrainLine], lines: list[TrainLine]) -> dict[str, Any]:
     """A run's curve beside the reference's: its parts, and by how much they differ."""
     pairs = list(zip(reference, lines, strict=True))
-    assert [a["step"] for a, _ in pairs] == [b["step"] for _, b in pairs]
-    differences = [abs(b["loss"] / a["loss"] - 1) for a, b in pairs]
+    assert [a.step for a, _ in pairs] == [b.step for _, b in pairs]
+    differences = [abs(b.loss / a.loss - 1) for a, b in pairs]
     parts = []
-    for ranks, group in groupby(lines, key=lambda line: line["world_size"]):
-        steps = [line["step"] for line in group]
+    for ranks, group in groupby(lines, key=lambda line: line.world_size):
+        steps = [line.step for line in group]
         parts.append({"ranks": ranks, "first": steps[0], "last": steps[-1]})
     return {
-        "loss": [line["loss"] for line in lines],
+        "loss": [line.loss for line in lines],
         "difference": differences,
-        "other_digests": [a["step"] for a, b in pairs if a["data_digest"] != b["data_digest"]],
+        "other_digests": [a.step for a, b in pairs if a.data_digest != b.data_digest],
         "parts": parts,
     }
 
@@ -201,13 +198,17 @@ def main() -> None:
         train(folder / "undisturbed", overrides, ((2, STEPS),))
         train(folder / "continued", overrides, PARTS)
         train_while_nodes_come_and_go(folder / "elastic", overrides)
-        reference = train_lines(folder / "undisturbed")
+        reference = train_lines(folder / "undisturbed" / "metrics.jsonl")
         runs = {
-            "stopped and continued": compare(reference, train_lines(folder / "continued")),
-            "nodes lost and added": compare(reference, train_lines(folder / "elastic")),
+            "stopped and continued": compare(
+                reference, train_lines(folder / "continued" / "metrics.jsonl")
+            ),
+            "nodes lost and added": compare(
+                reference, train_lines(folder / "elastic" / "metrics.jsonl")
+            ),
         }
     bound = BOUNDS[arguments.numerics]
-    curves = {"undisturbed": [line["loss"] for line in reference], "bound": bound, "runs": runs}
+    curves = {"undisturbed": [line.loss for line in reference], "bound": bound, "runs": runs}
     print(json.dumps(curves) if arguments.json else table(runs, bound))
     if not arguments.without_picture:
         draw("elastic_curves_plot.py", json.dumps(curves), arguments.picture)

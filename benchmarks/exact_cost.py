@@ -24,7 +24,8 @@ from model.config import ModelConfig
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch, to_device
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.distributed import Placement, process_group
+from trainer.distributed import process_group
+from trainer.placement import Placement
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero.engine import Engine
 

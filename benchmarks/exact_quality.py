@@ -21,7 +21,8 @@ from trainings import complete
 
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.tracking.metrics import Line, read_metrics
+from trainer.tracking.metrics import read_metrics
+from trainer.tracking.records import ValidationLine
 
 RECIPE = "multi30k-ende"
 RUNS = {
@@ -32,22 +33,29 @@ RUNS = {
 VALIDATIONS = 16
 
 
-def train(folder: Path, name: str, settings: list[str]) -> list[Line]:
+def train(folder: Path, name: str, settings: list[str]) -> list[ValidationLine]:
     """Trains a run to its end; returns the validation lines of its record."""
     transloom = str(Path(sys.executable).parent / "transloom")
     run = folder / name.replace(", ", "-").replace(" ", "-")
     say(f"{name}: {run}")
     complete([transloom, "train", RECIPE, *settings, "--run", str(run)])
-    return [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "validation"]
+    lines = read_metrics(run / "metrics.jsonl")
+    return [line for line in lines if isinstance(line, ValidationLine)]
 
 
-def table(validations: dict[str, list[Line]]) -> str:
+def loss_of(line: ValidationLine) -> float:
+    loss = line.scores["loss"].value
+    assert loss is not None, line
+    return loss
+
+
+def table(validations: dict[str, list[ValidationLine]]) -> str:
     """Each run's losses, and how far apart they are."""
     lines = ["| step | " + " | ".join(validations) + " |", "|---" * (len(validations) + 1) + "|"]
     for row in zip(*validations.values(), strict=True):
-        losses = " | ".join(f"{line['loss']:.4f}" for line in row)
-        lines.append(f"| {row[0]['step']} | {losses} |")
-    fast, exact, other = (min(line["loss"] for line in found) for found in validations.values())
+        losses = " | ".join(f"{loss_of(line):.4f}" for line in row)
+        lines.append(f"| {row[0].step} | {losses} |")
+    fast, exact, other = (min(map(loss_of, found)) for found in validations.values())
     spread, difference = abs(other - fast), abs(exact - fast)
     reached = "reached" if difference <= spread or exact < fast else "MISSED"
     lines += [

@@ -23,7 +23,8 @@ from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.distributed import Placement, process_group
+from trainer.distributed import process_group
+from trainer.placement import Placement
 from trainer.zero.engine import Engine
 
 VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)

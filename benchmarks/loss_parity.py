@@ -32,7 +32,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.network import vocabulary_of
-from trainer.tracking.metrics import read_metrics
+from trainer.tracking.metrics import train_lines
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
@@ -129,8 +129,7 @@ def train_both(arguments: argparse.Namespace, folder: Path, seed: int) -> tuple[
         )
         output, _ = loop.communicate()
     assert loop.returncode == 0
-    lines = read_metrics(place / "run" / "metrics.jsonl")
-    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    losses = [line.loss for line in train_lines(place / "run" / "metrics.jsonl")]
     return losses, [float(line) for line in output.splitlines()]
 
 

@@ -28,7 +28,7 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.batch import to_device
 from trainer.network import build_model
-from trainer.tracking.metrics import read_metrics
+from trainer.tracking.metrics import train_lines
 from trainer.training.schedule import learning_rate
 
 WARM_UP_STEPS = 10
@@ -75,10 +75,10 @@ def whole_path(recipe: str, overrides: list[str], steps: int, folder: Path) -> f
         str(run),
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
+    lines = train_lines(run / "metrics.jsonl")
     assert len(lines) == steps
-    seconds = lines[-1]["time"] - lines[WARM_UP_STEPS - 1]["time"]
-    return sum(line["target_tokens"] for line in lines[WARM_UP_STEPS:]) / seconds
+    seconds = lines[-1].time - lines[WARM_UP_STEPS - 1].time
+    return sum(line.target_tokens for line in lines[WARM_UP_STEPS:]) / seconds
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from peers_corpus import PIECES, RECIPE, Corpus, overrides_of
 from peers_record import Step, read_steps
 from trainings import Training
 
-from trainer.tracking.metrics import read_metrics
+from trainer.tracking.metrics import train_lines
 
 HERE = Path(__file__).resolve().parent
 EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # Eole does not name aiohttp itself
@@ -88,10 +88,8 @@ class Transloom:
 
     def steps(self) -> list[Step]:
         record = self.folder / "run" / "metrics.jsonl"
-        lines = read_metrics(record) if record.exists() else []
-        return [
-            Step(line["time"], line["target_tokens"]) for line in lines if line["kind"] == "train"
-        ]
+        lines = train_lines(record) if record.exists() else []
+        return [Step(line.time, line.target_tokens) for line in lines]
 
 
 class Eole:

@@ -45,6 +45,7 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.network import vocabulary_of
 from trainer.tracking.metrics import read_metrics
+from trainer.tracking.records import Resumed, TrainLine
 
 HERE = Path(__file__).resolve().parent
 RAY_TRAIN = ["ray[train]==2.60.0", "torch==2.13.0", "pydantic"]
@@ -88,9 +89,9 @@ class Transloom:
     def starts(self) -> list[list[float]]:
         starts: list[list[float]] = [[]]
         for line in read_metrics(self.folder / "run" / "metrics.jsonl"):
-            if line["kind"] == "train":
-                starts[-1].append(line["time"])
-            elif line.get("event") == "resumed":
+            if isinstance(line, TrainLine):
+                starts[-1].append(line.time)
+            elif isinstance(line, Resumed):
                 starts.append([])
         return [times for times in starts if times]
 

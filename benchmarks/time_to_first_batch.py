@@ -32,7 +32,8 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.format import HEADER
-from trainer.tracking.metrics import read_metrics
+from trainer.tracking.metrics import train_lines
+from trainer.tracking.records import TrainLine, parse_line
 
 RECIPE = "multi30k-ende"
 EARLY, LATE = 10, 1_000_000
@@ -70,9 +71,9 @@ def train(run: Path, overrides: list[str], step: int) -> float:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with (run / "metrics.jsonl").open("rb") as record:
         record.seek(max(0, record.seek(0, os.SEEK_END) - TAIL_BYTES))
-        lines = [json.loads(line) for line in record.read().split(b"\n")[-TAIL_LINES:-1]]
-    (line,) = [line for line in lines if (line["kind"], line["step"]) == ("train", step)]
-    return float(line["time"]) - started
+        lines = [parse_line(line) for line in record.read().split(b"\n")[-TAIL_LINES:-1]]
+    (line,) = [line for line in lines if isinstance(line, TrainLine) and line.step == step]
+    return line.time - started
 
 
 def make_late(run: Path, cursor: Cursor) -> None:
@@ -86,10 +87,11 @@ def make_late(run: Path, cursor: Cursor) -> None:
 
 def write_long_record(short: Path, long: Path) -> None:
     """The lines of a run's first steps again and again, as if it had trained LATE steps."""
-    lines = [line for line in read_metrics(short) if line["kind"] == "train"]
+    lines = train_lines(short)
     with long.open("w") as file:
         for step in range(1, LATE + 1):
-            file.write(json.dumps(lines[step % len(lines)] | {"step": step}) + "\n")
+            line = lines[step % len(lines)].model_copy(update={"step": step})
+            file.write(line.to_json() + "\n")
 
 
 def measure(folder: Path, overrides: list[str], repetitions: int) -> dict[str, list[float]]:

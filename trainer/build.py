@@ -12,18 +12,19 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.format import Checkpoint
 from trainer.config import EngineConfig
-from trainer.distributed import Placement, sum_over_ranks
+from trainer.distributed import sum_over_ranks
 from trainer.memory.preflight import run_preflight
 from trainer.network import build_model
-from trainer.profile import StepProfiler
+from trainer.placement import Placement
+from trainer.rank_context import RankContext
 from trainer.rank_job import RankJob
-from trainer.runs.folder import RunFolder
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.supervision import Supervision
-from trainer.tracking.recorder import Recorder
+from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
+from trainer.training.step_profiler import StepProfiler
 from trainer.validation import Validator
 from trainer.zero.engine import Engine
 
@@ -40,6 +41,7 @@ def build_trainer(
     The process group must exist; ``steps`` opens this rank's stream of data at a cursor.
     """
     recipe = job.recipe
+    context = RankContext(job, placement, supervision)
     checkpoint = Checkpoint(job.checkpoint) if job.checkpoint else None
     store, manifest = open_dataset(recipe.data, job.dataset_identity)
     tokenizers = load_tokenizers(store, manifest)
@@ -61,43 +63,31 @@ def build_trainer(
             decoding=recipe.decoding,
             placement=placement,
         )
-        if checkpoint:
-            progress, ema = restore(engine, job, checkpoint, manifest)
-        else:
-            progress, ema = begin(engine, job)
-        recorder = Recorder(job, checkpoint, supervision) if placement.rank == 0 else None
-        if recorder:
+        state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, job)
+        recorder = None
+        if placement.rank == 0:
+            from trainer.tracking.recorder import Recorder  # imports W&B
+
+            recorder = Recorder(context, checkpoint)
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.notice(f"attention is computed by {backend}")
             resources.callback(recorder.close)
-        saver = Saver(
-            job,
-            engine=engine,
-            ema=ema,
-            manifest=manifest,
-            recorder=recorder,
-            supervision=supervision,
-            placement=placement,
-        )
+        saver = Saver(context, state, manifest, recorder.sync if recorder else lambda: None)
         resources.callback(saver.close)
-        profiler = StepProfiler(job.profile, RunFolder(job.run), placement.rank, supervision.notice)
+        profiler = StepProfiler(job.profile, context.run, placement.rank, supervision.notice)
         resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
             run_preflight(engine, manifest, recipe.data_settings)
         if recorder:
-            record_resumption(recorder, job, checkpoint, progress, manifest, placement)
+            record_resumption(recorder, context, checkpoint, state.progress, manifest)
         return Trainer(
-            job,
-            progress,
-            engine=engine,
-            ema=ema,
+            context,
+            state,
             steps=steps,
             validator=validator,
             saver=saver,
-            recorder=recorder,
+            recorder=recorder or NoRecorder(),
             profiler=profiler,
-            supervision=supervision,
-            placement=placement,
             resources=resources.pop_all(),
         )
 

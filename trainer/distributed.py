@@ -1,54 +1,19 @@
 """The process group of the ranks: joining, leaving, and the few collectives the loop needs.
 
-DeepSpeed finds the group that is made here. Rank, world size and device come in a `Placement`,
-which whoever starts the ranks (the cluster, or `--inline`) fills in.
+DeepSpeed finds the group that is made here.
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import psutil  # type: ignore[import-untyped]
 import torch
 import torch.distributed as dist
 
 from trainer.errors import NetworkError
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where one rank runs.
-
-    ``rendezvous`` is where the ranks find each other, ``tcp://HOST:PORT`` on rank 0's node or, if
-    all are on one node, ``file://PATH``; None makes a group of one.
-    ``node_address`` is where the other nodes reach this one; with one node nobody asks for it.
-    ``threads`` is the number of CPU threads torch computes with: it changes rounding, so it is
-    part of the numerics fingerprint.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_world_size: int = 1
-    device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = 1
-    rendezvous: str | None = None
-    node_address: str | None = None
-
-    @property
-    def on_one_node(self) -> bool:
-        return self.local_world_size == self.world_size
-
-    @property
-    def backend(self) -> Literal["gloo", "nccl"]:
-        return "nccl" if self.device == "cuda" else "gloo"
-
-    @property
-    def torch_device(self) -> torch.device:
-        # A rank sees one GPU, its own.
-        return torch.device("cuda", 0) if self.device == "cuda" else torch.device("cpu")
+from trainer.placement import Placement
 
 
 @contextmanager

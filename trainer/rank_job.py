@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.profile import StepRange
 from trainer.recipe import TrainingRecipe
 from trainer.runs.warm_start import WarmStart
+from trainer.step_range import StepRange
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class RankJob:
         run: the run's folder.
         dataset_identity: of the manifest to train on.
         checkpoint: the complete checkpoint to go on from; None starts at step 0.
-        inheritance: the weights that step 0 starts with; None has random ones.
+        warm_start: the weights that step 0 starts with; None has random ones.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the owner began, in seconds since the epoch.

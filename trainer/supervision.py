@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:  # types of those who call it, in whose rooms it is used
     from trainer.checkpoints.format import CheckpointHeader, FileRecord
-    from trainer.tracking.metrics import Line
+    from trainer.tracking.records import Line
 
 Outcome = Literal["finished", "preempted"]
 Phase = Literal["start", "step", "validation", "save", "done"]

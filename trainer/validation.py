@@ -21,26 +21,19 @@ from model.config import DecodingConfig
 from model.generation.search import greedy_search
 from model.transformer import Transformer
 from trainer.batch import to_device
-from trainer.distributed import Placement, sum_over_ranks
+from trainer.distributed import sum_over_ranks
+from trainer.placement import Placement
+from trainer.scores import Score, Scores
 
 _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table that the ranks sum
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Scores of one validation.
+    """Scores of one validation, and the translations that it made."""
 
-    Attributes:
-        loss: nats per target token, without label smoothing; None if it is no finite number.
-    """
-
-    loss: float | None
-    bleu: float
+    scores: Scores
     translations: list[str]
-
-    @property
-    def perplexity(self) -> float | None:
-        return None if self.loss is None else math.exp(min(self.loss, 700.0))
 
 
 class Validator:
@@ -95,9 +88,24 @@ class Validator:
         translations = self._target_tokenizer.decode([row[1 : 1 + row[0]] for row in ids])
         bleu = sacrebleu.corpus_bleu(translations, [self.heldout.targets], force=True)
         loss = math.fsum(table[:, _NLL].tolist()) / self._target_tokens
-        return ValidationResult(
-            loss=loss if math.isfinite(loss) else None, bleu=bleu.score, translations=translations
-        )
+        return ValidationResult(translation_scores(loss, bleu.score), translations)
+
+
+def translation_scores(loss: float, bleu: float) -> Scores:
+    """The scores of a validation.
+
+    Args:
+        loss: nats per target token, without label smoothing.
+        bleu: of sacreBLEU, 0 to 100.
+    """
+    finite = math.isfinite(loss)
+    return {
+        "loss": Score(value=loss if finite else None, more_is_better=False),
+        "perplexity": Score(
+            value=math.exp(min(loss, 700.0)) if finite else None, more_is_better=False
+        ),
+        "bleu": Score(value=bleu, more_is_better=True),
+    }
 
 
 def save_translations(folder: Path, name: str, translations: list[str]) -> Path:

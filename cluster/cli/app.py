@@ -188,7 +188,7 @@ def train(
     expect_a_run()
     first_and_last = step_range(profile) if profile else None
     from cluster.commands.train import train_run
-    from trainer.profile import StepRange
+    from trainer.step_range import StepRange
 
     result = train_run(
         recipe,

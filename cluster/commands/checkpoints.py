@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cluster.recipe import load_recipe
+from cluster.views.scores import score_name, score_value
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, listed
 from trainer.checkpoints.format import (
@@ -45,8 +46,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
                 "averaged_steps": header.averaged_steps,
                 "ranks": header.numerics.get("ranks"),
                 "zero_stage": header.numerics.get("zero_stage"),
-                "validation_loss": header.validation_loss,
-                "validation_bleu": header.validation_bleu,
+                "scores": header.model_dump(mode="json")["scores"],
                 "data_digest": header.data_digest,
             }
         )
@@ -142,26 +142,26 @@ def average_run(
 
 
 def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    measures = list(dict.fromkeys(name for row in rows for name in row.get("scores", ())))
     table = AnswerTable(
         Column("step", copied=True),
         "size",
         "written by",
-        "validation loss",
-        "BLEU",
+        *(f"validation {score_name(measure)}" for measure in measures),
         Column("data digest", copied=True, shown=DIGEST_DIGITS_SHOWN),
     )
     for row in rows:
         if "problem" in row:
-            table.add(Path(row["path"]).name, "", row["problem"], "", "", "", style="red")
+            table.add(
+                Path(row["path"]).name, "", row["problem"], *[""] * len(measures), "", style="red"
+            )
             continue
         averaged = row["averaged_steps"]
-        loss, bleu = row["validation_loss"], row["validation_bleu"]
         table.add(
             Path(row["path"]).name if averaged else str(row["step"]),
             f"{row['bytes'] / 1e6:.1f} MB",
             "" if averaged else f"{counted(row['ranks'], 'rank')}, ZeRO {row['zero_stage']}",
-            "" if loss is None else f"{loss:.3f}",
-            "" if bleu is None else f"{bleu:.1f}",
+            *(_score_text(row["scores"], measure) for measure in measures),
             "" if averaged else row["data_digest"],
         )
     return table
@@ -182,6 +182,11 @@ def pruned_text(removed: list[str], dry_run: bool) -> str:
         return "All checkpoints stay."
     heading = "Would be removed:" if dry_run else "Removed:"
     return "\n".join([heading, *removed])
+
+
+def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:
+    value = scores.get(measure, {}).get("value")
+    return "" if value is None else score_value(measure, value)
 
 
 def _all_of(run: Path) -> list[Path]:

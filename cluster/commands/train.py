@@ -16,10 +16,11 @@ from data_pipeline.corpus_config import is_remote
 from data_pipeline.wording import counted
 from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
 from trainer.errors import NonFiniteLossError
-from trainer.profile import StepRange, profile_folder
 from trainer.runs.folder import RunFolder
+from trainer.step_range import StepRange, profile_folder
 from trainer.supervision import Outcome
-from trainer.tracking.metrics import Line, read_backwards
+from trainer.tracking.metrics import read_backwards
+from trainer.tracking.records import ValidationLine
 
 RUNS = Path("runs")
 MOST_PROFILED_STEPS = 50
@@ -33,19 +34,23 @@ class TrainResult:
     run: Path
     step: int
     checkpoint: Path | None
-    validation: Line | None
+    validation: ValidationLine | None
     profile: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        scores = {k: v for k, v in (self.validation or {}).items() if k != "samples"}
         return {
             "outcome": self.outcome,
             "run": str(self.run),
             "step": self.step,
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
-            "validation": scores or None,
+            "validation": self._scores(),
             "profile": str(self.profile) if self.profile else None,
         }
+
+    def _scores(self) -> dict[str, Any] | None:
+        if self.validation is None:
+            return None
+        return self.validation.model_dump(mode="json", include={"step", "scores", "seconds"})
 
     def text(self) -> str:
         if self.profile is None:
@@ -116,7 +121,7 @@ def train_run(
         run=folder.path,
         step=step_of(newest) if newest else 0,
         checkpoint=newest,
-        validation=next((line for line in lines if line["kind"] == "validation"), None),
+        validation=next((line for line in lines if isinstance(line, ValidationLine)), None),
         profile=traces if traces and traces.exists() else None,
     )
 

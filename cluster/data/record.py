@@ -17,6 +17,7 @@ from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.state.digest import START
 from trainer.tracking.metrics import read_metrics
+from trainer.tracking.records import ReplayMismatch, Resumed, TrainLine
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,16 @@ class DataRecord:
 
     def _read_metrics(self) -> None:
         for line in read_metrics(self._run.metrics):
-            step = line["step"]
-            if line["kind"] == "train":
-                self._cursors[step] = Cursor(line["epoch"], line["window"], line["offset"])
-                self.digests[step] = line["data_digest"]
-                self._reached = max(self._reached, step)
-            elif line.get("event") == "resumed" and line.get("quarantined"):
-                self._begin_era(line["from_step"], self._tombstones_until(line["quarantined"]))
-            elif line.get("event") == "replay_mismatch" and "data_digest" in line["fields"]:
-                step = line["replayed_step"]
-                self._cursors.pop(step, None)
-                self.digests[step] = line["fields"]["data_digest"][1]
-                self._reached = max(self._reached, step)
+            if isinstance(line, TrainLine):
+                self._cursors[line.step] = line.cursor
+                self.digests[line.step] = line.data_digest
+                self._reached = max(self._reached, line.step)
+            elif isinstance(line, Resumed) and line.quarantined:
+                self._begin_era(line.from_step, self._tombstones_until(line.quarantined))
+            elif isinstance(line, ReplayMismatch) and "data_digest" in line.fields:
+                self._cursors.pop(line.replayed_step, None)
+                self.digests[line.replayed_step] = line.fields["data_digest"][1]
+                self._reached = max(self._reached, line.replayed_step)
 
     def _read_quarantines_since(self, newest: CheckpointHeader | None) -> None:
         """Quarantines that no event tells of."""

@@ -17,7 +17,7 @@ _ORDER: tuple[Phase, ...] = ("start", "step", "validation", "save", "done")
 
 @dataclass(frozen=True)
 class Position:
-    """Where a rank stands: what it reported last."""
+    """Where a rank stands, as it reports it; ``where`` names its data's coordinates."""
 
     phase: Phase = "start"
     step: int = 0

@@ -24,6 +24,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cluster.errors import RankHungError
 from trainer.runs.folder import RunFolder
 
 SIGNAL = signal.SIGUSR2
@@ -129,3 +130,21 @@ def _native_stacks(process: int) -> str:
             return f"py-spy {option}\n\n{done.stdout}"
         problem = problem or done.stderr.partition("Stack backtrace")[0].strip()
     return f"No native stack: {problem}"
+
+
+def with_stacks(
+    failure: Exception,
+    run: RunFolder,
+    collect: Callable[[], Mapping[int, str]],
+    notice: Callable[[str], None],
+) -> Exception:
+    """The failure of a group; if a rank hangs, with word of where the stacks of all are kept.
+
+    collect: asks for the stacks, by rank.
+    """
+    if not isinstance(failure, RankHungError):
+        return failure
+    folder = keep_stacks(run, collect(), notice)
+    if folder is None:
+        return failure
+    return RankHungError(f"{failure}. Where each rank stood is in {folder}")

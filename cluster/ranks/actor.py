@@ -19,9 +19,10 @@ from cluster.data.streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import allow_dumps
 from cluster.health.watchdog import Watchdog
-from cluster.ranks.mailbox import Mailbox, Report
+from cluster.ranks.mailbox import Mailbox
 from cluster.ranks.node_agent import ProcessName
-from trainer.distributed import Placement, process_group
+from cluster.ranks.reports import Report
+from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.supervision import Outcome
 
@@ -105,6 +106,9 @@ class RankActor:
         config: ClusterConfig,
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; returns the outcome."""
+        # Not above: the supervisor, which knows this class too, does without torch.
+        from trainer.distributed import process_group
+
         placement = replace(placement, node_address=ray.util.get_node_ip_address())
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Not above: it imports DeepSpeed, which reads the environment.

@@ -18,9 +18,9 @@ from cluster.errors import RankHungError, RankLostError
 from cluster.health.failures import cause_of, failure_of, is_certain, is_permanent
 from cluster.health.hang_detector import HangDetector, Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
-from cluster.ranks.mailbox import Report
 from cluster.ranks.process import RankProcess
-from trainer.distributed import Placement
+from cluster.ranks.reports import Report
+from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.supervision import Outcome
 
@@ -188,8 +188,8 @@ class RankGroup:
                 reports += [(rank, report) for report in answer]
             self._polls[rank] = actor.poll.remote()
         for rank, report in reports:
-            if report.progress:
-                self._hang_detector.moved(rank, Position(*report.progress), now)
+            if isinstance(report, Position):
+                self._hang_detector.moved(rank, report, now)
         return reports
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:

@@ -6,22 +6,18 @@ them to the supervisor, which asks for them.
 
 import queue
 import threading
-from dataclasses import dataclass
 
+from cluster.health.hang_detector import Position
+from cluster.ranks.reports import (
+    Notice,
+    Recorded,
+    Report,
+    StateFailed,
+    StateWritten,
+)
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.supervision import Phase
-from trainer.tracking.metrics import Line
-
-
-@dataclass(frozen=True)
-class Report:
-    """One thing that a rank says: exactly one of the fields is set."""
-
-    progress: tuple[Phase, int, str] | None = None
-    line: Line | None = None
-    notice: str | None = None
-    state: tuple[FileRecord, CheckpointHeader] | None = None
-    failed: tuple[int, str] | None = None  # a step whose state could not be written, and why
+from trainer.tracking.records import Line
 
 
 class Mailbox:
@@ -32,19 +28,19 @@ class Mailbox:
         self._stop = threading.Event()
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
-        self._reports.put(Report(progress=(phase, step, where)))
+        self._reports.put(Position(phase, step, where))
 
     def line(self, line: Line) -> None:
-        self._reports.put(Report(line=line))
+        self._reports.put(Recorded(line))
 
     def notice(self, text: str) -> None:
-        self._reports.put(Report(notice=text))
+        self._reports.put(Notice(text))
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self._reports.put(Report(state=(file, header)))
+        self._reports.put(StateWritten(file, header))
 
     def state_failed(self, step: int, reason: str) -> None:
-        self._reports.put(Report(failed=(step, reason)))
+        self._reports.put(StateFailed(step, reason))
 
     def stop_requested(self) -> bool:
         return self._stop.is_set()

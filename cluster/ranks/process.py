@@ -22,13 +22,15 @@ ANSWER_SECONDS = 2.0
 class RankProcess:
     """An actor for a seat, and the name of its process once that is known."""
 
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, seat: Seat, device: str) -> None:
+        """device: that it will compute on, ``cpu`` or ``cuda``."""
         self.seat = seat
         self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
             runtime_env={"env_vars": KEPT_BY_LIBRARIES},
         ).remote(seat.gpu)
         self.said_name = self.actor.process.remote()
+        self.actor.import_trainer.remote(device)  # while the group is being put together
         self._name: ProcessName | None = None
 
     @property
@@ -62,15 +64,14 @@ class Spares:
         self._dismiss(superfluous)
         modules = rank.modules.remote()
         for seat in missing.elements():
-            process = RankProcess(seat)
-            process.actor.import_trainer.remote(self._device)
+            process = RankProcess(seat, self._device)
             process.actor.import_modules.remote(modules)
             self.waiting.append(process)
 
     def take(self, seats: Sequence[Seat]) -> list[RankProcess]:
         """Processes for ranks on these seats: spares that are well, otherwise new ones."""
         self._dismiss(self._unwell())
-        return [self._take(seat) or RankProcess(seat) for seat in seats]
+        return [self._take(seat) or RankProcess(seat, self._device) for seat in seats]
 
     def _take(self, seat: Seat) -> RankProcess | None:
         for process in self.waiting:

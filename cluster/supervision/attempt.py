@@ -5,7 +5,6 @@ complete, and looks for a reason to end the attempt: a request to stop, a node t
 leave, or room for more ranks.
 """
 
-import math
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -15,29 +14,27 @@ import ray
 
 from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers, numbers
-from cluster.errors import RankHungError
-from cluster.health.stacks import keep_stacks
+from cluster.health.stacks import with_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.group import RankGroup
-from cluster.ranks.mailbox import Report
 from cluster.ranks.pool import RankSupply
+from cluster.ranks.reports import Notice, Recorded, Report, StateFailed, StateWritten
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.supervision.audience import Audience
+from cluster.supervision.departure import Departure, Reason, asked_to_stop, drained
+from cluster.supervision.growth import Growth
+from cluster.supervision.interval import Interval
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
 from trainer.runs.folder import RunFolder
 from trainer.supervision import Outcome
+from trainer.tracking.records import TrainLine
 
 POLL_SECONDS = 0.1
 LEASE_CHECK_SECONDS = 5.0
-ROOM_CHECK_SECONDS = 5.0
 WORKERS_CHECK_SECONDS = 0.5
-# So long before a node that is being drained is gone, its ranks have left or are killed.
-DRAIN_MARGIN_SECONDS = 5.0
-# So long there must have been room for more ranks, and the ranks there are have trained.
-GROW_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,10 @@ class Attempt:
         self._group = group
         self._committer = committer
         self._furthest_step = furthest_step
-        self._next_lease_check = 0.0
-        self._next_room_check = 0.0
-        self._next_workers_check = 0.0
-        self._room_since: float | None = None
-        self._reasons_told: set[str] = set()
-        self._leave_by = math.inf
+        self._lease_checks = Interval(LEASE_CHECK_SECONDS)
+        self._workers_checks = Interval(WORKERS_CHECK_SECONDS)
+        self._growth = Growth()
+        self._departure = Departure()
 
     def run(self) -> Outcome:
         """Returns when the ranks have left, or have been given long enough to.
@@ -109,7 +104,12 @@ class Attempt:
             for rank, report in poll.reports:
                 self._hear(rank, report)
             if poll.failure:
-                raise self._with_stacks(poll.failure)
+                raise with_stacks(
+                    poll.failure,
+                    self._context.run,
+                    self._context.supply.stacks,
+                    self._context.audience.notice,
+                )
             if poll.outcomes is not None:
                 assert len(set(poll.outcomes)) == 1, poll.outcomes
                 self._committer.finish()
@@ -119,9 +119,9 @@ class Attempt:
             now = self._context.clock.look()
             self._check_lease(now)
             self._ask_to_leave(now)
-            if self._reasons_told and not self._group.trains:
+            if self._departure.has_begun and not self._group.trains:
                 return "preempted"  # there is nothing to save
-            if now > self._leave_by:
+            if self._departure.is_overdue(now):
                 self._context.audience.notice(
                     "the ranks have not left in time: they are killed, and what they did since "
                     "the newest checkpoint will be repeated"
@@ -129,31 +129,22 @@ class Attempt:
                 return "preempted"
             self._scale_workers(now)
 
-    def _with_stacks(self, failure: Exception) -> Exception:
-        """The failure; if it is a hang, with word of where the stacks of all ranks are kept."""
-        if not isinstance(failure, RankHungError):
-            return failure
-        context = self._context
-        folder = keep_stacks(context.run, context.supply.stacks(), context.audience.notice)
-        if folder is None:
-            return failure
-        return RankHungError(f"{failure}. Where each rank stood is in {folder}")
-
     def _hear(self, rank: int, report: Report) -> None:
         """Take note of what a rank says."""
         audience, committer = self._context.audience, self._committer
-        if report.line:
-            audience.line(report.line)
-            if report.line["kind"] == "train":
-                self._count_step(report.line["step"])
-        if report.notice:
-            audience.notice(f"rank {rank}: {report.notice}")
-        if report.failed:
-            step, reason = report.failed
-            if committer.give_up(step):
-                audience.notice(f"rank {rank}: {reason}")
-        if report.state and committer.add(*report.state):
-            audience.notice(f"checkpoint of step {report.state[1].step} is complete")
+        match report:
+            case Recorded(line):
+                audience.line(line)
+                if isinstance(line, TrainLine):
+                    self._count_step(line.step)
+            case Notice(text):
+                audience.notice(f"rank {rank}: {text}")
+            case StateFailed(step, reason):
+                if committer.give_up(step):
+                    audience.notice(f"rank {rank}: {reason}")
+            case StateWritten(file, header):
+                if committer.add(file, header):
+                    audience.notice(f"checkpoint of step {header.step} is complete")
 
     def _count_step(self, step: int) -> None:
         # Spares take time to start: not before what was lost is made up for.
@@ -162,57 +153,44 @@ class Attempt:
         self.reached_step = step
 
     def _check_lease(self, now: float) -> None:
-        if now >= self._next_lease_check:
-            self._next_lease_check = now + LEASE_CHECK_SECONDS
+        if self._lease_checks.has_passed(now):
             with suppress(OSError):  # the file system may be away for a moment
                 self._context.lease.check()
 
     def _ask_to_leave(self, now: float) -> None:
-        """Ask the ranks to leave if there is a reason, and set the time by which they must."""
-        for reason, seconds in self._reasons_to_leave(now):
-            if reason in self._reasons_told:
-                continue
-            if not self._reasons_told:
-                self._group.request_stop()
-            self._reasons_told.add(reason)
-            self._leave_by = min(self._leave_by, now + max(0.0, seconds))
-            how = "after a checkpoint" if self._group.trains else "before they have begun"
-            self._context.audience.notice(f"{reason}: the ranks leave {how}")
+        """Ask the ranks to leave if there is a reason."""
+        for reason in self._reasons_to_leave(now):
+            had_begun = self._departure.has_begun
+            if self._departure.add(reason, now):
+                how = "after a checkpoint" if self._group.trains else "before they have begun"
+                self._context.audience.notice(f"{reason.text}: the ranks leave {how}")
+                if not had_begun:
+                    self._group.request_stop()
 
-    def _reasons_to_leave(self, now: float) -> Iterator[tuple[str, float]]:
-        """Each with the seconds that there are for it."""
+    def _reasons_to_leave(self, now: float) -> Iterator[Reason]:
         grace, stop = self._context.config.grace_seconds, self._context.stop
-        if reason := stop.reason:
+        if request := stop.reason:
             assert stop.asked_at is not None
-            yield reason, grace - (time.monotonic() - stop.asked_at)
+            yield asked_to_stop(request, time.monotonic() - stop.asked_at, grace)
         for node in self._context.leaving_nodes(self._group.nodes):
-            assert node.leaves_at is not None
             self.nodes_leave = True
-            seconds = node.leaves_at - time.time() - DRAIN_MARGIN_SECONDS
-            yield f"node {node.name} is being drained", min(grace, seconds)
+            yield drained(node, time.time(), grace)
         if self._could_grow(now):
-            yield "there is room for more ranks", math.inf
+            yield Reason("there is room for more ranks")
 
     def _could_grow(self, now: float) -> bool:
-        """Whether there has been room for more ranks for long enough, while they trained."""
         ranks = len(self._group.nodes)
         if ranks == self._context.config.max_ranks or not self.reached_step:
             return False
-        if now >= self._next_room_check:
-            self._next_room_check = now + ROOM_CHECK_SECONDS
-            if len(self._context.supply.offer(self._context.view.nodes())) <= ranks:
-                self._room_since = None
-            elif self._room_since is None:
-                self._room_since = now
-        return self._room_since is not None and now - self._room_since >= GROW_AFTER_SECONDS
+        supply, view = self._context.supply, self._context.view
+        return self._growth.is_due(ranks, lambda: len(supply.offer(view.nodes())), now)
 
     def _scale_workers(self, now: float) -> None:
         """Have as many data workers as the run's control file asks for, if there is one."""
         workers, audience = self._context.workers, self._context.audience
         before = list(workers.handles)
         wanted = None
-        if now >= self._next_workers_check:
-            self._next_workers_check = now + WORKERS_CHECK_SECONDS
+        if self._workers_checks.has_passed(now):
             wanted = self._context.run.take_wanted_data_workers()
         if wanted is not None:
             nodes = self._context.view.nodes().values()

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from trainer.tracking.metrics import Line
+from trainer.tracking.records import Line
 
 
 class Audience(Protocol):

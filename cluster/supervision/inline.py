@@ -15,13 +15,14 @@ from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease
-from trainer.distributed import Placement, process_group
-from trainer.profile import StepRange
+from trainer.distributed import process_group
+from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.runs.folder import RunFolder
 from trainer.runs.warm_start import warm_start_of
+from trainer.step_range import StepRange
 from trainer.supervision import Outcome, Phase
-from trainer.tracking.metrics import Line
+from trainer.tracking.records import Line
 
 
 class InlineSupervision:

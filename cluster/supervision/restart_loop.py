@@ -1,30 +1,29 @@
 """The attempts at a run, one after another, until it is finished or has to leave.
 
 Each takes as many ranks as the cluster has room for, and goes on from the newest intact checkpoint.
-A rank that is lost ends an attempt, and so does a node that leaves, or room for more ranks. Three
-attempts without progress end the run; those that ended because a node was lost do not count, once
-for each node.
+A rank that is lost ends an attempt, and so does a node that leaves, or room for more ranks.
 """
 
 import time
 from collections.abc import Mapping
 
+from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.watchdog import Heartbeat
 from cluster.ranks.group import RankGroup
 from cluster.ray.cluster_view import Node
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import Attempt, RunContext
+from cluster.supervision.rank_losses import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.profile import StepRange
 from trainer.rank_job import RankJob
 from trainer.runs.warm_start import warm_start_of
+from trainer.step_range import StepRange
 from trainer.supervision import Outcome
 
-ATTEMPTS_WITHOUT_PROGRESS = 3
 WAIT_SECONDS = 0.5
 # Data workers that reserve CPUs get them before ranks do, but are not waited for longer.
 WORKERS_SECONDS = 10.0
@@ -47,12 +46,10 @@ class RestartLoop:
         self._session_started = time.time()
         self._ranks = 0  # of the attempt before
         self._nodes: dict[str, str] = {}  # of its ranks, each with its name
-        self._lost: set[str] = set()  # nodes
         self._nodes_left = False  # at the end of the attempt before
         self._progressed = False  # the attempt before
-        self._restarts = 0
         self._furthest_step = 0
-        self._without_progress = 0
+        self._losses = RankLosses()
 
     def run(self) -> Outcome:
         """Train until the run is finished or has to leave.
@@ -109,15 +106,7 @@ class RestartLoop:
                 notice(f"{found}: the run leaves")
                 return None
             if time.monotonic() - since > config.wait_for_ranks_seconds:
-                raise ClusterError(
-                    f"After {config.wait_for_ranks_seconds:g} s {found}, each with "
-                    f"{counted(config.cpus_per_rank, 'CPU')} and "
-                    f"{counted(config.gpus_per_rank, 'GPU')}. The cluster has "
-                    f"{counted(_total(nodes, 'CPU'), 'CPU')} and "
-                    f"{counted(_total(nodes, 'GPU'), 'GPU')} in all, "
-                    "whoever uses them. Wait for other jobs to end (`transloom jobs list` shows "
-                    "them) or add nodes, then start the same command again; or lower cluster.ranks"
-                )
+                raise no_room(found, config, nodes)
             if not told:
                 told = True
                 notice(f"{found}: waiting for up to {config.wait_for_ranks_seconds:g} s")
@@ -157,7 +146,9 @@ class RestartLoop:
         )
         problems = context.supply.check_folder(context.lease.work.absolute(), context.run.path)
         if problems:
-            self._do_without(problems)
+            places = context.supply.offer(context.view.fresh_nodes())
+            for notice in going_without(problems, len(places), context.config.min_ranks):
+                context.audience.notice(notice)
         if problems or self._must_leave():
             return "preempted"
         if self._ranks and ranks != self._ranks:
@@ -195,41 +186,40 @@ class RestartLoop:
             self._progressed = reached > self._furthest_step
             self._furthest_step = max(reached, self._furthest_step)
 
-    def _do_without(self, problems: list[str]) -> None:
-        """Go round again without the nodes that do not have the run's folder, if there is room."""
-        places = self._context.supply.offer(self._context.view.fresh_nodes())
-        if len(places) < self._context.config.min_ranks:
-            raise ClusterError(". ".join(problems))
-        for problem in problems:
-            self._context.audience.notice(
-                f"{problem}. In this session the run does without this node"
-            )
-
     def _take_loss(self, error: RankLostError) -> None:
-        self._restarts += 1
-        lost = self._newly_lost()
-        if self._progressed:
-            self._without_progress = 0
-        elif not lost:
-            self._without_progress += 1
-        if self._without_progress == ATTEMPTS_WITHOUT_PROGRESS:
-            raise RankLostError(
-                f"{error}. The run got no further than step {self._furthest_step} in "
-                f"{ATTEMPTS_WITHOUT_PROGRESS} attempts"
-            ) from error
-        because = "".join(
-            f"; node {self._nodes[node]} is lost, which is no failure of the run"
-            for node in sorted(lost)
+        lost = self._context.lost_nodes(self._nodes)
+        notice = self._losses.take(
+            error,
+            lost_nodes={node: self._nodes[node] for node in lost},
+            progressed=self._progressed,
+            furthest_step=self._furthest_step,
         )
-        self._context.audience.notice(f"{error}{because}; restart {self._restarts} of this session")
+        self._context.audience.notice(notice)
         if error.__cause__:  # the error of a rank, with its traceback there
             self._context.audience.keep(str(error.__cause__))
 
-    def _newly_lost(self) -> set[str]:
-        """Nodes whose loss has ended the attempt, each once: if it comes back, it counts."""
-        lost = self._context.lost_nodes(self._nodes) - self._lost
-        self._lost |= lost
-        return lost
+
+def no_room(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> ClusterError:
+    """That the run has waited in vain; found: what there is room for."""
+    cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
+    return ClusterError(
+        f"After {config.wait_for_ranks_seconds:g} s {found}, each with "
+        f"{counted(config.cpus_per_rank, 'CPU')} and {counted(config.gpus_per_rank, 'GPU')}. The "
+        f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in all, whoever uses them. "
+        "Wait for other jobs to end (`transloom jobs list` shows them) or add nodes, then start "
+        "the same command again; or lower cluster.ranks"
+    )
+
+
+def going_without(problems: list[str], room: int, min_ranks: int) -> list[str]:
+    """What to say when the run goes on without nodes that do not have its folder.
+
+    Raises:
+        ClusterError: there is room for fewer ranks elsewhere than the run needs.
+    """
+    if room < min_ranks:
+        raise ClusterError(". ".join(problems))
+    return [f"{problem}. In this session the run does without this node" for problem in problems]
 
 
 def _total(nodes: Mapping[str, Node], resource: str) -> float:

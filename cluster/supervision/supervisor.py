@@ -26,8 +26,8 @@ from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted
 from trainer.checkpoints.lease import Lease
 from trainer.errors import TrainerError
-from trainer.profile import StepRange
 from trainer.runs.folder import RunFolder
+from trainer.step_range import StepRange
 from trainer.supervision import Outcome
 from trainer.tracking.metrics import read_backwards
 
@@ -141,6 +141,6 @@ class RayLosses:
     def _recorded_step(self) -> int:
         """0 where there is none, or it cannot be read: the ranks say that better."""
         try:
-            return next((line["step"] for line in read_backwards(self._run.metrics)), 0)
+            return next((line.step for line in read_backwards(self._run.metrics)), 0)
         except (OSError, TrainerError):
             return 0

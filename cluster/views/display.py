@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cluster.views.scores import score_name, score_text
 from data_pipeline.wording import said
-from trainer.tracking.metrics import Line
+from trainer.tracking.records import Event, Line, TrainLine, ValidationLine
 
 PLAIN_LINE_SECONDS = 10.0
 NOTICES_SHOWN = 4
@@ -30,23 +31,19 @@ def audience_for(console: Console, title: str, max_steps: int) -> "LiveDisplay |
     return PlainLines(console, title, max_steps)
 
 
-def train_summary(line: Line) -> str:
+def train_summary(line: TrainLine) -> str:
     """The numbers of a training step in one line."""
     return (
-        f"loss {line['loss']:.3f}  grad norm {line['grad_norm']:.2f}  "
-        f"lr {line['learning_rate']:.2e}  {line['target_tokens_per_second']:,.0f} target tokens/s  "
-        f"padding {line['padding_fraction']:.1%}  data stall {line['data_stall_seconds']:.3f} s"
+        f"loss {line.loss:.3f}  grad norm {line.grad_norm:.2f}  "
+        f"lr {line.learning_rate:.2e}  {line.target_tokens_per_second:,.0f} target tokens/s  "
+        f"padding {line.padding_fraction:.1%}  data stall {line.data_stall_seconds:.3f} s"
     )
 
 
-def validation_summary(line: Line) -> str:
+def validation_summary(line: ValidationLine) -> str:
     """The scores of a validation in one line."""
-    if line["loss"] is None:
-        return f"step {line['step']}: validation loss is not finite, BLEU {line['bleu']:.1f}"
-    return (
-        f"step {line['step']}: validation loss {line['loss']:.3f}, perplexity "
-        f"{line['perplexity']:.2f}, BLEU {line['bleu']:.1f}"
-    )
+    scores = (score_text(name, score.value) for name, score in line.scores.items())
+    return f"step {line.step}: validation {', '.join(scores)}"
 
 
 class LoggedAudience:
@@ -61,7 +58,7 @@ class LoggedAudience:
         self._audience.notice(text)
 
     def line(self, line: Line) -> None:
-        if line["kind"] == "event":
+        if isinstance(line, Event):
             self.keep(event_summary(line))
         self._audience.line(line)
 
@@ -92,16 +89,16 @@ class PlainLines:
         self._print(text)
 
     def line(self, line: Line) -> None:
-        if line["kind"] == "train":
+        if isinstance(line, TrainLine):
             now = time.monotonic()
-            if now >= self._next_line or line["step"] == self._max_steps:
+            if now >= self._next_line or line.step == self._max_steps:
                 self._next_line = now + PLAIN_LINE_SECONDS
-                self._print(f"step {line['step']}/{self._max_steps}  {train_summary(line)}")
-        elif line["kind"] == "validation":
+                self._print(f"step {line.step}/{self._max_steps}  {train_summary(line)}")
+        elif isinstance(line, ValidationLine):
             self._print(validation_summary(line))
-            for sample in line["samples"]:
-                self._print(f"    {sample['source']}  →  {sample['translation']}")
-        elif line["kind"] == "event":
+            for sample in line.samples:
+                self._print(f"    {sample.source}  →  {sample.translation}")
+        elif isinstance(line, Event):
             self._print(event_summary(line))
 
     def _print(self, text: str) -> None:
@@ -123,7 +120,7 @@ class LiveDisplay:
         )
         self._task = self._progress.add_task("steps", total=max_steps)
         self._numbers = "waiting for the first step"
-        self._validations: list[Line] = []
+        self._validations: list[ValidationLine] = []
         self._notices: deque[str] = deque(maxlen=NOTICES_SHOWN)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
@@ -143,12 +140,12 @@ class LiveDisplay:
         self._notices.append(text)
 
     def line(self, line: Line) -> None:
-        if line["kind"] == "train":
-            self._progress.update(self._task, completed=line["step"])
+        if isinstance(line, TrainLine):
+            self._progress.update(self._task, completed=line.step)
             self._numbers = train_summary(line)
-        elif line["kind"] == "validation":
+        elif isinstance(line, ValidationLine):
             self._validations.append(line)
-        elif line["kind"] == "event":
+        elif isinstance(line, Event):
             self.notice(event_summary(line))
 
     def _render(self) -> RenderableType:
@@ -164,30 +161,34 @@ class LiveDisplay:
 
     def _translations(self) -> Table:
         last = self._validations[-1]
-        scores = " → ".join(f"{line['bleu']:.0f}" for line in self._validations[-12:])
         table = Table(
-            title=f"{validation_summary(last)}   (BLEU so far: {scores})",
+            title=f"{validation_summary(last)}   ({self._scores_so_far()})",
             title_justify="left",
             box=box.SIMPLE,
             expand=True,
         )
         for heading in ("held-out sentence", "translation now", "reference"):
             table.add_column(heading)
-        for sample in last["samples"]:
-            right = sample["translation"] == sample["reference"]
+        for sample in last.samples:
+            right = sample.translation == sample.reference
             table.add_row(
-                escape(sample["source"]),
-                Text(sample["translation"], style="green" if right else ""),
-                escape(sample["reference"]),
+                escape(sample.source),
+                Text(sample.translation, style="green" if right else ""),
+                escape(sample.reference),
             )
         return table
 
+    def _scores_so_far(self) -> str:
+        """The measure that is named last, which says most to a person."""
+        name = list(self._validations[-1].scores)[-1]
+        values = [line.scores[name].value for line in self._validations[-12:]]
+        shown = " → ".join("?" if value is None else f"{value:.0f}" for value in values)
+        return f"{score_name(name)} so far: {shown}"
 
-def event_summary(line: Line) -> str:
+
+def event_summary(line: Event) -> str:
     """An event of the record in words."""
     details = ", ".join(
-        f"{key.replace('_', ' ')} {said(value)}"
-        for key, value in line.items()
-        if key not in ("step", "kind", "event") and value
+        f"{key.replace('_', ' ')} {said(value)}" for key, value in line.details.items() if value
     )
-    return f"{line['event'].replace('_', ' ')}: {details}" if details else line["event"]
+    return f"{line.event.replace('_', ' ')}: {details}" if details else line.event

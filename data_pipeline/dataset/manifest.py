@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from data_pipeline.arrays import Int64Array
 from data_pipeline.config import DataConfig, TokenizerConfig
@@ -31,6 +31,7 @@ from data_pipeline.errors import DatasetError
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore, open_store
 from data_pipeline.wording import counted
+from data_pipeline.written import Written
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
@@ -41,11 +42,7 @@ RelativeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\
 Count = Annotated[int, Field(ge=0)]
 
 
-class ManifestPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FieldInfo(ManifestPart):
+class FieldInfo(Written):
     """One sequence of every pair, by the name it has in shards and batches."""
 
     name: str
@@ -53,7 +50,7 @@ class FieldInfo(ManifestPart):
     language: str
 
 
-class FileInfo(ManifestPart):
+class FileInfo(Written):
     file: RelativeName
     sha256: Sha256
 
@@ -62,7 +59,7 @@ class TokenizerInfo(FileInfo):
     vocabulary_size: Count
 
 
-class HeldOutInfo(ManifestPart):
+class HeldOutInfo(Written):
     """A held-out set: one file a field, with the same number of lines."""
 
     files: dict[str, FileInfo]
@@ -71,14 +68,14 @@ class HeldOutInfo(ManifestPart):
     sha256s: tuple[Sha256, ...]  # of the corpus files as they were read
 
 
-class SpecialIds(ManifestPart):
+class SpecialIds(Written):
     pad: Count
     unk: Count
     bos: Count
     eos: Count
 
 
-class ShardInfo(ManifestPart):
+class ShardInfo(Written):
     name: RelativeName
     bytes: Count
     sha256: Sha256
@@ -88,7 +85,7 @@ class ShardInfo(ManifestPart):
     tokens: dict[str, Count]  # by field, EOS included
 
 
-class CorpusInfo(ManifestPart):
+class CorpusInfo(Written):
     """A training corpus as it was really read, whether or not the recipe pins it."""
 
     name: str
@@ -99,7 +96,7 @@ class CorpusInfo(ManifestPart):
     dropped: dict[str, Count]  # by reason; the first that applied
 
 
-class Tombstone(ManifestPart):
+class Tombstone(Written):
     """A shard that is left out. It keeps its place in the order and its pairs their numbers."""
 
     shard: RelativeName
@@ -107,7 +104,7 @@ class Tombstone(ManifestPart):
     parent: Sha256  # identity of the manifest without this tombstone
 
 
-class Manifest(ManifestPart):
+class Manifest(Written):
     """What a prepared dataset holds and what it was made from."""
 
     format: Literal["transloom-dataset/2"] = FORMAT

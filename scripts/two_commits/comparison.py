@@ -142,6 +142,7 @@ def _record(path: Path) -> dict[tuple[int, str], Line]:
         kind = "train" if line["kind"] == "skipped" else line["kind"]
         if kind not in FIELDS:
             continue
+        line |= {name: score.get("value") for name, score in line.get("scores", {}).items()}
         missing = [field for field in REQUIRED[kind] if field not in line]
         if missing and line["kind"] != "skipped":
             raise ComparisonError(
@@ -171,6 +172,9 @@ def _checkpoints(run: Path) -> dict[str, Path]:
 def _compare_checkpoints(base: Path, here: Path) -> tuple[list[str], int]:
     """What differs in two checkpoints, and how many tensors the first has."""
     headers = [json.loads((path / "checkpoint.json").read_bytes()) for path in (base, here)]
+    for header in headers:  # whose first format had a field for each score
+        for name, score in header.get("scores", {}).items():
+            header[f"validation_{name}"] = score["value"]
     differences = [
         f"checkpoint.json: {field} {_both(*(header.get(field) for header in headers))}"
         for field in HEADER_FIELDS

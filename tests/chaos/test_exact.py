@@ -9,6 +9,7 @@ from support.faults.moments import MID_STEP
 from support.faults.stage import opened_stage
 
 from trainer.tracking.comparison import compare_runs
+from trainer.tracking.records import Event
 
 pytestmark = pytest.mark.chaos
 
@@ -86,6 +87,6 @@ def test_resized_and_killed(stage, one_rank):
     comparison = compare_runs(one_rank, folder)
     assert comparison.is_same, comparison
     assert comparison.steps == STEPS
-    events = [event["event"] for event in trial.lines("event")]
+    events = [event.event for event in trial.lines(Event)]
     assert "replay_mismatch" not in events
     assert events.count("resumed") == 5  # three of other shapes, two after kills

@@ -4,6 +4,7 @@ import pytest
 from support.faults.stage import opened_stage
 
 from trainer.checkpoints.format import Checkpoint, folder_name
+from trainer.tracking.records import SkippedLine
 
 pytestmark = pytest.mark.chaos
 
@@ -17,8 +18,8 @@ def test_the_step_changes_no_parameter_and_no_moment(tmp_path):
         stage.cluster.orders.poison(STEP, rank=1)
         trial.start()
         assert trial.end() == 0, trial.story()
-        (skipped,) = trial.lines("skipped")
-        assert (skipped["step"], skipped["ranks"], skipped["slots"]) == (STEP, [1], [3])
+        (skipped,) = trial.lines(SkippedLine)
+        assert (skipped.step, skipped.ranks, skipped.slots) == (STEP, [1], [3])
         headers = [
             Checkpoint(trial.run.checkpoints / folder_name(step)).header
             for step in (STEP - 1, STEP, STEP + 1)

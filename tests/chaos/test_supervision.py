@@ -44,7 +44,7 @@ class Training:
 
     def step(self):
         lines = read_metrics(self.run.metrics)[-1:] if self.run.metrics.exists() else []
-        return lines[0]["step"] if lines else 0
+        return lines[0].step if lines else 0
 
     def reach(self, step):
         wait_until(lambda: self.step() >= step)

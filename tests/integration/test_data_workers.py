@@ -44,7 +44,7 @@ def test_workers_are_added_and_removed_while_a_run_trains(runs, undisturbed):
     def wait_for(step, text=""):
         def has_come():
             lines = read_metrics(folder.metrics) if folder.metrics.exists() else []
-            return lines and lines[-1]["step"] >= step and text in folder.log.read_text()
+            return lines and lines[-1].step >= step and text in folder.log.read_text()
 
         wait_until(has_come)
 

@@ -84,7 +84,7 @@ def test_a_head_that_is_away_for_a_while_is_waited_for(runs, undisturbed, ray_he
 
     def step():
         lines = read_metrics(run.metrics)[-1:] if run.metrics.exists() else []
-        return lines[0]["step"] if lines else 0
+        return lines[0].step if lines else 0
 
     def away():
         log = run.log.read_text()

@@ -52,7 +52,7 @@ def nodes(ray_head):
 def last(folder, ranks):
     """The run's last step, if it is being trained by so many ranks; otherwise 0."""
     lines = read_metrics(folder.metrics)[-1:] if folder.metrics.exists() else []
-    return lines[0]["step"] if lines and lines[0].get("world_size") == ranks else 0
+    return lines[0].step if lines and getattr(lines[0], "world_size", 0) == ranks else 0
 
 
 def drain(address, node_id, seconds):

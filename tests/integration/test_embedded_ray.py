@@ -35,7 +35,7 @@ def at_step(runs, driver, step: int) -> list[psutil.Process]:
     metrics = runs.folder / "run" / "metrics.jsonl"
 
     def has_come():
-        return any(line["step"] >= step for line in read_metrics(metrics)[-3:])
+        return any(line.step >= step for line in read_metrics(metrics)[-3:])
 
     wait_until(lambda: driver.poll() is not None or (metrics.exists() and has_come()), 250)
     assert driver.poll() is None, driver.communicate()

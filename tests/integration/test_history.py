@@ -21,6 +21,7 @@ from support.wandb_history import history, wandb_files
 from support.wandb_server import WandbServer
 
 from trainer.tracking.metrics import read_metrics
+from trainer.tracking.records import Resumed, TrainLine, ValidationLine
 
 pytestmark = pytest.mark.chaos
 
@@ -96,23 +97,24 @@ def process_that_writes(is_it: Callable[[Path], bool]) -> int:
 
 def test_kills_leave_one_history(run):
     lines = read_metrics(run / "metrics.jsonl")
-    steps = {line["step"]: line for line in lines if line["kind"] == "train"}
-    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    steps = {line.step: line for line in lines if isinstance(line, TrainLine)}
+    assert list(steps) == list(range(1, STEPS + 1))
     last = steps[STEPS]
-    assert last["restarts"] >= 3
-    assert last["lost_steps"] > 0
-    assert 0.0 < last["goodput"] < 1.0
+    assert last.restarts >= 3
+    assert last.lost_steps > 0
+    assert 0.0 < last.goodput < 1.0
 
     rows = history(run)
     assert len(wandb_files(run)) >= 4
     assert [row["_step"] for row in rows] == list(range(1, STEPS + 1))
     for row in rows:
-        train = {k: v for k, v in steps[row["_step"]].items() if k not in ("step", "kind")}
+        train = steps[row["_step"]].model_dump(exclude={"version", "step", "kind"})
         assert {k.removeprefix("train/"): row[k] for k in row if k.startswith("train/")} == train
-    losses = {line["step"]: line["loss"] for line in lines if line["kind"] == "validation"}
+    validations = [line for line in lines if isinstance(line, ValidationLine)]
+    losses = {line.step: line.scores["loss"].value for line in validations}
     assert list(losses) == [50, 100, 150, STEPS]
     assert {r["_step"]: r["validation/loss"] for r in rows if "validation/loss" in r} == losses
-    resumed = [line["from_step"] for line in lines if line.get("event") == "resumed"]
+    resumed = [line.from_step for line in lines if isinstance(line, Resumed)]
     shown = [r["event/resumed/from_step"] for r in rows if "event/resumed" in r]
     assert shown
     assert [step for step in resumed if step in shown] == shown
@@ -124,4 +126,4 @@ def test_kills_leave_one_history(run):
     assert uploaded == rows
     (summary,) = server.summary.values()
     for name in ("restarts", "lost_steps", "goodput"):
-        assert summary[f"train/{name}"] == last[name]
+        assert summary[f"train/{name}"] == getattr(last, name)

@@ -9,8 +9,8 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.distributed import Placement
 from trainer.inference.translator import Translator
+from trainer.placement import Placement
 from trainer.validation import Validator
 from trainer.zero.fragments import MASTER
 
@@ -24,6 +24,7 @@ def test_validation_scores_the_average(tmp_path, phrasebook, stage):
     runs = Runs(recipe_file, tmp_path, address="")
     result = runs.train("run", inline=True)
     (line,) = runs.lines("run", "validation")
+    loss = line["scores"]["loss"]["value"]
 
     recipe = tiny_recipe(phrasebook)
     store, manifest = open_dataset(recipe.data)
@@ -35,10 +36,12 @@ def test_validation_scores_the_average(tmp_path, phrasebook, stage):
         placement=Placement(),
     )
     translator = Translator.load(result.run)
-    assert line["loss"] == pytest.approx(validator.run(translator.model).loss, rel=1e-6)
+    found = validator.run(translator.model).scores["loss"].value
+    assert loss == pytest.approx(found, rel=1e-6)
 
     reader = CheckpointReader(translator.checkpoint)
     for name, parameter in translator.model.named_parameters():
         weight = reader.read(MASTER, name, 0, parameter.numel())
         parameter.data.copy_(weight.view_as(parameter))
-    assert line["loss"] != pytest.approx(validator.run(translator.model).loss, rel=1e-4)
+    without_average = validator.run(translator.model).scores["loss"].value
+    assert loss != pytest.approx(without_average, rel=1e-4)

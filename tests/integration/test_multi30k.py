@@ -51,7 +51,7 @@ def test_from_the_corpus_to_a_translation(transloom, multi30k, ray_head, tmp_pat
         ranked = [*options, f"cluster.ranks={ranks}"]
         result = runs.train(f"r{ranks}", *ranked, inline=ranks == 1)
         assert result.validation is not None
-        assert result.validation["bleu"] >= 0
+        assert result.validation.scores["bleu"].value >= 0
     curve = runs.curve("r1")
     assert len(curve) == 20
     assert sum(curve[-5:]) < 0.99 * sum(curve[:5])

@@ -8,7 +8,7 @@ import typer
 
 from cluster.cli.options import step_range
 from cluster.errors import RecipeError
-from trainer.profile import StepRange
+from trainer.step_range import StepRange
 
 
 def steps_in(path):

@@ -17,6 +17,7 @@ from cluster.supervision import restart_loop, supervisor
 from trainer.checkpoints.format import list_checkpoints
 from trainer.runs.folder import RunFolder
 from trainer.tracking.metrics import read_metrics
+from trainer.tracking.records import TrainLine
 
 LAST_TO_BE_IMPORTED = "torch._inductor.compile_fx"  # by DeepSpeed, when it is first used
 
@@ -56,7 +57,7 @@ def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups
 
     def has_recovered():
         last_lines = read_metrics(folder.metrics)[-3:]
-        return any(line["kind"] == "train" and line["restarts"] for line in last_lines)
+        return any(isinstance(line, TrainLine) and line.restarts for line in last_lines)
 
     def spares_now():
         return [spare for spare in supplies[0].waiting if spare.name]

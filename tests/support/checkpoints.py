@@ -18,7 +18,7 @@ from trainer.checkpoints.format import (
 
 if TYPE_CHECKING:
     from trainer.checkpoints.committer import CheckpointCommitter
-    from trainer.distributed import Placement
+    from trainer.placement import Placement
     from trainer.zero.fragments import Fragment
 
 
@@ -59,7 +59,6 @@ def make_header(step: int, **fields: Any) -> CheckpointHeader:
             "numerics": {},
             "parameters": {"w": [4]},
             "parameter_groups": [],
-            "validation_loss": None,
             "target_tokens_seen": 0,
             **fields,
         }
@@ -118,7 +117,7 @@ def save_checkpoint(
     checkpoints: Path, header: CheckpointHeader, shares: Sequence[Sequence[Fragment]]
 ) -> Checkpoint:
     """A complete checkpoint of what each rank owns."""
-    from trainer.distributed import Placement
+    from trainer.placement import Placement
 
     work = work_folder(checkpoints)
     files = [

@@ -19,7 +19,7 @@ from trainer.batch import dummy_batch, to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.distributed import Placement
+from trainer.placement import Placement
 from trainer.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero import fragments

@@ -18,14 +18,17 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from support.engine_jobs import VOCABULARY, micro_batch
 from support.recipes import tiny_values
-from trainer.distributed import Placement
-from trainer.profile import StepProfiler
+from trainer.placement import Placement
+from trainer.rank_context import RankContext
 from trainer.rank_job import RankJob
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
+from trainer.state.training_state import TrainingState
+from trainer.tracking.records import Event, Line
 from trainer.training.loop import Trainer
-from trainer.validation import ValidationResult
+from trainer.training.step_profiler import StepProfiler
+from trainer.validation import ValidationResult, translation_scores
 from trainer.zero.engine import PassResult
 
 SLOTS = 3
@@ -58,7 +61,7 @@ class Story:
     events: list[tuple[Any, ...]] = field(default_factory=list)
     passes: list[dict[str, Any]] = field(default_factory=list)
     saved: list[tuple[Progress, bool]] = field(default_factory=list)
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
 
     def of(self, *names: str) -> list[tuple[Any, ...]]:
         """The events of these names."""
@@ -119,14 +122,18 @@ class Validator:
         step = self._story.step
         self._story.events.append(("validated", step, model))
         loss = self._story.scores.get(step, 10.0 + step)
-        return loss and ValidationResult(loss, bleu=100.0 + step, translations=["e", "f"])
+        if loss is None:
+            return None
+        return ValidationResult(translation_scores(loss, 100.0 + step), ["e", "f"])
 
 
 class Saver:
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: Story, progress: Progress) -> None:
         self._story = story
+        self._progress = progress
 
-    def save(self, progress: Progress, *, final: bool) -> float:
+    def save(self, *, final: bool) -> float:
+        progress = self._progress
         self._story.events.append(("saved", progress.step))
         self._story.saved.append((replace(progress), final))
         return SAVE_SECONDS
@@ -138,12 +145,16 @@ class Saver:
 class Recorder:
     def __init__(self, story: Story) -> None:
         self._story = story
+        self.last_step = 0
 
-    def append(self, line: dict[str, Any]) -> None:
-        self._story.lines.append(line)
+    def append(self, line: Line) -> None:
+        if isinstance(line, Event):
+            self._story.events.append((line.event, self._story.step, line.details))
+        else:
+            self._story.lines.append(line)
 
-    def event(self, event: str, **details: Any) -> None:
-        self._story.events.append((event, self._story.step, details))
+    def keep_translations(self, step: int, translations: list[str]) -> None:
+        self._story.events.append(("kept", step, translations))
 
 
 class Supervision:
@@ -188,17 +199,16 @@ def make_trainer(
             yield RankStep(slots, micro_batches, tokens, cursor, after)
             cursor = after
 
+    job = RankJob(training, run, "d", None, run / "work", "a", 0.0)
+    engine = Engine(story, min(SLOTS, len(slots) + 1))
+    state = TrainingState(progress or Progress(), engine, Ema(story) if ema else None)
     return Trainer(
-        RankJob(training, run, "d", None, run / "work", "a", 0.0),
-        progress or Progress(),
-        engine=Engine(story, min(SLOTS, len(slots) + 1)),
-        ema=Ema(story) if ema else None,
+        RankContext(job, Placement(), Supervision(story)),
+        state,
         steps=steps,
         validator=Validator(story),
-        saver=Saver(story),
+        saver=Saver(story, state.progress),
         recorder=Recorder(story),
         profiler=StepProfiler(None, RunFolder(run), 0, lambda text: None),
-        supervision=Supervision(story),
-        placement=Placement(),
         resources=ExitStack(),
     )

@@ -15,7 +15,7 @@ from support.engine_jobs import (
     make_model,
     train_steps,
 )
-from trainer.distributed import Placement
+from trainer.placement import Placement
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 

@@ -12,10 +12,10 @@ import torch
 from model.transformer import Transformer
 from support.engine_jobs import Shape, full_weights, make_engine, train_steps
 from trainer import host_memory
-from trainer.distributed import Placement
 from trainer.errors import MemoryPreflightError
 from trainer.memory.micro_batch_shapes import MicroBatchShape
 from trainer.memory.preflight import preflight
+from trainer.placement import Placement
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 

@@ -3,14 +3,14 @@
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import EarlyStoppingState, Parent
 from trainer.state.progress import Progress
+from trainer.validation import translation_scores
 
 FAR = Progress(
     step=70,
     cursor=Cursor(3, 2, 1),
     data_digest="ab" * 32,
     target_tokens_seen=123_456,
-    validation_loss=2.5,
-    validation_bleu=30.5,
+    scores=translation_scores(2.5, 30.5),
     validation_due=True,
     early_stopping=EarlyStoppingState(
         metric="bleu", best=31.5, best_step=60, validations_since_best=4

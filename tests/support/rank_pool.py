@@ -14,7 +14,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from trainer.distributed import Placement
+from trainer.placement import Placement
 
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.

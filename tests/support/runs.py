@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from cluster.commands.train import TrainResult, train_run
-from trainer.profile import StepRange
+from trainer.step_range import StepRange
 
 
 class Runs:

@@ -46,7 +46,7 @@ class Saboteur:
 
     def _work(self) -> None:
         while not self._over.wait(0.02):
-            if any(line["step"] >= self._step for line in read_metrics(self._metrics)[-3:]):
+            if any(line.step >= self._step for line in read_metrics(self._metrics)[-3:]):
                 for process_id in self._victims():
                     kill(process_id, self._signal)
                     self.hit.append(process_id)

@@ -7,8 +7,8 @@ from data_pipeline.batching.heldout import HeldOut, load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from support.recipes import tiny_recipe
-from trainer.distributed import Placement
 from trainer.network import build_model
+from trainer.placement import Placement
 from trainer.validation import ValidationResult, Validator
 
 SENTENCES = 50

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 import trainer.tracking.wandb_tracker
+from support.lines import train_line
 from support.planting import plant
 from support.processes import wait_until
 from support.recipes import tiny_recipe
@@ -19,6 +20,7 @@ from support.wandb_history import history
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.tracking.metrics import MetricsRecord, read_metrics
+from trainer.tracking.records import Line, Resumed
 from trainer.tracking.wandb_tracker import WandbTracker, last_logged_step
 
 
@@ -28,10 +30,6 @@ def make_run(path: Path) -> RunFolder:
     card = RunCard(id="abcd1234", name="r", dataset_identity="", identity={})
     run.card_path.write_text(card.model_dump_json())
     return run
-
-
-def train_line(step: int) -> dict[str, Any]:
-    return {"step": step, "kind": "train", "loss": 1.0 / step}
 
 
 trainer.tracking.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
@@ -46,17 +44,13 @@ class Start:
         recipe = tiny_recipe(Path("/dataset")).training()
         self.tracker = WandbTracker(recipe, run, self.notices.append)
 
-    def append(self, *lines: dict[str, Any]) -> None:
+    def append(self, *lines: Line) -> None:
         for line in lines:
             self.record.append(line)
             self.tracker.update()
 
     def train(self, first: int, last: int) -> None:
         self.append(*map(train_line, range(first, last + 1)))
-
-    def event(self, name: str, **details: Any) -> None:
-        self.record.event(name, **details)
-        self.tracker.update()
 
     def end(self) -> None:
         self.record.close()
@@ -81,7 +75,7 @@ def in_a_process(job: Callable[..., Any], *arguments: Any) -> int:
 def train(run: RunFolder, resume_step: int, last_step: int) -> None:
     start = Start(run, resume_step)
     if resume_step:
-        start.event("resumed", from_step=resume_step)
+        start.append(Resumed(step=resume_step, from_step=resume_step))
     start.train(resume_step + 1, last_step)
     start.end()
     assert start.notices == []
@@ -143,7 +137,7 @@ def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
     start.train(1201, 1300)
     _end_without_room(start)
     found["the disk stayed full"] = steps_of(run)
-    found["recorded"] = read_metrics(run.metrics)[-1]["step"]
+    found["recorded"] = read_metrics(run.metrics)[-1].step
     found["notices"] = start.notices
     start = Start(run, 1200)  # on the full disk
     start.train(1201, 1300)

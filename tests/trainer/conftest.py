@@ -38,7 +38,6 @@ def untrained_run(tmp_path_factory, phrasebook):
             numerics={},
             parameters={name: list(p.shape) for name, p in weights.items()},
             parameter_groups=[],
-            validation_loss=None,
             target_tokens_seen=0,
         )
         save_checkpoint(run.checkpoints, header, [fragments])

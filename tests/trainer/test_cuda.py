@@ -20,7 +20,8 @@ sys.path[:0] = {path!r}
 from datetime import timedelta
 from support import engine_jobs, poison_jobs, preflight_jobs
 from support.engine_jobs import Shape
-from trainer.distributed import Placement, process_group
+from trainer.placement import Placement
+from trainer.distributed import process_group
 from trainer.memory.micro_batch_shapes import MicroBatchShape
 placement = Placement(device={device!r})
 with process_group(placement, timedelta(seconds=60)):

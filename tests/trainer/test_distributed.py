@@ -10,8 +10,9 @@ import pytest
 from support.hosts import Hosts, Names
 from support.rank_pool import free_port
 
-from trainer.distributed import Placement, network_interface, process_group
+from trainer.distributed import network_interface, process_group
 from trainer.errors import NetworkError
+from trainer.placement import Placement
 
 ONE_OF_TWO = {"world_size": 2, "local_world_size": 1}
 
@@ -88,7 +89,8 @@ MEETING = """
 import sys
 from datetime import timedelta
 import torch
-from trainer.distributed import Placement, process_group, sum_of_integers_over_ranks
+from trainer.placement import Placement
+from trainer.distributed import process_group, sum_of_integers_over_ranks
 rank, address, rendezvous = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 placement = Placement(
     rank=rank, world_size=2, local_world_size=1, rendezvous=rendezvous, node_address=address

@@ -11,8 +11,8 @@ from support.validation_jobs import SENTENCES, interrupted_validation, validate
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from trainer.distributed import Placement
 from trainer.network import build_model
+from trainer.placement import Placement
 
 
 def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook):
@@ -20,8 +20,7 @@ def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook):
     for ranks in (2, 3):
         for result in rank_pools(ranks).run(validate, phrasebook, 64):
             assert result.translations == alone.translations
-            assert result.bleu == alone.bleu
-            assert result.loss == alone.loss  # sums in the order of the pairs
+            assert result.scores == alone.scores  # sums in the order of the pairs
 
 
 def test_the_loss_is_that_of_single_sentences(phrasebook):
@@ -44,8 +43,8 @@ def test_the_loss_is_that_of_single_sentences(phrasebook):
         log_probabilities = model.logits(hidden).log_softmax(-1)[0]
         nll -= sum(log_probabilities[n, i].item() for n, i in enumerate(target_ids))
         tokens += len(target_ids)
-    assert result.loss == pytest.approx(nll / tokens, rel=1e-5)
-    assert result.perplexity == pytest.approx(math.exp(nll / tokens), rel=1e-4)
+    assert result.scores["loss"].value == pytest.approx(nll / tokens, rel=1e-5)
+    assert result.scores["perplexity"].value == pytest.approx(math.exp(nll / tokens), rel=1e-4)
 
 
 def test_it_gives_way_on_all_ranks_when_one_is_asked_to_stop(rank_pools, phrasebook):
@@ -58,5 +57,9 @@ def test_translations_in_another_case_are_other_translations(phrasebook, monkeyp
     shouted = [target.upper() for target in targets]
     monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: shouted)
     result = validate(Placement(), phrasebook, 64)
-    assert result.bleu == sacrebleu.corpus_bleu(shouted, [targets], force=True).score < 20
+    assert (
+        result.scores["bleu"].value
+        == sacrebleu.corpus_bleu(shouted, [targets], force=True).score
+        < 20
+    )
     assert sacrebleu.corpus_bleu(shouted, [targets], lowercase=True).score == pytest.approx(100)

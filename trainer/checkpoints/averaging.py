@@ -52,9 +52,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         file = write_state_file(
             partial / state_file_name(0, 1), sizes, _context(readers, list(newest.parameters))
         )
-        header = newest.model_copy(
-            update={"averaged_steps": steps, "validation_loss": None, "validation_bleu": None}
-        )
+        header = newest.model_copy(update={"averaged_steps": steps, "scores": {}})
         with suppress(FileNotFoundError):
             remove(final, work)
         return commit(partial, final, header, [file])

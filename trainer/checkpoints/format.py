@@ -18,41 +18,38 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from data_pipeline.written import Written
 from trainer.config import Metric
 from trainer.errors import CheckpointError, CheckpointFormatError
+from trainer.scores import Score, Scores
 
-FORMAT = "transloom-checkpoint/1"
+FORMAT = "transloom-checkpoint/2"
+FORMAT_1 = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
 STEP = "step-"
 AVERAGE = "average-of-"
 
 
-class FileRecord(BaseModel):
+class FileRecord(Written):
     """A file of a checkpoint and what it must contain."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
     bytes: int
     sha256: str
 
 
-class Parent(BaseModel):
+class Parent(Written):
     """The checkpoint of another run that a run took its first weights from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_id: str
     step: int
     sha256: str  # of its checkpoint.json, which names the sha256 of every other file
 
 
-class EarlyStoppingState(BaseModel):
+class EarlyStoppingState(Written):
     """What early stopping remembers between validations."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric: Metric | None = None  # that ``best`` is of
     best: float | None = None
@@ -60,14 +57,12 @@ class EarlyStoppingState(BaseModel):
     validations_since_best: int = 0
 
 
-class CheckpointHeader(BaseModel):
+class CheckpointHeader(Written):
     """checkpoint.json: all of the state that is not a tensor.
 
     Randomness needs no state: every generator is seeded from ``(seed, "dropout", step, slot)``,
     and the seed is part of the recipe.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: str = FORMAT
     step: int
@@ -80,17 +75,17 @@ class CheckpointHeader(BaseModel):
     numerics: dict[str, Any]
     parameters: dict[str, list[int]]
     parameter_groups: list[dict[str, Any]]
-    validation_loss: float | None
-    validation_bleu: float | None = None
+    scores: Scores = Field(default_factory=dict)  # of this step's validation, if it had one
     validation_due: bool = False  # a request to stop came first; resuming begins with it
     early_stopping: EarlyStoppingState = EarlyStoppingState()
     target_tokens_seen: int
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    gradient_peaks: dict[str, float] = {}  # see trainer/exact/grids.py
+    gradient_peaks: dict[str, float] = Field(default_factory=dict)  # see trainer/exact/grids.py
     parent: Parent | None = None
-    averaged_steps: list[int] = []  # of an average of checkpoints; nothing can be resumed from it
-    files: list[FileRecord] = []
+    # Of an average of checkpoints; nothing can be resumed from it.
+    averaged_steps: list[int] = Field(default_factory=list)
+    files: list[FileRecord] = Field(default_factory=list)
     sha256: str | None = None  # of all the rest; the first headers had none
 
     def to_json(self) -> str:
@@ -190,8 +185,9 @@ def read_header(path: Path) -> CheckpointHeader:
     try:
         values = json.loads(file.read_bytes())
         written_as = values.get("format")
-        if written_as == FORMAT:
-            header = CheckpointHeader.model_validate(values)
+        if written_as in (FORMAT_1, FORMAT):
+            now = _from_format_1(values) if written_as == FORMAT_1 else values
+            header = CheckpointHeader.model_validate(now)
             if header.sha256 not in (None, sha256_of_header(values)):
                 raise CheckpointError(f"{file} is damaged: it does not have its own sha256")
             return header
@@ -202,9 +198,19 @@ def read_header(path: Path) -> CheckpointHeader:
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     raise CheckpointFormatError(
-        f"{file} has format {written_as!r}, this version reads {FORMAT!r}: use the version that "
-        "wrote it"
+        f"{file} has format {written_as!r}, this version reads {FORMAT_1!r} and {FORMAT!r}: use "
+        "the version that wrote it"
     )
+
+
+def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
+    """The header in the present format; format 1 had a field for each of two scores."""
+    now = values | {"format": FORMAT}
+    found = {
+        "loss": Score(value=now.pop("validation_loss", None), more_is_better=False),
+        "bleu": Score(value=now.pop("validation_bleu", None), more_is_better=True),
+    }
+    return now | {"scores": {name: s for name, s in found.items() if s.value is not None}}
 
 
 def folder_name(step: int) -> str:

@@ -45,11 +45,9 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
 
 def best(headers: Mapping[Path, CheckpointHeader], metric: Metric) -> list[Path]:
     """The checkpoints that have a validation, best first; of equals the newer first."""
-    scores = {}
-    for path, header in headers.items():
-        loss, bleu = header.validation_loss, header.validation_bleu
-        if metric == "loss" and loss is not None:
-            scores[path] = loss
-        elif metric == "bleu" and bleu is not None:
-            scores[path] = -bleu
-    return sorted(scores, key=lambda path: (scores[path], -step_of(path)))
+    costs = {
+        path: cost
+        for path, header in headers.items()
+        if metric in header.scores and (cost := header.scores[metric].cost) is not None
+    }
+    return sorted(costs, key=lambda path: (costs[path], -step_of(path)))

@@ -22,9 +22,10 @@ from trainer.checkpoints.state_file import (
     state_file_name,
     write_state_file,
 )
-from trainer.distributed import Placement, sum_over_ranks
+from trainer.distributed import sum_over_ranks
 from trainer.errors import CheckpointError
 from trainer.host_memory import available_bytes
+from trainer.placement import Placement
 from trainer.supervision import Supervision
 from trainer.zero.fragments import Fragment
 

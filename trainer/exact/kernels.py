@@ -13,16 +13,17 @@ def deterministic_kernels() -> Iterator[None]:
     # Without it cuBLAS may split products as its workspaces happen to be free.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     by_timing, fills = torch.backends.cudnn.benchmark, _fills_uninitialized_memory()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    mode = torch.get_deterministic_debug_mode()
     torch.backends.cudnn.benchmark = False  # kernels chosen by timing
-    torch.use_deterministic_algorithms(True)
+    # Unlike `use_deterministic_algorithms` it does not import the compiler to tell it, too.
+    torch.set_deterministic_debug_mode("error")
     # A guard against reading memory before writing it, which costs a pass over each new tensor.
     _fill_uninitialized_memory(False)
     try:
         yield
     finally:
         torch.backends.cudnn.benchmark = by_timing
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
         _fill_uninitialized_memory(fills)
 
 

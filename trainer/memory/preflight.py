@@ -22,9 +22,10 @@ from data_pipeline.dataset.manifest import Manifest
 from model.transformer import Transformer
 from trainer import host_memory
 from trainer.batch import to_device
-from trainer.distributed import Placement, sum_over_ranks
+from trainer.distributed import sum_over_ranks
 from trainer.errors import MemoryPreflightError
 from trainer.memory.micro_batch_shapes import MicroBatchShape, synthetic_micro_batch, widest_shapes
+from trainer.placement import Placement
 from trainer.zero.engine import Engine
 
 _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)

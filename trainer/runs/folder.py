@@ -23,20 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
+from data_pipeline.written import Written
 from trainer.checkpoints.format import Parent, list_checkpoints
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
 
-class RunCard(BaseModel):
+class RunCard(Written):
     """run.json: what makes this run the run that it is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     name: str

@@ -16,7 +16,7 @@ from model.attention import default_backend
 from model.config import AttentionBackend
 from model.linear import uses_onednn
 from trainer.config import EngineConfig
-from trainer.distributed import Placement
+from trainer.placement import Placement
 
 EXACT_SUMS = 2  # the version of what trainer/exact computes; another one rounds otherwise
 _COVERED = {"ranks", "zero_stage"}  # by exact sums

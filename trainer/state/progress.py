@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
 from trainer.config import TrainerConfig
+from trainer.scores import Scores
 from trainer.state import early_stopping
 from trainer.state.digest import START
 
@@ -17,8 +18,7 @@ class Progress:
     cursor: Cursor = field(default_factory=Cursor)
     data_digest: str = START
     target_tokens_seen: int = 0
-    validation_loss: float | None = None  # of this very step
-    validation_bleu: float | None = None
+    scores: Scores = field(default_factory=dict)  # of the validation of this very step
     validation_due: bool = False  # this step's validation gave way to a request to stop
     early_stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
     skipped_steps: int = 0

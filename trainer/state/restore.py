@@ -1,5 +1,7 @@
 """The state that a rank starts with: that of a checkpoint, of another run, or of step 0."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from data_pipeline.batching.plan import Cursor
@@ -7,20 +9,24 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.preparation.quarantine import cursor_after
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.distributed import Placement
 from trainer.errors import CheckpointError
+from trainer.rank_context import RankContext
 from trainer.rank_job import RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.state import numerics
 from trainer.state.ema import Ema
 from trainer.state.progress import Progress
-from trainer.tracking.recorder import Recorder
+from trainer.state.training_state import TrainingState
+from trainer.tracking.records import Resized, Resumed
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 from trainer.zero.fragments import MASTER, FragmentReader
 
+if TYPE_CHECKING:  # it imports W&B, which ranks other than 0 do not need
+    from trainer.tracking.recorder import Recorder
 
-def begin(engine: Engine, job: RankJob) -> tuple[Progress, Ema | None]:
+
+def begin(engine: Engine, job: RankJob) -> TrainingState:
     """Step 0: moments of zero, and the weights of the parent if the run has one.
 
     Raises:
@@ -34,12 +40,12 @@ def begin(engine: Engine, job: RankJob) -> tuple[Progress, Ema | None]:
     else:
         fragments.create_moments(engine, optimizer_step=0)
     progress = Progress(parent=warm_start.parent if warm_start else None)
-    return progress, _ema(engine, job.recipe)
+    return TrainingState(progress, engine, _ema(engine, job.recipe))
 
 
 def restore(
     engine: Engine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
-) -> tuple[Progress, Ema | None]:
+) -> TrainingState:
     """Where the checkpoint left the run, whatever the shape it was written under.
 
     Raises:
@@ -56,7 +62,7 @@ def restore(
         ema.load(reader.read)
     saved = Cursor.from_json(header.cursor)
     cursor = cursor_after(manifest, recipe.data_settings, header.dataset_identity, saved)
-    return Progress.of_checkpoint(header, cursor), ema
+    return TrainingState(Progress.of_checkpoint(header, cursor), engine, ema)
 
 
 def _weights_only(reader: CheckpointReader) -> FragmentReader:
@@ -69,33 +75,44 @@ def _weights_only(reader: CheckpointReader) -> FragmentReader:
 
 
 def record_resumption(
-    recorder: Recorder,
-    job: RankJob,
+    recorder: "Recorder",
+    context: RankContext,
     checkpoint: Checkpoint | None,
     progress: Progress,
     manifest: Manifest,
-    placement: Placement,
 ) -> None:
     """Events that say where the run goes on, and what is not as it was before."""
+    step, goodput = recorder.last_step, recorder.goodput
     if checkpoint is None:
-        if recorder.is_restart:
-            recorder.event("resumed", from_step=0)
+        if goodput.restarts:
+            recorder.append(
+                Resumed(
+                    step=step,
+                    from_step=0,
+                    restarts=goodput.restarts,
+                    lost_steps=goodput.lost_steps,
+                )
+            )
         return
-    header, recipe = checkpoint.header, job.recipe
+    header, recipe, placement = checkpoint.header, context.recipe, context.placement
     now = numerics.fingerprint(recipe.engine, placement)
     moved = progress.cursor.to_json() != header.cursor
-    recorder.event(
-        "resumed",
-        from_step=header.step,
-        promise=numerics.promise(header.numerics, now),
-        numerics_changed=numerics.differences(header.numerics, now),
-        settings_changed=continuable_differences(header.recipe, recipe),
-        quarantined=sorted(manifest.left_out_since(header.dataset_identity)),
-        window_left_at=header.cursor if moved else None,
+    recorder.append(
+        Resumed(
+            step=step,
+            from_step=header.step,
+            promise=numerics.promise(header.numerics, now),
+            numerics_changed=numerics.differences(header.numerics, now),
+            settings_changed=continuable_differences(header.recipe, recipe),
+            quarantined=sorted(manifest.left_out_since(header.dataset_identity)),
+            window_left_at=header.cursor if moved else None,
+            restarts=goodput.restarts,
+            lost_steps=goodput.lost_steps,
+        )
     )
     ranks = header.numerics.get("ranks")
     if ranks not in (None, placement.world_size):
-        recorder.event("resized", from_ranks=ranks, to_ranks=placement.world_size)
+        recorder.append(Resized(step=step, from_ranks=ranks, to_ranks=placement.world_size))
 
 
 def _ema(engine: Engine, recipe: TrainingRecipe) -> Ema | None:

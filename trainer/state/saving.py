@@ -1,20 +1,15 @@
 """What a checkpoint holds: the fragments that this rank owns, and the header of them all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
-from trainer.distributed import Placement
-from trainer.rank_job import RankJob
+from trainer.rank_context import RankContext
 from trainer.recipe import identity_of
 from trainer.state import numerics
-from trainer.state.ema import Ema
-from trainer.state.progress import Progress
-from trainer.supervision import Supervision
-from trainer.tracking.recorder import Recorder
+from trainer.state.training_state import TrainingState
 from trainer.zero import fragments
-from trainer.zero.engine import Engine
 from trainer.zero.fragments import Fragment
 
 
@@ -27,31 +22,27 @@ class Saver:
 
     def __init__(
         self,
-        job: RankJob,
-        *,
-        engine: Engine,
-        ema: Ema | None,
+        context: RankContext,
+        state: TrainingState,
         manifest: Manifest,
-        recorder: Recorder | None,
-        supervision: Supervision,
-        placement: Placement,
+        sync_record: Callable[[], None],
     ) -> None:
-        self._recipe = job.recipe
-        self._engine = engine
-        self._ema = ema
+        """sync_record: writes the record through to the disk; no checkpoint may be ahead of it."""
+        self._recipe = context.recipe
+        self._state = state
         self._manifest = manifest
-        self._numerics = numerics.fingerprint(job.recipe.engine, placement)
-        require_host_memory(self._owned(), placement)
+        self._numerics = numerics.fingerprint(context.recipe.engine, context.placement)
+        require_host_memory(self._owned(), context.placement)
         self._writer = CheckpointWriter(
             self._owned,
-            work=job.work,
-            attempt=job.attempt,
-            placement=placement,
-            supervision=supervision,
-            sync_record=recorder.sync if recorder else lambda: None,
+            work=context.job.work,
+            attempt=context.job.attempt,
+            placement=context.placement,
+            supervision=context.supervision,
+            sync_record=sync_record,
         )
 
-    def save(self, progress: Progress, *, final: bool) -> float:
+    def save(self, *, final: bool) -> float:
         """Begin to write a checkpoint, and with ``final`` wait until it is written.
 
         Returns how long the training was stalled, in seconds.
@@ -59,7 +50,7 @@ class Saver:
         Raises:
             CheckpointError: the final one could not be written.
         """
-        return self._writer.save(self._header(progress), final=final)
+        return self._writer.save(self._header(), final=final)
 
     def finish(self) -> None:
         """Returns when the rank's part of the last checkpoint is written, or could not be."""
@@ -70,29 +61,29 @@ class Saver:
         self._writer.close()
 
     def _owned(self) -> Iterator[Fragment]:
-        yield from fragments.owned_fragments(self._engine)
-        if self._ema:
-            yield from self._ema.fragments()
+        yield from fragments.owned_fragments(self._state.engine)
+        if self._state.ema:
+            yield from self._state.ema.fragments()
 
-    def _header(self, progress: Progress) -> CheckpointHeader:
+    def _header(self) -> CheckpointHeader:
+        progress, engine = self._state.progress, self._state.engine
         return CheckpointHeader(
             step=progress.step,
-            optimizer_step=fragments.optimizer_step(self._engine),
+            optimizer_step=fragments.optimizer_step(engine),
             cursor=progress.cursor.to_json(),
             data_digest=progress.data_digest,
             dataset_identity=self._manifest.identity,
             recipe=self._recipe.model_dump(mode="json"),
             identity=identity_of(self._recipe),
             numerics=self._numerics,
-            parameters={n: list(shape) for n, shape in self._engine.parameter_shapes.items()},
-            parameter_groups=self._engine.parameter_group_settings(),
-            validation_loss=progress.validation_loss,
-            validation_bleu=progress.validation_bleu,
+            parameters={n: list(shape) for n, shape in engine.parameter_shapes.items()},
+            parameter_groups=engine.parameter_group_settings(),
+            scores=progress.scores,
             validation_due=progress.validation_due,
             early_stopping=progress.early_stopping,
             target_tokens_seen=progress.target_tokens_seen,
             skipped_steps=progress.skipped_steps,
             skipped_in_a_row=progress.skipped_in_a_row,
-            gradient_peaks=self._engine.grids.peaks if self._engine.grids else {},
+            gradient_peaks=engine.grids.peaks if engine.grids else {},
             parent=progress.parent,
         )

@@ -10,7 +10,8 @@ from trainer.checkpoints.format import Checkpoint, list_checkpoints, step_of
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import Line, read_metrics
+from trainer.tracking.metrics import train_lines
+from trainer.tracking.records import TrainLine
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,12 @@ def compare_runs(first: Path, second: Path) -> Comparison:
         )
 
     def first_other(field: str) -> int | None:
-        return next((step for step in steps if ours[step][field] != theirs[step][field]), None)
+        return next(
+            (step for step in steps if getattr(ours[step], field) != getattr(theirs[step], field)),
+            None,
+        )
 
-    losses = [(ours[step]["loss"], theirs[step]["loss"]) for step in steps]
+    losses = [(ours[step].loss, theirs[step].loss) for step in steps]
     checkpoints = _checkpoints(first), _checkpoints(second)
     newest = max(checkpoints[0].keys() & checkpoints[1].keys(), default=None)
     different: list[str] = []
@@ -96,17 +100,13 @@ def _compare_state(first: Path, second: Path) -> tuple[list[str], int]:
     return different, len(names)
 
 
-def _train_lines(folder: Path) -> dict[int, Line]:
-    return {
-        line["step"]: line
-        for line in read_metrics(RunFolder(folder).metrics)
-        if line["kind"] == "train"
-    }
+def _train_lines(folder: Path) -> dict[int, TrainLine]:
+    return {line.step: line for line in train_lines(RunFolder(folder).metrics)}
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
     return {step_of(path): path for path in list_checkpoints(RunFolder(folder).checkpoints)}
 
 
-def _span(lines: dict[int, Line]) -> str:
+def _span(lines: dict[int, TrainLine]) -> str:
     return f"steps {min(lines)} to {max(lines)}" if lines else "no step"

@@ -20,8 +20,9 @@ before it recorded anything leaves no trace there and is not among the restarts.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from trainer.tracking.metrics import Line, is_step
+from trainer.tracking.records import Line, Resumed, StepLine, TrainLine
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,12 @@ class Goodput:
         )
 
     @property
-    def counts(self) -> Line:
-        """What an event says."""
-        return {"restarts": self.restarts, "lost_steps": self.lost_steps}
-
-    @property
-    def fields(self) -> Line:
+    def fields(self) -> dict[str, Any]:
         """What a train line says."""
         wall, counted = self.wall_seconds, self.counted_seconds
         return {
-            **self.counts,
+            "restarts": self.restarts,
+            "lost_steps": self.lost_steps,
             "wall_seconds": round(wall, 3),
             "counted_seconds": round(counted, 3),
             "goodput": round(counted / wall, 4) if wall > 0 else 1.0,
@@ -83,16 +80,17 @@ def goodput_at_start(
     tail: list[Line] = []  # from the last train line on, last line first
     for line in lines_backwards:
         tail.append(line)
-        if line["kind"] == "train":
+        if isinstance(line, TrainLine):
             break
-    train = tail[-1] if tail and tail[-1]["kind"] == "train" else {}
-    counts = next((line for line in tail if "restarts" in line), {})
-    last_step = next((line["step"] for line in tail if is_step(line)), 0)
+    train = next((line for line in tail if isinstance(line, TrainLine)), None)
+    counted = next((line for line in tail if isinstance(line, TrainLine | Resumed)), None)
+    restarts, lost_steps = (counted.restarts, counted.lost_steps) if counted else (None, None)
+    last_step = next((line.step for line in tail if isinstance(line, StepLine)), 0)
     return Goodput(
         # In the session of that step, nobody else owned the run since; otherwise time began anew.
-        until=max(train.get("time", 0.0), session_started),
-        restarts=counts.get("restarts", 0) + 1 if tail else 0,
-        lost_steps=counts.get("lost_steps", 0) + max(0, last_step - resume_step),
-        wall_seconds=train.get("wall_seconds", 0.0),
-        counted_seconds=train.get("counted_seconds", 0.0),
+        until=max(train.time if train else 0.0, session_started),
+        restarts=(restarts or 0) + 1 if tail else 0,
+        lost_steps=(lost_steps or 0) + max(0, last_step - resume_step),
+        wall_seconds=(train.wall_seconds if train else None) or 0.0,
+        counted_seconds=(train.counted_seconds if train else None) or 0.0,
     )

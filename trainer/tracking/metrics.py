@@ -1,13 +1,11 @@
-"""metrics.jsonl, the record of a run: one JSON object a line.
+"""metrics.jsonl, the record of a run: one JSON object a line, see `trainer.tracking.records`.
 
-Every step has one line, of kind ``train``, or ``skipped`` if it was not applied. The steps of these
-lines increase strictly, and so do those of validation lines; an event stands at the last recorded
-step. After a restart the run repeats the steps since its last checkpoint. They are in the record
-already, so they are compared with it instead of written again; a difference is recorded as an
-event, because it means that the curve was not the same.
+The steps of step lines increase strictly, and so do those of validation lines. After a restart the
+run repeats the steps since its last checkpoint. They are in the record already, so they are
+compared with it instead of written again; a difference is recorded as an event, because it means
+that the curve was not the same.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -15,10 +13,20 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from trainer.errors import TrainerError
 from trainer.tracking.line_file import LineFile
-
-Line = dict[str, Any]
+from trainer.tracking.records import (
+    VERSION,
+    Event,
+    Line,
+    ReplayMismatch,
+    StepLine,
+    TrainLine,
+    ValidationLine,
+    parse_line,
+)
 
 # Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed,
 # unless numerics are exact.
@@ -44,19 +52,22 @@ class MetricsRecord:
         """
         self._tolerance = tolerance
         self._file = LineFile(path, notice)
-        self._recorded: dict[tuple[bool, int], Line] = {}
+        self._recorded: dict[tuple[bool, int], StepLine | ValidationLine] = {}
         self.last_step = resume_step
         for line in lines_after(path, resume_step):
-            self.last_step = max(self.last_step, line["step"])
-            if line["kind"] != "event":
+            self.last_step = max(self.last_step, line.step)
+            if not isinstance(line, Event):
                 self._recorded[_place(line)] = line
 
-    def has(self, line: Line) -> bool:
+    def has(self, line: StepLine) -> bool:
         """Whether the line repeats one that an earlier start of the ranks has recorded."""
         return _place(line) in self._recorded
 
-    def append(self, line: Line) -> Line | None:
+    def append(self, line: Line) -> ReplayMismatch | None:
         """Record a line; a repeat is not written again, and returns an event if it differs."""
+        if isinstance(line, Event):
+            self._write(line)
+            return None
         before = self._recorded.pop(_place(line), None)
         if before is None:
             self._write(line)
@@ -64,13 +75,9 @@ class MetricsRecord:
         differences = _differences(before, line, self._tolerance)
         if not differences:
             return None
-        return self.event("replay_mismatch", replayed_step=line["step"], fields=differences)
-
-    def event(self, event: str, **details: Any) -> Line:
-        """Record that something happened, at the last recorded step; returns the line."""
-        line = {"step": self.last_step, "kind": "event", "event": event, **details}
-        self._write(line)
-        return line
+        mismatch = ReplayMismatch(step=self.last_step, replayed_step=line.step, fields=differences)
+        self._write(mismatch)
+        return mismatch
 
     def sync(self) -> None:
         """Let what is recorded survive a loss of power.
@@ -85,18 +92,18 @@ class MetricsRecord:
         self._file.close()
 
     def _write(self, line: Line) -> None:
-        self._file.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
-        self.last_step = max(self.last_step, line["step"])
-
-
-def is_step(line: Line) -> bool:
-    """Whether this is the line that each step has."""
-    return line["kind"] in ("train", "skipped")
+        self._file.append(line.to_json())
+        self.last_step = max(self.last_step, line.step)
 
 
 def read_metrics(path: Path) -> list[Line]:
     """The complete lines of a record; a torn last line is left out."""
     return list(read_backwards(path))[::-1]
+
+
+def train_lines(path: Path) -> list[TrainLine]:
+    """The lines of all steps that were applied, in order."""
+    return [line for line in read_metrics(path) if isinstance(line, TrainLine)]
 
 
 def lines_after(path: Path, step: int) -> list[Line]:
@@ -162,32 +169,48 @@ def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _is_by(step: int, line: Line) -> bool:
     """Whether this is the line of a step, or of one before."""
-    return is_step(line) and bool(line["step"] <= step)
+    return isinstance(line, StepLine) and line.step <= step
 
 
-def _place(line: Line) -> tuple[bool, int]:
+def _place(line: StepLine | ValidationLine) -> tuple[bool, int]:
     """What only one line of the record has, events apart."""
-    return is_step(line), line["step"]
+    return isinstance(line, StepLine), line.step
 
 
 def _parse(path: Path, line: bytes) -> Line:
     try:
-        parsed: Line = json.loads(line)
-    except ValueError as error:
+        return parse_line(line)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["loc"][-1:] == ("version",):
+            raise TrainerError(
+                f"{path} has a line of version {problem['input']!r}, this version reads up to "
+                f"{VERSION}: use the version that wrote it"
+            ) from error
+        where = ".".join(map(str, problem["loc"]))
         raise TrainerError(
-            f"{path} has a line that is no JSON object: {line[:60]!r}. Restore the record from a "
-            "copy, or take the line out; the steps after the newest checkpoint are repeated anyway"
+            f"{path} has a line that is not one of a record: {line[:60]!r} "
+            f"({where + ': ' if where else ''}{problem['msg']}). Restore the record from a copy, "
+            "or take the line out; the steps after the newest checkpoint are repeated anyway"
         ) from error
-    return parsed
 
 
-def _differences(before: Line, after: Line, tolerance: float) -> Line:
+def _differences(
+    before: StepLine | ValidationLine, after: StepLine | ValidationLine, tolerance: float
+) -> dict[str, list[Any]]:
     """Fields that must be equal in a repeated step and are not, each as [before, after]."""
-    result = {}
+    result: dict[str, list[Any]] = {}
     for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
-        if before.get(field) != after.get(field):
-            result[field] = [before.get(field), after.get(field)]
-    losses = [line["loss"] for line in (before, after) if "loss" in line]
+        values = [getattr(line, field, None) for line in (before, after)]
+        if values[0] != values[1]:
+            result[field] = values
+    losses = [loss for line in (before, after) if (loss := _loss(line)) is not None]
     if len(losses) == 2 and not math.isclose(*losses, rel_tol=tolerance):
         result["loss"] = losses
     return result
+
+
+def _loss(line: StepLine | ValidationLine) -> float | None:
+    if isinstance(line, ValidationLine):
+        return line.scores["loss"].value if "loss" in line.scores else None
+    return line.loss if isinstance(line, TrainLine) else None

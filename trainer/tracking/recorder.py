@@ -1,15 +1,13 @@
 """Where rank 0 puts the run's lines: metrics.jsonl, W&B, and the supervisor's display."""
 
-from typing import Any
-
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
-from trainer.rank_job import RankJob
-from trainer.runs.folder import RunFolder
-from trainer.supervision import Supervision
+from trainer.rank_context import RankContext
 from trainer.tracking.goodput import goodput_at_start
-from trainer.tracking.metrics import REPLAY_TOLERANCE, Line, MetricsRecord, read_backwards
+from trainer.tracking.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
+from trainer.tracking.records import Line, TrainLine
 from trainer.tracking.wandb_tracker import WandbTracker
+from trainer.validation import save_translations
 
 
 class Recorder:
@@ -19,10 +17,8 @@ class Recorder:
         TrainerError: another process trains this run, or W&B does not start.
     """
 
-    def __init__(
-        self, job: RankJob, checkpoint: Checkpoint | None, supervision: Supervision
-    ) -> None:
-        run = RunFolder(job.run)
+    def __init__(self, context: RankContext, checkpoint: Checkpoint | None) -> None:
+        job, run, supervision = context.job, context.run, context.supervision
         resume_step = checkpoint.step if checkpoint else 0
         exact = job.recipe.engine.numerics == "exact"
         self._record = MetricsRecord(
@@ -31,9 +27,10 @@ class Recorder:
             supervision.notice,
             tolerance=0.0 if exact else REPLAY_TOLERANCE,
         )
-        self._goodput = goodput_at_start(
+        self.goodput = goodput_at_start(
             read_backwards(run.metrics), resume_step, job.session_started
         )
+        self._translations = run.translations
         self._supervision = supervision
         try:
             self._wandb = WandbTracker(job.recipe, run, supervision.notice)
@@ -42,9 +39,9 @@ class Recorder:
             raise
 
     @property
-    def is_restart(self) -> bool:
-        """Whether an earlier start of the ranks has recorded something."""
-        return self._goodput.restarts > 0
+    def last_step(self) -> int:
+        """The last recorded step, at which events stand."""
+        return self._record.last_step
 
     def append(self, line: Line) -> None:
         """Record a line; a repeated step is shown but not written twice.
@@ -52,22 +49,21 @@ class Recorder:
         A train line that the record has not got yet is given the run's totals, see
         `trainer.tracking.goodput`.
         """
-        if line["kind"] == "train" and not self._record.has(line):
-            self._goodput = self._goodput.after_step(line["time"], line["step_seconds"])
-            line = line | self._goodput.fields
+        if isinstance(line, TrainLine) and not self._record.has(line):
+            self.goodput = self.goodput.after_step(line.time, line.step_seconds)
+            line = line.model_copy(update=self.goodput.fields)
         mismatch = self._record.append(line)
         self._wandb.update()
         self._supervision.line(line)
         if mismatch:
             self._supervision.line(mismatch)
 
-    def event(self, event: str, **details: Any) -> None:
-        """Record that something happened; of a restart, also how many and how costly they were."""
-        if event == "resumed":
-            details |= self._goodput.counts
-        line = self._record.event(event, **details)
-        self._wandb.update()
-        self._supervision.line(line)
+    def keep_translations(self, step: int, translations: list[str]) -> None:
+        """Keep a validation's, or say why not."""
+        try:
+            save_translations(self._translations, f"validation-{step:08d}", translations)
+        except OSError as error:
+            self._supervision.notice(f"the translations of step {step} are not kept: {error}")
 
     def sync(self) -> None:
         """Write the record through to the disk: a checkpoint must not be ahead of it.

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import wandb
 from wandb.proto import wandb_internal_pb2
@@ -29,7 +30,8 @@ from trainer.errors import TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.tracking.leveldb_log import BLOCK_BYTES, whole_records
-from trainer.tracking.metrics import Line, follow, is_step, read_backwards
+from trainer.tracking.metrics import follow, read_backwards
+from trainer.tracking.records import Event, Line, StepLine, ValidationLine
 
 # W&B writes through to its file that often, so a kill loses no more than that.
 FLUSH_SECONDS = 2.0
@@ -104,7 +106,9 @@ class WandbTracker:
 
     def _lacks_rows(self) -> bool:
         backwards = read_backwards(self._folder.metrics)
-        last_recorded_step = next((line["step"] for line in backwards if is_step(line)), 0)
+        last_recorded_step = next(
+            (line.step for line in backwards if isinstance(line, StepLine)), 0
+        )
         return last_logged_step(self._files) < last_recorded_step
 
     def _try_to_show_the_record(self) -> None:
@@ -132,6 +136,12 @@ class WandbTracker:
         run.finish()
 
     def _begin(self) -> wandb.Run:
+        # Its last act would be to import its launcher, which takes a second, to look whether that
+        # has started this process (`Run._on_ready`, read in 0.31.0).
+        with mock.patch.object(wandb.Run, "_detect_and_apply_job_inputs"):
+            return self._init()
+
+    def _init(self) -> wandb.Run:
         return wandb.init(
             mode=self._mode,  # type: ignore[arg-type]
             project=self._recipe.tracking.project,
@@ -169,14 +179,14 @@ def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, A
     row: dict[str, Any] = {}
     for line in lines:
         values = _values(line)
-        known = is_step(line) or shown.keys is None or values.keys() <= shown.keys
-        if line["step"] <= shown.step and known:
+        known = isinstance(line, StepLine) or shown.keys is None or values.keys() <= shown.keys
+        if line.step <= shown.step and known:
             continue
-        if is_step(line):
+        if isinstance(line, StepLine):
             if step:
                 yield step, row
                 row = {}
-            step = line["step"]
+            step = line.step
         row |= values
     if step:
         yield step, row
@@ -228,16 +238,18 @@ def _wandb_files(folder: Path) -> list[Path]:
 
 def _values(line: Line) -> dict[str, Any]:
     """A line's part of a row: ``train/loss``, ``validation/bleu``, ``event/resumed/from_step``."""
-    if line["kind"] == "event":
-        name = f"event/{line['event']}"
-        hidden = {"step", "kind", "event"}
+    if isinstance(line, Event):
+        name = f"event/{line.event}"
         values: dict[str, Any] = {name: 1}
+        said = line.details
     else:
-        name = line["kind"]
-        hidden = {"step", "kind", "samples"}
+        name = line.kind
         values = {}
-    for key, value in line.items():
-        if key not in hidden and value not in (None, [], {}):
+        said = line.model_dump(exclude={"version", "step", "kind", "samples", "scores"})
+    if isinstance(line, ValidationLine):
+        said |= {measure: score.value for measure, score in line.scores.items()}
+    for key, value in said.items():
+        if value not in (None, [], {}):
             plain = isinstance(value, int | float | str)
             values[f"{name}/{key}"] = value if plain else json.dumps(value)
     return values

@@ -1,6 +1,6 @@
 """The training loop of one rank.
 
-In: a placement, a stream of this rank's micro-batches, and the state that the run was left in. Per
+In: a stream of this rank's micro-batches, and the state that the run was left in. Per
 step: fetch, forward and backward over the rank's slots, one exchange with the other ranks, one
 optimizer step, a line in the record; every so often a validation and a checkpoint. Out: an
 `Outcome`.
@@ -18,25 +18,28 @@ from contextlib import ExitStack
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.batch import DeviceBatch, dummy_batch, to_device
-from trainer.distributed import Placement
 from trainer.errors import NonFiniteLossError
-from trainer.profile import StepProfiler
 from trainer.randomness import seed_torch
-from trainer.rank_job import RankJob
-from trainer.runs.folder import RunFolder
+from trainer.rank_context import RankContext
 from trainer.state import early_stopping
 from trainer.state.digest import fold
-from trainer.state.ema import Ema
-from trainer.state.progress import Progress
 from trainer.state.saving import Saver
-from trainer.supervision import Outcome, Supervision
-from trainer.tracking.metrics import Line
-from trainer.tracking.recorder import Recorder
+from trainer.state.training_state import TrainingState
+from trainer.supervision import Outcome
+from trainer.tracking.recording import Recording
+from trainer.tracking.records import (
+    Preempted,
+    Repeated,
+    Sample,
+    TrainLine,
+    ValidationLine,
+)
 from trainer.training.schedule import learning_rate
 from trainer.training.skipped_steps import skipped_line, too_many_skipped
 from trainer.training.step_exchange import StepReport, exchange
-from trainer.validation import ValidationResult, Validator, save_translations
-from trainer.zero.engine import Engine, PassResult
+from trainer.training.step_profiler import StepProfiler
+from trainer.validation import ValidationResult, Validator
+from trainer.zero.engine import PassResult
 
 
 class Trainer:
@@ -44,57 +47,58 @@ class Trainer:
 
     def __init__(
         self,
-        job: RankJob,
-        progress: Progress,
+        context: RankContext,
+        state: TrainingState,
         *,
-        engine: Engine,
-        ema: Ema | None,
         steps: Callable[[Cursor], Iterator[RankStep]],
         validator: Validator,
         saver: Saver,
-        recorder: Recorder | None,
+        recorder: Recording,
         profiler: StepProfiler,
-        supervision: Supervision,
-        placement: Placement,
         resources: ExitStack,
     ) -> None:
         """``resources`` closes what the parts hold: engine, record, a checkpoint being written."""
-        self.recipe = job.recipe
-        self.run = RunFolder(job.run)
-        self.progress = progress
-        self.engine = engine
-        self._ema = ema
+        self.recipe = context.recipe
+        self.run = context.run
+        self.progress = state.progress
+        self.engine = state.engine
+        self._ema = state.ema
+        self._placement = context.placement
+        self._supervision = context.supervision
         self._open_stream = steps
         self._validator = validator
         self._saver = saver
         self._recorder = recorder
         self._profiler = profiler
-        self._supervision = supervision
-        self._placement = placement
         self._resources = resources
-        self._dummy = dummy_batch(engine.module.vocabulary, placement.torch_device)
+        self._dummy = dummy_batch(self.engine.module.vocabulary, self._placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
 
     def train(self) -> Outcome:
         """Train until the end or a request to stop; the last thing done is a checkpoint."""
-        if self.progress.validation_due and not self._validate():
-            return "preempted"  # the checkpoint that it was resumed from says so still
-        steps = self._open_stream(self.progress.cursor)
+        progress = self.progress
+        if progress.validation_due:
+            self._validate()
+            if progress.validation_due:
+                return "preempted"  # the checkpoint that it was resumed from says so still
+        steps = self._open_stream(progress.cursor)
         while not self._is_over():
-            with self._profiler.step(self.progress.step + 1):
-                stop = self._train_step(steps).stop_requested
+            with self._profiler.step(progress.step + 1):
+                report = self._train_step(steps)
+            stop = report.stop_requested
             if self._validation_is_due():
-                self.progress.validation_due = stop or not self._validate()
-                stop = self.progress.validation_due
-            over = self._is_over() and not stop
-            every = self.recipe.checkpoints.every_steps
-            if stop and self._recorder:
-                self._recorder.event("preempted")
-            if over or stop or self.progress.step % every == 0:
-                self._save(final=over or stop)
+                progress.validation_due = True
+                if not stop:
+                    self._validate()
+                    stop = progress.validation_due
+            if stop:
+                self._recorder.append(Preempted(step=self._recorder.last_step))
+            final = stop or self._is_over()
+            if final or progress.step % self.recipe.checkpoints.every_steps == 0:
+                self._save(final=final)
             if stop:
                 return "preempted"
-        self._supervision.progress("done", self.progress.step)
+        self._supervision.progress("done", progress.step)
         return "finished"
 
     def __enter__(self) -> "Trainer":
@@ -123,51 +127,64 @@ class Trainer:
         progress.step = step
         progress.cursor = data.next_cursor
         progress.data_digest = fold(progress.data_digest, report.slot_digests)
-        progress.validation_loss = progress.validation_bleu = None
+        progress.scores = {}
         if norm is None:
-            progress.skipped_steps += 1
-            progress.skipped_in_a_row += 1
-            line = skipped_line(progress, data, report, self._placement)
-            self._record(line)
-            if line["in_a_row"] >= self.recipe.trainer.stop_after_skipped_steps:
-                self._saver.finish()  # the checkpoint that is being written is the last good one
-                raise NonFiniteLossError(too_many_skipped(line))
-            return report
+            self._record_skipped(data, report)
+        else:
+            self._record_step(data, report, rate, norm, time.monotonic() - started)
+        return report
+
+    def _record_step(
+        self, data: RankStep, report: StepReport, rate: float, norm: float, seconds: float
+    ) -> None:
+        progress = self.progress
         progress.skipped_in_a_row = 0
         progress.target_tokens_seen += data.target_tokens
-        seconds = time.monotonic() - started
-        self._record(
-            {
-                "step": step,
-                "kind": "train",
-                "time": time.time(),
-                "loss": report.smoothed_sum / data.target_tokens,
-                "nll": report.nll_sum / data.target_tokens,
-                "learning_rate": rate,
-                "grad_norm": norm,
-                "target_tokens": data.target_tokens,
-                "target_tokens_seen": progress.target_tokens_seen,
-                "target_tokens_per_second": data.target_tokens / seconds,
-                "padding_fraction": report.padding_fraction,
-                "step_seconds": seconds,
-                "data_stall_seconds": report.data_stall_seconds,
-                "checkpoint_stall_seconds": self._checkpoint_stall_seconds,
-                **data.cursor.to_json(),
-                "world_size": self._placement.world_size,
-                "data_digest": progress.data_digest,
-            }
+        self._recorder.append(
+            TrainLine(
+                step=progress.step,
+                epoch=data.cursor.epoch,
+                window=data.cursor.window,
+                offset=data.cursor.offset,
+                data_digest=progress.data_digest,
+                time=time.time(),
+                loss=report.smoothed_sum / data.target_tokens,
+                nll=report.nll_sum / data.target_tokens,
+                learning_rate=rate,
+                grad_norm=norm,
+                target_tokens=data.target_tokens,
+                target_tokens_seen=progress.target_tokens_seen,
+                target_tokens_per_second=data.target_tokens / seconds,
+                padding_fraction=report.padding_fraction,
+                step_seconds=seconds,
+                data_stall_seconds=report.data_stall_seconds,
+                checkpoint_stall_seconds=self._checkpoint_stall_seconds,
+                world_size=self._placement.world_size,
+            )
         )
         self._checkpoint_stall_seconds = 0.0
-        return report
+
+    def _record_skipped(self, data: RankStep, report: StepReport) -> None:
+        """Raises NonFiniteLossError if there were too many in a row."""
+        self.progress.skipped_steps += 1
+        self.progress.skipped_in_a_row += 1
+        line = skipped_line(self.progress, data, report, self._placement)
+        self._recorder.append(line)
+        if line.in_a_row >= self.recipe.trainer.stop_after_skipped_steps:
+            self._saver.finish()  # the checkpoint that is being written is the last good one
+            raise NonFiniteLossError(too_many_skipped(line))
 
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
         """The step's passes, once more if a gradient does not fit the grid of its parameter."""
-        report = self._accumulate(step, data, stall)
-        while (outgrown := self.engine.refit(report.amax)) is not None:
-            if outgrown and self._recorder:
-                self._recorder.event("repeated", grids_widened=outgrown)
+        while True:
             report = self._accumulate(step, data, stall)
-        return report
+            outgrown = self.engine.refit(report.amax)
+            if outgrown is None:
+                return report
+            if outgrown:
+                self._recorder.append(
+                    Repeated(step=self._recorder.last_step, grids_widened=outgrown)
+                )
 
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
         """Forward and backward over the rank's slots, then the exchange with the other ranks."""
@@ -214,57 +231,41 @@ class Trainer:
             self._ema.update()
         return norm
 
-    def _validate(self) -> bool:
-        """Returns whether the validation was finished: it gives way to a request to stop."""
+    def _validate(self) -> None:
+        """Validate; if it gives way to a request to stop, the validation is due still."""
         progress = self.progress
         self._supervision.progress("validation", progress.step)
         started = time.monotonic()
         with (self._ema or self.engine).inference_model() as model:
             result = self._validator.run(model, self._supervision.stop_requested)
         if result is None:
-            return False
+            return
         progress.validation_due = False
-        progress.validation_loss, progress.validation_bleu = result.loss, result.bleu
+        progress.scores = result.scores
         if stopping := self.recipe.trainer.early_stopping:
             progress.early_stopping = early_stopping.after_validation(
-                progress.early_stopping, stopping, progress.step, result
+                progress.early_stopping, stopping, progress.step, result.scores
             )
-        self._record_validation(result, time.monotonic() - started)
-        return True
-
-    def _record_validation(self, result: ValidationResult, seconds: float) -> None:
-        if self._recorder is None:
-            return
-        step = self.progress.step
-        heldout, shown = self._validator.heldout, self.recipe.trainer.validation_samples
-        try:
-            save_translations(self.run.translations, f"validation-{step:08d}", result.translations)
-        except OSError as error:
-            self._supervision.notice(f"the translations of step {step} are not kept: {error}")
-        self._record(
-            {
-                "step": step,
-                "kind": "validation",
-                "loss": result.loss,
-                "perplexity": result.perplexity,
-                "bleu": result.bleu,
-                "seconds": seconds,
-                "samples": [
-                    {"source": s, "reference": r, "translation": t}
-                    for s, r, t in zip(
-                        heldout.sources[:shown],
-                        heldout.targets[:shown],
-                        result.translations[:shown],
-                        strict=True,
-                    )
-                ],
-            }
+        self._recorder.keep_translations(progress.step, result.translations)
+        self._recorder.append(
+            ValidationLine(
+                step=progress.step,
+                scores=result.scores,
+                seconds=time.monotonic() - started,
+                samples=self._samples(result),
+            )
         )
+
+    def _samples(self, result: ValidationResult) -> list[Sample]:
+        heldout, shown = self._validator.heldout, self.recipe.trainer.validation_samples
+        columns = heldout.sources, heldout.targets, result.translations
+        return [
+            Sample(source=source, reference=reference, translation=translation)
+            for source, reference, translation in zip(
+                *(column[:shown] for column in columns), strict=True
+            )
+        ]
 
     def _save(self, *, final: bool) -> None:
         self._supervision.progress("save", self.progress.step)
-        self._checkpoint_stall_seconds += self._saver.save(self.progress, final=final)
-
-    def _record(self, line: Line) -> None:
-        if self._recorder:
-            self._recorder.append(line)
+        self._checkpoint_stall_seconds += self._saver.save(final=final)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from trainer.batch import DeviceBatch
-from trainer.distributed import Placement, sum_over_ranks
+from trainer.distributed import sum_over_ranks
+from trainer.placement import Placement
 from trainer.zero.engine import PassResult
 
 _SMOOTHED, _NLL, _PADDING, _POSITIONS, _BAD, _DIGEST = range(6)

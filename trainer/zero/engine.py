@@ -27,11 +27,11 @@ from data_pipeline.batching.plan import slots_of_rank
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.distributed import Placement
 from trainer.errors import EngineError
 from trainer.exact.adamw import ExactAdamW
 from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
+from trainer.placement import Placement
 from trainer.zero.process_wide import changed_for_an_engine
 from trainer.zero.settings import adamw, bucket_elements, deepspeed_config, parameter_groups
 from trainer.zero.stages import Stage, stage_of
@@ -98,9 +98,9 @@ class Engine:
         self.checkpoints_activations = engine.activation_checkpointing
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
-        self._adamw = adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
         with contextlib.ExitStack() as process_wide:
             process_wide.enter_context(changed_for_an_engine(exact=self.grids is not None))
+            self._adamw = adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
             self._initialise(model, engine)
             self._process_wide = process_wide.pop_all()
 

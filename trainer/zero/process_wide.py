@@ -8,6 +8,7 @@ from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch.nn import functional as F
 
 from trainer.exact.kernels import deterministic_kernels
+from trainer.zero.without_compiler import without_compiler
 
 
 @contextlib.contextmanager
@@ -15,7 +16,7 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
     """All of it. ``exact`` asks for the same bits in every stage: deterministic kernels, and the
     linear function that stage 3 puts in the place of torch's, which rounds differently."""
     kernels = deterministic_kernels() if exact else contextlib.nullcontext()
-    with _process_groups_released(), _torch_linear_kept(), kernels:
+    with without_compiler(), _process_groups_released(), _torch_linear_kept(), kernels:
         if exact:
             F.linear = zero3_linear_wrap
         yield

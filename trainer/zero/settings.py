@@ -7,6 +7,7 @@ from torch import nn
 
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.exact.adamw import ExactAdamW
+from trainer.zero.without_compiler import AdamW
 
 LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 
@@ -66,4 +67,4 @@ def adamw(
     """AdamW (Loshchilov and Hutter 2019), exact if the engine's numerics are."""
     if engine.numerics == "exact":
         return ExactAdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon)
-    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)
+    return AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.distributed import Placement
+from trainer.placement import Placement
 from trainer.zero.fragments import MASTER
 
 # Rounds the gradient of a parameter, in place.

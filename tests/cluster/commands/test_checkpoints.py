@@ -16,6 +16,7 @@ from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.checkpoints.lease import Lease
 from trainer.errors import CheckpointError, RunInUseError, RunMismatchError
+from trainer.validation import translation_scores
 
 STEPS = [2, 4, 6]
 
@@ -60,8 +61,8 @@ def test_list_shows_scores_and_averages(transloom, run, monkeypatch):
     rows = json.loads(transloom("checkpoints", "list", run, "--json").stdout)
     assert [row["step"] for row in rows] == [2, 4, 6, 6]
     assert [row["averaged_steps"] for row in rows] == [[], [], [], [2, 6]]
-    assert [row["validation_loss"] is None for row in rows] == [True, False, False, True]
-    assert [row["validation_bleu"] is None for row in rows] == [True, False, False, True]
+    measures = ["loss", "perplexity", "bleu"]
+    assert [list(row["scores"]) for row in rows] == [[], measures, measures, []]
     assert rows[3]["bytes"] * 2.5 < rows[0]["bytes"]  # without moments
     monkeypatch.setenv("COLUMNS", "120")
     text = transloom("checkpoints", "list", run).stdout
@@ -145,7 +146,7 @@ def test_average_takes_what_is_said(transloom, run, options, expected):
 def test_the_best_are_those_of_the_recipes_metric(run):
     losses = {2: 3.0, 4: 1.0, 6: 2.0}
     for path in list_checkpoints(run / "checkpoints"):
-        rewrite_header(path, validation_loss=losses[step_of(path)])
+        rewrite_header(path, scores=translation_scores(losses[step_of(path)], 0.0))
     assert average_run(run, None, 2, None).header.averaged_steps == [4, 6]
 
 

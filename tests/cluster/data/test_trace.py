@@ -19,7 +19,8 @@ from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import RunMismatchError
 from trainer.inference.translator import Translator
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import read_metrics
+from trainer.tracking.metrics import read_metrics, train_lines
+from trainer.tracking.records import Resumed
 
 STEPS = 7
 
@@ -41,11 +42,11 @@ class Trained:
         assert result.exit_code == exit_code
         return json.loads(result.stdout)
 
-    def lines(self, kind="train"):
-        return [x for x in read_metrics(self.path / "metrics.jsonl") if x["kind"] == kind]
+    def lines(self):
+        return train_lines(self.path / "metrics.jsonl")
 
     def digests(self):
-        return [line["data_digest"] for line in self.lines()]
+        return [line.data_digest for line in self.lines()]
 
     def quarantine_shard_of(self, sample):
         """Leaves out the shard with that pair, and loses it."""
@@ -94,9 +95,9 @@ def test_every_recorded_step_is_traced_as_it_was_trained(trained):
     steps = trained.trace(f"1:{STEPS}")
     assert [step["step"] for step in steps] == list(range(1, STEPS + 1))
     for step, line in zip(steps, trained.lines(), strict=True):
-        assert step["data_digest"] == step["recorded_digest"] == line["data_digest"]
-        assert step["cursor"] == {key: line[key] for key in ("epoch", "window", "offset")}
-        assert step["target_tokens"] == line["target_tokens"]
+        assert step["data_digest"] == step["recorded_digest"] == line.data_digest
+        assert step["cursor"] == line.cursor.to_json()
+        assert step["target_tokens"] == line.target_tokens
         assert step["equal"]
     assert len({step["cursor"]["window"] for step in steps}) > 2
 
@@ -196,9 +197,10 @@ def test_a_quarantine_within_a_window(trained):
     shard = trained.quarantine_shard_of(following["slots"][0]["sample_ids"][0])
     coming = trained.trace(f"{STEPS + 1}:{STEPS + 6}")
     trained.train(STEPS + 6)
-    (resumed,) = trained.lines("event")
-    assert resumed["quarantined"] == [shard]
-    assert resumed["window_left_at"] is not None
+    record = read_metrics(trained.path / "metrics.jsonl")
+    (resumed,) = [line for line in record if isinstance(line, Resumed)]
+    assert resumed.quarantined == [shard]
+    assert resumed.window_left_at is not None
     assert [step["data_digest"] for step in coming] == trained.digests()[STEPS:]
     # The steps before had the shard, those after have not.
     steps = trained.trace(f"1:{STEPS + 6}")

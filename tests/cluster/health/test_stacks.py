@@ -10,8 +10,9 @@ import psutil
 import pytest
 from support.processes import wait_until
 
+from cluster.errors import RankHungError, RankLostError
 from cluster.health import stacks
-from cluster.health.stacks import keep_stacks, stacks_of
+from cluster.health.stacks import keep_stacks, stacks_of, with_stacks
 from trainer.runs.folder import RunFolder
 
 HANGS = """
@@ -119,3 +120,20 @@ def test_stacks_that_cannot_be_kept_are_no_failure(tmp_path):
     run.stacks.write_text("in the way")
     assert keep_stacks(run, {0: "here"}, notices.append) is None
     assert "could not be kept" in notices[0]
+
+
+def test_a_hang_names_where_the_stacks_are_kept(tmp_path):
+    run = RunFolder(tmp_path)
+    hang = RankHungError("Rank 1 hangs")
+    told = with_stacks(hang, run, lambda: {0: "waits", 1: "loops"}, pytest.fail)
+    (folder,) = run.stacks.iterdir()
+    assert isinstance(told, RankHungError)
+    assert str(told) == f"Rank 1 hangs. Where each rank stood is in {folder}"
+    assert (folder / "rank-1.txt").read_text() == "loops"
+
+
+def test_nobody_is_asked_for_stacks_when_a_rank_has_died(tmp_path):
+    run = RunFolder(tmp_path)
+    death = RankLostError("Rank 1 has died")
+    assert with_stacks(death, run, lambda: pytest.fail("asked"), pytest.fail) is death
+    assert not run.stacks.exists()

@@ -12,7 +12,7 @@ from cluster.errors import RankLostError
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
 from cluster.ranks.group import RankGroup
-from cluster.ranks.mailbox import Report
+from cluster.ranks.reports import Notice, Report
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
 
@@ -26,7 +26,7 @@ def rank_that(error: Exception | None, silent: bool) -> Any:
     @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
     class Rank:  # here, so that Ray sends the class itself: its processes know no tests
         def __init__(self) -> None:
-            self._reports = [Report(notice="the last thing")]
+            self._reports = [Notice("the last thing")]
 
         def train(self) -> str:
             if error:

@@ -1,9 +1,9 @@
 """A Ray of the run's own that is lost, or does not come up: started anew, but not for ever."""
 
 import itertools
-import json
 
 import pytest
+from support.lines import train_line
 from support.recipes import tiny_recipe
 
 from cluster.config import ClusterConfig
@@ -65,7 +65,7 @@ def test_a_run_that_gets_further_may_lose_its_ray_as_often_as_it_likes(train, fo
         if step == 10:
             return "preempted"
         with folder.metrics.open("a") as record:
-            print(json.dumps({"kind": "train", "step": step}), file=record)
+            print(train_line(step).to_json(), file=record)
         raise EmbeddedRayError("raylet has ended")
 
     outcome, notices = train(lose)

@@ -4,30 +4,20 @@ import io
 
 import pytest
 from rich.console import Console
+from support.lines import train_line
 
 from cluster.views.display import LiveDisplay, PlainLines, audience_for
+from trainer.tracking.records import Resumed, Sample, ValidationLine
+from trainer.validation import translation_scores
 
-TRAIN = {
-    "step": 3,
-    "kind": "train",
-    "loss": 2.5,
-    "grad_norm": 0.7,
-    "learning_rate": 1e-3,
-    "target_tokens_per_second": 8000.0,
-    "padding_fraction": 0.01,
-    "data_stall_seconds": 0.002,
-}
-VALIDATION = {
-    "step": 3,
-    "kind": "validation",
-    "loss": 2.0,
-    "perplexity": 7.4,
-    "bleu": 12.3,
-    "samples": [
-        {"source": "je suis [là]", "reference": "I am there", "translation": "I am [bold]"}
-    ],
-}
-EVENT = {"step": 3, "kind": "event", "event": "resumed", "from_step": 2, "numerics_changed": {}}
+TRAIN = train_line(3, loss=2.5, target_tokens_per_second=8000.0)
+VALIDATION = ValidationLine(
+    step=3,
+    scores=translation_scores(2.0, 12.3),
+    seconds=1.0,
+    samples=[Sample(source="je suis [là]", reference="I am there", translation="I am [bold]")],
+)
+EVENT = Resumed(step=3, from_step=2)
 
 
 def shown(terminal: bool) -> str:
@@ -43,7 +33,13 @@ def shown(terminal: bool) -> str:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_numbers_translations_and_notices_are_shown(terminal):
     text = shown(terminal)
-    for part in ("runs/x: a title", "loss 2.500", "8,000 target tokens/s", "BLEU 12.3"):
+    for part in (
+        "runs/x: a title",
+        "loss 2.500",
+        "8,000 target tokens/s",
+        "perplexity 7.39",
+        "BLEU 12.3",
+    ):
         assert part in text
     assert "resumed: from step 2" in text
     assert "checkpoint of step 3 is complete" in text
@@ -66,5 +62,5 @@ def test_plain_lines_do_not_show_every_step():
     output = io.StringIO()
     with PlainLines(Console(file=output), "title", 1000) as audience:
         for step in range(1, 500):
-            audience.line(TRAIN | {"step": step})
+            audience.line(train_line(step))
     assert output.getvalue().count("\nstep ") == 1

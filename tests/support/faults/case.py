@@ -5,12 +5,13 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
 from support.faults.moments import MID_STEP, RECOVERY, Moment
 from support.faults.trial import Curve, Trial
-from trainer.tracking.metrics import Line
+from trainer.tracking.records import Event, Preempted, Resumed, TrainLine
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def undergo(
         if moment is RECOVERY:
             _lose_a_rank(trial)
         reached = trial.reach(moment, fault.rank)
-        before, struck = _last_line(trial), time.time()
+        before, struck = _totals(trial), time.time()
         fault.strike(trial, reached)
         if not fault.holds:
             reached.release()
@@ -61,7 +62,7 @@ def undergo(
             fault=fault.name,
             moment=moment.name,
             seconds=_seconds_to_first_new(trial, before, struck),
-            lost_steps=_last_line(trial)["lost_steps"] - before["lost_steps"],
+            lost_steps=_totals(trial).lost_steps - before.lost_steps,
             outcome="same curve" + (", same command again" if fault.again else ""),
         )
     finally:
@@ -73,7 +74,7 @@ def undergo(
 def check_is_undisturbed(trial: Trial, oracle: Curve) -> None:
     """Bitwise the oracle's curve, each step once, and nothing in the record that says otherwise."""
     assert trial.curve() == oracle, trial.story()
-    assert {event["event"] for event in trial.lines("event")} <= {"resumed", "preempted"}
+    assert all(isinstance(event, Resumed | Preempted) for event in trial.lines(Event))
 
 
 def _lose_a_rank(trial: Trial) -> None:
@@ -83,16 +84,26 @@ def _lose_a_rank(trial: Trial) -> None:
     reached.release()
 
 
-def _last_line(trial: Trial) -> Line:
+class Totals(NamedTuple):
     """The record's last step, with the totals up to there."""
-    lines = trial.lines("train")
-    return lines[-1] if lines else {"step": 0, "restarts": 0, "lost_steps": 0}
+
+    step: int = 0
+    restarts: int = 0
+    lost_steps: int = 0
 
 
-def _seconds_to_first_new(trial: Trial, before: Line, struck: float) -> float | None:
+def _totals(trial: Trial) -> Totals:
+    lines = trial.lines(TrainLine)
+    if not lines:
+        return Totals()
+    last = lines[-1]
+    return Totals(last.step, last.restarts or 0, last.lost_steps or 0)
+
+
+def _seconds_to_first_new(trial: Trial, before: Totals, struck: float) -> float | None:
     """If the ranks were started again, to the first step after that: what a struck run still
     recorded until it noticed is no recovery.
     """
-    new = [line for line in trial.lines("train") if line["step"] > before["step"]]
-    recovered = [line for line in new if line["restarts"] > before["restarts"]]
-    return next((line["time"] - struck for line in recovered or new), None)
+    new = [line for line in trial.lines(TrainLine) if line.step > before.step]
+    recovered = [line for line in new if (line.restarts or 0) > before.restarts]
+    return next((line.time - struck for line in recovered or new), None)

@@ -16,7 +16,9 @@ from support.faults.moments import Moment, Reached
 from support.processes import HANG_SECONDS, wait_until
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.runs.folder import RunFolder
+from trainer.scores import Scores
 from trainer.tracking.metrics import read_metrics
+from trainer.tracking.records import StepLine, TrainLine, ValidationLine
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 LEFTOVER_SECONDS = 120.0
@@ -29,7 +31,7 @@ class Curve:
     steps: list[int]
     losses: list[float]
     digests: list[str]
-    validations: list[tuple[int, float, float]]
+    validations: list[tuple[int, Scores]]
     weights: list[str]  # sha256 of the newest checkpoint's files
 
 
@@ -88,14 +90,14 @@ class Trial:
         outcome: str = json.loads(self._output.read_text())["outcome"]
         return outcome
 
-    def lines(self, *kinds: str) -> list[dict[str, Any]]:
-        """Those of the record that are of these kinds, as they stand there."""
-        return [line for line in read_metrics(self.run.metrics) if line["kind"] in kinds]
+    def lines(self, kind: Any) -> list[Any]:
+        """Those of the record that are of a class, or of one of several."""
+        return [line for line in read_metrics(self.run.metrics) if isinstance(line, kind)]
 
     @property
     def recorded_step(self) -> int:
         """The last one in the record."""
-        steps = [line["step"] for line in self.lines("train", "skipped")]
+        steps = [line.step for line in self.lines(StepLine)]
         return steps[-1] if steps else 0
 
     @property
@@ -105,13 +107,13 @@ class Trial:
         return Checkpoint(paths[-1]) if paths else None
 
     def curve(self) -> Curve:
-        steps = self.lines("train", "skipped")
+        steps = self.lines(StepLine)
         assert self.checkpoint
         return Curve(
-            steps=[line["step"] for line in steps],
-            losses=[line["loss"] for line in self.lines("train")],
-            digests=[line["data_digest"] for line in steps],
-            validations=[(v["step"], v["loss"], v["bleu"]) for v in self.lines("validation")],
+            steps=[line.step for line in steps],
+            losses=[line.loss for line in self.lines(TrainLine)],
+            digests=[line.data_digest for line in steps],
+            validations=[(line.step, line.scores) for line in self.lines(ValidationLine)],
             weights=[file.sha256 for file in self.checkpoint.header.files],
         )
 

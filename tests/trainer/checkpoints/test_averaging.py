@@ -14,6 +14,7 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
 from trainer.inference.translator import Translator
 from trainer.runs.folder import RunFolder
+from trainer.validation import translation_scores
 from trainer.zero.fragments import Fragment
 
 SHAPES = {"a": [3, 5], "b": [7]}
@@ -37,12 +38,14 @@ def save(folder, step, kinds=("master",), **fields):
 
 @pytest.mark.parametrize("kinds", [("master",), ("master", "exp_avg", "ema")])
 def test_it_is_the_mean_of_the_weights(tmp_path, kinds):
-    averaged = [save(tmp_path, step, kinds, validation_loss=1.0) for step in (10, 20, 40)]
+    averaged = [
+        save(tmp_path, step, kinds, scores=translation_scores(1.0, 5.0)) for step in (10, 20, 40)
+    ]
     result = average(tmp_path, averaged)
     result.verify()
     assert result.path == tmp_path / "average-of-10-20-40"
     assert result.header.averaged_steps == [10, 20, 40]
-    assert result.header.validation_loss is None  # it was that of another one
+    assert result.header.scores == {}  # they were those of another one
     found = CheckpointReader(result).weights()
     for name, shape in SHAPES.items():
         exact = torch.stack([weights(step)[name].double() for step in (10, 20, 40)]).mean(0)

@@ -22,8 +22,8 @@ from trainer.checkpoints.format import (
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig
-from trainer.distributed import Placement
 from trainer.errors import CheckpointError, CheckpointFormatError
+from trainer.placement import Placement
 from trainer.zero.fragments import Fragment
 
 
@@ -167,7 +167,7 @@ def test_a_file_outside_the_checkpoint_is_refused(tmp_path, name):
 def test_another_format_is_not_taken_for_damage(tmp_path):
     """A newer version's checkpoint must not be passed over in silence."""
     path = save(tmp_path, 10).path / HEADER
-    path.write_text(path.read_text().replace("checkpoint/1", "checkpoint/2"))
+    path.write_text(path.read_text().replace("checkpoint/2", "checkpoint/3"))
     with pytest.raises(CheckpointFormatError, match=r"checkpoint/2.*use the version that wrote it"):
         newest_intact(tmp_path)
 

@@ -7,17 +7,18 @@ from support.checkpoints import make_header, save_checkpoint, work_folder
 from trainer.checkpoints.format import HEADER, list_checkpoints
 from trainer.checkpoints.retention import prune, superfluous
 from trainer.config import CheckpointsConfig
+from trainer.validation import translation_scores
 from trainer.zero.fragments import Fragment
 
 #          step: loss, bleu
-SCORES = {10: (3.0, 9.0), 20: (1.0, 5.0), 30: (None, None), 40: (2.0, 9.0), 50: (2.5, 1.0)}
+SCORES = {10: (3.0, 9.0), 20: (1.0, 5.0), 30: None, 40: (2.0, 9.0), 50: (2.5, 1.0)}
 
 
 @pytest.fixture
 def checkpoints(tmp_path):
     """Five, of which one had no validation."""
-    for step, (loss, bleu) in SCORES.items():
-        header = make_header(step, validation_loss=loss, validation_bleu=bleu)
+    for step, values in SCORES.items():
+        header = make_header(step, scores=translation_scores(*values) if values else {})
         save_checkpoint(tmp_path, header, [[Fragment("master", "w", 0, torch.ones(4))]])
     return tmp_path
 
@@ -64,7 +65,7 @@ def test_without_a_readable_one_nothing_goes(checkpoints):
 
 def test_another_versions_stay(checkpoints):
     header = checkpoints / "step-00000010" / HEADER
-    header.write_text(header.read_text().replace("checkpoint/1", "checkpoint/9"))
+    header.write_text(header.read_text().replace("checkpoint/2", "checkpoint/9"))
     prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=1, keep_best=0))
     assert staying(checkpoints) == [10, 50]
 

@@ -16,8 +16,8 @@ from trainer.checkpoints import patience
 from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
-from trainer.distributed import Placement
 from trainer.errors import CheckpointError, LeaseLostError
+from trainer.placement import Placement
 from trainer.zero.fragments import Fragment
 
 
@@ -219,7 +219,7 @@ from trainer.checkpoints.format import list_checkpoints, newest_intact
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
-from trainer.distributed import Placement
+from trainer.placement import Placement
 from trainer.zero.fragments import Fragment
 from trainer.checkpoints.committer import CheckpointCommitter
 run = Path({run!r})

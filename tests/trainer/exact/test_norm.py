@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.distributed import Placement, sum_of_integers_over_ranks
+from trainer.distributed import sum_of_integers_over_ranks
 from trainer.exact.norm import ROW, norm, squares_in_units
+from trainer.placement import Placement
 
 
 def vector(length, seed=1):

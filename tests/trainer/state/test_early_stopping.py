@@ -1,11 +1,13 @@
 """When validation has been without a new best for long enough."""
 
+from math import nan
+
 import pytest
 
 from trainer.checkpoints.format import EarlyStoppingState
 from trainer.config import EarlyStoppingConfig
 from trainer.state.early_stopping import after_validation, is_over
-from trainer.validation import ValidationResult
+from trainer.validation import translation_scores
 
 
 def stops_after(metric, patience, losses=(), bleus=()):
@@ -14,8 +16,7 @@ def stops_after(metric, patience, losses=(), bleus=()):
     state = EarlyStoppingState()
     values = [(loss, 0.0) for loss in losses] or [(0.0, bleu) for bleu in bleus]
     for count, (loss, bleu) in enumerate(values, start=1):
-        result = ValidationResult(loss=loss, bleu=bleu, translations=[])
-        state = after_validation(state, config, 10 * count, result)
+        state = after_validation(state, config, 10 * count, translation_scores(loss, bleu))
         if is_over(state, config):
             return count
     return None
@@ -47,21 +48,19 @@ def test_the_best_is_remembered_with_its_step():
     config = EarlyStoppingConfig(metric="loss", patience=3)
     state = EarlyStoppingState()
     for step, loss in [(10, 2.0), (20, 1.0), (30, 1.5)]:
-        result = ValidationResult(loss=loss, bleu=0.0, translations=[])
-        state = after_validation(state, config, step, result)
+        state = after_validation(state, config, step, translation_scores(loss, 0.0))
     assert state == EarlyStoppingState(
         metric="loss", best=1.0, best_step=20, validations_since_best=1
     )
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best():
-    assert stops_after("loss", 2, losses=[None, 3.0, None, 2.0, 2.5, None]) == 6
+    assert stops_after("loss", 2, losses=[nan, 3.0, nan, 2.0, 2.5, nan]) == 6
 
 
 def test_after_a_change_of_the_metric_it_counts_anew():
     best = EarlyStoppingState(metric="bleu", best=0.5, best_step=10, validations_since_best=2)
     config = EarlyStoppingConfig(metric="loss", patience=3)
-    result = ValidationResult(loss=2.0, bleu=0.4, translations=[])
-    assert after_validation(best, config, 20, result) == EarlyStoppingState(
+    assert after_validation(best, config, 20, translation_scores(2.0, 0.4)) == EarlyStoppingState(
         metric="loss", best=2.0, best_step=20
     )

@@ -8,8 +8,8 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.attention import SelfAttention
 from model.config import AttentionBackend
 from trainer.config import EngineConfig
-from trainer.distributed import Placement
 from trainer.network import build_model
+from trainer.placement import Placement
 from trainer.state import numerics
 
 

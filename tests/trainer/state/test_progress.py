@@ -9,8 +9,8 @@ from support.progress import FAR
 from data_pipeline.batching.plan import Cursor
 from trainer.state.progress import Progress
 
-SCORES = ("validation_loss", "validation_bleu")  # the next step begins without one
-KEPT = [field.name for field in fields(Progress) if field.name not in (*SCORES, "cursor")]
+# The next step begins without scores.
+KEPT = [field.name for field in fields(Progress) if field.name not in ("scores", "cursor")]
 
 
 def restored(cursor: Cursor = FAR.cursor) -> Progress:
@@ -29,10 +29,9 @@ def test_nothing_is_lost_on_resuming(name):
     assert getattr(restored(), name) == getattr(FAR, name)
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_a_checkpoints_score_is_not_that_of_the_steps_after_it(name):
-    header = make_header(FAR.step, validation_loss=2.5, validation_bleu=30.5)
-    assert getattr(Progress.of_checkpoint(header, Cursor()), name) is None
+def test_a_checkpoints_scores_are_not_those_of_the_steps_after_it():
+    header = make_header(FAR.step, scores=FAR.scores)
+    assert Progress.of_checkpoint(header, Cursor()).scores == {}
 
 
 def test_data_goes_on_where_it_is_told_to():

@@ -8,15 +8,18 @@ from unittest import mock
 import pytest
 from support.checkpoints import Listener, work_folder
 from support.engine_jobs import Shape, make_engine
+from support.lines import train_line
 from support.progress import FAR
 from support.recipes import tiny_recipe
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
+from trainer.rank_context import RankContext
 from trainer.rank_job import RankJob
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.state.progress import Progress
 from trainer.state.saving import Saver
+from trainer.state.training_state import TrainingState
 from trainer.tracking.metrics import read_metrics
 from trainer.tracking.recorder import Recorder
 from trainer.zero import fragments
@@ -35,30 +38,24 @@ def save(placement, folder, final):
     recipe, heard, synced = tiny_recipe(Path("/dataset")).training(), Supervisor(), []
     work = work_folder(run.checkpoints)
     job = RankJob(recipe, run.path, "d", None, work, "a", 0.0)
+    context = RankContext(job, placement, heard)
 
     def noting(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        steps = [line["step"] for line in read_metrics(path)] if path == run.metrics else []
+        steps = [line.step for line in read_metrics(path)] if path == run.metrics else []
         synced.append((path.name, steps))
         fsync(descriptor)
 
     engine = make_engine(placement, Shape(1))
     fragments.create_moments(engine, optimizer_step=64)
     with mock.patch.dict(os.environ, WANDB_MODE="disabled"):
-        recorder = Recorder(job, None, heard)
-    saver = Saver(
-        job,
-        engine=engine,
-        ema=None,
-        manifest=SimpleNamespace(identity="of the dataset"),
-        recorder=recorder,
-        supervision=heard,
-        placement=placement,
-    )
+        recorder = Recorder(context, None)
+    manifest = SimpleNamespace(identity="of the dataset")
+    saver = Saver(context, TrainingState(FAR, engine, None), manifest, recorder.sync)
     fsync = os.fsync
     with mock.patch("os.fsync", noting):
-        recorder.append({"step": 70, "kind": "train", "time": 1.0, "loss": 1.0, "step_seconds": 1})
-        saver.save(FAR, final=final)
+        recorder.append(train_line(70))
+        saver.save(final=final)
         saver.finish()
     saver.close()
     recorder.close()
@@ -76,10 +73,7 @@ def test_all_that_a_run_knows_is_in_the_header(rank_pools, tmp_path):
     ((text, _),) = rank_pools(1).run(save, tmp_path, True)
     header = CheckpointHeader.model_validate_json(text)
     resumed = Progress.of_checkpoint(header, Cursor.from_json(header.cursor))
-    resumed.validation_loss, resumed.validation_bleu = (
-        header.validation_loss,
-        header.validation_bleu,
-    )
+    resumed.scores = header.scores
     assert resumed == FAR
     assert header.optimizer_step == 64  # fewer than steps, since some were skipped
     assert header.dataset_identity == "of the dataset"

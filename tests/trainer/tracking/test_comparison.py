@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 from support.checkpoints import make_header, save_checkpoint
+from support.lines import train_line
 from typer.testing import CliRunner
 
 from cluster.cli.app import app
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.tracking.comparison import compare_runs
+from trainer.tracking.records import Preempted
 from trainer.zero.fragments import Fragment
 
 SHAPES = {"a": [3, 4], "b": [5]}
@@ -26,13 +28,13 @@ def make_run(
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True)
     lines = [
-        {"step": first + number, "kind": "train", "loss": loss, "data_digest": digest}
+        train_line(first + number, loss=loss, data_digest=digest)
         for number, (loss, digest) in enumerate(zip(losses, digests, strict=True))
     ]
-    lines.insert(1, {"step": first, "kind": "event", "event": "resumed"})
+    lines.insert(1, Preempted(step=first))
     card = RunCard(id="abcd1234", name=folder.name, dataset_identity="", identity={})
     run.card_path.write_text(card.model_dump_json())
-    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.metrics.write_text("".join(line.to_json() + "\n" for line in lines))
     ranks = [[] for _ in range(len(cuts) + 1)]
     for kind in kinds:
         for name, shape in SHAPES.items():

@@ -1,12 +1,10 @@
 """Goodput by hand-computed examples."""
 
 import pytest
+from support.lines import skipped_line, train_line
 
 from trainer.tracking.goodput import Goodput, goodput_at_start
-
-
-def line(step: int, time: float, **fields):
-    return {"step": step, "kind": "train", "time": time, **fields}
+from trainer.tracking.records import Line, Preempted, Resumed, TrainLine
 
 
 def after_steps(goodput: Goodput, *steps: tuple[float, float]) -> Goodput:
@@ -15,7 +13,7 @@ def after_steps(goodput: Goodput, *steps: tuple[float, float]) -> Goodput:
     return goodput
 
 
-def restart(last: dict, resume_step: int, session_started: float, *events: dict) -> Goodput:
+def restart(last: TrainLine, resume_step: int, session_started: float, *events: Line) -> Goodput:
     """As a start finds it whose record ends with a train line and these events."""
     return goodput_at_start([*reversed(events), last], resume_step, session_started)
 
@@ -34,9 +32,11 @@ def test_an_undisturbed_run_loses_what_is_between_its_steps():
 
 
 def test_a_restart_in_the_session_costs_all_the_time_since_the_last_recorded_step():
-    last = line(7, 1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0)
+    last = train_line(
+        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
+    )
     goodput = restart(last, 4, session_started=1000.0)
-    assert goodput.counts == {"restarts": 1, "lost_steps": 3}
+    assert (goodput.restarts, goodput.lost_steps) == (1, 3)
     # Steps 5 to 7 are repeated; step 8, of 2 s, ends 20 s after step 7 was recorded.
     goodput = goodput.after_step(1040.0, 2.0)
     assert goodput.fields == {
@@ -49,47 +49,53 @@ def test_a_restart_in_the_session_costs_all_the_time_since_the_last_recorded_ste
 
 
 def test_between_two_sessions_no_time_passes():
-    last = line(7, 1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0)
+    last = train_line(
+        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
+    )
     # The next driver starts a day later, from a checkpoint of the last step.
     goodput = restart(last, 7, session_started=90000.0).after_step(90005.0, 2.0)
     assert goodput.fields["wall_seconds"] == 25.0
     assert goodput.fields["counted_seconds"] == 16.0
-    assert goodput.counts == {"restarts": 1, "lost_steps": 0}
+    assert (goodput.restarts, goodput.lost_steps) == (1, 0)
 
 
 def test_restarts_that_got_no_further_count_too():
-    last = line(7, 1020.0, restarts=1, lost_steps=2, wall_seconds=20.0, counted_seconds=14.0)
-    died = {"step": 7, "kind": "event", "event": "resumed", "restarts": 2, "lost_steps": 5}
-    other = {"step": 7, "kind": "event", "event": "replay_mismatch"}
+    last = train_line(
+        7, time=1020.0, restarts=1, lost_steps=2, wall_seconds=20.0, counted_seconds=14.0
+    )
+    died = Resumed(step=7, from_step=4, restarts=2, lost_steps=5)
+    other = Preempted(step=7)
     goodput = restart(last, 4, 1000.0, died, other)
-    assert goodput.counts == {"restarts": 3, "lost_steps": 8}
+    assert (goodput.restarts, goodput.lost_steps) == (3, 8)
     assert goodput.wall_seconds == 20.0
 
 
 def test_skipped_steps_are_repeated_too_and_take_wall_time():
-    last = line(7, 1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0)
-    skipped = {"step": 8, "kind": "skipped"}
+    last = train_line(
+        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
+    )
+    skipped = skipped_line(8)
     goodput = restart(last, 4, 1000.0, skipped)
-    assert goodput.counts == {"restarts": 1, "lost_steps": 4}
+    assert (goodput.restarts, goodput.lost_steps) == (1, 4)
     assert goodput.after_step(1030.0, 2.0).fields["goodput"] == round(16 / 30, 4)
 
 
 def test_a_start_before_any_step_is_recorded():
-    skipped = {"step": 1, "kind": "skipped"}
+    skipped = skipped_line(1)
     assert goodput_at_start([skipped], 0, 1000.0) == Goodput(1000.0, restarts=1, lost_steps=1)
 
 
 def test_the_totals_begin_with_the_first_start_that_counts():
     """The record was begun by a version that did not count."""
-    goodput = restart(line(7, 1020.0), 5, session_started=2000.0)
+    goodput = restart(train_line(7, time=1020.0), 5, session_started=2000.0)
     assert goodput == Goodput(until=2000.0, restarts=1, lost_steps=2)
-    without_time = restart({"step": 7, "kind": "train"}, 5, session_started=2000.0)
-    assert without_time == goodput
 
 
 @pytest.mark.parametrize("session_started", [100.0, 1010.0])
 def test_a_clock_that_was_set_back_does_not_count_backwards(session_started):
-    last = line(7, 1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0)
+    last = train_line(
+        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
+    )
     goodput = restart(last, 7, session_started)
     goodput = after_steps(goodput, (200.0, 2.0), (203.0, 2.0))
     assert goodput.fields["wall_seconds"] == 25.0

@@ -1,5 +1,6 @@
 """W&B over restarts: one history in its files, whatever was killed."""
 
+import math
 import os
 import shutil
 import signal
@@ -7,11 +8,13 @@ import textwrap
 
 import pytest
 from support import wandb_jobs
+from support.lines import skipped_line, train_line, validation_line
 from support.small_disk import run_on_small_disk
 from support.wandb_history import history, rows_of, summary, wandb_files
-from support.wandb_jobs import Start, in_a_process, make_run, steps_of, train_line
+from support.wandb_jobs import Start, in_a_process, make_run, steps_of
 from support.wandb_server import WandbServer
 
+from trainer.tracking.records import Preempted, Resumed
 from trainer.tracking.wandb_tracker import Shown, last_logged_step, mend, rows
 
 
@@ -27,41 +30,65 @@ def one_start(run, first: int, last: int) -> None:
     assert start.notices == []
 
 
-def event(step: int, name: str, **details) -> dict:
-    return {"step": step, "kind": "event", "event": name, **details}
+def shown_of(lines, *names):
+    """The rows after nothing, each with its values of these names as far as it has them."""
+    return [
+        (step, {name: row[name] for name in names if name in row})
+        for step, row in rows(lines, Shown())
+    ]
 
 
 def test_a_row_has_all_lines_of_its_step_under_short_names():
     lines = [
-        event(0, "inherited", run="runs/a"),
+        Preempted(step=0),
         train_line(1),
         train_line(2),
-        {"step": 2, "kind": "validation", "loss": 2.0, "bleu": 0.0, "samples": [{"source": "s"}]},
-        event(2, "resumed", from_step=1, changed={"ranks": [1, 2]}),
-        event(2, "preempted", why=None, quarantined=[]),
+        validation_line(2, loss=2.0, bleu=0.0),
+        Resumed(step=2, from_step=1, settings_changed={"keep_last": [1, 2]}),
+        Preempted(step=2),
         train_line(3),
     ]
-    assert list(rows(lines, Shown())) == [
-        (1, {"event/inherited": 1, "event/inherited/run": "runs/a", "train/loss": 1.0}),
+    names = [name for _, row in rows(lines, Shown()) for name in row if "train" not in name]
+    assert list(dict.fromkeys(names)) == [
+        "event/preempted",
+        "validation/seconds",
+        "validation/loss",
+        "validation/perplexity",
+        "validation/bleu",
+        "event/resumed",
+        "event/resumed/from_step",
+        "event/resumed/settings_changed",
+    ]
+    assert shown_of(lines, "train/loss", *names) == [
+        (1, {"event/preempted": 1, "train/loss": 1.0}),
         (
             2,
             {
                 "train/loss": 1 / 2,
+                "event/preempted": 1,
+                "validation/seconds": 1.0,
                 "validation/loss": 2.0,
+                "validation/perplexity": math.exp(2.0),
                 "validation/bleu": 0.0,
                 "event/resumed": 1,
                 "event/resumed/from_step": 1,
-                "event/resumed/changed": '{"ranks": [1, 2]}',
-                "event/preempted": 1,
+                "event/resumed/settings_changed": '{"keep_last": [1, 2]}',
             },
         ),
         (3, {"train/loss": 1 / 3}),
     ]
 
 
+def test_a_train_line_is_shown_whole():
+    ((_, row),) = rows([train_line(1, goodput=0.5)], Shown())
+    line = train_line(1, goodput=0.5).model_dump(exclude_none=True)
+    hidden = {"version", "step", "kind"}
+    assert row == {f"train/{name}": line[name] for name in line if name not in hidden}
+
+
 def test_a_skipped_step_has_a_row():
-    skipped = {"step": 2, "kind": "skipped", "slots": [1], "in_a_row": 1}
-    assert list(rows([train_line(1), skipped, train_line(3)], Shown())) == [
+    names = ("train/loss", "skipped/slots", "skipped/in_a_row")
+    assert shown_of([train_line(1), skipped_line(2), train_line(3)], *names) == [
         (1, {"train/loss": 1.0}),
         (2, {"skipped/slots": "[1]", "skipped/in_a_row": 1}),
         (3, {"train/loss": 1 / 3}),
@@ -69,13 +96,20 @@ def test_a_skipped_step_has_a_row():
 
 
 def test_what_a_shown_row_lacks_is_in_the_next_one():
-    since = [event(2, "preempted"), event(2, "resumed", from_step=2)]
-    shown = Shown(2, frozenset({"train/loss", "event/preempted"}))
+    since = [Preempted(step=2), Resumed(step=2, from_step=2)]
+    ((_, shown_row),) = rows([train_line(2), since[0]], Shown())
+    shown = Shown(2, frozenset(shown_row))
     assert list(rows(since, shown)) == []  # there is no row before its train line
-    assert list(rows([train_line(2), *since, train_line(3)], shown)) == [
-        (3, {"event/resumed": 1, "event/resumed/from_step": 2, "train/loss": 1 / 3})
+    ((step, row),) = rows([train_line(2), *since, train_line(3)], shown)
+    assert step == 3
+    assert row["train/loss"] == 1 / 3
+    assert [name for name in row if "event" in name] == [
+        "event/resumed",
+        "event/resumed/from_step",
     ]
-    assert list(rows([*since, train_line(3)], Shown(2, None))) == [(3, {"train/loss": 1 / 3})]
+    ((step, row),) = rows([*since, train_line(3)], Shown(2, None))
+    assert step == 3
+    assert not [name for name in row if "event" in name]
 
 
 def test_a_gap_left_by_a_killed_run_is_refilled_from_the_record(run):
@@ -88,12 +122,11 @@ def test_a_gap_left_by_a_killed_run_is_refilled_from_the_record(run):
 def test_events_and_validations_at_a_restart_do_not_repeat_a_step(run):
     start = Start(run)
     start.train(1, 3)
-    start.append({"step": 3, "kind": "validation", "loss": 2.0, "samples": ["s"]})
-    start.event("preempted")
+    start.append(validation_line(3), Preempted(step=3))
     start.end()
     for last in (3, 5):  # the first of these trains nothing
         start = Start(run, 3)
-        start.event("resumed", from_step=3, restarts=1)
+        start.append(Resumed(step=3, from_step=3, restarts=1))
         start.train(4, last)
         start.end()
     assert steps_of(run) == [1, 2, 3, 4, 5]
@@ -108,7 +141,7 @@ def test_the_summary_shows_goodput_restarts_and_lost_steps(run):
     start = Start(run)
     for step in (1, 2):
         totals = {"restarts": step, "lost_steps": 3 * step, "goodput": 0.4 * step}
-        start.append(train_line(step) | totals)
+        start.append(train_line(step, **totals))
     start.end()
     shown = summary(run.path)
     assert shown["train/restarts"] == 2
@@ -120,10 +153,10 @@ def test_a_long_history_is_read_to_its_end(run):
     """Records that cross the 32 KiB blocks of W&B's files."""
     start = Start(run)
     for step in range(1, 201):
-        start.append(train_line(step) | {"note": "x" * (step * 7)})
+        start.append(train_line(step), Resumed(step=step, from_step=0, promise="x" * (step * 7)))
     start.end()
     assert steps_of(run) == list(range(1, 201))
-    assert history(run.path)[199]["train/note"] == "x" * 1400
+    assert history(run.path)[199]["event/resumed/promise"] == "x" * 1400
     assert last_logged_step(run.path / "wandb") == 200
     one_start(run, 201, 202)
     assert steps_of(run) == list(range(1, 203))

@@ -21,7 +21,9 @@ from trainer.errors import NonFiniteLossError
 from trainer.randomness import seed_torch
 from trainer.state.digest import START, fold
 from trainer.state.progress import Progress
+from trainer.tracking.records import StepLine
 from trainer.training.schedule import learning_rate
+from trainer.validation import translation_scores
 
 
 def target_tokens(step):
@@ -60,15 +62,20 @@ def test_a_score_is_that_of_the_checkpoints_own_step(tmp_path):
     """The checkpoint of step 4 is not as good as what was validated at step 3."""
     story = Story()
     make_trainer(story, recipe(max_steps=7, validate_every_steps=3), tmp_path).train()
-    scores = {p.step: (p.validation_loss, p.validation_bleu) for p, _ in story.saved}
-    assert scores == {2: (None, None), 4: (None, None), 6: (16.0, 106.0), 7: (17.0, 107.0)}
+    scores = {p.step: p.scores for p, _ in story.saved}
+    assert scores == {
+        2: {},
+        4: {},
+        6: translation_scores(16.0, 106.0),
+        7: translation_scores(17.0, 107.0),
+    }
 
 
 def test_a_skipped_step_forgets_the_score_too(tmp_path):
     story = Story(bad={4})
     make_trainer(story, recipe(max_steps=5, validate_every_steps=3), tmp_path).train()
     (progress, _) = story.saved[1]
-    assert (progress.step, progress.validation_loss, progress.validation_bleu) == (4, None, None)
+    assert (progress.step, progress.scores) == (4, {})
 
 
 def test_what_a_step_adds_to_the_progress(tmp_path):
@@ -77,13 +84,13 @@ def test_what_a_step_adds_to_the_progress(tmp_path):
     seen = 0
     for step, line in enumerate(story.lines[:4], 1):
         seen += target_tokens(step)
-        assert (line["kind"], line["step"]) == ("train", step)
-        assert line["loss"] == SLOTS * LOSSES["smoothed"] / target_tokens(step)
-        assert line["nll"] == SLOTS * LOSSES["nll"] / target_tokens(step)
-        assert line["target_tokens"] == target_tokens(step)
-        assert line["target_tokens_seen"] == seen
-        assert line["offset"] == (step - 1) * SLOTS
-        assert line["data_digest"] == digest_after(step)
+        assert (line.kind, line.step) == ("train", step)
+        assert line.loss == SLOTS * LOSSES["smoothed"] / target_tokens(step)
+        assert line.nll == SLOTS * LOSSES["nll"] / target_tokens(step)
+        assert line.target_tokens == target_tokens(step)
+        assert line.target_tokens_seen == seen
+        assert line.offset == (step - 1) * SLOTS
+        assert line.data_digest == digest_after(step)
     (progress, _) = story.saved[-1]
     assert (progress.step, progress.cursor) == (4, Cursor(0, 0, 4 * SLOTS))
     assert (progress.target_tokens_seen, progress.data_digest) == (seen, digest_after(4))
@@ -95,16 +102,16 @@ def test_counting_goes_on_where_a_checkpoint_left_it(tmp_path):
         step=4, cursor=Cursor(2, 1, 4 * SLOTS), target_tokens_seen=500, skipped_steps=7
     )
     make_trainer(story, recipe(max_steps=5), tmp_path, before).train()
-    (line,) = (line for line in story.lines if line["kind"] == "train")
-    assert (line["step"], line["epoch"], line["window"]) == (5, 2, 1)
-    assert line["target_tokens_seen"] == 500 + target_tokens(5)
+    (line,) = (line for line in story.lines if line.kind == "train")
+    assert (line.step, line.epoch, line.window) == (5, 2, 1)
+    assert line.target_tokens_seen == 500 + target_tokens(5)
     assert story.saved[-1][0].skipped_steps == 7
 
 
 def test_the_time_for_a_checkpoint_is_in_the_line_of_the_next_step_alone(tmp_path):
     story = Story()
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
-    stalls = [line["checkpoint_stall_seconds"] for line in story.lines if line["kind"] == "train"]
+    stalls = [line.checkpoint_stall_seconds for line in story.lines if line.kind == "train"]
     assert stalls == [0.0, 0.0, SAVE_SECONDS, 0.0]
 
 
@@ -113,7 +120,7 @@ def test_the_rate_is_that_of_the_step(tmp_path):
     make_trainer(story, training, tmp_path).train()
     rates = [learning_rate(training.trainer.schedule, s, training.model.width) for s in (1, 2, 3)]
     assert [rate for _, _, rate in story.of("applied")] == rates
-    assert [line["learning_rate"] for line in story.lines[:3]] == rates
+    assert [line.learning_rate for line in story.lines[:3]] == rates
 
 
 def test_every_slot_has_its_dropout_and_the_denominator_of_the_whole_step(tmp_path):
@@ -128,19 +135,19 @@ def test_every_slot_has_its_dropout_and_the_denominator_of_the_whole_step(tmp_pa
             seed_torch(training.seed, "dropout", step, slot)
             assert done["seed"] == torch.initial_seed()
         (tokens,) = {done["target_tokens_global"] for done in passes}
-        assert tokens == story.lines[step - 1]["target_tokens"] > OTHER_RANKS_TOKENS
+        assert tokens == story.lines[step - 1].target_tokens > OTHER_RANKS_TOKENS
 
 
 def test_skipped_steps_are_counted_and_their_data_is_behind(tmp_path):
     story = Story(bad={2, 3, 5, 6}, overflows={8})
     make_trainer(story, recipe(max_steps=8, stop_after_skipped_steps=3), tmp_path).train()
-    lines = [line for line in story.lines if line["kind"] in ("train", "skipped")]
-    assert "".join(line["kind"][0] for line in lines) == "tsstssts"
-    skipped = [line for line in lines if line["kind"] == "skipped"]
-    assert [line["in_a_row"] for line in skipped] == [1, 2, 1, 2, 1]
-    assert [line["skipped_steps"] for line in skipped] == [1, 2, 3, 4, 5]
-    assert [line["offset"] for line in lines] == [n * SLOTS for n in range(8)]
-    assert [line["data_digest"] for line in lines] == [digest_after(n) for n in range(1, 9)]
+    lines = [line for line in story.lines if isinstance(line, StepLine)]
+    assert "".join(line.kind[0] for line in lines) == "tsstssts"
+    skipped = [line for line in lines if line.kind == "skipped"]
+    assert [line.in_a_row for line in skipped] == [1, 2, 1, 2, 1]
+    assert [line.skipped_steps for line in skipped] == [1, 2, 3, 4, 5]
+    assert [line.offset for line in lines] == [n * SLOTS for n in range(8)]
+    assert [line.data_digest for line in lines] == [digest_after(n) for n in range(1, 9)]
     (progress, _) = story.saved[-1]
     assert progress.target_tokens_seen == sum(target_tokens(step) for step in (1, 4, 7))
     assert progress.cursor == Cursor(0, 0, 8 * SLOTS)
@@ -153,7 +160,7 @@ def test_too_many_skipped_steps_end_the_run_once_the_last_good_checkpoint_is_wri
     with pytest.raises(NonFiniteLossError, match="3 steps in a row, up to step 5"):
         trainer.train()
     assert story.events[-1] == ("written", 5)
-    assert story.lines[-1]["step"] == 5
+    assert story.lines[-1].step == 5
 
 
 def test_those_that_were_skipped_before_a_restart_count_too(tmp_path):
@@ -220,7 +227,7 @@ def test_a_validation_that_gives_way_comes_first_after_resuming(tmp_path, interr
     assert make_trainer(story, training, tmp_path).train() == "preempted"
     assert len(story.of("validated")) == interrupted
     (saved, final) = story.saved[-1]
-    assert (saved.step, saved.validation_due, saved.validation_loss, final) == (3, True, None, True)
+    assert (saved.step, saved.validation_due, saved.scores, final) == (3, True, {}, True)
 
     again = Story(scores={3: None})  # the next start has no time for it either
     assert make_trainer(again, training, tmp_path, replace(saved)).train() == "preempted"

@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 
-from trainer.profile import StepProfiler, StepRange, profile_folder
 from trainer.runs.folder import RunFolder
+from trainer.step_range import StepRange, profile_folder
+from trainer.training.step_profiler import StepProfiler
 
 
 @pytest.fixture

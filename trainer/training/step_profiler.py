@@ -7,32 +7,13 @@ The profiler looks on: losses, weights and data are the same bits with and witho
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import torch
 
 from trainer.runs.folder import RunFolder
-
-
-@dataclass(frozen=True)
-class StepRange:
-    """The training steps ``first`` to ``last``, both inclusive."""
-
-    first: int
-    last: int
-
-    def __contains__(self, step: int) -> bool:
-        return self.first <= step <= self.last
-
-    def __str__(self) -> str:
-        return f"{self.first}:{self.last}"
-
-
-def profile_folder(run: RunFolder, steps: StepRange) -> Path:
-    """Where the traces of all ranks lie; there from the first of these steps on."""
-    return run.profiles / f"steps-{steps.first}-{steps.last}"
+from trainer.step_range import StepRange, profile_folder
 
 
 class StepProfiler:

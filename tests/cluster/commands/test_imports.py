@@ -1,0 +1,23 @@
+"""What a command does not import, it does not wait for."""
+
+import subprocess
+import sys
+
+import pytest
+
+SLOW = ("torch", "deepspeed", "wandb", "sacrebleu")
+
+
+@pytest.mark.parametrize(
+    "module", ["cluster.cli.app", "cluster.commands.train", "cluster.supervision.supervisor"]
+)
+def test_the_driver_does_without_what_only_ranks_need(module):
+    program = f"import sys, {module}\nprint([name for name in {SLOW} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_only_the_rank_that_records_imports_wandb():
+    program = "import sys, trainer.build\nprint('wandb' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.endswith("False\n"), done.stderr

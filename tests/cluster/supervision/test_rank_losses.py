@@ -1,0 +1,71 @@
+"""How many losses of ranks a run survives."""
+
+import pytest
+
+from cluster.errors import RankLostError
+from cluster.supervision.rank_losses import RankLosses
+
+LOSS = RankLostError("Rank 1 has died")
+
+
+@pytest.fixture
+def losses():
+    return RankLosses()
+
+
+def take(losses, *nodes, progressed=False):
+    lost = {node: f"node {node}" for node in nodes}
+    return losses.take(LOSS, lost_nodes=lost, progressed=progressed, furthest_step=7)
+
+
+def test_the_restarts_are_counted(losses):
+    assert take(losses) == "Rank 1 has died; restart 1 of this session"
+    assert take(losses) == "Rank 1 has died; restart 2 of this session"
+
+
+def test_three_in_a_row_without_progress_end_the_run(losses):
+    take(losses)
+    take(losses)
+    with pytest.raises(RankLostError, match="no further than step 7 in 3 attempts") as raised:
+        take(losses)
+    assert raised.value.__cause__ is LOSS
+
+
+def test_progress_forgives_all_before_it(losses):
+    for _ in range(4):
+        take(losses)
+        take(losses)
+        take(losses, progressed=True)
+    take(losses)
+    take(losses)
+    with pytest.raises(RankLostError):
+        take(losses)
+
+
+def test_losses_of_nodes_are_no_failures_of_the_run(losses):
+    for name in "abcdef":
+        notice = take(losses, name)
+    assert notice == (
+        "Rank 1 has died; node node f is lost, which is no failure of the run; restart 6 of this "
+        "session"
+    )
+    take(losses)
+    take(losses)
+    with pytest.raises(RankLostError, match="in 3 attempts"):
+        take(losses)
+
+
+def test_a_node_is_lost_once(losses):
+    """One that comes back and fails again, again and again, does not keep the run busy for ever."""
+    notices = [take(losses, "b") for _ in range(3)]
+    assert ["is lost" in notice for notice in notices] == [True, False, False]
+    with pytest.raises(RankLostError, match="in 3 attempts"):
+        take(losses, "b")
+
+
+def test_a_lost_node_forgives_no_failure_before_it(losses):
+    take(losses)
+    take(losses)
+    take(losses, "b")
+    with pytest.raises(RankLostError, match="in 3 attempts"):
+        take(losses)

@@ -1,0 +1,54 @@
+"""Lines of a record for tests, each with every field."""
+
+from typing import Any
+
+from trainer.tracking.records import Sample, SkippedLine, TrainLine, ValidationLine
+from trainer.validation import translation_scores
+
+
+def train_line(step: int, **fields: Any) -> TrainLine:
+    given: dict[str, Any] = {
+        "epoch": 0,
+        "window": 0,
+        "offset": step - 1,
+        "data_digest": f"d{step}",
+        "time": 1000.0 + step,
+        "loss": 1.0 / step,
+        "nll": 0.9 / step,
+        "learning_rate": 0.1,
+        "grad_norm": 1.0,
+        "target_tokens": 10,
+        "target_tokens_seen": 10 * step,
+        "target_tokens_per_second": 20.0,
+        "padding_fraction": 0.1,
+        "step_seconds": 0.5,
+        "data_stall_seconds": 0.0,
+        "checkpoint_stall_seconds": 0.0,
+        "world_size": 1,
+    }
+    return TrainLine(step=step, **given | fields)
+
+
+def skipped_line(step: int, **fields: Any) -> SkippedLine:
+    given: dict[str, Any] = {
+        "epoch": 0,
+        "window": 0,
+        "offset": step - 1,
+        "data_digest": f"d{step}",
+        "slots": [1],
+        "ranks": [0],
+        "in_a_row": 1,
+        "skipped_steps": 1,
+    }
+    return SkippedLine(step=step, **given | fields)
+
+
+def validation_line(
+    step: int, loss: float = 2.0, bleu: float = 30.0, text: str = "x"
+) -> ValidationLine:
+    return ValidationLine(
+        step=step,
+        scores=translation_scores(loss, bleu),
+        seconds=1.0,
+        samples=[Sample(source=text, reference=text, translation=text)],
+    )

@@ -1,0 +1,42 @@
+"""Where a rank runs, as whoever starts the ranks (the cluster, or `--inline`) says it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one rank runs.
+
+    ``rendezvous`` is where the ranks find each other, ``tcp://HOST:PORT`` on rank 0's node or, if
+    all are on one node, ``file://PATH``; None makes a group of one.
+    ``node_address`` is where the other nodes reach this one; with one node nobody asks for it.
+    ``threads`` is the number of CPU threads torch computes with: it changes rounding, so it is
+    part of the numerics fingerprint.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    rendezvous: str | None = None
+    node_address: str | None = None
+
+    @property
+    def on_one_node(self) -> bool:
+        return self.local_world_size == self.world_size
+
+    @property
+    def backend(self) -> Literal["gloo", "nccl"]:
+        return "nccl" if self.device == "cuda" else "gloo"
+
+    @property
+    def torch_device(self) -> "torch.device":
+        import torch  # not above: the supervisor, which places the ranks, does without it
+
+        # A rank sees one GPU, its own.
+        return torch.device("cuda", 0) if self.device == "cuda" else torch.device("cpu")

@@ -1,0 +1,16 @@
+"""All that a checkpoint holds, as it is while the rank trains."""
+
+from dataclasses import dataclass
+
+from trainer.state.ema import Ema
+from trainer.state.progress import Progress
+from trainer.zero.engine import Engine
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How far the run is, its weights and moments, and the average of its weights if it has one."""
+
+    progress: Progress
+    engine: Engine
+    ema: Ema | None

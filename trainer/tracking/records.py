@@ -1,0 +1,216 @@
+"""The lines of metrics.jsonl, a class for each kind.
+
+Every step has one line, a `TrainLine`, or a `SkippedLine` if it was not applied. A
+`ValidationLine` follows the step that was validated, and an event stands at the last recorded step.
+
+A line says by ``version`` which form it has. Lines of version 1 do not say it; they are read as
+lines of this version. What a line does not know (None) is left out of its JSON.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.written import Written
+from trainer.scores import Score, Scores
+
+VERSION: Literal[2] = 2
+
+
+class _Line(Written):
+    version: Literal[2] = VERSION
+    step: int
+
+    def to_json(self) -> str:
+        """Raises ValueError for a number that is infinite or NaN."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+class _StepLine(_Line):
+    """What each step has: where its data lay, and the digest of all data up to it."""
+
+    epoch: int
+    window: int
+    offset: int
+    data_digest: str
+
+    @property
+    def cursor(self) -> Cursor:
+        """Of the step's first micro-batch."""
+        return Cursor(self.epoch, self.window, self.offset)
+
+
+class TrainLine(_StepLine):
+    """A step.
+
+    Attributes:
+        time: when it ended, in seconds since the epoch.
+        loss: nats per target token, with label smoothing; nll: without.
+        target_tokens: of this step over all ranks; target_tokens_seen: of all steps up to it.
+        data_stall_seconds: mean over the ranks of how long they waited for the step's data.
+        checkpoint_stall_seconds: how long the checkpoint before the step kept rank 0.
+        restarts: and the following fields, see `trainer.tracking.goodput`; None if the step was
+            repeated, or recorded by a version that did not count.
+    """
+
+    kind: Literal["train"] = "train"
+    time: float
+    loss: float
+    nll: float
+    learning_rate: float
+    grad_norm: float
+    target_tokens: int
+    target_tokens_seen: int
+    target_tokens_per_second: float
+    padding_fraction: float
+    step_seconds: float
+    data_stall_seconds: float
+    checkpoint_stall_seconds: float
+    world_size: int
+    restarts: int | None = None
+    lost_steps: int | None = None
+    wall_seconds: float | None = None
+    counted_seconds: float | None = None
+    goodput: float | None = None
+
+
+class SkippedLine(_StepLine):
+    """A step that was not applied, since its loss or gradient was no finite number.
+
+    Attributes:
+        slots: those that were not finite; none if only the sum of the gradients was not.
+        ranks: that computed these slots.
+        in_a_row: skipped steps without one between them that was applied, this one included.
+        skipped_steps: of the whole run.
+    """
+
+    kind: Literal["skipped"] = "skipped"
+    slots: list[int]
+    ranks: list[int]
+    in_a_row: int
+    skipped_steps: int
+
+
+class Sample(Written):
+    """A held-out sentence, what it should become, and what it became."""
+
+    source: str
+    reference: str
+    translation: str
+
+
+class ValidationLine(_Line):
+    """The scores of the model on the validation set.
+
+    Attributes:
+        seconds: how long the validation took.
+    """
+
+    kind: Literal["validation"] = "validation"
+    scores: Scores
+    seconds: float
+    samples: list[Sample]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        """Version 1 had a column for each score."""
+        if not isinstance(values, dict) or "scores" in values:
+            return values
+        columns = {"loss": False, "perplexity": False, "bleu": True}  # more is better
+        rest = {name: value for name, value in values.items() if name not in columns}
+        scores = {
+            name: Score(value=values.get(name), more_is_better=better)
+            for name, better in columns.items()
+        }
+        return rest | {"scores": scores}
+
+
+class _Event(_Line):
+    kind: Literal["event"] = "event"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the event says beside its name, in JSON values."""
+        return self.model_dump(mode="json", exclude={*_Line.model_fields, "kind", "event"})
+
+
+class Resumed(_Event):
+    """The ranks have started again.
+
+    Attributes:
+        from_step: of the checkpoint that they go on from, or 0.
+        promise: what of the curve will be as it was, see docs/exactness.md.
+        numerics_changed: what computes otherwise than in the checkpoint, each as [then, now].
+        settings_changed: continuable settings likewise.
+        quarantined: shards that have been left out since.
+        window_left_at: where the checkpoint stood, if the run goes on elsewhere in its data.
+        restarts, lost_steps: of the run so far, see `trainer.tracking.goodput`.
+    """
+
+    event: Literal["resumed"] = "resumed"
+    from_step: int
+    promise: str | None = None
+    numerics_changed: dict[str, list[Any]] = Field(default_factory=dict)
+    settings_changed: dict[str, list[Any]] = Field(default_factory=dict)
+    quarantined: list[str] = Field(default_factory=list)
+    window_left_at: dict[str, int] | None = None
+    restarts: int | None = None
+    lost_steps: int | None = None
+
+
+class Resized(_Event):
+    """The run goes on with another number of ranks."""
+
+    event: Literal["resized"] = "resized"
+    from_ranks: int
+    to_ranks: int
+
+
+class Preempted(_Event):
+    """The ranks leave, as they were asked to."""
+
+    event: Literal["preempted"] = "preempted"
+
+
+class Repeated(_Event):
+    """A step was computed once more, since a gradient did not fit its grid (`trainer.exact`).
+
+    Attributes:
+        grids_widened: the parameters of these gradients.
+    """
+
+    event: Literal["repeated"] = "repeated"
+    grids_widened: list[str]
+
+
+class ReplayMismatch(_Event):
+    """A step that was repeated after a restart was another one than the record has.
+
+    Attributes:
+        fields: what differs, each as [then, now].
+    """
+
+    event: Literal["replay_mismatch"] = "replay_mismatch"
+    replayed_step: int
+    fields: dict[str, list[Any]]
+
+
+StepLine = TrainLine | SkippedLine
+Event = Resumed | Resized | Preempted | Repeated | ReplayMismatch
+Line = StepLine | ValidationLine | Event
+
+_LINES: TypeAdapter[Line] = TypeAdapter(
+    Annotated[
+        TrainLine | SkippedLine | ValidationLine | Annotated[Event, Field(discriminator="event")],
+        Field(discriminator="kind"),
+    ]
+)
+
+
+def parse_line(text: bytes) -> Line:
+    """A line of metrics.jsonl; raises pydantic's ValidationError if it is none."""
+    return _LINES.validate_json(text)
