@@ -13,7 +13,11 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 
 @pytest.mark.parametrize(
     ("library", "owner"),
-    [("deepspeed", "trainer/zero/"), ("wandb", "trainer/tracking/wandb_tracker.py")],
+    [
+        ("deepspeed", "trainer/zero/"),
+        ("wandb", "trainer/tracking/wandb_tracker.py"),
+        ("webdataset", "data_pipeline/dataset/samples.py"),
+    ],
 )
 def test_one_room_or_file_imports_the_library(library, owner):
     pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)

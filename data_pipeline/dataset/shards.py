@@ -7,28 +7,24 @@ A tar sample is a block of many pairs, because per-sample costs dominate otherwi
     KEY.ids.npz                src.ids, src.lengths, tgt.ids, tgt.lengths: piece ids with EOS,
                                flat, in the smallest unsigned integers that hold them
 
-WebDataset's own package takes no part: writing with it would load torch into every process that
-prepares, and its readers unpickle some members and pass over others. Here the bytes come from a
-store that has checked their sha256, and anything but the members above is an error. No npz is
-opened by numpy either: the few layouts that a shard can have are compared byte for byte, so that
-no header is evaluated and none can claim more than the bytes that are there.
+webdataset itself writes and reads the tar files (samples.py); here is what their members hold.
+The bytes come from a store that has checked their sha256, and anything but the members above is an
+error. No npz is opened by numpy: the few layouts that a shard can have are compared byte for byte,
+so that no header is evaluated and none can claim more than the bytes that are there.
 """
 
 import io
 import re
 import struct
-import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays, IdArray
 from data_pipeline.dataset.manifest import ShardInfo
-from data_pipeline.errors import DatasetError, DatasetFileError, TarContentError
-from data_pipeline.storage.tar import TarReader
+from data_pipeline.dataset.samples import Sample, read_samples, write_samples
+from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.wording import counted, said
 
 IDS_SUFFIX = "ids.npz"
@@ -66,16 +62,7 @@ def pack_shard(blocks: list[Block]) -> bytes:
 
     They are read back: raises DatasetError when they would be refused or come back changed.
     """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
-        for block in blocks:
-            sample = {f"{field}.txt": text for field, text in block.texts.items()}
-            sample[IDS_SUFFIX] = _pack_ids(block.fields)
-            for suffix, data in sorted(sample.items()):
-                member = tarfile.TarInfo(f"{block.key}.{suffix}")
-                member.size, member.mode = len(data), 0o644
-                tar.addfile(member, io.BytesIO(data))
-    packed = buffer.getvalue()
+    packed = write_samples((block.key, _sample(block)) for block in blocks)
     try:
         found = _unpack("packed", packed, blocks[0].fields if blocks else (), texts=True)
     except DatasetFileError as error:
@@ -91,6 +78,11 @@ def pack_shard(blocks: list[Block]) -> bytes:
                 "prepares them."
             )
     return packed
+
+
+def _sample(block: Block) -> Sample:
+    texts = {f"{field}.txt": text for field, text in block.texts.items()}
+    return {**texts, IDS_SUFFIX: _pack_ids(block.fields)}
 
 
 def _pack_ids(fields: dict[str, FieldArrays]) -> bytes:
@@ -141,30 +133,14 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[B
 def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> list[Block]:
     """The blocks of a shard of any size, each checked in itself."""
     suffixes = [IDS_SUFFIX, *(f"{field}.txt" for field in fields)]
-    blocks: dict[str, Block] = {}
-    reader = TarReader(io.BytesIO(data), archive=file, max_member_bytes=len(data))
-    try:
-        for key, names in groupby(reader, key=itemgetter(0)):
-            members: dict[str, bytes] = {}
-            for _, suffix in names:
-                if suffix not in suffixes or suffix in members or key in blocks:
-                    raise DatasetFileError(
-                        file,
-                        f"only files KEY.{{{','.join(suffixes)}}}, once and block by block",
-                        f"member {reader.name!r}",
-                    )
-                members[suffix] = reader.read() if texts or suffix == IDS_SUFFIX else b""
-            if len(members) != len(suffixes):
-                raise DatasetFileError(file, f"{suffixes} in block {key}", str(list(members)))
-            arrays = _unpack_ids(file, f"{key}.{IDS_SUFFIX}", members[IDS_SUFFIX], fields)
-            sentences = {field: members[f"{field}.txt"] for field in fields} if texts else {}
-            blocks[key] = Block(key, sentences, arrays)
-            _check_block(file, blocks[key])
-    except TarContentError as error:
-        raise DatasetFileError(
-            file, "a whole tar file of regular files", f"{error.member}: {error.problem}"
-        ) from error
-    return list(blocks.values())
+    blocks = []
+    samples = read_samples(file, data, suffixes, suffixes if texts else [IDS_SUFFIX])
+    for key, sample in samples.items():
+        arrays = _unpack_ids(file, f"{key}.{IDS_SUFFIX}", sample[IDS_SUFFIX], fields)
+        sentences = {field: sample[f"{field}.txt"] for field in fields} if texts else {}
+        blocks.append(Block(key, sentences, arrays))
+        _check_block(file, blocks[-1])
+    return blocks
 
 
 def _unpack_ids(

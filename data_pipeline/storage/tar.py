@@ -16,6 +16,7 @@ member's border for the end of the archive, reads sparse files as regular ones, 
 headers of any size in memory.
 """
 
+import io
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def read_members(
 class TarReader:
     """Walks through an archive: iterating gives (key, suffix) of each regular file, and `read()`
     the data of the one just given, which is passed over otherwise. Directories are passed over.
+    `span` says where that one lies: a part of an archive may be made of whole spans.
 
     Raises TarContentError for all that the module's docstring rules out.
     """
@@ -98,6 +100,7 @@ class TarReader:
         self._archive = archive
         self._max_member_bytes = max_member_bytes
         self._offset = 0  # of the next byte to read
+        self._start = 0  # of the first header of the member just given
         self.name = ""  # of the member just given
         self._data_bytes = self._padding_bytes = 0
 
@@ -117,6 +120,11 @@ class TarReader:
             self._skip(self._data_bytes + self._padding_bytes)
         self._check_end()
 
+    @property
+    def span(self) -> slice:
+        """The bytes of the member just given, with its headers and padding. Ask before reading."""
+        return slice(self._start, self._offset + self._data_bytes + self._padding_bytes)
+
     def read(self) -> bytes:
         """The data of the member just given."""
         data = self._take(self._data_bytes, "data")
@@ -126,6 +134,7 @@ class TarReader:
     def _next_member(self) -> tuple[bytes, str, int] | None:
         """Type, name and size of the next member, from one header or several; None at the end."""
         extended: dict[str, str] = {}
+        self._start = self._offset
         while True:
             self.name = f"the header at byte {self._offset:,}"
             block = self._take(BLOCK_BYTES, "a header or the block of zeros that ends the archive")
@@ -202,7 +211,8 @@ class TarReader:
             raise self._error(f"expected a name in UTF-8, found {name[:200]!r}") from None
 
     def _check_name(self, name: str) -> None:
-        if not name or name.startswith("/") or ".." in name.split("/") or set("\\\0") & set(name):
+        strange = name.startswith("/") or "\\" in name or "\0" in name
+        if not name or strange or ".." in name.split("/"):
             raise self._error(
                 f"expected a relative name with no '..', backslash or NUL, found {name[:200]!r}"
             )
@@ -227,6 +237,13 @@ class TarReader:
         return data
 
     def _skip(self, count: int) -> None:
+        if isinstance(self._file, io.BytesIO):  # in memory: nothing has to be copied
+            left = self._file.getbuffer().nbytes - self._file.tell()
+            if count > left:
+                raise self._truncated(count, "data", left)
+            self._file.seek(count, io.SEEK_CUR)
+            self._offset += count
+            return
         while count:
             part = min(count, _SKIPPED_AT_ONCE_BYTES)
             self._take(part, "data")
@@ -235,7 +252,7 @@ class TarReader:
     def _check_end(self) -> None:
         """After the end there may be padding, but no more members: they would be skipped."""
         while rest := self._file.read(_SKIPPED_AT_ONCE_BYTES):
-            if rest.count(0) != len(rest):
+            if rest != bytes(len(rest)):
                 self.name = "the end of the archive"
                 raise self._error(
                     f"expected only zeros from byte {self._offset:,}, found more data"
@@ -257,5 +274,6 @@ class TarReader:
 def _name_in(block: bytes) -> bytes:
     name = block[:100].partition(b"\0")[0]
     # Only POSIX headers have a prefix: GNU's keep times there.
-    prefix = block[345:500].partition(b"\0")[0] if block[257:263] == b"ustar\0" else b""
+    posix = block[345] and block[257:263] == b"ustar\0"
+    prefix = block[345:500].partition(b"\0")[0] if posix else b""
     return prefix + b"/" + name if prefix else name

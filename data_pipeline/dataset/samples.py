@@ -1,0 +1,176 @@
+"""Samples of a shard: webdataset writes and reads them, our own gate stands before its reader.
+
+    samples ──TarWriter──▶ bytes
+    bytes, their sha256 checked ──TarReader──▶ names and spans of the members, all as expected
+        ──tar_file_expander, group_by_keys──▶ samples, compared with those names
+
+The gate is needed because webdataset rests on Python's tarfile, which takes a damaged header for
+the end, unpacks compressed archives and makes members of any size of sparse files, and because
+webdataset passes over links and some names. Whatever it leaves out or changes is an error here.
+Nothing is opened by name, so no `pipe:` runs a command, and nothing is decoded, so no member is
+unpickled.
+
+webdataset is loaded when the first shard is written or read, and without torch.
+"""
+
+import io
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.abc import MetaPathFinder
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from data_pipeline.errors import DatasetFileError, TarContentError
+from data_pipeline.storage.tar import ZERO_BLOCK, TarReader
+
+Sample = dict[str, bytes]  # by suffix
+
+_LOADING = threading.Lock()
+
+
+def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
+    """A tar of samples, each with its key. No time and no user gets into its bytes."""
+    buffer = io.BytesIO()
+    writer = _library().TarWriter(
+        buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False
+    )
+    with writer:
+        for key, sample in samples:
+            writer.write({"__key__": key, **sample})
+    return buffer.getvalue()
+
+
+def read_samples(
+    file: str, data: bytes, suffixes: list[str], wanted: Collection[str]
+) -> dict[str, Sample]:
+    """The samples of a tar by key, in its order, with the wanted ones of their members.
+
+    data: the file's bytes, whose sha256 the store has verified.
+    suffixes: those that each sample has.
+    Raises DatasetFileError for an archive with other members, or with anything wrong in it.
+    """
+    spans = _checked_spans(file, data, suffixes)
+    if set(wanted) < set(suffixes):  # the others would be copied several times
+        view = memoryview(data)
+        parts = [view[span] for (_, suffix), span in spans.items() if suffix in wanted]
+        data = b"".join([*parts, ZERO_BLOCK, ZERO_BLOCK])
+    samples = _samples_by_webdataset(file, data)
+    found = [(key, suffix) for key, sample in samples for suffix in sample]
+    expected = [name for name in spans if name[1] in wanted]
+    if found != expected:
+        raise DatasetFileError(
+            file,
+            f"members that webdataset reads as {_joined(expected)}",
+            _joined(found) or "none that it reads",
+        )
+    return dict(samples)
+
+
+def _checked_spans(file: str, data: bytes, suffixes: list[str]) -> dict[tuple[str, str], slice]:
+    """Where each member lies, by key and suffix."""
+    spans: dict[tuple[str, str], slice] = {}
+    reader = TarReader(io.BytesIO(data), archive=file, max_member_bytes=len(data))
+    keys: set[str] = set()
+    try:
+        for key, members in groupby(reader, key=itemgetter(0)):
+            found: list[str] = []
+            for _, suffix in members:
+                if suffix not in suffixes or suffix in found or key in keys:
+                    raise DatasetFileError(
+                        file,
+                        f"only files KEY.{{{','.join(suffixes)}}}, once and block by block",
+                        f"member {reader.name!r}",
+                    )
+                found.append(suffix)
+                spans[key, suffix] = reader.span
+            if len(found) != len(suffixes):
+                raise DatasetFileError(file, f"{suffixes} in block {key}", str(found))
+            keys.add(key)
+    except TarContentError as error:
+        raise DatasetFileError(
+            file, "a whole tar file of regular files", f"{error.member}: {error.problem}"
+        ) from error
+    return spans
+
+
+def _samples_by_webdataset(file: str, data: bytes) -> list[tuple[str, Sample]]:
+    library = _library()
+    archive = {"url": file, "stream": io.BytesIO(data)}  # the url is a name in errors, no more
+    members = library.tar_file_expander([archive], handler=library.reraise_exception)
+    samples = []
+    try:
+        for sample in library.group_by_keys(members, handler=library.reraise_exception):
+            key = sample.pop("__key__")
+            del sample["__url__"]
+            samples.append((key, sample))
+    except (tarfile.TarError, ValueError, LookupError, AssertionError) as error:
+        cause = f"{type(error).__name__}: {next(iter(error.args), '')}"
+        raise DatasetFileError(file, "a tar file that webdataset reads", cause) from error
+    return samples
+
+
+def _joined(names: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{key}.{suffix}" for key, suffix in names)
+
+
+class _Library(NamedTuple):
+    """What is used of webdataset 1.0.2."""
+
+    TarWriter: Callable[..., Any]
+    tar_file_expander: Callable[..., Iterator[dict[str, Any]]]
+    group_by_keys: Callable[..., Iterator[dict[str, Any]]]
+    reraise_exception: Callable[[Exception], bool]
+
+
+@cache
+def _library() -> _Library:
+    with _LOADING:
+        if "torch" in sys.modules or "webdataset" in sys.modules:
+            return _import_library()
+        with _without_torch():
+            library = _import_library()
+        # This one has stand-ins for what it takes of torch. Who imports webdataset after us, to
+        # give it to torch's DataLoader for example, shall get it whole.
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "webdataset":
+                del sys.modules[name]
+        return library
+
+
+def _import_library() -> _Library:
+    from webdataset.handlers import reraise_exception
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.writer import TarWriter
+
+    return _Library(TarWriter, tar_file_expander, group_by_keys, reraise_exception)
+
+
+class _TorchIsMissing(MetaPathFinder):
+    """Says to one thread that torch is not installed."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "torch" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("torch is not looked for here", name=name)
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """What is imported in this context goes without torch, as webdataset does where none is.
+
+    Its tar files need none; loading torch for them would take seconds and 180 MB in each data
+    worker and each process that prepares. Other threads may import torch meanwhile.
+    """
+    finder = _TorchIsMissing()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
