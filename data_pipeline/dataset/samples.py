@@ -39,6 +39,8 @@ def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
     writer = _library().TarWriter(
         buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False
     )
+    # Its parameter `format` has no effect: long names and other letters would get PAX headers.
+    writer.tarstream.format = tarfile.USTAR_FORMAT
     with writer:
         for key, sample in samples:
             writer.write({"__key__": key, **sample})

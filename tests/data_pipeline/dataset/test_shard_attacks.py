@@ -1,5 +1,6 @@
 """Shards that somebody made to do harm: each is refused by name, in little memory."""
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -77,6 +78,11 @@ def test_the_hand_made_shard_is_right() -> None:
         (pack(one_pair(), tarfile.SYMTYPE), r"0\.src\.txt: .*a symbolic link of type b'2'"),
         (pack(one_pair(), tarfile.GNUTYPE_SPARSE), r"0\.src\.txt: .*a sparse file of type b'S'"),
         (pack(one_pair(key="../0")), r"\.\./0\.src\.txt: expected a relative name"),
+        (pack(one_pair(key="__0__/0")), r"webdataset reads as __0__/0\.\w+.*, found none"),
+        (pack(one_pair(key="a.b\n/0")), r"webdataset reads as a\.b\n/0\.\w+"),
+        (gzip.compress(pack(one_pair())), "a whole tar file .*header at byte 0: "),
+        (b"\1" + pack(one_pair())[1:], "a whole tar file .*header at byte 0: expected checksum"),
+        (pack(one_pair())[:1024] + bytes(9216), r"in block 0, found \['src\.txt'\]"),
         (pack([]), "1 pair with tokens: src 2, tgt 2, found 0 pairs"),
         (b"no tar file", "a whole tar file .*header at byte 0: truncated"),
         (b"no tar file" * 512, "a whole tar file .*header at byte 0: expected an octal number"),

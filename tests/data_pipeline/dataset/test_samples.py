@@ -1,0 +1,147 @@
+"""webdataset at run time: loaded late, without torch, and only behind our own gate."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.dataset import samples
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.samples import read_samples, write_samples
+from data_pipeline.errors import DatasetFileError
+
+ROOT = Path(__file__).resolve().parents[3]
+TWO = {"a/0": {"txt": b"0\n", "npz": b"00"}, "a/1": {"txt": b"1\n", "npz": b"11"}}
+PACKED = write_samples(TWO.items())
+SUFFIXES = ["npz", "txt"]
+
+
+def imports_of(program: str) -> set[str]:
+    """Those of torch and webdataset that a program looks for, in a process of its own."""
+    watched = f"""
+import atexit, sys
+seen = set()
+sys.addaudithook(lambda event, args: seen.add(args[0]) if event == "import" else None)
+atexit.register(lambda: print("\\n", *({{"torch", "webdataset"}} & seen)))
+{program}
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", watched], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
+    )
+    return set(result.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import sys; from cluster.cli.app import main; sys.argv = ['transloom', '--help']; main()",
+        "import cluster.supervision.supervisor, cluster.supervision.run_checks",
+        "import cluster.ranks.actor, cluster.ranks.process, trainer.build",
+        "import cluster.data.workers, data_pipeline.preparation.prepare",
+    ],
+    ids=["--help", "the driver", "a rank", "a data worker before its first shard"],
+)
+def test_webdataset_is_not_loaded_by(program: str) -> None:
+    assert "webdataset" not in imports_of(program)
+
+
+SHARD = "from data_pipeline.dataset.samples import write_samples; write_samples([])"
+
+
+def test_it_is_loaded_without_torch() -> None:
+    assert imports_of(f"{SHARD}; assert 'torch' not in sys.modules") == {"webdataset", "torch"}
+
+
+def test_who_imports_it_afterwards_gets_it_whole() -> None:
+    program = f"""{SHARD}
+import torch.utils.data, webdataset
+assert issubclass(webdataset.WebDataset, torch.utils.data.IterableDataset)
+write_samples([("0", {{"txt": b"0"}})])
+"""
+    assert imports_of(program) == {"torch", "webdataset"}
+
+
+def test_other_threads_import_torch_meanwhile() -> None:
+    program = f"""
+import importlib.util, threading
+from data_pipeline.dataset.samples import _without_torch
+found = []
+with _without_torch():
+    thread = threading.Thread(target=lambda: found.append(importlib.util.find_spec("torch")))
+    thread.start()
+    thread.join()
+    try:
+        import torch
+    except ModuleNotFoundError:
+        found.append("missing")
+assert found[0] is not None and found[1] == "missing"
+import torch
+{SHARD}
+"""
+    assert imports_of(program) == {"torch", "webdataset"}
+
+
+@pytest.mark.parametrize("wanted", [["npz", "txt"], ["txt"], ["npz"]])
+def test_samples_come_back_with_the_wanted_members(wanted: list[str]) -> None:
+    expected = {key: {name: sample[name] for name in wanted} for key, sample in TWO.items()}
+    assert read_samples("x.tar", PACKED, SUFFIXES, wanted) == expected
+
+
+class Library:
+    """webdataset, but with other samples than it has read."""
+
+    def __init__(self, *found: dict[str, object] | Exception) -> None:
+        self._library = samples._library()
+        self._found = found
+        self.reraise_exception = self._library.reraise_exception
+        self.tar_file_expander = self._library.tar_file_expander
+
+    def group_by_keys(self, files: object, handler: object) -> Iterator[dict[str, object]]:
+        for sample in self._found:
+            if isinstance(sample, Exception):
+                raise sample
+            yield {"__url__": "x.tar", **sample}
+
+
+A, B = ({"__key__": key, "npz": b"", "txt": b""} for key in TWO)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([], "found none that it reads"),
+        ([A], r"found a/0\.npz, a/0\.txt\."),
+        ([B, A], r"found a/1\.npz, a/1\.txt, a/0"),
+        ([A, B, B], r"found .*a/1\.npz, a/1\.txt, a/1\.npz"),
+        ([A, B | {"more": b""}], r"a/1\.more"),
+        ([A, ValueError("duplicate", object())], "webdataset reads, found ValueError: duplicate"),
+    ],
+)
+def test_what_webdataset_reads_otherwise_is_refused(
+    monkeypatch: pytest.MonkeyPatch, found: list[dict[str, object] | Exception], message: str
+) -> None:
+    library = Library(*found)
+    monkeypatch.setattr(samples, "_library", lambda: library)
+    with pytest.raises(DatasetFileError, match=message) as caught:
+        read_samples("x.tar", PACKED, SUFFIXES, SUFFIXES)
+    assert caught.value.file == "x.tar"
+
+
+def test_the_program_in_the_docs_reads_a_dataset(
+    dataset: Path, tmp_path: Path, manifest: Manifest
+) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (program,) = re.findall(r"```python\n([^`]*webdataset\.WebDataset[^`]*)```", text)
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "phrasebook").symlink_to(dataset)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert result.stderr == ""
+    counts = [re.findall(r" (\d+)", line) for line in result.stdout.splitlines()]
+    found = [sum(map(int, column)) for column in zip(*counts, strict=True)]
+    shards = manifest.shards[:7]  # of 8
+    assert found == [sum(s.pairs for s in shards), sum(s.tokens["src"] for s in shards)]
