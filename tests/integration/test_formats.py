@@ -31,4 +31,4 @@ def test_a_run_of_this_format_goes_on(name, tmp_path):
 
 
 def test_there_is_one_for_every_format():
-    assert FORMATS == ["checkpoint-1"]
+    assert FORMATS == ["checkpoint-1", "checkpoint-2"]

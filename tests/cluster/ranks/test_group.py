@@ -17,6 +17,7 @@ from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
 
 NAMES = ["Rank 0 on node a", "Rank 1 on node a"]
+SAID = Notice("the last thing")
 SILENT_SECONDS = 3.0  # the others answer meanwhile
 
 
@@ -26,7 +27,7 @@ def rank_that(error: Exception | None, silent: bool) -> Any:
     @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
     class Rank:  # here, so that Ray sends the class itself: its processes know no tests
         def __init__(self) -> None:
-            self._reports = [Notice("the last thing")]
+            self._reports = [SAID]
 
         def train(self) -> str:
             if error:
@@ -66,14 +67,14 @@ def test_the_last_reports_come_with_an_error_that_ends_the_run(group):
     error = NonFiniteLossError("3 steps in a row")
     poll = group(error, error).poll()
     assert isinstance(poll.failure, NonFiniteLossError)
-    assert sorted(rank for rank, report in poll.reports if report.notice) == [0, 1]
+    assert sorted(rank for rank, report in poll.reports if report == SAID) == [0, 1]
 
 
 def test_a_silent_rank_does_not_hide_the_error(group):
     error = NonFiniteLossError("3 steps in a row")
     poll = group(error, error, silent=0).poll()
     assert isinstance(poll.failure, NonFiniteLossError)
-    assert [rank for rank, report in poll.reports if report.notice] == [1]
+    assert [rank for rank, report in poll.reports if report == SAID] == [1]
 
 
 def test_a_rank_that_does_not_tell_what_it_did_last_is_named(group):
