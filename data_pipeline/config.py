@@ -56,10 +56,10 @@ class DataConfig(Section):
         {}, "held-out sets for `transloom evaluate`, by name"
     )
     max_source_length: int = identity(
-        256, "pieces of a source sentence, EOS included; longer pairs are dropped and counted", ge=2
+        256, "tokens of a source sentence, EOS included; longer pairs are dropped and counted", ge=2
     )
     max_target_length: int = identity(
-        256, "pieces of a target sentence, EOS included; longer pairs are dropped and counted", ge=2
+        256, "tokens of a target sentence, EOS included; longer pairs are dropped and counted", ge=2
     )
     pairs_per_block: int = identity(
         2048, "pairs in one tar sample of a shard; more are faster to read", gt=0
@@ -114,8 +114,8 @@ class DataConfig(Section):
         """Each training corpus's name, given or from its position."""
         alone = len(self.train) == 1
         return tuple(
-            corpus.name or ("train" if alone else f"train-{number}")
-            for number, corpus in enumerate(self.train)
+            corpus.name or ("train" if alone else f"train-{index}")
+            for index, corpus in enumerate(self.train)
         )
 
 

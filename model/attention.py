@@ -44,10 +44,10 @@ def default_backend(device: torch.device) -> AttentionBackend:
     """Returns the faster backend for this device.
 
     Measured on CPU: an AMD EPYC, torch 2.13.0, 2026-11-21, forward and backward of a causal and a
-    masked attention, milliseconds, for about 2,500 pieces in 4 heads of width 32 and 1,000 in 8 of
-    width 64, in sentences of so many pieces:
+    masked attention, milliseconds, for about 2,500 tokens in 4 heads of width 32 and 1,000 in 8 of
+    width 64, in sentences of so many tokens:
 
-                              2,500 pieces              1,000 pieces
+                              2,500 tokens              1,000 tokens
                            8    25    64   128       8    25    64   128
         fp32, 1 thread
                sdpa      9.3   9.2  11.7  18.6    12.6  13.9  16.2  24.6
@@ -57,7 +57,7 @@ def default_backend(device: torch.device) -> AttentionBackend:
                matmul    4.7   5.4   9.0  13.2     6.6   7.7   9.4  16.2
 
     In bf16 sdpa pays for conversions in its backward pass, four to seven times (note 0014). For
-    sentences of many hundred pieces `engine.attention: sdpa` is worth a try.
+    sentences of many hundred tokens `engine.attention: sdpa` is worth a try.
     """
     return AttentionBackend.MATMUL if device.type == "cpu" else AttentionBackend.SDPA
 

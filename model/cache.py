@@ -1,6 +1,6 @@
-"""The memory of incremental decoding: keys and values of the pieces decoded so far.
+"""The memory of incremental decoding: keys and values of the tokens decoded so far.
 
-A decoding step feeds the newest piece of every hypothesis. The hypotheses of a sentence (its beam)
+A decoding step feeds the newest token of every hypothesis. The hypotheses of a sentence (its beam)
 lie along the axis that holds positions in training: x is (b, k, m), b sentences with k hypotheses
 each. Keys and values are written once, at (position, slot), and never move when hypotheses change
 places in the beam: a mask built from each hypothesis' ancestry picks its own past out of all

@@ -82,8 +82,8 @@ class DecodingConfig(Section):
         ge=0,
     )
     max_length_factor: float = continuable(
-        1.0, "Output pieces allowed per source piece, EOS counted in both.", ge=0
+        1.0, "Output tokens allowed per source token, EOS counted in both.", ge=0
     )
     max_extra_length: int = continuable(
-        50, "Output pieces allowed on top of those (the paper: 50).", ge=1
+        50, "Output tokens allowed on top of those (the paper: 50).", ge=1
     )

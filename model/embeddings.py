@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 
 class Embedding(nn.Module):
-    """A learned vector per piece, multiplied by √width.
+    """A learned vector per token, multiplied by √width.
 
-    The matrix `weight`, (pieces, width), may serve both languages, and as output projection.
+    The matrix `weight`, (vocabulary size, width), may serve both languages, and the output, too.
     """
 
-    def __init__(self, pieces: int, width: int) -> None:
+    def __init__(self, vocabulary_size: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(pieces, width))
+        self.weight = nn.Parameter(torch.empty(vocabulary_size, width))
         self.scale = math.sqrt(width)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ class PrefixError(ModelError):
     """A prefix that no translation can begin with.
 
     Attributes:
-        number: its place among the prefixes that were given, from 0.
+        index: its place among the prefixes that were given, from 0.
         problem: what is wrong with it, as a sentence's predicate.
     """
 
-    def __init__(self, number: int, problem: str) -> None:
-        super().__init__(f"Prefix {number + 1} {problem}")
-        self.number = number
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(f"Prefix {index + 1} {problem}")
+        self.index = index
         self.problem = problem
 
     def __reduce__(self) -> tuple[type["PrefixError"], tuple[int, str]]:
-        return PrefixError, (self.number, self.problem)  # from one process to another
+        return PrefixError, (self.index, self.problem)  # from one process to another

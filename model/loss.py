@@ -9,15 +9,15 @@ output matrix, in fp32, and that of the hidden states. The trainer divides by th
 the *global* step, so no mean is taken here.
 
 Nearly all time goes to what is done with each of n · v logits, so that is little: the products,
-one softmax, two maxima. What label smoothing gives to *every* piece is the same for all tokens,
-and is taken from sums over tokens and over pieces instead.
+one softmax, two maxima. What label smoothing gives to *every* entry is the same for all tokens,
+and is taken from sums over tokens and over entries instead.
 
-Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: 1,000 tokens, 10,000 pieces, width
+Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: 1,000 tokens, 10,000 entries, width
 128, forward and backward, milliseconds, against logits in full with torch's cross_entropy in fp32:
 fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187. Since then the passes over
 all logits became fewer, and what bf16 took of this, 30 % less at width 128 and 10 % at 512.
 
-Shape suffixes: n target tokens, d model width, v pieces, c tokens of one chunk.
+Shape suffixes: n target tokens, d model width, v vocabulary, c tokens of one chunk.
 """
 
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ def label_smoothed_sums(
 ) -> LossSums:
     """Returns the sums for hidden states (n, d), an output matrix (v, d) and ids (n,), unpadded.
 
-    The target distribution gives 1 - ε to the right piece and ε/v to each of the v pieces, itself
+    The target distribution gives 1 - ε to the right entry and ε/v to each of the v entries, itself
     included (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
 
         loss = (1 - ε) · -log p(y) + ε/v · Σ_i -log p(i)
@@ -82,19 +82,19 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             hidden_cd, right = hidden_nd[chunk], target_n[chunk].unsqueeze(1)
             logits_cv = product(hidden_cd, weight_vd).float()
             p_cv = torch.softmax(logits_cv, dim=1)
-            # Of the likeliest piece, because its probability is never rounded to zero.
+            # Of the likeliest entry, because its probability is never rounded to zero.
             log_sum_c = logits_cv.amax(dim=1) - p_cv.amax(dim=1).log()
             log_sums += log_sum_c.sum()
             nll += (log_sum_c - logits_cv.gather(1, right).squeeze(1)).sum()
             if with_gradients:
-                # The softmax minus the target distribution, but for what all pieces are given.
+                # The softmax minus the target distribution, but for what all entries are given.
                 p_cv.scatter_(1, right, p_cv.gather(1, right) - (1 - label_smoothing))
                 grad_cv = p_cv.to(weight_vd.dtype)
                 hidden_grad_nd[chunk] = product(grad_cv, weight_vd.T)
                 weight_grad_vd += product(grad_cv.T, hidden_cd.T)
         hidden_sum_d = hidden_nd.sum(dim=0, dtype=torch.float32)
         weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
-        share = label_smoothing / len(weight_vd)  # of the target distribution, for each piece
+        share = label_smoothing / len(weight_vd)  # of the target distribution, for each entry
         if with_gradients:
             hidden_grad_nd -= (share * weight_sum_d).to(hidden_nd.dtype)
             weight_grad_vd -= share * hidden_sum_d

@@ -7,7 +7,7 @@ Ids are (b, s) and (b, t), padded at the *end* of each row; padding never change
 A source ends with EOS. A target input starts with BOS, its output ends with EOS.
 With `AttentionBackend.VARLEN` the loss is computed from packed sentences (`model.packing`): from
 the embedding on, there is no padding. Decoding and traces stay padded.
-Shape suffixes: b batch, s source length, t target length, d model width, v target pieces,
+Shape suffixes: b batch, s source length, t target length, d model width, v target vocabulary,
 n target tokens without padding, k hypotheses of a sentence.
 """
 
@@ -49,7 +49,7 @@ class Vocabulary:
             0 <= number < smaller for number in special.values()
         ):
             raise ModelError(
-                f"The special pieces are {special}, but they must be three different ids below "
+                f"The special tokens are {special}, but they must be three different ids below "
                 f"{smaller}, the size of the smaller vocabulary. Train or choose a tokenizer that "
                 "has padding, BOS and EOS."
             )
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         if shared == "all" and vocabulary.source_size != vocabulary.target_size:
             raise ModelError(
                 "model.share_embeddings is all, but the vocabularies differ: "
-                f"{vocabulary.source_size} source and {vocabulary.target_size} target pieces. "
+                f"{vocabulary.source_size} source and {vocabulary.target_size} target tokens. "
                 "Set tokenizer.joint=true, or model.share_embeddings=decoder."
             )
         width = config.width
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
         return memory_bsd
 
     def decode(self, target_input_bt: Tensor, memory_bsd: Tensor, source_bs: Tensor) -> Tensor:
-        """Returns the hidden states (b, t, d) from which each next piece is predicted."""
+        """Returns the hidden states (b, t, d) from which each next token is predicted."""
         x_btd = self.embed(target_input_bt, self.target_embedding)
         memories = self.decoder.project_memory(memory_bsd)
         hidden_btd: Tensor = self.decoder(x_btd, memories, self.source_mask(source_bs))
@@ -167,7 +167,7 @@ class Transformer(nn.Module):
         ancestry_mask: Tensor,
         caches: Sequence[SelfAttentionCache],
     ) -> Tensor:
-        """Returns the hidden states (b, k, d) after each hypothesis' newest piece.
+        """Returns the hidden states (b, k, d) after each hypothesis' newest token.
 
         `decode` for one position more, with what was computed before in `caches`.
         """
@@ -205,7 +205,7 @@ class Transformer(nn.Module):
         return product(hidden, self.output_weight)
 
     def is_real(self, ids_bt: Tensor) -> Tensor:
-        """True at pieces, false at padding, (b, t)."""
+        """True at tokens, false at padding, (b, t)."""
         return ids_bt != self.vocabulary.pad_id
 
     def source_mask(self, source_bs: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ def test_the_four_names_belong_to_transloom_alone(unpacked: Path) -> None:
 
 def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
     program = (
-        "from trainer.explain.page import render; from trainer.explain.parts import Station; "
-        "print(render([Station('', '', 'a title', '', [])], ''))"
+        "from trainer.explain.page import render; from trainer.explain.parts import Section; "
+        "print(render([Section('', '', 'a title', '', [])], ''))"
     )
     page = run_installed(unpacked, program)
     for name in ("page.css", "heat_map.js", "page.js"):

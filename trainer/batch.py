@@ -20,9 +20,9 @@ class DeviceBatch:
     """One micro-batch as the model takes it.
 
     Attributes:
-        source: piece ids, int64 [b, s], EOS at the end, then padding.
-        target_input: BOS and the target's pieces, int64 [b, t].
-        target_output: the target's pieces and EOS, int64 [b, t].
+        source: token ids, int64 [b, s], EOS at the end, then padding.
+        target_input: BOS and the target's tokens, int64 [b, t].
+        target_output: the target's tokens and EOS, int64 [b, t].
         digest: blake2b-256 of the pair ids and of the unpadded token ids fed to the model.
         padding: padded positions of both sides.
         positions: all positions of both sides.

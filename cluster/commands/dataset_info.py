@@ -59,7 +59,7 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
 
 
 def _field_facts(manifest: Manifest, name: str) -> Facts:
-    """One field, with the lengths of its sequences: pieces, EOS included."""
+    """One field, with the lengths of its sequences: tokens, EOS included."""
     field = next(field for field in manifest.fields if field.name == name)
     counts = manifest.lengths[name]
     tokenizer = manifest.tokenizers[name]
@@ -82,12 +82,12 @@ def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> l
     return [
         {
             **corpus.model_dump(mode="json"),
-            "shards": sum(shard.corpus == number for shard in manifest.shards),
+            "shards": sum(shard.corpus == index for shard in manifest.shards),
             "examples": {
                 reason: entry["examples"] for reason, entry in report.get(corpus.name, {}).items()
             },
         }
-        for number, corpus in enumerate(manifest.corpora)
+        for index, corpus in enumerate(manifest.corpora)
     ]
 
 
@@ -97,7 +97,7 @@ def dataset_report(facts: Facts) -> Group:
     for field in facts["fields"]:
         title = Text.assemble(
             (field["name"], "bold"),
-            f" ({field['language']}), pieces with EOS: median {field['median_length']}, "
+            f" ({field['language']}), tokens with EOS: median {field['median_length']}, "
             f"99th percentile {field['length_99th_percentile']}, longest {field['longest']}",
         )
         parts += ["", title, histogram(field["lengths"])]

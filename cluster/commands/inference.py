@@ -13,7 +13,7 @@ from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
 from trainer.explain.explanation import explain
 from trainer.explain.page import render
-from trainer.explain.stations import stations_of
+from trainer.explain.sections import sections_of
 from trainer.inference.evaluation import Evaluation, evaluate
 from trainer.inference.trained_network import Precision
 from trainer.inference.translator import Translator
@@ -59,15 +59,15 @@ def write_explanation(
     except UnicodeEncodeError as error:
         raise CorpusError(f"The sentence {sentence!r} is not UTF-8: {error}") from error
     explained = explain(translator, sentence, tag)
-    stations = stations_of(explained)
-    page = render(stations, f"{sentence} → {explained.translation}")
+    sections = sections_of(explained)
+    page = render(sections, f"{sentence} → {explained.translation}")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
     return {
         "file": str(file),
         "translation": explained.translation,
         "steps": len(explained.chosen.ids),
-        "stations": len(stations),
+        "sections": len(sections),
         "bytes": file.stat().st_size,
     }
 

@@ -58,7 +58,7 @@ def translated_lines(
                 best = translator.translate_n_best(sentences, tag, beginnings, n_best)
             except PrefixError as error:
                 assert prefixes is not None
-                line = f"{_named(prefixes)}, line {done + error.number + 1}"
+                line = f"{_named(prefixes)}, line {done + error.index + 1}"
                 raise CorpusError(f"{line}: this prefix {error.problem}") from error
             done += len(sentences)
             aligned = _aligned(translator, sentences, best, tag) if alignments else None

@@ -68,8 +68,8 @@ class TracedStep:
             "cursor": self.cursor.to_json(),
             "target_tokens": self.target_tokens,
             "slots": [
-                {"slot": number, "sample_ids": slot.sample_ids, "digest": slot.digest}
-                for number, slot in enumerate(self.slots)
+                {"slot": index, "sample_ids": slot.sample_ids, "digest": slot.digest}
+                for index, slot in enumerate(self.slots)
             ],
             "data_digest": self.data_digest,
             "recorded_digest": self.recorded_digest,
@@ -179,10 +179,10 @@ def _slots_table(slots: list[TracedSlot]) -> Table:
     table.add_column("pairs", justify="right", no_wrap=True)
     table.add_column("slot digest", no_wrap=True)
     table.add_column("sample ids", overflow="ellipsis", no_wrap=True)
-    for number, slot in enumerate(slots):
+    for index, slot in enumerate(slots):
         ids = " ".join(map(str, slot.sample_ids[:IDS_SHOWN]))
         more = " …" if len(slot.sample_ids) > IDS_SHOWN else ""
-        table.add_row(str(number), f"{len(slot.sample_ids):,}", _short(slot.digest), ids + more)
+        table.add_row(str(index), f"{len(slot.sample_ids):,}", _short(slot.digest), ids + more)
     return table
 
 

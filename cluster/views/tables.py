@@ -56,8 +56,8 @@ class AnswerTable:
         ]
         table = Table(box=None, caption=self._caption or None)
         needed = 0
-        for number, column in enumerate(self._columns):
-            cells = [column.heading, *(row[number] for row in rows)]
+        for index, column in enumerate(self._columns):
+            cells = [column.heading, *(row[index] for row in rows)]
             longest = max(map(cell_len, cells))
             word = max(cell_len(word) for cell in cells for word in cell.split() or [""])
             least = longest if column.copied else min(word, LONGEST_WORD)

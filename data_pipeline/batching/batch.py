@@ -46,11 +46,11 @@ def assemble(
             pair_ids[start:stop],
             {
                 name: FieldArrays(
-                    field.ids[token_bounds[name][number] : token_bounds[name][number + 1]],
+                    field.ids[token_bounds[name][index] : token_bounds[name][index + 1]],
                     field.lengths[start:stop],
                 )
                 for name, field in ordered.items()
             },
         )
-        for number, (start, stop) in enumerate(pairwise(pair_bounds))
+        for index, (start, stop) in enumerate(pairwise(pair_bounds))
     ]

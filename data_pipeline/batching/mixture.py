@@ -42,11 +42,11 @@ class ShardSlice:
 class _CorpusStream:
     """One corpus's endless stream. Its pairs are numbered on and on, and so are its shards."""
 
-    def __init__(self, number: int, first_shard: int, shard_pairs: Int64Array, seed: int) -> None:
+    def __init__(self, index: int, first_shard: int, shard_pairs: Int64Array, seed: int) -> None:
         self.shards = len(shard_pairs)
         self.pairs = int(shard_pairs.sum())
         self.largest_shard = int(shard_pairs.max())
-        self._words = (SHARD_SHUFFLE, seed, number)
+        self._words = (SHARD_SHUFFLE, seed, index)
         self._first_shard = first_shard
         self._shard_pairs = shard_pairs
         self._pass = lru_cache(PASSES_KEPT)(self._shuffle)
@@ -101,18 +101,18 @@ class Mixture:
         """
         epoch_pairs = sum(int(pairs.sum()) for pairs in shard_pairs)
         self.pairs_per_epoch = [round(share * epoch_pairs) for share in shares]  # by corpus
-        for number, share in enumerate(shares):
-            if not self.pairs_per_epoch[number]:
+        for index, share in enumerate(shares):
+            if not self.pairs_per_epoch[index]:
                 raise BatchingError(
-                    f"Training corpus {number} has the share {share:.2e} of "
+                    f"Training corpus {index} has the share {share:.2e} of "
                     f"{counted(epoch_pairs, 'pair')}, "
                     "which is less than one pair an epoch. Give it a larger weight, or leave it "
                     "out."
                 )
         firsts = np.cumsum([0, *map(len, shard_pairs)]).tolist()
         self._streams = [
-            _CorpusStream(number, firsts[number], pairs, seed)
-            for number, pairs in enumerate(shard_pairs)
+            _CorpusStream(index, firsts[index], pairs, seed)
+            for index, pairs in enumerate(shard_pairs)
         ]
         # In shards' worth of pairs, rounded up for each corpus.
         shards = sum(
@@ -136,18 +136,18 @@ class Mixture:
             )
         return [
             part
-            for number, stream in enumerate(self._streams)
+            for index, stream in enumerate(self._streams)
             for part in stream.slices(
-                self._bound(number, epoch, window), self._bound(number, epoch, window + 1)
+                self._bound(index, epoch, window), self._bound(index, epoch, window + 1)
             )
         ]
 
-    def _bound(self, number: int, epoch: int, window: int) -> int:
+    def _bound(self, index: int, epoch: int, window: int) -> int:
         """The pairs of a corpus's stream before a window."""
-        stream, windows = self._streams[number], self.windows_per_epoch
+        stream, windows = self._streams[index], self.windows_per_epoch
         if len(self._streams) == 1:
             return stream.pairs_before(epoch * stream.shards + window * stream.shards // windows)
-        pairs = self.pairs_per_epoch[number]
+        pairs = self.pairs_per_epoch[index]
         bound = epoch * pairs + window * pairs // windows
         whole = pairs >= SHARDS_FOR_WHOLE_DEALING * windows * stream.largest_shard
         if whole and 0 < window < windows:

@@ -153,13 +153,13 @@ class WindowReader:
     ) -> FieldArrays:
         """Another segmentation of a slice's sentences."""
         shard, settings = self.manifest.shards[part.shard], self._settings
-        number = [field.name for field in self.manifest.fields].index(name)
+        index = [field.name for field in self.manifest.fields].index(name)
         pair_ids = np.arange(shard.first_pair + part.start, shard.first_pair + part.stop)
         return resample(
             self._tokenizers[name],
             sentences,
             stored,
-            sampling_seeds(settings.seed, part.pass_number, pair_ids, number),
+            sampling_seeds(settings.seed, part.pass_number, pair_ids, index),
             alpha=settings.tokenizer.sampling.alpha,
             max_length=min(self._sampled[name], settings.batching.max_tokens_per_micro_batch),
             tag=self.manifest.corpora[shard.corpus].tag if name != self._target else None,
@@ -198,7 +198,7 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
             "dataset with data.dataset."
         )
     left = {shard.corpus for shard in manifest.shards if shard.name not in manifest.left_out}
-    if gone := [name for number, name in enumerate(names) if number not in left]:
+    if gone := [name for index, name in enumerate(names) if index not in left]:
         raise DatasetError(
             f"All shards of {', '.join(gone)} are quarantined, so there is nothing to train on for "
             "its share. Prepare the dataset again."

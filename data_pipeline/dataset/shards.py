@@ -4,7 +4,7 @@ A tar sample is a block of many pairs, because per-sample costs dominate otherwi
 (29,000 pairs: 59 MB one by one, 5.9 MB in blocks, and 80 times faster to read). Its members:
 
     KEY.src.txt, KEY.tgt.txt   the sentences, UTF-8, one a line
-    KEY.ids.npz                src.ids, src.lengths, tgt.ids, tgt.lengths: piece ids with EOS,
+    KEY.ids.npz                src.ids, src.lengths, tgt.ids, tgt.lengths: token ids with EOS,
                                flat, in the smallest unsigned integers that hold them
 
 webdataset itself writes and reads the tar files (samples.py); here is what their members hold.

@@ -70,8 +70,8 @@ def number_shards(folder: Path, written: list[tuple[str, list[WrittenShard]]]) -
     shards = []
     first_pair = 0
     for corpus, (name, shards_of_corpus) in enumerate(written):
-        for number, shard in enumerate(shards_of_corpus):
-            final = f"shards/{name}-{number:05d}.tar"
+        for index, shard in enumerate(shards_of_corpus):
+            final = f"shards/{name}-{index:05d}.tar"
             shard.path.rename(folder / final)
             shards.append(
                 ShardInfo(

@@ -119,11 +119,11 @@ def _write_shards(
     pairs, per_block = len(texts[SOURCE]), job.data.pairs_per_block
     shards = -(-pairs // (per_block * job.data.blocks_per_shard))
     written = []
-    for number in range(shards):
-        part = balanced_block(number, shards, pairs)
+    for index in range(shards):
+        part = balanced_block(index, shards, pairs)
         blocks = [
             _block(
-                f"{job.corpus}-{job.group:04d}-{number:04d}-{count:04d}",
+                f"{job.corpus}-{job.group:04d}-{index:04d}-{count:04d}",
                 texts,
                 fields,
                 start,
@@ -132,7 +132,7 @@ def _write_shards(
             for count, start in enumerate(range(part.start, part.stop, per_block))
         ]
         packed = pack_shard(blocks)
-        path = job.folder / f"{job.corpus}-{job.group:04d}-{number:04d}.tar"
+        path = job.folder / f"{job.corpus}-{job.group:04d}-{index:04d}.tar"
         tokens = {name: sum(len(b.fields[name].ids) for b in blocks) for name in fields}
         sha256 = write_durably(path, packed)
         written.append(WrittenShard(path, len(packed), sha256, len(part), tokens))

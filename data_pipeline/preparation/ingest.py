@@ -44,17 +44,17 @@ class _CleanedChunk:
 
 def ingest(
     data: DataConfig,
-    number: int,
+    index: int,
     reader: CorpusReader,
     folder: Path,
     pool: ProcessPool,
     report: Callable[[], None],
 ) -> IngestedCorpus:
-    """Reads the training corpus `number` of the recipe into partitions in a new folder.
+    """Reads the training corpus of that index in the recipe into partitions in a new folder.
 
     report is called after every chunk. Raises CorpusError for whatever is wrong with the text.
     """
-    corpus = data.train[number]
+    corpus = data.train[index]
     cleaner = Cleaner(data, corpus)
     partitions = Partitions(folder)
     dropped = DropReport(cleaner.reasons)
@@ -62,7 +62,7 @@ def ingest(
 
     def jobs() -> Iterator[_CleanJob]:
         for chunk in reader.chunks(PAIRS_PER_CHUNK):
-            yield _CleanJob(chunk, number, cleaner, data.cleaning.drop_duplicates)
+            yield _CleanJob(chunk, index, cleaner, data.cleaning.drop_duplicates)
 
     for cleaned in pool.map(_clean, jobs()):
         partitions.add(cleaned.rows)
@@ -71,7 +71,7 @@ def ingest(
         report()
     partitions.flush()
     return IngestedCorpus(
-        data.corpus_names[number], corpus.tag, reader.sha256s, read, dropped, partitions
+        data.corpus_names[index], corpus.tag, reader.sha256s, read, dropped, partitions
     )
 
 

@@ -160,9 +160,9 @@ class _Preparation:
             self._report(PrepareProgress("read", sum(r.bytes_read for r in readers), total))
 
         corpora = []
-        for number, reader in enumerate(readers):
-            folder = self._work / "partitions" / str(number)
-            corpus = ingest(self._data, number, reader, folder, self._pool, report)
+        for index, reader in enumerate(readers):
+            folder = self._work / "partitions" / str(index)
+            corpus = ingest(self._data, index, reader, folder, self._pool, report)
             _require_pairs(corpus, corpus.partitions.pairs, self._data)
             corpora.append(corpus)
         self._report(PrepareProgress("read", total, total))

@@ -57,11 +57,11 @@ def pack_rows(kept: list[tuple[int, str, str]], corpus: int, *, by_content: bool
     partitions = (keys >> np.uint64(64 - PARTITION_BITS)).astype(np.int64)
     sizes = np.zeros(PARTITIONS, dtype=np.int64)
     parts = []
-    for number in np.argsort(partitions, kind="stable").tolist():
-        source, target = texts[number]
-        header = _HEADER.pack(int(keys[number]), kept[number][0], len(source), len(target))
+    for index in np.argsort(partitions, kind="stable").tolist():
+        source, target = texts[index]
+        header = _HEADER.pack(int(keys[index]), kept[index][0], len(source), len(target))
         parts += [header, source, target]
-        sizes[partitions[number]] += len(header) + len(source) + len(target)
+        sizes[partitions[index]] += len(header) + len(source) + len(target)
     return PackedRows(b"".join(parts), np.bincount(partitions, minlength=PARTITIONS), sizes)
 
 

@@ -1,15 +1,15 @@
-"""The best next pieces of a beam, found without sorting whole vocabularies.
+"""The best next tokens of a beam, found without sorting whole vocabularies.
 
     logits ─▶ each hypothesis' log-normaliser, and the largest log-probability of each block
            ─▶ + scores ─▶ the c best blocks of each sentence ─▶ their c best continuations
 
-A row of logits, those of one hypothesis' next pieces, is cut into blocks. A sentence's c best
+A row of logits, those of one hypothesis' next tokens, is cut into blocks. A sentence's c best
 continuations lie in the c blocks whose largest elements continue best, so only these are searched,
 and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's
 decoder step, and log-probabilities, which are written and read again, are made of so few rows at a
 time that they stay in its cache.
 
-Shape suffixes: b sentences, k hypotheses of each, r = b · k rows, v pieces, n blocks of a
+Shape suffixes: b sentences, k hypotheses of each, r = b · k rows, v vocabulary, n blocks of a
 vocabulary, c candidates or the blocks that they are in, p places in a block.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Of a block, in pieces; torch finds the largest of so many on a CPU up to four times as fast as of
+# Of a block, in tokens; torch finds the largest of so many on a CPU up to four times as fast as of
 # others, such as 80 or 125.
 BLOCK_SIZES = (128, 96, 64, 160, 100, 200)
 CACHE_BYTES = 2**20  # what a core has of its second cache
@@ -29,9 +29,9 @@ CACHE_BYTES = 2**20  # what a core has of its second cache
 class Candidates(NamedTuple):
     """The best continuations of each sentence's hypotheses, best first, all (b, c)."""
 
-    scores_bc: Tensor  # of the hypothesis with the piece, in nats
+    scores_bc: Tensor  # of the hypothesis with the token, in nats
     parents_bc: Tensor  # which hypothesis is continued
-    pieces_bc: Tensor  # and by which piece
+    tokens_bc: Tensor  # and by which token
 
 
 def best_candidates(
@@ -39,8 +39,8 @@ def best_candidates(
 ) -> Candidates:
     """Returns the `count` best of all k · v continuations, which must be as many or more.
 
-    A continuation's score is its hypothesis' score plus the log-probability of its piece. Pieces
-    `never` are ruled out, and so are all but one in the sentences that have a `given` piece; the
+    A continuation's score is its hypothesis' score plus the log-probability of its token. Tokens
+    `never` are ruled out, and so are all but one in the sentences that have a `given` token; the
     probabilities of the others are as they would be without. What is ruled out, and other
     continuations of -inf, are returned only where there are not enough others. The logits are
     changed in place.
@@ -54,12 +54,12 @@ def best_candidates(
     normalizers_bk, largest_bkn = normalizers_r.view(b, k), largest_rn.view(b, k, -1)
     logits_rv.index_fill_(1, never, float("-inf"))
     if given:
-        rows, pieces = list(given), torch.tensor(list(given.values()), device=logits_rv.device)
-        kept = logits_bkv[rows, :, pieces]
+        rows, tokens = list(given), torch.tensor(list(given.values()), device=logits_rv.device)
+        kept = logits_bkv[rows, :, tokens]
         logits_bkv[rows] = float("-inf")
-        logits_bkv[rows, :, pieces] = kept
+        logits_bkv[rows, :, tokens] = kept
         largest_bkn[rows] = float("-inf")
-        largest_bkn[rows, :, pieces // size] = kept - normalizers_bk[rows]
+        largest_bkn[rows, :, tokens // size] = kept - normalizers_bk[rows]
 
     n = largest_bkn.shape[2]
     best_b_ = (largest_bkn + scores_bk.unsqueeze(2)).flatten(1)
@@ -70,8 +70,8 @@ def best_candidates(
     scores_bcp = found__p.view(b, -1, size) + without_logit_bc.unsqueeze(2)
     scores_bc, best_bc = scores_bcp.flatten(1).topk(count)
     from_bc = chosen_bc.gather(1, best_bc // size)
-    pieces_bc = from_bc % n * size + best_bc % size
-    return Candidates(scores_bc, from_bc // n, pieces_bc.clamp_(max=v - 1))
+    tokens_bc = from_bc % n * size + best_bc % size
+    return Candidates(scores_bc, from_bc // n, tokens_bc.clamp_(max=v - 1))
 
 
 def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,6 +90,6 @@ def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tup
     return logits_rv[:, 0] - torch.cat(firsts), torch.cat(largest)
 
 
-def block_size(pieces: int) -> int:
+def block_size(vocabulary_size: int) -> int:
     """Such that blocks make a whole vocabulary, which else is padded, if one does."""
-    return next((size for size in BLOCK_SIZES if pieces % size == 0), BLOCK_SIZES[0])
+    return next((size for size in BLOCK_SIZES if vocabulary_size % size == 0), BLOCK_SIZES[0])

@@ -1,20 +1,20 @@
-"""Searching for a translation: greedy and beam search, piece by piece until EOS.
+"""Searching for a translation: greedy and beam search, token by token until EOS.
 
     source ids ─▶ encode once ─▶ [ decode one step ─▶ log-probabilities ─▶ choose ] … ─▶ hypotheses
 
 A hypothesis' score is its log-probability divided by the length penalty of Wu et al. 2016
 (eq. 14), lp(Y) = ((5 + |Y|) / 6)^α, where |Y| counts EOS. Padding and BOS are never chosen; the
-probabilities of the other pieces are not renormalised for that.
+probabilities of the other tokens are not renormalised for that.
 
 A sentence's output, EOS included, may be `max_length_factor` times its source (EOS included) plus
-`max_extra_length` pieces long; the last of these is forced to be EOS. The limit is the sentence's
+`max_extra_length` tokens long; the last of these is forced to be EOS. The limit is the sentence's
 own, so that its translation does not depend on the batch. Finished sentences leave the batch.
 
-A translation can be made to begin with given pieces, its prefix, which count towards score and
+A translation can be made to begin with given tokens, its prefix, which count towards score and
 length like those that the network chose (interactive translation; Wuebker et al. 2016).
 
-Shape suffixes: b unfinished sentences, k hypotheses of each, c candidates, p pieces of a prefix,
-v target pieces, s source length.
+Shape suffixes: b unfinished sentences, k hypotheses of each, c candidates, p tokens of a prefix,
+v target vocabulary, s source length.
 """
 
 import math
@@ -37,21 +37,21 @@ def greedy_search(
     decoding: DecodingConfig,
     prefix_bp: Tensor | None = None,
 ) -> list[Hypothesis]:
-    """Returns, for each source, the translation made of the most probable piece at every step.
+    """Returns, for each source, the translation made of the most probable token at every step.
 
-    `prefix_bp` has the pieces that each translation begins with, padded at the end; None: none.
+    `prefix_bp` has the tokens that each translation begins with, padded at the end; None: none.
     The model must be in evaluation mode. `decoding.beam_size` is not looked at.
     Raises ModelError if a source is empty, a prefix cannot be continued, or the network gives NaN.
     """
     state = SearchState(model, source_bs, prefix_bp, 1, decoding)
-    found: list[list[Hypothesis]] = [[] for _ in state.numbers]
-    while state.numbers:
-        scores_bk, parents_bk, pieces_bk = state.best_continuations(1)
-        ends_bk = pieces_bk == model.vocabulary.eos_id
+    found: list[list[Hypothesis]] = [[] for _ in state.indices]
+    while state.indices:
+        scores_bk, parents_bk, tokens_bk = state.best_continuations(1)
+        ends_bk = tokens_bk == model.vocabulary.eos_id
         ends_bk[state.at_limit] = True  # so they are, unless the network gives NaN
         ended = ends_bk.nonzero()[:, 0].tolist()
         state.finish(ended, parents_bk[ended, 0], scores_bk[ended, 0], found)
-        state.advance(parents_bk, pieces_bk, scores_bk)
+        state.advance(parents_bk, tokens_bk, scores_bk)
         state.drop(ended)
     return [hypotheses[0] for hypotheses in _checked(found)]
 
@@ -72,11 +72,11 @@ def beam_search(
     """
     k = decoding.beam_size
     state = SearchState(model, source_bs, prefix_bp, k, decoding)
-    found: list[list[Hypothesis]] = [[] for _ in state.numbers]
+    found: list[list[Hypothesis]] = [[] for _ in state.indices]
     order_c = torch.arange(2 * k, device=source_bs.device)
-    while state.numbers:
-        scores_bc, parents_bc, pieces_bc = state.best_continuations(2 * k)
-        ends_bc = pieces_bc == model.vocabulary.eos_id
+    while state.indices:
+        scores_bc, parents_bc, tokens_bc = state.best_continuations(2 * k)
+        ends_bc = tokens_bc == model.vocabulary.eos_id
         ended = (ends_bc & scores_bc.isfinite())[:, :k].nonzero()
         rows, columns = ended.unbind(1)
         state.finish(rows.tolist(), parents_bc[rows, columns], scores_bc[rows, columns], found)
@@ -85,11 +85,11 @@ def beam_search(
         live_bk = (order_c[: ends_bc.shape[1]] + 2 * k * ends_bc).argsort(dim=1)[:, :k]
         state.advance(
             parents_bc.gather(1, live_bk),
-            pieces_bc.gather(1, live_bk),
+            tokens_bc.gather(1, live_bk),
             # Fewer than 2k candidates may leave an ended one among the first k.
             scores_bc.masked_fill(ends_bc, float("-inf")).gather(1, live_bk),
         )
-        full = [row for row, number in enumerate(state.numbers) if len(found[number]) >= k]
+        full = [row for row, index in enumerate(state.indices) if len(found[index]) >= k]
         state.drop(full + leaving)
     for hypotheses in _checked(found):
         hypotheses.sort(key=lambda hypothesis: hypothesis.score, reverse=True)

@@ -5,11 +5,11 @@
 Rows of the memories and caches may outlast their sentences for some steps, behind those that are
 in use: spare rows. So products have few different shapes (`model.linear` tells why).
 
-Some pieces are given: those of a sentence's prefix, and EOS where its limit is reached. There all
-other pieces are ruled out; the given one counts towards the score as any other.
+Some tokens are given: those of a sentence's prefix, and EOS where its limit is reached. There all
+other tokens are ruled out; the given one counts towards the score as any other.
 
-Shape suffixes: b unfinished sentences, k hypotheses of each, p pieces so far (BOS first), v target
-pieces, s source length.
+Shape suffixes: b unfinished sentences, k hypotheses of each, p tokens so far (BOS first), v target
+vocabulary, s source length.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ LOGITS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A translation: its pieces without BOS and EOS, and its score (nats, higher is better)."""
+    """A translation: its tokens without BOS and EOS, and its score (nats, higher is better)."""
 
     ids: tuple[int, ...]
     score: float
@@ -44,7 +44,7 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 class SearchState:
-    """All tensors have the sentence as their first axis; `numbers` tells which one a row is.
+    """All tensors have the sentence as their first axis; `indices` tells which one a row is.
 
     The memories, their mask and the caches may have spare rows behind these.
     """
@@ -62,7 +62,7 @@ class SearchState:
         self.model = model
         self.alpha = decoding.length_penalty
         b = len(source_bs)
-        self.numbers = list(range(b))
+        self.indices = list(range(b))
         # Of all sentences, by number.
         self.limits = _limits(source_bs, model.vocabulary.pad_id, decoding)
         self.prefixes = _prefixes(prefix_bp, b, self.limits, model)
@@ -75,20 +75,20 @@ class SearchState:
         # Row k hides all slots of a position but slot k.
         self.other_slots_kk = additive_mask(self.slots.unsqueeze(1) == self.slots)
         # Of the live hypotheses, at first one, which is empty.
-        self.pieces_bkp = source_bs.new_full((b, 1, 1), model.vocabulary.bos_id)
+        self.tokens_bkp = source_bs.new_full((b, 1, 1), model.vocabulary.bos_id)
         self.scores_bk = torch.zeros(b, 1, device=source_bs.device)
-        # In which slot of the caches hypothesis k's p-th piece was written.
+        # In which slot of the caches hypothesis k's p-th token was written.
         self.ancestry_bkp = self.slots.new_empty(b, 1, 0)
 
     @property
     def length(self) -> int:
-        """How many pieces a hypothesis has with the one that comes next, BOS not counted."""
-        return self.pieces_bkp.shape[2]
+        """How many tokens a hypothesis has with the one that comes next, BOS not counted."""
+        return self.tokens_bkp.shape[2]
 
     @property
     def at_limit(self) -> list[int]:
-        """The rows whose coming piece is their last."""
-        return [row for row, n in enumerate(self.numbers) if self.limits[n] == self.length]
+        """The rows whose coming token is their last."""
+        return [row for row, n in enumerate(self.indices) if self.limits[n] == self.length]
 
     def best_continuations(self, count: int) -> Candidates:
         """Runs one decoder step; returns the `count` best continuations of each sentence.
@@ -110,8 +110,8 @@ class SearchState:
         return Candidates(*(torch.cat(parts) for parts in zip(*best, strict=True)))
 
     def _decoder_step(self) -> Tensor:
-        """Returns the hidden states (b, k, d) after the newest pieces."""
-        b, k, p = self.pieces_bkp.shape
+        """Returns the hidden states (b, k, d) after the newest tokens."""
+        b, k, p = self.tokens_bkp.shape
         written_bk1 = self.slots[:k].expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
         own_past = F.embedding(self.ancestry_bkp, self.other_slots_kk).flatten(2)
@@ -120,7 +120,7 @@ class SearchState:
         # Spare rows decode anything; each of their queries must see a key.
         spare = len(self.memory_mask) - b
         hidden_bkd = self.model.decode_step(
-            F.pad(self.pieces_bkp[:, :, -1], (0, 0, 0, spare)),
+            F.pad(self.tokens_bkp[:, :, -1], (0, 0, 0, spare)),
             self.memories,
             self.memory_mask,
             F.pad(ancestry_mask, (0, 0, 0, 0, 0, spare)).unsqueeze(1),
@@ -131,19 +131,19 @@ class SearchState:
     def finish(
         self, rows: list[int], parents: Tensor, scores: Tensor, found: list[list[Hypothesis]]
     ) -> None:
-        """Adds to `found` the hypotheses `parents` of `rows`, which end with the coming piece."""
+        """Adds to `found` the hypotheses `parents` of `rows`, which end with the coming token."""
         if not rows:
             return
         penalty = length_penalty(self.length, self.alpha)
-        ids = self.pieces_bkp[rows, parents, 1:].tolist()
-        for row, pieces, score in zip(rows, ids, scores.tolist(), strict=True):
-            found[self.numbers[row]].append(Hypothesis(tuple(pieces), score / penalty))
+        ids = self.tokens_bkp[rows, parents, 1:].tolist()
+        for row, tokens, score in zip(rows, ids, scores.tolist(), strict=True):
+            found[self.indices[row]].append(Hypothesis(tuple(tokens), score / penalty))
 
-    def advance(self, parents_bk: Tensor, pieces_bk: Tensor, scores_bk: Tensor) -> None:
-        """Makes the live hypotheses: each is a parent and one piece more."""
+    def advance(self, parents_bk: Tensor, tokens_bk: Tensor, scores_bk: Tensor) -> None:
+        """Makes the live hypotheses: each is a parent and one token more."""
         parents_bkp = parents_bk.unsqueeze(2).expand(-1, -1, self.length)
-        self.pieces_bkp = torch.cat(
-            [self.pieces_bkp.gather(1, parents_bkp), pieces_bk.unsqueeze(2)], dim=2
+        self.tokens_bkp = torch.cat(
+            [self.tokens_bkp.gather(1, parents_bkp), tokens_bk.unsqueeze(2)], dim=2
         )
         self.ancestry_bkp = self.ancestry_bkp.gather(1, parents_bkp)
         self.scores_bk = scores_bk
@@ -153,16 +153,16 @@ class SearchState:
         if not rows:
             return
         leaving = set(rows)
-        kept = len(self.numbers) - len(leaving)
+        kept = len(self.indices) - len(leaving)
         gaps = [row for row in range(kept) if row in leaving]
-        movers = [row for row in range(kept, len(self.numbers)) if row not in leaving]
+        movers = [row for row in range(kept, len(self.indices)) if row not in leaving]
         for gap, mover in zip(gaps, movers, strict=True):
-            self.numbers[gap] = self.numbers[mover]
-        del self.numbers[kept:]
+            self.indices[gap] = self.indices[mover]
+        del self.indices[kept:]
 
-        device = self.pieces_bkp.device
+        device = self.tokens_bkp.device
         gaps_at, movers_at = torch.tensor([gaps, movers], device=device, dtype=torch.long)
-        self.pieces_bkp = fill_gaps(self.pieces_bkp, gaps_at, movers_at, kept)
+        self.tokens_bkp = fill_gaps(self.tokens_bkp, gaps_at, movers_at, kept)
         self.scores_bk = fill_gaps(self.scores_bk, gaps_at, movers_at, kept)
         self.ancestry_bkp = fill_gaps(self.ancestry_bkp, gaps_at, movers_at, kept)
         decoded = min(roomy(kept), len(self.memory_mask))
@@ -175,21 +175,21 @@ class SearchState:
             cache.fill_gaps(gaps_at, movers_at, decoded)
 
     def _given(self) -> dict[int, int]:
-        """The rows whose coming piece is given, and that piece."""
+        """The rows whose coming token is given, and that token."""
         given = dict.fromkeys(self.at_limit, self.model.vocabulary.eos_id)
-        for row, number in enumerate(self.numbers):
-            prefix = self.prefixes[number]
+        for row, index in enumerate(self.indices):
+            prefix = self.prefixes[index]
             if self.length <= len(prefix):
                 given[row] = prefix[self.length - 1]
         return given
 
 
 def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
-    """How many pieces, EOS included, each sentence's translation may have."""
+    """How many tokens, EOS included, each sentence's translation may have."""
     lengths = (source_bs != pad_id).sum(dim=1).tolist()
     if 0 in lengths:
         raise ModelError(
-            f"Source {lengths.index(0)} of {len(lengths)} holds 0 pieces, but at least 1, EOS, is "
+            f"Source {lengths.index(0)} of {len(lengths)} holds 0 tokens, but at least 1, EOS, is "
             "needed. End every source with EOS, the empty one too."
         )
     factor, extra = decoding.max_length_factor, decoding.max_extra_length
@@ -205,19 +205,19 @@ def _prefixes(
     assert len(prefix_bp) == sentences, "one prefix for each source"
     vocabulary = model.vocabulary
     prefixes = []
-    for number, (row, limit) in enumerate(zip(prefix_bp.tolist(), limits, strict=True)):
+    for index, (row, limit) in enumerate(zip(prefix_bp.tolist(), limits, strict=True)):
         prefix = row[: len(row) - _padding(row, vocabulary.pad_id)]
         special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id}
         if found := special.intersection(prefix):
             raise PrefixError(
-                number,
+                index,
                 f"holds the special ids {sorted(found)}, but BOS, EOS and padding stand beside a "
                 "translation, not in it. Leave them out; padding belongs at the end.",
             )
         if len(prefix) >= limit:
             raise PrefixError(
-                number,
-                f"has {len(prefix)} pieces, but its translation may have {limit}, EOS included. "
+                index,
+                f"has {len(prefix)} tokens, but its translation may have {limit}, EOS included. "
                 "Shorten the prefix, or raise decoding.max_extra_length.",
             )
         prefixes.append(prefix)
@@ -226,4 +226,4 @@ def _prefixes(
 
 def _padding(row: list[int], pad_id: int) -> int:
     """How many paddings a row ends with."""
-    return next((n for n, piece in enumerate(reversed(row)) if piece != pad_id), len(row))
+    return next((n for n, token in enumerate(reversed(row)) if token != pad_id), len(row))

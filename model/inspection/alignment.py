@@ -1,9 +1,9 @@
-"""Which source piece a target piece comes from, by the attention of one decoder layer.
+"""Which source token a target token comes from, by the attention of one decoder layer.
 
     sources, their translations ─▶ one pass of the network ─▶ weights of a cross-attention,
-    averaged over its heads ─▶ the source piece with the largest weight, for each target piece
+    averaged over its heads ─▶ the source token with the largest weight, for each target token
 
-Row t of the weights belongs to the step that predicts target piece t. By default the layer before
+Row t of the weights belongs to the step that predicts target token t. By default the layer before
 the last is asked, whose heads on average agree best with alignments made by people (Garg et al.
 2019, "Jointly Learning to Align and Translate with Transformer Models"). Weights are what
 the decoder looked at, which is often, but not always, what a word was translated from.
@@ -36,10 +36,10 @@ def align(
 
     Args:
         source_bs: a sentence for each translation, ending in EOS, padded at the end.
-        translations: piece ids without BOS and EOS.
+        translations: token ids without BOS and EOS.
         layer: which decoder layer is asked, from 0; None: the one before the last.
 
-    Every target piece has one pair. The source's EOS is never chosen, unless it stands alone.
+    Every target token has one pair. The source's EOS is never chosen, unless it stands alone.
     Raises ModelError if there is no such layer.
     """
     weights_bts = translation_weights(model, source_bs, translations, layer)

@@ -3,19 +3,19 @@
     trace(model, source, target input) ─▶ Trace
         encoder   embedding · √m, positions, sum ─▶ layers ─▶ last norm: the memory
         decoder   the same, each layer with a second attention, over the memory
-        logits, probabilities: row t is the step that predicts the piece after input piece t
+        logits, probabilities: row t is the step that predicts the token after input token t
 
 Nothing is computed a second time by other code: forward hooks note what each module of the model
 receives and returns while it runs. Only scores and weights are worked out from the noted queries
 and keys, since a fused kernel never holds them, by the functions that `AttentionBackend.MATMUL`
 uses (`attention_scores`, `attention_weights`).
 
-Attention is causal, so row t depends on pieces 0…t alone: decoding step t of a hypothesis equals
+Attention is causal, so row t depends on tokens 0…t alone: decoding step t of a hypothesis equals
 row t of one pass over BOS and the hypothesis.
 
 Shape suffixes: b batch, h heads, t length (queries), s length (keys), d width of one head, m model
-width, f inner width of the feed-forward network, v target pieces. The rows of padded pieces hold
-numbers too, which nothing reads.
+width, f inner width of the feed-forward network, v target vocabulary. The rows of padded tokens
+hold numbers too, which nothing reads.
 """
 
 from collections import deque
@@ -134,7 +134,7 @@ class Trace:
 def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Trace:
     """Runs the model once and returns what was computed on the way.
 
-    `source_bs` are sentences that end with EOS; `target_input_bt` are BOS and the pieces so far;
+    `source_bs` are sentences that end with EOS; `target_input_bt` are BOS and the tokens so far;
     both padded at the end. Leaves the model as it was, without hooks, also after an exception.
 
     Raises ModelError if the model is in training mode or the sentences do not fit together.
@@ -276,6 +276,6 @@ def _check(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> No
         )
     if not (source_bs != model.vocabulary.pad_id).any(dim=1).all():
         raise ModelError(
-            "A source holds padding alone, but at least 1 piece, EOS, is needed. End every source "
+            "A source holds padding alone, but at least 1 token, EOS, is needed. End every source "
             "with EOS, the empty one too."
         )

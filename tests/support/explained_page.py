@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Section:
-    """A station as a browser sees it."""
+    """A section as a browser sees it."""
 
     text: str = ""
     figures: list[tuple[str, dict[str, Any]]] = field(default_factory=list)

@@ -68,14 +68,14 @@ class GradientGrids:
         if peaks:
             self._set(np.array([peaks[name] for name in self._parameters]))
 
-    def round_(self, number: int, gradient: torch.Tensor) -> None:
+    def round_(self, index: int, gradient: torch.Tensor) -> None:
         """Round the gradient of a parameter, by its number, to the grid, in place.
 
         Low-precision gradients stay exact: rounding to a grid never needs more digits.
         """
         if self._shifts is None:
             return
-        shift = self._shifts[number]
+        shift = self._shifts[index]
         if gradient.dtype == torch.float32:
             gradient.add_(shift).sub_(shift)
         else:
@@ -99,7 +99,7 @@ class GradientGrids:
             return []
         outgrown = np.flatnonzero(top > self._limits)
         self._set(np.maximum(self._peaks, top))
-        return [self._parameters[number] for number in outgrown]
+        return [self._parameters[index] for index in outgrown]
 
     def follow(self, amax: np.ndarray) -> None:
         """Take note of a step's gradients, for the limits of the next step."""

@@ -1,4 +1,4 @@
 """A page that takes one sentence through a trained model, number by number.
 
-Translator, sentence ─explanation─▶ trace ─stations─▶ texts and heat maps ─page─▶ one HTML file
+Translator, sentence ─explanation─▶ trace ─sections─▶ texts and heat maps ─page─▶ one HTML file
 """

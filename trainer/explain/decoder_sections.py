@@ -1,4 +1,4 @@
-"""The decoder's stations: one for each step, then all steps as one pass."""
+"""The decoder's sections: one for each step, then all steps as one pass."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from trainer.explain.parts import (
     Heading,
     HeatMap,
     Part,
-    Station,
+    Section,
     Text,
     Tokens,
     number,
@@ -28,10 +28,10 @@ CANDIDATES = 8
 TIE = 1e-6  # the search computed step by step, the trace all steps at once
 
 
-def decoder_stations(explained: Explanation) -> list[Station]:
-    """One station for each step that is shown, and one for all of them."""
+def decoder_sections(explained: Explanation) -> list[Section]:
+    """One section for each step that is shown, and one for all of them."""
     steps = range(min(len(explained.chosen.ids), figures.MAX_PIECES))
-    return [*(_step_station(explained, t) for t in steps), _all_steps_station(explained)]
+    return [*(_step_section(explained, t) for t in steps), _all_steps_section(explained)]
 
 
 def candidates(explained: Explanation, t: int) -> list[Bar]:
@@ -53,7 +53,7 @@ def candidates(explained: Explanation, t: int) -> list[Bar]:
     ]
 
 
-def _step_station(explained: Explanation, t: int) -> Station:
+def _step_section(explained: Explanation, t: int) -> Section:
     config, pieces = explained.config, explained.target_input.texts
     chosen = explained.chosen.texts[t]
     embedding = explained.trace.decoder.embedding
@@ -97,7 +97,7 @@ def _step_station(explained: Explanation, t: int) -> Station:
             f"“{pieces[t]}”, chosen in the last step, goes in. What earlier pieces left behind, "
             "their keys and values, is still there, so only one row is computed."
         )
-    return Station(
+    return Section(
         group=GROUP,
         name=f"{t + 1}: {pieces[t]} → {chosen}",
         title=f"Decoding step {t + 1}: after “{pieces[t]}” comes “{chosen}”",
@@ -191,7 +191,7 @@ def _choice(explained: Explanation, t: int) -> str:
     )
 
 
-def _all_steps_station(explained: Explanation) -> Station:
+def _all_steps_section(explained: Explanation) -> Section:
     config, rows = explained.config, explained.target_input.texts
     parts: list[Part] = []
     layers = explained.trace.decoder.layers[: figures.MAX_LAYERS]
@@ -206,7 +206,7 @@ def _all_steps_station(explained: Explanation) -> Station:
         explained.trace.probabilities_btv[0, t, chosen].log().item()
         for t, chosen in enumerate(explained.chosen.ids)
     )
-    return Station(
+    return Section(
         group="Result",
         name="All steps at once",
         title="All steps as one pass",

@@ -1,4 +1,4 @@
-"""The encoder's stations: for each layer its attention, and the way around; then the memory."""
+"""The encoder's sections: for each layer its attention, and the way around; then the memory."""
 
 from model.inspection.trace import EncoderLayerTrace
 from trainer.explain import figures
@@ -12,22 +12,22 @@ from trainer.explain.layer_parts import (
     stages,
     weight_maps,
 )
-from trainer.explain.parts import Beside, Fold, Heading, Part, Station, Text
+from trainer.explain.parts import Beside, Fold, Heading, Part, Section, Text
 
 GROUP = "Encoder"
 
 
-def encoder_stations(explained: Explanation) -> list[Station]:
-    """Two stations for each layer that is shown, and one for what leaves the stack."""
-    stations = []
+def encoder_sections(explained: Explanation) -> list[Section]:
+    """Two sections for each layer that is shown, and one for what leaves the stack."""
+    sections = []
     layers = explained.trace.encoder.layers[: figures.MAX_LAYERS]
     for layer, traced in enumerate(layers, start=1):
-        stations.append(_attention_station(explained, layer, traced))
-        stations.append(_feed_forward_station(explained, layer, traced))
-    return [*stations, _memory_station(explained)]
+        sections.append(_attention_section(explained, layer, traced))
+        sections.append(_feed_forward_section(explained, layer, traced))
+    return [*sections, _memory_section(explained)]
 
 
-def _attention_station(explained: Explanation, layer: int, traced: EncoderLayerTrace) -> Station:
+def _attention_section(explained: Explanation, layer: int, traced: EncoderLayerTrace) -> Section:
     config, pieces = explained.config, explained.source.texts
     attention = traced.self_attention
     parts: list[Part] = []
@@ -67,7 +67,7 @@ def _attention_station(explained: Explanation, layer: int, traced: EncoderLayerT
         ),
         figures.vectors("output of the attention", attention.output_btm[0], pieces),
     ]
-    return Station(
+    return Section(
         group=GROUP,
         name=f"Layer {layer}: attention",
         title=f"Encoder layer {layer}: self-attention",
@@ -79,7 +79,7 @@ def _attention_station(explained: Explanation, layer: int, traced: EncoderLayerT
     )
 
 
-def _feed_forward_station(explained: Explanation, layer: int, traced: EncoderLayerTrace) -> Station:
+def _feed_forward_section(explained: Explanation, layer: int, traced: EncoderLayerTrace) -> Section:
     config, pieces = explained.config, explained.source.texts
     pre_norm = config.norm == "pre"
     first, second = traced.self_attention_residual, traced.feed_forward_residual
@@ -88,7 +88,7 @@ def _feed_forward_station(explained: Explanation, layer: int, traced: EncoderLay
     attended = stages("output of the attention", traced.self_attention.output_btm, first, pre_norm)
     fed = stages("output of the network", feed_forward.output_btm, second, pre_norm)
     inner = figures.vectors("inner numbers, after ReLU", feed_forward.inner_btf[0], pieces)
-    return Station(
+    return Section(
         group=GROUP,
         name=f"Layer {layer}: the rest",
         title=f"Encoder layer {layer}: sum, norm, feed-forward",
@@ -110,7 +110,7 @@ def _feed_forward_station(explained: Explanation, layer: int, traced: EncoderLay
     )
 
 
-def _memory_station(explained: Explanation) -> Station:
+def _memory_section(explained: Explanation) -> Section:
     config, pieces = explained.config, explained.source.texts
     names = figures.MAX_HEADS
     folds: list[Part] = []
@@ -123,7 +123,7 @@ def _memory_station(explained: Explanation) -> Station:
         ]
         folds.append(Fold(f"Keys and values for decoder layer {layer}", [Beside(maps)]))
     last = "after a last normalisation, " if config.norm == "pre" else ""
-    return Station(
+    return Section(
         group=GROUP,
         name="Memory",
         title="The memory",

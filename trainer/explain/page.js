@@ -1,30 +1,30 @@
 "use strict";
-// The stepper: one station at a time, by buttons, keys, the list or the address's #fragment.
+// The stepper: one section at a time, by buttons, keys, the list or the address's #fragment.
 {
-  const stations = [...document.querySelectorAll("main > section")];
+  const sections = [...document.querySelectorAll("main > section")];
   const links = [...document.querySelectorAll("nav a")];
   const back = document.getElementById("back");
   const on = document.getElementById("on");
   let here = -1;
 
   function show(number) {
-    const next = Math.max(0, Math.min(stations.length - 1, number));
+    const next = Math.max(0, Math.min(sections.length - 1, number));
     if (next === here) return;
     here = next;
-    stations.forEach((station, i) => station.classList.toggle("here", i === here));
+    sections.forEach((section, i) => section.classList.toggle("here", i === here));
     links.forEach((link, i) =>
       i === here ? link.setAttribute("aria-current", "step") : link.removeAttribute("aria-current"));
     links[here].scrollIntoView({ block: "nearest" });
     back.disabled = here === 0;
-    on.disabled = here === stations.length - 1;
-    document.getElementById("place").textContent = `${here + 1} of ${stations.length}`;
-    history.replaceState(null, "", "#" + stations[here].id);
+    on.disabled = here === sections.length - 1;
+    document.getElementById("place").textContent = `${here + 1} of ${sections.length}`;
+    history.replaceState(null, "", "#" + sections[here].id);
     window.scrollTo(0, 0);
-    paintAll(stations[here]);
+    paintAll(sections[here]);
   }
 
   function fromAddress() {
-    const wanted = stations.findIndex((station) => "#" + station.id === location.hash);
+    const wanted = sections.findIndex((section) => "#" + section.id === location.hash);
     show(wanted < 0 ? 0 : wanted);
   }
 
@@ -34,7 +34,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
     const target = {
-      ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: stations.length - 1,
+      ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: sections.length - 1,
     }[event.key];
     if (target === undefined) return;
     event.preventDefault();
@@ -44,7 +44,7 @@
   // Light or dark: as the system, until the button says otherwise.
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
   const root = document.documentElement;
-  const repaint = () => paintAll(stations[here]);
+  const repaint = () => paintAll(sections[here]);
   document.getElementById("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
     root.dataset.theme = dark ? "light" : "dark";

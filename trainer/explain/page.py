@@ -1,4 +1,4 @@
-"""Stations to one HTML file that needs nothing else: no network, no other file.
+"""Sections to one HTML file that needs nothing else: no network, no other file.
 
 All text goes through `html.escape`, all numbers through JSON without `<`; style and scripts are
 the files beside this one.
@@ -19,7 +19,7 @@ from trainer.explain.parts import (
     Heading,
     HeatMap,
     Part,
-    Station,
+    Section,
     Table,
     Text,
     Tokens,
@@ -29,13 +29,13 @@ from trainer.explain.parts import (
 SCRIPTS = ("heat_map.js", "page.js")
 
 
-def render(stations: Sequence[Station], title: str) -> str:
+def render(sections: Sequence[Section], title: str) -> str:
     """The whole page."""
     filling = {
         "title": escape(title),
         "style": _file("page.css"),
-        "list": _list(stations),
-        "stations": "\n".join(_station(n, station) for n, station in enumerate(stations, start=1)),
+        "list": _list(sections),
+        "sections": "\n".join(_section(n, section) for n, section in enumerate(sections, start=1)),
         "script": "\n".join(_file(name) for name in SCRIPTS),
     }
     # In one pass: a text that contains {{style}} stays as it is.
@@ -46,21 +46,21 @@ def _file(name: str) -> str:
     return (files("trainer.explain") / name).read_text(encoding="utf-8")
 
 
-def _list(stations: Sequence[Station]) -> str:
-    numbered = list(enumerate(stations, start=1))
+def _list(sections: Sequence[Section]) -> str:
+    numbered = list(enumerate(sections, start=1))
     groups = []
     for group, members in groupby(numbered, key=lambda pair: pair[1].group):
         links = "".join(
-            f'<li><a href="#station-{n}">{escape(station.name)}</a></li>' for n, station in members
+            f'<li><a href="#section-{n}">{escape(section.name)}</a></li>' for n, section in members
         )
         groups.append(f"<h2>{escape(group)}</h2><ol>{links}</ol>")
     return "\n".join(groups)
 
 
-def _station(n: int, station: Station) -> str:
+def _section(n: int, section: Section) -> str:
     return (
-        f'<section id="station-{n}"><h1>{escape(station.title)}</h1>'
-        f'<p class="lead">{escape(station.lead)}</p>{_parts(station.parts)}</section>'
+        f'<section id="section-{n}"><h1>{escape(section.title)}</h1>'
+        f'<p class="lead">{escape(section.lead)}</p>{_parts(section.parts)}</section>'
     )
 
 

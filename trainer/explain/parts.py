@@ -1,6 +1,6 @@
-"""What a page is made of: stations in a row, each with texts, heat maps, bars and tables.
+"""What a page is made of: sections in a row, each with texts, heat maps, bars and tables.
 
-Plain data: the stations are filled by `encoder_stations` and its neighbours, and drawn by `page`.
+Plain data: the sections are filled by `encoder_sections` and its neighbours, and drawn by `page`.
 """
 
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of what follows in a station."""
+    """The title of what follows in a section."""
 
     text: str
 
@@ -114,12 +114,12 @@ Part = Text | HeatMap | Tokens | Table | Bars | Heading | Beside | Fold
 
 
 @dataclass(frozen=True)
-class Station:
+class Section:
     """One step of the way.
 
     Attributes:
         group: the part of the model it belongs to; neighbours of one group are listed together.
-        name: short, for the list of stations.
+        name: short, for the list of sections.
         lead: what happens here, in a sentence or two.
     """
 

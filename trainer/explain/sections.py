@@ -1,23 +1,23 @@
-"""All stations of a page, in the order of the forward pass."""
+"""All sections of a page, in the order of the forward pass."""
 
 from trainer.explain import figures
-from trainer.explain.decoder_stations import decoder_stations
-from trainer.explain.encoder_stations import encoder_stations
+from trainer.explain.decoder_sections import decoder_sections
+from trainer.explain.encoder_sections import encoder_sections
 from trainer.explain.explanation import Explanation
-from trainer.explain.parts import Beside, Heading, Part, Station, Table, Text, Tokens
+from trainer.explain.parts import Beside, Heading, Part, Section, Table, Text, Tokens
 
 GROUP = "Input"
 
 
-def stations_of(explained: Explanation) -> list[Station]:
+def sections_of(explained: Explanation) -> list[Section]:
     """From the sentence to its translation."""
     return [
         _overview(explained),
         _pieces(explained),
         _embedding(explained),
         _positions(explained),
-        *encoder_stations(explained),
-        *decoder_stations(explained),
+        *encoder_sections(explained),
+        *decoder_sections(explained),
     ]
 
 
@@ -36,7 +36,7 @@ def what_is_left_out(explained: Explanation) -> list[str]:
     return [cut for cut in found if cut]
 
 
-def _overview(explained: Explanation) -> Station:
+def _overview(explained: Explanation) -> Section:
     config = explained.config
     translation = f"“{explained.translation}”"
     same = explained.beam_translation == explained.translation
@@ -82,7 +82,7 @@ def _overview(explained: Explanation) -> Station:
     ]
     if cuts := what_is_left_out(explained):
         parts.append(Text(f"To stay small, this page shows {'; '.join(cuts)}."))
-    return Station(
+    return Section(
         group=GROUP,
         name="Overview",
         title=f"From “{explained.sentence}” to {translation}",
@@ -95,13 +95,13 @@ def _overview(explained: Explanation) -> Station:
     )
 
 
-def _pieces(explained: Explanation) -> Station:
+def _pieces(explained: Explanation) -> Section:
     source = explained.source
     rows = [
         (str(position), piece, str(number))
         for position, (piece, number) in enumerate(zip(source.texts, source.ids, strict=True))
     ]
-    return Station(
+    return Section(
         group=GROUP,
         name="Pieces and ids",
         title="Pieces and their ids",
@@ -120,7 +120,7 @@ def _pieces(explained: Explanation) -> Station:
     )
 
 
-def _embedding(explained: Explanation) -> Station:
+def _embedding(explained: Explanation) -> Section:
     config = explained.config
     shared = {
         "all": "The source, the target and the output at the end use this same matrix.",
@@ -128,7 +128,7 @@ def _embedding(explained: Explanation) -> Station:
         "none": "The target and the output at the end have matrices of their own.",
     }
     pieces = explained.source.texts
-    return Station(
+    return Section(
         group=GROUP,
         name="Embedding",
         title="Each id picks a row of numbers",
@@ -148,11 +148,11 @@ def _embedding(explained: Explanation) -> Station:
     )
 
 
-def _positions(explained: Explanation) -> Station:
+def _positions(explained: Explanation) -> Section:
     embedding = explained.trace.encoder.embedding
     pieces = explained.source.texts
     places = [f"position {position}" for position in range(len(pieces))]
-    return Station(
+    return Section(
         group=GROUP,
         name="Positions",
         title="Where each piece stands",

@@ -43,7 +43,7 @@ def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> F
     try:
         return beam_search(model, on_device.source, decoding, prefix_bp)
     except PrefixError as error:
-        raise PrefixError(int(batch.pair_ids[error.number]), error.problem) from error
+        raise PrefixError(int(batch.pair_ids[error.index]), error.problem) from error
 
 
 def processes_for(sentences: int) -> int:

@@ -31,7 +31,7 @@ Report = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Translation:
-    """A translation, its score, and the ids of its pieces, without EOS.
+    """A translation, its score, and the ids of its tokens, without EOS.
 
     The score is the log-probability (nats) over the length penalty.
     """
@@ -130,7 +130,7 @@ class Translator:
 
         Args:
             tag: put before every sentence, as a corpus's tag is in training.
-            prefixes: what each translation has to begin with. Cut them between words: the pieces
+            prefixes: what each translation has to begin with. Cut them between words: the tokens
                 of a word's beginning are seldom those that the whole word begins with.
             report: is told how many sentences are done, the longest first.
 
@@ -156,7 +156,7 @@ class Translator:
         tag: str | None = None,
         layer: int | None = None,
     ) -> list[Alignment]:
-        """For each piece of a translation the source piece it comes from, by attention.
+        """For each token of a translation the source token it comes from, by attention.
 
         Pairs (source position, target position) from 0, where positions are those in `source_ids`
         and in a translation's ids; see `model.inspection.alignment` for which ``layer`` is asked.
@@ -182,7 +182,7 @@ class Translator:
     ) -> list[Alignment]:
         """Like `align`, for words: pairs (source word, target word) from 0, each once, in order.
 
-        A pair of words is one that pieces of theirs are; `trainer.inference.word_alignment` says
+        A pair of words is one that tokens of theirs are; `trainer.inference.word_alignment` says
         what a word is. The tag is none, so a word that looked at the tag alone has no pair.
         """
         alignments = self.align(sentences, translations, tag, layer)
@@ -198,18 +198,18 @@ class Translator:
         ]
 
     def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
-        """The sentence as the model reads it: the tag's id, its pieces' ids, EOS."""
+        """The sentence as the model reads it: the tag's id, its tokens' ids, EOS."""
         ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
         return ids
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
-        return [self._tokenizers[SOURCE].piece(number) for number in ids]
+        return [self._tokenizers[SOURCE].piece(token_id) for token_id in ids]
 
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
-        return [self._tokenizers[TARGET].piece(number) for number in ids]
+        return [self._tokenizers[TARGET].piece(token_id) for token_id in ids]
 
     def target_text(self, ids: Sequence[int]) -> str:
-        """The sentence that target pieces spell; BOS and EOS leave nothing behind."""
+        """The sentence that target tokens spell; BOS and EOS leave nothing behind."""
         return self._tokenizers[TARGET].decode([list(ids)])[0]
 
     def _search(self, heldout: HeldOut) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:

@@ -65,8 +65,8 @@ def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alig
 
 def _without_control(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """The pieces, "" for those that are no text: decoding leaves nothing but spaces of them."""
-    texts = tokenizer.decode([[number] for number in ids])
-    pieces = [tokenizer.piece(number) for number in ids]
+    texts = tokenizer.decode([[token_id] for token_id in ids])
+    pieces = [tokenizer.piece(token_id) for token_id in ids]
     return [
         piece if text.strip() or not piece.strip(SPACE) else ""
         for piece, text in zip(pieces, texts, strict=True)

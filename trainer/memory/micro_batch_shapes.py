@@ -43,12 +43,12 @@ def widest_shapes(manifest: Manifest, settings: DataSettings) -> list[MicroBatch
 
 
 def synthetic_micro_batch(shape: MicroBatchShape, vocabulary: Vocabulary) -> MicroBatch:
-    """A micro-batch of that shape without padding, of one ordinary piece over and over."""
+    """A micro-batch of that shape without padding, of one ordinary token over and over."""
     special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id}
-    piece = next(number for number in range(len(special) + 1) if number not in special)
+    token = next(number for number in range(len(special) + 1) if number not in special)
     fields = {}
     for name, length in ((SOURCE, shape.source_length), (TARGET, shape.target_length)):
-        ids = np.full((shape.rows, length), piece, dtype=np.int32)
+        ids = np.full((shape.rows, length), token, dtype=np.int32)
         ids[:, -1] = vocabulary.eos_id
         fields[name] = FieldArrays(ids.ravel(), np.full(shape.rows, length, dtype=np.int32))
     return MicroBatch(np.full(shape.rows, -1, dtype=np.int64), fields)

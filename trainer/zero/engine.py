@@ -91,8 +91,8 @@ class Engine:
         self._zero_gradients = False
         # Of a pass, by parameter: small gradients and sums of large ones, or largest elements.
         self._watched: dict[int, torch.Tensor] = {}
-        self._numbers = {parameter: number for number, parameter in enumerate(model.parameters())}
-        for parameter in self._numbers:
+        self._indices = {parameter: index for index, parameter in enumerate(model.parameters())}
+        for parameter in self._indices:
             parameter.register_hook(functools.partial(self._on_gradient, parameter))
         model.checkpoint_activations(engine.activation_checkpointing)
         self.checkpoints_activations = engine.activation_checkpointing
@@ -158,7 +158,7 @@ class Engine:
         if is_accumulation_boundary:
             self.stage.sum_gradients()
         smoothed = smoothed.detach()
-        watched = [self._watched[number].flatten() for number in sorted(self._watched)]
+        watched = [self._watched[index].flatten() for index in sorted(self._watched)]
         numbers = torch.cat([smoothed.flatten(), *watched])
         finite = numbers.sum().isfinite()  # as all of them are, or the sum would not be
         if is_dummy:
@@ -265,7 +265,7 @@ class Engine:
 
     def _round(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
         assert self.grids is not None
-        self.grids.round_(self._numbers[parameter], gradient)
+        self.grids.round_(self._indices[parameter], gradient)
 
     def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
         """The one place where gradients leave the backward pass, per parameter and slot.
@@ -277,12 +277,12 @@ class Engine:
         """
         if self._zero_gradients:
             return torch.zeros_like(gradient)
-        number = self._numbers[parameter]
+        index = self._indices[parameter]
         if self.grids is None:
             small = gradient.numel() <= SMALL_GRADIENT
-            self._watched[number] = gradient if small else gradient.sum()
+            self._watched[index] = gradient if small else gradient.sum()
             return None
-        self._watched[number] = largest_magnitude(gradient)
+        self._watched[index] = largest_magnitude(gradient)
         if not self.stage.rounds_when_adding:
             self._round(parameter, gradient)
         if self._divided_by > 1:

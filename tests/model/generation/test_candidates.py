@@ -21,10 +21,10 @@ def check(logits, scores, count, given=None):
     expected = every.flatten(1).topk(count).values
     torch.testing.assert_close(found.scores_bc.double(), expected, rtol=0, atol=1e-5)
     b = torch.arange(len(every)).unsqueeze(1)
-    there = every[b, found.parents_bc, found.pieces_bc]
+    there = every[b, found.parents_bc, found.tokens_bc]
     torch.testing.assert_close(found.scores_bc.double(), there, rtol=0, atol=1e-5)
     possible = found.scores_bc.isfinite()
-    chosen = found.parents_bc * every.shape[2] + found.pieces_bc
+    chosen = found.parents_bc * every.shape[2] + found.tokens_bc
     for row, allowed in zip(chosen, possible, strict=True):
         assert len(set(row[allowed].tolist())) == allowed.sum()
 
@@ -60,8 +60,8 @@ def test_pieces_are_in_the_vocabulary_where_fewer_than_wanted_are_possible():
     logits[..., 0] = logits[..., 7] = 0.0
     found = best_candidates(logits, torch.zeros(1, 1), 2, torch.tensor([0]), {})
     assert found.scores_bc.tolist() == [[pytest.approx(-0.6931, abs=1e-4), float("-inf")]]
-    assert found.pieces_bc[0, 0] == 7
-    assert int(found.pieces_bc.max()) < width
+    assert found.tokens_bc[0, 0] == 7
+    assert int(found.tokens_bc.max()) < width
 
 
 def test_bf16_gives_the_scores_of_its_logits():

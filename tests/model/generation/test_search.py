@@ -25,7 +25,7 @@ def network(build):
 
 
 def uncached_log_probabilities(model, source, ids):
-    """log p of every piece after BOS and `ids`, from the training-time forward pass."""
+    """log p of every token after BOS and `ids`, from the training-time forward pass."""
     target_input = torch.tensor([[BOS, *ids]])
     hidden = model.decode(target_input, model.encode(source), source)
     return model.logits(hidden[0, -1]).float().log_softmax(-1)
@@ -37,20 +37,20 @@ def uncached_greedy(model, source, limit):
     while True:
         log_probabilities = uncached_log_probabilities(model, source, ids)
         log_probabilities[FORBIDDEN] = -torch.inf
-        piece = EOS if len(ids) + 1 == limit else int(log_probabilities.argmax())
-        total += log_probabilities[piece].item()
-        if piece == EOS:
+        token = EOS if len(ids) + 1 == limit else int(log_probabilities.argmax())
+        total += log_probabilities[token].item()
+        if token == EOS:
             return tuple(ids), total
-        ids.append(piece)
+        ids.append(token)
 
 
 @torch.no_grad()
 def every_translation(model, source, limit, alpha):
-    """Scores all outputs of up to `limit` pieces, EOS included; best first."""
-    pieces = [p for p in range(model.vocabulary.target_size) if p not in (*FORBIDDEN, EOS)]
+    """Scores all outputs of up to `limit` tokens, EOS included; best first."""
+    tokens = [p for p in range(model.vocabulary.target_size) if p not in (*FORBIDDEN, EOS)]
     scored = []
     for length in range(limit):
-        for ids in itertools.product(pieces, repeat=length):
+        for ids in itertools.product(tokens, repeat=length):
             hidden = model.decode(torch.tensor([[BOS, *ids]]), model.encode(source), source)
             log_probabilities = model.logits(hidden[0]).log_softmax(-1)
             total = log_probabilities[range(length + 1), [*ids, EOS]].sum().item()
@@ -114,9 +114,9 @@ def textbook_beam_search(model, source, k, alpha, limit):
         candidates = []
         for total, ids in live:
             log_probabilities = uncached_log_probabilities(model, source, ids).tolist()
-            for piece, log_probability in enumerate(log_probabilities):
-                if piece not in FORBIDDEN and (length < limit or piece == EOS):
-                    candidates.append((total + log_probability, (*ids, piece)))
+            for token, log_probability in enumerate(log_probabilities):
+                if token not in FORBIDDEN and (length < limit or token == EOS):
+                    candidates.append((total + log_probability, (*ids, token)))
         candidates.sort(reverse=True)
         for total, ids in candidates[:k]:
             if ids[-1] == EOS:
@@ -210,7 +210,7 @@ def test_finished_sentences_leave_beam_search(network, sentences, monkeypatch):
     rows = rows_of_each_step(model, monkeypatch)
     beam_search(model, sentences(lengths), decoding)
     assert rows[0] == 3
-    assert rows[2] == 2, "the third sentence may have two pieces only"
+    assert rows[2] == 2, "the third sentence may have two tokens only"
     assert sum(rows) < 3 * len(rows)
 
 
@@ -251,7 +251,7 @@ def test_bf16_searches(network, sentences):
 def test_source_without_a_piece_is_refused(network, sentences):
     source = sentences([3, 2])
     source[1] = 0
-    with pytest.raises(ModelError, match="Source 1 of 2 holds 0 pieces"):
+    with pytest.raises(ModelError, match="Source 1 of 2 holds 0 tokens"):
         greedy_search(network(), source, DecodingConfig())
 
 
@@ -314,7 +314,7 @@ def test_a_prefix_of_ones_own_translation_changes_nothing(network, sentences):
 @pytest.mark.parametrize(
     ("prefix", "error"),
     [
-        ([5, 6, 7], "has 3 pieces, but its translation may have 3, EOS included"),
+        ([5, 6, 7], "has 3 tokens, but its translation may have 3, EOS included"),
         ([5, EOS], r"holds the special ids \[3\]"),
         ([0, 5], r"holds the special ids \[0\]"),
     ],
@@ -327,7 +327,7 @@ def test_a_prefix_that_cannot_be_continued_is_refused(network, sentences, prefix
 
 @pytest.mark.parametrize("search", [greedy_search, beam_search])
 def test_a_sentence_keeps_its_prefix_when_another_one_leaves(network, sentences, search):
-    """The first sentence leaves after two pieces, and the last one takes its row."""
+    """The first sentence leaves after two tokens, and the last one takes its row."""
     model, source = network(), sentences([1, 9, 8])
     prefixes = [[], [9, 8, 7, 6, 5], [5, 6, 7, 8, 9, 10]]
     decoding = DecodingConfig(max_length_factor=1, max_extra_length=1)

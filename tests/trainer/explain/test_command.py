@@ -30,7 +30,7 @@ def test_it_writes_the_page_and_names_it(untrained_run, tmp_path):
     page = PageReader(file.read_text(encoding="utf-8"))
     assert said["file"] == str(file)
     assert said["bytes"] == file.stat().st_size < 2_000_000
-    assert said["stations"] == len(page.sections)
+    assert said["sections"] == len(page.sections)
     assert "step-00000002" in page.sections[0].text
     beam = Translator.load(untrained_run.path).translate([SENTENCE])[0]
     if beam != said["translation"]:

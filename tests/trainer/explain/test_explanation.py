@@ -9,14 +9,14 @@ from model.generation.search import greedy_search
 from trainer.explain import figures
 from trainer.explain.explanation import explain
 from trainer.explain.page import render
-from trainer.explain.stations import stations_of
+from trainer.explain.sections import sections_of
 
 SENTENCE = "elle sera journaliste demain"
 NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
 
 
 def page_of(explained):
-    return PageReader(render(stations_of(explained), "a title"))
+    return PageReader(render(sections_of(explained), "a title"))
 
 
 def shows(figure, expected, decimals=3):
@@ -27,9 +27,9 @@ def shows(figure, expected, decimals=3):
 
 
 @NORMS
-def test_the_stations_come_in_the_order_of_the_forward_pass(translator_of, norm):
+def test_the_sections_come_in_the_order_of_the_forward_pass(translator_of, norm):
     explained = explain(translator_of(norm=norm), SENTENCE)
-    names = [station.name for station in stations_of(explained)]
+    names = [section.name for section in sections_of(explained)]
     assert names[:9] == [
         "Overview",
         "Pieces and ids",

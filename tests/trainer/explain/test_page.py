@@ -17,18 +17,18 @@ from trainer.explain.parts import (
     Fold,
     Heading,
     HeatMap,
-    Station,
+    Section,
     Table,
     Text,
     Tokens,
 )
-from trainer.explain.stations import stations_of
+from trainer.explain.sections import sections_of
 
 HOSTILE = "<script>alert(\"x\")</script> & 'je' {{style}} </section> \\u003c"
 
 
 def page_of(translator, sentence):
-    return render(stations_of(explain(translator, sentence)), sentence)
+    return render(sections_of(explain(translator, sentence)), sentence)
 
 
 def test_it_needs_no_network(translator_of):
@@ -75,7 +75,7 @@ def test_every_kind_of_part_is_escaped():
         Fold(bad, [Text(bad)]),
         HeatMap(bad, [[0.5]], [bad], [bad], Colours.SHARE, "1 × 1", bad),
     ]
-    page = render([Station(bad, bad, bad, bad, parts)], bad)
+    page = render([Section(bad, bad, bad, bad, parts)], bad)
     assert bad not in page
     assert page.count(escape(bad)) == 20
     reader = PageReader(page)
@@ -86,7 +86,7 @@ def test_every_kind_of_part_is_escaped():
 
 @pytest.mark.needs("browser")
 def test_a_browser_draws_it_and_obeys_address_and_keys(translator_of, tmp_path):
-    """It opens at station 4; the right arrow leads to station 5; the button changes the colours."""
+    """It opens at section 4; the right arrow leads to section 5; the button changes the colours."""
     keys = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))"
     colours = "document.getElementById('theme').click()"
     page = page_of(translator_of(), HOSTILE)
@@ -98,7 +98,7 @@ def test_a_browser_draws_it_and_obeys_address_and_keys(translator_of, tmp_path):
             *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
-            *("--virtual-time-budget=2000", "--dump-dom", f"{file.as_uri()}#station-4"),
+            *("--virtual-time-budget=2000", "--dump-dom", f"{file.as_uri()}#section-4"),
         ],
         capture_output=True,
         text=True,
@@ -106,9 +106,9 @@ def test_a_browser_draws_it_and_obeys_address_and_keys(translator_of, tmp_path):
     )
     assert "CONSOLE" not in result.stderr  # neither an error nor a refused request
     assert re.search(r'<span id="place"[^>]*>5 of \d+</span>', result.stdout)
-    assert re.search(r'<a href="#station-5" aria-current="step">', result.stdout)
+    assert re.search(r'<a href="#section-5" aria-current="step">', result.stdout)
     assert re.search(r'<html [^>]*class="stepping" data-theme="(dark|light)"', result.stdout)
-    here = re.search(r'<section id="station-5" class="here">.*?</section>', result.stdout, re.S)
+    here = re.search(r'<section id="section-5" class="here">.*?</section>', result.stdout, re.S)
     drawn = re.findall(r'<canvas [^>]*width="(\d+)" height="(\d+)"', here[0])
     assert len(drawn) == here[0].count("<canvas") > 4
     assert all(int(width) > 20 and int(height) > 20 for width, height in drawn)

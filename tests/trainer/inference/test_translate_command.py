@@ -136,7 +136,7 @@ def test_a_prefix_that_is_too_long_is_named_by_its_line(translator, lines):
     count = SENTENCES_AT_ONCE + 3
     sentences = lines("s.txt", ["non"] * (count + 1))
     prefixes = lines("p.txt", [*["he"] * (count - 1), "he is " * 50, "he"])
-    error = rf"p\.txt, line {count}: this prefix has \d+ pieces, but its translation may have"
+    error = rf"p\.txt, line {count}: this prefix has \d+ tokens, but its translation may have"
     with pytest.raises(CorpusError, match=error):
         list(translated_lines(translator, str(sentences), prefixes=str(prefixes)))
 

@@ -62,7 +62,7 @@ def test_prefixes_begin_the_translations(untrained_run):
     free = translator.translate_n_best(SENTENCES)
     assert [found[row] for row in (1, 2)] == [free[row] for row in (1, 2)]
     assert found[0] != free[0]
-    with pytest.raises(ModelError, match="pieces, but its translation may have"):
+    with pytest.raises(ModelError, match="tokens, but its translation may have"):
         translator.translate_n_best(["non"], prefixes=["he is " * 50])
 
 
