@@ -16,8 +16,7 @@ from trainer.distributed import sum_over_ranks
 from trainer.memory.preflight import run_preflight
 from trainer.network import build_model
 from trainer.placement import Placement
-from trainer.rank_context import RankContext
-from trainer.rank_job import RankJob
+from trainer.rank_job import RankContext, RankJob
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver

@@ -1,11 +1,14 @@
-"""What every rank of an attempt is told."""
+"""What every rank of an attempt is told, and what its parts have in common."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.placement import Placement
 from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
 from trainer.runs.warm_start import WarmStart
 from trainer.step_range import StepRange
+from trainer.supervision import Supervision
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,20 @@ class RankJob:
     session_started: float
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
+
+
+@dataclass(frozen=True)
+class RankContext:
+    """What a rank is to do, which of the ranks it is, and whom it tells."""
+
+    job: RankJob
+    placement: Placement
+    supervision: Supervision
+
+    @property
+    def recipe(self) -> TrainingRecipe:
+        return self.job.recipe
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.job.run)

@@ -19,8 +19,7 @@ from data_pipeline.batching.stream import RankStep
 from support.engine_jobs import VOCABULARY, micro_batch
 from support.recipes import tiny_values
 from trainer.placement import Placement
-from trainer.rank_context import RankContext
-from trainer.rank_job import RankJob
+from trainer.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress

@@ -10,8 +10,7 @@ from data_pipeline.preparation.quarantine import cursor_after
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
-from trainer.rank_context import RankContext
-from trainer.rank_job import RankJob
+from trainer.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.state import numerics
 from trainer.state.ema import Ema

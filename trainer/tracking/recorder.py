@@ -2,7 +2,7 @@
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
-from trainer.rank_context import RankContext
+from trainer.rank_job import RankContext
 from trainer.tracking.goodput import goodput_at_start
 from trainer.tracking.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
 from trainer.tracking.records import Line, TrainLine

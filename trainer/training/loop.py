@@ -20,7 +20,7 @@ from data_pipeline.batching.stream import RankStep
 from trainer.batch import DeviceBatch, dummy_batch, to_device
 from trainer.errors import NonFiniteLossError
 from trainer.randomness import seed_torch
-from trainer.rank_context import RankContext
+from trainer.rank_job import RankContext
 from trainer.state import early_stopping
 from trainer.state.digest import fold
 from trainer.state.saving import Saver

@@ -14,8 +14,7 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.rank_context import RankContext
-from trainer.rank_job import RankJob
+from trainer.rank_job import RankContext, RankJob
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.state.progress import Progress
 from trainer.state.saving import Saver

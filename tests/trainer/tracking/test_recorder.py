@@ -11,8 +11,7 @@ from support.recipes import tiny_recipe
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.errors import TrainerError
 from trainer.placement import Placement
-from trainer.rank_context import RankContext
-from trainer.rank_job import RankJob
+from trainer.rank_job import RankContext, RankJob
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.tracking.metrics import BLOCK_BYTES, read_metrics
 from trainer.tracking.recorder import Recorder
