@@ -16,7 +16,7 @@ from support.strike import standing_at
 
 from cluster.errors import ClusterError
 from cluster.ray.session import ray_session
-from cluster.supervision import attempt, restart_loop
+from cluster.supervision import growth, rank_losses
 from trainer.runs.folder import RunFolder
 from trainer.tracking.metrics import read_metrics
 
@@ -66,8 +66,8 @@ def drain(address, node_id, seconds):
 def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     runs, folder, nodes, orders, monkeypatch
 ):
-    monkeypatch.setattr(attempt, "GROW_AFTER_SECONDS", 1.0)
-    monkeypatch.setattr(attempt, "ROOM_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(growth, "GROW_AFTER_SECONDS", 1.0)
+    monkeypatch.setattr(growth, "CHECK_SECONDS", 0.2)
 
     def tell():
         with standing_at(orders, 15):  # lets the node start quickly
@@ -102,7 +102,7 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
 def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
     runs, folder, nodes, monkeypatch
 ):
-    monkeypatch.setattr(restart_loop, "ATTEMPTS_WITHOUT_PROGRESS", 1)
+    monkeypatch.setattr(rank_losses, "ATTEMPTS_WITHOUT_PROGRESS", 1)
     node = nodes()
     with ray_session(runs.address):
         wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2, 120)

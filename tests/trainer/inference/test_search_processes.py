@@ -36,7 +36,7 @@ def test_processes_find_what_one_finds_and_end_with_the_context(translator):
         too_long = [*PREFIXES[:13], "he is " * 50, *PREFIXES[14:]]
         with pytest.raises(PrefixError, match="Prefix 14 has ") as caught:
             translator.translate_n_best(SENTENCES, prefixes=too_long)
-        assert caught.value.number == 13
+        assert caught.value.index == 13
         assert translator.translate_n_best(SENTENCES, prefixes=PREFIXES) == alone
     assert set(children()) <= before
     assert translator.translate_n_best(SENTENCES, prefixes=PREFIXES) == alone
