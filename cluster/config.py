@@ -10,7 +10,7 @@ RankCount = Annotated[int, Field(gt=0)]
 
 
 class RankRange(Section):
-    """Between how many ranks a run may shrink and grow."""
+    """The least and the largest number of ranks of a run that shrinks and grows."""
 
     min: RankCount
     max: RankCount
@@ -23,7 +23,7 @@ class RankRange(Section):
 
 
 class DeadlinesConfig(Section):
-    """After how long a rank that gets no further is taken for hung, by phase."""
+    """The seconds without progress after which a rank is taken for hung, by phase."""
 
     start_seconds: float = execution(
         900.0, "Joining the group, building the engine, loading the state.", gt=0
@@ -43,7 +43,7 @@ class DeadlinesConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Placement. None of it changes the data, nor the curve beyond rounding."""
+    """Where ranks and data workers run. It changes no data, and the curve only by rounding."""
 
     address: str | None = execution(
         None,
@@ -111,7 +111,7 @@ class ClusterConfig(Section):
 
     @property
     def least_cpus(self) -> float:
-        """Reserved by the least number of ranks and by the data workers."""
+        """CPUs reserved by the least number of ranks and by the data workers."""
         workers = self.data_workers * self.cpus_per_data_worker
         return self.min_ranks * self.cpus_per_rank + workers
 

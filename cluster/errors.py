@@ -1,11 +1,11 @@
-"""Mistakes and misfortunes at the level of the cluster. Messages are written for users."""
+"""Errors of recipes, Ray and jobs. Messages are written for users."""
 
-# What the command line exits with; 75 (EX_TEMPFAIL of sysexits.h) asks to be started again.
+# Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) asks to be started again.
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
 
 
 def full_message(error: BaseException) -> str:
-    """An error's message, and what was noted on its way: once each, and no traceback."""
+    """An error's message and its notes, once each, without a traceback."""
     notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
     return " ".join(dict.fromkeys([str(error), *notes]))
 
@@ -19,16 +19,16 @@ class RecipeError(ClusterError):
 
 
 class RankLostError(ClusterError):
-    """A rank has died, hangs, or has failed in a way that may not come again."""
+    """A rank has died, hangs, or has failed in a way that may not happen again."""
 
 
 class RankHungError(RankLostError):
-    """A rank gets no further, though its process is there."""
+    """A rank makes no progress, though its process is there."""
 
 
 class HeadLostError(ClusterError):
-    """The head of the Ray cluster does not answer; Ray cannot be parted from in good order."""
+    """The head of the Ray cluster does not answer, so its session cannot be left in good order."""
 
 
 class EmbeddedRayError(ClusterError):
-    """The Ray that this process started for itself is lost, or has not come up; another may."""
+    """The embedded Ray is lost or has not come up; this process may start another one."""

@@ -1,4 +1,4 @@
-"""Which ``cluster``, ``trainer``, ``model`` and ``data_pipeline`` are ours.
+"""Which `cluster`, `trainer`, `model` and `data_pipeline` are ours.
 
 The names are generic, so a user's folder may hold packages of the same names, and such a folder
 can get onto Python's path: through PYTHONPATH, through a Ray job's working directory, or because

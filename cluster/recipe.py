@@ -1,4 +1,4 @@
-"""Recipes: one YAML file per experiment, read strictly, completed by ``key=value`` overrides.
+"""Recipes: one YAML file per experiment, read strictly, completed by `key=value` overrides.
 
 Precedence is defaults < recipe < overrides. A key that is not known fails with the nearest one
 that is. The folder of a run is named by its recipe and the identity fields that overrides change.
@@ -19,7 +19,7 @@ from cluster.errors import RecipeError
 from data_pipeline.wording import counted, said
 from trainer.recipe import TrainingRecipe, identity_of
 
-# In a checkout beside the packages; in a wheel inside this one.
+# The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
 RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
 
@@ -47,10 +47,10 @@ class Recipe(TrainingRecipe):
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply overrides such as ``trainer.max_steps=200``.
+    """Read a recipe and apply overrides such as `trainer.max_steps=200`.
 
     Raises:
-        RecipeError: with the file, the key, the value and what to do about it.
+        RecipeError: the recipe is wrong; with the file, the key, the value and the remedy.
     """
     values = _read(path)
     for override in overrides:
@@ -77,24 +77,24 @@ def find_recipe(name: str) -> Path:
 
 
 def run_name(path: Path, overrides: Sequence[str]) -> str:
-    """The name of the run's folder, e.g. ``phrasebook`` or ``phrasebook,seed=2``."""
+    """The name of the run's folder, e.g. `phrasebook` or `phrasebook,seed=2`."""
     recipe = load_recipe(path, overrides)
     after = identity_of(recipe)
     try:
         before = identity_of(load_recipe(path))
-    except RecipeError:  # complete only with its overrides
+    except RecipeError:  # the recipe is complete only with its overrides
         before = after
     changed = [f"{key}={_short(after[key])}" for key in after if before.get(key) != after[key]]
     return ",".join([recipe.name, *changed])
 
 
 def describe(error: ValidationError) -> str:
-    """One paragraph for all that is wrong with a recipe."""
+    """One paragraph on all that is wrong with a recipe."""
     problems = error.errors()
     causes = [problem for problem in problems if problem["type"] != "too_short"]
 
     def follows(location: tuple[int | str, ...]) -> bool:
-        """A list with a wrong item is said to be too short as well."""
+        """Whether an error only follows from another: a list with a wrong item is too short."""
         return any(cause["loc"][: len(location)] == location for cause in causes)
 
     told = [p for p in problems if p["type"] != "too_short" or not follows(p["loc"])]

@@ -1,7 +1,7 @@
 """The command line. Each command is a few lines; the work is done where it belongs.
 
 Exit codes: 0 done, 75 preempted and resumable, 1 failed, 2 wrong usage or recipe.
-Heavy imports stand inside the commands, so that ``--help`` answers at once.
+Heavy imports stand inside the commands, so that `--help` answers at once.
 """
 
 import os

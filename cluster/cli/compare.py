@@ -37,7 +37,7 @@ def compare(
 
 
 def in_words(comparison: "Comparison") -> str:
-    """Three lines: data, losses, weights."""
+    """The comparison as text: the steps in common, then a line each for data, losses, state."""
     found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
     steps = f"{counted(comparison.steps, 'step')} in common"
     return "\n".join([steps, *(f"  {name:8}{text}" for name, text in found.items())])

@@ -1,4 +1,4 @@
-"""`transloom checkpoints`: what a run could go on from, and what could be translated with."""
+"""`transloom checkpoints`: the checkpoints that a run can resume from, and their averages."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +54,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def verified_rows(run: Path, console: Console) -> list[dict[str, Any]]:
-    """A row for each checkpoint and average, with whether all its files are as written."""
+    """A row for each checkpoint and average, which says whether all its files are as written."""
     problems: dict[Path, str | None] = {}
     files = []
     for path in _all_of(run):
@@ -85,7 +85,11 @@ def prune_run(
     dry_run: bool,
     console: Console,
 ) -> list[Path]:
-    """Remove what need not stay by the run's recipe and by what is given; returns it.
+    """Remove the checkpoints that need not stay, and return their paths.
+
+    Args:
+        keep_last, keep_best, keep_every_steps: replace those of the run's recipe; None keeps
+            the recipe's.
 
     Raises:
         RunInUseError: the run trains.
@@ -113,6 +117,11 @@ def average_run(
     run: Path, last: int | None, best_so_many: int | None, steps: list[int] | None
 ) -> Checkpoint:
     """Average the newest, the best, or certain checkpoints of a run; all if nothing is given.
+
+    Args:
+        last: how many of the newest.
+        best_so_many: how many of those with the best validation.
+        steps: the steps of certain checkpoints.
 
     Raises:
         CheckpointError: the run has fewer, or one of them is damaged.

@@ -22,10 +22,13 @@ Facts = dict[str, Any]
 def dataset_facts(dataset: str, *, examples: bool) -> Facts:
     """What the manifest of a dataset says, and examples of what was dropped if wanted.
 
-    dataset: a folder or URL. Raises DatasetError when there is none, or when the manifest or the
-    cleaning report is damaged.
+    Args:
+        dataset: a folder or URL.
+
+    Raises:
+        DatasetError: there is no dataset, or its manifest or cleaning report is damaged.
     """
-    # A person waits for the answer: whether a file will be there in ten seconds is not asked.
+    # No retries: a person waits for the answer.
     store = open_store(dataset, retry_delays_seconds=())
     manifest = Manifest.load(store)
     left_out = [shard for shard in manifest.shards if shard.name in manifest.left_out]
@@ -176,11 +179,11 @@ def _examples_tables(corpora: list[Facts]) -> Iterator[tuple[Text, Table]]:
 
 
 def _quoted(sentence: str) -> Text:
-    """The beginning of a sentence, with odd characters escaped: it may hold anything."""
+    """The beginning of a sentence, with odd characters escaped: a sentence may hold anything."""
     shown = sentence[:CHARACTERS_SHOWN]
     return Text(repr(shown) + ("…" if len(sentence) > len(shown) else ""))
 
 
 def in_words(reason: str) -> str:
-    """A reason for dropping pairs, as a person writes it."""
+    """The name of a reason for dropping pairs, as a person writes it."""
     return reason.replace("_", " ")

@@ -27,13 +27,13 @@ from data_pipeline.process_pool import cores
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from data_pipeline.wording import counted
 
-# Starting processes takes longer than reading so little here.
+# Bytes up to which one process verifies: to start several would take longer than to read these.
 BYTES_FOR_ONE_PROCESS = 500_000_000
 FILES_SHOWN = 10
 
 
 def work_progress(console: Console) -> Progress:
-    """Bars with the amount of work and the remaining time; a task has the field `amount`."""
+    """Bars with the amount of work and the remaining time; each task needs the field `amount`."""
     return Progress(
         TextColumn("{task.description:<15}"),
         BarColumn(bar_width=20),
@@ -55,7 +55,7 @@ class _StageBars:
         if now.stage == "unchanged":
             self.unchanged = True
             return
-        # Nothing is known of a training that has begun but that it goes on.
+        # A tokenizer's training does not say how far it has come.
         total = None if now.stage == "train tokenizer" and not now.done else now.total
         if now.stage not in self._tasks:
             self._tasks[now.stage] = self._progress.add_task(now.stage, total=total, amount="")
@@ -74,7 +74,7 @@ def _amount(now: PrepareProgress) -> str:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM clears up as Ctrl-C does."""
+    """Let SIGTERM interrupt as Ctrl-C does, so that both clear up."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -85,7 +85,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def prepare_dataset(
     recipe: Recipe, console: Console, *, overwrite: bool, processes: int | None = None
 ) -> dict[str, Any]:
-    """Prepare a recipe's dataset with a progress bar for each stage; returns a summary."""
+    """Prepare a recipe's dataset with a progress bar for each stage, and return a summary."""
     with _terminated_as_interrupted(), work_progress(console) as progress:
         bars = _StageBars(progress)
         manifest = prepare(
@@ -125,11 +125,15 @@ def _prepared_text(summary: dict[str, Any]) -> str:
 
 
 def verify_dataset(dataset: str, console: Console, processes: int | None) -> dict[str, Any]:
-    """Compares every file of a dataset with its manifest; dataset is a folder or URL.
+    """Compare every file of a dataset with its manifest.
 
-    Raises DatasetError when there is none or its manifest is damaged.
+    Args:
+        dataset: a folder or URL.
+
+    Raises:
+        DatasetError: there is no dataset, or its manifest is damaged.
     """
-    # A person waits for the answer: whether a file will be there in ten seconds is not asked.
+    # No retries: a person waits for the answer.
     manifest = Manifest.load(open_store(dataset, retry_delays_seconds=()))
     size = sum(shard.bytes for shard in manifest.shards)
     alone = size < BYTES_FOR_ONE_PROCESS and not is_remote(dataset)
@@ -211,9 +215,10 @@ def _how_to_go_on(dataset: str, files: list[str]) -> str:
 
 
 def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str, Any]:
-    """Leaves shards out of a dataset by a child manifest; see `preparation/quarantine.py`.
+    """Leave shards out of a dataset by a child manifest; see `preparation/quarantine.py`.
 
-    Raises DatasetError for a URL, and for shards that do not exist or are left out already.
+    Raises:
+        DatasetError: the dataset is a URL, or a shard does not exist or is left out already.
     """
     if is_remote(dataset):
         raise DatasetError(

@@ -15,7 +15,7 @@ from trainer.inference.translator import Translator
 from trainer.supervision import Outcome
 
 RECIPE = "phrasebook"
-# The first is in the book; the others are not, nor are some of their combinations.
+# The first sentence is in the book. The others are not, nor are some of their combinations.
 SENTENCES = (
     "je suis étudiant",
     "elle sera journaliste",
@@ -26,7 +26,7 @@ SENTENCES = (
 
 
 def run_demo(console: Console) -> Outcome:
-    """Prepare, train, evaluate, translate; returns whether training came to its end."""
+    """Prepare, train, evaluate, translate; return whether training came to its end."""
     recipe = load_recipe(find_recipe(RECIPE))
     cluster = recipe.cluster
     console.rule("1 of 4: the data")

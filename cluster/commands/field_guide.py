@@ -1,4 +1,4 @@
-"""`transloom fields`: what can be said in a recipe."""
+"""`transloom fields`: the fields of a recipe and their meaning."""
 
 import json
 from typing import Any
@@ -13,7 +13,14 @@ from data_pipeline.section import change_class
 
 
 def field_rows(section: str = "") -> list[dict[str, Any]]:
-    """Name, default, change class and meaning of the fields that begin so, in JSON values."""
+    """Name, default, change class and meaning of fields, as JSON values.
+
+    Args:
+        section: what the fields' dotted names begin with.
+
+    Raises:
+        RecipeError: no field begins so.
+    """
     rows = [
         {
             "field": name,

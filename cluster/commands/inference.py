@@ -29,9 +29,10 @@ def load_translator(
     n_best: int = 1,
     precision: Precision = "fp32",
 ) -> Translator:
-    """A run's translator; newer checkpoints that were passed over are named.
+    """Load a run's translator, and name newer checkpoints that were passed over.
 
-    ``checkpoint`` is a step or the name of an average.
+    Args:
+        checkpoint: a step or the name of an average.
     """
     translator = Translator.load(run, checkpoint, precision=precision)
     for problem in translator.damaged:
@@ -43,7 +44,7 @@ def load_translator(
 def decoding_of(
     translator: Translator, beam_size: int | None, length_penalty: float | None, n_best: int
 ) -> DecodingConfig:
-    """The run's decoding with what the command line changes; n-best needs as wide a beam."""
+    """The run's decoding with what the command line changes; the beam is at least `n_best` wide."""
     decoding = translator.decoding
     width = max(decoding.beam_size if beam_size is None else beam_size, n_best)
     alpha = decoding.length_penalty if length_penalty is None else length_penalty
@@ -53,7 +54,7 @@ def decoding_of(
 def write_explanation(
     translator: Translator, sentence: str, tag: str | None, file: Path
 ) -> dict[str, Any]:
-    """Writes the page on how a sentence is translated; returns what there is to say of it."""
+    """Write the page on how a sentence is translated, and return a summary of it."""
     try:
         sentence.encode()
     except UnicodeEncodeError as error:

@@ -109,7 +109,7 @@ def train_run(
                 good, _ = newest_intact(folder.checkpoints)
                 error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
             audience.keep(f"the run has ended: {full_message(error)}")
-            if isinstance(error, RankLostError):  # of which the message has one line
+            if isinstance(error, RankLostError):  # its message has only one line of the cause
                 audience.keep("".join(traceback.format_exception(error)))
             raise
     checkpoints = list_checkpoints(folder.checkpoints)
@@ -127,7 +127,7 @@ def train_run(
 
 
 def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
-    """See that these steps will be trained, unless an earlier start of the command came to them."""
+    """Check that these steps will be trained, or were reached by an earlier start."""
     longest = recipe.trainer.max_steps
     if steps.last > longest:
         raise RecipeError(
@@ -150,7 +150,7 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
 
 
 def with_absolute_dataset(recipe: Recipe) -> Recipe:
-    """Ranks and workers may run in other folders: give them the dataset's absolute path."""
+    """The recipe with the dataset's absolute path: ranks and workers may run in other folders."""
     if is_remote(recipe.data.dataset):
         return recipe
     dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())
@@ -158,7 +158,7 @@ def with_absolute_dataset(recipe: Recipe) -> Recipe:
 
 
 def title_of(recipe: Recipe, run: RunFolder) -> str:
-    """One line that says what is being trained, and how."""
+    """One line on what is being trained, and how."""
     model, engine, cluster = recipe.model, recipe.engine, recipe.cluster
     device = "GPU" if cluster.gpus_per_rank else "CPU"
     low, high = cluster.min_ranks, cluster.max_ranks

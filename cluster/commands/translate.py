@@ -18,7 +18,7 @@ from trainer.inference.search_processes import processes_for
 from trainer.inference.translator import Translation, Translator
 
 SENTENCES_AT_ONCE = 1024
-SENTENCES_OF_EACH = 2048  # of several processes, which wait for each other at the end
+SENTENCES_OF_EACH = 2048  # for each of several processes, which wait for each other at the end
 
 Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
 
@@ -36,9 +36,10 @@ def translated_lines(
 ) -> Iterator[str]:
     """What is printed for each sentence of a file: its translations, a line each, or one in JSON.
 
-    ``prefixes`` is a file with what each translation begins with. ``alignments`` adds those of
-    words: after a tab in Pharaoh's format, in JSON as pairs. ``processes`` translate at once;
-    None: as many as are worth it.
+    Args:
+        prefixes: a file with what each translation begins with.
+        alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
+        processes: how many translate at once; None for as many as are worth it.
 
     Raises:
         CorpusError: a file cannot be read, or a prefix cannot begin a translation.

@@ -1,11 +1,11 @@
-"""What a run has recorded of its data: where steps began, what digests they led to.
+"""The data record of a run: where its steps began, and the digests that they led to.
 
     run.json, metrics.jsonl, checkpoints ──▶ starts: a cursor and a digest, by step
                                          ──▶ digests: after each recorded step
                                          ──▶ eras: which shards were left out from which step on
 
 A run that goes on without a quarantined shard repeats the steps since its last checkpoint with
-other data. What was recorded of them before counts no more: their repetition does.
+other data. Only the record of the repetition counts.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from trainer.tracking.records import ReplayMismatch, Resumed, TrainLine
 
 @dataclass(frozen=True)
 class Start:
-    """What is known after a step: the next ones follow from it."""
+    """The cursor and digest after a step; the next steps follow from them."""
 
     step: int
     cursor: Cursor
@@ -31,7 +31,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Era:
-    """The steps after `after_step`, which leave out the shards of the first tombstones."""
+    """The steps after `after_step`, which leave out the shards of the first `tombstones`."""
 
     after_step: int
     tombstones: int
@@ -40,7 +40,8 @@ class Era:
 class DataRecord:
     """What a run has recorded of its data, seen from the manifest of its dataset.
 
-    Raises RunMismatchError when the manifest is not that of the run or a child of it.
+    Raises:
+        RunMismatchError: the manifest is neither that of the run nor a child of it.
     """
 
     def __init__(self, run: RunFolder, manifest: Manifest) -> None:
@@ -49,7 +50,7 @@ class DataRecord:
         self._cursors: dict[int, Cursor] = {}  # before each step
         self.digests = {0: START}  # after each step
         self._eras = [Era(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))]
-        self._reached = 0  # the last step of the newest era; what is recorded beyond is outdated
+        self._reached = 0  # the last step of the newest era; records of later steps are outdated
         self._read_metrics()
         headers = _intact_headers(run)
         self._read_quarantines_since(headers[-1] if headers else None)
@@ -64,11 +65,11 @@ class DataRecord:
             self.digests[header.step] = header.data_digest
 
     def start_before(self, step: int) -> Start:
-        """The nearest start from which a step can be computed."""
+        """The nearest start from which the data of a step can be computed."""
         return self._starts[max(known for known in self._starts if known < step)]
 
     def manifest_at(self, step: int) -> Manifest:
-        """The manifest's shards and tombstones as they held at a step; without an identity."""
+        """A manifest with the shards and tombstones that held at a step; without an identity."""
         tombstones = self._manifest.tombstones[: self._tombstones_at(step)]
         return self._manifest.model_copy(update={"tombstones": tombstones})
 
@@ -95,25 +96,25 @@ class DataRecord:
                 self._reached = max(self._reached, line.replayed_step)
 
     def _read_quarantines_since(self, newest: CheckpointHeader | None) -> None:
-        """Quarantines that no event tells of."""
+        """Read the quarantines that no event tells of."""
         if newest:
             self._reached = max(self._reached, newest.step)
             tombstones = self._tombstones_of(newest.dataset_identity, f"step {newest.step}")
             if tombstones != self._tombstones_at(newest.step):
-                # It had no checkpoint to resume from when the shard was quarantined.
+                # The run had no checkpoint to resume from when the shard was quarantined.
                 self._eras = [Era(0, tombstones)]
         if self._eras[-1].tombstones < len(self._manifest.tombstones):
             after_step = newest.step if newest else 0
             self._begin_era(after_step, len(self._manifest.tombstones))
 
     def _begin_era(self, after_step: int, tombstones: int) -> None:
-        # A run that is killed before its next checkpoint resumes twice from the same one.
+        # A run that is killed before its next checkpoint resumes twice from the same checkpoint.
         if tombstones != self._tombstones_at(after_step + 1):
             self._eras.append(Era(after_step, tombstones))
             self._reached = after_step
 
     def _tombstones_of(self, identity: str, where: str) -> int:
-        """How many of the manifest's tombstones the manifest of an identity has."""
+        """How many of the manifest's tombstones the manifest with this identity has."""
         if not self._manifest.descends_from(identity):
             raise RunMismatchError(
                 f"The run in {self._run.path} was fed with the dataset of manifest "
@@ -123,7 +124,7 @@ class DataRecord:
         return len(self._manifest.tombstones) - len(self._manifest.left_out_since(identity))
 
     def _tombstones_until(self, shards: list[str]) -> int:
-        """How many of the manifest's tombstones there were when these shards were the last."""
+        """How many tombstones the manifest had when these shards had been quarantined last."""
         if missing := sorted(set(shards) - self._manifest.left_out):
             raise RunMismatchError(
                 f"The run in {self._run.path} went on without {', '.join(missing)}, and the "
@@ -135,7 +136,7 @@ class DataRecord:
 
 
 def _intact_headers(run: RunFolder) -> list[CheckpointHeader]:
-    """Of the run's checkpoints, oldest first; unreadable ones are no place to start from."""
+    """Headers of the run's checkpoints, oldest first, without unreadable ones."""
     headers = []
     for path in list_checkpoints(run.checkpoints):
         try:

@@ -1,9 +1,9 @@
-"""A rank's stream of micro-batches: asked for ahead of time, of whichever worker is alive.
+"""A rank's stream of micro-batches, requested ahead of time from whichever worker is alive.
 
     cursor ──layouts──▶ plans of steps ──▶ requests ahead, bounded in bytes ──▶ RankStep
 
 All ranks ask the same worker for a window, which caches it for the others. When a worker dies or
-does not answer, another one is asked the same: the answer depends on the question alone.
+does not answer, another worker is asked: the answer depends on the request alone.
 """
 
 import time
@@ -32,12 +32,12 @@ from data_pipeline.errors import DatasetFileError
 
 # Windows that are requested before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2
-# After so long without an answer a worker is asked for a sign of life, which takes it no time.
+# Silence after which a worker is asked for a sign of life, which takes it no time.
 SILENCE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
-# A request that kills its worker every time, say for want of memory, ends the run at last.
+# Attempts at a request that kills its worker each time, say for want of memory. Then the run ends.
 REPETITIONS = 8
-# What a worker takes to be started again after its death.
+# Time within which a worker is started again after its death.
 RESTART_SECONDS = 60.0
 RETRY_SECONDS = 0.1
 HOPELESS_SECONDS = 900.0
@@ -45,13 +45,13 @@ HOPELESS_SECONDS = 900.0
 
 @dataclass(eq=False)
 class _Request:
-    """A question, and the answers that are under way."""
+    """A request, and its answers that are under way."""
 
     method: str
     coordinate: tuple[int, int]  # epoch and window
     arguments: tuple[Any, ...]
     answers: list[Any] = field(default_factory=list)
-    asked: list[WorkerHandle] = field(default_factory=list)  # as often as asked
+    asked: list[WorkerHandle] = field(default_factory=list)  # one entry for each time
     asked_at: float = 0.0  # the last time
     losses: int = 0
 
@@ -71,7 +71,7 @@ class WorkerClient:
     ) -> None:
         self.workers = list(workers)  # may be replaced at any time
         self.hopeless_seconds = HOPELESS_SECONDS
-        self._absent: dict[int, Any] = {}  # numbers of workers, each with a sign of life asked for
+        self._absent: dict[int, Any] = {}  # pending signs of life, by the worker's number
         self._notice = notice
         self._silence_seconds = silence_seconds
 
@@ -81,7 +81,7 @@ class WorkerClient:
         return request
 
     def answer(self, request: _Request) -> Any:
-        """Waits for the answer; an exception raised by a worker is raised here as it was there."""
+        """Wait for the answer; an exception raised by a worker is raised here as it was there."""
         since = time.monotonic()
         early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
         while True:
@@ -102,7 +102,7 @@ class WorkerClient:
             except RayTaskError as error:
                 if done != early or not isinstance(error.cause, DatasetFileError):
                     raise error.cause from error
-                # It was asked for ahead of time: whatever was the matter may be over.
+                # The answer was requested ahead of time: what was wrong then may be over.
                 request.answers.remove(done[0])
                 self._send(request)
             except (RayActorError, ObjectLostError) as error:
@@ -110,7 +110,7 @@ class WorkerClient:
                 self._lost(request, since, error)
 
     def _look_after(self, request: _Request, since: float) -> None:
-        """A worker that is silent may be reading from a slow server, or hang."""
+        """Ask a silent worker for a sign of life: it may read from a slow server, or hang."""
         worker = request.asked[-1]
         try:
             ray.get(worker.actor.process_id.remote(), timeout=self._sign_of_life_seconds)
@@ -151,7 +151,7 @@ class WorkerClient:
         )
 
     def _send(self, request: _Request) -> None:
-        """To the worker whose turn it is: first the window's own, then the others."""
+        """Send a request to the worker whose turn it is: first the window's own, then others."""
         workers = self._present()
         epoch, window = request.coordinate
         turn = epoch * 1_000_003 + window + len(request.asked)
@@ -161,7 +161,7 @@ class WorkerClient:
         request.answers.append(getattr(worker.actor, request.method).remote(*request.arguments))
 
     def _present(self) -> list[WorkerHandle]:
-        """The workers that are not known to be away; all of them if that is none."""
+        """The workers that are not known to be away; all workers if each of them is."""
         workers = self.workers
         for worker in workers:
             sign = self._absent.get(worker.number)
@@ -187,7 +187,10 @@ class WorkerStreams:
         steps_ahead: int,
         bytes_ahead: int,
     ) -> None:
-        """bytes_ahead: bounds what is asked for ahead of time, by steps and by windows."""
+        """
+        Args:
+            bytes_ahead: bounds what is requested ahead of time, both in steps and in windows.
+        """
         self._client = client
         self._slots_per_step = slots
         self._mine = slots_of_rank(rank, ranks, slots)
@@ -224,7 +227,7 @@ class WorkerStreams:
 
 
 class _Layouts:
-    """Layouts by coordinate, and the windows after them read ahead of time."""
+    """Layouts by coordinate; the windows after them are read ahead of time."""
 
     def __init__(self, client: WorkerClient, bytes_ahead: int) -> None:
         self._client = client
@@ -245,7 +248,7 @@ class _Layouts:
     def read_ahead(self, current: Cursor, following: Cursor) -> None:
         """Let workers read the windows after those of a step, and forget the ones before."""
         layout = self._known[current.epoch, current.window]
-        # As if all windows were alike, which they nearly are.
+        # All windows are taken to be as large as this one; they nearly are.
         window_bytes = max(1, int(layout.bytes.sum()))
         ahead = min(WINDOWS_AHEAD, self._bytes_ahead // window_bytes - 1)
         wanted = {(current.epoch, current.window), (following.epoch, following.window)}

@@ -48,7 +48,7 @@ class TracedSlot:
 
 @dataclass(frozen=True)
 class TracedStep:
-    """What a step was or will be fed."""
+    """The data that a step was or will be fed."""
 
     step: int
     cursor: Cursor  # before it
@@ -59,7 +59,7 @@ class TracedStep:
 
     @property
     def equal(self) -> bool | None:
-        """Whether the record says the same; None if it says nothing."""
+        """Whether the recorded digest is the same; None if none is recorded."""
         return None if self.recorded_digest is None else self.recorded_digest == self.data_digest
 
     def to_json(self) -> dict[str, Any]:
@@ -82,8 +82,12 @@ def trace(
 ) -> list[TracedStep]:
     """The steps `first` to `last` (inclusive) of a run.
 
-    dataset: folder or URL, if it has moved since training. Raises RunMismatchError when there is
-    no run or the dataset is not the run's, and DatasetError when shards cannot be read.
+    Args:
+        dataset: folder or URL, if it has moved since training.
+
+    Raises:
+        RunMismatchError: there is no run, or the dataset is not the run's.
+        DatasetError: shards cannot be read.
     """
     folder = RunFolder(run)
     folder.card()
@@ -100,7 +104,7 @@ def trace(
     with _step_progress(console) as progress:
         task = progress.add_task(f"from step {start.step}", total=last - start.step)
         for step, data in _walk(store, recipe.data_settings, record, start, last):
-            # From the recorded digest if there is one, so that a difference shows where it is.
+            # Begin at the recorded digest if there is one, so that a difference shows at its step.
             found = _traced(step, data, vocabulary, record.digests.get(step - 1, digest), record)
             digest = found.data_digest
             if step >= first:

@@ -1,9 +1,9 @@
-"""Data workers: Ray actors that answer coordinates of the data.
+"""Data workers: Ray actors that return the data at a coordinate.
 
 A worker holds no state but a cache, and a coordinate determines its answer. So workers may die,
-be started again, added and removed while the run trains: no number of it changes. The ranks make
-the requests (see streams.py) and therefore own the returned objects, which would otherwise
-die with the worker.
+be started again, added and removed while the run trains, and no number of the run changes. The
+ranks make the requests (see streams.py) and therefore own the returned objects, which would
+otherwise die with the worker.
 """
 
 import os
@@ -35,7 +35,7 @@ class WorkerStatistics:
     windows_read: int
 
 
-# Requests are repeated by those who made them, not by Ray: a repetition shall be seen.
+# No retries by Ray: who made a request repeats it, so that repetitions are seen.
 @ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 1})
 class DataWorker:
     """Reads, verifies and batches windows of one dataset."""
@@ -48,7 +48,7 @@ class DataWorker:
         self._open_reader: WindowReader | None = None
 
     def _reader(self) -> WindowReader:
-        """Made when first asked, so that its errors reach who asked."""
+        """The reader, made by the first request, so that its errors reach who asked."""
         if self._open_reader is None:
             self._open_reader = self._open()
         return self._open_reader
@@ -65,7 +65,7 @@ class DataWorker:
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None:
-        """The supervisor lives."""
+        """Take note that the supervisor lives."""
         self._watchdog.heartbeat()
 
     @ray.method(concurrency_group="control")
@@ -84,7 +84,7 @@ class DataWorker:
 
 @dataclass(frozen=True)
 class WorkerHandle:
-    """A worker as the ranks know it: requests are spread by its number."""
+    """A worker as the ranks know it; its number determines which requests it gets first."""
 
     number: int
     actor: Any
@@ -93,7 +93,7 @@ class WorkerHandle:
 class DataWorkers:
     """The supervisor's side: the workers of a run, as many as are wanted.
 
-    They die with the driver that started them, and expect heartbeats of it.
+    They die with the driver that started them, and expect its heartbeats.
     """
 
     def __init__(
@@ -107,19 +107,20 @@ class DataWorkers:
         self.handles: list[WorkerHandle] = []  # those that ranks may ask
 
     def start(self, count: int) -> None:
-        """The first workers; ranks wait for them if need be."""
+        """Start the first workers; ranks wait for them if need be."""
         self.handles = [self._new() for _ in range(count)]
 
     @property
     def actors(self) -> list[Any]:
-        """All that may be alive; to be asked for by any thread."""
+        """All workers that may be alive; any thread may call this."""
         starting = [handle for handle, _ in self._starting]
         return [handle.actor for handle in (*self.handles, *starting, *self._leaving)]
 
     def resize(self, count: int, nodes: Iterable[Node]) -> int:
         """Have `count` workers: new ones serve once they answer, those too many leave at once.
 
-        Returns for how many there is room on these nodes.
+        Returns:
+            The number of workers there are now: fewer than `count` if these nodes lack room.
         """
         missing = count - len(self.handles) - len(self._starting)
         if self._cpus:
@@ -130,19 +131,22 @@ class DataWorkers:
             self._starting.append((handle, handle.actor.process_id.remote()))
         for _ in range(-missing):
             handle = self._starting.pop()[0] if self._starting else self.handles.pop()
-            handle.actor.__ray_terminate__.remote()  # after the requests that it has got
+            handle.actor.__ray_terminate__.remote()  # ends after the requests that it has got
             self._leaving.append(handle)
         return len(self.handles) + len(self._starting)
 
     def give_up_starting(self) -> int:
-        """Workers that do not serve yet may hold what ranks need to start; returns how many."""
+        """End the workers that do not serve yet, and return how many.
+
+        They may hold resources that ranks need to start.
+        """
         given_up, self._starting = self._starting, []
         for handle, _ in given_up:
             ray.kill(handle.actor)
         return len(given_up)
 
     def admit(self) -> None:
-        """Puts new workers among the handles once they can serve."""
+        """Put new workers among the handles once they can serve."""
         answers = [answer for _, answer in self._starting]
         ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
         joined = [handle for handle, answer in self._starting if answer in ready]
@@ -150,13 +154,13 @@ class DataWorkers:
         self.handles += joined
 
     def all_answer(self) -> bool:
-        """Whether every worker has its place and lives; waits a moment for that."""
+        """Whether every worker is placed and alive, after a moment's wait for that."""
         signs = [handle.actor.process_id.remote() for handle in self.handles]
         ready, _ = ray.wait(signs, num_returns=len(signs), timeout=HEARTBEAT_SECONDS)
         return len(ready) == len(signs)
 
     def spread(self) -> str:
-        """Which worker has read how many windows, in words."""
+        """How many windows each worker has read, in words."""
         parts = [_describe(handle) for handle in self.handles]
         return f"windows read by data workers since their start: {', '.join(parts)}"
 

@@ -1,9 +1,10 @@
 """What the errors of ranks mean: which of several is the cause, and whether to try again.
 
 When one rank fails, the others fail a moment later in the collective that it left. Errors of our
-own name a cause in data, recipe or numbers that would come again. Deaths, hangs and everything
-unexpected (a broken connection, a CUDA error, a full disk) may not, nor may a record that a rank of
-a lost node still holds: they become a RankLostError, and the ranks are started again.
+own name a cause in data, recipe or numbers that would come again. Other causes may not come again:
+deaths, hangs, everything unexpected (a broken connection, a CUDA error, a full disk), and a record
+that a rank of a lost node still holds. They become a RankLostError, and the ranks are started
+again.
 """
 
 from collections.abc import Sequence
@@ -25,11 +26,11 @@ class RankDiedError(RankLostError):
 
 
 def failure_of(name: str, position: Position, error: RayError) -> Exception:
-    """What has happened to a rank, as it is to be told.
+    """The error that tells what has happened to a rank.
 
     Args:
-        name: how the rank is called.
-        error: what asking it for an answer has raised.
+        name: the rank's name in messages.
+        error: what a request to the rank has raised.
     """
     if not isinstance(error, RayTaskError):
         return RankDiedError(f"{name} has died in phase {position}: {_cause_of_death(error)}")
@@ -44,21 +45,21 @@ def failure_of(name: str, position: Position, error: RayError) -> Exception:
 
 
 def _cause_of_death(error: RayError) -> str:
-    """The sentence that tells it, without the advice around it."""
+    """The sentence of Ray's message that tells the cause, without the advice around it."""
     detail = str(error).rpartition("Worker exit detail: ")[2]
     return detail.partition(" Some common causes")[0].split("\n", 1)[0]
 
 
 def is_certain(failures: Sequence[Exception]) -> bool:
-    """Whether the cause is among these failures, so that no other need be waited for."""
+    """Whether the cause is among these failures, so that there is no need to wait for others."""
     return any(isinstance(f, RankDiedError) or is_permanent(f) for f in failures)
 
 
 def cause_of(failures: Sequence[Exception]) -> Exception:
-    """A rank's death, else an error of our own, else whatever came first."""
+    """The cause among failures: a rank's death, else an error of our own, else the first one."""
     return max(failures, key=lambda f: (isinstance(f, RankDiedError), is_permanent(f)))
 
 
 def is_permanent(failure: Exception) -> bool:
-    """Whether it would be of no use to start the ranks again."""
+    """Whether starting the ranks again would be of no use."""
     return not isinstance(failure, RankLostError)

@@ -1,4 +1,4 @@
-"""When a rank that gets no further is taken for hung.
+"""When a rank that makes no progress is taken for hung.
 
 In: when each rank answered, and what it reported of its progress. Out: the error that names the
 rank, where it stands, and the deadline that has passed.
@@ -11,13 +11,17 @@ from cluster.config import DeadlinesConfig
 from cluster.errors import RankHungError
 from trainer.supervision import Phase
 
-# The phases of a step in their order; `start` comes before all steps.
+# Phases of a step, in order; `start` comes before all steps.
 _ORDER: tuple[Phase, ...] = ("start", "step", "validation", "save", "done")
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a rank stands, as it reports it; ``where`` names its data's coordinates."""
+    """Where a rank stands, by its own report.
+
+    Attributes:
+        where: the coordinates of its data, in words.
+    """
 
     phase: Phase = "start"
     step: int = 0
@@ -36,7 +40,10 @@ class HangDetector:
     """The ranks of a group, each with its position and when it was last heard of."""
 
     def __init__(self, deadlines: DeadlinesConfig, names: list[str], now: float) -> None:
-        """names: how each rank is called in messages."""
+        """
+        Args:
+            names: the ranks' names in messages.
+        """
         self.positions = [Position() for _ in names]
         self._names = names
         self._deadlines = deadlines
@@ -51,10 +58,10 @@ class HangDetector:
         self._moved[rank] = now
 
     def hung(self, ranks: Iterable[int], now: float) -> RankHungError | None:
-        """Whether one of these ranks has passed a deadline.
+        """The error that names a rank which has passed a deadline; None if none has.
 
-        Ranks wait for each other in collectives: the deadline is that of the ranks that have not
-        come as far as the others, and of these the one is named that has waited longest.
+        Ranks wait for each other in collectives. So the deadline is that of the ranks that are
+        behind the others, and the error names the one of them that has stood still longest.
         """
         ranks = list(ranks)
         silence = self._deadlines.answer_seconds
@@ -99,5 +106,5 @@ class HangDetector:
 
 
 def _setting(phase: Phase) -> str:
-    """Which deadline holds in a phase; at its end a rank still writes its last checkpoint."""
+    """The deadline that holds in a phase; a rank that is done still writes its last checkpoint."""
     return f"{'save' if phase == 'done' else phase}_seconds"

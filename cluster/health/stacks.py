@@ -7,8 +7,8 @@
 
     runs/NAME/stacks/2026-01-31T12-00-00/rank-0.txt
 
-A dump needs nothing of the rank but that it runs: not the GIL, and no thread that answers. That of
-one that is stopped is its state alone, unless there is py-spy.
+A dump needs nothing of the rank but that it runs: not the GIL, and no thread that answers. For a
+rank that is stopped there is only its state, unless py-spy is installed.
 """
 
 import faulthandler
@@ -30,7 +30,7 @@ from trainer.runs.folder import RunFolder
 SIGNAL = signal.SIGUSR2
 DUMP_SECONDS = 3.0
 PY_SPY_SECONDS = 8.0
-COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # with the way there and back
+COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # for request and answer on their way
 POLL_SECONDS = 0.05
 MOST_CHARACTERS = 200_000
 HANGS_KEPT = 5
@@ -47,7 +47,7 @@ def allow_dumps() -> None:
 
 
 def stacks_of(processes: list[int]) -> list[str]:
-    """The state and the stacks of processes of this machine, all asked at the same time."""
+    """The state and the stacks of processes of this machine, collected at the same time."""
     with ThreadPoolExecutor(max_workers=max(1, len(processes))) as threads:
         return list(threads.map(_stacks_of, processes))
 
@@ -55,7 +55,7 @@ def stacks_of(processes: list[int]) -> list[str]:
 def keep_stacks(
     run: RunFolder, stacks: Mapping[int, str], notice: Callable[[str], None]
 ) -> Path | None:
-    """Write each rank's stacks into the run's folder; returns where, or None if that failed."""
+    """Write each rank's stacks into the run's folder; return where, or None if that failed."""
     folder = run.stacks / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def _state(process: int) -> str:
 
 
 def _python_stacks(process: int) -> str:
-    """As faulthandler dumps them, which is over when no more comes."""
+    """The dump of faulthandler, which is taken for complete when it stops growing."""
     try:
         dump = next(f for f in Path(f"/proc/{process}/fd").iterdir() if _NAME in _target(f))
         before = dump.stat().st_size
@@ -103,7 +103,7 @@ def _python_stacks(process: int) -> str:
 
 
 def _target(descriptor: Path) -> str:
-    with suppress(OSError):  # it has been closed meanwhile
+    with suppress(OSError):  # the descriptor has been closed meanwhile
         return str(descriptor.readlink())
     return ""
 
@@ -114,7 +114,7 @@ def _native_stacks(process: int) -> str:
     if program is None:
         return "No native stack: there is no py-spy here; `pip install py-spy` brings it."
     problem, deadline = "", time.monotonic() + PY_SPY_SECONDS
-    for option in ("--native", "--nonblocking"):  # a process that is stopped permits the latter
+    for option in ("--native", "--nonblocking"):  # a stopped process permits only the latter
         command = [program, "dump", option, "--pid", str(process)]
         try:
             done = subprocess.run(
@@ -138,9 +138,10 @@ def with_stacks(
     collect: Callable[[], Mapping[int, str]],
     notice: Callable[[str], None],
 ) -> Exception:
-    """The failure of a group; if a rank hangs, with word of where the stacks of all are kept.
+    """The failure of a group; if a rank hangs, its message says where all stacks are kept.
 
-    collect: asks for the stacks, by rank.
+    Args:
+        collect: returns the stacks, by rank.
     """
     if not isinstance(failure, RankHungError):
         return failure

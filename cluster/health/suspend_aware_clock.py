@@ -1,6 +1,6 @@
 """A clock that stands still while this process does.
 
-A process that was paused must not conclude from the hour that others have been silent for so long.
+A process that was paused must not conclude from the time of day that others have been silent.
 """
 
 import time
@@ -18,7 +18,7 @@ class SuspendAwareClock:
         self._awake = 0.0
 
     def look(self) -> float:
-        """The time now; to be looked at more often than once a second, by one thread."""
+        """The time now; one thread must call this more often than once a second."""
         now = self._clock()
         self._awake += min(now - self._looked, MOST_SECONDS_BETWEEN_LOOKS)
         self._looked = now

@@ -1,8 +1,8 @@
 """No process of a run outlives its supervisor.
 
-Ray ends the actors of a driver that has died. A driver that is paused, or lost together with the
-head that would notice, is seen by the processes themselves: each expects signs of life, and ends
-itself before the supervisor's lease on the run could pass to somebody else.
+Ray ends the actors of a driver that has died. A driver may also be paused, or lost together with
+the head that would notice. The processes notice that themselves: each expects signs of life, and
+ends itself before the supervisor's lease on the run could pass to somebody else.
 """
 
 import os
@@ -51,10 +51,13 @@ class Watchdog:
 
 
 class Heartbeat:
-    """The supervisor's side: a thread that lets every actor hear of it, whatever else it does."""
+    """The supervisor's side: a thread that sends every actor a heartbeat, whatever else happens."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:
-        """actors: those that have a method ``heartbeat``, asked for each time."""
+        """
+        Args:
+            actors: called each time; returns actors that have a method `heartbeat`.
+        """
         self._actors = actors
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="signs of life", daemon=True)
@@ -75,5 +78,5 @@ class Heartbeat:
     def _work(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):
             for actor in self._actors():
-                with suppress(Exception):  # one that is gone must not silence the others
+                with suppress(Exception):  # a dead actor must not keep it from the others
                     actor.heartbeat.remote()

@@ -1,7 +1,7 @@
 """A rank as a Ray actor: a process that trains, and a mailbox.
 
 It trains in one thread; another one answers the supervisor. Until it is told to train it may wait
-as a warm spare: everything is imported, no GPU is touched.
+as a warm spare, which has imported everything and touched no GPU.
 """
 
 import importlib
@@ -26,7 +26,7 @@ from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.supervision import Outcome
 
-# Of a step's deadline: a rank says that no data comes before it is taken for hung.
+# Share of a step's deadline after which a rank says that no data comes, before it counts as hung.
 SHARE_FOR_DATA = 0.8
 
 
@@ -35,10 +35,13 @@ class RankActor:
     """Becomes one rank of one attempt."""
 
     def __init__(self, gpu: str | None) -> None:
-        """gpu: what CUDA_VISIBLE_DEVICES must be on its seat; None without a GPU."""
+        """
+        Args:
+            gpu: the value of CUDA_VISIBLE_DEVICES on its seat; None without a GPU.
+        """
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-            # Whether there is a GPU is asked on import: let the answer leave CUDA untouched.
+            # Imports ask whether there is a GPU: let that leave CUDA untouched.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         allow_dumps()
         self._watchdog = Watchdog()
@@ -47,7 +50,7 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None:
-        """The supervisor lives."""
+        """Take note that the supervisor lives."""
         self._watchdog.heartbeat()
 
     @ray.method(concurrency_group="control")
@@ -60,7 +63,7 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def rendezvous(self, *, one_node: bool) -> str:
-        """Where ranks may meet: a file if all are on this node, otherwise a free port of it."""
+        """Where ranks may meet: a file if all are on this node, otherwise one of its free ports."""
         if one_node:
             return f"file://{ProcessName.of_this_process().new_rendezvous()}"
         with socket.socket() as probe:
@@ -79,21 +82,21 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def use_workers(self, workers: list[WorkerHandle]) -> None:
-        """From now on these data workers are asked, and no others."""
+        """From now on ask these data workers, and no others."""
         self._client.workers = workers
 
     @ray.method(concurrency_group="control")
     def modules(self) -> list[str]:
-        """What this process has imported, in that order."""
+        """The modules that this process has imported, in that order."""
         return list(sys.modules)
 
     def import_trainer(self, device: str) -> None:
-        """Import DeepSpeed for a device, and all that the trainer asks for by itself."""
+        """Import DeepSpeed for a device, and everything that the trainer itself imports."""
         os.environ["DS_ACCELERATOR"] = device
         import trainer.build  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
-        """Import what a rank has: torch and DeepSpeed import most of themselves when first used."""
+        """Import a rank's modules: torch and DeepSpeed import most of theirs when first used."""
         for name in names:
             if name not in sys.modules:
                 with suppress(Exception):  # not all that is in sys.modules can be imported
@@ -105,8 +108,8 @@ class RankActor:
         placement: Placement,
         config: ClusterConfig,
     ) -> Outcome:
-        """Train from a checkpoint, or from step 0; returns the outcome."""
-        # Not above: the supervisor, which knows this class too, does without torch.
+        """Train from a checkpoint, or from step 0; return the outcome."""
+        # Not above: the supervisor imports this class too, and does without torch.
         from trainer.distributed import process_group
 
         placement = replace(placement, node_address=ray.util.get_node_ip_address())

@@ -1,6 +1,6 @@
 """The ranks of one attempt at a run, behind a small interface.
 
-Nothing here waits for a rank: it may be stopped, hang, or be on a node that is gone. Questions
+Nothing here waits for a rank: it may be stopped, hang, or be on a node that is gone. Requests
 are sent, and every poll takes the answers that have arrived.
 """
 
@@ -24,9 +24,9 @@ from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.supervision import Outcome
 
-# When one rank fails, others fail too: so long the cause is waited for.
+# Seconds to wait for the cause when a rank fails, as others fail with it.
 CAUSE_SECONDS = 2.0
-# When the run ends with an error: so long the ranks may take to tell what they did last.
+# Seconds that ranks have for their last reports when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
 
 
@@ -35,8 +35,8 @@ class Poll:
     """What a group of ranks has done since the last poll.
 
     Attributes:
-        reports: each with its rank.
-        outcomes: of all ranks, once they have returned.
+        reports: what the ranks report, each with its rank.
+        outcomes: those of all ranks, once all have returned.
         failure: why the group cannot go on.
     """
 
@@ -46,7 +46,7 @@ class Poll:
 
 
 class RankGroup:
-    """A process on every seat, which train together."""
+    """A process on every seat; together they train."""
 
     def __init__(
         self,
@@ -55,16 +55,19 @@ class RankGroup:
         names: list[str],
         clock: SuspendAwareClock,
     ) -> None:
-        """names: how the ranks are called in messages."""
+        """
+        Args:
+            names: the ranks' names in messages.
+        """
         self.processes = processes
         self._config = config
         self._names = names
         self._clock = clock
-        self._since = clock.look()  # when what is waited for was asked for
+        self._since = clock.look()  # when the answers that are awaited were requested
         self._hang_detector = HangDetector(config.deadlines, names, self._since)
         self._rendezvous: Any = None
-        self._results: list[Any] = []  # of the calls of train, in the order of ranks
-        self._polls: dict[int, Any] = {}  # questions under way, by rank
+        self._results: list[Any] = []  # those of the calls of train, in the order of ranks
+        self._polls: dict[int, Any] = {}  # requests under way, by rank
         self._failed_at: float | None = None
 
     @property
@@ -78,16 +81,16 @@ class RankGroup:
 
     @property
     def nodes(self) -> list[str]:
-        """Of each rank."""
+        """The node of each rank."""
         return [process.seat.node for process in self.processes]
 
     def start(self, job: RankJob, workers: list[WorkerHandle]) -> None:
-        """Let all ranks train, as soon as their processes are there; returns at once."""
+        """Let all ranks train as soon as their processes are there; return at once."""
         self._job = job
         self.use_workers(workers)
 
     def wait(self, seconds: float) -> None:
-        """Returns after so long, or when something has come that is waited for."""
+        """Wait until an awaited answer has come, for at most so many seconds."""
         missing = [answer for answer in self._awaited().values() if not _has_come(answer)]
         if missing:
             ray.wait(missing, num_returns=1, timeout=seconds)
@@ -105,7 +108,7 @@ class RankGroup:
             self._failed_at = self._failed_at or now
             if is_certain(failures) or now - self._failed_at > CAUSE_SECONDS:
                 cause = cause_of(failures)
-                if is_permanent(cause):  # the run ends: what was done well shall count
+                if is_permanent(cause):  # the run ends: what the ranks finished shall count
                     reports += self._last_reports(LAST_REPORTS_SECONDS)[0]
                 return Poll(reports, failure=cause)
         elif len(outcomes) == len(self._results):
@@ -126,7 +129,7 @@ class RankGroup:
             actor.request_stop.remote()
 
     def _awaited(self) -> dict[int, Any]:
-        """What the group cannot do without, by rank."""
+        """The answers without which the group cannot go on, by rank."""
         if self._results:
             return dict(enumerate(self._results))
         if self._rendezvous is not None:
@@ -134,7 +137,7 @@ class RankGroup:
         return {rank: process.said_name for rank, process in enumerate(self.processes)}
 
     def _gather(self, now: float) -> Exception | None:
-        """Bring the group a step nearer to its start; returns why it cannot come to it, if so."""
+        """Bring the group a step nearer to its start; return why it cannot start, if so."""
         deadlines = self._config.deadlines
         patience = deadlines.answer_seconds if self._rendezvous else deadlines.start_seconds
         for rank, answer in self._awaited().items():
@@ -174,7 +177,7 @@ class RankGroup:
         ]
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:
-        """The answers to the questions under way; who has answered is asked again."""
+        """Take the answers to the requests under way, and ask again who has answered."""
         reports: list[tuple[int, Report]] = []
         for rank, actor in enumerate(self.actors):
             if rank in self._polls:
@@ -183,7 +186,7 @@ class RankGroup:
                 try:
                     answer: list[Report] = ray.get(self._polls[rank])
                 except RayError:
-                    continue  # it is dead, of which its result tells
+                    continue  # the rank is dead: its result says so
                 self._hang_detector.answered(rank, now)
                 reports += [(rank, report) for report in answer]
             self._polls[rank] = actor.poll.remote()
@@ -193,9 +196,10 @@ class RankGroup:
         return reports
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
-        """What the ranks said before they returned, and were not asked about.
+        """The reports that ranks made before they returned and that were not taken yet.
 
-        Also returns what has happened to one that does not tell.
+        Returns:
+            The reports, each with its rank, and what has happened to a rank that does not answer.
         """
         questions = [
             *self._polls.items(),

@@ -1,4 +1,4 @@
-"""What a rank's actor reports to the supervisor, and how it gets there.
+"""The reports of a rank's actor to the supervisor, and their way there.
 
 The rank trains in one thread of its actor and puts reports into a mailbox; another thread hands
 them to the supervisor, which asks for them.

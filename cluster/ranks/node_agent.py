@@ -1,6 +1,6 @@
-"""One actor on each node of the ranks, which does there what cannot be done from afar.
+"""One actor on each node of the ranks, which does what cannot be done from another node.
 
-It kills processes, at once: Ray's own way takes five seconds if a process is stopped. And it sees
+It kills processes at once, whereas Ray takes five seconds if a process is stopped. And it checks
 whether the node has the run's folder. It needs no resources and hardly any memory.
 """
 
@@ -27,13 +27,13 @@ from trainer.checkpoints.processes import start_tick
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 START_SECONDS = 60.0
-# A process with a CUDA context takes a second or two to give its memory back.
+# Time for a killed process to end. With a CUDA context, giving memory back takes a second or two.
 DEATH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class ProcessName:
-    """A process of a node, for as long as the machine runs: ids alone are used again."""
+    """A process of a node, distinct as long as the machine runs; its id alone may be used again."""
 
     node: str
     id: int
@@ -45,15 +45,15 @@ class ProcessName:
         return cls(node, os.getpid(), start_tick(os.getpid()))
 
     def is_alive(self) -> bool:
-        """Asked on its own node."""
+        """Whether the process lives; to be called on its own node."""
         return self.started is not None and start_tick(self.id) == self.started
 
     def new_rendezvous(self) -> Path:
-        """A file where other ranks of its node may meet this one; not there yet."""
+        """The path of a file where other ranks of the node may meet this one; it does not exist."""
         return Path(tempfile.gettempdir()) / f"{self._rendezvous}-{secrets.token_hex(8)}"
 
     def rendezvous_files(self) -> list[Path]:
-        """Those that there are."""
+        """The rendezvous files that exist."""
         return list(Path(tempfile.gettempdir()).glob(f"{self._rendezvous}-*"))
 
     @property
@@ -70,32 +70,32 @@ class NodeAgent:
         self._raylet = os.getppid()
 
     def heartbeat(self) -> None:
-        """The supervisor lives."""
+        """Take note that the supervisor lives."""
         self._watchdog.heartbeat()
         self._end_with_raylet()
 
     def _end_with_raylet(self) -> None:
-        """An agent whose raylet has died would outlive it for a second, and vouch for the node."""
+        """End with the raylet: else the agent would live, and vouch for the node, a second more."""
         if os.getppid() != self._raylet:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def kill(self, processes: list[ProcessName]) -> None:
-        """Returns at once, which is a sign of life; the processes may take a while to die."""
+        """Kill processes, which may take a while to die. It returns at once, as a sign of life."""
         _kill_here(processes)
         self._end_with_raylet()
 
     def await_deaths(self, processes: list[ProcessName]) -> None:
-        """Returns when they are gone, or after `DEATH_SECONDS`, and removes what they leave."""
+        """Wait until processes are gone, at most `DEATH_SECONDS`, and remove what they leave."""
         _await_deaths_here(processes, self._watchdog.heartbeat)
 
     @ray.method(concurrency_group="stacks")
     def stacks(self, processes: list[ProcessName]) -> list[str]:
-        """Where each of them stands; see `cluster.health.stacks`."""
+        """Where each process stands; see `cluster.health.stacks`."""
         return stacks_of([process.id for process in processes])
 
     @ray.method(concurrency_group="folder")
     def meet(self, folder: Path, left: str, answer: str) -> str | None:
-        """Leaves a file beside the one that the supervisor has left; returns why not, if so."""
+        """Leave a file beside the one that the supervisor has left; return what failed, if so."""
         try:
             (folder / left).read_bytes()
             (folder / answer).touch()
@@ -111,11 +111,15 @@ class NodeAgents:
         self.by_node: dict[str, Any] = {}
         self.unfit: set[str] = set()  # nodes that do not have the run's folder
         self._names: dict[str, str] = {}
-        self._asked: dict[str, Any] = {}  # the answers of silent agents, should they come
+        self._asked: dict[str, Any] = {}  # pending answers of silent agents
         self._have_met: set[str] = set()
 
     def start(self, names: Mapping[str, str]) -> None:
-        """Have an agent on each of these nodes; names: how they are called in messages."""
+        """Have an agent on each of these nodes.
+
+        Args:
+            names: the nodes by id, each with its name in messages.
+        """
         for node, name in names.items():
             if node not in self.by_node:
                 self._names[node] = name
@@ -126,8 +130,8 @@ class NodeAgents:
     def kill(self, processes: Iterable[ProcessName]) -> None:
         """Kill processes wherever they are, and wait until they are gone.
 
-        Nobody waits for nodes that are silent already. Where an embedded Ray is lost with its
-        agents, all processes are on this machine.
+        It does not wait for nodes that are silent already. Where an embedded Ray is lost with its
+        agents, all processes are on this machine, and are killed from here.
         """
         if embedded_ray_is_lost():
             _kill_here(mine := list(processes))
@@ -144,7 +148,7 @@ class NodeAgents:
         _wait([gone[node] for node in of_node if node not in self._asked], DEATH_SECONDS)
 
     def stacks(self, processes: Iterable[ProcessName]) -> dict[ProcessName, str]:
-        """Where processes stand, wherever they are; of those whose node answers in time."""
+        """Where processes stand, wherever they are, if their node answers in time."""
         of_node: dict[str, list[ProcessName]] = {}
         for process in processes:
             of_node.setdefault(process.node, []).append(process)
@@ -159,14 +163,14 @@ class NodeAgents:
         }
 
     def call(self, nodes: Collection[str]) -> set[str]:
-        """Ask the agents of these nodes for a sign of life; returns the nodes that give none."""
+        """Ask the agents of these nodes for a sign of life; return the nodes that give none."""
         signs = {n: self.by_node[n].heartbeat.remote() for n in nodes if n not in self._asked}
         _wait(list(signs.values()), ANSWER_SECONDS)
         self._asked |= {node: sign for node, sign in signs.items() if not answered(sign)}
         return self._asked.keys() & set(nodes)
 
     def silent(self, nodes: Collection[str]) -> set[str]:
-        """Those of some nodes whose agent did not answer when it was asked, or since.
+        """Those of these nodes whose agent did not answer when it was asked, nor since.
 
         Such a node is lost, or not to be relied on, some time before Ray says so.
         """
@@ -178,9 +182,9 @@ class NodeAgents:
         return set(self._asked)
 
     def check_folder(self, work: Path, run: Path) -> list[str]:
-        """See whether every node has the run's folder, by leaving each other files in it.
+        """Check that every node has the run's folder: agents and supervisor leave files in it.
 
-        Those that do not see it, or cannot write there, are `unfit` from now on.
+        Nodes that do not see them, or cannot write there, are `unfit` from now on.
 
         Args:
             work: the supervisor's work folder within the run.
@@ -214,7 +218,7 @@ class NodeAgents:
 
 
 def _problem(meeting: Any, answer: Path) -> str | None:
-    """What is wrong with an agent's view of the folder; nothing is known of one that is lost."""
+    """What is wrong with an agent's view of the folder; None also if the agent is lost."""
     _wait([meeting], START_SECONDS)
     try:
         problem: str | None = ray.get(meeting, timeout=0)
@@ -228,7 +232,7 @@ def _problem(meeting: Any, answer: Path) -> str | None:
 def _kill_here(processes: list[ProcessName]) -> None:
     for process in processes:
         if process.is_alive():
-            with suppress(ProcessLookupError):  # it has ended by itself since
+            with suppress(ProcessLookupError):  # the process has ended by itself since
                 os.kill(process.id, signal.SIGKILL)
 
 
@@ -245,14 +249,14 @@ def _await_deaths_here(
 
 
 def _wait(answers: list[Any], seconds: float) -> None:
-    """Returns when all have come, after so long, or when Ray is lost."""
+    """Wait until all answers have come, so many seconds have passed, or Ray is lost."""
     deadline = time.monotonic() + seconds
     while answers and (left := deadline - time.monotonic()) > 0 and not embedded_ray_is_lost():
         _, answers = ray.wait(answers, num_returns=len(answers), timeout=min(left, LOOK_SECONDS))
 
 
 def answered(answer: Any) -> bool:
-    """Whether an actor has answered by now."""
+    """Whether an actor has given this answer by now."""
     try:
         ray.get(answer, timeout=0)
     except RayError:  # not yet, or the agent is lost

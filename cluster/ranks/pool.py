@@ -1,7 +1,8 @@
-"""Where the groups of ranks come from: all that outlives one attempt at a run.
+"""The supply of groups of ranks: everything that outlives one attempt at a run.
 
-The reservation of seats, an agent on every node, warm spares. A group takes the spares of its
-nodes, and new processes where there is none; at its end all of its processes are killed at once.
+That is the reservation of seats, an agent on every node, and warm spares. A group takes the spares
+of its nodes, and new processes where there is none. At its end all of its processes are killed at
+once.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -48,10 +49,10 @@ class RankSupply:
         self._kill(self._spares.waiting)  # the seats go with this process
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
-        """Of these nodes those for a group, one for each rank, as many as there is room for.
+        """Nodes for a group, one for each rank, as many as there is room for on these nodes.
 
-        Nodes that are about to leave, that lack the run's folder, or whose agent is silent offer
-        nothing.
+        Not used are nodes that are about to leave, that lack the run's folder, or whose agent is
+        silent.
         """
         out = self._agents.silent(nodes) | self._agents.unfit
         usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
@@ -60,7 +61,8 @@ class RankSupply:
     def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
         """A group with a rank on each of these nodes; None if Ray could not place it in time.
 
-        names: how the nodes are called in messages.
+        Args:
+            names: the nodes by id, each with its name in messages.
         """
         if not self._reservation.take(nodes):
             return None
@@ -75,20 +77,20 @@ class RankSupply:
         return self._group
 
     def check_folder(self, work: Path, run: Path) -> list[str]:
-        """See `NodeAgents.check_folder`; to be called while the processes of a group start."""
+        """As `NodeAgents.check_folder`; to be called while the processes of a group start."""
         return self._agents.check_folder(work, run)
 
     def give_seats_back(self) -> None:
-        """Somebody else needs room first."""
+        """Give the reserved seats back, because somebody else needs room first."""
         self._reservation.give_back()
 
     def refill_spares(self) -> None:
-        """To be called when the ranks train, so that it does not slow their start."""
+        """Start missing spares; to be called once the ranks train, so that their start is fast."""
         if self._group and self._config.warm_spares:
             self._spares.refill(self._reservation.taken, self._group.actors[0])
 
     def stacks(self) -> dict[int, str]:
-        """Where each rank of the group stands, as far as that can be known in some seconds."""
+        """The stacks of each rank of the group, as far as they come within some seconds."""
         processes = self._group.processes if self._group else []
         stacks = dict.fromkeys(range(len(processes)), "It is not there, or its node is silent.\n")
         names = {rank: p.name for rank, p in enumerate(processes) if p.name}
@@ -96,7 +98,7 @@ class RankSupply:
         return stacks | {rank: found[name] for rank, name in names.items() if name in found}
 
     def silent_nodes(self, nodes: Collection[str]) -> set[str]:
-        """Those of some nodes of a group whose agent gives no sign of life now."""
+        """Those of these nodes whose agent gives no sign of life now."""
         return self._agents.call(nodes)
 
     def end_group(self) -> None:
@@ -108,7 +110,7 @@ class RankSupply:
     def _kill(self, processes: list[RankProcess]) -> None:
         self._agents.kill(process.name for process in processes if process.name)
         for process in processes:
-            ray.kill(process.actor)  # Ray's own books, and those that have no name yet
+            ray.kill(process.actor)  # for Ray's own books, and for processes without a name yet
 
     def _actors(self) -> Iterator[Any]:
         yield from list(self._agents.by_node.values())

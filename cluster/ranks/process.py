@@ -1,7 +1,7 @@
-"""A process that is, or may become, a rank; and the spare ones, which wait for that.
+"""A process that is, or may become, a rank; and the spares that wait to become one.
 
-To start one and import everything takes seconds, most of them for torch and DeepSpeed. So a spare
-one waits for every seat; a group that has to be started again takes them at once.
+To start a process and import everything takes seconds, most of them for torch and DeepSpeed. So a
+spare waits for every seat, and a group that has to be started again takes the spares at once.
 """
 
 from collections import Counter
@@ -23,19 +23,22 @@ class RankProcess:
     """An actor for a seat, and the name of its process once that is known."""
 
     def __init__(self, seat: Seat, device: str) -> None:
-        """device: that it will compute on, ``cpu`` or ``cuda``."""
+        """
+        Args:
+            device: the device that it will compute on, `cpu` or `cuda`.
+        """
         self.seat = seat
         self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
             runtime_env={"env_vars": KEPT_BY_LIBRARIES},
         ).remote(seat.gpu)
         self.said_name = self.actor.process.remote()
-        self.actor.import_trainer.remote(device)  # while the group is being put together
+        self.actor.import_trainer.remote(device)  # runs while the group is being put together
         self._name: ProcessName | None = None
 
     @property
     def name(self) -> ProcessName | None:
-        """None if it has not started yet, or never will."""
+        """The name of the process; None if it has not started yet, or never will."""
         if self._name is None and answered(self.said_name):
             self._name = ray.get(self.said_name)
         return self._name
@@ -52,7 +55,8 @@ class Spares:
     def refill(self, seats: Sequence[Seat], rank: Any) -> None:
         """Have a spare for each of these seats, and no others.
 
-        They import what the rank of this actor has imported by now.
+        Args:
+            rank: the actor of a rank; spares import what it has imported by now.
         """
         missing = Counter(seats)
         superfluous = []
@@ -69,7 +73,7 @@ class Spares:
             self.waiting.append(process)
 
     def take(self, seats: Sequence[Seat]) -> list[RankProcess]:
-        """Processes for ranks on these seats: spares that are well, otherwise new ones."""
+        """Processes for ranks on these seats: healthy spares, otherwise new processes."""
         self._dismiss(self._unwell())
         return [self._take(seat) or RankProcess(seat, self._device) for seat in seats]
 
@@ -81,7 +85,7 @@ class Spares:
         return None
 
     def _unwell(self) -> list[RankProcess]:
-        """Spares that have died or been stopped, or are as slow as that."""
+        """Spares that do not answer: they have died, been stopped, or are too slow."""
         signs = {process.actor.process.remote(): process for process in self.waiting}
         if signs:
             ray.wait(list(signs), num_returns=len(signs), timeout=ANSWER_SECONDS)

@@ -38,7 +38,7 @@ def enable_authentication(*, create_token: bool) -> None:
     try:
         if private.has_token():
             return
-    except AuthenticationError as error:  # RAY_AUTH_TOKEN_PATH names a file that is not there
+    except AuthenticationError as error:  # RAY_AUTH_TOKEN_PATH names a file that does not exist
         raise ClusterError(f"Ray's authentication token cannot be read: {error}") from error
     if not create_token:
         raise ClusterError(

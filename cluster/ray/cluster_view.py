@@ -1,8 +1,8 @@
-"""What Ray's head says of its nodes, asked for again and again by a thread of its own.
+"""The nodes as Ray's head knows them, asked for again and again by a thread of its own.
 
-Questions to a head that is gone block for up to a minute, after which Ray ends the process. So the
-supervisor asks nothing about nodes but here, and learns in time that the head is lost. A head that
-is away for a shorter time is waited for: ranks that train do not need it.
+A request to a head that is gone blocks for up to a minute, after which Ray ends the process. So
+the supervisor asks about nodes only here, and learns in time that the head is lost. If the head is
+away for a shorter time, the supervisor waits: ranks that train do not need it.
 """
 
 import threading
@@ -21,7 +21,7 @@ from cluster.ray import private
 from cluster.ray.embedded import check_embedded_ray, embedded_ray_is_lost
 
 LOOK_SECONDS = 1.0
-# After so long it is said that the head does not answer.
+# Silence of the head after which a notice is given.
 TELL_SECONDS = 5.0
 
 
@@ -30,11 +30,11 @@ class Node:
     """A node that is alive.
 
     Attributes:
-        name: how it is called in messages.
+        name: its name in messages.
         free: amounts of resources that nobody has reserved.
         total: amounts of resources, whoever has reserved them.
-        leaves_at: if the node is being drained, when it will be gone (seconds since the epoch);
-            infinity if that was not said. None if it stays.
+        leaves_at: when the node will be gone if it is being drained (seconds since the epoch),
+            infinity if no time was given; None if it stays.
     """
 
     id: str
@@ -48,7 +48,11 @@ class ClusterView:
     """The nodes of the cluster as they were a moment ago."""
 
     def __init__(self, wait_seconds: float, notice: Callable[[str], None]) -> None:
-        """wait_seconds: how long the head may be away; notice: told that it is, or is back."""
+        """
+        Args:
+            wait_seconds: how long the head may be away.
+            notice: told that the head is away, or is back.
+        """
         self._wait_seconds = wait_seconds
         self._notice = notice
         self._told = False
@@ -72,10 +76,10 @@ class ClusterView:
         traceback: TracebackType | None,
     ) -> None:
         self._over = True
-        self._wanted.set()  # the thread is not joined: it may wait for a head that is gone
+        self._wanted.set()  # not joined: the thread may wait for a head that is gone
 
     def nodes(self) -> dict[str, Node]:
-        """By id, as of about a second ago.
+        """The nodes by id, as of about a second ago.
 
         Raises:
             HeadLostError: the head has not answered for as long as it may be away.
@@ -86,7 +90,7 @@ class ClusterView:
             return self._nodes
 
     def fresh_nodes(self) -> dict[str, Node]:
-        """By id, as of now; raises as `nodes` does."""
+        """The nodes by id, as of now; raises what `nodes` raises."""
         since = time.monotonic()
         self._wanted.set()
         with self._answered:
@@ -117,11 +121,11 @@ class ClusterView:
             )
 
     def _work(self) -> None:
-        # Whoever asks a head that is dead is ended by Ray a minute later, in whatever session.
+        # Ray ends who asks a dead head, a minute later, in whatever session that is.
         while not self._over and not embedded_ray_is_lost():
             self._wanted.clear()
             asked_at = time.monotonic()
-            # An answer may fail in many ways; that there is none is all that counts.
+            # A request may fail in many ways; all that counts is that there is no answer.
             with suppress(Exception):
                 nodes = _ask()
                 with self._answered:

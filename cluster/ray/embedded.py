@@ -1,4 +1,4 @@
-"""A Ray that this process starts for itself on its machine, and what it does when that is lost.
+"""A Ray that this process starts for itself on its machine, and what happens when Ray is lost.
 
     start ──not up in time──▶ leave nothing behind, EmbeddedRayError
       │
@@ -28,22 +28,22 @@ from data_pipeline.wording import counted
 # Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
 # by itself where shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
-# A machine that is very busy takes a minute or more to start a raylet.
+# Time for a raylet to start: on a very busy machine it takes a minute or more.
 START_SECONDS = 120.0
-# The processes without which an embedded Ray does nothing any more. When one of its agents dies,
+# Processes without which an embedded Ray does nothing any more. When one of its agents dies,
 # the raylet ends itself.
 VITAL_PROCESSES = frozenset({"gcs_server", "raylet"})
-# What is raised when Ray is lost in the middle of something.
+# Exceptions that may mean that Ray was lost in the middle of something.
 _SIGNS_OF_LOSS = (RayError, HeadLostError, RankLostError, RuntimeError, ConnectionError)
 
 
 @dataclass(frozen=True)
 class EmbeddedRay:
-    """What a Ray has to be like that this process starts for itself.
+    """The settings of a Ray that this process starts for itself.
 
     Attributes:
-        cpus: so many it must have to give away, be there as many or not.
-        niceness: of all processes that work for the run, added to this process's own.
+        cpus: the least number of CPUs that Ray offers, whether the machine has as many or not.
+        niceness: that of all processes that work for the run, added to this process's own.
     """
 
     cpus: float = 0.0
@@ -53,7 +53,7 @@ class EmbeddedRay:
 @contextmanager
 def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     processes = MarkedProcesses()
-    lost = True  # until it is there
+    lost = True  # until Ray is there
     try:
         with private.sigterm_handler_kept(), processes.marking(), _patient_start(processes):
             _start_embedded(wanted)
@@ -69,7 +69,7 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
         raise
     finally:
         if lost or embedded_ray_is_lost():
-            processes.kill()  # at once: ranks may train on, and agents wait for their head
+            processes.kill()  # at once: ranks may go on training, and agents wait for their head
         ray.shutdown(wait_for_processes=True)
 
 
@@ -79,10 +79,13 @@ def embedded_ray_is_lost() -> bool:
 
 
 def check_embedded_ray(alive_nodes: int) -> None:
-    """alive_nodes: how many there are, as the head says.
+    """Check that the Ray which this process has started, if any, lives.
+
+    Args:
+        alive_nodes: the number of nodes that are alive, by the head's word.
 
     Raises:
-        EmbeddedRayError: this process has started a Ray that has died since.
+        EmbeddedRayError: it has died.
     """
     if dead := _dead_processes():
         raise EmbeddedRayError(f"Ray is lost on this machine: {' and '.join(dead)} has ended")
@@ -101,12 +104,12 @@ def _dead_processes() -> list[str]:
 
 
 def require_gpus(gpus: float) -> None:
-    """Check that an embedded Ray has that many GPUs: nothing will join it.
+    """Check that an embedded Ray has that many GPUs: no node will join it.
 
-    To a cluster nodes may be added while a run waits for them.
+    A cluster is not checked: nodes may be added to it while a run waits for them.
 
     Raises:
-        ClusterError: too few.
+        ClusterError: there are too few.
     """
     found = ray.cluster_resources().get("GPU", 0.0)
     if private.started_processes() is not None and found < gpus:
@@ -117,7 +120,7 @@ def require_gpus(gpus: float) -> None:
 
 
 def _patient_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
-    """Longer than Ray's 30 s for a node to become known, as long as its raylet is there.
+    """Give a node more than Ray's 30 s to become known, as long as its raylet is there.
 
     The raylet in turn gives its agents 15 s, which nothing changes: if they take longer it ends
     itself, and Ray has to be started again.
@@ -141,7 +144,7 @@ def _start_embedded(wanted: EmbeddedRay) -> None:
             num_cpus=max(private.machine_cpus(), math.ceil(wanted.cpus)),
             _system_config=private.niceness_of_workers(wanted.niceness),
         )
-    except Exception as error:  # Ray raises bare ones
+    except Exception as error:  # Ray raises bare Exceptions
         reason = str(error).strip(". ") or type(error).__name__
         raise EmbeddedRayError(
             f"Ray has not started on this machine: {reason}. "
@@ -151,7 +154,7 @@ def _start_embedded(wanted: EmbeddedRay) -> None:
 
 
 def initialise(**options: Any) -> None:
-    """``ray.init`` with what holds for every session."""
+    """Call `ray.init` with the settings of every session."""
     ray.init(
         job_config=private.job_config(str(INSTALLATION)),
         log_to_driver=False,

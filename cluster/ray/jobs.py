@@ -1,11 +1,11 @@
 """Ray jobs: commands that run on a cluster and are asked about from anywhere.
 
 Thin functions over Ray's Jobs API, spoken over HTTP with the head's dashboard. The address is
-the dashboard's, such as ``http://127.0.0.1:8265``; the user's Ray token goes with each request.
+the dashboard's, such as `http://127.0.0.1:8265`; the user's Ray token goes with each request.
 
-A job's command runs in a shell on the head node. Files travel with it as `Attachment`s. They
-come to lie in a folder of their own, which Ray deletes some time after the job, so the command
-is started in another folder: one that the nodes share, where runs and datasets lie.
+A job's command runs in a shell on the head node. Files travel with it as `Attachment`s, into a
+folder of their own, which Ray deletes some time after the job. So the command is started in another
+folder: one that the nodes share, where runs and datasets lie.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from cluster.ray.private import TALKATIVE_LOGGERS
 POLL_SECONDS = 0.25
 COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
 
-# Ray would take these before the address that it is given.
+# Variables that Ray would prefer to the address that it is given.
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -51,7 +51,7 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Job:
-    """What the cluster knows of a job. Times are in seconds since the epoch."""
+    """A job as the cluster knows it. Times are in seconds since the epoch."""
 
     id: str
     status: str  # PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED
@@ -78,14 +78,14 @@ def submit(
 ) -> str:
     """Start a command on a cluster and return the job's id at once.
 
-    The command's program is looked for in the folder of the Python that runs here, if the head
-    node has it too, then on the head node's PATH.
+    The head node looks for the command's program first in the folder of the Python that runs here,
+    if it has that folder too, then on its PATH.
 
     Args:
         folder: where the command runs, as the head node sees it.
         environment: added to the environment of the command and of the workers it starts.
             Everyone who may ask the cluster about the job can read it.
-        job_id: default: chosen by Ray.
+        job_id: the job's id; by default Ray chooses one.
 
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, or knows the id already.
@@ -109,7 +109,7 @@ def submit(
 
 
 def shell_command(command: Sequence[str | Attachment], folder: Path, programs: Path) -> str:
-    """The command as a POSIX shell's line, to be started in the folder of the attachments."""
+    """The command as a line of a POSIX shell that starts in the folder of the attachments."""
     words = " ".join(
         f'"$attachments"/{shlex.quote(part.name)}'
         if isinstance(part, Attachment)
@@ -157,7 +157,7 @@ def wait_for_job(address: str, job_id: str) -> Job:
 
 
 def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str]:
-    """What a job has printed, in pieces of text; with ``follow``, until it has finished."""
+    """The text that a job has printed, in pieces; with `follow`, until it has finished."""
     with _explained(address, job_id):
         client = _client(address)
         client.get_job_info(job_id)  # a clear answer if there is no such job
@@ -175,7 +175,7 @@ def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str
 
 
 def stop_job(address: str, job_id: str) -> bool:
-    """Ask a job to stop; False if it had finished already.
+    """Ask a job to stop; return False if it had finished already.
 
     Its processes get SIGTERM and, three seconds later, SIGKILL.
     """
@@ -197,14 +197,14 @@ def _client(address: str) -> JobSubmissionClient:
         client = JobSubmissionClient(address)
     finally:
         os.environ.update(hidden)
-    # For "verify certificates", Ray gives aiohttp the deprecated None when it follows a log.
+    # To verify certificates, Ray gives aiohttp the deprecated None when it follows a log.
     client._ssl_context = True
     return client
 
 
 @contextmanager
 def _explained(address: str, job_id: str | None = None) -> Iterator[None]:
-    """Turn what the Jobs API raises into one paragraph with a remedy."""
+    """Turn errors of the Jobs API into a ClusterError: one paragraph with a remedy."""
     try:
         yield
     except AuthenticationError as error:

@@ -1,8 +1,7 @@
 """Processes that are found again by a mark in their environment, whoever their parent is by then.
 
-Whatever a process starts inherits its environment. So the mark is on everything that descends from
-what was started under it, also when a parent in between is dead, and when the one who started it
-all was told nothing about what it had started.
+A process inherits the environment of its parent. So every descendant of a marked process carries
+the mark, even if a parent in between is dead, and even if nobody has told us of it.
 """
 
 import os
@@ -13,20 +12,21 @@ from contextlib import contextmanager, suppress
 import psutil  # type: ignore[import-untyped]
 
 MARK = "TRANSLOOM_STARTED_BY"
-# Ray's agents change their title, which would overwrite what others see of their environment.
+# Variable that keeps a process's environment visible: Ray's agents change their title, which
+# would overwrite what others see of it.
 KEEP_ENVIRONMENT = "SPT_NOENV"
 DEATH_SECONDS = 30.0
 
 
 class MarkedProcesses:
-    """Those of one mark, which are in no other."""
+    """The processes with one mark; every instance has a mark of its own."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
 
     @contextmanager
     def marking(self) -> Iterator[None]:
-        """What this process starts meanwhile gets the mark."""
+        """Mark the processes that this one starts within the context."""
         names = (MARK, KEEP_ENVIRONMENT)
         before = {name: os.environ.get(name) for name in names}
         os.environ.update({MARK: self._mark, KEEP_ENVIRONMENT: "1"})
@@ -39,17 +39,17 @@ class MarkedProcesses:
                     os.environ[name] = value
 
     def alive(self) -> list[psutil.Process]:
-        """Those that there are, without this process."""
+        """The marked processes that are alive, without this one."""
         found = []
         for process in psutil.process_iter():
-            # Of others' processes the environment cannot be read, nor of one that has just ended.
+            # Other users' environments cannot be read, nor that of a process that has just ended.
             with suppress(psutil.Error, OSError):
                 if process.environ().get(MARK) == self._mark and process.pid != os.getpid():
                     found.append(process)
         return found
 
     def kill(self) -> None:
-        """Returns when all are gone, also those that were being started meanwhile."""
+        """Kill all, also those that are started meanwhile, and wait until they are gone."""
         while processes := self.alive():
             for process in processes:
                 with suppress(psutil.NoSuchProcess):

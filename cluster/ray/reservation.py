@@ -1,8 +1,8 @@
-"""Where ranks may sit: resources that a placement group reserves, and nothing else.
+"""The seats of ranks: resources that a placement group reserves, and nothing else.
 
-The ranks themselves are actors without resources, pinned to the nodes of the reservation. So a
-rank that is lost is replaced by any process of its node, and the reservation stays: to give it
-back and make it anew takes Ray a second.
+The ranks themselves are actors without resources, pinned to the nodes of the reservation. So any
+process of its node can replace a rank that is lost, and the reservation stays: to give it back and
+make it anew takes Ray a second.
 """
 
 import os
@@ -28,7 +28,8 @@ _ROUNDING = 1e-6  # Ray counts resources in units of 1e-4
 class Seat:
     """A rank's place.
 
-    ``gpu`` is what CUDA_VISIBLE_DEVICES must be there, None without a GPU.
+    Attributes:
+        gpu: the value of CUDA_VISIBLE_DEVICES there; None without a GPU.
     """
 
     node: str
@@ -36,14 +37,15 @@ class Seat:
 
 
 def room(free: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    """How many bundles of resources fit into what is free."""
+    """How many bundles of resources fit into the free resources."""
     return min(int(free.get(name, 0.0) / n + _ROUNDING) for name, n in bundle.items())
 
 
 def choose_nodes(held: list[str], free: Mapping[str, int], most: int) -> list[str]:
-    """Nodes for at most ``most`` ranks: first where seats are held, then where most room is.
+    """Nodes for at most `most` ranks: first where seats are held, then where most room is.
 
-    Seats that are held need not be made anew; and the fewer nodes, the less travels between them.
+    Seats that are held need not be made anew. And the fewer the nodes, the less data travels
+    between them.
     """
     by_room = sorted(free, key=lambda node: (-free[node], node))
     return [*held, *(node for node in by_room for _ in range(free[node]))][:most]
@@ -59,14 +61,14 @@ class Reservation:
         self.taken: list[Seat] = []
 
     def offer(self, usable: Mapping[str, Node], most: int) -> list[str]:
-        """The nodes of as many seats as there can be, of those that are held and what is free."""
+        """The nodes of at most `most` seats, taken from seats that are held and free resources."""
         held = [seat.node for seat in self.taken if seat.node in usable]
         free = {node.id: room(node.free, self._bundle) for node in usable.values()}
         return choose_nodes(held, free, most)
 
     def take(self, nodes: list[str]) -> bool:
-        """Reserve a seat on each of these nodes; returns whether Ray could do so in time."""
-        nodes = sorted(nodes)  # ranks of the same node next to each other
+        """Reserve a seat on each of these nodes; return whether Ray could do so in time."""
+        nodes = sorted(nodes)  # puts ranks of the same node next to each other
         if nodes == [seat.node for seat in self.taken]:
             return True
         self.give_back()
@@ -85,13 +87,13 @@ class Reservation:
 
     def give_back(self) -> None:
         if self._group is not None:
-            with suppress(GetTimeoutError):  # the head is away, and hears of it when it is back
+            with suppress(GetTimeoutError):  # the head is away; it learns of this when it is back
                 remove_placement_group(self._group)
         self._group = None
         self.taken = []
 
     def _gpus(self, count: int) -> list[str] | list[None] | None:
-        """Which GPU each bundle holds; a task in the bundle is told. None if a node is lost."""
+        """The GPU of each bundle, by the word of a task in the bundle. None if a node is lost."""
         if "GPU" not in self._bundle:
             return [None] * count
         answers = [

@@ -4,8 +4,8 @@ In both cases
 
 - Ray's token authentication is on (see `cluster.ray.authentication`),
 - every worker process imports this program's packages, whatever lies in the driver's folder,
-- what workers print goes to Ray's log files and what Ray reports of them to this program's log,
-  not to the driver's terminal,
+- what workers print goes to Ray's log files, and what Ray reports of them goes to this program's
+  log; neither goes to the driver's terminal,
 - leaving the session stops what it started and nothing else.
 """
 
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def ray_session(address: str | None, embedded: EmbeddedRay | None = None) -> Iterator[None]:
-    """Start an embedded Ray (``address`` None) or join a cluster, and leave it at the end.
+    """Start an embedded Ray (`address` None) or join a cluster, and leave it at the end.
 
     Args:
-        address: ``HOST:PORT`` of a cluster's head as seen from one of its nodes, or ``auto`` for
+        address: `HOST:PORT` of a cluster's head as seen from one of its nodes, or `auto` for
             the cluster of which this machine, or this Ray job, is part.
 
     Raises:
@@ -62,14 +62,17 @@ def _joined(address: str) -> Iterator[None]:
         head_lost = True
         raise
     finally:
-        if not head_lost:  # else Ray would look for it for half a minute
+        if not head_lost:  # else Ray would look for the head for half a minute
             ray.shutdown()
 
 
 @contextmanager
 def _without_unread_errors() -> Iterator[None]:
-    """Nobody takes the answers of actors that are given up, and Ray would print the error of each
-    as "Unhandled error". What happened to an actor is told by the answers that are taken."""
+    """Keep Ray from printing the errors of answers that nobody takes as "Unhandled error".
+
+    Nobody takes the answers of actors that are given up. The answers that are taken tell what
+    happened to an actor.
+    """
     before = os.environ.get(IGNORE_UNREAD_ERRORS)
     os.environ[IGNORE_UNREAD_ERRORS] = "1"
     try:

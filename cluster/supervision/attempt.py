@@ -39,7 +39,7 @@ WORKERS_CHECK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the supervisor of a run has at hand, from the first attempt to the last."""
+    """What the supervisor of a run holds from the first attempt to the last."""
 
     config: ClusterConfig
     run: RunFolder
@@ -52,16 +52,16 @@ class RunContext:
     clock: SuspendAwareClock
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
-        """Those that are about to leave the cluster, of some and the one of this process."""
+        """The nodes that are about to leave the cluster, among `used` and this process's own."""
         own: str = ray.get_runtime_context().get_node_id()
         nodes = self.view.nodes()
         found = [nodes[node] for node in {own, *used} if node in nodes]
         return [node for node in found if node.leaves_at is not None]
 
     def lost_nodes(self, used: Collection[str]) -> set[str]:
-        """Those of the nodes of a group that are lost, whether the head knows that yet or not.
+        """The nodes of a group that are lost, whether the head knows that yet or not.
 
-        A node of which nothing is heard is taken for lost; never the one of this process.
+        A node whose agent is silent is taken for lost; this process's own node never is.
         """
         others = set(used) - {ray.get_runtime_context().get_node_id()}
         silent = self.supply.silent_nodes(others)
@@ -78,9 +78,12 @@ class Attempt:
         committer: CheckpointCommitter,
         furthest_step: int,
     ) -> None:
-        """furthest_step: the last one that any attempt has trained."""
-        self.reached_step = 0  # the last one that the ranks have trained
-        self.nodes_leave = False  # of the ranks, or of this process
+        """
+        Args:
+            furthest_step: the last step that any attempt has trained.
+        """
+        self.reached_step = 0  # the last step that the ranks have trained
+        self.nodes_leave = False  # whether a node of the ranks or of this process leaves
         self._context = context
         self._group = group
         self._committer = committer
@@ -91,10 +94,10 @@ class Attempt:
         self._departure = Departure()
 
     def run(self) -> Outcome:
-        """Returns when the ranks have left, or have been given long enough to.
+        """Supervise until the ranks have left, or have had the time to leave.
 
         Raises:
-            RankLostError: the group cannot go on, another one may.
+            RankLostError: the group cannot go on, but another one may.
             LeaseLostError: the run belongs to somebody else.
             ClusterError, DataError, ModelError, TrainerError: why the run cannot go on.
         """
@@ -147,14 +150,14 @@ class Attempt:
                     audience.notice(f"checkpoint of step {header.step} is complete")
 
     def _count_step(self, step: int) -> None:
-        # Spares take time to start: not before what was lost is made up for.
+        # Spares take time to start: not before the steps that were lost are made up for.
         if self.reached_step <= self._furthest_step < step:
             self._context.supply.refill_spares()
         self.reached_step = step
 
     def _check_lease(self, now: float) -> None:
         if self._lease_checks.has_passed(now):
-            with suppress(OSError):  # the file system may be away for a moment
+            with suppress(OSError):  # the file system may be unavailable for a moment
                 self._context.lease.check()
 
     def _ask_to_leave(self, now: float) -> None:

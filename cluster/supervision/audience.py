@@ -6,13 +6,13 @@ from trainer.tracking.records import Line
 
 
 class Audience(Protocol):
-    """What the supervisor of a run tells."""
+    """Receives what the supervisor of a run tells."""
 
     def notice(self, text: str) -> None:
-        """Something happened that a person would want to know."""
+        """Tell of something that a person would want to know."""
 
     def keep(self, text: str) -> None:
-        """Something to be looked up in the run's log, too long to be shown."""
+        """Keep a text in the run's log that is too long to be shown."""
 
     def line(self, line: Line) -> None:
-        """The run has recorded a line."""
+        """Take a line that the run has recorded."""

@@ -1,8 +1,8 @@
 """What signals do to a command that trains, before its run listens to them and after it has ended.
 
-Whenever one comes, it takes no exit code away: 75 until the run has an outcome, then the outcome's.
-While the run trains, `stop_requests` listens. These are for commands, which own their process;
-nothing puts the handlers back.
+A signal never changes the meaning of the exit code: it is 75 until the run has an outcome, then the
+outcome's. While the run trains, `stop_requests` listens. These handlers are for commands, which own
+their process; nothing puts the former ones back.
 """
 
 import os
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def expect_a_run() -> None:
-    """Until the run listens, a signal ends the process at once; after it, signals are ignored."""
+    """Until the run listens, let a signal end the process at once; after it, ignore signals."""
     for number in SIGNALS:
         signal.signal(number, leave_at_once)
 
@@ -29,16 +29,16 @@ def leave_at_once(number: int, frame: FrameType | None) -> None:
 
 
 def ignore_signals() -> None:
-    """From now until the process is gone; what there is left to do takes a moment.
+    """Ignore signals until the process is gone; what there is left to do takes a moment.
 
-    No handler of our own would do: Python puts the default, to die, in its place when it shuts
-    down. Only what is ignored stays so.
+    A handler of our own would not do: Python replaces it by the default, to die, when it shuts
+    down. Only ignored signals stay ignored.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def obey_signals() -> None:
-    """As Python does by itself: what comes after the run may be interrupted."""
+    """Restore Python's own handling: what comes after the run may be interrupted."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

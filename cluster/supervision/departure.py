@@ -1,6 +1,6 @@
 """When the ranks of an attempt have to leave, and by when.
 
-In: the reasons that come up, each with the seconds that there are for it. Out: whether one is new,
+In: the reasons that come up, each with the seconds that ranks have. Out: whether a reason is new,
 and whether the ranks have had their time.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cluster.ray.cluster_view import Node
 
-# So long before a node that is being drained is gone, its ranks have left or are killed.
+# Time before a drained node is gone by which its ranks have left or are killed.
 DRAIN_MARGIN_SECONDS = 5.0
 
 
@@ -22,12 +22,16 @@ class Reason:
 
 
 def asked_to_stop(request: str, seconds_ago: float, grace_seconds: float) -> Reason:
-    """The grace counts from the request, whatever the supervisor has done since."""
+    """The reason of a request to stop; the grace counts from the request, not from now."""
     return Reason(request, grace_seconds - seconds_ago)
 
 
 def drained(node: Node, now: float, grace_seconds: float) -> Reason:
-    """``now`` is by the clock by which the node leaves: in seconds since the epoch."""
+    """The reason of a node that is being drained.
+
+    Args:
+        now: in seconds since the epoch, as the node's time to leave.
+    """
     assert node.leaves_at is not None
     seconds = node.leaves_at - now - DRAIN_MARGIN_SECONDS
     return Reason(f"node {node.name} is being drained", min(grace_seconds, seconds))
@@ -45,7 +49,7 @@ class Departure:
         return bool(self._told)
 
     def add(self, reason: Reason, now: float) -> bool:
-        """Take note of a reason; returns whether it is a new one."""
+        """Take note of a reason; return whether it is a new one."""
         if reason.text in self._told:
             return False
         self._told.add(reason.text)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from cluster.supervision.interval import Interval
 
 CHECK_SECONDS = 5.0
-# So long there must have been room for more ranks, and the ranks there are have trained.
+# Time for which there must have been room for more ranks, while the present ranks trained.
 GROW_AFTER_SECONDS = 60.0
 
 
@@ -17,7 +17,7 @@ class Growth:
         self._since: float | None = None
 
     def is_due(self, ranks: int, count_room: Callable[[], int], now: float) -> bool:
-        """Whether there has been room for more than so many ranks for long enough."""
+        """Whether there has been room for more than `ranks` ranks for long enough."""
         if self._checks.has_passed(now):
             if count_room() <= ranks:
                 self._since = None

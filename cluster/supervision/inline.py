@@ -26,7 +26,7 @@ from trainer.tracking.records import Line
 
 
 class InlineSupervision:
-    """`trainer.supervision.Supervision` by plain calls."""
+    """`trainer.supervision.Supervision` for a rank in this process: plain calls."""
 
     def __init__(
         self, committer: CheckpointCommitter, audience: Audience, stop: StopRequests
@@ -36,7 +36,7 @@ class InlineSupervision:
         self._stop = stop
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
-        """Nobody has to be told: a debugger sees it."""
+        """Do nothing: a debugger sees it."""
 
     def line(self, line: Line) -> None:
         self._audience.line(line)

@@ -1,8 +1,8 @@
-"""What a loop does only every so often."""
+"""An interval between the times when a loop does something."""
 
 
 class Interval:
-    """At the first look, and whenever so many seconds have passed since it was so last."""
+    """Has passed at the first look, and whenever so many seconds are over since it last had."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

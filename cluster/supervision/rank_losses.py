@@ -1,6 +1,6 @@
 """Which losses of ranks a run survives: all but three in a row without progress in between.
 
-Those that came with the loss of a node are no failures of the run, once for each node.
+A loss that came with the loss of a node does not count as a failure of the run, once for each node.
 """
 
 from collections.abc import Mapping
@@ -26,15 +26,15 @@ class RankLosses:
         progressed: bool,
         furthest_step: int,
     ) -> str:
-        """Count a loss; returns what to say of it.
+        """Count a loss; return what to say of it.
 
         Args:
-            lost_nodes: of the attempt, each with its name.
-            progressed: whether the attempt got further than all before.
-            furthest_step: the last one that any attempt has trained.
+            lost_nodes: the lost nodes of the attempt by id, each with its name.
+            progressed: whether the attempt got further than all attempts before.
+            furthest_step: the last step that any attempt has trained.
 
         Raises:
-            RankLostError: it was one too many.
+            RankLostError: it was one loss too many.
         """
         # A node that comes back and is lost again counts as a failure.
         newly_lost = {node: lost_nodes[node] for node in lost_nodes.keys() - self._lost_nodes}

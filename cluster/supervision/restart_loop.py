@@ -1,7 +1,7 @@
 """The attempts at a run, one after another, until it is finished or has to leave.
 
 Each takes as many ranks as the cluster has room for, and goes on from the newest intact checkpoint.
-A rank that is lost ends an attempt, and so does a node that leaves, or room for more ranks.
+The loss of a rank ends an attempt, and so does a node that leaves, or room for more ranks.
 """
 
 import time
@@ -25,7 +25,7 @@ from trainer.step_range import StepRange
 from trainer.supervision import Outcome
 
 WAIT_SECONDS = 0.5
-# Data workers that reserve CPUs get them before ranks do, but are not waited for longer.
+# Time to wait for data workers that reserve CPUs: they get theirs before the ranks do.
 WORKERS_SECONDS = 10.0
 
 
@@ -44,10 +44,11 @@ class RestartLoop:
         self._context = context
         self._profile = profile
         self._session_started = time.time()
-        self._ranks = 0  # of the attempt before
-        self._nodes: dict[str, str] = {}  # of its ranks, each with its name
-        self._nodes_left = False  # at the end of the attempt before
-        self._progressed = False  # the attempt before
+        # Of the attempt before:
+        self._ranks = 0
+        self._nodes: dict[str, str] = {}  # nodes of its ranks by id, each with its name
+        self._nodes_left = False  # whether nodes left at its end
+        self._progressed = False
         self._furthest_step = 0
         self._losses = RankLosses()
 
@@ -69,7 +70,7 @@ class RestartLoop:
                         break
                     outcome = self._attempt(group)
                 except RankLostError as error:
-                    self._context.supply.end_group()  # from here on a lost node is a silent one
+                    self._context.supply.end_group()  # after this, lost nodes are known as silent
                     self._take_loss(error)
                 finally:
                     self._context.supply.end_group()
@@ -114,7 +115,7 @@ class RestartLoop:
         return None
 
     def _let_workers_in(self) -> None:
-        """Data workers that lost their place need one beside the ranks."""
+        """Let data workers that lost their place find one before the ranks take their seats."""
         deadline = time.monotonic() + WORKERS_SECONDS
         while not self._context.workers.all_answer():
             if time.monotonic() > deadline:
@@ -195,12 +196,16 @@ class RestartLoop:
             furthest_step=self._furthest_step,
         )
         self._context.audience.notice(notice)
-        if error.__cause__:  # the error of a rank, with its traceback there
+        if error.__cause__:  # the error of a rank, with its traceback on its node
             self._context.audience.keep(str(error.__cause__))
 
 
 def no_room(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> ClusterError:
-    """That the run has waited in vain; found: what there is room for."""
+    """The error of a run that has waited in vain.
+
+    Args:
+        found: what there is room for, in words.
+    """
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with "

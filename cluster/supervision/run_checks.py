@@ -27,7 +27,7 @@ from trainer.state.progress import Progress
 
 
 def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:
-    """The run's dataset, after checking that it is the recipe's and the run the dataset's.
+    """Check that recipe, run and dataset belong together, and return the dataset.
 
     Nothing is written: the run may belong to another process.
 
@@ -54,7 +54,7 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
     """Start the run or continue it; called by its owner, after `check_run`.
 
     Raises:
-        RunMismatchError, CheckpointError: somebody else has changed it since.
+        RunMismatchError, CheckpointError: somebody else has changed the run since.
     """
     run.open(recipe, store, manifest, _parent(recipe, run, manifest))
 
@@ -68,12 +68,13 @@ def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None
 def newest_checkpoint(
     run: RunFolder, work: Path, manifest: Manifest, audience: Audience
 ) -> Checkpoint | None:
-    """Where the run goes on; damaged checkpoints are named and set aside.
+    """The checkpoint from which the run goes on; damaged newer ones are named and set aside.
 
-    ``work`` is the owner's work folder.
+    Args:
+        work: the owner's work folder.
 
     Raises:
-        CheckpointError: all are damaged; starting from step 0 is not done unasked.
+        CheckpointError: all are damaged, and nobody has asked to start from step 0.
         RunMismatchError: the checkpoint is of another run.
     """
     checkpoint, damaged = newest_intact(run.checkpoints)
@@ -93,14 +94,14 @@ def newest_checkpoint(
 def nothing_is_left(
     recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, audience: Audience
 ) -> bool:
-    """Whether the run has come to its end, so that nothing need be started to say so.
+    """Whether the run has come to its end, so that nothing need be started.
 
     Called by the run's owner; arguments and errors are those of `newest_checkpoint`.
     """
     newest = list_checkpoints(run.checkpoints)[-1:]
-    with suppress(CheckpointError):  # it is damaged: the one before it counts
+    with suppress(CheckpointError):  # the newest is damaged: the one before it counts
         if not newest or not _is_the_end(read_header(newest[0]), recipe):
-            return False  # without reading all of the checkpoint, which the ranks' start does
+            return False  # without reading the whole checkpoint: the start of the ranks does that
     checkpoint = newest_checkpoint(run, work, manifest, audience)
     return checkpoint is not None and _is_the_end(checkpoint.header, recipe)
 

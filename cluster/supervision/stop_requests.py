@@ -1,8 +1,8 @@
 """How a run is asked to stop: by a signal to its supervisor, or by a file in its folder.
 
 The first request is a wish: the ranks checkpoint at the next step boundary and leave. A second
-signal is an order, and interrupts whatever is going on. Before a run has begun there is nothing to
-save, and once it has come to an end nothing to interrupt: see `command_signals`.
+signal is an order: it interrupts whatever is going on. Before a run has begun there is nothing to
+save, and after its end there is nothing to interrupt: see `command_signals`.
 """
 
 import signal
@@ -17,7 +17,7 @@ LOOK_SECONDS = 0.5
 
 
 class StopRequests:
-    """Listens as long as the context lasts."""
+    """Listens to signals and the request file as long as the context lasts."""
 
     def __init__(self, run: RunFolder) -> None:
         self.asked_at: float | None = None  # by time.monotonic()
@@ -43,17 +43,17 @@ class StopRequests:
             signal.signal(number, signal.SIG_IGN if handler is leave_at_once else handler)
 
     def let_outcome_stand(self) -> None:
-        """How the run ends is certain: from now on no order changes it."""
+        """Ignore orders from now on: it is certain how the run ends."""
         self._obeys_orders = False
 
     def outcome_is_open(self) -> None:
-        """The run goes on after all: an order is obeyed again."""
+        """Obey orders again: the run goes on after all."""
         self._obeys_orders = True
 
     def forget_file(self) -> None:
-        """Remove a file that was meant for whoever trained the run before.
+        """Remove a request file that was meant for whoever trained the run before.
 
-        It lay there when this process began to listen. To be called by the run's owner.
+        It was there when this process began to listen. To be called by the run's owner.
         """
         self._look()
 
@@ -77,5 +77,5 @@ class StopRequests:
             self._signal = number
             self.asked_at = self.asked_at or time.monotonic()
         elif self._obeys_orders:
-            self._obeys_orders = False  # one is enough: another would interrupt the clearing up
+            self._obeys_orders = False  # a further one would interrupt the clearing up
             raise KeyboardInterrupt

@@ -1,9 +1,8 @@
 """The supervisor of a run: the driver process.
 
 It owns the run for as long as it lives, starts data workers and ranks, commits the checkpoints that
-the ranks write, and starts the ranks again when one of them is lost. Everything that it needs for
-that is put together here, a line each. A Ray that it has started for itself, and that is lost, it
-starts anew.
+the ranks write, and starts the ranks again when one of them is lost. It also starts its embedded
+Ray anew when that is lost. Everything that it needs is put together here, a line each.
 """
 
 from cluster.config import ClusterConfig
@@ -31,7 +30,8 @@ from trainer.step_range import StepRange
 from trainer.supervision import Outcome
 from trainer.tracking.metrics import read_backwards
 
-# Ray gives its agents 15 s to start, which a busy machine misses now and then.
+# Sessions of Ray in a row that may end without progress. Ray gives its agents 15 s to start, which
+# is too short on a busy machine now and then.
 SESSIONS_WITHOUT_PROGRESS = 5
 
 
@@ -47,7 +47,7 @@ def supervise(
 
     Raises:
         RunInUseError: another process trains it.
-        ClusterError, DataError, ModelError, TrainerError: it cannot be trained, or not any further.
+        ClusterError, DataError, ModelError, TrainerError: the run cannot be trained any further.
     """
     try:
         with StopRequests(run) as stop, Lease(run.path, audience.notice) as lease:
@@ -79,7 +79,7 @@ def _train_in_session(
     audience: Audience,
     profile: StepRange | None,
 ) -> Outcome:
-    """One session of Ray, embedded or joined; nothing of it outlives the call."""
+    """Train in one session of Ray, embedded or joined, of which nothing outlives the call."""
     config = recipe.cluster
     clock = SuspendAwareClock()
     with (
@@ -103,7 +103,7 @@ def _train_in_session(
 
 
 def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:
-    """As many CPUs as the run needs, whether the machine has them or not."""
+    """An embedded Ray with as many CPUs as the run needs, whether the machine has them or not."""
     there = machine_cpus()
     if config.address is None and config.least_cpus > there:
         audience.notice(
@@ -116,9 +116,9 @@ def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:
 
 
 class RayLosses:
-    """How often in a row an embedded Ray was lost, or did not come up, and the run got no further.
+    """How often in a row an embedded Ray was lost, or did not come up, without progress of the run.
 
-    That is seen in the run's record, which the ranks write.
+    The progress is read from the run's record, which the ranks write.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -127,7 +127,11 @@ class RayLosses:
         self._without_progress = 0
 
     def take(self, error: EmbeddedRayError) -> None:
-        """Raises the error, with how often it has come, if it has come too often."""
+        """Count a loss.
+
+        Raises:
+            EmbeddedRayError: it has come too often; the message says how often.
+        """
         step = self._recorded_step()
         self._without_progress = 0 if step > self._furthest_step else self._without_progress + 1
         self._furthest_step = max(step, self._furthest_step)
@@ -139,7 +143,7 @@ class RayLosses:
             ) from error
 
     def _recorded_step(self) -> int:
-        """0 where there is none, or it cannot be read: the ranks say that better."""
+        """The last recorded step; 0 without a readable record, of which the ranks say more."""
         try:
             return next((line.step for line in read_backwards(self._run.metrics)), 0)
         except (OSError, TrainerError):

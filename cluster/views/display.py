@@ -65,13 +65,13 @@ class LoggedAudience:
     def keep(self, text: str) -> None:
         """Write to the file alone; see `Audience`."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        # On a full disk the log lacks this; the run goes on.
+        # On a full disk the log lacks this text, and the run goes on.
         with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
             file.write(f"{now} {text}\n")
 
 
 class PlainLines:
-    """One line now and then, for logs."""
+    """Prints a line now and then, for logs."""
 
     def __init__(self, console: Console, title: str, max_steps: int) -> None:
         self._console = console
@@ -106,7 +106,7 @@ class PlainLines:
 
 
 class LiveDisplay:
-    """Progress, numbers, and held-out translations that get better."""
+    """Shows progress, numbers, and held-out translations that get better."""
 
     def __init__(self, console: Console, title: str, max_steps: int) -> None:
         self._title = title
@@ -179,7 +179,7 @@ class LiveDisplay:
         return table
 
     def _scores_so_far(self) -> str:
-        """The measure that is named last, which says most to a person."""
+        """The scores of the last measure, which says most to a person."""
         name = list(self._validations[-1].scores)[-1]
         values = [line.scores[name].value for line in self._validations[-12:]]
         shown = " → ".join("?" if value is None else f"{value:.0f}" for value in values)

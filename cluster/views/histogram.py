@@ -27,7 +27,8 @@ class Bin:
 def quantile(counts: ArrayLike, share: float) -> int:
     """The smallest length that at least this share of the sequences do not exceed.
 
-    counts: how many sequences have length 0, 1, 2, ...; at least one.
+    Args:
+        counts: how many sequences have length 0, 1, 2, ...; at least one in all.
     """
     up_to = np.cumsum(np.asarray(counts))
     return int(np.searchsorted(up_to, share * up_to[-1]))
@@ -51,7 +52,7 @@ def bins_of(counts: ArrayLike) -> list[Bin]:
 
 
 def _bin_width(shortest: int, longest: int) -> int:
-    """The smallest round width with which the range takes less than all bins."""
+    """The smallest round bin width with which the range needs fewer than `MOST_BINS` bins."""
     power = 1
     while True:
         for width in (power * digit for digit in BIN_WIDTHS):
@@ -69,7 +70,7 @@ def histogram(counts: ArrayLike) -> Table:
     table.add_column(width=BAR_WIDTH)
     table.add_column(justify="right", no_wrap=True)
     for bin_ in bins:
-        # A bin that is not empty is seen: an eighth of a character at least.
+        # A bin that is not empty must be visible: its bar is at least an eighth of a character.
         end = max(bin_.count, largest / (8 * BAR_WIDTH)) if bin_.count else 0
         table.add_row(_label(bin_), Bar(largest, 0, end, color="cyan"), f"{bin_.count:,}")
     return table

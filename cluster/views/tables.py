@@ -10,17 +10,18 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-# A column that may fold stays as wide as its longest word, unless that is longer.
+# Width up to which a column that may fold stays as wide as its longest word.
 LONGEST_WORD = 20
 SPACES_BETWEEN = 2  # rich's padding of a cell
 
 
 @dataclass(frozen=True)
 class Column:
-    """
+    """A column of a table.
+
     Attributes:
-        copied: its values stay whole.
-        shown: so many characters of its values are shown in a terminal, all elsewhere.
+        copied: whether its values stay whole.
+        shown: how many characters of a value a terminal shows; None for all, as elsewhere.
     """
 
     heading: str
@@ -29,7 +30,7 @@ class Column:
 
 
 class AnswerTable:
-    """Rows of text."""
+    """Rows of text under headings."""
 
     def __init__(self, *columns: Column | str, caption: str = "") -> None:
         self._columns = [c if isinstance(c, Column) else Column(c) for c in columns]
@@ -49,7 +50,7 @@ class AnswerTable:
         return "\n".join("\t".join(line) for line in lines)
 
     def laid_out(self, width: int) -> Table:
-        """For a terminal of so many columns; to be printed without cropping."""
+        """The table for a terminal of so many columns; to be printed without cropping."""
         rows = [
             [cell[: column.shown] for cell, column in zip(row, self._columns, strict=True)]
             for row in self._rows
