@@ -17,15 +17,15 @@ from model.transformer import Vocabulary
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """One micro-batch as the model takes it.
+    """One micro-batch in the form that the model takes.
 
     Attributes:
         source: token ids, int64 [b, s], EOS at the end, then padding.
         target_input: BOS and the target's tokens, int64 [b, t].
         target_output: the target's tokens and EOS, int64 [b, t].
         digest: blake2b-256 of the pair ids and of the unpadded token ids fed to the model.
-        padding: padded positions of both sides.
-        positions: all positions of both sides.
+        padding: the number of padded positions of both sides.
+        positions: the number of all positions of both sides.
     """
 
     source: torch.Tensor
@@ -37,7 +37,7 @@ class DeviceBatch:
 
 
 def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.device) -> DeviceBatch:
-    """Pad, shift and move a micro-batch with the fields ``src`` and ``tgt``."""
+    """Pad, shift and move a micro-batch with the fields `src` and `tgt`."""
     source = _padded(micro_batch.fields["src"], vocabulary.pad_id)
     target_output = _padded(micro_batch.fields["tgt"], vocabulary.pad_id)
     target_input = np.empty_like(target_output)
@@ -60,7 +60,7 @@ def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.dev
 
 
 def dummy_batch(vocabulary: Vocabulary, device: torch.device) -> DeviceBatch:
-    """A constant batch of one pair of one token, for ranks that have one slot fewer."""
+    """A constant batch of one pair of one token, for ranks that have a slot less than others."""
     ids = np.array([vocabulary.eos_id], dtype=np.int32)
     field = FieldArrays(ids=ids, lengths=np.array([1], dtype=np.int32))
     micro_batch = MicroBatch(

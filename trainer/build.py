@@ -37,7 +37,10 @@ def build_trainer(
 ) -> Trainer:
     """One rank of a run, at step 0 or where a checkpoint left it.
 
-    The process group must exist; ``steps`` opens this rank's stream of data at a cursor.
+    The process group must exist.
+
+    Args:
+        steps: opens this rank's stream of data at a cursor.
     """
     recipe = job.recipe
     context = RankContext(job, placement, supervision)
@@ -94,7 +97,7 @@ def build_trainer(
 def _preflight_is_due(
     checkpoint: Checkpoint | None, engine: EngineConfig, placement: Placement
 ) -> bool:
-    """Whether the conditions, on any rank, are others than those under which it was passed."""
+    """Whether any rank's conditions differ from those under which the preflight was passed."""
     if checkpoint is None:
         return True
     now = numerics.fingerprint(engine, placement)

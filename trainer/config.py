@@ -94,7 +94,7 @@ Metric = Literal["loss", "bleu"]
 
 
 class EarlyStoppingConfig(Section):
-    """When to stop before ``max_steps``."""
+    """When to stop before `max_steps`."""
 
     metric: Metric = continuable(
         "loss", "Of the validation set: loss (lower is better) or bleu (higher is)."

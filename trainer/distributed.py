@@ -23,7 +23,7 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
     The group must be destroyed before the process exits: ZeRO-3 ranks abort noisily otherwise.
 
     Raises:
-        NetworkError: nothing tells over which network interface other nodes reach this one.
+        NetworkError: it is not known over which network interface other nodes reach this one.
     """
     os.environ.update(
         RANK=str(placement.rank),
@@ -57,9 +57,9 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
 def network_interface(placement: Placement) -> dict[str, str]:
     """The environment variable that tells gloo or NCCL which network interface to use.
 
-    Left to itself gloo takes the address that the host's name resolves to: 127.0.0.1 or 127.0.1.1
-    on many hosts, where no other node finds it. NCCL takes the first interface that is up. A
-    variable that is set already counts, and this returns nothing.
+    Left to itself, gloo takes the address that the host's name resolves to: 127.0.0.1 or 127.0.1.1
+    on many hosts, where no other node finds it. NCCL takes the first interface that is up. If a
+    variable is set already, it counts, and the result is empty.
 
     Raises:
         NetworkError: there are other nodes, and no interface has this node's address.
@@ -67,7 +67,7 @@ def network_interface(placement: Placement) -> dict[str, str]:
     variable = f"{placement.backend.upper()}_SOCKET_IFNAME"
     if os.environ.get(variable):
         return {}
-    if placement.on_one_node:  # nobody else needs to reach us
+    if placement.on_one_node:  # no other node needs to reach us
         return {variable: "lo"}
     addresses = {
         name: [entry.address for entry in entries]
@@ -75,7 +75,7 @@ def network_interface(placement: Placement) -> dict[str, str]:
     }
     for name, held in addresses.items():
         if placement.node_address in held:
-            # NCCL takes a bare name for the beginning of one: eth1 would be eth10, too.
+            # NCCL takes a bare name for a prefix: eth1 would match eth10, too.
             return {variable: f"={name}" if placement.backend == "nccl" else name}
     listed = "; ".join(f"{name} {', '.join(held)}" for name, held in sorted(addresses.items()))
     raise NetworkError(
@@ -87,7 +87,7 @@ def network_interface(placement: Placement) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Variables that were not there before, for as long as the context lasts."""
+    """Set variables, which must not be set yet, for as long as the context lasts."""
     os.environ.update(variables)
     try:
         yield

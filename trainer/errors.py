@@ -1,4 +1,4 @@
-"""What can go wrong with a run for a reason that its user can act on."""
+"""Errors of a run that its user can act on."""
 
 
 class TrainerError(Exception):
@@ -6,7 +6,7 @@ class TrainerError(Exception):
 
 
 class CheckpointError(TrainerError):
-    """A checkpoint is missing, damaged, another model's, or cannot be written."""
+    """A checkpoint is missing, damaged, of another model, or cannot be written."""
 
 
 class CheckpointFormatError(TrainerError):
@@ -34,15 +34,15 @@ class RunInUseError(TrainerError):
 
 
 class RecordInUseError(TrainerError):
-    """A process that should be gone still writes the record; it may be gone in a while."""
+    """A process that should be gone still writes the record; it may end in a while."""
 
 
 class LeaseLostError(TrainerError):
-    """This process owned the run and does so no longer."""
+    """This process owned the run, and no longer does."""
 
 
 class TranslationError(TrainerError):
-    """Sentences could not be translated, for a reason that lies in no sentence."""
+    """Sentences could not be translated, for a reason that lies outside the sentences."""
 
 
 class MemoryPreflightError(TrainerError):

@@ -1,7 +1,7 @@
 """How much memory this process takes, and how much more the host would give it.
 
-Linux hands out memory that it does not have and kills a process when the memory is used, so that
-on a host, unlike on a GPU, no error says that there is too little.
+Linux hands out memory that it does not have, and kills a process when the memory is used. So on a
+host, unlike on a GPU, no error says that there is too little.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ import psutil  # type: ignore[import-untyped]
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-# The environment of a rank, for libraries that would let go of what its next step needs again:
-# glibc of memory, which a base model on a CPU waits for an eighth of its time, and oneDNN of the
-# code that it made for the shapes of a product, of which micro-batches bring thousands. They read
-# it when the process starts (docs/decisions/0033).
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+# Environment of a rank, for libraries that would free what its next step needs again
+# (docs/decisions/0033). glibc would free memory: to get it again takes a base model on a CPU an
+# eighth of its time. oneDNN would free the code that it made for the shapes of a product, of which
+# micro-batches bring thousands. Both read the environment when the process starts.
 KEPT_BY_LIBRARIES = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
@@ -28,53 +28,56 @@ KEPT_BY_LIBRARIES = {
 
 
 def available_bytes() -> int:
-    """What the host has left, or the container that this process runs in, if that is less."""
+    """The memory left on the host, or in the container of this process if that is less."""
     return min(int(psutil.virtual_memory().available), left_in_container(_CONTROL_GROUP))
 
 
 def left_in_container(control_group: Path) -> int:
-    """What the limit of a control group (version 2) leaves; cached files give way to processes."""
+    """The memory that the limit of a control group (version 2) leaves.
+
+    Cached files count as free: they give way to processes.
+    """
     try:
         limit = int((control_group / "memory.max").read_text())
         used = int((control_group / "memory.current").read_text())
         lines = (control_group / "memory.stat").read_text().splitlines()
-    except (OSError, ValueError):  # there is none, or its limit is "max"
+    except (OSError, ValueError):  # there is no control group, or its limit is "max"
         return sys.maxsize
     parts = dict(line.split() for line in lines)
     return limit - used + int(parts["active_file"]) + int(parts["inactive_file"])
 
 
 def resident_bytes() -> int:
-    """What this process takes now."""
+    """The memory that this process takes now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def keep_freed() -> None:
-    """Keep what this process frees for what it needs next, as ranks do from their start.
+    """Keep the memory that this process frees for later use, as ranks do from their start.
 
-    Beam search frees and needs some megabytes in every step; to have them anew, page by page, takes
+    Beam search frees and needs some megabytes in every step. To get them anew, page by page, takes
     a tenth of its time.
     """
-    with contextlib.suppress(AttributeError):  # another library of C
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_MMAP_MAX, 0)
 
 
 def give_back_freed() -> None:
-    """Return to the host what this process has freed and glibc has kept (note 0033)."""
-    with contextlib.suppress(AttributeError):  # another library of C
+    """Return to the host the memory that this process has freed and glibc has kept (note 0033)."""
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak() -> None:
     """Count the peak from now on."""
-    with contextlib.suppress(OSError):  # not allowed everywhere; the peak is then a higher one
+    with contextlib.suppress(OSError):  # not allowed everywhere; then the peak may be an older one
         _CLEAR_REFERENCES.write_text("5")
 
 
 def peak_resident_bytes() -> int:
-    """The most that this process took since `restart_peak`."""
+    """The most memory that this process took since `restart_peak`."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""The network of a recipe, with its initial weights; translating needs it without an engine."""
+"""The network of a recipe, with its initial weights and without an engine, as translation needs."""
 
 from data_pipeline.dataset.manifest import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -14,7 +14,7 @@ def build_model(recipe: TrainingRecipe, tokenizers: dict[str, Tokenizer]) -> Tra
 
 
 def vocabulary_of(tokenizers: dict[str, Tokenizer]) -> Vocabulary:
-    """What the model has to know of its tokenizers."""
+    """The vocabulary that the model needs to know of its tokenizers."""
     target = tokenizers[TARGET]
     return Vocabulary(
         source_size=tokenizers[SOURCE].vocabulary_size,

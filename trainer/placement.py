@@ -1,4 +1,4 @@
-"""Where a rank runs, as whoever starts the ranks (the cluster, or `--inline`) says it."""
+"""Where a rank runs, as told by whoever starts the ranks (the cluster, or `--inline`)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 class Placement:
     """Where one rank runs.
 
-    ``rendezvous`` is where the ranks find each other, ``tcp://HOST:PORT`` on rank 0's node or, if
-    all are on one node, ``file://PATH``; None makes a group of one.
-    ``node_address`` is where the other nodes reach this one; with one node nobody asks for it.
-    ``threads`` is the number of CPU threads torch computes with: it changes rounding, so it is
-    part of the numerics fingerprint.
+    Attributes:
+        threads: the number of CPU threads that torch computes with. It changes rounding, so it is
+            part of the numerics fingerprint.
+        rendezvous: where the ranks find each other: `tcp://HOST:PORT` on rank 0's node or, if
+            all are on one node, `file://PATH`. None makes a group of one.
+        node_address: where the other nodes reach this one; not needed with one node.
     """
 
     rank: int = 0

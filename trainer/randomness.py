@@ -6,7 +6,7 @@ import torch
 
 
 def seed_of(*coordinate: int | str) -> int:
-    """A 63-bit seed from a coordinate such as ``(seed, "dropout", step, slot)``, for ever."""
+    """A 63-bit seed from a coordinate such as `(seed, "dropout", step, slot)`; it never changes."""
     text = ":".join(str(part) for part in coordinate)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 

@@ -1,4 +1,4 @@
-"""What every rank of an attempt is told, and what its parts have in common."""
+"""The job that every rank of an attempt is given, and the context that its parts share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ from trainer.supervision import Supervision
 
 @dataclass(frozen=True)
 class RankJob:
-    """A run to train, and from where.
+    """A run to train, and where it starts.
 
     Attributes:
         run: the run's folder.
-        dataset_identity: of the manifest to train on.
+        dataset_identity: the identity of the manifest to train on.
         checkpoint: the complete checkpoint to go on from; None starts at step 0.
-        warm_start: the weights that step 0 starts with; None has random ones.
+        warm_start: the weights that step 0 starts with; None for random ones.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the owner began, in seconds since the epoch.
-        profile: the steps that are to be profiled; None profiles none.
+        profile: the steps to profile; None for none.
     """
 
     recipe: TrainingRecipe
@@ -39,7 +39,7 @@ class RankJob:
 
 @dataclass(frozen=True)
 class RankContext:
-    """What a rank is to do, which of the ranks it is, and whom it tells."""
+    """The job of a rank, its place among the ranks, and its supervision."""
 
     job: RankJob
     placement: Placement

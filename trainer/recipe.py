@@ -21,7 +21,7 @@ from trainer.errors import RunMismatchError
 
 
 class TrainingRecipe(Section):
-    """Everything the ranks need to know. The cluster's recipe adds where they run."""
+    """Everything that the ranks need to know. The cluster's recipe adds where they run."""
 
     name: str = execution(
         REQUIRED, "Names the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -49,7 +49,7 @@ class TrainingRecipe(Section):
 
     @property
     def data_settings(self) -> DataSettings:
-        """What decides which pairs the run is fed, and how they are batched."""
+        """The settings that decide which pairs the run is fed, and how they are batched."""
         return DataSettings(self.data, self.tokenizer, self.batching, self.seed)
 
     @classmethod
@@ -90,7 +90,7 @@ def identity_of(recipe: Section) -> dict[str, Any]:
 def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """A line for each identity field in which two runs differ, with both values.
 
-    A field that one of them does not know, because a later version added it, has its default.
+    A field that is missing from one of them, because a later version added it, has its default.
     """
     names = sorted(old.keys() | new.keys())
     before, after = (
@@ -117,7 +117,7 @@ def _default_of(name: str) -> Any:
 
 
 def _compact(value: Any) -> Any:
-    """Without what is null, in which a missing field and its default are the same."""
+    """A value without its nulls, so that a missing field and a default of null are the same."""
     if isinstance(value, dict):
         return {key: _compact(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -126,9 +126,10 @@ def _compact(value: Any) -> Any:
 
 
 def continuable_differences(old: dict[str, Any], new: TrainingRecipe) -> dict[str, list[Any]]:
-    """Continuable fields that a run is continued with another value of, each as [old, new].
+    """The continuable fields whose values change when a run is continued, each as [old, new].
 
-    ``old`` is a recipe as a checkpoint holds it.
+    Args:
+        old: a recipe as a checkpoint holds it.
     """
     before = {name: value for name, value, _ in leaves(TrainingRecipe.of_checkpoint(old))}
     return {

@@ -1,4 +1,4 @@
-"""How good a model is on a held-out set: scores by name, each with which way is better."""
+"""Scores of a model on a held-out set, by name; each says which direction is better."""
 
 from data_pipeline.written import Written
 
@@ -7,7 +7,7 @@ class Score(Written):
     """One measure of a validation.
 
     Attributes:
-        value: None if it is no finite number.
+        value: the measure's value; None if it is not finite.
     """
 
     value: float | None = None
@@ -15,11 +15,11 @@ class Score(Written):
 
     @property
     def cost(self) -> float | None:
-        """The value, turned so that less is better."""
+        """The value, with the sign with which less is better."""
         return -self.value if self.more_is_better and self.value is not None else self.value
 
     def is_better_than(self, best: float | None) -> bool:
-        """Whether it beats a value of the same measure; None stands for no value so far."""
+        """Whether the score beats a value of the same measure; None stands for no value so far."""
         if self.value is None:
             return False
         return best is None or (self.value > best if self.more_is_better else self.value < best)

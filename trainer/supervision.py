@@ -1,6 +1,6 @@
 """What a rank tells its supervisor, and what the supervisor may ask of it.
 
-Under Ray the supervisor is the driver and the calls cross processes; `transloom train --inline`
+Under Ray the supervisor is the driver, and the calls cross processes; `transloom train --inline`
 supervises itself. Either way the supervisor commits checkpoints, once all ranks have written.
 """
 
@@ -18,7 +18,11 @@ class Supervision(Protocol):
     """The rank's side of the conversation."""
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
-        """The rank has entered a phase at a step; ``where`` names its data's coordinates."""
+        """The rank has entered a phase at a step.
+
+        Args:
+            where: the coordinates of its data, in words.
+        """
 
     def line(self, line: "Line") -> None:
         """Rank 0 has written this line to the record."""

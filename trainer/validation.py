@@ -1,8 +1,8 @@
-"""Validation: loss and sacreBLEU on the held-out set, shared out over the ranks.
+"""Validation: loss and sacreBLEU on the held-out set, distributed over the ranks.
 
 The batches are planned from lengths alone, so they are the same for any number of ranks; rank r
-takes every R-th. Sums and translations are put together by one sum over the ranks, in which each
-pair has a row of its own.
+of R takes every R-th. One sum over the ranks collects losses and translations; in it each pair has
+a row of its own.
 """
 
 import math
@@ -62,9 +62,9 @@ class Validator:
     def run(
         self, model: Transformer, stop_requested: Callable[[], bool] = lambda: False
     ) -> ValidationResult | None:
-        """A collective: every rank calls it, and every rank gets the result.
+        """Validate a model; a collective: every rank calls it, and every rank gets the result.
 
-        None for all of them if any rank was asked to stop before it was done.
+        The result is None on all ranks if any of them was asked to stop before it was done.
         """
         pairs = len(self.heldout.sources)
         table = np.zeros((pairs + 1, _FIRST_ID + self._max_output))  # the last row: interrupted
@@ -96,7 +96,7 @@ def translation_scores(loss: float, bleu: float) -> Scores:
 
     Args:
         loss: nats per target token, without label smoothing.
-        bleu: of sacreBLEU, 0 to 100.
+        bleu: sacreBLEU's BLEU, 0 to 100.
     """
     finite = math.isfinite(loss)
     return {

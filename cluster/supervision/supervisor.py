@@ -79,7 +79,7 @@ def _train_in_session(
     audience: Audience,
     profile: StepRange | None,
 ) -> Outcome:
-    """Train in one session of Ray, embedded or joined, of which nothing outlives the call."""
+    """Train in one session of Ray, embedded or joined. Nothing of it outlives the call."""
     config = recipe.cluster
     clock = SuspendAwareClock()
     with (
@@ -143,7 +143,7 @@ class RayLosses:
             ) from error
 
     def _recorded_step(self) -> int:
-        """The last recorded step; 0 without a readable record, of which the ranks say more."""
+        """The last recorded step; 0 without a readable record: the ranks report that better."""
         try:
             return next((line.step for line in read_backwards(self._run.metrics)), 0)
         except (OSError, TrainerError):

@@ -1,8 +1,8 @@
 """The average of the weights of several checkpoints, as a checkpoint to translate with.
 
-Vaswani et al. (2017, §6.1) translate with the average of the last checkpoints of a run. Of a run
-that keeps a moving average of its weights, those averages are averaged. The result is complete,
-and holds no moments: training cannot go on from it, and does not see it.
+Vaswani et al. (2017, §6.1) translate with the average of the last checkpoints of a run. If the run
+keeps a moving average of its weights, those moving averages are averaged. The result is complete
+but holds no moments: training cannot go on from it, and does not see it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,8 @@ from trainer.zero.fragments import MASTER
 def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
     """Write the average of these checkpoints of a run, oldest first, beside them.
 
-    It replaces an older average of the same steps. A run that trains may go on; if somebody takes
-    the run meanwhile, the unfinished average is removed.
+    It replaces an older average of the same steps. The run may be training meanwhile. If somebody
+    takes the run meanwhile, the unfinished average is removed.
 
     Raises:
         CheckpointError: a checkpoint is damaged, or the parameters are not the same in all.
@@ -68,7 +68,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def _context(readers: list[CheckpointReader], parameters: list[str]) -> Iterator[memoryview]:
-    """The bytes of each parameter's mean: one after another, since together they may be large."""
+    """The bytes of each parameter's mean, one parameter at a time: together they may be large."""
     for name in parameters:
         total = readers[0].weight(name).double()
         for reader in readers[1:]:

@@ -2,8 +2,8 @@
 
 Every rank writes its file into a folder within the owner's work folder (see
 `trainer.checkpoints.lease`) and reports its hash. When all have reported, `commit` writes
-checkpoint.json there, syncs, and renames the folder to ``checkpoints/step-…``. What is to be
-removed is renamed into the work folder first. So both are renames from or to a folder that a new
+checkpoint.json there, syncs, and renames the folder to `checkpoints/step-…`. A checkpoint that is
+removed is first renamed into the work folder. So both are renames from or to a folder that a new
 owner takes away: a former owner, however late it wakes up, can neither commit nor remove.
 """
 
@@ -22,17 +22,17 @@ from trainer.checkpoints.format import (
 
 
 def partial_folder(work: Path, step: int, attempt: str) -> Path:
-    """Where the ranks of one attempt write a step; other attempts write elsewhere."""
+    """The folder where the ranks of one attempt write a step; other attempts write elsewhere."""
     return work / f"{folder_name(step)}-{attempt}"
 
 
 def commit(
     partial: Path, final: Path, header: CheckpointHeader, files: Sequence[FileRecord]
 ) -> Checkpoint:
-    """Make a partial folder the complete checkpoint ``final``, atomically.
+    """Make a partial folder the complete checkpoint `final`, atomically.
 
     Raises:
-        OSError: it cannot be written, there is one already, or somebody else owns the run.
+        OSError: it cannot be written, it exists already, or somebody else owns the run.
     """
     complete = header.model_copy(update={"files": sorted(files, key=lambda f: f.name)})
     write_durably(partial / HEADER, complete.to_json().encode())
@@ -56,7 +56,7 @@ def remove(folder: Path, work: Path) -> None:
 
 
 def set_aside(damaged: Path, work: Path) -> Path:
-    """Rename a damaged checkpoint, so that it neither counts nor is lost; returns its new path.
+    """Rename a damaged checkpoint, so that it neither counts nor is lost; return its new path.
 
     Raises:
         OSError: somebody else owns the run, or the folder is write-protected.
@@ -73,5 +73,5 @@ def set_aside(damaged: Path, work: Path) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Remove a partial or condemned folder; what cannot be removed is left for the next owner."""
+    """Remove a partial or condemned folder; leave what cannot be removed to the next owner."""
     shutil.rmtree(folder, ignore_errors=True)

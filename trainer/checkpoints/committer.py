@@ -19,7 +19,7 @@ from trainer.errors import CheckpointError
 
 
 class _Complete(NamedTuple):
-    """A checkpoint of which all ranks have written their parts."""
+    """A checkpoint whose parts all ranks have written."""
 
     step: int
     header: CheckpointHeader
@@ -29,9 +29,12 @@ class _Complete(NamedTuple):
 class CheckpointCommitter:
     """Collects the ranks' parts of checkpoints and commits those that are complete.
 
-    ``attempt`` names this start of the ranks: what a rank of another one still writes is apart.
-    If a checkpoint cannot be committed, ``announce`` is told and training goes on. It is given up
-    when the next one comes; the last one is tried again for some time.
+    If a checkpoint cannot be committed, `announce` is told and training goes on. That checkpoint is
+    given up when the next one comes; the last one is tried again for some time.
+
+    Attributes:
+        attempt: the name of this start of the ranks, which keeps its files apart from those that
+            ranks of another start still write.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class CheckpointCommitter:
             discard(left_by_another_attempt)
 
     def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
-        """Take note of a rank's part; returns whether it completed the checkpoint.
+        """Take note of a rank's part; return whether it completed the checkpoint.
 
         Raises:
             LeaseLostError: the run belongs to somebody else by now.
@@ -66,7 +69,7 @@ class CheckpointCommitter:
         if self._uncommitted and self._uncommitted.step < step:
             self.give_up(self._uncommitted.step)
         if step in self._failed:
-            discard(self._partial(step))  # a slower rank may have made it again
+            discard(self._partial(step))  # a slower rank may have made the folder again
             return False
         parts = self._parts.setdefault(step, [])
         parts.append((file, header))
@@ -87,10 +90,13 @@ class CheckpointCommitter:
         return True
 
     def give_up(self, step: int) -> bool:
-        """A rank could not write its part; returns whether that is news.
+        """Give up a checkpoint that could not be written or committed.
+
+        Returns:
+            Whether that is news.
 
         Raises:
-            LeaseLostError: that is why; the run belongs to somebody else by now.
+            LeaseLostError: the cause is that the run belongs to somebody else by now.
         """
         with suppress(OSError):  # the file system may be away for a moment
             self._lease.check()
@@ -103,7 +109,7 @@ class CheckpointCommitter:
         return news
 
     def finish(self) -> None:
-        """To be called when the ranks have left: has their last checkpoint become complete?
+        """Commit the last checkpoint if that is still due; to be called when the ranks have left.
 
         Raises:
             CheckpointError: it could not be written or committed.

@@ -1,4 +1,4 @@
-"""What a checkpoint is: fragments in safetensors, described by one JSON file.
+"""The format of a checkpoint: fragments in safetensors, described by one JSON file.
 
 ::
 
@@ -7,7 +7,7 @@
       state-00000-of-00002.safetensors    the fragments that rank 0 owned
     checkpoints/average-of-400-500/       weights alone, see `trainer.checkpoints.averaging`
 
-A folder named ``step-…`` is complete, whenever the power went (see `trainer.checkpoints.commit`).
+A folder named `step-…` is complete, whenever power was lost (see `trainer.checkpoints.commit`).
 Nothing in it can execute code: the tensors are safetensors, the rest is JSON.
 """
 
@@ -33,7 +33,7 @@ AVERAGE = "average-of-"
 
 
 class FileRecord(Written):
-    """A file of a checkpoint and what it must contain."""
+    """A file of a checkpoint, with the size and hash that it must have."""
 
     name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
     bytes: int
@@ -51,7 +51,7 @@ class Parent(Written):
 class EarlyStoppingState(Written):
     """What early stopping remembers between validations."""
 
-    metric: Metric | None = None  # that ``best`` is of
+    metric: Metric | None = None  # the metric of `best`
     best: float | None = None
     best_step: int = 0
     validations_since_best: int = 0
@@ -60,7 +60,7 @@ class EarlyStoppingState(Written):
 class CheckpointHeader(Written):
     """checkpoint.json: all of the state that is not a tensor.
 
-    Randomness needs no state: every generator is seeded from ``(seed, "dropout", step, slot)``,
+    Randomness needs no state: every generator is seeded from `(seed, "dropout", step, slot)`,
     and the seed is part of the recipe.
     """
 
@@ -83,10 +83,10 @@ class CheckpointHeader(Written):
     skipped_in_a_row: int = 0
     gradient_peaks: dict[str, float] = Field(default_factory=dict)  # see trainer/exact/grids.py
     parent: Parent | None = None
-    # Of an average of checkpoints; nothing can be resumed from it.
+    # The steps of an average of checkpoints; nothing can be resumed from it.
     averaged_steps: list[int] = Field(default_factory=list)
     files: list[FileRecord] = Field(default_factory=list)
-    sha256: str | None = None  # of all the rest; the first headers had none
+    sha256: str | None = None  # of all other fields; the first headers had none
 
     def to_json(self) -> str:
         """The content of checkpoint.json, with its own hash."""
@@ -109,7 +109,11 @@ class Checkpoint:
         return [self.path / record.name for record in self.header.files]
 
     def verify(self) -> None:
-        """Compare every file with the header; raises CheckpointError with both values."""
+        """Compare every file with the header.
+
+        Raises:
+            CheckpointError: a file differs; with both values.
+        """
         if not self.header.files:
             raise CheckpointError(f"{self.path / HEADER} names no files: it is damaged")
         if not self.header.averaged_steps and self.path.name != folder_name(self.step):
@@ -119,7 +123,11 @@ class Checkpoint:
                 pass
 
     def verify_file(self, record: FileRecord) -> None:
-        """Compare one file with its record; raises CheckpointError with both values."""
+        """Compare one file with its record.
+
+        Raises:
+            CheckpointError: it differs; with both values.
+        """
         path = self.path / record.name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; checkpoint {self.path.name} is damaged")
@@ -169,13 +177,13 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_header(values: dict[str, Any]) -> str:
-    """Of what checkpoint.json says, its own hash left out; however it is spelt."""
+    """The hash of a header's values without its own hash; it does not depend on their spelling."""
     rest = {name: value for name, value in values.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_header(path: Path) -> CheckpointHeader:
-    """What checkpoint.json in a checkpoint's folder says.
+    """The header in a checkpoint's folder, read from checkpoint.json.
 
     Raises:
         CheckpointError: it is missing or damaged.
@@ -204,7 +212,7 @@ def read_header(path: Path) -> CheckpointHeader:
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """The header in the present format; format 1 had a field for each of two scores."""
+    """A header of format 1 in the present format; format 1 had a field for each of two scores."""
     now = values | {"format": FORMAT}
     found = {
         "loss": Score(value=now.pop("validation_loss", None), more_is_better=False),

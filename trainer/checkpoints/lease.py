@@ -1,17 +1,18 @@
-"""Who owns a run: one supervisor at a time, and how its predecessors are kept out.
+"""Ownership of a run: one supervisor at a time, whose predecessors are kept out.
 
 ::
 
     owners/00000007.json                the owner: host, process, since when; touched as it lives
-    owners/00000007.released            or: there was an owner, and it has left
+    owners/00000007.released            instead: there was an owner, and it has left
     checkpoints/.work-00000007-3f9a…/   where it and its ranks write before a commit
 
-The highest number owns the run. It is taken by creating the next file, which succeeds for one
-contender alone, and renewed by touching it, which a full disk allows. Somebody who wants the run
-watches the file: while it is renewed he is refused by the owner's name; if it is not renewed for
-`LEASE_SECONDS` of his own clock, or its process is known to be dead, he takes the next number.
-The file of the highest number is never removed, so no number is taken twice: who finds a higher
-one after he has taken his was too slow, and withdraws.
+The highest number owns the run. An owner takes it by creating the next file, which succeeds for one
+contender alone, and renews it by touching the file, which a full disk allows. A contender watches
+the file. While it is renewed, the contender is refused, with the owner's name. If it is not renewed
+for `LEASE_SECONDS` of the contender's own clock, or the owner's process is known to be dead, the
+contender takes the next number. The file of the highest number is never removed, so no number is
+taken twice: a contender that finds a higher number than the one it took was too slow, and
+withdraws.
 
 Fencing: a new owner removes the work folders of the others. Commits and removals of checkpoints
 are renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail for a
@@ -56,7 +57,10 @@ class Lease:
     """
 
     def __init__(self, run: Path, announce: Callable[[str], None] = lambda text: None) -> None:
-        """``announce`` is told if a former owner's lease must run out first."""
+        """
+        Args:
+            announce: is told if a former owner's lease must run out first.
+        """
         self._run = run
         self._owners = run / "owners"
         self._checkpoints = run / "checkpoints"
@@ -73,7 +77,7 @@ class Lease:
         try:
             self.work.mkdir()
             self._keep_others_out()
-            self.check()  # paused before it had a work folder, it may have a successor by now
+            self.check()  # if it was paused before this, it may have a successor by now
         except BaseException:
             self._leave()
             raise
@@ -88,7 +92,11 @@ class Lease:
         self._leave()
 
     def check(self) -> None:
-        """Raises LeaseLostError if this process owns the run no longer."""
+        """Check that this process still owns the run.
+
+        Raises:
+            LeaseLostError: it does not.
+        """
         newest = _newest(self._owners)
         if newest and newest != self._owner:
             raise LeaseLostError(
@@ -111,8 +119,9 @@ class Lease:
     def _take(self) -> _Owner:
         """Wait until the run is free and take the next number."""
         while True:
-            # If owners/ was removed, work folders tell of former owners. Looked for first: one of
-            # a present owner, whose file is made before it, must not look like a former one's.
+            # If owners/ was removed, work folders tell of former owners. They are listed before
+            # the owners: a present owner makes its file first, then its work folder, which must
+            # not look like that of a former one.
             former = _work_numbers(self._checkpoints)
             newest = _newest(self._owners)
             if newest:
@@ -135,7 +144,11 @@ class Lease:
             mine.file.unlink(missing_ok=True)  # others came and went in the meantime
 
     def _wait_until_abandoned(self, newest: _Owner) -> None:
-        """Returns once the owner is known to be gone; raises if it shows a sign of life."""
+        """Wait until the owner is known to be gone.
+
+        Raises:
+            RunInUseError: it shows a sign of life.
+        """
         if newest.file.suffix == RELEASED or _is_dead(_read(newest)):
             return
         seen, since, told = _touched(newest), time.monotonic(), False
@@ -157,10 +170,10 @@ class Lease:
                 )
 
     def _keep_others_out(self) -> None:
-        """Former owners only: one that was slow to enter may find its successors here."""
+        """Remove the work folders of former owners only: successors may have come already."""
         for folder in self._checkpoints.glob(".work-*"):
             if folder.name < self.work.name:
-                # Renamed first: from then on no commit of a former owner can succeed.
+                # Renamed first: after that no commit of a former owner can succeed.
                 gone = self.work / f"former{folder.name}"
                 with suppress(FileNotFoundError):
                     folder.rename(gone)
@@ -176,7 +189,10 @@ class Lease:
 
 
 def work_folder(checkpoints: Path, number: int) -> Path:
-    """For what is not yet, or no more, a checkpoint; an owner of a higher number removes it."""
+    """The folder of an owner for what is not yet, or no longer, a checkpoint.
+
+    An owner of a higher number removes it.
+    """
     return checkpoints / f".work-{number:08d}-{secrets.token_hex(4)}"
 
 
@@ -216,7 +232,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _place() -> str | None:
-    """Within one place a process id means one process; None where that cannot be told."""
+    """The place within which a process id means one process; None where that is not known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -225,7 +241,7 @@ def _place() -> str | None:
 
 
 def _read(owner: _Owner) -> dict[str, Any]:
-    """What is known of an owner; nothing if its file is being written, or was torn."""
+    """The content of an owner's file; empty if the file is being written, or was torn."""
     try:
         known: dict[str, Any] = json.loads(owner.file.read_bytes())
     except (OSError, ValueError):

@@ -8,7 +8,7 @@ FIRST_PAUSE_SECONDS = 1.0
 
 
 def final_tries() -> Iterator[float]:
-    """Seconds left at each try, with growing pauses before the next; none are left at the last."""
+    """The seconds left at each try, with growing pauses between tries; 0 at the last try."""
     deadline, pause = time.monotonic() + FINAL_RETRY_SECONDS, FIRST_PAUSE_SECONDS
     while (left := deadline - time.monotonic()) > 0:
         yield left

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def start_tick(process: int) -> int | None:
-    """When a process started, by the clock that nobody sets; None if it has ended.
+    """When a process started, by a clock that cannot be set; None if it has ended.
 
     In clock ticks since the machine was booted (proc(5), field 22 of /proc/PID/stat).
     """
@@ -12,5 +12,5 @@ def start_tick(process: int) -> int | None:
         stat = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+    fields = stat.rpartition(")")[2].split()  # the name before ")" may hold anything
     return None if fields[0] in "ZX" else int(fields[19])

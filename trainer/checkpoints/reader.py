@@ -41,10 +41,10 @@ class CheckpointReader:
             pieces.sort()
 
     def read(self, kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
-        """Elements ``[start, stop)`` of a flattened parameter's state, fp32 on the host.
+        """Elements `[start, stop)` of a flattened parameter's state, fp32 on the host.
 
         Raises:
-            CheckpointError: the checkpoint does not hold all of them.
+            CheckpointError: the checkpoint does not hold all of these elements.
         """
         result = torch.empty(stop - start, dtype=torch.float32)
         position = start
@@ -64,7 +64,7 @@ class CheckpointReader:
 
     @property
     def names(self) -> set[tuple[str, str]]:
-        """Kind and parameter of all of the state."""
+        """The kind and parameter of everything in the state."""
         return set(self._pieces)
 
     def whole(self, kind: str, parameter: str) -> torch.Tensor:
@@ -79,11 +79,11 @@ class CheckpointReader:
         }
 
     def weight(self, parameter: str) -> torch.Tensor:
-        """A whole parameter, flat, as `read_weight` has it."""
+        """A whole parameter, flat, as `read_weight` gives it."""
         return self.read_weight(parameter, 0, self._numel(parameter))
 
     def read_weight(self, parameter: str, start: int, stop: int) -> torch.Tensor:
-        """Elements of a flattened parameter: of its moving average if the run keeps one."""
+        """Elements of a flattened parameter, or of its moving average if the run keeps one."""
         kind = EMA if (EMA, parameter) in self._pieces else MASTER
         return self.read(kind, parameter, start, stop)
 

@@ -10,7 +10,7 @@ from trainer.errors import CheckpointError, CheckpointFormatError
 
 
 def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path]:
-    """Remove the superfluous checkpoints; returns which.
+    """Remove the superfluous checkpoints, and return them.
 
     Raises:
         OSError: somebody else owns the run, or a folder is write-protected.
@@ -24,7 +24,8 @@ def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path
 def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
     """The checkpoints that need not stay, oldest first.
 
-    A damaged header does not count as one that stays, and goes only if a newer one stays.
+    A checkpoint with a damaged header does not count as one that stays. It goes only if a newer
+    checkpoint stays.
     """
     headers: dict[Path, CheckpointHeader | None] = {}
     for path in list_checkpoints(checkpoints):
@@ -33,7 +34,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
         except CheckpointError:
             headers[path] = None
         except CheckpointFormatError:
-            continue  # another version's, which may want it
+            continue  # it is another version's, which may want it
     readable = {path: header for path, header in headers.items() if header}
     newest = list(readable)[-config.keep_last :]
     stay = {*newest, *best(readable, config.best_by)[: config.keep_best]}
@@ -44,7 +45,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
 
 
 def best(headers: Mapping[Path, CheckpointHeader], metric: Metric) -> list[Path]:
-    """The checkpoints that have a validation, best first; of equals the newer first."""
+    """The checkpoints that have a validation, best first; among equals the newer first."""
     costs = {
         path: cost
         for path, header in headers.items()

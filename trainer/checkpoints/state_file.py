@@ -1,4 +1,4 @@
-"""The file that one rank writes: fragments as safetensors, from memory that is not copied again.
+"""The file that one rank writes: fragments as safetensors, without another copy in memory.
 
 ::
 
@@ -24,7 +24,7 @@ ALIGNMENT_BYTES = 8
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
-    """The name of a fragment in a state file, e.g. ``master:encoder.layers.0.norm.weight:0``."""
+    """The name of a fragment in a state file, e.g. `master:encoder.layers.0.norm.weight:0`."""
     return f"{kind}:{parameter}:{start}"
 
 
@@ -37,8 +37,10 @@ def write_state_file(
 ) -> FileRecord:
     """Write flat fp32 tensors to a file, through to the disk.
 
-    ``sizes`` has the number of elements of each tensor, ``data`` their bytes in the same order,
-    cut anywhere. The folder must exist: that it does not is how a rank learns that it is too late.
+    Args:
+        path: the file. Its folder must exist: a missing one tells a rank that it is too late.
+        sizes: the number of elements of each tensor.
+        data: the tensors' bytes in the same order, cut anywhere.
 
     Raises:
         OSError: it cannot be written, for example because the disk is full.
@@ -49,7 +51,7 @@ def write_state_file(
     chunks: Iterator[bytes | memoryview] = chain([memoryview(header)], _chunks(data))
     with path.open("wb") as file:
         for chunk in chunks:
-            sha256.update(chunk)  # like write, this lets other threads run
+            sha256.update(chunk)  # lets other threads run, as write does
             file.write(chunk)
             written += len(chunk)
         file.flush()

@@ -1,7 +1,7 @@
 """A rank's share of a checkpoint, written while the training goes on.
 
 A save stops the training for as long as it takes to copy the share to host memory. A thread then
-writes the copy to the rank's state file and reports it (`trainer.supervision`); the supervisor
+writes the copy to the rank's state file and reports it (`trainer.supervision`). The supervisor
 commits the checkpoint when all ranks have reported. One write is in flight at a time, since there
 is one copy.
 """
@@ -48,8 +48,8 @@ class CheckpointWriter:
         """
         Args:
             owned: yields the fragments of this rank, the same ones whenever it is called.
-            sync_record: writes the run's record through to the disk, which no checkpoint may be
-                ahead of; raises CheckpointError if it does not get there.
+            sync_record: writes the run's record through to the disk, because no checkpoint may be
+                ahead of it; raises CheckpointError if that fails.
         """
         self._owned = owned
         self._work = work
@@ -59,7 +59,7 @@ class CheckpointWriter:
         self._sync_record = sync_record
         self._sizes = _sizes(owned())
         numel = sum(self._sizes.values())
-        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # written, hence in memory
+        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # writing allocates it
         self._is_pinned = placement.device == "cuda" and numel > 0
         if self._is_pinned:
             _pin(self._buffer)
@@ -69,11 +69,14 @@ class CheckpointWriter:
         self._writing_step = 0
 
     def save(self, header: CheckpointHeader, *, final: bool) -> float:
-        """Begin to write the state as it is now; returns how many seconds the training stood.
+        """Begin to write the state as it is now.
 
-        A ``final`` save is over when the file is written; if that fails, it is tried again for
-        some time (`trainer.checkpoints.patience`). One that is not final may fail: the supervision
-        is told.
+        Args:
+            final: wait until the file is written, and try again for some time if that fails
+                (`trainer.checkpoints.patience`). Of another failure the supervision is told.
+
+        Returns:
+            How many seconds the training stood still.
 
         Raises:
             CheckpointError: a final save has failed.
@@ -103,7 +106,7 @@ class CheckpointWriter:
                 _unpin(self._buffer)
 
     def finish(self) -> None:
-        """Returns when nothing is being written; raises what the thread has raised."""
+        """Wait until nothing is being written; raise what the thread has raised."""
         writing, self._writing = self._writing, None
         if writing:
             writing.result()
@@ -167,10 +170,10 @@ def _sizes(fragments: Iterable[Fragment]) -> dict[str, int]:
 
 
 def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None:
-    """See that every host has room for the copies of its ranks, before any is made; a collective.
+    """Check that every host has room for its ranks' copies, before any is made; a collective.
 
     Raises:
-        CheckpointError: on all ranks, one of the hosts has too little.
+        CheckpointError: one of the hosts has too little memory; raised on all ranks.
     """
     share = sum(_sizes(owned).values()) * BYTES_PER_ELEMENT
     needed = share * placement.local_world_size  # ranks of a node own about equal shares
@@ -189,8 +192,10 @@ def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None
 
 
 def _pin(buffer: torch.Tensor) -> None:
-    """Let the GPU copy to this memory directly. As ``pin_memory`` does, which would take memory
-    up to the next power of two."""
+    """Let the GPU copy to this memory directly.
+
+    `pin_memory` does so too, but takes memory up to the next power of two.
+    """
     portable = 1
     torch.cuda.check_error(
         torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, portable)

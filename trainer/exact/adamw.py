@@ -8,9 +8,9 @@ decay: Loshchilov & Hutter 2019, Algorithm 2):
 
 An element's bits must follow from its own θ, g, m and v alone, not from its place in a partition.
 
-On a CPU torch's fused AdamW does all of this in one pass. It takes whole cache lines by vector
-instructions and a shorter end element by element, which does not round alike. So ends are filled
-up to a cache line: then all elements take the same way.
+On a CPU torch's fused AdamW does all of this in one pass. It computes whole cache lines by vector
+instructions and a shorter end element by element, which rounds differently. So ends are filled up
+to a cache line: then all elements are computed in the same way.
 
 Elsewhere each operation is one of torch's, rounded once and to nearest (IEEE 754).
 """
@@ -28,7 +28,7 @@ _LINE = 64 // torch.float32.itemsize  # elements of a cache line
 
 
 class ExactAdamW(torch.optim.Optimizer):
-    """AdamW of fp32 parameters; its state is named as that of `torch.optim.AdamW`."""
+    """AdamW of fp32 parameters; its state has the names of that of `torch.optim.AdamW`."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ExactAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of all parameters that have a gradient; divides the gradients in place."""
+        """Update all parameters that have a gradient; the gradients are divided in place."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -66,7 +66,7 @@ class ExactAdamW(torch.optim.Optimizer):
             self._update_elements(group, float(state["step"]), *flat)
 
     def _update_lines(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
-        """The fused update of four vectors, the last of their cache lines filled up."""
+        """The fused update of four vectors, whose last cache line is filled up."""
         whole = flat[0].numel() // _LINE * _LINE
         self._update_fused(group, steps, [vector[:whole] for vector in flat])
         ends = [vector[whole:] for vector in flat]
@@ -86,7 +86,7 @@ class ExactAdamW(torch.optim.Optimizer):
             [first],
             [second],
             [],
-            [steps.clone()],  # it counts on
+            [steps.clone()],  # the fused update increases it
             fused=True,
             grad_scale=torch.tensor(self.gradient_divisor) if divides else None,
             amsgrad=False,

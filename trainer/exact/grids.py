@@ -8,10 +8,10 @@ algorithm of reduction.
 
 Each parameter has a grid of its own. With M micro-batches per step and a *limit* L ≥ |gradient|,
 a power of two, g = L·2^⌈log₂ M⌉ / 2²⁴ keeps every partial sum of a step below M·L ≤ 2²⁴·g.
-The limit follows from the largest gradients of earlier steps with some room above them. Those are
-taken over all slots, so the grids do not depend on the ranks; they are stored in checkpoints. A
-gradient above its limit is seen by all ranks in the same exchange: limits are raised, and the step
-is repeated from its first micro-batch.
+The limit follows from the largest gradients of earlier steps, with some room above them. They are
+taken over all slots, so the grids do not depend on the ranks, and are stored in checkpoints. All
+ranks see a gradient above its limit in the same exchange: limits are raised, and the step is
+repeated from its first micro-batch.
 
 Adding and subtracting C = 1.5·2²³·g rounds to the nearest multiple of g: C + x lies between 2²³·g
 and 2²⁴·g, where fp32 numbers are g apart (Dekker 1971; Knuth, TAOCP 2, §4.2.2). That needs
@@ -26,8 +26,8 @@ import torch
 
 from trainer.errors import EngineError
 
-ROOM = 2  # binary digits between the largest gradient of late and its limit, at least
-DECAY = 0.98  # of what counts as the largest of late, per step: half in 34 steps
+ROOM = 2  # least number of binary digits between the largest recent gradient and its limit
+DECAY = 0.98  # of the largest recent gradient, per step: half in 34 steps
 FEWEST_BITS = 12  # of a gradient as large as its limit
 SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number
 LARGEST = 2.0**96  # beyond it a gradient counts as not finite: its sums would soon be infinite
@@ -37,7 +37,7 @@ class GradientGrids:
     """The grids of a model's parameters. Equal on all ranks, and for any number of them."""
 
     def __init__(self, parameters: Sequence[str], micro_batches_per_step: int) -> None:
-        """Without limits at first: no gradient is rounded, and the first step is repeated.
+        """Grids without limits at first: no gradient is rounded, and the first step is repeated.
 
         Raises:
             EngineError: so many micro-batches leave too few bits for each of them.
@@ -58,7 +58,7 @@ class GradientGrids:
 
     @property
     def peaks(self) -> dict[str, float]:
-        """The largest gradient of late by parameter; all that a checkpoint needs to hold."""
+        """The largest recent gradient by parameter; a checkpoint needs to hold no more."""
         if self._peaks is None:
             return {}
         return dict(zip(self._parameters, self._peaks.tolist(), strict=True))
@@ -69,9 +69,12 @@ class GradientGrids:
             self._set(np.array([peaks[name] for name in self._parameters]))
 
     def round_(self, index: int, gradient: torch.Tensor) -> None:
-        """Round the gradient of a parameter, by its number, to the grid, in place.
+        """Round the gradient of a parameter to its grid, in place.
 
-        Low-precision gradients stay exact: rounding to a grid never needs more digits.
+        Low-precision gradients hold the result exactly: rounding to a grid never needs more digits.
+
+        Args:
+            index: the number of the parameter.
         """
         if self._shifts is None:
             return
@@ -84,14 +87,16 @@ class GradientGrids:
     def hold(self, amax: np.ndarray) -> bool:
         """Whether a step's gradients lay within the limits.
 
-        ``amax`` [slots, parameters] are the largest absolute values before rounding.
+        Args:
+            amax: [slots, parameters], the largest absolute values before rounding.
         """
         return self._shifts is not None and bool((amax.max(axis=0) <= self._limits).all())
 
     def widen(self, amax: np.ndarray) -> list[str]:
         """Raise limits so that they hold these gradients.
 
-        Returns the parameters whose limits were too low; none if there were no limits at all.
+        Returns:
+            The parameters whose limits were too low; empty if there were no limits at all.
         """
         top = amax.max(axis=0)
         if self._peaks is None:
@@ -114,7 +119,7 @@ class GradientGrids:
 
     def _set(self, peaks: np.ndarray) -> None:
         self._peaks = peaks
-        exponents = np.frexp(peaks)[1]  # of powers of two above the peaks
+        exponents = np.frexp(peaks)[1]  # those of powers of two above the peaks
         exponents = np.where(peaks > 0, exponents + ROOM, SMALLEST_LIMIT_EXPONENT)
         exponents = np.maximum(exponents, SMALLEST_LIMIT_EXPONENT)
         self._limits = np.ldexp(1.0, exponents)
@@ -125,7 +130,7 @@ def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
     """The largest absolute value of the elements, a scalar; NaN if one of them is."""
     if gradient.dtype == torch.float32:
         lowest, highest = gradient.amin(), gradient.amax()
-    else:  # one pass; in fp32 it is slower than two
+    else:  # one pass, which is slower than two in fp32
         lowest, highest = torch.aminmax(gradient)
     return torch.maximum(highest, -lowest)
 

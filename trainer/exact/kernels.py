@@ -1,4 +1,4 @@
-"""Kernels that give the same bits each time, or an error that says which one does not."""
+"""Kernels that give the same bits each time, or an error that names the one that does not."""
 
 import contextlib
 import os
@@ -9,15 +9,18 @@ import torch
 
 @contextlib.contextmanager
 def deterministic_kernels() -> Iterator[None]:
-    """Ask torch for them in this process; to be entered before the first CUDA matrix product."""
-    # Without it cuBLAS may split products as its workspaces happen to be free.
+    """Ask torch for deterministic kernels in this process.
+
+    To be entered before the first CUDA matrix product.
+    """
+    # Without it, cuBLAS may split products depending on which of its workspaces are free.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     by_timing, fills = torch.backends.cudnn.benchmark, _fills_uninitialized_memory()
     mode = torch.get_deterministic_debug_mode()
     torch.backends.cudnn.benchmark = False  # kernels chosen by timing
-    # Unlike `use_deterministic_algorithms` it does not import the compiler to tell it, too.
+    # Unlike `use_deterministic_algorithms`, this does not import the compiler to tell it as well.
     torch.set_deterministic_debug_mode("error")
-    # A guard against reading memory before writing it, which costs a pass over each new tensor.
+    # A guard against reading memory before writing it; it costs a pass over each new tensor.
     _fill_uninitialized_memory(False)
     try:
         yield

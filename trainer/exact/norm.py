@@ -21,8 +21,10 @@ _CHUNK = 16 * ROW  # elements whose squares are in the cache at the same time
 def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> float:
     """The norm of the fp32 vector of which this rank has these pieces; equal on all ranks.
 
-    ``bound`` is a power of two, no less than any element's absolute value.
     A collective: every rank calls it.
+
+    Args:
+        bound: a power of two, no less than any element's absolute value.
     """
     if bound == 0.0:
         return 0.0
@@ -34,7 +36,7 @@ def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> 
 
 @torch.no_grad()
 def squares_in_units(piece: torch.Tensor, unit: float) -> int:
-    """The sum of the squares of an fp32 tensor, each rounded to a multiple of ``unit``."""
+    """The sum of the squares of an fp32 tensor, each rounded to a multiple of `unit`."""
     shift = 1.5 * 2**52 * unit  # added and subtracted, it rounds to a multiple of unit
     total = 0
     for chunk in piece.flatten().split(_CHUNK):

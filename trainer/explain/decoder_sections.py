@@ -25,11 +25,11 @@ from trainer.explain.parts import (
 
 GROUP = "Decoding steps"
 CANDIDATES = 8
-TIE = 1e-6  # the search computed step by step, the trace all steps at once
+TIE = 1e-6  # difference by rounding: the search computes step by step, the trace all steps at once
 
 
 def decoder_sections(explained: Explanation) -> list[Section]:
-    """One section for each step that is shown, and one for all of them."""
+    """One section for each step that is shown, and one for all steps."""
     steps = range(min(len(explained.chosen.ids), figures.MAX_PIECES))
     return [*(_step_section(explained, t) for t in steps), _all_steps_section(explained)]
 
@@ -155,7 +155,7 @@ def _heads(values_bhts: Tensor, t: int) -> Tensor:
 def _weights(
     explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
 ) -> HeatMap:
-    """What the newest piece takes from each column, a row for each head."""
+    """How much the newest piece takes from each column, a row for each head."""
     weights = _heads(attention.weights_bhts, t)[:, : len(columns)]
     return figures.weights(title, weights, head_names(explained.config), columns)
 

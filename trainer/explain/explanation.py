@@ -28,13 +28,13 @@ class Explanation:
     """What the page tells, in numbers.
 
     Attributes:
-        source: what the encoder reads; ends with EOS.
-        target_input: what the decoder reads, a piece a step; begins with BOS.
-        chosen: what each step chose; the last is EOS. As long as `target_input`.
+        source: the pieces that the encoder reads; ends with EOS.
+        target_input: the pieces that the decoder reads, one a step; begins with BOS.
+        chosen: the piece that each step chose; the last is EOS. As long as `target_input`.
         never_chosen: ids that the search passes over, however probable: padding and BOS.
         trace: the pass over source and target input, a batch of one.
         translation: the text of the chosen pieces.
-        beam_translation: what the run's own search finds.
+        beam_translation: the translation that the run's own search finds.
     """
 
     sentence: str
@@ -53,10 +53,14 @@ class Explanation:
 
 
 def explain(translator: Translator, sentence: str, tag: str | None = None) -> Explanation:
-    """Translates a sentence greedily and traces how.
+    """Translate a sentence greedily, and trace every step.
 
-    ``tag`` is put before the sentence, as a corpus's tag is in training. Raises TokenizerError
-    when the model has no such tag, and ModelError when the network gives NaN.
+    Args:
+        tag: put before the sentence, as a corpus's tag is in training.
+
+    Raises:
+        TokenizerError: the model has no such tag.
+        ModelError: the network gives NaN.
     """
     model = translator.model
     device = next(model.parameters()).device

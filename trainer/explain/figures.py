@@ -41,7 +41,7 @@ def weights(title: str, weights_ts: Tensor, rows: Sequence[str], columns: Sequen
 
 
 def left_out(total: int, limit: int, what: str) -> str:
-    """Says that only the first `limit` are shown, or nothing if all are."""
+    """A text which says that only the first `limit` are shown; empty if all are."""
     return f"the first {limit} of {total} {what}" if total > limit else ""
 
 
@@ -74,5 +74,5 @@ def _heat_map(
 
 
 def _rounded(number: float, decimals: int) -> float | None:
-    """None stands for −∞, the score of a masked place."""
+    """A rounded number; None for −∞, the score of a masked place."""
     return None if number == float("-inf") else round(number, decimals) + 0.0  # no -0.0

@@ -1,4 +1,4 @@
-"""What encoder and decoder layers have in common on the page: attention, and the way around it."""
+"""Parts of the page common to encoder and decoder layers: attention, and the way around it."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def head_folds(
 def sharpest_row(
     attention: AttentionTrace, config: ModelConfig, rows: Sequence[str], columns: Sequence[str]
 ) -> Text:
-    """Names the largest weight of all heads and rows."""
+    """A text that names the largest weight of all heads and rows."""
     shown = attention.weights_bhts[0, : len(head_names(config))]
     flat = int(shown.argmax())
     _, t, s = shown.shape

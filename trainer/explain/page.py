@@ -1,4 +1,4 @@
-"""Sections to one HTML file that needs nothing else: no network, no other file.
+"""From sections to one HTML file that needs nothing else: no network, no other file.
 
 All text goes through `html.escape`, all numbers through JSON without `<`; style and scripts are
 the files beside this one.
@@ -30,7 +30,7 @@ SCRIPTS = ("heat_map.js", "page.js")
 
 
 def render(sections: Sequence[Section], title: str) -> str:
-    """The whole page."""
+    """The whole page as HTML."""
     filling = {
         "title": escape(title),
         "style": _file("page.css"),

@@ -1,6 +1,6 @@
-"""What a page is made of: sections in a row, each with texts, heat maps, bars and tables.
+"""The parts of a page: sections in a row, each with texts, heat maps, bars and tables.
 
-Plain data: the sections are filled by `encoder_sections` and its neighbours, and drawn by `page`.
+They are plain data: `encoder_sections` and its neighbours fill the sections, and `page` draws them.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """For texts: with a real minus sign, and none before zero."""
+    """A number as text, with a real minus sign, and none before zero."""
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", MINUS)
 
 
@@ -31,12 +31,12 @@ class Text:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A matrix as colours; the numbers are shown where one points.
+    """A matrix as colours; the number under the pointer is shown.
 
     Attributes:
-        values: rounded; None is a masked place.
-        rows, columns: a label for each; no column labels stands for dimensions 0, 1, ….
-        shape: of the whole matrix, of which `values` may be a part; `cut` says which.
+        values: rounded numbers; None is a masked place.
+        rows, columns: a label for each; None stands for dimensions 0, 1, ….
+        shape: that of the whole matrix, of which `values` may be a part; `cut` says which.
     """
 
     title: str
@@ -52,7 +52,8 @@ class HeatMap:
 class Tokens:
     """Pieces in a row, the last of which may be new, and the one that follows from them.
 
-    With ``arrows``, each leads to the next.
+    Attributes:
+        arrows: whether each piece leads to the next.
     """
 
     label: str
@@ -64,7 +65,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; `marked` is the row to look at."""
+    """Rows of text.
+
+    Attributes:
+        marked: the row to look at.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -104,7 +109,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that are folded away until they are asked for."""
+    """Parts that are folded away until the reader opens them."""
 
     title: str
     parts: Sequence["Part"]
@@ -115,11 +120,11 @@ Part = Text | HeatMap | Tokens | Table | Bars | Heading | Beside | Fold
 
 @dataclass(frozen=True)
 class Section:
-    """One step of the way.
+    """One step on the way through the model.
 
     Attributes:
         group: the part of the model it belongs to; neighbours of one group are listed together.
-        name: short, for the list of sections.
+        name: a short name for the list of sections.
         lead: what happens here, in a sentence or two.
     """
 

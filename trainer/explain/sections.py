@@ -10,7 +10,7 @@ GROUP = "Input"
 
 
 def sections_of(explained: Explanation) -> list[Section]:
-    """From the sentence to its translation."""
+    """The sections of a page, from the sentence to its translation."""
     return [
         _overview(explained),
         _pieces(explained),

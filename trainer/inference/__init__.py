@@ -1,1 +1,1 @@
-"""What one does with a trained model: translate, evaluate."""
+"""The use of a trained model: translating, evaluating."""

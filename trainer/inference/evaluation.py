@@ -1,7 +1,7 @@
 """Scores of a run on its test sets, each with the signature that says how it was computed.
 
 BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on the cased,
-detokenised text. ``bleu_literature`` is the figure that the Multi30k literature reports: BLEU on
+detokenised text. `bleu_literature` is the figure that the Multi30k literature reports: BLEU on
 text that was normalised, lower-cased and tokenised as Moses does it.
 """
 
@@ -60,8 +60,9 @@ def evaluate(
 ) -> Evaluation:
     """Translate a test set, keep the hypotheses, score them.
 
-    ``report`` is told how many of how many sentences are done. ``processes`` translate at once;
-    None: as many as are worth it.
+    Args:
+        report: is told how many of how many sentences are done.
+        processes: how many translate at once; None for as many as are worth it.
     """
     store, manifest = open_dataset(dataset)
     trained_on = translator.checkpoint.header.dataset_identity

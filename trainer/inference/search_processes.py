@@ -2,10 +2,10 @@
 
     batches ─▶ [ process: network, beam search ] ─▶ hypotheses, in the order of the batches
 
-A decoding step is made of operations that are too small to be shared out well over threads: on two
+A decoding step consists of operations that are too small to be split well over threads: on two
 cores, two processes with a thread each translate 1.1 to 1.3 times as much as one with two threads
-(a tiny model, 2026-11-21). Each process loads the weights for itself. Batches are cut
-before they are given out, so translations do not depend on how many processes there are.
+(a tiny model, 2026-11-21). Each process loads the weights for itself. Batches are cut before they
+are given out, so translations do not depend on the number of processes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,21 +25,22 @@ from trainer.errors import TranslationError
 from trainer.host_memory import available_bytes, keep_freed
 from trainer.inference.trained_network import Weights, load_network
 
-Found = list[list[Hypothesis]]  # of each sentence of a batch
+Found = list[list[Hypothesis]]  # the hypotheses of each sentence of a batch
 
-# Processes take some seconds to start, in which one translates so many sentences.
+# Sentences that one process translates in the seconds that others take to start.
 SENTENCES_OF_ONE_PROCESS = 2_000
-# What a process with a base model has at hand at most.
+# The most memory that a process with a base model takes.
 BYTES_PER_PROCESS = 2 * 2**30
 
 
 def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> Found:
-    """Hypotheses of each source, which begin with the targets that the batch has.
+    """Hypotheses of each source, which begin with the batch's targets as prefixes.
 
-    Raises PrefixError, numbered by `pair_ids`, for one that its translation cannot begin with.
+    Raises:
+        PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
     """
     on_device = to_device(batch, model.vocabulary, next(model.parameters()).device)
-    prefix_bp = on_device.target_input[:, 1:]  # without BOS, with padding for EOS
+    prefix_bp = on_device.target_input[:, 1:]  # without BOS, with padding in place of EOS
     try:
         return beam_search(model, on_device.source, decoding, prefix_bp)
     except PrefixError as error:
@@ -47,7 +48,7 @@ def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> F
 
 
 def processes_for(sentences: int) -> int:
-    """One for each core that has memory enough, or only one for few sentences."""
+    """The number of processes: one for each core if memory suffices, only one for few sentences."""
     most = max(1, available_bytes() // BYTES_PER_PROCESS)
     return min(most, enough_processes(sentences, SENTENCES_OF_ONE_PROCESS))
 
@@ -61,21 +62,23 @@ class SearchProcesses:
         self._threads = threads
 
     def search(self, decoding: DecodingConfig, batches: Iterable[MicroBatch]) -> Iterator[Found]:
-        """What `search` finds, in the order of the batches; raises its errors."""
+        """The results of `search`, in the order of the batches; raises its errors."""
         job = partial(_search_there, self._weights, self._threads, decoding)
         return self._pool.map(job, batches)
 
 
 @contextmanager
 def search_processes(processes: int, weights: Weights) -> Iterator[SearchProcesses]:
-    """Two or more processes, among which the cores are shared out, for the time of the context.
+    """Two or more processes, which share the cores, for the time of the context.
 
-    Raises TranslationError if one is killed, CheckpointError if the weights are gone.
+    Raises:
+        TranslationError: a process was killed.
+        CheckpointError: the weights are gone.
     """
     assert processes > 1
     threads = max(1, cores() // processes)
     with process_pool(processes, "translated", TranslationError) as pool:
-        # Each of them loads; what is wrong is told before the first sentence.
+        # Each process loads the weights, so that errors come before the first sentence.
         list(pool.map(partial(_load_there, weights, threads), range(processes)))
         yield SearchProcesses(pool, weights, threads)
 
@@ -83,7 +86,7 @@ def search_processes(processes: int, weights: Weights) -> Iterator[SearchProcess
 def _search_there(
     weights: Weights, threads: int, decoding: DecodingConfig, batch: MicroBatch
 ) -> Found:
-    """`search` in a process of the pool."""
+    """Run `search` in a process of the pool."""
     return search(_model(weights, threads), decoding, batch)
 
 
@@ -93,7 +96,7 @@ def _load_there(weights: Weights, threads: int, _: int) -> None:
 
 @lru_cache(maxsize=1)
 def _model(weights: Weights, threads: int) -> Transformer:
-    """The process's own."""
+    """The model of this process."""
     torch.set_num_threads(threads)
     keep_freed()
     return load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model

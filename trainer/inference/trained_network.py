@@ -30,7 +30,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Which ones: with this another process loads the same."""
+    """Which weights a network has; another process loads the same ones by this."""
 
     run: Path
     checkpoint: str
@@ -42,8 +42,8 @@ class TrainedNetwork:
     """The model in evaluation mode, and what belongs to it.
 
     Attributes:
-        decoding: the recipe's.
-        weights: those that were found.
+        decoding: the decoding of the recipe.
+        weights: the weights that were found.
         damaged: what is wrong with newer checkpoints, which were passed over.
     """
 
@@ -58,10 +58,14 @@ class TrainedNetwork:
 def load_network(
     run: Path, checkpoint: int | str | None, device: str, precision: Precision
 ) -> TrainedNetwork:
-    """Loads the newest intact weights, or those of one checkpoint.
+    """Load the newest intact weights, or those of one checkpoint.
 
-    ``checkpoint`` is a step or the name of an average. Raises RunMismatchError where there is no
-    run, CheckpointError where it has no such checkpoint or that is damaged.
+    Args:
+        checkpoint: a step or the name of an average; None for the newest.
+
+    Raises:
+        RunMismatchError: there is no run.
+        CheckpointError: the run has no such checkpoint, or it is damaged.
     """
     folder = RunFolder(run)
     folder.card()

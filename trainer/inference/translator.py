@@ -20,12 +20,12 @@ from trainer.inference.search_processes import SearchProcesses, search, search_p
 from trainer.inference.trained_network import Precision, Weights, load_network
 from trainer.inference.word_alignment import fold, words_read, words_written
 
-# Of a batch at most, as long as what the decoder has to remember for so many source tokens does not
-# take more memory. A wide model is no faster with more than 2,000; a tiny one is, up to 8,000.
+# Source tokens of a batch at most, and bytes that the decoder may remember for them: the lower
+# limit holds. A wide model is no faster with more than 2,000 tokens; a tiny one is, up to 8,000.
 TOKENS_PER_BATCH = 8192
 BYTES_REMEMBERED = 2**28
 
-# Is told how many sentences are done.
+# A function that is told how many sentences are done.
 Report = Callable[[int], None]
 
 
@@ -71,11 +71,12 @@ class Translator:
         device: str = "cpu",
         precision: Precision = "fp32",
     ) -> Self:
-        """A run's weights: the newest intact ones, or those of one checkpoint.
+        """Load a run's weights: the newest intact ones, or those of one checkpoint.
 
-        ``checkpoint`` is a step or the name of an average, such as ``average-of-400-500``.
-        ``decoding`` replaces the recipe's beam size and length penalty. ``precision`` is that of
-        weights and network; scores are summed in fp32 in any case.
+        Args:
+            checkpoint: a step or the name of an average, such as `average-of-400-500`.
+            decoding: replaces the recipe's beam size and length penalty.
+            precision: that of weights and network; scores are summed in fp32 in any case.
 
         Raises:
             RunMismatchError: there is no run at this path.
@@ -93,13 +94,13 @@ class Translator:
 
     @contextmanager
     def in_processes(self, processes: int) -> Iterator[None]:
-        """Translates in so many processes on the host's CPUs for the time of the context.
+        """Translate in so many processes on the host's CPUs for the time of the context.
 
-        They share out the cores among them; with one there is no other than this one. A script
-        that uses this needs its ``if __name__ == "__main__":``, as the processes import it too.
+        The processes share the cores. With one process, that is this one. A script that uses this
+        needs its `if __name__ == "__main__":`, as the processes import it too.
 
         Raises:
-            TranslationError: one was killed.
+            TranslationError: a process was killed.
         """
         assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
         if processes == 1:
@@ -126,7 +127,7 @@ class Translator:
         n_best: int | None = None,
         report: Report | None = None,
     ) -> list[list[Translation]]:
-        """Up to ``n_best`` translations of each sentence, or ``beam_size``, best first.
+        """Up to `n_best` translations of each sentence, or `beam_size`, best first.
 
         Args:
             tag: put before every sentence, as a corpus's tag is in training.
@@ -158,8 +159,13 @@ class Translator:
     ) -> list[Alignment]:
         """For each token of a translation the source token it comes from, by attention.
 
-        Pairs (source position, target position) from 0, where positions are those in `source_ids`
-        and in a translation's ids; see `model.inspection.alignment` for which ``layer`` is asked.
+        Args:
+            layer: the decoder layer whose attention counts; by default as in
+                `model.inspection.alignment`.
+
+        Returns:
+            For each translation pairs (source position, target position) from 0; positions are
+            those in `source_ids` and in a translation's ids.
 
         Raises:
             ModelError: there is no such decoder layer.
@@ -182,8 +188,8 @@ class Translator:
     ) -> list[Alignment]:
         """Like `align`, for words: pairs (source word, target word) from 0, each once, in order.
 
-        A pair of words is one that tokens of theirs are; `trainer.inference.word_alignment` says
-        what a word is. The tag is none, so a word that looked at the tag alone has no pair.
+        Two words are a pair if any of their tokens are; `trainer.inference.word_alignment` says
+        what a word is. The tag is no word, so a word that looked at the tag alone has no pair.
         """
         alignments = self.align(sentences, translations, tag, layer)
         return [
@@ -213,8 +219,8 @@ class Translator:
         return self._tokenizers[TARGET].decode([list(ids)])[0]
 
     def _search(self, heldout: HeldOut) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        """Batches of sentences alike in length: their positions and what was found for them."""
-        # The longest first: at the end all processes have something to do.
+        """For each batch of sentences alike in length their positions and hypotheses."""
+        # The longest first, so that all processes have something to do until the end.
         batches = self._batches(heldout)[::-1]
         found = (
             (search(self.model, self.decoding, batch) for batch in batches)

@@ -3,8 +3,9 @@
     pieces of both sides ─▶ which words each has letters of ─▶ pairs of pieces ─▶ pairs of words
 
 SentencePiece writes the space before a word as ▁, so words are what stands between the ▁s of a
-sentence's pieces, numbered from 0. The sentence is the one that SentencePiece normalised: there a
-no-break space parts words as any other space does. Two words are a pair if any of their pieces are.
+sentence's pieces, numbered from 0. The sentence is the one that SentencePiece normalised: in it a
+no-break space separates words as any other space does. Two words are a pair if any of their pieces
+are.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,10 @@ WordNumbers = list[tuple[int, ...]]  # for each piece the words that it has lett
 
 
 def word_numbers(pieces: Sequence[str]) -> WordNumbers:
-    """A ▁ by itself goes with the word that it begins. At the end there is none; "" has none."""
+    """The words of each piece.
+
+    A ▁ by itself belongs to the word that it begins; at the end it belongs to none, nor does "".
+    """
     found: WordNumbers = []
     newest, inside = -1, False
     for piece in pieces:
@@ -37,14 +41,14 @@ def word_numbers(pieces: Sequence[str]) -> WordNumbers:
 
 
 def words_read(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
-    """Of the pieces of a given sentence; its tag and EOS belong to no word."""
+    """The words of the pieces of a given sentence; its tag and EOS belong to no word."""
     return word_numbers(_without_control(tokenizer, ids))
 
 
 def words_written(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
-    """Of the pieces of a translation, so that numbers count the words of its text.
+    """The words of the pieces of a translation, numbered as the words of its text.
 
-    There an unknown piece is a word of its own: SentencePiece decodes it to ⁇ between spaces.
+    In it an unknown piece is a word of its own: SentencePiece decodes it to ⁇ between spaces.
     """
     pieces = _without_control(tokenizer, ids)
     unknown = tokenizer.decode([[tokenizer.unk_id]])[0].replace(" ", SPACE)
@@ -64,7 +68,7 @@ def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alig
 
 
 def _without_control(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """The pieces, "" for those that are no text: decoding leaves nothing but spaces of them."""
+    """The pieces, with "" for those that are no text: decoding leaves only spaces of them."""
     texts = tokenizer.decode([[token_id] for token_id in ids])
     pieces = [tokenizer.piece(token_id) for token_id in ids]
     return [

@@ -1,9 +1,9 @@
 """The largest micro-batches that a run can meet, before any of its data is read.
 
-A micro-batch is cut so that its pairs times its longest sequence keep within the budget (see
-`data_pipeline.batching.plan`). For every length of that longest sequence this bounds its rows and
-both of its sides. Most of a pass's memory grows with the padded tokens, attention scores with the
-square of the lengths; whatever micro-batch comes, one of the shapes here is as large in either.
+A micro-batch is cut so that its pairs times its longest sequence stay within the budget (see
+`data_pipeline.batching.plan`). For every length of that longest sequence, this bounds its rows and
+both of its sides. Most of a pass's memory grows with the padded tokens, that of attention scores
+with the square of the lengths. For every micro-batch, one of the shapes here is as large in either.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def widest_shapes(manifest: Manifest, settings: DataSettings) -> list[MicroBatch
     longest = _longest(manifest, settings)
     lengths = np.arange(_shortest(manifest), max(longest.values()) + 1)
     budget = settings.batching.max_tokens_per_micro_batch
-    rows = np.minimum(budget // lengths, manifest.pairs)  # of an epoch, hence of a window
+    rows = np.minimum(budget // lengths, manifest.pairs)  # a window has at most an epoch's pairs
     source, target = (np.minimum(lengths, longest[field]) for field in (SOURCE, TARGET))
     tokens = rows * (source + target)
     scores = rows * (source**2 + source * target + target**2)
@@ -70,5 +70,5 @@ def _longest(manifest: Manifest, settings: DataSettings) -> dict[str, int]:
 
 
 def _shortest(manifest: Manifest) -> int:
-    """A length that no pair's longer sequence is below."""
+    """A lower bound of the length of every pair's longer sequence."""
     return max(1, *(int(np.flatnonzero(counts)[0]) for counts in manifest.lengths.values()))

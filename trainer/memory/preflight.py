@@ -3,11 +3,12 @@
     lengths of the dataset, budget ──▶ the widest shapes ──▶ forward and backward of each
         ──▶ nothing has changed, or MemoryPreflightError
 
-They are tried twice. First by every rank for itself, on weights that are all there (ZeRO-3 gathers
-them, as for validation): a rank that runs out of memory then leaves no other one waiting, it looks
-for what would fit, and all ranks raise together. Then by all ranks as in a step, which adds
-DeepSpeed's buffers. A rank that runs out of memory only then cannot tell the others, who wait for
-it in a collective: it raises alone, and whoever started the ranks must end the others.
+They are tried twice. First every rank tries them by itself, with all weights at hand (ZeRO-3
+gathers them, as for validation). A rank that runs out of memory then leaves no other rank waiting:
+it looks for what would fit, and all ranks raise together. Then all ranks try them as in a step,
+which adds DeepSpeed's buffers. A rank that runs out of memory only then cannot tell the others,
+which wait for it in a collective: it raises alone, and whoever started the ranks must end the
+others.
 """
 
 import contextlib
@@ -30,15 +31,15 @@ from trainer.zero.engine import Engine
 
 _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-# All that oneDNN says when it has no memory for the code of a product, or beside its operands.
+# oneDNN's only messages when memory lacks for the code of a product, or beside its operands.
 _ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
 
 
 def run_preflight(engine: Engine, manifest: Manifest, settings: DataSettings) -> None:
     """Try the widest micro-batches that this dataset can make; all ranks call it.
 
-    To be called when all that a step finds in memory is there, Adam's moments too. Leaves no trace
-    in the training that follows.
+    To be called when everything that a step finds in memory is there, including Adam's moments. It
+    leaves no trace in the training that follows.
 
     Raises:
         MemoryPreflightError: a rank has too little memory.
@@ -48,11 +49,15 @@ def run_preflight(engine: Engine, manifest: Manifest, settings: DataSettings) ->
 
 
 def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) -> None:
-    """`run_preflight` with the shapes given; ``budget`` is the one that they come from."""
+    """Run the preflight with given shapes.
+
+    Args:
+        budget: the budget that the shapes come from, in tokens.
+    """
     placement = engine.placement
     memory = _memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
-    sum_over_ranks(torch.zeros(1), placement)  # no rank takes more before all have measured
+    sum_over_ranks(torch.zeros(1), placement)  # a barrier: no rank takes more before all measured
     with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
         rank = _LoneRank(
             model.train(), placement, most_resident, keeps_gradients=engine.zero_stage < 3
@@ -80,7 +85,12 @@ class _LoneRank:
         *,
         keeps_gradients: bool,
     ) -> None:
-        """``keeps_gradients``: whether a step has those of all weights at once; ZeRO-3 has not."""
+        """
+        Args:
+            most_resident: the most bytes that this process may take on the host.
+            keeps_gradients: whether a step has the gradients of all weights at once; ZeRO-3 has
+                not.
+        """
         self._keeps_gradients = keeps_gradients
         if not keeps_gradients:
             for parameter in model.parameters():
@@ -90,7 +100,7 @@ class _LoneRank:
         self._most_resident = most_resident
 
     def finding(self, widest: Sequence[MicroBatchShape], budget: int) -> tuple[bool, int, int]:
-        """Whether a shape does not fit, which one, and the budget that would, or 0."""
+        """Whether a shape does not fit, its number, and the budget that would fit, or 0."""
         for number, shape in enumerate(widest):
             if not self._fits(shape):
                 return True, number, self._fitting_budget(widest, budget)
@@ -118,12 +128,12 @@ class _LoneRank:
         finally:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            else:  # or the next try would be measured with what this one took
+            else:  # otherwise the next try would be measured with the memory of this one
                 host_memory.give_back_freed()
         return True
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
-        """By way of a quarter and half of the rows, since a host kills instead of refusing."""
+        """Run a quarter and half of the rows first, since a host kills instead of refusing."""
         peaks: list[int] = []
         for divisor in (4, 2, 1):
             if divisor == 1 and peaks[1] + 2 * (peaks[1] - peaks[0]) > self._most_resident:
@@ -151,7 +161,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
 
 
 def _as_in_a_step(engine: Engine, shape: MicroBatchShape) -> None:
-    """A step of up to two passes, the second of which finds the first one's gradients."""
+    """Run a step of up to two passes, so that the second finds the gradients of the first."""
     vocabulary = engine.module.vocabulary
     micro_batch = synthetic_micro_batch(shape, vocabulary)
     passes = min(engine.slots_per_rank, 2)
@@ -167,7 +177,7 @@ def _as_in_a_step(engine: Engine, shape: MicroBatchShape) -> None:
 
 @contextlib.contextmanager
 def _raising_alone(engine: Engine, what: str, memory: int) -> Iterator[None]:
-    """Say which rank ran out of memory for what, where it cannot tell the others."""
+    """Say which rank ran out of memory and for what, where it cannot tell the others."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -182,7 +192,7 @@ def _raising_alone(engine: Engine, what: str, memory: int) -> Iterator[None]:
 def _shortage(
     table: np.ndarray, widest: Sequence[MicroBatchShape], budget: int, engine: Engine
 ) -> str:
-    """What all ranks raise; each row of the table is a rank's finding."""
+    """The message that all ranks raise; each row of the table is a rank's finding."""
     ranks = np.flatnonzero(table[:, _FAILED]).tolist()
     _, number, _, memory = table[ranks[0]].astype(np.int64).tolist()
     fitting = int(table[ranks, _FITTING].min())
@@ -202,7 +212,7 @@ def _shortage(
 def _remedy(engine: Engine) -> str:
     stage = engine.zero_stage
     ways = [f"raise engine.zero_stage above {stage}"] if stage < 3 else []
-    if stage > 0:  # what ranks share out
+    if stage > 0:  # there is state that ranks share
         ways.append("use more ranks (cluster.ranks)")
     if not engine.checkpoints_activations:
         ways.append("set engine.activation_checkpointing=true")
@@ -210,7 +220,7 @@ def _remedy(engine: Engine) -> str:
 
 
 def _memory_bytes(placement: Placement) -> int:
-    """Of the GPU in all; of the host what is left, as this rank's share."""
+    """The memory of the whole GPU, or this rank's share of what is left on the host."""
     if placement.device == "cuda":
         return int(torch.cuda.get_device_properties(placement.torch_device).total_memory)
     return host_memory.available_bytes() // placement.local_world_size
@@ -224,7 +234,7 @@ def _size(memory: int, placement: Placement) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether torch, numpy or a library of theirs could not allocate."""
+    """Whether torch, numpy or a library of theirs could not allocate memory."""
     said = str(error)
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -11,9 +11,9 @@
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
-      profile/         see trainer/profile.py
+      profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
-      control/         what is asked of a run that trains
+      control/         requests to a run that trains
       wandb/           W&B's own files
 """
 
@@ -35,13 +35,13 @@ from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
 
 class RunCard(Written):
-    """run.json: what makes this run the run that it is."""
+    """run.json: the identity of a run."""
 
     id: str
     name: str
     dataset_identity: str
     identity: dict[str, Any]
-    parent: Parent | None = None  # where its first weights are from
+    parent: Parent | None = None  # the origin of its first weights
 
 
 class RunFolder:
@@ -73,12 +73,12 @@ class RunFolder:
 
     @property
     def wanted_data_workers(self) -> Path:
-        """How many data workers somebody asks for while the run trains; a number."""
+        """A file with the number of data workers that somebody asks for while the run trains."""
         return self.path / "control" / "data_workers"
 
     @property
     def stop_request(self) -> Path:
-        """Created by somebody who asks the run to leave a checkpoint and stop."""
+        """A file that somebody creates to ask the run to leave a checkpoint and stop."""
         return self.path / "control" / "stop"
 
     @property
@@ -87,12 +87,12 @@ class RunFolder:
 
     @property
     def profiles(self) -> Path:
-        """Torch's profiles of steps; see `trainer.profile`."""
+        """Torch's profiles of steps; see `trainer.training.step_profiler`."""
         return self.path / "profile"
 
     @property
     def stacks(self) -> Path:
-        """Where ranks stood that were taken for hung."""
+        """The stacks of ranks when one of them was taken for hung."""
         return self.path / "stacks"
 
     @property
@@ -105,10 +105,13 @@ class RunFolder:
         write_whole(self.wanted_data_workers, f"{count}\n")
 
     def take_wanted_data_workers(self) -> int | None:
-        """How many data workers are asked for, once; None if nobody asks, or it cannot be read."""
+        """Take the request for data workers, and return how many.
+
+        None if nobody asks, or if the request cannot be read.
+        """
         taken = self.wanted_data_workers.with_suffix(".taken")
         try:
-            self.wanted_data_workers.rename(taken)  # whoever asks meanwhile asks for the next time
+            self.wanted_data_workers.rename(taken)  # a request made meanwhile counts next time
             text = taken.read_text()
             taken.unlink()
         except OSError:
@@ -128,9 +131,12 @@ class RunFolder:
             return None
 
     def take_stop_request(self, former: int | None = None) -> bool:
-        """Whether somebody has asked to stop, once; ``former`` is when the run before was asked.
+        """Take a request to stop; return whether there was one.
 
         A request that another user has made may have to stay where it is.
+
+        Args:
+            former: the time of a request to an earlier start of the run, which does not count.
         """
         asked_at = self.stop_requested_at()
         if asked_at is not None:
@@ -139,7 +145,11 @@ class RunFolder:
         return asked_at not in (None, former)
 
     def card(self) -> RunCard:
-        """Raises RunMismatchError if there is no run here."""
+        """The content of run.json.
+
+        Raises:
+            RunMismatchError: there is no run here.
+        """
         try:
             return RunCard.model_validate_json(self.card_path.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -155,13 +165,13 @@ class RunFolder:
             ) from error
 
     def has_begun(self) -> bool:
-        """Whether it has trained; before that it may still become another run."""
+        """Whether the run has trained; before that it may still become another run."""
         recorded = self.metrics.exists() and self.metrics.stat().st_size > 0
         trained = recorded or bool(list_checkpoints(self.checkpoints))
         return trained and self.card_path.exists()
 
     def check(self, recipe: TrainingRecipe, manifest: Manifest) -> None:
-        """See that there is no run here yet, or this one.
+        """Check that there is no run here yet, or this one.
 
         Raises:
             RunMismatchError: the run here was started with another identity or dataset.
@@ -178,7 +188,8 @@ class RunFolder:
     ) -> None:
         """Start a run here, or continue the one that is here; only its owner may.
 
-        ``parent`` is where a new run's first weights are from.
+        Args:
+            parent: the origin of a new run's first weights.
 
         Raises:
             RunMismatchError: the run here was started with another identity or dataset.

@@ -1,7 +1,7 @@
-"""Starting a new run from the weights of another one: ``trainer.init_from: RUN[@STEP]``.
+"""Starting a new run from the weights of another one: `trainer.init_from: RUN[@STEP]`.
 
 Only the weights are taken (their moving average, if that run keeps one); data, schedule, moments
-and step are the new run's. Which checkpoint it was is pinned by its hash when the run starts.
+and step are the new run's. When the run starts, it pins the checkpoint by its hash.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from trainer.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The checkpoint of another run that a new run takes its weights from, and where it lies."""
+    """The checkpoint of another run that a new run takes its weights from, and its path."""
 
     parent: Parent
     path: Path
@@ -35,17 +35,18 @@ class WarmStart:
 def warm_start_of(
     recipe: TrainingRecipe, run: RunFolder, manifest: Manifest, pinned: Parent | None
 ) -> WarmStart | None:
-    """The weights that a run starts from, verified; None if it starts from random ones, or goes
-    on from a checkpoint of its own.
+    """The verified weights that a run starts from.
+
+    None if it starts from random ones, or goes on from a checkpoint of its own.
 
     Args:
-        manifest: of the run's dataset; its pieces must be those of the old run.
-        pinned: the parent that the run has begun with, None if it has not begun.
+        manifest: that of the run's dataset; its pieces must be those of the old run.
+        pinned: the parent that the run has begun with; None if it has not begun.
 
     Raises:
-        RunMismatchError: there is no such run, its vocabulary is another one, or it is not the
-            checkpoint that was pinned.
-        CheckpointError: it has no such checkpoint, or it is damaged.
+        RunMismatchError: there is no such run, it has another vocabulary, or its checkpoint is not
+            the one that was pinned.
+        CheckpointError: it has no such checkpoint, or the checkpoint is damaged.
     """
     if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):
         return None
@@ -94,7 +95,7 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
 
 
 def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
-    """A row of an embedding means a piece, so both runs must have the same pieces."""
+    """Require the same pieces of both runs, because a row of an embedding stands for a piece."""
     theirs = Manifest.load(open_store(run.dataset)).tokenizers
     for side, ours in manifest.tokenizers.items():
         old = theirs.get(side)

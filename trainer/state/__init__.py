@@ -1,1 +1,1 @@
-"""What a checkpoint holds besides tensors, and how it is saved and restored."""
+"""The state of a run as a checkpoint holds it, and how it is saved and restored."""

@@ -1,7 +1,7 @@
 """The running digest of all data that a run has trained on.
 
-Each slot's digest is made by the rank that fed it (`trainer.batch`); here they are folded in the
-order of slots into one hash. Two runs saw the same data exactly when their digests are equal.
+The rank that feeds a slot makes its digest (`trainer.batch`). Here these digests are folded, in
+slot order, into one hash. Two runs saw the same data exactly when their digests are equal.
 """
 
 import hashlib

@@ -1,7 +1,6 @@
-"""Early stopping (Prechelt 1998): end the run when validation gets better no more.
+"""Early stopping (Prechelt 1998): end the run when validation no longer gets better.
 
-What it remembers lies in the checkpoint, so a run stops at the same step however often it was
-restarted.
+Its state lies in the checkpoint, so a run stops at the same step however often it was restarted.
 """
 
 from trainer.checkpoints.format import EarlyStoppingState
@@ -12,9 +11,9 @@ from trainer.scores import Scores
 def after_validation(
     state: EarlyStoppingState, config: EarlyStoppingConfig, step: int, scores: Scores
 ) -> EarlyStoppingState:
-    """What is remembered after a validation."""
+    """The state after a validation."""
     score = scores[config.metric]
-    if state.metric not in (None, config.metric):  # it was changed between two starts
+    if state.metric not in (None, config.metric):  # the metric was changed between two starts
         state = EarlyStoppingState(metric=config.metric)
     if score.is_better_than(state.best):
         return EarlyStoppingState(metric=config.metric, best=score.value, best_step=step)

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, cut as the state is.
+"""The exponential moving average of the weights, cut in the same way as the state.
 
 Averaging the iterates of stochastic descent (Polyak and Juditsky 1992) lessens their noise. The
 exponential form forgets the early ones: after each applied step
@@ -6,7 +6,7 @@ exponential form forgets the early ones: after each applied step
     average ← decay · average + (1 - decay) · weights
 
 Each rank averages the fp32 master weights that it owns, so the average takes as little memory as
-one of Adam's moments and moves between shapes as they do. Validating and translating use it in
+one of Adam's moments and moves between shapes as they do. Validation and translation use it in
 place of the weights.
 """
 
@@ -39,7 +39,7 @@ class Ema:
     def update(self) -> None:
         """Take note of the weights after an applied step."""
         for average, weights in zip(self._averages, self._weights, strict=True):
-            # Each operation rounded on its own: lerp's last bit depends on where the state is cut.
+            # Each operation rounds on its own: lerp's last bit depends on where the state is cut.
             difference = (weights - average.tensor).mul_(1 - self._decay)
             average.tensor.add_(difference)
 
@@ -47,8 +47,8 @@ class Ema:
     def inference_model(self) -> Iterator[Transformer]:
         """The average as a model whose forward needs no other rank, in eval mode.
 
-        A collective: every rank calls it, and gets all of the average, in the precision that the
-        engine computes in.
+        A collective: every rank calls it, and gets the whole average, in the engine's compute
+        precision.
         """
         owned = defaultdict(list)
         for average in self._averages:
@@ -59,16 +59,16 @@ class Ema:
                 whole = torch.zeros(parameter.numel(), device=parameter.device)
                 for average in owned[name]:
                     whole[average.start : average.stop] = average.tensor
-                # Each element is of one rank, and zero in the others' terms of the sum.
+                # Each element belongs to one rank, and is zero in the terms of the other ranks.
                 whole = sum_over_ranks(whole, self._engine.placement)
                 parameter.copy_(whole.view_as(parameter))
         yield replica.eval()
 
     def fragments(self) -> Iterator[Fragment]:
-        """The average as fragments of kind ``ema``; over all ranks, each element once."""
+        """The average as fragments of kind `ema`; over all ranks, each element once."""
         return iter(self._averages)
 
     def load(self, read: FragmentReader) -> None:
-        """Fill the average from the ``ema`` fragments of a checkpoint of any shape."""
+        """Fill the average from the `ema` fragments of a checkpoint of any shape."""
         for average in self._averages:
             average.tensor.copy_(read(EMA, average.parameter, average.start, average.stop))

@@ -1,9 +1,9 @@
 """The numerics fingerprint: what can change a run's rounding although its recipe is the same.
 
-It is stored with each checkpoint. Under an equal fingerprint a resumed run repeats the curve bit
-by bit; under another one the data is still equal and the curve equal up to rounding. With
-``engine.numerics: exact`` the number of ranks and the ZeRO stage may differ, bit by bit all the
-same.
+It is stored with each checkpoint. Under an equal fingerprint, a resumed run repeats the curve bit
+by bit. Under another one the data is still equal, and the curve is equal up to rounding. With
+`engine.numerics: exact` the curve stays equal bit by bit even if the number of ranks and the ZeRO
+stage differ.
 """
 
 import platform
@@ -18,7 +18,7 @@ from model.linear import uses_onednn
 from trainer.config import EngineConfig
 from trainer.placement import Placement
 
-EXACT_SUMS = 2  # the version of what trainer/exact computes; another one rounds otherwise
+EXACT_SUMS = 2  # the version of what trainer/exact computes; another version rounds differently
 _COVERED = {"ranks", "zero_stage"}  # by exact sums
 
 
@@ -47,7 +47,7 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
 
 
 def attention_backend(engine: EngineConfig, placement: Placement) -> AttentionBackend:
-    """By which kernels attention is computed."""
+    """The kernels that compute attention."""
     return engine.attention or default_backend(torch.device(placement.device))
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: with the tensors of the state, all that a checkpoint holds."""
+"""How far a run is: everything that a checkpoint holds besides the tensors of the state."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,11 @@ class Progress:
 
     @classmethod
     def of_checkpoint(cls, header: CheckpointHeader, cursor: Cursor) -> "Progress":
-        """Where the checkpoint left the run; ``cursor`` is where its data goes on now."""
+        """The progress at which a checkpoint left the run.
+
+        Args:
+            cursor: where the run's data goes on now.
+        """
         return cls(
             step=header.step,
             cursor=cursor,

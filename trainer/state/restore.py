@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it imports W&B, which ranks other than 0 do not need
 
 
 def begin(engine: Engine, job: RankJob) -> TrainingState:
-    """Step 0: moments of zero, and the weights of the parent if the run has one.
+    """The state of step 0: moments of zero, and the weights of the parent if the run has one.
 
     Raises:
         CheckpointError: the parent's parameters are not those of the recipe's model.
@@ -45,7 +45,7 @@ def begin(engine: Engine, job: RankJob) -> TrainingState:
 def restore(
     engine: Engine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
 ) -> TrainingState:
-    """Where the checkpoint left the run, whatever the shape it was written under.
+    """The state in which the checkpoint left the run, whatever shape it was written under.
 
     Raises:
         CheckpointError: its parameters are not those of the recipe's model.
@@ -80,7 +80,7 @@ def record_resumption(
     progress: Progress,
     manifest: Manifest,
 ) -> None:
-    """Events that say where the run goes on, and what is not as it was before."""
+    """Record events that say where the run goes on, and what differs from before."""
     step, goodput = recorder.last_step, recorder.goodput
     if checkpoint is None:
         if goodput.restarts:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: the fragments that this rank owns, and the header of them all."""
+"""Saving a checkpoint: the fragments that this rank owns, and the header, common to all ranks."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,7 +17,7 @@ class Saver:
     """Writes checkpoints of one rank; making it allocates all the memory that it will need.
 
     Raises:
-        CheckpointError: on all ranks, a host has too little memory for that.
+        CheckpointError: a host has too little memory for that; raised on all ranks.
     """
 
     def __init__(
@@ -27,7 +27,10 @@ class Saver:
         manifest: Manifest,
         sync_record: Callable[[], None],
     ) -> None:
-        """sync_record: writes the record through to the disk; no checkpoint may be ahead of it."""
+        """
+        Args:
+            sync_record: writes the record through to the disk; no checkpoint may be ahead of it.
+        """
         self._recipe = context.recipe
         self._state = state
         self._manifest = manifest
@@ -43,9 +46,10 @@ class Saver:
         )
 
     def save(self, *, final: bool) -> float:
-        """Begin to write a checkpoint, and with ``final`` wait until it is written.
+        """Begin to write a checkpoint, and with `final` wait until it is written.
 
-        Returns how long the training was stalled, in seconds.
+        Returns:
+            How long the training was stalled, in seconds.
 
         Raises:
             CheckpointError: the final one could not be written.
@@ -53,11 +57,11 @@ class Saver:
         return self._writer.save(self._header(), final=final)
 
     def finish(self) -> None:
-        """Returns when the rank's part of the last checkpoint is written, or could not be."""
+        """Wait until the rank's part of the last checkpoint is written, or has failed."""
         self._writer.finish()
 
     def close(self) -> None:
-        """Wait for what is being written, and free its memory."""
+        """Wait for a write in flight, and free its memory."""
         self._writer.close()
 
     def _owned(self) -> Iterator[Fragment]:

@@ -1,4 +1,4 @@
-"""All that a checkpoint holds, as it is while the rank trains."""
+"""Everything that a checkpoint holds, in the form it has while the rank trains."""
 
 from dataclasses import dataclass
 

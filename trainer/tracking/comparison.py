@@ -19,13 +19,15 @@ class Comparison:
     """How far two runs are the same.
 
     Attributes:
-        steps: that both have recorded.
-        other_data_from: the first of them that was trained on other data; None: all are equal.
-        other_loss_from: the first of them with another loss, be it in the last bit; None likewise.
-        largest_difference: of losses of the same step, relative to the first run's.
-        checkpoint_step: of the newest checkpoint that both have; None: they have none in common.
-        other_tensors: of its weights and moments, those that differ in any bit.
-        tensors: of its weights and moments, how many there are.
+        steps: the number of steps that both have recorded.
+        other_data_from: the first of these steps with other data; None if all are equal.
+        other_loss_from: the first of these steps with another loss, be it in the last bit; None
+            if all are equal.
+        largest_difference: between losses of the same step, relative to the first run's.
+        checkpoint_step: the step of the newest checkpoint that both have; None if they have none
+            in common.
+        other_tensors: the names of its weights and moments that differ in any bit.
+        tensors: the number of its weights and moments.
     """
 
     steps: int
@@ -38,7 +40,7 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """To the last bit, in all that could be compared."""
+        """Whether everything that could be compared is the same to the last bit."""
         return (
             self.other_data_from is None and self.other_loss_from is None and not self.other_tensors
         )
@@ -48,7 +50,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     """Compare two runs' records and their newest common checkpoint, whatever their shapes.
 
     Raises:
-        RunMismatchError: one of them is no run.
+        RunMismatchError: one of the folders has no run.
         TrainerError: they have no step in common.
         CheckpointError: a checkpoint is damaged.
     """

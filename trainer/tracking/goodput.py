@@ -4,18 +4,18 @@
 
     goodput = counted seconds / wall seconds                    0 … 1
 
-- *Counted* is the time in steps that the record got from them, so in each step once.
+- *Counted* is the time in steps at the time when the record got them, so each step counts once.
 - *Wall* is the time that a driver owned the run, up to the last recorded step: from the session's
-  start to its first step, from there from step to step. What lies between two steps is wall and not
-  counted: validations, stalls for checkpoints, skipped steps, and after a loss all until the next
-  step that the record has not got, so detecting it, starting ranks and repeating steps. While no
-  driver owned the run, between two sessions, it took no wall time.
+  start to its first step, and then from step to step. What lies between two steps is wall and not
+  counted: validations, stalls for checkpoints, skipped steps. So is, after a loss, everything until
+  the next step that the record has not got: detecting the loss, starting ranks, repeating steps.
+  While no driver owned the run, between two sessions, it took no wall time.
 - *Restarts* are starts of the ranks after the run's first. *Lost steps* are, for each restart, the
   recorded steps after the checkpoint that it went on from, which have to be trained again.
 
 Every train line of the record has these numbers, in total up to its step, and `resumed` events have
-the counts. So whoever starts the ranks again reads them from the record's end. A start that died
-before it recorded anything leaves no trace there and is not among the restarts.
+the counts. So a new start of the ranks reads them from the record's end. A start that died before
+it recorded anything leaves no trace there, and does not count as a restart.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class Goodput:
     """The totals of a run up to a moment.
 
     Attributes:
-        until: that moment, in seconds since the epoch.
+        until: the moment, in seconds since the epoch.
     """
 
     until: float
@@ -42,8 +42,8 @@ class Goodput:
     def after_step(self, ended: float, step_seconds: float) -> "Goodput":
         """The totals after a step that the record has not got yet.
 
-        It took wall time since the last one, and no less than itself, wherever the clock was set
-        in between.
+        Its wall time is the time since the last one, but no less than its own seconds, even if the
+        clock was set in between.
         """
         return replace(
             self,
@@ -54,7 +54,7 @@ class Goodput:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What a train line says."""
+        """The fields of a train line."""
         wall, counted = self.wall_seconds, self.counted_seconds
         return {
             "restarts": self.restarts,
@@ -70,12 +70,12 @@ def goodput_at_start(
 ) -> Goodput:
     """The totals as a start of the ranks finds them in the record.
 
+    If its lines are of a version that did not count, the totals begin with this start.
+
     Args:
         lines_backwards: the record's lines, last one first; read to the last train line at most.
-        resume_step: of the checkpoint that this start goes on from, or 0.
+        resume_step: the step of the checkpoint that this start goes on from, or 0.
         session_started: when the driver began to own the run, in seconds since the epoch.
-
-    Lines of a version that did not count say nothing: the totals begin with this start then.
     """
     tail: list[Line] = []  # from the last train line on, last line first
     for line in lines_backwards:
@@ -87,7 +87,7 @@ def goodput_at_start(
     restarts, lost_steps = (counted.restarts, counted.lost_steps) if counted else (None, None)
     last_step = next((line.step for line in tail if isinstance(line, StepLine)), 0)
     return Goodput(
-        # In the session of that step, nobody else owned the run since; otherwise time began anew.
+        # Wall time goes on if the step was in this session; otherwise it begins with the session.
         until=max(train.time if train else 0.0, session_started),
         restarts=(restarts or 0) + 1 if tail else 0,
         lost_steps=(lost_steps or 0) + max(0, last_step - resume_step),

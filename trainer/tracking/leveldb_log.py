@@ -16,9 +16,9 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def whole_records(file: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The records of a file from the start of a block on, each after the position of its end.
+    """The records of a file from the start of a block on, each preceded by its end's position.
 
-    Ends where the file does, or where it is torn.
+    They end where the file ends, or where it is torn.
     """
     assert start % BLOCK_BYTES == 0, start
     with file.open("rb") as opened:

@@ -1,8 +1,8 @@
 """A file of lines with one writer, which a kill or a full disk leaves whole.
 
-A line that a kill tore is cut when the file is opened again. On a full disk the torn part is cut at
-once; the line and those after it wait in memory, in their order, until there is room. One thread
-may append while another one syncs.
+A line that a kill tore is cut when the file is opened again. On a full disk, the torn part is cut
+at once; its line and later ones wait in memory, in order, until there is room. One thread may
+append while another one syncs.
 """
 
 import errno
@@ -21,7 +21,7 @@ from trainer.errors import CheckpointError, RecordInUseError, TrainerError
 
 LOCK_TIMEOUT_SECONDS = 15.0
 BLOCK_BYTES = 65536
-# No space left, or none within the user's quota.
+# Error codes of a full disk: no space left, or none within the user's quota.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -33,7 +33,10 @@ class LineFile:
     """
 
     def __init__(self, path: Path, notice: Callable[[str], None] = lambda text: None) -> None:
-        """``notice`` is told when lines begin to wait for room, and when they do so no longer."""
+        """
+        Args:
+            notice: is told when lines begin to wait for room, and when they no longer wait.
+        """
         self._path = path
         self._notice = notice
         self._file = path.open("ab", buffering=0)
@@ -46,22 +49,22 @@ class LineFile:
         self._disk_is_full = False
 
     def append(self, line: str) -> None:
-        """Write a line, given without its end, or let it wait for room."""
+        """Write a line, given without its line end, or let it wait for room."""
         with self._writing:
             self._waiting.append(line.encode() + b"\n")
             self._write_waiting()
 
     def sync(self) -> None:
-        """Let all lines survive a loss of power.
+        """Write all lines through to the disk, so that they survive a loss of power.
 
         Raises:
-            CheckpointError: they would not; no checkpoint may be ahead of them.
+            CheckpointError: that failed; no checkpoint may be ahead of them.
         """
         if problem := self._write_through():
             raise CheckpointError(f"{problem}, and no checkpoint may be ahead of it")
 
     def close(self) -> None:
-        """Write what is waiting, and let others write the file.
+        """Write the waiting lines, and release the file to other writers.
 
         Raises:
             TrainerError: lines are lost.
@@ -75,7 +78,7 @@ class LineFile:
             )
 
     def _write_through(self) -> str | None:
-        """Write everything to the disk; returns what is in the way of that."""
+        """Write everything through to the disk; return what prevents that, if anything."""
         with self._writing:
             self._write_waiting()
             waiting = len(self._waiting)
@@ -120,8 +123,8 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 def _lock(file: BinaryIO, path: Path) -> None:
     """Make this process the file's one writer.
 
-    A rank 0 of an attempt that was killed a moment ago may still be alive, so the lock is waited
-    for. A file system without locks has none.
+    It waits for the lock, because rank 0 of an attempt that was killed a moment ago may still be
+    alive. On a file system without locks there is none.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:

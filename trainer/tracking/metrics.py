@@ -28,8 +28,8 @@ from trainer.tracking.records import (
     parse_line,
 )
 
-# Losses of a repeated step may differ by rounding when the shape (ranks, threads) has changed,
-# unless numerics are exact.
+# Relative difference by rounding that losses of a repeated step may have when the shape (ranks,
+# threads) has changed, unless numerics are exact.
 REPLAY_TOLERANCE = 1e-5
 BLOCK_BYTES = 65536
 
@@ -47,8 +47,8 @@ class MetricsRecord:
         """
         Args:
             resume_step: the step of the checkpoint that the run continues from, or 0.
-            notice: is told when the disk is full, and when it is so no longer.
-            tolerance: relative, within which the loss of a repeated step is the same.
+            notice: is told when the disk is full, and when it no longer is.
+            tolerance: the relative difference within which the loss of a repeated step is the same.
         """
         self._tolerance = tolerance
         self._file = LineFile(path, notice)
@@ -64,7 +64,7 @@ class MetricsRecord:
         return _place(line) in self._recorded
 
     def append(self, line: Line) -> ReplayMismatch | None:
-        """Record a line; a repeat is not written again, and returns an event if it differs."""
+        """Record a line. A repeated line is not written again; if it differs, return an event."""
         if isinstance(line, Event):
             self._write(line)
             return None
@@ -80,7 +80,7 @@ class MetricsRecord:
         return mismatch
 
     def sync(self) -> None:
-        """Let what is recorded survive a loss of power.
+        """Write the record through to the disk, so that it survives a loss of power.
 
         Raises:
             CheckpointError: the disk is full or fails; no checkpoint may be ahead of the record.
@@ -88,7 +88,11 @@ class MetricsRecord:
         self._file.sync()
 
     def close(self) -> None:
-        """Raises TrainerError if the record's end is lost."""
+        """Write what is left, and release the file.
+
+        Raises:
+            TrainerError: the record's end is lost.
+        """
         self._file.close()
 
     def _write(self, line: Line) -> None:
@@ -107,9 +111,9 @@ def train_lines(path: Path) -> list[TrainLine]:
 
 
 def lines_after(path: Path, step: int) -> list[Line]:
-    """The lines after the line of a step, so with all later steps; in order.
+    """The lines after the line of a step, and so all later steps, in order.
 
-    Takes as long as there are such lines, however long the record is.
+    The time that it takes depends on the number of these lines, not on the record's length.
     """
     lines = takewhile(lambda line: not _is_by(step, line), read_backwards(path))
     return list(lines)[::-1]
@@ -118,7 +122,8 @@ def lines_after(path: Path, step: int) -> list[Line]:
 def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
     """The lines after the line of a step, in order, while the record grows.
 
-    ``wait`` waits until there may be more; it returns whether they are the last ones.
+    Args:
+        wait: waits until there may be more lines; returns whether they are the last ones.
     """
     position = 0
     for start, line in _lines_backwards(path):
@@ -133,7 +138,7 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
                 yield _parse(path, line)
             if complete:
                 return
-            file.seek(-len(line), os.SEEK_CUR)  # it is being written
+            file.seek(-len(line), os.SEEK_CUR)  # the line is still being written
             complete = wait()
 
 
@@ -145,18 +150,18 @@ def read_backwards(path: Path) -> Iterator[Line]:
 
 
 def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The complete lines of a record, last one first, each with where it begins."""
+    """The complete lines of a record, last one first, each with the position of its start."""
     with path.open("rb") as file:
         position = file.seek(0, os.SEEK_END)
         rest = b""  # the end of a line whose beginning is not read yet
-        torn = True  # what follows the last line's end
+        torn = True  # the text after the last line's end is torn
         while position:
             size = min(position, BLOCK_BYTES)
             position -= size
             file.seek(position)
             content = file.read(size) + rest
             end = position + len(content)
-            # Not splitlines: a sentence may hold U+2028 and others that it takes for line ends.
+            # Not splitlines: a sentence may hold U+2028 and others, which it takes for line ends.
             rest, *lines = content.split(b"\n")
             for line in reversed(lines):
                 if not torn:
@@ -173,7 +178,7 @@ def _is_by(step: int, line: Line) -> bool:
 
 
 def _place(line: StepLine | ValidationLine) -> tuple[bool, int]:
-    """What only one line of the record has, events apart."""
+    """The place of a line, which no two lines of the record share, events apart."""
     return isinstance(line, StepLine), line.step
 
 

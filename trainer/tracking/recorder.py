@@ -1,4 +1,4 @@
-"""Where rank 0 puts the run's lines: metrics.jsonl, W&B, and the supervisor's display."""
+"""The recorder of rank 0: it sends lines to metrics.jsonl, W&B and the supervisor's display."""
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
@@ -40,13 +40,13 @@ class Recorder:
 
     @property
     def last_step(self) -> int:
-        """The last recorded step, at which events stand."""
+        """The last recorded step, at which events are recorded."""
         return self._record.last_step
 
     def append(self, line: Line) -> None:
         """Record a line; a repeated step is shown but not written twice.
 
-        A train line that the record has not got yet is given the run's totals, see
+        A train line that the record has not got yet also gets the run's totals, see
         `trainer.tracking.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
@@ -59,7 +59,7 @@ class Recorder:
             self._supervision.line(mismatch)
 
     def keep_translations(self, step: int, translations: list[str]) -> None:
-        """Keep a validation's, or say why not."""
+        """Keep a validation's translations, or say why not."""
         try:
             save_translations(self._translations, f"validation-{step:08d}", translations)
         except OSError as error:
@@ -76,7 +76,11 @@ class Recorder:
         self._record.sync()
 
     def close(self) -> None:
-        """Raises TrainerError if the record's end is lost."""
+        """End the record.
+
+        Raises:
+            TrainerError: the record's end is lost.
+        """
         try:
             self._record.close()
         finally:

@@ -1,6 +1,6 @@
-"""What a rank has to record, and the recorder of those that record nothing.
+"""The interface of a rank's recorder, and the recorder of ranks that record nothing.
 
-`trainer.tracking.recorder`, which rank 0 has, imports W&B; that takes most of a second.
+Rank 0 uses `trainer.tracking.recorder`, which imports W&B; that takes most of a second.
 """
 
 from typing import Protocol
@@ -9,7 +9,7 @@ from trainer.tracking.records import Line
 
 
 class Recording(Protocol):
-    """What the loop needs of a recorder."""
+    """A recorder as the loop needs it."""
 
     @property
     def last_step(self) -> int: ...
@@ -20,7 +20,7 @@ class Recording(Protocol):
 
 
 class NoRecorder:
-    """That of ranks other than 0: what they would record is the same."""
+    """The recorder of ranks other than 0, which would record the same as rank 0."""
 
     last_step = 0
 

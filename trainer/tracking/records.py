@@ -3,8 +3,8 @@
 Every step has one line, a `TrainLine`, or a `SkippedLine` if it was not applied. A
 `ValidationLine` follows the step that was validated, and an event stands at the last recorded step.
 
-A line says by ``version`` which form it has. Lines of version 1 do not say it; they are read as
-lines of this version. What a line does not know (None) is left out of its JSON.
+The `version` of a line tells its form. Lines of version 1 have none; they are read as lines of
+this version. Unknown values (None) are left out of a line's JSON.
 """
 
 import json
@@ -24,13 +24,17 @@ class _Line(Written):
     step: int
 
     def to_json(self) -> str:
-        """Raises ValueError for a number that is infinite or NaN."""
+        """The line as JSON.
+
+        Raises:
+            ValueError: a number is infinite or NaN.
+        """
         values = self.model_dump(mode="json", exclude_none=True)
         return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
 
 class _StepLine(_Line):
-    """What each step has: where its data lay, and the digest of all data up to it."""
+    """The fields of every step: where its data lay, and the digest of all data up to it."""
 
     epoch: int
     window: int
@@ -39,7 +43,7 @@ class _StepLine(_Line):
 
     @property
     def cursor(self) -> Cursor:
-        """Of the step's first micro-batch."""
+        """The cursor of the step's first micro-batch."""
         return Cursor(self.epoch, self.window, self.offset)
 
 
@@ -48,12 +52,14 @@ class TrainLine(_StepLine):
 
     Attributes:
         time: when it ended, in seconds since the epoch.
-        loss: nats per target token, with label smoothing; nll: without.
-        target_tokens: of this step over all ranks; target_tokens_seen: of all steps up to it.
-        data_stall_seconds: mean over the ranks of how long they waited for the step's data.
-        checkpoint_stall_seconds: how long the checkpoint before the step kept rank 0.
-        restarts: and the following fields, see `trainer.tracking.goodput`; None if the step was
-            repeated, or recorded by a version that did not count.
+        loss: nats per target token, with label smoothing.
+        nll: nats per target token, without label smoothing.
+        target_tokens: target tokens of this step over all ranks.
+        target_tokens_seen: target tokens of all steps up to this one.
+        data_stall_seconds: how long the ranks waited for the step's data; mean over the ranks.
+        checkpoint_stall_seconds: how long the checkpoint before the step stalled rank 0.
+        restarts: this and the following fields: see `trainer.tracking.goodput`. None if the step
+            was repeated, or recorded by a version that did not count.
     """
 
     kind: Literal["train"] = "train"
@@ -78,13 +84,13 @@ class TrainLine(_StepLine):
 
 
 class SkippedLine(_StepLine):
-    """A step that was not applied, since its loss or gradient was no finite number.
+    """A step that was not applied, since its loss or gradient was not finite.
 
     Attributes:
-        slots: those that were not finite; none if only the sum of the gradients was not.
-        ranks: that computed these slots.
-        in_a_row: skipped steps without one between them that was applied, this one included.
-        skipped_steps: of the whole run.
+        slots: the slots that were not finite; none if only the sum of the gradients was not.
+        ranks: the ranks that computed these slots.
+        in_a_row: skipped steps without an applied one between them, this one included.
+        skipped_steps: skipped steps of the whole run.
     """
 
     kind: Literal["skipped"] = "skipped"
@@ -117,7 +123,7 @@ class ValidationLine(_Line):
     @model_validator(mode="before")
     @classmethod
     def _of_version_1(cls, values: Any) -> Any:
-        """Version 1 had a column for each score."""
+        """Read a line of version 1, which had a column for each score."""
         if not isinstance(values, dict) or "scores" in values:
             return values
         columns = {"loss": False, "perplexity": False, "bleu": True}  # more is better
@@ -134,7 +140,7 @@ class _Event(_Line):
 
     @property
     def details(self) -> dict[str, Any]:
-        """What the event says beside its name, in JSON values."""
+        """The fields of the event besides its name, as JSON values."""
         return self.model_dump(mode="json", exclude={*_Line.model_fields, "kind", "event"})
 
 
@@ -142,13 +148,13 @@ class Resumed(_Event):
     """The ranks have started again.
 
     Attributes:
-        from_step: of the checkpoint that they go on from, or 0.
+        from_step: the step of the checkpoint that they go on from, or 0.
         promise: what of the curve will be as it was, see docs/exactness.md.
-        numerics_changed: what computes otherwise than in the checkpoint, each as [then, now].
-        settings_changed: continuable settings likewise.
+        numerics_changed: entries of the fingerprint that have changed, each as [then, now].
+        settings_changed: continuable settings that have changed, each as [then, now].
         quarantined: shards that have been left out since.
         window_left_at: where the checkpoint stood, if the run goes on elsewhere in its data.
-        restarts, lost_steps: of the run so far, see `trainer.tracking.goodput`.
+        restarts, lost_steps: counts of the run so far, see `trainer.tracking.goodput`.
     """
 
     event: Literal["resumed"] = "resumed"
@@ -171,7 +177,7 @@ class Resized(_Event):
 
 
 class Preempted(_Event):
-    """The ranks leave, as they were asked to."""
+    """The ranks leave, because they were asked to."""
 
     event: Literal["preempted"] = "preempted"
 
@@ -188,10 +194,10 @@ class Repeated(_Event):
 
 
 class ReplayMismatch(_Event):
-    """A step that was repeated after a restart was another one than the record has.
+    """A step that was repeated after a restart differs from the one in the record.
 
     Attributes:
-        fields: what differs, each as [then, now].
+        fields: the fields that differ, each as [then, now].
     """
 
     event: Literal["replay_mismatch"] = "replay_mismatch"
@@ -212,5 +218,9 @@ _LINES: TypeAdapter[Line] = TypeAdapter(
 
 
 def parse_line(text: bytes) -> Line:
-    """A line of metrics.jsonl; raises pydantic's ValidationError if it is none."""
+    """Parse a line of metrics.jsonl.
+
+    Raises:
+        pydantic.ValidationError: it is no such line.
+    """
     return _LINES.validate_json(text)

@@ -1,11 +1,11 @@
 """Weights & Biases as a view of metrics.jsonl: the one file that imports wandb.
 
-A thread follows the record and shows it, so training neither waits for W&B nor ends with it.
+A thread follows the record and shows it, so training neither waits for W&B nor fails with it.
 
 W&B's history has one row a step: the values of its line, and of the validation and the events that
-follow up to the next one. A row is handed over once it is complete, under its own step, so
-steps increase strictly. An event whose step's row W&B has got already, such as `resumed`, is in the
-next row.
+follow up to the next step. A row is handed over once it is complete, under its own step, so
+steps increase strictly. An event comes into the next row if W&B has got the row of its step
+already, as with `resumed`.
 
 A kill loses the rows that W&B had not written yet, may tear its file, and the next start begins
 another folder. So a start mends the files and follows the record from the last step in them:
@@ -33,9 +33,9 @@ from trainer.tracking.leveldb_log import BLOCK_BYTES, whole_records
 from trainer.tracking.metrics import follow, read_backwards
 from trainer.tracking.records import Event, Line, StepLine, ValidationLine
 
-# W&B writes through to its file that often, so a kill loses no more than that.
+# Time between W&B's writes to its file; a kill loses no more than that.
 FLUSH_SECONDS = 2.0
-# How long the end of the run waits for W&B.
+# Time that the end of the run waits for W&B.
 FINISH_SECONDS = 60.0
 _TAIL_BYTES = 2**16
 
@@ -53,7 +53,10 @@ class WandbTracker:
         run: RunFolder,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """``notice`` is told when W&B fails, from another thread."""
+        """
+        Args:
+            notice: is told when W&B fails; called from another thread.
+        """
         logging.getLogger("wandb").setLevel(logging.ERROR)
         self._recipe = recipe
         self._folder = run
@@ -77,11 +80,11 @@ class WandbTracker:
         self._thread.start()
 
     def update(self) -> None:
-        """The record has new lines."""
+        """Take note that the record has new lines."""
         self._news.set()
 
     def finish(self) -> None:
-        """The record has its last line: show it and end."""
+        """Show the record to its end, since it has its last line, and end."""
         if self._mode == "disabled":
             return
         self._ending.set()
@@ -120,7 +123,7 @@ class WandbTracker:
                 "start, shows the rest"
             )
         finally:
-            # Waits until W&B's process has written everything, or gives up one that has died.
+            # Waits until W&B's process has written everything, or gives up if it has died.
             with suppress(Exception, SystemExit):
                 wandb.teardown()
 
@@ -130,14 +133,14 @@ class WandbTracker:
         run, self._run = self._run or self._begin(), None
         shown = max((mend(file) for file in former), default=Shown())
         if self._mode == "online" and run.starting_step - 1 != shown.step:
-            shown = Shown(run.starting_step - 1, None)  # what the server has counts
+            shown = Shown(run.starting_step - 1, None)  # the server's step counts
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
             run.log(row, step=step, commit=True)
         run.finish()
 
     def _begin(self) -> wandb.Run:
-        # Its last act would be to import its launcher, which takes a second, to look whether that
-        # has started this process (`Run._on_ready`, read in 0.31.0).
+        # At its end, `wandb.init` would import W&B's launcher, which takes a second, to see whether
+        # the launcher has started this process (`Run._on_ready`, read in 0.31.0).
         with mock.patch.object(wandb.Run, "_detect_and_apply_job_inputs"):
             return self._init()
 
@@ -156,7 +159,7 @@ class WandbTracker:
         )
 
     def _wait(self) -> bool:
-        """Wait for news of the record; returns whether it has its last line."""
+        """Wait for news of the record; return whether it has its last line."""
         if not self._ending.is_set():
             self._news.wait()
             self._news.clear()
@@ -164,9 +167,11 @@ class WandbTracker:
 
 
 class Shown(NamedTuple):
-    """The last row that W&B has: its step, 0 if there is none, and the names of its values.
+    """The last row that W&B has.
 
-    ``keys`` None means that they are not known; the row is taken for complete then.
+    Attributes:
+        step: its step; 0 if there is no row.
+        keys: the names of its values; None if they are not known. Then the row counts as complete.
     """
 
     step: int = 0
@@ -174,7 +179,7 @@ class Shown(NamedTuple):
 
 
 def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows that follow after one, each with its step."""
+    """The rows that follow the row `shown`, each with its step."""
     step = 0
     row: dict[str, Any] = {}
     for line in lines:
@@ -193,15 +198,15 @@ def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, A
 
 
 def last_logged_step(folder: Path) -> int:
-    """The last step in the W&B files under a run's ``wandb`` folder, or 0."""
+    """The last step in the W&B files under a run's `wandb` folder, or 0."""
     return max((_end(file)[0].step for file in _wandb_files(folder)), default=0)
 
 
 def mend(file: Path) -> Shown:
-    """Make one .wandb file fit for `wandb sync`; returns the last row in it.
+    """Make one .wandb file fit for `wandb sync`, and return the last row in it.
 
-    `wandb sync` gives up on a run at a file with a torn end, and on all runs at a file that has
-    nothing of its run yet. So what a kill tore is cut, and a file without rows is removed.
+    `wandb sync` gives up on a run if a file has a torn end, and on all runs if a file has nothing
+    of its run yet. So a torn end is cut, and a file without rows is removed.
     """
     shown, whole_bytes = _end(file)
     if shown.step == 0:
@@ -212,7 +217,7 @@ def mend(file: Path) -> Shown:
 
 
 def _end(file: Path) -> tuple[Shown, int]:
-    """The last row of one .wandb file, and where its last whole record ends.
+    """The last row of one .wandb file, and the position where its last whole record ends.
 
     The file is read from its end, since it may have a million rows.
     """
@@ -237,7 +242,7 @@ def _wandb_files(folder: Path) -> list[Path]:
 
 
 def _values(line: Line) -> dict[str, Any]:
-    """A line's part of a row: ``train/loss``, ``validation/bleu``, ``event/resumed/from_step``."""
+    """A line's part of a row: `train/loss`, `validation/bleu`, `event/resumed/from_step`."""
     if isinstance(line, Event):
         name = f"event/{line.event}"
         values: dict[str, Any] = {name: 1}

@@ -1,1 +1,1 @@
-"""What happens at a step: the loop, and what it asks and decides there."""
+"""The training loop, and the parts of a step that it calls."""

@@ -6,8 +6,8 @@ optimizer step, a line in the record; every so often a validation and a checkpoi
 `Outcome`.
 
 Whatever changes the flow (a loss that is not finite, a request to stop, the end by early
-stopping) is decided from what the ranks have exchanged, hence equally on all of them and before
-the gradients are applied.
+stopping) is decided from what the ranks have exchanged. So all ranks decide alike, and before the
+gradients are applied.
 """
 
 import math
@@ -57,7 +57,11 @@ class Trainer:
         profiler: StepProfiler,
         resources: ExitStack,
     ) -> None:
-        """``resources`` closes what the parts hold: engine, record, a checkpoint being written."""
+        """
+        Args:
+            steps: opens this rank's stream of data at a cursor.
+            resources: closes what the parts hold: engine, record, a checkpoint being written.
+        """
         self.recipe = context.recipe
         self.run = context.run
         self.progress = state.progress
@@ -75,12 +79,12 @@ class Trainer:
         self._checkpoint_stall_seconds = 0.0
 
     def train(self) -> Outcome:
-        """Train until the end or a request to stop; the last thing done is a checkpoint."""
+        """Train until the end or a request to stop, and write a last checkpoint."""
         progress = self.progress
         if progress.validation_due:
             self._validate()
             if progress.validation_due:
-                return "preempted"  # the checkpoint that it was resumed from says so still
+                return "preempted"  # the checkpoint that it resumed from already says so
         steps = self._open_stream(progress.cursor)
         while not self._is_over():
             with self._profiler.step(progress.step + 1):
@@ -165,7 +169,11 @@ class Trainer:
         self._checkpoint_stall_seconds = 0.0
 
     def _record_skipped(self, data: RankStep, report: StepReport) -> None:
-        """Raises NonFiniteLossError if there were too many in a row."""
+        """Record a step that was not applied.
+
+        Raises:
+            NonFiniteLossError: there were too many in a row.
+        """
         self.progress.skipped_steps += 1
         self.progress.skipped_in_a_row += 1
         line = skipped_line(self.progress, data, report, self._placement)
@@ -175,7 +183,7 @@ class Trainer:
             raise NonFiniteLossError(too_many_skipped(line))
 
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
-        """The step's passes, once more if a gradient does not fit the grid of its parameter."""
+        """Run the step's passes, and again if a gradient does not fit the grid of its parameter."""
         while True:
             report = self._accumulate(step, data, stall)
             outgrown = self.engine.refit(report.amax)
@@ -232,7 +240,7 @@ class Trainer:
         return norm
 
     def _validate(self) -> None:
-        """Validate; if it gives way to a request to stop, the validation is due still."""
+        """Validate; if that gives way to a request to stop, the validation stays due."""
         progress = self.progress
         self._supervision.progress("validation", progress.step)
         started = time.monotonic()

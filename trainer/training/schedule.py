@@ -1,7 +1,7 @@
 """Learning rates as pure functions of the step, so that a resumed run needs no scheduler state.
 
-A function for each ``trainer.schedule.type``. Another schedule is another function here, a line in
-`learning_rate`, and a name in `trainer.config.ScheduleConfig`.
+There is a function for each `trainer.schedule.type`. Another schedule is another function here, a
+line in `learning_rate`, and a name in `trainer.config.ScheduleConfig`.
 """
 
 import math
@@ -10,10 +10,14 @@ from trainer.config import ScheduleConfig
 
 
 def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
-    """The learning rate of optimizer step ``step`` (the first step is 1); ``width`` is the model's.
+    """The learning rate of an optimizer step.
 
-    All types but ``paper`` rise linearly from ``initial_learning_rate`` to ``peak_learning_rate``
-    over ``warmup_steps``, and differ in what follows.
+    All types but `paper` rise linearly from `initial_learning_rate` to `peak_learning_rate`
+    over `warmup_steps`, and differ in what follows.
+
+    Args:
+        step: the optimizer step, from 1.
+        width: the width of the model.
     """
     assert step >= 1
     if schedule.type == "paper":
@@ -35,7 +39,7 @@ def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
 
 
 def paper(step: int, width: int, warmup_steps: int, scale: float) -> float:
-    """Vaswani et al. 2017, §5.3, eq. 3, times ``scale``.
+    """Vaswani et al. 2017, §5.3, eq. 3, times `scale`.
 
     width^-0.5 · min(step^-0.5, step · warmup_steps^-1.5): linear warm-up, then inverse square root.
     """
@@ -48,7 +52,7 @@ def inverse_square_root(peak: float, step: int, warmup_steps: int) -> float:
 
 
 def linear(first: float, last: float, step: int, steps: int) -> float:
-    """From ``first`` at step 0 to ``last`` at step ``steps``, to stay there.
+    """A line from `first` at step 0 to `last` at step `steps`, constant after that.
 
     As a decay to 0 it is that of BERT (Devlin et al. 2019, §A.2).
     """
@@ -56,7 +60,7 @@ def linear(first: float, last: float, step: int, steps: int) -> float:
 
 
 def cosine(first: float, last: float, step: int, steps: int) -> float:
-    """The same along half a cosine (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    """As `linear`, but along half a cosine (Loshchilov & Hutter 2017, eq. 5, without restarts).
 
     last + (first - last) · (1 + cos(π · step / steps)) / 2
     """

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not a finite number: not applied, recorded, and few."""
+"""Steps whose loss or gradient is not finite: they are not applied, recorded, and must be few."""
 
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.batching.stream import RankStep
@@ -14,7 +14,7 @@ def skipped_line(
 ) -> SkippedLine:
     """The record's line of a step that was not applied: where its data lies, and who computed it.
 
-    No slots are named if each was finite and only the sum of the gradients was not.
+    It names no slots if each was finite and only the sum of the gradients was not.
     """
     ranks = placement.world_size
     slots = len(report.slot_digests)
@@ -33,7 +33,7 @@ def skipped_line(
 
 
 def too_many_skipped(line: SkippedLine) -> str:
-    """Why a run ends with this line; all ranks have the same one, so all of them end."""
+    """Why a run ends with this line. All ranks have the same line, so all of them end."""
     return (
         f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, had a loss or "
         f"gradient that is not finite (the last one in {_place(line)}); none of them was applied. "

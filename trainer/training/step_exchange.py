@@ -1,7 +1,7 @@
-"""What a step's slots have to tell each other, in one sum over the ranks.
+"""The exchange of a step's results between its slots, in one sum over the ranks.
 
-Every slot writes into its own columns and leaves the others zero, so the sum is exact: each rank
-then holds the very values of all slots and folds them in slot order. Whatever follows from them
+Every slot writes into its own row and leaves the others zero, so the sum is exact: each rank
+then holds the very values of all slots, and folds them in slot order. Whatever follows from them
 (the loss, the data digest, which slots are not finite, whether to stop) is the same on all ranks,
 for any number of ranks, and is known before the gradients are applied.
 
@@ -27,13 +27,13 @@ _COLUMNS = _DIGEST + _DIGEST_WORDS
 class StepReport:
     """A step's sums over all slots; equal on all ranks."""
 
-    smoothed_sum: float  # of the good slots, like nll_sum
+    smoothed_sum: float  # over the good slots, as nll_sum
     nll_sum: float
-    bad_slots: list[int]  # whose loss or gradients are not finite
+    bad_slots: list[int]  # slots whose loss or gradients are not finite
     padding_fraction: float
     slot_digests: list[bytes]
     data_stall_seconds: float  # mean over the ranks
-    stop_requested: bool  # by any rank
+    stop_requested: bool  # whether any rank was asked to stop
     # [slots, parameters]: `PassResult.amax` of all slots, unless one of them is not finite.
     amax: np.ndarray | None = None
 
@@ -48,7 +48,7 @@ def exchange(
     stop_requested: bool,
     placement: Placement,
 ) -> StepReport:
-    """Sum what the ranks' slots report; a collective that every rank enters once a step."""
+    """Sum the reports of the ranks' slots; a collective that every rank enters once a step."""
     amax = [result.amax for result in results if result.amax is not None]
     parameters = len(amax[0]) if amax else 0
     table = np.zeros((micro_batches_per_step + 1, _COLUMNS + parameters))

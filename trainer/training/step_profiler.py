@@ -2,7 +2,7 @@
 
     runs/NAME/profile/steps-A-B/rank-0.json.gz   a trace, for ui.perfetto.dev or chrome://tracing
 
-The profiler looks on: losses, weights and data are the same bits with and without it.
+The profiler only watches: losses, weights and data are the same bits with and without it.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ from trainer.step_range import StepRange, profile_folder
 
 
 class StepProfiler:
-    """Records the steps of one rank that are asked for, if any.
+    """Records the steps of one rank that are to be profiled, if any.
 
     What lies between these steps, such as a validation, is in the trace as well. If the rank leaves
-    before the last of them, the trace has those that it did; if it is killed there is none. A trace
-    that is there already stays: the next one is ``rank-0.2.json.gz``.
+    before the last of them, the trace has the steps that it did; if it is killed there is no trace.
+    An existing trace stays: the next one is `rank-0.2.json.gz`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StepProfiler:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """To be open while a step is trained."""
+        """A context to be open while a step is trained."""
         if self._steps is None or step not in self._steps:
             yield
             return
@@ -70,6 +70,6 @@ class StepProfiler:
         folder.mkdir(parents=True, exist_ok=True)
         names = (f"rank-{self._rank}{'' if n == 1 else f'.{n}'}.json.gz" for n in count(1))
         path = next(folder / name for name in names if not (folder / name).exists())
-        partial = folder / f".{path.name}"  # its end tells torch to compress
+        partial = folder / f".{path.name}"  # its suffix tells torch to compress
         profiler.export_chrome_trace(str(partial))
         partial.rename(path)

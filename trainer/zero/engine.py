@@ -2,13 +2,13 @@
 
 In: a plain model and its settings. Per micro-batch: forward, backward, gradients accumulated.
 Per step: gradients summed over the ranks, clipped, applied. Out: the gradient norm, and through
-`trainer.zero.fragments` the parts of the state that this rank owns. What depends on the stage is
-asked of `trainer.zero.stages`.
+`trainer.zero.fragments` the parts of the state that this rank owns. `trainer.zero.stages` has what
+depends on the stage.
 
 The loss of a micro-batch is a *sum* over tokens divided by the target tokens of the whole step,
 so gradients are summed over micro-batches and ranks and never averaged: the result does not
-depend on how slots are dealt. With ``numerics: exact`` no sum is rounded either, so that not even
-the last bit does (see `trainer.exact`).
+depend on how slots are distributed over ranks. With `numerics: exact` no sum is rounded either, so
+that not even the last bit depends on it (see `trainer.exact`).
 """
 
 import contextlib
@@ -37,19 +37,20 @@ from trainer.zero.settings import adamw, bucket_elements, deepspeed_config, para
 from trainer.zero.stages import Stage, stage_of
 
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-# An all-reduce for inference on CPUs that DeepSpeed would compile at start. Nothing here uses it,
-# and a rank that is killed while compiling leaves a lock that blocks every later one.
+# DeepSpeed would compile an all-reduce for inference on CPUs at start. Nothing here uses it, and a
+# rank that is killed while compiling leaves a lock that blocks every later rank.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 SMALL_GRADIENT = 2**14  # elements
 
 
 class PassResult(NamedTuple):
-    """What one micro-batch came to, as scalars on the device.
+    """The results of one micro-batch, on the device.
 
-    ``smoothed`` and ``nll`` are `model.loss.LossSums`; ``finite`` says whether the loss and all
-    gradients of this micro-batch are finite numbers. ``amax`` [parameters] are the gradients'
-    largest absolute values, with ``numerics: exact``.
+    Attributes:
+        smoothed, nll: the sums of `model.loss.LossSums`, scalars.
+        finite: whether the loss and all gradients of this micro-batch are finite, a scalar.
+        amax: [parameters], the gradients' largest absolute values; None unless `numerics: exact`.
     """
 
     smoothed: torch.Tensor
@@ -63,8 +64,8 @@ class Engine:
 
     Attributes:
         stage: where ZeRO keeps which part of the state.
-        slots_per_rank: forward and backward passes that a step has on every rank.
-        grids: on which gradients are summed; None with ``numerics: fast``.
+        slots_per_rank: the number of forward and backward passes of a step on every rank.
+        grids: the grids on which gradients are summed; None with `numerics: fast`.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class Engine:
             _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(self.parameter_shapes), micro_batches_per_step)
         self._zero_gradients = False
-        # Of a pass, by parameter: small gradients and sums of large ones, or largest elements.
+        # Per parameter of a pass: a small gradient, the sum of a large one, or, if exact, its
+        # largest element.
         self._watched: dict[int, torch.Tensor] = {}
         self._indices = {parameter: index for index, parameter in enumerate(model.parameters())}
         for parameter in self._indices:
@@ -106,7 +108,7 @@ class Engine:
 
     def _initialise(self, model: Transformer, engine: EngineConfig) -> None:
         clipping = 0.0 if self.grids else self._gradient_clipping
-        with contextlib.redirect_stdout(None):  # it prints its memory use
+        with contextlib.redirect_stdout(None):  # DeepSpeed prints its memory use
             self._engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
                 optimizer=self._adamw,
@@ -120,7 +122,7 @@ class Engine:
             raise EngineError(f"DeepSpeed clips gradients at {effective}, it was told {clipping}")
         self.stage: Stage = stage_of(self.zero_stage, self._engine, self.optimizer, self.placement)
         self.stage.add_gradients(self._round if self.grids else None)
-        # Its division by the number of ranks is undone.
+        # A multiplication undoes DeepSpeed's division by the number of ranks.
         self._divided_by = self.placement.world_size if self.stage.averages else 1
 
     @property
@@ -138,13 +140,13 @@ class Engine:
         is_accumulation_boundary: bool,
         is_dummy: bool,
     ) -> PassResult:
-        """One micro-batch forward and backward; its gradients add to the step's.
+        """Run one micro-batch forward and backward; its gradients add to the step's.
 
         Args:
-            target_tokens_global: of the whole step, the loss's denominator.
-            is_accumulation_boundary: this is the rank's last micro-batch of the step.
-            is_dummy: run because all ranks need equal numbers of passes. Its gradients are set to
-                zero, and count as finite.
+            target_tokens_global: target tokens of the whole step, the loss's denominator.
+            is_accumulation_boundary: whether this is the rank's last micro-batch of the step.
+            is_dummy: whether it is run only because all ranks need equal numbers of passes. Then
+                its gradients are set to zero, and count as finite.
         """
         self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
         self._zero_gradients = is_dummy
@@ -160,7 +162,7 @@ class Engine:
         smoothed = smoothed.detach()
         watched = [self._watched[index].flatten() for index in sorted(self._watched)]
         numbers = torch.cat([smoothed.flatten(), *watched])
-        finite = numbers.sum().isfinite()  # as all of them are, or the sum would not be
+        finite = numbers.sum().isfinite()  # the sum is finite only if all numbers are
         if is_dummy:
             return PassResult(smoothed, nll, torch.ones_like(finite))
         if self.grids is None:
@@ -168,11 +170,15 @@ class Engine:
         return PassResult(smoothed, nll, finite & (numbers.max() <= LARGEST), numbers[1:])
 
     def refit(self, amax: np.ndarray | None) -> list[str] | None:
-        """Whether the step's passes must be repeated, because a gradient does not fit its grid.
+        """Widen grids and discard the step's gradients if a gradient does not fit its grid.
 
-        ``amax`` is as in `step`. Then the gradients are discarded, grids are widened, and the
-        parameters are named whose grids were too narrow; none are in a run's first step, which
-        is there to measure them.
+        Args:
+            amax: as in `step`.
+
+        Returns:
+            None if all gradients fit. Otherwise the step's passes must be repeated, and this has
+            the parameters whose grids were too narrow. It is empty in a run's first step, which
+            only measures them.
         """
         if self.grids is None or amax is None or self.grids.hold(amax):
             return None
@@ -180,11 +186,13 @@ class Engine:
         return self.grids.widen(amax)
 
     def step(self, learning_rate: float, amax: np.ndarray | None = None) -> float:
-        """Apply the step's gradients; returns their global norm before clipping.
+        """Apply the step's gradients, and return their global norm before clipping.
 
-        The norm is the same on all ranks, and so is what becomes of one that is not finite: it is
-        returned, the step is not applied, and its gradients are discarded. With ``numerics: exact``
-        ``amax`` [slots, parameters] is what `PassResult` says of all slots.
+        The norm is the same on all ranks. If it is not finite, it is returned, the step is not
+        applied, and its gradients are discarded, on all ranks alike.
+
+        Args:
+            amax: [slots, parameters], `PassResult.amax` of all slots, with `numerics: exact`.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -245,15 +253,17 @@ class Engine:
         return replica.to(device=self.placement.torch_device, dtype=dtype)
 
     def destroy(self) -> None:
-        """Release DeepSpeed's hooks, buffers and process groups, so that another engine, and
-        another process group, can live in this process."""
+        """Release DeepSpeed's hooks, buffers and process groups.
+
+        After that another engine, and another process group, can live in this process.
+        """
         try:
             self._engine.destroy()
         finally:
             self._process_wide.close()
 
     def _exact_step(self, grids: GradientGrids, amax: np.ndarray) -> float:
-        """`step` with a norm, clipping and update of the same bits however the state is cut."""
+        """`step` with the same bits in norm, clipping and update however the state is cut."""
         owned = self.stage.owned_gradients()
         norm = exact_norm(owned, grids.bound(amax), self.placement)
         assert isinstance(self._adamw, ExactAdamW)
@@ -270,10 +280,10 @@ class Engine:
     def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
         """The one place where gradients leave the backward pass, per parameter and slot.
 
-        A dummy's gradients are set to zero rather than multiplied by it: NaN × 0 is NaN.
-        What shows whether a pass is finite is kept: a small gradient itself, because an operation
-        on it alone would cost more than it does; of a large one the sum. Torch sums bf16 in fp32,
-        and bf16 holds as large a sum. Exact sums need the largest elements instead.
+        A dummy's gradients are set to zero rather than multiplied by zero: NaN × 0 is NaN.
+        To tell whether a pass is finite, a small gradient is kept itself, because an operation of
+        its own would cost more; of a large one the sum is kept. Torch sums bf16 in fp32, and bf16
+        holds as large a sum. Exact sums need the largest elements instead.
         """
         if self._zero_gradients:
             return torch.zeros_like(gradient)
@@ -291,7 +301,7 @@ class Engine:
 
 
 def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
-    """What stage 3 divides by must be multiplied with before, and round nothing then."""
+    """Require that multiplying by what stage 3 divides by rounds nothing."""
     if engine.precision == "bf16" and engine.zero_stage == 3 and ranks & (ranks - 1):
         raise EngineError(
             f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: there "

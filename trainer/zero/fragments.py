@@ -1,12 +1,12 @@
 """The training state as named fragments, whatever ZeRO does with it underneath.
 
 A fragment is a run of consecutive elements of one flattened parameter: of its fp32 master
-weights (``master``), of one of Adam's moments (``exp_avg``, ``exp_avg_sq``), or of the weights'
-moving average (``ema``), which `trainer.state.ema` keeps. Every element of the state is owned by
+weights (`master`), of one of Adam's moments (`exp_avg`, `exp_avg_sq`), or of the weights'
+moving average (`ema`), which `trainer.state.ema` keeps. Every element of the state is owned by
 exactly one rank. Saving writes what a rank owns; loading fills what it holds, from fragments cut
 under any other number of ranks and any other ZeRO stage.
 
-Where the state lies is asked of `trainer.zero.stages`.
+`trainer.zero.stages` knows where the state lies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ EMA = "ema"
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements ``start … start + len(tensor)`` of a flattened parameter; a view of the state."""
+    """Elements `start … start + len(tensor)` of a flattened parameter; a view of the state."""
 
     kind: str
     parameter: str
@@ -37,7 +37,8 @@ class Fragment:
         return self.start + self.tensor.numel()
 
 
-# Reads elements [start, stop) of one kind of one parameter, as fp32 on the host.
+# A function (kind, parameter, start, stop) that reads the elements [start, stop) of a parameter's
+# state, as fp32 on the host.
 FragmentReader = Callable[[str, str, int, int], torch.Tensor]
 
 

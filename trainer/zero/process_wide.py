@@ -13,8 +13,12 @@ from trainer.zero.without_compiler import without_compiler
 
 @contextlib.contextmanager
 def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
-    """All of it. ``exact`` asks for the same bits in every stage: deterministic kernels, and the
-    linear function that stage 3 puts in the place of torch's, which rounds differently."""
+    """Make all of these changes for the time of the context.
+
+    Args:
+        exact: ask for the same bits in every stage: deterministic kernels, and in all stages the
+            linear function that stage 3 puts in the place of torch's, which rounds differently.
+    """
     kernels = deterministic_kernels() if exact else contextlib.nullcontext()
     with without_compiler(), _process_groups_released(), _torch_linear_kept(), kernels:
         if exact:
@@ -24,7 +28,10 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _torch_linear_kept() -> Iterator[None]:
-    """Stage 3 replaces it by one that lets go of gathered weights between passes."""
+    """Put back torch's linear function at the end.
+
+    Stage 3 replaces it by one that lets go of gathered weights between passes.
+    """
     before = F.linear
     try:
         yield
@@ -34,14 +41,14 @@ def _torch_linear_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _process_groups_released() -> Iterator[None]:
-    """Another engine, and another process group, can live in this process afterwards."""
+    """Release DeepSpeed's process groups, so that this process can have others afterwards."""
     try:
         yield
     finally:
         groups = deepspeed.utils.groups
         if groups._WORLD_GROUP is not None:
-            # DeepSpeed's copy of the world: while torch has that, its threads wake a hundred times
-            # a second.
+            # DeepSpeed's copy of the world group: while torch has it, its threads wake a hundred
+            # times a second.
             deepspeed.comm.destroy_process_group(groups._WORLD_GROUP)
         groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None

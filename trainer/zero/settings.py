@@ -1,4 +1,4 @@
-"""What DeepSpeed is told: its settings, the parameter groups, and the optimizer under it."""
+"""The input to DeepSpeed: its settings, the parameter groups, and the optimizer under it."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 def deepspeed_config(
     engine: EngineConfig, gradient_clipping: float, slots_per_rank: int, bucket_elements: int
 ) -> dict[str, Any]:
-    """DeepSpeed's settings. What it would choose by itself and we must not leave to it:
+    """DeepSpeed's settings, which replace defaults that would be wrong here.
 
-    it clips gradients at 1.0 unless told otherwise, averages gradients over ranks, accumulates
-    bf16 gradients in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
+    By default it clips gradients at 1.0, averages gradients over ranks, accumulates bf16 gradients
+    in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
     """
     bf16 = engine.precision == "bf16"
     config: dict[str, Any] = {
@@ -43,10 +43,10 @@ def deepspeed_config(
 
 
 def bucket_elements(model: nn.Module) -> int:
-    """How many gradients travel at once: all, of models that are not very large.
+    """The number of gradient elements reduced at once: all, unless the model is very large.
 
-    DeepSpeed reserves a bucket in each step. Its 2 GB are nothing on paper, but memory that a CPU
-    rank takes from the system anew, page by page: a sixth of an fp32 step of a base model.
+    DeepSpeed reserves a bucket in each step. A CPU rank takes its 2 GB from the system anew, page
+    by page, which is a sixth of an fp32 step of a base model.
     """
     return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters()))
 

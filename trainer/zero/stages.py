@@ -1,11 +1,11 @@
-"""What differs between ZeRO's stages, behind one interface: where DeepSpeed keeps which part.
+"""The differences between ZeRO's stages, behind one interface: where DeepSpeed keeps which part.
 
     stage 0            Replicated      the parameters themselves, their gradients, torch's optimizer
     stage 1 and 2      Partitioned     flat fp32 partitions per parameter group
     stage 1 in bf16    FlatSums        the same, and a flat fp32 sum of gradients per group
     stage 3            Sharded         each parameter cut into equal parts, the last one padded
 
-All names of DeepSpeed's optimizers that are not public stand here, as they are in 0.19.8.
+All private names of DeepSpeed's optimizers stand here, as they are in 0.19.8.
 """
 
 import functools
@@ -22,7 +22,7 @@ from torch import nn
 from trainer.placement import Placement
 from trainer.zero.fragments import MASTER
 
-# Rounds the gradient of a parameter, in place.
+# A function that rounds the gradient of a parameter, in place.
 Rounding = Callable[[nn.Parameter, torch.Tensor], None]
 
 
@@ -30,9 +30,9 @@ class Stage(ABC):
     """The state of a model under DeepSpeed, as this rank holds it.
 
     Attributes:
-        replicated: every rank has all of the state.
-        averages: DeepSpeed divides summed gradients by the number of ranks.
-        rounds_when_adding: gradients are rounded by `add_gradients`, not in the backward pass.
+        replicated: whether every rank has the whole state.
+        averages: whether DeepSpeed divides summed gradients by the number of ranks.
+        rounds_when_adding: whether `add_gradients` rounds gradients, not the backward pass.
     """
 
     replicated = False
@@ -40,14 +40,17 @@ class Stage(ABC):
     rounds_when_adding = False
 
     def __init__(self, engine: Any, optimizer: Any, placement: Placement) -> None:
-        """engine, optimizer: what ``deepspeed.initialize`` returned."""
+        """
+        Args:
+            engine, optimizer: as returned by `deepspeed.initialize`.
+        """
         self._engine = engine
         self._optimizer = optimizer
         self._placement = placement
 
     @property
     def torch_optimizer(self) -> Any:
-        """torch's optimizer under DeepSpeed's wrapper."""
+        """Torch's optimizer under DeepSpeed's wrapper."""
         return self._optimizer.optimizer
 
     @abstractmethod
@@ -58,7 +61,8 @@ class Stage(ABC):
     def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
         """Start and flat view of this rank's part of a parameter's state; None if it has no part.
 
-        ``kind`` is MASTER or the name of one of the optimizer's moments.
+        Args:
+            kind: MASTER or the name of one of the optimizer's moments.
         """
 
     @abstractmethod
@@ -66,30 +70,35 @@ class Stage(ABC):
         """Copy the master weights to the (bf16 or fp32) weights that forward reads."""
 
     def owned_gradients(self) -> Iterator[torch.Tensor]:
-        """This rank's share of the step's summed gradients, flat; over all ranks each element once,
-        and zeros where ZeRO pads."""
+        """This rank's share of the step's summed gradients, flat.
+
+        Over all ranks it has each element once, and zeros where ZeRO pads.
+        """
         for parts in self._optimizer.averaged_gradients.values():
             yield from parts
 
     def norm_of_replicated_gradients(self) -> float | None:
-        """The norm of all gradients, where no ZeRO optimizer would work it out; else None."""
+        """The norm of all gradients if no ZeRO optimizer computes it; else None."""
         return None
 
     def discard_gradients(self) -> None:
-        """Forget them; does what DeepSpeed does with a step whose gradients overflow."""
-        # Gradients of parameters; in stage 3 the next backward then overwrites the partitions'
-        # gradients instead of adding to them, and sums of gradients (FlatSums) are zeroed.
+        """Forget the gradients, as DeepSpeed does in a step whose gradients overflow."""
+        # This sets parameters' gradients to None and zeroes sums of gradients (FlatSums). In stage
+        # 3 the next backward then overwrites the partitions' gradients instead of adding to them.
         self._optimizer.zero_grad(set_to_none=True)
         for name in ("averaged_gradients", "all_grad_tensors"):
             if hasattr(self._optimizer, name):
                 getattr(self._optimizer, name).clear()
 
     def add_gradients(self, round_: Rounding | None) -> None:  # noqa: B027
-        """Called once: from now on gradients are summed here, rounded by ``round_``, if they are
-        not by DeepSpeed."""
+        """Sum gradients here from now on, if DeepSpeed does not do so; called once.
+
+        Args:
+            round_: rounds each gradient; None for no rounding.
+        """
 
     def sum_gradients(self) -> None:  # noqa: B027
-        """Sum over the ranks what `add_gradients` has summed; a collective."""
+        """Sum the sums of `add_gradients` over the ranks; a collective."""
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any] | None:
         """A context in which whole parameters lie on this rank; None where they always do."""
@@ -113,7 +122,7 @@ class Replicated(Stage):
         return 0, state.view(-1)
 
     def refresh_compute_weights(self) -> None:
-        pass  # they are the same
+        pass  # the master weights are those that forward reads
 
     def owned_gradients(self) -> Iterator[torch.Tensor]:
         rank, world_size = self._placement.rank, self._placement.world_size
@@ -134,7 +143,7 @@ class Replicated(Stage):
 class Partitioned(Stage):
     """Stages 1 and 2: moments, and in stage 2 gradients, are cut over the ranks.
 
-    ``parameter._hp_mapping`` addresses the flat partitions, and is None on ranks that hold no part
+    `parameter._hp_mapping` addresses the flat partitions, and is None on ranks that hold no part
     of the parameter.
     """
 
@@ -161,8 +170,8 @@ class FlatSums(Partitioned):
     """Stage 1 in bf16 (DeepSpeed's BF16_Optimizer): gradients are summed in fp32, here by us.
 
     DeepSpeed would keep all bf16 gradients from step to step, which costs their memory, a pass to
-    zero them and one to add to the zeros; and it would copy the sums together, sum the copy and
-    copy it back, on a single rank too.
+    zero them and a pass to add to the zeros. It would also copy the sums together, sum the copy
+    and copy it back, even on a single rank.
     """
 
     rounds_when_adding = True
@@ -174,7 +183,7 @@ class FlatSums(Partitioned):
         yield from self._optimizer.fp32_groups_gradient_flat_partition
 
     def add_gradients(self, round_: Rounding | None) -> None:
-        """Each gradient is added to its sum, and let go of, as soon as backward has it."""
+        """Add each gradient to its sum, and free it, as soon as backward has it."""
         self._engine.enable_backward_allreduce = False
         for group, parameters in enumerate(self._optimizer.bf16_groups):
             for place, parameter in enumerate(parameters):
@@ -190,7 +199,7 @@ class FlatSums(Partitioned):
 class Sharded(Stage):
     """Stage 3: parameters are cut over the ranks too, and gathered where forward reads them.
 
-    DeepSpeed refuses to sum gradients instead of averaging them here.
+    In this stage DeepSpeed refuses to sum gradients instead of averaging them.
     """
 
     averages = True
@@ -205,7 +214,7 @@ class Sharded(Stage):
         return (start, part.view(-1)[:length]) if length > 0 else None
 
     def refresh_compute_weights(self) -> None:
-        # What its step() does around the update itself.
+        # These are the calls that DeepSpeed's step() makes around the update itself.
         self._optimizer._partition_all_parameters()
         for sub_group in range(len(self._optimizer.fp32_partitioned_groups_flat)):
             self._optimizer._reassign_or_swap_out_partitioned_parameters(sub_group)
@@ -217,7 +226,7 @@ class Sharded(Stage):
 
 
 def stage_of(zero_stage: int, engine: Any, optimizer: Any, placement: Placement) -> Stage:
-    """The adapter for what ``deepspeed.initialize`` has made of the stage."""
+    """The adapter for what `deepspeed.initialize` has made of the stage."""
     if zero_stage == 0:
         kind: type[Stage] = Replicated
     elif zero_stage == 3:
@@ -241,7 +250,7 @@ def _add_to_sum(
             gradient = gradient.float()
             round_(parameter, gradient)
         total.add_(gradient)
-    else:  # zeros, which need not be read
+    else:  # the sum is zero and need not be read
         total.copy_(gradient)
         if round_ is not None:
             round_(parameter, total)

@@ -1,14 +1,16 @@
 """Ranks compile nothing (docs/decisions/0032), so torch's compiler is not imported either.
 
-It takes two seconds of each start, two thirds of what torch itself takes. Three things ask for it
-although they do not need it here; each was read in torch 2.13 or DeepSpeed 0.19.8:
+Importing it takes two seconds of each start, two thirds of what torch itself takes. Three places
+ask for it although they do not need it here; each was read in torch 2.13 or DeepSpeed 0.19.8:
 
 1. torch keeps some functions from being compiled and imports the compiler for that, unless they
    have been marked before (`torch._compile._disable_dynamo`);
-2. its optimizers' `step` tells the compiler where to stop (`_use_grad_for_differentiable`);
-3. DeepSpeed asks whether an optimizer is Muon, of which parts are compiled when it is imported.
+2. the `step` of torch's optimizers tells the compiler where to stop
+   (`_use_grad_for_differentiable`);
+3. DeepSpeed checks whether an optimizer is Muon, parts of which are compiled on import.
 
-Stage 3 and activation checkpointing import it all the same, in more places than can be named here.
+Stage 3 and activation checkpointing import the compiler all the same, in more places than can be
+named here.
 """
 
 import contextlib
@@ -38,7 +40,7 @@ def without_compiler() -> Iterator[None]:
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, whose step has nothing to tell a compiler."""
+    """Torch's AdamW, whose step has nothing to tell a compiler."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
