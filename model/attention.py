@@ -3,11 +3,11 @@
     x ──Linear──▶ queries, keys, values of every head ──attention()──▶ mix ──Linear──▶ out
 
 `attention` is the one place where queries meet keys. It has interchangeable backends, chosen by
-measurement (`default_backend`) or by the caller. Scores and weights, which a fused kernel never
-holds, are those of `attention_scores` and `attention_weights`. Self-attention projects queries,
-keys and values with one fused matrix; cross-attention projects keys and values of the encoder's
-output ("memory") with one, so that decoding computes them once per sentence. Packed sentences come
-as a batch of one row, with a `PackedMask` in the place of the mask.
+measurement (`default_backend`) or by the caller. A fused kernel never holds scores and weights;
+`attention_scores` and `attention_weights` compute them. Self-attention projects queries, keys and
+values with one fused matrix. Cross-attention projects keys and values of the encoder's output
+("memory") with one, so that decoding computes them once per sentence. Packed sentences come as a
+batch of one row, with a `PackedMask` in the place of the mask.
 
 Shape suffixes: b batch, h heads, t query length, s key length, d width of one head, m model width.
 """
@@ -26,11 +26,11 @@ from model.linear import Linear
 from model.packing import PackedMask
 from model.varlen import packed_attention
 
-# Either is added to the scores, as `additive_mask` makes it, or tells packed sentences apart.
+# A tensor is added to the scores (`additive_mask`); a PackedMask tells packed sentences apart.
 Mask = Tensor | PackedMask
 
-VECTOR_FLOATS = 16  # of a CPU with AVX-512, in fp32
-LONG_ROW = 256  # keys
+VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
+LONG_ROW = 256  # keys in a row of scores that counts as long
 
 
 class KeyValue(NamedTuple):
@@ -45,7 +45,7 @@ def default_backend(device: torch.device) -> AttentionBackend:
 
     Measured on CPU: an AMD EPYC, torch 2.13.0, 2026-11-21, forward and backward of a causal and a
     masked attention, milliseconds, for about 2,500 tokens in 4 heads of width 32 and 1,000 in 8 of
-    width 64, in sentences of so many tokens:
+    width 64. The columns are tokens per sentence:
 
                               2,500 tokens              1,000 tokens
                            8    25    64   128       8    25    64   128
@@ -74,11 +74,13 @@ def attention(
 ) -> Tensor:
     """Returns softmax(QKᵀ / √d) V (§3.2.1), shape (b, h, t, d).
 
-    `mask` is an `additive_mask` that broadcasts to (b, h, t, s); every query must see at least one
-    key. `causal` lets query t see keys 0…t only (§3.2.3) and excludes such a mask: with padding at
-    the end of a row, no real query sees a padded key. Packed sentences (b is 1) have a
-    `PackedMask` for a mask, also where attention is causal.
-    `dropout` is the share of attention weights set to zero; packed sentences take none.
+    Args:
+        mask: an `additive_mask` that broadcasts to (b, h, t, s); every query must see at least one
+            key. Packed sentences (b is 1) have a `PackedMask`, also where attention is causal.
+        causal: lets query t see keys 0…t only (§3.2.3). It excludes an additive mask: with padding
+            at the end of a row, no real query sees a padded key.
+        dropout: the share of attention weights set to zero; packed sentences take none.
+        backend: None: the measured default.
     """
     if isinstance(mask, PackedMask):
         assert dropout == 0, "packed sentences take no attention dropout"
@@ -90,10 +92,13 @@ def attention(
 
 
 def additive_mask(visible: Tensor) -> Tensor:
-    """Turns a boolean tensor, true where a query may look, into what hides the rest: 0 and -∞.
+    """Returns the mask that hides all keys that are not `visible`: 0 where they are, -∞ elsewhere.
 
-    It is made once and serves all layers: to add it to the scores takes a CPU a tenth of the time
+    It is made once and serves all layers. Adding it to the scores takes a CPU a tenth of the time
     of filling in -∞ by a boolean mask that is broadcast.
+
+    Args:
+        visible: boolean, true where a query may look.
     """
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
 
@@ -130,7 +135,7 @@ def attention_scores(
 ) -> Tensor:
     """Returns QKᵀ / √d, (b, h, t, s), with -∞ where a query may not look.
 
-    They may be fp32 where queries and keys are bf16: see `attention_weights`.
+    The scores may be fp32 where queries and keys are bf16: see `attention_weights`.
     """
     scaled_bhtd = query_bhtd * query_bhtd.shape[-1] ** -0.5
     scores_bhts = scaled_bhtd @ keys_bhsd.transpose(-1, -2)
@@ -146,9 +151,9 @@ def attention_scores(
 def attention_weights(scores_bhts: Tensor) -> Tensor:
     """Returns how much each query takes of each value, (b, h, t, s): rows that add up to 1.
 
-    Torch's softmax on a CPU is slow for what is left of a row behind its last full vector, in bf16
-    most of all, and for rows that fill no vector. So rows are taken, and returned, in fp32 unless
-    they are long, and the shortest are padded.
+    On a CPU torch's softmax is slow in two cases: for the rest of a row behind its last full
+    vector, in bf16 most of all, and for rows that fill no vector. So rows that are not long are
+    computed, and returned, in fp32, and the shortest are padded.
     """
     dtype = _dtype_of_softmax(scores_bhts)
     keys = scores_bhts.shape[-1]
@@ -223,9 +228,10 @@ class _MultiHead(nn.Module):
 
 
 def _apart(heads: Tensor) -> Tensor:
-    """Heads that lie one after the other on a CPU, which multiplies interleaved ones at half speed.
+    """Copies heads, on a CPU, so that they lie one after the other.
 
-    Not in the products, so that a decoding step copies its own position and not the whole past.
+    A CPU multiplies interleaved heads at half speed. The copy is not made in the products, so that
+    a decoding step copies its own position and not the whole past.
     """
     return heads.contiguous() if heads.device.type == "cpu" else heads
 
@@ -244,7 +250,7 @@ class SelfAttention(_MultiHead):
         causal: bool = False,
         cache: SelfAttentionCache | None = None,
     ) -> Tensor:
-        """Returns (b, t, m). With a `cache`, x is one decoding step: see `model.cache`."""
+        """Returns (b, t, m); with a `cache`, x is one decoding step (see `model.cache`)."""
         parts_3bhtd = self.split(self.query_key_value(x_btm), 3)
         if cache is None:
             query_bhtd, keys_bhtd, values_bhtd = _apart(parts_3bhtd).unbind(0)
@@ -263,7 +269,7 @@ class CrossAttention(_MultiHead):
         self.key_value = Linear(config.width, 2 * config.width)
 
     def project_memory(self, memory_bsm: Tensor) -> KeyValue:
-        """Keys and values of the memory; the same for every decoding step."""
+        """Keys and values of the memory, the same for every decoding step."""
         return KeyValue(*_apart(self.split(self.key_value(memory_bsm), 2)).unbind(0))
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask) -> Tensor:

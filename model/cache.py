@@ -6,9 +6,9 @@ each. Keys and values are written once, at (position, slot), and never move when
 places in the beam: a mask built from each hypothesis' ancestry picks its own past out of all
 slots. Sentences that are finished leave; the last ones then move into the gaps.
 
-Room is made for some positions at a time, more the longer the past is. Those yet to come are part
-of what attention is given, as zeros that the mask hides: so products have few different shapes
-(`model.linear` tells why), and take what is stored without a copy.
+Room is made for several positions at a time, for more the longer the past is. Attention is also
+given the positions that are still empty, as zeros that the mask hides. So products have few
+different shapes (`model.linear` tells why), and take what is stored without a copy.
 
 Shape suffixes as in `model.attention`, and k hypotheses (slots of the beam), p positions.
 """
@@ -18,13 +18,13 @@ from torch import Tensor
 
 
 def roomy(count: int) -> int:
-    """The next of 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …; at most a quarter more."""
+    """Rounds up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …: by a quarter at most."""
     step = 1 << max(0, (count - 1).bit_length() - 3)
     return -(-count // step) * step
 
 
 def room_for(positions: int) -> int:
-    """How many positions there is room for with so many stored: 4, 8, …, 32, 40, 48, …."""
+    """Positions there is room for when `positions` are stored: 4, 8, …, 32, 40, 48, …."""
     return -(-roomy(positions) // 4) * 4
 
 
@@ -38,16 +38,16 @@ class SelfAttentionCache:
     """Keys and values of one decoder layer's self-attention, (2, b, h, p, k, d), in place."""
 
     def __init__(self, slots: int) -> None:
-        """Room for as many hypotheses as there are slots."""
+        """Makes an empty cache for `slots` hypotheses of each sentence."""
         self.slots = slots
         self.length = 0
         self._stored_2bhpkd: Tensor | None = None
 
     def append(self, keys_and_values_2bhkd: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one position of hypotheses 0…k-1; returns all keys and all values.
+        """Stores one position of hypotheses 0…k-1 and returns all keys and all values.
 
-        Both are (b, h, p · slots, d), positions outermost; p is what there is room for with this
-        one.
+        Both are (b, h, p · slots, d), positions outermost; p counts the positions there is room for
+        once this one is stored.
         """
         self._stored_2bhpkd = stored_2bhpkd = self._with_room(keys_and_values_2bhkd)
         k = keys_and_values_2bhkd.shape[3]

@@ -1,4 +1,4 @@
-"""Piece embeddings (Vaswani et al. 2017, §3.4)."""
+"""Token embeddings (Vaswani et al. 2017, §3.4)."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class Embedding(nn.Module):
     """A learned vector per token, multiplied by √width.
 
-    The matrix `weight`, (vocabulary size, width), may serve both languages, and the output, too.
+    The matrix `weight`, (vocabulary size, width), may serve both languages and the output.
     """
 
     def __init__(self, vocabulary_size: int, width: int) -> None:

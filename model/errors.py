@@ -9,8 +9,8 @@ class PrefixError(ModelError):
     """A prefix that no translation can begin with.
 
     Attributes:
-        index: its place among the prefixes that were given, from 0.
-        problem: what is wrong with it, as a sentence's predicate.
+        index: the prefix's place among those that were given, from 0.
+        problem: what is wrong with the prefix, as a sentence's predicate.
     """
 
     def __init__(self, index: int, problem: str) -> None:

@@ -1,6 +1,6 @@
 """The weights a run starts from.
 
-The paper does not say; these are the choices of the reference implementations that reproduced it
+The paper names none; these are the choices of the reference implementations that reproduced it
 (tensor2tensor, Vaswani et al. 2018; fairseq, Ott et al. 2018):
 
     embeddings        normal, standard deviation width^-½, so that √width · embedding has variance

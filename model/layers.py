@@ -95,9 +95,11 @@ class DecoderLayer(_Layer):
     ) -> Tensor:
         """Returns (b, t, m).
 
-        Without a `cache`, x is a whole sequence and attention is causal; `own_mask` tells packed
-        sentences apart. With one, x is one decoding step, and `own_mask` (b, 1, k, p · slots)
-        hides all but a hypothesis' own past.
+        Args:
+            own_mask: without a cache, tells packed sentences apart; with one, (b, 1, k, p · slots),
+                hides all but a hypothesis' own past.
+            cache: with it, x is one decoding step; without it, x is a whole sequence and attention
+                is causal.
         """
         x_btm = self.residual(
             x_btm,
@@ -113,7 +115,7 @@ class DecoderLayer(_Layer):
 
 
 def _last_norm(config: ModelConfig) -> nn.Module:
-    """Pre-norm layers leave their sum unnormalised, so their stack ends with a norm."""
+    """The norm at the end of a stack, since pre-norm layers leave their sum unnormalised."""
     return nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
 
 

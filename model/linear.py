@@ -1,9 +1,9 @@
 """Linear layers, from the library that is fastest at their products.
 
-On CPUs torch takes fp32 products from MKL, which leaves an AMD processor's AVX-512 unused. oneDNN,
-which torch brings along and takes bf16 products from, does not. So with AVX-512 it is asked for
-fp32 products too. For each shape that is new to it, it makes code before it starts, some tenths
-of a millisecond: few different shapes are better than many.
+On CPUs torch takes fp32 products from MKL, which leaves an AMD processor's AVX-512 unused. oneDNN
+uses it; torch brings oneDNN along and takes bf16 products from it. So with AVX-512, fp32 products
+come from oneDNN too. For each shape that is new to it, oneDNN first makes code, which takes some
+tenths of a millisecond: few different shapes are better than many.
 
 Measured on two threads of an AMD EPYC, torch 2.13.0, 2026-11-21, fp32, milliseconds:
 
@@ -35,14 +35,14 @@ _ONEDNN = _onednn()
 
 
 def uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products of these come from oneDNN although torch would take them from elsewhere."""
+    """Whether such products come from oneDNN although torch would take them from elsewhere."""
     return _ONEDNN is not None and device.type == "cpu" and dtype is torch.float32
 
 
 def product(a: Tensor, b_oi: Tensor) -> Tensor:
     """Turns a (…, i) into abᵀ, (…, o), without gradients.
 
-    Of transposed views oneDNN copies a, and not b.
+    Where they are transposed views, oneDNN copies a, and not b.
     """
     if uses_onednn(a.device, a.dtype):
         return _from_onednn(a, b_oi)

@@ -31,12 +31,12 @@ class Packing(NamedTuple):
     positions_n: Tensor
 
     def pack(self, ids_bt: Tensor) -> Tensor:
-        """Returns the real ones of these ids in a row, (1, n)."""
+        """Returns the ids of the real tokens in a row, (1, n)."""
         return ids_bt.flatten().index_select(0, self.places_n).unsqueeze(0)
 
 
 class PackedMask(NamedTuple):
-    """In the place of a mask: a query sees the keys of its own sentence."""
+    """Stands in the place of a mask: a query sees the keys of its own sentence."""
 
     queries: Packing
     keys: Packing
@@ -45,7 +45,8 @@ class PackedMask(NamedTuple):
 def packings(*real: Tensor) -> tuple[Packing, ...]:
     """Returns the packing of each side of a batch.
 
-    `real` are boolean (b, t), one for each side: true at tokens, false at the padding after them.
+    Args:
+        real: boolean (b, t), one for each side: true at tokens, false at the padding after them.
     """
     lengths_b = [side.sum(dim=1) for side in real]
     # The one time that a packed forward pass waits for the device, for all sides together.

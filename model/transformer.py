@@ -64,7 +64,11 @@ class Transformer(nn.Module):
         vocabulary: Vocabulary,
         attention_backend: AttentionBackend | None = None,
     ) -> None:
-        """Builds and initialises; seed torch before. No backend named: the measured default."""
+        """Builds and initialises the network; seed torch before.
+
+        Args:
+            attention_backend: None: the measured default.
+        """
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -123,7 +127,7 @@ class Transformer(nn.Module):
     def _hidden_packed(
         self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`_hidden_padded`, the same tokens in the same order, without computing padding."""
+        """Returns what `_hidden_padded` does, in the same order, without computing padding."""
         # A target's input is as long as its output, and only the output tells where it ends: the
         # input may hold EOS, or PAD in its place, after its last real token.
         source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
@@ -139,9 +143,9 @@ class Transformer(nn.Module):
         return hidden_1nd[0], target.pack(target_output_bt)[0]
 
     def checkpoint_activations(self, on: bool) -> None:
-        """Whether the backward pass computes layers anew instead of finding their activations.
+        """Sets whether the backward pass computes each layer anew instead of keeping activations.
 
-        Then only each layer's inputs are kept (Chen et al. 2016), for one more forward pass per
+        If so, only each layer's inputs are kept (Chen et al. 2016), for one more forward pass per
         micro-batch. The random state is restored, so dropout and all results are the same bits.
         """
         self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = on
@@ -169,14 +173,14 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Returns the hidden states (b, k, d) after each hypothesis' newest token.
 
-        `decode` for one position more, with what was computed before in `caches`.
+        It does what `decode` does, for one position more; `caches` hold what was computed before.
         """
         x_bkd = self.embed(newest_bk, self.target_embedding, position=caches[0].length)
         hidden_bkd: Tensor = self.decoder(x_bkd, memories, memory_mask, ancestry_mask, caches)
         return hidden_bkd
 
     def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
-        """Turns ids (b, t) into vectors with positions 0…t-1, or all with the one given."""
+        """Turns ids (b, t) into vectors with positions 0…t-1, or all with the given position."""
         start, stop = (0, ids.shape[1]) if position is None else (position, position + 1)
         return self._add_positions(embedding(ids), self.positions(start, stop))
 

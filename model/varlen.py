@@ -28,8 +28,11 @@ def packed_attention(
 ) -> Tensor:
     """Returns softmax(QKᵀ / √d) V within each sentence (Vaswani et al. 2017, §3.2.1), (1, h, t, d).
 
-    `causal` lets a query see the keys up to its own position. Raises ModelError on a GPU if the
-    kernel has no such dtype or head width.
+    Args:
+        causal: whether a query sees only the keys up to its own position.
+
+    Raises:
+        ModelError: the GPU's kernel does not take this dtype or head width.
     """
     compute = sentence_by_sentence if query_1htd.device.type == "cpu" else flash
     return compute(query_1htd, keys_1hsd, values_1hsd, sentences, causal)

@@ -6,8 +6,8 @@
 A row of logits, those of one hypothesis' next tokens, is cut into blocks. A sentence's c best
 continuations lie in the c blocks whose largest elements continue best, so only these are searched,
 and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's
-decoder step, and log-probabilities, which are written and read again, are made of so few rows at a
-time that they stay in its cache.
+decoder step. Log-probabilities are written and read again, so a CPU computes them for a few rows at
+a time, which stay in its cache.
 
 Shape suffixes: b sentences, k hypotheses of each, r = b · k rows, v vocabulary, n blocks of a
 vocabulary, c candidates or the blocks that they are in, p places in a block.
@@ -20,30 +20,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Of a block, in tokens; torch finds the largest of so many on a CPU up to four times as fast as of
-# others, such as 80 or 125.
+# Block sizes in tokens. On a CPU torch finds the largest element of such a block up to four times
+# as fast as that of a block of another size, such as 80 or 125.
 BLOCK_SIZES = (128, 96, 64, 160, 100, 200)
-CACHE_BYTES = 2**20  # what a core has of its second cache
+CACHE_BYTES = 2**20  # a core's second-level cache
 
 
 class Candidates(NamedTuple):
     """The best continuations of each sentence's hypotheses, best first, all (b, c)."""
 
-    scores_bc: Tensor  # of the hypothesis with the token, in nats
-    parents_bc: Tensor  # which hypothesis is continued
-    tokens_bc: Tensor  # and by which token
+    scores_bc: Tensor  # scores of the hypotheses with their new tokens, in nats
+    parents_bc: Tensor  # hypotheses that are continued
+    tokens_bc: Tensor  # tokens that continue them
 
 
 def best_candidates(
     logits_bkv: Tensor, scores_bk: Tensor, count: int, never: Tensor, given: Mapping[int, int]
 ) -> Candidates:
-    """Returns the `count` best of all k · v continuations, which must be as many or more.
+    """Returns the `count` best of all k · v continuations.
 
-    A continuation's score is its hypothesis' score plus the log-probability of its token. Tokens
-    `never` are ruled out, and so are all but one in the sentences that have a `given` token; the
-    probabilities of the others are as they would be without. What is ruled out, and other
-    continuations of -inf, are returned only where there are not enough others. The logits are
-    changed in place.
+    A continuation's score is its hypothesis' score plus the log-probability of its token. Ruling
+    tokens out leaves the probabilities of the others as they are. Continuations that are ruled out,
+    and others with a score of -inf, are returned only where there are not enough others.
+
+    Args:
+        logits_bkv: logits of the next tokens; changed in place.
+        scores_bk: the hypotheses' scores, in nats.
+        count: at most k · v.
+        never: tokens that are ruled out everywhere.
+        given: sentences (by row) whose next token is given; all their other tokens are ruled out.
     """
     b, k, v = logits_bkv.shape
     size = block_size(v)
@@ -91,5 +96,8 @@ def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tup
 
 
 def block_size(vocabulary_size: int) -> int:
-    """Such that blocks make a whole vocabulary, which else is padded, if one does."""
+    """The first block size that divides the vocabulary size, or the first of all.
+
+    With the latter, `best_candidates` pads the vocabulary.
+    """
     return next((size for size in BLOCK_SIZES if vocabulary_size % size == 0), BLOCK_SIZES[0])

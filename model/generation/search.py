@@ -39,9 +39,13 @@ def greedy_search(
 ) -> list[Hypothesis]:
     """Returns, for each source, the translation made of the most probable token at every step.
 
-    `prefix_bp` has the tokens that each translation begins with, padded at the end; None: none.
-    The model must be in evaluation mode. `decoding.beam_size` is not looked at.
-    Raises ModelError if a source is empty, a prefix cannot be continued, or the network gives NaN.
+    Args:
+        model: must be in evaluation mode.
+        decoding: its `beam_size` is not read.
+        prefix_bp: the tokens that each translation begins with, padded at the end; None: no prefix.
+
+    Raises:
+        ModelError: a source is empty, a prefix cannot be continued, or the network gives NaN.
     """
     state = SearchState(model, source_bs, prefix_bp, 1, decoding)
     found: list[list[Hypothesis]] = [[] for _ in state.indices]
@@ -65,10 +69,10 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Returns, for each source, up to `beam_size` translations, best first.
 
-    At each step the 2k best candidates of a sentence are looked at, of which at most k can end:
-    those among the first k that end are finished, and the best k that do not end live on
-    (Ott et al. 2019, fairseq). A sentence leaves when k of its hypotheses are finished.
-    `prefix_bp` and the errors are those of `greedy_search`.
+    Each step looks at the 2k best candidates of a sentence, of which at most k can end. Those among
+    the first k that end are finished; the best k that do not end live on (Ott et al. 2019,
+    fairseq). A sentence leaves when k of its hypotheses are finished. Arguments and errors are
+    otherwise those of `greedy_search`.
     """
     k = decoding.beam_size
     state = SearchState(model, source_bs, prefix_bp, k, decoding)
@@ -97,7 +101,10 @@ def beam_search(
 
 
 def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-    """Every search ends with EOS, and so with a finite score, unless the network gives NaN."""
+    """Returns what was found, if each sentence has hypotheses and all their scores are finite.
+
+    Every search ends with EOS, and so with a finite score, unless the network gives NaN.
+    """
     for number, hypotheses in enumerate(found):
         if not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses) or not hypotheses:
             raise ModelError(

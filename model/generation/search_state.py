@@ -2,8 +2,8 @@
 
     best_continuations ─▶ [ the search chooses ] ─▶ finish, advance, drop ─▶ …
 
-Rows of the memories and caches may outlast their sentences for some steps, behind those that are
-in use: spare rows. So products have few different shapes (`model.linear` tells why).
+Memories and caches may keep the rows of sentences that have left for some steps, behind the rows in
+use. Thanks to these spare rows, products have few different shapes (`model.linear` tells why).
 
 Some tokens are given: those of a sentence's prefix, and EOS where its limit is reached. There all
 other tokens are ruled out; the given one counts towards the score as any other.
@@ -25,28 +25,38 @@ from model.errors import ModelError, PrefixError
 from model.generation.candidates import Candidates, best_candidates
 from model.transformer import Transformer
 
-# Of how many hypotheses a CPU makes logits at a time: so many that they reuse the weights that were
-# read, and no more, as they are read again.
+# Hypotheses per chunk of logits on a CPU: enough to reuse the weights once they are read, and no
+# more, because the logits are read again.
 LOGITS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A translation: its tokens without BOS and EOS, and its score (nats, higher is better)."""
+    """A translation.
+
+    Attributes:
+        ids: its tokens without BOS and EOS.
+        score: in nats; higher is better.
+    """
 
     ids: tuple[int, ...]
     score: float
 
 
 def length_penalty(length: int, alpha: float) -> float:
-    """Wu et al. 2016, eq. 14; `length` counts EOS."""
+    """The length penalty of Wu et al. 2016, eq. 14; `length` counts EOS."""
     return float(((5 + length) / 6) ** alpha)
 
 
 class SearchState:
-    """All tensors have the sentence as their first axis; `indices` tells which one a row is.
+    """The unfinished sentences, one a row: the first axis of all tensors.
 
-    The memories, their mask and the caches may have spare rows behind these.
+    Memories, their mask and caches may have spare rows behind these.
+
+    Attributes:
+        indices: each row's sentence, by its number in the batch.
+        limits: tokens that each sentence's translation may have, EOS included, by its number.
+        prefixes: tokens that each sentence's translation begins with, by its number.
     """
 
     def __init__(
@@ -57,13 +67,22 @@ class SearchState:
         k: int,
         decoding: DecodingConfig,
     ) -> None:
-        """Raises ModelError for an empty source, PrefixError where one cannot be continued."""
+        """Encodes the sources and gives each of them one empty hypothesis.
+
+        Args:
+            source_bs: sources, padded at the end.
+            prefix_bp: prefixes, padded at the end; None: no prefix.
+            k: hypotheses of a sentence.
+
+        Raises:
+            ModelError: a source is empty.
+            PrefixError: a prefix cannot be continued.
+        """
         assert not model.training, "call model.eval() before decoding: dropout is on"
         self.model = model
         self.alpha = decoding.length_penalty
         b = len(source_bs)
         self.indices = list(range(b))
-        # Of all sentences, by number.
         self.limits = _limits(source_bs, model.vocabulary.pad_id, decoding)
         self.prefixes = _prefixes(prefix_bp, b, self.limits, model)
         self.memories = model.decoder.project_memory(model.encode(source_bs))
@@ -74,15 +93,15 @@ class SearchState:
         self.slots = torch.arange(k, device=source_bs.device)
         # Row k hides all slots of a position but slot k.
         self.other_slots_kk = additive_mask(self.slots.unsqueeze(1) == self.slots)
-        # Of the live hypotheses, at first one, which is empty.
+        # Tokens and scores of the live hypotheses: at first one per sentence, which is empty.
         self.tokens_bkp = source_bs.new_full((b, 1, 1), model.vocabulary.bos_id)
         self.scores_bk = torch.zeros(b, 1, device=source_bs.device)
-        # In which slot of the caches hypothesis k's p-th token was written.
+        # Slot of the caches into which hypothesis k's p-th token was written.
         self.ancestry_bkp = self.slots.new_empty(b, 1, 0)
 
     @property
     def length(self) -> int:
-        """How many tokens a hypothesis has with the one that comes next, BOS not counted."""
+        """Tokens of a hypothesis, the coming one included, BOS not."""
         return self.tokens_bkp.shape[2]
 
     @property
@@ -91,9 +110,9 @@ class SearchState:
         return [row for row, n in enumerate(self.indices) if self.limits[n] == self.length]
 
     def best_continuations(self, count: int) -> Candidates:
-        """Runs one decoder step; returns the `count` best continuations of each sentence.
+        """Runs one decoder step and returns the `count` best continuations of each sentence.
 
-        They are fewer where a few hypotheses and a small vocabulary allow for no more.
+        There are fewer where a few hypotheses and a small vocabulary allow for no more.
         """
         hidden_bkd = self._decoder_step()
         given = self._given()
@@ -131,7 +150,14 @@ class SearchState:
     def finish(
         self, rows: list[int], parents: Tensor, scores: Tensor, found: list[list[Hypothesis]]
     ) -> None:
-        """Adds to `found` the hypotheses `parents` of `rows`, which end with the coming token."""
+        """Adds finished hypotheses to `found`.
+
+        Args:
+            rows: the sentences' rows.
+            parents: the hypothesis of each row that ends with the coming token.
+            scores: their log-probabilities with that token, not yet divided by the length penalty.
+            found: finished hypotheses, by the sentences' numbers.
+        """
         if not rows:
             return
         penalty = length_penalty(self.length, self.alpha)
@@ -140,7 +166,7 @@ class SearchState:
             found[self.indices[row]].append(Hypothesis(tuple(tokens), score / penalty))
 
     def advance(self, parents_bk: Tensor, tokens_bk: Tensor, scores_bk: Tensor) -> None:
-        """Makes the live hypotheses: each is a parent and one token more."""
+        """Makes the new live hypotheses: each is a parent and one token more."""
         parents_bkp = parents_bk.unsqueeze(2).expand(-1, -1, self.length)
         self.tokens_bkp = torch.cat(
             [self.tokens_bkp.gather(1, parents_bkp), tokens_bk.unsqueeze(2)], dim=2
@@ -185,7 +211,7 @@ class SearchState:
 
 
 def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
-    """How many tokens, EOS included, each sentence's translation may have."""
+    """Tokens that each sentence's translation may have, EOS included."""
     lengths = (source_bs != pad_id).sum(dim=1).tolist()
     if 0 in lengths:
         raise ModelError(
@@ -225,5 +251,5 @@ def _prefixes(
 
 
 def _padding(row: list[int], pad_id: int) -> int:
-    """How many paddings a row ends with."""
+    """Padding tokens at the end of a row."""
     return next((n for n, token in enumerate(reversed(row)) if token != pad_id), len(row))

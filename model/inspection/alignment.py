@@ -34,13 +34,15 @@ def align(
 ) -> list[Alignment]:
     """Returns, for each translation, the pairs (source position, target position), from 0.
 
+    Every target token has one pair. The source's EOS is never chosen, unless it stands alone.
+
     Args:
         source_bs: a sentence for each translation, ending in EOS, padded at the end.
         translations: token ids without BOS and EOS.
-        layer: which decoder layer is asked, from 0; None: the one before the last.
+        layer: decoder layer that is asked, from 0; None: the one before the last.
 
-    Every target token has one pair. The source's EOS is never chosen, unless it stands alone.
-    Raises ModelError if there is no such layer.
+    Raises:
+        ModelError: there is no such layer.
     """
     weights_bts = translation_weights(model, source_bs, translations, layer)
     lengths = (source_bs != model.vocabulary.pad_id).sum(dim=1).tolist()

@@ -134,10 +134,14 @@ class Trace:
 def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Trace:
     """Runs the model once and returns what was computed on the way.
 
-    `source_bs` are sentences that end with EOS; `target_input_bt` are BOS and the tokens so far;
-    both padded at the end. Leaves the model as it was, without hooks, also after an exception.
+    The model is left as it was, without hooks, also after an exception.
 
-    Raises ModelError if the model is in training mode or the sentences do not fit together.
+    Args:
+        source_bs: sentences that end with EOS, padded at the end.
+        target_input_bt: BOS and the tokens so far, padded at the end.
+
+    Raises:
+        ModelError: the model is in training mode, or the sentences do not fit together.
     """
     _check(model, source_bs, target_input_bt)
     with _recorded(model) as calls:
