@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
-# In whatever type they were made in: shards have the smallest that holds them, and half the bytes
-# are half the way to a rank.
+# Ids in whatever type they were made in. Shards have the smallest type that holds them: half the
+# bytes reach a rank in half the time.
 IdArray = NDArray[np.integer[Any]]
 
 
@@ -25,7 +25,7 @@ class FieldArrays:
     lengths: Int32Array  # [sequences]
 
     def take(self, order: Int64Array) -> "FieldArrays":
-        """The sequences `order`, in that order."""
+        """The sequences whose numbers are in `order`, in that order."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
         lengths = self.lengths.take(order)
         return FieldArrays(
@@ -55,12 +55,12 @@ def concatenate(parts: list[FieldArrays]) -> FieldArrays:
 
 
 def totals_before(lengths: Int32Array, bounds: Int64Array) -> Int64Array:
-    """The tokens before each of the sequences `bounds`, of which the last may be the end."""
+    """The tokens before each of the sequences `bounds`; the last bound may be the end."""
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[bounds]
 
 
 def balanced_block(index: int, blocks: int, items: int) -> range:
-    """The items of block `index`, when `blocks` contiguous blocks share them evenly.
+    """The items of block `index` when `items` are shared evenly by `blocks` contiguous blocks.
 
     The first `items mod blocks` blocks have one item more than the others.
     """

@@ -1,6 +1,6 @@
 """What a recipe says about its text: `data`, `tokenizer` and `batching`.
 
-Identity fields decide the bytes of the prepared dataset too, unless they are `plan_only`.
+Identity fields also decide the bytes of the prepared dataset, unless they are `plan_only`.
 """
 
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ class DataConfig(Section):
 
     @property
     def corpus_names(self) -> tuple[str, ...]:
-        """Each training corpus's name, given or from its position."""
+        """The name of each training corpus, given or made from its position."""
         alone = len(self.train) == 1
         return tuple(
             corpus.name or ("train" if alone else f"train-{index}")

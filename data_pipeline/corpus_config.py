@@ -79,14 +79,14 @@ class CorpusConfig(Section):
 
     @property
     def locations(self) -> tuple[str, ...]:
-        """Every file by itself: source and target, or `files` with their braces expanded."""
+        """The location of every file: source and target, or `files` with their braces expanded."""
         if self.source is not None and self.target is not None:
             return (self.source, self.target)
         return tuple(name for pattern in self.files for name in braceexpand(pattern))
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """The recipe's hash of each location, None where it has none."""
+        """The recipe's hash for each location; None where it has none."""
         if self.source is not None:
             return (self.source_sha256, self.target_sha256)
         return self.files_sha256 or (None,) * len(self.locations)
@@ -157,8 +157,8 @@ class CorpusConfig(Section):
 class CleaningConfig(Section):
     """Rules that drop pairs; the first that applies to a pair is counted and reported.
 
-    Pairs with an empty side are always dropped, and those of more pieces than
-    `data.max_source_length` and `data.max_target_length`.
+    Pairs with an empty side, or with more tokens than `data.max_source_length` or
+    `data.max_target_length`, are always dropped.
     """
 
     normalise: Literal["NFC", "NFKC"] | None = identity(

@@ -27,7 +27,7 @@ class BatchingError(DataError):
 class DatasetFileError(DatasetError):
     """A file of a dataset is not what the manifest promises.
 
-    All state is in the arguments, so that the error crosses process borders by pickle.
+    All state is in the arguments, so that pickle carries the error across process borders.
     """
 
     def __init__(self, file: str, expected: str, found: str) -> None:
@@ -49,7 +49,7 @@ class DatasetFileError(DatasetError):
 class TarContentError(DataError):
     """A tar archive is damaged or holds what is not allowed in it.
 
-    All state is in the arguments, so that the error crosses process borders by pickle.
+    All state is in the arguments, so that pickle carries the error across process borders.
     """
 
     def __init__(self, archive: str, member: str, problem: str) -> None:

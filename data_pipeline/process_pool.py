@@ -2,8 +2,8 @@
 
 Results come in the order of the jobs, so nothing depends on how many processes there are.
 
-Every process has a pipe of its own. In concurrent.futures they share one, and a process that is
-killed while it writes a large result there leaves all others waiting for the rest, for ever.
+Every process has a pipe of its own. In concurrent.futures they share one: a process that is killed
+while it writes a large result there leaves all others waiting for the rest, for ever.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-JOBS_PER_PROCESS = 2  # in memory: jobs that wait, are at work, or whose result waits
+JOBS_PER_PROCESS = 2  # jobs in memory: waiting, at work, or with a result that waits
 
 
 def cores() -> int:
@@ -30,20 +30,25 @@ def cores() -> int:
 
 
 def enough_processes(work: int, work_of_one: int) -> int:
-    """One for each core, or only one for less work than others take to start."""
+    """The processes for so much work: one for each core, or one in all if there is little.
+
+    Args:
+        work_of_one: the least work for which starting other processes pays, in units of `work`.
+    """
     return 1 if work < work_of_one else cores()
 
 
 class ProcessPool:
-    """Runs functions on jobs, in other processes or, if there are none, in this one."""
+    """Runs functions on jobs, in other processes or, if it has none, in this one."""
 
     def __init__(self, workers: list["_Worker"]) -> None:
         self._workers = workers
 
     def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """The function's results in the order of the jobs, which are taken as needed.
+        """Yields the function's results in the order of the jobs, which are taken as needed.
 
-        Raises what the function raises, and the pool's own error if a process was killed.
+        Raises:
+            Exception: what the function raises, or the pool's own error if a process was killed.
         """
         if not self._workers:
             yield from map(function, jobs)
@@ -75,10 +80,12 @@ class ProcessPool:
 def process_pool(
     processes: int, work: str, error: Callable[[str], Exception]
 ) -> Iterator[ProcessPool]:
-    """A pool for the time of the context. At its end the processes are killed, whatever they do.
+    """A pool for the time of the context, at whose end its processes are killed, whatever they do.
 
-    With one process there is no other than this one. Where another one is found to be killed, an
-    `error` says so, and that it did this `work`, such as "prepared data".
+    Args:
+        processes: with 1, no other process is started: this one does the work.
+        work: what the processes do, in the words of a message, such as "prepared data".
+        error: the exception that says that a process which did this work was killed.
     """
     workers: list[_Worker] = []
     # A fork would copy the locks of whatever threads this process has.
@@ -120,7 +127,7 @@ class _Worker:
         self._owes_answer = True
 
     def receive(self) -> Any:
-        """The result of the last job. Raises what the job has raised."""
+        """Returns the result of the last job, or raises what the job has raised."""
         succeeded, result = self._answer()
         if not succeeded:
             raise result
@@ -150,7 +157,7 @@ class _Worker:
 
 
 def _serve(connection: Connection) -> None:
-    """A process's life: jobs, until its owner ends."""
+    """Runs jobs in a process of the pool, until its owner ends."""
     threading.Thread(target=_end_with_the_owner, daemon=True).start()
     while True:
         function, job = connection.recv()
@@ -163,7 +170,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _end_with_the_owner() -> None:
-    """Also in the midst of a job of many minutes."""
+    """Ends this process with its owner, also in the midst of a job of many minutes."""
     owner = multiprocessing.parent_process()
     assert owner is not None
     wait([owner.sentinel])

@@ -4,7 +4,7 @@
 
 Every permutation sorts SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable
 pseudorandom number generators"). That is a promise about the format: numpy may change its
-generators, these numbers never change (golden numbers in the tests).
+generators, but these numbers never change (golden numbers in the tests).
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def splitmix64(state: int, count: int) -> UInt64Array:
 
 
 def splitmix64_at(state: int, numbers: UInt64Array) -> UInt64Array:
-    """Those outputs of the generator that have the given numbers, from 0; all differ."""
+    """The outputs of the same generator that have the given numbers, from 0; all differ."""
     z = (numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

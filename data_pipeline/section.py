@@ -1,5 +1,4 @@
-"""What the sections of a recipe have in common: a strict base, and a function for each kind of
-field.
+"""The common ground of a recipe's sections: a strict base, and a function for each kind of field.
 
 ::
 
@@ -7,8 +6,8 @@ field.
         epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
 
 The kind is the *change class*, which says what another value means for a run that exists:
-``identity`` makes another run, ``continuable`` may change in it, ``execution`` changes neither the
-data nor the curve beyond rounding.
+`identity` makes another run, `continuable` may change in it, `execution` changes neither the data
+nor the curve beyond rounding.
 """
 
 from functools import partial
@@ -26,7 +25,7 @@ REQUIRED: Any = ...
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys fail, no number is infinite or NaN, nothing changes it."""
+    """A frozen part of a recipe: unknown keys fail, and so do infinite numbers and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -46,7 +45,9 @@ def _field(
 ) -> T:
     """A field of a change class; the bounds are pydantic's.
 
-    plan_only: it decides which pairs a run is fed, and when, but no byte of the prepared dataset.
+    Args:
+        plan_only: the field decides which pairs a run is fed, and when, but no byte of the prepared
+            dataset.
     """
     assert change_class == "identity" or not plan_only, description
     bounds = {"gt": gt, "ge": ge, "lt": lt, "le": le, "min_length": min_length, "pattern": pattern}

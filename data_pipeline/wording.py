@@ -5,18 +5,18 @@ from typing import Any
 
 
 def counted(count: int | float, noun: str) -> str:
-    """1 rank, 2 ranks, 1,000 pairs; nouns whose plural ends in -s or, as batch, in -es."""
+    """A number with its noun, whose plural ends in -s or, as batch, in -es: 1 rank, 1,000 pairs."""
     ending = "" if count == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
     return f"{count:,g} {noun}{ending}" if isinstance(count, float) else f"{count:,} {noun}{ending}"
 
 
 def listed(items: Iterable[object]) -> str:
-    """Several things one after the other; none of them is in brackets or quotation marks."""
+    """Several things one after the other, without brackets and quotation marks."""
     return ", ".join(map(said, items)) or "none"
 
 
 def said(value: Any) -> str:
-    """A value as a recipe or a person has it, and not as Python would write it.
+    """A value as a recipe or a person writes it, not as Python does.
 
     In a table, a list of two values is a change from one to the other.
     """

@@ -4,7 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Written(BaseModel):
-    """A piece of a file format: unknown keys fail, no number is infinite or NaN, nothing changes
-    it."""
+    """A frozen part of a file format: unknown keys fail, and so do infinite numbers and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -13,13 +13,13 @@ from data_pipeline.batching.plan import WindowPlan
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Aligned sequences of all fields, a part of a step that goes through the model at once."""
+    """Aligned sequences of all fields: a part of a step that goes through the model at once."""
 
     pair_ids: Int64Array  # [pairs], the pair's number in the manifest's order
     fields: dict[str, FieldArrays]
 
     def tokens(self, field: str) -> int:
-        """Tokens of a field, EOS included, padding not."""
+        """Number of tokens of a field, EOS included, padding not."""
         return len(self.fields[field].ids)
 
     @property
@@ -33,7 +33,7 @@ def assemble(
 ) -> list[MicroBatch]:
     """Cuts a window's arrays into the micro-batches of its plan.
 
-    The sequences are reordered once for the whole window; the micro-batches are views of that.
+    The sequences are reordered once for the whole window; the micro-batches are views of these.
     """
     pair_ids = pair_ids[plan.order]
     ordered = {name: field.take(plan.order) for name, field in fields.items()}

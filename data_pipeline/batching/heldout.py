@@ -1,7 +1,7 @@
 """Held-out sets: validation and tests, read from the dataset folder and batched by length.
 
-Their batches depend on the lengths and the budget alone, not on seed, ranks or order of reading,
-so that every run scores the same batches.
+Their batches depend on the lengths and the budget alone, not on seed, ranks or order of reading. So
+every run scores the same batches.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,14 @@ class HeldOut:
 
 
 def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
-    """name: "validation" or a test set. Raises DatasetError when it is missing or damaged."""
+    """Reads a held-out set.
+
+    Args:
+        name: "validation" or the name of a test set.
+
+    Raises:
+        DatasetError: the set is missing or damaged.
+    """
     if name not in manifest.heldout:
         raise DatasetError(
             f"The dataset {store.location} has no held-out set {name!r}; it has "
@@ -45,8 +52,11 @@ def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
 def plan_heldout(lengths: Int32Array | Int64Array, budget: int) -> WindowPlan:
     """Sorts by length and cuts by budget, shortest first, without shuffling.
 
-    lengths: [pairs, fields], EOS included. Held-out pairs are never dropped, so one that alone
-    exceeds the budget becomes a batch of its own.
+    Held-out pairs are never dropped, so one that alone exceeds the budget becomes a batch of its
+    own.
+
+    Args:
+        lengths: [pairs, fields], EOS included.
     """
     order = sort_by_length(lengths)
     return WindowPlan(order, cut(longest_field(lengths[order]), budget))

@@ -6,7 +6,7 @@ each corpus's stream, and each window its even part of these.
 
     (epoch, window) ──shares──▶ a range of each corpus's stream ──permutation──▶ slices of shards
 
-So where a window lies in every stream follows from its number in closed form: planning costs the
+So a window's place in every stream follows from its number in closed form, and planning costs the
 same at any step. One corpus alone is the usual case: an epoch is then a pass.
 """
 
@@ -22,11 +22,11 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 from data_pipeline.wording import counted
 
-# A corpus with as many shards in every window is dealt in whole shards, so that few are read for
+# Shards per window from which on a corpus is dealt in whole shards, so that few shards are read for
 # two windows. Its part of a window is then off by less than a shard, so by a quarter at most.
 SHARDS_FOR_WHOLE_DEALING = 4
 
-PASSES_KEPT = 2  # so that a window which spans two, as most do at most, shuffles no shards anew
+PASSES_KEPT = 2  # shuffled passes; few windows span more, so few shuffle shards anew
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class ShardSlice:
     shard: int  # number in the manifest
     start: int  # first pair, counted within the shard
     stop: int
-    pass_number: int  # how often the whole corpus was read before
+    pass_number: int  # passes over the corpus before this one
 
 
 class _CorpusStream:
-    """One corpus's endless stream. Its pairs are numbered on and on, and so are its shards."""
+    """One corpus's endless stream, whose pairs and shards are numbered on from pass to pass."""
 
     def __init__(self, index: int, first_shard: int, shard_pairs: Int64Array, seed: int) -> None:
         self.shards = len(shard_pairs)
@@ -52,24 +52,24 @@ class _CorpusStream:
         self._pass = lru_cache(PASSES_KEPT)(self._shuffle)
 
     def _shuffle(self, pass_number: int) -> tuple[Int64Array, Int64Array]:
-        """The shards in the order of a pass, and the pairs of the pass before each and in all."""
+        """The shards in the order of a pass; the pass's pairs before each of them, and in all."""
         order = permutation(self.shards, *self._words, pass_number)
         return order, np.concatenate(([0], np.cumsum(self._shard_pairs[order])))
 
     def shard_of(self, pair: int) -> int:
-        """The shard of the stream that has a pair of the stream."""
+        """The shard that holds a pair; both are numbered in the stream."""
         pass_number, offset = divmod(pair, self.pairs)
         _, bounds = self._pass(pass_number)
         return pass_number * self.shards + int(np.searchsorted(bounds, offset, side="right")) - 1
 
     def pairs_before(self, shard: int) -> int:
-        """The pairs of the stream before a shard of the stream."""
+        """The pairs of the stream before a shard, which is numbered in the stream."""
         pass_number, position = divmod(shard, self.shards)
         _, bounds = self._pass(pass_number)
         return pass_number * self.pairs + int(bounds[position])
 
     def slices(self, start: int, stop: int) -> Iterator[ShardSlice]:
-        """The pairs `start` to `stop` of the stream."""
+        """The slices of shards that hold the pairs `start` to `stop` of the stream."""
         if start == stop:
             return
         for shard in range(self.shard_of(start), self.shard_of(stop - 1) + 1):
@@ -95,9 +95,14 @@ class Mixture:
         window_shards: int,
         seed: int,
     ) -> None:
-        """shard_pairs: for each corpus the pairs of its shards, none empty; shares: sum to 1.
+        """Plans the windows of an epoch.
 
-        Raises BatchingError when a corpus gets not one pair of an epoch.
+        Args:
+            shard_pairs: for each corpus the pairs of its shards, of which none is empty.
+            shares: each corpus's share of an epoch; they sum to 1.
+
+        Raises:
+            BatchingError: a corpus gets not one pair of an epoch.
         """
         epoch_pairs = sum(int(pairs.sum()) for pairs in shard_pairs)
         self.pairs_per_epoch = [round(share * epoch_pairs) for share in shares]  # by corpus
@@ -114,7 +119,7 @@ class Mixture:
             _CorpusStream(index, firsts[index], pairs, seed)
             for index, pairs in enumerate(shard_pairs)
         ]
-        # In shards' worth of pairs, rounded up for each corpus.
+        # Length of an epoch in shards' worth of pairs, rounded up for each corpus.
         shards = sum(
             -(-pairs * stream.shards // stream.pairs)
             for stream, pairs in zip(self._streams, self.pairs_per_epoch, strict=True)
@@ -125,7 +130,10 @@ class Mixture:
     def slices(self, epoch: int, window: int) -> list[ShardSlice]:
         """The parts of shards that make up a window, in the order in which its pairs are numbered.
 
-        There is at least one. Raises BatchingError when the epoch has no such window.
+        There is at least one.
+
+        Raises:
+            BatchingError: the epoch has no such window.
         """
         if not 0 <= window < self.windows_per_epoch:
             raise BatchingError(
@@ -158,7 +166,8 @@ class Mixture:
 def shares_of(data: DataConfig, pairs: Sequence[int]) -> list[float]:
     """Each corpus's share of a virtual epoch: by weights, or by size and temperature.
 
-    pairs: of each corpus, as many as the recipe's data.train has corpora.
+    Args:
+        pairs: pairs of each corpus, in the order of the recipe's `data.train`.
     """
     weights = [corpus.weight for corpus in data.train]
     if None in weights:

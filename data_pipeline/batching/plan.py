@@ -4,8 +4,8 @@
     (lengths of a window, seed, budget) -> shuffle -> sort by length -> cut -> shuffle
     (rank, ranks, slots)                -> the slots of a step that the rank computes
 
-Nothing here knows how many ranks, workers or restarts there are, except `slots_of_rank`, which
-only deals out what is already decided.
+Only `slots_of_rank` knows how many ranks there are, and it deals out what is already decided.
+Nothing here knows how many workers or restarts there are.
 
 Every permutation is one of `data_pipeline.random_keys`, whose numbers never change.
 """
@@ -38,7 +38,11 @@ class Cursor:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Self:
-        """Raises BatchingError unless `value` has exactly the three non-negative integers."""
+        """Reads a cursor from its JSON object.
+
+        Raises:
+            BatchingError: `value` has not exactly the three non-negative integers.
+        """
         names = [field.name for field in fields(cls)]
         numbers = {name: number for name, number in value.items() if type(number) is int}
         if sorted(value) != sorted(names) or len(numbers) < len(names) or min(numbers.values()) < 0:
@@ -63,9 +67,12 @@ def plan_window(
 ) -> WindowPlan:
     """Shuffles a window's pairs and cuts them into micro-batches of similar length.
 
-    lengths: [pairs, fields], EOS included. A micro-batch never costs more than `budget`, where
-    its cost is its pairs times the longest sequence of any field. Raises BatchingError when a
-    single pair costs more.
+    Args:
+        lengths: [pairs, fields], EOS included.
+        budget: most that a micro-batch costs: its pairs times the longest sequence of any field.
+
+    Raises:
+        BatchingError: a single pair costs more than the budget.
     """
     check_budget(lengths, budget)
     shuffled = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)
@@ -82,9 +89,13 @@ def plan_window(
 
 
 def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
-    """Raises BatchingError when one pair alone exceeds the budget of a micro-batch.
+    """Checks that no pair alone exceeds the budget of a micro-batch.
 
-    lengths: [pairs, fields], or one row of each field's longest.
+    Args:
+        lengths: [pairs, fields], or one row of each field's longest.
+
+    Raises:
+        BatchingError: one pair alone exceeds the budget.
     """
     longest = longest_field(lengths)
     if longest.max(initial=0) > budget:
@@ -104,11 +115,12 @@ def longest_field(lengths: Int32Array | Int64Array) -> Int64Array:
 
 
 def sort_by_length(lengths: Int32Array | Int64Array) -> Int64Array:
-    """Order by the longest field; within it by how much the last field is longer than the first.
+    """The order by the longest field, then by how much the last field is longer than the first.
 
     The second key runs up and down in turn, so that neighbours are alike on both sides: measured
     on Multi30k at 1,024 tokens, padding falls from 5 % to 1 %. Ties keep their order, which is
-    random because the caller has shuffled. Going up, every prefix ends with its longest pair.
+    random because the caller has shuffled. The first key ascends, so every prefix ends with its
+    longest pair.
     """
     longest = longest_field(lengths)
     difference = lengths[:, -1].astype(np.int64) - lengths[:, 0]
@@ -119,10 +131,12 @@ def sort_by_length(lengths: Int32Array | Int64Array) -> Int64Array:
 
 
 def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
-    """Bounds of the fewest consecutive pieces with size × longest member <= budget.
+    """Bounds of the fewest consecutive parts with size × longest member <= budget.
 
-    longest: ascending, so a piece's longest member is its last. A member that exceeds the
-    budget by itself becomes a piece of its own.
+    A member that exceeds the budget by itself becomes a part of its own.
+
+    Args:
+        longest: ascending, so that a part's longest member is its last.
     """
     sizes = np.arange(1, min(budget, len(longest)) + 1)
     bounds = [0]
@@ -137,7 +151,8 @@ def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
 def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
     """The slots of every step that a rank computes: contiguous, and balanced to within one.
 
-    Raises BatchingError when there are more ranks than slots.
+    Raises:
+        BatchingError: there are more ranks than slots.
     """
     if ranks > micro_batches_per_step:
         raise BatchingError(

@@ -32,7 +32,7 @@ class StepPlan:
     """Where a step's micro-batches come from: slot i is the i-th micro-batch of the spans."""
 
     spans: tuple[Span, ...]
-    target_tokens: int  # of all slots, EOS included, padding not: the loss is divided by it
+    target_tokens: int  # in all slots, EOS included, padding not: the loss is divided by it
     cursor: Cursor  # before the step
     next_cursor: Cursor  # after it: what a checkpoint of this step stores
 
@@ -51,7 +51,7 @@ class RankStep:
 def iterate_steps(
     layout: Callable[[int, int], WindowLayout], cursor: Cursor, micro_batches_per_step: int
 ) -> Iterator[StepPlan]:
-    """Plans steps for ever, from the cursor on."""
+    """Plans steps without end, from the cursor on."""
     while True:
         spans: list[Span] = []
         target_tokens = 0
@@ -81,7 +81,7 @@ def iterate_steps(
 
 
 def next_window(position: Cursor, windows_per_epoch: int) -> Cursor:
-    """The beginning of the window after a position's."""
+    """The beginning of the window after the position's window."""
     if position.window + 1 < windows_per_epoch:
         return Cursor(position.epoch, position.window + 1, 0)
     return Cursor(position.epoch + 1, 0, 0)
@@ -103,7 +103,7 @@ def spans_of_slots(step: StepPlan, slots: range) -> tuple[Span, ...]:
 def local_rank_steps(
     reader: WindowReader, cursor: Cursor, rank: int, ranks: int, micro_batches_per_step: int
 ) -> Iterator[RankStep]:
-    """A rank's steps for ever, read in this process."""
+    """A rank's steps without end, read in this process."""
     slots = slots_of_rank(rank, ranks, micro_batches_per_step)
     for step in iterate_steps(reader.layout, cursor, micro_batches_per_step):
         micro_batches = [

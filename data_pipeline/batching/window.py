@@ -33,11 +33,11 @@ DEFAULT_CACHE_BYTES = 512 * MEGABYTE
 
 @dataclass(frozen=True, eq=False)
 class WindowLayout:
-    """What planning steps needs to know of a window."""
+    """What the planning of steps needs to know of a window."""
 
     windows_per_epoch: int
     target_tokens: Int64Array  # [micro-batches], EOS included, padding not
-    bytes: Int64Array  # [micro-batches], of their arrays
+    bytes: Int64Array  # [micro-batches], sizes of their arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,7 @@ class _Window:
 class WindowReader:
     """Reads the windows of one dataset under one recipe.
 
-    Raises what `open_mixture` raises at once, and DatasetFileError from `layout` and `fetch`,
-    after retries.
+    `layout` and `fetch` raise DatasetFileError, after retries.
     """
 
     def __init__(
@@ -60,7 +59,11 @@ class WindowReader:
         settings: DataSettings,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        """cache_bytes: the newest windows are kept while their arrays take no more than that."""
+        """Opens the mixture, with the errors of `open_mixture`; reads no shard yet.
+
+        Args:
+            cache_bytes: most bytes that the arrays of the windows kept, the newest, take.
+        """
         self.manifest = manifest
         self.windows_read = 0
         self._store = store
@@ -130,7 +133,7 @@ class WindowReader:
         )
 
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
-        """The sequences of each field, in one piece or several."""
+        """The sequences of each field, in one part or several."""
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._sampled))
@@ -167,7 +170,7 @@ class WindowReader:
 
     @cached_property
     def _sampled(self) -> dict[str, int]:
-        """The fields whose pieces are sampled, each with its longest allowed length."""
+        """The fields whose segmentations are sampled, each with its longest allowed length."""
         data, sampling = self._settings.data, self._settings.tokenizer.sampling
         limits = {"source": data.max_source_length, "target": data.max_target_length}
         if not sampling.alpha:

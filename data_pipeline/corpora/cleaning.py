@@ -1,7 +1,7 @@
 """Cleaning: which pairs of a corpus are kept, and a report of those that are not.
 
     pairs ──normalise──▶ rules on text ──▶ kept          (here, in `Cleaner`)
-    kept ──duplicates──▶ pieces ──none, or too many──▶       (in shuffle.py and group_writer.py)
+    kept ──duplicates──▶ tokens ──none, or too many──▶       (in shuffle.py and group_writer.py)
 
 Each rule counts the pairs to which it applied first, and shows the earliest of them.
 """
@@ -79,7 +79,7 @@ class DropReport:
 
 
 class Cleaner:
-    """The rules on text of one corpus; which apply is settled once."""
+    """The rules on text of one corpus, which are chosen once."""
 
     def __init__(self, data: DataConfig, corpus: CorpusConfig) -> None:
         self._rules = data.cleaning
@@ -98,7 +98,8 @@ class Cleaner:
     def clean(self, first: int, pairs: list[Pair]) -> tuple[list[tuple[int, str, str]], DropReport]:
         """The pairs that are kept, each with its position in the corpus, and what was dropped.
 
-        first: the position of the first of the pairs.
+        Args:
+            first: position of the first of the pairs.
         """
         report = DropReport(self.reasons)
         kept = []

@@ -1,4 +1,4 @@
-"""Corpora: from what a recipe says of one to chunks of its pairs, in order and in constant memory.
+"""Corpora: from a recipe's corpus to chunks of its pairs, in order and in constant memory.
 
     locations ──LocationStream──▶ bytes ──cut into lines or samples──▶ Chunk ──parse──▶ [Pair, …]
 
@@ -34,7 +34,8 @@ class ParallelText:
 def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> ParallelText:
     """All pairs of a small corpus.
 
-    Raises CorpusError for whatever is wrong with it.
+    Raises:
+        CorpusError: anything is wrong with the corpus.
     """
     reader = CorpusReader(corpus, mirror=mirror, cache=cache)
     pairs = [pair for chunk in reader.chunks(PAIRS_PER_CHUNK) for pair in parse(chunk)]
@@ -42,17 +43,22 @@ def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> Para
 
 
 class CorpusReader:
-    """Streams a corpus once. Its attributes tell how far it has come.
+    """Streams a corpus once.
 
-    `bytes_read` of `total_bytes` are counted in the files as they are stored, so compressed.
-    `sha256s`, of each location's decompressed content, is complete after the last chunk.
+    Attributes:
+        bytes_read: how far reading has come, in bytes of the files as they are stored (compressed).
+        total_bytes: size of the files as they are stored.
+        sha256s: hash of each location's decompressed content; complete after the last chunk.
     """
 
     def __init__(self, corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> None:
         """Finds all files, and downloads remote ones that are not in the folder `cache`.
 
-        mirror: a folder that has the files by their base names, to be read instead. Raises
-        CorpusError for what cannot be found or fetched.
+        Args:
+            mirror: a folder that has the files by their base names, to be read instead.
+
+        Raises:
+            CorpusError: a file cannot be found or fetched.
         """
         self.sha256s: tuple[str, ...] = ()
         self._corpus = corpus
@@ -73,8 +79,9 @@ class CorpusReader:
     def chunks(self, pairs_per_chunk: int) -> Iterator[Chunk]:
         """Chunks of at most `pairs_per_chunk` pairs, in the order of the corpus.
 
-        Raises CorpusError for damaged, misaligned or empty files, a wrong hash, what is too long
-        for a sentence, and WebDataset samples that lack a column.
+        Raises:
+            CorpusError: files are damaged, misaligned or empty, a hash is wrong, something is too
+                long for a sentence, or WebDataset samples lack a column.
         """
         first = 0
         for content in self._contents(pairs_per_chunk):
@@ -100,7 +107,7 @@ class CorpusReader:
 
     @contextmanager
     def _opened(self, locations: list[tuple[str, str | None]]) -> Iterator[list[LocationStream]]:
-        """Streams of the locations. At the end the rest is read, and the hashes are checked."""
+        """Streams of the locations; at the end the rest is read and the hashes are checked."""
         with ExitStack() as stack:
             for location, sha256 in locations:
                 stream = open_location(

@@ -32,15 +32,17 @@ from data_pipeline.wording import counted, listed
 MAX_LINE_BYTES = 1024 * 1024  # with its end
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it before the first line
 BLOCK_BYTES = 2 * MAX_LINE_BYTES  # so that a block without a line's end is an error
-PART_BYTES = 32 * 1024 * 1024  # a part that has them gets no more
-ALIGNED_STEP = 64  # lines
+PART_BYTES = 32 * 1024 * 1024  # a part of this size gets no more lines
+ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
 MAX_MEMBER_BYTES = 64 * 1024 * 1024
 
 
 class LineReader:
     """Cuts a stream into lines, a block at a time and never a line by itself.
 
-    `lines` counts those that were taken; `has_text` says whether any line so far is not blank.
+    Attributes:
+        lines: number of lines that were taken.
+        has_text: whether any line so far is not blank.
     """
 
     def __init__(self, stream: LocationStream) -> None:
@@ -49,14 +51,15 @@ class LineReader:
         self.has_text = False
         self._stream = stream
         self._block = b""
-        self._ends = np.empty(0, dtype=np.int64)  # of the whole lines in the block
+        self._ends = np.empty(0, dtype=np.int64)  # ends of the whole lines in the block
         self._next = 0  # the first line of the block that was not taken
         self._tail = b""  # the part of a line at the end of the block
 
     def take(self, count: int, max_bytes: int | None = PART_BYTES) -> Lines:
         """The next `count` lines; fewer at the end, or if they have `max_bytes` already.
 
-        Raises CorpusError for a line of more than MAX_LINE_BYTES.
+        Raises:
+            CorpusError: a line has more than MAX_LINE_BYTES.
         """
         first = self.lines + 1
         parts: list[bytes] = []
@@ -74,7 +77,7 @@ class LineReader:
         return Lines(self.location, first, self.lines + 1 - first, b"".join(parts))
 
     def _fill(self) -> bool:
-        """Gets the next block once all lines of the last one are taken. False at the end."""
+        """Gets the next block once all lines of the last one are taken; false at the end."""
         new = self._stream.read(BLOCK_BYTES)
         block = self._tail + new
         if not self.lines:
@@ -99,13 +102,13 @@ class LineReader:
 def cut_aligned(
     sources: LineReader, targets: LineReader, pairs_per_part: int
 ) -> Iterator[AlignedLines]:
-    """Lines of both as long as both have some; then counts the rest, for check_alignment."""
+    """Yields lines of both while both have some; then counts the rest, for `check_alignment`."""
     aligned = True
     while aligned:
         part: list[tuple[Lines, Lines]] = []
         pairs = size = 0
         while pairs < pairs_per_part and size < PART_BYTES:
-            # Few at a time: how long the partners of some lines are is seen only then.
+            # Few at a time, because the size of these lines' partners is known only then.
             source = sources.take(min(ALIGNED_STEP, pairs_per_part - pairs))
             target = targets.take(source.count or 1, max_bytes=None)
             aligned = source.count == target.count > 0
@@ -129,7 +132,11 @@ def _joined(parts: Sequence[Lines]) -> Lines:
 
 
 def check_alignment(sources: LineReader, targets: LineReader) -> None:
-    """Both at their end. Raises CorpusError if one has no text, or more lines than the other."""
+    """Checks two readers at their end.
+
+    Raises:
+        CorpusError: one has no text, or more lines than the other.
+    """
     for reader in (sources, targets):
         if not reader.has_text:
             raise CorpusError(
@@ -149,7 +156,11 @@ def check_alignment(sources: LineReader, targets: LineReader) -> None:
 def cut_file(
     stream: LocationStream, file_format: CorpusFormat, columns: ColumnsConfig, pairs_per_part: int
 ) -> Iterator[Content]:
-    """A file with both sides. Raises CorpusError for what no part can be made of."""
+    """Cuts a file with both sides into parts.
+
+    Raises:
+        CorpusError: the file holds something that no part can be made of.
+    """
     if file_format == "webdataset":
         yield from _cut_samples(stream, columns, pairs_per_part)
         return
@@ -180,7 +191,7 @@ def _cut_samples(
 
 
 def _read_samples(stream: LocationStream, columns: ColumnsConfig) -> Iterator[Sample]:
-    """One pair a sample. The keys of the file are held, to notice one that comes again."""
+    """Reads one pair a sample; holds the file's keys, to notice one that comes again."""
     roles = {"source": columns.source, "target": columns.target, "score": columns.score}
     suffixes = {role: str(name).lower() for role, name in roles.items() if name is not None}
     members = read_members(

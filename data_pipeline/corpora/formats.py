@@ -43,7 +43,11 @@ class Lines:
     data: bytes
 
     def decode(self) -> list[str]:
-        """The lines without \\n or \\r\\n. Raises CorpusError where they are not UTF-8."""
+        """The lines without \\n or \\r\\n.
+
+        Raises:
+            CorpusError: a line is not UTF-8.
+        """
         try:
             text = self.data.decode()
         except UnicodeDecodeError as error:
@@ -62,7 +66,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class AlignedLines:
-    """As many lines of the one file as of the other."""
+    """Lines of two files, as many of the one as of the other."""
 
     sources: Lines
     targets: Lines
@@ -78,7 +82,7 @@ class AlignedLines:
 
 @dataclass(frozen=True)
 class TsvColumns:
-    """Where the values of a line are, from 0."""
+    """The columns of a line's values, from 0."""
 
     source: int
     target: int
@@ -86,7 +90,11 @@ class TsvColumns:
 
     @classmethod
     def resolve(cls, columns: ColumnsConfig, header: Lines | None) -> "TsvColumns":
-        """Looks names up in the first line. Raises CorpusError for one that is not there once."""
+        """Looks names up in the first line.
+
+        Raises:
+            CorpusError: a name is not there exactly once.
+        """
         names = header.decode()[0].split("\t") if header else []
 
         def number_of(column: Column) -> int:
@@ -200,7 +208,11 @@ class Chunk:
 
 
 def parse(chunk: Chunk) -> list[Pair]:
-    """The pairs in their order. Raises CorpusError, naming file and line, for a wrong one."""
+    """The pairs in their order.
+
+    Raises:
+        CorpusError: a pair is wrong; the message names file and line.
+    """
     return list(chunk.content.pairs())
 
 

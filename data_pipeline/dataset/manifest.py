@@ -11,7 +11,7 @@ The manifest names every other file with its sha256, so whoever trusts the manif
 trust them all.
 
 A shard that is lost for good is left out by a tombstone in a child manifest. Nothing else changes
-there, so order and numbers of all other pairs stay, and removing the tombstone gives the parent
+there. So the order and numbers of all other pairs stay, and removing the tombstone gives the parent
 back, byte for byte.
 """
 
@@ -37,7 +37,7 @@ FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 SOURCE, TARGET = "src", "tgt"
 
-# Names of files relative to the dataset folder, which they cannot leave.
+# File names relative to the dataset folder, which they cannot leave.
 RelativeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -65,7 +65,7 @@ class HeldOutInfo(Written):
     files: dict[str, FileInfo]
     pairs: Count
     tag: str | None  # put before every source sentence
-    sha256s: tuple[Sha256, ...]  # of the corpus files as they were read
+    sha256s: tuple[Sha256, ...]  # hashes of the corpus files as they were read
 
 
 class SpecialIds(Written):
@@ -90,14 +90,14 @@ class CorpusInfo(Written):
 
     name: str
     tag: str | None  # put before every source sentence
-    sha256s: tuple[Sha256, ...]  # of its files, decompressed
+    sha256s: tuple[Sha256, ...]  # hashes of its files, decompressed
     read: Count
     kept: Count
-    dropped: dict[str, Count]  # by reason; the first that applied
+    dropped: dict[str, Count]  # pairs by the first reason that applied
 
 
 class Tombstone(Written):
-    """A shard that is left out. It keeps its place in the order and its pairs their numbers."""
+    """A shard that is left out; it keeps its place in the order, and its pairs their numbers."""
 
     shard: RelativeName
     reason: str
@@ -169,7 +169,14 @@ class Manifest(Written):
 
     @classmethod
     def load(cls, store: DatasetStore, identity: str | None = None) -> Self:
-        """Raises DatasetError when the dataset has no readable manifest, or another than meant."""
+        """Reads the manifest of a dataset.
+
+        Args:
+            identity: the identity of the manifest that is meant; None: any.
+
+        Raises:
+            DatasetError: the dataset has no readable manifest, or another than meant.
+        """
         data = store.read_manifest()
         if identity and hashlib.sha256(data).hexdigest() != identity:
             data = _read_again(store, identity)
@@ -226,14 +233,14 @@ class Manifest(Written):
         return {field: len(counts) - 1 for field, counts in self.lengths.items()}
 
     def shard_pairs(self) -> list[Int64Array]:
-        """For each corpus the pairs of its shards, left-out ones included."""
+        """The pairs of each corpus's shards, those of left-out shards included."""
         pairs: list[list[int]] = [[] for _ in self.corpora]
         for shard in self.shards:
             pairs[shard.corpus].append(shard.pairs)
         return [np.array(numbers, dtype=np.int64) for numbers in pairs]
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Name and sha256 of every file of the dataset but the manifest and left-out shards."""
+        """Name and sha256 of every file of the dataset, except the manifest and left-out shards."""
         described: list[FileInfo] = [self.cleaning, *self.tokenizers.values()]
         described += [info for heldout in self.heldout.values() for info in heldout.files.values()]
         yield from dict.fromkeys((info.file, info.sha256) for info in described)
@@ -251,16 +258,20 @@ def kept_name(identity: str) -> str:
 
 
 def _read_again(store: DatasetStore, identity: str) -> bytes:
-    """The manifest that was meant, which a child may have replaced, or a network have garbled."""
+    """Reads the manifest that was meant, which a child has replaced or a network has garbled."""
     if store.holds(kept_name(identity), identity):
         return store.read(kept_name(identity), identity)
     return store.read(MANIFEST_NAME, identity)
 
 
 def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[DatasetStore, Manifest]:
-    """The dataset that a recipe names; identity: of its manifest, where it is known.
+    """The dataset that a recipe names.
 
-    Raises DatasetError when there is no such dataset.
+    Args:
+        identity: the identity of its manifest, where it is known.
+
+    Raises:
+        DatasetError: there is no such dataset.
     """
     store = open_store(
         data.dataset,

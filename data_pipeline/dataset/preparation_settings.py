@@ -7,9 +7,9 @@ from data_pipeline.section import Section, decides_bytes
 
 
 def preparation_settings(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
-    """The settings that decide a dataset's bytes, but those that have their default.
+    """The settings that decide a dataset's bytes, except those that have their default.
 
-    So a dataset stays the recipe's when a later version adds a setting; in return the defaults of
+    So a dataset stays the recipe's when a later version adds a setting. In return the defaults of
     these settings are a promise, and never change.
     """
     return {"data": _bytes_settings(data), "tokenizer": _bytes_settings(tokenizer)}

@@ -4,9 +4,9 @@
     bytes, their sha256 checked ──TarReader──▶ names and spans of the members, all as expected
         ──tar_file_expander, group_by_keys──▶ samples, compared with those names
 
-The gate is needed because webdataset rests on Python's tarfile, which takes a damaged header for
-the end, unpacks compressed archives and makes members of any size of sparse files, and because
-webdataset passes over links and some names. Whatever it leaves out or changes is an error here.
+The gate is needed for two reasons. webdataset rests on Python's tarfile, which takes a damaged
+header for the end, unpacks compressed archives and makes members of any size of sparse files; and
+it passes over links and some names. Whatever it leaves out or changes is an error here.
 Nothing is opened by name, so no `pipe:` runs a command, and nothing is decoded, so no member is
 unpickled.
 
@@ -34,12 +34,13 @@ _LOADING = threading.Lock()
 
 
 def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
-    """A tar of samples, each with its key. No time and no user gets into its bytes."""
+    """The bytes of a tar of samples, each with its key; they hold no time and no user."""
     buffer = io.BytesIO()
     writer = _library().TarWriter(
         buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False
     )
-    # Its parameter `format` has no effect: long names and other letters would get PAX headers.
+    # TarWriter's parameter `format` has no effect. Without this line, long names and other letters
+    # would get PAX headers.
     writer.tarstream.format = tarfile.USTAR_FORMAT
     with writer:
         for key, sample in samples:
@@ -52,9 +53,13 @@ def read_samples(
 ) -> dict[str, Sample]:
     """The samples of a tar by key, in its order, with the wanted ones of their members.
 
-    data: the file's bytes, whose sha256 the store has verified.
-    suffixes: those that each sample has.
-    Raises DatasetFileError for an archive with other members, or with anything wrong in it.
+    Args:
+        data: the file's bytes, whose sha256 the store has verified.
+        suffixes: the suffixes that each sample has.
+        wanted: the suffixes of the members that are returned.
+
+    Raises:
+        DatasetFileError: the archive has other members, or anything wrong in it.
     """
     spans = _checked_spans(file, data, suffixes)
     if set(wanted) < set(suffixes):  # the others would be copied several times
@@ -121,7 +126,7 @@ def _joined(names: list[tuple[str, str]]) -> str:
 
 
 class _Library(NamedTuple):
-    """What is used of webdataset 1.0.2."""
+    """The parts of webdataset 1.0.2 that are used."""
 
     TarWriter: Callable[..., Any]
     tar_file_expander: Callable[..., Iterator[dict[str, Any]]]
@@ -136,8 +141,8 @@ def _library() -> _Library:
             return _import_library()
         with _without_torch():
             library = _import_library()
-        # This one has stand-ins for what it takes of torch. Who imports webdataset after us, to
-        # give it to torch's DataLoader for example, shall get it whole.
+        # This import has stand-ins for what it takes of torch. Whoever imports webdataset later,
+        # for torch's DataLoader for example, gets it whole.
         for name in list(sys.modules):
             if name.partition(".")[0] == "webdataset":
                 del sys.modules[name]
@@ -165,9 +170,9 @@ class _TorchIsMissing(MetaPathFinder):
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """What is imported in this context goes without torch, as webdataset does where none is.
+    """A context in which imports do not find torch; webdataset then does without it.
 
-    Its tar files need none; loading torch for them would take seconds and 180 MB in each data
+    Its tar files need no torch, and loading it for them would take seconds and 180 MB in each data
     worker and each process that prepares. Other threads may import torch meanwhile.
     """
     finder = _TorchIsMissing()

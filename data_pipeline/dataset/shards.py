@@ -7,10 +7,10 @@ A tar sample is a block of many pairs, because per-sample costs dominate otherwi
     KEY.ids.npz                src.ids, src.lengths, tgt.ids, tgt.lengths: token ids with EOS,
                                flat, in the smallest unsigned integers that hold them
 
-webdataset itself writes and reads the tar files (samples.py); here is what their members hold.
-The bytes come from a store that has checked their sha256, and anything but the members above is an
-error. No npz is opened by numpy: the few layouts that a shard can have are compared byte for byte,
-so that no header is evaluated and none can claim more than the bytes that are there.
+webdataset itself writes and reads the tar files (samples.py); this file deals with what their
+members hold. The bytes come from a store that has checked their sha256, and anything but the
+members above is an error. numpy opens no npz: the few layouts that a shard can have are compared
+byte for byte, so that no header is evaluated and none can claim more than the bytes that are there.
 """
 
 import io
@@ -43,7 +43,7 @@ _NPY_ARRAY = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Aligned pairs, as one sample of a shard."""
+    """Aligned pairs that make one sample of a shard."""
 
     key: str
     texts: dict[str, bytes]  # by field: UTF-8, one sentence a line; empty if read without texts
@@ -60,7 +60,10 @@ class Block:
 def pack_shard(blocks: list[Block]) -> bytes:
     """The bytes of a shard, which depend on nothing but the blocks.
 
-    They are read back: raises DatasetError when they would be refused or come back changed.
+    They are read back as a check.
+
+    Raises:
+        DatasetError: the bytes would be refused or come back changed.
     """
     packed = write_samples((block.key, _sample(block)) for block in blocks)
     try:
@@ -110,9 +113,12 @@ def _equal(block: Block, other: Block) -> bool:
 def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[Block]:
     """The blocks of a shard in file order, checked against the manifest's pairs and tokens.
 
-    data: the shard's bytes, whose sha256 the store has verified.
-    texts: whether to extract and check the sentences; without, `Block.texts` is empty.
-    Raises DatasetFileError for anything that is not as `pack_shard` writes it.
+    Args:
+        data: the shard's bytes, whose sha256 the store has verified.
+        texts: whether to extract and check the sentences; without, `Block.texts` is empty.
+
+    Raises:
+        DatasetFileError: anything is not as `pack_shard` writes it.
     """
     if len(data) != shard.bytes:
         raise DatasetFileError(shard.name, f"{shard.bytes:,} bytes", f"{len(data):,} bytes")
@@ -131,7 +137,7 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[B
 
 
 def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> list[Block]:
-    """The blocks of a shard of any size, each checked in itself."""
+    """The blocks of a shard of any size, each checked by itself."""
     suffixes = [IDS_SUFFIX, *(f"{field}.txt" for field in fields)]
     blocks = []
     samples = read_samples(file, data, suffixes, suffixes if texts else [IDS_SUFFIX])
@@ -186,10 +192,11 @@ def _check_block(file: str, block: Block) -> None:
 
 
 class _NpzReader:
-    """The arrays of one member KEY.ids.npz, whose bytes have to be as numpy's `savez` writes them:
-    an uncompressed zip file without gaps, of flat arrays of unsigned integers.
+    """The arrays of one member KEY.ids.npz.
 
-    Checksums within the zip file are not compared, since the sha256 of the whole shard has been.
+    Its bytes have to be as numpy's `savez` writes them: an uncompressed zip file without gaps, of
+    flat arrays of unsigned integers. Checksums within the zip file are not compared, since the
+    sha256 of the whole shard has been.
     """
 
     def __init__(self, file: str, member: str, data: bytes) -> None:

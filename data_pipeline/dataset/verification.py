@@ -1,4 +1,4 @@
-"""Is a dataset whole? Every file is read, hashed, unpacked and compared with the manifest."""
+"""Whether a dataset is whole: every file is read, hashed, unpacked, compared with the manifest."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,15 +47,16 @@ def problems_of(
     processes: int,
     report: Callable[[int, int], None],
 ) -> list[Problem]:
-    """All that is wrong with a dataset but what is quarantined; an empty list for a whole one.
+    """All that is wrong with a dataset, except what is quarantined; empty for a whole one.
 
-    report is told how many of how many files were read.
+    Args:
+        report: called with the number of files that were read, and of all files.
     """
     shards = {shard.name: shard for shard in manifest.shards}
     problems = []
     lengths = {field.name: np.zeros(0, dtype=np.int64) for field in manifest.fields}
     with (
-        # The files themselves are meant, not the copies of a remote dataset that are here.
+        # An empty cache, so that a remote dataset's own files are checked, and not copies of them.
         TemporaryDirectory(prefix="transloom-verify-") as empty,
         process_pool(processes, "compared files", DatasetError) as pool,
     ):
@@ -75,7 +76,7 @@ def problems_of(
 
 
 def _check(job: _Job) -> _Checked:
-    # A person waits for the answer: whether a file will be there in ten seconds is not asked.
+    # No retries: a person waits for the answer, and not for a file to appear in ten seconds.
     store = open_store(job.location, cache=job.cache, cache_bytes=0, retry_delays_seconds=())
     try:
         data = store.read(job.name, job.sha256, job.shard.bytes if job.shard else None)
@@ -97,7 +98,7 @@ def strange_files(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def add_histograms(histograms: Sequence[Int64Array]) -> Int64Array:
-    """Their sum, as long as the longest of them."""
+    """The sum of histograms, as long as the longest of them."""
     total = np.zeros(max(map(len, histograms)), dtype=np.int64)
     for histogram in histograms:
         total[: len(histogram)] += histogram

@@ -76,9 +76,11 @@ class Phrase:
 class Clause:
     """A conjugated verb, cut where negation and questions come in between.
 
-    `english_auxiliary` comes before *not* (or before the subject of a question) and
-    `english_main` after it; where English needs *do* for that alone, `english_plain` is the
-    form that stands without it (reads, read) and is empty otherwise.
+    Attributes:
+        english_auxiliary: comes before *not*, or before the subject of a question.
+        english_main: comes after it.
+        english_plain: where English needs *do* for that alone, the form that stands without it
+            (reads, read); empty otherwise.
     """
 
     french_finite: str
@@ -89,7 +91,7 @@ class Clause:
 
 
 def finish_french(text: str) -> str:
-    """Elide and contract: `je ai` → `j'ai`, `à le marché` → `au marché`, `de les` → `des`."""
+    """Elides and contracts: `je ai` → `j'ai`, `à le marché` → `au marché`, `de les` → `des`."""
     text = " ".join(text.split())
     text = re.sub(rf"\b(j|n|d|l|qu|c)(?:e|(?<=l)a) (?=[{VOWELS}]|y )", r"\1'", text, flags=re.I)
     for full, short in (("à le", "au"), ("à les", "aux"), ("de le", "du"), ("de les", "des")):
@@ -148,7 +150,12 @@ def noun_phrase(
     adjective: Adjective | None = None,
     mass: bool = False,
 ) -> Phrase:
-    """`determiner`: a, the, this, my, our, your, their; `mass`: not counted (du pain)."""
+    """Determiner, adjective and noun.
+
+    Args:
+        determiner: a, the, this, my, our, your, their.
+        mass: whether the noun is not counted (du pain).
+    """
     french, english = bare_noun(noun, plural, adjective)
     article = french_determiner(determiner, noun.gender, plural, mass, french)
     if determiner != "a":
@@ -179,7 +186,12 @@ def to_be(subject: Subject, tense: str) -> Clause:
 
 
 def conjugate(verb: Verb, subject: Subject, tense: str, habit: bool = False) -> Clause:
-    """`tense` is present, past or future; `habit` marks the present of every day."""
+    """The verb's form for a subject.
+
+    Args:
+        tense: present, past or future.
+        habit: marks the present of every day.
+    """
     person, base = subject.person, verb.english
     if tense == "future":
         return Clause(verb.future(person), "", "will", base)

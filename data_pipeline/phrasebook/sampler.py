@@ -27,7 +27,7 @@ from data_pipeline.phrasebook.sentences import KINDS
 SPLITS = ("train", "validation", "test")
 VALIDATION_PAIRS = 500
 TEST_PAIRS_SEEN_COMBINATIONS = 520
-TEST_PAIRS_PER_WITHHELD_KIND = 160  # of three kinds
+TEST_PAIRS_PER_WITHHELD_KIND = 160  # for each of three kinds
 TRAINED_ALWAYS: tuple[Pair, ...] = (("je suis étudiant", "I am a student"),)
 
 # Verb and tense that are never seen with `ne … pas` in training.
@@ -59,7 +59,8 @@ class Withheld:
 def generate(split: str) -> list[Pair]:
     """The (French, English) pairs of a split: train, validation or test.
 
-    Raises CorpusError for any other name.
+    Raises:
+        CorpusError: there is no such split.
     """
     if split not in SPLITS:
         raise CorpusError(

@@ -237,7 +237,7 @@ def how_many(draw: Draw) -> Pair:
     return finish_french(f"combien de {french} {asked[0]}"), f"how many {english} {asked[1]}"
 
 
-# How many sentences of each kind are drawn; some come twice, or are held out.
+# Sentences drawn of each kind; some come twice, or are held out.
 KINDS: tuple[tuple[Callable[[Draw], Pair | None], int], ...] = (
     (profession, 3850),
     (feeling, 2000),

@@ -36,7 +36,11 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
 
 
 def write_heldout(folder: Path, data: DataConfig) -> dict[str, HeldOutInfo]:
-    """Copies the validation and test sets. Raises CorpusError for whatever is wrong with them."""
+    """Copies the validation and test sets.
+
+    Raises:
+        CorpusError: anything is wrong with their text.
+    """
     infos = {}
     for use, corpus in (("validation", data.validation), *data.tests.items()):
         text = read_whole(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
@@ -59,14 +63,14 @@ def _write_sides(folder: Path, use: str, text: ParallelText) -> dict[str, FileIn
 
 
 def write_cleaning_report(folder: Path, reports: dict[str, DropReport]) -> FileInfo:
-    """What was dropped of each corpus and why, with the earliest examples."""
+    """Writes what was dropped of each corpus and why, with the earliest examples."""
     content = {name: report.to_json() for name, report in reports.items()}
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
     return FileInfo(file=CLEANING_NAME, sha256=write_durably(folder / CLEANING_NAME, text.encode()))
 
 
 def number_shards(folder: Path, written: list[tuple[str, list[WrittenShard]]]) -> list[ShardInfo]:
-    """Gives the shards of each corpus their names, and their pairs numbers."""
+    """Names the shards of each corpus and numbers their pairs."""
     shards = []
     first_pair = 0
     for corpus, (name, shards_of_corpus) in enumerate(written):

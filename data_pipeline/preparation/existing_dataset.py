@@ -20,7 +20,7 @@ from data_pipeline.storage.store import open_store
 
 logger = logging.getLogger(__name__)
 
-# Starting processes takes longer than working through so little.
+# Bytes that one process works through before other processes have started.
 BYTES_OF_ONE_PROCESS = 4_000_000
 
 
@@ -31,10 +31,11 @@ def keep_if_whole(
     processes: int | None,
     report: Report,
 ) -> Manifest | None:
-    """The dataset's manifest if it is the recipe's and whole; None if it has to be made anew.
+    """The manifest of a dataset that is the recipe's and whole; None if it has to be made anew.
 
-    Raises DatasetError if it was made from something else, or is damaged and has what preparing
-    would not bring back.
+    Raises:
+        DatasetError: the dataset was made from something else, or is damaged and holds what
+            preparing would not bring back.
     """
 
     def progress(done: int, total: int) -> None:
@@ -75,13 +76,13 @@ def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
     return [
         f"the text of {name} has changed"
         for name, before, corpus in corpora
-        # Hashes that the recipe pins were compared with its other settings.
+        # Hashes that the recipe pins were already compared, with its other settings.
         if None in corpus.sha256s and _hashes(data, corpus) != before
     ]
 
 
 def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
-    """Of the decompressed content of each file."""
+    """The sha256 of each file's decompressed content."""
     hashes = []
     cache = cache_folder(data.cache)
     for location, sha256 in zip(corpus.locations, corpus.sha256s, strict=True):
@@ -92,7 +93,10 @@ def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
 
 
 def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[Problem]) -> None:
-    """Making the dataset anew must lose nothing that preparing does not bring back."""
+    """Raises DatasetError if making the dataset anew would lose what preparing does not bring back.
+
+    Warns of each problem first.
+    """
     for problem in problems:
         logger.warning(
             "%s of %s is damaged: expected %s, found %s.",

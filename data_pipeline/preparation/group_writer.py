@@ -1,9 +1,9 @@
 """Shards of one group of a corpus's partitions: the unit of work of `transloom prepare`.
 
-    partitions ──shuffle──▶ pairs ──tokenizer──▶ pieces ──none? too long?──▶ blocks ──▶ shards
+    partitions ──shuffle──▶ pairs ──tokenizer──▶ tokens ──none? too long?──▶ blocks ──▶ shards
 
-A group depends on its own partitions alone, so groups are written by as many processes as there
-are, each at once, and the bytes are always the same.
+A group depends on its own partitions alone. So any number of processes can write groups at the same
+time, and the bytes are always the same.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class WrittenGroup:
 
 
 def group_reasons(data: DataConfig) -> list[str]:
-    """Why pairs may be dropped here."""
+    """The reasons for which pairs may be dropped here."""
     return [EMPTY, *([DUPLICATE] if data.cleaning.drop_duplicates else []), *TOO_LONG.values()]
 
 
@@ -91,12 +91,12 @@ def _open(job: GroupJob, field: str) -> Tokenizer:
 def _usable(
     rows: list[Row], fields: dict[str, FieldArrays], job: GroupJob, report: DropReport
 ) -> Int64Array:
-    """The numbers of the pairs with pieces on both sides and no more than allowed.
+    """The numbers of the pairs with tokens on both sides, and no more than allowed.
 
     The others are reported.
     """
     source, target = fields[SOURCE].lengths, fields[TARGET].lengths
-    nothing = 2 if job.tag else 1  # with EOS
+    nothing = 2 if job.tag else 1  # tokens of an empty source: EOS, and the tag
     # Zero-width and control characters are text until SentencePiece's normalisation drops them.
     reasons = {
         EMPTY: (source == nothing) | (target == 1),

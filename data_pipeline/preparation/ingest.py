@@ -50,9 +50,15 @@ def ingest(
     pool: ProcessPool,
     report: Callable[[], None],
 ) -> IngestedCorpus:
-    """Reads the training corpus of that index in the recipe into partitions in a new folder.
+    """Reads a training corpus into partitions in a new folder.
 
-    report is called after every chunk. Raises CorpusError for whatever is wrong with the text.
+    Args:
+        index: the corpus's place among the recipe's training corpora.
+        folder: the new folder.
+        report: called after every chunk.
+
+    Raises:
+        CorpusError: anything is wrong with the text.
     """
     corpus = data.train[index]
     cleaner = Cleaner(data, corpus)

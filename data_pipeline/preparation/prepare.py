@@ -63,11 +63,16 @@ def prepare(
     """Makes the dataset at `data.dataset` and returns its manifest.
 
     A dataset that is there already is kept if it was made from the same settings and text and is
-    whole; it is made again if it is damaged, replaced if `overwrite`, and otherwise refused with
-    DatasetError. Raises CorpusError and TokenizerError too, and DatasetError for what cannot be
-    written. An old dataset stays until the new one is whole.
+    whole, made again if it is damaged, and refused otherwise. It stays until the new one is whole.
 
-    processes: how many work at once; None for all cores, or one if there is little text.
+    Args:
+        overwrite: whether to replace a dataset that is there already, whatever it is made from.
+        processes: number of processes; None for all cores, or one if there is little text.
+
+    Raises:
+        CorpusError: anything is wrong with the text.
+        TokenizerError: a tokenizer cannot be trained, read or used.
+        DatasetError: the dataset that is there is refused, or the new one cannot be written.
     """
     if "://" in data.dataset:
         raise DatasetError(
@@ -82,7 +87,7 @@ def prepare(
         if existing is not None:
             return existing
 
-    given = given_tokenizers(data, tokenizer)  # a wrong one is told before hours of reading
+    given = given_tokenizers(data, tokenizer)  # fails before hours of reading
     try:
         with work_folder(dataset) as work:
             readers = _open_readers(data, report)
@@ -171,7 +176,7 @@ class _Preparation:
     def _write_groups(
         self, corpora: list[IngestedCorpus], tokenizers: dict[str, Tokenizer]
     ) -> dict[str, list[WrittenGroup]]:
-        """Each corpus's groups, in order; what they dropped is added to the corpus's report."""
+        """Writes each corpus's groups, in order, and adds what they dropped to its report."""
         per_group = SHARDS_PER_GROUP * self._data.pairs_per_block * self._data.blocks_per_shard
         jobs = [
             GroupJob(
@@ -201,7 +206,7 @@ class _Preparation:
 
 
 def _open_readers(data: DataConfig, report: Report) -> list[CorpusReader]:
-    """One for each training corpus. Remote files are downloaded first."""
+    """A reader for each training corpus, whose remote files are downloaded first."""
     readers: list[CorpusReader] = []
     for corpus in data.train:
         report(PrepareProgress("open", len(readers), len(data.train)))

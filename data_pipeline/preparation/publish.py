@@ -52,7 +52,7 @@ def _work_prefix(dataset: Path) -> str:
 
 
 def _put_back(old: Path, dataset: Path) -> None:
-    """Undo a replacement that did not come to its end."""
+    """Undoes a replacement that did not come to its end."""
     if old.exists() and not dataset.exists():
         old.rename(dataset)
 
@@ -68,9 +68,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def check_replaceable(dataset: Path) -> str | None:
-    """What stands there: the sha256 of a dataset's manifest, or None if nothing does.
+    """The sha256 of the manifest of the dataset that stands there; None if nothing does.
 
-    Raises DatasetError if it is something else, which must not be lost, or cannot be moved.
+    Raises:
+        DatasetError: something else stands there, which must not be lost or cannot be moved.
     """
     if not os.path.lexists(dataset) or (dataset.is_dir() and not any(dataset.iterdir())):
         problem = "is the root of a file system" if os.path.ismount(dataset) else ""
@@ -86,7 +87,7 @@ def check_replaceable(dataset: Path) -> str | None:
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Whether its manifest says so, in whatever version of the format, damaged or not."""
+    """Whether a folder's manifest calls it a dataset, in whatever version, damaged or not."""
     try:
         content = json.loads((folder / MANIFEST_NAME).read_bytes())
     except OSError:
@@ -99,7 +100,11 @@ def _is_dataset(folder: Path) -> bool:
 def publish(new: Path, dataset: Path, old: Path, expected: str | None) -> None:
     """Syncs the folder `new` to disk and makes it `dataset`; what was there becomes `old`.
 
-    expected: what `check_replaceable` said before; raises DatasetError if that has changed.
+    Args:
+        expected: what `check_replaceable` returned before.
+
+    Raises:
+        DatasetError: what stands there has changed since.
     """
     for folder, _, _ in os.walk(new):
         sync_to_disk(Path(folder))

@@ -1,8 +1,8 @@
 """Leaving out a shard that is lost for good, by a tombstone in a child manifest.
 
 The order of all other pairs and their numbers stay, so a run goes on with the child as with the
-parent. Only where it stands in the middle of a window that has a shard left out since, what is
-left of that window cannot be told any more: the run goes on with the next one.
+parent. There is one exception: a run may stand in the middle of a window that has lost a shard
+since. What is left of that window cannot be told any more, so the run goes on with the next one.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from data_pipeline.storage.store import MANIFEST_NAME, open_store
 def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
     """Writes the child manifest in place and returns it; the parent is kept beside it.
 
-    Raises DatasetError for a shard that does not exist or is left out already.
+    Raises:
+        DatasetError: a shard does not exist or is left out already.
     """
     manifest = Manifest.load(open_store(dataset))
     shards = list(dict.fromkeys(shards))
@@ -46,9 +47,10 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
 def cursor_after(
     manifest: Manifest, settings: DataSettings, identity_before: str, cursor: Cursor
 ) -> Cursor:
-    """Where a run goes on that stopped at a cursor under the manifest of an identity.
+    """Where a run goes on that stopped at `cursor`. Errors are those of `open_mixture`.
 
-    Raises what `open_mixture` raises.
+    Args:
+        identity_before: identity of the manifest under which the run stopped.
     """
     left_out = manifest.left_out_since(identity_before)
     if not left_out or not cursor.offset:

@@ -2,8 +2,8 @@
 
     kept pairs ──key──▶ partitions on disk, by the key's top bits ──sort each──▶ shuffled pairs
 
-A pair's key is a hash of its position, or of its sentences if duplicates are to be dropped, so
-equal pairs meet in one partition. Sorting by key is a shuffle; it depends neither on the order in
+A pair's key is a hash of its position, or of its sentences if duplicates are to be dropped: equal
+pairs then meet in one partition. Sorting by key is a shuffle; it depends neither on the order in
 which partitions were filled nor on how many processes filled them.
 """
 
@@ -32,7 +32,7 @@ _HEADER = struct.Struct("<QQII")
 
 
 class Row(NamedTuple):
-    """A kept pair with what it is sorted by."""
+    """A kept pair, and the key and position that it is sorted by."""
 
     key: int
     position: int  # in its corpus
@@ -115,9 +115,9 @@ class Partitions:
         return [self._folder / f"{partition:04d}" for partition in partitions]
 
     def groups(self, pairs_per_group: int) -> list[list[Path]]:
-        """Files of consecutive partitions that a process can hold; none of them is empty.
+        """Groups the files of consecutive partitions, so that a process can hold a group.
 
-        About as many pairs as asked for, or fewer if they are very long.
+        No group is empty. It has about as many pairs as asked for, or fewer if they are very long.
         """
         loads = np.maximum(self.counts / pairs_per_group, self._sizes / BYTES_PER_GROUP)
         total = float(loads.sum())
@@ -131,7 +131,8 @@ class Partitions:
 def shuffled_rows(paths: Iterable[Path], *, by_content: bool, report: DropReport) -> Iterator[Row]:
     """The rows of partitions in their shuffled order, all but the first of equal ones dropped.
 
-    by_content: whether keys were made from the sentences; only then duplicates are dropped.
+    Args:
+        by_content: whether keys were made from the sentences; only then duplicates are dropped.
     """
     for path in paths:
         rows = _read_rows(path)
@@ -139,7 +140,10 @@ def shuffled_rows(paths: Iterable[Path], *, by_content: bool, report: DropReport
 
 
 def _first_of_equals(rows: Iterable[Row], report: DropReport) -> Iterator[Row]:
-    """In the order of positions, as rows are in their file; keeps what differs, no more."""
+    """The first of equal rows, in the order of positions, which is that of their file.
+
+    Holds the sentences of different rows, and no more.
+    """
     seen = set()
     for row in rows:
         content = (row.source, row.target)

@@ -26,9 +26,10 @@ class _TrainingJob:
 
 
 def given_tokenizers(data: DataConfig, config: TokenizerConfig) -> dict[str, Tokenizer] | None:
-    """The recipe's existing model for both fields; None if there is to be trained one.
+    """The recipe's existing model for both fields; None if one has to be trained.
 
-    Raises TokenizerError when it is not the one meant, or lacks a tag of the corpora.
+    Raises:
+        TokenizerError: the model is not the one meant, or lacks a tag of the corpora.
     """
     if config.model is None:
         return None
@@ -41,9 +42,10 @@ def given_tokenizers(data: DataConfig, config: TokenizerConfig) -> dict[str, Tok
 def train_tokenizers(
     data: DataConfig, config: TokenizerConfig, corpora: list[IngestedCorpus], pool: ProcessPool
 ) -> dict[str, Tokenizer]:
-    """One tokenizer for each field; a joint one is the same object for both.
+    """Trains a tokenizer for each field; a joint one is the same object for both.
 
-    Raises TokenizerError when a model cannot be trained.
+    Raises:
+        TokenizerError: a model cannot be trained.
     """
     samples = _samples(corpora, config.training_pairs)
     job = _TrainingJob(config, samples, data.cleaning.drop_duplicates, _tags(data))
@@ -58,7 +60,7 @@ def _tags(data: DataConfig) -> list[str]:
 
 
 def _samples(corpora: list[IngestedCorpus], most: int) -> list[tuple[list[Path], int]]:
-    """Each corpus's part of about `most` pairs, by its size, and one pair at least."""
+    """Each corpus's partitions, and its share of about `most` pairs: by size, and at least one."""
     total = sum(corpus.partitions.pairs for corpus in corpora)
     return [
         (
@@ -70,7 +72,7 @@ def _samples(corpora: list[IngestedCorpus], most: int) -> list[tuple[list[Path],
 
 
 def _train(job: _TrainingJob) -> dict[str, bytes]:
-    """Serialised models by field."""
+    """Trains models and returns them serialised, by field."""
     ignored = DropReport([DUPLICATE])
     rows = [
         row

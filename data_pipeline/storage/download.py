@@ -17,7 +17,11 @@ from data_pipeline.storage.remote import (
 
 
 def download(url: str, path: Path) -> None:
-    """Writes the file to `path`. Raises CorpusError, which says what to do."""
+    """Writes the file to `path`.
+
+    Raises:
+        CorpusError: the download has failed; the message says what to do.
+    """
     source = _file_system(url)
     for delay in (*RETRY_DELAYS_SECONDS, None):
         try:

@@ -23,7 +23,7 @@ def write_whole(path: Path, data: str | bytes) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Let a file, or the names in a folder, survive a loss of power."""
+    """Lets a file, or the names in a folder, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

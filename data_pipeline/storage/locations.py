@@ -4,8 +4,8 @@
 
 A remote file is downloaded whole, into CACHE/corpora/SHA256, before it is read; the name is the
 hash of its decompressed content, which the recipe has to give. Only content with that hash gets
-into the cache, and a copy that is found damaged later is removed. How a file is compressed is
-told by its first bytes. Memory is constant: a file is never held, however it was compressed.
+into the cache, and a copy that is found damaged later is removed. A file's first bytes tell how it
+is compressed. Memory is constant: a file is never held, however it was compressed.
 """
 
 import gzip
@@ -37,11 +37,11 @@ PHRASEBOOK = {
     for column, language in enumerate(("fr", "en"))
 }
 BLOCK_BYTES = 1024 * 1024
-REFUSED = {  # by their first bytes
+REFUSED = {  # refused compressions by their first bytes
     b"BZh": ("bzip2", "Compress it anew, for example with bzcat FILE | zstd"),
     b"PK\x03\x04": ("zip", "Unpack it"),
 }
-LEFTOVER_SECONDS = 24 * 3600  # after which nobody is still downloading
+LEFTOVER_SECONDS = 24 * 3600  # age at which nobody is still downloading a file
 
 
 def cache_folder(cache: str | None) -> Path:
@@ -55,8 +55,12 @@ def open_location(
 ) -> "LocationStream":
     """The content of a file, which is downloaded first if it is remote and not in the cache.
 
-    sha256: of the decompressed content; needed for remote locations. Raises CorpusError, here and
-    while reading, for whatever cannot be found, fetched or decompressed.
+    Args:
+        mirror: folder that has the file by its base name, read instead of the location.
+        sha256: hash of the decompressed content; needed for remote locations.
+
+    Raises:
+        CorpusError: here or while reading, something cannot be found, fetched or decompressed.
     """
     if location.startswith(BUILTIN):
         text = _builtin_text(location)
@@ -72,21 +76,27 @@ def open_location(
 def stored_bytes(
     location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
 ) -> int:
-    """What a stream of this location has as `total_bytes`; a remote file is downloaded for it."""
+    """The `total_bytes` of a stream of this location; a remote file is downloaded for it."""
     with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
         return stream.total_bytes
 
 
 class LocationStream(io.BufferedIOBase):
-    """Decompressed content of a file. Attributes tell how far reading has come.
+    """Decompressed content of a file.
 
-    `bytes_read` of `total_bytes` are counted in the file as it is stored, so compressed.
+    Attributes:
+        bytes_read: how far reading has come, in bytes of the file as it is stored (compressed).
+        total_bytes: size of the file as it is stored.
     """
 
     def __init__(
         self, location: str, file: BinaryIO, total_bytes: int, copy: Path | None = None
     ) -> None:
-        """copy: where the file lies if it is a copy in the cache, to be removed when damaged."""
+        """Makes a stream of an open file.
+
+        Args:
+            copy: path of the file if it is a copy in the cache, which is removed when damaged.
+        """
         self.location = location
         self.total_bytes = total_bytes
         self.bytes_read = 0
@@ -101,14 +111,18 @@ class LocationStream(io.BufferedIOBase):
 
     @property
     def sha256(self) -> str:
-        """Of the decompressed bytes that were read so far."""
+        """Hash of the decompressed bytes that were read so far."""
         return self._hash.hexdigest()
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Exactly `size` bytes, fewer only at the end. Raises CorpusError for damaged files."""
+        """Returns exactly `size` bytes, fewer only at the end.
+
+        Raises:
+            CorpusError: the file is damaged.
+        """
         try:
             data = self._content.read(-1 if size is None else size)
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
@@ -123,7 +137,11 @@ class LocationStream(io.BufferedIOBase):
         return data
 
     def verify(self, sha256: str | None) -> None:
-        """Reads what is left. Raises CorpusError if the content has another hash than `sha256`."""
+        """Reads what is left and checks the content's hash.
+
+        Raises:
+            CorpusError: the content has another hash than `sha256`.
+        """
         while self.read(BLOCK_BYTES):
             pass
         if sha256 is not None and self.sha256 != sha256:
@@ -168,7 +186,7 @@ def _decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
 class _FrameReader(io.RawIOBase):
     """The frames of an xz or zstd file, one after another.
 
-    lzma.open does not do: it takes a damaged second frame for the end of the file.
+    `lzma.open` is not used, because it takes a damaged second frame for the end of the file.
     """
 
     def __init__(
@@ -247,7 +265,11 @@ def _unreadable(location: str, path: Path | None, error: OSError) -> CorpusError
 
 
 def _fill_cache(url: str, sha256: str, path: Path) -> None:
-    """Puts a remote file at `path`, whole and with the right content, or raises CorpusError."""
+    """Puts a remote file at `path`, whole and with the right content.
+
+    Raises:
+        CorpusError: the file cannot be fetched, or has another hash.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent)
@@ -265,7 +287,7 @@ def _fill_cache(url: str, sha256: str, path: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What killed downloads left."""
+    """Removes what killed downloads left."""
     for leftover in folder.glob(".download-*"):
         with suppress(FileNotFoundError):  # whoever wrote it has just finished
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:

@@ -11,10 +11,10 @@ import fsspec
 REMOTE_SCHEMES = ("http", "https", "s3", "gs")
 RETRY_DELAYS_SECONDS = (0.5, 2.0, 8.0)
 CONNECT_TIMEOUT_SECONDS = 10.0
-STALL_TIMEOUT_SECONDS = 30.0  # without a single byte
+STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
 
 logger = logging.getLogger(__name__)
-# Not the global generator, whose state belongs to whoever seeded it.
+# A generator of its own: the global one's state belongs to whoever seeded it.
 _jitter = random.SystemRandom()
 
 
@@ -25,8 +25,11 @@ def file_system(
 ) -> Any:
     """fsspec's file system for a URL of one of the REMOTE_SCHEMES.
 
-    To be asked for each time: fsspec keeps one connection pool per process, and a pool that was
-    made before a fork does not work after it. Raises ImportError when s3fs or gcsfs is missing.
+    Ask for it each time: fsspec keeps one connection pool per process, and a pool that was made
+    before a fork does not work after it.
+
+    Raises:
+        ImportError: s3fs or gcsfs is missing.
     """
     scheme = urlsplit(url).scheme
     assert scheme in REMOTE_SCHEMES, url
@@ -44,7 +47,7 @@ def file_system(
 
 
 def wait_before_retry(delay_seconds: float, what: str, reason: object) -> None:
-    """Sleeps, spread out: all the workers of a run miss a server at once."""
+    """Sleeps for a random time near the delay, since all workers of a run miss a server at once."""
     wait_seconds = delay_seconds * _jitter.uniform(0.5, 1.5)
     logger.warning("%s is tried again in %.1f s: %s", what, wait_seconds, reason)
     time.sleep(wait_seconds)

@@ -3,9 +3,9 @@
     get(sha256) ──▶ the bytes, verified again; a damaged copy is removed
     add(sha256, bytes) ──temporary file──▶ make room ──rename──▶ FOLDER/SHA256
 
-All processes of a node share a folder, whatever datasets they read, and any of them may be
-killed at any time. A copy is therefore only ever renamed into place whole, and room is made under
-a file lock. The cache is a convenience: when it cannot be read or written, the run goes on without.
+All processes of a node share a folder, whatever datasets they read, and any of them may be killed
+at any time. So a copy is renamed into place only when it is whole, and room is made under a file
+lock. The cache is a convenience: when it cannot be read or written, the run goes on without it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class ShardCache:
-    """At most `max_bytes` of files in a folder, the least recently used ones leave first."""
+    """At most `max_bytes` of files in a folder; the least recently used ones leave first."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder

@@ -43,8 +43,12 @@ def open_store(
 ) -> "DatasetStore":
     """The store of a folder or URL; reads nothing yet.
 
-    cache: folder for copies of remote files, by default $TRANSLOOM_CACHE or ~/.cache/transloom;
-    the copies take at most `cache_bytes`. Raises DatasetError for a URL that cannot be read here.
+    Args:
+        cache: folder for copies of remote files; None: $TRANSLOOM_CACHE or ~/.cache/transloom.
+        cache_bytes: most that these copies take.
+
+    Raises:
+        DatasetError: the URL cannot be read here.
     """
     scheme, separator, path = str(location).partition("://")
     if not separator:
@@ -72,17 +76,18 @@ class DatasetStore(ABC):
 
     location: str  # as a person would write it, without a slash at the end
     retry_delays_seconds: tuple[float, ...]
-    _after_preparing = ""  # what a person has to do then
+    _after_preparing = ""  # what a person has to do after preparing
 
     def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
-        """A file that is exactly what the manifest promises.
+        """The content of a file, which is exactly what the manifest promises.
 
-        Raises DatasetFileError when it still is not after the last retry.
+        Raises:
+            DatasetFileError: the file is not as promised, even after the last retry.
         """
         return self._retried(lambda: self._read_once(name, sha256, size))
 
     def holds(self, name: str, sha256: str) -> bool:
-        """Whether the file is there now, and as promised. Asks once."""
+        """Whether the file is there now, and as promised; tried once."""
         try:
             self._read_once(name, sha256)
         except DatasetFileError:
@@ -90,7 +95,11 @@ class DatasetStore(ABC):
         return True
 
     def read_manifest(self) -> bytes:
-        """The manifest as it stands there now. Raises DatasetError when there is none."""
+        """The manifest as it stands there now.
+
+        Raises:
+            DatasetError: there is none.
+        """
         try:
             return self._find_manifest()
         except DatasetFileError as error:
@@ -102,11 +111,19 @@ class DatasetStore(ABC):
 
     @abstractmethod
     def _find_manifest(self) -> bytes:
-        """Raises DatasetFileError when there is none."""
+        """The manifest's bytes.
+
+        Raises:
+            DatasetFileError: there is none.
+        """
 
     @abstractmethod
     def _fetch(self, name: str) -> bytes:
-        """One try to get a file. Raises OSError, whatever the reason is."""
+        """Tries once to get a file.
+
+        Raises:
+            OSError: the try has failed, for whatever reason.
+        """
 
     def _read_once(self, name: str, sha256: str | None = None, size: int | None = None) -> bytes:
         try:
@@ -145,7 +162,7 @@ class LocalStore(DatasetStore):
         self._folder = folder
 
     def _find_manifest(self) -> bytes:
-        # Without a retry: a dataset that is yet to be prepared is the likely case by far.
+        # No retry: by far the likeliest reason is that the dataset is not prepared yet.
         return self._read_once(MANIFEST_NAME)
 
     def _fetch(self, name: str) -> bytes:

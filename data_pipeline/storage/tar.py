@@ -11,7 +11,7 @@ In goes any binary stream: a shard of ours, or a WebDataset tar that somebody el
 Out come members under WebDataset's names: the key is the folder and the base name up to its first
 dot, the suffix is the rest in lower case.
 
-Python's tarfile does not do here: it takes a damaged header, a header of zeros or a cut at a
+Python's tarfile is not used here: it takes a damaged header, a header of zeros or a cut at a
 member's border for the end of the archive, reads sparse files as regular ones, and holds PAX
 headers of any size in memory.
 """
@@ -27,7 +27,7 @@ from data_pipeline.wording import listed
 
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)
-# Room for the longest path and some extended attributes of it.
+# Room for the longest path and some extended attributes.
 MAX_EXTENDED_HEADER_BYTES = 64 * 1024
 PICKLE_SUFFIXES = frozenset({"pkl", "pickle", "pyd", "pth", "pt"})
 
@@ -65,10 +65,16 @@ def read_members(
 ) -> Iterator[Member]:
     """The members whose suffix is in `decoded`, in the archive's order.
 
-    Others are passed over if `passed_over(suffix)` says so. Raises TarContentError, which names
-    the archive and the member, for any other suffix and for all that the module's docstring
-    rules out; for pickles too, unless their suffix is in `decoded` (".pt" may be Portuguese, and
-    decoding here is never unpickling). `file` need not be seekable; its own errors pass through.
+    Args:
+        file: need not be seekable; its own errors pass through.
+        archive: the archive's name in messages.
+        passed_over: tells whether members with another suffix are passed over.
+
+    Raises:
+        TarContentError: a suffix is neither decoded nor passed over, or the archive holds what the
+            module's docstring rules out. Pickles are refused too, unless their suffix is in
+            `decoded` (".pt" may be Portuguese, and decoding here is never unpickling). The message
+            names the archive and the member.
     """
     reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes)
     for key, suffix in reader:
@@ -88,20 +94,23 @@ def read_members(
 
 
 class TarReader:
-    """Walks through an archive: iterating gives (key, suffix) of each regular file, and `read()`
-    the data of the one just given, which is passed over otherwise. Directories are passed over.
-    `span` says where that one lies: a part of an archive may be made of whole spans.
+    """Walks through an archive.
 
-    Raises TarContentError for all that the module's docstring rules out.
+    Iterating gives (key, suffix) of each regular file; directories are passed over. `read()` gives
+    the data of the file just given, which is passed over otherwise. `span` says where that file
+    lies: a part of an archive may be made of whole spans.
+
+    Raises:
+        TarContentError: the archive holds what the module's docstring rules out.
     """
 
     def __init__(self, file: BinaryIO, *, archive: str, max_member_bytes: int) -> None:
         self._file = file
         self._archive = archive
         self._max_member_bytes = max_member_bytes
-        self._offset = 0  # of the next byte to read
-        self._start = 0  # of the first header of the member just given
-        self.name = ""  # of the member just given
+        self._offset = 0  # offset of the next byte to read
+        self._start = 0  # offset of the first header of the member just given
+        self.name = ""  # name of the member just given
         self._data_bytes = self._padding_bytes = 0
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -122,7 +131,7 @@ class TarReader:
 
     @property
     def span(self) -> slice:
-        """The bytes of the member just given, with its headers and padding. Ask before reading."""
+        """The place of the member just given, with headers and padding; ask before reading."""
         return slice(self._start, self._offset + self._data_bytes + self._padding_bytes)
 
     def read(self) -> bytes:
@@ -132,7 +141,7 @@ class TarReader:
         return data
 
     def _next_member(self) -> tuple[bytes, str, int] | None:
-        """Type, name and size of the next member, from one header or several; None at the end."""
+        """Reads type, name and size of the next member, from its headers; None at the end."""
         extended: dict[str, str] = {}
         self._start = self._offset
         while True:
@@ -175,7 +184,7 @@ class TarReader:
         return {keyword.decode(): self._decode(value) for keyword, value in given.items()}
 
     def _pax_records(self, data: bytes) -> dict[bytes, bytes]:
-        """Records are "LENGTH KEYWORD=VALUE\\n", where the length is that of the whole record."""
+        """Parses records "LENGTH KEYWORD=VALUE\\n"; the length is that of the whole record."""
         records = {}
         start = 0
         while start < len(data):
@@ -191,7 +200,7 @@ class TarReader:
         return records
 
     def _check_sum(self, block: bytes) -> None:
-        """The checksum is the sum of all bytes, its own eight taken as spaces."""
+        """Compares the checksum with the sum of all bytes, its own eight taken as spaces."""
         found = sum(block) - sum(block[148:156]) + 8 * ord(" ")
         if self._number(block[148:156]) != found:
             raise self._error(f"expected checksum {block[148:156]!r}, found {found:o} (octal)")
@@ -250,7 +259,7 @@ class TarReader:
             count -= part
 
     def _check_end(self) -> None:
-        """After the end there may be padding, but no more members: they would be skipped."""
+        """Checks that only padding follows the end: more members would be skipped."""
         while rest := self._file.read(_SKIPPED_AT_ONCE_BYTES):
             if rest != bytes(len(rest)):
                 self.name = "the end of the archive"

@@ -4,12 +4,12 @@
     unigram  all segmentations ──one of them, drawn ∝ probability^alpha──▶ pieces
 
 Both draw from the SplitMix64 generator that starts at the caller's seed, so the same model, text,
-alpha and seed give the same pieces in every process. SentencePiece's own sampling, which these
-follow, does not: release 0.2.3 mixes a number of the process into every seed (measured: equal
-seeds agree within a process and differ between two).
+alpha and seed give the same pieces in every process. They follow SentencePiece's own sampling,
+which does not: release 0.2.3 mixes a number of the process into every seed (measured: equal seeds
+agree within a process and differ between two).
 
-Text is normalised, with its spaces written as "▁". It is segmented word by word, since words come
-back: what is found out about the last `KEPT_WORDS` is kept.
+Text is normalised, with its spaces written as "▁". It is segmented word by word, because words come
+back: results for the last `KEPT_WORDS` are kept.
 """
 
 import math
@@ -29,7 +29,7 @@ from data_pipeline.random_keys import splitmix64
 SPACE = "▁"
 WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
 NEVER = -math.inf  # score of a merge that is not in the model, or was left out
-UNKNOWN_PENALTY = 10.0  # by which SentencePiece scores unknown characters below every piece
+UNKNOWN_PENALTY = 10.0  # how far SentencePiece scores unknown characters below every piece
 DRAW_BITS = 53  # as many as a float holds, so that comparing draws with alpha is exact
 KEPT_WORDS = 2**15  # up to 150 MB for a unigram model, 20 MB for BPE
 LONGEST_KEPT_WORD = 24  # characters; longer ones seldom come back
@@ -40,12 +40,12 @@ class Pieces:
     """The part of a model that segmentations are made of."""
 
     normal: Mapping[str, tuple[int]]  # the pieces that text yields, each with its id
-    scores: Mapping[str, float]  # of the same. BPE: higher is merged first; unigram: log P
+    scores: Mapping[str, float]  # their scores. BPE: higher is merged first; unigram: log P
     unknown: int
     bytes: tuple[int, ...]  # the 256 pieces that spell unknown characters, or none
 
     def ids(self, piece: str) -> tuple[int, ...]:
-        """piece: in the model, or an unknown character."""
+        """The ids of a piece of the model, or of an unknown character."""
         if piece in self.normal:
             return self.normal[piece]
         if self.bytes:
@@ -53,13 +53,13 @@ class Pieces:
         return (self.unknown,)
 
     def without_unknown_runs(self, ids: list[int]) -> list[int]:
-        """Neighbouring unknown characters become one piece, as SentencePiece has it."""
+        """The ids with neighbouring unknown characters as one piece, as SentencePiece has it."""
         if self.unknown not in ids:
             return ids
         return ids[:1] + [new for old, new in pairwise(ids) if not old == new == self.unknown]
 
     def splitter(self) -> re.Pattern[str]:
-        """What finds the parts of a text that no piece reaches across."""
+        """The pattern of the parts of a text that no piece reaches across."""
         if any(SPACE in piece[1:] for piece in self.normal):
             return re.compile(".+", re.DOTALL)
         return WORD
@@ -78,7 +78,11 @@ class BpeDropout:
         self._merged = lru_cache(KEPT_WORDS)(self._merge)
 
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
-        """Piece ids of a normalised text. alpha: 0 is plain BPE, 1 leaves single characters."""
+        """Piece ids of a normalised text.
+
+        Args:
+            alpha: probability of leaving a merge out; 0 is plain BPE, 1 leaves single characters.
+        """
         # A word of n characters has at most n - 1 merges at first and two more after each merge.
         draws = _draws(seed, 3 * len(text))
         left_out = (draws < int(alpha * 2**DRAW_BITS)).tobytes()
@@ -90,10 +94,15 @@ class BpeDropout:
         return self._pieces.without_unknown_runs(ids)
 
     def _segment(self, word: str, left_out: bytes) -> list[int]:
-        """left_out: 1 for each merge that is left out, in the order in which they are offered."""
+        """Piece ids of a word.
+
+        Args:
+            left_out: for each merge, in the order in which they are offered, 1 if it is left out.
+        """
         if len(word) > LONGEST_KEPT_WORD:
             return self._merge(word, {n for n, out in enumerate(left_out) if out})[0]
-        # Naming only what is left out of the merges really offered finds most words kept.
+        # Only merges that are really offered are named, so that most words are found among those
+        # kept.
         ids, offered = self._merged(word, ())
         without: tuple[int, ...] = ()
         while (number := left_out.find(1, without[-1] + 1 if without else 0, offered)) >= 0:
@@ -102,7 +111,7 @@ class BpeDropout:
         return ids
 
     def _merge(self, word: str, without: Collection[int]) -> tuple[list[int], int]:
-        """Ids when the merges of these numbers are left out, and how many were offered."""
+        """Piece ids when the merges with the numbers `without` are left out; merges offered."""
         score = self._pieces.scores.get
         symbols = list(word)
         scores = [score(left + right, NEVER) for left, right in pairwise(symbols)]
@@ -125,7 +134,7 @@ class BpeDropout:
 class _LastPieces(NamedTuple):
     """The pieces that can end at one position of a word."""
 
-    thresholds: list[int]  # draws below the first choose piece 0, and so on; the last has none
+    thresholds: list[int]  # draws below the first choose piece 0, …; the last piece has none
     starts: list[int]
     ids: list[tuple[int, ...]]
 
@@ -141,7 +150,11 @@ class UnigramSampling:
         self._filtered = lru_cache(KEPT_WORDS)(self._filter)
 
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
-        """Piece ids of a normalised text. alpha: 1 draws by the model's probabilities, 0 evenly."""
+        """Piece ids of a normalised text.
+
+        Args:
+            alpha: exponent of the segmentations' probabilities; 1 draws by the model's, 0 evenly.
+        """
         draws = _draws(seed, len(text)).tolist()
         ids: list[int] = []
         first = 0
@@ -160,8 +173,8 @@ class UnigramSampling:
         return self._pieces.without_unknown_runs(ids)
 
     def _filter(self, word: str, alpha: float) -> list[_LastPieces]:
-        """For each end of a part of the word, how likely each last piece of that part is."""
-        log_sums = [0.0]  # of the probabilities^alpha of all segmentations of word[:end]
+        """For each prefix of the word, how likely each of its last pieces is."""
+        log_sums = [0.0]  # by end: log Σ probability^alpha of all segmentations of word[:end]
         last_pieces = []
         for end in range(1, len(word) + 1):
             starts, logs = [], []

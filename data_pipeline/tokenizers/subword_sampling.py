@@ -4,8 +4,8 @@
     (sentence, its seed) ──Tokenizer.sample_field──▶ pieces; too long: the stored ones
 
 The seed of a pair depends on these four numbers alone: not on which other pairs are read with it,
-in which order or by which worker. As with the permutations of `plan`, it is a promise about the
-format (golden numbers in the tests).
+in which order or by which worker. Like the permutations of `plan`, it is a promise about the format
+(golden numbers in the tests).
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array, concatena
 from data_pipeline.random_keys import splitmix64_at, stream_state
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
-SUBWORD_SAMPLING = 5  # the use's first word, after those of the permutations in `plan`
+SUBWORD_SAMPLING = 5  # first word of this use's seeds, after those of the permutations in `plan`
 
 
 def sampling_seeds(
@@ -37,8 +37,10 @@ def resample(
 ) -> FieldArrays:
     """A random segmentation of each sentence, as `Tokenizer.sample_field` describes it.
 
-    stored: the best segmentations. A sentence whose sampled one has more than `max_length` pieces,
-    tag and EOS included, keeps its stored one, so no limit that held for these is exceeded.
+    Args:
+        stored: the best segmentations. They keep to the limit.
+        max_length: most pieces of a sentence, tag and EOS included. A sentence whose sampled
+            segmentation has more keeps its stored one.
     """
     sampled = tokenizer.sample_field(sentences, seeds, alpha, tag)
     assert len(sampled.lengths) == len(stored.lengths), "both belong to the same sentences"

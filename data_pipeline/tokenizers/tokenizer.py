@@ -30,7 +30,7 @@ from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces, UnigramSampling
 
 LOG_ERRORS_ONLY = 2
-LONGEST_SENTENCE_BYTES = 1024 * 1024  # of a corpus, see corpora/cutting.py
+LONGEST_SENTENCE_BYTES = 1024 * 1024  # a corpus has no longer ones, see corpora/cutting.py
 SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
 
 
@@ -38,9 +38,14 @@ class Tokenizer:
     """Turns sentences into piece ids and back."""
 
     def __init__(self, model: bytes, name: str) -> None:
-        """model: a serialised SentencePiece model; name: what errors call it."""
-        # By default SentencePiece starts a thread for every CPU of the machine, however few of
-        # them a process was given.
+        """Loads a model.
+
+        Args:
+            model: a serialised SentencePiece model.
+            name: the model's name in errors.
+        """
+        # By default SentencePiece starts a thread for every CPU of the machine, however few CPUs a
+        # process was given.
         self._processor = SentencePieceProcessor(num_threads=1)
         try:
             self._processor.load_from_serialized_proto(model)
@@ -104,21 +109,27 @@ class Tokenizer:
     def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
         """All sentences as one flat field, each ending in EOS, as batches have them.
 
-        tag: the piece put before each sentence. Raises TokenizerError when the model lacks it.
+        Args:
+            tag: the piece put before each sentence.
+
+        Raises:
+            TokenizerError: the model lacks the tag.
         """
         return self._flat(self._processor.encode(sentences, add_eos=True), tag)
 
     def sample_field(
         self, sentences: list[str], seeds: UInt64Array, alpha: float, tag: str | None = None
     ) -> FieldArrays:
-        """Like `encode_field`, but sentence i is segmented at random, determined by `seeds[i]`.
+        """Like `encode_field`, but segments sentence i at random, as `seeds[i]` determines.
 
-        seeds: [sentences].
-        alpha: BPE: the probability of leaving out each merge; 0 gives the best segmentation, 1
-            single characters. Unigram: the exponent of the segmentations' probabilities; 1 draws
-            as the model believes, less comes closer to drawing evenly, and 0 does.
+        Args:
+            seeds: [sentences].
+            alpha: BPE: the probability of leaving out each merge; 0 gives the best segmentation, 1
+                single characters. Unigram: the exponent of the segmentations' probabilities; 1
+                draws by the model's probabilities, less comes closer to drawing evenly, 0 does.
 
-        Raises TokenizerError when the model cannot be sampled from, or lacks the tag.
+        Raises:
+            TokenizerError: the model cannot be sampled from, or lacks the tag.
         """
         sample = self._segmentations.sample
         texts = self._processor.normalize(sentences)
@@ -152,7 +163,7 @@ class Tokenizer:
         return (BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling)(pieces)
 
     def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
-        # Lists of numbers on purpose: measured, SentencePiece's numpy buffers take longer.
+        # Lists of numbers on purpose: SentencePiece's numpy buffers take longer (measured).
         lengths = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
         ids = np.fromiter(chain.from_iterable(encoded), dtype=np.int32, count=int(lengths.sum()))
         if tag is None:
@@ -161,7 +172,11 @@ class Tokenizer:
         return FieldArrays(np.insert(ids, starts, self.tag_id(tag)), lengths + np.int32(1))
 
     def tag_id(self, tag: str) -> int:
-        """Raises TokenizerError unless `tag` is a control symbol of its own in the model."""
+        """The id of a tag.
+
+        Raises:
+            TokenizerError: the tag is no control symbol of its own in the model.
+        """
         number = int(self._processor.piece_to_id(tag))  # unk when there is no such piece
         if number in self.special_ids.model_dump().values():
             found = f"its id is {number}, that of the special piece {self.piece(number)}"
@@ -176,7 +191,7 @@ class Tokenizer:
         )
 
     def decode(self, ids: list[list[int]]) -> list[str]:
-        """Text of each sequence; special pieces but unk leave nothing behind."""
+        """Text of each sequence; special pieces, except unk, leave nothing behind."""
         return list(self._processor.decode(ids)) if ids else []
 
     def piece(self, number: int) -> str:
@@ -188,7 +203,10 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Trains a model on the sentences in their order, with each tag as a control symbol.
 
-    The tags count towards the vocabulary size. Raises TokenizerError when it cannot be trained.
+    The tags count towards the vocabulary size.
+
+    Raises:
+        TokenizerError: the model cannot be trained.
     """
     if reserved := SPECIAL_PIECES.intersection(tags):
         raise TokenizerError(
