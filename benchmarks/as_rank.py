@@ -7,6 +7,6 @@ from trainer.host_memory import KEPT_BY_LIBRARIES
 
 
 def with_a_ranks_environment() -> None:
-    """Begin the script anew with it, as libraries read it when a process starts."""
+    """Starts the script anew in a rank's environment: libraries read it when a process starts."""
     if not KEPT_BY_LIBRARIES.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_BY_LIBRARIES})

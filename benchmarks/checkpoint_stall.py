@@ -34,7 +34,7 @@ from trainer.placement import Placement
 from trainer.zero.fragments import MASTER, MOMENTS, Fragment
 
 GOAL_SECONDS = 0.2
-PIECES = 31_000  # base size of the paper, and 60 million parameters in all
+PIECES = 31_000  # vocabulary size: with the paper's base model, 60 million parameters in all
 ATTEMPT = "benchmark"
 KINDS = {"behind the training": False, "waited for": True}
 
@@ -56,7 +56,7 @@ class Listener:
 
 
 def shapes() -> dict[str, torch.Size]:
-    """The parameters of the model."""
+    """The shapes of the model's parameters."""
     vocabulary = Vocabulary(PIECES, PIECES, pad_id=0, bos_id=1, eos_id=2)
     with torch.device("meta"):
         model = Transformer(ModelConfig(), vocabulary)

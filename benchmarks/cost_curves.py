@@ -1,8 +1,8 @@
 """How cost grows: a step's time and memory against tokens, sentence length and layers.
 
 The engine as the trainer uses it, with one rank, one thread and random ids; a step is one
-micro-batch: forward, backward, update. The model is tiny: 2 layers in each stack, width 128, but 64
-where layers are counted, 1,000 pieces. Sentences of a micro-batch are equal in length.
+micro-batch: forward, backward, update. The model is tiny: 2 layers in each stack, vocabulary size
+1,000, width 128, but 64 where layers are counted. Sentences of a micro-batch are equal in length.
 
     time    CPU time of a step, median and range. Repetitions visit all points of a table, forth
             and back by turns, after one to warm up.
@@ -35,7 +35,7 @@ from model.config import AttentionBackend
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 BACKENDS = (AttentionBackend.SDPA, AttentionBackend.MATMUL)
-LENGTH = 20  # of sentences, where it is not what changes
+LENGTH = 20  # tokens of a sentence, where it is not what changes
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """One point of a cost curve: a model and a micro-batch, and what a step of theirs costs.
 
 Time is CPU time of the one thread that computes, which others on the machine hardly change. Memory
-is the peak during a step over what the process had before: after a step of one token, so that what
-the first step allocates for good is not counted. As a script this measures the memory of the point
-that it is given, in a process of its own.
+is the peak during a step, over what the process had before. A step of one token comes first, so
+that what a first step allocates for good is not counted. As a script this measures the memory of
+the point that it is given, in a process of its own.
 """
 
 import json
@@ -41,7 +41,7 @@ PROCESSES_AT_ONCE = 2  # where memory is measured: their speed does not matter
 
 @dataclass(frozen=True)
 class Setting:
-    """What belongs to a curve: all but the number on its x axis."""
+    """The settings of a curve: all but the number on its x axis."""
 
     precision: Precision
     backend: AttentionBackend | None = None
@@ -55,7 +55,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """One model and one micro-batch; ``x`` is where it stands in its table."""
+    """One model and one micro-batch; `x` is its place in its table."""
 
     setting: Setting
     x: int
@@ -66,7 +66,7 @@ class Point:
 
 
 def micro_batch(sentences: int, length: int) -> MicroBatch:
-    """Sentences of random pieces; the length counts EOS."""
+    """Sentences of random tokens; the length counts EOS."""
     generator = np.random.default_rng(1)
     ids = generator.integers(3, VOCABULARY.target_size, (sentences, length), dtype=np.int32)
     ids[:, -1] = VOCABULARY.eos_id
@@ -106,7 +106,7 @@ def build(point: Point) -> "Engine":
 
 
 def step(engine: "Engine", batch: MicroBatch) -> float:
-    """Takes one step; returns its CPU time in seconds."""
+    """Takes one step and returns its CPU time in seconds."""
     started = time.process_time()
     on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
     tokens = batch.tokens("tgt")
@@ -119,7 +119,7 @@ def step(engine: "Engine", batch: MicroBatch) -> float:
 
 
 def milliseconds(points: list[Point], repetitions: int) -> list[list[float]]:
-    """Of each point, a number for each repetition; needs the process group of one rank."""
+    """Times of each point's repetitions; needs the process group of one rank."""
     engines: dict[tuple[Setting, int], Engine] = {}
     for point in points:
         if (point.setting, point.layers) not in engines:
@@ -135,7 +135,7 @@ def milliseconds(points: list[Point], repetitions: int) -> list[list[float]]:
 
 
 def peak_megabytes(point: Point) -> float:
-    """Of one step in this process, over what the process has without it."""
+    """The peak memory of one step in this process, over what the process has without it."""
     with one_rank():
         engine = build(point)
         step(engine, micro_batch(1, 1))
@@ -147,7 +147,7 @@ def peak_megabytes(point: Point) -> float:
 
 
 def megabytes(points: list[Point]) -> list[list[float]]:
-    """Of each point, one number, measured in a process of its own."""
+    """The peak memory of each point, one number, measured in a process of its own."""
 
     def in_a_process(point: Point) -> list[float]:
         command = [sys.executable, __file__, json.dumps(asdict(point))]

@@ -10,7 +10,7 @@ from cost_curves_points import Point
 
 @dataclass(frozen=True)
 class Curve:
-    """``measured`` has a list of repetitions for each x."""
+    """A cost over x; `measured` has a list of repetitions for each x."""
 
     name: str
     x: list[int]

@@ -61,7 +61,7 @@ Measurement = dict[str, float]
 
 
 def read_micro_batches(recipe: Recipe) -> Measurement:
-    """Pairs in micro-batches."""
+    """Measures pairs that are read into micro-batches."""
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
     epochs = count()
@@ -79,7 +79,7 @@ def read_micro_batches(recipe: Recipe) -> Measurement:
 
 
 def encode_text(recipe: Recipe) -> Measurement:
-    """Pairs whose sentences are read and encoded, in blocks, and put into no batch."""
+    """Measures pairs whose sentences are read and encoded, in blocks, and put into no batch."""
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
 
@@ -93,7 +93,7 @@ def encode_text(recipe: Recipe) -> Measurement:
 
 
 def read_through_ray(recipe: Recipe) -> Measurement:
-    """Target tokens in the steps of a run's only rank, which this process is."""
+    """Measures target tokens in the steps of a run's only rank, which this process is."""
     _, manifest = open_dataset(recipe.data)
     config = recipe.cluster
     with ray_session(None):
@@ -146,7 +146,7 @@ def load(folder: Path, overrides: list[str]) -> Recipe:
     data = [
         f"data.train=[{{source: {folder}/repeated.src, target: {folder}/repeated.tgt}}]",
         "data.validation={source: 'builtin:phrasebook/validation.fr', "
-        "target: 'builtin:phrasebook/validation.en'}",  # is not read here
+        "target: 'builtin:phrasebook/validation.en'}",  # not read here
         "data.tests={}",
         f"data.dataset={folder}/dataset",
     ]
@@ -183,7 +183,7 @@ def _blocks(recipe: Recipe) -> Iterator[Block]:
 
 
 def run_measurement(name: str, folder: Path, core: int, python: Path | None) -> Measurement:
-    """One measurement in a process of its own."""
+    """Runs one measurement in a process of its own."""
     if name in PEERS:
         command = [str(python), str(HERE / "data_plane_peers.py"), "read", name, str(folder)]
     else:
@@ -202,7 +202,7 @@ def measure_here(name: str, folder: Path, core: int) -> None:
 
 
 def goals_of(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """What was found, and the goal, of the quantities that have one."""
+    """Quantities that have a goal: what was found, and the goal."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     prepared = min(medians["transloom 1,024"], medians["transloom 4,096"])
     through_ray = medians["through Ray 4,096"]

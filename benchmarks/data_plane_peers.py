@@ -33,7 +33,7 @@ MINIMUM_SECONDS = 2.0
 
 
 def timed(one_pass: Callable[[], int]) -> dict[str, float]:
-    """Whole passes until MINIMUM_SECONDS are over; a pass returns what it has counted."""
+    """Times whole passes until MINIMUM_SECONDS are over; a pass returns what it has counted."""
     count, started, cpu_before = 0, time.perf_counter(), time.process_time()
     while (seconds := time.perf_counter() - started) < MINIMUM_SECONDS:
         count += one_pass()
@@ -120,7 +120,7 @@ def read_litdata_loader(folder: Path, name: str) -> Iterator[list]:
 
 
 def lists_of_pairs(samples: Iterable[Any]) -> Iterator[list]:
-    """Lists by the shortest way."""
+    """Yields pairs in lists, by the shortest way."""
     # No islice here: it would call iter() for each list, which rewinds a StreamingDataset.
     pairs = []
     for pair in samples:

@@ -65,7 +65,7 @@ class Arrangement:
     """How the cores are used."""
 
     processes: int
-    threads: int  # of each
+    threads: int  # of each process
 
     def __str__(self) -> str:
         return f"{self.processes} × {self.threads}"
@@ -73,10 +73,10 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class Result:
-    """All sentences once."""
+    """The translation of all sentences, once."""
 
     sentences_per_second: float
-    translations: Ids  # the best of each sentence
+    translations: Ids  # each sentence's best
 
     @property
     def tokens_per_second(self) -> float:
@@ -99,7 +99,7 @@ def sentences_of(run: str, count: int) -> HeldOut:
 
 
 def translate_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
-    """transloom's turn."""
+    """Translates with transloom in this process."""
     torch.set_num_threads(how.threads)
     keep_freed()  # as `transloom translate` does
     translator = Translator.load(run, precision="bf16" if precision == "bf16" else "fp32")
@@ -114,7 +114,7 @@ def translate_here(run: str, count: int, beam: int, how: Arrangement, precision:
 
 
 def marian_weights(model: Transformer) -> dict[str, Tensor]:
-    """The weights by Marian's names; it gets our table of positions in place of its own."""
+    """The weights by Marian's names; Marian gets our table of positions in place of its own."""
     assert model.config.share_embeddings == "all", "Marian's embeddings are shared"
     table = model.positions(0, POSITIONS).float()
     weights = {
@@ -149,7 +149,7 @@ def marian_weights(model: Transformer) -> dict[str, Tensor]:
 
 
 def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -> None:
-    """The weights, the settings and the sentences."""
+    """Writes the weights, the settings and the sentences."""
     translator = Translator.load(run)
     model, config, vocabulary = (
         translator.model,
@@ -195,7 +195,7 @@ def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -
 
 
 def measured_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
-    """transloom in a process of its own, which may have others."""
+    """Measures transloom in a process of its own, which may start others."""
     command = [sys.executable, __file__, run, "--sentences", str(count), "--beam", str(beam)]
     command += ["--measure", precision, str(how.processes), str(how.threads)]
     (output,) = outputs_of([command], how.threads)
@@ -203,7 +203,7 @@ def measured_here(run: str, count: int, beam: int, how: Arrangement, precision: 
 
 
 def measured_there(python: Path, folder: Path, how: Arrangement, precision: str) -> Result:
-    """As many runs of Hugging Face at once."""
+    """Measures as many runs of Hugging Face at once as there are processes."""
     script = str(HERE / "decoding_hugging_face.py")
     parts = [f"{part}/{how.processes}" for part in range(how.processes)]
     outputs = outputs_of(
@@ -215,7 +215,7 @@ def measured_there(python: Path, folder: Path, how: Arrangement, precision: str)
 
 
 def outputs_of(commands: list[list[str]], threads: int) -> list[Any]:
-    """What commands print that run at the same time, as JSON in their last line."""
+    """Runs commands at the same time; the JSON in the last line that each prints."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -2,8 +2,8 @@
 
 python decoding_hugging_face.py FOLDER fp32|bf16 PART/PARTS
 
-Of so many parts, into which the sentences are dealt out. Prints the seconds, and the number of each
-sentence with its best translation, as ids without BOS and EOS.
+Translates one of PARTS parts into which the sentences are dealt out. Prints the seconds, and the
+number of each sentence with its best translation, as ids without BOS and EOS.
 """
 
 import json

@@ -43,14 +43,15 @@ from trainer.tracking.records import TrainLine
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
 STEPS = 60
-PARTS = ((2, 15), (1, 30), (3, 45), (2, STEPS))  # ranks, and up to which step
-BOUNDS = {"fast": 1e-5, "exact": 0.0}  # of relative differences between losses
+PARTS = ((2, 15), (1, 30), (3, 45), (2, STEPS))  # ranks, and their last step
+BOUNDS = {"fast": 1e-5, "exact": 0.0}  # largest relative differences between losses
 TIMEOUT_SECONDS = 300.0
 SETTINGS = [
     "engine.precision=fp32",
-    # A run grows when there has been room for a minute: that shall be some 20 of the 60 steps.
+    # Large micro-batches: a run grows when there has been room for a minute, which shall be some 20
+    # of the 60 steps.
     "batching.max_tokens_per_micro_batch=2048",
-    # Validation is not what is compared here, so it is a short one.
+    # A short validation, since it is not what is compared here.
     "data.validation={source: 'builtin:phrasebook/validation.fr', "
     "target: 'builtin:phrasebook/validation.en'}",
     "data.tests={}",
@@ -61,14 +62,14 @@ SETTINGS = [
 
 
 def command(run: Path, overrides: list[str], ranks: str, steps: int = STEPS) -> list[str]:
-    """Trains or continues a run up to a step."""
+    """The command that trains or continues a run up to a step."""
     transloom = str(Path(sys.executable).parent / "transloom")
     settings = [*overrides, f"cluster.ranks={ranks}", f"trainer.max_steps={steps}"]
     return [transloom, "train", RECIPE, *settings, "--run", str(run)]
 
 
 def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -> None:
-    """Trains in parts: how many ranks, and up to which step."""
+    """Trains in parts, each of so many ranks and up to a step."""
     share = "cluster.cpus_per_rank=0.5"  # so that two cores have room for three ranks
     for ranks, step in parts:
         say(f"{run.name}: {ranks} ranks up to step {step}")
@@ -76,7 +77,7 @@ def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -
 
 
 def train_while_nodes_come_and_go(run: Path, overrides: list[str]) -> None:
-    """Trains in one go on nodes of one CPU each, which is room for one rank."""
+    """Trains in one go on nodes of one CPU each, which have room for one rank."""
     sys.path.insert(0, str(HERE.parent / "tests"))
     from support.ray_head import RayHead, RayNode
 
@@ -122,7 +123,7 @@ def wait_for_nodes(address: str, count: int) -> None:
 
 
 def wait_for(training: subprocess.Popen[bytes], run: Path, *, ranks: int, steps: int) -> None:
-    """Until the newest so many steps have been done by so many ranks."""
+    """Waits until the newest so many steps have been done by so many ranks."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         newest = train_lines(run / "metrics.jsonl")[-steps:]

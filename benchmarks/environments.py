@@ -10,7 +10,7 @@ MATPLOTLIB = ["matplotlib==3.11.2"]
 
 
 def draw(script: str, curves: str, picture: Path) -> None:
-    """Have a script of this folder draw curves, which are JSON, with matplotlib."""
+    """Has a script of this folder draw curves, which are JSON, with matplotlib."""
     python = environment_with(MATPLOTLIB, PEERS / "plots")
     drawing = [str(python), str(HERE / script), str(picture)]
     subprocess.run(drawing, input=curves, text=True, check=True)

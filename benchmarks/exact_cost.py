@@ -36,7 +36,7 @@ Numerics = Literal["fast", "exact"]
 
 
 def summed(engine: Engine, batch: MicroBatch, on_device: DeviceBatch) -> StepReport:
-    """The passes of a step and what the ranks exchange."""
+    """Runs the passes of a step and what the ranks exchange."""
     results = [
         engine.forward_backward(
             on_device,
@@ -70,7 +70,7 @@ def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
 def measured(
     name: str, config: ModelConfig, tokens: int, precision: Precision, numerics: Numerics
 ) -> float:
-    """The median step of an engine that is built for it."""
+    """The seconds of the median step of an engine that is built for this measurement."""
     engine = Engine(
         Transformer(config, VOCABULARY),
         engine=EngineConfig(precision=precision, numerics=numerics),

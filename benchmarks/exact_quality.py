@@ -34,7 +34,7 @@ VALIDATIONS = 16
 
 
 def train(folder: Path, name: str, settings: list[str]) -> list[ValidationLine]:
-    """Trains a run to its end; returns the validation lines of its record."""
+    """Trains a run to its end and returns the validation lines of its record."""
     transloom = str(Path(sys.executable).parent / "transloom")
     run = folder / name.replace(", ", "-").replace(" ", "-")
     say(f"{name}: {run}")

@@ -31,13 +31,13 @@ VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)
 TINY = ModelConfig(
     encoder_layers=4, decoder_layers=4, width=128, feed_forward_width=256, heads=4, dropout=0.3
 )
-MODELS = {"tiny": (TINY, 1024), "base": (ModelConfig(), 512)}  # and target tokens of a micro-batch
+MODELS = {"tiny": (TINY, 1024), "base": (ModelConfig(), 512)}  # with tokens of a micro-batch
 LENGTH = 25
 SLOTS = 4
 
 
 class Unwatched(Engine):
-    """Does not look at gradients."""
+    """An engine that does not look at gradients."""
 
     def _on_gradient(self, number: int, gradient: torch.Tensor) -> torch.Tensor | None:
         return None

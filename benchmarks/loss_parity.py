@@ -42,7 +42,7 @@ Curves = list[list[float]]  # by seed, by step
 
 @dataclass(frozen=True)
 class Row:
-    """Some consecutive steps of all curves."""
+    """Consecutive steps of all curves."""
 
     first: int
     last: int
@@ -78,7 +78,7 @@ def overrides_of(arguments: argparse.Namespace, folder: Path, seed: int) -> list
 
 
 def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[str]:
-    """The micro-batches of a run and its settings; returns the loop's arguments."""
+    """Writes the micro-batches of a run and its settings; returns the loop's arguments."""
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
     slots = recipe.batching.micro_batches_per_step
@@ -112,7 +112,7 @@ def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[
 
 
 def train_both(arguments: argparse.Namespace, folder: Path, seed: int) -> tuple[list[float], ...]:
-    """The losses of both with one seed, which train at the same time, with a thread each."""
+    """Trains both with one seed, at the same time, with a thread each; returns their losses."""
     overrides = overrides_of(arguments, folder, seed)
     recipe = load_recipe(find_recipe(RECIPE), overrides)
     place = folder / f"seed-{seed}"

@@ -45,7 +45,7 @@ Rates = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Duel:
-    """What is compared: one size of the network, and all contestants' rates by their names."""
+    """One comparison: a size of the network, and all contestants' rates by their names."""
 
     model: str
     rates: Rates
@@ -87,7 +87,7 @@ def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> No
 
 
 def cpu_seconds(driver: psutil.Process) -> float:
-    """What the process and all that it started have used."""
+    """CPU seconds that the process and all that it started have used."""
     used = 0.0
     for process in [driver, *driver.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
@@ -122,7 +122,7 @@ def contestants_of(
     corpus: Corpus,
     arguments: argparse.Namespace,
 ) -> list[tuple[str, Contestant]]:
-    """All that take part with a network, by name, in the order of their turns."""
+    """The contestants with a network, by name, in the order of their turns."""
     size = SIZES[model]
     threads = arguments.threads
     found: list[tuple[str, Contestant]] = [

@@ -1,4 +1,4 @@
-"""Who trains in peers.py: for each, the command, its settings, and where its steps are recorded."""
+"""The contestants of peers.py: their commands, settings, and where their steps are recorded."""
 
 import json
 import sys
@@ -22,14 +22,14 @@ HUGGING_FACE = [
     "accelerate==1.15.0",
     "safetensors",
 ]
-ENDLESS = 10_000_000  # steps
+ENDLESS = 10_000_000  # steps, more than any run gets to
 
 
 @dataclass(frozen=True)
 class Size:
     """A network, and how many tokens go through it at once."""
 
-    layers: int  # of the encoder, and of the decoder
+    layers: int  # in the encoder, and in the decoder
     width: int
     feed_forward_width: int
     heads: int
@@ -44,7 +44,7 @@ SIZES = {
 
 
 class Contestant(Training, Protocol):
-    """A training that is run again and again; ``folder`` is that of the run that is going on."""
+    """A training that is run again and again; `folder` is that of the current run."""
 
     def enter(self, folder: Path) -> None:
         """Makes the folder of a run, with its settings."""

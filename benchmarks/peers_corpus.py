@@ -21,14 +21,14 @@ SIDES = ("src", "tgt")
 class Corpus:
     """The prepared corpus in the form that each contestant reads."""
 
-    dataset: Path  # transloom's
+    dataset: Path  # transloom's dataset
     data: str | None  # a folder with the corpus, which is downloaded otherwise
     pieces: dict[str, Path]  # a side's sentences as pieces with spaces between them
     vocabulary: Path  # a piece a line, in the order of their ids
     ids: Path  # npz
     longest_mean: float  # tokens of a pair's longer side, on average
-    special: dict[str, int]  # ids
-    pad: str  # the piece
+    special: dict[str, int]  # ids of the special pieces
+    pad: str  # padding as a piece
 
 
 def overrides_of(data: str | None, dataset: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What peers write down of each step, and how fast a record says that they were.
+"""The record that peers write of their steps, and the speed that follows from it.
 
 Needs nothing but Python, since the peers run in environments without transloom.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-SKIPPED_SECONDS = 10.0  # after the first step: caches fill, queues run full
+SKIPPED_SECONDS = 10.0  # not counted after the first step: caches fill, queues run full
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Step:
     """The end of an optimizer step."""
 
     time: float  # seconds since the epoch
-    target_tokens: int  # of this step, EOS included, padding not
+    target_tokens: int  # in this step, EOS included, padding not
 
 
 class StepRecord:
@@ -37,7 +37,7 @@ def read_steps(path: Path) -> list[Step]:
 
 
 def tokens_per_second(steps: list[Step]) -> float:
-    """In the steady state: of the steps that ended after the skipped seconds."""
+    """The speed in the steady state: of the steps that ended after the skipped seconds."""
     start = steps[0].time + SKIPPED_SECONDS
     before = [step for step in steps if step.time <= start]
     after = [step for step in steps if step.time > start]

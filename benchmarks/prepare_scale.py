@@ -46,7 +46,7 @@ VOWELS = {"src": ["a", "e", "i", "o", "u", "ea"], "tgt": ["a", "ä", "e", "ö", 
 
 
 def make_words(side: str, rng: np.random.Generator) -> list[str]:
-    """Different words of 1 to 4 syllables; the first ones, which are the frequent, are short."""
+    """Different words of 1 to 4 syllables; the first ones are frequent and short."""
     syllables = [c + v for c in CONSONANTS for v in VOWELS[side]]
     words: dict[str, None] = {}
     while len(words) < WORDS:
@@ -56,7 +56,7 @@ def make_words(side: str, rng: np.random.Generator) -> list[str]:
 
 
 def line_parts(words: list[str]) -> np.ndarray:
-    """Bytes of word n within a line, and of word n + WORDS as it ends one."""
+    """Bytes of words: at n, word n within a line; at n + WORDS, the same word at a line's end."""
     parts = [f"{word} ".encode() for word in words] + [f"{word}\n".encode() for word in words]
     return np.array(parts, dtype=object)
 
@@ -122,7 +122,7 @@ class MemorySample:
 
 
 def sample_memory(process: psutil.Process, started: float) -> MemorySample:
-    """PSS of the process and all below it."""
+    """Samples the PSS of the process and all below it."""
     sizes = [0]
     for member in (process, *process.children(recursive=True)):
         with suppress(psutil.Error):  # it has just ended
@@ -131,7 +131,7 @@ def sample_memory(process: psutil.Process, started: float) -> MemorySample:
 
 
 def prepare_and_watch(folder: Path) -> tuple[dict[str, float], list[MemorySample]]:
-    """Prepares in another process: when each stage ended, and the samples of its memory."""
+    """Prepares in another process; returns when each stage ended, and samples of its memory."""
     started = time.monotonic()
     command = [sys.executable, __file__, "--folder", str(folder), "--prepare-since", str(started)]
     with (folder / "stages.jsonl").open("w+") as stages:

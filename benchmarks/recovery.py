@@ -57,8 +57,8 @@ SETTINGS = [
     "trainer.validate_every_steps=1000000",
     f"checkpoints.every_steps={CHECKPOINT_EVERY_STEPS}",
 ]
-DIFFERENT_STEPS = 50  # whose shapes Ray Train's loop repeats
-QUIET_SECONDS = 15.0  # of training between a recovery and the next kill, and up to 2 more
+DIFFERENT_STEPS = 50  # steps whose shapes Ray Train's loop repeats
+QUIET_SECONDS = 15.0  # training between a recovery and the next kill, and up to 2 more
 TIMEOUT_SECONDS = 180.0
 GOAL_SECONDS = 5.0
 GOAL_TIMES_FASTER = 2.0
@@ -97,7 +97,7 @@ class Transloom:
 
     def ranks(self, driver: psutil.Process) -> list[int]:
         actors = [p for p in descendants(driver) if "RankActor" in name_of(p)]
-        # The others are spares, which are always younger.
+        # The oldest ones: spares are always younger.
         return [p.pid for p in sorted(actors, key=psutil.Process.create_time)[:RANKS]]
 
 
@@ -161,7 +161,7 @@ def recoveries(contestant: Contestant, kills: int, dice: random.Random) -> list[
 
 
 def wait_for(contestant: Contestant, driver: psutil.Process, *, starts: int) -> None:
-    """Until so many starts of the ranks have come to a new step."""
+    """Waits until so many starts of the ranks have come to a new step."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while len(contestant.starts()) < starts:
         ended = has_ended(driver)

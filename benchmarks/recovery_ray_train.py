@@ -4,8 +4,8 @@
 
 A minimal loop as Ray Train's documentation has it: prepare_model, forward, backward, AdamW, every
 so many steps a checkpoint through ray.train.report; after a failure it goes on from
-ray.train.get_checkpoint. Model and loss are transloom's, so are the shapes of the micro-batches;
-their pieces are random numbers, made in place. There is no reading of data, record, validation or
+ray.train.get_checkpoint. Model, loss and the shapes of the micro-batches are transloom's; the
+tokens are random numbers, made in place. There is no reading of data, record, validation or
 tracking. Rank 0 writes a line after each optimizer step, with its process id: another process is
 another start of the workers.
 
@@ -88,7 +88,7 @@ def train_loop(settings: dict[str, Any]) -> None:
 
 
 def _report(state: dict[str, Any] | None, step: int) -> None:
-    """A checkpoint of the state that one rank holds for all."""
+    """Reports a step, with a checkpoint of the state that one rank holds for all."""
     if state is None:
         ray.train.report({"step": step})
         return

@@ -37,7 +37,7 @@ from trainer.tracking.records import TrainLine, parse_line
 
 RECIPE = "multi30k-ende"
 EARLY, LATE = 10, 1_000_000
-TAIL_BYTES, TAIL_LINES = 100_000, 10  # of the record, in which the line of the last step is
+TAIL_BYTES, TAIL_LINES = 100_000, 10  # end of the record that holds the line of the last step
 SETTINGS = [
     "data.validation={source: 'builtin:phrasebook/validation.fr', "
     "target: 'builtin:phrasebook/validation.en'}",
@@ -64,7 +64,7 @@ def cursor_of(recipe: Recipe, step: int) -> Cursor:
 
 
 def train(run: Path, overrides: list[str], step: int) -> float:
-    """Trains or resumes a run up to a step; seconds from the command to the line of that step."""
+    """Trains or resumes a run up to a step; returns seconds from command to that step's line."""
     command = [str(Path(sys.executable).parent / "transloom"), "train", RECIPE, *overrides]
     command += [f"trainer.max_steps={step}", "--run", str(run)]
     started = time.time()
@@ -77,7 +77,7 @@ def train(run: Path, overrides: list[str], step: int) -> float:
 
 
 def make_late(run: Path, cursor: Cursor) -> None:
-    """Lets the run's only checkpoint be of step LATE."""
+    """Turns the run's only checkpoint into one of step LATE."""
     checkpoints = run / "checkpoints"
     folder = (checkpoints / f"step-{EARLY:08d}").rename(checkpoints / f"step-{LATE:08d}")
     header = json.loads((folder / HEADER).read_text())
@@ -86,7 +86,7 @@ def make_late(run: Path, cursor: Cursor) -> None:
 
 
 def write_long_record(short: Path, long: Path) -> None:
-    """The lines of a run's first steps again and again, as if it had trained LATE steps."""
+    """Writes the lines of a run's first steps again and again, as if it had trained LATE steps."""
     lines = train_lines(short)
     with long.open("w") as file:
         for step in range(1, LATE + 1):

@@ -19,7 +19,7 @@ class Training(Protocol):
     environment: dict[str, str]  # beside this process's own
 
     def command(self) -> list[str]:
-        """What starts the training."""
+        """The command that starts the training."""
 
 
 def complete(command: list[str]) -> None:
@@ -33,7 +33,7 @@ def complete(command: list[str]) -> None:
 def running(
     training: Training, *, cwd: Path | None = None, grace_seconds: float = 0.0
 ) -> Iterator[psutil.Process]:
-    """Trains as long as the context lasts; output goes to ``output.txt`` in the folder.
+    """Trains as long as the context lasts; output goes to `output.txt` in the folder.
 
     At the end it is asked to stop if it has some seconds for that, then killed.
     """

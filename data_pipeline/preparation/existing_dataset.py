@@ -93,9 +93,10 @@ def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
 
 
 def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[Problem]) -> None:
-    """Raises DatasetError if making the dataset anew would lose what preparing does not bring back.
+    """Logs the problems, and checks that making the dataset anew loses nothing.
 
-    Warns of each problem first.
+    Raises:
+        DatasetError: the dataset holds what preparing does not bring back.
     """
     for problem in problems:
         logger.warning(

@@ -99,7 +99,7 @@ def _compare(sides: Sides, cases: list[Case]) -> list[str]:
 
 
 def _is_equal(title: str, compare: Callable[[], Comparison]) -> bool:
-    """Compare and say what has come of it."""
+    """Compares and says the result."""
     print(f"{title} … ", end="", flush=True)
     started = time.monotonic()
     try:
@@ -118,7 +118,7 @@ def _is_equal(title: str, compare: Callable[[], Comparison]) -> bool:
 
 
 def _measure(sides: Sides, multi30k: Path | None, pairs: int) -> bool:
-    """Whether the speed of both sides could be measured."""
+    """Measures the speed of both sides and returns whether that could be done."""
     try:
         speed.measure(sides, multi30k, pairs, print)
     except CheckoutError as error:

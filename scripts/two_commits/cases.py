@@ -4,7 +4,7 @@ Recipes are those that ship, by name, with a small model and few steps. Both sid
 same time, each in its own folder; what is timed is elsewhere.
 
 Stages, ranks, numerics and precisions are covered in pairs: any two values of two of them meet in
-some case. What cannot be is left out: bf16 with stage 0, and exact bf16 in stage 3 with 3 ranks.
+some case. Impossible cases are left out: bf16 with stage 0, and exact bf16 in stage 3 with 3 ranks.
 """
 
 import json
@@ -38,7 +38,7 @@ SMALL = (
     "checkpoints.keep_last=1000",
 )
 STEPS, HALF = 8, 4
-LONG, STRUCK_AT = 100, 15  # so long that the kill comes before the end
+LONG, STRUCK_AT = 100, 15  # steps: so many that the kill comes before the end
 ATTEMPTS_TO_KILL = 3
 ATTEMPTS_TO_START = 5
 POLL_SECONDS = 0.01
@@ -136,7 +136,7 @@ class Sides:
         self._multi30k = multi30k
 
     def prepare(self, name: str) -> Comparison:
-        """Each side prepares a dataset."""
+        """Lets each side prepare a dataset."""
 
         def prepare(side: Checkout) -> None:
             side.transloom("prepare", DATASETS[name].recipe, *self._data_options(side, name))
@@ -145,7 +145,7 @@ class Sides:
         return compare_datasets(*(dataset_of(side, name) for side in (self.base, self.here)))
 
     def run(self, case: Case) -> Comparison:
-        """Each side trains a case, or the one continues what the other has begun."""
+        """Lets each side train a case, or the one continue what the other has begun."""
         steps = LONG if case.what == "killed" else STEPS
         train = self._train_and_kill if case.what == "killed" else self._train
         runs = [side.work / case.name for side in (self.base, self.here)]
@@ -174,7 +174,7 @@ class Sides:
         _finish(side, self.command_of(case, run, steps, data_of or side), run)
 
     def _train_and_kill(self, side: Checkout, case: Case, run: Path, steps: int) -> None:
-        """The driver is killed when it has recorded some steps; the same command goes on."""
+        """Kills the driver when it has recorded some steps; the same command then goes on."""
         command = self.command_of(case, run, steps, side)
         for _ in range(ATTEMPTS_TO_KILL):
             process = side.begin_transloom(*command)
@@ -192,7 +192,7 @@ class Sides:
         )
 
     def command_of(self, case: Case, run: Path, steps: int, data_of: Checkout) -> list[str | Path]:
-        """What `transloom` is told to train a case, on the dataset of one of the sides."""
+        """The arguments of `transloom` to train a case on the dataset of one of the sides."""
         every = 10 if case.what == "killed" else HALF
         command: list[str | Path] = [
             "train",
@@ -216,15 +216,18 @@ class Sides:
         return [*options, f"data.mirror={self._multi30k}"] if dataset.is_multi30k else options
 
     def _both(self, first: Callable[[], None], second: Callable[[], None]) -> None:
-        """Both at once. If both fail, the first one's error is raised."""
+        """Does both at once; if both fail, raises the first one's error."""
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(first), pool.submit(second)]:
                 done.result()
 
 
 def _finish(side: Checkout, command: list[str | Path], run: Path) -> None:
-    """Train to the end. A start that fails before its first step is tried again, since Ray gives
-    its own processes 30 seconds to start, which is too little on a busy machine."""
+    """Trains to the end.
+
+    A start that fails before its first step is tried again: Ray gives its own processes 30 seconds
+    to start, which is too little on a busy machine.
+    """
     for attempt in range(1, ATTEMPTS_TO_START + 1):
         before = recorded_steps(run)
         try:
@@ -240,7 +243,7 @@ def dataset_of(side: Checkout, name: str) -> Path:
 
 
 def recorded_steps(run: Path) -> int:
-    """The last step in a record that is being written, 0 if there is none."""
+    """The last step in a record that is being written; 0 if there is none."""
     try:
         lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
     except FileNotFoundError:

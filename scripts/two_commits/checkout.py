@@ -4,10 +4,9 @@
     FOLDER/venv    the same Python and the same third-party packages, but transloom from code alone
     FOLDER/work    where its commands run, so that no folder of theirs is another's
 
-A virtual environment for each side costs a moment, and is what holds in every process: in ranks
-that Ray starts, in pools of processes, and in benchmarks that call `transloom` by its path. The
-.pth files of the environment that we run in, and with them an editable installation, do not count
-in it.
+A virtual environment for each side takes a moment to make, and holds in every process: in ranks
+that Ray starts, in pools of processes, and in benchmarks that call `transloom` by its path. It
+ignores the .pth files of the environment that we run in, and with them an editable installation.
 """
 
 import io
@@ -21,9 +20,9 @@ import venv
 from pathlib import Path
 from typing import IO
 
-# What would lead a side to the other's modules, caches or clusters.
+# Variables that would lead a side to the other's modules, caches or clusters.
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
-# As an installer writes it: a pool's processes import it, and must not run it.
+# The command as an installer writes it: a pool's processes import it, and must not run it.
 SCRIPT = """#!{python}
 import sys
 from {module} import {function}
@@ -44,7 +43,7 @@ class CheckoutError(Exception):
 
 
 class Checkout:
-    """One of the two sides. ``name`` is what messages call it."""
+    """One of the two sides; `name` is what messages call it."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -63,15 +62,15 @@ class Checkout:
         return self._venv / "bin" / "python"
 
     def transloom(self, *arguments: str | Path) -> str:
-        """Run a command to its end; returns what it printed.
+        """Runs a command to its end and returns what it printed.
 
         Raises:
-            CheckoutError: it failed; with the last lines of its output.
+            CheckoutError: the command failed; the message has the last lines of its output.
         """
         return self.run(self._venv / "bin" / "transloom", *arguments)
 
     def run(self, *command: str | Path) -> str:
-        """Run any program, likewise."""
+        """Runs any program, as `transloom` does."""
         process = self._start(command)
         output, errors = process.communicate()
         self._running.discard(process)
@@ -87,13 +86,13 @@ class Checkout:
         return output.decode()
 
     def begin_transloom(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """Start a command that is going to be killed. What it prints goes to the log."""
+        """Starts a command that is going to be killed; what it prints goes to the log."""
         command = (self._venv / "bin" / "transloom", *arguments)
         with self.log.open("ab") as log:
             return self._start(command, output=log)
 
     def end(self) -> None:
-        """Ask the commands that still run to end, and start none any more."""
+        """Asks the commands that still run to end, and starts none any more."""
         self._ended = True
         for process in list(self._running):
             process.terminate()
@@ -145,7 +144,7 @@ class Checkout:
             script.chmod(0o755)
 
     def _see_what_is_imported(self) -> None:
-        """Refuse an environment in which a package of this side comes from anywhere else."""
+        """Refuses an environment in which a package of this side comes from anywhere else."""
         modules = [path.name for path in self._packages()]
         modules += [entry.split(":")[0] for entry in self._project()["project"]["scripts"].values()]
         found = self.run(self.python, "-c", WHERE, *modules).split()
@@ -169,7 +168,7 @@ class Checkout:
 
 
 def check_out_commit(repository: Path, commit: str, folder: Path) -> Checkout:
-    """The files of a commit. The repository keeps no trace of it.
+    """Copies the files of a commit; the repository keeps no trace of it.
 
     Raises:
         CheckoutError: there is no such commit.
@@ -186,7 +185,7 @@ def check_out_commit(repository: Path, commit: str, folder: Path) -> Checkout:
 
 
 def copy_working_tree(repository: Path, folder: Path) -> Checkout:
-    """The files as they lie there, committed or not, but for those that git ignores."""
+    """Copies the files as they lie there, committed or not, except those that git ignores."""
     listed = _git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.decode().split("\0")):
         source, copy = repository / name, folder / "code" / name
@@ -197,7 +196,7 @@ def copy_working_tree(repository: Path, folder: Path) -> Checkout:
 
 
 def _third_party() -> list[str]:
-    """The folders of installed packages, of the environment that we run in."""
+    """The folders of packages installed in the environment that we run in."""
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 

@@ -1,8 +1,8 @@
 """Two prepared datasets, or two run folders, bit by bit.
 
 Differences come as sentences in the order in which a run computes: step by step, the data before
-the loss and the loss before the gradients, so the first one is nearest to its cause. Clocks, paths
-and ids are left out, as they differ between any two runs.
+the loss and the loss before the gradients. So the first difference is nearest to its cause. Clocks,
+paths and ids are left out, because they differ between any two runs.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 Line = dict[str, Any]
 
-# Of the lines of metrics.jsonl, in the order in which a step makes them.
+# Fields of the lines of metrics.jsonl, in the order in which a step makes them.
 FIELDS = {
     "train": (
         "kind",
@@ -36,9 +36,10 @@ FIELDS = {
     ),
     "validation": ("loss", "perplexity", "bleu", "samples"),
 }
-# Without these a comparison would say little, so a record that lacks one is no equal record.
+# Fields without which a comparison would say little: a record that lacks one is no equal record.
 REQUIRED = {"train": ("data_digest", "loss", "grad_norm"), "validation": ("loss",)}
-# Of checkpoint.json: what the run has computed. The rest says where, when and from which recipe.
+# Fields of checkpoint.json that the run has computed. The others say where, when and from which
+# recipe.
 HEADER_FIELDS = (
     "step",
     "optimizer_step",
@@ -59,19 +60,19 @@ LONGEST_VALUE = 70
 
 
 class ComparisonError(Exception):
-    """There is nothing to compare, or not in a form that is known here."""
+    """There is nothing to compare, or it has an unknown form."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, and the differences: sentences, the first cause first."""
+    """What was compared, and the differences as sentences, the first cause first."""
 
     differences: list[str]
     compared: str
 
 
 def compare_datasets(base: Path, here: Path) -> Comparison:
-    """The files of two prepared datasets, byte by byte.
+    """Compares the files of two prepared datasets, byte by byte.
 
     Raises:
         ComparisonError: the first has no file.
@@ -89,7 +90,7 @@ def compare_datasets(base: Path, here: Path) -> Comparison:
 
 
 def compare_runs(base: Path, here: Path) -> Comparison:
-    """The records and all checkpoints of two runs.
+    """Compares the records and all checkpoints of two runs.
 
     Raises:
         ComparisonError: the first has no step, no checkpoint, or another format.
@@ -156,12 +157,12 @@ def _record(path: Path) -> dict[tuple[int, str], Line]:
 
 
 def _mismatches(path: Path) -> list[Line]:
-    """A step that was repeated after a restart, and was another one."""
+    """The lines of steps that were repeated after a restart with another result."""
     return [line for line in _lines(path) if line.get("event") == "replay_mismatch"]
 
 
 def _lines(path: Path) -> list[Line]:
-    # Not splitlines: a sentence may hold U+2028 and others that it takes for line ends.
+    # Not splitlines, which takes U+2028 and others for line ends: a sentence may hold them.
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
@@ -172,7 +173,7 @@ def _checkpoints(run: Path) -> dict[str, Path]:
 def _compare_checkpoints(base: Path, here: Path) -> tuple[list[str], int]:
     """What differs in two checkpoints, and how many tensors the first has."""
     headers = [json.loads((path / "checkpoint.json").read_bytes()) for path in (base, here)]
-    for header in headers:  # whose first format had a field for each score
+    for header in headers:  # the first format had a field for each score
         for name, score in header.get("scores", {}).items():
             header[f"validation_{name}"] = score["value"]
     differences = [
@@ -194,7 +195,7 @@ def _compare_checkpoints(base: Path, here: Path) -> tuple[list[str], int]:
 def _state(checkpoint: Path) -> dict[str, np.ndarray]:
     """Each tensor as a whole, by kind:parameter, from the fragments that the ranks have written.
 
-    A fragment is named kind:parameter:start, and lies flat.
+    A fragment is flat and named kind:parameter:start.
     """
     fragments: dict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for path in checkpoint.glob("*.safetensors"):
@@ -212,7 +213,10 @@ def _state(checkpoint: Path) -> dict[str, np.ndarray]:
 
 
 def _first_other_bits(ours: np.ndarray, theirs: np.ndarray) -> str | None:
-    """Of two flat tensors; numbers would not do, as 0.0 is -0.0 and NaN is not itself."""
+    """The first difference of two flat tensors.
+
+    Bits are compared, not numbers, because 0.0 is -0.0 and NaN is not itself.
+    """
     if ours.dtype != theirs.dtype or len(ours) != len(theirs):
         return f"{len(ours)} × {ours.dtype} / {len(theirs)} × {theirs.dtype}"
     bits = f"u{ours.dtype.itemsize}"

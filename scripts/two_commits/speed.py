@@ -1,9 +1,9 @@
-"""How fast this side is beside the base: benchmarks of both in turn, and what their ratio may be.
+"""How fast this side is beside the base: benchmarks of both in turn, and the range of their ratio.
 
 A pair is a measurement of each side, one after the other; every second pair begins with the other
-one. So a machine whose speed drifts slows both, and the ratio of a pair is what counts. The
-interval of the ratios' median is made of two of the ratios themselves, and assumes nothing about
-how they are distributed.
+side. So a machine whose speed drifts slows both, and the ratio of a pair is what counts. The
+interval of the ratios' median is bounded by two of the ratios themselves, and assumes nothing about
+their distribution.
 """
 
 import json
@@ -21,7 +21,7 @@ from two_commits.checkout import Checkout, CheckoutError
 
 CONFIDENCE = 0.95
 PAIRS_OF_SENTENCES = 145_000  # Multi30k five times: a pass takes a good part of a second
-DATA_PLANE = "transloom 1,024"  # benchmarks/data_plane.py calls it so: in-process, on one core
+DATA_PLANE = "transloom 1,024"  # name in benchmarks/data_plane.py: in-process, on one core
 PATH_COST = re.compile(r"bare loop ([\d,.]+), transloom train ([\d,.]+) target")
 
 Rates = dict[str, float]
@@ -29,7 +29,7 @@ Rates = dict[str, float]
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the median of what was drawn from lies, with a confidence of at least 95 %."""
+    """The interval in which a distribution's median lies, with at least 95 % confidence."""
 
     median: float
     low: float
@@ -56,7 +56,7 @@ def interval_of_median(values: list[float]) -> Interval:
 def measure_in_turn(
     base: Callable[[], Rates], here: Callable[[], Rates], pairs: int
 ) -> Iterator[dict[str, float]]:
-    """The ratios of each pair: how many times as fast as the base."""
+    """Yields the ratios of each pair: how many times as fast as the base this side is."""
     for pair in range(pairs):
         if pair % 2:
             theirs = here()
@@ -100,7 +100,7 @@ def data_plane(side: Checkout) -> Rates:
 
 
 def prepare_for_data_plane(side: Checkout, multi30k: Path) -> None:
-    """What benchmarks/data_plane.py measures: the repeated corpus in a folder, prepared."""
+    """Prepares what benchmarks/data_plane.py measures: the repeated corpus in a folder."""
     folder = side.work / "repeated"
     folder.mkdir()
     for field, language in (("src", "en"), ("tgt", "de")):
@@ -119,7 +119,7 @@ def prepare_for_data_plane(side: Checkout, multi30k: Path) -> None:
 
 
 def measure(sides: Sides, multi30k: Path | None, pairs: int, say: Callable[[str], None]) -> None:
-    """Measure both benchmarks and say their intervals.
+    """Measures both benchmarks and says their intervals.
 
     Raises:
         CheckoutError: a side's benchmark has failed, or answers in another form.
