@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor]  # padded ids of sources and targets, EOS last
 
 
 class PlainTransformer(nn.Module):
-    """A post-norm network; one matrix serves embeddings and output (Vaswani et al. 2017)."""
+    """A post-norm network; one matrix serves all embeddings and output (Vaswani et al. 2017)."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
     locations ──LocationStream──▶ bytes ──cut into lines or samples──▶ Chunk ──parse──▶ [Pair, …]
 
 1. Making a reader finds all files and downloads the remote ones, so that their sizes are known.
-2. chunks() streams raw parts of them, cut by corpus_cutting; corpus_formats.parse makes pairs of
+2. chunks() streams raw parts of them, cut by cutting.py; formats.parse makes pairs of
    these, in other processes if there are many.
 3. At the end of each file its hash is compared with the recipe's.
 """

@@ -2,7 +2,7 @@
 
     two streams ──▶ AlignedLines            one stream ──▶ TsvLines, JsonLines or Samples
 
-Nothing is decoded here; corpus_formats does that. Lines, sentences and parts have limits, so that
+Nothing is decoded here; formats.py does that. Lines, sentences and parts have limits, so that
 memory is constant whatever a file holds, a binary or a decompression bomb too.
 """
 

@@ -1,8 +1,8 @@
 """The parts of speech of the built-in phrase book and the forms they take.
 
-In:  lines of the tables in phrasebook_words.
+In:  lines of the tables in words.py.
 Out: Noun, Adjective, Profession, Subject and Verb, which know their own French and English
-     forms; phrasebook_grammar joins them.
+     forms; grammar.py joins them.
 
 Persons are numbered je 0, vous 1, il or elle 2, nous 3, ils 4.
 """
@@ -105,7 +105,7 @@ class Verb:
     english: str
     english_past: str
     particle: str  # look *for*, come *back from*
-    aspect: str  # how its tenses map, see phrasebook_words
+    aspect: str  # how its tenses map, see words.py
     auxiliary: str
     takes: tuple[str, ...]
 

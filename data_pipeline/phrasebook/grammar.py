@@ -1,6 +1,6 @@
 """French and English syntax, as much of both as the built-in phrase book needs.
 
-In:  the parts of speech of phrasebook_forms.
+In:  the parts of speech of forms.py.
 1.   noun_phrase() puts determiner, adjective and noun together, number() counts.
 2.   to_be() and conjugate() choose the verb's form; sentence() adds subject, negation and
      question in both languages at once.

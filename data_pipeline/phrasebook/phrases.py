@@ -1,6 +1,6 @@
 """The parts that sentences of the built-in phrase book share: things, places, times.
 
-In:  a Draw, which picks from the tables of phrasebook_words in an order fixed for ever.
+In:  a Draw, which picks from the tables of words.py in an order fixed for ever.
 Out: noun phrases and complements in both languages.
 """
 

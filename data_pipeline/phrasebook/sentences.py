@@ -1,6 +1,6 @@
 """The kinds of sentence of the built-in phrase book: one function each, drawn word by word.
 
-In:  a Draw, which picks from the tables of phrasebook_words in an order fixed for ever.
+In:  a Draw, which picks from the tables of words.py in an order fixed for ever.
 Out: a pair (French, English), or None where the words drawn do not go together.
 """
 

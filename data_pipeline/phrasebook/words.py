@@ -2,7 +2,7 @@
 
 In:  nothing; the tables below are the source.
 Out: nouns by category, adjectives, verbs, subjects, professions and places, parsed once
-     at import into the small classes of phrasebook_forms.
+     at import into the small classes of forms.py.
 
 Every French word has one English meaning here, and the other way round, so that one
 French sentence has one right translation. Where the languages differ the book chooses:
