@@ -1,13 +1,14 @@
 """Faults at exact moments, the most telling ones: each run's curve is the undisturbed one.
 
-The short form of tests/chaos/test_fault_matrix.py, test_preemptions.py and test_data_matrix.py.
+The short form of tests/chaos/test_fault_matrix.py, test_preemptions.py and test_data_matrix.py. What
+a full disk does to a checkpoint is in tests/trainer/checkpoints/test_writer.py.
 """
 
 import os
 import signal
 
 import pytest
-from support.faults.faults import FullDisk, KilledRank, StoppedRank
+from support.faults.faults import KilledRank, StoppedRank
 from support.faults.matrix import name_of
 from support.faults.moments import COPY, FETCH, VALIDATION, WRITE
 from support.faults.preemptions import preempt_at
@@ -16,7 +17,6 @@ from support.faults.stage import opened_stage
 CASES = [
     (KilledRank(0), COPY),
     (StoppedRank(), VALIDATION),
-    (FullDisk(), WRITE),
 ]
 
 
