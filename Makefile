@@ -46,13 +46,13 @@ check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check
 
 bench: setup  ## measure: path cost, data plane with its peers, recovery, checkpoints, preparing
-	@for script in path_cost data_plane time_to_first_batch recovery checkpoint_stall finite_flag exact_cost \
-			cost_curves "prepare_scale --pairs 300000"; do \
+	@for script in path_cost data_plane/data_plane time_to_first_batch recovery/recovery \
+			checkpoint_stall finite_flag exact_cost cost_curves/cost_curves "prepare_scale --pairs 300000"; do \
 		echo "== $$script"; set -- $$script; name=$$1; shift; \
 		$(BIN)/python benchmarks/$$name.py "$$@" || exit 1; done
 
 bench-peers: setup  ## training speed beside Eole and Hugging Face (1 hour; DATA=FOLDER: Multi30k)
-	@$(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA))
+	@$(BIN)/python benchmarks/peers/peers.py $(if $(DATA),--data $(DATA))
 
 chaos: setup  ## the long fault injections
 	@$(BIN)/pytest -m "chaos and not gpu and not lab"

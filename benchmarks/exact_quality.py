@@ -16,9 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from recovery import say
-from trainings import complete
-
+from benchmarks.support.trainings import complete, say
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
 from trainer.tracking.metrics import read_metrics

@@ -15,8 +15,8 @@ from datetime import timedelta
 
 import numpy as np
 import torch
-from as_rank import with_a_ranks_environment
 
+from benchmarks.support.as_rank import with_a_ranks_environment
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig

@@ -21,7 +21,7 @@ from two_commits.checkout import Checkout, CheckoutError
 
 CONFIDENCE = 0.95
 PAIRS_OF_SENTENCES = 145_000  # Multi30k five times: a pass takes a good part of a second
-DATA_PLANE = "transloom 1,024"  # name in benchmarks/data_plane.py: in-process, on one core
+DATA_PLANE = "transloom 1,024"  # data_plane.py's name for: in-process, on one core
 PATH_COST = re.compile(r"bare loop ([\d,.]+), transloom train ([\d,.]+) target")
 
 Rates = dict[str, float]
@@ -100,7 +100,7 @@ def data_plane(side: Checkout) -> Rates:
 
 
 def prepare_for_data_plane(side: Checkout, multi30k: Path) -> None:
-    """Prepares what benchmarks/data_plane.py measures: the repeated corpus in a folder."""
+    """Prepare what data_plane.py measures: the repeated corpus in a folder."""
     folder = side.work / "repeated"
     folder.mkdir()
     for field, language in (("src", "en"), ("tgt", "de")):

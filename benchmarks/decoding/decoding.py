@@ -12,7 +12,7 @@ Both use the cores in two ways: one process with a thread for each, and a proces
 many runs of it at once, and their rates are added up.
 
     .venv/bin/transloom train multi30k-ende …
-    .venv/bin/python benchmarks/decoding.py RUN [--sentences 2000] [--rounds 3] [--json]
+    .venv/bin/python benchmarks/decoding/decoding.py RUN [--sentences 2000] [--rounds 3] [--json]
 """
 
 import argparse
@@ -32,11 +32,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from environments import PEERS, environment_with
-from peers_contestants import HUGGING_FACE
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.peers.contestants import HUGGING_FACE
+from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches, load_heldout
 from data_pipeline.dataset.manifest import Manifest, open_dataset
@@ -204,7 +204,7 @@ def measured_here(run: str, count: int, beam: int, how: Arrangement, precision: 
 
 def measured_there(python: Path, folder: Path, how: Arrangement, precision: str) -> Result:
     """Measures as many runs of Hugging Face at once as there are processes."""
-    script = str(HERE / "decoding_hugging_face.py")
+    script = str(HERE / "hugging_face.py")
     parts = [f"{part}/{how.processes}" for part in range(how.processes)]
     outputs = outputs_of(
         [[str(python), script, str(folder), precision, part] for part in parts], how.threads

@@ -1,19 +1,21 @@
 """Environments of their own for the programs that transloom is measured against."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-PEERS = HERE.parent / ".bench-peers"  # git ignores it
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / ".bench-peers"  # git ignores it
 MATPLOTLIB = ["matplotlib==3.11.2"]
 
 
-def draw(script: str, curves: str, picture: Path) -> None:
-    """Has a script of this folder draw curves, which are JSON, with matplotlib."""
+def draw(script: Path, curves: str, picture: Path) -> None:
+    """Have a script draw curves, which are JSON, with matplotlib."""
     python = environment_with(MATPLOTLIB, PEERS / "plots")
-    drawing = [str(python), str(HERE / script), str(picture)]
-    subprocess.run(drawing, input=curves, text=True, check=True)
+    drawing = [str(python), str(script), str(picture)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(drawing, input=curves, text=True, check=True, env=environment)
     print(f"drawn: {picture}", file=sys.stderr)
 
 
@@ -21,7 +23,7 @@ def environment_with(
     packages: list[str],
     environment: Path,
     torch_index: str | None = None,
-    constraints: Path | None = HERE.parent / "constraints.txt",
+    constraints: Path | None = ROOT / "constraints.txt",
 ) -> Path:
     """The Python of an environment with these packages, which is made when it is missing.
 

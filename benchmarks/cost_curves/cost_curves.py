@@ -13,7 +13,7 @@ and between the last two points, where constant parts matter least. 1 is linear,
 With the number of tokens fixed, 0 is a cost that sentence length does not change, and 1 attention
 whose cost is quadratic in a sentence.
 
-    .venv/bin/python benchmarks/cost_curves.py [--quick] [--json] [--picture FILE.png]
+    .venv/bin/python benchmarks/cost_curves/cost_curves.py [--quick] [--json] [--picture FILE.png]
 
 The picture is drawn in an environment of its own, where matplotlib is put when it is missing.
 """
@@ -26,11 +26,17 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from as_rank import with_a_ranks_environment
-from cost_curves_points import Point, Precision, Setting, megabytes, milliseconds, one_rank
-from cost_curves_tables import Table
-from environments import draw
-
+from benchmarks.cost_curves.points import (
+    Point,
+    Precision,
+    Setting,
+    megabytes,
+    milliseconds,
+    one_rank,
+)
+from benchmarks.cost_curves.tables import Table
+from benchmarks.support.as_rank import with_a_ranks_environment
+from benchmarks.support.environments import draw
 from model.config import AttentionBackend
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -125,7 +131,7 @@ def main() -> None:
     if arguments.json:
         print(found)
     if arguments.picture:
-        draw("cost_curves_plot.py", found, arguments.picture)
+        draw(Path(__file__).with_name("plot.py"), found, arguments.picture)
 
 
 if __name__ == "__main__":

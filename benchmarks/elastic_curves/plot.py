@@ -3,15 +3,16 @@
 Above, the loss of the undisturbed run as a broad line and the other run's as a thin one over it;
 below, by how much they differ. One column for each run; bands name the number of ranks.
 
-    .venv/bin/python benchmarks/elastic_curves.py --json | \
-        .bench-peers/bin/python benchmarks/elastic_curves_plot.py FILE.png
+    .venv/bin/python benchmarks/elastic_curves/elastic_curves.py --json | \
+        .bench-peers/bin/python benchmarks/elastic_curves/plot.py FILE.png
 """
 
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from picture import main
+
+from benchmarks.support.picture import main
 
 BANDS = {1: "#fde9d9", 2: "#f2f2f2", 3: "#e3f0e3"}
 UNDISTURBED, OTHER, BOUND = "#9cc3e6", "#1f3b57", "#c0392b"

@@ -13,7 +13,7 @@ loading the checkpoint, and repeating the steps since.
 
 Ray Train runs in an environment of its own, into which its packages are put when they are missing.
 
-    .venv/bin/python benchmarks/recovery.py [--rounds 3] [--kills 2] [--json] [KEY=VALUE …]
+    .venv/bin/python benchmarks/recovery/recovery.py [--rounds 3] [--kills 2] [--json] [KEY=VALUE …]
 """
 
 import argparse
@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
-from environments import PEERS, environment_with
-from trainings import Training, descendants, has_ended, running
 
+from benchmarks.support.environments import PEERS, environment_with
+from benchmarks.support.trainings import Training, descendants, has_ended, running, say
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
@@ -110,14 +110,14 @@ class RayTrain:
         polling_seconds: float | None = None,
     ) -> None:
         self.folder = folder
-        self.environment = {"RAY_TRAIN_V2_ENABLED": "1", "PYTHONPATH": str(HERE.parent)}
+        self.environment = {"RAY_TRAIN_V2_ENABLED": "1", "PYTHONPATH": str(HERE.parents[1])}
         if polling_seconds:
             self.environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(polling_seconds)
         self._python = python
         (folder / "settings.json").write_text(json.dumps(settings))
 
     def command(self) -> list[str]:
-        return [str(self._python), str(HERE / "recovery_ray_train.py"), str(self.folder)]
+        return [str(self._python), str(HERE / "ray_train.py"), str(self.folder)]
 
     def starts(self) -> list[list[float]]:
         record = self.folder / "steps.jsonl"
@@ -191,10 +191,6 @@ def settings_of(recipe: Recipe) -> dict[str, object]:
 def _shape(micro_batch: MicroBatch) -> tuple[int, int, int]:
     lengths = [int(micro_batch.fields[field].lengths.max()) for field in ("src", "tgt")]
     return len(micro_batch.pair_ids), lengths[0], lengths[1]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def table(seconds: dict[str, list[float]]) -> str:

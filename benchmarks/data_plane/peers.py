@@ -11,7 +11,7 @@
 Where there is a choice, it is made in their favour: files in their order, no shuffling, sorting or
 padding, and no fractions of seconds in the tars (each would cost a further header).
 
-    .bench-peers/bin/python benchmarks/data_plane_peers.py {write,read} FORMAT FOLDER
+    .bench-peers/bin/python benchmarks/data_plane/peers.py {write,read} FORMAT FOLDER
 """
 
 import argparse

@@ -9,7 +9,7 @@ from typing import Any
 
 from eole.bin.main import main  # type: ignore[import-not-found]
 from eole.trainer import Trainer  # type: ignore[import-not-found]
-from peers_record import StepRecord
+from record import StepRecord
 
 
 def record_steps(path: Path) -> None:

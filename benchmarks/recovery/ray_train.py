@@ -9,7 +9,7 @@ tokens are random numbers, made in place. There is no reading of data, record, v
 tracking. Rank 0 writes a line after each optimizer step, with its process id: another process is
 another start of the workers.
 
-    PYTHONPATH=. .bench-peers/bin/python benchmarks/recovery_ray_train.py FOLDER
+    PYTHONPATH=. .bench-peers/bin/python benchmarks/recovery/ray_train.py FOLDER
 """
 
 import argparse

@@ -70,3 +70,8 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
 
 def has_ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def say(text: str) -> None:
+    """Tell whoever watches; what a benchmark answers goes to standard output."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The loss curve of transloom beside that of a plain loop over torch.nn.Transformer.
+r"""The loss curve of transloom beside that of a plain loop over torch.nn.Transformer.
 
 Both train the network of multi30k-ende in fp32 on the same micro-batches, with the same loss and
 schedule; plain_loop.py shares no code with transloom. What differs is the numbers drawn for weights
@@ -6,7 +6,8 @@ and dropout. Each trains with several seeds. The curves, in means over 50 steps,
 difference of the two means over seeds is nowhere larger than the spread of the seeds, which is
 the larger of the two ranges.
 
-    .venv/bin/python benchmarks/loss_parity.py [--data FOLDER] [--steps 500] [--seeds 3] [--json]
+    .venv/bin/python benchmarks/loss_parity/loss_parity.py \
+        [--data FOLDER] [--steps 500] [--seeds 3] [--json]
 
 data: a folder with the files of Multi30k, which are downloaded otherwise.
 """

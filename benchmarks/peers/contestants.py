@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from environments import PEERS, environment_with
-from peers_corpus import PIECES, RECIPE, Corpus, overrides_of
-from peers_record import Step, read_steps
-from trainings import Training
-
+from benchmarks.peers.corpus import PIECES, RECIPE, Corpus, overrides_of
+from benchmarks.peers.record import Step, read_steps
+from benchmarks.support.environments import PEERS, environment_with
+from benchmarks.support.trainings import Training
 from trainer.tracking.metrics import train_lines
 
 HERE = Path(__file__).resolve().parent
@@ -167,7 +166,7 @@ class Eole:
 
     def command(self) -> list[str]:
         here = self.folder
-        script = [str(self._python), str(HERE / "peers_eole.py")]
+        script = [str(self._python), str(HERE / "eole.py")]
         return [*script, str(here / "config.yaml"), str(here / "steps.jsonl")]
 
     def steps(self) -> list[Step]:
@@ -236,7 +235,7 @@ class HuggingFace:
 
     def command(self) -> list[str]:
         here = self.folder
-        script = [str(self._python), str(HERE / "peers_hugging_face.py")]
+        script = [str(self._python), str(HERE / "hugging_face.py")]
         return [*script, str(here / "settings.json"), str(here / "steps.jsonl")]
 
     def steps(self) -> list[Step]:

@@ -13,7 +13,7 @@ epochs for at least 2 seconds, after a warm-up; files are in the page cache, win
 
 The others run in an environment of their own, which is made when it is missing.
 
-    .venv/bin/python benchmarks/data_plane.py [--mirror FOLDER] [--json]
+    .venv/bin/python benchmarks/data_plane/data_plane.py [--mirror FOLDER] [--json]
 
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
 """
@@ -30,11 +30,11 @@ from itertools import chain, count, cycle, islice
 from pathlib import Path
 
 import numpy as np
-from data_plane_peers import READERS as PEERS
-from data_plane_peers import WRITERS, timed
-from environments import PEERS as ENVIRONMENTS
-from environments import environment_with
 
+from benchmarks.data_plane.peers import READERS as PEERS
+from benchmarks.data_plane.peers import WRITERS, timed
+from benchmarks.support.environments import PEERS as ENVIRONMENTS
+from benchmarks.support.environments import environment_with
 from cluster.data.streams import WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
 from cluster.health.watchdog import Heartbeat
@@ -185,7 +185,7 @@ def _blocks(recipe: Recipe) -> Iterator[Block]:
 def run_measurement(name: str, folder: Path, core: int, python: Path | None) -> Measurement:
     """Runs one measurement in a process of its own."""
     if name in PEERS:
-        command = [str(python), str(HERE / "data_plane_peers.py"), "read", name, str(folder)]
+        command = [str(python), str(HERE / "peers.py"), "read", name, str(folder)]
     else:
         command = [sys.executable, __file__, "--folder", str(folder), "--measure", name]
     command += ["--core", str(core)]
@@ -261,7 +261,7 @@ def main() -> None:
             python = environment_with(PEERS_PACKAGES, arguments.peers_env, arguments.torch_index)
             for name in WRITERS:
                 _say(f"writing {name}")
-                script = [str(python), str(HERE / "data_plane_peers.py"), "write", name]
+                script = [str(python), str(HERE / "peers.py"), "write", name]
                 subprocess.run([*script, str(folder)], check=True, stdout=subprocess.DEVNULL)
             names += PEERS
         rates: dict[str, list[float]] = {name: [] for name in names}

@@ -1,4 +1,4 @@
-"""One recipe, one curve: a run that changes its number of ranks, laid over one that does not.
+r"""One recipe, one curve: a run that changes its number of ranks, laid over one that does not.
 
 Multi30k in fp32, the recipe's settings but for larger micro-batches, 60 steps, three runs:
 
@@ -11,7 +11,8 @@ Data digests must be equal at every step, losses within the bound of 1e-5, or wi
 equal to the last bit. The picture is drawn in an environment of its own, where matplotlib is put
 when it is missing.
 
-    .venv/bin/python benchmarks/elastic_curves.py [--mirror FOLDER] [--numerics exact]
+    .venv/bin/python benchmarks/elastic_curves/elastic_curves.py \
+        [--mirror FOLDER] [--numerics exact]
         [--picture FILE.png]
 
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
@@ -30,10 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from environments import draw
-from recovery import say
-from trainings import complete
 
+from benchmarks.support.environments import draw
+from benchmarks.support.trainings import complete, say
 from cluster.ray.session import ray_session
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
@@ -78,7 +78,7 @@ def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -
 
 def train_while_nodes_come_and_go(run: Path, overrides: list[str]) -> None:
     """Trains in one go on nodes of one CPU each, which have room for one rank."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
+    sys.path.insert(0, str(HERE.parents[1] / "tests"))
     from support.ray_head import RayHead, RayNode
 
     with ExitStack() as stack:
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--numerics", choices=list(BOUNDS), default="fast")
     parser.add_argument(
-        "--picture", type=Path, default=HERE.parent / "docs" / "images" / "elastic.png"
+        "--picture", type=Path, default=HERE.parents[1] / "docs" / "images" / "elastic.png"
     )
     parser.add_argument("--without-picture", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -212,7 +212,7 @@ def main() -> None:
     curves = {"undisturbed": [line.loss for line in reference], "bound": bound, "runs": runs}
     print(json.dumps(curves) if arguments.json else table(runs, bound))
     if not arguments.without_picture:
-        draw("elastic_curves_plot.py", json.dumps(curves), arguments.picture)
+        draw(HERE / "plot.py", json.dumps(curves), arguments.picture)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training speed of the whole path, beside Eole and Hugging Face's Seq2SeqTrainer.
+r"""Training speed of the whole path, beside Eole and Hugging Face's Seq2SeqTrainer.
 
 One run of this script: the same corpus (Multi30k), the same 8,000 joint pieces, the same network,
 the same budget of tokens per micro-batch, which is a step, and the same number of threads. The
@@ -15,7 +15,8 @@ processes of a contestant instead.
 
 Each peer has an environment of its own, which is made when it is missing.
 
-    .venv/bin/python benchmarks/peers.py [--data FOLDER] [--models tiny,base] [--rounds 3] [--json]
+    .venv/bin/python benchmarks/peers/peers.py \
+        [--data FOLDER] [--models tiny,base] [--rounds 3] [--json]
 
 data: a folder with the files of Multi30k, which are downloaded otherwise.
 """
@@ -31,10 +32,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from peers_contestants import SIZES, Contestant, Eole, HuggingFace, Transloom
-from peers_corpus import Corpus, export_corpus
-from peers_record import SKIPPED_SECONDS, tokens_per_second
-from trainings import has_ended, running
+
+from benchmarks.peers.contestants import SIZES, Contestant, Eole, HuggingFace, Transloom
+from benchmarks.peers.corpus import Corpus, export_corpus
+from benchmarks.peers.record import SKIPPED_SECONDS, tokens_per_second
+from benchmarks.support.trainings import has_ended, running
 
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0

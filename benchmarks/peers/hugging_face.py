@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers_record import StepRecord
+from record import StepRecord
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (  # type: ignore[import-not-found]
     MarianConfig,

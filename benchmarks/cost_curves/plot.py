@@ -2,8 +2,8 @@
 
 A table each, both axes logarithmic; the legend has each curve's exponent.
 
-    .venv/bin/python benchmarks/cost_curves.py --json | \
-        .bench-peers/plots/bin/python benchmarks/cost_curves_plot.py FILE.png
+    .venv/bin/python benchmarks/cost_curves/cost_curves.py --json | \
+        .bench-peers/plots/bin/python benchmarks/cost_curves/plot.py FILE.png
 """
 
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
-from picture import main
+
+from benchmarks.support.picture import main
 
 COLOURS = {"fp32": ("#1f3b57", "#9cc3e6"), "bf16": ("#8e2f23", "#f0a58f")}  # sdpa, matmul
 

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cost_curves_points import Point
+from benchmarks.cost_curves.points import Point
 
 
 @dataclass(frozen=True)
