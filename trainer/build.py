@@ -21,6 +21,7 @@ from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.supervision import Supervision
+from trainer.tracking.recorder import Recorder
 from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
 from trainer.training.step_profiler import StepProfiler
@@ -66,11 +67,8 @@ def build_trainer(
             placement=placement,
         )
         state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, job)
-        recorder = None
-        if placement.rank == 0:
-            from trainer.tracking.recorder import Recorder  # imports W&B
-
-            recorder = Recorder(context, checkpoint)
+        recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
+        if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.notice(f"attention is computed by {backend}")
             resources.callback(recorder.close)

@@ -32,6 +32,7 @@ OPTIONS = [
     f"trainer.max_steps={STEPS}",
     "trainer.validate_every_steps=50",
     "checkpoints.every_steps=20",
+    "tracking.wandb=offline",
 ]
 
 

@@ -46,6 +46,7 @@ def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
             **trainer,
         },
         "decoding": {"max_extra_length": 5},
+        "tracking": {"wandb": "disabled"},  # W&B takes seconds of every start
         "engine": {"zero_stage": 1},
         "checkpoints": {"every_steps": 1000},
         "cluster": {"ranks": 1, "cpus_per_rank": 0.5, "warm_spares": False},

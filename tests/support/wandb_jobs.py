@@ -42,7 +42,8 @@ class Start:
         self.notices: list[str] = []
         self.record = MetricsRecord(run.metrics, resume_step)
         recipe = tiny_recipe(Path("/dataset")).training()
-        self.tracker = WandbTracker(recipe, run, self.notices.append)
+        mode = os.environ.get("WANDB_MODE", "offline")
+        self.tracker = WandbTracker(recipe, run, mode, self.notices.append)
 
     def append(self, *lines: Line) -> None:
         for line in lines:

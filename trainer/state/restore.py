@@ -1,7 +1,5 @@
 """The state that a rank starts with: that of a checkpoint, of another run, or of step 0."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from data_pipeline.batching.plan import Cursor
@@ -16,13 +14,11 @@ from trainer.state import numerics
 from trainer.state.ema import Ema
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
+from trainer.tracking.recorder import Recorder
 from trainer.tracking.records import Resized, Resumed
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 from trainer.zero.fragments import MASTER, FragmentReader
-
-if TYPE_CHECKING:  # it imports W&B, which ranks other than 0 do not need
-    from trainer.tracking.recorder import Recorder
 
 
 def begin(engine: Engine, job: RankJob) -> TrainingState:
@@ -74,7 +70,7 @@ def _weights_only(reader: CheckpointReader) -> FragmentReader:
 
 
 def record_resumption(
-    recorder: "Recorder",
+    recorder: Recorder,
     context: RankContext,
     checkpoint: Checkpoint | None,
     progress: Progress,

@@ -1,12 +1,17 @@
 """The recorder of rank 0: it sends lines to metrics.jsonl, W&B and the supervisor's display."""
 
+import os
+from collections.abc import Callable
+from typing import Protocol
+
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
 from trainer.rank_job import RankContext
+from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
 from trainer.tracking.goodput import goodput_at_start
 from trainer.tracking.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
 from trainer.tracking.records import Line, TrainLine
-from trainer.tracking.wandb_tracker import WandbTracker
 from trainer.validation import save_translations
 
 
@@ -33,7 +38,7 @@ class Recorder:
         self._translations = run.translations
         self._supervision = supervision
         try:
-            self._wandb = WandbTracker(job.recipe, run, supervision.notice)
+            self._tracker = _tracker(job.recipe, run, supervision.notice)
         except TrainerError:
             self._record.close()
             raise
@@ -53,7 +58,7 @@ class Recorder:
             self.goodput = self.goodput.after_step(line.time, line.step_seconds)
             line = line.model_copy(update=self.goodput.fields)
         mismatch = self._record.append(line)
-        self._wandb.update()
+        self._tracker.update()
         self._supervision.line(line)
         if mismatch:
             self._supervision.line(mismatch)
@@ -84,4 +89,34 @@ class Recorder:
         try:
             self._record.close()
         finally:
-            self._wandb.finish()
+            self._tracker.finish()
+
+
+class Tracker(Protocol):
+    """A view of the record."""
+
+    def update(self) -> None:
+        """Take note that the record has new lines."""
+
+    def finish(self) -> None:
+        """Show the record to its end."""
+
+
+class NoTracker:
+    """Shows nothing."""
+
+    def update(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+def _tracker(recipe: TrainingRecipe, run: RunFolder, notice: Callable[[str], None]) -> Tracker:
+    """W&B, unless the environment or else the recipe say that it is disabled."""
+    mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
+    if mode == "disabled":
+        return NoTracker()
+    from trainer.tracking.wandb_tracker import WandbTracker  # imports W&B
+
+    return WandbTracker(recipe, run, mode, notice)

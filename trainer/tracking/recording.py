@@ -1,7 +1,4 @@
-"""The interface of a rank's recorder, and the recorder of ranks that record nothing.
-
-Rank 0 uses `trainer.tracking.recorder`, which imports W&B; that takes most of a second.
-"""
+"""The interface of a rank's recorder, and the recorder of ranks that record nothing."""
 
 from typing import Protocol
 

@@ -41,7 +41,7 @@ _TAIL_BYTES = 2**16
 
 
 class WandbTracker:
-    """Shows the record of a run in W&B; offline unless the recipe or WANDB_MODE says otherwise.
+    """Shows the record of a run in W&B.
 
     Raises:
         TrainerError: W&B does not start, and has never done so for this run.
@@ -51,10 +51,12 @@ class WandbTracker:
         self,
         recipe: TrainingRecipe,
         run: RunFolder,
+        mode: str,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         """
         Args:
+            mode: W&B's, such as offline or online.
             notice: is told when W&B fails; called from another thread.
         """
         logging.getLogger("wandb").setLevel(logging.ERROR)
@@ -62,13 +64,11 @@ class WandbTracker:
         self._folder = run
         self._files = run.path / "wandb"
         self._notice = notice
-        self._mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
+        self._mode = mode
         self._news = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._run: wandb.Run | None = None
-        if self._mode == "disabled":
-            return
         if not _wandb_files(self._files):
             try:
                 self._run = self._begin()
@@ -85,8 +85,6 @@ class WandbTracker:
 
     def finish(self) -> None:
         """Show the record to its end, since it has its last line, and end."""
-        if self._mode == "disabled":
-            return
         self._ending.set()
         self._news.set()
         self._thread.join(FINISH_SECONDS)

@@ -12,6 +12,7 @@ from support.faults.moments import CHECKPOINT_EVERY, STEPS, VALIDATE_EVERY
 from support.real_data import MULTI30K
 from support.recipes import tiny_values
 
+TRAINING_PAIRS = 8000  # more than a run is fed
 VALIDATION_PAIRS = 40
 DATA_WORKERS = 2
 
@@ -24,8 +25,8 @@ def prepared_recipe(folder: Path) -> Path:
         values["data"] |= {
             "source_language": "en",
             "target_language": "de",
-            "train": [{"source": f"{MULTI30K}/train.en", "target": f"{MULTI30K}/train.de"}],
-            "validation": _first_pairs(MULTI30K / "val", folder),
+            "train": [_first_pairs(MULTI30K / "train", TRAINING_PAIRS, folder)],
+            "validation": _first_pairs(MULTI30K / "val", VALIDATION_PAIRS, folder),
             "tests": {},
         }
         values["tokenizer"]["vocabulary_size"] = 4000
@@ -45,12 +46,12 @@ def prepared_recipe(folder: Path) -> Path:
     return path
 
 
-def _first_pairs(corpus: Path, folder: Path) -> dict[str, str]:
+def _first_pairs(corpus: Path, pairs: int, folder: Path) -> dict[str, str]:
     """The beginning of a corpus, as a corpus."""
     paths = {}
     for side, language in (("source", "en"), ("target", "de")):
-        path = folder / f"validation.{language}"
+        path = folder / f"first.{corpus.name}.{language}"
         with corpus.with_suffix(f".{language}").open() as lines:
-            path.write_text("".join(islice(lines, VALIDATION_PAIRS)))
+            path.write_text("".join(islice(lines, pairs)))
         paths[side] = str(path)
     return paths
