@@ -49,7 +49,7 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def ray_head(orders: Any) -> Iterator[object]:
     """One Ray head for all tests; this process and its children have its token."""
-    from support.ray_head import RayHead
+    from support.cluster.ray_head import RayHead
 
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         head = RayHead(Path(folder), cpus=4, environment=orders.environment)
@@ -126,7 +126,7 @@ def another_users_process() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def rank_pools() -> Iterator[Callable[[int], object]]:
     """Rank processes by world size, started when first asked for."""
-    from support.rank_pool import RankPool
+    from support.ranks.rank_pool import RankPool
 
     pools: dict[int, RankPool] = {}
 

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.mutants import FOLDER, ROOT, MutantError, changed_files, read_mutant, read_mutants
+from support.quality.mutants import (
+    FOLDER,
+    ROOT,
+    MutantError,
+    changed_files,
+    read_mutant,
+    read_mutants,
+)
 
 MUTANTS = read_mutants()
 PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
@@ -86,7 +93,11 @@ def checkout(tmp_path):
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for name in ("scripts/mutants", "tests/support/mutants.py", "tests/support/imported_files.py"):
+    for name in (
+        "scripts/mutants",
+        "tests/support/quality/mutants.py",
+        "tests/support/quality/imported_files.py",
+    ):
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, path)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.faults.moments import SITE
-from support.planting import plant, require
+from support.quality.planting import plant, require
 
 from trainer.checkpoints import lease
 

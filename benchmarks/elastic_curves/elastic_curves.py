@@ -79,7 +79,7 @@ def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -
 def train_while_nodes_come_and_go(run: Path, overrides: list[str]) -> None:
     """Trains in one go on nodes of one CPU each, which have room for one rank."""
     sys.path.insert(0, str(HERE.parents[1] / "tests"))
-    from support.ray_head import RayHead, RayNode
+    from support.cluster.ray_head import RayHead, RayNode
 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))

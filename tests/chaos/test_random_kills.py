@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from support.cluster.processes import wait_until
 from support.faults.case import check_is_undisturbed
 from support.faults.moments import MID_STEP
 from support.faults.stage import opened_stage
-from support.processes import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.processes import HANG_SECONDS, wait_until
-from support.ray_head import RayHead
+from support.cluster.processes import HANG_SECONDS, wait_until
+from support.cluster.ray_head import RayHead
 from support.recipes import tiny_values
 
 from trainer.runs.folder import RunFolder

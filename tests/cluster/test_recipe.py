@@ -7,7 +7,7 @@ from typing import get_args, get_origin
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
-from support.attributes_read import Sources
+from support.quality.attributes_read import Sources
 from support.recipes import tiny_values
 
 from cluster.errors import RecipeError

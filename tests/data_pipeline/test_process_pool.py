@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from support import pool_jobs
-from support.pool_jobs import (
+from support.cluster.processes import children, is_alive, wait_until
+from support.ranks import pool_jobs
+from support.ranks.pool_jobs import (
     DELIVERED,
     end_at_five,
     end_while_writing,
@@ -20,7 +21,6 @@ from support.pool_jobs import (
     own_pid,
     refuse_five,
 )
-from support.processes import children, is_alive, wait_until
 
 from data_pipeline.errors import CorpusError, DatasetFileError
 from data_pipeline.process_pool import JOBS_PER_PROCESS, ProcessPool, process_pool

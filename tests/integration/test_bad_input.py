@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.checkpoints import header_of, rewrite_header
 from support.recipes import tiny_values
+from support.records.checkpoints import header_of, rewrite_header
 
 from cluster.cli import app
 

@@ -1,11 +1,11 @@
 """Data workers that die, hang, come and go while a run trains: no number of it changes."""
 
 import pytest
+from support.cluster.processes import wait_until
+from support.cluster.sabotage import kill, process_ids, remember
+from support.cluster.story import Story
+from support.cluster.strike import Strike
 from support.faults.moments import FETCH
-from support.processes import wait_until
-from support.sabotage import kill, process_ids, remember
-from support.story import Story
-from support.strike import Strike
 
 from cluster.supervision import supervisor
 from trainer.runs.folder import RunFolder

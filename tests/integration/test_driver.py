@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.cluster.processes import HANG_SECONDS, wait_until
+from support.cluster.story import Story
+from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 from support.leaving import LAST, OUTCOME, RAY, Leaving
-from support.processes import HANG_SECONDS, wait_until
-from support.story import Story
-from support.strike import Strike
 
 from cluster.ray import cluster_view
 from trainer.checkpoints.format import list_checkpoints

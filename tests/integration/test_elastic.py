@@ -10,9 +10,9 @@ import ray
 from ray._private import state
 from ray._raylet import GcsClient
 from ray.core.generated import autoscaler_pb2
-from support.processes import wait_until
-from support.story import Story
-from support.strike import standing_at
+from support.cluster.processes import wait_until
+from support.cluster.story import Story
+from support.cluster.strike import standing_at
 
 from cluster.errors import ClusterError
 from cluster.ray.session import ray_session

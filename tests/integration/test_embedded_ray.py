@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.processes import children, is_alive, wait_until
-from support.sabotage import kill
+from support.cluster.processes import children, is_alive, wait_until
+from support.cluster.sabotage import kill
 
 from trainer.tracking.metrics import read_metrics
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
-from support.processes import HANG_SECONDS, wait_until
-from support.strike import standing_at
-from support.wandb_history import history, wandb_files
-from support.wandb_server import WandbServer
+from support.cluster.processes import HANG_SECONDS, wait_until
+from support.cluster.strike import standing_at
+from support.records.wandb_history import history, wandb_files
+from support.records.wandb_server import WandbServer
 
 from trainer.tracking.metrics import read_metrics
 from trainer.tracking.records import Resumed, TrainLine, ValidationLine

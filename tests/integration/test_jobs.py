@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.processes import HANG_SECONDS
+from support.cluster.processes import HANG_SECONDS
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 

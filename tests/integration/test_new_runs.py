@@ -4,8 +4,8 @@ import json
 
 import pytest
 import yaml
-from support.checkpoints import header_of
 from support.recipes import tiny_values
+from support.records.checkpoints import header_of
 
 from cluster.supervision import supervisor
 from trainer import build

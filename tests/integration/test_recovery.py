@@ -5,11 +5,11 @@ import time
 
 import pytest
 import ray
+from support.cluster.processes import is_alive, wait_until
+from support.cluster.sabotage import kill, process_ids, remember
+from support.cluster.story import Story
+from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
-from support.processes import is_alive, wait_until
-from support.sabotage import kill, process_ids, remember
-from support.story import Story
-from support.strike import Strike
 
 from cluster.errors import ClusterError, RankLostError
 from cluster.ranks import pool, process

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.processes import is_alive, wait_until
-from support.sabotage import Saboteur, kill, remember
+from support.cluster.processes import is_alive, wait_until
+from support.cluster.sabotage import Saboteur, kill, remember
 
 from cluster.ranks import pool
 from trainer.runs.folder import RunFolder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.hosts import Hosts, Names
+from support.cluster.hosts import Hosts, Names
 from support.recipes import tiny_values
 from support.runs import Runs
 

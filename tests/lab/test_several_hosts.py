@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.cluster.hosts import Hosts, Names
+from support.cluster.processes import wait_until
 from support.faults.moments import MID_STEP, Orders
-from support.hosts import Hosts, Names
-from support.processes import wait_until
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(900)]
 

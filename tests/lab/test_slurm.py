@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from support.cluster.hosts import Hosts, Names
+from support.cluster.processes import command_of
+from support.cluster.slurm import Slurm
 from support.faults.moments import Moment, Orders
-from support.hosts import Hosts, Names
-from support.processes import command_of
-from support.slurm import Slurm
 
 pytestmark = [
     pytest.mark.needs("namespaces"),

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from cluster.supervision import supervisor
+from support.cluster.sabotage import kill, process_ids, remember
+from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP, Orders, Reached
 from support.recipes import tiny_values
 from support.runs import Runs
-from support.sabotage import kill, process_ids, remember
-from support.strike import Strike
 
 STEPS = 90
 STOPS = (30, 60, STEPS)

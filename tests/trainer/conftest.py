@@ -1,8 +1,8 @@
 """What several of the trainer's tests start from."""
 
 import pytest
-from support.checkpoints import save_checkpoint
 from support.recipes import tiny_recipe
+from support.records.checkpoints import save_checkpoint
 
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers

@@ -18,8 +18,8 @@ PROGRAM = """
 import json, sys
 sys.path[:0] = {path!r}
 from datetime import timedelta
-from support import engine_jobs, poison_jobs, preflight_jobs
-from support.engine_jobs import Shape
+from support.ranks import engine_jobs, poison_jobs, preflight_jobs
+from support.ranks.engine_jobs import Shape
 from trainer.placement import Placement
 from trainer.distributed import process_group
 from trainer.memory.micro_batch_shapes import MicroBatchShape

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import psutil
 import pytest
-from support.hosts import Hosts, Names
-from support.rank_pool import free_port
+from support.cluster.hosts import Hosts, Names
+from support.ranks.rank_pool import free_port
 
 from trainer.distributed import network_interface, process_group
 from trainer.errors import NetworkError

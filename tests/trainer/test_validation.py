@@ -5,8 +5,8 @@ import math
 import pytest
 import sacrebleu
 import torch
+from support.ranks.validation_jobs import SENTENCES, interrupted_validation, validate
 from support.recipes import tiny_recipe
-from support.validation_jobs import SENTENCES, interrupted_validation, validate
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset

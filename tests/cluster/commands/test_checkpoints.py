@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.checkpoints import rewrite_header
 from support.recipes import tiny_values
+from support.records.checkpoints import rewrite_header
 from support.runs import Runs
 
 from cluster.commands.checkpoints import average_run

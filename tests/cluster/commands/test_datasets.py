@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from rich.console import Console
-from support.faulty_server import FaultyServer
+from support.files.faulty_server import FaultyServer
 
 from cluster.commands.datasets import prepare_dataset
 from cluster.recipe import load_recipe

@@ -8,9 +8,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import ray
-from support.faulty_server import Fault, FaultyServer
+from support.cluster.sabotage import kill, process_ids
+from support.files.faulty_server import Fault, FaultyServer
 from support.recipes import tiny_recipe
-from support.sabotage import kill, process_ids
 
 from cluster.data.streams import SILENCE_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers

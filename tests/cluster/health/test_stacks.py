@@ -8,7 +8,7 @@ import sys
 
 import psutil
 import pytest
-from support.processes import wait_until
+from support.cluster.processes import wait_until
 
 from cluster.errors import RankHungError, RankLostError
 from cluster.health import stacks

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from support.processes import wait_until
+from support.cluster.processes import wait_until
 
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session

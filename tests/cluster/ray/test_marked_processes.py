@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from support.processes import is_alive
+from support.cluster.processes import is_alive
 
 from cluster.ray.marked_processes import MARK, MarkedProcesses
 

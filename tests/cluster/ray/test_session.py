@@ -15,7 +15,7 @@ import psutil
 import pytest
 import ray
 from ray.job_submission import JobSubmissionClient
-from support.processes import children, wait_until
+from support.cluster.processes import children, wait_until
 
 from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.packages import INSTALLATION, PACKAGES

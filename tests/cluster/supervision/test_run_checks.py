@@ -4,8 +4,8 @@ from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
-from support.checkpoints import make_header, work_folder
 from support.recipes import tiny_recipe
+from support.records.checkpoints import make_header, work_folder
 
 from cluster.supervision.run_checks import check_run, nothing_is_left, open_run
 from trainer.checkpoints.commit import commit, partial_folder

@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-from support.lines import train_line
 from support.recipes import tiny_recipe
+from support.records.lines import train_line
 
 from cluster.config import ClusterConfig
 from cluster.errors import EmbeddedRayError

@@ -4,7 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
-from support.lines import train_line
+from support.records.lines import train_line
 
 from cluster.views.display import LiveDisplay, PlainLines, audience_for
 from trainer.tracking.records import Resumed, Sample, ValidationLine

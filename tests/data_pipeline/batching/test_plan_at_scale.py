@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.memory import at_most
+from support.quality.memory import at_most
 
 from data_pipeline.arrays import Int64Array
 from data_pipeline.batching.mixture import Mixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
-from support.faulty_server import FaultyServer
+from support.files.faulty_server import FaultyServer
 
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
 from data_pipeline.corpora.formats import Pair, parse

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sized
 
 import numpy as np
 import pytest
-from support import memory
+from support.quality import memory
 
 from data_pipeline.dataset.manifest import ShardInfo
 from data_pipeline.dataset.shards import Block, unpack_shard

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 from support import prepare_job
+from support.cluster.processes import children, is_alive, wait_until
 from support.machine_parts import missing
-from support.processes import children, is_alive, wait_until
 
 from data_pipeline.config import DataConfig, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest

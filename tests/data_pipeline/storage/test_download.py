@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.faulty_server import Fault, FaultyServer
+from support.files.faulty_server import Fault, FaultyServer
 
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage import download as download_module

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
-from support.faulty_server import Fault, FaultyServer
+from support.files.faulty_server import Fault, FaultyServer
 
 from data_pipeline.errors import CorpusError
 from data_pipeline.phrasebook.sampler import generate

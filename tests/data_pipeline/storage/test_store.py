@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import fsspec
 import pytest
-from support.faulty_server import Fault, FaultyServer
+from support.files.faulty_server import Fault, FaultyServer
 
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage import remote

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import memory
-from support.tar_by_hand import GOOD, ZEROS, entry, header, pax, read
+from support.files.tar_by_hand import GOOD, ZEROS, entry, header, pax, read
+from support.quality import memory
 from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 

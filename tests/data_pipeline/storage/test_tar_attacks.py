@@ -1,8 +1,8 @@
 """Tar archives that somebody made to do harm: each is refused by name, in little memory."""
 
 import pytest
-from support import memory
-from support.tar_by_hand import GOOD, ZEROS, entry, header, pax, read
+from support.files.tar_by_hand import GOOD, ZEROS, entry, header, pax, read
+from support.quality import memory
 
 from data_pipeline.errors import TarContentError
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 
+from support.cluster.processes import command_of
+from support.cluster.ray_head import RayHead, RayNode
 from support.faults.moments import Orders
-from support.processes import command_of
-from support.ray_head import RayHead, RayNode
 
 HEAD_CPUS = 1
 NODE_CPUS = 4

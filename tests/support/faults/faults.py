@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 
+from support.cluster.processes import wait_until
 from support.faults.cluster import raylet
 from support.faults.moments import MID_STEP, Reached
 from support.faults.recipe import DATA_WORKERS
 from support.faults.trial import Trial
 from support.machine_parts import missing
-from support.processes import wait_until
 from trainer.checkpoints.format import list_checkpoints
 
 ROOM_BYTES = 200_000_000  # of the small disk

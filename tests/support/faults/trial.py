@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
+from support.cluster.processes import HANG_SECONDS, wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
-from support.processes import HANG_SECONDS, wait_until
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.runs.folder import RunFolder
 from trainer.scores import Scores

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.checkpoints import make_header, save_checkpoint
+from support.records.checkpoints import make_header, save_checkpoint
 
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.format import Checkpoint, list_checkpoints, newest_intact

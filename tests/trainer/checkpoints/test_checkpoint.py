@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.checkpoints import (
+from support.records.checkpoints import (
     make_header,
     rewrite_header,
     save_checkpoint,

@@ -4,7 +4,7 @@ import shutil
 import threading
 
 import pytest
-from support.checkpoints import make_header
+from support.records.checkpoints import make_header
 
 from trainer.checkpoints import patience
 from trainer.checkpoints.commit import partial_folder

@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-from support import commit_faults
-from support.file_faults import Fault, FaultServer
+from support.files import commit_faults
+from support.files.file_faults import Fault, FaultServer
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from support.checkpoints import make_header, save_checkpoint
-from support.contender import Contender
-from support.small_disk import run_on_small_disk
+from support.cluster.contender import Contender
+from support.files.small_disk import run_on_small_disk
+from support.records.checkpoints import make_header, save_checkpoint
 
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.format import list_checkpoints

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.checkpoints import make_header, save_checkpoint, work_folder
+from support.records.checkpoints import make_header, save_checkpoint, work_folder
 
 from trainer.checkpoints.format import HEADER, list_checkpoints
 from trainer.checkpoints.retention import prune, superfluous

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.checkpoints import Listener, commit_state, make_header, work_folder
-from support.small_disk import run_on_small_disk
+from support.files.small_disk import run_on_small_disk
+from support.records.checkpoints import Listener, commit_state, make_header, work_folder
 
 from trainer import host_memory
 from trainer.checkpoints import patience
@@ -214,7 +214,7 @@ FULL_DISK = """
 import json
 from pathlib import Path
 import torch
-from support.checkpoints import Listener, make_header
+from support.records.checkpoints import Listener, make_header
 from trainer.checkpoints.format import list_checkpoints, newest_intact
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.writer import CheckpointWriter

@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 import torch
-from support import engine_jobs, poison_jobs, shape_jobs
-from support.engine_jobs import Shape
-from support.shape_jobs import Network
+from support.ranks import engine_jobs, poison_jobs, shape_jobs
+from support.ranks.engine_jobs import Shape
+from support.ranks.shape_jobs import Network
 
 STEPS = 12
 FP32 = [(ranks, Shape(stage, numerics="exact")) for ranks in (1, 2, 3, 4) for stage in range(4)]

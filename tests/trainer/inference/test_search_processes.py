@@ -1,7 +1,7 @@
 """Translating in several processes: the same translations, errors and nothing left behind."""
 
 import pytest
-from support.processes import children, wait_until
+from support.cluster.processes import children, wait_until
 
 from model.errors import PrefixError
 from trainer.errors import TranslationError

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from support.engine_jobs import VOCABULARY
+from support.ranks.engine_jobs import VOCABULARY
 from support.recipes import tiny_recipe, tiny_values
 
 from cluster.recipe import Recipe

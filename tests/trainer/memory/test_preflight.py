@@ -4,9 +4,9 @@ from contextlib import closing
 
 import pytest
 import torch
-from support import engine_jobs, preflight_jobs
-from support.engine_jobs import Shape
-from support.rank_pool import RankPool
+from support.ranks import engine_jobs, preflight_jobs
+from support.ranks.engine_jobs import Shape
+from support.ranks.rank_pool import RankPool
 
 from trainer.host_memory import KEPT_BY_LIBRARIES
 from trainer.memory.micro_batch_shapes import MicroBatchShape

@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-from support.checkpoints import rewrite_header
 from support.recipes import tiny_recipe
+from support.records.checkpoints import rewrite_header
 
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import HEADER

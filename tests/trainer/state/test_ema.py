@@ -5,9 +5,9 @@ That it moves between shapes is in test_fragments.py.
 
 import pytest
 import torch
-from support import shape_jobs
-from support.engine_jobs import Shape
-from support.shape_jobs import DECAY, Network
+from support.ranks import shape_jobs
+from support.ranks.engine_jobs import Shape
+from support.ranks.shape_jobs import DECAY, Network
 
 from trainer.zero.fragments import EMA, MASTER
 

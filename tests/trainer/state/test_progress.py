@@ -3,8 +3,8 @@
 from dataclasses import fields
 
 import pytest
-from support.checkpoints import make_header
-from support.progress import FAR
+from support.records.checkpoints import make_header
+from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
 from trainer.state.progress import Progress

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from support.checkpoints import Listener, work_folder
-from support.engine_jobs import Shape, make_engine
-from support.lines import train_line
-from support.progress import FAR
+from support.ranks.engine_jobs import Shape, make_engine
 from support.recipes import tiny_recipe
+from support.records.checkpoints import Listener, work_folder
+from support.records.lines import train_line
+from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from support.checkpoints import make_header, save_checkpoint
-from support.lines import train_line
+from support.records.checkpoints import make_header, save_checkpoint
+from support.records.lines import train_line
 from typer.testing import CliRunner
 
 from cluster.cli.app import app

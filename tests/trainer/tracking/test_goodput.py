@@ -1,7 +1,7 @@
 """Goodput by hand-computed examples."""
 
 import pytest
-from support.lines import skipped_line, train_line
+from support.records.lines import skipped_line, train_line
 
 from trainer.tracking.goodput import Goodput, goodput_at_start
 from trainer.tracking.records import Line, Preempted, Resumed, TrainLine

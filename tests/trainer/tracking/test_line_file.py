@@ -3,7 +3,7 @@
 import textwrap
 
 import pytest
-from support.small_disk import run_on_small_disk
+from support.files.small_disk import run_on_small_disk
 
 from trainer.errors import TrainerError
 from trainer.tracking import line_file

@@ -4,7 +4,7 @@ import json
 from math import nan
 
 import pytest
-from support.lines import skipped_line, train_line, validation_line
+from support.records.lines import skipped_line, train_line, validation_line
 
 from trainer.errors import TrainerError
 from trainer.tracking import metrics

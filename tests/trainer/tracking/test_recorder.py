@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from support.checkpoints import make_header
-from support.counted_reads import count_reads
-from support.lines import train_line
+from support.files.counted_reads import count_reads
 from support.recipes import tiny_recipe
+from support.records.checkpoints import make_header
+from support.records.lines import train_line
 
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.errors import TrainerError

@@ -7,12 +7,12 @@ import signal
 import textwrap
 
 import pytest
-from support import wandb_jobs
-from support.lines import skipped_line, train_line, validation_line
-from support.small_disk import run_on_small_disk
-from support.wandb_history import history, rows_of, summary, wandb_files
-from support.wandb_jobs import Start, in_a_process, make_run, steps_of
-from support.wandb_server import WandbServer
+from support.files.small_disk import run_on_small_disk
+from support.records import wandb_jobs
+from support.records.lines import skipped_line, train_line, validation_line
+from support.records.wandb_history import history, rows_of, summary, wandb_files
+from support.records.wandb_jobs import Start, in_a_process, make_run, steps_of
+from support.records.wandb_server import WandbServer
 
 from trainer.tracking.records import Preempted, Resumed
 from trainer.tracking.wandb_tracker import Shown, last_logged_step, mend, rows
@@ -253,7 +253,7 @@ def test_a_full_disk_does_not_reach_training_through_wandb(tmp_path):
         f"""
         import json, os
         from pathlib import Path
-        from support.wandb_jobs import train_on_a_disk_that_gets_full
+        from support.records.wandb_jobs import train_on_a_disk_that_gets_full
         print(json.dumps(train_on_a_disk_that_gets_full(Path({str(disk)!r}))))
         """
     )

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.engine_jobs import VOCABULARY, micro_batch
-from support.loop_parts import (
+from support.ranks.engine_jobs import VOCABULARY, micro_batch
+from support.ranks.loop_parts import (
     LOSSES,
     OTHER_RANKS_TOKENS,
     SAVE_SECONDS,

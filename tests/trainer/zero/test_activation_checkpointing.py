@@ -5,8 +5,8 @@ from itertools import accumulate
 
 import pytest
 import torch
-from support import engine_jobs
-from support.engine_jobs import MODEL, VOCABULARY, Shape
+from support.ranks import engine_jobs
+from support.ranks.engine_jobs import MODEL, VOCABULARY, Shape
 
 from model.transformer import Transformer
 

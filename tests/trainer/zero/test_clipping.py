@@ -7,8 +7,8 @@ clipped has the same curve under any threshold. Its first moment after one step 
 
 import pytest
 import torch
-from support import engine_jobs
-from support.engine_jobs import Shape
+from support.ranks import engine_jobs
+from support.ranks.engine_jobs import Shape
 
 from trainer.zero.fragments import owned_fragments
 

@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 import torch
-from support import engine_jobs, poison_jobs
-from support.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
+from support.ranks import engine_jobs, poison_jobs
+from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
 
 from model.transformer import Transformer
 from trainer.batch import to_device

@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import engine_jobs, shape_jobs
 from support.covering import covering_cases, value_pairs
-from support.engine_jobs import LEARNING_RATE, Shape, committed
-from support.shape_jobs import Network
+from support.ranks import engine_jobs, shape_jobs
+from support.ranks.engine_jobs import LEARNING_RATE, Shape, committed
+from support.ranks.shape_jobs import Network
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.zero.fragments import EMA, MASTER, MOMENTS

@@ -15,7 +15,7 @@ TESTS = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, sys
 from datetime import timedelta
-from support.engine_jobs import Shape, make_engine, train_steps
+from support.ranks.engine_jobs import Shape, make_engine, train_steps
 from trainer.distributed import process_group
 from trainer.placement import Placement
 from trainer.zero import fragments

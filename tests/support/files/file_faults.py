@@ -26,7 +26,7 @@ class Fault(IntEnum):
 
 
 class FaultServer:
-    """Imports once what its many children need; jobs are run as by `support.rank_pool.RankPool`."""
+    """Imports once what its many children need; jobs are run as by `RankPool`."""
 
     def __init__(self, folder: Path) -> None:
         library = folder / "file_faults.so"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from support.engine_jobs import MODEL, Shape, make_engine, make_model, train_steps
+from support.ranks.engine_jobs import MODEL, Shape, make_engine, make_model, train_steps
 from trainer.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import engine as engine_module

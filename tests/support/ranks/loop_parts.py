@@ -16,7 +16,7 @@ import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from support.engine_jobs import VOCABULARY, micro_batch
+from support.ranks.engine_jobs import VOCABULARY, micro_batch
 from support.recipes import tiny_values
 from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob

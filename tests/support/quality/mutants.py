@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDER = Path("tests", "mutants")  # below the repository's root
 
 _HUNK = re.compile(r"^@@ .*@@.*\n", re.MULTILINE)

@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
-from support.processes import command_of
-from support.rank_pool import free_port
+from support.cluster.processes import command_of
+from support.ranks.rank_pool import free_port
 
 STARTS = 10
 

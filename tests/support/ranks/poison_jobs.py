@@ -6,7 +6,7 @@ import torch
 
 from model.loss import LossSums
 from model.transformer import Transformer
-from support.engine_jobs import (
+from support.ranks.engine_jobs import (
     LEARNING_RATE,
     Shape,
     accumulate,

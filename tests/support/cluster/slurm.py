@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from support.hosts import Hosts
+from support.cluster.hosts import Hosts
 from support.machine_parts import program
 
 CONFIGURATION = """

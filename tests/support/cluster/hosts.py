@@ -37,7 +37,7 @@ umount /mnt/tmp
 echo up
 exec cat >/dev/null
 """
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 TMP = Path("/tmp")
 NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 

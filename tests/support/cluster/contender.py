@@ -6,8 +6,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from support.checkpoints import commit_state, make_header
-from support.planting import plant
+from support.quality.planting import plant
+from support.records.checkpoints import commit_state, make_header
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import FileRecord

@@ -18,7 +18,8 @@ from trainer.tracking.metrics import read_metrics
 class Saboteur:
     """Sends a signal to processes once a run has recorded a step.
 
-    For runs that do not end before; `support.strike.Strike` lets a run wait for what strikes it.
+    For runs that do not end before; `support.cluster.strike.Strike` lets a run wait for what
+    strikes it.
     """
 
     def __init__(

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
+from support.cluster.processes import wait_until
 from support.faults.moments import MID_STEP, Moment, Orders, Reached
-from support.processes import wait_until
 
 
 class Strike:

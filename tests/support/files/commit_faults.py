@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from support.checkpoints import Listener, make_header
-from support.file_faults import ENDED, Fault, struck_child
-from support.planting import plant
+from support.files.file_faults import ENDED, Fault, struck_child
+from support.quality.planting import plant
+from support.records.checkpoints import Listener, make_header
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import Checkpoint, list_checkpoints

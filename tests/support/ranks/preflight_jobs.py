@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 
 from model.transformer import Transformer
-from support.engine_jobs import Shape, full_weights, make_engine, train_steps
+from support.ranks.engine_jobs import Shape, full_weights, make_engine, train_steps
 from trainer import host_memory
 from trainer.errors import MemoryPreflightError
 from trainer.memory.micro_batch_shapes import MicroBatchShape

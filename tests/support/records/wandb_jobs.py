@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 
 import trainer.tracking.wandb_tracker
-from support.lines import train_line
-from support.planting import plant
-from support.processes import wait_until
+from support.cluster.processes import wait_until
+from support.quality.planting import plant
 from support.recipes import tiny_recipe
-from support.wandb_history import history
+from support.records.lines import train_line
+from support.records.wandb_history import history
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.tracking.metrics import MetricsRecord, read_metrics

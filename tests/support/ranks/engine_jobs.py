@@ -14,7 +14,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import slots_of_rank
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
-from support.checkpoints import commit_state, make_header, work_folder, write_state
+from support.records.checkpoints import commit_state, make_header, work_folder, write_state
 from trainer.batch import dummy_batch, to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader

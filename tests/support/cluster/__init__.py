@@ -1,0 +1,1 @@
+"""Ray, hosts, Slurm and processes; striking them at a moment."""

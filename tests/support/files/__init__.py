@@ -1,0 +1,1 @@
+"""Files, disks and servers that fail, and what is read of them."""

@@ -1,0 +1,1 @@
+"""Looking at the code itself: planted bugs, attributes that are read, what is imported, memory."""

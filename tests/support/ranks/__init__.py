@@ -1,0 +1,1 @@
+"""Rank processes without Ray, and what they are given to do."""

@@ -1,0 +1,1 @@
+"""What runs write: lines, progress, checkpoints, W&B's files."""
