@@ -7,6 +7,7 @@ the terminal is: other columns fold, and what still does not fit runs on in its 
 from dataclasses import dataclass
 
 from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -48,6 +49,10 @@ class AnswerTable:
         headings = [column.heading for column in self._columns]
         lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
         return "\n".join("\t".join(line) for line in lines)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Whoever prints the table prints it laid out."""
+        yield self.laid_out(options.max_width)
 
     def laid_out(self, width: int) -> Table:
         """The table for a terminal of so many columns; to be printed without cropping."""

@@ -62,3 +62,11 @@ def test_an_answer_in_a_pipe_has_tabs(transloom, monkeypatch: pytest.MonkeyPatch
     lines = transloom("fields", "cluster").stdout.splitlines()
     assert lines[0] == "field\tdefault\tchange\tmeaning"
     assert {line.count("\t") for line in lines} == {3}
+
+
+def test_a_table_that_is_printed_is_laid_out() -> None:
+    table = AnswerTable("test set", "BLEU")
+    table.add("phrasebook", "98.9")
+    output = io.StringIO()
+    Console(file=output, width=80).print(table)
+    assert output.getvalue() == in_terminal(table, 80)
