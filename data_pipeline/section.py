@@ -13,8 +13,10 @@ nor the curve beyond rounding.
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic.fields import FieldInfo
+
+from data_pipeline.written import Written
 
 ChangeClass = Literal["identity", "continuable", "execution"]
 
@@ -24,10 +26,8 @@ T = TypeVar("T")
 REQUIRED: Any = ...
 
 
-class Section(BaseModel):
-    """A frozen part of a recipe: unknown keys fail, and so do infinite numbers and NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class Section(Written):
+    """A part of a recipe."""
 
 
 def _field(

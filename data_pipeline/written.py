@@ -1,4 +1,4 @@
-"""What is written for others to read (manifests, records, checkpoint headers) has a class."""
+"""The base of what is written for others to read: recipes, manifests, records, headers."""
 
 from pydantic import BaseModel, ConfigDict
 

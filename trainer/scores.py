@@ -1,6 +1,11 @@
 """Scores of a model on a held-out set, by name; each says which direction is better."""
 
+from collections.abc import Mapping
+
 from data_pipeline.written import Written
+
+# The measures of a translation, each with whether more is better.
+MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}
 
 
 class Score(Written):
@@ -26,3 +31,11 @@ class Score(Written):
 
 
 Scores = dict[str, Score]
+
+
+def scores_of(values: Mapping[str, float | None]) -> Scores:
+    """The scores of a translation with these values, by the measure's name."""
+    return {
+        name: Score(value=value, more_is_better=MORE_IS_BETTER[name])
+        for name, value in values.items()
+    }

@@ -23,7 +23,7 @@ from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.distributed import sum_over_ranks
 from trainer.placement import Placement
-from trainer.scores import Score, Scores
+from trainer.scores import Scores, scores_of
 
 _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table that the ranks sum
 
@@ -99,13 +99,8 @@ def translation_scores(loss: float, bleu: float) -> Scores:
         bleu: sacreBLEU's BLEU, 0 to 100.
     """
     finite = math.isfinite(loss)
-    return {
-        "loss": Score(value=loss if finite else None, more_is_better=False),
-        "perplexity": Score(
-            value=math.exp(min(loss, 700.0)) if finite else None, more_is_better=False
-        ),
-        "bleu": Score(value=bleu, more_is_better=True),
-    }
+    perplexity = math.exp(min(loss, 700.0)) if finite else None
+    return scores_of({"loss": loss if finite else None, "perplexity": perplexity, "bleu": bleu})
 
 
 def save_translations(folder: Path, name: str, translations: list[str]) -> Path:

@@ -104,7 +104,7 @@ def answer(value: Any, as_json: bool, readable: Any) -> None:
         if piped:
             print(readable.plain())
         else:
-            console.print(readable.laid_out(console.width), crop=False, highlight=False)
+            console.print(readable, crop=False, highlight=False)
         return
     plain = isinstance(readable, str)
     console.print(readable, soft_wrap=plain, crop=False, markup=not plain, highlight=False)

@@ -46,7 +46,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
                 "averaged_steps": header.averaged_steps,
                 "ranks": header.numerics.get("ranks"),
                 "zero_stage": header.numerics.get("zero_stage"),
-                "scores": header.model_dump(mode="json")["scores"],
+                "scores": header.model_dump(mode="json", include={"scores"})["scores"],
                 "data_digest": header.data_digest,
             }
         )

@@ -55,7 +55,7 @@ def run_demo(console: Console) -> Outcome:
     console.rule("3 of 4: evaluation")
     translator = Translator.load(result.run)
     evaluations = evaluate_sets(translator, result.run, None, None, console)
-    console.print(scores_table(evaluations), highlight=False)
+    console.print(scores_table(evaluations), crop=False, highlight=False)
 
     console.rule("4 of 4: translation")
     for source, translation in zip(SENTENCES, translator.translate(SENTENCES), strict=True):

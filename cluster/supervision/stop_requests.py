@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from cluster.supervision.command_signals import SIGNALS, leave_at_once
+from cluster.supervision.interval import Interval
 from trainer.runs.folder import RunFolder
 
 LOOK_SECONDS = 0.5
@@ -26,7 +27,7 @@ class StopRequests:
         self._signal: int | None = None
         self._obeys_orders = True
         self._file_taken = False
-        self._next_look = 0.0
+        self._looks = Interval(LOOK_SECONDS)
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -62,8 +63,7 @@ class StopRequests:
         """Who has asked, in words; None if nobody has."""
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} was received"
-        if not self._file_taken and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + LOOK_SECONDS
+        if not self._file_taken and self._looks.has_passed(time.monotonic()):
             self._look()
         return f"{self._run.stop_request} was created" if self._file_taken else None
 

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from data_pipeline.written import Written
 from trainer.config import Metric
 from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.scores import Score, Scores
+from trainer.scores import Scores, scores_of
 
 FORMAT = "transloom-checkpoint/2"
 FORMAT_1 = "transloom-checkpoint/1"
@@ -214,11 +214,9 @@ def read_header(path: Path) -> CheckpointHeader:
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
     """A header of format 1 in the present format; format 1 had a field for each of two scores."""
     now = values | {"format": FORMAT}
-    found = {
-        "loss": Score(value=now.pop("validation_loss", None), more_is_better=False),
-        "bleu": Score(value=now.pop("validation_bleu", None), more_is_better=True),
-    }
-    return now | {"scores": {name: s for name, s in found.items() if s.value is not None}}
+    found = {name: now.pop(f"validation_{name}", None) for name in ("loss", "bleu")}
+    there = {name: value for name, value in found.items() if value is not None}
+    return now | {"scores": scores_of(there)}
 
 
 def folder_name(step: int) -> str:

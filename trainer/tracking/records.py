@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.written import Written
-from trainer.scores import Score, Scores
+from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
 
@@ -126,13 +126,8 @@ class ValidationLine(_Line):
         """Read a line of version 1, which had a column for each score."""
         if not isinstance(values, dict) or "scores" in values:
             return values
-        columns = {"loss": False, "perplexity": False, "bleu": True}  # more is better
-        rest = {name: value for name, value in values.items() if name not in columns}
-        scores = {
-            name: Score(value=values.get(name), more_is_better=better)
-            for name, better in columns.items()
-        }
-        return rest | {"scores": scores}
+        rest = {name: value for name, value in values.items() if name not in MORE_IS_BETTER}
+        return rest | {"scores": scores_of({name: values.get(name) for name in MORE_IS_BETTER})}
 
 
 class _Event(_Line):

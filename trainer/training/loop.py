@@ -63,7 +63,6 @@ class Trainer:
             resources: closes what the parts hold: engine, record, a checkpoint being written.
         """
         self.recipe = context.recipe
-        self.run = context.run
         self.progress = state.progress
         self.engine = state.engine
         self._ema = state.ema
@@ -147,9 +146,7 @@ class Trainer:
         self._recorder.append(
             TrainLine(
                 step=progress.step,
-                epoch=data.cursor.epoch,
-                window=data.cursor.window,
-                offset=data.cursor.offset,
+                **data.cursor.to_json(),
                 data_digest=progress.data_digest,
                 time=time.time(),
                 loss=report.smoothed_sum / data.target_tokens,

@@ -21,9 +21,7 @@ def skipped_line(
     dealt = {slot: rank for rank in range(ranks) for slot in slots_of_rank(rank, ranks, slots)}
     return SkippedLine(
         step=progress.step,
-        epoch=data.cursor.epoch,
-        window=data.cursor.window,
-        offset=data.cursor.offset,
+        **data.cursor.to_json(),
         data_digest=progress.data_digest,
         slots=report.bad_slots,
         ranks=sorted({dealt[slot] for slot in report.bad_slots}),
@@ -44,7 +42,6 @@ def too_many_skipped(line: SkippedLine) -> str:
 
 
 def _place(line: SkippedLine) -> str:
-    where = f"epoch {line.epoch}, window {line.window}, micro-batch {line.offset}"
     if line.slots:
-        return f"slots {line.slots} of ranks {line.ranks}, data from {where}"
-    return f"the sum of all slots, data from {where}"
+        return f"slots {line.slots} of ranks {line.ranks}, data from {line.cursor}"
+    return f"the sum of all slots, data from {line.cursor}"

@@ -6,12 +6,13 @@ from trainer.tracking.records import Sample, SkippedLine, TrainLine, ValidationL
 from trainer.validation import translation_scores
 
 
+def _data_of(step: int) -> dict[str, Any]:
+    return {"epoch": 0, "window": 0, "offset": step - 1, "data_digest": f"d{step}"}
+
+
 def train_line(step: int, **fields: Any) -> TrainLine:
     given: dict[str, Any] = {
-        "epoch": 0,
-        "window": 0,
-        "offset": step - 1,
-        "data_digest": f"d{step}",
+        **_data_of(step),
         "time": 1000.0 + step,
         "loss": 1.0 / step,
         "nll": 0.9 / step,
@@ -30,17 +31,8 @@ def train_line(step: int, **fields: Any) -> TrainLine:
 
 
 def skipped_line(step: int, **fields: Any) -> SkippedLine:
-    given: dict[str, Any] = {
-        "epoch": 0,
-        "window": 0,
-        "offset": step - 1,
-        "data_digest": f"d{step}",
-        "slots": [1],
-        "ranks": [0],
-        "in_a_row": 1,
-        "skipped_steps": 1,
-    }
-    return SkippedLine(step=step, **given | fields)
+    given: dict[str, Any] = {"slots": [1], "ranks": [0], "in_a_row": 1, "skipped_steps": 1}
+    return SkippedLine(step=step, **_data_of(step) | given | fields)
 
 
 def validation_line(
