@@ -64,3 +64,7 @@ class TarContentError(DataError):
             "was skipped. Fetch the archive again, or write it again with the files alone that "
             "are needed."
         )
+
+
+class ExtensionError(DataError):
+    """An extension cannot be loaded, or a recipe names what none has registered."""
