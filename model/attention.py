@@ -227,7 +227,7 @@ class _MultiHead(nn.Module):
         return mixed
 
 
-def _apart(heads: Tensor) -> Tensor:
+def apart(heads: Tensor) -> Tensor:
     """Copies heads, on a CPU, so that they lie one after the other.
 
     A CPU multiplies interleaved heads at half speed. The copy is not made in the products, so that
@@ -253,9 +253,9 @@ class SelfAttention(_MultiHead):
         """Returns (b, t, m); with a `cache`, x is one decoding step (see `model.cache`)."""
         parts_3bhtd = self.split(self.query_key_value(x_btm), 3)
         if cache is None:
-            query_bhtd, keys_bhtd, values_bhtd = _apart(parts_3bhtd).unbind(0)
+            query_bhtd, keys_bhtd, values_bhtd = apart(parts_3bhtd).unbind(0)
         else:
-            query_bhtd = _apart(parts_3bhtd[0])
+            query_bhtd = apart(parts_3bhtd[0])
             keys_bhtd, values_bhtd = cache.append(parts_3bhtd[1:])
         return self.attend(query_bhtd, KeyValue(keys_bhtd, values_bhtd), mask, causal)
 
@@ -270,9 +270,9 @@ class CrossAttention(_MultiHead):
 
     def project_memory(self, memory_bsm: Tensor) -> KeyValue:
         """Keys and values of the memory, the same for every decoding step."""
-        return KeyValue(*_apart(self.split(self.key_value(memory_bsm), 2)).unbind(0))
+        return KeyValue(*apart(self.split(self.key_value(memory_bsm), 2)).unbind(0))
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask) -> Tensor:
         """Returns (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
-        query_bhtd = _apart(self.split(self.query(x_btm), 1)[0])
+        query_bhtd = apart(self.split(self.query(x_btm), 1)[0])
         return self.attend(query_bhtd, memory, memory_mask)

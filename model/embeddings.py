@@ -13,10 +13,14 @@ class Embedding(nn.Module):
     The matrix `weight`, (vocabulary size, width), may serve both languages and the output.
     """
 
-    def __init__(self, vocabulary_size: int, width: int) -> None:
+    def __init__(self, vocabulary_size: int, width: int, scaled: bool = True) -> None:
+        """
+        Args:
+            scaled: whether vectors are multiplied by √width, as in the paper.
+        """
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocabulary_size, width))
-        self.scale = math.sqrt(width)
+        self.scale = math.sqrt(width) if scaled else 1.0
 
     def forward(self, ids: Tensor) -> Tensor:
         """Turns ids (b, t) into vectors (b, t, width)."""

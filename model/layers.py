@@ -119,7 +119,7 @@ def _last_norm(config: ModelConfig) -> nn.Module:
     return nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
 
 
-def _run(layer: nn.Module, checkpoint_activations: bool, *inputs: object) -> Tensor:
+def run_layer(layer: nn.Module, checkpoint_activations: bool, *inputs: object) -> Tensor:
     """Runs a layer; see `model.transformer.Transformer.checkpoint_activations`."""
     y_btm: Tensor
     if checkpoint_activations and torch.is_grad_enabled():
@@ -142,7 +142,7 @@ class Encoder(nn.Module):
     def forward(self, x_bsm: Tensor, mask: Mask) -> Tensor:
         """Returns the memory (b, s, m)."""
         for layer in self.layers:
-            x_bsm = _run(layer, self.checkpoint_activations, x_bsm, mask)
+            x_bsm = run_layer(layer, self.checkpoint_activations, x_bsm, mask)
         memory_bsm: Tensor = self.last_norm(x_bsm)
         return memory_bsm
 
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         """Returns (b, t, m); `memories` and `caches` hold one element per layer."""
         for number, layer in enumerate(self.layers):
             cache = caches[number] if caches is not None else None
-            x_btm = _run(
+            x_btm = run_layer(
                 layer,
                 self.checkpoint_activations,
                 *(x_btm, memories[number], memory_mask, own_mask, cache),

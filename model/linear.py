@@ -50,7 +50,7 @@ def product(a: Tensor, b_oi: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """xWᵀ + b, as `torch.nn.Linear`."""
+    """xWᵀ + b, or xWᵀ, as `torch.nn.Linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Turns (…, i) into (…, o)."""
@@ -63,17 +63,18 @@ class Linear(nn.Linear):
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_oi: Tensor, bias_o: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight_oi)
         return _from_onednn(x, weight_oi, bias_o)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight_oi = ctx.saved_tensors
         y_grad_no = y_grad.flatten(0, -2)
         x_grad = product(y_grad_no, weight_oi.T).view_as(x)
-        return x_grad, product(y_grad_no.T, x.flatten(0, -2).T), y_grad_no.sum(dim=0)
+        bias_grad = y_grad_no.sum(dim=0) if ctx.needs_input_grad[2] else None
+        return x_grad, product(y_grad_no.T, x.flatten(0, -2).T), bias_grad
 
 
 def _from_onednn(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
