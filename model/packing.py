@@ -5,7 +5,10 @@
 
 Rows of `real` and of ids are padded at the *end*. In attention, `PackedMask` stands where a
 padded batch has a mask: a row of n tokens would need a mask of n · n.
-Shape suffixes: b sentences, t padded length, n real tokens of all sentences.
+
+A row may hold several parts of documents, one after another, which are sentences then. They are
+numbered within their row: part (b, t) is 0, 0, 0, 1, 1, -1 for two parts and a place of padding.
+Shape suffixes: b rows, t padded length, n real tokens of all rows.
 """
 
 from typing import NamedTuple
@@ -54,6 +57,38 @@ def packings(*real: Tensor) -> tuple[Packing, ...]:
     return tuple(
         _packing(lengths, on_host[number], real[number].shape[1])
         for number, lengths in enumerate(lengths_b)
+    )
+
+
+def part_positions(part_bt: Tensor) -> Tensor:
+    """Returns each token's position in its own part, from 0; 0 at padding."""
+    place_t = torch.arange(part_bt.shape[1], device=part_bt.device)
+    begins_bt = F.pad(part_bt.diff(dim=1) != 0, (1, 0), value=True)
+    begin_bt = (place_t * begins_bt).cummax(dim=1).values
+    return (place_t - begin_bt).masked_fill_(part_bt < 0, 0)
+
+
+def packing_of_parts(part_bt: Tensor) -> Packing:
+    """Returns the packing of a batch whose sentences are the parts of its rows.
+
+    Args:
+        part_bt: the number of each token's part in its row, from 0, -1 at the padding at the end.
+    """
+    real_bt, position_bt = part_bt >= 0, part_positions(part_bt)
+    parts = (real_bt & (position_bt == 0)).sum()
+    longest = position_bt.max() + 1
+    lengths_b = real_bt.sum(dim=1)
+    # The one time that a packed forward pass waits for the device.
+    *on_host, count, max_seqlen = torch.cat([lengths_b, torch.stack([parts, longest])]).tolist()
+    rows = _packing(lengths_b, on_host, part_bt.shape[1])
+    positions_n = position_bt.flatten().index_select(0, rows.places_n)
+    ordinal_n = (positions_n == 0).cumsum(0) - 1  # of each token's part in the batch
+    first_of_each = torch.arange(count + 1, device=part_bt.device)
+    return Packing(
+        max_seqlen=max_seqlen,
+        cu_seqlens=torch.searchsorted(ordinal_n, first_of_each, out_int32=True),
+        places_n=rows.places_n,
+        positions_n=positions_n,
     )
 
 

@@ -1,0 +1,227 @@
+"""Continuing texts: greedy or by drawing tokens from the network's distribution, one by one.
+
+    prompts ─▶ prefill once ─▶ [ logits ─▶ choose ─▶ decode one step ] … ─▶ continuations
+
+Temperature 0 takes the most probable token. Otherwise logits are divided by the temperature; of
+the tokens, most probable first, the first `top_k` remain (Fan et al. 2018, §5.1), and of these the
+fewest that together have the probability `top_p` (Holtzman et al. 2020, §3.1). Among them a number
+that is uniform in [0, 1) picks a token by the sums of their probabilities.
+
+A prompt's numbers come from a generator of its own on the CPU, which the seed and the prompt's
+number determine. So a continuation depends neither on the batch nor on the device, but for
+rounding. Prompts of a batch have any lengths; texts that have ended leave it.
+
+Shape suffixes: b unfinished texts, t length of the longest prompt, v vocabulary, c candidates.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import SamplingConfig
+from model.errors import ModelError
+from model.learned_positions import LearnedPositions
+from model.text_cache import TextCache
+
+Ending = Literal["eos", "stop", "length", "context"]
+# Given a prompt's place among those of the call and its new tokens: is the continuation complete?
+Finished = Callable[[int, Sequence[int]], bool]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A continuation.
+
+    Attributes:
+        ids: the new tokens, without EOS.
+        log_probability: of all new tokens, EOS included, in nats, as the network gives it:
+            before temperature, top_k and top_p.
+        ended: at EOS (eos), because the caller found it complete (stop), with `max_new_tokens`
+            (length), or where the network has no more positions (context).
+    """
+
+    ids: tuple[int, ...]
+    log_probability: float
+    ended: Ending
+
+
+@dataclass
+class _Text:
+    """A text on its way."""
+
+    index: int
+    prompt_length: int
+    generator: torch.Generator
+    ids: list[int] = field(default_factory=list)
+    log_probability: float = 0.0
+
+    @property
+    def length(self) -> int:
+        return self.prompt_length + len(self.ids)
+
+
+@torch.no_grad()
+def generate(
+    network: DecoderOnly,
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingConfig,
+    eos_id: int,
+    finished: Finished | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[Generated]:
+    """Returns a continuation of each prompt.
+
+    Args:
+        network: must be in evaluation mode.
+        prompts: ids, with BOS if the network was trained with it. They make one batch.
+        sampling: its `stop` is not read: ids are no text. Look for it in `finished`.
+        eos_id: the token that ends a text.
+        finished: asked after each new token that is not EOS; None: nothing is complete before.
+        numbers: each prompt's number, from which its seed is made; None: 0, 1, 2, …. A caller that
+            continues its prompts in several batches numbers them across the batches.
+
+    Raises:
+        ModelError: a prompt is empty or longer than the learned positions, or the network gives
+            NaN.
+    """
+    if not prompts:
+        return []
+    room = _positions(network)
+    _check(prompts, room)
+    numbers = range(len(prompts)) if numbers is None else numbers
+    texts = [
+        _Text(index, len(prompt), _generator(sampling.seed, number))
+        for index, (prompt, number) in enumerate(zip(prompts, numbers, strict=True))
+    ]
+    found: dict[int, Generated] = {}
+    caches = [TextCache() for _ in network.layers]
+    hidden_bd = _prefill(network, prompts, caches)
+    while True:
+        tokens_b = _choose(network.logits(hidden_bd), texts, sampling)
+        for text in texts:
+            if ending := _ending(text, sampling, eos_id, finished, room):
+                ids = text.ids[:-1] if ending == "eos" else text.ids
+                found[text.index] = Generated(tuple(ids), text.log_probability, ending)
+        going_on = [row for row, text in enumerate(texts) if text.index not in found]
+        if not going_on:
+            return [found[index] for index in range(len(prompts))]
+        if len(going_on) < len(texts):
+            texts = [texts[row] for row in going_on]
+            rows = torch.tensor(going_on, device=tokens_b.device)
+            tokens_b = tokens_b.index_select(0, rows)
+            for cache in caches:
+                cache.keep(rows)
+        places_b = torch.tensor([text.length - 1 for text in texts], device=tokens_b.device)
+        longest = max(text.length for text in texts)
+        hidden_bd = network.step(tokens_b, places_b, longest, caches)
+
+
+def _positions(network: DecoderOnly) -> int | None:
+    """How many positions the network has; None: any number."""
+    return network.context_length if isinstance(network.positions, LearnedPositions) else None
+
+
+def _check(prompts: Sequence[Sequence[int]], room: int | None) -> None:
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise ModelError(
+                f"Prompt {number} of {len(prompts)} has no tokens, but a text is continued from "
+                "its last one. Begin it with BOS."
+            )
+        if room is not None and len(prompt) > room:
+            raise ModelError(
+                f"Prompt {number} of {len(prompts)} has {len(prompt)} tokens, but the network has "
+                f"learned positions for {room}. Give a shorter prompt, such as its last {room} "
+                "tokens."
+            )
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}:prompt:{number}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+
+
+def _prefill(
+    network: DecoderOnly, prompts: Sequence[Sequence[int]], caches: Sequence[TextCache]
+) -> Tensor:
+    """Returns the hidden states (b, d) after the prompts."""
+    device = network.output_weight.device
+    lengths = [len(prompt) for prompt in prompts]
+    longest = max(lengths)
+    padded = [[*prompt, *[network.pad_id] * (longest - len(prompt))] for prompt in prompts]
+    prompt_bt = torch.tensor(padded, device=device)
+    return network.prefill(prompt_bt, torch.tensor(lengths, device=device), caches)
+
+
+def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig) -> Tensor:
+    """Appends a token to each text, and returns these tokens (b,)."""
+    log_probabilities_bv = logits_bv.log_softmax(dim=1, dtype=torch.float32)
+    if sampling.temperature == 0:
+        tokens_b = logits_bv.argmax(dim=1)
+    else:
+        drawn = [torch.rand((), generator=text.generator, dtype=torch.float64) for text in texts]
+        tokens_b = draw(logits_bv, sampling, torch.stack(drawn).to(logits_bv.device))
+    chosen_b = log_probabilities_bv.gather(1, tokens_b.unsqueeze(1)).squeeze(1)
+    # A row with a NaN has NaN everywhere after the softmax, also where another token was chosen.
+    for text, token, log_probability in zip(
+        texts, tokens_b.tolist(), chosen_b.tolist(), strict=True
+    ):
+        if log_probability != log_probability:
+            raise ModelError(
+                f"Prompt {text.index} cannot be continued: the network's probabilities are NaN, "
+                "but they must be numbers. Its weights have diverged; use an earlier checkpoint, "
+                "and train on with a lower learning rate."
+            )
+        text.ids.append(token)
+        text.log_probability += log_probability
+    return tokens_b
+
+
+def draw(logits_bv: Tensor, sampling: SamplingConfig, uniform_b: Tensor) -> Tensor:
+    """Returns the tokens (b,) that uniform numbers pick.
+
+    Args:
+        logits_bv: of the next tokens.
+        sampling: its temperature is not 0.
+        uniform_b: fp64 numbers in [0, 1).
+    """
+    v = logits_bv.shape[1]
+    if 0 < sampling.top_k < v:
+        logits_bc, tokens_bc = logits_bv.topk(sampling.top_k, dim=1)
+    else:
+        logits_bc, tokens_bc = logits_bv.sort(dim=1, descending=True, stable=True)
+    # In fp64, or thousands of rare tokens would round their sum away from 1.
+    below_best_bc = logits_bc.double() - logits_bc[:, :1]
+    probabilities_bc = torch.softmax(below_best_bc / sampling.temperature, dim=1)
+    sums_bc = probabilities_bc.cumsum(dim=1)
+    # A token is in the nucleus if those before it have less than top_p; the first one always is.
+    nucleus_bc = sums_bc - probabilities_bc < sampling.top_p
+    nucleus_bc[:, 0] = True
+    last_b1 = nucleus_bc.sum(dim=1, keepdim=True) - 1
+    target_b1 = uniform_b.unsqueeze(1) * sums_bc.gather(1, last_b1)
+    place_b1 = torch.searchsorted(sums_bc, target_b1, right=True).minimum(last_b1)
+    return tokens_bc.gather(1, place_b1).squeeze(1)
+
+
+def _ending(
+    text: _Text,
+    sampling: SamplingConfig,
+    eos_id: int,
+    finished: Finished | None,
+    room: int | None,
+) -> Ending | None:
+    """How a text has ended with its newest token; None: it has not."""
+    if text.ids[-1] == eos_id:
+        return "eos"
+    if finished is not None and finished(text.index, text.ids):
+        return "stop"
+    if len(text.ids) == sampling.max_new_tokens:
+        return "length"
+    if room is not None and text.length > room:
+        return "context"
+    return None

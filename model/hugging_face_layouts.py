@@ -1,0 +1,302 @@
+"""The layouts of Hugging Face's GPT-2 and Llama: keys of their configs, names of their weights.
+
+Read in transformers 5.23.0. A layout holds one form of network. A config has many keys that change
+nothing here; those that would are looked at, and refused by name.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig
+from model.errors import ModelError
+
+HEAD = "lm_head.weight"
+
+# Ours: theirs, as it is written.
+GPT2_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
+# Theirs: ours, as it is read; two of the names stand for one function.
+GPT2_ACTIVATIONS_READ = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+}
+GPT2_LAYER = {
+    "self_attention_norm": "ln_1",
+    "self_attention.query_key_value": "attn.c_attn",
+    "self_attention.output": "attn.c_proj",
+    "feed_forward_norm": "ln_2",
+    "feed_forward.inner": "mlp.c_fc",
+    "feed_forward.outer": "mlp.c_proj",
+}
+LLAMA_LAYER = {
+    "self_attention_norm": ["input_layernorm"],
+    "self_attention.query_key_value": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "self_attention.output": ["self_attn.o_proj"],
+    "feed_forward_norm": ["post_attention_layernorm"],
+    "feed_forward.gate_and_inner": ["mlp.gate_proj", "mlp.up_proj"],
+    "feed_forward.outer": ["mlp.down_proj"],
+}
+
+
+class Place(NamedTuple):
+    """Where a parameter of ours is in their layout.
+
+    Attributes:
+        names: theirs, one below the other in ours.
+        rows: how many rows of ours each of several names has.
+        transposed: whether theirs is (in, out), as in a `Conv1D`.
+    """
+
+    names: list[str]
+    rows: list[int] | None = None
+    transposed: bool = False
+
+
+class Described(NamedTuple):
+    """What a config says of a network."""
+
+    config: DecoderOnlyConfig
+    vocabulary_size: int
+    context_length: int
+
+
+class Layout(NamedTuple):
+    """A family of networks at Hugging Face.
+
+    Attributes:
+        title: its name in a message.
+        lacks: what a network has that the layout cannot hold.
+        config: the family's own keys of a network's config.json.
+        read: the way back; it refuses by name what our network does not compute.
+        places: where each of our parameters is.
+        architecture: the class with a language model's head.
+        prefix: of the names of all weights but the head's; networks without a head lack it.
+        embedding: the name of the token vectors.
+    """
+
+    title: str
+    lacks: Callable[[DecoderOnlyConfig], list[str]]
+    config: Callable[[DecoderOnly], dict[str, Any]]
+    read: Callable[[Mapping[str, Any]], Described]
+    places: Callable[[DecoderOnlyConfig], dict[str, Place]]
+    architecture: str
+    prefix: str
+    embedding: str
+
+
+def _not_in(config: DecoderOnlyConfig, **possible: tuple[object, ...]) -> list[str]:
+    given = {name: getattr(config, name) for name in possible}
+    return [f"{name}={value}" for name, value in given.items() if value not in possible[name]]
+
+
+def _refuse_others(config: Mapping[str, Any], **expected: tuple[object, ...]) -> None:
+    """Raises if a key has a value with which the network would compute something else.
+
+    A key that the config lacks has the first of its values.
+    """
+    for name, values in expected.items():
+        value = config.get(name, values[0])
+        if value not in values:
+            raise ModelError(
+                f"{name} of the config is {value!r}, but here a network can only have "
+                f"{' or '.join(repr(each) for each in values)}. Convert it, or choose another one."
+            )
+
+
+def _count(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise ModelError(
+            f"{name} of the config is {value!r}, but it must be a number from 1. Take the "
+            "config.json that belongs to the weights."
+        )
+    return value
+
+
+# ---- GPT-2 (Radford et al. 2019) ----
+
+
+def _gpt2_lacks(config: DecoderOnlyConfig) -> list[str]:
+    return _not_in(
+        config,
+        positions=("learned",),
+        norm=("layer",),
+        activation=tuple(GPT2_ACTIVATIONS),
+        bias=(True,),
+        key_value_heads=(config.heads,),
+    )
+
+
+def _gpt2_config(network: DecoderOnly) -> dict[str, Any]:
+    config = network.config
+    return {
+        "n_positions": network.context_length,
+        "n_embd": config.width,
+        "n_layer": config.layers,
+        "n_head": config.heads,
+        "n_inner": config.inner_width,
+        "activation_function": GPT2_ACTIVATIONS[config.activation],
+        "layer_norm_epsilon": config.norm_epsilon,
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.attention_dropout,
+    }
+
+
+def _read_gpt2(config: Mapping[str, Any]) -> Described:
+    dropout = config.get("resid_pdrop", 0.1)
+    _refuse_others(
+        config,
+        activation_function=tuple(GPT2_ACTIVATIONS_READ),
+        scale_attn_weights=(True,),
+        scale_attn_by_inverse_layer_idx=(False,),
+        add_cross_attention=(False,),
+        quantization_config=(None,),
+    )
+    _refuse_others({"embd_pdrop": config.get("embd_pdrop", 0.1)}, embd_pdrop=(dropout,))
+    ours = {
+        "preset": "gpt2",
+        "layers": _count(config, "n_layer"),
+        "width": _count(config, "n_embd"),
+        "heads": _count(config, "n_head"),
+        "feed_forward_width": config.get("n_inner"),
+        "activation": GPT2_ACTIVATIONS_READ[config.get("activation_function", "gelu_new")],
+        "norm_epsilon": config.get("layer_norm_epsilon", 1e-5),
+        "tie_embeddings": config.get("tie_word_embeddings", True),
+        "dropout": dropout,
+        "attention_dropout": config.get("attn_pdrop", 0.1),
+    }
+    return Described(
+        DecoderOnlyConfig.model_validate(ours),
+        _count(config, "vocab_size"),
+        _count(config, "n_positions"),
+    )
+
+
+def _gpt2_places(config: DecoderOnlyConfig) -> dict[str, Place]:
+    places = {
+        "embedding.weight": Place(["transformer.wte.weight"]),
+        "positions.weight": Place(["transformer.wpe.weight"]),
+        "last_norm.weight": Place(["transformer.ln_f.weight"]),
+        "last_norm.bias": Place(["transformer.ln_f.bias"]),
+    }
+    for number in range(config.layers):
+        for ours, theirs in GPT2_LAYER.items():
+            name = f"transformer.h.{number}.{theirs}"
+            places[f"layers.{number}.{ours}.bias"] = Place([f"{name}.bias"])
+            places[f"layers.{number}.{ours}.weight"] = Place(
+                [f"{name}.weight"], transposed=not ours.endswith("norm")
+            )
+    return places | _head(config)
+
+
+# ---- Llama (Touvron et al. 2023) ----
+
+
+def _llama_lacks(config: DecoderOnlyConfig) -> list[str]:
+    return _not_in(config, positions=("rotary",), norm=("rms",), activation=("swiglu",))
+
+
+def _llama_config(network: DecoderOnly) -> dict[str, Any]:
+    config = network.config
+    return {
+        "max_position_embeddings": network.context_length,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.groups,
+        "head_dim": config.head_width,
+        "intermediate_size": config.inner_width,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rotary_base,  # where transformers 4 looks
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
+        "attention_bias": config.bias,
+        "mlp_bias": config.bias,
+        "attention_dropout": config.attention_dropout,
+    }
+
+
+def _read_llama(config: Mapping[str, Any]) -> Described:
+    width, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    bias = config.get("attention_bias", False)
+    _refuse_others(
+        config,
+        hidden_act=("silu", "swish"),
+        head_dim=(width // heads, None),
+        quantization_config=(None,),
+    )
+    _refuse_others({"mlp_bias": config.get("mlp_bias", False)}, mlp_bias=(bias,))
+    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rotary.get("rope_type", rotary.get("type", "default"))
+    _refuse_others({"rope_type": kind}, rope_type=("default",))
+    _refuse_others(rotary, partial_rotary_factor=(1.0,))
+    ours = {
+        "preset": "llama",
+        "layers": _count(config, "num_hidden_layers"),
+        "width": width,
+        "heads": heads,
+        "key_value_heads": config.get("num_key_value_heads"),
+        "rotary_base": rotary.get("rope_theta", config.get("rope_theta", 10000.0)),
+        "feed_forward_width": _count(config, "intermediate_size"),
+        "norm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "bias": bias,
+        "tie_embeddings": config.get("tie_word_embeddings", False),
+        "attention_dropout": config.get("attention_dropout", 0.0),
+    }
+    return Described(
+        DecoderOnlyConfig.model_validate(ours),
+        _count(config, "vocab_size"),
+        _count(config, "max_position_embeddings"),
+    )
+
+
+def _llama_places(config: DecoderOnlyConfig) -> dict[str, Place]:
+    places = {
+        "embedding.weight": Place(["model.embed_tokens.weight"]),
+        "last_norm.weight": Place(["model.norm.weight"]),
+    }
+    shared = config.groups * config.head_width
+    rows = {
+        "self_attention.query_key_value": [config.width, shared, shared],
+        "feed_forward.gate_and_inner": [config.inner_width] * 2,
+    }
+    for number in range(config.layers):
+        for ours, theirs in LLAMA_LAYER.items():
+            has_bias = config.bias and not ours.endswith("norm")
+            for kind in ("weight", "bias") if has_bias else ("weight",):
+                places[f"layers.{number}.{ours}.{kind}"] = Place(
+                    [f"model.layers.{number}.{name}.{kind}" for name in theirs], rows.get(ours)
+                )
+    return places | _head(config)
+
+
+def _head(config: DecoderOnlyConfig) -> dict[str, Place]:
+    return {} if config.tie_embeddings else {"output_embedding.weight": Place([HEAD])}
+
+
+# By their model_type.
+LAYOUTS = {
+    "gpt2": Layout(
+        title="GPT-2",
+        lacks=_gpt2_lacks,
+        config=_gpt2_config,
+        read=_read_gpt2,
+        places=_gpt2_places,
+        architecture="GPT2LMHeadModel",
+        prefix="transformer.",
+        embedding="transformer.wte.weight",
+    ),
+    "llama": Layout(
+        title="Llama",
+        lacks=_llama_lacks,
+        config=_llama_config,
+        read=_read_llama,
+        places=_llama_places,
+        architecture="LlamaForCausalLM",
+        prefix="model.",
+        embedding="model.embed_tokens.weight",
+    ),
+}

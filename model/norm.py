@@ -1,0 +1,28 @@
+"""Layer normalisation and its form without a mean (Zhang & Sennrich 2019)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.decoder_only_config import DecoderOnlyConfig
+
+
+class RMSNorm(nn.Module):
+    """x / √(mean(x²) + ε) · g, over the last axis (Zhang & Sennrich 2019, eq. 4)."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.width = width
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turns (…, width) into the same shape; the mean is taken in fp32."""
+        return F.rms_norm(x, (self.width,), self.weight, self.epsilon)
+
+
+def norm_of(config: DecoderOnlyConfig) -> nn.Module:
+    """Returns a norm as wide as the network."""
+    if config.norm == "rms":
+        return RMSNorm(config.width, config.norm_epsilon)
+    return nn.LayerNorm(config.width, eps=config.norm_epsilon, bias=config.bias)
