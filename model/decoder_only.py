@@ -240,9 +240,9 @@ class DecoderOnly(nn.Module):
     def _check_length(self, longest: int) -> None:
         if longest > self.context_length and isinstance(self.positions, LearnedPositions):
             raise ModelError(
-                f"A text has {longest} tokens, but the network has learned positions for "
-                f"{self.context_length}. Give it shorter texts, or train one whose positions go on, "
-                "such as with model.positions=rotary."
+                f"A text has {longest} tokens, but the network has learned {self.context_length} "
+                "positions. Give it shorter texts, or train one with model.positions=rotary, "
+                "which go on."
             )
 
 

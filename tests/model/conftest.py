@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from model.config import AttentionBackend, ModelConfig
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig
 from model.transformer import Transformer, Vocabulary
 
 PAD, BOS, EOS = 0, 2, 3
@@ -26,6 +28,32 @@ def build() -> Callable[..., Transformer]:
         return Transformer(config, Vocabulary(pieces, pieces, PAD, BOS, EOS), backend)
 
     return build_model
+
+
+@pytest.fixture(scope="session")
+def build_decoder_only() -> Callable[..., DecoderOnly]:
+    """The same for a decoder-only network; its weights are large, so that mistakes are, too."""
+
+    def build_network(
+        seed: int = 0,
+        pieces: int = 30,
+        context_length: int = 24,
+        backend: AttentionBackend | None = None,
+        spread: float = 8.0,
+        **settings: Any,
+    ) -> DecoderOnly:
+        config = DecoderOnlyConfig(**{"layers": 2, "width": 32, "heads": 4, **settings})
+        torch.manual_seed(seed)
+        network = DecoderOnly(config, pieces, PAD, context_length, backend)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.dim() == 1:  # biases and norms, away from 0 and 1
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+                else:
+                    parameter.mul_(spread)
+        return network
+
+    return build_network
 
 
 @pytest.fixture(scope="session")
