@@ -151,12 +151,16 @@ class DecoderOnly(nn.Module):
             position = position.clamp(max=self.context_length - 1)  # at padding alone
         return self._run(input_bt, position, t, mask)
 
+    def empty_caches(self) -> list[TextCache]:
+        """Returns a cache for each layer, for `prefill` to fill."""
+        return [TextCache() for _ in self.layers]
+
     def prefill(self, prompt_bt: Tensor, lengths_b: Tensor, caches: Sequence[TextCache]) -> Tensor:
         """Returns the hidden states (b, d) after each prompt, and fills the caches, in one pass.
 
         Args:
             prompt_bt: padded at the end; `lengths_b` counts the real tokens.
-            caches: an empty one for each layer.
+            caches: empty ones.
         """
         t = prompt_bt.shape[1]
         self._check_length(t)

@@ -99,7 +99,7 @@ def generate(
         for index, (prompt, number) in enumerate(zip(prompts, numbers, strict=True))
     ]
     found: dict[int, Generated] = {}
-    caches = [TextCache() for _ in network.layers]
+    caches = network.empty_caches()
     hidden_bd = _prefill(network, prompts, caches)
     while True:
         tokens_b = _choose(network.logits(hidden_bd), texts, sampling)

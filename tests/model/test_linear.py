@@ -68,3 +68,22 @@ def test_the_same_rows_are_the_same_bits_again():
     y_grad = torch.randn(300, 256)
     first, again = (gradients(layer, x, y_grad) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
+)
+def test_a_layer_without_bias_is_torchs_whoever_computes_it(monkeypatch):
+    monkeypatch.setattr("model.linear._ONEDNN", torch.ops.mkldnn._linear_pointwise)
+    torch.manual_seed(0)
+    layer, x = Linear(24, 40, bias=False), torch.randn(3, 5, 24, requires_grad=True)
+    y_grad = torch.randn(3, 5, 40)
+    assert "_Linear" in type(layer(x).grad_fn).__name__
+    reference, x_64 = layer.weight.detach().double().requires_grad_(), x.detach().double()
+    x_64.requires_grad_()
+    expected = x_64 @ reference.T
+    close(layer(x), expected)
+    ours = torch.autograd.grad(layer(x), [x, layer.weight], y_grad)
+    theirs = torch.autograd.grad(expected, [x_64, reference], y_grad.double())
+    for mine, other in zip(ours, theirs, strict=True):
+        close(mine, other)
