@@ -235,8 +235,9 @@ class DecoderOnly(nn.Module):
         if isinstance(self.positions, LearnedPositions):
             x_btd = x_btd + self.positions(position)
         elif isinstance(self.positions, SinusoidalPositions):
+            vectors = F.embedding(position, self.positions(0, longest))
             # The table may have stayed in fp32 where an engine casts only parameters.
-            x_btd = x_btd + self.positions(0, longest)[position].to(x_btd.dtype)
+            x_btd = x_btd + vectors.to(x_btd.dtype)
         else:
             rotation = self.positions(position, longest)
         return self.dropout(x_btd), rotation

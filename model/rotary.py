@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 FIRST_ROWS = 256
 
@@ -62,8 +63,8 @@ class RotaryPositions(nn.Module):
         Args:
             longest: what all positions are below, known to the host.
         """
-        cosines_pd, sines_pd = self._rows(longest, position.device)
-        return Rotation(cosines_pd[position].unsqueeze(-2), sines_pd[position].unsqueeze(-2))
+        table = self._rows(longest, position.device)
+        return Rotation(*(F.embedding(position, rows_pd).unsqueeze(-2) for rows_pd in table))
 
     def _rows(self, longest: int, device: torch.device) -> Rotation:
         table = self._table
