@@ -313,3 +313,38 @@ def test_attention_dropout_is_refused_where_there_is_none(build_decoder_only):
 def test_padding_must_be_a_token(pad):
     with pytest.raises(ModelError, match=f"id is {pad}.*below {PIECES}"):
         DecoderOnly(DecoderOnlyConfig(layers=1, width=8, heads=2), PIECES, pad, CONTEXT)
+
+
+def on_a_gpu(test):
+    needs_one = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+    return pytest.mark.gpu(needs_one(test))
+
+
+@on_a_gpu
+@every_form
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_decoder_only, form, backend):
+    outcomes = []
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        network = build_decoder_only(backend=backend, spread=2.0, **FORMS[form])
+        network.to(device=device, dtype=dtype)
+        rows = tuple(each.to(device) for each in batch())
+        (loss, _), gradients = loss_and_gradients(network, rows)
+        outcomes.append((loss.cpu(), [each.float().cpu() for each in gradients.values()]))
+    (expected_loss, expected), (loss, gradients) = outcomes
+    torch.testing.assert_close(loss, expected_loss, rtol=2e-2, atol=0)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert (ours - theirs).norm() <= 0.2 * theirs.norm()
+
+
+@on_a_gpu
+@torch.no_grad()
+def test_steps_on_a_gpu_are_the_whole_text(build_decoder_only):
+    network = build_decoder_only(preset="llama", key_value_heads=2).eval().cuda()
+    ids, _, part = (each.cuda() for each in batch([[12], [12]]))
+    expected, caches = network.hidden(ids, part), network.empty_caches()
+    lengths, row = torch.tensor([5, 2]).cuda(), torch.arange(2).cuda()
+    network.prefill(ids[:, :5], lengths, caches)
+    for more in range(6):
+        found = network.step(ids[row, lengths + more], lengths + more, 6 + more, caches)
+        torch.testing.assert_close(found, expected[row, lengths + more], rtol=0, atol=1e-3)

@@ -69,6 +69,7 @@ def test_table_grows_without_changing_and_stays_fp32():
     positions = RotaryPositions(8, 10000.0).bfloat16()
     few = torch.arange(FIRST_ROWS)
     before = positions(few, FIRST_ROWS)
+    assert len(positions(torch.arange(FIRST_ROWS + 1), FIRST_ROWS + 1).sines) == FIRST_ROWS + 1
     longer = positions(torch.arange(3 * FIRST_ROWS), 3 * FIRST_ROWS)
     again = positions(few, FIRST_ROWS)
     for old, new, grown in zip(before, again, longer, strict=True):
