@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.config import AttentionBackend
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
+from model.dropout import Dropout
 from model.errors import ModelError
 from model.loss import CrossEntropy
 from model.positions import sinusoidal_table
@@ -265,6 +266,18 @@ def test_seed_decides_the_dropout_which_acts_in_training_only(build_decoder_only
     assert not torch.equal(loss(1), loss(2))
     network.eval()
     assert torch.equal(loss(1), loss(2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_acts_on_the_embeddings_and_on_every_sublayer(build_decoder_only, backend):
+    network = build_decoder_only(backend=backend, dropout=0.5)
+    kept = []
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.register_forward_hook(lambda _, x, y: kept.append((y != 0).float().mean()))
+    network(*batch(), CrossEntropy())
+    assert len(kept) == 1 + 2 * len(network.layers)
+    assert all(0.4 < share < 0.6 for share in kept)
 
 
 @every_form

@@ -246,6 +246,11 @@ def test_a_diverged_network_says_so(build_decoder_only, temperature):
         generate(network, [[4]], sampling, EOS)
 
 
+def test_a_number_between_two_tokens_belongs_to_the_second():
+    logits, halves = torch.zeros(2, 2), torch.tensor([0.0, 0.5]).double()
+    assert draw(logits, SamplingConfig(), halves).tolist() == [0, 1]
+
+
 def test_tiny_temperatures_are_greedy(build_decoder_only):
     logits = F.one_hot(torch.tensor([7, 2]), PIECES).float()
     found = draw(logits, SamplingConfig(temperature=1e-310), torch.tensor([0.9, 0.1]).double())
