@@ -31,7 +31,8 @@ from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.placement import Placement
-from trainer.zero.fragments import MASTER, MOMENTS, Fragment
+from trainer.zero.adamw import AdamWKind
+from trainer.zero.fragments import MASTER, Fragment
 
 GOAL_SECONDS = 0.2
 PIECES = 31_000  # vocabulary size: with the paper's base model, 60 million parameters in all
@@ -68,7 +69,7 @@ def share(rank: int, world_size: int) -> Iterator[Fragment]:
     for name, shape in shapes().items():
         start = shape.numel() * rank // world_size
         stop = shape.numel() * (rank + 1) // world_size
-        for kind in (MASTER, *MOMENTS):
+        for kind in (MASTER, *AdamWKind.moments):
             yield Fragment(kind, name, start, torch.randn(stop - start))
 
 

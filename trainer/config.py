@@ -1,18 +1,25 @@
 """The trainer's sections of a recipe: steps, optimiser, engine, checkpoints, tracking."""
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.section import REQUIRED, Section, continuable, execution, identity
 from model.config import AttentionBackend
+from trainer.optimizers import OPTIMIZERS
+from trainer.schedules import SCHEDULES
 
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Section):
-    """Adam with decoupled weight decay (Kingma & Ba 2015; Loshchilov & Hutter 2019)."""
+    """AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019), or what an extension registers."""
 
+    # So that options are looked at where none are given.
+    model_config = ConfigDict(validate_default=True)
+
+    type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
     betas: tuple[Moment, Moment] = identity(
         (0.9, 0.98), "Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."
     )
@@ -20,13 +27,59 @@ class OptimizerConfig(Section):
     weight_decay: float = identity(
         0.0, "Decoupled decay of matrices; norms and biases are left out.", ge=0
     )
+    options: dict[str, Any] = identity({}, "The settings of an extension's optimizer.")
+
+    @field_validator("type")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in OPTIMIZERS:
+            raise ValueError(OPTIMIZERS.unknown(name))
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _are_those_of_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
+        if "type" not in info.data:  # which is wrong itself
+            return options
+        return _resolved(OPTIMIZERS[info.data["type"]], options)
+
+    @model_validator(mode="after")
+    def _optimizer_reads_what_is_set(self) -> "OptimizerConfig":
+        own = set(type(self).model_fields) - {"type", "options"}
+        unread = own.difference(OPTIMIZERS[self.type].reads)
+        _require_defaults(self, f"optimizer type {self.type!r}", unread)
+        return self
+
+
+def _resolved(settings: type[Section], options: dict[str, Any]) -> dict[str, Any]:
+    """Options with their defaults, as JSON values.
+
+    Raises:
+        ValidationError: the settings have no such options, or one has a wrong value.
+    """
+    return settings.model_validate(options).model_dump(mode="json")
+
+
+def _require_defaults(config: Section, what: str, names: Collection[str]) -> None:
+    """Require that fields that nothing reads are not set."""
+    for name, field in type(config).model_fields.items():
+        if name in names and getattr(config, name) != field.default:
+            raise ValueError(
+                f"{what} does not read {name}, which is {getattr(config, name)}: remove it"
+            )
 
 
 class ScheduleConfig(Section):
     """The learning rate as a function of the step; `trainer.training.schedule` has the formulas."""
 
-    type: Literal["paper", "inverse_square_root", "cosine", "linear", "constant"] = identity(
-        "paper", "Which formula; `paper` is §5.3 of Attention Is All You Need."
+    # So that options are looked at where none are given.
+    model_config = ConfigDict(validate_default=True)
+
+    type: str = identity(
+        "paper",
+        "Which formula: `paper` (§5.3 of Attention Is All You Need), "
+        "`inverse_square_root`, `cosine`, `linear`, `constant`, or one that an extension "
+        "registers.",
     )
     warmup_steps: int = identity(4000, "Steps of linear warm-up.", ge=0)
     scale: float = identity(1.0, "`paper`: a factor on the paper's rate.", gt=0)
@@ -43,6 +96,23 @@ class ScheduleConfig(Section):
     final_learning_rate: float = identity(
         0.0, "`cosine` and `linear`: the rate at the end of the decay.", ge=0
     )
+    options: dict[str, Any] = identity(
+        {}, "The settings of an extension's schedule, which reads no others."
+    )
+
+    @field_validator("type")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in SCHEDULES:
+            raise ValueError(SCHEDULES.unknown(name))
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _are_those_of_the_schedule(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
+        if "type" not in info.data:  # which is wrong itself
+            return options
+        return _resolved(SCHEDULES[info.data["type"]] or Section, options)
 
     @property
     def decays_to_an_end(self) -> bool:
@@ -50,6 +120,10 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="after")
     def _each_type_has_what_it_reads(self) -> "ScheduleConfig":
+        what = f"schedule type {self.type!r}"
+        if SCHEDULES[self.type]:  # an extension's
+            _require_defaults(self, what, set(type(self).model_fields) - {"type", "options"})
+            return self
         if (self.type == "paper") != (self.peak_learning_rate is None):
             remedy = (
                 "remove it, or set `scale`" if self.type == "paper" else "set it, e.g. to 0.0005"
@@ -63,12 +137,7 @@ class ScheduleConfig(Section):
         unread = ["initial_learning_rate"] if self.type == "paper" else ["scale"]
         if not self.decays_to_an_end:
             unread += ["decay_until_step", "final_learning_rate"]
-        for name in unread:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"schedule type {self.type!r} does not read {name}, which is "
-                    f"{getattr(self, name)}: remove it"
-                )
+        _require_defaults(self, what, unread)
         return self
 
     @model_validator(mode="after")

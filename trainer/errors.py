@@ -25,6 +25,10 @@ class EngineError(TrainerError):
     """The requested combination of precision, ZeRO stage and device cannot work."""
 
 
+class ScheduleError(TrainerError):
+    """A schedule gives a step no learning rate."""
+
+
 class NetworkError(TrainerError):
     """A node does not know how the ranks of other nodes reach it."""
 

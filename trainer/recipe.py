@@ -18,6 +18,7 @@ from data_pipeline.section import (
 from model.config import DecodingConfig, ModelConfig
 from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
 from trainer.errors import RunMismatchError
+from trainer.optimizers import OPTIMIZERS
 
 
 class TrainingRecipe(Section):
@@ -44,6 +45,17 @@ class TrainingRecipe(Section):
                 "model.share_embeddings is 'all' and tokenizer.joint is false, so unrelated pieces "
                 "of the two languages would share a vector: set tokenizer.joint to true, or "
                 "model.share_embeddings to 'decoder' or 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exact_numerics_need_an_exact_optimizer(self) -> "TrainingRecipe":
+        name = self.trainer.optimizer.type
+        reason = OPTIMIZERS[name].not_exact_because
+        if self.engine.numerics == "exact" and reason:
+            raise ValueError(
+                f"engine.numerics is 'exact' and trainer.optimizer.type is {name!r}, which cannot "
+                f"be: {reason}. Set engine.numerics to 'fast', or take another optimizer"
             )
         return self
 

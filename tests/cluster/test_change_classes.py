@@ -43,10 +43,10 @@ TABLE = {
             norm share_embeddings
         """,
         "trainer": "label_smoothing gradient_clipping ema_decay init_from",
-        "trainer.optimizer": "betas epsilon weight_decay",
+        "trainer.optimizer": "type betas epsilon weight_decay options",
         "trainer.schedule": """
             type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step
-            final_learning_rate
+            final_learning_rate options
         """,
         "engine": "precision numerics",
     },

@@ -16,7 +16,7 @@ Elsewhere each operation is one of torch's, rounded once and to nearest (IEEE 75
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,11 +24,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
+from trainer.exact.optimizer import ExactOptimizer
+
 _LINE = 64 // torch.float32.itemsize  # elements of a cache line
 
 
-class ExactAdamW(torch.optim.Optimizer):
+class ExactAdamW(ExactOptimizer):
     """AdamW of fp32 parameters; its state has the names of that of `torch.optim.AdamW`."""
+
+    moments = ("exp_avg", "exp_avg_sq")
 
     def __init__(
         self,
@@ -39,31 +43,16 @@ class ExactAdamW(torch.optim.Optimizer):
         eps: float,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
-        self.gradient_divisor = 1.0  # what clipping divides every gradient by
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update all parameters that have a gradient; the gradients are divided in place."""
-        assert closure is None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
+    def update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+    ) -> None:
         tensors = [parameter, gradient, state["exp_avg"], state["exp_avg_sq"]]
         flat = [tensor.detach().view(-1) for tensor in tensors]
         if parameter.device.type == "cpu":
             self._update_lines(group, state["step"], flat)
-            state["step"] += 1
         else:
-            state["step"] += 1
-            self._update_elements(group, float(state["step"]), *flat)
+            self._update_elements(group, float(state["step"]) + 1, *flat)
 
     def _update_lines(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
         """The fused update of four vectors, whose last cache line is filled up."""

@@ -1,12 +1,14 @@
 """Learning rates as pure functions of the step, so that a resumed run needs no scheduler state.
 
-There is a function for each `trainer.schedule.type`. Another schedule is another function here, a
-line in `learning_rate`, and a name in `trainer.config.ScheduleConfig`.
+There is a function for each built-in `trainer.schedule.type`. An extension registers others, see
+`trainer.schedules`.
 """
 
 import math
 
 from trainer.config import ScheduleConfig
+from trainer.errors import ScheduleError
+from trainer.schedules import SCHEDULES, Schedule
 
 
 def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
@@ -18,8 +20,13 @@ def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
     Args:
         step: the optimizer step, from 1.
         width: the width of the model.
+
+    Raises:
+        ScheduleError: an extension's schedule gives no rate.
     """
     assert step >= 1
+    if registered := SCHEDULES[schedule.type]:
+        return _registered_rate(registered.model_validate(schedule.options), step, width)
     if schedule.type == "paper":
         return paper(step, width, schedule.warmup_steps, schedule.scale)
     peak, warmup = schedule.peak_learning_rate, schedule.warmup_steps
@@ -36,6 +43,8 @@ def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
             return linear(peak, schedule.final_learning_rate, over, _decay_steps(schedule))
         case "cosine":
             return cosine(peak, schedule.final_learning_rate, over, _decay_steps(schedule))
+        case _:
+            raise AssertionError(schedule.type)  # no schedule has such a name
 
 
 def paper(step: int, width: int, warmup_steps: int, scale: float) -> float:
@@ -65,6 +74,16 @@ def cosine(first: float, last: float, step: int, steps: int) -> float:
     last + (first - last) · (1 + cos(π · step / steps)) / 2
     """
     return last + (first - last) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+
+
+def _registered_rate(schedule: Schedule, step: int, width: int) -> float:
+    rate = schedule.rate(step, width)
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ScheduleError(
+            f"The schedule {type(schedule).__name__} gives step {step} the rate {rate}, and a rate "
+            f"is finite and at least 0: correct it, or its options, {schedule!r}"
+        )
+    return float(rate)
 
 
 def _decay_steps(schedule: ScheduleConfig) -> int:

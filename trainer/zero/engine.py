@@ -28,12 +28,17 @@ from model.transformer import Transformer
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.errors import EngineError
-from trainer.exact.adamw import ExactAdamW
 from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
+from trainer.exact.optimizer import ExactOptimizer
 from trainer.placement import Placement
 from trainer.zero.process_wide import changed_for_an_engine
-from trainer.zero.settings import adamw, bucket_elements, deepspeed_config, parameter_groups
+from trainer.zero.settings import (
+    bucket_elements,
+    deepspeed_config,
+    optimizer_kind,
+    parameter_groups,
+)
 from trainer.zero.stages import Stage, stage_of
 
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -65,6 +70,7 @@ class Engine:
     Attributes:
         stage: where ZeRO keeps which part of the state.
         slots_per_rank: the number of forward and backward passes of a step on every rank.
+        moments: the names of the optimizer's moments.
         grids: the grids on which gradients are summed; None with `numerics: fast`.
     """
 
@@ -102,7 +108,10 @@ class Engine:
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         with contextlib.ExitStack() as process_wide:
             process_wide.enter_context(changed_for_an_engine(exact=self.grids is not None))
-            self._adamw = adamw(parameter_groups(model, optimizer.weight_decay), optimizer, engine)
+            kind = optimizer_kind(optimizer)
+            groups = parameter_groups(model, optimizer.weight_decay)
+            self.moments = kind.moments
+            self._torch_optimizer = kind.build(groups, optimizer, exact=self.grids is not None)
             self._initialise(model, engine)
             self._process_wide = process_wide.pop_all()
 
@@ -111,7 +120,7 @@ class Engine:
         with contextlib.redirect_stdout(None):  # DeepSpeed prints its memory use
             self._engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
-                optimizer=self._adamw,
+                optimizer=self._torch_optimizer,
                 config=deepspeed_config(
                     engine, clipping, self.slots_per_rank, bucket_elements(model)
                 ),
@@ -266,9 +275,9 @@ class Engine:
         """`step` with the same bits in norm, clipping and update however the state is cut."""
         owned = self.stage.owned_gradients()
         norm = exact_norm(owned, grids.bound(amax), self.placement)
-        assert isinstance(self._adamw, ExactAdamW)
+        assert isinstance(self._torch_optimizer, ExactOptimizer)
         clips = 0 < self._gradient_clipping < norm
-        self._adamw.gradient_divisor = norm / self._gradient_clipping if clips else 1.0
+        self._torch_optimizer.gradient_divisor = norm / self._gradient_clipping if clips else 1.0
         self._engine.step()
         grids.follow(amax)
         return norm

@@ -1,13 +1,11 @@
-"""The input to DeepSpeed: its settings, the parameter groups, and the optimizer under it."""
+"""The input to DeepSpeed: its settings, the parameter groups, and the kind of optimizer."""
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.exact.adamw import ExactAdamW
-from trainer.zero.without_compiler import AdamW
+from trainer.optimizers import OPTIMIZERS, OptimizerKind
 
 LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 
@@ -61,10 +59,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def adamw(
-    groups: list[dict[str, Any]], config: OptimizerConfig, engine: EngineConfig
-) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019), exact if the engine's numerics are."""
-    if engine.numerics == "exact":
-        return ExactAdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon)
-    return AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)
+def optimizer_kind(config: OptimizerConfig) -> OptimizerKind:
+    """The kind of optimizer that a recipe names, with its options."""
+    return OPTIMIZERS[config.type].model_validate(config.options)

@@ -13,8 +13,10 @@ from support.ranks.engine_jobs import LEARNING_RATE, Shape, committed
 from support.ranks.shape_jobs import Network
 
 from trainer.checkpoints.format import Checkpoint
-from trainer.zero.fragments import EMA, MASTER, MOMENTS
+from trainer.zero.adamw import AdamWKind
+from trainer.zero.fragments import EMA, MASTER
 
+MOMENTS = AdamWKind.moments
 HALF, STEPS = 4, 8
 LOOSELY = 1e-2  # where a side computes in bf16
 

@@ -1,0 +1,28 @@
+"""AdamW, the optimizer of recipes that name none."""
+
+from typing import TYPE_CHECKING, Any
+
+from trainer.optimizers import OptimizerKind
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.config import OptimizerConfig
+
+
+class AdamWKind(OptimizerKind):
+    """AdamW (Loshchilov & Hutter 2019), exact if the engine's numerics are."""
+
+    moments = ("exp_avg", "exp_avg_sq")
+    reads = ("betas", "epsilon", "weight_decay")
+
+    def build(
+        self, groups: list[dict[str, Any]], settings: "OptimizerConfig", *, exact: bool
+    ) -> "torch.optim.Optimizer":
+        # Here, since a driver that reads this kind's settings has no torch.
+        from trainer.exact.adamw import ExactAdamW
+        from trainer.zero.without_compiler import AdamW
+
+        if exact:
+            return ExactAdamW(groups, lr=0.0, betas=settings.betas, eps=settings.epsilon)
+        return AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.epsilon, fused=True)
