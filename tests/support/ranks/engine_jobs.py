@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import lion  # noqa: F401 (registers it, in the processes of ranks too)
 import numpy as np
 import torch
 
@@ -55,11 +56,12 @@ def make_engine(
     shape: Shape,
     clipping: float = 0.0,
     model: Transformer | None = None,
+    optimizer: str = "adamw",
 ) -> Engine:
     return Engine(
         model or make_model(),
         engine=EngineConfig(**asdict(shape)),
-        optimizer=OptimizerConfig(weight_decay=0.01),
+        optimizer=OptimizerConfig(type=optimizer, weight_decay=0.01),
         gradient_clipping=clipping,
         label_smoothing=SMOOTHING,
         micro_batches_per_step=SLOTS,
@@ -144,14 +146,21 @@ def save(engine: Engine, folder: Path, step: int) -> Any:
         optimizer_step=fragments.optimizer_step(engine),
         parameters={n: list(s) for n, s in engine.parameter_shapes.items()},
         parameter_groups=engine.parameter_group_settings(),
+        gradient_peaks=engine.grids.peaks if engine.grids else {},
     )
     owned = fragments.owned_fragments(engine)
     return write_state(work_folder(folder), header, owned, engine.placement), header
 
 
-def train(placement: Placement, shape: Shape, steps: int, clipping: float = 0.0) -> Any:
+def train(
+    placement: Placement,
+    shape: Shape,
+    steps: int,
+    clipping: float = 0.0,
+    optimizer: str = "adamw",
+) -> Any:
     """Losses of an undisturbed run, its full final weights, and its gradient norms."""
-    engine = make_engine(placement, shape, clipping)
+    engine = make_engine(placement, shape, clipping, optimizer=optimizer)
     norms = record_norms(engine)
     losses = train_steps(engine, 1, steps)
     weights = full_weights(engine)
@@ -184,20 +193,26 @@ def train_poisoned(placement: Placement, shape: Shape, steps: int) -> list[float
     return losses
 
 
-def train_and_save(placement: Placement, shape: Shape, steps: int, folder: Path) -> Any:
-    engine = make_engine(placement, shape)
+def train_and_save(
+    placement: Placement, shape: Shape, steps: int, folder: Path, optimizer: str = "adamw"
+) -> Any:
+    engine = make_engine(placement, shape, optimizer=optimizer)
     losses = train_steps(engine, 1, steps)
     saved = save(engine, folder, steps)
     engine.destroy()
     return losses, saved
 
 
-def resume(placement: Placement, shape: Shape, folder: Path, last: int) -> Any:
+def resume(
+    placement: Placement, shape: Shape, folder: Path, last: int, optimizer: str = "adamw"
+) -> Any:
     """Losses and weights from a checkpoint on, under this shape."""
     checkpoint = Checkpoint(folder)
-    engine = make_engine(placement, shape)
+    engine = make_engine(placement, shape, optimizer=optimizer)
     reader = CheckpointReader(checkpoint)
     fragments.load_state(engine, reader.read, checkpoint.header.optimizer_step)
+    if engine.grids:
+        engine.grids.restore(checkpoint.header.gradient_peaks)
     loaded = {
         f"{f.kind}:{f.parameter}:{f.start}": f.tensor.clone()
         for f in fragments.held_fragments(engine)

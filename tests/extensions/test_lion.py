@@ -1,0 +1,259 @@
+"""Lion is Lion, and as an extension it moves between shapes and is exact as AdamW is."""
+
+from functools import cache
+
+import lion
+import pytest
+import torch
+from lion.update import Lion
+from support.ranks import engine_jobs
+from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape, committed
+
+from model.transformer import Transformer
+from trainer.batch import to_device
+from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.config import OptimizerConfig
+from trainer.optimizers import OPTIMIZERS
+from trainer.randomness import seed_torch
+from trainer.zero.settings import parameter_groups
+
+SETTINGS = {"lr": 0.003, "betas": (0.9, 0.98)}
+LENGTH = 67  # four AVX-512 vectors of fp32 and an end of three
+STEPS = 6
+RANKS = (1, 2, 3)
+SHAPES = [
+    (ranks, Shape(stage, precision, numerics="exact"))
+    for ranks in RANKS
+    for stage, precision in [(s, "fp32") for s in range(4)] + [(s, "bf16") for s in (1, 2, 3)]
+    if (ranks, stage, precision) != (3, 3, "bf16")  # refused, whatever the optimizer
+]
+# Every number of ranks and every stage, and those together where ranks are most unlike.
+SHORT = [(1, 1), (1, 3), (2, 0), (2, 2), (3, 1), (3, 3)]
+
+
+class PlainLion:
+    """Algorithm 2 of the paper, line by line and without an in-place operation."""
+
+    def __init__(self, groups, betas):
+        self.groups, (self.beta1, self.beta2) = groups, betas
+        self.moments = {p: torch.zeros_like(p) for group in groups for p in group["params"]}
+
+    @torch.no_grad()
+    def step(self, rate):
+        for group in self.groups:
+            for theta in group["params"]:
+                g, m = theta.grad, self.moments[theta]
+                c = self.beta1 * m + (1 - self.beta1) * g
+                theta.copy_(theta - rate * (c.sign() + group["weight_decay"] * theta))
+                self.moments[theta] = self.beta2 * m + (1 - self.beta2) * g
+
+
+def gradients(steps, length=LENGTH):
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(steps, length, generator=generator)
+
+
+def updated(whole, cuts, steps, *, divisor=1.0, offset=0):
+    """A vector and its moment after some steps, cut into parts that begin anywhere in memory."""
+
+    def placed(part):
+        room = torch.empty(len(part) + offset)
+        return room[offset:].copy_(part)
+
+    parameters = [torch.nn.Parameter(placed(part)) for part in whole.split(cuts)]
+    optimizer = Lion([{"params": parameters, "weight_decay": 0.01}], **SETTINGS)
+    optimizer.gradient_divisor = divisor
+    for gradient in gradients(steps, len(whole)):
+        for parameter, piece in zip(parameters, gradient.split(cuts), strict=True):
+            parameter.grad = placed(piece)
+        optimizer.step()
+    moments = [optimizer.state[parameter]["exp_avg"] for parameter in parameters]
+    return torch.cat([p.detach() for p in parameters]), torch.cat(moments)
+
+
+def same(found, expected):
+    return all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("divisor", [1.0, 3.7])
+def test_a_vector_may_be_cut_at_every_position_and_begin_anywhere(divisor):
+    whole = torch.linspace(-2, 2, LENGTH)
+    expected = updated(whole, [LENGTH], 5, divisor=divisor)
+    for cut in range(1, LENGTH):
+        for offset in (0, 1, 7, 16):
+            cuts = [cut, LENGTH - cut]
+            assert same(updated(whole, cuts, 5, divisor=divisor, offset=offset), expected), cut
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_long_vectors_on_any_number_of_threads(threads):
+    whole = torch.linspace(-2, 2, 100_003)
+    expected = updated(whole, [len(whole)], 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for cut in (1, 32_768, 50_001, 100_000):
+            assert same(updated(whole, [cut, len(whole) - cut], 2), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_it_is_the_papers_algorithm(weight_decay):
+    """Beside the reference in fp64, 50 steps long."""
+    ours = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH))
+    theirs = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH, dtype=torch.float64))
+    optimizer = Lion([{"params": [ours], "weight_decay": weight_decay}], **SETTINGS)
+    reference = PlainLion([{"params": [theirs], "weight_decay": weight_decay}], SETTINGS["betas"])
+    for gradient in gradients(50):
+        ours.grad, theirs.grad = gradient.clone(), gradient.double()
+        optimizer.step()
+        reference.step(SETTINGS["lr"])
+    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - torch.linspace(-2, 2, LENGTH)).abs().mean() > 1e-2
+
+
+def test_clipping_divides_the_gradient():
+    """In the second step alone: Lion does not notice a divisor that never changes."""
+    divisors = [1.0, 30.0, 1.0]
+    clipped, by_hand = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(2))
+    optimizers = [Lion([{"params": [p]}], **SETTINGS) for p in (clipped, by_hand)]
+    for gradient, divisor in zip(gradients(3), divisors, strict=True):
+        optimizers[0].gradient_divisor = divisor
+        clipped.grad, by_hand.grad = gradient.clone(), gradient / divisor
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(clipped, by_hand)
+
+
+def plain_losses(steps):
+    """Losses of the same training without DeepSpeed."""
+    seed_torch(1, "weights")
+    model = Transformer(MODEL, VOCABULARY)
+    optimizer = PlainLion(parameter_groups(model, 0.01), (0.9, 0.98))
+    losses = []
+    for step in range(1, steps + 1):
+        batches = [engine_jobs.micro_batch(step, slot) for slot in range(SLOTS)]
+        tokens = sum(batch.tokens("tgt") for batch in batches)
+        total = 0.0
+        for slot, micro_batch in enumerate(batches):
+            batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
+            seed_torch(1, "dropout", step, slot)
+            sums = model(batch.source, batch.target_input, batch.target_output, SMOOTHING)
+            (sums.smoothed / tokens).backward()
+            total += float(sums.smoothed.detach())
+        optimizer.step(engine_jobs.LEARNING_RATE)
+        model.zero_grad()
+        losses.append(total / tokens)
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shape"),
+    [
+        (1, Shape(0)),
+        (2, Shape(1)),
+        (2, Shape(3)),
+        (3, Shape(2)),
+        (2, Shape(1, "bf16")),
+        (2, Shape(2, "bf16")),
+        (2, Shape(3, "bf16")),
+    ],
+    ids=str,
+)
+def test_every_stage_follows_the_plain_torch_loop(rank_pools, ranks, shape):
+    losses, _, _ = rank_pools(ranks).run(engine_jobs.train, shape, STEPS, 0.0, "lion")[0]
+    tolerance = 1e-3 if shape.precision == "fp32" else 5e-2  # a sign hangs on the last bit
+    assert losses == pytest.approx(plain_losses(STEPS), rel=tolerance)
+
+
+@pytest.fixture(scope="module")
+def trained(rank_pools, tmp_path_factory):
+    """Losses of a run with Lion, and its checkpoint, by ranks, shape and steps."""
+
+    @cache
+    def result(ranks, shape, steps):
+        folder = tmp_path_factory.mktemp("checkpoints")
+        job = engine_jobs.train_and_save
+        results = rank_pools(ranks).run(job, shape, steps, folder, "lion")
+        assert all(losses == results[0][0] for losses, _ in results)
+        return results[0][0], committed(folder, [saved for _, saved in results])
+
+    return result
+
+
+def state_of(path):
+    reader = CheckpointReader(Checkpoint(path))
+    return {name: reader.whole(*name) for name in reader.names}
+
+
+def of_one_rank(trained, precision):
+    losses, path = trained(1, Shape(1, precision, numerics="exact"), STEPS)
+    return losses, state_of(path)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shape"),
+    [
+        pytest.param(
+            ranks,
+            shape,
+            marks=() if (ranks, shape.zero_stage) in SHORT else pytest.mark.chaos,
+            id=f"{ranks}-ranks-stage-{shape.zero_stage}-{shape.precision}",
+        )
+        for ranks, shape in SHAPES
+    ],
+)
+def test_losses_weights_and_moments_are_the_same_bits(trained, ranks, shape):
+    losses, path = trained(ranks, shape, STEPS)
+    expected_losses, expected = of_one_rank(trained, shape.precision)
+    state = state_of(path)
+    assert losses == expected_losses
+    assert {kind for kind, _ in state} == {"master", *lion.LionKind.moments}
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
+    job = engine_jobs.train
+    one = rank_pools(1).run(job, Shape(1, numerics="exact"), STEPS, 0.05, "lion")[0]
+    three = rank_pools(3).run(job, Shape(stage, numerics="exact"), STEPS, 0.05, "lion")[0]
+    assert three[0] == one[0]
+    assert three[2] == one[2]
+    assert min(one[2]) > 0.05
+    assert all(torch.equal(three[1][name], one[1][name]) for name in one[1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, Shape(1, numerics="exact")), (3, Shape(3, numerics="exact"))),
+        ((3, Shape(2, numerics="exact")), (1, Shape(0, numerics="exact"))),
+        ((2, Shape(3, "bf16", numerics="exact")), (1, Shape(1, "bf16", numerics="exact"))),
+    ],
+    ids=str,
+)
+def test_a_run_goes_on_under_another_shape(rank_pools, trained, before, after):
+    ranks, shape = after
+    _, half = trained(*before, STEPS // 2)
+    results = rank_pools(ranks).run(engine_jobs.resume, shape, half, STEPS, "lion")
+    losses, state = of_one_rank(trained, shape.precision)
+    for found, weights, loaded_exactly in results:
+        assert loaded_exactly
+        assert found == losses[STEPS // 2 :]
+        for name, weight in weights.items():
+            master = state["master", name].to(
+                torch.bfloat16 if shape.precision == "bf16" else torch.float32
+            )
+            assert torch.equal(weight.flatten(), master.float())
+
+
+def test_what_lion_does_not_read_is_refused():
+    config = OptimizerConfig(type="lion", betas=(0.9, 0.99), weight_decay=0.1)
+    assert "lion" in OPTIMIZERS
+    assert config.options == {}
+    message = "optimizer type 'lion' does not read epsilon, which is 1e-06: remove it"
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(type="lion", epsilon=1e-6)
