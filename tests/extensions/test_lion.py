@@ -5,8 +5,9 @@ from functools import cache
 import lion
 import pytest
 import torch
+import warm_up_stable_decay  # noqa: F401 (registers it)
 from lion.update import Lion
-from support.ranks import engine_jobs
+from support.ranks import engine_jobs, lion_jobs
 from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape, committed
 
 from model.transformer import Transformer
@@ -14,7 +15,7 @@ from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import OptimizerConfig
-from trainer.optimizers import OPTIMIZERS
+from trainer.errors import RunMismatchError
 from trainer.randomness import seed_torch
 from trainer.zero.settings import parameter_groups
 
@@ -163,7 +164,7 @@ def plain_losses(steps):
     ids=str,
 )
 def test_every_stage_follows_the_plain_torch_loop(rank_pools, ranks, shape):
-    losses, _, _ = rank_pools(ranks).run(engine_jobs.train, shape, STEPS, 0.0, "lion")[0]
+    losses, _, _ = rank_pools(ranks).run(lion_jobs.train, shape, STEPS)[0]
     tolerance = 1e-3 if shape.precision == "fp32" else 5e-2  # a sign hangs on the last bit
     assert losses == pytest.approx(plain_losses(STEPS), rel=tolerance)
 
@@ -175,8 +176,7 @@ def trained(rank_pools, tmp_path_factory):
     @cache
     def result(ranks, shape, steps):
         folder = tmp_path_factory.mktemp("checkpoints")
-        job = engine_jobs.train_and_save
-        results = rank_pools(ranks).run(job, shape, steps, folder, "lion")
+        results = rank_pools(ranks).run(lion_jobs.train_and_save, shape, steps, folder)
         assert all(losses == results[0][0] for losses, _ in results)
         return results[0][0], committed(folder, [saved for _, saved in results])
 
@@ -217,9 +217,9 @@ def test_losses_weights_and_moments_are_the_same_bits(trained, ranks, shape):
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
-    job = engine_jobs.train
-    one = rank_pools(1).run(job, Shape(1, numerics="exact"), STEPS, 0.05, "lion")[0]
-    three = rank_pools(3).run(job, Shape(stage, numerics="exact"), STEPS, 0.05, "lion")[0]
+    job = lion_jobs.train
+    one = rank_pools(1).run(job, Shape(1, numerics="exact"), STEPS, 0.05)[0]
+    three = rank_pools(3).run(job, Shape(stage, numerics="exact"), STEPS, 0.05)[0]
     assert three[0] == one[0]
     assert three[2] == one[2]
     assert min(one[2]) > 0.05
@@ -238,7 +238,7 @@ def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
 def test_a_run_goes_on_under_another_shape(rank_pools, trained, before, after):
     ranks, shape = after
     _, half = trained(*before, STEPS // 2)
-    results = rank_pools(ranks).run(engine_jobs.resume, shape, half, STEPS, "lion")
+    results = rank_pools(ranks).run(lion_jobs.resume, shape, half, STEPS)
     losses, state = of_one_rank(trained, shape.precision)
     for found, weights, loaded_exactly in results:
         assert loaded_exactly
@@ -251,9 +251,36 @@ def test_a_run_goes_on_under_another_shape(rank_pools, trained, before, after):
 
 
 def test_what_lion_does_not_read_is_refused():
-    config = OptimizerConfig(type="lion", betas=(0.9, 0.99), weight_decay=0.1)
-    assert "lion" in OPTIMIZERS
-    assert config.options == {}
+    OptimizerConfig(type="lion", betas=(0.9, 0.99), weight_decay=0.1)
     message = "optimizer type 'lion' does not read epsilon, which is 1e-06: remove it"
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(type="lion", epsilon=1e-6)
+
+
+def test_a_whole_run_is_resumed_in_another_stage(inline_runs):
+    """With both examples, from the recipe to the record, as long as the decay takes."""
+    overrides = [
+        "trainer.optimizer={type: lion, betas: [0.9, 0.99]}",
+        "trainer.schedule={type: warm_up_stable_decay}",
+        "trainer.schedule.options={peak_learning_rate: 0.001, warmup_steps: 4, "
+        "stable_until_step: 8, half_life_steps: 2}",
+        "engine.numerics=exact",
+        "trainer.ema_decay=0.9",
+    ]
+    runs = inline_runs
+    runs.train("whole", *overrides, "trainer.max_steps=12", inline=True)
+    runs.train("two", *overrides, "trainer.max_steps=6", inline=True)
+    runs.train("two", *overrides, "trainer.max_steps=12", "engine.zero_stage=3", inline=True)
+    assert runs.curve("two") == runs.curve("whole")
+    rates = [line["learning_rate"] for line in runs.lines("whole")]
+    assert rates[:4] == pytest.approx([0.00025, 0.0005, 0.00075, 0.001])
+    assert rates[3:8] == [0.001] * 5
+    assert rates[9] == 0.0005
+    states = [
+        state_of(runs.folder / name / "checkpoints/step-00000012") for name in ("two", "whole")
+    ]
+    assert {kind for kind, _ in states[0]} == {"master", "exp_avg", "ema"}
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    with pytest.raises(RunMismatchError, match=r"optimizer\.type: 'lion' there, 'adamw' here"):
+        runs.train("two", *overrides[1:], "trainer.max_steps=12", inline=True)

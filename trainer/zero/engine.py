@@ -35,8 +35,8 @@ from trainer.placement import Placement
 from trainer.zero.process_wide import changed_for_an_engine
 from trainer.zero.settings import (
     bucket_elements,
+    build_optimizer,
     deepspeed_config,
-    optimizer_kind,
     parameter_groups,
 )
 from trainer.zero.stages import Stage, stage_of
@@ -108,10 +108,8 @@ class Engine:
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         with contextlib.ExitStack() as process_wide:
             process_wide.enter_context(changed_for_an_engine(exact=self.grids is not None))
-            kind = optimizer_kind(optimizer)
             groups = parameter_groups(model, optimizer.weight_decay)
-            self.moments = kind.moments
-            self._torch_optimizer = kind.build(groups, optimizer, exact=self.grids is not None)
+            self.moments, self._torch_optimizer = build_optimizer(groups, optimizer, engine)
             self._initialise(model, engine)
             self._process_wide = process_wide.pop_all()
 

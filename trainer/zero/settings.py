@@ -1,11 +1,14 @@
-"""The input to DeepSpeed: its settings, the parameter groups, and the kind of optimizer."""
+"""The input to DeepSpeed: its settings, the parameter groups, and the optimizer under it."""
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from trainer.config import EngineConfig, OptimizerConfig
-from trainer.optimizers import OPTIMIZERS, OptimizerKind
+from trainer.errors import EngineError
+from trainer.exact.optimizer import ExactOptimizer
+from trainer.optimizers import OPTIMIZERS
 
 LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 
@@ -59,6 +62,21 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def optimizer_kind(config: OptimizerConfig) -> OptimizerKind:
-    """The kind of optimizer that a recipe names, with its options."""
-    return OPTIMIZERS[config.type].model_validate(config.options)
+def build_optimizer(
+    groups: list[dict[str, Any]], config: OptimizerConfig, engine: EngineConfig
+) -> tuple[tuple[str, ...], torch.optim.Optimizer]:
+    """The optimizer that a recipe names, after the names of its moments.
+
+    Raises:
+        EngineError: numerics are exact, and the optimizer is not made for that.
+    """
+    kind = OPTIMIZERS[config.type].model_validate(config.options)
+    exact = engine.numerics == "exact"
+    optimizer = kind.build(groups, config, exact=exact)
+    if exact and not isinstance(optimizer, ExactOptimizer):
+        raise EngineError(
+            f"engine.numerics is 'exact', and trainer.optimizer.type {config.type!r} builds "
+            f"{type(optimizer).__name__}, which is no ExactOptimizer: set engine.numerics to "
+            "'fast', or let its OptimizerKind build one"
+        )
+    return kind.moments, optimizer

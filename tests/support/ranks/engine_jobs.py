@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lion  # noqa: F401 (registers it, in the processes of ranks too)
 import numpy as np
 import torch
 

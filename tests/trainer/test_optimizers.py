@@ -1,0 +1,109 @@
+"""Optimizers that an extension registers: what a recipe says of them, and what is refused."""
+
+import pytest
+import torch
+import yaml
+from support.ranks import optimizer_jobs
+from support.ranks.engine_jobs import Shape
+from support.ranks.optimizer_jobs import FORGETFUL, RMSPROP, ROUNDING
+from support.recipes import tiny_recipe, tiny_values
+
+from cluster.errors import RecipeError
+from cluster.recipe import load_recipe
+from data_pipeline.dataset.manifest import open_dataset
+from trainer.config import EngineConfig
+from trainer.errors import RunMismatchError
+from trainer.recipe import identity_differences, identity_of
+from trainer.zero.settings import build_optimizer
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a recipe with an optimizer."""
+
+    def loaded(engine=None, **optimizer):
+        path = tmp_path / "tiny.yaml"
+        values = tiny_values(tmp_path / "dataset", optimizer=optimizer)
+        path.write_text(yaml.safe_dump(values | {"engine": engine or {}}))
+        return load_recipe(path).trainer.optimizer
+
+    return loaded
+
+
+def test_its_options_are_those_of_its_kind(load):
+    config = load(type=RMSPROP, options={"alpha": 0.5})
+    _, optimizer = build_optimizer([{"params": [torch.zeros(1)]}], config, EngineConfig())
+    assert optimizer.param_groups[0]["alpha"] == 0.5
+    assert load(type=RMSPROP).options == {"alpha": 0.9}
+    assert load().type == "adamw"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ({"type": "adam"}, r"trainer\.optimizer\.type is 'adam', and there is no .*adamw"),
+        (
+            {"type": RMSPROP, "options": {"alpha": 1}},
+            r"trainer\.optimizer\.options\.alpha is 1: .*less than 1",
+        ),
+        (
+            {"type": RMSPROP, "options": {"centered": True}},
+            r"unknown key trainer\.optimizer\.options\.centered \(value true\)",
+        ),
+        (
+            {"type": RMSPROP, "betas": [0.9, 0.99]},
+            r"type 'test_rmsprop' does not read betas, which is \(0\.9, 0\.99\): remove it",
+        ),
+        (
+            {"options": {"epsilon": 1e-6}},
+            r"unknown key trainer\.optimizer\.options\.epsilon.*trainer\.optimizer\.epsilon",
+        ),
+        (
+            {"type": RMSPROP, "engine": {"numerics": "exact"}},
+            r"numerics is 'exact' .* 'test_rmsprop', which cannot be: nobody has measured its ker",
+        ),
+    ],
+)
+def test_a_mistake_is_named_when_the_recipe_is_loaded(load, optimizer, message):
+    with pytest.raises(RecipeError, match=message):
+        load(**optimizer)
+
+
+def test_a_run_of_before_had_adamw(tmp_path):
+    """Runs that began when there was no other keep their identity."""
+    now = identity_of(tiny_recipe(tmp_path))
+    new = ("trainer.optimizer.type", "trainer.optimizer.options", "trainer.schedule.options")
+    before = {name: value for name, value in now.items() if name not in new}
+    assert len(before) == len(now) - 3
+    assert identity_differences(before, now) == []
+
+
+def test_a_run_does_not_go_on_with_another_optimizer(untrained_run, phrasebook):
+    recipe = tiny_recipe(phrasebook)
+    _, manifest = open_dataset(recipe.data)
+    untrained_run.check(recipe, manifest)
+    other = tiny_recipe(phrasebook, optimizer={"type": RMSPROP})
+    differences = r"options: \{\} there, \{'alpha': 0\.9\} here; .*'adamw' there, 'test_rmsprop'"
+    with pytest.raises(RunMismatchError, match=differences):
+        untrained_run.check(other, manifest)
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_its_moments_are_what_a_checkpoint_holds(rank_pools, stage):
+    job = optimizer_jobs.kinds_after_training
+    losses, kinds, steps = rank_pools(1).run(job, Shape(stage), RMSPROP)[0]
+    assert kinds == {"master", "square_avg"}
+    assert steps == 3
+    assert losses[-1] < losses[0]
+
+
+def test_a_moment_that_its_kind_does_not_name_is_not_lost_silently(rank_pools):
+    message = r"state has exp_avg, exp_avg_sq, max_exp_avg_sq, step, its kind names exp_avg, exp_a"
+    with pytest.raises(AssertionError, match=message):
+        rank_pools(1).run(optimizer_jobs.kinds_after_training, Shape(1), FORGETFUL)
+
+
+def test_exact_numerics_take_an_exact_optimizer_only(rank_pools):
+    shape = Shape(1, numerics="exact")
+    with pytest.raises(AssertionError, match="'test_rounding' builds Adam, which is no ExactOptim"):
+        rank_pools(1).run(optimizer_jobs.kinds_after_training, shape, ROUNDING)
