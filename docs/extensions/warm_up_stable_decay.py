@@ -9,9 +9,9 @@
 
 With η the peak rate, W the steps of warm-up, T the last stable step and h the half-life:
 
-    η·s/W          up to step W
-    η              up to step T
-    η·0.5^((s-T)/h)  after it
+    η·s/W                up to step W
+    η                    up to step T
+    η·0.5^((s-T)/h)      after it
 """
 
 from pydantic import model_validator

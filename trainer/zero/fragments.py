@@ -90,6 +90,7 @@ def load_state(engine: "Engine", read: FragmentReader, optimizer_step: int) -> N
 @torch.no_grad()
 def create_moments(engine: "Engine", optimizer_step: int) -> None:
     """Allocate moments as a first step would: a moment must exist before it is set."""
+    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # they name other fragments
     state = engine.stage.torch_optimizer.state
     for tensor in engine.stage.optimized_tensors():
         state[tensor] = {
