@@ -215,6 +215,12 @@ def test_losses_weights_and_moments_are_the_same_bits(trained, ranks, shape):
     assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
+def test_fast_sums_depend_on_the_ranks(trained):
+    """Or the test above would show nothing."""
+    one, three = (state_of(trained(ranks, Shape(1), STEPS)[1]) for ranks in (1, 3))
+    assert any(not torch.equal(one[name], three[name]) for name in one)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
     job = lion_jobs.train

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from trainer.exact.optimizer import ExactOptimizer
 
-
 CHUNK = 2**14  # elements
 
 
