@@ -21,6 +21,7 @@ from finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import with_a_ranks_environment
 from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig
+from model.loss import CrossEntropy
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch, to_device
 from trainer.config import EngineConfig, OptimizerConfig
@@ -40,7 +41,7 @@ def summed(engine: Engine, batch: MicroBatch, on_device: DeviceBatch) -> StepRep
     results = [
         engine.forward_backward(
             on_device,
-            target_tokens_global=SLOTS * batch.tokens("tgt"),
+            units_global=SLOTS * batch.tokens("tgt"),
             is_accumulation_boundary=number == SLOTS - 1,
             is_dummy=False,
         )
@@ -72,11 +73,11 @@ def measured(
 ) -> float:
     """The seconds of the median step of an engine that is built for this measurement."""
     engine = Engine(
-        Transformer(config, VOCABULARY),
+        lambda: Transformer(config, VOCABULARY),
         engine=EngineConfig(precision=precision, numerics=numerics),
         optimizer=OptimizerConfig(),
         gradient_clipping=1.0,
-        label_smoothing=0.1,
+        loss=CrossEntropy(0.1),
         micro_batches_per_step=SLOTS,
         placement=PLACEMENT,
     )

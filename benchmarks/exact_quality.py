@@ -87,7 +87,7 @@ def main() -> None:
         settings.append(f"data.mirror={arguments.mirror}")
     recipe = load_recipe(find_recipe(RECIPE), settings)
     if not (arguments.folder / "dataset" / "manifest.json").exists():
-        prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+        prepare(recipe.data_settings, lambda progress: None)
     with ThreadPoolExecutor(arguments.at_once) as pool:
         found = pool.map(lambda name: train(arguments.folder, name, [*settings, *RUNS[name]]), RUNS)
         validations = dict(zip(RUNS, found, strict=True))

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from benchmarks.support.as_rank import with_a_ranks_environment
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig
+from model.loss import CrossEntropy
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device
 from trainer.config import EngineConfig, OptimizerConfig
@@ -56,7 +58,7 @@ def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
     for number in range(SLOTS):
         result = engine.forward_backward(
             on_device,
-            target_tokens_global=SLOTS * batch.tokens("tgt"),
+            units_global=SLOTS * batch.tokens("tgt"),
             is_accumulation_boundary=number == SLOTS - 1,
             is_dummy=False,
         )
@@ -78,11 +80,11 @@ def main() -> None:
             for precision in ("fp32", "bf16"):
                 engines = [
                     kind(
-                        Transformer(config, VOCABULARY),
+                        partial(Transformer, config, VOCABULARY),
                         engine=EngineConfig(precision=precision),
                         optimizer=OptimizerConfig(),
                         gradient_clipping=0.0,
-                        label_smoothing=0.1,
+                        loss=CrossEntropy(0.1),
                         micro_batches_per_step=SLOTS,
                         placement=placement,
                     )

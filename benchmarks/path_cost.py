@@ -26,8 +26,9 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from model.loss import CrossEntropy
 from trainer.batch import to_device
-from trainer.network import build_model
+from trainer.tasks.network import build_network
 from trainer.tracking.metrics import train_lines
 from trainer.training.schedule import learning_rate
 
@@ -39,7 +40,7 @@ def bare_loop(recipe: Recipe, steps: int) -> float:
     torch.set_num_threads(recipe.cluster.threads_per_rank)
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
-    model = build_model(recipe.training(), tokenizers)
+    model = build_network(recipe.training(), tokenizers)
     if recipe.engine.precision == "bf16":
         model.bfloat16()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
@@ -48,12 +49,12 @@ def bare_loop(recipe: Recipe, steps: int) -> float:
     stream = list(islice(local_rank_steps(reader, Cursor(), 0, 1, slots), steps))
     cpu = torch.device("cpu")
     data = [[to_device(m, model.vocabulary, cpu) for m in s.micro_batches] for s in stream]
-    tokens = [step.target_tokens for step in stream]
+    tokens = [step.units for step in stream]
     for number, batches in enumerate(data):
         if number == WARM_UP_STEPS:
             started = time.monotonic()
         for batch in batches:
-            sums = model(batch.source, batch.target_input, batch.target_output, 0.1)
+            sums = model(*batch.inputs, CrossEntropy(0.1))
             (sums.smoothed / tokens[number]).backward()
         optimizer.param_groups[0]["lr"] = learning_rate(
             recipe.trainer.schedule, number + 1, recipe.model.width
@@ -100,7 +101,7 @@ def main() -> None:
     if arguments.bare:
         print(bare_loop(recipe, arguments.steps))
         return
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    prepare(recipe.data_settings, lambda progress: None)
     ratios = []
     for pair in range(arguments.pairs):
         me = [sys.executable, __file__, "--bare", "--recipe", arguments.recipe]

@@ -108,7 +108,7 @@ def prepare_here(folder: Path, started: float) -> None:
             print(json.dumps([progress.stage, time.monotonic() - started]), flush=True)
 
     recipe = load(folder)
-    prepare(recipe.data, recipe.tokenizer, report)
+    prepare(recipe.data_settings, report)
     print(json.dumps(["publish", time.monotonic() - started]))
 
 

@@ -56,11 +56,11 @@ def cursor_of(recipe: Recipe, step: int) -> Cursor:
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
     windows = reader.layout(0, 0).windows_per_epoch
-    sizes = [len(reader.layout(0, window).target_tokens) for window in range(windows)]
+    sizes = [len(reader.layout(0, window).units) for window in range(windows)]
     epoch, offset = divmod(step * recipe.batching.micro_batches_per_step, sum(sizes))
     window = int(np.searchsorted(np.cumsum(sizes), offset, side="right"))
     offset -= sum(sizes[:window])
-    return Cursor(epoch, window, min(offset, len(reader.layout(epoch, window).target_tokens)))
+    return Cursor(epoch, window, min(offset, len(reader.layout(epoch, window).units)))
 
 
 def train(run: Path, overrides: list[str], step: int) -> float:
@@ -97,7 +97,7 @@ def write_long_record(short: Path, long: Path) -> None:
 def measure(folder: Path, overrides: list[str], repetitions: int) -> dict[str, list[float]]:
     """Seconds to the first line in each case."""
     recipe = load_recipe(find_recipe(RECIPE), overrides)
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    prepare(recipe.data_settings, lambda progress: None)
     train(folder / "run", overrides, EARLY)
     cursor = cursor_of(recipe, LATE)
     write_long_record(folder / "run" / "metrics.jsonl", folder / "record.jsonl")

@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
+from data_pipeline.errors import ExtensionError
 from data_pipeline.wording import counted, said
-from trainer.recipe import TrainingRecipe, identity_of
+from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
 # The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
@@ -43,7 +44,10 @@ class Recipe(TrainingRecipe):
     def training(self) -> TrainingRecipe:
         """The part that the ranks need."""
         values = {name: getattr(self, name) for name in TrainingRecipe.model_fields}
-        return TrainingRecipe.model_construct(**values)
+        return recipe_class(TrainingRecipe, self.task, self.model.network).model_construct(**values)
+
+
+Recipe.general = Recipe
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -56,9 +60,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(values, override)
     try:
-        return Recipe.model_validate(values)
+        return Recipe.of(values)
+    except ExtensionError as error:
+        raise RecipeError(f"{path}: {error}") from error
     except ValidationError as error:
-        raise RecipeError(f"{path}: {describe(error)}") from error
+        raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
 
 
 def find_recipe(name: str) -> Path:
@@ -88,8 +94,12 @@ def run_name(path: Path, overrides: Sequence[str]) -> str:
     return ",".join([recipe.name, *changed])
 
 
-def describe(error: ValidationError) -> str:
-    """One paragraph on all that is wrong with a recipe."""
+def describe(error: ValidationError, recipe: type[Recipe]) -> str:
+    """One paragraph on all that is wrong with a recipe.
+
+    Args:
+        recipe: the class that it should be of.
+    """
     problems = error.errors()
     causes = [problem for problem in problems if problem["type"] != "too_short"]
 
@@ -98,7 +108,7 @@ def describe(error: ValidationError) -> str:
         return any(cause["loc"][: len(location)] == location for cause in causes)
 
     told = [p for p in problems if p["type"] != "too_short" or not follows(p["loc"])]
-    return "; ".join(_describe_one(dict(problem)) for problem in told)
+    return "; ".join(_describe_one(dict(problem), recipe) for problem in told)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -148,11 +158,11 @@ def _position(override: str, text: str, items: list[Any]) -> int:
     return int(text)
 
 
-def _describe_one(problem: dict[str, Any]) -> str:
+def _describe_one(problem: dict[str, Any], recipe: type[Recipe]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        nearest = _nearest(key)
+        nearest = _nearest(key, recipe)
         hint = f"; did you mean {nearest}?" if nearest else ""
         return f"unknown key {key} (value {_shown(problem['input'])}){hint}"
     if problem["type"] == "missing":
@@ -169,9 +179,9 @@ def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, str) else said(value)
 
 
-def _nearest(key: str) -> str | None:
+def _nearest(key: str, recipe: type[Recipe]) -> str | None:
     """The known key that is most like this one: among its siblings first, then anywhere."""
-    known = [name for name, _ in walk_fields(Recipe)]
+    known = [name for name, _ in walk_fields(recipe)]
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     if close := difflib.get_close_matches(name, siblings, n=1):

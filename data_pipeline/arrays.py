@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
+BoolArray = NDArray[np.bool_]
 # Ids in whatever type they were made in. Shards have the smallest type that holds them: half the
 # bytes reach a rank in half the time.
 IdArray = NDArray[np.integer[Any]]
@@ -31,6 +32,12 @@ class FieldArrays:
         return FieldArrays(
             self.ids.take(ranges((ends - self.lengths).take(order), lengths)), lengths
         )
+
+    def take_parts(self, order: Int64Array, starts: Int64Array, stops: Int64Array) -> "FieldArrays":
+        """The tokens `starts[i]` to `stops[i]` (exclusive) of each sequence `order[i]`."""
+        firsts = (np.cumsum(self.lengths, dtype=np.int64) - self.lengths).take(order)
+        sizes = stops - starts
+        return FieldArrays(self.ids.take(ranges(firsts + starts, sizes)), sizes.astype(np.int32))
 
     def part(self, start: int, stop: int) -> "FieldArrays":
         """The sequences `start` to `stop`, without a copy."""

@@ -1,14 +1,16 @@
-"""What a recipe says about its text: `data`, `tokenizer` and `batching`.
+"""What a recipe says about its text, whatever its task: `data`, `tokenizer` and `batching`.
 
 Identity fields also decide the bytes of the prepared dataset, unless they are `plan_only`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_pipeline.corpus_config import CleaningConfig, CorpusConfig, Sha256
+from data_pipeline.extensions import NO_EXTENSIONS, Extensions
 from data_pipeline.section import REQUIRED, Section, execution, identity
 from data_pipeline.wording import listed, said
 
@@ -16,11 +18,9 @@ from data_pipeline.wording import listed, said
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class DataConfig(Section):
-    """The parallel text and the shape of the prepared dataset."""
+class CorporaConfig(Section):
+    """The corpora of a dataset, and where it lies."""
 
-    source_language: str = identity(REQUIRED, "code of the source language, e.g. en", min_length=1)
-    target_language: str = identity(REQUIRED, "code of the target language, e.g. de", min_length=1)
     mirror: str | None = execution(
         None,
         "folder with the same corpus files by base name, with or without .gz; "
@@ -51,20 +51,23 @@ class DataConfig(Section):
         plan_only=True,
     )
     cleaning: CleaningConfig = CleaningConfig()
-    validation: CorpusConfig = Field(description="held-out pairs that are scored while training")
-    tests: dict[HeldOutName, CorpusConfig] = identity(
+    validation: CorpusConfig = Field(description="held-out text that is scored while training")
+    tests: Mapping[HeldOutName, CorpusConfig] = identity(
         {}, "held-out sets for `transloom evaluate`, by name"
     )
-    max_source_length: int = identity(
-        256, "tokens of a source sentence, EOS included; longer pairs are dropped and counted", ge=2
-    )
-    max_target_length: int = identity(
-        256, "tokens of a target sentence, EOS included; longer pairs are dropped and counted", ge=2
-    )
+
+
+class ShardsConfig(Section):
+    """The size of a dataset's shards."""
+
     pairs_per_block: int = identity(
         2048, "pairs in one tar sample of a shard; more are faster to read", gt=0
     )
     blocks_per_shard: int = identity(2, "tar samples in one shard; the last may have fewer", gt=0)
+
+
+class DataConfig(ShardsConfig, CorporaConfig):
+    """The text and the shape of the prepared dataset: what all tasks have."""
 
     @model_validator(mode="after")
     def _test_names_are_free(self) -> Self:
@@ -205,6 +208,26 @@ class BatchingConfig(Section):
     )
 
 
+class PackedBatchingConfig(BatchingConfig):
+    """How documents are packed into rows, and rows into micro-batches and steps."""
+
+    context_length: int = identity(
+        REQUIRED,
+        "most tokens of a row, and of what a prediction is made from; documents are cut to it "
+        "when a window is planned",
+        gt=0,
+    )
+
+    @model_validator(mode="after")
+    def _a_row_fits(self) -> Self:
+        if self.context_length > self.max_tokens_per_micro_batch:
+            raise ValueError(
+                f"context_length is {self.context_length} and max_tokens_per_micro_batch "
+                f"{self.max_tokens_per_micro_batch}: a micro-batch needs room for one row at least"
+            )
+        return self
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """The part of a recipe that decides what a run is fed."""
@@ -213,3 +236,21 @@ class DataSettings:
     tokenizer: TokenizerConfig
     batching: BatchingConfig
     seed: int
+    task: str = "translation"
+    extensions: Extensions = NO_EXTENSIONS
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Extensions first: only once they are loaded, objects of their classes can be unpickled.
+        rest = (self.data, self.tokenizer, self.batching, self.seed, self.task)
+        return _settings, (self.extensions, *rest)
+
+
+def _settings(
+    extensions: Extensions,
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    batching: BatchingConfig,
+    seed: int,
+    task: str,
+) -> DataSettings:
+    return DataSettings(data, tokenizer, batching, seed, task, extensions)

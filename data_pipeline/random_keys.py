@@ -14,11 +14,13 @@ from data_pipeline.arrays import Int64Array, UInt64Array
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 UINT64_MASK = (1 << 64) - 1
 
-# First word of each permutation's seed, so that no two uses share a key stream.
+# First word of each use's seeds, so that no two share a key stream.
 CORPUS_SHUFFLE = 1
 SHARD_SHUFFLE = 2
 PAIR_SHUFFLE = 3
 MICRO_BATCH_SHUFFLE = 4
+SUBWORD_SAMPLING = 5
+DOCUMENT_PHASE = 6
 
 
 def splitmix64(state: int, count: int) -> UInt64Array:
@@ -48,3 +50,20 @@ def permutation(count: int, *words: int) -> Int64Array:
     # The generator's output function is a bijection, so the keys are distinct and the order does
     # not depend on the sorting algorithm.
     return np.argsort(splitmix64(state, count)).astype(np.int64, copy=False)
+
+
+def example_seeds(
+    use: int, seed: int, pass_number: int, field_number: int, numbers: Int64Array
+) -> UInt64Array:
+    """A seed for each example: [examples].
+
+    It depends on the run's seed, the pass of the corpus, the field and the example alone. Not on
+    the epoch, since a corpus may be passed over twice in one; nor on which other examples are read
+    with it, in which order or by which worker.
+
+    Args:
+        use: the first word, see above.
+        numbers: [examples], in the manifest's order.
+    """
+    state = stream_state(use, seed, pass_number, field_number)
+    return splitmix64_at(state, numbers.astype(np.uint64))

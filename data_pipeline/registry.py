@@ -55,7 +55,7 @@ class Registry(Generic[T]):
             raise ExtensionError(self.unknown(name))
         entry = self._entries[name]
         if isinstance(entry, str):
-            entry = self._entries[name] = cast(T, self._imported(name, entry))
+            entry = self._entries[name] = cast(T, imported(entry))
         return entry
 
     def __contains__(self, name: object) -> bool:
@@ -72,12 +72,18 @@ class Registry(Generic[T]):
             "under extensions"
         )
 
-    def _imported(self, name: str, place: str) -> Any:
-        module, _, attribute = place.partition(":")
-        try:
-            return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ExtensionError(
-                f"The {self.kind} {name!r} is registered as {place}, which cannot be imported: "
-                f"{error}. Correct where it is registered, or install what it imports."
-            ) from error
+
+def imported(place: str) -> Any:
+    """What stands at MODULE:NAME.
+
+    Raises:
+        ExtensionError: it cannot be imported.
+    """
+    module, _, attribute = place.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ExtensionError(
+            f"{place} is registered and cannot be imported: {error}. Correct where it is "
+            "registered, or install what it imports."
+        ) from error

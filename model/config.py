@@ -16,7 +16,17 @@ class AttentionBackend(StrEnum):
     VARLEN = "varlen"  # trains on packed sentences: a flash kernel on CUDA, a loop on CPUs
 
 
-class ModelConfig(Section):
+class NetworkConfig(Section):
+    """A network: what all of them have."""
+
+    network: str = identity("transformer", "Which network, of those that the task can train.")
+
+    def __str__(self) -> str:
+        """The size in a few words, for the first line of a run."""
+        return self.network
+
+
+class ModelConfig(NetworkConfig):
     """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017)."""
 
     encoder_layers: int = identity(
@@ -50,6 +60,9 @@ class ModelConfig(Section):
         "Which matrices are one: source, target and output (all, the paper's "
         "§3.4; needs a joint vocabulary), target and output (decoder), or none.",
     )
+
+    def __str__(self) -> str:
+        return f"{self.encoder_layers}+{self.decoder_layers} layers, width {self.width}"
 
     @property
     def head_width(self) -> int:

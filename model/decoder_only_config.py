@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.section import Section, continuable, identity
+from model.config import NetworkConfig
 
 # The form of two published families; sizes and dropout are the recipe's.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -29,7 +30,7 @@ ROTARY_BASE = 10000.0
 GATED_MULTIPLE = 32  # of which the inner width of a SwiGLU is one where no recipe gives it
 
 
-class DecoderOnlyConfig(Section):
+class DecoderOnlyConfig(NetworkConfig):
     """Size and form of a Transformer that has a decoder alone (Radford et al. 2018).
 
     Layers are pre-norm, with a last norm after them. Sizes of GPT-2 are those of its smallest
@@ -39,6 +40,7 @@ class DecoderOnlyConfig(Section):
     # Widths that are not given follow from others, in the order of the fields.
     model_config = ConfigDict(validate_default=True)
 
+    network: str = identity("decoder_only", "Which network, of those that the task can train.")
     preset: Literal["gpt2", "llama"] | None = identity(
         None,
         "Gives positions, norm, norm_epsilon, activation, bias and tie_embeddings the values of "
@@ -100,6 +102,9 @@ class DecoderOnlyConfig(Section):
     attention_dropout: float = identity(
         0.0, "Dropout of the attention weights (GPT-2: 0.1).", ge=0, lt=1
     )
+
+    def __str__(self) -> str:
+        return f"{self.layers} layers, width {self.width}"
 
     @property
     def head_width(self) -> int:

@@ -60,6 +60,21 @@ class CrossEntropy:
         return label_smoothed_sums(hidden_nd, weight_vd, target_n, self.label_smoothing)
 
 
+@torch.no_grad()
+def token_losses(hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor) -> Tensor:
+    """Returns the negative log-likelihood of each target, fp32 (n,), in nats; for a look at a step.
+
+    It takes the place of a `Loss` in a network's forward.
+    """
+    losses = []
+    for start in range(0, len(hidden_nd), MIN_CHUNK_TOKENS):
+        chunk = slice(start, start + MIN_CHUNK_TOKENS)
+        logits_cv = product(hidden_nd[chunk], weight_vd).float()
+        right_c1 = logits_cv.gather(1, target_n[chunk].unsqueeze(1))
+        losses.append(logits_cv.logsumexp(dim=1) - right_c1.squeeze(1))
+    return torch.cat(losses)
+
+
 def label_smoothed_sums(
     hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor, label_smoothing: float
 ) -> LossSums:

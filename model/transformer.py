@@ -27,7 +27,7 @@ from model.errors import ModelError
 from model.initialisation import initialise
 from model.layers import Decoder, Encoder
 from model.linear import product
-from model.loss import LossSums, label_smoothed_sums
+from model.loss import Loss, LossSums
 from model.packing import PackedMask, Packing, packings
 from model.positions import SinusoidalPositions
 
@@ -105,13 +105,13 @@ class Transformer(nn.Module):
         source_bs: Tensor,
         target_input_bt: Tensor,
         target_output_bt: Tensor,
-        label_smoothing: float,
+        loss: Loss,
     ) -> LossSums:
-        """Returns the loss sums over the target tokens, padding left out."""
+        """Returns the loss's sums over the target tokens, padding left out."""
         packed = self.attention_backend is AttentionBackend.VARLEN
         hidden = self._hidden_packed if packed else self._hidden_padded
         hidden_nd, target_n = hidden(source_bs, target_input_bt, target_output_bt)
-        return label_smoothed_sums(hidden_nd, self.output_weight, target_n, label_smoothing)
+        return loss(hidden_nd, self.output_weight, target_n)
 
     def _hidden_padded(
         self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
@@ -195,6 +195,11 @@ class Transformer(nn.Module):
         # The table may have stayed in fp32 where an engine casts only parameters.
         x: Tensor = self.dropout(vectors + positions.to(vectors.dtype))
         return x
+
+    @property
+    def width(self) -> int:
+        """The width of every layer's output."""
+        return self.config.width
 
     @property
     def output_weight(self) -> Tensor:

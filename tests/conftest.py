@@ -73,7 +73,7 @@ def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     dataset = tmp_path_factory.mktemp("phrasebook") / "dataset"
     recipe = tiny_recipe(dataset)
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    prepare(recipe.data_settings, lambda progress: None)
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""From a micro-batch of flat arrays to the padded tensors that the model is fed.
+"""From a micro-batch of flat arrays to the padded tensors that a network is fed.
 
 The slot digest is computed here, from the very tensors that go to forward: a digest of the plan
 would be equal even when a rank trained on wrong arrays.
@@ -12,34 +12,52 @@ import torch
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.pair_config import SOURCE, TARGET
 from model.transformer import Vocabulary
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """One micro-batch in the form that the model takes.
+    """One micro-batch in the form that a network takes.
 
     Attributes:
-        source: token ids, int64 [b, s], EOS at the end, then padding.
-        target_input: BOS and the target's tokens, int64 [b, t].
-        target_output: the target's tokens and EOS, int64 [b, t].
-        digest: blake2b-256 of the pair ids and of the unpadded token ids fed to the model.
-        padding: the number of padded positions of both sides.
-        positions: the number of all positions of both sides.
+        inputs: what the network's forward takes before the loss.
+        digest: blake2b-256 of the examples' numbers and of all that is fed to the network, without
+            padding.
+        padding: the number of padded positions.
+        positions: the number of all positions.
     """
 
-    source: torch.Tensor
-    target_input: torch.Tensor
-    target_output: torch.Tensor
+    inputs: tuple[torch.Tensor, ...]
     digest: bytes
     padding: int
     positions: int
 
 
-def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.device) -> DeviceBatch:
-    """Pad, shift and move a micro-batch with the fields `src` and `tgt`."""
-    source = _padded(micro_batch.fields["src"], vocabulary.pad_id)
-    target_output = _padded(micro_batch.fields["tgt"], vocabulary.pad_id)
+@dataclass(frozen=True)
+class PairBatch(DeviceBatch):
+    """A micro-batch of pairs."""
+
+    @property
+    def source(self) -> torch.Tensor:
+        """Token ids, int64 [b, s], EOS at the end, then padding."""
+        return self.inputs[0]
+
+    @property
+    def target_input(self) -> torch.Tensor:
+        """BOS and the target's tokens, int64 [b, t]."""
+        return self.inputs[1]
+
+    @property
+    def target_output(self) -> torch.Tensor:
+        """The target's tokens and EOS, int64 [b, t]."""
+        return self.inputs[2]
+
+
+def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.device) -> PairBatch:
+    """Pad, shift and move a micro-batch of pairs."""
+    source = _padded(micro_batch.fields[SOURCE], vocabulary.pad_id)
+    target_output = _padded(micro_batch.fields[TARGET], vocabulary.pad_id)
     target_input = np.empty_like(target_output)
     target_input[:, 0] = vocabulary.bos_id
     target_input[:, 1:] = target_output[:, :-1]
@@ -48,25 +66,12 @@ def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.dev
     positions = source.size + target_output.size
     host = [torch.from_numpy(a) for a in (source, target_input, target_output)]
     digest = _digest(micro_batch.pair_ids, host, vocabulary.pad_id)
-    on_device = [tensor.to(device, non_blocking=True) for tensor in host]
-    return DeviceBatch(
-        source=on_device[0],
-        target_input=on_device[1],
-        target_output=on_device[2],
+    return PairBatch(
+        inputs=tuple(tensor.to(device, non_blocking=True) for tensor in host),
         digest=digest,
         padding=positions - tokens,
         positions=positions,
     )
-
-
-def dummy_batch(vocabulary: Vocabulary, device: torch.device) -> DeviceBatch:
-    """A constant batch of one pair of one token, for ranks that have a slot less than others."""
-    ids = np.array([vocabulary.eos_id], dtype=np.int32)
-    field = FieldArrays(ids=ids, lengths=np.array([1], dtype=np.int32))
-    micro_batch = MicroBatch(
-        pair_ids=np.array([-1], dtype=np.int64), fields={"src": field, "tgt": field}
-    )
-    return to_device(micro_batch, vocabulary, device)
 
 
 def _padded(field: FieldArrays, pad_id: int) -> np.ndarray:

@@ -14,13 +14,13 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.config import EngineConfig
 from trainer.distributed import sum_over_ranks
 from trainer.memory.preflight import run_preflight
-from trainer.network import build_model
 from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.supervision import Supervision
+from trainer.tasks.task import training_task
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
@@ -48,24 +48,20 @@ def build_trainer(
     checkpoint = Checkpoint(job.checkpoint) if job.checkpoint else None
     store, manifest = open_dataset(recipe.data, job.dataset_identity)
     tokenizers = load_tokenizers(store, manifest)
+    task = training_task(recipe, manifest, tokenizers)
     with ExitStack() as resources:
         engine = Engine(
-            build_model(recipe, tokenizers),
+            task.build_network,
             engine=recipe.engine,
             optimizer=recipe.trainer.optimizer,
             gradient_clipping=recipe.trainer.gradient_clipping,
-            label_smoothing=recipe.trainer.label_smoothing,
+            loss=task.loss,
             micro_batches_per_step=recipe.batching.micro_batches_per_step,
             placement=placement,
         )
         resources.callback(engine.destroy)
-        validator = Validator(
-            load_heldout(store, manifest, "validation"),
-            tokenizers,
-            max_tokens_per_micro_batch=recipe.batching.max_tokens_per_micro_batch,
-            decoding=recipe.decoding,
-            placement=placement,
-        )
+        scoring = task.scoring(load_heldout(store, manifest, "validation"))
+        validator = Validator(scoring, placement, recipe.trainer.validation_scores)
         state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, job)
         recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
         if recorder:
@@ -77,12 +73,13 @@ def build_trainer(
         profiler = StepProfiler(job.profile, context.run, placement.rank, supervision.notice)
         resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
-            run_preflight(engine, manifest, recipe.data_settings)
+            run_preflight(engine, task)
         if recorder:
             record_resumption(recorder, context, checkpoint, state.progress, manifest)
         return Trainer(
             context,
             state,
+            task,
             steps=steps,
             validator=validator,
             saver=saver,

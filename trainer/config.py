@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from data_pipeline.section import REQUIRED, Section, continuable, execution, identity
 from model.config import AttentionBackend
+from trainer.losses import LOSSES
 from trainer.optimizers import OPTIMIZERS
 from trainer.schedules import SCHEDULES
 
@@ -159,14 +160,11 @@ class ScheduleConfig(Section):
         return self
 
 
-Metric = Literal["loss", "bleu"]
-
-
 class EarlyStoppingConfig(Section):
     """When to stop before `max_steps`."""
 
-    metric: Metric = continuable(
-        "loss", "Of the validation set: loss (lower is better) or bleu (higher is)."
+    metric: str = continuable(
+        "loss", "A score of the validation set, such as loss, or bleu of translations."
     )
     patience: int = continuable(
         10, "Validations in a row without a new best one that end the run.", gt=0
@@ -181,6 +179,8 @@ class TrainerConfig(Section):
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    loss: str = identity("cross_entropy", "`cross_entropy`, or a loss that an extension registers.")
+    loss_options: dict[str, Any] = identity({}, "The settings of an extension's loss.")
     label_smoothing: float = identity(0.1, "ε_ls of the paper's §5.4.", ge=0, lt=1)
     gradient_clipping: float = identity(0.0, "Largest global gradient norm; 0 leaves it.", ge=0)
     validate_every_steps: int = continuable(
@@ -207,9 +207,22 @@ class TrainerConfig(Section):
         "after which the run ends.",
         gt=0,
     )
+    validation_scores: tuple[str, ...] = continuable(
+        (), "Scores of a validation's texts, registered by extensions, beside the task's own."
+    )
     validation_samples: int = continuable(
         3, "Validation sentences whose translations are kept and shown.", ge=0
     )
+
+    @model_validator(mode="after")
+    def _loss_is_known(self) -> "TrainerConfig":
+        if self.loss not in LOSSES:
+            raise ValueError(LOSSES.unknown(self.loss))
+        kind = LOSSES[self.loss]
+        _resolved(kind or Section, self.loss_options)
+        if kind is not None:
+            _require_defaults(self, f"loss {self.loss!r}", ["label_smoothing"])
+        return self
 
     @model_validator(mode="after")
     def _no_step_has_a_rate_of_zero(self) -> "TrainerConfig":
@@ -268,8 +281,8 @@ class CheckpointsConfig(Section):
     keep_best: int = continuable(
         1, "How many of those with the best validation stay as well.", ge=0
     )
-    best_by: Metric = continuable(
-        "loss", "What is best: the lowest validation loss, or the highest bleu."
+    best_by: str = continuable(
+        "loss", "By which score of the validation, such as the lowest loss or the highest bleu."
     )
     keep_every_steps: int | None = continuable(
         None, "Those of every k-th step stay for ever; null keeps none.", gt=0

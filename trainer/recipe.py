@@ -1,12 +1,19 @@
-"""The part of a recipe that determines a run's curve, whoever places its ranks."""
+"""The part of a recipe that determines a run's curve, whoever places its ranks.
+
+values ──▶ its extensions are loaded ──▶ its task and network tell the classes of its sections
+    ──▶ a recipe of these classes, validated
+"""
 
 from collections.abc import Iterator
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, create_model, model_validator
 from pydantic_core import PydanticUndefined
 
 from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.errors import ExtensionError
+from data_pipeline.extensions import Extensions, load_expected, load_extensions, loaded_extensions
 from data_pipeline.section import (
     REQUIRED,
     ChangeClass,
@@ -15,37 +22,68 @@ from data_pipeline.section import (
     execution,
     identity,
 )
-from model.config import DecodingConfig, ModelConfig
+from data_pipeline.wording import listed
+from model.config import NetworkConfig
 from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
 from trainer.errors import RunMismatchError
 from trainer.optimizers import OPTIMIZERS
+from trainer.scores import SCORES
+from trainer.task_kinds import NETWORKS, TASKS, TaskKind
+
+DEFAULT_TASK = "translation"
 
 
 class TrainingRecipe(Section):
-    """Everything that the ranks need to know. The cluster's recipe adds where they run."""
+    """Everything that the ranks need to know. The cluster's recipe adds where they run.
+
+    Its sections `data`, `tokenizer`, `batching`, `model` and `decoding` are of the classes that
+    task and network have for them: `of` makes a recipe with these.
+    """
+
+    general: ClassVar[type["TrainingRecipe"]]  # the class without the task's own sections
 
     name: str = execution(
         REQUIRED, "Names the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
     )
     seed: int = identity(1, "Of initial weights, data order and dropout.", ge=0)
+    task: str = identity(DEFAULT_TASK, "What is learned: translation, causal_lm or an extension's.")
+    extensions: tuple[str, ...] = identity(
+        (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."
+    )
+    extension_folder: str | None = execution(
+        None, "The folder of their packages, on every node; null: they are installed."
+    )
     data: DataConfig
     tokenizer: TokenizerConfig
     batching: BatchingConfig
-    model: ModelConfig
+    model: NetworkConfig
     trainer: TrainerConfig
     engine: EngineConfig = EngineConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
-    decoding: DecodingConfig = DecodingConfig()
+    decoding: Section = Section()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _shared_embeddings_need_a_joint_vocabulary(self) -> "TrainingRecipe":
-        if self.model.share_embeddings == "all" and not self.tokenizer.joint:
+    def _the_task_agrees(self) -> Self:
+        kind, more = self.kind, self.trainer.validation_scores
+        if more and not kind.makes_texts:
             raise ValueError(
-                "model.share_embeddings is 'all' and tokenizer.joint is false, so unrelated pieces "
-                "of the two languages would share a vector: set tokenizer.joint to true, or "
-                "model.share_embeddings to 'decoder' or 'none'"
+                f"trainer.validation_scores is {listed(more)}, and the validation of {self.task} "
+                "makes no texts that these could score: leave it out"
             )
+        if unknown := [name for name in more if name not in SCORES]:
+            raise ValueError(SCORES.unknown(unknown[0]))
+        stopping = self.trainer.early_stopping
+        for key, metric in (
+            ("checkpoints.best_by", self.checkpoints.best_by),
+            ("trainer.early_stopping.metric", stopping.metric if stopping else None),
+        ):
+            if metric is not None and metric not in (*kind.scores, *more):
+                raise ValueError(
+                    f"{key} is {metric!r}, and the validation of {self.task} gives "
+                    f"{', '.join([*kind.scores, *more])}: name one of these"
+                )
+        kind.check(self)
         return self
 
     @model_validator(mode="after")
@@ -60,19 +98,52 @@ class TrainingRecipe(Section):
         return self
 
     @property
+    def kind(self) -> TaskKind:
+        """What a recipe shows of its task."""
+        return TASKS[self.task]
+
+    @property
+    def loaded_extensions(self) -> Extensions:
+        """The extensions, which were loaded before the recipe was read."""
+        return loaded_extensions(self.extensions, self.extension_folder)
+
+    @property
     def data_settings(self) -> DataSettings:
-        """The settings that decide which pairs the run is fed, and how they are batched."""
-        return DataSettings(self.data, self.tokenizer, self.batching, self.seed)
+        """The settings that decide which examples the run is fed, and how they are batched."""
+        return DataSettings(
+            self.data, self.tokenizer, self.batching, self.seed, self.task, self.loaded_extensions
+        )
 
     @classmethod
-    def of_checkpoint(cls, values: dict[str, Any]) -> "TrainingRecipe":
-        """The recipe that a checkpoint holds.
+    def of(cls, values: dict[str, Any]) -> Self:
+        """The recipe with these values, once its extensions are loaded.
 
         Raises:
-            RunMismatchError: it was written by a version with other fields.
+            ExtensionError: one of them, the task or the network is not found.
+            pydantic.ValidationError: a value is wrong.
+        """
+        names, folder = values.get("extensions", ()), values.get("extension_folder")
+        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+            load_extensions(names, folder if isinstance(folder, str) else None)
+        return class_of(cls, values).model_validate(values)
+
+    @classmethod
+    def of_checkpoint(cls, values: dict[str, Any], identity: dict[str, Any]) -> Self:
+        """The recipe that a checkpoint holds.
+
+        Args:
+            identity: the identity in the checkpoint; extensions are loaded only if they are those
+                that it tells, and from no folder that the checkpoint names.
+
+        Raises:
+            RunMismatchError: it was written by a version with other fields, or with extensions
+                that are not here.
         """
         try:
-            return cls.model_validate(values)
+            load_expected(values.get("extensions", ()), identity)
+            return cls.of(values | {"extension_folder": None})
+        except ExtensionError as error:
+            raise RunMismatchError(f"The checkpoint's recipe cannot be read: {error}") from error
         except ValidationError as error:
             problem = error.errors()[0]
             raise RunMismatchError(
@@ -80,6 +151,55 @@ class TrainingRecipe(Section):
                 f"{problem['input']!r}, which this version does not take ({problem['msg']}): use "
                 "the version that wrote it"
             ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A class that was made for a task has no place to be imported from. Extensions go first:
+        # what unpickles the rest needs them.
+        return _restored, (self.loaded_extensions, self.general, self.model_dump(mode="json"))
+
+
+TrainingRecipe.general = TrainingRecipe
+R = TypeVar("R", bound=TrainingRecipe)
+
+
+@cache
+def recipe_class(general: type[R], task: str = DEFAULT_TASK, network: str | None = None) -> type[R]:
+    """The class of recipes of a task.
+
+    Args:
+        general: TrainingRecipe, or a class with further sections.
+        network: the network's name; None for the task's own.
+
+    Raises:
+        ExtensionError: there is no such task or network.
+    """
+    kind = TASKS[task]
+    sections: dict[str, Any] = {
+        "data": (kind.data, REQUIRED),
+        "tokenizer": (kind.tokenizer, REQUIRED),
+        "batching": (kind.batching, REQUIRED),
+        "model": (NETWORKS[network or kind.network].config, REQUIRED),
+        "decoding": (kind.decoding, kind.decoding()),
+    }
+    made = create_model(general.__name__, __base__=general, __module__=__name__, **sections)
+    made.general = general
+    return made
+
+
+def class_of(general: type[R], values: dict[str, Any]) -> type[R]:
+    """The class of the recipe with these values; its extensions are loaded already.
+
+    Raises:
+        ExtensionError: there is no such task or network.
+    """
+    model = values.get("model")
+    network = model.get("network") if isinstance(model, dict) else None
+    task = values.get("task", DEFAULT_TASK)
+    return recipe_class(general, str(task), None if network is None else str(network))
+
+
+def _restored(_: Extensions, general: type[R], values: dict[str, Any]) -> R:
+    return general.of(values)
 
 
 def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
@@ -94,9 +214,10 @@ def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, Change
             raise TypeError(f"config field {prefix}{name} has no change class")
 
 
-def identity_of(recipe: Section) -> dict[str, Any]:
-    """The fields that make the run what it is, by dotted name, as JSON values."""
-    return {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
+def identity_of(recipe: TrainingRecipe) -> dict[str, Any]:
+    """What makes the run what it is: fields by dotted name, as JSON values, and its extensions."""
+    fields = {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
+    return fields | recipe.loaded_extensions.identity()
 
 
 def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -106,7 +227,7 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """
     names = sorted(old.keys() | new.keys())
     before, after = (
-        {name: _compact(values[name] if name in values else _default_of(name)) for name in names}
+        {n: _compact(values[n] if n in values else _default_of(n, values)) for n in names}
         for values in (old, new)
     )
     return [
@@ -116,9 +237,12 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _default_of(name: str) -> Any:
-    """The default of a field of the recipe; None if it has none or there is no such field."""
-    model: Any = TrainingRecipe
+def _default_of(name: str, identity: dict[str, Any]) -> Any:
+    """The default of a field of a run's recipe; None if it has none or there is no such field."""
+    task = identity.get("task", DEFAULT_TASK)
+    if task not in TASKS:
+        return None
+    model: Any = recipe_class(TrainingRecipe, task, identity.get("model.network"))
     default = None
     for part in name.split("."):
         fields = getattr(model, "model_fields", {})
@@ -137,13 +261,9 @@ def _compact(value: Any) -> Any:
     return value
 
 
-def continuable_differences(old: dict[str, Any], new: TrainingRecipe) -> dict[str, list[Any]]:
-    """The continuable fields whose values change when a run is continued, each as [old, new].
-
-    Args:
-        old: a recipe as a checkpoint holds it.
-    """
-    before = {name: value for name, value, _ in leaves(TrainingRecipe.of_checkpoint(old))}
+def continuable_differences(old: TrainingRecipe, new: TrainingRecipe) -> dict[str, list[Any]]:
+    """The continuable fields whose values change when a run is continued, each as [old, new]."""
+    before = {name: value for name, value, _ in leaves(old)}
     return {
         name: [_plain(before[name]), _plain(value)]
         for name, value, change in leaves(new)

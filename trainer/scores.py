@@ -1,7 +1,18 @@
-"""Scores of a model on a held-out set, by name; each says which direction is better."""
+"""Scores of a model on a held-out set, by name; each says which direction is better.
 
-from collections.abc import Mapping
+An extension adds one to those that a task has by itself, and a recipe names it in
+`trainer.validation_scores`:
 
+    def exact_matches(made, expected):
+        return 100 * sum(map(eq, made, expected)) / len(made)
+
+    SCORES.register("exact_matches", ScoreKind(exact_matches, more_is_better=True))
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from data_pipeline.registry import Registry
 from data_pipeline.written import Written
 
 # The measures of a translation, each with whether more is better.
@@ -39,3 +50,19 @@ def scores_of(values: Mapping[str, float | None]) -> Scores:
         name: Score(value=value, more_is_better=MORE_IS_BETTER[name])
         for name, value in values.items()
     }
+
+
+@dataclass(frozen=True)
+class ScoreKind:
+    """A score of texts.
+
+    Attributes:
+        of: the score of what was made, given what was expected, a text for each held-out example.
+            It must follow from these alone, as each rank works it out for itself.
+    """
+
+    of: Callable[[Sequence[str], Sequence[str]], float]
+    more_is_better: bool
+
+
+SCORES = Registry[ScoreKind]("score", "trainer.validation_scores")

@@ -22,6 +22,7 @@ import torch
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from model.config import AttentionBackend, ModelConfig
+from model.loss import CrossEntropy
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device
 from trainer.config import EngineConfig, OptimizerConfig
@@ -91,7 +92,7 @@ def build(point: Point) -> "Engine":
         heads=4,
     )
     return Engine(
-        Transformer(config, VOCABULARY, setting.backend),
+        lambda: Transformer(config, VOCABULARY, setting.backend),
         engine=EngineConfig(
             precision=setting.precision,
             attention=setting.backend,
@@ -99,7 +100,7 @@ def build(point: Point) -> "Engine":
         ),
         optimizer=OptimizerConfig(),
         gradient_clipping=0.0,
-        label_smoothing=0.1,
+        loss=CrossEntropy(0.1),
         micro_batches_per_step=1,
         placement=PLACEMENT,
     )
@@ -111,7 +112,7 @@ def step(engine: "Engine", batch: MicroBatch) -> float:
     on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
     tokens = batch.tokens("tgt")
     result = engine.forward_backward(
-        on_device, target_tokens_global=tokens, is_accumulation_boundary=True, is_dummy=False
+        on_device, units_global=tokens, is_accumulation_boundary=True, is_dummy=False
     )
     assert bool(result.finite)
     engine.step(LEARNING_RATE)

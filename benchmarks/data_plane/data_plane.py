@@ -69,7 +69,7 @@ def read_micro_batches(recipe: Recipe) -> Measurement:
     def epoch() -> int:
         number, pairs = next(epochs), 0
         for window in range(reader.layout(number, 0).windows_per_epoch):
-            micro_batches = len(reader.layout(number, window).target_tokens)
+            micro_batches = len(reader.layout(number, window).units)
             fetched = reader.fetch(number, window, 0, micro_batches)
             pairs += sum(len(micro_batch.pair_ids) for micro_batch in fetched)
         return pairs
@@ -158,11 +158,11 @@ def make_dataset(folder: Path, mirror: str | None, pairs: int) -> None:
     overrides = [f"data.mirror={mirror}"] if mirror else []
     data = load_recipe(find_recipe("multi30k-ende"), overrides).data
     text = read_whole(data.train[0], mirror=data.mirror, cache=cache_folder(data.cache))
-    for field, sentences in zip(FIELDS, (text.sources, text.targets), strict=True):
+    for field, sentences in zip(FIELDS, zip(*text.texts, strict=True), strict=True):
         lines = (sentence + "\n" for sentence in islice(cycle(sentences), pairs))
         (folder / f"repeated.{field}").write_text("".join(lines))
     recipe = load(folder, [])
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    prepare(recipe.data_settings, lambda progress: None)
 
     blocks = list(_blocks(recipe))
     arrays = {}

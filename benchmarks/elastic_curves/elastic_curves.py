@@ -195,7 +195,7 @@ def main() -> None:
         if arguments.mirror:
             overrides.append(f"data.mirror={arguments.mirror}")
         recipe = load_recipe(find_recipe(RECIPE), overrides)
-        prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+        prepare(recipe.data_settings, lambda progress: None)
         train(folder / "undisturbed", overrides, ((2, STEPS),))
         train(folder / "continued", overrides, PARTS)
         train_while_nodes_come_and_go(folder / "elastic", overrides)

@@ -32,7 +32,7 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.network import vocabulary_of
+from trainer.tasks.translation import vocabulary_of
 from trainer.tracking.metrics import train_lines
 
 HERE = Path(__file__).resolve().parent
@@ -180,7 +180,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         recipe = load_recipe(find_recipe(RECIPE), overrides_of(arguments, folder, seed=1))
-        prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+        prepare(recipe.data_settings, lambda progress: None)
         for seed in range(1, arguments.seeds + 1):
             found = train_both(arguments, folder, seed)
             for curve, losses in zip(curves, found, strict=True):

@@ -42,7 +42,7 @@ def overrides_of(data: str | None, dataset: Path) -> list[str]:
 def export_corpus(folder: Path, data: str | None) -> Corpus:
     """Prepares the corpus, and writes the same pieces once more for the peers."""
     recipe = load_recipe(find_recipe(RECIPE), overrides_of(data, folder / "dataset"))
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    prepare(recipe.data_settings, lambda progress: None)
     store, manifest = open_dataset(recipe.data)
     blocks = list(
         chain.from_iterable(

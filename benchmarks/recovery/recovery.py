@@ -43,7 +43,7 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.network import vocabulary_of
+from trainer.tasks.translation import vocabulary_of
 from trainer.tracking.metrics import read_metrics
 from trainer.tracking.records import Resumed, TrainLine
 
@@ -229,7 +229,7 @@ def main() -> None:
         folder = Path(temporary)
         overrides = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
         recipe = load_recipe(find_recipe(arguments.recipe), overrides)
-        prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+        prepare(recipe.data_settings, lambda progress: None)
 
         no_spares = [*overrides, "cluster.warm_spares=false"]
         contestants: dict[str, Callable[[Path], Contestant]] = {

@@ -35,6 +35,7 @@ from cluster.cli.options import (
     answer,
     step_range,
 )
+from cluster.cli.texts import export, generate
 from cluster.errors import (
     EXIT_FAILED,
     EXIT_PREEMPTED,
@@ -51,7 +52,7 @@ from trainer.errors import TrainerError
 
 app = typer.Typer(
     name="transloom",
-    help="Train Transformers for translation: one recipe, one curve.\n\n"
+    help="Train Transformers for translation and as language models: one recipe, one curve.\n\n"
     "Begin with:  [bold]transloom demo[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -62,6 +63,8 @@ app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("compare")(compare)
+app.command("generate")(generate)
+app.command("export")(export)
 app.command("submit", rich_help_panel="On a cluster")(submit)
 app.command("stop", rich_help_panel="On a cluster")(stop)
 app.command("workers", rich_help_panel="On a cluster")(workers)
@@ -107,6 +110,9 @@ def fields(
     section: Annotated[
         str, typer.Argument(metavar="[SECTION]", help="Only the fields that begin so.")
     ] = "",
+    task: Annotated[
+        str, typer.Option(help="Of recipes of this task, such as causal_lm.")
+    ] = "translation",
     as_json: JsonOption = False,
 ) -> None:
     """Explain the fields of a recipe: default, what a change does, meaning.
@@ -115,7 +121,7 @@ def fields(
     """
     from cluster.commands.field_guide import field_rows, fields_table
 
-    rows = field_rows(section)
+    rows = field_rows(section, task)
     answer(rows, as_json, fields_table(rows))
 
 
@@ -291,12 +297,18 @@ def evaluate(
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run on its recipe's test sets: BLEU and chrF with signatures.
+    """Score a run on its recipe's test sets.
 
-    The hypotheses are kept in the run's folder. Example:  transloom evaluate runs/phrasebook
+    Translations get BLEU and chrF with signatures, and are kept in the run's folder; runs of other
+    tasks get the scores of their validation. Example:  transloom evaluate runs/phrasebook
     """
+    from cluster.commands import inference
     from cluster.commands.inference import evaluate_sets, load_translator, scores_table
 
+    if inference.task_of(run) != "translation":
+        scores = inference.score_sets(run, test_set, checkpoint, dataset)
+        answer(scores, as_json, inference.plain_scores_table(scores))
+        return
     translator = load_translator(run, checkpoint, beam_size, length_penalty)
     console = Console(stderr=True)
     evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)

@@ -89,7 +89,7 @@ def prepare_dataset(
     with _terminated_as_interrupted(), work_progress(console) as progress:
         bars = _StageBars(progress)
         manifest = prepare(
-            recipe.data, recipe.tokenizer, bars.report, overwrite=overwrite, processes=processes
+            recipe.data_settings, bars.report, overwrite=overwrite, processes=processes
         )
     summary = {
         "dataset": recipe.data.dataset,

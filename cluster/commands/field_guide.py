@@ -9,18 +9,25 @@ from pydantic_core import to_jsonable_python
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, walk_fields
 from cluster.views.tables import AnswerTable, Column
+from data_pipeline.errors import ExtensionError
 from data_pipeline.section import change_class
+from trainer.recipe import DEFAULT_TASK, recipe_class
 
 
-def field_rows(section: str = "") -> list[dict[str, Any]]:
+def field_rows(section: str = "", task: str = DEFAULT_TASK) -> list[dict[str, Any]]:
     """Name, default, change class and meaning of fields, as JSON values.
 
     Args:
         section: what the fields' dotted names begin with.
+        task: the task of the recipe.
 
     Raises:
-        RecipeError: no field begins so.
+        RecipeError: no field begins so, or there is no such task.
     """
+    try:
+        recipe = recipe_class(Recipe, task)
+    except ExtensionError as error:
+        raise RecipeError(str(error)) from error
     rows = [
         {
             "field": name,
@@ -28,11 +35,11 @@ def field_rows(section: str = "") -> list[dict[str, Any]]:
             "change": change,
             "meaning": field.description or "",
         }
-        for name, field in walk_fields(Recipe)
+        for name, field in walk_fields(recipe)
         if (change := change_class(field)) and name.startswith(section)
     ]
     if not rows:
-        known = ", ".join(Recipe.model_fields)
+        known = ", ".join(recipe.model_fields)
         raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
     return rows
 

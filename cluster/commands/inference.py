@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cluster.views.tables import AnswerTable, Column
+from data_pipeline.config import DataConfig
 from data_pipeline.errors import CorpusError
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
@@ -15,9 +16,10 @@ from trainer.explain.explanation import explain
 from trainer.explain.page import render
 from trainer.explain.sections import sections_of
 from trainer.inference.evaluation import Evaluation, evaluate
-from trainer.inference.trained_network import Precision
+from trainer.inference.scoring import score_heldout
+from trainer.inference.trained_network import Precision, load_network
 from trainer.inference.translator import Translator
-from trainer.recipe import TrainingRecipe
+from trainer.recipe import DEFAULT_TASK, TrainingRecipe
 from trainer.runs.folder import RunFolder
 
 
@@ -81,20 +83,13 @@ def evaluate_sets(
     console: Console,
     processes: int | None = None,
 ) -> list[Evaluation]:
-    """Score a run on its test sets, or on those that are named."""
-    data = TrainingRecipe.of_checkpoint(translator.checkpoint.header.recipe).data
-    if dataset is not None:
-        data = data.model_copy(update={"dataset": dataset})
-    known = list(data.tests)
-    unknown = [name for name in names or [] if name not in known]
-    if unknown or not known:
-        raise RunMismatchError(
-            f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
-            f"{', '.join(known) or 'none'} in data.tests"
-        )
+    """Score a run of translation on its test sets, or on those that are named."""
+    header = translator.checkpoint.header
+    recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
+    data, sets = _test_sets(recipe, run, names, dataset)
     evaluations = []
     with Progress(console=console) as progress:
-        for name in names or known:
+        for name in sets:
             task = progress.add_task(name, total=None)
             evaluations.append(
                 evaluate(
@@ -109,6 +104,52 @@ def evaluate_sets(
                 )
             )
     return evaluations
+
+
+def _test_sets(
+    recipe: TrainingRecipe, run: Path, names: list[str] | None, dataset: str | None
+) -> tuple[DataConfig, list[str]]:
+    """Where a run's dataset is, and the names of its test sets that are wanted."""
+    data = recipe.data
+    if dataset is not None:
+        data = data.model_copy(update={"dataset": dataset})
+    known = list(data.tests)
+    unknown = [name for name in names or [] if name not in known]
+    if unknown or not known:
+        raise RunMismatchError(
+            f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
+            f"{', '.join(known) or 'none'} in data.tests"
+        )
+    return data, names or known
+
+
+def task_of(run: Path) -> str:
+    """What a run learns.
+
+    Raises:
+        RunMismatchError: there is no run.
+    """
+    return str(RunFolder(run).card().identity.get("task", DEFAULT_TASK))
+
+
+def score_sets(
+    run: Path, names: list[str] | None, checkpoint: str | None, dataset: str | None
+) -> dict[str, dict[str, float | None]]:
+    """Score a run of any task on its test sets: each score by name, by the set's name."""
+    found = load_network(run, checkpoint, "cpu", "fp32")
+    data, sets = _test_sets(found.recipe, run, names, dataset)
+    return {
+        name: {score: s.value for score, s in score_heldout(found, data, name).items()}
+        for name in sets
+    }
+
+
+def plain_scores_table(scores: dict[str, dict[str, float | None]]) -> AnswerTable:
+    table = AnswerTable("test set", "score", "value")
+    for name, values in scores.items():
+        for score, value in values.items():
+            table.add(name, score, "not finite" if value is None else f"{value:.4f}")
+    return table
 
 
 def scores_table(evaluations: list[Evaluation]) -> AnswerTable:

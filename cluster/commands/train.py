@@ -159,11 +159,8 @@ def with_absolute_dataset(recipe: Recipe) -> Recipe:
 
 def title_of(recipe: Recipe, run: RunFolder) -> str:
     """One line on what is being trained, and how."""
-    model, engine, cluster = recipe.model, recipe.engine, recipe.cluster
+    engine, cluster = recipe.engine, recipe.cluster
     device = "GPU" if cluster.gpus_per_rank else "CPU"
     low, high = cluster.min_ranks, cluster.max_ranks
     ranks = ("" if low == high else f"{low} to ") + counted(high, f"{device} rank")
-    return (
-        f"{run.path}: {model.encoder_layers}+{model.decoder_layers} layers, width {model.width}, "
-        f"{ranks}, ZeRO {engine.zero_stage}, {engine.precision}"
-    )
+    return f"{run.path}: {recipe.model}, {ranks}, ZeRO {engine.zero_stage}, {engine.precision}"

@@ -220,7 +220,7 @@ class WorkerStreams:
         return RankStep(
             slots=self._mine,
             micro_batches=[micro_batch for part in parts for micro_batch in part],
-            target_tokens=step.target_tokens,
+            units=step.units,
             cursor=step.cursor,
             next_cursor=step.next_cursor,
         )

@@ -28,11 +28,9 @@ from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from data_pipeline.wording import counted
-from model.transformer import Vocabulary
-from trainer.batch import to_device
-from trainer.network import vocabulary_of
 from trainer.runs.folder import RunFolder
 from trainer.state.digest import fold
+from trainer.tasks.task import TrainingTask, training_task
 
 IDS_SHOWN = 6
 DIGEST_DIGITS_SHOWN = 16
@@ -97,7 +95,7 @@ def trace(
         recipe = recipe.model_copy(update={"data": moved})
     store, manifest = open_dataset(recipe.data)
     record = DataRecord(folder, manifest)
-    vocabulary = vocabulary_of(load_tokenizers(store, manifest))
+    fed = training_task(recipe, manifest, load_tokenizers(store, manifest))
     start = record.start_before(first)
     digest = start.data_digest
     traced = []
@@ -105,7 +103,7 @@ def trace(
         task = progress.add_task(f"from step {start.step}", total=last - start.step)
         for step, data in _walk(store, recipe.data_settings, record, start, last):
             # Begin at the recorded digest if there is one, so that a difference shows at its step.
-            found = _traced(step, data, vocabulary, record.digests.get(step - 1, digest), record)
+            found = _traced(step, data, fed, record.digests.get(step - 1, digest), record)
             digest = found.data_digest
             if step >= first:
                 traced.append(found)
@@ -131,14 +129,14 @@ def _walk(
 
 
 def _traced(
-    step: int, data: RankStep, vocabulary: Vocabulary, digest_before: str, record: DataRecord
+    step: int, data: RankStep, task: TrainingTask, digest_before: str, record: DataRecord
 ) -> TracedStep:
     cpu = torch.device("cpu")
-    digests = [to_device(batch, vocabulary, cpu).digest for batch in data.micro_batches]
+    digests = [task.collate(batch, cpu).digest for batch in data.micro_batches]
     return TracedStep(
         step=step,
         cursor=data.cursor,
-        target_tokens=data.target_tokens,
+        target_tokens=data.units,
         slots=[
             TracedSlot(batch.pair_ids.tolist(), digest.hex())
             for batch, digest in zip(data.micro_batches, digests, strict=True)

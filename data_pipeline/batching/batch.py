@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from data_pipeline.arrays import FieldArrays, Int64Array, totals_before
+from data_pipeline.arrays import FieldArrays, Int32Array, Int64Array, totals_before
 from data_pipeline.batching.plan import WindowPlan
 
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Aligned sequences of all fields: a part of a step that goes through the model at once."""
+    """Aligned sequences of all fields: a part of a step that goes through the model at once.
 
-    pair_ids: Int64Array  # [pairs], the pair's number in the manifest's order
+    A sequence is a whole example in a row of its own, or, where `starts` and `rows` are given, a
+    part of an example, and a row may hold several.
+    """
+
+    pair_ids: Int64Array  # [parts], the example's number in the manifest's order
     fields: dict[str, FieldArrays]
+    starts: Int64Array | None = None  # [parts], where in its example each begins
+    rows: Int32Array | None = None  # [parts], ascending from 0
 
     def tokens(self, field: str) -> int:
         """Number of tokens of a field, EOS included, padding not."""
@@ -25,7 +31,8 @@ class MicroBatch:
     @property
     def bytes(self) -> int:
         """Bytes of all arrays."""
-        return self.pair_ids.nbytes + sum(field.bytes for field in self.fields.values())
+        cuts = sum(array.nbytes for array in (self.starts, self.rows) if array is not None)
+        return self.pair_ids.nbytes + cuts + sum(field.bytes for field in self.fields.values())
 
 
 def assemble(
@@ -36,7 +43,14 @@ def assemble(
     The sequences are reordered once for the whole window; the micro-batches are views of these.
     """
     pair_ids = pair_ids[plan.order]
-    ordered = {name: field.take(plan.order) for name, field in fields.items()}
+    cuts = plan.cuts
+    if cuts is None:
+        ordered = {name: field.take(plan.order) for name, field in fields.items()}
+    else:
+        ordered = {
+            name: field.take_parts(plan.order, cuts.starts, cuts.stops)
+            for name, field in fields.items()
+        }
     pair_bounds = plan.bounds.tolist()
     token_bounds = {
         name: totals_before(field.lengths, plan.bounds).tolist() for name, field in ordered.items()
@@ -51,6 +65,8 @@ def assemble(
                 )
                 for name, field in ordered.items()
             },
+            cuts.starts[start:stop] if cuts else None,
+            cuts.rows[start:stop] if cuts else None,
         )
         for index, (start, stop) in enumerate(pairwise(pair_bounds))
     ]

@@ -1,29 +1,14 @@
-"""Held-out sets: validation and tests, read from the dataset folder and batched by length.
+"""Held-out sets: validation and tests, read from the dataset folder.
 
-Their batches depend on the lengths and the budget alone, not on seed, ranks or order of reading. So
-every run scores the same batches.
+Their batches depend on the lengths and the settings alone, not on seed, ranks or order of reading.
+So every run scores the same batches.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
-
-from data_pipeline.arrays import Int32Array, Int64Array
-from data_pipeline.batching.batch import MicroBatch, assemble
-from data_pipeline.batching.plan import WindowPlan, cut, longest_field, sort_by_length
-from data_pipeline.dataset.manifest import SOURCE, TARGET, Manifest
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.tokenizers.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Aligned sentences that are scored and never trained on."""
-
-    sources: list[str]
-    targets: list[str]
-    tag: str | None = None  # put before every source sentence
 
 
 def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
@@ -42,34 +27,10 @@ def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
             "prepare again."
         )
     info = manifest.heldout[name]
-    sources, targets = (
-        store.read(info.files[field].file, info.files[field].sha256).decode().split("\n")[:-1]
-        for field in (SOURCE, TARGET)
-    )
-    return HeldOut(sources, targets, info.tag)
-
-
-def plan_heldout(lengths: Int32Array | Int64Array, budget: int) -> WindowPlan:
-    """Sorts by length and cuts by budget, shortest first, without shuffling.
-
-    Held-out pairs are never dropped, so one that alone exceeds the budget becomes a batch of its
-    own.
-
-    Args:
-        lengths: [pairs, fields], EOS included.
-    """
-    order = sort_by_length(lengths)
-    return WindowPlan(order, cut(longest_field(lengths[order]), budget))
-
-
-def heldout_micro_batches(
-    heldout: HeldOut, tokenizers: dict[str, Tokenizer], budget: int
-) -> list[MicroBatch]:
-    """The planned batches; `pair_ids` are the line numbers of the set, from 0."""
-    fields = {
-        SOURCE: tokenizers[SOURCE].encode_field(heldout.sources, heldout.tag),
-        TARGET: tokenizers[TARGET].encode_field(heldout.targets),
+    texts = {
+        field.name: unpack_texts(
+            store.read(info.files[field.name].file, info.files[field.name].sha256), field
+        )
+        for field in manifest.fields
     }
-    lengths = np.stack([field.lengths for field in fields.values()], axis=1)
-    pair_ids = np.arange(len(lengths), dtype=np.int64)
-    return assemble(pair_ids, fields, plan_heldout(lengths, budget))
+    return HeldOut(texts, {} if info.tag is None else {manifest.fields[0].name: info.tag})

@@ -55,11 +55,24 @@ class Cursor:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowPlan:
-    """Micro-batch i of a window is its pairs `order[bounds[i]:bounds[i + 1]]`."""
+class Cuts:
+    """Which tokens of its example a part has, and in which row of its micro-batch it lies."""
 
-    order: Int64Array  # [pairs], pair numbers within the window
+    starts: Int64Array  # [parts]
+    stops: Int64Array  # [parts], exclusive
+    rows: Int32Array  # [parts], ascending within a micro-batch, from 0
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPlan:
+    """Micro-batch i of a window is the parts `bounds[i]` to `bounds[i + 1]`.
+
+    A part is a whole example with a row of its own, unless there are cuts.
+    """
+
+    order: Int64Array  # [parts], each part's example by its number within the window
     bounds: Int64Array  # [micro-batches + 1]
+    cuts: Cuts | None = None
 
 
 def plan_window(

@@ -32,7 +32,7 @@ class StepPlan:
     """Where a step's micro-batches come from: slot i is the i-th micro-batch of the spans."""
 
     spans: tuple[Span, ...]
-    target_tokens: int  # in all slots, EOS included, padding not: the loss is divided by it
+    units: int  # of all slots, see `DataTask.units`: the loss is divided by it
     cursor: Cursor  # before the step
     next_cursor: Cursor  # after it: what a checkpoint of this step stores
 
@@ -43,7 +43,7 @@ class RankStep:
 
     slots: range
     micro_batches: list[MicroBatch]  # one for each slot
-    target_tokens: int  # of the whole step, over all ranks
+    units: int  # of the whole step, over all ranks
     cursor: Cursor
     next_cursor: Cursor
 
@@ -54,12 +54,12 @@ def iterate_steps(
     """Plans steps without end, from the cursor on."""
     while True:
         spans: list[Span] = []
-        target_tokens = 0
+        units = 0
         missing = micro_batches_per_step
         position = cursor
         while missing:
             window = layout(position.epoch, position.window)
-            count = len(window.target_tokens)
+            count = len(window.units)
             if position.offset > count:
                 raise BatchingError(
                     f"{position} lies beyond the {counted(count, 'micro-batch')} of its window. "
@@ -69,14 +69,19 @@ def iterate_steps(
             stop = min(position.offset + missing, count)
             if stop > position.offset:
                 spans.append(Span(position.epoch, position.window, position.offset, stop))
-                target_tokens += int(window.target_tokens[position.offset : stop].sum())
+                units += int(window.units[position.offset : stop].sum())
                 missing -= stop - position.offset
             position = (
                 Cursor(position.epoch, position.window, stop)
                 if stop < count
                 else next_window(position, window.windows_per_epoch)
             )
-        yield StepPlan(tuple(spans), target_tokens, cursor, position)
+        if not units:
+            raise BatchingError(
+                f"A step from {cursor} has nothing to train on: its loss would be divided by 0. "
+                "Give the corpora longer examples, or raise batching.max_tokens_per_micro_batch."
+            )
+        yield StepPlan(tuple(spans), units, cursor, position)
         cursor = position
 
 
@@ -111,4 +116,4 @@ def local_rank_steps(
             for span in spans_of_slots(step, slots)
             for micro_batch in reader.fetch(span.epoch, span.window, span.start, span.stop)
         ]
-        yield RankStep(slots, micro_batches, step.target_tokens, step.cursor, step.next_cursor)
+        yield RankStep(slots, micro_batches, step.units, step.cursor, step.next_cursor)

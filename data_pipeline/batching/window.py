@@ -1,7 +1,7 @@
 """Windows: the slices of shards of a window, read, verified, and cut into micro-batches.
 
     (epoch, window) ──mixture──▶ slices ──store──▶ shards, verified ──▶ sequences
-        ──subword sampling, if asked for──▶ sequences ──plan──▶ micro-batches
+        ──realise, if the task draws anything──▶ sequences ──plan──▶ micro-batches
 
 `WindowReader` answers coordinates. It holds no state but a cache: the same question has the same
 answer in every process, so a lost data worker costs a repeated question and nothing else.
@@ -14,16 +14,16 @@ from functools import cached_property
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays, Int64Array, concatenate, totals_before
+from data_pipeline.arrays import FieldArrays, Int64Array, concatenate
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.mixture import Mixture, ShardSlice, shares_of
-from data_pipeline.batching.plan import WindowPlan, check_budget, plan_window
+from data_pipeline.batching.task import DATA_TASKS, Examples
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.dataset.shards import Block, unpack_shard
+from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.tokenizers.subword_sampling import resample, sampling_seeds
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 
 MEGABYTE = 1_000_000
@@ -36,7 +36,7 @@ class WindowLayout:
     """What the planning of steps needs to know of a window."""
 
     windows_per_epoch: int
-    target_tokens: Int64Array  # [micro-batches], EOS included, padding not
+    units: Int64Array  # [micro-batches], see `DataTask.units`
     bytes: Int64Array  # [micro-batches], sizes of their arrays
 
 
@@ -70,7 +70,9 @@ class WindowReader:
         self._settings = settings
         self._cache_bytes = cache_bytes
         self._windows: OrderedDict[tuple[int, int], _Window] = OrderedDict()
-        self._target = next(f.name for f in self.manifest.fields if f.role == "target")
+        self._task = DATA_TASKS[settings.task]
+        self._texts_read = self._task.texts_read(settings)
+        self._realises = self._task.realises(settings)
         self._left_out = self.manifest.left_out
         self._mixture = open_mixture(self.manifest, settings)
 
@@ -107,36 +109,24 @@ class WindowReader:
         parts: dict[str, list[FieldArrays]] = {field.name: [] for field in self.manifest.fields}
         for part in slices:
             for name, arrays in self._read_slice(part).items():
-                parts[name] += arrays
+                parts.setdefault(name, []).extend(arrays)
         fields = {name: concatenate(arrays) for name, arrays in parts.items()}
-
-        lengths = np.stack([field.lengths for field in fields.values()], axis=1)
-        budget = self._settings.batching.max_tokens_per_micro_batch
-        plan = plan_window(lengths, budget, self._settings.seed, epoch, window)
+        plan = self._task.plan(fields, self._settings, epoch, window)
         micro_batches = assemble(_pair_ids(self.manifest, slices), fields, plan)
-        return _Window(self._layout_of(fields, plan), micro_batches)
+        return _Window(self._layout_of(micro_batches), micro_batches)
 
-    def _layout_of(self, fields: dict[str, FieldArrays], plan: WindowPlan) -> WindowLayout:
-        tokens = {
-            name: np.diff(totals_before(field.lengths[plan.order], plan.bounds))
-            for name, field in fields.items()
-        }
-        sizes = np.diff(plan.bounds)
-        arrays = [
-            tokens[name] * field.ids.itemsize + sizes * field.lengths.itemsize
-            for name, field in fields.items()
-        ]
+    def _layout_of(self, micro_batches: list[MicroBatch]) -> WindowLayout:
         return WindowLayout(
             windows_per_epoch=self._mixture.windows_per_epoch,
-            target_tokens=tokens[self._target],
-            bytes=np.sum(arrays, axis=0) + sizes * PAIR_ID_BYTES,
+            units=np.array([self._task.units(batch) for batch in micro_batches], dtype=np.int64),
+            bytes=np.array([batch.bytes for batch in micro_batches], dtype=np.int64),
         )
 
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
-        """The sequences of each field, in one part or several."""
+        """The sequences of each field in this pass, in one part or several."""
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
-        blocks = unpack_shard(data, shard, texts=bool(self._sampled))
+        blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
         fields: dict[str, list[FieldArrays]] = {f.name: [] for f in self.manifest.fields}
         first = 0
         for block in blocks:
@@ -145,41 +135,31 @@ class WindowReader:
                 for name, arrays in block.fields.items():
                     fields[name].append(arrays.part(start, stop))
             first += block.pairs
-        for name in self._sampled:
-            sentences = [line for block in blocks for line in block.sentences(name)]
-            stored = concatenate(fields[name])
-            fields[name] = [self._sample(name, sentences[part.start : part.stop], stored, part)]
-        return fields
-
-    def _sample(
-        self, name: str, sentences: list[str], stored: FieldArrays, part: ShardSlice
-    ) -> FieldArrays:
-        """Another segmentation of a slice's sentences."""
-        shard, settings = self.manifest.shards[part.shard], self._settings
-        index = [field.name for field in self.manifest.fields].index(name)
-        pair_ids = np.arange(shard.first_pair + part.start, shard.first_pair + part.stop)
-        return resample(
-            self._tokenizers[name],
-            sentences,
-            stored,
-            sampling_seeds(settings.seed, part.pass_number, pair_ids, index),
-            alpha=settings.tokenizer.sampling.alpha,
-            max_length=min(self._sampled[name], settings.batching.max_tokens_per_micro_batch),
-            tag=self.manifest.corpora[shard.corpus].tag if name != self._target else None,
+        if not self._realises:
+            return fields
+        realised = self._task.realise(
+            self._examples(part, blocks, fields), self._settings, self._tokenizers
         )
+        return {name: [arrays] for name, arrays in realised.items()}
 
-    @cached_property
-    def _sampled(self) -> dict[str, int]:
-        """The fields whose segmentations are sampled, each with its longest allowed length."""
-        data, sampling = self._settings.data, self._settings.tokenizer.sampling
-        limits = {"source": data.max_source_length, "target": data.max_target_length}
-        if not sampling.alpha:
-            return {}
-        return {
-            field.name: limits[field.role]
+    def _examples(
+        self, part: ShardSlice, blocks: list[Block], fields: dict[str, list[FieldArrays]]
+    ) -> Examples:
+        shard = self.manifest.shards[part.shard]
+        texts = {
+            field.name: [
+                text for block in blocks for text in unpack_texts(block.texts[field.name], field)
+            ]
             for field in self.manifest.fields
-            if sampling.sides in ("both", field.role)
+            if field.name in self._texts_read
         }
+        return Examples(
+            numbers=np.arange(shard.first_pair + part.start, shard.first_pair + part.stop),
+            pass_number=part.pass_number,
+            corpus=self.manifest.corpora[shard.corpus],
+            fields={name: concatenate(arrays) for name, arrays in fields.items()},
+            texts={name: lines[part.start : part.stop] for name, lines in texts.items()},
+        )
 
     @cached_property
     def _tokenizers(self) -> dict[str, Tokenizer]:
@@ -191,7 +171,7 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
 
     Raises:
         DatasetError: the dataset has other corpora than the recipe, or no pair is left.
-        BatchingError: the longest sequence exceeds the budget, or a corpus's share is too small.
+        BatchingError: an example does not fit into a micro-batch, or a corpus's share is too small.
     """
     names = tuple(corpus.name for corpus in manifest.corpora)
     if names != settings.data.corpus_names:
@@ -206,8 +186,7 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
             f"All shards of {', '.join(gone)} are quarantined, so there is nothing to train on for "
             "its share. Prepare the dataset again."
         )
-    longest = np.array([list(manifest.longest().values())])
-    check_budget(longest, settings.batching.max_tokens_per_micro_batch)
+    DATA_TASKS[settings.task].check(manifest, settings)
     shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])
     return Mixture(manifest.shard_pairs(), shares, settings.batching.window_shards, settings.seed)
 

@@ -1,56 +1,66 @@
-"""Cleaning: which pairs of a corpus are kept, and a report of those that are not.
+"""Cleaning: which examples of a corpus are kept, and a report of those that are not.
 
-    pairs ──normalise──▶ rules on text ──▶ kept          (here, in `Cleaner`)
-    kept ──duplicates──▶ tokens ──none, or too many──▶       (in shuffle.py and group_writer.py)
+    examples ──normalise──▶ rules on text ──▶ kept       (here, in `Cleaner`)
+    kept ──duplicates──▶ rules on tokens ──▶                 (in shuffle.py and group_writer.py)
 
-Each rule counts the pairs to which it applied first, and shows the earliest of them.
+Each rule counts the examples to which it applied first, and shows the earliest of them. The rules
+are the task's.
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from data_pipeline.config import DataConfig
-from data_pipeline.corpora.formats import Pair
-from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.corpora.formats import Example
 
+NormalForm = Literal["NFC", "NFKC"]
 EMPTY = "empty"
 EXAMPLES_SHOWN = 10
 # A line of a corpus may have a million characters; the report need not.
 EXAMPLE_CHARACTERS = 500
 
 
-@dataclass(frozen=True)
-class Example:
-    """A dropped pair."""
+class Rule(NamedTuple):
+    """A reason to drop an example for its text or its score."""
+
+    reason: str
+    applies: Callable[[Example], bool]  # to an example whose texts are normalised
+
+
+class Kept(NamedTuple):
+    """An example that no rule on text drops."""
 
     position: int  # in its corpus, from 0
-    source: str
-    target: str
+    texts: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return {"pair": self.position + 1, "source": self.source, "target": self.target}
+
+@dataclass(frozen=True)
+class DroppedExample:
+    """A dropped example, with the beginnings of its texts."""
+
+    position: int  # in its corpus, from 0
+    texts: tuple[str, ...]
 
 
 @dataclass
 class Dropped:
-    """The pairs to which one rule applied: how many, and the earliest."""
+    """The examples to which one rule applied: how many, and the earliest."""
 
     count: int = 0
-    examples: list[Example] = field(default_factory=list)
+    examples: list[DroppedExample] = field(default_factory=list)
 
-    def add(self, position: int, source: str, target: str) -> None:
+    def add(self, position: int, texts: tuple[str, ...]) -> None:
         self.count += 1
         if len(self.examples) < EXAMPLES_SHOWN or position < self.examples[-1].position:
-            shown = source[:EXAMPLE_CHARACTERS], target[:EXAMPLE_CHARACTERS]
-            self._show([Example(position, *shown)])
+            shown = tuple(text[:EXAMPLE_CHARACTERS] for text in texts)
+            self._show([DroppedExample(position, shown)])
 
     def merge(self, other: "Dropped") -> None:
         self.count += other.count
         self._show(other.examples)
 
-    def _show(self, more: list[Example]) -> None:
+    def _show(self, more: list[DroppedExample]) -> None:
         by_position = sorted([*self.examples, *more], key=lambda example: example.position)
         self.examples = by_position[:EXAMPLES_SHOWN]
 
@@ -68,11 +78,20 @@ class DropReport:
     def counts(self) -> dict[str, int]:
         return {reason: dropped.count for reason, dropped in self.by_reason.items()}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, noun: str, labels: Sequence[str]) -> dict[str, Any]:
+        """What a cleaning report says.
+
+        Args:
+            noun: what an example is called, whose number stands under it.
+            labels: what the texts of an example are called.
+        """
         return {
             reason: {
                 "count": dropped.count,
-                "examples": [example.to_json() for example in dropped.examples],
+                "examples": [
+                    {noun: example.position + 1, **dict(zip(labels, example.texts, strict=True))}
+                    for example in dropped.examples
+                ],
             }
             for reason, dropped in self.by_reason.items()
         }
@@ -81,54 +100,44 @@ class DropReport:
 class Cleaner:
     """The rules on text of one corpus, which are chosen once."""
 
-    def __init__(self, data: DataConfig, corpus: CorpusConfig) -> None:
-        self._rules = data.cleaning
-        self._min_score = corpus.min_score
-        self.reasons = [EMPTY]
-        for reason, wanted in (
-            ("source_characters", self._rules.max_source_characters),
-            ("target_characters", self._rules.max_target_characters),
-            ("length_ratio", self._rules.max_length_ratio),
-            ("identical", self._rules.drop_identical or None),
-            ("score", self._min_score),
-        ):
-            if wanted is not None:
-                self.reasons.append(reason)
+    def __init__(self, rules: Sequence[Rule], normalise: NormalForm | None) -> None:
+        """
+        Args:
+            rules: in the order in which they are tried.
+            normalise: the form that all texts get first (UAX #15).
+        """
+        self._rules = rules
+        self._normalise = normalise
+        self.reasons = [rule.reason for rule in rules]
 
-    def clean(self, first: int, pairs: list[Pair]) -> tuple[list[tuple[int, str, str]], DropReport]:
-        """The pairs that are kept, each with its position in the corpus, and what was dropped.
+    def clean(self, first: int, examples: Iterable[Example]) -> tuple[list[Kept], DropReport]:
+        """The examples that are kept, and what was dropped.
 
         Args:
-            first: position of the first of the pairs.
+            first: position of the first of the examples.
         """
         report = DropReport(self.reasons)
         kept = []
-        for position, (source, target, score) in enumerate(pairs, first):
-            if self._rules.normalise:
-                source = unicodedata.normalize(self._rules.normalise, source)
-                target = unicodedata.normalize(self._rules.normalise, target)
-            reason = self._why_not(source, target, score)
-            if reason is None:
-                kept.append((position, source, target))
+        for position, example in enumerate(examples, first):
+            if self._normalise:
+                normal = [unicodedata.normalize(self._normalise, text) for text in example.texts]
+                example = Example(tuple(normal), example.score)
+            for reason, applies in self._rules:
+                if applies(example):
+                    report.by_reason[reason].add(position, example.texts)
+                    break
             else:
-                report.by_reason[reason].add(position, source, target)
+                kept.append(Kept(position, example.texts))
         return kept, report
 
-    def _why_not(self, source: str, target: str, score: float | None) -> str | None:
-        """The first rule that drops a pair."""
-        rules = self._rules
-        if not source.strip() or not target.strip():
-            return EMPTY
-        if rules.max_source_characters and len(source) > rules.max_source_characters:
-            return "source_characters"
-        if rules.max_target_characters and len(target) > rules.max_target_characters:
-            return "target_characters"
-        if rules.max_length_ratio:
-            shorter, longer = sorted((len(source), len(target)))
-            if longer > rules.max_length_ratio * shorter:
-                return "length_ratio"
-        if rules.drop_identical and source == target:
-            return "identical"
-        if self._min_score is not None and score is not None and score < self._min_score:
-            return "score"
-        return None
+
+def is_empty(example: Example) -> bool:
+    """Whether a text of the example is blank."""
+    return any(not text.strip() for text in example.texts)
+
+
+def score_rules(min_score: float | None) -> list[Rule]:
+    """The rule that drops examples with a lower score, if one is wanted."""
+    if min_score is None:
+        return []
+    return [Rule("score", lambda example: example.score is not None and example.score < min_score)]

@@ -1,9 +1,9 @@
-"""Corpora: from a recipe's corpus to chunks of its pairs, in order and in constant memory.
+"""Corpora: from a recipe's corpus to chunks of its examples, in order and in constant memory.
 
-    locations ──LocationStream──▶ bytes ──cut into lines or samples──▶ Chunk ──parse──▶ [Pair, …]
+    locations ──LocationStream──▶ bytes ──cut into lines or samples──▶ Chunk ──parse──▶ [Example, …]
 
 1. Making a reader finds all files and downloads the remote ones, so that their sizes are known.
-2. chunks() streams raw parts of them, cut by cutting.py; formats.parse makes pairs of
+2. chunks() streams raw parts of them, cut by cutting.py; formats.parse makes examples of
    these, in other processes if there are many.
 3. At the end of each file its hash is compared with the recipe's.
 """
@@ -19,27 +19,27 @@ from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream, open_location, stored_bytes
 
-PAIRS_PER_CHUNK = 20_000
+EXAMPLES_PER_CHUNK = 20_000
 
 
 @dataclass(frozen=True)
-class ParallelText:
-    """Aligned sentences: `sources[i]` and `targets[i]` are translations of each other."""
+class WholeText:
+    """All texts of a corpus."""
 
-    sources: list[str]
-    targets: list[str]
+    texts: tuple[tuple[str, ...], ...]  # of each example, in the order of the task's fields
     sha256s: tuple[str, ...]  # of each location's decompressed content
 
 
-def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> ParallelText:
-    """All pairs of a small corpus.
+def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> WholeText:
+    """All examples of a small corpus.
 
     Raises:
         CorpusError: anything is wrong with the corpus.
     """
     reader = CorpusReader(corpus, mirror=mirror, cache=cache)
-    pairs = [pair for chunk in reader.chunks(PAIRS_PER_CHUNK) for pair in parse(chunk)]
-    return ParallelText([p.source for p in pairs], [p.target for p in pairs], reader.sha256s)
+    chunks = reader.chunks(EXAMPLES_PER_CHUNK)
+    texts = tuple(example.texts for chunk in chunks for example in parse(chunk))
+    return WholeText(texts, reader.sha256s)
 
 
 class CorpusReader:
@@ -76,34 +76,34 @@ class CorpusReader:
     def bytes_read(self) -> int:
         return self._finished_bytes + sum(stream.bytes_read for stream in self._streams)
 
-    def chunks(self, pairs_per_chunk: int) -> Iterator[Chunk]:
-        """Chunks of at most `pairs_per_chunk` pairs, in the order of the corpus.
+    def chunks(self, examples_per_chunk: int) -> Iterator[Chunk]:
+        """Chunks of at most `examples_per_chunk` examples, in the order of the corpus.
 
         Raises:
             CorpusError: files are damaged, misaligned or empty, a hash is wrong, something is too
                 long for a sentence, or WebDataset samples lack a column.
         """
         first = 0
-        for content in self._contents(pairs_per_chunk):
+        for content in self._contents(examples_per_chunk):
             yield Chunk(first, content)
             first += content.count
         if not first:
             raise CorpusError(
-                f"{', '.join(self._corpus.locations)}: expected at least one pair, found none. "
-                "Give files with text."
+                f"{', '.join(self._corpus.locations)}: expected at least one "
+                f"{self._corpus.noun}, found none. Give files with text."
             )
 
-    def _contents(self, pairs_per_chunk: int) -> Iterator[Content]:
+    def _contents(self, examples_per_chunk: int) -> Iterator[Content]:
         file_format = self._corpus.files_format
         if file_format is None:
             with self._opened(self._locations) as streams:
-                sources, targets = map(LineReader, streams)
-                yield from cut_aligned(sources, targets, pairs_per_chunk)
-            check_alignment(sources, targets)
+                readers = [LineReader(stream) for stream in streams]
+                yield from cut_aligned(readers, examples_per_chunk)
+            check_alignment(readers)
             return
         for location in self._locations:
             with self._opened([location]) as (stream,):
-                yield from cut_file(stream, file_format, self._corpus.columns, pairs_per_chunk)
+                yield from cut_file(stream, file_format, self._corpus.columns, examples_per_chunk)
 
     @contextmanager
     def _opened(self, locations: list[tuple[str, str | None]]) -> Iterator[list[LocationStream]]:

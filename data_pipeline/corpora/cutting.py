@@ -1,6 +1,6 @@
 """Cutting: from the streams of a corpus's files to raw parts of whole lines or samples.
 
-    two streams ──▶ AlignedLines            one stream ──▶ TsvLines, JsonLines or Samples
+    aligned streams ──▶ AlignedLines        one stream ──▶ TsvLines, JsonLines or Samples
 
 Nothing is decoded here; formats.py does that. Lines, sentences and parts have limits, so that
 memory is constant whatever a file holds, a binary or a decompression bomb too.
@@ -23,7 +23,7 @@ from data_pipeline.corpora.formats import (
     TsvColumns,
     TsvLines,
 )
-from data_pipeline.corpus_config import ColumnsConfig, CorpusFormat
+from data_pipeline.corpus_config import Columns
 from data_pipeline.errors import CorpusError, TarContentError
 from data_pipeline.storage.locations import LocationStream
 from data_pipeline.storage.tar import Member, read_members
@@ -99,28 +99,26 @@ class LineReader:
         return len(ends) > 0
 
 
-def cut_aligned(
-    sources: LineReader, targets: LineReader, pairs_per_part: int
-) -> Iterator[AlignedLines]:
-    """Yields lines of both while both have some; then counts the rest, for `check_alignment`."""
+def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterator[AlignedLines]:
+    """Yields lines of all while all have some; then counts the rest, for `check_alignment`."""
     aligned = True
     while aligned:
-        part: list[tuple[Lines, Lines]] = []
-        pairs = size = 0
-        while pairs < pairs_per_part and size < PART_BYTES:
+        part: list[list[Lines]] = []
+        examples = size = 0
+        while examples < examples_per_part and size < PART_BYTES:
             # Few at a time, because the size of these lines' partners is known only then.
-            source = sources.take(min(ALIGNED_STEP, pairs_per_part - pairs))
-            target = targets.take(source.count or 1, max_bytes=None)
-            aligned = source.count == target.count > 0
+            first = readers[0].take(min(ALIGNED_STEP, examples_per_part - examples))
+            others = [reader.take(first.count or 1, max_bytes=None) for reader in readers[1:]]
+            aligned = first.count > 0 and all(lines.count == first.count for lines in others)
             if not aligned:
                 break
-            part.append((source, target))
-            pairs += source.count
-            size += len(source.data) + len(target.data)
+            part.append([first, *others])
+            examples += first.count
+            size += sum(len(lines.data) for lines in part[-1])
         if part:
-            yield AlignedLines(*(_joined(side) for side in zip(*part, strict=True)))
-    for reader in (sources, targets):
-        while reader.take(pairs_per_part).count:
+            yield AlignedLines(tuple(_joined(side) for side in zip(*part, strict=True)))
+    for reader in readers:
+        while reader.take(examples_per_part).count:
             pass
 
 
@@ -131,73 +129,76 @@ def _joined(parts: Sequence[Lines]) -> Lines:
     return Lines(parts[0].location, parts[0].first, count, data)
 
 
-def check_alignment(sources: LineReader, targets: LineReader) -> None:
-    """Checks two readers at their end.
+def check_alignment(readers: Sequence[LineReader]) -> None:
+    """Checks readers at their end.
 
     Raises:
-        CorpusError: one has no text, or more lines than the other.
+        CorpusError: one has no text, or more lines than another.
     """
-    for reader in (sources, targets):
+    for reader in readers:
         if not reader.has_text:
             raise CorpusError(
                 f"{reader.location} is empty: {counted(reader.lines, 'line')} and none with text "
                 "on it, at least one is needed. Give a file with one sentence a line."
             )
-    if sources.lines != targets.lines:
-        longer = max(sources, targets, key=lambda reader: reader.lines)
-        raise CorpusError(
-            f"{sources.location} has {counted(sources.lines, 'line')} and {targets.location} has "
-            f"{targets.lines:,}: line {min(sources.lines, targets.lines) + 1:,} of "
-            f"{longer.location} has no partner. The n-th lines of both files must be translations "
-            "of each other; give aligned files."
-        )
+    first = readers[0]
+    for other in readers[1:]:
+        if first.lines != other.lines:
+            longer = max(first, other, key=lambda reader: reader.lines)
+            raise CorpusError(
+                f"{first.location} has {counted(first.lines, 'line')} and {other.location} has "
+                f"{other.lines:,}: line {min(first.lines, other.lines) + 1:,} of "
+                f"{longer.location} has no partner. The n-th lines of both files must be "
+                "translations of each other; give aligned files."
+            )
 
 
 def cut_file(
-    stream: LocationStream, file_format: CorpusFormat, columns: ColumnsConfig, pairs_per_part: int
+    stream: LocationStream, file_format: str, columns: Columns, examples_per_part: int
 ) -> Iterator[Content]:
-    """Cuts a file with both sides into parts.
+    """Cuts a file that has all texts of its examples into parts.
 
     Raises:
         CorpusError: the file holds something that no part can be made of.
     """
     if file_format == "webdataset":
-        yield from _cut_samples(stream, columns, pairs_per_part)
+        yield from _cut_samples(stream, columns, examples_per_part)
         return
     reader = LineReader(stream)
     if file_format == "tsv":
-        named = any(isinstance(c, str) for c in (columns.source, columns.target, columns.score))
+        named = any(isinstance(c, str) for c in (*columns.texts, columns.of_score))
         numbers = TsvColumns.resolve(columns, reader.take(1) if named else None)
         make: Callable[[Lines], Content] = partial(TsvLines, columns=numbers)
     else:
         make = partial(JsonLines, columns=columns)
-    while (lines := reader.take(pairs_per_part)).count:
+    while (lines := reader.take(examples_per_part)).count:
         yield make(lines)
 
 
 def _cut_samples(
-    stream: LocationStream, columns: ColumnsConfig, pairs_per_part: int
+    stream: LocationStream, columns: Columns, examples_per_part: int
 ) -> Iterator[Samples]:
     samples: list[Sample] = []
     size = 0
     for sample in _read_samples(stream, columns):
         samples.append(sample)
-        size += len(sample.source) + len(sample.target)
-        if len(samples) == pairs_per_part or size >= PART_BYTES:
+        size += sum(map(len, sample.texts))
+        if len(samples) == examples_per_part or size >= PART_BYTES:
             yield Samples(stream.location, tuple(samples))
             samples, size = [], 0
     if samples:
         yield Samples(stream.location, tuple(samples))
 
 
-def _read_samples(stream: LocationStream, columns: ColumnsConfig) -> Iterator[Sample]:
-    """Reads one pair a sample; holds the file's keys, to notice one that comes again."""
-    roles = {"source": columns.source, "target": columns.target, "score": columns.score}
-    suffixes = {role: str(name).lower() for role, name in roles.items() if name is not None}
+def _read_samples(stream: LocationStream, columns: Columns) -> Iterator[Sample]:
+    """Reads one example a sample; holds the file's keys, to notice one that comes again."""
+    texts = [str(column).lower() for column in columns.texts]
+    score = None if columns.of_score is None else str(columns.of_score).lower()
+    suffixes = {*texts, *([score] if score else [])}
     members = read_members(
         cast(BinaryIO, stream),
         archive=stream.location,
-        decoded=set(suffixes.values()),
+        decoded=suffixes,
         passed_over=lambda suffix: True,
         max_member_bytes=MAX_MEMBER_BYTES,
     )
@@ -205,16 +206,16 @@ def _read_samples(stream: LocationStream, columns: ColumnsConfig) -> Iterator[Sa
     try:
         for key, group in groupby(members, key=lambda member: member.key):
             data = _data_by_suffix(stream.location, group)
-            if key in seen or len(data) < len(set(suffixes.values())):
+            if key in seen or len(data) < len(suffixes):
                 raise CorpusError(
                     f"{stream.location}, sample {key!r}: expected "
-                    f"{listed(sorted(suffixes.values()))} once "
+                    f"{listed(sorted([*texts, *([score] if score else [])]))} once "
                     f"and one after the other, found {listed(sorted(data))}"
                     f"{' for the second time' if key in seen else ''}. Write the sample whole, or "
                     "correct columns in the recipe."
                 )
             seen.add(key)
-            yield Sample(key, **{role: data[suffix] for role, suffix in suffixes.items()})
+            yield Sample(key, tuple(data[s] for s in texts), data[score] if score else None)
     except TarContentError as error:
         raise CorpusError(str(error)) from error
 

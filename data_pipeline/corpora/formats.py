@@ -1,11 +1,11 @@
-"""Corpus formats: from raw parts of files to pairs of sentences, in whatever process.
+"""Corpus formats: from raw parts of files to the texts of examples, in whatever process.
 
-    Chunk: whole lines or samples, as bytes ──decode, split by the format──▶ [Pair, Pair, …]
+    Chunk: whole lines or samples, as bytes ──decode, split by the format──▶ [Example, …]
 
-AlignedLines  two files, the n-th line of one is the translation of the n-th line of the other
+AlignedLines  several files, whose n-th lines belong together: translations of each other
 TsvLines      columns between tabs; quotes have no meaning, so no value can hold a tab
 JsonLines     one JSON object a line; a dot in a column's name leads into an inner object
-Samples       UTF-8 files in a WebDataset tar, one pair a sample
+Samples       UTF-8 files in a WebDataset tar, one example a sample
 
 Lines end at \\n alone: other characters that Unicode calls line ends occur inside sentences, and
 splitting there would shift the alignment of everything that follows. A dataset stores one sentence
@@ -19,17 +19,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from data_pipeline.corpus_config import Column, ColumnsConfig
+from data_pipeline.corpus_config import Column, Columns
 from data_pipeline.errors import CorpusError
 
 SPACES = str.maketrans("\n\r\t", "   ")
 
 
-class Pair(NamedTuple):
-    """Two sentences without line ends that are translations of each other."""
+class Example(NamedTuple):
+    """What a task has one of: a pair of sentences, a document."""
 
-    source: str
-    target: str
+    texts: tuple[str, ...]  # in the order of the task's fields
     score: float | None
 
 
@@ -66,30 +65,28 @@ class Lines:
 
 @dataclass(frozen=True)
 class AlignedLines:
-    """Lines of two files, as many of the one as of the other."""
+    """Lines of several files, of each as many as of the others."""
 
-    sources: Lines
-    targets: Lines
+    sides: tuple[Lines, ...]  # in the order of the task's fields
 
     @property
     def count(self) -> int:
-        return self.sources.count
+        return self.sides[0].count
 
-    def pairs(self) -> Iterator[Pair]:
-        for source, target in zip(self.sources.decode(), self.targets.decode(), strict=True):
-            yield Pair(source, target, None)
+    def examples(self) -> Iterator[Example]:
+        for texts in zip(*(side.decode() for side in self.sides), strict=True):
+            yield Example(texts, None)
 
 
 @dataclass(frozen=True)
 class TsvColumns:
     """The columns of a line's values, from 0."""
 
-    source: int
-    target: int
+    texts: tuple[int, ...]
     score: int | None
 
     @classmethod
-    def resolve(cls, columns: ColumnsConfig, header: Lines | None) -> "TsvColumns":
+    def resolve(cls, columns: Columns, header: Lines | None) -> "TsvColumns":
         """Looks names up in the first line.
 
         Raises:
@@ -109,10 +106,10 @@ class TsvColumns:
                 )
             return names.index(column)
 
+        score = columns.of_score
         return cls(
-            number_of(columns.source),
-            number_of(columns.target),
-            None if columns.score is None else number_of(columns.score),
+            tuple(number_of(column) for column in columns.texts),
+            None if score is None else number_of(score),
         )
 
 
@@ -125,15 +122,18 @@ class TsvLines:
     def count(self) -> int:
         return self.lines.count
 
-    def pairs(self) -> Iterator[Pair]:
-        source, target, score = self.columns.source, self.columns.target, self.columns.score
+    def examples(self) -> Iterator[Example]:
+        texts, score = self.columns.texts, self.columns.score
         for number, line in enumerate(self.lines.decode(), self.lines.first):
             values = line.split("\t")
             try:
-                text = values[score] if score is not None else None
-                yield Pair(values[source], values[target], None if text is None else _score(text))
+                found = values[score] if score is not None else None
+                yield Example(
+                    tuple([values[column] for column in texts]),
+                    None if found is None else _score(found),
+                )
             except IndexError:
-                needed = max(source, target, score or 0) + 1
+                needed = max(*texts, score or 0) + 1
                 raise CorpusError(
                     f"{self.lines.location}, line {number:,}: expected at least {needed} columns "
                     f"between tabs, found {len(values)}. Correct the line, or columns in the "
@@ -146,32 +146,30 @@ class TsvLines:
 @dataclass(frozen=True)
 class JsonLines:
     lines: Lines
-    columns: ColumnsConfig
+    columns: Columns
 
     @property
     def count(self) -> int:
         return self.lines.count
 
-    def pairs(self) -> Iterator[Pair]:
-        columns = self.columns
+    def examples(self) -> Iterator[Example]:
+        texts, score = self.columns.texts, self.columns.of_score
         for number, line in enumerate(self.lines.decode(), self.lines.first):
             try:
                 value = _parse_json(line)
-                yield Pair(
-                    _sentence(_text_at(value, columns.source)),
-                    _sentence(_text_at(value, columns.target)),
-                    None if columns.score is None else _score(_value_at(value, columns.score)),
+                yield Example(
+                    tuple([_sentence(_text_at(value, column)) for column in texts]),
+                    None if score is None else _score(_value_at(value, score)),
                 )
             except ValueError as error:
                 raise _bad_value(f"{self.lines.location}, line {number:,}", error) from error
 
 
 class Sample(NamedTuple):
-    """The undecoded members of a WebDataset sample that a pair is made of."""
+    """The undecoded members of a WebDataset sample that an example is made of."""
 
     key: str
-    source: bytes
-    target: bytes
+    texts: tuple[bytes, ...]
     score: bytes | None = None
 
 
@@ -184,12 +182,11 @@ class Samples:
     def count(self) -> int:
         return len(self.samples)
 
-    def pairs(self) -> Iterator[Pair]:
+    def examples(self) -> Iterator[Example]:
         for sample in self.samples:
             try:
-                yield Pair(
-                    _sentence(sample.source.decode()),
-                    _sentence(sample.target.decode()),
+                yield Example(
+                    tuple([_sentence(text.decode()) for text in sample.texts]),
                     None if sample.score is None else _score(sample.score.decode()),
                 )
             except ValueError as error:
@@ -201,19 +198,19 @@ Content = AlignedLines | TsvLines | JsonLines | Samples
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive pairs of a corpus, not parsed yet; it crosses process borders as it is."""
+    """Consecutive examples of a corpus, not parsed yet; it crosses process borders as it is."""
 
-    first: int  # position of its first pair in the corpus, from 0
+    first: int  # position of its first example in the corpus, from 0
     content: Content
 
 
-def parse(chunk: Chunk) -> list[Pair]:
-    """The pairs in their order.
+def parse(chunk: Chunk) -> list[Example]:
+    """The examples in their order.
 
     Raises:
-        CorpusError: a pair is wrong; the message names file and line.
+        CorpusError: an example is wrong; the message names file and line.
     """
-    return list(chunk.content.pairs())
+    return list(chunk.content.examples())
 
 
 def _bad_value(place: str, error: ValueError) -> CorpusError:

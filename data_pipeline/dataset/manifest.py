@@ -35,7 +35,6 @@ from data_pipeline.written import Written
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
-SOURCE, TARGET = "src", "tgt"
 
 # File names relative to the dataset folder, which they cannot leave.
 RelativeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
@@ -43,11 +42,16 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class FieldInfo(Written):
-    """One sequence of every pair, by the name it has in shards and batches."""
+    """One sequence of every example, by the name it has in shards and batches."""
 
-    name: str
-    role: Literal["source", "target"]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    role: str  # what the task takes it for: source, target, document
     language: str
+
+    @property
+    def is_document(self) -> bool:
+        """Whether its texts may hold line ends."""
+        return self.role == "document"
 
 
 class FileInfo(Written):

@@ -1,20 +1,21 @@
 """The small files of a dataset, each written through to the disk and described for the manifest."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.config import DataConfig
-from data_pipeline.corpora.cleaning import DropReport
-from data_pipeline.corpora.corpus import ParallelText, read_whole
+from data_pipeline.corpora.corpus import WholeText, read_whole
 from data_pipeline.dataset.manifest import (
-    SOURCE,
-    TARGET,
+    FieldInfo,
     FileInfo,
     HeldOutInfo,
     ShardInfo,
     TokenizerInfo,
 )
+from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.preparation.group_writer import WrittenShard
+from data_pipeline.preparation.ingest import IngestedCorpus
 from data_pipeline.storage.durable import write_durably
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -23,7 +24,7 @@ CLEANING_NAME = "cleaning.json"
 
 
 def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str, TokenizerInfo]:
-    joint = tokenizers[SOURCE] is tokenizers[TARGET]
+    joint = len(set(map(id, tokenizers.values()))) == 1
     infos = {}
     for field, tokenizer in tokenizers.items():
         name = "tokenizer.model" if joint else f"tokenizer.{field}.model"
@@ -35,7 +36,9 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
     return infos
 
 
-def write_heldout(folder: Path, data: DataConfig) -> dict[str, HeldOutInfo]:
+def write_heldout(
+    folder: Path, data: DataConfig, fields: Sequence[FieldInfo]
+) -> dict[str, HeldOutInfo]:
     """Copies the validation and test sets.
 
     Raises:
@@ -45,26 +48,31 @@ def write_heldout(folder: Path, data: DataConfig) -> dict[str, HeldOutInfo]:
     for use, corpus in (("validation", data.validation), *data.tests.items()):
         text = read_whole(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
         infos[use] = HeldOutInfo(
-            files=_write_sides(folder, use, text),
-            pairs=len(text.sources),
-            tag=corpus.tag,
+            files=_write_fields(folder, use, text, fields),
+            pairs=len(text.texts),
+            tag=corpus.tags.get(fields[0].name),
             sha256s=text.sha256s,
         )
     return infos
 
 
-def _write_sides(folder: Path, use: str, text: ParallelText) -> dict[str, FileInfo]:
+def _write_fields(
+    folder: Path, use: str, text: WholeText, fields: Sequence[FieldInfo]
+) -> dict[str, FileInfo]:
     files = {}
-    for field, sentences in ((SOURCE, text.sources), (TARGET, text.targets)):
-        name = f"heldout/{use}.{field}.txt"
-        lines = "".join(sentence + "\n" for sentence in sentences)
-        files[field] = FileInfo(file=name, sha256=write_durably(folder / name, lines.encode()))
+    for number, field in enumerate(fields):
+        name = f"heldout/{use}.{field.name}.txt"
+        lines = pack_texts([texts[number] for texts in text.texts], field)
+        files[field.name] = FileInfo(file=name, sha256=write_durably(folder / name, lines))
     return files
 
 
-def write_cleaning_report(folder: Path, reports: dict[str, DropReport]) -> FileInfo:
+def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> FileInfo:
     """Writes what was dropped of each corpus and why, with the earliest examples."""
-    content = {name: report.to_json() for name, report in reports.items()}
+    content = {
+        corpus.name: corpus.dropped.to_json(corpus.config.noun, corpus.config.columns.labels)
+        for corpus in corpora
+    }
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
     return FileInfo(file=CLEANING_NAME, sha256=write_durably(folder / CLEANING_NAME, text.encode()))
 

@@ -8,7 +8,7 @@ the same, but damaged  ──▶ to be made anew, if nothing is lost by that
 import logging
 from pathlib import Path
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import Problem, problems_of, strange_files
@@ -25,11 +25,7 @@ BYTES_OF_ONE_PROCESS = 4_000_000
 
 
 def keep_if_whole(
-    dataset: Path,
-    data: DataConfig,
-    tokenizer: TokenizerConfig,
-    processes: int | None,
-    report: Report,
+    dataset: Path, settings: DataSettings, processes: int | None, report: Report
 ) -> Manifest | None:
     """The manifest of a dataset that is the recipe's and whole; None if it has to be made anew.
 
@@ -42,8 +38,8 @@ def keep_if_whole(
         report(PrepareProgress("compare", done, total))
 
     existing = Manifest.load(open_store(dataset))
-    _refuse(dataset, existing.differences(data, tokenizer))
-    _refuse(dataset, _changed_text(data, existing))
+    _refuse(dataset, existing.differences(settings.data, settings.tokenizer))
+    _refuse(dataset, _changed_text(settings.data, existing))
     shard_bytes = sum(shard.bytes for shard in existing.shards)
     processes = processes or enough_processes(shard_bytes, BYTES_OF_ONE_PROCESS)
     problems = problems_of(str(dataset), existing, processes, progress)

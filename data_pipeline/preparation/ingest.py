@@ -1,4 +1,4 @@
-"""From a corpus's files to its cleaned pairs in partitions on disk.
+"""From a corpus's files to its cleaned examples in partitions on disk.
 
 files ──one process──▶ chunks ──all processes──▶ parsed, cleaned, keyed ──one──▶ partitions
 """
@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.config import DataConfig
+from data_pipeline.batching.task import DATA_TASKS
+from data_pipeline.config import DataSettings
 from data_pipeline.corpora.cleaning import Cleaner, DropReport
-from data_pipeline.corpora.corpus import PAIRS_PER_CHUNK, CorpusReader
+from data_pipeline.corpora.corpus import EXAMPLES_PER_CHUNK, CorpusReader
 from data_pipeline.corpora.formats import Chunk, parse
+from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.preparation.shuffle import PackedRows, Partitions, pack_rows
 from data_pipeline.process_pool import ProcessPool
 
@@ -20,7 +22,7 @@ class IngestedCorpus:
     """A training corpus as it lies in its partitions."""
 
     name: str
-    tag: str | None
+    config: CorpusConfig
     sha256s: tuple[str, ...]
     read: int
     dropped: DropReport
@@ -29,10 +31,9 @@ class IngestedCorpus:
 
 @dataclass(frozen=True)
 class _CleanJob:
-    chunk: Chunk
+    settings: DataSettings  # first: unpickling it loads what the chunk may be of
     corpus: int
-    cleaner: Cleaner
-    by_content: bool
+    chunk: Chunk
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _CleanedChunk:
 
 
 def ingest(
-    data: DataConfig,
+    settings: DataSettings,
     index: int,
     reader: CorpusReader,
     folder: Path,
@@ -60,15 +61,14 @@ def ingest(
     Raises:
         CorpusError: anything is wrong with the text.
     """
-    corpus = data.train[index]
-    cleaner = Cleaner(data, corpus)
+    data = settings.data
     partitions = Partitions(folder)
-    dropped = DropReport(cleaner.reasons)
+    dropped = DropReport(_cleaner(settings, index).reasons)
     read = 0
 
     def jobs() -> Iterator[_CleanJob]:
-        for chunk in reader.chunks(PAIRS_PER_CHUNK):
-            yield _CleanJob(chunk, index, cleaner, data.cleaning.drop_duplicates)
+        for chunk in reader.chunks(EXAMPLES_PER_CHUNK):
+            yield _CleanJob(settings, index, chunk)
 
     for cleaned in pool.map(_clean, jobs()):
         partitions.add(cleaned.rows)
@@ -77,13 +77,18 @@ def ingest(
         report()
     partitions.flush()
     return IngestedCorpus(
-        data.corpus_names[index], corpus.tag, reader.sha256s, read, dropped, partitions
+        data.corpus_names[index], data.train[index], reader.sha256s, read, dropped, partitions
     )
 
 
 def _clean(job: _CleanJob) -> _CleanedChunk:
-    pairs = parse(job.chunk)
-    kept, dropped = job.cleaner.clean(job.chunk.first, pairs)
-    return _CleanedChunk(
-        len(pairs), dropped, pack_rows(kept, job.corpus, by_content=job.by_content)
-    )
+    examples = parse(job.chunk)
+    kept, dropped = _cleaner(job.settings, job.corpus).clean(job.chunk.first, examples)
+    by_content = job.settings.data.cleaning.drop_duplicates
+    return _CleanedChunk(len(examples), dropped, pack_rows(kept, job.corpus, by_content=by_content))
+
+
+def _cleaner(settings: DataSettings, corpus: int) -> Cleaner:
+    data = settings.data
+    rules = DATA_TASKS[settings.task].rules(data, data.train[corpus])
+    return Cleaner(rules, data.cleaning.normalise)

@@ -10,15 +10,10 @@ never a corpus.
 
 from pathlib import Path
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.batching.task import DATA_TASKS
+from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpora.corpus import CorpusReader
-from data_pipeline.dataset.manifest import (
-    SOURCE,
-    TARGET,
-    CorpusInfo,
-    FieldInfo,
-    Manifest,
-)
+from data_pipeline.dataset.manifest import CorpusInfo, Manifest
 from data_pipeline.dataset.preparation_settings import preparation_settings
 from data_pipeline.dataset.verification import add_histograms
 from data_pipeline.errors import CorpusError, DatasetError
@@ -53,14 +48,13 @@ from data_pipeline.wording import counted
 
 
 def prepare(
-    data: DataConfig,
-    tokenizer: TokenizerConfig,
+    settings: DataSettings,
     report: Report,
     *,
     overwrite: bool = False,
     processes: int | None = None,
 ) -> Manifest:
-    """Makes the dataset at `data.dataset` and returns its manifest.
+    """Makes the dataset that `settings.data` describes and returns its manifest.
 
     A dataset that is there already is kept if it was made from the same settings and text and is
     whole, made again if it is damaged, and refused otherwise. It stays until the new one is whole.
@@ -74,6 +68,7 @@ def prepare(
         TokenizerError: a tokenizer cannot be trained, read or used.
         DatasetError: the dataset that is there is refused, or the new one cannot be written.
     """
+    data = settings.data
     if "://" in data.dataset:
         raise DatasetError(
             f"A dataset is prepared in a local folder, and data.dataset is {data.dataset}. Prepare "
@@ -83,18 +78,18 @@ def prepare(
     clear_leftovers(dataset)
     standing = check_replaceable(dataset)
     if standing and not overwrite:
-        existing = keep_if_whole(dataset, data, tokenizer, processes, report)
+        existing = keep_if_whole(dataset, settings, processes, report)
         if existing is not None:
             return existing
 
-    given = given_tokenizers(data, tokenizer)  # fails before hours of reading
+    given = given_tokenizers(settings)  # fails before hours of reading
     try:
         with work_folder(dataset) as work:
             readers = _open_readers(data, report)
             text_bytes = sum(reader.total_bytes for reader in readers)
             processes = processes or enough_processes(text_bytes, BYTES_OF_ONE_PROCESS)
             with process_pool(processes, "prepared data", DatasetError) as pool:
-                _Preparation(data, tokenizer, given, readers, work, pool, report).run()
+                _Preparation(settings, given, readers, work, pool, report).run()
             publish(work / "new", dataset, work / "old", standing)
     except OSError as error:
         raise DatasetError(
@@ -110,16 +105,15 @@ class _Preparation:
 
     def __init__(
         self,
-        data: DataConfig,
-        tokenizer: TokenizerConfig,
+        settings: DataSettings,
         given: dict[str, Tokenizer] | None,
         readers: list[CorpusReader],
         work: Path,
         pool: ProcessPool,
         report: Report,
     ) -> None:
-        self._data = data
-        self._config = tokenizer
+        self._settings = settings
+        self._fields = DATA_TASKS[settings.task].fields(settings.data)
         self._given = given
         self._readers = readers
         self._work = work
@@ -129,30 +123,27 @@ class _Preparation:
 
     def run(self) -> None:
         """Writes the whole dataset into `new`."""
-        data, new = self._data, self._new
+        settings, new = self._settings, self._new
         for folder in (new, new / "shards", new / "heldout"):
             folder.mkdir()
-        heldout = write_heldout(new, data)
+        heldout = write_heldout(new, settings.data, self._fields)
         corpora = self._ingest()
         self._report(PrepareProgress("train tokenizer", 0, 1))
-        tokenizers = self._given or train_tokenizers(data, self._config, corpora, self._pool)
+        tokenizers = self._given or train_tokenizers(settings, corpora, self._pool)
         self._report(PrepareProgress("train tokenizer", 1, 1))
         groups = self._write_groups(corpora, tokenizers)
         shards = number_shards(
             new, [(c.name, [s for g in groups[c.name] for s in g.shards]) for c in corpora]
         )
         manifest = Manifest(
-            fields=(
-                FieldInfo(name=SOURCE, role="source", language=data.source_language),
-                FieldInfo(name=TARGET, role="target", language=data.target_language),
-            ),
+            fields=self._fields,
             tokenizers=write_tokenizers(new, tokenizers),
-            special_ids=tokenizers[SOURCE].special_ids,
-            corpora=tuple(_describe(corpus, groups[corpus.name]) for corpus in corpora),
-            lengths=_lengths([group for corpus in corpora for group in groups[corpus.name]]),
-            cleaning=write_cleaning_report(new, {c.name: c.dropped for c in corpora}),
+            special_ids=tokenizers[self._fields[0].name].special_ids,
+            corpora=tuple(self._describe(corpus, groups[corpus.name]) for corpus in corpora),
+            lengths=self._lengths([g for corpus in corpora for g in groups[corpus.name]]),
+            cleaning=write_cleaning_report(new, corpora),
             heldout=heldout,
-            preparation=preparation_settings(data, self._config),
+            preparation=preparation_settings(settings.data, settings.tokenizer),
             shards=tuple(shards),
         )
         write_durably(new / MANIFEST_NAME, manifest.to_bytes())
@@ -167,8 +158,8 @@ class _Preparation:
         corpora = []
         for index, reader in enumerate(readers):
             folder = self._work / "partitions" / str(index)
-            corpus = ingest(self._data, index, reader, folder, self._pool, report)
-            _require_pairs(corpus, corpus.partitions.pairs, self._data)
+            corpus = ingest(self._settings, index, reader, folder, self._pool, report)
+            _require_some(corpus, corpus.partitions.examples, self._settings.data)
             corpora.append(corpus)
         self._report(PrepareProgress("read", total, total))
         return corpora
@@ -177,32 +168,50 @@ class _Preparation:
         self, corpora: list[IngestedCorpus], tokenizers: dict[str, Tokenizer]
     ) -> dict[str, list[WrittenGroup]]:
         """Writes each corpus's groups, in order, and adds what they dropped to its report."""
-        per_group = SHARDS_PER_GROUP * self._data.pairs_per_block * self._data.blocks_per_shard
+        data = self._settings.data
+        per_group = SHARDS_PER_GROUP * data.pairs_per_block * data.blocks_per_shard
         jobs = [
             GroupJob(
+                settings=self._settings,
                 folder=self._new / "shards",
-                corpus=corpus.name,
+                corpus=index,
                 group=group,
                 partitions=partitions,
                 tokenizers={field: tokenizer.model for field, tokenizer in tokenizers.items()},
-                tag=corpus.tag,
-                data=self._data,
             )
-            for corpus in corpora
+            for index, corpus in enumerate(corpora)
             for group, partitions in enumerate(corpus.partitions.groups(per_group))
         ]
-        by_name = {corpus.name: corpus for corpus in corpora}
-        groups: dict[str, list[WrittenGroup]] = {name: [] for name in by_name}
-        total = sum(corpus.partitions.pairs for corpus in corpora)
+        groups: dict[str, list[WrittenGroup]] = {corpus.name: [] for corpus in corpora}
+        total = sum(corpus.partitions.examples for corpus in corpora)
         done = 0
         for job, written in zip(jobs, self._pool.map(write_group, jobs), strict=True):
-            groups[job.corpus].append(written)
-            by_name[job.corpus].dropped.merge(written.dropped)
+            groups[job.corpus_name].append(written)
+            corpora[job.corpus].dropped.merge(written.dropped)
             done += written.pairs + sum(written.dropped.counts().values())
             self._report(PrepareProgress("write", done, total))
         for corpus in corpora:
-            _require_pairs(corpus, sum(g.pairs for g in groups[corpus.name]), self._data)
+            _require_some(corpus, sum(g.pairs for g in groups[corpus.name]), data)
         return groups
+
+    def _describe(self, corpus: IngestedCorpus, groups: list[WrittenGroup]) -> CorpusInfo:
+        return CorpusInfo(
+            name=corpus.name,
+            tag=corpus.config.tags.get(self._fields[0].name),
+            sha256s=corpus.sha256s,
+            read=corpus.read,
+            kept=sum(group.pairs for group in groups),
+            dropped=corpus.dropped.counts(),
+        )
+
+    def _lengths(self, groups: list[WrittenGroup]) -> dict[str, tuple[int, ...]]:
+        """By field: how many examples have length 0, 1, 2 and so on."""
+        return {
+            field.name: tuple(
+                add_histograms([group.lengths[field.name] for group in groups]).tolist()
+            )
+            for field in self._fields
+        }
 
 
 def _open_readers(data: DataConfig, report: Report) -> list[CorpusReader]:
@@ -215,31 +224,12 @@ def _open_readers(data: DataConfig, report: Report) -> list[CorpusReader]:
     return readers
 
 
-def _require_pairs(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
+def _require_some(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
     if not left:
         counts = corpus.dropped.counts()
         dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.items())
+        limits = [f"data.{name}={value}" for name, value in data if name.startswith("max_")]
         raise CorpusError(
-            f"None of {counted(corpus.read, 'pair')} of {corpus.name} is left: dropped {dropped}. "
-            f"Loosen data.cleaning, data.max_source_length={data.max_source_length} or "
-            f"data.max_target_length={data.max_target_length}, or give other text."
+            f"None of {counted(corpus.read, corpus.config.noun)} of {corpus.name} is left: dropped "
+            f"{dropped}. Loosen {' or '.join(['data.cleaning', *limits])}, or give other text."
         )
-
-
-def _describe(corpus: IngestedCorpus, groups: list[WrittenGroup]) -> CorpusInfo:
-    return CorpusInfo(
-        name=corpus.name,
-        tag=corpus.tag,
-        sha256s=corpus.sha256s,
-        read=corpus.read,
-        kept=sum(group.pairs for group in groups),
-        dropped=corpus.dropped.counts(),
-    )
-
-
-def _lengths(groups: list[WrittenGroup]) -> dict[str, tuple[int, ...]]:
-    """By field: how many pairs have length 0, 1, 2 and so on."""
-    return {
-        field: tuple(add_histograms([group.lengths[field] for group in groups]).tolist())
-        for field in (SOURCE, TARGET)
-    }

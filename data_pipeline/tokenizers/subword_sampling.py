@@ -1,28 +1,13 @@
 """Subword sampling: other pieces for the same sentence in each pass over its corpus.
 
-    (seed, pass, field, pair) ──SplitMix64──▶ a seed for each pair
-    (sentence, its seed) ──Tokenizer.sample_field──▶ pieces; too long: the stored ones
-
-The seed of a pair depends on these four numbers alone: not on which other pairs are read with it,
-in which order or by which worker. Like the permutations of `plan`, it is a promise about the format
-(golden numbers in the tests).
+(seed, pass, field, pair) ──random_keys.example_seeds──▶ a seed for each pair
+(sentence, its seed) ──Tokenizer.sample_field──▶ pieces; too long: the stored ones
 """
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array, concatenate
-from data_pipeline.random_keys import splitmix64_at, stream_state
+from data_pipeline.arrays import FieldArrays, UInt64Array, concatenate
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-
-SUBWORD_SAMPLING = 5  # first word of this use's seeds, after those of the permutations in `plan`
-
-
-def sampling_seeds(
-    seed: int, pass_number: int, pair_ids: Int64Array, field_number: int
-) -> UInt64Array:
-    """The seed with which each pair's sentence is sampled: [pairs]."""
-    state = stream_state(SUBWORD_SAMPLING, seed, pass_number, field_number)
-    return splitmix64_at(state, pair_ids.astype(np.uint64))
 
 
 def resample(

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 def test_the_same_data_for_every_shape(multi30k, ray_head, orders, tmp_path, monkeypatch):
     runs = multi30k_runs(multi30k, tmp_path, ray_head.address)
     recipe = load_recipe(runs.recipe)
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    prepare(recipe.data_settings, lambda progress: None)
     runs.train("reference", inline=True)
     reference = runs.digests("reference")
     assert len(reference) == STEPS

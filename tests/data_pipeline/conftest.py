@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.data_settings import settings_of
 
-from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
-from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.config import BatchingConfig, DataSettings, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.storage.store import open_store
@@ -49,9 +50,9 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def corpus(corpus_folder: Path) -> Callable[[str], CorpusConfig]:
-    def make(name: str) -> CorpusConfig:
-        return CorpusConfig(
+def corpus(corpus_folder: Path) -> Callable[[str], PairCorpusConfig]:
+    def make(name: str) -> PairCorpusConfig:
+        return PairCorpusConfig(
             source=str(corpus_folder / f"{name}.src"), target=str(corpus_folder / f"{name}.tgt")
         )
 
@@ -59,10 +60,10 @@ def corpus(corpus_folder: Path) -> Callable[[str], CorpusConfig]:
 
 
 @pytest.fixture(scope="session")
-def data_config(corpus: Callable[[str], CorpusConfig]) -> Callable[..., DataConfig]:
-    """DataConfig of the small corpora, with small blocks; any setting can be given."""
+def data_config(corpus: Callable[[str], PairCorpusConfig]) -> Callable[..., PairDataConfig]:
+    """PairDataConfig of the small corpora, with small blocks; any setting can be given."""
 
-    def make(dataset: Path, **settings: object) -> DataConfig:
+    def make(dataset: Path, **settings: object) -> PairDataConfig:
         defaults: dict[str, object] = {
             "source_language": "xx",
             "target_language": "yy",
@@ -73,7 +74,7 @@ def data_config(corpus: Callable[[str], CorpusConfig]) -> Callable[..., DataConf
             "pairs_per_block": 16,
             "blocks_per_shard": 4,
         }
-        return DataConfig.model_validate(defaults | settings)
+        return PairDataConfig.model_validate(defaults | settings)
 
     return make
 
@@ -86,12 +87,12 @@ def tokenizer_config() -> TokenizerConfig:
 @pytest.fixture(scope="session")
 def dataset(
     tmp_path_factory: pytest.TempPathFactory,
-    data_config: Callable[..., DataConfig],
+    data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
 ) -> Path:
     """A prepared dataset of 500 pairs in 8 shards. Not to be changed: copy it first."""
     path = tmp_path_factory.mktemp("datasets") / "small"
-    prepare(data_config(path), tokenizer_config, silent)
+    prepare(settings_of(data_config(path), tokenizer_config), silent)
     return path
 
 
@@ -102,14 +103,14 @@ def manifest(dataset: Path) -> Manifest:
 
 @pytest.fixture(scope="session")
 def data_settings(
-    data_config: Callable[..., DataConfig], tokenizer_config: TokenizerConfig
+    data_config: Callable[..., PairDataConfig], tokenizer_config: TokenizerConfig
 ) -> Callable[..., DataSettings]:
     """What a run on a dataset is fed; `seed` and any setting of the batching can be given."""
 
     def make(
         dataset: Path,
         *,
-        data: DataConfig | None = None,
+        data: PairDataConfig | None = None,
         tokenizer: TokenizerConfig | None = None,
         seed: int = 5,
         **batching: int,

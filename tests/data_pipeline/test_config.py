@@ -8,24 +8,28 @@ from pydantic import BaseModel, ValidationError
 
 from data_pipeline.config import (
     BatchingConfig,
-    DataConfig,
     SubwordSamplingConfig,
     TokenizerConfig,
 )
-from data_pipeline.corpus_config import CleaningConfig, ColumnsConfig, CorpusConfig
+from data_pipeline.pair_config import (
+    PairCleaningConfig,
+    PairColumns,
+    PairCorpusConfig,
+    PairDataConfig,
+)
 from data_pipeline.section import change_class
 
 SHA256 = "0" * 64
 MODELS = (
     BatchingConfig,
-    CleaningConfig,
-    ColumnsConfig,
-    CorpusConfig,
-    DataConfig,
+    PairCleaningConfig,
+    PairColumns,
+    PairCorpusConfig,
+    PairDataConfig,
     SubwordSamplingConfig,
     TokenizerConfig,
 )
-MakeData = Callable[..., DataConfig]
+MakeData = Callable[..., PairDataConfig]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -33,7 +37,7 @@ def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> No
     for name, field in model.model_fields.items():
         is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         classed = change_class(field)
-        # A group of settings is described by its own; ColumnsConfig is one setting of a corpus.
+        # A group of settings is described by its own; PairColumns is one setting of a corpus.
         if is_model and not classed:
             assert field.annotation in MODELS
         else:

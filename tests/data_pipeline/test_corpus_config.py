@@ -3,14 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
-from data_pipeline.corpus_config import CleaningConfig, CorpusConfig
+from data_pipeline.pair_config import PairCleaningConfig, PairCorpusConfig
 
 SHA256 = "0" * 64
 NAMED = {"source": "fr", "target": "en"}
 
 
-def corpus(**settings: object) -> CorpusConfig:
-    return CorpusConfig.model_validate(settings)
+def corpus(**settings: object) -> PairCorpusConfig:
+    return PairCorpusConfig.model_validate(settings)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_a_given_format_goes_before_the_name() -> None:
 )
 def test_wrong_cleaning_is_refused(rules: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        CleaningConfig.model_validate(rules)
+        PairCleaningConfig.model_validate(rules)

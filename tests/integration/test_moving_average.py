@@ -2,15 +2,17 @@
 
 import pytest
 import yaml
-from support.recipes import tiny_recipe, tiny_values
+from support.recipes import tiny_values
 from support.runs import Runs
 
+from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.inference.translator import Translator
 from trainer.placement import Placement
+from trainer.tasks.task import training_task
 from trainer.validation import Validator
 from trainer.zero.fragments import MASTER
 
@@ -26,15 +28,10 @@ def test_validation_scores_the_average(tmp_path, phrasebook, stage):
     (line,) = runs.lines("run", "validation")
     loss = line["scores"]["loss"]["value"]
 
-    recipe = tiny_recipe(phrasebook)
+    recipe = Recipe.of(values).training()
     store, manifest = open_dataset(recipe.data)
-    validator = Validator(
-        load_heldout(store, manifest, "validation"),
-        load_tokenizers(store, manifest),
-        max_tokens_per_micro_batch=recipe.batching.max_tokens_per_micro_batch,
-        decoding=recipe.decoding.model_copy(update={"max_extra_length": 1}),
-        placement=Placement(),
-    )
+    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    validator = Validator(task.scoring(load_heldout(store, manifest, "validation")), Placement())
     translator = Translator.load(result.run)
     found = validator.run(translator.model).scores["loss"].value
     assert loss == pytest.approx(found, rel=1e-6)

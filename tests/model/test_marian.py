@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import MarianConfig, MarianMTModel
 from transformers.trainer_pt_utils import LabelSmoother
 
+from model.loss import CrossEntropy
 from model.transformer import Transformer
 
 PIECES = 30
@@ -119,7 +120,7 @@ def test_logits_loss_and_gradients_are_marians(
     hidden = ours.decode(as_input(target), ours.encode(source), source)
     torch.testing.assert_close(ours.logits(hidden)[real], expected.logits[real], rtol=0, atol=1e-5)
 
-    loss = ours(source, as_input(target), target, smoothing).smoothed / real.sum()
+    loss = ours(source, as_input(target), target, CrossEntropy(smoothing)).smoothed / real.sum()
     expected_loss = (
         LabelSmoother(smoothing, NO_TARGET)(expected, labels) if smoothing else expected.loss
     )

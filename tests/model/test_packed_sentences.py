@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.config import AttentionBackend
 from model.errors import ModelError
 from model.inspection.trace import trace
+from model.loss import CrossEntropy
 
 PAD, EOS = 0, 3
 SOURCE_LENGTHS, TARGET_LENGTHS = [9, 1, 60, 4, 1], [30, 1, 2, 1, 17]
@@ -37,7 +38,7 @@ def pair_of_models(build, randomise_vectors):
 
 def loss_and_gradients(model, batch):
     model.zero_grad()
-    sums = model(*batch, 0.1)
+    sums = model(*batch, CrossEntropy(0.1))
     (sums.smoothed / TARGET_TOKENS).backward()
     return sums, {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -63,7 +64,9 @@ def test_what_stands_after_a_targets_input_does_not_matter(pair_of_models, batch
     assert (target_input == EOS).any()
     trainers = target_input.masked_fill(target_input == EOS, PAD)
     for first, second in zip(
-        packed(*batch, 0.1), packed(source, trainers, target, 0.1), strict=True
+        packed(*batch, CrossEntropy(0.1)),
+        packed(source, trainers, target, CrossEntropy(0.1)),
+        strict=True,
     ):
         assert torch.equal(first, second)
 
@@ -76,7 +79,7 @@ def test_no_module_computes_padding(pair_of_models, batch):
             module.register_forward_hook(
                 lambda module, inputs, output, name=name: rows.update({name: output.shape[:-1]})
             )
-    packed(*batch, 0.1)
+    packed(*batch, CrossEntropy(0.1))
     assert len(rows) > 30
     for name, shape in rows.items():
         reads_source = name.startswith("encoder") or name.endswith("cross_attention.key_value")
@@ -102,13 +105,13 @@ def test_the_host_waits_for_the_lengths_alone(pair_of_models, batch, monkeypatch
     """On a CPU nobody waits; these are the operations that would on a GPU."""
     padded, packed = pair_of_models()
     with ShapesFromNumbers() as waits:
-        padded(*batch, 0.1)
+        padded(*batch, CrossEntropy(0.1))
     assert waits.found == ["aten.nonzero.default"]
     read, tolist = [], torch.Tensor.tolist
     monkeypatch.setattr("model.varlen.sentence_by_sentence", lambda query, *_: query)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (read.append(x.shape), tolist(x))[1])
     with ShapesFromNumbers() as waits:
-        packed(*batch, 0.1)
+        packed(*batch, CrossEntropy(0.1))
     assert waits.found == []
     assert read == [(2, len(SOURCE_LENGTHS))]
 
@@ -134,8 +137,8 @@ def test_seed_decides_the_dropout_and_padding_does_not(build, sentences, as_inpu
 
 def test_bf16_stays_near_fp32(pair_of_models, batch):
     _, packed = pair_of_models()
-    expected = packed(*batch, 0.1).smoothed
-    found = packed.bfloat16()(*batch, 0.1).smoothed
+    expected = packed(*batch, CrossEntropy(0.1)).smoothed
+    found = packed.bfloat16()(*batch, CrossEntropy(0.1)).smoothed
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
     found.backward()
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import AttentionBackend
+from model.loss import CrossEntropy
 
 PAD, PIECES = 0, 30
 EVERY_NETWORK = [
@@ -42,14 +43,14 @@ def test_a_sentence_alone_is_the_same_in_any_batch(
     source = sentences(source_lengths, max(source_lengths) + more[0], seed=seed)
     target = sentences(target_lengths, max(target_lengths) + more[1], seed=seed + 1)
     together = model.logits(model.decode(as_input(target), model.encode(source), source))
-    sums = model(source, as_input(target), target, 0.1)
+    sums = model(source, as_input(target), target, CrossEntropy(0.1))
     smoothed = nll = 0.0
     for row, (s, t) in enumerate(lengths):
         one_source, one_target = source[row : row + 1, :s], target[row : row + 1, :t]
         memory = model.encode(one_source)
         alone = model.logits(model.decode(as_input(one_target), memory, one_source))
         torch.testing.assert_close(together[row, :t], alone[0], rtol=0, atol=1e-5)
-        one = model(one_source, as_input(one_target), one_target, 0.1)
+        one = model(one_source, as_input(one_target), one_target, CrossEntropy(0.1))
         smoothed, nll = smoothed + one.smoothed, nll + one.nll
     torch.testing.assert_close(sums.smoothed, smoothed, rtol=1e-5, atol=0)
     torch.testing.assert_close(sums.nll, nll, rtol=1e-5, atol=0)
@@ -83,6 +84,6 @@ def test_a_later_target_piece_changes_no_earlier_logit(
 def test_padding_gets_no_gradient_from_the_inputs(build, sentences, as_input):
     model = build(share_embeddings="none")
     source, target = sentences([9, 4]), sentences([3, 7], seed=2)
-    model(source, as_input(target), target, 0.1).smoothed.backward()
+    model(source, as_input(target), target, CrossEntropy(0.1)).smoothed.backward()
     assert not model.source_embedding.weight.grad[PAD].any()
     assert not model.target_embedding.weight.grad[PAD].any()

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from model.config import AttentionBackend
 from model.embeddings import Embedding
+from model.loss import CrossEntropy
 
 PAD = 0
 
@@ -134,7 +135,7 @@ def test_logits_loss_and_gradients_equal_torchs_transformer(
     expected_logits = reference.logits(source, target_input, ~real)
     torch.testing.assert_close(logits[real], expected_logits[real], rtol=0, atol=1e-5)
 
-    sums = ours(source, target_input, target, 0.1)
+    sums = ours(source, target_input, target, CrossEntropy(0.1))
     expected = F.cross_entropy(
         expected_logits.flatten(0, 1),
         target.flatten(),

@@ -5,6 +5,7 @@ import torch
 
 from model.config import ModelConfig
 from model.errors import ModelError
+from model.loss import CrossEntropy
 from model.transformer import Transformer, Vocabulary
 
 
@@ -14,7 +15,7 @@ def test_sharing_decides_the_number_of_embeddings(build, sentences, as_input, sh
     names = [name for name, _ in model.named_parameters() if "embedding" in name]
     assert len(names) == matrices
     source, target = sentences([9, 4]), sentences([3, 7], seed=2)
-    model(source, as_input(target), target, 0.1).smoothed.backward()
+    model(source, as_input(target), target, CrossEntropy(0.1)).smoothed.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
@@ -27,7 +28,7 @@ def test_separate_vocabularies_may_differ_in_size(sentences, as_input):
         Transformer(config, vocabulary)
     model = Transformer(config.model_copy(update={"share_embeddings": "decoder"}), vocabulary)
     source, target = sentences([9, 4], pieces=40), sentences([3, 7])
-    assert model(source, as_input(target), target, 0.0).smoothed.isfinite()
+    assert model(source, as_input(target), target, CrossEntropy(0.0)).smoothed.isfinite()
 
 
 @pytest.mark.parametrize("special", [(0, 2, 2), (0, 2, 30), (-1, 2, 3)])
@@ -39,8 +40,8 @@ def test_vocabulary_needs_three_special_pieces(special):
 def test_bf16_stays_near_fp32(build, sentences, as_input):
     model = build()
     source, target = sentences([9, 4, 7]), sentences([6, 8, 3], seed=2)
-    expected = model(source, as_input(target), target, 0.1)
-    sums = copy.deepcopy(model).bfloat16()(source, as_input(target), target, 0.1)
+    expected = model(source, as_input(target), target, CrossEntropy(0.1))
+    sums = copy.deepcopy(model).bfloat16()(source, as_input(target), target, CrossEntropy(0.1))
     assert sums.smoothed.dtype == torch.float32
     torch.testing.assert_close(sums.smoothed, expected.smoothed, rtol=2e-2, atol=0)
     sums.smoothed.backward()
@@ -63,7 +64,7 @@ def test_seed_decides_the_dropout(build, sentences, as_input):
     def gradients(seed):
         model.zero_grad()
         torch.manual_seed(seed)
-        sums = model(source, as_input(target), target, 0.1)
+        sums = model(source, as_input(target), target, CrossEntropy(0.1))
         sums.smoothed.backward()
         return [sums.smoothed.detach(), *(p.grad.clone() for p in model.parameters())]
 
@@ -75,7 +76,7 @@ def test_seed_decides_the_dropout(build, sentences, as_input):
 def test_dropout_is_off_in_evaluation(build, sentences, as_input):
     model = build(dropout=0.3, attention_dropout=0.1).eval()
     source, target = sentences([9, 4]), sentences([6, 8], seed=2)
-    first, again = (model(source, as_input(target), target, 0.1) for _ in range(2))
+    first, again = (model(source, as_input(target), target, CrossEntropy(0.1)) for _ in range(2))
     assert torch.equal(first.smoothed, again.smoothed)
 
 
@@ -87,7 +88,7 @@ def test_state_dict_holds_parameters_only(build):
 def test_sentences_longer_than_the_first_table(build, sentences, as_input):
     model = build()
     source, target = sentences([700]), sentences([300], seed=2)
-    assert model(source, as_input(target), target, 0.1).smoothed.isfinite()
+    assert model(source, as_input(target), target, CrossEntropy(0.1)).smoothed.isfinite()
 
 
 def test_parameter_count_of_the_papers_base_model():

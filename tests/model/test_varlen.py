@@ -10,6 +10,7 @@ from model import varlen
 from model.attention import additive_mask, attention
 from model.config import AttentionBackend
 from model.errors import ModelError
+from model.loss import CrossEntropy
 from model.packing import PackedMask, packings
 
 HEADS, HEAD_WIDTH = 4, 16
@@ -202,8 +203,8 @@ def test_a_forward_pass_waits_for_the_device_once(build, sentences, as_input):
     source, target = sentences([9, 1, 40, 17]), sentences([6, 23, 1, 3], seed=2)
     model = build(backend=AttentionBackend.VARLEN, dropout=0.1).to("cuda", torch.bfloat16)
     batch = [ids.to("cuda") for ids in (source, as_input(target), target)]
-    model(*batch, 0.1)  # what is set up at the first call
-    _, waits = waits_for_the_device(lambda: model(*batch, 0.1))
+    model(*batch, CrossEntropy(0.1))  # what is set up at the first call
+    _, waits = waits_for_the_device(lambda: model(*batch, CrossEntropy(0.1)))
     assert len(waits) == 1, [f"{wait.filename}:{wait.lineno}" for wait in waits]
 
 
@@ -214,7 +215,7 @@ def test_a_model_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build, sentences, as
     for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
         model = build(backend=AttentionBackend.VARLEN).to(device=device, dtype=dtype)
         batch = [ids.to(device) for ids in (source, as_input(target), target)]
-        sums = model(*batch, 0.1)
+        sums = model(*batch, CrossEntropy(0.1))
         (sums.smoothed / (target != 0).sum()).backward()
         outcomes.append([sums.smoothed.cpu(), *(p.grad.float().cpu() for p in model.parameters())])
     (expected_loss, *expected), (loss, *gradients) = outcomes

@@ -12,10 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_pipeline.config import TokenizerConfig
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation import ingest, shuffle
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
+from support.data_settings import settings_of
 
 
 def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":
@@ -37,10 +41,12 @@ def main(job: dict[str, Any]) -> None:
         print(stage, progress.done, progress.total, peak_bytes, flush=True)
 
     shuffle.BUFFERED_BYTES = job.get("buffered_bytes", shuffle.BUFFERED_BYTES)
-    ingest.PAIRS_PER_CHUNK = job.get("pairs_per_chunk", ingest.PAIRS_PER_CHUNK)
+    ingest.EXAMPLES_PER_CHUNK = job.get("pairs_per_chunk", ingest.EXAMPLES_PER_CHUNK)
     prepare(
-        DataConfig.model_validate(job["data"]),
-        TokenizerConfig.model_validate(job["tokenizer"]),
+        settings_of(
+            PairDataConfig.model_validate(job["data"]),
+            TokenizerConfig.model_validate(job["tokenizer"]),
+        ),
         report,
         overwrite=job.get("overwrite", False),
         processes=job.get("processes"),

@@ -54,4 +54,4 @@ def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
 
 
 def tiny_recipe(dataset: Path, **trainer: Any) -> Recipe:
-    return Recipe.model_validate(tiny_values(dataset, **trainer))
+    return Recipe.of(tiny_values(dataset, **trainer))

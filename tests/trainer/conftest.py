@@ -7,9 +7,9 @@ from support.records.checkpoints import save_checkpoint
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.network import build_model
 from trainer.recipe import identity_of
 from trainer.runs.folder import RunFolder
+from trainer.tasks.network import build_network
 from trainer.zero.fragments import Fragment
 
 
@@ -24,7 +24,7 @@ def untrained_run(tmp_path_factory, phrasebook):
     tokenizers = load_tokenizers(store, manifest)
     for step in (1, 2):
         training = recipe.training().model_copy(update={"seed": step})
-        model = build_model(training, tokenizers)
+        model = build_network(training, tokenizers)
         weights = dict(model.named_parameters())
         fragments = [Fragment("master", n, 0, p.detach().view(-1)) for n, p in weights.items()]
         header = CheckpointHeader(

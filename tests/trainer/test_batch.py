@@ -6,8 +6,10 @@ import torch
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.dataset.manifest import SpecialIds
+from data_pipeline.tasks.translation import TASK
 from model.transformer import Vocabulary
-from trainer.batch import dummy_batch, to_device
+from trainer.batch import to_device
 from trainer.state.digest import START, fold
 
 VOCABULARY = Vocabulary(source_size=50, target_size=50, pad_id=0, bos_id=2, eos_id=3)
@@ -67,7 +69,7 @@ def test_the_running_digest_sees_swapped_slots():
 
 
 def test_a_dummy_is_one_real_token_each():
-    batch = dummy_batch(VOCABULARY, CPU)
+    batch = to_device(TASK.dummy(SpecialIds(pad=0, unk=1, bos=2, eos=3)), VOCABULARY, CPU)
     assert batch.source.tolist() == [[3]]
     assert batch.target_input.tolist() == [[2]]
     assert batch.target_output.tolist() == [[3]]

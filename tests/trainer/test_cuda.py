@@ -22,7 +22,7 @@ from support.ranks import engine_jobs, poison_jobs, preflight_jobs
 from support.ranks.engine_jobs import Shape
 from trainer.placement import Placement
 from trainer.distributed import process_group
-from trainer.memory.micro_batch_shapes import MicroBatchShape
+from data_pipeline.tasks.translation import PairShape
 placement = Placement(device={device!r})
 with process_group(placement, timedelta(seconds=60)):
     answer = {expression}
@@ -74,7 +74,7 @@ def test_a_gpu_without_memory_stops_the_run_and_says_what_would_fit(stage):
     message = answer_on(
         "cuda",
         f"preflight_jobs.shortage_of_gpu(placement, Shape({stage}), "
-        "[MicroBatchShape(4096, 100, 100)], 409600, 200_000_000)",
+        "[PairShape(4096, 100, 100)], 409600, 200_000_000)",
     )
     assert message.startswith("Rank 0 of 1 cannot hold forward and backward of a micro-batch of")
     assert "its GPU has" in message

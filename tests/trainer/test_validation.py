@@ -11,15 +11,15 @@ from support.recipes import tiny_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from trainer.network import build_model
 from trainer.placement import Placement
+from trainer.tasks.network import build_network
 
 
 def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook):
     (alone,) = rank_pools(1).run(validate, phrasebook, 64)
     for ranks in (2, 3):
         for result in rank_pools(ranks).run(validate, phrasebook, 64):
-            assert result.translations == alone.translations
+            assert result.texts == alone.texts
             assert result.scores == alone.scores  # sums in the order of the pairs
 
 
@@ -28,10 +28,10 @@ def test_the_loss_is_that_of_single_sentences(phrasebook):
     recipe = tiny_recipe(phrasebook)
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
-    model = build_model(recipe.training(), tokenizers).eval()
+    model = build_network(recipe.training(), tokenizers).eval()
     heldout = load_heldout(store, manifest, "validation")
     nll, tokens = 0.0, 0
-    pairs = zip(heldout.sources[:SENTENCES], heldout.targets[:SENTENCES], strict=True)
+    pairs = zip(*(texts[:SENTENCES] for texts in heldout.texts.values()), strict=True)
     for source, target in pairs:
         source_ids = [*tokenizers["src"].encode([source])[0], 3]
         target_ids = [*tokenizers["tgt"].encode([target])[0], 3]
@@ -53,7 +53,7 @@ def test_it_gives_way_on_all_ranks_when_one_is_asked_to_stop(rank_pools, phraseb
 
 def test_translations_in_another_case_are_other_translations(phrasebook, monkeypatch):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
-    targets = load_heldout(store, manifest, "validation").targets[:SENTENCES]
+    targets = load_heldout(store, manifest, "validation").texts["tgt"][:SENTENCES]
     shouted = [target.upper() for target in targets]
     monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: shouted)
     result = validate(Placement(), phrasebook, 64)

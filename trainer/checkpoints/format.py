@@ -21,7 +21,6 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from data_pipeline.written import Written
-from trainer.config import Metric
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
 
@@ -51,7 +50,7 @@ class Parent(Written):
 class EarlyStoppingState(Written):
     """What early stopping remembers between validations."""
 
-    metric: Metric | None = None  # the metric of `best`
+    metric: str | None = None  # the metric of `best`
     best: float | None = None
     best_step: int = 0
     validations_since_best: int = 0

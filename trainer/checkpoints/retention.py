@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.checkpoints.commit import remove
 from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header, step_of
-from trainer.config import CheckpointsConfig, Metric
+from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError, CheckpointFormatError
 
 
@@ -44,7 +44,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
     return [path for path in older if path not in stay]
 
 
-def best(headers: Mapping[Path, CheckpointHeader], metric: Metric) -> list[Path]:
+def best(headers: Mapping[Path, CheckpointHeader], metric: str) -> list[Path]:
     """The checkpoints that have a validation, best first; among equals the newer first."""
     costs = {
         path: cost

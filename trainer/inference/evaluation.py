@@ -15,12 +15,12 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config import DataConfig
-from data_pipeline.dataset.manifest import TARGET, open_dataset
+from data_pipeline.pair_config import SOURCE, TARGET
 from trainer.checkpoints.format import STEP
-from trainer.errors import RunMismatchError
+from trainer.inference.scoring import dataset_of
 from trainer.inference.search_processes import processes_for
 from trainer.inference.translator import Translator
-from trainer.validation import save_translations
+from trainer.tasks.task import save_texts
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,22 @@ def evaluate(
         report: is told how many of how many sentences are done.
         processes: how many translate at once; None for as many as are worth it.
     """
-    store, manifest = open_dataset(dataset)
-    trained_on = translator.checkpoint.header.dataset_identity
-    if not manifest.descends_from(trained_on):
-        raise RunMismatchError(
-            f"The dataset at {store.location} has manifest {manifest.identity[:16]}…, the "
-            f"checkpoint was trained on {trained_on[:16]}…: name the run's dataset with --dataset"
-        )
+    store, manifest = dataset_of(translator.checkpoint, dataset)
     heldout = load_heldout(store, manifest, name)
-    total = len(heldout.sources)
+    total = len(heldout)
     report(0, total)
     with translator.in_processes(processes or processes_for(total)):
         hypotheses = translator.translate(
-            heldout.sources, heldout.tag, lambda done: report(done, total)
+            heldout.texts[SOURCE], heldout.tags.get(SOURCE), lambda done: report(done, total)
         )
     checkpoint = translator.checkpoint
     beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty
     weights = checkpoint.path.name.removeprefix(STEP)
-    path = save_translations(
+    path = save_texts(
         translations_folder, f"{name}-{weights}-beam{beam}-alpha{alpha:g}", hypotheses
     )
     language = next(field.language for field in manifest.fields if field.name == TARGET)
-    references = heldout.targets
+    references = heldout.texts[TARGET]
     return Evaluation(
         name=name,
         sentences=total,

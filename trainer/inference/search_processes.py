@@ -99,4 +99,6 @@ def _model(weights: Weights, threads: int) -> Transformer:
     """The model of this process."""
     torch.set_num_threads(threads)
     keep_freed()
-    return load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model
+    model = load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model
+    assert isinstance(model, Transformer)
+    return model

@@ -1,16 +1,15 @@
-"""A run's network with the weights of one of its checkpoints, ready to translate."""
+"""A run's network with the weights of one of its checkpoints, ready to be used."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from model.config import DecodingConfig
-from model.transformer import Transformer
 from trainer.checkpoints.format import (
     AVERAGE,
     Checkpoint,
@@ -20,10 +19,10 @@ from trainer.checkpoints.format import (
     step_of,
 )
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import CheckpointError
-from trainer.network import build_model
+from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from trainer.tasks.network import build_network
 
 Precision = Literal["fp32", "bf16"]
 
@@ -42,17 +41,30 @@ class TrainedNetwork:
     """The model in evaluation mode, and what belongs to it.
 
     Attributes:
-        decoding: the decoding of the recipe.
+        recipe: the one that the checkpoint holds.
         weights: the weights that were found.
         damaged: what is wrong with newer checkpoints, which were passed over.
     """
 
-    model: Transformer
+    model: nn.Module
     tokenizers: dict[str, Tokenizer]
-    decoding: DecodingConfig
+    recipe: TrainingRecipe
     checkpoint: Checkpoint
     weights: Weights
     damaged: list[str]
+
+    def of_task(self, task: str, command: str) -> "TrainedNetwork":
+        """This network, if its run has learned what a command needs.
+
+        Raises:
+            RunMismatchError: the run has learned something else.
+        """
+        if self.recipe.task != task:
+            raise RunMismatchError(
+                f"{self.weights.run} was trained for {self.recipe.task}, and {command} needs a run "
+                f"of {task}: name another run, or another command"
+            )
+        return self
 
 
 def load_network(
@@ -70,16 +82,16 @@ def load_network(
     folder = RunFolder(run)
     folder.card()
     found, damaged = _find_checkpoint(folder, checkpoint)
-    recipe = TrainingRecipe.of_checkpoint(found.header.recipe)
+    recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     store = open_store(folder.dataset)
     tokenizers = load_tokenizers(store, Manifest.load(store))
-    model = build_model(recipe, tokenizers)
+    model = build_network(recipe, tokenizers)
     model.load_state_dict(CheckpointReader(found).weights())
     model.to(device, torch.bfloat16 if precision == "bf16" else None)
     average = found.path.name.startswith(AVERAGE)
     name = found.path.name if average else str(step_of(found.path))
     weights = Weights(run, name, precision)
-    return TrainedNetwork(model.eval(), tokenizers, recipe.decoding, found, weights, damaged)
+    return TrainedNetwork(model.eval(), tokenizers, recipe, found, weights, damaged)
 
 
 def _find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from data_pipeline.batching.batch import MicroBatch
-from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches
-from data_pipeline.dataset.manifest import SOURCE, TARGET
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig
 from model.generation.search import Hypothesis
@@ -82,11 +83,15 @@ class Translator:
             RunMismatchError: there is no run at this path.
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
-        found = load_network(Path(run), checkpoint, device, precision)
+        network = load_network(Path(run), checkpoint, device, precision)
+        found = network.of_task("translation", "transloom translate")
+        recipe_decoding = found.recipe.decoding
+        assert isinstance(found.model, Transformer)
+        assert isinstance(recipe_decoding, DecodingConfig)
         return cls(
             found.model,
             found.tokenizers,
-            decoding or found.decoding,
+            decoding or recipe_decoding,
             found.checkpoint,
             found.damaged,
             found.weights,
@@ -141,7 +146,7 @@ class Translator:
         results: list[list[Translation]] = [[] for _ in sentences]
         targets = [""] * len(sentences) if prefixes is None else list(prefixes)
         done = 0
-        for positions, found in self._search(HeldOut(list(sentences), targets, tag)):
+        for positions, found in self._search(heldout_pairs(list(sentences), targets, tag)):
             translations = self._decode([hypotheses[:n_best] for hypotheses in found])
             for position, of_one in zip(positions, translations, strict=True):
                 results[position] = of_one
@@ -171,7 +176,7 @@ class Translator:
             ModelError: there is no such decoder layer.
         """
         alignments: list[Alignment] = [() for _ in sentences]
-        for batch in self._batches(HeldOut(list(sentences), [""] * len(sentences), tag)):
+        for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):
             ids = [translations[position].ids for position in batch.pair_ids]
             source = to_device(batch, self.model.vocabulary, self._device).source
             found = align(self.model, source, ids, layer)
@@ -231,9 +236,9 @@ class Translator:
             yield batch.pair_ids.tolist(), hypotheses
 
     def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
-        if not heldout.sources:
+        if not len(heldout):
             return []
-        return heldout_micro_batches(heldout, self._tokenizers, self._tokens_per_batch())
+        return pair_micro_batches(heldout, self._tokenizers, self._tokens_per_batch())
 
     def _tokens_per_batch(self) -> int:
         config = self.model.config

@@ -12,22 +12,26 @@ others.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from data_pipeline.config import DataSettings
-from data_pipeline.dataset.manifest import Manifest
-from model.transformer import Transformer
+from data_pipeline.batching.task import MicroBatchShape
 from trainer import host_memory
-from trainer.batch import to_device
+from trainer.batch import DeviceBatch
 from trainer.distributed import sum_over_ranks
 from trainer.errors import MemoryPreflightError
-from trainer.memory.micro_batch_shapes import MicroBatchShape, synthetic_micro_batch, widest_shapes
 from trainer.placement import Placement
+from trainer.tasks.task import TrainingTask
 from trainer.zero.engine import Engine
+
+# Makes a batch of a shape, without padding.
+Synthetic = Callable[[Any], DeviceBatch]
 
 _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
@@ -35,7 +39,7 @@ _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
 _ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
 
 
-def run_preflight(engine: Engine, manifest: Manifest, settings: DataSettings) -> None:
+def run_preflight(engine: Engine, task: TrainingTask) -> None:
     """Try the widest micro-batches that this dataset can make; all ranks call it.
 
     To be called when everything that a step finds in memory is there, including Adam's moments. It
@@ -44,14 +48,18 @@ def run_preflight(engine: Engine, manifest: Manifest, settings: DataSettings) ->
     Raises:
         MemoryPreflightError: a rank has too little memory.
     """
-    budget = settings.batching.max_tokens_per_micro_batch
-    preflight(engine, widest_shapes(manifest, settings), budget)
+    budget = task.recipe.batching.max_tokens_per_micro_batch
+    widest = task.data.widest(task.manifest, task.recipe.data_settings)
+    preflight(engine, widest, budget, partial(task.synthetic, device=engine.placement.torch_device))
 
 
-def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) -> None:
+def preflight(
+    engine: Engine, widest: Sequence[MicroBatchShape], budget: int, synthetic: Synthetic
+) -> None:
     """Run the preflight with given shapes.
 
     Args:
+        synthetic: makes a batch of a shape.
         budget: the budget that the shapes come from, in tokens.
     """
     placement = engine.placement
@@ -60,7 +68,12 @@ def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) ->
     sum_over_ranks(torch.zeros(1), placement)  # a barrier: no rank takes more before all measured
     with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
         rank = _LoneRank(
-            model.train(), placement, most_resident, keeps_gradients=engine.zero_stage < 3
+            model.train(),
+            engine.loss,
+            synthetic,
+            placement,
+            most_resident,
+            keeps_gradients=engine.zero_stage < 3,
         )
         finding = rank.finding(widest, budget)
     del model, rank
@@ -71,7 +84,7 @@ def preflight(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) ->
         raise MemoryPreflightError(_shortage(table, widest, budget, engine))
     for shape in widest:
         with _raising_alone(engine, f"{shape} in a step", memory):
-            _as_in_a_step(engine, shape)
+            _as_in_a_step(engine, synthetic, shape)
 
 
 class _LoneRank:
@@ -79,7 +92,9 @@ class _LoneRank:
 
     def __init__(
         self,
-        model: Transformer,
+        model: nn.Module,
+        loss: object,
+        synthetic: Synthetic,
         placement: Placement,
         most_resident: int,
         *,
@@ -96,6 +111,8 @@ class _LoneRank:
             for parameter in model.parameters():
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
         self._model = model
+        self._loss = loss
+        self._synthetic = synthetic
         self._device = placement.torch_device
         self._most_resident = most_resident
 
@@ -146,29 +163,25 @@ class _LoneRank:
 
     def _run(self, shape: MicroBatchShape) -> None:
         model = self._model
-        batch = to_device(
-            synthetic_micro_batch(shape, model.vocabulary), model.vocabulary, self._device
-        )
-        sums = model(batch.source, batch.target_input, batch.target_output, 0.0)
+        objective = model(*self._synthetic(shape).inputs, self._loss)[0]
         if self._keeps_gradients:
-            torch.autograd.grad(sums.smoothed, list(model.parameters()))
+            torch.autograd.grad(objective, list(model.parameters()))
         else:
-            sums.smoothed.backward()
+            objective.backward()
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _as_in_a_step(engine: Engine, shape: MicroBatchShape) -> None:
+def _as_in_a_step(engine: Engine, synthetic: Synthetic, shape: MicroBatchShape) -> None:
     """Run a step of up to two passes, so that the second finds the gradients of the first."""
-    vocabulary = engine.module.vocabulary
-    micro_batch = synthetic_micro_batch(shape, vocabulary)
     passes = min(engine.slots_per_rank, 2)
     for number in range(passes):
+        batch = synthetic(shape)
         engine.forward_backward(
-            to_device(micro_batch, vocabulary, engine.placement.torch_device),
-            target_tokens_global=micro_batch.tokens("tgt"),
+            batch,
+            units_global=batch.positions,
             is_accumulation_boundary=number == passes - 1,
             is_dummy=False,
         )

@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
-from model.transformer import Transformer
 from trainer.distributed import sum_over_ranks
 from trainer.zero.engine import Engine
 from trainer.zero.fragments import EMA, MASTER, Fragment, FragmentReader, owned_fragments
@@ -44,7 +44,7 @@ class Ema:
             average.tensor.add_(difference)
 
     @contextlib.contextmanager
-    def inference_model(self) -> Iterator[Transformer]:
+    def inference_model(self) -> Iterator[nn.Module]:
         """The average as a model whose forward needs no other rank, in eval mode.
 
         A collective: every rank calls it, and gets the whole average, in the engine's compute

@@ -98,7 +98,9 @@ def record_resumption(
             from_step=header.step,
             promise=numerics.promise(header.numerics, now),
             numerics_changed=numerics.differences(header.numerics, now),
-            settings_changed=continuable_differences(header.recipe, recipe),
+            settings_changed=continuable_differences(
+                TrainingRecipe.of_checkpoint(header.recipe, header.identity), recipe
+            ),
             quarantined=sorted(manifest.left_out_since(header.dataset_identity)),
             window_left_at=header.cursor if moved else None,
             restarts=goodput.restarts,

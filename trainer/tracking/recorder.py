@@ -9,10 +9,10 @@ from trainer.errors import TrainerError
 from trainer.rank_job import RankContext
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from trainer.tasks.task import save_texts
 from trainer.tracking.goodput import goodput_at_start
 from trainer.tracking.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
 from trainer.tracking.records import Line, TrainLine
-from trainer.validation import save_translations
 
 
 class Recorder:
@@ -63,10 +63,10 @@ class Recorder:
         if mismatch:
             self._supervision.line(mismatch)
 
-    def keep_translations(self, step: int, translations: list[str]) -> None:
-        """Keep a validation's translations, or say why not."""
+    def keep_texts(self, step: int, texts: list[str]) -> None:
+        """Keep what a validation made of the examples, or say why not."""
         try:
-            save_translations(self._translations, f"validation-{step:08d}", translations)
+            save_texts(self._translations, f"validation-{step:08d}", texts)
         except OSError as error:
             self._supervision.notice(f"the translations of step {step} are not kept: {error}")
 

@@ -13,7 +13,7 @@ class Recording(Protocol):
 
     def append(self, line: Line) -> None: ...
 
-    def keep_translations(self, step: int, translations: list[str]) -> None: ...
+    def keep_texts(self, step: int, texts: list[str]) -> None: ...
 
 
 class NoRecorder:
@@ -24,5 +24,5 @@ class NoRecorder:
     def append(self, line: Line) -> None:
         pass
 
-    def keep_translations(self, step: int, translations: list[str]) -> None:
+    def keep_texts(self, step: int, texts: list[str]) -> None:
         pass

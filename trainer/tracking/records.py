@@ -52,10 +52,12 @@ class TrainLine(_StepLine):
 
     Attributes:
         time: when it ended, in seconds since the epoch.
-        loss: nats per target token, with label smoothing.
+        loss: what is minimised, per target token: nats, with label smoothing.
         nll: nats per target token, without label smoothing.
-        target_tokens: target tokens of this step over all ranks.
+        target_tokens: target tokens of this step over all ranks, or what else the task divides
+            its loss by.
         target_tokens_seen: target tokens of all steps up to this one.
+        other_sums: what else the network's forward sums up, per target token.
         data_stall_seconds: how long the ranks waited for the step's data; mean over the ranks.
         checkpoint_stall_seconds: how long the checkpoint before the step stalled rank 0.
         restarts: this and the following fields: see `trainer.tracking.goodput`. None if the step
@@ -81,6 +83,7 @@ class TrainLine(_StepLine):
     wall_seconds: float | None = None
     counted_seconds: float | None = None
     goodput: float | None = None
+    other_sums: dict[str, float] | None = None
 
 
 class SkippedLine(_StepLine):

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.batch import DeviceBatch, dummy_batch, to_device
+from trainer.batch import DeviceBatch
 from trainer.errors import NonFiniteLossError
 from trainer.randomness import seed_torch
 from trainer.rank_job import RankContext
@@ -26,6 +26,7 @@ from trainer.state.digest import fold
 from trainer.state.saving import Saver
 from trainer.state.training_state import TrainingState
 from trainer.supervision import Outcome
+from trainer.tasks.task import TrainingTask
 from trainer.tracking.recording import Recording
 from trainer.tracking.records import (
     Preempted,
@@ -38,7 +39,7 @@ from trainer.training.schedule import learning_rate
 from trainer.training.skipped_steps import skipped_line, too_many_skipped
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.training.step_profiler import StepProfiler
-from trainer.validation import ValidationResult, Validator
+from trainer.validation import Validator
 from trainer.zero.engine import PassResult
 
 
@@ -49,6 +50,7 @@ class Trainer:
         self,
         context: RankContext,
         state: TrainingState,
+        task: TrainingTask,
         *,
         steps: Callable[[Cursor], Iterator[RankStep]],
         validator: Validator,
@@ -74,7 +76,8 @@ class Trainer:
         self._recorder = recorder
         self._profiler = profiler
         self._resources = resources
-        self._dummy = dummy_batch(self.engine.module.vocabulary, self._placement.torch_device)
+        self._task = task
+        self._dummy = task.dummy(self._placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
 
     def train(self) -> Outcome:
@@ -125,7 +128,7 @@ class Trainer:
         stall = time.monotonic() - started
         self._supervision.progress("step", step, str(data.cursor))
         report = self._sum_gradients(step, data, stall)
-        rate = learning_rate(self.recipe.trainer.schedule, step, self.recipe.model.width)
+        rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
         norm = self._apply(report, rate)
         progress.step = step
         progress.cursor = data.next_cursor
@@ -142,20 +145,26 @@ class Trainer:
     ) -> None:
         progress = self.progress
         progress.skipped_in_a_row = 0
-        progress.target_tokens_seen += data.target_tokens
+        progress.target_tokens_seen += data.units
+        sums = {
+            name: total / data.units
+            for name, total in zip(self.engine.sum_names, report.sums, strict=True)
+        }
+        loss = sums.pop(self.engine.sum_names[0])
         self._recorder.append(
             TrainLine(
                 step=progress.step,
                 **data.cursor.to_json(),
                 data_digest=progress.data_digest,
                 time=time.time(),
-                loss=report.smoothed_sum / data.target_tokens,
-                nll=report.nll_sum / data.target_tokens,
+                loss=loss,
+                nll=sums.pop("nll", loss),
+                other_sums=sums or None,
                 learning_rate=rate,
                 grad_norm=norm,
-                target_tokens=data.target_tokens,
+                target_tokens=data.units,
                 target_tokens_seen=progress.target_tokens_seen,
-                target_tokens_per_second=data.target_tokens / seconds,
+                target_tokens_per_second=data.units / seconds,
                 padding_fraction=report.padding_fraction,
                 step_seconds=seconds,
                 data_stall_seconds=report.data_stall_seconds,
@@ -199,16 +208,12 @@ class Trainer:
         for index in range(passes):
             is_dummy = index >= len(data.slots)
             if not is_dummy:
-                batch = to_device(
-                    data.micro_batches[index],
-                    self.engine.module.vocabulary,
-                    self._placement.torch_device,
-                )
+                batch = self._task.collate(data.micro_batches[index], self._placement.torch_device)
                 batches.append(batch)
                 seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
             result = self.engine.forward_backward(
                 self._dummy if is_dummy else batch,
-                target_tokens_global=data.target_tokens,
+                units_global=data.units,
                 is_accumulation_boundary=index == passes - 1,
                 is_dummy=is_dummy,
             )
@@ -251,25 +256,18 @@ class Trainer:
             progress.early_stopping = early_stopping.after_validation(
                 progress.early_stopping, stopping, progress.step, result.scores
             )
-        self._recorder.keep_translations(progress.step, result.translations)
+        self._recorder.keep_texts(progress.step, result.texts)
         self._recorder.append(
             ValidationLine(
                 step=progress.step,
                 scores=result.scores,
                 seconds=time.monotonic() - started,
-                samples=self._samples(result),
+                samples=[
+                    Sample(source=shown.given, reference=shown.expected, translation=shown.made)
+                    for shown in result.examples[: self.recipe.trainer.validation_samples]
+                ],
             )
         )
-
-    def _samples(self, result: ValidationResult) -> list[Sample]:
-        heldout, shown = self._validator.heldout, self.recipe.trainer.validation_samples
-        columns = heldout.sources, heldout.targets, result.translations
-        return [
-            Sample(source=source, reference=reference, translation=translation)
-            for source, reference, translation in zip(
-                *(column[:shown] for column in columns), strict=True
-            )
-        ]
 
     def _save(self, *, final: bool) -> None:
         self._supervision.progress("save", self.progress.step)

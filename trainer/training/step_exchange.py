@@ -18,17 +18,16 @@ from trainer.distributed import sum_over_ranks
 from trainer.placement import Placement
 from trainer.zero.engine import PassResult
 
-_SMOOTHED, _NLL, _PADDING, _POSITIONS, _BAD, _DIGEST = range(6)
+_PADDING, _POSITIONS, _BAD, _DIGEST = range(4)
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
-_COLUMNS = _DIGEST + _DIGEST_WORDS
+_SUMS = _DIGEST + _DIGEST_WORDS  # the sums of the passes; behind them, the gradients' maxima
 
 
 @dataclass(frozen=True)
 class StepReport:
     """A step's sums over all slots; equal on all ranks."""
 
-    smoothed_sum: float  # over the good slots, as nll_sum
-    nll_sum: float
+    sums: list[float]  # `PassResult.sums`, over the good slots
     bad_slots: list[int]  # slots whose loss or gradients are not finite
     padding_fraction: float
     slot_digests: list[bytes]
@@ -49,32 +48,33 @@ def exchange(
     placement: Placement,
 ) -> StepReport:
     """Sum the reports of the ranks' slots; a collective that every rank enters once a step."""
+    assert results, "every rank has a slot of its own"
     amax = [result.amax for result in results if result.amax is not None]
-    parameters = len(amax[0]) if amax else 0
-    table = np.zeros((micro_batches_per_step + 1, _COLUMNS + parameters))
-    if results:
-        losses = torch.stack([torch.stack(result[:2]) for result in results])
-        finite = torch.stack([result.finite for result in results])[:, None]
-        sums = torch.where(finite, losses.double(), 0)
-        columns = torch.cat([sums, ~finite], dim=1).cpu().numpy()
-        table[slots.start : slots.stop, [_SMOOTHED, _NLL, _BAD]] = columns
-        if amax:
-            values = torch.where(finite, torch.stack(amax).double(), 0)
-            table[slots.start : slots.stop, _COLUMNS:] = values.cpu().numpy()
+    maxima = _SUMS + len(results[0].sums)  # the first column behind the sums
+    table = np.zeros((micro_batches_per_step + 1, maxima + (len(amax[0]) if amax else 0)))
+    losses = torch.stack([result.sums for result in results])
+    finite = torch.stack([result.finite for result in results])[:, None]
+    columns = [torch.where(finite, losses.double(), 0), ~finite]
+    if amax:
+        columns.append(torch.where(finite, torch.stack(amax).double(), 0))
+    values = torch.cat(columns, dim=1).cpu().numpy()
+    own, count = slice(slots.start, slots.stop), losses.shape[1]
+    table[own, _SUMS:maxima] = values[:, :count]
+    table[own, _BAD] = values[:, count]
+    table[own, maxima:] = values[:, count + 1 :]
     for slot, batch in zip(slots, batches, strict=True):
         table[slot, [_PADDING, _POSITIONS]] = batch.padding, batch.positions
-        table[slot, _DIGEST:_COLUMNS] = np.frombuffer(batch.digest, dtype="<u4")
+        table[slot, _DIGEST:_SUMS] = np.frombuffer(batch.digest, dtype="<u4")
     table[-1, :2] = data_stall_seconds, float(stop_requested)
     table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
     rows, flags = table[:-1], table[-1]
-    totals = np.add.accumulate(rows[:, :_BAD], axis=0)[-1]  # in slot order, not pairwise
+    totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # in slot order, not pairwise
     return StepReport(
-        smoothed_sum=float(totals[_SMOOTHED]),
-        nll_sum=float(totals[_NLL]),
+        sums=totals[_SUMS:maxima].tolist(),
         bad_slots=np.flatnonzero(rows[:, _BAD]).tolist(),
         padding_fraction=float(totals[_PADDING] / totals[_POSITIONS]),
-        slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_COLUMNS]],
+        slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_SUMS]],
         data_stall_seconds=float(flags[0]) / placement.world_size,
         stop_requested=bool(flags[1] > 0),
-        amax=rows[:, _COLUMNS:] if amax and not rows[:, _BAD].any() else None,
+        amax=rows[:, maxima:] if amax and not rows[:, _BAD].any() else None,
     )

@@ -15,8 +15,8 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, cast
 
 import deepspeed
 import numpy as np
@@ -24,7 +24,6 @@ import torch
 from torch import nn
 
 from data_pipeline.batching.plan import slots_of_rank
-from model.transformer import Transformer
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig
 from trainer.errors import EngineError
@@ -32,6 +31,7 @@ from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.placement import Placement
+from trainer.tasks.network import Network
 from trainer.zero.process_wide import changed_for_an_engine
 from trainer.zero.settings import (
     bucket_elements,
@@ -53,13 +53,12 @@ class PassResult(NamedTuple):
     """The results of one micro-batch, on the device.
 
     Attributes:
-        smoothed, nll: the sums of `model.loss.LossSums`, scalars.
+        sums: [k], the sums that the network's forward returns; the first is minimised.
         finite: whether the loss and all gradients of this micro-batch are finite, a scalar.
         amax: [parameters], the gradients' largest absolute values; None unless `numerics: exact`.
     """
 
-    smoothed: torch.Tensor
-    nll: torch.Tensor
+    sums: torch.Tensor
     finite: torch.Tensor
     amax: torch.Tensor | None = None
 
@@ -69,6 +68,8 @@ class Engine:
 
     Attributes:
         stage: where ZeRO keeps which part of the state.
+        loss: what the network's forward gets after the tensors of a batch.
+        sum_names: the names of `PassResult.sums`, known after the first pass.
         slots_per_rank: the number of forward and backward passes of a step on every rank.
         moments: the names of the optimizer's moments.
         grids: the grids on which gradients are summed; None with `numerics: fast`.
@@ -76,20 +77,27 @@ class Engine:
 
     def __init__(
         self,
-        model: Transformer,
+        build: Callable[[], nn.Module],
         *,
         engine: EngineConfig,
         optimizer: OptimizerConfig,
         gradient_clipping: float,
-        label_smoothing: float,
+        loss: object,
         micro_batches_per_step: int,
         placement: Placement,
     ) -> None:
+        """
+        Args:
+            build: makes the network with its initial weights; called again for replicas.
+        """
+        model = build()
+        self._build = build
+        self.sum_names: tuple[str, ...] = ()
         self.placement = placement
         self.zero_stage = engine.zero_stage
         self.slots_per_rank = len(slots_of_rank(0, placement.world_size, micro_batches_per_step))
         self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        self._label_smoothing = label_smoothing
+        self.loss = loss
         self._gradient_clipping = gradient_clipping
         self.grids: GradientGrids | None = None
         if engine.numerics == "exact":
@@ -102,7 +110,7 @@ class Engine:
         self._indices = {parameter: index for index, parameter in enumerate(model.parameters())}
         for parameter in self._indices:
             parameter.register_hook(functools.partial(self._on_gradient, parameter))
-        model.checkpoint_activations(engine.activation_checkpointing)
+        _checkpoint_activations(model, engine.activation_checkpointing)
         self.checkpoints_activations = engine.activation_checkpointing
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
@@ -113,7 +121,7 @@ class Engine:
             self._initialise(model, engine)
             self._process_wide = process_wide.pop_all()
 
-    def _initialise(self, model: Transformer, engine: EngineConfig) -> None:
+    def _initialise(self, model: nn.Module, engine: EngineConfig) -> None:
         clipping = 0.0 if self.grids else self._gradient_clipping
         with contextlib.redirect_stdout(None):  # DeepSpeed prints its memory use
             self._engine, self.optimizer, _, _ = deepspeed.initialize(
@@ -133,24 +141,31 @@ class Engine:
         self._divided_by = self.placement.world_size if self.stage.averages else 1
 
     @property
-    def module(self) -> Transformer:
-        """The model inside; under ZeRO-3 its parameters are partitioned between forwards."""
+    def module(self) -> nn.Module:
+        """The network inside; under ZeRO-3 its parameters are partitioned between forwards."""
         module = self._engine.module
-        assert isinstance(module, Transformer)
+        assert isinstance(module, nn.Module)
         return module
+
+    @property
+    def width(self) -> int:
+        """The width of the model."""
+        width = self.module.width
+        assert isinstance(width, int)
+        return width
 
     def forward_backward(
         self,
         batch: DeviceBatch,
         *,
-        target_tokens_global: int,
+        units_global: int,
         is_accumulation_boundary: bool,
         is_dummy: bool,
     ) -> PassResult:
         """Run one micro-batch forward and backward; its gradients add to the step's.
 
         Args:
-            target_tokens_global: target tokens of the whole step, the loss's denominator.
+            units_global: the denominator of the loss, of the whole step: its target tokens, say.
             is_accumulation_boundary: whether this is the rank's last micro-batch of the step.
             is_dummy: whether it is run only because all ranks need equal numbers of passes. Then
                 its gradients are set to zero, and count as finite.
@@ -158,23 +173,22 @@ class Engine:
         self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
         self._zero_gradients = is_dummy
         self._watched.clear()
-        smoothed, nll = self._engine(
-            batch.source, batch.target_input, batch.target_output, self._label_smoothing
-        )
+        named_sums = self._engine(*batch.inputs, self.loss)
+        self.sum_names = named_sums._fields
         factor = 1 if self.grids else self._divided_by  # exact: see _on_gradient
-        loss = smoothed * (factor / target_tokens_global)
+        loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         if is_accumulation_boundary:
             self.stage.sum_gradients()
-        smoothed = smoothed.detach()
+        sums = torch.stack([value.detach() for value in named_sums])
         watched = [self._watched[index].flatten() for index in sorted(self._watched)]
-        numbers = torch.cat([smoothed.flatten(), *watched])
+        numbers = torch.cat([sums[:1], *watched])
         finite = numbers.sum().isfinite()  # the sum is finite only if all numbers are
         if is_dummy:
-            return PassResult(smoothed, nll, torch.ones_like(finite))
+            return PassResult(sums, torch.ones_like(finite))
         if self.grids is None:
-            return PassResult(smoothed, nll, finite)
-        return PassResult(smoothed, nll, finite & (numbers.max() <= LARGEST), numbers[1:])
+            return PassResult(sums, finite)
+        return PassResult(sums, finite & (numbers.max() <= LARGEST), numbers[1:])
 
     def refit(self, amax: np.ndarray | None) -> list[str] | None:
         """Widen grids and discard the step's gradients if a gradient does not fit its grid.
@@ -231,7 +245,7 @@ class Engine:
         ]
 
     @contextlib.contextmanager
-    def inference_model(self) -> Iterator[Transformer]:
+    def inference_model(self) -> Iterator[nn.Module]:
         """The current weights as a model whose forward needs no other rank, in eval mode.
 
         Under ZeRO-3 every forward of the module is a collective, which decoding of unequal
@@ -251,12 +265,11 @@ class Engine:
         finally:
             self.module.train()
 
-    def replica(self) -> Transformer:
+    def replica(self) -> nn.Module:
         """A model like the engine's, on its device and in its precision, with other weights."""
-        module = self.module
-        replica = Transformer(module.config, module.vocabulary, module.attention_backend)
-        replica.checkpoint_activations(self.checkpoints_activations)
-        dtype = next(module.parameters()).dtype
+        replica = self._build()
+        _checkpoint_activations(replica, self.checkpoints_activations)
+        dtype = next(self.module.parameters()).dtype
         return replica.to(device=self.placement.torch_device, dtype=dtype)
 
     def destroy(self) -> None:
@@ -305,6 +318,10 @@ class Engine:
         if self._divided_by > 1:
             gradient.mul_(self._divided_by)
         return None
+
+
+def _checkpoint_activations(network: nn.Module, on: bool) -> None:
+    cast(Network, network).checkpoint_activations(on)
 
 
 def _require_exact_division(engine: EngineConfig, ranks: int) -> None:

@@ -16,7 +16,7 @@ from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.checkpoints.lease import Lease
 from trainer.errors import CheckpointError, RunInUseError, RunMismatchError
-from trainer.validation import translation_scores
+from trainer.tasks.translation import translation_scores
 
 STEPS = [2, 4, 6]
 

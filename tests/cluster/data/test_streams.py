@@ -72,7 +72,7 @@ def steps_of(client, bytes_ahead=MANY_BYTES):
 def check_equal(steps, expected):
     for step, reference in zip(steps, expected, strict=True):
         assert step.cursor == reference.cursor
-        assert step.target_tokens == reference.target_tokens
+        assert step.units == reference.units
         for ours, theirs in zip(step.micro_batches, reference.micro_batches, strict=True):
             assert np.array_equal(ours.pair_ids, theirs.pair_ids)
             for name, field in theirs.fields.items():

@@ -7,8 +7,8 @@ from rich.console import Console
 from support.records.lines import train_line
 
 from cluster.views.display import LiveDisplay, PlainLines, audience_for
+from trainer.tasks.translation import translation_scores
 from trainer.tracking.records import Resumed, Sample, ValidationLine
-from trainer.validation import translation_scores
 
 TRAIN = train_line(3, loss=2.5, target_tokens_per_second=8000.0)
 VALIDATION = ValidationLine(

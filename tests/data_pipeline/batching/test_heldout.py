@@ -6,18 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.data_settings import settings_of
 
-from data_pipeline.batching.heldout import (
-    HeldOut,
-    heldout_micro_batches,
-    load_heldout,
-    plan_heldout,
-)
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetError
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.store import open_store
+from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches, plan_heldout
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 
@@ -29,20 +27,20 @@ def test_it_is_the_text_of_the_corpus(
     sources, targets = (
         (corpus_folder / (file + suffix)).read_text().splitlines() for suffix in (".src", ".tgt")
     )
-    assert heldout == HeldOut(sources, targets, tag=None)
+    assert heldout == heldout_pairs(sources, targets)
 
 
 def test_empty_sentences_and_odd_line_ends_keep_their_place(
-    data_config: Callable[..., DataConfig], tokenizer_config: TokenizerConfig, tmp_path: Path
+    data_config: Callable[..., PairDataConfig], tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes("one\n\n\u2028\x0b\r\nfour".encode())
     (tmp_path / "b").write_bytes(b"\neins\tzwei\n\n\n")
     validation = {"source": str(tmp_path / "a"), "target": str(tmp_path / "b")}
     data = data_config(tmp_path / "d", validation=validation)
-    manifest = prepare(data, tokenizer_config, lambda progress: None)
+    manifest = prepare(settings_of(data, tokenizer_config), lambda progress: None)
     heldout = load_heldout(open_store(tmp_path / "d"), manifest, "validation")
-    assert heldout.sources == ["one", "", "\u2028\x0b", "four"]
-    assert heldout.targets == ["", "eins\tzwei", "", ""]
+    assert heldout.texts["src"] == ["one", "", "\u2028\x0b", "four"]
+    assert heldout.texts["tgt"] == ["", "eins\tzwei", "", ""]
 
 
 def test_unknown_set_lists_the_known(dataset: Path, manifest: Manifest) -> None:
@@ -75,8 +73,8 @@ def test_micro_batches_hold_every_line(dataset: Path, manifest: Manifest) -> Non
     heldout = load_heldout(open_store(dataset), manifest, "validation")
     tokenizers = load_tokenizers(open_store(dataset), manifest)
     seen = []
-    for micro_batch in heldout_micro_batches(heldout, tokenizers, budget=100):
-        lines = [heldout.targets[line] for line in micro_batch.pair_ids]
+    for micro_batch in pair_micro_batches(heldout, tokenizers, budget=100):
+        lines = [heldout.texts["tgt"][line] for line in micro_batch.pair_ids]
         expected = tokenizers["tgt"].encode_field(lines)
         assert np.array_equal(micro_batch.fields["tgt"].ids, expected.ids)
         seen += micro_batch.pair_ids.tolist()
@@ -84,7 +82,7 @@ def test_micro_batches_hold_every_line(dataset: Path, manifest: Manifest) -> Non
 
 
 def test_tag_stands_before_every_source(
-    data_config: Callable[..., DataConfig],
+    data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,
     tmp_path: Path,
@@ -96,12 +94,12 @@ def test_tag_stands_before_every_source(
         "tag": "<2yy>",
     }
     data = data_config(tmp_path / "d", tests={"small": small})
-    manifest = prepare(data, tokenizer_config, lambda progress: None)
+    manifest = prepare(settings_of(data, tokenizer_config), lambda progress: None)
     store = open_store(tmp_path / "d")
     tokenizers = load_tokenizers(store, manifest)
     tag_id = tokenizers["src"].tag_id("<2yy>")
     tagged, untagged = (
-        heldout_micro_batches(load_heldout(store, manifest, name), tokenizers, budget=200)
+        pair_micro_batches(load_heldout(store, manifest, name), tokenizers, budget=200)
         for name in ("small", "validation")
     )
     for micro_batch in tagged:

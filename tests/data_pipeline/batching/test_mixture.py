@@ -11,8 +11,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.batching.mixture import SHARDS_FOR_WHOLE_DEALING, Mixture, ShardSlice, shares_of
-from data_pipeline.config import CorpusConfig, DataConfig
 from data_pipeline.errors import BatchingError
+from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 
 reproducible = settings(max_examples=30, deadline=None, derandomize=True)
@@ -214,14 +214,14 @@ def test_golden_slices_of_the_format() -> None:
     ]
 
 
-def data_config(weights: list[float] | list[None], temperature: float = 1.0) -> DataConfig:
-    corpora = [CorpusConfig(source="a", target="b", weight=weight) for weight in weights]
-    return DataConfig(
+def data_config(weights: list[float] | list[None], temperature: float = 1.0) -> PairDataConfig:
+    corpora = [PairCorpusConfig(source="a", target="b", weight=weight) for weight in weights]
+    return PairDataConfig(
         source_language="xx",
         target_language="yy",
         dataset="d",
         train=tuple(corpora),
-        validation=CorpusConfig(source="c", target="d"),
+        validation=PairCorpusConfig(source="c", target="d"),
         temperature=temperature,
     )
 

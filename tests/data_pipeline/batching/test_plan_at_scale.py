@@ -87,7 +87,7 @@ class Planner:
 
     def cursor_at(self, step: int) -> Cursor:
         """About where a run is after so many steps."""
-        per_window = len(self.layout(0, 0).target_tokens)
+        per_window = len(self.layout(0, 0).units)
         windows, offset = divmod(step * MICRO_BATCHES_PER_STEP, per_window)
         epoch, window = divmod(windows, self.mixture.windows_per_epoch)
         return Cursor(epoch, window, min(offset, per_window // 2))

@@ -33,7 +33,7 @@ class Layouts:
 
     def __call__(self, epoch: int, window: int) -> WindowLayout:
         count = self.counts[epoch % len(self.counts)][window]
-        tokens = 100 * window + np.arange(count, dtype=np.int64)
+        tokens = 1 + 100 * window + np.arange(count, dtype=np.int64)
         return WindowLayout(len(self.counts[0]), tokens, tokens * 8)
 
     def endless(self) -> Iterator[Coordinate]:
@@ -79,7 +79,7 @@ def test_steps_are_the_stream_in_pieces(layout: Layouts, slots: int) -> None:
     for step in islice(iterate_steps(layout, Cursor(), slots), 12):
         expected = list(islice(stream, slots))
         assert flatten(step.spans) == expected
-        assert step.target_tokens == sum(100 * window + number for _, window, number in expected)
+        assert step.units == sum(1 + 100 * window + number for _, window, number in expected)
 
 
 @reproducible
@@ -99,7 +99,7 @@ def test_cursors_are_normalised(layout: Layouts, slots: int) -> None:
     """One position has one cursor: what follows lies in its window, or the window is empty."""
     for step in islice(iterate_steps(layout, Cursor(), slots), 12):
         cursor = step.next_cursor
-        count = len(layout(cursor.epoch, cursor.window).target_tokens)
+        count = len(layout(cursor.epoch, cursor.window).units)
         assert cursor.offset < count or cursor.offset == count == 0
 
 
@@ -174,7 +174,7 @@ def test_any_number_of_ranks_reads_the_same_stream(reader: WindowReader) -> None
             micro_batches = [micro_batch for part in parts for micro_batch in part.micro_batches]
             assert len(micro_batches) == slots
             tokens = sum(micro_batch.tokens("tgt") for micro_batch in micro_batches)
-            assert {part.target_tokens for part in parts} == {tokens}
+            assert {part.units for part in parts} == {tokens}
             stream.append([content(micro_batch) for micro_batch in micro_batches])
         return stream
 
@@ -190,3 +190,9 @@ def test_epoch_has_every_pair_once(reader: WindowReader) -> None:
         seen[step.cursor.epoch] += step.micro_batches[0].pair_ids.tolist()
     assert all(sorted(epoch) == list(range(reader.manifest.pairs)) for epoch in seen)
     assert seen[0] != seen[1] != seen[2]
+
+
+def test_a_step_without_anything_to_train_on_is_refused() -> None:
+    layout = WindowLayout(1, np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64))
+    with pytest.raises(BatchingError, match=r"nothing to train on: its loss would be divided by 0"):
+        next(iterate_steps(lambda epoch, window: layout, Cursor(), 2))

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.data_settings import settings_of
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.config import DataSettings, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import BatchingError, DatasetError, DatasetFileError
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
@@ -31,15 +33,15 @@ def open_reader(
 
 def micro_batches(reader: WindowReader, epoch: int) -> Iterator[MicroBatch]:
     for window in range(reader.layout(epoch, 0).windows_per_epoch):
-        count = len(reader.layout(epoch, window).target_tokens)
+        count = len(reader.layout(epoch, window).units)
         yield from reader.fetch(epoch, window, 0, count)
 
 
 def digest(reader: WindowReader, epoch: int, window: int) -> str:
     """Of all arrays of a window."""
     layout = reader.layout(epoch, window)
-    parts = [layout.target_tokens, layout.bytes]
-    for micro_batch in reader.fetch(epoch, window, 0, len(layout.target_tokens)):
+    parts = [layout.units, layout.bytes]
+    for micro_batch in reader.fetch(epoch, window, 0, len(layout.units)):
         parts.append(micro_batch.pair_ids)
         for field in micro_batch.fields.values():
             parts += [field.ids, field.lengths]
@@ -54,10 +56,10 @@ def reader(dataset: Path, data_settings: MakeSettings) -> WindowReader:
 @pytest.fixture(scope="module")
 def mixed_data(
     tmp_path_factory: pytest.TempPathFactory,
-    data_config: Callable[..., DataConfig],
+    data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,
-) -> DataConfig:
+) -> PairDataConfig:
     """Three corpora of 500, 40 and 30 pairs, of which a quarter of an epoch each is the small."""
     dataset = tmp_path_factory.mktemp("mixed") / "d"
     train = [
@@ -70,16 +72,16 @@ def mixed_data(
         )
     ]
     data = data_config(dataset, train=train, pairs_per_block=8, blocks_per_shard=2)
-    prepare(data, tokenizer_config, lambda progress: None)
+    prepare(settings_of(data, tokenizer_config), lambda progress: None)
     return data
 
 
 def test_layout_counts_what_is_fetched(reader: WindowReader) -> None:
     for window in range(3):
         layout = reader.layout(0, window)
-        fetched = reader.fetch(0, window, 0, len(layout.target_tokens))
+        fetched = reader.fetch(0, window, 0, len(layout.units))
         assert layout.windows_per_epoch == 3
-        assert layout.target_tokens.tolist() == [batch.tokens("tgt") for batch in fetched]
+        assert layout.units.tolist() == [batch.tokens("tgt") for batch in fetched]
         assert layout.bytes.tolist() == [batch.bytes for batch in fetched]
 
 
@@ -111,7 +113,7 @@ def test_seeds_and_epochs_differ(
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_answers_depend_neither_on_the_cache_nor_on_what_was_asked_before(
-    dataset: Path, mixed_data: DataConfig, data_settings: MakeSettings, mixed: bool
+    dataset: Path, mixed_data: PairDataConfig, data_settings: MakeSettings, mixed: bool
 ) -> None:
     path = Path(mixed_data.dataset) if mixed else dataset
     settings = data_settings(path, data=mixed_data if mixed else None)
@@ -140,7 +142,7 @@ def test_cache_keeps_the_newest_windows_within_its_bytes(
 
 
 def test_mixture_has_the_shares_of_its_weights(
-    mixed_data: DataConfig, data_settings: MakeSettings
+    mixed_data: PairDataConfig, data_settings: MakeSettings
 ) -> None:
     dataset = Path(mixed_data.dataset)
     reader = open_reader(dataset, data_settings(dataset, data=mixed_data))
@@ -193,7 +195,7 @@ def test_damaged_shard_stops_its_windows_after_retries(
     intact = open_reader(dataset, data_settings(dataset))
     reader = open_reader(copy, data_settings(dataset), retries=2)
     for window in range(3):
-        count = len(intact.layout(0, window).target_tokens)
+        count = len(intact.layout(0, window).units)
         fetched = intact.fetch(0, window, 0, count)
         if any(damaged.first_pair in micro_batch.pair_ids for micro_batch in fetched):
             with pytest.raises(DatasetFileError) as caught:

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.data_settings import settings_of
 
 from data_pipeline.batching.mixture import ShardSlice
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.config import DataSettings, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.random_keys import SUBWORD_SAMPLING, example_seeds
 from data_pipeline.storage.store import open_store
-from data_pipeline.tokenizers.subword_sampling import sampling_seeds
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 
 MakeSettings = Callable[..., DataSettings]
@@ -33,7 +35,7 @@ def read(dataset: Path, settings: DataSettings, epoch: int) -> Pieces:
     budget = settings.batching.max_tokens_per_micro_batch
     pieces: Pieces = {}
     for window in range(reader.layout(epoch, 0).windows_per_epoch):
-        tokens = reader.layout(epoch, window).target_tokens
+        tokens = reader.layout(epoch, window).units
         for number, micro_batch in enumerate(reader.fetch(epoch, window, 0, len(tokens))):
             assert tokens[number] == len(micro_batch.fields["tgt"].ids)
             split = []
@@ -136,7 +138,7 @@ def test_no_sampled_sentence_is_longer_than_allowed(
 
 
 def test_tags_and_passes_of_a_mixture(
-    data_config: Callable[..., DataConfig],
+    data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
     data_settings: MakeSettings,
     corpus_folder: Path,
@@ -149,7 +151,7 @@ def test_tags_and_passes_of_a_mixture(
         for name in ("train", "test")
     ]
     data = data_config(tmp_path / "d", train=train)
-    manifest = prepare(data, tokenizer_config, lambda progress: None)
+    manifest = prepare(settings_of(data, tokenizer_config), lambda progress: None)
     store = open_store(tmp_path / "d")
     tags = [load_tokenizers(store, manifest)["src"].tag_id(f"<{n}>") for n in ("train", "test")]
     settings = data_settings(tmp_path / "d", data=data, tokenizer=sampling())
@@ -157,7 +159,7 @@ def test_tags_and_passes_of_a_mixture(
     first_of_test = manifest.corpora[0].kept
     seen: dict[int, list[tuple[int, ...]]] = {}
     for window in range(reader.layout(0, 0).windows_per_epoch):
-        count = len(reader.layout(0, window).target_tokens)
+        count = len(reader.layout(0, window).units)
         for micro_batch in reader.fetch(0, window, 0, count):
             source = micro_batch.fields["src"]
             for pair, ids in zip(
@@ -199,9 +201,9 @@ def test_pieces_follow_from_the_pass_and_the_numbers_of_the_pairs_in_the_dataset
     reader._mixture = OneSlice(ShardSlice(3, 20, 50, pass_number))  # type: ignore[assignment]
     pairs = read_pairs(dataset)
     seen = []
-    for micro_batch in reader.fetch(0, 0, 0, len(reader.layout(0, 0).target_tokens)):
+    for micro_batch in reader.fetch(0, 0, 0, len(reader.layout(0, 0).units)):
         seen += micro_batch.pair_ids.tolist()
-        seeds = sampling_seeds(settings.seed, pass_number, micro_batch.pair_ids, 0)
+        seeds = example_seeds(SUBWORD_SAMPLING, settings.seed, pass_number, 0, micro_batch.pair_ids)
         sources = [pairs[pair][0] for pair in micro_batch.pair_ids]
         expected = tokenizer.sample_field(sources, seeds, 0.3, None)
         assert micro_batch.fields["src"].ids.tolist() == expected.ids.tolist()

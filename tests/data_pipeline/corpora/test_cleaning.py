@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.config import DataConfig
 from data_pipeline.corpora.cleaning import Cleaner, Dropped, DropReport
-from data_pipeline.corpora.formats import Pair
-from data_pipeline.corpus_config import CleaningConfig, CorpusConfig
+from data_pipeline.corpora.formats import Example
+from data_pipeline.corpora.pair_rules import pair_rules
+from data_pipeline.pair_config import PairCleaningConfig, PairCorpusConfig, PairDataConfig
 
 SPACES = " \t\u00a0\u2028\u3000"
 texts = st.text(alphabet="aé\u0301ﬁ" + SPACES, max_size=6)
 pairs = st.lists(
-    st.builds(Pair, texts, texts, st.none() | st.floats(0, 1, allow_nan=False)), max_size=30
+    st.builds(Example, st.tuples(texts, texts), st.none() | st.floats(0, 1, allow_nan=False)),
+    max_size=30,
 )
 rules = st.fixed_dictionaries(
     {},
@@ -36,7 +37,7 @@ rules = st.fixed_dictionaries(
 def make_cleaner(rules: dict[str, Any], min_score: float | None = None) -> Cleaner:
     corpus: dict[str, Any] = {"source": "a", "target": "b"}
     scored = {"files": ["a.tsv"], "columns": {"score": 2}, "min_score": min_score}
-    data = DataConfig.model_validate(
+    data = PairDataConfig.model_validate(
         {
             "source_language": "xx",
             "target_language": "yy",
@@ -46,12 +47,16 @@ def make_cleaner(rules: dict[str, Any], min_score: float | None = None) -> Clean
             "cleaning": rules,
         }
     )
-    return Cleaner(data, data.train[0])
+    return cleaner_of(data)
 
 
-def reasons_of(pair: Pair, rules: CleaningConfig, min_score: float | None) -> list[str]:
+def cleaner_of(data: PairDataConfig) -> Cleaner:
+    return Cleaner(pair_rules(data.cleaning, data.train[0]), data.cleaning.normalise)
+
+
+def reasons_of(pair: Example, rules: PairCleaningConfig, min_score: float | None) -> list[str]:
     """Every rule that applies to a pair that is normalised already."""
-    source, target, score = pair
+    (source, target), score = pair
     shorter, longer = min(len(source), len(target)), max(len(source), len(target))
     applies = {
         "empty": source.isspace() or target.isspace() or not source or not target,
@@ -68,22 +73,22 @@ def reasons_of(pair: Pair, rules: CleaningConfig, min_score: float | None) -> li
 @settings(deadline=None)
 @given(pairs, rules, st.none() | st.floats(0, 1), st.integers(0, 10**12))
 def test_every_pair_is_kept_or_counted_under_its_first_reason(
-    pairs: list[Pair], rules: dict[str, Any], min_score: float | None, first: int
+    pairs: list[Example], rules: dict[str, Any], min_score: float | None, first: int
 ) -> None:
-    config = CleaningConfig.model_validate(rules)
+    config = PairCleaningConfig.model_validate(rules)
     cleaner = make_cleaner(rules, min_score)
     kept, report = cleaner.clean(first, pairs)
 
     expected_kept, dropped = [], dict.fromkeys(cleaner.reasons, 0)
     for position, pair in enumerate(pairs, first):
         if config.normalise:
-            source, target = (unicodedata.normalize(config.normalise, t) for t in pair[:2])
-            pair = Pair(source, target, pair.score)
+            normal = tuple(unicodedata.normalize(config.normalise, text) for text in pair.texts)
+            pair = Example(normal, pair.score)
         reasons = reasons_of(pair, config, min_score)
         if reasons:
             dropped[reasons[0]] += 1
         else:
-            expected_kept.append((position, pair.source, pair.target))
+            expected_kept.append((position, pair.texts))
     assert kept == expected_kept
     assert report.counts() == dropped
 
@@ -104,17 +109,17 @@ def test_every_pair_is_kept_or_counted_under_its_first_reason(
 def test_bounds_are_inclusive(
     rules: dict[str, Any], kept: tuple[str, str], dropped: tuple[str, str]
 ) -> None:
-    given = [Pair(*kept, None), Pair(*dropped, None)]
+    given = [Example(kept, None), Example(dropped, None)]
     left, report = make_cleaner(rules).clean(0, given)
-    assert [position for position, _, _ in left] == [0]
+    assert [position for position, _ in left] == [0]
     assert sum(report.counts().values()) == 1
 
 
 def test_a_score_at_the_bound_is_kept() -> None:
     scores = (0.5, 0.4999, 7.0)
-    given = [Pair("a", "b", score) for score in scores]
+    given = [Example(("a", "b"), score) for score in scores]
     kept, report = make_cleaner({}, min_score=0.5).clean(0, given)
-    assert [position for position, _, _ in kept] == [0, 2]
+    assert [position for position, _ in kept] == [0, 2]
     assert report.counts() == {"empty": 0, "score": 1}
 
 
@@ -133,7 +138,7 @@ def test_earliest_ten_are_shown_however_parts_come_and_merge(seed: int) -> None:
     whole, parts = Dropped(), [Dropped() for _ in range(7)]
     for position in positions:
         for dropped in (whole, rng.choice(parts)):
-            dropped.add(position, f"source {position}", f"target {position}")
+            dropped.add(position, (f"source {position}", f"target {position}"))
     rng.shuffle(parts)
     merged = DropReport(["x"])
     for part in parts:
@@ -141,9 +146,11 @@ def test_earliest_ten_are_shown_however_parts_come_and_merge(seed: int) -> None:
         report.by_reason["x"] = part
         merged.merge(report)
     assert merged.counts() == {"x": 60}
-    for dropped in (whole, merged.by_reason["x"]):
-        shown = [example.to_json() for example in dropped.examples]
-        assert shown == [
+    once = DropReport(["x"])
+    once.by_reason["x"] = whole
+    for report in (once, merged):
+        shown = report.to_json("pair", ("source", "target"))
+        assert shown["x"]["examples"] == [
             {"pair": p + 1, "source": f"source {p}", "target": f"target {p}"}
             for p in sorted(positions)[:10]
         ]
@@ -152,20 +159,20 @@ def test_earliest_ten_are_shown_however_parts_come_and_merge(seed: int) -> None:
 def test_merging_leaves_the_merged_report_as_it_was() -> None:
     one, other = DropReport(["x"]), DropReport(["x", "y"])
     for number in range(5):
-        other.by_reason["x"].add(number, "a", "b")
+        other.by_reason["x"].add(number, ("a", "b"))
     one.merge(other)
-    one.by_reason["x"].add(9, "a", "b")
-    one.by_reason["y"].add(9, "a", "b")
+    one.by_reason["x"].add(9, ("a", "b"))
+    one.by_reason["y"].add(9, ("a", "b"))
     assert other.counts() == {"x": 5, "y": 0}
     assert one.counts() == {"x": 6, "y": 1}
 
 
-def test_examples_are_cut(data_config: Callable[..., DataConfig], corpus: Any) -> None:
-    long: CorpusConfig = corpus("train")
+def test_examples_are_cut(data_config: Callable[..., PairDataConfig], corpus: Any) -> None:
+    long: PairCorpusConfig = corpus("train")
     data = data_config(Path("x"), train=[long], cleaning={"max_target_characters": 9})
-    _, report = Cleaner(data, long).clean(0, [Pair("a" * 10_000, "b" * 10_000, None)])
+    _, report = cleaner_of(data).clean(0, [Example(("a" * 10_000, "b" * 10_000), None)])
     (example,) = report.by_reason["target_characters"].examples
-    assert (example.source, example.target) == ("a" * 500, "b" * 500)
+    assert example.texts == ("a" * 500, "b" * 500)
 
 
 def test_order_of_rules_is_that_of_the_report() -> None:
@@ -178,7 +185,7 @@ def test_order_of_rules_is_that_of_the_report() -> None:
     }
     cleaner = make_cleaner(everything)
     for source, target in itertools.product(("", "a", "aaa", "aaaaa", "aaaaaaaaaa"), repeat=2):
-        pair = Pair(source, target, None)
+        pair = Example((source, target), None)
         _, report = cleaner.clean(0, [pair])
         found = [reason for reason, count in report.counts().items() if count]
-        assert found == reasons_of(pair, CleaningConfig.model_validate(everything), None)[:1]
+        assert found == reasons_of(pair, PairCleaningConfig.model_validate(everything), None)[:1]

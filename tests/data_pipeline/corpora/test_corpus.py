@@ -16,9 +16,9 @@ from backports import zstd
 from support.files.faulty_server import FaultyServer
 
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
-from data_pipeline.corpora.formats import Pair, parse
-from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.corpora.formats import Example, parse
 from data_pipeline.errors import CorpusError
+from data_pipeline.pair_config import PairCorpusConfig
 from data_pipeline.phrasebook.sampler import generate
 
 SOURCES = ["un chat", "deux\u2028chats", "", "été"] + [f"phrase {i} é" for i in range(200)]
@@ -67,13 +67,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def reader_of(corpus: CorpusConfig, mirror: str | None = None) -> CorpusReader:
+def reader_of(corpus: PairCorpusConfig, mirror: str | None = None) -> CorpusReader:
     return CorpusReader(corpus, mirror=mirror, cache=Path("/none"))
 
 
 def read(reader: CorpusReader, pairs_per_chunk: int = 7) -> list[tuple[str, str]]:
     """All pairs; checks the positions of the chunks and the progress on the way."""
-    pairs: list[Pair] = []
+    pairs: list[Example] = []
     read_before = 0
     for chunk in reader.chunks(pairs_per_chunk):
         assert chunk.first == len(pairs)
@@ -82,13 +82,13 @@ def read(reader: CorpusReader, pairs_per_chunk: int = 7) -> list[tuple[str, str]
         read_before = reader.bytes_read
         pairs += parse(chunk)
     assert reader.bytes_read == reader.total_bytes
-    return [pair[:2] for pair in pairs]
+    return [(pair.texts[0], pair.texts[1]) for pair in pairs]
 
 
-def aligned(folder: Path, source: bytes, target: bytes, **settings: str) -> CorpusConfig:
+def aligned(folder: Path, source: bytes, target: bytes, **settings: str) -> PairCorpusConfig:
     (folder / "a.fr").write_bytes(source)
     (folder / "a.en").write_bytes(target)
-    return CorpusConfig(source=str(folder / "a.fr"), target=str(folder / "a.en"), **settings)
+    return PairCorpusConfig(source=str(folder / "a.fr"), target=str(folder / "a.en"), **settings)
 
 
 # Every format and compression
@@ -100,7 +100,7 @@ def test_aligned_files(suffixes: tuple[str, str], tmp_path: Path) -> None:
     contents = [text_of(SOURCES), text_of(TARGETS)]
     for name, suffix, content in zip(names, suffixes, contents, strict=True):
         name.write_bytes(COMPRESSORS[suffix](content))
-    corpus = CorpusConfig(
+    corpus = PairCorpusConfig(
         source=str(names[0]),
         target=str(names[1]),
         source_sha256=sha256(contents[0]),
@@ -120,7 +120,7 @@ def test_files_with_both_sides(file_format: str, suffix: str, tmp_path: Path) ->
     for number, content in enumerate(contents):
         path = tmp_path / f"a-{number}.{file_format}{suffix}"
         path.write_bytes(COMPRESSORS[suffix](content))
-    corpus = CorpusConfig(
+    corpus = PairCorpusConfig(
         files=(f"{tmp_path}/a-{{0..1}}.{file_format}{suffix}", str(path)),
         files_sha256=tuple(map(sha256, contents)),
         columns=columns,
@@ -137,7 +137,9 @@ def test_chunks_of_any_size_give_the_same_pairs(pairs_per_chunk: int, tmp_path: 
 
 
 def test_builtin_phrasebook() -> None:
-    corpus = CorpusConfig(source="builtin:phrasebook/test.fr", target="builtin:phrasebook/test.en")
+    corpus = PairCorpusConfig(
+        source="builtin:phrasebook/test.fr", target="builtin:phrasebook/test.en"
+    )
     assert read(reader_of(corpus, mirror="/not/used"), 100) == generate("test")
 
 
@@ -153,9 +155,9 @@ def test_mirror_stands_in_and_hashes_still_hold(tmp_path: Path) -> None:
     (tmp_path / "a.fr.zst").write_bytes(zstd.compress(text_of(SOURCES)))
     (tmp_path / "a.en").write_bytes(text_of(TARGETS))
     settings = {"source": "https://nowhere.invalid/some/a.fr.gz", "target": "/no/folder/a.en.xz"}
-    corpus = CorpusConfig(**settings, source_sha256=sha256(text_of(SOURCES)))
+    corpus = PairCorpusConfig(**settings, source_sha256=sha256(text_of(SOURCES)))
     assert read(reader_of(corpus, mirror=str(tmp_path))) == PAIRS
-    corpus = CorpusConfig(**settings, source_sha256="0" * 64)
+    corpus = PairCorpusConfig(**settings, source_sha256="0" * 64)
     with pytest.raises(CorpusError, match=r"/some/a\.fr\.gz has the wrong content"):
         read(reader_of(corpus, mirror=str(tmp_path)))
 
@@ -174,7 +176,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
 def test_remote_files_are_downloaded_once_before_they_are_read(
     server: FaultyServer, tmp_path: Path
 ) -> None:
-    corpus = CorpusConfig(
+    corpus = PairCorpusConfig(
         files=(f"{server.url}/{{0..1}}.jsonl",),
         files_sha256=(sha256(jsonl_of(PAIRS[:60])), sha256(jsonl_of(PAIRS[60:]))),
         columns=FORMATS["jsonl"][1],
@@ -215,7 +217,7 @@ def test_wrong_hash_gives_both_and_the_file(file_format: str, tmp_path: Path) ->
     for number in range(2):
         (tmp_path / f"{number}.{file_format}").write_bytes(write(PAIRS))
     found = sha256(write(PAIRS))
-    corpus = CorpusConfig(
+    corpus = PairCorpusConfig(
         files=(f"{tmp_path}/{{0..1}}.{file_format}",),
         files_sha256=(found, "0" * 64),
         columns=columns,
@@ -239,23 +241,25 @@ def test_empty_corpora_are_refused_and_empty_files_are_not(
     (tmp_path / "empty").write_bytes(write([]))
     (tmp_path / "full").write_bytes(write(PAIRS))
     settings = {"format": "webdataset" if file_format == "tar" else file_format, "columns": columns}
-    corpus = CorpusConfig(files=(f"{tmp_path}/{{empty,full,empty}}",), **settings)
+    corpus = PairCorpusConfig(files=(f"{tmp_path}/{{empty,full,empty}}",), **settings)
     assert read(reader_of(corpus)) == PAIRS
     with pytest.raises(CorpusError, match="/empty: expected at least one pair, found none"):
-        read(reader_of(CorpusConfig(files=(f"{tmp_path}/empty",), **settings)))
+        read(reader_of(PairCorpusConfig(files=(f"{tmp_path}/empty",), **settings)))
 
 
 def test_line_numbers_count_the_header_and_restart_in_each_file(tmp_path: Path) -> None:
     (tmp_path / "0.tsv").write_bytes(tsv_of(PAIRS))
     (tmp_path / "1.tsv").write_bytes(tsv_of(PAIRS[:50]) + b"short\n")
-    corpus = CorpusConfig(files=(f"{tmp_path}/{{0,1}}.tsv",), columns=FORMATS["tsv"][1])
+    corpus = PairCorpusConfig(files=(f"{tmp_path}/{{0,1}}.tsv",), columns=FORMATS["tsv"][1])
     with pytest.raises(CorpusError, match=r"1\.tsv, line 52: expected at least 3 columns"):
         read(reader_of(corpus))
 
 
 def test_missing_file_is_named_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"/none\.en cannot be read"):
-        reader_of(CorpusConfig(source="builtin:phrasebook/test.fr", target=f"{tmp_path}/none.en"))
+        reader_of(
+            PairCorpusConfig(source="builtin:phrasebook/test.fr", target=f"{tmp_path}/none.en")
+        )
 
 
 def test_reading_may_stop_early(tmp_path: Path) -> None:
@@ -273,7 +277,7 @@ def test_read_whole(tmp_path: Path) -> None:
     text = read_whole(
         aligned(tmp_path, text_of(SOURCES), text_of(TARGETS)), mirror=None, cache=tmp_path
     )
-    assert (text.sources, text.targets) == (SOURCES, TARGETS)
+    assert text.texts == tuple(PAIRS)
     assert text.sha256s == (sha256(text_of(SOURCES)), sha256(text_of(TARGETS)))
 
 
@@ -285,7 +289,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     for million_bytes in (5, 50):
         block = gzip.compress(b"a sentence of some words\n" * 40_000, 1)  # a million bytes
         (tmp_path / "a.gz").write_bytes(block * million_bytes)
-        corpus = CorpusConfig(source=str(tmp_path / "a.gz"), target=str(tmp_path / "a.gz"))
+        corpus = PairCorpusConfig(source=str(tmp_path / "a.gz"), target=str(tmp_path / "a.gz"))
         reader = reader_of(corpus)
         tracemalloc.start()
         try:

@@ -13,11 +13,11 @@ from backports import zstd
 from data_pipeline.corpora import cutting
 from data_pipeline.corpora.cutting import MAX_LINE_BYTES, LineReader, cut_aligned, cut_file
 from data_pipeline.corpora.formats import Lines, Sample, Samples
-from data_pipeline.corpus_config import ColumnsConfig
 from data_pipeline.errors import CorpusError
+from data_pipeline.pair_config import PairColumns
 from data_pipeline.storage.locations import LocationStream
 
-COLUMNS = ColumnsConfig(source="en.txt", target="DE.txt")
+COLUMNS = PairColumns(source="en.txt", target="DE.txt")
 
 
 def stream_of(data: bytes, location: str = "a") -> LocationStream:
@@ -59,8 +59,8 @@ def test_parts_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = reader_of(b"0123456789\n" * 100)
     assert reader.take(100, max_bytes=200).count < 30
     # The other side of aligned files follows, however many bytes it takes.
-    parts = list(cut_aligned(reader_of(b"\n" * 100), reader_of(b"0123456789\n" * 100), 100))
-    assert [part.targets.count for part in parts] == [100]
+    parts = list(cut_aligned([reader_of(b"\n" * 100), reader_of(b"0123456789\n" * 100)], 100))
+    assert [part.sides[1].count for part in parts] == [100]
 
 
 @pytest.mark.parametrize("before", [0, 3, 100_000])
@@ -117,8 +117,8 @@ def test_samples_of_one_pair() -> None:
         ("3.de.txt", b"d3"),
     ]
     first, second = samples_of(members, count=2)
-    assert first.samples == (Sample("x/0", b"e0", b"d0"), Sample("1", b"e1", b"d1"))
-    assert second.samples == (Sample("3", b"e3", b"d3"),)
+    assert first.samples == (Sample("x/0", (b"e0", b"d0")), Sample("1", (b"e1", b"d1")))
+    assert second.samples == (Sample("3", (b"e3", b"d3")),)
 
 
 def test_samples_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,16 +160,16 @@ def test_real_tar_of_a_shell(tmp_path: Path) -> None:
     subprocess.run(["tar", "-cf", "a.tar", "0.en.txt", "0.de.txt"], cwd=tmp_path, check=True)
     stream = stream_of((tmp_path / "a.tar").read_bytes())
     (part,) = cut_file(stream, "webdataset", COLUMNS, 10)
-    assert part == Samples("a", (Sample("0", b"e", b"d"),))
+    assert part == Samples("a", (Sample("0", (b"e", b"d")),))
 
 
 def test_long_partners_of_short_lines_end_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "PART_BYTES", 1_000_000)
     sources = reader_of(b"x\n" * 1000)
     targets = reader_of((b"y" * 10_000 + b"\n") * 1000)
-    parts = list(cut_aligned(sources, targets, 20_000))
+    parts = list(cut_aligned([sources, targets], 20_000))
     assert sum(part.count for part in parts) == 1000
-    assert max(len(part.targets.data) for part in parts) < 2_000_000
+    assert max(len(part.sides[1].data) for part in parts) < 2_000_000
 
 
 def test_a_byte_order_mark_is_no_text() -> None:

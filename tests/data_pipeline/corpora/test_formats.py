@@ -11,21 +11,25 @@ from data_pipeline.corpora.formats import (
     AlignedLines,
     Chunk,
     Content,
+    Example,
     JsonLines,
     Lines,
-    Pair,
     Sample,
     Samples,
     TsvColumns,
     TsvLines,
     parse,
 )
-from data_pipeline.corpus_config import ColumnsConfig
 from data_pipeline.errors import CorpusError
+from data_pipeline.pair_config import PairColumns
 
-NAMED = ColumnsConfig(source="en", target="de", score="s")
-INNER = ColumnsConfig(source="translation.en", target="translation.de")
-THREE = TsvColumns(0, 1, 2)
+NAMED = PairColumns(source="en", target="de", score="s")
+INNER = PairColumns(source="translation.en", target="translation.de")
+THREE = TsvColumns((0, 1), 2)
+
+
+def pair(source: str, target: str, score: float | None = None) -> Example:
+    return Example((source, target), score)
 
 
 def lines(data: bytes, first: int = 1) -> Lines:
@@ -33,7 +37,7 @@ def lines(data: bytes, first: int = 1) -> Lines:
     return Lines("a.txt", first, count, data)
 
 
-def parsed(content: Content) -> list[Pair]:
+def parsed(content: Content) -> list[Example]:
     chunk = Chunk(0, content)
     assert pickle.loads(pickle.dumps(chunk)) == chunk  # noqa: S301 - made in this line
     pairs = parse(chunk)
@@ -63,24 +67,24 @@ def test_what_is_not_utf8_is_named_with_its_place(data: bytes, place: str) -> No
 
 
 def test_aligned_lines() -> None:
-    content = AlignedLines(lines(b"un\n\ndeux"), lines(b"one\r\n \ntwo\n"))
-    assert parsed(content) == [Pair("un", "one", None), Pair("", " ", None), ("deux", "two", None)]
+    content = AlignedLines((lines(b"un\n\ndeux"), lines(b"one\r\n \ntwo\n")))
+    assert parsed(content) == [pair("un", "one", None), pair("", " ", None), pair("deux", "two")]
 
 
 # TSV
 
 
 def test_tsv_has_no_quotes_and_its_columns_may_be_in_any_order() -> None:
-    content = TsvLines(lines(b'0.5\t"zwei"\tx\t"two\r\n1\t\t\t\n'), TsvColumns(3, 1, 0))
-    assert parsed(content) == [Pair('"two', '"zwei"', 0.5), Pair("", "", 1.0)]
+    content = TsvLines(lines(b'0.5\t"zwei"\tx\t"two\r\n1\t\t\t\n'), TsvColumns((3, 1), 0))
+    assert parsed(content) == [pair('"two', '"zwei"', 0.5), pair("", "", 1.0)]
 
 
 def test_tsv_columns_by_name() -> None:
     header = lines(b"id\ten\tde\ts\r\n")
-    assert TsvColumns.resolve(NAMED, header) == TsvColumns(1, 2, 3)
-    mixed = ColumnsConfig(source=0, target="de")
-    assert TsvColumns.resolve(mixed, header) == TsvColumns(0, 2, None)
-    assert TsvColumns.resolve(ColumnsConfig(), None) == TsvColumns(0, 1, None)
+    assert TsvColumns.resolve(NAMED, header) == TsvColumns((1, 2), 3)
+    mixed = PairColumns(source=0, target="de")
+    assert TsvColumns.resolve(mixed, header) == TsvColumns((0, 2), None)
+    assert TsvColumns.resolve(PairColumns(), None) == TsvColumns((0, 1), None)
 
 
 @pytest.mark.parametrize(("header", "found"), [(b"en\ts\n", 0), (b"en\tde\ts\tde\n", 2)])
@@ -111,12 +115,15 @@ def test_wrong_tsv_is_named_with_its_line(line: bytes, message: str) -> None:
 
 def test_json_lines() -> None:
     data = b'{"de": "d\\u00e9", "en": "e", "s": 2}\n{"s": -0.5, "en": "\\n\\u2028\\t", "de": ""}'
-    assert parsed(JsonLines(lines(data), NAMED)) == [Pair("e", "dé", 2.0), (" \u2028 ", "", -0.5)]
+    assert parsed(JsonLines(lines(data), NAMED)) == [
+        pair("e", "dé", 2.0),
+        pair(" \u2028 ", "", -0.5),
+    ]
 
 
 def test_json_keys_inside_of_objects() -> None:
     data = b'{"translation": {"en": "e", "de": "d"}}\n'
-    assert parsed(JsonLines(lines(data), INNER)) == [Pair("e", "d", None)]
+    assert parsed(JsonLines(lines(data), INNER)) == [pair("e", "d", None)]
 
 
 @pytest.mark.parametrize(
@@ -153,21 +160,21 @@ def test_wrong_inner_objects(line: str) -> None:
 
 
 def test_samples() -> None:
-    content = Samples("a.tar", (Sample("0", b"e\r\n", b"two\nlines\n", b"0.5\n"),))
-    assert parsed(content) == [Pair("e", "two lines", 0.5)]
-    assert parsed(Samples("a.tar", (Sample("0", b"", b""),))) == [Pair("", "", None)]
+    content = Samples("a.tar", (Sample("0", (b"e\r\n", b"two\nlines\n"), b"0.5\n"),))
+    assert parsed(content) == [pair("e", "two lines", 0.5)]
+    assert parsed(Samples("a.tar", (Sample("0", (b"", b"")),))) == [pair("", "", None)]
 
 
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        (Sample("x/7", b"e\xff", b"d"), "can't decode byte 0xff in position 1"),
-        (Sample("x/7", b"e", b"d", b"good"), "expected a number as score, found 'good'"),
+        (Sample("x/7", (b"e\xff", b"d")), "can't decode byte 0xff in position 1"),
+        (Sample("x/7", (b"e", b"d"), b"good"), "expected a number as score, found 'good'"),
     ],
 )
 def test_wrong_samples_are_named(sample: Sample, message: str) -> None:
     with pytest.raises(CorpusError, match=rf"a\.tar, sample 'x/7': .*{message}"):
-        parse(Chunk(0, Samples("a.tar", (Sample("0", b"", b"", b"1"), sample))))
+        parse(Chunk(0, Samples("a.tar", (Sample("0", (b"", b""), b"1"), sample))))
 
 
 # All of them
@@ -177,17 +184,20 @@ no_line_ends = st.text(st.characters(exclude_characters="\n\r\t", exclude_catego
 
 @given(st.lists(st.tuples(no_line_ends, no_line_ends), min_size=1))
 def test_all_formats_give_the_same_pairs(texts: list[tuple[str, str]]) -> None:
-    expected = [Pair(source, target, None) for source, target in texts]
+    expected = [Example(texts_of_pair, None) for texts_of_pair in texts]
 
     def of(rows: list[str]) -> Lines:
         return Lines("a", 1, len(rows), "".join(row + "\n" for row in rows).encode())
 
-    columns = ColumnsConfig(source="en", target="de")
+    columns = PairColumns(source="en", target="de")
     objects = [json.dumps({"en": source, "de": target}) for source, target in texts]
-    samples = [Sample(str(i), *map(str.encode, pair)) for i, pair in enumerate(texts)]
+    samples = [
+        Sample(str(i), (source.encode(), target.encode()))
+        for i, (source, target) in enumerate(texts)
+    ]
     for content in (
-        AlignedLines(of([source for source, _ in texts]), of([target for _, target in texts])),
-        TsvLines(of(["\t".join(pair) for pair in texts]), TsvColumns(0, 1, None)),
+        AlignedLines((of([pair[0] for pair in texts]), of([pair[1] for pair in texts]))),
+        TsvLines(of(["\t".join(pair) for pair in texts]), TsvColumns((0, 1), None)),
         JsonLines(of(objects), columns),
         Samples("a", tuple(samples)),
     ):

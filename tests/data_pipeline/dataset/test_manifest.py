@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest, Tombstone
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.storage.store import open_store
 
 
@@ -177,7 +178,9 @@ def test_child_that_differs_elsewhere_is_no_descendant(
 
 
 def test_differences_name_settings_with_both_values(
-    manifest: Manifest, data_config: Callable[..., DataConfig], tokenizer_config: TokenizerConfig
+    manifest: Manifest,
+    data_config: Callable[..., PairDataConfig],
+    tokenizer_config: TokenizerConfig,
 ) -> None:
     elsewhere = data_config(Path("/elsewhere"), mirror="/mirror")
     assert manifest.differences(elsewhere, tokenizer_config) == []

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from data_pipeline.config import DataConfig, TokenizerConfig
-from data_pipeline.corpus_config import CleaningConfig, CorpusConfig
+from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.preparation_settings import differences, preparation_settings
+from data_pipeline.pair_config import PairCleaningConfig, PairCorpusConfig, PairDataConfig
 from data_pipeline.section import decides_bytes
 
-MakeData = Callable[..., DataConfig]
+MakeData = Callable[..., PairDataConfig]
 CORPUS = {"source": "a", "target": "b"}
 
 
@@ -83,7 +83,7 @@ def test_older_dataset_without_a_later_setting_is_the_same(
 ) -> None:
     recipe = preparation_settings(data_config(Path("x")), tokenizer_config)
     assert "max_source_length" not in recipe["data"]
-    explicit = data_config(Path("x"), max_source_length=256, cleaning=CleaningConfig())
+    explicit = data_config(Path("x"), max_source_length=256, cleaning=PairCleaningConfig())
     assert differences(recipe, preparation_settings(explicit, tokenizer_config)) == []
 
 
@@ -91,16 +91,16 @@ def test_defaults_are_a_promise() -> None:
     """A changed default would make other bytes of a recipe and call them the same dataset."""
     assert {
         model.__name__: defaults(model)
-        for model in (DataConfig, CorpusConfig, CleaningConfig, TokenizerConfig)
+        for model in (PairDataConfig, PairCorpusConfig, PairCleaningConfig, TokenizerConfig)
     } == {
-        "DataConfig": {
+        "PairDataConfig": {
             "blocks_per_shard": 2,
             "max_source_length": 256,
             "max_target_length": 256,
             "pairs_per_block": 2048,
             "tests": {},
         },
-        "CorpusConfig": {
+        "PairCorpusConfig": {
             "columns": {"score": None, "source": 0, "target": 1},
             "files": (),
             "files_sha256": (),
@@ -111,7 +111,7 @@ def test_defaults_are_a_promise() -> None:
                 )
             ),
         },
-        "CleaningConfig": {
+        "PairCleaningConfig": {
             "drop_duplicates": False,
             "drop_identical": False,
             "max_length_ratio": None,

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.data_settings import settings_of
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.config import TokenizerConfig
+from data_pipeline.corpora.cleaning import Kept
 from data_pipeline.dataset.manifest import ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.group_writer import GroupJob, write_group
 from data_pipeline.preparation.shuffle import Partitions, pack_rows
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
@@ -17,7 +20,7 @@ from data_pipeline.tokenizers.tokenizer import train_tokenizer
 
 @pytest.fixture
 def make_job(
-    data_config: Callable[..., DataConfig],
+    data_config: Callable[..., PairDataConfig],
     sentences: Callable[[int, int], list[str]],
     tmp_path: Path,
 ) -> Callable[..., GroupJob]:
@@ -25,23 +28,27 @@ def make_job(
     config = TokenizerConfig(vocabulary_size=120)
     model = train_tokenizer(sentences(200, 3), config, "tokenizer.model", ["<bt>"]).model
 
+    news = {"source": "a", "target": "b", "name": "news"}  # not read here
+
     def make(pairs: int, **settings: object) -> GroupJob:
         partitions = Partitions(tmp_path / "partitions")
         sides = sentences(pairs, 1), sentences(pairs, 2)
-        kept = [(7 * number, *pair) for number, pair in enumerate(zip(*sides, strict=True))]
+        kept = [Kept(7 * number, pair) for number, pair in enumerate(zip(*sides, strict=True))]
         partitions.add(pack_rows(kept, 0, by_content=False))
         partitions.flush()
         (tmp_path / "shards").mkdir()
+        data = data_config(
+            tmp_path / "d",
+            train=[news, {**news, "name": "tagged", "tag": "<bt>"}],
+            **{"pairs_per_block": 5, "blocks_per_shard": 4} | settings,
+        )
         return GroupJob(
+            settings=settings_of(data, config),
             folder=tmp_path / "shards",
-            corpus="news",
+            corpus=0,
             group=3,
             partitions=partitions.groups(10**6)[0],
             tokenizers={"src": model, "tgt": model},
-            tag=None,
-            data=data_config(
-                tmp_path / "d", **{"pairs_per_block": 5, "blocks_per_shard": 4} | settings
-            ),
         )
 
     return make
@@ -98,6 +105,6 @@ def test_group_of_which_nothing_is_left(make_job: Callable[..., GroupJob]) -> No
 def test_tag_counts_as_a_piece(make_job: Callable[..., GroupJob]) -> None:
     job = make_job(100, max_source_length=20)
     plain = write_group(job)
-    tagged = write_group(replace(job, tag="<bt>", corpus="tagged"))
+    tagged = write_group(replace(job, corpus=1))
     assert plain.lengths["src"][:20].tolist() == tagged.lengths["src"][1:].tolist()
     assert len(tagged.lengths["src"]) == 21

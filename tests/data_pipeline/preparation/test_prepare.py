@@ -7,22 +7,23 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from support.data_settings import settings_of
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataConfig, DataSettings, TokenizerConfig
-from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.config import DataSettings, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError, TokenizerError
+from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
-MakeData = Callable[..., DataConfig]
+MakeData = Callable[..., PairDataConfig]
 ReadPairs = Callable[[Path], list[tuple[str, str]]]
 
 
@@ -45,12 +46,12 @@ def hashes(dataset: Path) -> dict[str, str]:
 def test_repetition_gives_the_same_bytes(
     dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
-    prepare(data_config(tmp_path / "again"), tokenizer_config, silent)
+    prepare(settings_of(data_config(tmp_path / "again"), tokenizer_config), silent)
     assert hashes(tmp_path / "again") == hashes(dataset)
 
 
 def test_shards_hold_every_pair_shuffled(
-    dataset: Path, corpus: Callable[[str], CorpusConfig], read_pairs: ReadPairs
+    dataset: Path, corpus: Callable[[str], PairCorpusConfig], read_pairs: ReadPairs
 ) -> None:
     lines = [Path(str(path)).read_text().splitlines() for path in corpus("train").locations]
     expected = list(zip(*lines, strict=True))
@@ -67,7 +68,7 @@ def test_progress_reaches_its_totals(
     data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
 ) -> None:
     reports: list[PrepareProgress] = []
-    prepare(data_config(tmp_path / "d"), tokenizer_config, reports.append)
+    prepare(settings_of(data_config(tmp_path / "d"), tokenizer_config), reports.append)
     read = sum((corpus_folder / f"train{side}").stat().st_size for side in (".src", ".tgt"))
     last = {report.stage: (report.done, report.total) for report in reports}
     assert last == {
@@ -83,10 +84,10 @@ def test_the_same_again_is_kept_and_said(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d")
-    first = prepare(data, tokenizer_config, silent)
+    first = prepare(settings_of(data, tokenizer_config), silent)
     inode = (tmp_path / "d").stat().st_ino
     reports: list[PrepareProgress] = []
-    second = prepare(data, tokenizer_config, reports.append)
+    second = prepare(settings_of(data, tokenizer_config), reports.append)
     assert second.identity == first.identity
     assert [report.stage for report in reports] == ["compare"] * 14 + ["unchanged"]
     assert reports[-1] == PrepareProgress("unchanged", 500, 500)
@@ -107,7 +108,7 @@ def test_damaged_dataset_is_repaired(
         (copy / manifest.shards[0].name).write_bytes(b"damaged")
     else:
         (copy / damage).unlink()
-    repaired = prepare(data_config(copy), tokenizer_config, silent)
+    repaired = prepare(settings_of(data_config(copy), tokenizer_config), silent)
     assert repaired.identity == manifest.identity
     assert problems_of(str(copy), repaired, 1, lambda done, total: None) == []
     assert list(tmp_path.iterdir()) == [copy]
@@ -121,9 +122,9 @@ def test_other_settings_are_refused_unless_overwritten(
     with pytest.raises(
         DatasetError, match=r"max_target_length: 'not set' in .* 20 in .*--overwrite"
     ):
-        prepare(other, tokenizer_config, silent)
+        prepare(settings_of(other, tokenizer_config), silent)
     assert hashes(copy) == hashes(dataset)
-    replaced = prepare(other, tokenizer_config, silent, overwrite=True)
+    replaced = prepare(settings_of(other, tokenizer_config), silent, overwrite=True)
     assert replaced.identity == load(copy).identity != load(dataset).identity
     assert list(tmp_path.iterdir()) == [copy]
 
@@ -140,13 +141,13 @@ def test_changed_text_is_refused(
     mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
     train = {"source": "train.src", "target": "train.tgt", "name": "validation"}
     data = data_config(tmp_path / "d", mirror=str(mirror), train=[train])
-    prepare(data, tokenizer_config, silent)
+    prepare(settings_of(data, tokenizer_config), silent)
     for side in (".src", ".tgt"):
         with (mirror / (name + side)).open("a") as file:
             file.write("ba\n")
     use = {"train": "validation", "validation": "validation", "test": "small"}[name]
     with pytest.raises(DatasetError, match=rf"something else: the text of {use} has changed\."):
-        prepare(data, tokenizer_config, silent)
+        prepare(settings_of(data, tokenizer_config), silent)
 
 
 def test_pinned_text_need_not_be_there_any_more(
@@ -164,9 +165,9 @@ def test_pinned_text_need_not_be_there_any_more(
     data = data_config(
         tmp_path / "d", train=[pinned("train")], validation=pinned("validation"), tests={}
     )
-    first = prepare(data, tokenizer_config, silent)
+    first = prepare(settings_of(data, tokenizer_config), silent)
     shutil.rmtree(mirror)
-    assert prepare(data, tokenizer_config, silent).identity == first.identity
+    assert prepare(settings_of(data, tokenizer_config), silent).identity == first.identity
 
 
 @pytest.mark.parametrize("manifest", ["{", '{"format": "transloom-dataset/1"}'])
@@ -177,8 +178,8 @@ def test_unreadable_dataset_is_replaced_only_on_request(
     (tmp_path / "d" / "manifest.json").write_text(manifest)
     data = data_config(tmp_path / "d")
     with pytest.raises(DatasetError, match="--overwrite"):
-        prepare(data, tokenizer_config, silent)
-    prepare(data, tokenizer_config, silent, overwrite=True)
+        prepare(settings_of(data, tokenizer_config), silent)
+    prepare(settings_of(data, tokenizer_config), silent, overwrite=True)
     assert list(tmp_path.iterdir()) == [tmp_path / "d"]
 
 
@@ -187,7 +188,7 @@ def test_url_is_no_place_to_prepare(
 ) -> None:
     data = data_config(Path("x")).model_copy(update={"dataset": "s3://bucket/x"})
     with pytest.raises(DatasetError, match=r"prepared in a local folder.*s3://bucket/x"):
-        prepare(data, tokenizer_config, silent)
+        prepare(settings_of(data, tokenizer_config), silent)
 
 
 def test_nothing_left_is_an_error(
@@ -195,16 +196,16 @@ def test_nothing_left_is_an_error(
 ) -> None:
     data = data_config(tmp_path / "d", max_source_length=2, max_target_length=2)
     with pytest.raises(CorpusError, match=r"None of 500 pairs of train .*max_source_length=2"):
-        prepare(data, tokenizer_config, silent)
+        prepare(settings_of(data, tokenizer_config), silent)
     data = data_config(tmp_path / "d", cleaning={"max_source_characters": 1})
     with pytest.raises(CorpusError, match=r"500 source characters.*Loosen data\.cleaning"):
-        prepare(data, tokenizer_config, silent)
+        prepare(settings_of(data, tokenizer_config), silent)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_separate_tokenizers(data_config: MakeData, tmp_path: Path) -> None:
     config = TokenizerConfig(vocabulary_size=100, joint=False)
-    manifest = prepare(data_config(tmp_path / "d"), config, silent)
+    manifest = prepare(settings_of(data_config(tmp_path / "d"), config), silent)
     files = {field: info.file for field, info in manifest.tokenizers.items()}
     assert files == {"src": "tokenizer.src.model", "tgt": "tokenizer.tgt.model"}
     tokenizers = load_tokenizers(open_store(tmp_path / "d"), manifest)
@@ -217,7 +218,7 @@ def test_existing_model(
     model = dataset / "tokenizer.model"
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     config = TokenizerConfig(vocabulary_size=120, model=str(model), model_sha256=sha256)
-    other = prepare(data_config(tmp_path / "d"), config, silent)
+    other = prepare(settings_of(data_config(tmp_path / "d"), config), silent)
     assert other.shards == manifest.shards
     assert other.tokenizers == manifest.tokenizers
 
@@ -238,7 +239,7 @@ def test_wrong_existing_model_is_told_before_any_text_is_read(
         (data_config(tmp_path / "d", train=[tagged]), right, "The tag <bt> must be a control"),
     ):
         with pytest.raises(TokenizerError, match=message):
-            prepare(recipe, config, reports.append)
+            prepare(settings_of(recipe, config), reports.append)
     assert reports == []
     assert list(tmp_path.iterdir()) == []
 
@@ -254,13 +255,16 @@ def test_bad_corpora_leave_no_dataset(
     bad = {"source": str(folder / "a"), "target": str(folder / "b")}
     data = data_config(tmp_path / "d", **{which: (bad,) if which == "train" else bad})
     with pytest.raises(CorpusError, match=r"line 2 of .*/a has no partner"):
-        prepare(data, tokenizer_config, silent)
+        prepare(settings_of(data, tokenizer_config), silent)
     assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_impossible_vocabulary_leaves_no_dataset(data_config: MakeData, tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="vocabulary_size=20000"):
-        prepare(data_config(tmp_path / "d"), TokenizerConfig(vocabulary_size=20_000), silent)
+        prepare(
+            settings_of(data_config(tmp_path / "d"), TokenizerConfig(vocabulary_size=20_000)),
+            silent,
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -275,7 +279,7 @@ def test_real_corpus_from_the_mirror(
         "source_sha256": "1f2a23d992769b5b3d209b0a10dd0b77c08cceb1f20dfb97ed0aafa49d107227",
         "target_sha256": "660e09eb7e1da2f856ea13ee5ad3cf6d36b3d5b0b733c857e94c5747a3dfc660",
     }
-    data = DataConfig.model_validate(
+    data = PairDataConfig.model_validate(
         {
             "source_language": "en",
             "target_language": "de",
@@ -286,7 +290,7 @@ def test_real_corpus_from_the_mirror(
             "pairs_per_block": 64,
         }
     )
-    manifest = prepare(data, TokenizerConfig(vocabulary_size=2000), silent)
+    manifest = prepare(settings_of(data, TokenizerConfig(vocabulary_size=2000)), silent)
     assert manifest.pairs == 1014
     settings = data_settings(
         tmp_path / "d", data=data, max_tokens_per_micro_batch=512, window_shards=2
@@ -302,7 +306,7 @@ def test_real_corpus_from_the_mirror(
 
 def test_repairing_loses_no_tombstone_and_no_strange_file(
     dataset: Path,
-    data_config: Callable[..., DataConfig],
+    data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
     tmp_path: Path,
 ) -> None:
@@ -313,9 +317,9 @@ def test_repairing_loses_no_tombstone_and_no_strange_file(
     shard.write_bytes(b"damaged")
     (copy / "notes.txt").write_text("mine")
     with pytest.raises(DatasetError, match=r"not its own: notes\.txt"):
-        prepare(data, tokenizer_config, silent)
+        prepare(settings_of(data, tokenizer_config), silent)
     (copy / "notes.txt").unlink()
     manifest = quarantine(copy, [Manifest.load(open_store(copy)).shards[1].name], "a test")
     with pytest.raises(DatasetError, match=r"the quarantined shards shards/train-00001\.tar"):
-        prepare(data, tokenizer_config, silent)
+        prepare(settings_of(data, tokenizer_config), silent)
     assert Manifest.load(open_store(copy)).identity == manifest.identity

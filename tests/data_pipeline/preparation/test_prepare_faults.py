@@ -15,19 +15,21 @@ import psutil
 import pytest
 from support import prepare_job
 from support.cluster.processes import children, is_alive, wait_until
+from support.data_settings import settings_of
 from support.machine_parts import missing
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.preparation.publish import clear_leftovers
 from data_pipeline.storage.store import open_store
 
-MakeData = Callable[..., DataConfig]
+MakeData = Callable[..., PairDataConfig]
 
 
 def silent(progress: PrepareProgress) -> None:
@@ -52,7 +54,7 @@ def others() -> Iterator[list[psutil.Process]]:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many chunks of few pairs."""
-    monkeypatch.setattr(ingest, "PAIRS_PER_CHUNK", 40)
+    monkeypatch.setattr(ingest, "EXAMPLES_PER_CHUNK", 40)
 
 
 @pytest.mark.parametrize("stage", ["read", "train tokenizer", "write"])
@@ -70,7 +72,11 @@ def test_interruption_leaves_no_dataset(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(data_config(tmp_path / "d"), tokenizer_config, interrupt, processes=processes)
+        prepare(
+            settings_of(data_config(tmp_path / "d"), tokenizer_config),
+            interrupt,
+            processes=processes,
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,7 +96,7 @@ def test_killed_worker_is_told_and_leaves_nothing(
 
     data = data_config(tmp_path / "d", pairs_per_block=1, blocks_per_shard=2)
     with pytest.raises(DatasetError, match=r"was killed \(exit code -9\).*fewer --processes"):
-        prepare(data, tokenizer_config, kill_one, processes=2)
+        prepare(settings_of(data, tokenizer_config), kill_one, processes=2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,7 +115,7 @@ def test_bad_line_deep_in_a_file_is_named(
     (folder / "train.tgt").write_bytes(b"\n".join(lines))
     data = data_config(tmp_path / "d", mirror=str(folder))
     with pytest.raises(CorpusError, match=r"train\.tgt, line 433: the byte 0xe9, number 4"):
-        prepare(data, tokenizer_config, silent, processes=processes)
+        prepare(settings_of(data, tokenizer_config), silent, processes=processes)
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -119,7 +125,9 @@ def test_old_dataset_stays_when_its_successor_fails(
     copy = Path(shutil.copytree(dataset, tmp_path / "d"))
     broken = {"source": "/no/such/file", "target": "/no/such/file"}
     with pytest.raises(CorpusError, match="No such file"):
-        prepare(data_config(copy, train=[broken]), tokenizer_config, silent, overwrite=True)
+        prepare(
+            settings_of(data_config(copy, train=[broken]), tokenizer_config), silent, overwrite=True
+        )
     assert identity_of(copy) == identity_of(dataset)
     assert list(tmp_path.iterdir()) == [copy]
 
@@ -154,8 +162,7 @@ def test_full_disk_is_told_and_leaves_nothing(
     with small_disk(tmp_path / "disk", megabytes):
         with pytest.raises(DatasetError, match=message):
             prepare(
-                data,
-                tokenizer_config,
+                settings_of(data, tokenizer_config),
                 lambda progress: reached.add(progress.stage),
                 processes=processes,
             )
@@ -169,7 +176,7 @@ def test_folder_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DatasetError, match=r"cannot be prepared .*Not a directory"):
-        prepare(data_config(tmp_path / "file" / "d"), tokenizer_config, silent)
+        prepare(settings_of(data_config(tmp_path / "file" / "d"), tokenizer_config), silent)
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +237,9 @@ def test_kill_at_any_moment_leaves_the_old_dataset_or_none(
         if replacing:
             assert identity_of(target) == identity_of(dataset)
 
-    data = DataConfig.model_validate(job["data"] | {"dataset": str(target)})
+    data = PairDataConfig.model_validate(job["data"] | {"dataset": str(target)})
     again = TokenizerConfig.model_validate(job["tokenizer"])
-    manifest = prepare(data, again, silent, overwrite=True, processes=1)
+    manifest = prepare(settings_of(data, again), silent, overwrite=True, processes=1)
     assert list(target.parent.iterdir()) == [target]
     assert identity_of(target) == manifest.identity != identity_of(dataset)
 

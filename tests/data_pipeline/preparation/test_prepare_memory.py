@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from support import prepare_job
 
-from data_pipeline.config import DataConfig
+from data_pipeline.pair_config import PairDataConfig
 
 
 @pytest.fixture
 def peaks(
-    tmp_path: Path, data_config: Callable[..., DataConfig], sentences: Callable[..., list[str]]
+    tmp_path: Path, data_config: Callable[..., PairDataConfig], sentences: Callable[..., list[str]]
 ) -> Callable[[int], dict[str, int]]:
     """Prepares so many pairs in a process of its own; the most memory it had by each stage."""
     lines = [" ".join(sentences(4, seed)) for seed in range(1000)]

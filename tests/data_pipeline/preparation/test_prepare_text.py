@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backports import zstd
+from support.data_settings import settings_of
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.store import open_store
@@ -151,7 +153,7 @@ def corpora(
 
 
 @pytest.fixture(scope="module")
-def make(corpora: Path, data_config: Callable[..., DataConfig]) -> Callable[..., Manifest]:
+def make(corpora: Path, data_config: Callable[..., PairDataConfig]) -> Callable[..., Manifest]:
     """Prepares both corpora in many small parts."""
 
     def make(dataset: Path, processes: int, mirror: Path = corpora) -> Manifest:
@@ -170,8 +172,8 @@ def make(corpora: Path, data_config: Callable[..., DataConfig]) -> Callable[...,
             max_target_length=23,
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ingest, "PAIRS_PER_CHUNK", 170)
-            return prepare(data, TOKENIZER, lambda progress: None, processes=processes)
+            patch.setattr(ingest, "EXAMPLES_PER_CHUNK", 170)
+            return prepare(settings_of(data, TOKENIZER), lambda progress: None, processes=processes)
 
     return make
 

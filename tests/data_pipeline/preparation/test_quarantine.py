@@ -32,7 +32,7 @@ def open_reader(dataset: Path, settings: DataSettings) -> WindowReader:
 
 def pairs_of(reader: WindowReader, epoch: int, window: int) -> Pieces:
     """A window's pairs with their target pieces, wherever in the window they are."""
-    count = len(reader.layout(epoch, window).target_tokens)
+    count = len(reader.layout(epoch, window).units)
     pairs: Pieces = {}
     for micro_batch in reader.fetch(epoch, window, 0, count):
         bounds = dict.fromkeys(micro_batch.fields, 0)
@@ -86,7 +86,7 @@ def test_windows_without_the_shard_are_the_same_to_the_byte(
     after = open_reader(copy, settings)
     empty = 0
     for window in range(8):
-        count = len(after.layout(0, window).target_tokens)
+        count = len(after.layout(0, window).units)
         if not count:
             empty += 1
             continue

@@ -8,24 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.corpora.cleaning import DropReport
+from data_pipeline.corpora.cleaning import DropReport, Kept
 from data_pipeline.preparation import shuffle
 from data_pipeline.preparation.shuffle import PARTITIONS, Partitions, Row, pack_rows, shuffled_rows
 from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64, stream_state
 
-Kept = list[tuple[int, str, str]]
 
-
-def make_pairs(count: int, *, different: int, seed: int = 0) -> Kept:
+def make_pairs(count: int, *, different: int, seed: int = 0) -> list[Kept]:
     """Pairs at every third position, of that many different contents."""
     rng = random.Random(seed)
     return [
-        (3 * number, f"été {content}", "x" * (content % 50))
+        Kept(3 * number, (f"été {content}", "x" * (content % 50)))
         for number, content in enumerate(rng.choices(range(different), k=count))
     ]
 
 
-def fill(folder: Path, pairs: Kept, *, by_content: bool, chunk: int = 70) -> Partitions:
+def fill(folder: Path, pairs: list[Kept], *, by_content: bool, chunk: int = 70) -> Partitions:
     partitions = Partitions(folder)
     for start in range(0, len(pairs), chunk):
         partitions.add(pack_rows(pairs[start : start + chunk], 7, by_content=by_content))
@@ -36,7 +34,7 @@ def fill(folder: Path, pairs: Kept, *, by_content: bool, chunk: int = 70) -> Par
 def read_back(groups: list[list[Path]], *, by_content: bool) -> tuple[list[Row], DropReport]:
     report = DropReport(["duplicate"])
     paths = chain.from_iterable(groups)
-    return list(shuffled_rows(paths, by_content=by_content, report=report)), report
+    return list(shuffled_rows(paths, 2, by_content=by_content, report=report)), report
 
 
 def test_order_is_that_of_splitmix64_of_the_positions(tmp_path: Path) -> None:
@@ -44,7 +42,7 @@ def test_order_is_that_of_splitmix64_of_the_positions(tmp_path: Path) -> None:
     keys = splitmix64(stream_state(CORPUS_SHUFFLE, 7), 6000)
     partitions = fill(tmp_path / "p", pairs, by_content=False)
     rows, report = read_back(partitions.groups(300), by_content=False)
-    expected = sorted((int(keys[p]), p, source, target) for p, source, target in pairs)
+    expected = sorted((int(keys[p]), p, texts) for p, texts in pairs)
     assert rows == expected
     assert report.counts() == {"duplicate": 0}
     assert [row.position for row in rows] != sorted(row.position for row in rows)
@@ -54,17 +52,17 @@ def test_first_of_equal_pairs_is_kept_wherever_the_others_are(tmp_path: Path) ->
     pairs = make_pairs(2000, different=300)
     partitions = fill(tmp_path / "p", pairs, by_content=True)
     rows, report = read_back(partitions.groups(100), by_content=True)
-    first: dict[tuple[str, str], int] = {}
+    first: dict[tuple[str, ...], int] = {}
     duplicates = []
-    for position, source, target in pairs:
-        if first.setdefault((source, target), position) != position:
+    for position, texts in pairs:
+        if first.setdefault(texts, position) != position:
             duplicates.append(position)
 
-    def key(source: str, target: str) -> int:
-        digest = hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest()
+    def key(texts: tuple[str, ...]) -> int:
+        digest = hashlib.blake2b("\n".join(texts).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
-    assert rows == sorted((key(*content), p, *content) for content, p in first.items())
+    assert rows == sorted((key(texts), p, texts) for texts, p in first.items())
     dropped = report.by_reason["duplicate"]
     assert dropped.count == len(duplicates)
     assert [example.position for example in dropped.examples] == duplicates[:10]
@@ -82,7 +80,8 @@ def test_chunks_and_flushes_change_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_equal_sides_of_different_pairs_are_no_duplicates(tmp_path: Path) -> None:
-    pairs = [(0, "a", "b c"), (1, "a b", "c"), (2, "ab", "c"), (3, "a", "b c")]
+    texts = [("a", "b c"), ("a b", "c"), ("ab", "c"), ("a", "b c")]
+    pairs = [Kept(position, pair) for position, pair in enumerate(texts)]
     partitions = fill(tmp_path / "p", pairs, by_content=True)
     rows, report = read_back(partitions.groups(10), by_content=True)
     assert sorted(row.position for row in rows) == [0, 1, 2]
@@ -110,11 +109,11 @@ def test_groups_are_even_and_have_every_filled_partition_once(
     numbers = [[int(path.name) for path in group] for group in groups]
     assert list(chain.from_iterable(numbers)) == np.flatnonzero(partitions.counts).tolist()
     assert all(numbers)
-    wanted = max(1, round(partitions.pairs / pairs_per_group))
+    wanted = max(1, round(partitions.examples / pairs_per_group))
     assert len(groups) <= wanted
     pairs = [int(partitions.counts[group].sum()) for group in numbers]
     # A border is off by half a partition at most, and each group has two.
-    assert max(pairs) <= partitions.pairs / wanted + int(partitions.counts.max())
+    assert max(pairs) <= partitions.examples / wanted + int(partitions.counts.max())
 
 
 def test_no_rows() -> None:

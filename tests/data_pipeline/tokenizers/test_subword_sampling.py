@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data_pipeline.arrays import FieldArrays
+from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array
 from data_pipeline.config import TokenizerConfig
-from data_pipeline.tokenizers.subword_sampling import resample, sampling_seeds
+from data_pipeline.random_keys import SUBWORD_SAMPLING, example_seeds
+from data_pipeline.tokenizers.subword_sampling import resample
 from data_pipeline.tokenizers.tokenizer import Tokenizer, train_tokenizer
 
 PAIRS = np.arange(1000, 1300)
@@ -22,6 +23,12 @@ def text(sentences: Callable[[int, int], list[str]]) -> list[str]:
 def tokenizer(request: pytest.FixtureRequest, text: list[str]) -> Tokenizer:
     config = TokenizerConfig(type=request.param, vocabulary_size=110)
     return train_tokenizer(text, config, "test", ["<bt>"])
+
+
+def sampling_seeds(
+    seed: int, pass_number: int, pair_ids: Int64Array, field_number: int
+) -> UInt64Array:
+    return example_seeds(SUBWORD_SAMPLING, seed, pass_number, field_number, pair_ids)
 
 
 def sequences(field: FieldArrays) -> list[list[int]]:

@@ -42,7 +42,7 @@ def prepared_recipe(folder: Path) -> Path:
     path = folder / "struck.yaml"
     path.write_text(yaml.safe_dump(values))
     recipe = load_recipe(path)
-    prepare(recipe.data, recipe.tokenizer, lambda progress: None)
+    prepare(recipe.data_settings, lambda progress: None)
     return path
 
 

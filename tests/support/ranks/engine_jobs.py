@@ -12,10 +12,13 @@ import torch
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import slots_of_rank
+from data_pipeline.dataset.manifest import SpecialIds
+from data_pipeline.tasks.translation import TASK
 from model.config import ModelConfig
+from model.loss import CrossEntropy
 from model.transformer import Transformer, Vocabulary
 from support.records.checkpoints import commit_state, make_header, work_folder, write_state
-from trainer.batch import dummy_batch, to_device
+from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig, OptimizerConfig
@@ -26,6 +29,7 @@ from trainer.zero import fragments
 from trainer.zero.engine import Engine
 
 VOCABULARY = Vocabulary(source_size=37, target_size=37, pad_id=0, bos_id=2, eos_id=3)
+SPECIAL = SpecialIds(pad=0, unk=1, bos=2, eos=3)
 # Widths and sizes that 2 and 3 ranks do not divide.
 MODEL = ModelConfig(
     encoder_layers=1, decoder_layers=1, width=20, feed_forward_width=34, heads=2, dropout=0.1
@@ -57,12 +61,14 @@ def make_engine(
     model: Transformer | None = None,
     optimizer: str = "adamw",
 ) -> Engine:
+    given = [model] if model else []
+    config = model.config if model else MODEL
     return Engine(
-        model or make_model(),
+        lambda: given.pop() if given else make_model(config),
         engine=EngineConfig(**asdict(shape)),
         optimizer=OptimizerConfig(type=optimizer, weight_decay=0.01),
         gradient_clipping=clipping,
-        label_smoothing=SMOOTHING,
+        loss=CrossEntropy(SMOOTHING),
         micro_batches_per_step=SLOTS,
         placement=placement,
     )
@@ -95,14 +101,14 @@ def accumulate(
     for index in range(engine.slots_per_rank):
         slot = slots[index] if index < len(slots) else None
         if slot is None:
-            batch = dummy_batch(VOCABULARY, device)
+            batch = to_device(TASK.dummy(SPECIAL), VOCABULARY, device)
         else:
             batch = to_device(micro_batch(step, slot), VOCABULARY, device)
             seed_torch(1, "dropout", step, slot)
         before_pass(slot)
         result = engine.forward_backward(
             batch,
-            target_tokens_global=tokens,
+            units_global=tokens,
             is_accumulation_boundary=index == engine.slots_per_rank - 1,
             is_dummy=slot is None,
         )
@@ -133,7 +139,7 @@ def train_steps(
         report, tokens = accumulate(engine, step, before_pass)
         while engine.refit(report.amax) is not None:
             report, tokens = accumulate(engine, step, before_pass)
-        losses.append(report.smoothed_sum / tokens)
+        losses.append(report.sums[0] / tokens)
         engine.step(LEARNING_RATE, report.amax)
     return losses
 

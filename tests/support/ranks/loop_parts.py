@@ -9,25 +9,28 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from support.ranks.engine_jobs import VOCABULARY, micro_batch
+from data_pipeline.tasks.translation import TASK
+from support.ranks.engine_jobs import SPECIAL, VOCABULARY, micro_batch
 from support.recipes import tiny_values
+from trainer.batch import PairBatch, to_device
 from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
+from trainer.tasks.task import Example, ValidationResult
+from trainer.tasks.translation import translation_scores
 from trainer.tracking.records import Event, Line
 from trainer.training.loop import Trainer
 from trainer.training.step_profiler import StepProfiler
-from trainer.validation import ValidationResult, translation_scores
 from trainer.zero.engine import PassResult
 
 SLOTS = 3
@@ -68,7 +71,8 @@ class Story:
 
 
 class Engine:
-    module = SimpleNamespace(vocabulary=VOCABULARY)
+    width = 32
+    sum_names = tuple(LOSSES)
 
     def __init__(self, story: Story, slots_per_rank: int) -> None:
         self.slots_per_rank = slots_per_rank
@@ -79,7 +83,7 @@ class Engine:
         step = self._story.step
         self._story.passes.append({"step": step, "seed": torch.initial_seed(), **how})
         finite = torch.tensor(step not in self._story.bad)
-        return PassResult(torch.tensor(LOSSES["smoothed"]), torch.tensor(LOSSES["nll"]), finite)
+        return PassResult(torch.tensor(list(LOSSES.values())), finite)
 
     def refit(self, amax: Any) -> list[str] | None:
         step = self._story.step
@@ -111,9 +115,17 @@ class Ema:
         yield "average"
 
 
-class Validator:
-    heldout = SimpleNamespace(sources=["a", "b"], targets=["c", "d"])
+class Task:
+    """Batches as those of translation."""
 
+    def collate(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
+        return to_device(micro_batch, VOCABULARY, device)
+
+    def dummy(self, device: torch.device) -> PairBatch:
+        return self.collate(TASK.dummy(SPECIAL), device)
+
+
+class Validator:
     def __init__(self, story: Story) -> None:
         self._story = story
 
@@ -123,7 +135,8 @@ class Validator:
         loss = self._story.scores.get(step, 10.0 + step)
         if loss is None:
             return None
-        return ValidationResult(translation_scores(loss, 100.0 + step), ["e", "f"])
+        examples = [Example("a", "c", "e"), Example("b", "d", "f")]
+        return ValidationResult(translation_scores(loss, 100.0 + step), examples)
 
 
 class Saver:
@@ -152,8 +165,8 @@ class Recorder:
         else:
             self._story.lines.append(line)
 
-    def keep_translations(self, step: int, translations: list[str]) -> None:
-        self._story.events.append(("kept", step, translations))
+    def keep_texts(self, step: int, texts: list[str]) -> None:
+        self._story.events.append(("kept", step, texts))
 
 
 class Supervision:
@@ -176,7 +189,7 @@ def recipe(**trainer: Any) -> TrainingRecipe:
     values["batching"]["micro_batches_per_step"] = SLOTS
     values["checkpoints"]["every_steps"] = 2
     del values["cluster"]
-    return TrainingRecipe.model_validate(values)
+    return TrainingRecipe.of(values)
 
 
 def make_trainer(
@@ -204,6 +217,7 @@ def make_trainer(
     return Trainer(
         RankContext(job, Placement(), Supervision(story)),
         state,
+        Task(),
         steps=steps,
         validator=Validator(story),
         saver=Saver(story, state.progress),

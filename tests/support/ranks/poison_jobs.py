@@ -46,7 +46,7 @@ def train_past_poison(placement: Placement, shape: Shape, poison: Poison) -> dic
     )
     return {
         "bad_slots": report.bad_slots,
-        "good_loss": report.smoothed_sum,
+        "good_loss": report.sums[0],
         "norm": norm,
         "unchanged": unchanged,
         **_rest(engine, losses),

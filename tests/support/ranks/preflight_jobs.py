@@ -9,11 +9,19 @@ from unittest.mock import patch
 
 import torch
 
+from data_pipeline.tasks.translation import TASK, PairShape
 from model.transformer import Transformer
-from support.ranks.engine_jobs import Shape, full_weights, make_engine, train_steps
+from support.ranks.engine_jobs import (
+    SPECIAL,
+    VOCABULARY,
+    Shape,
+    full_weights,
+    make_engine,
+    train_steps,
+)
 from trainer import host_memory
+from trainer.batch import PairBatch, to_device
 from trainer.errors import MemoryPreflightError
-from trainer.memory.micro_batch_shapes import MicroBatchShape
 from trainer.memory.preflight import preflight
 from trainer.placement import Placement
 from trainer.zero import fragments
@@ -21,12 +29,12 @@ from trainer.zero.engine import Engine
 
 
 def train_after_preflight(
-    placement: Placement, shape: Shape, steps: int, widest: Sequence[MicroBatchShape]
+    placement: Placement, shape: Shape, steps: int, widest: Sequence[PairShape]
 ) -> Any:
     """Losses and weights of a run that begins with a preflight."""
     engine = make_engine(placement, shape)
     fragments.create_moments(engine, 0)
-    preflight(engine, widest, budget=1000)
+    _try(engine, widest, 1000)
     losses = train_steps(engine, 1, steps)
     weights = full_weights(engine)
     engine.destroy()
@@ -36,7 +44,7 @@ def train_after_preflight(
 def shortage(
     placement: Placement,
     shape: Shape,
-    widest: Sequence[MicroBatchShape],
+    widest: Sequence[PairShape],
     budget: int,
     most_tokens: Sequence[float],
 ) -> str:
@@ -56,7 +64,7 @@ def shortage(
 def shortage_of_addresses(
     placement: Placement,
     shape: Shape,
-    widest: Sequence[MicroBatchShape],
+    widest: Sequence[PairShape],
     budget: int,
     spare_bytes: Sequence[int | None],
 ) -> str:
@@ -73,7 +81,7 @@ def shortage_of_addresses(
 def shortage_of_bucket(
     placement: Placement,
     shape: Shape,
-    widest: Sequence[MicroBatchShape],
+    widest: Sequence[PairShape],
     budget: int,
     spare_bytes: Sequence[int | None],
     elements: int,
@@ -84,7 +92,7 @@ def shortage_of_bucket(
 
 
 def shortage_of_host(
-    placement: Placement, widest: Sequence[MicroBatchShape], budget: int, available: int
+    placement: Placement, widest: Sequence[PairShape], budget: int, available: int
 ) -> str:
     """The same, when the host says that it has so many bytes left."""
     engine = make_engine(placement, Shape(1))
@@ -96,7 +104,7 @@ def shortage_of_host(
 def shortage_of_gpu(
     placement: Placement,
     shape: Shape,
-    widest: Sequence[MicroBatchShape],
+    widest: Sequence[PairShape],
     budget: int,
     spare_bytes: int,
 ) -> str:
@@ -110,9 +118,17 @@ def shortage_of_gpu(
     return _error_of(engine, widest, budget)
 
 
-def _error_of(engine: Engine, widest: Sequence[MicroBatchShape], budget: int) -> str:
+def _try(engine: Engine, widest: Sequence[PairShape], budget: int) -> None:
+    def synthetic(shape: PairShape) -> PairBatch:
+        device = engine.placement.torch_device
+        return to_device(TASK.synthetic(shape, SPECIAL), VOCABULARY, device)
+
+    preflight(engine, widest, budget, synthetic)
+
+
+def _error_of(engine: Engine, widest: Sequence[PairShape], budget: int) -> str:
     try:
-        preflight(engine, widest, budget)
+        _try(engine, widest, budget)
     except MemoryPreflightError as error:
         return str(error)
     finally:

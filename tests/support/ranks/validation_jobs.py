@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from data_pipeline.batching.heldout import HeldOut, load_heldout
+from cluster.recipe import Recipe
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from support.recipes import tiny_recipe
-from trainer.network import build_model
+from support.recipes import tiny_values
 from trainer.placement import Placement
-from trainer.validation import ValidationResult, Validator
+from trainer.tasks.task import ValidationResult, training_task
+from trainer.validation import Validator
 
 SENTENCES = 50
 
@@ -36,15 +38,13 @@ def interrupted_validation(
 def _validate(
     placement: Placement, dataset: Path, budget: int, stop_requested: Callable[[], bool]
 ) -> ValidationResult | None:
-    recipe = tiny_recipe(dataset)
+    values = tiny_values(dataset)
+    values["batching"]["max_tokens_per_micro_batch"] = budget
+    recipe = Recipe.of(values)
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
     whole = load_heldout(store, manifest, "validation")
-    validator = Validator(
-        HeldOut(whole.sources[:SENTENCES], whole.targets[:SENTENCES]),
-        tokenizers,
-        max_tokens_per_micro_batch=budget,
-        decoding=recipe.decoding,
-        placement=placement,
-    )
-    return validator.run(build_model(recipe.training(), tokenizers).eval(), stop_requested)
+    first = HeldOut({field: texts[:SENTENCES] for field, texts in whole.texts.items()}, {})
+    task = training_task(recipe.training(), manifest, tokenizers)
+    validator = Validator(task.scoring(first), placement)
+    return validator.run(task.build_network().eval(), stop_requested)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from trainer.tasks.translation import translation_scores
 from trainer.tracking.records import Sample, SkippedLine, TrainLine, ValidationLine
-from trainer.validation import translation_scores
 
 
 def _data_of(step: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import EarlyStoppingState, Parent
 from trainer.state.progress import Progress
-from trainer.validation import translation_scores
+from trainer.tasks.translation import translation_scores
 
 FAR = Progress(
     step=70,

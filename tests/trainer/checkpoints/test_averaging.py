@@ -14,7 +14,7 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
 from trainer.inference.translator import Translator
 from trainer.runs.folder import RunFolder
-from trainer.validation import translation_scores
+from trainer.tasks.translation import translation_scores
 from trainer.zero.fragments import Fragment
 
 SHAPES = {"a": [3, 5], "b": [7]}

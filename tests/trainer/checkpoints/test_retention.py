@@ -7,7 +7,7 @@ from support.records.checkpoints import make_header, save_checkpoint, work_folde
 from trainer.checkpoints.format import HEADER, list_checkpoints
 from trainer.checkpoints.retention import prune, superfluous
 from trainer.config import CheckpointsConfig
-from trainer.validation import translation_scores
+from trainer.tasks.translation import translation_scores
 from trainer.zero.fragments import Fragment
 
 #          step: loss, bleu

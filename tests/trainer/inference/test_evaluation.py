@@ -46,7 +46,7 @@ def evaluated(phrasebook, folder, change):
     """The scores of the references after a change; and both."""
     data = tiny_recipe(phrasebook).data
     store, manifest = open_dataset(data)
-    references = load_heldout(store, manifest, "phrasebook").targets
+    references = load_heldout(store, manifest, "phrasebook").texts["tgt"]
     answers = [change(reference) for reference in references]
     oracle = Oracle(manifest.identity, answers)
     found = evaluate(oracle, data, "phrasebook", folder, lambda done, total: None)

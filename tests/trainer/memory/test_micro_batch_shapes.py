@@ -5,15 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from support.ranks.engine_jobs import VOCABULARY
+from support.ranks.engine_jobs import SPECIAL, VOCABULARY
 from support.recipes import tiny_recipe, tiny_values
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.plan import plan_window
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.tasks.translation import TASK, PairShape
 from trainer.batch import to_device
-from trainer.memory.micro_batch_shapes import MicroBatchShape, synthetic_micro_batch, widest_shapes
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def settings_of(phrasebook, budget, alpha=0.0):
     values = tiny_values(phrasebook)
     values["batching"]["max_tokens_per_micro_batch"] = budget
     values["tokenizer"]["sampling"] = {"alpha": alpha}
-    return Recipe.model_validate(values).training().data_settings
+    return Recipe.of(values).training().data_settings
 
 
 def tokens(rows, source, target):
@@ -36,7 +36,7 @@ def scores(rows, source, target):
     return rows * (source**2 + source * target + target**2)
 
 
-def assert_covered(real: list[tuple[int, int, int]], widest: list[MicroBatchShape]) -> None:
+def assert_covered(real: list[tuple[int, int, int]], widest: list[PairShape]) -> None:
     bounds = [(shape.rows, shape.source_length, shape.target_length) for shape in widest]
     for measure in (tokens, scores):
         assert max(measure(*shape) for shape in real) <= max(measure(*shape) for shape in bounds)
@@ -51,11 +51,11 @@ def test_no_micro_batch_of_a_dataset_is_wider(phrasebook, dataset, budget, alpha
     windows = reader.layout(0, 0).windows_per_epoch
     real = []
     for window in range(min(windows, 3)):
-        count = len(reader.layout(0, window).target_tokens)
+        count = len(reader.layout(0, window).units)
         for batch in reader.fetch(0, window, 0, count):
             lengths = [int(batch.fields[name].lengths.max()) for name in ("src", "tgt")]
             real.append((len(batch.pair_ids), *lengths))
-    assert_covered(real, widest_shapes(manifest, settings))
+    assert_covered(real, TASK.widest(manifest, settings))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -71,22 +71,22 @@ def test_no_micro_batch_of_any_lengths_is_wider(phrasebook, dataset, seed):
     ]
     counts = {name: tuple(np.bincount(lengths[:, n])) for n, name in enumerate(("src", "tgt"))}
     manifest: Manifest = dataset[1].model_copy(update={"lengths": counts})
-    assert_covered(real, widest_shapes(manifest, settings_of(phrasebook, budget)))
+    assert_covered(real, TASK.widest(manifest, settings_of(phrasebook, budget)))
 
 
 def test_the_longest_pairs_the_most_tokens_and_the_most_scores_are_the_widest(phrasebook, dataset):
     manifest = dataset[1].model_copy(
         update={"lengths": {"src": (0, 0, 0, 5, 5, 5, 5), "tgt": (0, 0, 0, 0, 5, 5, 5, 5, 5, 5)}}
     )
-    widest = widest_shapes(manifest, settings_of(phrasebook, 40))
-    longest, most_tokens = MicroBatchShape(4, 6, 9), MicroBatchShape(10, 4, 4)
-    most_scores = MicroBatchShape(5, 6, 8)  # since 40 is no multiple of 9
+    widest = TASK.widest(manifest, settings_of(phrasebook, 40))
+    longest, most_tokens = PairShape(4, 6, 9), PairShape(10, 4, 4)
+    most_scores = PairShape(5, 6, 8)  # since 40 is no multiple of 9
     assert widest == [longest, most_tokens, most_scores]
 
 
 def test_subword_sampling_may_reach_its_limits(phrasebook, dataset):
     settings = settings_of(phrasebook, 1000, alpha=0.1)
-    shape = widest_shapes(dataset[1], settings)[0]
+    shape = TASK.widest(dataset[1], settings)[0]
     assert (shape.source_length, shape.target_length) == (
         settings.data.max_source_length,
         settings.data.max_target_length,
@@ -94,7 +94,7 @@ def test_subword_sampling_may_reach_its_limits(phrasebook, dataset):
 
 
 def test_a_synthetic_micro_batch_has_no_padding_and_valid_pieces():
-    micro_batch = synthetic_micro_batch(MicroBatchShape(3, 4, 2), VOCABULARY)
+    micro_batch = TASK.synthetic(PairShape(3, 4, 2), SPECIAL)
     batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
     assert batch.source.shape == (3, 4)
     assert batch.target_output.shape == batch.target_input.shape == (3, 2)

@@ -8,13 +8,13 @@ from support.ranks import engine_jobs, preflight_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.rank_pool import RankPool
 
+from data_pipeline.tasks.translation import PairShape
 from trainer.host_memory import KEPT_BY_LIBRARIES
-from trainer.memory.micro_batch_shapes import MicroBatchShape
 
 MEGABYTE = 1_000_000
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
-SMALL = [MicroBatchShape(2, 9, 8), MicroBatchShape(9, 2, 2)]
-LARGE = [MicroBatchShape(8, 10, 10), MicroBatchShape(256, 100, 90)]
+SMALL = [PairShape(2, 9, 8), PairShape(9, 2, 2)]
+LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]
 BUDGET = 25600
 ENOUGH = float("inf")
 
@@ -77,7 +77,7 @@ def test_what_deepspeed_takes_in_a_step_counts(new_pool):
 
 def test_memory_that_really_runs_out_is_noticed():
     # Much more than what a process may have taken before and not used, whatever its history.
-    widest = [MicroBatchShape(4096, 100, 90)]
+    widest = [PairShape(4096, 100, 90)]
     with closing(RankPool(1)) as pool:
         (message,) = pool.run(
             preflight_jobs.shortage_of_addresses, Shape(1), widest, 16 * BUDGET, [160 * MEGABYTE]
@@ -88,7 +88,7 @@ def test_memory_that_really_runs_out_is_noticed():
 def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monkeypatch):
     for name, value in KEPT_BY_LIBRARIES.items():
         monkeypatch.setenv(name, value)
-    widest = [MicroBatchShape(1024, 100, 90)]
+    widest = [PairShape(1024, 100, 90)]
     with closing(RankPool(1)) as pool:
         (message,) = pool.run(preflight_jobs.shortage_of_host, widest, 4 * BUDGET, 300 * MEGABYTE)
     assert message.startswith("Rank 0 of 1 cannot hold")

@@ -7,7 +7,7 @@ import pytest
 from trainer.checkpoints.format import EarlyStoppingState
 from trainer.config import EarlyStoppingConfig
 from trainer.state.early_stopping import after_validation, is_over
-from trainer.validation import translation_scores
+from trainer.tasks.translation import translation_scores
 
 
 def stops_after(metric, patience, losses=(), bleus=()):

@@ -8,9 +8,9 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.attention import SelfAttention
 from model.config import AttentionBackend
 from trainer.config import EngineConfig
-from trainer.network import build_model
 from trainer.placement import Placement
 from trainer.state import numerics
+from trainer.tasks.network import build_network
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ def test_a_softmax_in_another_precision_is_named():
 def test_every_attention_of_the_model_is_computed_by_the_one_named(phrasebook, name):
     recipe = tiny_recipe(phrasebook).training()
     recipe = recipe.model_copy(update={"engine": EngineConfig(attention=name)})
-    model = build_model(recipe, load_tokenizers(*open_dataset(recipe.data)))
+    model = build_network(recipe, load_tokenizers(*open_dataset(recipe.data)))
     attentions = [m for m in model.modules() if isinstance(m, SelfAttention)]
     assert {m.attention.backend for m in attentions} == {name}

@@ -21,9 +21,9 @@ from trainer.errors import NonFiniteLossError
 from trainer.randomness import seed_torch
 from trainer.state.digest import START, fold
 from trainer.state.progress import Progress
+from trainer.tasks.translation import translation_scores
 from trainer.tracking.records import StepLine
 from trainer.training.schedule import learning_rate
-from trainer.validation import translation_scores
 
 
 def target_tokens(step):
@@ -134,7 +134,7 @@ def test_every_slot_has_its_dropout_and_the_denominator_of_the_whole_step(tmp_pa
         for slot, done in zip((1, 2), passes, strict=False):
             seed_torch(training.seed, "dropout", step, slot)
             assert done["seed"] == torch.initial_seed()
-        (tokens,) = {done["target_tokens_global"] for done in passes}
+        (tokens,) = {done["units_global"] for done in passes}
         assert tokens == story.lines[step - 1].target_tokens > OTHER_RANKS_TOKENS
 
 

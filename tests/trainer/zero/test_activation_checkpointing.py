@@ -8,6 +8,7 @@ import torch
 from support.ranks import engine_jobs
 from support.ranks.engine_jobs import MODEL, VOCABULARY, Shape
 
+from model.loss import CrossEntropy
 from model.transformer import Transformer
 
 
@@ -29,7 +30,7 @@ def test_losses_gradients_and_weights_are_the_same_bits(rank_pools, shape):
 def peak_bytes(model: Transformer, ids: torch.Tensor) -> int:
     """The most that torch held at once of what a forward and backward pass allocated."""
     with torch.profiler.profile(profile_memory=True) as profile:
-        model(ids, ids, ids, 0.1).smoothed.backward()
+        model(ids, ids, ids, CrossEntropy(0.1)).smoothed.backward()
     model.zero_grad()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))

@@ -8,6 +8,7 @@ import torch
 from support.ranks import engine_jobs, poison_jobs
 from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
 
+from model.loss import CrossEntropy
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.config import EngineConfig
@@ -35,7 +36,7 @@ def plain_loop(steps: int, clipping: float = 0.0) -> tuple[list[float], list[flo
         for slot, micro_batch in enumerate(batches):
             batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
             seed_torch(1, "dropout", step, slot)
-            sums = model(batch.source, batch.target_input, batch.target_output, SMOOTHING)
+            sums = model(*batch.inputs, CrossEntropy(SMOOTHING))
             (sums.smoothed / tokens).backward()
             total += float(sums.smoothed.detach())
         largest = clipping or float("inf")

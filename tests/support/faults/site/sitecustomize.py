@@ -84,14 +84,14 @@ def step(forward_backward):
     """A rank has done one of its slots, and not all."""
 
     @functools.wraps(forward_backward)
-    def wrapper(engine, batch, *, target_tokens_global, is_accumulation_boundary, is_dummy):
+    def wrapper(engine, batch, *, units_global, is_accumulation_boundary, is_dummy):
         poisoned = FOLDER / f"nan.rank-{Here.rank}.step-{Here.step}"
         if Here.slots_done == 0 and poisoned.exists():
-            target_tokens_global = float("nan")
+            units_global = float("nan")
         result = forward_backward(
             engine,
             batch,
-            target_tokens_global=target_tokens_global,
+            units_global=units_global,
             is_accumulation_boundary=is_accumulation_boundary,
             is_dummy=is_dummy,
         )

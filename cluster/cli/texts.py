@@ -1,0 +1,84 @@
+"""Commands for language models: `generate` and `export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli.options import (
+    CheckpointOption,
+    JsonOption,
+    PrecisionOption,
+    RunArgument,
+    answer,
+)
+
+
+def generate(
+    run: RunArgument,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]...", help="What each text begins with. Default: lines of stdin."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a continuation. Default: the recipe's.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 takes the likeliest token each time.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Draw from so many likeliest tokens; 0: from all.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Draw from the fewest tokens with this probability."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends a continuation. May be repeated.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed is another text.")] = None,
+    checkpoint: CheckpointOption = None,
+    precision: PrecisionOption = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Continue texts with a language model's weights.
+
+    The same seed gives the same texts, whatever other prompts are given with one.
+
+    Examples:
+
+      transloom generate runs/shakespeare-char "ROMEO:" --temperature 0.8 --top-k 40
+
+      transloom generate runs/shakespeare-char "To be" --temperature 0 --stop "." --json
+    """
+    from cluster.commands.generate import generated_lines, load_generator, prompts_of
+
+    changed = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": tuple(stop) if stop else None,
+    }
+    generator = load_generator(run, checkpoint, precision, changed)
+    for line in generated_lines(generator, prompts_of(prompts or []), as_json=as_json):
+        print(line, flush=True)
+
+
+def export(
+    run: RunArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    checkpoint: CheckpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a language model as Hugging Face's GPT-2 or Llama, for `from_pretrained`.
+
+    Example:  transloom export runs/shakespeare-char exported
+    """
+    from cluster.commands.exporting import export_run
+
+    summary = export_run(run, folder, checkpoint)
+    answer(summary, as_json, f"{summary['folder']}: {summary['model']}, {summary['files']}")

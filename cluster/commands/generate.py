@@ -1,0 +1,60 @@
+"""`transloom generate`: prompts in, continuations out."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cluster.errors import RecipeError
+from data_pipeline.errors import CorpusError
+from model.decoder_only_config import SamplingConfig
+from trainer.inference.text_generator import TextGenerator
+from trainer.inference.trained_network import Precision
+
+
+def load_generator(
+    run: Path, checkpoint: str | None, precision: Precision, changed: dict[str, Any]
+) -> TextGenerator:
+    """Load a run's generator, and name newer checkpoints that were passed over.
+
+    Args:
+        changed: settings of `decoding` that differ from the recipe's; None stands for no change.
+    """
+    generator = TextGenerator.load(run, checkpoint, precision)
+    for problem in generator.damaged:
+        print(f"warning: {problem}; using {generator.checkpoint.path}", file=sys.stderr)
+    given = {name: value for name, value in changed.items() if value is not None}
+    try:
+        generator.sampling = SamplingConfig.model_validate(generator.sampling.model_dump() | given)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"]))
+        raise RecipeError(f"{name} is {wrong['input']}: {wrong['msg']}") from error
+    return generator
+
+
+def generated_lines(
+    generator: TextGenerator, prompts: Sequence[str], *, as_json: bool
+) -> Iterator[str]:
+    """What is printed for each prompt: it and its continuation, or both in JSON."""
+    for found in generator.generate(prompts):
+        if as_json:
+            yield json.dumps(asdict(found), ensure_ascii=False)
+        else:
+            yield found.prompt + found.text
+
+
+def prompts_of(arguments: Sequence[str]) -> list[str]:
+    """The prompts of a command line, or of standard input, one a line."""
+    if arguments:
+        return list(arguments)
+    if sys.stdin.isatty():
+        return [""]
+    try:
+        return sys.stdin.read().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"Standard input is not UTF-8: {error}. Convert it first") from error

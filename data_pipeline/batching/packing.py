@@ -1,0 +1,165 @@
+"""Packing: documents cut into parts, and parts put together into rows of a fixed length.
+
+    lengths ──cut at the context length, from a random phase──▶ parts
+        ──best fit, the longest first──▶ rows ──few rows cut up to fill the others──▶ rows
+        ──shuffle──▶ micro-batches
+
+Whole rows come first; what is left of the documents is put into the fullest row that has room
+(best-fit decreasing, Johnson et al. 1974; for language models Ding et al. 2024, "Fewer Truncations
+Improve Language Modeling"). Only where that would pad more than MAX_PADDING, parts are cut once
+more: of what a window computes, padding is at most that, or less than one row.
+"""
+
+from bisect import insort
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipeline.arrays import Int32Array, Int64Array
+from data_pipeline.batching.plan import Cuts, WindowPlan
+from data_pipeline.random_keys import (
+    DOCUMENT_PHASE,
+    MICRO_BATCH_SHUFFLE,
+    PAIR_SHUFFLE,
+    permutation,
+    splitmix64,
+    stream_state,
+)
+
+MAX_PADDING = 0.02  # of a window's rows
+
+
+class Part(NamedTuple):
+    """Tokens `start` to `stop` (exclusive) of what a document has to predict."""
+
+    document: int
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+Row = list[Part]
+
+
+def plan_packed(
+    lengths: Int32Array | Int64Array,
+    context_length: int,
+    budget: int,
+    *,
+    seed: int,
+    epoch: int,
+    window: int,
+) -> WindowPlan:
+    """Packs a window's documents into rows, and cuts these into micro-batches.
+
+    Args:
+        lengths: [documents], tokens to predict, at least one each.
+        context_length: most tokens of a row.
+        budget: most tokens of a micro-batch, padding included; at least `context_length`.
+    """
+    order = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)
+    state = stream_state(DOCUMENT_PHASE, seed, epoch, window)
+    phases = (splitmix64(state, len(lengths)) % np.uint64(context_length)).astype(np.int64)
+    parts = cut_documents(lengths, order.tolist(), context_length, phases)
+    rows = pack(parts, context_length)
+    shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
+    return _plan([rows[number] for number in shuffle.tolist()], budget // context_length)
+
+
+def plan_packed_heldout(
+    lengths: Int32Array | Int64Array, context_length: int, budget: int
+) -> WindowPlan:
+    """As `plan_packed`, but each document is cut from its beginning, and nothing is shuffled."""
+    parts = cut_documents(
+        lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
+    )
+    return _plan(pack(parts, context_length), budget // context_length)
+
+
+def cut_documents(
+    lengths: Int32Array | Int64Array,
+    order: Sequence[int],
+    context_length: int,
+    phases: Int64Array,
+) -> list[Part]:
+    """The parts of documents, in the given order of these.
+
+    Args:
+        phases: [documents], where in a context each document's first token would lie, if it is
+            longer than one. So the same text is cut at other places in each pass.
+    """
+    parts: list[Part] = []
+    for document, length in zip(order, lengths[list(order)].tolist(), strict=True):
+        stop = 0
+        size = context_length - int(phases[document]) if length > context_length else length
+        while stop < length:
+            start, stop = stop, min(stop + size, length)
+            parts.append(Part(document, start, stop))
+            size = context_length
+    return parts
+
+
+def pack(parts: Sequence[Part], context_length: int) -> list[Row]:
+    """Rows of at most `context_length` tokens that have all tokens of the parts once."""
+    # Python sorts stably: parts of equal size stay in the order given, which is random.
+    by_size = sorted(parts, key=lambda part: -part.size)
+    return _fill(_best_fit(by_size, context_length), context_length)
+
+
+def _best_fit(parts: Sequence[Part], context_length: int) -> list[Row]:
+    """Each part in the fullest row that has room for it, or else in a new row."""
+    rows: list[Row] = []
+    by_room: list[list[int]] = [[] for _ in range(context_length + 1)]  # numbers of rows
+    rooms = 0  # bit r is set if there is a row with room for r more tokens
+    for part in parts:
+        enough = rooms >> part.size
+        if enough:
+            room = (enough & -enough).bit_length() - 1 + part.size
+            number = by_room[room].pop()
+            if not by_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, number = context_length, len(rows)
+            rows.append([])
+        rows[number].append(part)
+        if left := room - part.size:
+            by_room[left].append(number)
+            rooms |= 1 << left
+    return rows
+
+
+def _fill(rows: list[Row], context_length: int) -> list[Row]:
+    """Cuts up the emptiest rows to fill the others, until little is padded."""
+    padding = len(rows) * context_length - sum(part.size for row in rows for part in row)
+    rooms = sorted(
+        (context_length - sum(part.size for part in row), number) for number, row in enumerate(rows)
+    )
+    while padding >= context_length and padding > MAX_PADDING * len(rooms) * context_length:
+        _, donor = rooms.pop()
+        for part in rows[donor]:
+            start = part.start
+            while start < part.stop:
+                room, number = rooms.pop()  # the one with most room: fewest cuts
+                stop = min(part.stop, start + room)
+                rows[number].append(Part(part.document, start, stop))
+                insort(rooms, (room - (stop - start), number))
+                start = stop
+        rows[donor] = []
+        padding -= context_length
+    return [row for row in rows if row]
+
+
+def _plan(rows: Sequence[Row], rows_per_micro_batch: int) -> WindowPlan:
+    parts = np.array([part for row in rows for part in row], dtype=np.int64).reshape(-1, 3)
+    sizes = np.array([len(row) for row in rows], dtype=np.int64)
+    first_rows = np.arange(0, len(rows), rows_per_micro_batch)
+    row_bounds = np.concatenate(([0], np.cumsum(sizes)))
+    row_numbers = np.repeat(np.arange(len(rows)) % rows_per_micro_batch, sizes)
+    # Beside its own tokens a part has the one before them.
+    cuts = Cuts(parts[:, 1], parts[:, 2] + 1, row_numbers.astype(np.int32))
+    bounds = np.append(row_bounds[first_rows], row_bounds[-1])
+    return WindowPlan(parts[:, 0], bounds, cuts)

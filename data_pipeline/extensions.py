@@ -1,0 +1,157 @@
+"""Extensions: modules outside the four packages that a recipe names, and that register things.
+
+    names, folder ──find──▶ files, their sha256 ──compared with what is expected──▶ import
+
+A recipe lists modules under `extensions`. They are loaded before the rest of the recipe is read,
+in every process that handles it. Code comes from installed packages, from the folder that the
+recipe names, or from that in the environment's TRANSLOOM_EXTENSIONS; never from data, and from a
+checkpoint's recipe only the names are taken. What is known of an extension (its version, the
+sha256 of its package's Python files) is part of the run's identity, so that other code is another
+run; a process that finds other files than it was told to expect imports nothing.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.errors import ExtensionError
+
+FOLDER_VARIABLE = "TRANSLOOM_EXTENSIONS"
+NO_VERSION = "0"
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A module that a recipe names.
+
+    Attributes:
+        version: of the installed distribution of its package; "0" where there is none.
+        sha256: over the names and contents of all Python files of its package.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.version} sha256:{self.sha256}"
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """The extensions of a recipe. In a process that unpickles it they are loaded, if the same."""
+
+    modules: tuple[Extension, ...] = ()
+    folder: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_same, (self.modules, self.folder)
+
+    def identity(self) -> dict[str, str]:
+        """What each extension adds to the identity of a run."""
+        return {f"extensions.{module.name}": str(module) for module in self.modules}
+
+
+NO_EXTENSIONS = Extensions()
+
+_loaded: dict[str, Extension] = {}
+
+
+def load_extensions(names: Sequence[str], folder: str | None = None) -> Extensions:
+    """Imports modules, which register what they have.
+
+    Args:
+        folder: where their packages lie, if they are not installed.
+
+    Raises:
+        ExtensionError: a module is not found, or its import fails.
+    """
+    return Extensions(tuple(_load(name, folder) for name in names), folder)
+
+
+def loaded_extensions(names: Sequence[str], folder: str | None = None) -> Extensions:
+    """The extensions of these names, which this process has loaded."""
+    return Extensions(tuple(_loaded[name] for name in names), folder)
+
+
+def load_expected(names: Sequence[str], identity: dict[str, Any]) -> Extensions:
+    """Loads the extensions of a run that exists, if they are those it was trained with.
+
+    Args:
+        identity: the run's identity, see `Extensions.identity`.
+
+    Raises:
+        ExtensionError: one is not found, or is another.
+    """
+    return Extensions(tuple(_load(n, None, str(identity.get(f"extensions.{n}"))) for n in names))
+
+
+def _load_same(modules: tuple[Extension, ...], folder: str | None) -> Extensions:
+    return Extensions(tuple(_load(m.name, folder, str(m)) for m in modules), folder)
+
+
+def _load(name: str, folder: str | None, expected: str | None = None) -> Extension:
+    if name not in _loaded:
+        folders = [f for f in (folder, os.environ.get(FOLDER_VARIABLE)) if f]
+        package = name.partition(".")[0]
+        files = _files(name, package, folders)
+        extension = Extension(name, _version(package), _hash(files))
+        _require_same(extension, expected)
+        for path in reversed(folders):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ExtensionError(
+                f"The extension {name} cannot be imported: {error}. Install what it needs, or "
+                "correct extensions in the recipe."
+            ) from error
+        _loaded[name] = extension
+    _require_same(_loaded[name], expected)
+    return _loaded[name]
+
+
+def _require_same(found: Extension, expected: str | None) -> None:
+    if expected not in (None, str(found)):
+        raise ExtensionError(
+            f"The extension {found.name} is {found} here, and {expected} where the run was "
+            "started. Install that version, or start another run with this one."
+        )
+
+
+def _files(name: str, package: str, folders: list[str]) -> dict[str, Path]:
+    """The Python files of a package by name, without importing anything of it."""
+    spec = PathFinder.find_spec(package, [*folders, *sys.path])
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+        places = " or ".join(["the installed packages", *folders])
+        raise ExtensionError(
+            f"The extension {name} is not found in {places}. Install it, or name the folder that "
+            f"has {package} with extension_folder in the recipe or with {FOLDER_VARIABLE}."
+        )
+    if not spec.submodule_search_locations:
+        assert spec.origin is not None
+        return {Path(spec.origin).name: Path(spec.origin)}
+    roots = [Path(root) for root in spec.submodule_search_locations]
+    return {str(path.relative_to(root)): path for root in roots for path in root.rglob("*.py")}
+
+
+def _hash(files: dict[str, Path]) -> str:
+    state = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        content = path.read_bytes()
+        state.update(f"{name}\0{len(content)}\0".encode() + content)
+    return state.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return NO_VERSION

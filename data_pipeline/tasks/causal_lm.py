@@ -1,0 +1,131 @@
+"""Language modelling: documents of one field, packed into rows of a fixed context.
+
+A document is stored as BOS, its tokens, EOS. Every token after BOS is predicted once in a pass. A
+part of a document has, beside the tokens that it predicts, the one before them, from which the
+first of them is predicted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array
+from data_pipeline.batching.batch import MicroBatch, assemble
+from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
+from data_pipeline.batching.plan import WindowPlan
+from data_pipeline.batching.task import DataTask, HeldOut, MicroBatchShape
+from data_pipeline.config import DataConfig, DataSettings, PackedBatchingConfig
+from data_pipeline.corpora.cleaning import EMPTY, Rule
+from data_pipeline.corpora.text_rules import text_rules
+from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.dataset.manifest import FieldInfo, Manifest, SpecialIds
+from data_pipeline.text_config import TEXT, TextCorpusConfig, TextDataConfig
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class RowsShape(MicroBatchShape):
+    """The padded size of a micro-batch of packed documents, in tokens that are predicted."""
+
+    length: int
+
+    def __str__(self) -> str:
+        return f"{self.rows} × {self.length} tokens"
+
+
+class CausalLanguageModelData(DataTask):
+    """The numpy half of language modelling."""
+
+    def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
+        assert isinstance(data, TextDataConfig)
+        return (FieldInfo(name=TEXT, role="document", language=data.language),)
+
+    def encode(
+        self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
+    ) -> FieldArrays:
+        return with_bos(tokenizer.encode_field(texts, tag), tokenizer.bos_id)
+
+    def rules(self, data: DataConfig, corpus: CorpusConfig) -> list[Rule]:
+        assert isinstance(data, TextDataConfig)
+        assert isinstance(corpus, TextCorpusConfig)
+        return text_rules(data.cleaning, corpus)
+
+    def drops(
+        self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
+    ) -> dict[str, BoolArray]:
+        return {EMPTY: lengths[TEXT] <= 2}  # BOS and EOS
+
+    def check(self, manifest: Manifest, settings: DataSettings) -> None:
+        """Any document can be cut to any context."""
+
+    def plan(
+        self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
+    ) -> WindowPlan:
+        batching = _batching(settings)
+        return plan_packed(
+            fields[TEXT].lengths - 1,
+            batching.context_length,
+            batching.max_tokens_per_micro_batch,
+            seed=settings.seed,
+            epoch=epoch,
+            window=window,
+        )
+
+    def heldout_micro_batches(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> list[MicroBatch]:
+        batching, tokenizer = _batching(settings), tokenizers[TEXT]
+        field = with_bos(tokenizer.encode_field(heldout.texts[TEXT]), tokenizer.bos_id)
+        plan = plan_packed_heldout(
+            field.lengths - 1, batching.context_length, batching.max_tokens_per_micro_batch
+        )
+        return assemble(np.arange(len(heldout)), {TEXT: field}, plan)
+
+    def units(self, micro_batch: MicroBatch) -> int:
+        return micro_batch.tokens(TEXT) - len(micro_batch.pair_ids)
+
+    def widest(self, manifest: Manifest, settings: DataSettings) -> list[RowsShape]:
+        batching = _batching(settings)
+        length = batching.context_length
+        return [RowsShape(batching.max_tokens_per_micro_batch // length, length)]
+
+    def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
+        # Two parts in each row, where there is room, since these need a mask.
+        parts = [shape.length // 2, shape.length - shape.length // 2]
+        sizes = np.array([size for size in parts if size] * shape.rows)
+        return MicroBatch(
+            np.full(len(sizes), -1, dtype=np.int64),
+            {
+                TEXT: FieldArrays(
+                    np.full(int(sizes.sum()) + len(sizes), special.eos, dtype=np.int32),
+                    (sizes + 1).astype(np.int32),
+                )
+            },
+            starts=np.zeros(len(sizes), dtype=np.int64),
+            rows=np.repeat(np.arange(shape.rows), len(sizes) // shape.rows).astype(np.int32),
+        )
+
+    def dummy(self, special: SpecialIds) -> MicroBatch:
+        """One document of one token."""
+        ids = np.array([special.bos, special.eos], dtype=np.int32)
+        return MicroBatch(
+            np.array([-1], dtype=np.int64),
+            {TEXT: FieldArrays(ids, np.array([2], dtype=np.int32))},
+            starts=np.array([0], dtype=np.int64),
+            rows=np.array([0], dtype=np.int32),
+        )
+
+
+def with_bos(field: FieldArrays, bos_id: int) -> FieldArrays:
+    """The sequences of a field with BOS before each."""
+    starts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
+    return FieldArrays(np.insert(field.ids, starts, bos_id), field.lengths + np.int32(1))
+
+
+def _batching(settings: DataSettings) -> PackedBatchingConfig:
+    assert isinstance(settings.batching, PackedBatchingConfig)
+    return settings.batching
+
+
+TASK = CausalLanguageModelData()

@@ -1,0 +1,11 @@
+"""The settings that preparing a dataset needs, where a test has no recipe."""
+
+from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
+
+
+def settings_of(
+    data: DataConfig, tokenizer: TokenizerConfig, task: str = "translation"
+) -> DataSettings:
+    """With a batching that preparing does not read."""
+    batching = BatchingConfig(max_tokens_per_micro_batch=1, micro_batches_per_step=1)
+    return DataSettings(data, tokenizer, batching, seed=0, task=task)

@@ -1,0 +1,119 @@
+"""Tasks and networks as recipes name them: which sections they have, and where their code is.
+
+Nothing here imports torch: the driver reads recipes without it.
+
+    TASKS["translation"] ──▶ the classes of its sections, its scores, its half in torch
+    NETWORKS["transformer"] ──▶ the class of the section `model`, and the function that builds it
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.config import (
+    BatchingConfig,
+    DataConfig,
+    PackedBatchingConfig,
+    TokenizerConfig,
+)
+from data_pipeline.pair_config import PairDataConfig
+from data_pipeline.registry import Registry
+from data_pipeline.section import Section
+from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
+from model.config import DecodingConfig, ModelConfig, NetworkConfig
+from model.decoder_only_config import DecoderOnlyConfig, SamplingConfig
+from trainer.scores import MORE_IS_BETTER
+
+
+def _all_right(recipe: Any) -> None:
+    """Has nothing to say against a recipe."""
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A task, as far as a recipe shows it.
+
+    Attributes:
+        data, tokenizer, batching, decoding: the classes of these sections.
+        network: the name of its network, unless the recipe names another.
+        scores: the scores of its validation, each with whether more is better; the first is that
+            by which the best checkpoint is told, unless the recipe says otherwise.
+        makes_texts: whether a validation makes a text for each example, which can be scored.
+        training: where its half in torch is, as MODULE:CLASS; see `trainer.tasks.task`.
+        check: raises ValueError if sections of a recipe contradict each other.
+    """
+
+    data: type[DataConfig]
+    tokenizer: type[TokenizerConfig]
+    batching: type[BatchingConfig]
+    decoding: type[Section]
+    network: str
+    scores: Mapping[str, bool]
+    training: str
+    makes_texts: bool = False
+    check: Callable[[Any], None] = _all_right
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """A network, as far as a recipe shows it.
+
+    Attributes:
+        config: the class of the section `model`.
+        build: where the function is that makes it of a recipe and the tokenizers by field, as
+            MODULE:FUNCTION; see `trainer.tasks.network`.
+    """
+
+    config: type[NetworkConfig]
+    build: str
+
+
+TASKS = Registry[TaskKind]("task", "task")
+NETWORKS = Registry[NetworkKind]("network", "model.network")
+
+
+def _shared_embeddings_need_a_joint_vocabulary(recipe: Any) -> None:
+    if getattr(recipe.model, "share_embeddings", None) == "all" and not recipe.tokenizer.joint:
+        raise ValueError(
+            "model.share_embeddings is 'all' and tokenizer.joint is false, so unrelated pieces "
+            "of the two languages would share a vector: set tokenizer.joint to true, or "
+            "model.share_embeddings to 'decoder' or 'none'"
+        )
+
+
+NETWORKS.register(
+    "transformer", NetworkKind(ModelConfig, "trainer.tasks.translation:build_transformer")
+)
+TASKS.register(
+    "translation",
+    TaskKind(
+        data=PairDataConfig,
+        tokenizer=TokenizerConfig,
+        batching=BatchingConfig,
+        decoding=DecodingConfig,
+        network="transformer",
+        scores=MORE_IS_BETTER,
+        training="trainer.tasks.translation:Translation",
+        makes_texts=True,
+        check=_shared_embeddings_need_a_joint_vocabulary,
+    ),
+)
+
+CAUSAL_LM_SCORES = {"loss": False, "perplexity": False, "byte_perplexity": False}
+
+NETWORKS.register(
+    "decoder_only",
+    NetworkKind(DecoderOnlyConfig, "trainer.tasks.causal_lm:build_decoder_only"),
+)
+TASKS.register(
+    "causal_lm",
+    TaskKind(
+        data=TextDataConfig,
+        tokenizer=TextTokenizerConfig,
+        batching=PackedBatchingConfig,
+        decoding=SamplingConfig,
+        network="decoder_only",
+        scores=CAUSAL_LM_SCORES,
+        training="trainer.tasks.causal_lm:CausalLanguageModel",
+    ),
+)

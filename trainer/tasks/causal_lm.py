@@ -1,0 +1,176 @@
+"""Language modelling in torch: rows of packed documents, scored by loss and perplexity."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pipeline.arrays import Int64Array, ranges
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig, SamplingConfig
+from model.generation.sampling import generate
+from model.loss import CrossEntropy
+from trainer.batch import DeviceBatch
+from trainer.recipe import TrainingRecipe
+from trainer.scores import Score
+from trainer.task_kinds import CAUSAL_LM_SCORES
+from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
+
+# Of a held-out document, what a sample is given to go on from; a short document is given by half.
+PROMPT_TOKENS = 32
+SAMPLES = 3
+SAMPLE_TOKENS = 128
+
+
+def build_decoder_only(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> DecoderOnly:
+    """The decoder-only Transformer."""
+    assert isinstance(recipe.model, DecoderOnlyConfig)
+    assert isinstance(recipe.batching, PackedBatchingConfig)
+    tokenizer = tokenizers[TEXT]
+    return DecoderOnly(
+        recipe.model,
+        tokenizer.vocabulary_size,
+        tokenizer.pad_id,
+        recipe.batching.context_length,
+        recipe.engine.attention,
+    )
+
+
+class CausalLanguageModel(TrainingTask):
+    """Documents, and a network that has `forward` of DecoderOnly."""
+
+    def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
+        """Input, target and part of each token, int64 [rows, longest row]."""
+        assert micro_batch.rows is not None
+        assert micro_batch.starts is not None
+        field = micro_batch.fields[TEXT]
+        # A part has the token before its own, so one of its ids is no target and one no input.
+        sizes = field.lengths.astype(np.int64) - 1
+        firsts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
+        of_inputs = ranges(firsts, sizes)
+        places, shape = _places(micro_batch.rows, sizes)
+        arrays = {
+            "input": field.ids[of_inputs],
+            "target": field.ids[of_inputs + 1],
+            "part": np.repeat(_numbers_in_rows(micro_batch.rows), sizes),
+        }
+        padding = {"input": self._pad_id, "target": self._pad_id, "part": -1}
+        padded = [_padded(arrays[name], places, shape, padding[name]) for name in arrays]
+        return DeviceBatch(
+            inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in padded),
+            digest=_digest(micro_batch, *padded),
+            padding=shape[0] * shape[1] - len(places),
+            positions=shape[0] * shape[1],
+        )
+
+    def targets(self, micro_batch: MicroBatch) -> np.ndarray:
+        return micro_batch.fields[TEXT].lengths - 1
+
+    def scoring(self, heldout: HeldOut) -> "PerplexityScoring":
+        return PerplexityScoring(self, heldout)
+
+    @property
+    def _pad_id(self) -> int:
+        return self.tokenizers[TEXT].pad_id
+
+
+class PerplexityScoring(Scoring):
+    """Loss over all tokens of a held-out set; in the table each batch has a row."""
+
+    columns = 1
+
+    def __init__(self, task: CausalLanguageModel, heldout: HeldOut) -> None:
+        self._task = task
+        self._heldout = heldout
+        self.batches = task.data.heldout_micro_batches(
+            heldout, task.tokenizers, task.recipe.data_settings
+        )
+        self._row_of = {id(batch): row for row, batch in enumerate(self.batches)}
+        self.rows = len(self.batches)
+        self._tokens = sum(task.data.units(batch) for batch in self.batches)
+        self._bytes = sum(len(text.encode()) for text in heldout.texts[TEXT])
+
+    def score(
+        self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        sums = network(*self._task.collate(micro_batch, device).inputs, CrossEntropy())
+        yield self._row_of[id(micro_batch)], np.array([float(sums.nll)])
+
+    def summarise(self, table: np.ndarray) -> ValidationResult:
+        nll = math.fsum(table[:, 0].tolist())
+        per_byte = loss_scores(nll / self._bytes)["perplexity"]
+        values = {**loss_scores(nll / self._tokens), "byte_perplexity": per_byte}
+        return ValidationResult(
+            {
+                name: Score(value=value, more_is_better=CAUSAL_LM_SCORES[name])
+                for name, value in values.items()
+            }
+        )
+
+    def samples(self, network: nn.Module) -> list[Example]:
+        """The first held-out documents, each continued greedily from its beginning."""
+        assert isinstance(network, DecoderOnly)
+        tokenizer = self._task.tokenizers[TEXT]
+        texts = self._heldout.texts[TEXT][:SAMPLES]
+        ids = [tokenizer.encode([text])[0].tolist() for text in texts]
+        prompts = [row[: min(PROMPT_TOKENS, max(1, len(row) // 2))] for row in ids]
+        room = self._task.recipe.batching
+        assert isinstance(room, PackedBatchingConfig)
+        sampling = SamplingConfig(
+            temperature=0, max_new_tokens=max(1, min(SAMPLE_TOKENS, room.context_length // 2))
+        )
+        with_bos = [[tokenizer.bos_id, *prompt][: room.context_length] for prompt in prompts]
+        found = generate(network, with_bos, sampling, tokenizer.eos_id)
+        continuations = tokenizer.decode([list(made.ids) for made in found])
+        return [
+            Example(
+                tokenizer.decode([prompt])[0],
+                tokenizer.decode([row[len(prompt) : len(prompt) + len(made.ids)]])[0],
+                text,
+            )
+            for prompt, row, made, text in zip(prompts, ids, found, continuations, strict=True)
+        ]
+
+
+def _places(rows: np.ndarray, sizes: Int64Array) -> tuple[Int64Array, tuple[int, int]]:
+    """Where each token lies in the flattened rows, and the shape of these."""
+    row_sizes = np.bincount(rows, weights=sizes).astype(np.int64)
+    width = int(row_sizes.max())
+    before_row = np.cumsum(row_sizes) - row_sizes
+    before_part = np.cumsum(sizes) - sizes
+    return ranges(before_part - before_row[rows] + rows * width, sizes), (len(row_sizes), width)
+
+
+def _numbers_in_rows(rows: np.ndarray) -> Int64Array:
+    """The number of each part in its row, from 0."""
+    first = np.searchsorted(rows, rows)
+    return np.arange(len(rows)) - first
+
+
+def _padded(
+    values: np.ndarray, places: Int64Array, shape: tuple[int, int], padding: int
+) -> np.ndarray:
+    padded = np.full(shape[0] * shape[1], padding, dtype=np.int64)
+    padded[places] = values
+    return padded.reshape(shape)
+
+
+def _digest(
+    micro_batch: MicroBatch, inputs: np.ndarray, targets: np.ndarray, parts: np.ndarray
+) -> bytes:
+    """The hash of the documents' numbers, where their parts begin, and all that is fed."""
+    state = hashlib.blake2b(digest_size=32)
+    for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
+        state.update(np.ascontiguousarray(numbers, dtype="<i8").data)
+    real = parts >= 0
+    for fed in (inputs, targets, parts):
+        state.update(fed[real].astype("<i4").data)
+    return state.digest()

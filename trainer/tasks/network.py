@@ -1,0 +1,45 @@
+"""The network of a recipe, with its initial weights and without an engine."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
+
+from torch import nn
+
+from data_pipeline.registry import imported
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from trainer.randomness import seed_torch
+from trainer.recipe import TrainingRecipe
+from trainer.task_kinds import NETWORKS
+
+
+class Network(Protocol):
+    """A module that an engine can train. Every network here is an nn.Module besides.
+
+    `forward` takes the tensors of a batch and a loss, and returns sums over the batch as a named
+    tuple of scalars, of which the first is minimised. It uses every parameter inside, as ZeRO-3
+    gathers weights there, and may let the rows of one micro-batch influence each other, but
+    nothing else: how micro-batches are dealt to ranks must not matter.
+
+    Attributes:
+        width: the width of the model, which the paper's learning rate depends on.
+    """
+
+    width: int
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Sets whether the backward pass computes activations anew instead of keeping them."""
+
+
+# Makes a network of a recipe and the tokenizers by field.
+Build = Callable[[TrainingRecipe, Mapping[str, Tokenizer]], nn.Module]
+
+
+def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> nn.Module:
+    """The network with its initial weights, which follow from the recipe's seed.
+
+    Args:
+        tokenizers: by field.
+    """
+    seed_torch(recipe.seed, "weights")
+    build = cast(Build, imported(NETWORKS[recipe.model.network].build))
+    return build(recipe, tokenizers)

@@ -1,0 +1,173 @@
+"""A task's half in torch: what ranks and inference know of it.
+
+    micro-batch ──collate──▶ tensors, their digest ──network's forward, with the loss──▶ sums
+    held-out set ──Scoring──▶ rows, each computed by one rank ──summarise──▶ scores
+
+The other half, in numpy, is `data_pipeline.batching.task`. Seeding, collectives, the folding of
+digests, stopping and giving way stay in the loop: nothing here knows of ranks.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.task import DATA_TASKS, HeldOut, MicroBatchShape
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.registry import imported
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.loss import CrossEntropy, token_losses
+from trainer.batch import DeviceBatch
+from trainer.losses import LOSSES
+from trainer.recipe import TrainingRecipe
+from trainer.scores import Scores
+from trainer.tasks.network import build_network
+
+
+@dataclass(frozen=True)
+class Example:
+    """A held-out example as a person sees it: what was given, expected, and made of it."""
+
+    given: str
+    expected: str
+    made: str
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Scores of one validation, and what it made of the examples."""
+
+    scores: Scores
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        """What was made of each example."""
+        return [example.made for example in self.examples]
+
+
+class Scoring(ABC):
+    """The scoring of one held-out set.
+
+    Each row of a table has one writer, so that the sum of the ranks' tables is exact.
+
+    Attributes:
+        batches: the whole set, the same for any number of ranks.
+        rows, columns: the size of the table.
+    """
+
+    batches: list[MicroBatch]
+    rows: int
+    columns: int
+
+    @abstractmethod
+    def score(
+        self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The rows that one of the batches fills, each with its first numbers."""
+
+    @abstractmethod
+    def summarise(self, table: np.ndarray) -> ValidationResult:
+        """The scores, from the whole table."""
+
+    def samples(self, network: nn.Module) -> list[Example]:
+        """Examples that are made only to be looked at; asked of one rank alone."""
+        return []
+
+
+class TrainingTask(ABC):
+    """A task under one recipe, on one dataset."""
+
+    def __init__(
+        self, recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
+    ) -> None:
+        """
+        Args:
+            tokenizers: by field.
+        """
+        self.recipe = recipe
+        self.manifest = manifest
+        self.tokenizers = tokenizers
+        self.data = DATA_TASKS[recipe.task]
+
+    def build_network(self) -> nn.Module:
+        """The network with its initial weights: for an engine, a replica, an average."""
+        return build_network(self.recipe, self.tokenizers)
+
+    @property
+    def loss(self) -> object:
+        """What the network's forward gets after the tensors of a batch: the recipe's loss."""
+        config = self.recipe.trainer
+        kind = LOSSES[config.loss]
+        if kind is None:
+            return CrossEntropy(config.label_smoothing)
+        return kind.model_validate(config.loss_options).build()
+
+    @abstractmethod
+    def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
+        """The tensors of a micro-batch, and the digest of what they feed to the network."""
+
+    @abstractmethod
+    def targets(self, micro_batch: MicroBatch) -> np.ndarray:
+        """How many tokens of each of its parts are predicted, in the order that forward has."""
+
+    @abstractmethod
+    def scoring(self, heldout: HeldOut) -> Scoring:
+        """The scoring of a held-out set."""
+
+    @torch.no_grad()
+    def example_losses(
+        self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
+    ) -> np.ndarray:
+        """The loss of each part of a micro-batch by itself, [parts], to look at a step.
+
+        It is a sum over the part's targets, in nats, without label smoothing or what else is
+        minimised; with the network's dropout, if it is in training mode.
+        """
+        losses_n = network(*self.collate(micro_batch, device).inputs, token_losses)
+        targets = self.targets(micro_batch)
+        starts = np.cumsum(targets) - targets
+        sums: np.ndarray = np.add.reduceat(losses_n.double().cpu().numpy(), starts)
+        return sums
+
+    def synthetic(self, shape: MicroBatchShape, device: torch.device) -> DeviceBatch:
+        """The batch of a shape of `DataTask.widest`."""
+        return self.collate(self.data.synthetic(shape, self.manifest.special_ids), device)
+
+    def dummy(self, device: torch.device) -> DeviceBatch:
+        """The batch of ranks that have a slot less than others."""
+        return self.collate(self.data.dummy(self.manifest.special_ids), device)
+
+
+def training_task(
+    recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
+) -> TrainingTask:
+    """The half in torch of a recipe's task."""
+    made = cast(type[TrainingTask], imported(recipe.kind.training))
+    return made(recipe, manifest, tokenizers)
+
+
+def loss_scores(loss: float) -> dict[str, float | None]:
+    """A loss in nats per token and its perplexity; None where they are not finite."""
+    finite = math.isfinite(loss)
+    perplexity = math.exp(min(loss, 700.0)) if finite else None
+    return {"loss": loss if finite else None, "perplexity": perplexity}
+
+
+def save_texts(folder: Path, name: str, texts: list[str]) -> Path:
+    """Keep what was made of examples, so that a score can be checked later.
+
+    Each has a line, in which \\n stands for a line end of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.txt"
+    lines = (text.replace("\n", "\\n") for text in texts)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path

@@ -1,0 +1,105 @@
+"""Translation in torch: pairs as padded tensors, scored by loss and sacreBLEU."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import sacrebleu
+import torch
+from torch import nn
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.config import DecodingConfig, ModelConfig
+from model.generation.search import greedy_search
+from model.loss import CrossEntropy
+from model.transformer import Transformer, Vocabulary
+from trainer.batch import PairBatch, to_device
+from trainer.recipe import TrainingRecipe
+from trainer.scores import Scores, scores_of
+from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
+
+_NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table of a validation
+
+
+def build_transformer(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> Transformer:
+    """The encoder-decoder Transformer."""
+    assert isinstance(recipe.model, ModelConfig)
+    return Transformer(recipe.model, vocabulary_of(tokenizers), recipe.engine.attention)
+
+
+def vocabulary_of(tokenizers: Mapping[str, Tokenizer]) -> Vocabulary:
+    """The vocabulary that the model needs to know of its tokenizers."""
+    target = tokenizers[TARGET]
+    return Vocabulary(
+        source_size=tokenizers[SOURCE].vocabulary_size,
+        target_size=target.vocabulary_size,
+        pad_id=target.pad_id,
+        bos_id=target.bos_id,
+        eos_id=target.eos_id,
+    )
+
+
+class Translation(TrainingTask):
+    """Pairs of sentences, and an encoder-decoder network that has `forward` of Transformer."""
+
+    def collate(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
+        return to_device(micro_batch, vocabulary_of(self.tokenizers), device)
+
+    def targets(self, micro_batch: MicroBatch) -> np.ndarray:
+        return micro_batch.fields[TARGET].lengths
+
+    def scoring(self, heldout: HeldOut) -> "TranslationScoring":
+        return TranslationScoring(self, heldout)
+
+
+class TranslationScoring(Scoring):
+    """Loss, and BLEU of greedy translations; in the table each pair has a row of its own."""
+
+    def __init__(self, task: Translation, heldout: HeldOut) -> None:
+        assert isinstance(task.recipe.decoding, DecodingConfig)
+        self._task = task
+        self._heldout = heldout
+        self._decoding = task.recipe.decoding
+        self.batches = task.data.heldout_micro_batches(
+            heldout, task.tokenizers, task.recipe.data_settings
+        )
+        self._target_tokens = sum(batch.tokens(TARGET) for batch in self.batches)
+        longest = max(int(batch.fields[SOURCE].lengths.max()) for batch in self.batches)
+        max_output = int(longest * self._decoding.max_length_factor)
+        self.rows = len(heldout)
+        self.columns = _FIRST_ID + max_output + self._decoding.max_extra_length
+
+    def score(
+        self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        assert isinstance(network, Transformer)
+        batch = self._task.collate(micro_batch, device)
+        # The loss of a batch is one number, in the row of its first pair.
+        nll = float(network(*batch.inputs, CrossEntropy()).nll)
+        hypotheses = greedy_search(network, batch.source, self._decoding)
+        for pair, hypothesis in zip(micro_batch.pair_ids.tolist(), hypotheses, strict=True):
+            yield pair, np.array([nll, len(hypothesis.ids), *hypothesis.ids])
+            nll = 0.0
+
+    def summarise(self, table: np.ndarray) -> ValidationResult:
+        ids = table[:, _LENGTH:].astype(np.int64).tolist()
+        translations = self._task.tokenizers[TARGET].decode([row[1 : 1 + row[0]] for row in ids])
+        sources, references = self._heldout.texts[SOURCE], self._heldout.texts[TARGET]
+        bleu = sacrebleu.corpus_bleu(translations, [references], force=True)
+        loss = math.fsum(table[:, _NLL].tolist()) / self._target_tokens
+        columns = zip(sources, references, translations, strict=True)
+        scores = translation_scores(loss, bleu.score)
+        return ValidationResult(scores, [Example(*texts) for texts in columns])
+
+
+def translation_scores(loss: float, bleu: float) -> Scores:
+    """The scores of a validation.
+
+    Args:
+        loss: nats per target token, without label smoothing.
+        bleu: sacreBLEU's BLEU, 0 to 100.
+    """
+    return scores_of({**loss_scores(loss), "bleu": bleu})
