@@ -4,14 +4,17 @@
 `data_pipeline.section` explains what a change of a field means.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from braceexpand import braceexpand
 from pydantic import Field, model_validator
 
+from data_pipeline.registry import Registry
 from data_pipeline.section import Section, identity
+from data_pipeline.wording import listed
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A field of a line or sample: the number of a TSV column from 0, or a name.
@@ -22,6 +25,10 @@ LOCATION = (
     ".{fr,en}; plain, gz, xz or zst, which the content tells"
 )
 COMPRESSIONS = (".gz", ".xz", ".zst")
+
+READERS = Registry[Callable[..., Iterable[Any]]]("format", "format")
+"""Formats that are read without being cut first: see `data_pipeline.corpora.readers`."""
+READERS.register("parquet", "data_pipeline.corpora.parquet:read_parquet")
 
 
 class Columns(Section):
@@ -78,6 +85,8 @@ class CorpusConfig(_Weight, FilesConfig):
     """Text to train on or to score: what all kinds of corpora have."""
 
     noun: ClassVar[str] = "example"  # what reports call an example
+    has_documents: ClassVar[bool] = False  # whether a text may be long and have line ends
+    own_formats: ClassVar[tuple[str, ...]] = ()  # besides those of READERS
     _hash_keys: ClassVar[str] = "files_sha256"
 
     @property
@@ -96,6 +105,11 @@ class CorpusConfig(_Weight, FilesConfig):
         return self.format
 
     @property
+    def share(self) -> tuple[float, float]:
+        """The part of each file's bytes in which the corpus's examples begin."""
+        return (0.0, 1.0)
+
+    @property
     def tags(self) -> dict[str, str]:
         """The piece that stands before every text of a field, by field."""
         return {}
@@ -106,6 +120,16 @@ class CorpusConfig(_Weight, FilesConfig):
     @model_validator(mode="after")
     def _form_is_clear(self) -> Self:
         self._check_form()
+        return self
+
+    @model_validator(mode="after")
+    def _format_is_known(self) -> Self:
+        if self.format not in (None, *self.own_formats) and self.format not in READERS:
+            raise ValueError(
+                f"format is {self.format!r}, and there is no such format: there are "
+                f"{listed((*self.own_formats, *READERS))}. Name one of them, or list the module "
+                "that registers it under extensions"
+            )
         return self
 
     @model_validator(mode="after")
@@ -142,6 +166,11 @@ class _Duplicates(Section):
 
 class CleaningConfig(_Duplicates, NormaliseConfig):
     """Rules that drop examples; the first that applies to one is counted and reported."""
+
+    @property
+    def drops_heldout(self) -> bool:
+        """Whether a training example that equals a held-out one is dropped."""
+        return False
 
 
 def is_remote(location: str) -> bool:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -23,8 +23,7 @@ from data_pipeline.corpus_config import (
 from data_pipeline.section import REQUIRED, Section, identity
 from data_pipeline.wording import listed, said
 
-PairFormat = Literal["tsv", "jsonl", "webdataset"]
-FORMATS: dict[str, PairFormat] = {".tsv": "tsv", ".jsonl": "jsonl", ".tar": "webdataset"}
+FORMATS = {".tsv": "tsv", ".jsonl": "jsonl", ".tar": "webdataset"}
 SOURCE, TARGET = "src", "tgt"  # the fields of a pair, in shards and batches
 
 
@@ -64,6 +63,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
     """Pairs of sentences: two files aligned line by line, or files that hold both sides."""
 
     noun: ClassVar[str] = "pair"
+    own_formats: ClassVar[tuple[str, ...]] = tuple(FORMATS.values())
     _hash_keys: ClassVar[str] = "source_sha256 and target_sha256, or files_sha256,"
 
     files: tuple[str, ...] = identity(
@@ -71,8 +71,8 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
         "instead of source and target: files with both sides, TSV, JSON lines or "
         "WebDataset tars with one pair a sample; braces stand for several: part-{000..017}.tar",
     )
-    format: PairFormat | None = identity(
-        None, "of the files; null: as their names end, .tsv, .jsonl or .tar"
+    format: str | None = identity(
+        None, "tsv, jsonl, webdataset, parquet or a registered one; null: as the files' names end"
     )
     columns: PairColumns = identity(
         PairColumns(),
@@ -96,7 +96,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
         return super().sha256s
 
     @property
-    def files_format(self) -> PairFormat | None:
+    def files_format(self) -> str | None:
         """The format of `files`; None for two aligned files."""
         if not self.files:
             return None

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,17 +18,14 @@ from data_pipeline.corpus_config import (
     name_suffix,
 )
 from data_pipeline.section import REQUIRED, identity
-from data_pipeline.wording import said
+from data_pipeline.wording import listed, said
 
 TEXT = "text"  # the field of a document, in shards and batches
 
-TextFormat = Literal["text", "jsonl", "webdataset", "parquet"]
-FORMATS: dict[str, TextFormat] = {
-    ".txt": "text",
-    ".jsonl": "jsonl",
-    ".tar": "webdataset",
-    ".parquet": "parquet",
-}
+FORMATS = {".txt": "text", ".jsonl": "jsonl", ".tar": "webdataset", ".parquet": "parquet"}
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TextColumns(Columns):
@@ -50,6 +47,8 @@ class TextCorpusConfig(CorpusConfig):
     """Documents."""
 
     noun: ClassVar[str] = "document"
+    has_documents: ClassVar[bool] = True
+    own_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl", "webdataset")
 
     files: tuple[str, ...] = identity(
         REQUIRED,
@@ -57,8 +56,10 @@ class TextCorpusConfig(CorpusConfig):
         "several: part-{000..017}.jsonl",
         min_length=1,
     )
-    format: TextFormat | None = identity(
-        None, "of the files; null: as their names end, .txt, .jsonl, .tar or .parquet"
+    format: str | None = identity(
+        None,
+        "text, jsonl, webdataset, parquet or a registered one; null: as the files' names end: "
+        ".txt, .jsonl, .tar or .parquet",
     )
     columns: TextColumns = identity(
         TextColumns(),
@@ -69,15 +70,54 @@ class TextCorpusConfig(CorpusConfig):
         "line",
         "where a document of plain text ends: with its line, at a blank line, or with the file",
     )
+    part: tuple[Share, Share] = identity(
+        (0.0, 1.0),
+        "shares of each file's bytes, decompressed: the documents that begin between the two. "
+        "[0, 0.9] and [0.9, 1] have no document in common, and together all",
+    )
 
     @property
-    def files_format(self) -> TextFormat:
+    def share(self) -> tuple[float, float]:
+        return self.part
+
+    @property
+    def files_are_documents(self) -> bool:
+        return self.files_format == "text" and self.documents == "file"
+
+    @property
+    def files_format(self) -> str:
         found = self.format or FORMATS.get(name_suffix(self.locations[0]))
         assert found is not None, "checked when the recipe was loaded"
         return found
 
     @model_validator(mode="after")
-    def _names_tell_the_format(self) -> Self:
+    def _scores_are_compared(self) -> Self:
+        if (self.min_score is None) != (self.columns.score is None):
+            raise ValueError(
+                f"min_score is {said(self.min_score)} and columns.score is "
+                f"{said(self.columns.score)}: set both to drop documents by their score, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _part_can_be_cut(self) -> Self:
+        start, stop = self.part
+        if start >= stop:
+            raise ValueError(f"part is {listed(self.part)}: the first share must be the smaller")
+        if self.part != (0.0, 1.0):
+            if self.files_format not in ("text", "jsonl"):
+                raise ValueError(
+                    f"part is {listed(self.part)} and the format {self.files_format}: only text "
+                    "and jsonl are cut. Leave out part, or name other files for each use"
+                )
+            if self.files_are_documents:
+                raise ValueError(
+                    f"part is {listed(self.part)} and documents is file: a file that is one "
+                    "document is not cut. Set documents to line or blank_line, or leave out part"
+                )
+        return self
+
+    def _check_form(self) -> None:
         formats = {name: FORMATS.get(name_suffix(name), "unknown") for name in self.locations}
         if self.format is None and (
             len(set(formats.values())) > 1 or "unknown" in formats.values()
@@ -86,7 +126,6 @@ class TextCorpusConfig(CorpusConfig):
                 f"the names of the files do not tell one format ({said(formats)}): set format to "
                 f"{', '.join(FORMATS.values())}"
             )
-        return self
 
 
 class TextCleaningConfig(CleaningConfig):
@@ -94,6 +133,13 @@ class TextCleaningConfig(CleaningConfig):
 
     min_characters: int | None = identity(None, "characters of a document, at least", gt=0)
     max_characters: int | None = identity(None, "characters of a document, at most", gt=0)
+    drop_heldout: bool = identity(
+        True, "training documents that are equal to one of the validation or of a test"
+    )
+
+    @property
+    def drops_heldout(self) -> bool:
+        return self.drop_heldout
 
 
 class TextDataConfig(DataConfig):

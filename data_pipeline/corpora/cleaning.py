@@ -7,6 +7,7 @@ Each rule counts the examples to which it applied first, and shows the earliest 
 are the task's.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from data_pipeline.corpora.formats import Example
 
 NormalForm = Literal["NFC", "NFKC"]
 EMPTY = "empty"
+HELD_OUT = "held_out"
 EXAMPLES_SHOWN = 10
 # A line of a corpus may have a million characters; the report need not.
 EXAMPLE_CHARACTERS = 500
@@ -129,6 +131,33 @@ class Cleaner:
             else:
                 kept.append(Kept(position, example.texts))
         return kept, report
+
+
+class HeldOutTexts:
+    """The examples of held-out sets, known by their hashes."""
+
+    def __init__(
+        self, examples: Iterable[tuple[str, ...]] = (), normalise: NormalForm | None = None
+    ) -> None:
+        """
+        Args:
+            normalise: the form that the texts they are compared with have got.
+        """
+        self._hashes = frozenset(
+            _hash([unicodedata.normalize(normalise, t) for t in texts] if normalise else texts)
+            for texts in examples
+        )
+
+    def has(self, example: Example) -> bool:
+        return bool(self._hashes) and _hash(example.texts) in self._hashes
+
+
+def _hash(texts: Sequence[str]) -> bytes:
+    state = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode()
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.digest()
 
 
 def is_empty(example: Example) -> bool:

@@ -13,11 +13,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.corpora.cutting import LineReader, check_alignment, cut_aligned, cut_file
+from data_pipeline.corpora.cutting import check_alignment, cut_aligned, cut_file
+from data_pipeline.corpora.documents import Documents, Files, read_file, span_of
 from data_pipeline.corpora.formats import Chunk, Content, parse
+from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
-from data_pipeline.storage.locations import LocationStream, open_location, stored_bytes
+from data_pipeline.storage.locations import (
+    LocationStream,
+    content_bytes,
+    open_location,
+    stored_bytes,
+)
+from data_pipeline.text_config import TextCorpusConfig
 
 EXAMPLES_PER_CHUNK = 20_000
 
@@ -94,16 +102,39 @@ class CorpusReader:
             )
 
     def _contents(self, examples_per_chunk: int) -> Iterator[Content]:
-        file_format = self._corpus.files_format
-        if file_format is None:
+        corpus = self._corpus
+        if corpus.files_format is None:
             with self._opened(self._locations) as streams:
                 readers = [LineReader(stream) for stream in streams]
                 yield from cut_aligned(readers, examples_per_chunk)
             check_alignment(readers)
             return
+        if isinstance(corpus, TextCorpusConfig) and corpus.files_are_documents:
+            yield from self._whole_files(examples_per_chunk)
+            return
+        for location in self._locations:
+            span = self._span(*location)
+            with self._opened([location]) as (stream,):
+                yield from cut_file(stream, corpus, span, examples_per_chunk)
+
+    def _whole_files(self, examples_per_chunk: int) -> Iterator[Files]:
+        files: list[Documents] = []
         for location in self._locations:
             with self._opened([location]) as (stream,):
-                yield from cut_file(stream, file_format, self._corpus.columns, examples_per_chunk)
+                files.append(read_file(stream))
+            size = sum(len(file.lines.data) for file in files)
+            if len(files) == examples_per_chunk or size >= PART_BYTES:
+                yield Files(tuple(files))
+                files = []
+        if files:
+            yield Files(tuple(files))
+
+    def _span(self, location: str, sha256: str | None) -> range:
+        """The bytes of a file at which the corpus's examples begin."""
+        if self._corpus.share == (0.0, 1.0):
+            return WHOLE_FILE
+        size = content_bytes(location, mirror=self._mirror, cache=self._cache, sha256=sha256)
+        return span_of(self._corpus.share, size)
 
     @contextmanager
     def _opened(self, locations: list[tuple[str, str | None]]) -> Iterator[list[LocationStream]]:

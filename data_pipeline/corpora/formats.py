@@ -6,18 +6,22 @@ AlignedLines  several files, whose n-th lines belong together: translations of e
 TsvLines      columns between tabs; quotes have no meaning, so no value can hold a tab
 JsonLines     one JSON object a line; a dot in a column's name leads into an inner object
 Samples       UTF-8 files in a WebDataset tar, one example a sample
+ReadExamples  what a reader of `readers.py` has made of a file
+
+documents.py has plain text.
 
 Lines end at \\n alone: other characters that Unicode calls line ends occur inside sentences, and
 splitting there would shift the alignment of everything that follows. A dataset stores one sentence
 a line, so a line end after a sentence is removed, and \\n, \\r and \\t inside become spaces (a tab
-in aligned lines, which is no separator there, stays).
+in aligned lines, which is no separator there, stays). A document keeps its line ends, and \\r\\n
+becomes \\n.
 """
 
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from data_pipeline.corpus_config import Column, Columns
 from data_pipeline.errors import CorpusError
@@ -47,8 +51,18 @@ class Lines:
         Raises:
             CorpusError: a line is not UTF-8.
         """
+        text = self.text().removesuffix("\n")
+        # Another \r stands within a line, unless the last line ends in it.
+        return text.removesuffix("\r").replace("\r", " ").split("\n")
+
+    def text(self) -> str:
+        """The lines as one text, with \\n after each.
+
+        Raises:
+            CorpusError: a line is not UTF-8.
+        """
         try:
-            text = self.data.decode()
+            return self.data.decode().replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             start = self.data.rfind(b"\n", 0, error.start) + 1
             line = self.first + self.data.count(b"\n", 0, start)
@@ -58,9 +72,6 @@ class Lines:
                 "the file, for example with iconv, or remove the line, from both sides if there "
                 "are two files."
             ) from error
-        text = text.replace("\r\n", "\n").removesuffix("\n")
-        # Another \r stands within a line, unless the last line ends in it.
-        return text.removesuffix("\r").replace("\r", " ").split("\n")
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,7 @@ class TsvLines:
                 found = values[score] if score is not None else None
                 yield Example(
                     tuple([values[column] for column in texts]),
-                    None if found is None else _score(found),
+                    None if found is None else read_score(found),
                 )
             except IndexError:
                 needed = max(*texts, score or 0) + 1
@@ -147,6 +158,7 @@ class TsvLines:
 class JsonLines:
     lines: Lines
     columns: Columns
+    are_documents: bool = False
 
     @property
     def count(self) -> int:
@@ -154,12 +166,13 @@ class JsonLines:
 
     def examples(self) -> Iterator[Example]:
         texts, score = self.columns.texts, self.columns.of_score
+        cleared = document if self.are_documents else sentence
         for number, line in enumerate(self.lines.decode(), self.lines.first):
             try:
                 value = _parse_json(line)
                 yield Example(
-                    tuple([_sentence(_text_at(value, column)) for column in texts]),
-                    None if score is None else _score(_value_at(value, score)),
+                    tuple([cleared(_text_at(value, column)) for column in texts]),
+                    None if score is None else read_score(_value_at(value, score)),
                 )
             except ValueError as error:
                 raise _bad_value(f"{self.lines.location}, line {number:,}", error) from error
@@ -177,23 +190,46 @@ class Sample(NamedTuple):
 class Samples:
     location: str
     samples: tuple[Sample, ...]
+    are_documents: bool = False
 
     @property
     def count(self) -> int:
         return len(self.samples)
 
     def examples(self) -> Iterator[Example]:
+        cleared = document if self.are_documents else sentence
         for sample in self.samples:
             try:
                 yield Example(
-                    tuple([_sentence(text.decode()) for text in sample.texts]),
-                    None if sample.score is None else _score(sample.score.decode()),
+                    tuple([cleared(text.decode()) for text in sample.texts]),
+                    None if sample.score is None else read_score(sample.score.decode()),
                 )
             except ValueError as error:
                 raise _bad_value(f"{self.location}, sample {sample.key!r}", error) from error
 
 
-Content = AlignedLines | TsvLines | JsonLines | Samples
+@dataclass(frozen=True)
+class ReadExamples:
+    read: tuple[Example, ...]
+    are_documents: bool = False
+
+    @property
+    def count(self) -> int:
+        return len(self.read)
+
+    def examples(self) -> Iterator[Example]:
+        cleared = document if self.are_documents else sentence
+        for example in self.read:
+            yield Example(tuple([cleared(text) for text in example.texts]), example.score)
+
+
+class Content(Protocol):
+    """A raw part of a corpus."""
+
+    @property
+    def count(self) -> int: ...
+
+    def examples(self) -> Iterator[Example]: ...
 
 
 @dataclass(frozen=True)
@@ -217,14 +253,25 @@ def _bad_value(place: str, error: ValueError) -> CorpusError:
     return CorpusError(f"{place}: {error}. Correct it there, or columns in the recipe.")
 
 
-def _sentence(text: str) -> str:
+def document(text: str) -> str:
+    """A document as a dataset has it."""
+    return text.replace("\r\n", "\n")
+
+
+def sentence(text: str) -> str:
+    """A sentence as a dataset has it: on one line, which has no tab."""
     text = text.removesuffix("\n").removesuffix("\r")
     if "\n" in text or "\r" in text or "\t" in text:
         return text.translate(SPACES)
     return text
 
 
-def _score(value: object) -> float:
+def read_score(value: object) -> float:
+    """The number that a value says.
+
+    Raises:
+        ValueError: it says none.
+    """
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             score = float(value)

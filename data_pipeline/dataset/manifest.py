@@ -54,6 +54,13 @@ class FieldInfo(Written):
         return self.role == "document"
 
 
+class DocumentLengths(Written):
+    """How many documents have about how many tokens."""
+
+    counts: tuple[Count, ...]  # documents of 0, 1, 2–3, 4–7, … tokens: powers of two
+    longest: Count  # tokens
+
+
 class FileInfo(Written):
     file: RelativeName
     sha256: Sha256
@@ -61,6 +68,8 @@ class FileInfo(Written):
 
 class TokenizerInfo(FileInfo):
     vocabulary_size: Count
+    # The tokenizer's name where an extension registers it; SentencePiece models have none.
+    kind: str | None = Field(default=None, exclude_if=lambda kind: kind is None)
 
 
 class HeldOutInfo(Written):
@@ -116,7 +125,8 @@ class Manifest(Written):
     tokenizers: dict[str, TokenizerInfo]  # by field; a joint tokenizer stands under both
     special_ids: SpecialIds
     corpora: tuple[CorpusInfo, ...]
-    lengths: dict[str, tuple[Count, ...]]  # by field: how many pairs have length 0, 1, 2, ...
+    # By field: how many pairs have length 0, 1, 2, ...; fewer numbers for documents.
+    lengths: dict[str, tuple[Count, ...] | DocumentLengths]
     cleaning: FileInfo
     heldout: dict[str, HeldOutInfo]
     preparation: dict[str, Any]  # the settings of the recipe that differ from their defaults
@@ -234,7 +244,10 @@ class Manifest(Written):
 
     def longest(self) -> dict[str, int]:
         """The length of the longest sequence of each field, EOS included."""
-        return {field: len(counts) - 1 for field, counts in self.lengths.items()}
+        return {
+            field: lengths.longest if isinstance(lengths, DocumentLengths) else len(lengths) - 1
+            for field, lengths in self.lengths.items()
+        }
 
     def shard_pairs(self) -> list[Int64Array]:
         """The pairs of each corpus's shards, those of left-out shards included."""

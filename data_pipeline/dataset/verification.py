@@ -1,14 +1,12 @@
 """Whether a dataset is whole: every file is read, hashed, unpacked, compared with the manifest."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from data_pipeline.arrays import Int64Array
-from data_pipeline.dataset.manifest import Manifest, ShardInfo
+from data_pipeline.dataset.lengths import Lengths, add_lengths, count_lengths
+from data_pipeline.dataset.manifest import FieldInfo, Manifest, ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.process_pool import process_pool
@@ -33,12 +31,13 @@ class _Job:
     name: str
     sha256: str
     shard: ShardInfo | None
+    fields: tuple[FieldInfo, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class _Checked:
     problem: Problem | None
-    lengths: dict[str, Int64Array]  # by field: how many pairs have length 0, 1, 2, ...
+    lengths: dict[str, Lengths]  # by field
 
 
 def problems_of(
@@ -54,21 +53,22 @@ def problems_of(
     """
     shards = {shard.name: shard for shard in manifest.shards}
     problems = []
-    lengths = {field.name: np.zeros(0, dtype=np.int64) for field in manifest.fields}
+    lengths = {field.name: add_lengths(field, []) for field in manifest.fields}
     with (
         # An empty cache, so that a remote dataset's own files are checked, and not copies of them.
         TemporaryDirectory(prefix="transloom-verify-") as empty,
         process_pool(processes, "compared files", DatasetError) as pool,
     ):
         jobs = [
-            _Job(location, Path(empty), name, sha256, shards.get(name))
+            _Job(location, Path(empty), name, sha256, shards.get(name), manifest.fields)
             for name, sha256 in manifest.files()
         ]
         for done, checked in enumerate(pool.map(_check, jobs), 1):
             if checked.problem:
                 problems.append(checked.problem)
-            for field, counts in checked.lengths.items():
-                lengths[field] = add_histograms([lengths[field], counts])
+            for field in manifest.fields if checked.lengths else ():
+                parts = [lengths[field.name], checked.lengths[field.name]]
+                lengths[field.name] = add_lengths(field, parts)
             report(done, len(jobs))
     if not problems and not manifest.tombstones:
         problems += _differing_lengths(manifest, lengths)
@@ -84,8 +84,10 @@ def _check(job: _Job) -> _Checked:
     except DatasetFileError as error:
         return _Checked(Problem(error.file, error.expected, error.found), {})
     lengths = {
-        field: add_histograms([np.bincount(block.fields[field].lengths) for block in blocks])
-        for field in (job.shard.tokens if job.shard else ())
+        field.name: add_lengths(
+            field, [count_lengths(field, block.fields[field.name].lengths) for block in blocks]
+        )
+        for field in (job.fields if job.shard else ())
     }
     return _Checked(None, lengths)
 
@@ -97,17 +99,9 @@ def strange_files(folder: Path, manifest: Manifest) -> list[str]:
     return sorted(found - known)
 
 
-def add_histograms(histograms: Sequence[Int64Array]) -> Int64Array:
-    """The sum of histograms, as long as the longest of them."""
-    total = np.zeros(max(map(len, histograms)), dtype=np.int64)
-    for histogram in histograms:
-        total[: len(histogram)] += histogram
-    return total
-
-
-def _differing_lengths(manifest: Manifest, found: dict[str, Int64Array]) -> Iterator[Problem]:
-    for field, counts in found.items():
-        if manifest.lengths[field] != tuple(counts.tolist()):
+def _differing_lengths(manifest: Manifest, found: dict[str, Lengths]) -> Iterator[Problem]:
+    for field, lengths in found.items():
+        if manifest.lengths[field] != lengths.to_manifest():
             yield Problem(
                 "manifest.json",
                 f"the lengths of {field} that the shards have",

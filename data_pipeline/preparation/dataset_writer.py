@@ -36,17 +36,25 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
     return infos
 
 
-def write_heldout(
-    folder: Path, data: DataConfig, fields: Sequence[FieldInfo]
-) -> dict[str, HeldOutInfo]:
-    """Copies the validation and test sets.
+def read_heldout(data: DataConfig) -> dict[str, WholeText]:
+    """The texts of the validation and test sets.
 
     Raises:
-        CorpusError: anything is wrong with their text.
+        CorpusError: anything is wrong with them.
     """
+    return {
+        use: read_whole(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
+        for use, corpus in (("validation", data.validation), *data.tests.items())
+    }
+
+
+def write_heldout(
+    folder: Path, data: DataConfig, fields: Sequence[FieldInfo], texts: dict[str, WholeText]
+) -> dict[str, HeldOutInfo]:
+    """Copies the validation and test sets."""
     infos = {}
     for use, corpus in (("validation", data.validation), *data.tests.items()):
-        text = read_whole(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
+        text = texts[use]
         infos[use] = HeldOutInfo(
             files=_write_fields(folder, use, text, fields),
             pairs=len(text.texts),

@@ -15,6 +15,7 @@ from data_pipeline.arrays import FieldArrays, Int64Array, balanced_block
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config import DataSettings
 from data_pipeline.corpora.cleaning import Dropped, DropReport
+from data_pipeline.dataset.lengths import Lengths, count_lengths
 from data_pipeline.dataset.manifest import FieldInfo
 from data_pipeline.dataset.shards import Block, pack_shard
 from data_pipeline.dataset.texts import pack_texts
@@ -64,7 +65,7 @@ class WrittenShard:
 class WrittenGroup:
     shards: list[WrittenShard]
     dropped: DropReport
-    lengths: dict[str, Int64Array]  # by field: how many pairs have length 0, 1, 2, ...
+    lengths: dict[str, Lengths]  # by field
 
     @property
     def pairs(self) -> int:
@@ -93,7 +94,9 @@ def write_group(job: GroupJob) -> WrittenGroup:
     return WrittenGroup(
         shards=_write_shards(job, texts, fields),
         dropped=report,
-        lengths={name: np.bincount(field.lengths) for name, field in fields.items()},
+        lengths={
+            field.name: count_lengths(field, fields[field.name].lengths) for field in job.fields
+        },
     )
 
 

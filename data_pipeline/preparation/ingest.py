@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config import DataSettings
-from data_pipeline.corpora.cleaning import Cleaner, DropReport
+from data_pipeline.corpora.cleaning import HELD_OUT, Cleaner, DropReport, HeldOutTexts, Rule
 from data_pipeline.corpora.corpus import EXAMPLES_PER_CHUNK, CorpusReader
 from data_pipeline.corpora.formats import Chunk, parse
 from data_pipeline.corpus_config import CorpusConfig
@@ -33,6 +33,7 @@ class IngestedCorpus:
 class _CleanJob:
     settings: DataSettings  # first: unpickling it loads what the chunk may be of
     corpus: int
+    heldout: HeldOutTexts
     chunk: Chunk
 
 
@@ -46,6 +47,7 @@ class _CleanedChunk:
 def ingest(
     settings: DataSettings,
     index: int,
+    heldout: HeldOutTexts,
     reader: CorpusReader,
     folder: Path,
     pool: ProcessPool,
@@ -55,6 +57,7 @@ def ingest(
 
     Args:
         index: the corpus's place among the recipe's training corpora.
+        heldout: what is dropped if the recipe says so.
         folder: the new folder.
         report: called after every chunk.
 
@@ -63,12 +66,12 @@ def ingest(
     """
     data = settings.data
     partitions = Partitions(folder)
-    dropped = DropReport(_cleaner(settings, index).reasons)
+    dropped = DropReport(_cleaner(settings, index, heldout).reasons)
     read = 0
 
     def jobs() -> Iterator[_CleanJob]:
         for chunk in reader.chunks(EXAMPLES_PER_CHUNK):
-            yield _CleanJob(settings, index, chunk)
+            yield _CleanJob(settings, index, heldout, chunk)
 
     for cleaned in pool.map(_clean, jobs()):
         partitions.add(cleaned.rows)
@@ -83,12 +86,15 @@ def ingest(
 
 def _clean(job: _CleanJob) -> _CleanedChunk:
     examples = parse(job.chunk)
-    kept, dropped = _cleaner(job.settings, job.corpus).clean(job.chunk.first, examples)
+    cleaner = _cleaner(job.settings, job.corpus, job.heldout)
+    kept, dropped = cleaner.clean(job.chunk.first, examples)
     by_content = job.settings.data.cleaning.drop_duplicates
     return _CleanedChunk(len(examples), dropped, pack_rows(kept, job.corpus, by_content=by_content))
 
 
-def _cleaner(settings: DataSettings, corpus: int) -> Cleaner:
+def _cleaner(settings: DataSettings, corpus: int, heldout: HeldOutTexts) -> Cleaner:
     data = settings.data
-    rules = DATA_TASKS[settings.task].rules(data, data.train[corpus])
+    rules = list(DATA_TASKS[settings.task].rules(data, data.train[corpus]))
+    if data.cleaning.drops_heldout:
+        rules.append(Rule(HELD_OUT, heldout.has))
     return Cleaner(rules, data.cleaning.normalise)

@@ -8,17 +8,20 @@ on numpy's random generators or the number of processes. Memory holds a few chun
 never a corpus.
 """
 
+from itertools import chain
 from pathlib import Path
 
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config import DataConfig, DataSettings
-from data_pipeline.corpora.corpus import CorpusReader
-from data_pipeline.dataset.manifest import CorpusInfo, Manifest
+from data_pipeline.corpora.cleaning import HeldOutTexts
+from data_pipeline.corpora.corpus import CorpusReader, WholeText
+from data_pipeline.dataset.lengths import add_lengths
+from data_pipeline.dataset.manifest import CorpusInfo, DocumentLengths, Manifest
 from data_pipeline.dataset.preparation_settings import preparation_settings
-from data_pipeline.dataset.verification import add_histograms
 from data_pipeline.errors import CorpusError, DatasetError
 from data_pipeline.preparation.dataset_writer import (
     number_shards,
+    read_heldout,
     write_cleaning_report,
     write_heldout,
     write_tokenizers,
@@ -126,8 +129,10 @@ class _Preparation:
         settings, new = self._settings, self._new
         for folder in (new, new / "shards", new / "heldout"):
             folder.mkdir()
-        heldout = write_heldout(new, settings.data, self._fields)
-        corpora = self._ingest()
+        texts = read_heldout(settings.data)
+        heldout = write_heldout(new, settings.data, self._fields, texts)
+        corpora = self._ingest(texts)
+        del texts
         self._report(PrepareProgress("train tokenizer", 0, 1))
         tokenizers = self._given or train_tokenizers(settings, corpora, self._pool)
         self._report(PrepareProgress("train tokenizer", 1, 1))
@@ -148,8 +153,12 @@ class _Preparation:
         )
         write_durably(new / MANIFEST_NAME, manifest.to_bytes())
 
-    def _ingest(self) -> list[IngestedCorpus]:
-        readers = self._readers
+    def _ingest(self, heldout_texts: dict[str, WholeText]) -> list[IngestedCorpus]:
+        readers, cleaning = self._readers, self._settings.data.cleaning
+        heldout = HeldOutTexts()
+        if cleaning.drops_heldout:
+            examples = chain.from_iterable(text.texts for text in heldout_texts.values())
+            heldout = HeldOutTexts(examples, cleaning.normalise)
         total = sum(reader.total_bytes for reader in readers)
 
         def report() -> None:
@@ -158,7 +167,7 @@ class _Preparation:
         corpora = []
         for index, reader in enumerate(readers):
             folder = self._work / "partitions" / str(index)
-            corpus = ingest(self._settings, index, reader, folder, self._pool, report)
+            corpus = ingest(self._settings, index, heldout, reader, folder, self._pool, report)
             _require_some(corpus, corpus.partitions.examples, self._settings.data)
             corpora.append(corpus)
         self._report(PrepareProgress("read", total, total))
@@ -204,12 +213,11 @@ class _Preparation:
             dropped=corpus.dropped.counts(),
         )
 
-    def _lengths(self, groups: list[WrittenGroup]) -> dict[str, tuple[int, ...]]:
-        """By field: how many examples have length 0, 1, 2 and so on."""
+    def _lengths(self, groups: list[WrittenGroup]) -> dict[str, tuple[int, ...] | DocumentLengths]:
         return {
-            field.name: tuple(
-                add_histograms([group.lengths[field.name] for group in groups]).tolist()
-            )
+            field.name: add_lengths(
+                field, [group.lengths[field.name] for group in groups]
+            ).to_manifest()
             for field in self._fields
         }
 

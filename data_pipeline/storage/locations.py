@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
@@ -37,6 +38,7 @@ PHRASEBOOK = {
     for column, language in enumerate(("fr", "en"))
 }
 BLOCK_BYTES = 1024 * 1024
+PLAIN = "plain"
 REFUSED = {  # refused compressions by their first bytes
     b"BZh": ("bzip2", "Compress it anew, for example with bzcat FILE | zstd"),
     b"PK\x03\x04": ("zip", "Unpack it"),
@@ -81,6 +83,16 @@ def stored_bytes(
         return stream.total_bytes
 
 
+def content_bytes(
+    location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
+) -> int:
+    """The size of a file's decompressed content; a compressed file is read for it."""
+    with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
+        if not stream.is_compressed:
+            return stream.total_bytes
+        return sum(map(len, iter(partial(stream.read, BLOCK_BYTES), b"")))
+
+
 class LocationStream(io.BufferedIOBase):
     """Decompressed content of a file.
 
@@ -108,6 +120,10 @@ class LocationStream(io.BufferedIOBase):
         except CorpusError:
             file.close()
             raise
+
+    @property
+    def is_compressed(self) -> bool:
+        return self._compression != PLAIN
 
     @property
     def sha256(self) -> str:
@@ -180,7 +196,7 @@ def _decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
             raise CorpusError(
                 f"{location} is a {name} file, expected plain, gz, xz or zst. {remedy}."
             )
-    return "plain", file
+    return PLAIN, file
 
 
 class _FrameReader(io.RawIOBase):

@@ -210,7 +210,8 @@ def _longest(manifest: Manifest, settings: DataSettings) -> dict[str, int]:
 
 def _shortest(manifest: Manifest) -> int:
     """A lower bound of the length of every pair's longer sequence."""
-    return max(1, *(int(np.flatnonzero(counts)[0]) for counts in manifest.lengths.values()))
+    histograms = [lengths for lengths in manifest.lengths.values() if isinstance(lengths, tuple)]
+    return max(1, *(int(np.flatnonzero(counts)[0]) for counts in histograms))
 
 
 TASK = TranslationData()

@@ -11,13 +11,14 @@ import pytest
 from backports import zstd
 
 from data_pipeline.corpora import cutting
-from data_pipeline.corpora.cutting import MAX_LINE_BYTES, LineReader, cut_aligned, cut_file
+from data_pipeline.corpora.cutting import cut_aligned, cut_file
 from data_pipeline.corpora.formats import Lines, Sample, Samples
+from data_pipeline.corpora.lines import MAX_LINE_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.errors import CorpusError
-from data_pipeline.pair_config import PairColumns
+from data_pipeline.pair_config import PairColumns, PairCorpusConfig
 from data_pipeline.storage.locations import LocationStream
 
-COLUMNS = PairColumns(source="en.txt", target="DE.txt")
+CORPUS = PairCorpusConfig(files=("a.tar",), columns=PairColumns(source="en.txt", target="DE.txt"))
 
 
 def stream_of(data: bytes, location: str = "a") -> LocationStream:
@@ -41,7 +42,7 @@ def read_all(reader: LineReader, count: int = 1000) -> list[Lines]:
 def test_lines_are_whole_whatever_the_blocks_are(
     block_bytes: int, count: int, end: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("data_pipeline.corpora.lines.BLOCK_BYTES", block_bytes)
     data = b"\n".join(b"x" * (i % 7) for i in range(31)) + end
     expected = data.splitlines(keepends=True)
     reader = reader_of(data)
@@ -55,7 +56,7 @@ def test_lines_are_whole_whatever_the_blocks_are(
 
 
 def test_parts_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutting, "BLOCK_BYTES", 100)
+    monkeypatch.setattr("data_pipeline.corpora.lines.BLOCK_BYTES", 100)
     reader = reader_of(b"0123456789\n" * 100)
     assert reader.take(100, max_bytes=200).count < 30
     # The other side of aligned files follows, however many bytes it takes.
@@ -98,7 +99,7 @@ def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 def samples_of(members: Iterable[tuple[str, bytes]], count: int = 1000) -> list[Samples]:
     stream = stream_of(write_tar(members), "a.tar")
-    contents = list(cut_file(stream, "webdataset", COLUMNS, count))
+    contents = list(cut_file(stream, CORPUS, WHOLE_FILE, count))
     assert all(isinstance(content, Samples) for content in contents)
     return contents
 
@@ -151,7 +152,7 @@ def test_wrong_samples_are_named(members: list[tuple[str, bytes]], message: str)
 def test_cut_archive_is_named() -> None:
     data = write_tar(GOOD)[:1300]
     with pytest.raises(CorpusError, match=r"a\.tar .*truncated"):
-        list(cut_file(stream_of(data, "a.tar"), "webdataset", COLUMNS, 10))
+        list(cut_file(stream_of(data, "a.tar"), CORPUS, WHOLE_FILE, 10))
 
 
 def test_real_tar_of_a_shell(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_real_tar_of_a_shell(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     subprocess.run(["tar", "-cf", "a.tar", "0.en.txt", "0.de.txt"], cwd=tmp_path, check=True)
     stream = stream_of((tmp_path / "a.tar").read_bytes())
-    (part,) = cut_file(stream, "webdataset", COLUMNS, 10)
+    (part,) = cut_file(stream, CORPUS, WHOLE_FILE, 10)
     assert part == Samples("a", (Sample("0", (b"e", b"d")),))
 
 

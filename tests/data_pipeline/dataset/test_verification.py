@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.verification import Problem, add_histograms, problems_of
+from data_pipeline.dataset.verification import Problem, problems_of
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.storage.store import open_store
 
@@ -112,9 +111,3 @@ def test_what_is_quarantined_is_not_read(copy: Path, manifest: Manifest) -> None
     assert [problem.file for problem in verify(copy)] == [lost]
     quarantine(copy, [lost], "lost")
     assert verify(copy) == []
-
-
-def test_sum_of_histograms() -> None:
-    histograms = [np.array(counts, dtype=np.int64) for counts in ([1, 2], [], [0, 0, 3])]
-    assert add_histograms(histograms).tolist() == [1, 2, 3]
-    assert add_histograms(histograms[1:2]).tolist() == []

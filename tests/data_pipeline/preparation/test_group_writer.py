@@ -85,7 +85,8 @@ def test_shards_are_nearly_equal_and_blocks_full(
         keys += [block.key for block in unpacked]
     assert keys == sorted(set(keys))
     assert keys[0] == "news-0003-0000-0000"
-    for field, counts in written.lengths.items():
+    for field, lengths in written.lengths.items():
+        counts = lengths.counts
         assert counts.sum() == pairs
         tokens = sum(shard.tokens[field] for shard in written.shards)
         assert np.arange(len(counts)) @ counts == tokens
@@ -96,9 +97,9 @@ def test_group_of_which_nothing_is_left(make_job: Callable[..., GroupJob]) -> No
     assert written.shards == []
     assert written.pairs == 0
     assert sum(written.dropped.counts().values()) == 30
-    assert {field: counts.tolist() for field, counts in written.lengths.items()} == {
-        "src": [],
-        "tgt": [],
+    assert {field: lengths.to_manifest() for field, lengths in written.lengths.items()} == {
+        "src": (),
+        "tgt": (),
     }
 
 
@@ -106,5 +107,5 @@ def test_tag_counts_as_a_piece(make_job: Callable[..., GroupJob]) -> None:
     job = make_job(100, max_source_length=20)
     plain = write_group(job)
     tagged = write_group(replace(job, corpus=1))
-    assert plain.lengths["src"][:20].tolist() == tagged.lengths["src"][1:].tolist()
-    assert len(tagged.lengths["src"]) == 21
+    assert plain.lengths["src"].counts[:20].tolist() == tagged.lengths["src"].counts[1:].tolist()
+    assert tagged.lengths["src"].longest == 20

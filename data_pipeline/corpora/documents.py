@@ -1,0 +1,156 @@
+"""Documents of plain text: lines, paragraphs between blank lines, or whole files.
+
+    a file ──cut at the borders of documents──▶ Documents ──decode, split──▶ [Example, …]
+
+A document may be long, up to `MAX_DOCUMENT_BYTES`; a part is only as long as it has to be. A part
+of a file has the documents that begin in a span of its bytes. So parts whose spans follow one
+another have every document once, and each of them whole.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+
+from data_pipeline.arrays import BoolArray
+from data_pipeline.corpora.formats import Example, Lines, document
+from data_pipeline.corpora.lines import BYTE_ORDER_MARK, LineReader
+from data_pipeline.errors import CorpusError
+from data_pipeline.storage.locations import LocationStream
+
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024  # decompressed
+BLANKS = " \t\r\x0b\x0c"  # a line of these alone is blank
+_IS_BLANK = np.zeros(256, dtype=bool)
+_IS_BLANK[[*BLANKS.encode(), ord("\n")]] = True
+
+Borders = Literal["line", "blank_line", "file"]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Whole documents, undecoded."""
+
+    lines: Lines
+    borders: Borders
+    count: int
+
+    def examples(self) -> Iterator[Example]:
+        text = self.lines.text()
+        if self.borders == "file":
+            texts: Iterable[str] = [text]
+        else:
+            lines = text.removesuffix("\n").split("\n")
+            texts = lines if self.borders == "line" else _paragraphs(lines)
+        for part in texts:
+            yield Example((document(part),), None)
+
+
+def _paragraphs(lines: list[str]) -> Iterator[str]:
+    for is_blank, group in groupby(lines, lambda line: not line.strip(BLANKS)):
+        if not is_blank:
+            yield "\n".join(group)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files that are a document each."""
+
+    files: tuple[Documents, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.files)
+
+    def examples(self) -> Iterator[Example]:
+        for file in self.files:
+            yield from file.examples()
+
+
+def read_file(stream: LocationStream) -> Documents:
+    """A file that is one document.
+
+    Raises:
+        CorpusError: it is too long for one.
+    """
+    data = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(BYTE_ORDER_MARK)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise _too_long(stream.location, 1)
+    return Documents(Lines(stream.location, 1, data.count(b"\n"), data), "file", 1)
+
+
+def cut_lines(stream: LocationStream, span: range, documents_per_part: int) -> Iterator[Documents]:
+    """The lines of a file that begin in the span, each a document."""
+    reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
+    while (lines := reader.take(documents_per_part)).count:
+        yield Documents(lines, "line", lines.count)
+
+
+def cut_paragraphs(
+    stream: LocationStream, span: range, documents_per_part: int
+) -> Iterator[Documents]:
+    """The paragraphs of a file that begin in the span.
+
+    Raises:
+        CorpusError: one is too long for a document.
+    """
+    reader = LineReader(stream, MAX_DOCUMENT_BYTES)
+    held: list[bytes] = []  # from the beginning of a paragraph whose end was not read yet
+    before, first, in_paragraph = 0, 0, False
+    while (lines := reader.take(documents_per_part)).count:
+        begins, in_paragraph = _beginnings(lines, in_paragraph)
+        begins = [begin for begin in begins if before + begin >= span.start]
+        inside = [begin for begin in begins if before + begin < span.stop]
+        is_last = len(inside) < len(begins)
+        whole = len(inside) - (not is_last) + bool(held)  # paragraphs that end here
+        if begins and (held or inside):
+            start, stop = 0 if held else inside[0], begins[len(inside) if is_last else -1]
+            first = first if held else _line_at(lines, start)
+            if whole:
+                data = b"".join([*held, lines.data[start:stop]])
+                yield Documents(Lines(stream.location, first, whole, data), "blank_line", whole)
+            held, first = [lines.data[stop:]], _line_at(lines, stop)
+        elif held:
+            held.append(lines.data)
+        if is_last:
+            return
+        if sum(map(len, held)) > MAX_DOCUMENT_BYTES:
+            raise _too_long(stream.location, first)
+        before += len(lines.data)
+    if held:
+        yield Documents(Lines(stream.location, first, 1, b"".join(held)), "blank_line", 1)
+
+
+def _beginnings(lines: Lines, in_paragraph: bool) -> tuple[list[int], bool]:
+    """Where paragraphs begin, and whether the last line is of one.
+
+    Args:
+        in_paragraph: whether the line before is of one.
+    """
+    data = np.frombuffer(lines.data, dtype=np.uint8)
+    ends = np.flatnonzero(data == ord("\n")) + 1
+    starts = np.concatenate(([0], ends))[: lines.count]
+    has_text: BoolArray = np.logical_or.reduceat(~_IS_BLANK[data], starts)
+    begins = has_text & ~np.concatenate(([in_paragraph], has_text[:-1]))
+    return starts[begins].tolist(), bool(has_text[-1])
+
+
+def _line_at(lines: Lines, start: int) -> int:
+    """The number of the line that begins there."""
+    return lines.first + lines.data.count(b"\n", 0, start)
+
+
+def _too_long(location: str, line: int) -> CorpusError:
+    return CorpusError(
+        f"{location}, line {line:,}: a document that is longer than {MAX_DOCUMENT_BYTES:,} bytes "
+        "begins here, more than fits into memory with its copies. Split it, or set documents to "
+        "line or blank_line."
+    )
+
+
+def span_of(share: tuple[float, float], size: int) -> range:
+    """The bytes of a file of that size that a share of it has; the last share has no end."""
+    start, stop = share
+    return range(int(start * size), sys.maxsize if stop == 1 else int(stop * size))

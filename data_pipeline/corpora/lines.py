@@ -1,0 +1,125 @@
+"""Lines of a file, cut in blocks of bounded size; nothing is decoded here.
+
+Lines have a limit, so that memory is constant whatever a file holds, a binary or a decompression
+bomb too.
+"""
+
+import sys
+
+import numpy as np
+
+from data_pipeline.corpora.formats import Lines
+from data_pipeline.errors import CorpusError
+from data_pipeline.storage.locations import LocationStream
+
+MAX_LINE_BYTES = 1024 * 1024  # with its end
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it before the first line
+BLOCK_BYTES = 2 * MAX_LINE_BYTES
+PART_BYTES = 32 * 1024 * 1024  # a part of this size gets no more lines
+WHOLE_FILE = range(sys.maxsize)
+
+
+class LineReader:
+    """Cuts a stream into lines, a block at a time and never a line by itself.
+
+    Attributes:
+        lines: number of lines that were taken or passed over.
+        has_text: whether any line so far is not blank.
+    """
+
+    def __init__(
+        self,
+        stream: LocationStream,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        span: range = WHOLE_FILE,
+    ) -> None:
+        """
+        Args:
+            span: only lines that begin at these bytes are taken, the others passed over.
+        """
+        self.location = stream.location
+        self.lines = 0
+        self.has_text = False
+        self._stream = stream
+        self._max_line_bytes = max_line_bytes
+        self._span = span
+        self._block = b""
+        self._block_start = 0  # of the block in the file
+        self._ends = np.empty(0, dtype=np.int64)  # ends of the whole lines in the block
+        self._next = 0  # the first line of the block that was not taken
+        self._tail = b""  # the part of a line at the end of the block
+
+    def take(self, count: int, max_bytes: int | None = PART_BYTES) -> Lines:
+        """The next `count` lines; fewer at the end, or if they have `max_bytes` already.
+
+        Raises:
+            CorpusError: a line is too long.
+        """
+        first, taken = self.lines + 1, 0
+        parts: list[bytes] = []
+        size = 0
+        while count and (max_bytes is None or size < max_bytes):
+            if self._next == len(self._ends) and not self._fill():
+                break
+            after = min(self._next + count, len(self._ends))
+            if not parts:
+                first = self.lines + 1  # some may have been passed over
+            start = self._ends[self._next - 1] if self._next else 0
+            parts.append(self._block[start : self._ends[after - 1]])
+            size += len(parts[-1])
+            count -= after - self._next
+            taken += after - self._next
+            self.lines += after - self._next
+            self._next = after
+        return Lines(self.location, first, taken, b"".join(parts))
+
+    def _fill(self) -> bool:
+        """Gets a block once all lines of the last one are taken; false if no line is left."""
+        while self._read_block():
+            starts = self._block_start + np.concatenate(([0], self._ends[:-1]))
+            first, last = np.searchsorted(starts, (self._span.start, self._span.stop))
+            self.lines += int(first)
+            self._next, self._ends = int(first), self._ends[:last]
+            if first < last:
+                return True
+            if last < len(starts):
+                return False
+        return False
+
+    def _read_block(self) -> bool:
+        """Reads on to the end of a line at least; false at the end of the file."""
+        parts = [self._tail]
+        while True:
+            parts.append(self._stream.read(BLOCK_BYTES))
+            is_end = len(parts[-1]) < BLOCK_BYTES
+            if is_end or b"\n" in parts[-1] or sum(map(len, parts)) > self._max_line_bytes:
+                break
+        self._block_start += len(self._block) - len(self._tail)
+        block = b"".join(parts)
+        if not self._block_start and not self._block:
+            block = block.removeprefix(BYTE_ORDER_MARK)
+        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")) + 1
+        if is_end and block and not block.endswith(b"\n"):
+            ends = np.append(ends, len(block))
+        too_long = np.diff(ends, prepend=0, append=len(block)) > self._max_line_bytes
+        if too_long.any():
+            raise self._too_long(self.lines + int(too_long.argmax()) + 1)
+        self._block, self._ends, self._next = block, ends, 0
+        self._tail = block[ends[-1] :] if len(ends) else block
+        self.has_text = self.has_text or bool(block.strip())
+        return len(ends) > 0
+
+    def _too_long(self, line: int) -> CorpusError:
+        problem = (
+            f"{self.location}, line {line:,}: longer than {self._max_line_bytes:,} bytes after "
+            "decompression"
+        )
+        if self._max_line_bytes > MAX_LINE_BYTES:
+            return CorpusError(
+                f"{problem}, more than fits into memory with its copies. Split the document, or "
+                "remove the line."
+            )
+        return CorpusError(
+            f"{problem}, which no sentence is. Give a text file with a sentence or pair on each "
+            "line, or remove the line, from both sides if there are two files."
+        )

@@ -1,0 +1,52 @@
+"""How long the sequences of a field are: histograms in the manifest, which verification compares.
+
+Sentences are counted by their length. A document may have a million tokens, so documents are
+counted by powers of two, beside the exact length of the longest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipeline.arrays import IdArray, Int64Array
+from data_pipeline.dataset.manifest import DocumentLengths, FieldInfo
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """A histogram of lengths in tokens.
+
+    Attributes:
+        counts: how many sequences have length 0, 1, 2, …; of documents 0, 1, 2–3, 4–7, …
+        longest: the exact length of the longest; 0 if there is none.
+    """
+
+    are_documents: bool
+    counts: Int64Array
+    longest: int
+
+    def to_manifest(self) -> tuple[int, ...] | DocumentLengths:
+        counts = tuple(self.counts.tolist())
+        return (
+            DocumentLengths(counts=counts, longest=self.longest) if self.are_documents else counts
+        )
+
+
+def count_lengths(field: FieldInfo, lengths: IdArray) -> Lengths:
+    """The histogram of some sequences of a field.
+
+    Args:
+        lengths: [sequences], in tokens.
+    """
+    # The exponent of a number in [2^(n - 1), 2^n) is n.
+    bins = np.frexp(lengths.astype(np.float64))[1] if field.is_document else lengths
+    return Lengths(field.is_document, np.bincount(bins), int(lengths.max(initial=0)))
+
+
+def add_lengths(field: FieldInfo, parts: Sequence[Lengths]) -> Lengths:
+    """The sum of histograms of a field, as long as the longest of them."""
+    total = np.zeros(max((len(part.counts) for part in parts), default=0), dtype=np.int64)
+    for part in parts:
+        total[: len(part.counts)] += part.counts
+    return Lengths(field.is_document, total, max((part.longest for part in parts), default=0))
