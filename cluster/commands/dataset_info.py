@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.views.histogram import histogram, quantile
-from data_pipeline.dataset.manifest import Manifest
+from cluster.views.histogram import histogram, histogram_of_powers, quantile
+from data_pipeline.dataset.manifest import DocumentLengths, Manifest
 from data_pipeline.storage.store import DatasetStore, open_store
 from data_pipeline.wording import counted
 
@@ -71,6 +71,14 @@ def _field_facts(manifest: Manifest, name: str) -> Facts:
         "tokens": sum(shard.tokens[name] for shard in manifest.shards),
         "tokenizer": tokenizer.file,
         "vocabulary_size": tokenizer.vocabulary_size,
+        **_length_facts(counts),
+    }
+
+
+def _length_facts(counts: tuple[int, ...] | DocumentLengths) -> Facts:
+    if isinstance(counts, DocumentLengths):
+        return {"longest": counts.longest, "lengths_by_powers_of_two": list(counts.counts)}
+    return {
         "median_length": quantile(counts, 0.5),
         "length_99th_percentile": quantile(counts, 0.99),
         "longest": len(counts) - 1,
@@ -98,15 +106,26 @@ def dataset_report(facts: Facts) -> Group:
     """The facts for a person; examples of dropped pairs if the facts have some."""
     parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
     for field in facts["fields"]:
-        title = Text.assemble(
-            (field["name"], "bold"),
-            f" ({field['language']}), tokens with EOS: median {field['median_length']}, "
-            f"99th percentile {field['length_99th_percentile']}, longest {field['longest']}",
-        )
-        parts += ["", title, histogram(field["lengths"])]
+        parts += ["", _lengths_title(field)]
+        if "lengths" in field:
+            parts.append(histogram(field["lengths"]))
+        else:
+            parts.append(histogram_of_powers(field["lengths_by_powers_of_two"]))
     for title, examples in _examples_tables(facts["corpora"]):
         parts += ["", title, examples]
     return Group(*parts)
+
+
+def _lengths_title(field: Facts) -> Text:
+    quantiles = (
+        f"median {field['median_length']}, 99th percentile {field['length_99th_percentile']}, "
+        if "median_length" in field
+        else ""
+    )
+    return Text.assemble(
+        (field["name"], "bold"),
+        f" ({field['language']}), tokens with EOS: {quantiles}longest {field['longest']:,}",
+    )
 
 
 def _overview(facts: Facts) -> Table:
@@ -169,12 +188,12 @@ def _examples_tables(corpora: list[Facts]) -> Iterator[tuple[Text, Table]]:
                 f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, 'pair')}{shown}"
             )
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-            table.add_column("pair", justify="right", no_wrap=True)
-            table.add_column("source", overflow="fold")
-            table.add_column("target", overflow="fold")
+            number, *texts = examples[0]
+            table.add_column(number, justify="right", no_wrap=True)
+            for name in texts:
+                table.add_column(name, overflow="fold")
             for example in examples:
-                sides = (_quoted(example["source"]), _quoted(example["target"]))
-                table.add_row(f"{example['pair']:,}", *sides)
+                table.add_row(f"{example[number]:,}", *(_quoted(example[name]) for name in texts))
             yield Text(what, "bold"), table
 
 

@@ -3,6 +3,7 @@
 how many pairs have length 0, 1, 2, ... ──▶ at most 20 bins ──▶ a bar for each, with its count
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,18 @@ def _bin_width(shortest: int, longest: int) -> int:
 
 def histogram(counts: ArrayLike) -> Table:
     """The bins as a table: lengths, bar, count."""
-    bins = bins_of(counts)
+    return _drawn(bins_of(counts))
+
+
+def histogram_of_powers(counts: Sequence[int]) -> Table:
+    """As `histogram`, of how many sequences have length 0, 1, 2–3, 4–7, …"""
+    bins = [Bin(0, 0, counts[0])]
+    bins += [Bin(2**n, 2 ** (n + 1) - 1, count) for n, count in enumerate(counts[1:])]
+    shown = [bin_ for bin_ in bins if bin_.count]
+    return _drawn([bin_ for bin_ in bins if shown[0].first <= bin_.first <= shown[-1].first])
+
+
+def _drawn(bins: list[Bin]) -> Table:
     largest = max(bin_.count for bin_ in bins)
     table = Table(show_header=False, box=None, padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)

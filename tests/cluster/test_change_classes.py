@@ -12,7 +12,7 @@ from support.recipes import tiny_recipe
 
 from cluster.recipe import Recipe, walk_fields
 from data_pipeline.section import change_class
-from trainer.recipe import leaves
+from trainer.recipe import leaves, recipe_class
 
 CORPUS = """
     source target source_sha256 target_sha256 files files_sha256 format columns columns.source
@@ -21,7 +21,7 @@ CORPUS = """
 # By class and section.
 TABLE = {
     "identity": {
-        "": "seed",
+        "": "seed task extensions",
         "data": """
             source_language target_language train tests temperature max_source_length
             max_target_length pairs_per_block blocks_per_shard
@@ -39,10 +39,10 @@ TABLE = {
         "tokenizer.sampling": "alpha sides",
         "batching": "max_tokens_per_micro_batch micro_batches_per_step window_shards",
         "model": """
-            encoder_layers decoder_layers width feed_forward_width heads dropout attention_dropout
-            norm share_embeddings
+            network encoder_layers decoder_layers width feed_forward_width heads dropout
+            attention_dropout norm share_embeddings
         """,
-        "trainer": "label_smoothing gradient_clipping ema_decay init_from",
+        "trainer": "loss loss_options label_smoothing gradient_clipping ema_decay init_from",
         "trainer.optimizer": "type betas epsilon weight_decay options",
         "trainer.schedule": """
             type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step
@@ -53,14 +53,14 @@ TABLE = {
     "continuable": {
         "trainer": """
             max_steps validate_every_steps early_stopping stop_after_skipped_steps
-            validation_samples
+            validation_samples validation_scores
         """,
         "trainer.early_stopping": "metric patience",
         "checkpoints": "every_steps keep_last keep_best best_by keep_every_steps",
         "decoding": "beam_size length_penalty max_length_factor max_extra_length",
     },
     "execution": {
-        "": "name",
+        "": "name extension_folder",
         "data": "mirror dataset cache cache_gigabytes",
         "engine": "zero_stage attention activation_checkpointing",
         "tracking": "wandb project",
@@ -85,7 +85,7 @@ def table() -> Iterator[tuple[str, str]]:
 
 def marked() -> Iterator[tuple[str, str]]:
     """The same as the configs have them."""
-    for name, field in walk_fields(Recipe):
+    for name, field in walk_fields(recipe_class(Recipe)):
         if change := change_class(field):
             yield name, change
 

@@ -7,17 +7,23 @@ import pytest
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, walk_fields
 from data_pipeline.section import change_class
+from trainer.recipe import recipe_class
 
 
-def fields_of_recipes():
-    return {name: field for name, field in walk_fields(Recipe) if change_class(field)}
+def fields_of_recipes(task):
+    return {
+        name: field
+        for name, field in walk_fields(recipe_class(Recipe, task))
+        if change_class(field)
+    }
 
 
+@pytest.mark.parametrize("task", ["translation", "causal_lm"])
 @pytest.mark.parametrize("section", ["", *Recipe.model_fields])
-def test_every_section_is_told_in_json(transloom, section):
-    result = transloom("fields", *[section] * bool(section), "--json")
+def test_every_section_is_told_in_json(transloom, section, task):
+    result = transloom("fields", *[section] * bool(section), "--task", task, "--json")
     rows = json.loads(result.stdout)
-    expected = [name for name in fields_of_recipes() if name.startswith(section)]
+    expected = [name for name in fields_of_recipes(task) if name.startswith(section)]
     assert [row["field"] for row in rows] == expected
     assert all(set(row) == {"field", "default", "change", "meaning"} for row in rows)
 
@@ -35,5 +41,10 @@ def test_defaults_are_as_a_recipe_would_say_them(transloom):
 
 
 def test_a_section_that_is_not_there_is_said_with_those_that_are(transloom):
-    with pytest.raises(RecipeError, match="with 'trainers'; the sections are name, seed, data"):
+    with pytest.raises(RecipeError, match="with 'trainers'; the sections are name, seed, task"):
         transloom("fields", "trainers")
+
+
+def test_a_task_that_is_not_there_is_said_with_those_that_are(transloom):
+    with pytest.raises(RecipeError, match=r"task is 'chess', and .* translation, causal_lm"):
+        transloom("fields", "--task", "chess")

@@ -57,9 +57,28 @@ class Sources:
             by_reader[owner, name] |= reads
             if file in files:
                 found |= reads
-        while more := {r for read in found for r in by_reader.get(read, ())} - found:
+        while more := self._read_by_properties(found, by_reader) - found:
             found |= more
         return found
+
+    def _read_by_properties(self, found: set[Read], by_reader: dict[Read, set[Read]]) -> set[Read]:
+        """What properties read that were read themselves, those that override them included."""
+        return {
+            read
+            for owner, name in found
+            for related in self._related(owner)
+            for read in by_reader.get((related, name), ())
+        }
+
+    def _related(self, owner: str) -> set[str]:
+        """A class, what it is made from, and what is made from it."""
+        return {owner, *self._ancestors(owner)} | {
+            name for name in self.bases if owner in self._ancestors(name)
+        }
+
+    def _ancestors(self, owner: str) -> set[str]:
+        bases = self.bases.get(owner, NOTHING)
+        return set(bases).union(*map(self._ancestors, bases))
 
     def member(self, owner: str, name: str) -> Types:
         """The type of an attribute of a class or of the classes that it is made from."""
