@@ -5,14 +5,21 @@ Identity fields also decide the bytes of the prepared dataset, unless they are `
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_pipeline.corpus_config import CleaningConfig, CorpusConfig, Sha256
 from data_pipeline.extensions import NO_EXTENSIONS, Extensions
+from data_pipeline.registry import Registry
 from data_pipeline.section import REQUIRED, Section, execution, identity
 from data_pipeline.wording import listed, said
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -142,16 +149,24 @@ class SubwordSamplingConfig(Section):
     )
 
 
+TOKENIZERS: "Registry[type[Tokenizer]]" = Registry("tokenizer", "tokenizer.type")
+"""What makes and reads the tokenizers of each type: `data_pipeline.tokenizers.tokenizer`."""
+SENTENCE_PIECE_TYPES = ("bpe", "unigram", "char")
+for _type in SENTENCE_PIECE_TYPES:
+    TOKENIZERS.register(_type, "data_pipeline.tokenizers.sentence_piece:SentencePieceTokenizer")
+
+
 class TokenizerConfig(Section):
     """SentencePiece (Kudo and Richardson 2018): trained on the training corpora, or given."""
 
-    type: Literal["bpe", "unigram"] = identity(
+    type: str = identity(
         "bpe",
-        "byte-pair encoding (Sennrich et al. 2016) or unigram language model "
-        "(Kudo 2018); not read with an existing model",
+        "bpe: byte-pair encoding (Sennrich et al. 2016); unigram: unigram language model (Kudo "
+        "2018); char: a piece for each character; or a registered one. Of SentencePiece's types, "
+        "none is read with an existing model",
     )
     vocabulary_size: int = identity(
-        REQUIRED, "pieces of each model, the four special ones included", gt=4
+        REQUIRED, "pieces of each model, the four special ones included; char: at most", gt=4
     )
     joint: bool = identity(True, "one model for both languages (needed to share all embeddings)")
     character_coverage: float = identity(
@@ -160,6 +175,16 @@ class TokenizerConfig(Section):
         "1.0 for alphabets, 0.9995 for Chinese or Japanese; not read with an existing model",
         ge=0.98,
         le=1.0,
+    )
+    byte_fallback: bool = identity(
+        False,
+        "characters without a piece are spelled in bytes, for which 256 pieces are kept; not read "
+        "with an existing model",
+    )
+    verbatim: bool = identity(
+        False,
+        "text as it is: no normalisation, no space added or removed, line ends are characters; "
+        "not read with an existing model",
     )
     training_pairs: int = identity(
         500_000,
@@ -172,6 +197,17 @@ class TokenizerConfig(Section):
         None, "path of an existing joint SentencePiece model, used as it is"
     )
     model_sha256: Sha256 | None = identity(None, "sha256 of the existing model's file")
+
+    @property
+    def training_bytes(self) -> int | None:
+        """Most bytes of text that a model is trained on; None: as many as the pairs have."""
+        return None
+
+    @model_validator(mode="after")
+    def _type_is_known(self) -> Self:
+        if self.type not in TOKENIZERS:
+            raise ValueError(TOKENIZERS.unknown(self.type))
+        return self
 
     @model_validator(mode="after")
     def _existing_model_is_pinned_and_joint(self) -> Self:

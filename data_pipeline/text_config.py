@@ -142,6 +142,46 @@ class TextCleaningConfig(CleaningConfig):
         return self.drop_heldout
 
 
+class TextTokenizerConfig(TokenizerConfig):
+    """A tokenizer of documents, which gives back the text as it was."""
+
+    verbatim: bool = identity(
+        True,
+        "text as it is: no normalisation, no space added or removed, line ends are characters; "
+        "not read with an existing model",
+    )
+    training_pairs: int = identity(
+        500_000,
+        "most documents that a model is trained on, a random part of the corpora; not read with "
+        "an existing model",
+        gt=0,
+    )
+    training_megabytes: float = identity(
+        100.0,
+        "most text that a model is trained on, line by line; not read with an existing model",
+        gt=0,
+    )
+
+    @property
+    def training_bytes(self) -> int:
+        return int(self.training_megabytes * 1e6)
+
+    @model_validator(mode="after")
+    def _segmentations_are_not_sampled(self) -> Self:
+        if self.sampling.alpha:
+            raise ValueError(
+                f"sampling.alpha is {self.sampling.alpha}: the pieces of documents are not "
+                "sampled. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _joint_is_not_set(self) -> Self:
+        if not self.joint:
+            raise ValueError("joint is false, and documents have one field: leave it out")
+        return self
+
+
 class TextDataConfig(DataConfig):
     """Documents and the shape of the prepared dataset."""
 
@@ -156,7 +196,3 @@ class TextDataConfig(DataConfig):
     tests: Mapping[HeldOutName, TextCorpusConfig] = identity(
         {}, "held-out sets for `transloom evaluate`, by name"
     )
-
-
-class TextTokenizerConfig(TokenizerConfig):
-    """A tokenizer of documents."""

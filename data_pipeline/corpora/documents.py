@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from data_pipeline.arrays import BoolArray
-from data_pipeline.corpora.formats import Example, Lines, document
+from data_pipeline.corpora.formats import Example, Lines
 from data_pipeline.corpora.lines import BYTE_ORDER_MARK, LineReader
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
@@ -45,7 +45,7 @@ class Documents:
             lines = text.removesuffix("\n").split("\n")
             texts = lines if self.borders == "line" else _paragraphs(lines)
         for part in texts:
-            yield Example((document(part),), None)
+            yield Example((part,), None)
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:

@@ -32,6 +32,7 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
             file=name,
             sha256=write_durably(folder / name, tokenizer.model),
             vocabulary_size=tokenizer.vocabulary_size,
+            kind=tokenizer.kind,
         )
     return infos
 

@@ -21,7 +21,7 @@ from data_pipeline.dataset.shards import Block, pack_shard
 from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
 from data_pipeline.storage.durable import write_durably
-from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer, open_tokenizer
 
 SHARDS_PER_GROUP = 16
 
@@ -35,7 +35,8 @@ class GroupJob:
     corpus: int
     group: int
     partitions: list[Path]
-    tokenizers: dict[str, bytes]  # serialised models by field
+    tokenizers: dict[str, bytes]  # models by field
+    tokenizer_kind: str | None
 
     @property
     def corpus_name(self) -> str:
@@ -101,7 +102,8 @@ def write_group(job: GroupJob) -> WrittenGroup:
 
 
 def _open(job: GroupJob, field: FieldInfo) -> Tokenizer:
-    return Tokenizer(job.tokenizers[field.name], f"the tokenizer of {field.name}")
+    name = f"the tokenizer of {field.name}"
+    return open_tokenizer(job.tokenizers[field.name], name, job.tokenizer_kind)
 
 
 def _usable(

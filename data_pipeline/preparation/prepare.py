@@ -187,6 +187,7 @@ class _Preparation:
                 group=group,
                 partitions=partitions,
                 tokenizers={field: tokenizer.model for field, tokenizer in tokenizers.items()},
+                tokenizer_kind=tokenizers[self._fields[0].name].kind,
             )
             for index, corpus in enumerate(corpora)
             for group, partitions in enumerate(corpus.partitions.groups(per_group))

@@ -2,25 +2,46 @@
 
 The text is shuffled already, so the first examples of each corpus are a fair sample of it. Training
 holds the sample in memory several times, so it runs in a process of its own where there are any.
+A document is cut into its lines for the training, each with its end, and long lines are cut again:
+a model is slow to train on long texts, and learns no more from them.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.config import DataSettings
+from data_pipeline.config import TOKENIZERS, DataSettings, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
+from data_pipeline.dataset.manifest import FieldInfo
 from data_pipeline.preparation.ingest import IngestedCorpus
-from data_pipeline.preparation.shuffle import DUPLICATE, shuffled_rows
+from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
 from data_pipeline.process_pool import ProcessPool
-from data_pipeline.tokenizers.tokenizer import Tokenizer, load_existing, train_tokenizer
+from data_pipeline.tokenizers.tokenizer import (
+    Tokenizer,
+    load_existing,
+    open_tokenizer,
+    train_tokenizer,
+)
+
+LINE_CHARACTERS = 4096  # of a text that a model is trained on
+
+
+class _Sample(NamedTuple):
+    """The part of a corpus that models are trained on."""
+
+    partitions: list[Path]
+    examples: int  # at most
+    bytes: int | None  # at most, but one example at least
 
 
 @dataclass(frozen=True)
 class _TrainingJob:
     settings: DataSettings
-    samples: list[tuple[list[Path], int]]  # partitions of a corpus, and how many of its examples
+    samples: list["_Sample"]
 
 
 def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
@@ -46,9 +67,10 @@ def train_tokenizers(
     Raises:
         TokenizerError: a model cannot be trained.
     """
-    job = _TrainingJob(settings, _samples(corpora, settings.tokenizer.training_pairs))
+    job = _TrainingJob(settings, _samples(corpora, settings.tokenizer))
     (models,) = pool.map(_train, [job])
-    by_model = {model: Tokenizer(model, name) for name, model in models.items()}
+    kind = TOKENIZERS[settings.tokenizer.type].kind
+    by_model = {model: open_tokenizer(model, name, kind) for name, model in models.items()}
     return {field: by_model[model] for field, model in models.items()}
 
 
@@ -63,35 +85,57 @@ def _tags(settings: DataSettings, field: str) -> list[str]:
     return sorted({corpus.tags[field] for corpus in corpora if field in corpus.tags})
 
 
-def _samples(corpora: list[IngestedCorpus], most: int) -> list[tuple[list[Path], int]]:
-    """Each corpus's partitions, and its share of about `most` examples: by size, at least one."""
+def _samples(corpora: list[IngestedCorpus], config: TokenizerConfig) -> list[_Sample]:
+    """Each corpus's share of about as many examples as are wanted: by size, and at least one."""
     total = sum(corpus.partitions.examples for corpus in corpora)
+    wanted = min(config.training_pairs, total)
     return [
-        (
+        _Sample(
             corpus.partitions.paths(corpus.partitions.counts.nonzero()[0].tolist()),
-            max(1, corpus.partitions.examples * min(most, total) // total),
+            max(1, corpus.partitions.examples * wanted // total),
+            config.training_bytes and config.training_bytes * corpus.partitions.examples // total,
         )
         for corpus in corpora
     ]
 
 
+def _rows(sample: _Sample, fields: int, by_content: bool) -> Iterator[Row]:
+    ignored = DropReport([DUPLICATE])
+    rows = shuffled_rows(sample.partitions, fields, by_content=by_content, report=ignored)
+    size = 0
+    for row in islice(rows, sample.examples):
+        yield row
+        size += sum(len(text.encode()) for text in row.texts) if sample.bytes else 0
+        if sample.bytes and size >= sample.bytes:
+            return
+
+
+def _training_texts(field: FieldInfo, texts: Iterable[str]) -> Iterator[str]:
+    """The texts of a field as a model is trained on them."""
+    if not field.is_document:
+        yield from texts
+        return
+    for text in texts:
+        for line in StringIO(text, newline="\n"):
+            for start in range(0, len(line), LINE_CHARACTERS):
+                yield line[start : start + LINE_CHARACTERS]
+
+
 def _train(job: _TrainingJob) -> dict[str, bytes]:
     """Trains models and returns them serialised, by field."""
-    settings, config, names = job.settings, job.settings.tokenizer, _field_names(job.settings)
-    by_content, ignored = settings.data.cleaning.drop_duplicates, DropReport([DUPLICATE])
-    rows = [
-        row
-        for paths, count in job.samples
-        for row in islice(
-            shuffled_rows(paths, len(names), by_content=by_content, report=ignored), count
-        )
-    ]
-    texts = {name: [row.texts[number] for row in rows] for number, name in enumerate(names)}
+    settings, config = job.settings, job.settings.tokenizer
+    fields = DATA_TASKS[settings.task].fields(settings.data)
+    by_content = settings.data.cleaning.drop_duplicates
+    rows = [row for sample in job.samples for row in _rows(sample, len(fields), by_content)]
+    texts = {
+        field.name: list(_training_texts(field, (row.texts[number] for row in rows)))
+        for number, field in enumerate(fields)
+    }
     del rows
-    tags = {name: _tags(settings, name) for name in names}
+    tags = {name: _tags(settings, name) for name in texts}
     if config.joint:
         sentences = chain.from_iterable(texts.values())
-        all_tags = sorted({tag for name in names for tag in tags[name]})
+        all_tags = sorted({tag for name in texts for tag in tags[name]})
         model = train_tokenizer(sentences, config, "tokenizer.model", all_tags).model
         return dict.fromkeys(texts, model)
     return {

@@ -12,6 +12,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.tokenizers import random_segmentation
 from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces, UnigramSampling
+from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 SAMPLES = 10_000
@@ -46,7 +47,7 @@ def train(text: list[str]) -> Callable[..., Tokenizer]:
             minloglevel=2,
             **defaults | settings,
         )
-        return Tokenizer(model.getvalue(), kind)
+        return SentencePieceTokenizer(model.getvalue(), kind)
 
     return train
 

@@ -21,6 +21,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import TokenizerError
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import (
     Tokenizer,
     load_existing,
@@ -77,7 +78,7 @@ def foreign_model(text: list[str], **settings: object) -> Tokenizer:
         minloglevel=2,
         **defaults | settings,
     )
-    return Tokenizer(model.getvalue(), "m.model")
+    return SentencePieceTokenizer(model.getvalue(), "m.model")
 
 
 def test_special_ids_and_size(trained: Tokenizer) -> None:
@@ -199,9 +200,9 @@ def test_sampling_depends_on_sentence_and_seed_alone(
     (tmp_path / "m.model").write_bytes(trained.model)
     program = (
         "import json, pathlib, sys; import numpy as np\n"
-        "from data_pipeline.tokenizers.tokenizer import Tokenizer\n"
+        "from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer\n"
         "path, lines, seeds = json.load(sys.stdin)\n"
-        "tokenizer = Tokenizer.load(pathlib.Path(path))\n"
+        "tokenizer = SentencePieceTokenizer.load(pathlib.Path(path))\n"
         "field = tokenizer.sample_field(lines, np.array(seeds, dtype=np.uint64), 0.1)\n"
         "json.dump([field.ids.tolist(), field.lengths.tolist()], sys.stdout)"
     )

@@ -1,0 +1,265 @@
+"""SentencePiece models, trained or given.
+
+    texts ──train──▶ model                           (or a model that the recipe names)
+    texts ──best or sampled segmentation──▶ [tag] pieces EOS, flat ──decode──▶ texts
+
+Trained models have pad 0, unk 1, bos 2 and eos 3, and depend on nothing but the text, its order
+and the settings. By default SentencePiece normalises by NFKC and joins spaces, so decoded text is
+normalised too.
+
+A verbatim model gives back what it was given. It has no normalisation; and because SentencePiece
+writes a space as "▁", and trains on no line end and no sentence with "▅", text passes through
+`escape` before a verbatim model sees it, in training too. A character that has no piece, and no
+bytes that spell it, is lost in either kind.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+
+from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
+from data_pipeline.config import TokenizerConfig
+from data_pipeline.dataset.manifest import SpecialIds
+from data_pipeline.errors import TokenizerError
+from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces, UnigramSampling
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+LOG_ERRORS_ONLY = 2
+LONGEST_SENTENCE_BYTES = 1024 * 1024  # a corpus has no longer ones, see corpora/lines.py
+SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
+
+# What stands for the characters that SentencePiece takes for something else (of all characters, as
+# measured with release 0.2.3). "␊" may be a part of a piece, as in ".␊".
+ESCAPE = "␛"
+_ESCAPES = {"\n": "␊", "␊": "␛n", "▁": "␛s", "▅": "␛u", "\0": "␛0", "\x1f": "␛b", ESCAPE: "␛e"}
+_ESCAPE_TABLE = str.maketrans(_ESCAPES)
+_MEANT = {written: character for character, written in _ESCAPES.items()}
+_WRITTEN = re.compile("|".join(_MEANT))
+
+
+def escape(text: str) -> str:
+    """The text in characters that SentencePiece leaves alone."""
+    return text.translate(_ESCAPE_TABLE)
+
+
+def unescape(text: str) -> str:
+    """The text that `escape` has changed; what it never writes stays as it is."""
+    return _WRITTEN.sub(lambda match: _MEANT[match[0]], text)
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Turns texts into piece ids and back."""
+
+    kind: ClassVar[str | None] = None
+
+    def __init__(self, model: bytes, name: str) -> None:
+        """Loads a model.
+
+        Args:
+            model: a serialised SentencePiece model.
+            name: the model's name in errors.
+        """
+        # By default SentencePiece starts a thread for every CPU of the machine, however few CPUs a
+        # process was given.
+        self._processor = SentencePieceProcessor(num_threads=1)
+        try:
+            self._processor.load_from_serialized_proto(model)
+        except RuntimeError as error:
+            raise TokenizerError(
+                f"{name} is not a SentencePiece model ({len(model):,} bytes: {error}). Give a "
+                ".model file that spm_train or `transloom prepare` wrote."
+            ) from error
+        self.model = model
+        self.name = name
+        special = {
+            "pad": self._processor.pad_id(),
+            "unk": self._processor.unk_id(),
+            "bos": self._processor.bos_id(),
+            "eos": self._processor.eos_id(),
+        }
+        missing = [piece for piece, number in special.items() if number < 0]
+        if missing:
+            raise TokenizerError(
+                f"{name} has {self._processor.get_piece_size()} pieces with the special ids "
+                f"{special}, and {', '.join(missing)} is missing. Translation needs all four: "
+                "train the model with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3, or leave out "
+                "tokenizer.model to have one trained."
+            )
+        self.special_ids = SpecialIds(**special)
+        self._is_verbatim = _is_verbatim(model)
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], config: TokenizerConfig, name: str, tags: Sequence[str] = ()
+    ) -> Self:
+        """See `Tokenizer.train`."""
+        if reserved := SPECIAL_PIECES.intersection(tags):
+            raise TokenizerError(
+                f"The tag {', '.join(sorted(reserved))} cannot be a piece of {name}, which has "
+                f"{', '.join(sorted(SPECIAL_PIECES))} already. Give the tag another name, such as "
+                "<2de>."
+            )
+        model = io.BytesIO()
+        try:
+            SentencePieceTrainer.train(
+                sentence_iterator=map(escape, texts) if config.verbatim else iter(texts),
+                model_writer=model,
+                model_type=config.type,
+                vocab_size=config.vocabulary_size,
+                character_coverage=config.character_coverage,
+                pad_id=0,
+                unk_id=1,
+                bos_id=2,
+                eos_id=3,
+                control_symbols=list(dict.fromkeys(tags)),
+                max_sentence_length=LONGEST_SENTENCE_BYTES,  # its default leaves out 4 kB and more
+                num_threads=1,  # more threads add up floating-point counts in another order
+                minloglevel=LOG_ERRORS_ONLY,
+                **_options(config),
+            )
+        except RuntimeError as error:
+            reason = str(error).rpartition("] ")[2] or str(error)
+            raise TokenizerError(
+                f"{name} cannot be trained with tokenizer.vocabulary_size="
+                f"{config.vocabulary_size}: {reason} Change tokenizer.vocabulary_size accordingly, "
+                "or give more text."
+            ) from error
+        return cls(model.getvalue(), name)
+
+    @cached_property
+    def vocabulary_size(self) -> int:
+        return int(self._processor.get_piece_size())
+
+    def encode(self, sentences: list[str]) -> list[Int32Array]:
+        """Piece ids of each sentence, without BOS and EOS."""
+        return [
+            np.array(ids, dtype=np.int32)
+            for ids in self._processor.encode(self._escaped(sentences))
+        ]
+
+    def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
+        """All sentences as one flat field, each ending in EOS, as batches have them.
+
+        Args:
+            tag: the piece put before each sentence.
+
+        Raises:
+            TokenizerError: the model lacks the tag.
+        """
+        return self._flat(self._processor.encode(self._escaped(sentences), add_eos=True), tag)
+
+    def sample_field(
+        self, sentences: list[str], seeds: UInt64Array, alpha: float, tag: str | None = None
+    ) -> FieldArrays:
+        """Like `encode_field`, but segments sentence i at random, as `seeds[i]` determines.
+
+        Args:
+            seeds: [sentences].
+            alpha: BPE: the probability of leaving out each merge; 0 gives the best segmentation, 1
+                single characters. Unigram: the exponent of the segmentations' probabilities; 1
+                draws by the model's probabilities, less comes closer to drawing evenly, 0 does.
+
+        Raises:
+            TokenizerError: the model cannot be sampled from, or lacks the tag.
+        """
+        sample = self._segmentations.sample
+        texts = self._processor.normalize(self._escaped(sentences))
+        sampled = [
+            [*sample(text, alpha, seed), self.eos_id]
+            for text, seed in zip(texts, seeds.tolist(), strict=True)
+        ]
+        return self._flat(sampled, tag)
+
+    @cached_property
+    def _segmentations(self) -> BpeDropout | UnigramSampling:
+        model = ModelProto()
+        model.ParseFromString(self.model)
+        kinds = ModelProto.SentencePiece
+        model_type = model.trainer_spec.model_type
+        fixed = [p.piece for p in model.pieces if p.type in (kinds.USER_DEFINED, kinds.UNUSED)]
+        if fixed or model_type not in (TrainerSpec.BPE, TrainerSpec.UNIGRAM):
+            raise TokenizerError(
+                f"tokenizer.sampling needs a BPE or unigram model without user-defined or unused "
+                f"pieces, and {self.name} is of type {TrainerSpec.ModelType.Name(model_type)} with "
+                f"{len(fixed)} such pieces{''.join(f' {piece}' for piece in fixed[:3])}. Set "
+                "tokenizer.sampling.alpha to 0, or leave out tokenizer.model to have one trained."
+            )
+        normal = [(n, p) for n, p in enumerate(model.pieces) if p.type == kinds.NORMAL]
+        pieces = Pieces(
+            normal={piece.piece: (number,) for number, piece in normal},
+            scores={piece.piece: piece.score for _, piece in normal},
+            unknown=self.unk_id,
+            bytes=tuple(n for n, piece in enumerate(model.pieces) if piece.type == kinds.BYTE),
+        )
+        return (BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling)(pieces)
+
+    def _escaped(self, texts: list[str]) -> list[str]:
+        return [escape(text) for text in texts] if self._is_verbatim else texts
+
+    def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
+        # Lists of numbers on purpose: SentencePiece's numpy buffers take longer (measured).
+        lengths = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
+        ids = np.fromiter(chain.from_iterable(encoded), dtype=np.int32, count=int(lengths.sum()))
+        if tag is None:
+            return FieldArrays(ids, lengths)
+        starts = np.cumsum(lengths, dtype=np.int64) - lengths
+        return FieldArrays(np.insert(ids, starts, self.tag_id(tag)), lengths + np.int32(1))
+
+    def tag_id(self, tag: str) -> int:
+        """The id of a tag.
+
+        Raises:
+            TokenizerError: the tag is no control symbol of its own in the model.
+        """
+        number = int(self._processor.piece_to_id(tag))  # unk when there is no such piece
+        if number in self.special_ids.model_dump().values():
+            found = f"its id is {number}, that of the special piece {self.piece(number)}"
+        elif not self._processor.is_control(number):
+            found = f"its id is {number}, and sentences that contain its text would get it too"
+        else:
+            return number
+        raise TokenizerError(
+            f"The tag {tag} must be a control symbol of {self.name}, but {found}. Leave out "
+            f"tokenizer.model to have one trained, train it with --control_symbols={tag}, or "
+            "correct the tag."
+        )
+
+    def decode(self, ids: list[list[int]]) -> list[str]:
+        """Text of each sequence; special pieces, except unk, leave nothing behind."""
+        texts = list(self._processor.decode(ids)) if ids else []
+        return [unescape(text) for text in texts] if self._is_verbatim else texts
+
+    def piece(self, number: int) -> str:
+        return str(self._processor.id_to_piece(number))
+
+
+def _options(config: TokenizerConfig) -> dict[str, Any]:
+    """What differs from SentencePiece's defaults, where the recipe asks for it."""
+    options: dict[str, Any] = {}
+    if config.byte_fallback:
+        options["byte_fallback"] = True
+    if config.type == "char":
+        options["hard_vocab_limit"] = False  # a text has as many characters as it has
+    if config.verbatim:
+        options |= {
+            "normalization_rule_name": "identity",
+            "add_dummy_prefix": False,
+            "remove_extra_whitespaces": False,
+        }
+    return options
+
+
+def _is_verbatim(model: bytes) -> bool:
+    """Whether a model leaves text as it is, and so was trained on escaped text."""
+    proto = ModelProto()
+    proto.ParseFromString(model)
+    spec = proto.normalizer_spec
+    changes = spec.add_dummy_prefix or spec.remove_extra_whitespaces
+    return spec.name == "identity" and not changes

@@ -1,0 +1,115 @@
+"""Verbatim models give back what they were given, to the character."""
+
+import re
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipeline.errors import TokenizerError
+from data_pipeline.text_config import TextTokenizerConfig
+from data_pipeline.tokenizers.sentence_piece import escape, unescape
+from data_pipeline.tokenizers.tokenizer import Tokenizer, train_tokenizer
+
+TRICKY = [
+    "",
+    " ",
+    "\n",
+    "  two  spaces ",
+    "\t\ttabs\t",
+    "\n\nlines\n \n",
+    "\r\nx\ry",
+    "▁▁ ▁",
+    "▅",
+    "␊␛n␛",
+    "a\0b",
+    "é e\u0301 ﬁ ½ Å",
+    "\ufeffx\ufffd",
+    "\u2028\u2029\x85\x0b",
+    "😀👩‍👩‍👧",
+    "<s></s><unk><pad><0x41>",
+    " ⁇ ",
+]
+WORDS = "a line of words to learn from, and another: (x + y) == z\n"
+any_text = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\t ▁▅␊␛nesub0\0\x1f")
+)
+
+
+def round_trip(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
+    ids = tokenizer.encode(texts)
+    return tokenizer.decode([sequence.tolist() for sequence in ids])
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram", "char"])
+def with_bytes(request: pytest.FixtureRequest) -> Tokenizer:
+    config = TextTokenizerConfig(type=request.param, vocabulary_size=290, byte_fallback=True)
+    return train_tokenizer([WORDS, *WORDS.split()] * 20, config, "test")
+
+
+def test_tricky_text_comes_back(with_bytes: Tokenizer) -> None:
+    assert round_trip(with_bytes, TRICKY) == TRICKY
+
+
+@given(st.lists(any_text))
+@settings(deadline=None)
+def test_any_text_comes_back_through_bytes(with_bytes: Tokenizer, texts: list[str]) -> None:
+    assert round_trip(with_bytes, texts) == texts
+    assert not any(with_bytes.unk_id in ids for ids in with_bytes.encode(texts))
+
+
+@given(st.lists(any_text, min_size=1))
+@settings(deadline=None, max_examples=60)
+def test_text_of_seen_characters_comes_back_through_characters(texts: list[str]) -> None:
+    config = TextTokenizerConfig(type="char", vocabulary_size=10_000)
+    tokenizer = train_tokenizer([*texts, "some text"], config, "test")
+    assert round_trip(tokenizer, texts) == texts
+    assert round_trip(tokenizer, ["".join(texts)]) == ["".join(texts)]
+
+
+@given(any_text)
+def test_escaped_text_is_free_of_what_is_read_otherwise(text: str) -> None:
+    escaped = escape(text)
+    assert unescape(escaped) == text
+    assert not re.search("[\n▁▅\0\x1f]", escaped)
+
+
+def test_every_character_comes_back() -> None:
+    """What SentencePiece takes for something else is known by trying them all."""
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    starts = range(0, len(characters), 1000)
+    texts = ["a" + "".join(characters[start : start + 1000]) + "b" for start in starts]
+    config = TextTokenizerConfig(type="char", vocabulary_size=2_000_000)
+    assert round_trip(train_tokenizer(texts, config, "test"), texts) == texts
+
+
+def test_line_ends_may_be_parts_of_pieces() -> None:
+    config = TextTokenizerConfig(vocabulary_size=18)
+    tokenizer = train_tokenizer(["go.\n", "stop.\n"] * 50, config, "test")
+    pieces = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
+    assert any(piece.endswith(".␊") for piece in pieces)
+
+
+def test_a_character_model_has_as_many_pieces_as_characters() -> None:
+    config = TextTokenizerConfig(type="char", vocabulary_size=500)
+    tokenizer = train_tokenizer(["abc", "b\n"], config, "test")
+    assert tokenizer.vocabulary_size == 4 + len("abc\n")
+
+
+def test_plain_models_normalise_as_before() -> None:
+    config = TextTokenizerConfig(type="char", vocabulary_size=500, verbatim=False)
+    tokenizer = train_tokenizer(["some words"], config, "test")
+    assert round_trip(tokenizer, ["  some   words "]) == ["some words"]
+
+
+def test_equal_text_gives_equal_bytes() -> None:
+    config = TextTokenizerConfig(type="bpe", vocabulary_size=320, byte_fallback=True)
+    models = {train_tokenizer([WORDS] * 20, config, "test").model for _ in range(2)}
+    assert len(models) == 1
+
+
+def test_what_cannot_be_trained_is_said() -> None:
+    config = TextTokenizerConfig(type="bpe", vocabulary_size=30_000)
+    with pytest.raises(TokenizerError, match=r"vocabulary_size=30000: .*too high"):
+        train_tokenizer([WORDS], config, "test")
