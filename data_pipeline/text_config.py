@@ -72,7 +72,8 @@ class TextCorpusConfig(CorpusConfig):
     )
     part: tuple[Share, Share] = identity(
         (0.0, 1.0),
-        "shares of each file's bytes, decompressed: the documents that begin between the two. "
+        "shares of each file's bytes, decompressed: the documents that begin between the two, or "
+        "the lines if a file is a document. "
         "[0, 0.9] and [0.9, 1] have no document in common, and together all",
     )
 
@@ -109,11 +110,6 @@ class TextCorpusConfig(CorpusConfig):
                 raise ValueError(
                     f"part is {listed(self.part)} and the format {self.files_format}: only text "
                     "and jsonl are cut. Leave out part, or name other files for each use"
-                )
-            if self.files_are_documents:
-                raise ValueError(
-                    f"part is {listed(self.part)} and documents is file: a file that is one "
-                    "document is not cut. Set documents to line or blank_line, or leave out part"
                 )
         return self
 

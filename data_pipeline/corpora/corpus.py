@@ -121,7 +121,7 @@ class CorpusReader:
         files: list[Documents] = []
         for location in self._locations:
             with self._opened([location]) as (stream,):
-                files.append(read_file(stream))
+                files.append(read_file(stream, self._span(*location)))
             size = sum(len(file.lines.data) for file in files)
             if len(files) == examples_per_chunk or size >= PART_BYTES:
                 yield Files(tuple(files))

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.arrays import BoolArray
 from data_pipeline.corpora.formats import Example, Lines
-from data_pipeline.corpora.lines import BYTE_ORDER_MARK, LineReader
+from data_pipeline.corpora.lines import WHOLE_FILE, LineReader
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
 
@@ -69,16 +69,17 @@ class Files:
             yield from file.examples()
 
 
-def read_file(stream: LocationStream) -> Documents:
-    """A file that is one document.
+def read_file(stream: LocationStream, span: range = WHOLE_FILE) -> Documents:
+    """A file that is one document, or the lines of it that begin in the span.
 
     Raises:
         CorpusError: it is too long for one.
     """
-    data = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(BYTE_ORDER_MARK)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise _too_long(stream.location, 1)
-    return Documents(Lines(stream.location, 1, data.count(b"\n"), data), "file", 1)
+    reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
+    lines = reader.take(sys.maxsize, MAX_DOCUMENT_BYTES + 1)
+    if len(lines.data) > MAX_DOCUMENT_BYTES:
+        raise _too_long(stream.location, lines.first)
+    return Documents(lines, "file", 1)
 
 
 def cut_lines(stream: LocationStream, span: range, documents_per_part: int) -> Iterator[Documents]:
