@@ -17,6 +17,8 @@ from data_pipeline.batching.plan import (
 )
 from data_pipeline.batching.task import DataTask, Examples, HeldOut, MicroBatchShape
 from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.corpora.cleaning import Rule
+from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import FieldInfo, Manifest, SpecialIds
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.section import identity
@@ -48,6 +50,9 @@ class CopyData(DataTask):
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         return (FieldInfo(name=TEXT, role="document", language="und"),)
+
+    def rules(self, data: DataConfig, corpus: CorpusConfig) -> list[Rule]:
+        return []
 
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]

@@ -172,7 +172,7 @@ HOOKS = {
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.mailbox": {"Mailbox.progress": position},
     "trainer.zero.engine": {"Engine.forward_backward": step},
-    "trainer.validation": {"greedy_search": validation},
+    "trainer.tasks.translation": {"greedy_search": validation},
     "trainer.zero.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
     "trainer.checkpoints.commit": {"sync_to_disk": commit},

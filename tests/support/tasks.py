@@ -1,0 +1,69 @@
+"""Recipes of tasks other than translation, small enough for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.recipes import tiny_values
+
+EXTENSIONS = Path(__file__).resolve().parents[2] / "docs" / "extensions"
+
+
+def copy_values(dataset: Path) -> dict[str, Any]:
+    """The recipe of docs/extensions/copy_task, with few steps."""
+    values: dict[str, Any] = yaml.safe_load((EXTENSIONS / "copy_task" / "recipe.yaml").read_text())
+    values["extension_folder"] = str(EXTENSIONS)
+    values["data"]["dataset"] = str(dataset)
+    values["batching"] = {
+        "max_tokens_per_micro_batch": 128,
+        "micro_batches_per_step": 5,
+        "window_shards": 2,
+    }
+    values["trainer"] |= {"max_steps": 24, "validate_every_steps": 12}
+    values["checkpoints"] = {"every_steps": 6, "best_by": "accuracy"}
+    return values | _where()
+
+
+def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny language model of the phrase book, whose sentences are packed into rows."""
+    text = {use: _lines(use) for use in ("train", "validation", "test")}
+    return {
+        "name": "tiny-lm",
+        "seed": 3,
+        "task": "causal_lm",
+        "data": {
+            "dataset": str(dataset),
+            "train": [text["train"]],
+            "validation": text["validation"],
+            "tests": {"phrasebook": text["test"]},
+            "pairs_per_block": 256,
+        },
+        "tokenizer": {"type": "char", "vocabulary_size": 60},
+        "batching": {
+            "context_length": 16,
+            "max_tokens_per_micro_batch": 64,
+            "micro_batches_per_step": 5,
+            "window_shards": 2,
+        },
+        "model": {"preset": "llama", "layers": 2, "width": 32, "heads": 4, "dropout": 0.1, **model},
+        "trainer": {
+            "max_steps": 24,
+            "label_smoothing": 0.0,
+            "schedule": {"type": "constant", "peak_learning_rate": 0.01, "warmup_steps": 0},
+            "validate_every_steps": 12,
+        },
+        "decoding": {"max_new_tokens": 12},
+        "engine": {"numerics": "exact"},
+        "checkpoints": {"every_steps": 6},
+        **_where(),
+    }
+
+
+def _lines(use: str) -> dict[str, Any]:
+    return {"files": [f"builtin:phrasebook/{use}.en"], "format": "text"}
+
+
+def _where() -> dict[str, Any]:
+    tiny = tiny_values(Path("unused"))
+    return {"tracking": tiny["tracking"], "cluster": tiny["cluster"]}
