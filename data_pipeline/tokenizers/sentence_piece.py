@@ -9,15 +9,17 @@ normalised too.
 
 A verbatim model gives back what it was given. It has no normalisation; and because SentencePiece
 writes a space as "▁", and trains on no line end and no sentence with "▅", text passes through
-`escape` before a verbatim model sees it, in training too. A character that has no piece, and no
-bytes that spell it, is lost in either kind.
+`escape` before a verbatim model sees it, in training too. It sees one line at a time: documents of
+megabytes take longer as one text, and more memory (measured with BPE: 8 MB at once 19 s and 370 MB,
+line by line 5 s and 165 MB). A character that has no piece, and no bytes that spell it, is lost in
+either kind.
 """
 
 import io
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -139,10 +141,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode(self, sentences: list[str]) -> list[Int32Array]:
         """Piece ids of each sentence, without BOS and EOS."""
-        return [
-            np.array(ids, dtype=np.int32)
-            for ids in self._processor.encode(self._escaped(sentences))
-        ]
+        return [np.array(ids, dtype=np.int32) for ids in self._encoded(sentences)]
 
     def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
         """All sentences as one flat field, each ending in EOS, as batches have them.
@@ -153,7 +152,7 @@ class SentencePieceTokenizer(Tokenizer):
         Raises:
             TokenizerError: the model lacks the tag.
         """
-        return self._flat(self._processor.encode(self._escaped(sentences), add_eos=True), tag)
+        return self._flat(self._encoded(sentences, add_eos=True), tag)
 
     def sample_field(
         self, sentences: list[str], seeds: UInt64Array, alpha: float, tag: str | None = None
@@ -170,7 +169,9 @@ class SentencePieceTokenizer(Tokenizer):
             TokenizerError: the model cannot be sampled from, or lacks the tag.
         """
         sample = self._segmentations.sample
-        texts = self._processor.normalize(self._escaped(sentences))
+        if self._is_verbatim:
+            sentences = [escape(text) for text in sentences]
+        texts = self._processor.normalize(sentences)
         sampled = [
             [*sample(text, alpha, seed), self.eos_id]
             for text, seed in zip(texts, seeds.tolist(), strict=True)
@@ -200,8 +201,14 @@ class SentencePieceTokenizer(Tokenizer):
         )
         return (BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling)(pieces)
 
-    def _escaped(self, texts: list[str]) -> list[str]:
-        return [escape(text) for text in texts] if self._is_verbatim else texts
+    def _encoded(self, texts: list[str], *, add_eos: bool = False) -> list[list[int]]:
+        if not self._is_verbatim:
+            return list(self._processor.encode(texts, add_eos=add_eos))
+        # Line by line, as in training: no piece reaches beyond a line end.
+        lines = [_lines(text) for text in texts]
+        encoded = iter(self._processor.encode([escape(line) for part in lines for line in part]))
+        end = [self.eos_id] if add_eos else []
+        return [[*chain.from_iterable(islice(encoded, len(part))), *end] for part in lines]
 
     def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
         # Lists of numbers on purpose: SentencePiece's numpy buffers take longer (measured).
@@ -238,6 +245,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     def piece(self, number: int) -> str:
         return str(self._processor.id_to_piece(number))
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text, each with its end."""
+    *lines, last = text.split("\n")
+    return [line + "\n" for line in lines] + ([last] if last else [])
 
 
 def _options(config: TokenizerConfig) -> dict[str, Any]:

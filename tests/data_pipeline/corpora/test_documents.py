@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -265,3 +266,31 @@ def test_too_long_documents(
     shorter = b"short\n\n" + (b"x" * 999 + end) * 1999
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 2_100_000)
     assert len(read(corpus_of(tmp_path / "a.txt", shorter, documents=documents_end), 1000)[-1]) > 10
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "settings"),
+    [
+        ("a.jsonl.gz", b'{"text": "some words of a document"}\n' * 25_000, {}),
+        ("a.txt.gz", b"some words\nof a document\n\n" * 40_000, {"documents": "blank_line"}),
+        ("a.txt.gz", b"a document of one line\n" * 40_000, {"part": (0.1, 0.9)}),
+    ],
+)
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, name: str, block: bytes, settings: dict[str, Any]
+) -> None:
+    peaks = []
+    for million_bytes in (10, 40):
+        corpus = corpus_of(tmp_path / name, gzip.compress(block, 1) * million_bytes, **settings)
+        reader = CorpusReader(corpus, mirror=None, cache=Path("/none"))
+        tracemalloc.start()
+        try:
+            count = sum(chunk.content.count for chunk in reader.chunks(5000))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert count >= 0.7 * 25_000 * million_bytes
+    assert peaks[1] < 1.1 * peaks[0] < 30_000_000

@@ -75,6 +75,17 @@ def test_escaped_text_is_free_of_what_is_read_otherwise(text: str) -> None:
     assert not re.search("[\n▁▅\0\x1f]", escaped)
 
 
+def test_a_document_is_encoded_line_by_line(with_bytes: Tokenizer) -> None:
+    document = WORDS * 3 + "\n\n" + WORDS.strip()
+    lines = [WORDS] * 3 + ["\n", "\n", WORDS.strip()]
+    (whole,) = with_bytes.encode([document])
+    parts = with_bytes.encode(lines)
+    assert whole.tolist() == [number for ids in parts for number in ids.tolist()]
+    field = with_bytes.encode_field([document, "", "x"])
+    assert field.lengths.tolist() == [len(whole) + 1, 1, len(with_bytes.encode(["x"])[0]) + 1]
+    assert field.ids[len(whole)] == field.ids[-1] == with_bytes.eos_id
+
+
 def test_every_character_comes_back() -> None:
     """What SentencePiece takes for something else is known by trying them all."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
