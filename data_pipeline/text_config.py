@@ -105,12 +105,11 @@ class TextCorpusConfig(CorpusConfig):
         start, stop = self.part
         if start >= stop:
             raise ValueError(f"part is {listed(self.part)}: the first share must be the smaller")
-        if self.part != (0.0, 1.0):
-            if self.files_format not in ("text", "jsonl"):
-                raise ValueError(
-                    f"part is {listed(self.part)} and the format {self.files_format}: only text "
-                    "and jsonl are cut. Leave out part, or name other files for each use"
-                )
+        if self.part != (0.0, 1.0) and self.files_format not in ("text", "jsonl"):
+            raise ValueError(
+                f"part is {listed(self.part)} and the format {self.files_format}: only text and "
+                "jsonl are cut. Leave out part, or name other files for each use"
+            )
         return self
 
     def _check_form(self) -> None:
