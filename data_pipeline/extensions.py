@@ -72,7 +72,8 @@ def load_extensions(names: Sequence[str], folder: str | None = None) -> Extensio
     Raises:
         ExtensionError: a module is not found, or its import fails.
     """
-    return Extensions(tuple(_load(name, folder) for name in names), folder)
+    place = None if folder is None else str(Path(folder).expanduser().absolute())
+    return Extensions(tuple(_load(name, place) for name in names), place)
 
 
 def loaded_extensions(names: Sequence[str], folder: str | None = None) -> Extensions:

@@ -18,7 +18,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Turns (…, width) into the same shape; the mean is taken in fp32."""
-        return F.rms_norm(x, (self.width,), self.weight, self.epsilon)
+        # On a CPU torch computes this in several steps, of which two read x. The view collects
+        # their gradients before they are added to others of x, as ZeRO-3 does between modules:
+        # otherwise the order of the additions, and with it the last bit, would depend on the stage.
+        return F.rms_norm(x.view_as(x), (self.width,), self.weight, self.epsilon)
 
 
 def norm_of(config: DecoderOnlyConfig) -> nn.Module:

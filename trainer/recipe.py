@@ -6,9 +6,16 @@ values ──▶ its extensions are loaded ──▶ its task and network tell t
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticUndefined
 
 from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
@@ -62,6 +69,11 @@ class TrainingRecipe(Section):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     decoding: Section = Section()
     tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("extension_folder")
+    @classmethod
+    def _as_every_process_finds_it(cls, folder: str | None) -> str | None:
+        return None if folder is None else str(Path(folder).expanduser().absolute())
 
     @model_validator(mode="after")
     def _the_task_agrees(self) -> Self:

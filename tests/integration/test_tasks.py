@@ -18,6 +18,7 @@ from data_pipeline.preparation.prepare import prepare
 from trainer.tracking.comparison import compare_runs
 
 VALUES = {"copy": copy_values, "language model": language_model_values}
+THEN = {"copy": ["cluster.ranks=1"], "language model": ["cluster.ranks=3"]}  # and ZeRO-3
 
 
 @pytest.fixture(scope="module", params=list(VALUES))
@@ -29,13 +30,14 @@ def task_runs(request, tmp_path_factory, ray_head):
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
     runs = Runs(recipe, folder, ray_head.address)
     runs.train("whole", "cluster.ranks=1", inline=True)
-    return runs
+    return runs, [*THEN[request.param], "engine.zero_stage=3"]
 
 
-def test_two_ranks_of_which_one_is_killed_then_one_have_the_bits_of_one(task_runs, orders):
+def test_two_ranks_of_which_one_is_killed_and_another_shape_have_the_bits_of_one(task_runs, orders):
+    task_runs, then = task_runs
     with Strike(orders, MID_STEP, lambda reached: kill(reached.process_id)):
         task_runs.train("moved", "cluster.ranks=2", "trainer.max_steps=18")
-    result = task_runs.train("moved", "cluster.ranks=1", "engine.zero_stage=2")
+    result = task_runs.train("moved", *then)
     assert (result.outcome, result.step) == ("finished", 24)
     events = [event["event"] for event in task_runs.lines("moved", "event")]
     assert events.count("resumed") == 2
@@ -53,6 +55,6 @@ def test_two_ranks_of_which_one_is_killed_then_one_have_the_bits_of_one(task_run
 
 
 def test_its_trace_is_what_the_ranks_were_fed(task_runs):
-    traced = trace(task_runs.folder / "whole", 3, 5, None, Console(stderr=True))
+    traced = trace(task_runs[0].folder / "whole", 3, 5, None, Console(stderr=True))
     assert [step.step for step in traced] == [3, 4, 5]
     assert all(step.equal for step in traced)

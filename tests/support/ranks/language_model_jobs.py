@@ -1,0 +1,98 @@
+"""Jobs for a `RankPool` that train a small language model on random rows by the engine alone."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from data_pipeline.batching.plan import slots_of_rank
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig
+from model.loss import CrossEntropy
+from support.ranks.engine_jobs import LEARNING_RATE, SLOTS, Shape, digest, full_weights
+from trainer.batch import DeviceBatch
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.placement import Placement
+from trainer.randomness import seed_torch
+from trainer.training.step_exchange import exchange
+from trainer.zero.engine import Engine
+
+VOCABULARY = 37
+CONTEXT = 12
+
+
+def rows(step: int, slot: int) -> DeviceBatch:
+    """Four rows of up to three parts, one with padding; they depend on the coordinate alone."""
+    generator = torch.Generator().manual_seed(100 * step + slot)
+    input_bt, target_bt = torch.randint(2, VOCABULARY, (2, 4, CONTEXT), generator=generator)
+    part_bt = torch.randint(0, 3, (4, CONTEXT), generator=generator).sort(dim=1).values
+    part_bt -= part_bt[:, :1]
+    part_bt[1, 9:] = -1
+    for row in part_bt:  # numbered without gaps
+        _, numbers = row[row >= 0].unique(return_inverse=True)
+        row[row >= 0] = numbers
+    padding = int((part_bt < 0).sum())
+    return DeviceBatch((input_bt, target_bt, part_bt), bytes(32), padding, part_bt.numel())
+
+
+def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Losses of a run, and digests of its weights and of each pass's gradients by parameter."""
+    config = DecoderOnlyConfig.model_validate(
+        {"layers": 2, "width": 24, "heads": 4, "dropout": 0.1, **form}
+    )
+    gradients: dict[str, list[str]] = {}
+
+    def build() -> DecoderOnly:
+        seed_torch(1, "weights")
+        return DecoderOnly(config, VOCABULARY, pad_id=0, context_length=CONTEXT)
+
+    model = build()
+    for name, parameter in model.named_parameters():
+        parameter.register_hook(
+            lambda gradient, name=name: gradients.setdefault(name, []).append(digest(gradient))
+        )
+    given = [model]
+    engine = Engine(
+        lambda: given.pop() if given else build(),
+        engine=EngineConfig(**asdict(shape)),
+        optimizer=OptimizerConfig(weight_decay=0.01),
+        gradient_clipping=0.0,
+        loss=CrossEntropy(),
+        micro_batches_per_step=SLOTS,
+        placement=placement,
+    )
+    losses = [_step(engine, step) for step in range(1, steps + 1)]
+    weights = {name: digest(weight) for name, weight in full_weights(engine).items()}
+    engine.destroy()
+    return {"losses": losses, "weights": weights, "gradients": gradients}
+
+
+def _step(engine: Engine, step: int) -> float:
+    slots = slots_of_rank(engine.placement.rank, engine.placement.world_size, SLOTS)
+    batches = [rows(step, slot) for slot in range(SLOTS)]
+    units = sum(batch.positions - batch.padding for batch in batches)
+    while True:
+        results = []
+        for index in range(engine.slots_per_rank):
+            slot = slots[index] if index < len(slots) else None
+            seed_torch(1, "dropout", step, -1 if slot is None else slot)
+            result = engine.forward_backward(
+                batches[0 if slot is None else slot],
+                units_global=units,
+                is_accumulation_boundary=index == engine.slots_per_rank - 1,
+                is_dummy=slot is None,
+            )
+            if slot is not None:
+                results.append(result)
+        report = exchange(
+            slots,
+            [batches[slot] for slot in slots],
+            results,
+            micro_batches_per_step=SLOTS,
+            data_stall_seconds=0.0,
+            stop_requested=False,
+            placement=engine.placement,
+        )
+        if engine.refit(report.amax) is None:
+            engine.step(LEARNING_RATE, report.amax)
+            return report.sums[0] / units

@@ -1,0 +1,28 @@
+"""A language model with exact numerics: the same bits on any number of ranks and in any stage.
+
+Its norm is where they could part: torch computes RMSNorm in several steps, and ZeRO-3 adds up
+gradients between modules.
+"""
+
+import pytest
+from support.ranks import language_model_jobs
+from support.ranks.engine_jobs import Shape
+
+FORMS = {
+    "gpt2": {"preset": "gpt2"},
+    "llama": {"preset": "llama", "key_value_heads": 2},
+    "rms with biases": {"preset": "llama", "bias": True},
+    "sinusoidal, relu": {"positions": "sinusoidal", "activation": "relu", "tie_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_losses_weights_and_gradients_have_the_same_bits(rank_pools, form):
+    (alone,) = rank_pools(1).run(language_model_jobs.train, Shape(1, numerics="exact"), form, 3)
+    passes = language_model_jobs.SLOTS * (3 + 1)  # the first step is repeated
+    assert {len(found) for found in alone["gradients"].values()} == {passes}
+    for ranks, stage in ((1, 3), (3, 0), (3, 2), (3, 3)):
+        shape = Shape(stage, numerics="exact")
+        for found in rank_pools(ranks).run(language_model_jobs.train, shape, form, 3):
+            assert found["losses"] == alone["losses"]
+            assert found["weights"] == alone["weights"]
