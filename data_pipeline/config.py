@@ -16,9 +16,6 @@ from data_pipeline.section import REQUIRED, Section, execution, identity
 from data_pipeline.wording import listed, said
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 # Names of held-out sets become file names in the dataset folder.

@@ -37,7 +37,7 @@ def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:
         BatchingError: the dataset's longest pair exceeds the budget.
     """
     store, manifest = open_dataset(recipe.data)
-    differences = manifest.differences(recipe.data, recipe.tokenizer)
+    differences = manifest.differences(recipe.data_settings)
     if differences:
         raise DatasetError(
             f"The dataset in {store.location} was prepared from other settings: "

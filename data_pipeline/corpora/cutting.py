@@ -130,8 +130,20 @@ def _read_by_registered(
 ) -> Iterator[ReadExamples]:
     assert corpus.files_format is not None
     examples: list[Example] = []
-    size = 0
-    for example in READERS[corpus.files_format](stream, corpus):
+    size, limit = 0, MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES
+    for number, example in enumerate(READERS[corpus.files_format](stream, corpus), 1):
+        place = f"{stream.location}, {corpus.noun} {number:,}"
+        if len(example.texts) != len(corpus.columns.texts):
+            raise CorpusError(
+                f"{place}: expected {counted(len(corpus.columns.texts), 'text')}, found "
+                f"{len(example.texts)}. Correct the reader of the format {corpus.files_format}."
+            )
+        longest = max(map(len, example.texts))
+        if longest > limit:
+            raise CorpusError(
+                f"{place}: longer than {limit:,} characters, with {longest:,}. Split it, or remove "
+                "it."
+            )
         examples.append(example)
         size += sum(map(len, example.texts))
         if len(examples) == examples_per_part or size >= PART_BYTES:

@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from data_pipeline.arrays import Int64Array
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpus_config import Sha256
 from data_pipeline.dataset.preparation_settings import differences, preparation_settings
 from data_pipeline.errors import DatasetError
@@ -264,9 +264,9 @@ class Manifest(Written):
         left_out = self.left_out
         yield from ((s.name, s.sha256) for s in self.shards if s.name not in left_out)
 
-    def differences(self, data: DataConfig, tokenizer: TokenizerConfig) -> list[str]:
+    def differences(self, settings: DataSettings) -> list[str]:
         """Settings that differ between this dataset and a recipe, with both values."""
-        return differences(self.preparation, preparation_settings(data, tokenizer))
+        return differences(self.preparation, preparation_settings(settings))
 
 
 def kept_name(identity: str) -> str:

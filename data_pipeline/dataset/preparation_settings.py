@@ -2,17 +2,23 @@
 
 from typing import Any
 
-from data_pipeline.config import DataConfig, TokenizerConfig
+from data_pipeline.config import DataSettings
 from data_pipeline.section import Section, decides_bytes
 
+DEFAULT_TASK = "translation"
 
-def preparation_settings(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
+
+def preparation_settings(settings: DataSettings) -> dict[str, Any]:
     """The settings that decide a dataset's bytes, except those that have their default.
 
     So a dataset stays the recipe's when a later version adds a setting. In return the defaults of
     these settings are a promise, and never change.
     """
-    return {"data": _bytes_settings(data), "tokenizer": _bytes_settings(tokenizer)}
+    found = {
+        "data": _bytes_settings(settings.data),
+        "tokenizer": _bytes_settings(settings.tokenizer),
+    }
+    return found if settings.task == DEFAULT_TASK else {"task": settings.task, **found}
 
 
 def _bytes_settings(value: Any) -> Any:

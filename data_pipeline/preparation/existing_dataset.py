@@ -38,7 +38,7 @@ def keep_if_whole(
         report(PrepareProgress("compare", done, total))
 
     existing = Manifest.load(open_store(dataset))
-    _refuse(dataset, existing.differences(settings.data, settings.tokenizer))
+    _refuse(dataset, existing.differences(settings))
     _refuse(dataset, _changed_text(settings.data, existing))
     shard_bytes = sum(shard.bytes for shard in existing.shards)
     processes = processes or enough_processes(shard_bytes, BYTES_OF_ONE_PROCESS)

@@ -148,7 +148,7 @@ class _Preparation:
             lengths=self._lengths([g for corpus in corpora for g in groups[corpus.name]]),
             cleaning=write_cleaning_report(new, corpora),
             heldout=heldout,
-            preparation=preparation_settings(settings.data, settings.tokenizer),
+            preparation=preparation_settings(settings),
             shards=tuple(shards),
         )
         write_durably(new / MANIFEST_NAME, manifest.to_bytes())

@@ -18,7 +18,7 @@ from data_pipeline.config import TOKENIZERS, DataSettings, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
 from data_pipeline.dataset.manifest import FieldInfo
 from data_pipeline.preparation.ingest import IngestedCorpus
-from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
+from data_pipeline.preparation.shuffle import DUPLICATE, Partitions, Row, shuffled_rows
 from data_pipeline.process_pool import ProcessPool
 from data_pipeline.tokenizers.tokenizer import (
     Tokenizer,
@@ -88,15 +88,16 @@ def _tags(settings: DataSettings, field: str) -> list[str]:
 def _samples(corpora: list[IngestedCorpus], config: TokenizerConfig) -> list[_Sample]:
     """Each corpus's share of about as many examples as are wanted: by size, and at least one."""
     total = sum(corpus.partitions.examples for corpus in corpora)
-    wanted = min(config.training_pairs, total)
-    return [
-        _Sample(
-            corpus.partitions.paths(corpus.partitions.counts.nonzero()[0].tolist()),
-            max(1, corpus.partitions.examples * wanted // total),
-            config.training_bytes and config.training_bytes * corpus.partitions.examples // total,
+    most, most_bytes = min(config.training_pairs, total), config.training_bytes
+
+    def sample_of(partitions: Partitions) -> _Sample:
+        return _Sample(
+            partitions.paths(partitions.counts.nonzero()[0].tolist()),
+            max(1, partitions.examples * most // total),
+            None if most_bytes is None else max(1, partitions.examples * most_bytes // total),
         )
-        for corpus in corpora
-    ]
+
+    return [sample_of(corpus.partitions) for corpus in corpora]
 
 
 def _rows(sample: _Sample, fields: int, by_content: bool) -> Iterator[Row]:
@@ -105,9 +106,10 @@ def _rows(sample: _Sample, fields: int, by_content: bool) -> Iterator[Row]:
     size = 0
     for row in islice(rows, sample.examples):
         yield row
-        size += sum(len(text.encode()) for text in row.texts) if sample.bytes else 0
-        if sample.bytes and size >= sample.bytes:
-            return
+        if sample.bytes is not None:
+            size += sum(len(text.encode()) for text in row.texts)
+            if size >= sample.bytes:
+                return
 
 
 def _training_texts(field: FieldInfo, texts: Iterable[str]) -> Iterator[str]:

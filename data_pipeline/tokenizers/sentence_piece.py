@@ -36,6 +36,8 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 LOG_ERRORS_ONLY = 2
 LONGEST_SENTENCE_BYTES = 1024 * 1024  # a corpus has no longer ones, see corpora/lines.py
 SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
+# The mark of verbatim models, in a field that SentencePiece keeps and does not read.
+VERBATIM = "x-verbatim"
 
 # What stands for the characters that SentencePiece takes for something else (of all characters, as
 # measured with release 0.2.3). "␊" may be a part of a piece, as in ".␊".
@@ -133,7 +135,7 @@ class SentencePieceTokenizer(Tokenizer):
                 f"{config.vocabulary_size}: {reason} Change tokenizer.vocabulary_size accordingly, "
                 "or give more text."
             ) from error
-        return cls(model.getvalue(), name)
+        return cls(_marked(model.getvalue()) if config.verbatim else model.getvalue(), name)
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -269,10 +271,15 @@ def _options(config: TokenizerConfig) -> dict[str, Any]:
     return options
 
 
-def _is_verbatim(model: bytes) -> bool:
-    """Whether a model leaves text as it is, and so was trained on escaped text."""
+def _marked(model: bytes) -> bytes:
     proto = ModelProto()
     proto.ParseFromString(model)
-    spec = proto.normalizer_spec
-    changes = spec.add_dummy_prefix or spec.remove_extra_whitespaces
-    return spec.name == "identity" and not changes
+    proto.trainer_spec.accept_language.append(VERBATIM)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _is_verbatim(model: bytes) -> bool:
+    """Whether a model was trained on escaped text, as no model from elsewhere was."""
+    proto = ModelProto()
+    proto.ParseFromString(model)
+    return VERBATIM in proto.trainer_spec.accept_language

@@ -162,6 +162,21 @@ def test_registered_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert read(corpus) == ["one", "two\nlines", "", "four"]
 
 
+def test_what_a_registered_reader_may_not_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Example] = []
+    monkeypatch.setattr(READERS, "_entries", {**READERS._entries, "given": lambda *_: given})
+    monkeypatch.setattr("data_pipeline.corpora.cutting.MAX_DOCUMENT_BYTES", 1000)
+    corpus = corpus_of(tmp_path / "a", b"", format="given")
+    given[:] = [Example(("a",), None), Example(("a", "b"), None)]
+    with pytest.raises(CorpusError, match=r"/a, document 2: expected 1 text, found 2\. .*given"):
+        read(corpus)
+    given[:] = [Example(("a" * 1001,), None)]
+    with pytest.raises(CorpusError, match=r"/a, document 1: longer than 1,000 characters"):
+        read(corpus)
+
+
 # Parts
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.data_settings import settings_of
 
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest, Tombstone
@@ -183,15 +184,15 @@ def test_differences_name_settings_with_both_values(
     tokenizer_config: TokenizerConfig,
 ) -> None:
     elsewhere = data_config(Path("/elsewhere"), mirror="/mirror")
-    assert manifest.differences(elsewhere, tokenizer_config) == []
+    assert manifest.differences(settings_of(elsewhere, tokenizer_config)) == []
     other = data_config(Path("x"), max_source_length=9, tests={})
     size = TokenizerConfig(vocabulary_size=121)
-    assert [line.split(":")[0] for line in manifest.differences(other, size)] == [
+    assert [line.split(":")[0] for line in manifest.differences(settings_of(other, size))] == [
         "data.max_source_length",
         "data.tests.small.source",
         "data.tests.small.target",
         "tokenizer.vocabulary_size",
     ]
-    assert manifest.differences(data_config(Path("x")), size) == [
+    assert manifest.differences(settings_of(data_config(Path("x")), size)) == [
         "tokenizer.vocabulary_size: 120 in the dataset, 121 in the recipe"
     ]

@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from support.data_settings import settings_of
 
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.preparation_settings import differences, preparation_settings
 from data_pipeline.pair_config import PairCleaningConfig, PairCorpusConfig, PairDataConfig
 from data_pipeline.section import decides_bytes
+from data_pipeline.text_config import (
+    TextCleaningConfig,
+    TextCorpusConfig,
+    TextDataConfig,
+    TextTokenizerConfig,
+)
 
 MakeData = Callable[..., PairDataConfig]
 CORPUS = {"source": "a", "target": "b"}
@@ -31,8 +38,8 @@ def test_plan_and_execution_and_defaults_leave_no_trace(
 ) -> None:
     plain = data_config(Path("x"), train=[CORPUS])
     other = data_config(Path("y"), **{"train": [CORPUS]} | settings)
-    assert preparation_settings(other, tokenizer_config) == preparation_settings(
-        plain, tokenizer_config
+    assert preparation_settings(settings_of(other, tokenizer_config)) == preparation_settings(
+        settings_of(plain, tokenizer_config)
     )
 
 
@@ -43,7 +50,9 @@ def test_subword_sampling_leaves_no_trace(
         tokenizer_config.model_dump() | {"sampling": {"alpha": 0.1, "sides": "source"}}
     )
     data = data_config(Path("x"))
-    assert preparation_settings(data, sampled) == preparation_settings(data, tokenizer_config)
+    assert preparation_settings(settings_of(data, sampled)) == preparation_settings(
+        settings_of(data, tokenizer_config)
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,18 +82,22 @@ def test_what_decides_the_bytes_is_told(
     settings: dict[str, Any],
     difference: str,
 ) -> None:
-    mine = preparation_settings(data_config(Path("x"), train=[CORPUS]), tokenizer_config)
+    mine = preparation_settings(
+        settings_of(data_config(Path("x"), train=[CORPUS]), tokenizer_config)
+    )
     recipe = data_config(Path("x"), **{"train": [CORPUS]} | settings)
-    assert difference in differences(mine, preparation_settings(recipe, tokenizer_config))
+    assert difference in differences(
+        mine, preparation_settings(settings_of(recipe, tokenizer_config))
+    )
 
 
 def test_older_dataset_without_a_later_setting_is_the_same(
     data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:
-    recipe = preparation_settings(data_config(Path("x")), tokenizer_config)
+    recipe = preparation_settings(settings_of(data_config(Path("x")), tokenizer_config))
     assert "max_source_length" not in recipe["data"]
     explicit = data_config(Path("x"), max_source_length=256, cleaning=PairCleaningConfig())
-    assert differences(recipe, preparation_settings(explicit, tokenizer_config)) == []
+    assert differences(recipe, preparation_settings(settings_of(explicit, tokenizer_config))) == []
 
 
 def test_defaults_are_a_promise() -> None:
@@ -120,13 +133,42 @@ def test_defaults_are_a_promise() -> None:
             "normalise": None,
         },
         "TokenizerConfig": {
+            "byte_fallback": False,
             "character_coverage": 1.0,
             "joint": True,
             "model": None,
             "model_sha256": None,
             "training_pairs": 500_000,
             "type": "bpe",
+            "verbatim": False,
         },
+    }
+
+
+def test_defaults_of_documents_are_a_promise() -> None:
+    tokenizer = defaults(TokenizerConfig)
+    assert defaults(TextTokenizerConfig) == {
+        **tokenizer,
+        "verbatim": True,
+        "training_megabytes": 100.0,
+    }
+    assert defaults(TextDataConfig) == {
+        "blocks_per_shard": 2,
+        "language": "und",
+        "pairs_per_block": 2048,
+        "tests": {},
+    }
+    assert defaults(TextCorpusConfig) == {
+        "columns": {"score": None, "text": "text"},
+        "documents": "line",
+        "files_sha256": (),
+        "part": (0.0, 1.0),
+        **dict.fromkeys(("format", "min_score", "name")),
+    }
+    assert defaults(TextCleaningConfig) == {
+        "drop_duplicates": False,
+        "drop_heldout": True,
+        **dict.fromkeys(("max_characters", "min_characters", "normalise")),
     }
 
 

@@ -49,6 +49,7 @@ def make_job(
             group=3,
             partitions=partitions.groups(10**6)[0],
             tokenizers={"src": model, "tgt": model},
+            tokenizer_kind=None,
         )
 
     return make

@@ -170,6 +170,9 @@ def test_a_dataset_is_whole_and_kept(make: Callable[..., DataSettings], prepared
     assert kept.identity == manifest.identity
     with pytest.raises(DatasetError, match=r"data\.cleaning\.drop_heldout: 'not set' .* False"):
         prepare(make(prepared, cleaning={"drop_duplicates": True, "drop_heldout": False}), silent)
+    load_extensions(["reversed_bytes"], str(EXTENSIONS))
+    with pytest.raises(DatasetError, match="task: 'causal_lm' in the dataset, 'reversed' in the"):
+        prepare(replace(make(prepared), task="reversed"), silent)
 
 
 def test_another_histogram_is_a_problem(prepared: Path) -> None:
@@ -239,6 +242,23 @@ def test_rules_on_documents(tmp_path: Path, make: Callable[..., Any]) -> None:
     none = make(tmp_path / "e", train=[files], validation=files, cleaning={"min_characters": 9})
     with pytest.raises(CorpusError, match=r"None of 4 documents of train is left.*data\.cleaning"):
         prepare(replace(none, tokenizer=tokenizer), silent)
+
+
+def test_a_tokenizer_is_trained_on_no_more_text_than_wanted(
+    tmp_path: Path, make: Callable[..., Any]
+) -> None:
+    """A character of every document would be a piece otherwise."""
+    (tmp_path / "a.txt").write_text("".join(chr(0x4E00 + n) * 100 + "\n" for n in range(500)))
+    files = {"files": [f"{tmp_path}/a.txt"]}
+    settings = make(
+        tmp_path / "d", train=[files], validation=files, cleaning={"drop_heldout": False}
+    )
+    sizes = {"training_megabytes": 0.03, "training_pairs": 500_000}, {"training_pairs": 100}
+    for number, size in enumerate(sizes):
+        tokenizer = TextTokenizerConfig(type="char", vocabulary_size=600, **size)
+        data = settings.data.model_copy(update={"dataset": str(tmp_path / str(number))})
+        manifest = prepare(replace(settings, data=data, tokenizer=tokenizer), silent)
+        assert manifest.tokenizers["text"].vocabulary_size == 4 + 100
 
 
 # Extensions

@@ -1,15 +1,17 @@
 """Verbatim models give back what they were given, to the character."""
 
+import io
 import re
 import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceTrainer
 
 from data_pipeline.errors import TokenizerError
 from data_pipeline.text_config import TextTokenizerConfig
-from data_pipeline.tokenizers.sentence_piece import escape, unescape
+from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer, escape, unescape
 from data_pipeline.tokenizers.tokenizer import Tokenizer, train_tokenizer
 
 TRICKY = [
@@ -73,6 +75,30 @@ def test_escaped_text_is_free_of_what_is_read_otherwise(text: str) -> None:
     escaped = escape(text)
     assert unescape(escaped) == text
     assert not re.search("[\n▁▅\0\x1f]", escaped)
+
+
+def test_models_from_elsewhere_are_not_taken_for_verbatim() -> None:
+    """Such as have no normalisation either, but pieces with line ends of their own."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([WORDS] * 20),
+        model_writer=model,
+        model_type="char",
+        vocab_size=40,
+        hard_vocab_limit=False,
+        user_defined_symbols=["\n"],
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    tokenizer = SentencePieceTokenizer(model.getvalue(), "test")
+    (ids,) = tokenizer.encode(["a\nd"])
+    assert [tokenizer.piece(number) for number in ids.tolist()] == ["a", "\n", "d"]
 
 
 def test_a_document_is_encoded_line_by_line(with_bytes: Tokenizer) -> None:
