@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,7 +112,6 @@ def test_paragraphs_are_what_stands_between_blank_lines(
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
     path = tmp_path / "a.parquet"
     scores = [float(number) for number in range(len(DOCUMENTS))]
     table = pa.table({"id": scores, "body": DOCUMENTS, "score": scores})
@@ -133,7 +133,6 @@ def parquet_of(table: Any, path: Path) -> None:
 
 
 def test_wrong_parquet(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
     path = tmp_path / "a.parquet"
     parquet_of(pa.table({"text": ["a", None]}), path)
     with pytest.raises(CorpusError, match=r"a\.parquet, row 2: expected a string .* found None"):
