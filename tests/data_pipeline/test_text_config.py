@@ -31,10 +31,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
         ({"files": ["a.txt"], "part": [0, 1.1]}, "less than or equal to 1"),
         ({"files": ["a.tar"], "part": [0, 0.5]}, "format webdataset: only text and jsonl are cut"),
         ({"files": ["a.parquet"], "part": [0, 0.5]}, "only text and jsonl are cut"),
-        (
-            {"files": ["a.txt"], "part": [0, 0.5], "documents": "file"},
-            "documents is file: .* Set documents to line or blank_line",
-        ),
         ({"files": ["a.jsonl"], "min_score": 1}, "set both to drop documents by their score"),
         ({"files": ["https://x.org/a.txt"]}, "remote and its sha256 is not set"),
     ],

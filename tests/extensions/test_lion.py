@@ -10,6 +10,7 @@ from lion.update import Lion
 from support.ranks import engine_jobs, lion_jobs
 from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape, committed
 
+from model.loss import CrossEntropy
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
@@ -141,7 +142,7 @@ def plain_losses(steps):
         for slot, micro_batch in enumerate(batches):
             batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
             seed_torch(1, "dropout", step, slot)
-            sums = model(batch.source, batch.target_input, batch.target_output, SMOOTHING)
+            sums = model(*batch.inputs, CrossEntropy(SMOOTHING))
             (sums.smoothed / tokens).backward()
             total += float(sums.smoothed.detach())
         optimizer.step(engine_jobs.LEARNING_RATE)

@@ -1,7 +1,7 @@
 """Continuing texts with a run: `TextGenerator.load("runs/shakespeare").generate(["ROMEO:"])`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -9,7 +9,7 @@ from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import SamplingConfig
-from model.generation.sampling import Ending, Generated, generate
+from model.generation.sampling import Ending, Finished, Generated, generate
 from trainer.checkpoints.format import Checkpoint
 from trainer.inference.trained_network import Precision, load_network
 
@@ -85,41 +85,88 @@ class TextGenerator:
     def generate(self, prompts: Sequence[str]) -> list[Continuation]:
         """A continuation of each prompt, under `sampling`.
 
-        It depends on the prompt, its number and the seed alone, not on the other prompts. A prompt
-        that is longer than the context is continued from its end.
+        It depends on the prompt, its number and the seed alone, not on the other prompts. What is
+        longer than the context is continued from its end: from the last half of a context, each
+        time that learned positions have come to theirs.
         """
         continuations = []
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             part = prompts[start : start + PROMPTS_AT_ONCE]
-            ids = [self._ids(prompt) for prompt in part]
-            found = generate(
-                self.network,
-                ids,
-                self.sampling,
-                self.tokenizer.eos_id,
-                self._is_complete if self.sampling.stop else None,
-                range(start, start + len(part)),
-            )
+            texts = [_Text(start + number, self._ids(text)) for number, text in enumerate(part)]
+            while going_on := [text for text in texts if text.ended in (None, "context")]:
+                self._continue(going_on)
             continuations += [
-                self._continuation(prompt, made) for prompt, made in zip(part, found, strict=True)
+                self._continuation(prompt, text) for prompt, text in zip(part, texts, strict=True)
             ]
         return continuations
+
+    def _continue(self, texts: list["_Text"]) -> None:
+        """Continue texts until they end or the context does."""
+        most = self.sampling.max_new_tokens
+        for left in sorted({most - len(text.ids) for text in texts}):
+            alike = [text for text in texts if most - len(text.ids) == left]
+            found = generate(
+                self.network,
+                [text.context(self.network.context_length) for text in alike],
+                self.sampling.model_copy(update={"max_new_tokens": left}),
+                self.tokenizer.eos_id,
+                self._completes(alike) if self.sampling.stop else None,
+                [text.number + (text.rounds << 32) for text in alike],
+            )
+            for text, made in zip(alike, found, strict=True):
+                text.take(made)
+
+    def _completes(self, texts: list["_Text"]) -> Finished:
+        """Whether a text with new tokens has a stop string."""
+
+        def is_complete(index: int, ids: Sequence[int]) -> bool:
+            text = self.tokenizer.decode([[*texts[index].ids, *ids]])[0]
+            return any(stop in text for stop in self.sampling.stop)
+
+        return is_complete
 
     def _ids(self, prompt: str) -> list[int]:
         tokens: list[int] = self.tokenizer.encode([prompt])[0].tolist()
         return [self.tokenizer.bos_id, *tokens][-self.network.context_length :]
 
-    def _is_complete(self, _: int, ids: Sequence[int]) -> bool:
-        text = self.tokenizer.decode([list(ids)])[0]
-        return any(stop in text for stop in self.sampling.stop)
-
-    def _continuation(self, prompt: str, made: Generated) -> Continuation:
-        text = self.tokenizer.decode([list(made.ids)])[0]
+    def _continuation(self, prompt: str, found: "_Text") -> Continuation:
+        text = self.tokenizer.decode([found.ids])[0]
         places = [text.find(stop) for stop in self.sampling.stop if stop in text]
+        assert found.ended is not None
         return Continuation(
             prompt=prompt,
             text=text[: min(places)] if places else text,
-            log_probability=made.log_probability,
-            tokens=len(made.ids),
-            ended=made.ended,
+            log_probability=found.log_probability,
+            tokens=len(found.ids),
+            ended=found.ended,
         )
+
+
+@dataclass
+class _Text:
+    """A prompt and its continuation so far.
+
+    Attributes:
+        rounds: how often it was continued from a context of its own.
+        ended: how the last round did.
+    """
+
+    number: int
+    prompt: list[int]
+    ids: list[int] = field(default_factory=list)
+    log_probability: float = 0.0
+    rounds: int = 0
+    ended: Ending | None = None
+
+    def context(self, context_length: int) -> list[int]:
+        """The tokens to go on from."""
+        if not self.rounds:
+            return self.prompt
+        return [*self.prompt, *self.ids][-max(1, context_length // 2) :]
+
+    def take(self, made: Generated) -> None:
+        """Add a round's tokens."""
+        self.ids += made.ids
+        self.log_probability += made.log_probability
+        self.rounds += 1
+        self.ended = made.ended

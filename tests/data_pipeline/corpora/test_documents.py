@@ -308,3 +308,16 @@ def test_memory_does_not_grow_with_the_file(
             tracemalloc.stop()
         assert count >= 0.7 * 25_000 * million_bytes
     assert peaks[1] < 1.1 * peaks[0] < 30_000_000
+
+
+def test_parts_of_a_file_that_is_one_document_are_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    text = "".join(f"line {number}\n" for number in range(100))
+    path.write_text(text)
+    borders = [0.0, 0.333, 0.9, 1.0]
+    parts = [
+        read(TextCorpusConfig(files=(str(path),), documents="file", part=part))
+        for part in pairwise(borders)
+    ]
+    assert all(len(part) == 1 for part in parts)
+    assert "".join(document for part in parts for document in part) == text
