@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +100,32 @@ def _load_same(modules: tuple[Extension, ...], folder: str | None) -> Extensions
 
 def _load(name: str, folder: str | None, expected: str | None = None) -> Extension:
     if name not in _loaded:
-        folders = [f for f in (folder, os.environ.get(FOLDER_VARIABLE)) if f]
+        given = [f for f in (folder, os.environ.get(FOLDER_VARIABLE)) if f]
+        folders = [str(Path(f).expanduser().resolve()) for f in given]
         package = name.partition(".")[0]
-        files = _files(name, package, folders)
-        extension = Extension(name, _version(package), _hash(files))
+        found = _find(name, package, folders)
+        extension = Extension(name, _version(package), _hash(_files(found)))
         _require_same(extension, expected)
         for path in reversed(folders):
             if path not in sys.path:
                 sys.path.insert(0, path)
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ExtensionError(
-                f"The extension {name} cannot be imported: {error}. Install what it needs, or "
-                "correct extensions in the recipe."
-            ) from error
+        _require_first(name, package, found)
+        _import(name)
         _loaded[name] = extension
     _require_same(_loaded[name], expected)
     return _loaded[name]
+
+
+def _import(name: str) -> None:
+    try:
+        import_module(name)
+    except ExtensionError:  # of a registry
+        raise
+    except Exception as error:  # whatever its code raises
+        raise ExtensionError(
+            f"The extension {name} cannot be imported: {type(error).__name__}: {error}. Install "
+            "what it needs, correct its code, or correct extensions in the recipe."
+        ) from error
 
 
 def _require_same(found: Extension, expected: str | None) -> None:
@@ -127,20 +136,50 @@ def _require_same(found: Extension, expected: str | None) -> None:
         )
 
 
-def _files(name: str, package: str, folders: list[str]) -> dict[str, Path]:
-    """The Python files of a package by name, without importing anything of it."""
-    spec = PathFinder.find_spec(package, [*folders, *sys.path])
-    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+def _find(name: str, package: str, folders: list[str]) -> ModuleSpec:
+    """Where a package lies, without importing anything of it."""
+    spec = PathFinder.find_spec(package, [*folders, *sys.path]) or _find_installed(package)
+    if spec is None or not _places(spec):
         places = " or ".join(["the installed packages", *folders])
         raise ExtensionError(
             f"The extension {name} is not found in {places}. Install it, or name the folder that "
             f"has {package} with extension_folder in the recipe or with {FOLDER_VARIABLE}."
         )
+    return spec
+
+
+def _find_installed(package: str) -> ModuleSpec | None:
+    """What an import of the package would find, such as an editable installation."""
+    try:
+        return find_spec(package)
+    except ValueError:  # a module such as __main__
+        return None
+
+
+def _places(spec: ModuleSpec) -> list[Path]:
+    """The folders of a package, or the file of a module."""
+    if spec.submodule_search_locations:
+        return [Path(root).resolve() for root in spec.submodule_search_locations]
+    return [Path(spec.origin).resolve()] if spec.has_location and spec.origin else []
+
+
+def _require_first(name: str, package: str, found: ModuleSpec) -> None:
+    """Requires that an import gives the very files that were hashed."""
+    first = _find_installed(package)
+    if first is None or _places(first) != _places(found):
+        other = first.origin if first else "nothing"
+        raise ExtensionError(
+            f"The extension {name} is found in {_places(found)[0]}, and an import of {package} "
+            f"gives {other}. Give the extension a name of its own."
+        )
+
+
+def _files(spec: ModuleSpec) -> dict[str, Path]:
+    """The Python files of a package, by name."""
+    places = _places(spec)
     if not spec.submodule_search_locations:
-        assert spec.origin is not None
-        return {Path(spec.origin).name: Path(spec.origin)}
-    roots = [Path(root) for root in spec.submodule_search_locations]
-    return {str(path.relative_to(root)): path for root in roots for path in root.rglob("*.py")}
+        return {places[0].name: places[0]}
+    return {str(path.relative_to(root)): path for root in places for path in root.rglob("*.py")}
 
 
 def _hash(files: dict[str, Path]) -> str:

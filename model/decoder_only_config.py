@@ -1,8 +1,8 @@
 """The settings of the decoder-only network and of how it continues a text."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.section import Section, continuable, identity
 from model.config import NetworkConfig
@@ -195,4 +195,6 @@ class SamplingConfig(Section):
         le=1,
     )
     seed: int = continuable(0, "Each prompt's random numbers follow from it and its number.", ge=0)
-    stop: tuple[str, ...] = continuable((), "Texts that end a continuation where they appear.")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = continuable(
+        (), "Texts that end a continuation where they appear."
+    )

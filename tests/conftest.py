@@ -77,6 +77,19 @@ def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dataset
 
 
+@pytest.fixture(scope="session")
+def phrasebook_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The English sentences of the phrase book, prepared as documents."""
+    from support.tasks import language_model_values
+
+    from cluster.recipe import Recipe
+    from data_pipeline.preparation.prepare import prepare
+
+    dataset = tmp_path_factory.mktemp("documents") / "dataset"
+    prepare(Recipe.of(language_model_values(dataset)).data_settings, lambda progress: None)
+    return dataset
+
+
 @pytest.fixture
 def runs(tmp_path: Path, phrasebook: Path, ray_head: Any) -> Any:
     """Runs of a tiny recipe on the phrase book."""

@@ -174,6 +174,9 @@ class EarlyStoppingConfig(Section):
 class TrainerConfig(Section):
     """How long and with which loss to train."""
 
+    # So that options are looked at where none are given.
+    model_config = ConfigDict(validate_default=True)
+
     max_steps: int = continuable(
         REQUIRED, "Optimizer steps in all; more steps continue a finished run.", gt=0
     )
@@ -214,13 +217,23 @@ class TrainerConfig(Section):
         3, "Validation sentences whose translations are kept and shown.", ge=0
     )
 
+    @field_validator("loss")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in LOSSES:
+            raise ValueError(LOSSES.unknown(name))
+        return name
+
+    @field_validator("loss_options")
+    @classmethod
+    def _are_those_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
+        if "loss" not in info.data:  # which is wrong itself
+            return options
+        return _resolved(LOSSES[info.data["loss"]] or Section, options)
+
     @model_validator(mode="after")
-    def _loss_is_known(self) -> "TrainerConfig":
-        if self.loss not in LOSSES:
-            raise ValueError(LOSSES.unknown(self.loss))
-        kind = LOSSES[self.loss]
-        _resolved(kind or Section, self.loss_options)
-        if kind is not None:
+    def _extensions_loss_reads_what_is_set(self) -> "TrainerConfig":
+        if LOSSES[self.loss] is not None:
             _require_defaults(self, f"loss {self.loss!r}", ["label_smoothing"])
         return self
 

@@ -134,9 +134,8 @@ class TrainingRecipe(Section):
             ExtensionError: one of them, the task or the network is not found.
             pydantic.ValidationError: a value is wrong.
         """
-        names, folder = values.get("extensions", ()), values.get("extension_folder")
-        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-            load_extensions(names, folder if isinstance(folder, str) else None)
+        folder = values.get("extension_folder")
+        load_extensions(_extension_names(values), folder if isinstance(folder, str) else None)
         return class_of(cls, values).model_validate(values)
 
     @classmethod
@@ -152,7 +151,7 @@ class TrainingRecipe(Section):
                 that are not here.
         """
         try:
-            load_expected(values.get("extensions", ()), identity)
+            load_expected(_extension_names(values), identity)
             return cls.of(values | {"extension_folder": None})
         except ExtensionError as error:
             raise RunMismatchError(f"The checkpoint's recipe cannot be read: {error}") from error
@@ -174,7 +173,13 @@ TrainingRecipe.general = TrainingRecipe
 R = TypeVar("R", bound=TrainingRecipe)
 
 
-@cache
+def _extension_names(values: dict[str, Any]) -> tuple[str, ...]:
+    """The names under `extensions`; none if they are no names, which validation then refuses."""
+    names = values.get("extensions", ())
+    well_formed = isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names)
+    return tuple(names) if well_formed else ()
+
+
 def recipe_class(general: type[R], task: str = DEFAULT_TASK, network: str | None = None) -> type[R]:
     """The class of recipes of a task.
 
@@ -185,12 +190,18 @@ def recipe_class(general: type[R], task: str = DEFAULT_TASK, network: str | None
     Raises:
         ExtensionError: there is no such task or network.
     """
+    # The same class whether the task's own network is named or not: recipes compare their classes.
+    return _recipe_class(general, task, network or TASKS[task].network)
+
+
+@cache
+def _recipe_class(general: type[R], task: str, network: str) -> type[R]:
     kind = TASKS[task]
     sections: dict[str, Any] = {
         "data": (kind.data, REQUIRED),
         "tokenizer": (kind.tokenizer, REQUIRED),
         "batching": (kind.batching, REQUIRED),
-        "model": (NETWORKS[network or kind.network].config, REQUIRED),
+        "model": (NETWORKS[network].config, REQUIRED),
         "decoding": (kind.decoding, kind.decoding()),
     }
     made = create_model(general.__name__, __base__=general, __module__=__name__, **sections)
@@ -251,10 +262,10 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _default_of(name: str, identity: dict[str, Any]) -> Any:
     """The default of a field of a run's recipe; None if it has none or there is no such field."""
-    task = identity.get("task", DEFAULT_TASK)
-    if task not in TASKS:
-        return None
-    model: Any = recipe_class(TrainingRecipe, task, identity.get("model.network"))
+    task, network = identity.get("task", DEFAULT_TASK), identity.get("model.network")
+    if task not in TASKS or (network is not None and network not in NETWORKS):
+        return None  # an extension's that is not loaded here
+    model: Any = recipe_class(TrainingRecipe, task, network)
     default = None
     for part in name.split("."):
         fields = getattr(model, "model_fields", {})

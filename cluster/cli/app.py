@@ -35,7 +35,7 @@ from cluster.cli.options import (
     answer,
     step_range,
 )
-from cluster.cli.texts import export, generate
+from cluster.cli.texts import export, generate, import_weights
 from cluster.errors import (
     EXIT_FAILED,
     EXIT_PREEMPTED,
@@ -65,6 +65,7 @@ app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("compare")(compare)
 app.command("generate")(generate)
 app.command("export")(export)
+app.command("import")(import_weights)
 app.command("submit", rich_help_panel="On a cluster")(submit)
 app.command("stop", rich_help_panel="On a cluster")(stop)
 app.command("workers", rich_help_panel="On a cluster")(workers)

@@ -47,14 +47,14 @@ def submit(
 
     Example:  transloom submit multi30k-ende cluster.ranks=8 --address http://head:8265
     """
-    from cluster.commands.train import RUNS, with_absolute_dataset
+    from cluster.commands.train import RUNS, with_absolute_paths
     from cluster.ray.jobs import Attachment, wait_for_job
     from cluster.ray.jobs import submit as submit_job
     from cluster.recipe import find_recipe, load_recipe, run_name
 
     path = find_recipe(recipe)
     changes = overrides or []
-    loaded = with_absolute_dataset(load_recipe(path, changes))
+    loaded = with_absolute_paths(load_recipe(path, changes))
     folder = (run or RUNS / run_name(path, changes)).absolute()
     job_id = submit_job(
         [
@@ -63,6 +63,7 @@ def submit(
             Attachment(path.name, path.read_bytes()),
             *changes,
             f"data.dataset={loaded.data.dataset}",
+            *([f"extension_folder={loaded.extension_folder}"] if loaded.extension_folder else []),
             "--address",
             "auto",
             "--run",

@@ -1,4 +1,4 @@
-"""Commands for language models: `generate` and `export`."""
+"""Commands for language models: `generate`, `export` and `import`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,7 @@ import typer
 from cluster.cli.options import (
     CheckpointOption,
     JsonOption,
+    Overrides,
     PrecisionOption,
     RunArgument,
     answer,
@@ -82,3 +83,32 @@ def export(
 
     summary = export_run(run, folder, checkpoint)
     answer(summary, as_json, f"{summary['folder']}: {summary['model']}, {summary['files']}")
+
+
+def import_weights(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With config.json and safetensors.")
+    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A new run's folder.")],
+    overrides: Overrides = None,
+    *,
+    recipe: Annotated[
+        str, typer.Option(help="A recipe of that network, whose dataset has its tokenizer.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run of a GPT-2 or Llama of Hugging Face, to use it or to start others from it.
+
+    Its training cannot go on: there is no state of an optimizer. Another run starts from its
+    weights with trainer.init_from=RUN.
+
+    Example:  transloom import SmolLM-135M runs/smol --recipe smol.yaml
+    """
+    from cluster.commands.importing import import_run
+
+    summary = import_run(folder, run, recipe, overrides or ())
+    answer(
+        summary,
+        as_json,
+        f"{summary['run']}: {summary['model']}, {summary['parameters']:,} weights",
+    )

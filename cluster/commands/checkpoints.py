@@ -44,6 +44,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
                 "path": str(path),
                 "bytes": sum(file.bytes for file in header.files),
                 "averaged_steps": header.averaged_steps,
+                "imported_from": header.imported_from,
                 "ranks": header.numerics.get("ranks"),
                 "zero_stage": header.numerics.get("zero_stage"),
                 "scores": header.model_dump(mode="json", include={"scores"})["scores"],
@@ -169,7 +170,7 @@ def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:
         table.add(
             Path(row["path"]).name if averaged else str(row["step"]),
             f"{row['bytes'] / 1e6:.1f} MB",
-            "" if averaged else f"{counted(row['ranks'], 'rank')}, ZeRO {row['zero_stage']}",
+            "" if averaged else _writer_text(row),
             *(_score_text(row["scores"], measure) for measure in measures),
             "" if averaged else row["data_digest"],
         )
@@ -191,6 +192,12 @@ def pruned_text(removed: list[str], dry_run: bool) -> str:
         return "All checkpoints stay."
     heading = "Would be removed:" if dry_run else "Removed:"
     return "\n".join([heading, *removed])
+
+
+def _writer_text(row: dict[str, Any]) -> str:
+    if source := row["imported_from"]:
+        return f"imported from {source}"
+    return f"{counted(row['ranks'], 'rank')}, ZeRO {row['zero_stage']}"
 
 
 def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:

@@ -8,6 +8,8 @@ from model.hugging_face import save_hugging_face, to_hugging_face
 from trainer.errors import TrainerError
 from trainer.inference.text_generator import TextGenerator
 
+TOKENIZER_FILE = "tokenizer.model"
+
 
 def export_run(run: Path, folder: Path, checkpoint: str | None) -> dict[str, Any]:
     """Write the model and its tokenizer into a new folder, and return a summary.
@@ -29,7 +31,7 @@ def export_run(run: Path, folder: Path, checkpoint: str | None) -> dict[str, Any
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
     )
-    (folder / "tokenizer.model").write_bytes(tokenizer.model)
+    (folder / TOKENIZER_FILE).write_bytes(tokenizer.model)
     files = sorted(path.name for path in folder.iterdir())
     return {
         "folder": str(folder),

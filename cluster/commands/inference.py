@@ -137,6 +137,8 @@ def score_sets(
 ) -> dict[str, dict[str, float | None]]:
     """Score a run of any task on its test sets: each score by name, by the set's name."""
     found = load_network(run, checkpoint, "cpu", "fp32")
+    for problem in found.damaged:
+        print(f"warning: {problem}; using {found.checkpoint.path}", file=sys.stderr)
     data, sets = _test_sets(found.recipe, run, names, dataset)
     return {
         name: {score: s.value for score, s in score_heldout(found, data, name).items()}

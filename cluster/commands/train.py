@@ -91,7 +91,7 @@ def train_run(
             "leave --inline out, or say cluster.address=null"
         )
     folder = RunFolder(run or RUNS / run_name(path, overrides))
-    loaded = with_absolute_dataset(loaded)
+    loaded = with_absolute_paths(loaded)
     store, manifest = check_run(loaded, folder)
     if profile:
         _check_profile(profile, loaded, folder)
@@ -149,8 +149,11 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
         )
 
 
-def with_absolute_dataset(recipe: Recipe) -> Recipe:
-    """The recipe with the dataset's absolute path: ranks and workers may run in other folders."""
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths: ranks and workers may run in other folders."""
+    if recipe.extension_folder is not None:
+        folder = str(Path(recipe.extension_folder).expanduser().absolute())
+        recipe = recipe.model_copy(update={"extension_folder": folder})
     if is_remote(recipe.data.dataset):
         return recipe
     dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())

@@ -73,11 +73,14 @@ def plan_packed(
 def plan_packed_heldout(
     lengths: Int32Array | Int64Array, context_length: int, budget: int
 ) -> WindowPlan:
-    """As `plan_packed`, but each document is cut from its beginning, and nothing is shuffled."""
+    """As `plan_packed`, but each document is cut from its beginning, and nothing is shuffled.
+
+    No part is cut to fill a row: a document's loss does not depend on which others are there.
+    """
     parts = cut_documents(
         lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
     )
-    return _plan(pack(parts, context_length), budget // context_length)
+    return _plan(_best_fit(_longest_first(parts), context_length), budget // context_length)
 
 
 def cut_documents(
@@ -105,9 +108,12 @@ def cut_documents(
 
 def pack(parts: Sequence[Part], context_length: int) -> list[Row]:
     """Rows of at most `context_length` tokens that have all tokens of the parts once."""
-    # Python sorts stably: parts of equal size stay in the order given, which is random.
-    by_size = sorted(parts, key=lambda part: -part.size)
-    return _fill(_best_fit(by_size, context_length), context_length)
+    return _fill(_best_fit(_longest_first(parts), context_length), context_length)
+
+
+def _longest_first(parts: Sequence[Part]) -> list[Part]:
+    # Python sorts stably: parts of equal size stay in the order given, which is random in training.
+    return sorted(parts, key=lambda part: -part.size)
 
 
 def _best_fit(parts: Sequence[Part], context_length: int) -> list[Row]:

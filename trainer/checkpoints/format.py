@@ -84,6 +84,8 @@ class CheckpointHeader(Written):
     parent: Parent | None = None
     # The steps of an average of checkpoints; nothing can be resumed from it.
     averaged_steps: list[int] = Field(default_factory=list)
+    # Where weights come from that were trained elsewhere; nothing can be resumed from them.
+    imported_from: str | None = None
     files: list[FileRecord] = Field(default_factory=list)
     sha256: str | None = None  # of all other fields; the first headers had none
 

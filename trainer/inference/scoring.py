@@ -25,7 +25,8 @@ def score_heldout(found: TrainedNetwork, dataset: DataConfig, name: str) -> Scor
     """
     store, manifest = dataset_of(found.checkpoint, dataset)
     task = training_task(found.recipe, manifest, found.tokenizers)
-    validator = Validator(task.scoring(load_heldout(store, manifest, name)), Placement())
+    scoring = task.scoring(load_heldout(store, manifest, name))
+    validator = Validator(scoring, Placement(), found.recipe.trainer.validation_scores)
     result = validator.run(found.model)
     assert result is not None, "nobody asks to stop"
     return result.scores

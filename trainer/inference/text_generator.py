@@ -71,7 +71,7 @@ class TextGenerator:
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
         found = load_network(Path(run), checkpoint, "cpu", precision)
-        found = found.of_task("causal_lm", "transloom generate")
+        found = found.of_task("causal_lm")
         assert isinstance(found.model, DecoderOnly)
         assert isinstance(found.recipe.decoding, SamplingConfig)
         return cls(

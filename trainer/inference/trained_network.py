@@ -26,6 +26,9 @@ from trainer.tasks.network import build_network
 
 Precision = Literal["fp32", "bf16"]
 
+# What is made with a run of each task.
+COMMANDS = {"translation": "transloom translate", "causal_lm": "transloom generate"}
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -53,16 +56,18 @@ class TrainedNetwork:
     weights: Weights
     damaged: list[str]
 
-    def of_task(self, task: str, command: str) -> "TrainedNetwork":
-        """This network, if its run has learned what a command needs.
+    def of_task(self, task: str) -> "TrainedNetwork":
+        """This network, if its run has learned what is needed.
 
         Raises:
             RunMismatchError: the run has learned something else.
         """
         if self.recipe.task != task:
+            made_for_it = COMMANDS.get(self.recipe.task)
+            remedy = f"use {made_for_it} for it, or " if made_for_it else ""
             raise RunMismatchError(
-                f"{self.weights.run} was trained for {self.recipe.task}, and {command} needs a run "
-                f"of {task}: name another run, or another command"
+                f"{self.weights.run} was trained for {self.recipe.task}, and a run of {task} is "
+                f"needed: {remedy}name another run"
             )
         return self
 

@@ -84,7 +84,7 @@ class Translator:
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
         network = load_network(Path(run), checkpoint, device, precision)
-        found = network.of_task("translation", "transloom translate")
+        found = network.of_task("translation")
         recipe_decoding = found.recipe.decoding
         assert isinstance(found.model, Transformer)
         assert isinstance(recipe_decoding, DecodingConfig)

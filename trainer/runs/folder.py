@@ -29,8 +29,8 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from data_pipeline.written import Written
-from trainer.checkpoints.format import Parent, list_checkpoints
-from trainer.errors import RunMismatchError
+from trainer.checkpoints.format import Parent, list_checkpoints, read_header
+from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
 
@@ -174,9 +174,11 @@ class RunFolder:
         """Check that there is no run here yet, or this one.
 
         Raises:
-            RunMismatchError: the run here was started with another identity or dataset.
+            RunMismatchError: the run here was started with another identity or dataset, or holds
+                weights that were trained elsewhere.
         """
         if self.has_begun():
+            self._check_origin()
             self._check(self.card(), recipe, manifest)
 
     def open(
@@ -217,6 +219,16 @@ class RunFolder:
         write_whole(self.dataset / MANIFEST_NAME, store.read_manifest())
         for info in manifest.tokenizers.values():
             write_whole(self.dataset / info.file, store.read(info.file, info.sha256))
+
+    def _check_origin(self) -> None:
+        with suppress(CheckpointError):  # a damaged one is told when it is looked for
+            for newest in list_checkpoints(self.checkpoints)[-1:]:
+                if source := read_header(newest).imported_from:
+                    raise RunMismatchError(
+                        f"{self.path} holds weights that were imported from {source}, without the "
+                        "state of an optimizer: its training cannot go on. Start another run from "
+                        f"them with trainer.init_from={self.path}"
+                    )
 
     def _check(self, card: RunCard, recipe: TrainingRecipe, manifest: Manifest) -> None:
         differences = identity_differences(card.identity, identity_of(recipe))

@@ -191,6 +191,15 @@ def test_heldout_documents_are_cut_from_their_beginning():
     assert rows == [[Part(0, 0, 16)], [Part(0, 16, 32)], [Part(0, 32, 40), Part(1, 0, 3)]]
 
 
+def test_a_heldout_document_is_cut_whatever_others_there_are():
+    """Also where rows stay half empty: its loss depends on where it is cut."""
+    lengths = np.full(9, 10)
+    rows = [row for batch in rows_of(plan_packed_heldout(lengths, 16, 32)) for row in batch]
+    assert rows == [[Part(number, 0, 10)] for number in range(9)]
+    in_training = plan_packed(lengths, 16, 32, seed=0, epoch=0, window=0)
+    assert len(in_training.order) > len(lengths)
+
+
 def test_phases_tell_where_the_first_cut_is():
     parts = cut_documents(np.array([10, 3]), [1, 0], 4, np.array([1, 2]))
     assert parts == [Part(1, 0, 3), Part(0, 0, 3), Part(0, 3, 7), Part(0, 7, 10)]

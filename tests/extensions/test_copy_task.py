@@ -1,0 +1,93 @@
+"""What the copy task hides follows from seed, pass and example, whoever reads the example."""
+
+import numpy as np
+import pytest
+import torch
+from support.tasks import copy_values
+
+from cluster.recipe import Recipe
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.tasks.task import training_task
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    dataset = tmp_path_factory.mktemp("copy") / "dataset"
+    prepare(Recipe.of(small(dataset)).data_settings, lambda progress: None)
+    return dataset
+
+
+def small(dataset, **changed):
+    """Its recipe with shards so small that an epoch has several windows."""
+    values = copy_values(dataset)
+    values["data"] |= {"pairs_per_block": 64, "blocks_per_shard": 32}
+    values["batching"] |= {"window_shards": changed.pop("window_shards", 3)}
+    return values | changed
+
+
+def hidden(dataset, epoch, *, backwards=False, **changed):
+    """What is fed of each example in an epoch: its ids and those with hidden tokens."""
+    settings = Recipe.of(small(dataset, **changed)).data_settings
+    reader = WindowReader(*open_dataset(settings.data), settings)
+    windows = range(reader.layout(epoch, 0).windows_per_epoch)
+    found = {}
+    for window in reversed(windows) if backwards else windows:
+        count = len(reader.layout(epoch, window).units)
+        for batch in reader.fetch(epoch, window, 0, count):
+            ends = np.cumsum(batch.fields["text"].lengths)[:-1]
+            fields = [np.split(batch.fields[name].ids, ends) for name in ("text", "hidden")]
+            for number, *ids in zip(batch.pair_ids.tolist(), *fields, strict=True):
+                found[number] = tuple(map(tuple, ids))
+    assert len(windows) > 1
+    return found
+
+
+def test_an_example_hides_the_same_wherever_it_is_read(dataset):
+    first = hidden(dataset, 0)
+    assert hidden(dataset, 0, backwards=True) == first
+    assert hidden(dataset, 0, window_shards=2) == first  # in other windows, beside others
+    assert {number: text for number, (text, _) in hidden(dataset, 1).items()} == {
+        number: text for number, (text, _) in first.items()
+    }
+
+
+@pytest.mark.parametrize(("epoch", "changed"), [(1, {}), (0, {"seed": 2})])
+def test_another_pass_or_seed_hides_others(dataset, epoch, changed):
+    first, other = hidden(dataset, 0), hidden(dataset, epoch, **changed)
+    assert first.keys() == other.keys()
+    places = [
+        [given == shown for given, shown in zip(*pair[number], strict=True)]
+        for pair in (first, other)
+        for number in sorted(pair)
+    ]
+    shown = np.concatenate(places[: len(first)]), np.concatenate(places[len(first) :])
+    for each in shown:
+        assert 1 - each.mean() == pytest.approx(0.1, abs=0.01)
+    both = 1 - np.logical_or(*shown).mean()
+    assert both == pytest.approx(0.01, abs=0.003)  # as if drawn independently
+
+
+def test_its_validation_hides_nothing_and_counts_right_tokens(dataset):
+    recipe = Recipe.of(small(dataset)).training()
+    store, manifest = open_dataset(recipe.data)
+    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    from data_pipeline.batching.heldout import load_heldout
+    from trainer.placement import Placement
+    from trainer.validation import Validator
+
+    network = task.build_network().eval()
+    scoring = task.scoring(load_heldout(store, manifest, "validation"))
+    right = total = 0
+    with torch.no_grad():
+        for batch in scoring.batches:
+            inputs, text, real = task.collate(batch, torch.device("cpu")).inputs
+            assert torch.equal(inputs, text)
+            logits = network.states(inputs, real) @ network.embedding.weight.T
+            right += int(((logits.argmax(2) == text) & (real == 1)).sum())
+            total += int(real.sum())
+    scores = Validator(scoring, Placement()).run(network).scores
+    assert scores["accuracy"].value == pytest.approx(right / total)
+    assert 0 < right < total

@@ -1,0 +1,38 @@
+"""Translation: the loss of each pair of a batch, to look at a step."""
+
+import pytest
+import torch
+from support.recipes import tiny_recipe
+
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.tasks.task import training_task
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def task(phrasebook):
+    recipe = tiny_recipe(phrasebook).training()
+    store, manifest = open_dataset(recipe.data)
+    return training_task(recipe, manifest, load_tokenizers(store, manifest))
+
+
+def test_the_loss_of_an_example_is_that_of_its_pair_alone(task):
+    network = task.build_network().eval()
+    store, manifest = open_dataset(task.recipe.data)
+    texts = load_heldout(store, manifest, "validation").texts
+    sources, targets = texts["src"][:20], texts["tgt"][:20]
+    (batch,) = pair_micro_batches(heldout_pairs(sources, targets), task.tokenizers, 10_000)
+    found = task.example_losses(network, batch, CPU)
+    for pair, loss in zip(batch.pair_ids.tolist(), found.tolist(), strict=True):
+        alone = heldout_pairs([sources[pair]], [targets[pair]])
+        (single,) = pair_micro_batches(alone, task.tokenizers, 10_000)
+        with torch.no_grad():
+            inputs = task.collate(single, CPU).inputs
+            hidden_nd, weight_vd, target_n = network(*inputs, lambda *tensors: tensors)
+        logits = (hidden_nd @ weight_vd.detach().T).double()
+        expected = torch.nn.functional.cross_entropy(logits, target_n, reduction="sum")
+        assert loss == pytest.approx(float(expected), rel=1e-5)

@@ -1,0 +1,186 @@
+"""Recipes of several tasks: the same after a journey, compared over versions, wrong by name."""
+
+import pickle
+import sys
+
+import pytest
+import ray.cloudpickle
+import yaml
+from support.recipes import tiny_values
+from support.tasks import EXTENSIONS, copy_values, language_model_values
+
+from cluster.errors import RecipeError
+from cluster.recipe import Recipe, load_recipe
+from data_pipeline import extensions
+from data_pipeline.extensions import FOLDER_VARIABLE
+from trainer.errors import RunMismatchError
+from trainer.recipe import TrainingRecipe, identity_differences, identity_of
+
+VALUES = {
+    "translation": tiny_values,
+    "causal_lm": language_model_values,
+    "copy": copy_values,
+}
+
+
+@pytest.fixture(params=list(VALUES))
+def recipe(request, tmp_path):
+    return Recipe.of(VALUES[request.param](tmp_path / "dataset"))
+
+
+@pytest.fixture
+def reading(tmp_path):
+    """Reads a recipe of a task from a file, with overrides."""
+
+    def read(task, *overrides):
+        path = tmp_path / f"{task}.yaml"
+        path.write_text(yaml.safe_dump(VALUES[task](tmp_path / "dataset")))
+        return load_recipe(path, overrides)
+
+    return read
+
+
+@pytest.mark.parametrize("pickler", [pickle, ray.cloudpickle], ids=["pickle", "cloudpickle"])
+def test_a_recipe_comes_back_equal(recipe, pickler):
+    for sent in (recipe, recipe.training(), recipe.data_settings):
+        back = pickle.loads(pickler.dumps(sent))  # noqa: S301
+        assert back == sent
+        assert type(back) is type(sent)
+
+
+def test_what_a_checkpoint_holds_is_the_recipe(recipe, monkeypatch):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(EXTENSIONS))
+    training = recipe.training()
+    back = TrainingRecipe.of_checkpoint(training.model_dump(mode="json"), identity_of(training))
+    assert back.model_copy(update={"extension_folder": recipe.extension_folder}) == training
+    assert identity_differences(identity_of(back), identity_of(recipe)) == []
+
+
+def test_the_ranks_are_told_all_but_where_they_run(recipe):
+    training = recipe.training()
+    assert identity_of(training) == identity_of(recipe)
+    assert training.model_dump() == recipe.model_dump(exclude={"cluster"})
+    assert type(TrainingRecipe.of(training.model_dump(mode="json"))) is type(training)
+
+
+def test_the_identity_has_the_extensions(tmp_path):
+    found = identity_of(Recipe.of(copy_values(tmp_path)))
+    assert found["extensions"] == ["copy_task"]
+    assert found["extensions.copy_task"] == str(extensions._loaded["copy_task"])
+    other = found | {"extensions.copy_task": "0 sha256:0"}
+    assert identity_differences(other, found) == [
+        f"extensions.copy_task: '0 sha256:0' there, {found['extensions.copy_task']!r} here"
+    ]
+
+
+def test_a_run_of_before_there_were_tasks_is_the_same_run(tmp_path):
+    now = identity_of(Recipe.of(tiny_values(tmp_path)))
+    new = {"task", "extensions", "model.network", "trainer.loss", "trainer.loss_options"}
+    before = {name: value for name, value in now.items() if name not in new}
+    assert len(before) == len(now) - len(new)
+    assert identity_differences(before, now) == []
+    assert identity_differences(now, before) == []
+
+
+def test_a_run_of_another_task_is_told_by_its_task(tmp_path):
+    ours, theirs = (identity_of(Recipe.of(VALUES[t](tmp_path))) for t in ("translation", "copy"))
+    assert "task: 'copy' there, 'translation' here" in identity_differences(theirs, ours)
+
+
+@pytest.mark.parametrize("changed", [{"model.network": "gone"}, {"task": "gone"}])
+def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed):
+    """Its extensions are not loaded for a message on how it differs."""
+    now = identity_of(Recipe.of(tiny_values(tmp_path)))
+    then = {name: value for name, value in now.items() if name != "model.heads"} | changed
+    assert any("'gone' there" in line for line in identity_differences(then, now))
+
+
+@pytest.mark.parametrize(
+    ("task", "override", "message"),
+    [
+        ("translation", "task=sorting", r"task is 'sorting', .*task: .*translation, causal_lm"),
+        (
+            "causal_lm",
+            "model.network=tree",
+            r"model\.network is 'tree', .*transformer, decoder_only",
+        ),
+        ("causal_lm", "trainer.loss=hinge", r"trainer\.loss.*'hinge'.*: there are cross_entropy"),
+        ("copy", "trainer.schedule.type=wave", r"'wave', .* schedule: there are paper"),
+        ("copy", "trainer.optimizer.type=sgd", r"'sgd', .* optimizer: there are adamw"),
+        ("translation", "trainer.validation_scores=[ter]", r"trainer\.validation_scores is 'ter'"),
+        ("copy", "trainer.validation_scores=[ter]", r"validation of copy makes no texts"),
+        (
+            "causal_lm",
+            "checkpoints.best_by=bleu",
+            r"checkpoints\.best_by is 'bleu', .* causal_lm gives loss, perplexity, byte_perplexity",
+        ),
+        (
+            "causal_lm",
+            "trainer.early_stopping={metric: accuracy}",
+            r"trainer\.early_stopping\.metric is 'accuracy'",
+        ),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is(reading, task, override, message):
+    with pytest.raises(RecipeError, match=message):
+        reading(task, override)
+
+
+def test_the_best_is_told_by_a_score_of_the_task(reading):
+    assert reading("copy").checkpoints.best_by == "accuracy"
+    assert reading("causal_lm", "checkpoints.best_by=byte_perplexity").kind.scores
+    with pytest.raises(
+        RecipeError, match=r"'accuracy', .* translation gives loss, perplexity, bleu"
+    ):
+        reading("translation", "checkpoints.best_by=accuracy")
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """A checkpoint's recipe and identity, and the folder that has its extension."""
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "ext_of_checkpoint.py").write_text("imported = True\n")
+    values = tiny_values(tmp_path / "dataset")
+    values |= {"extensions": ["ext_of_checkpoint"], "extension_folder": str(folder)}
+    training = Recipe.of(values).training()
+    yield training.model_dump(mode="json"), identity_of(training), folder
+    sys.modules.pop("ext_of_checkpoint", None)
+    extensions._loaded.pop("ext_of_checkpoint", None)
+
+
+def as_in_another_process():
+    del sys.modules["ext_of_checkpoint"], extensions._loaded["ext_of_checkpoint"]
+    sys.path[:] = [path for path in sys.path if not path.endswith("foreign")]
+
+
+def test_no_folder_is_taken_from_a_checkpoint(foreign, monkeypatch):
+    values, identity, folder = foreign
+    as_in_another_process()
+    assert values["extension_folder"] == str(folder)
+    with pytest.raises(RunMismatchError, match=r"ext_of_checkpoint is not found in the installed"):
+        TrainingRecipe.of_checkpoint(values, identity)
+    assert "ext_of_checkpoint" not in sys.modules
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    recipe = TrainingRecipe.of_checkpoint(values, identity)
+    assert recipe.extension_folder is None
+    assert sys.modules["ext_of_checkpoint"].imported
+
+
+def test_other_code_than_the_checkpoints_is_not_imported(foreign, monkeypatch):
+    values, identity, folder = foreign
+    as_in_another_process()
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    (folder / "ext_of_checkpoint.py").write_text("raise SystemExit('it was imported')\n")
+    with pytest.raises(RunMismatchError, match=r"ext_of_checkpoint is 0 sha256:.* here, and 0 sha"):
+        TrainingRecipe.of_checkpoint(values, identity)
+
+
+@pytest.mark.parametrize("names", ["copy_task", 5, [5], {"a": 1}])
+def test_a_checkpoint_with_wrong_extensions_is_refused(tmp_path, names):
+    training = Recipe.of(tiny_values(tmp_path)).training()
+    values = training.model_dump(mode="json") | {"extensions": names}
+    with pytest.raises(RunMismatchError, match=r"recipe has extensions"):
+        TrainingRecipe.of_checkpoint(values, identity_of(training))

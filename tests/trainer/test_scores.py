@@ -1,0 +1,61 @@
+"""A score that an extension registers is computed of a validation's texts, and tells the best."""
+
+import pytest
+import yaml
+from support.recipes import tiny_values
+from support.runs import Runs
+
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.inference.scoring import score_heldout
+from trainer.inference.trained_network import load_network
+
+MODULE = """
+from trainer.scores import SCORES, ScoreKind
+
+
+def words_per_sentence(made, expected):
+    assert len(made) == len(expected)
+    return sum(len(text.split()) for text in made) / len(made)
+
+
+SCORES.register("words_per_sentence", ScoreKind(words_per_sentence, more_is_better=True))
+SCORES.register("not_a_number", ScoreKind(lambda made, expected: float("nan"), True))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, phrasebook):
+    folder = tmp_path_factory.mktemp("scores")
+    (folder / "ext_words.py").write_text(MODULE)
+    values = tiny_values(phrasebook, max_steps=2, validate_every_steps=1)
+    values |= {"extensions": ["ext_words"], "extension_folder": str(folder)}
+    values["trainer"]["validation_scores"] = ["words_per_sentence", "not_a_number"]
+    values["checkpoints"] = {"every_steps": 1, "best_by": "words_per_sentence"}
+    values["decoding"] = {"max_extra_length": 1, "max_length_factor": 0.5, "beam_size": 1}
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    runs = Runs(recipe, folder, address="")
+    runs.train("run", inline=True)
+    return runs
+
+
+def test_it_is_in_the_record_and_in_checkpoints(runs):
+    (*_, last) = runs.lines("run", "validation")
+    texts = sorted((runs.folder / "run" / "translations").glob("*.txt"))[-1].read_text()
+    made = texts.removesuffix("\n").split("\n")
+    words = sum(len(line.split()) for line in made) / len(made)
+    assert words > 0
+    assert last["scores"]["words_per_sentence"] == {"value": words, "more_is_better": True}
+    assert last["scores"]["not_a_number"] == {"more_is_better": True}
+    newest = Checkpoint(list_checkpoints(runs.folder / "run" / "checkpoints")[-1])
+    assert newest.header.scores["words_per_sentence"].value == words
+
+
+def test_the_scores_of_a_set_are_those_of_its_validation(runs):
+    found = load_network(runs.folder / "run", None, "cpu", "fp32")
+    (*_, last) = runs.lines("run", "validation")
+    scores = score_heldout(found, found.recipe.data, "validation")
+    assert {name: score.value for name, score in scores.items()} == {
+        name: pytest.approx(score["value"], rel=1e-6) if "value" in score else None
+        for name, score in last["scores"].items()
+    }

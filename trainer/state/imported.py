@@ -1,0 +1,60 @@
+"""Weights that were trained elsewhere, as the checkpoint of step 0 of a run.
+
+It holds no moments, and the run has trained on nothing. Such a run is used as any other, and others
+start from it (`trainer.init_from`), but its training cannot go on.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainer.checkpoints.commit import commit
+from trainer.checkpoints.format import Checkpoint, CheckpointHeader, folder_name
+from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
+from trainer.recipe import TrainingRecipe, identity_of
+from trainer.runs.folder import RunFolder
+from trainer.state.progress import Progress
+from trainer.zero.fragments import MASTER
+
+
+def commit_imported(
+    run: RunFolder, work: Path, recipe: TrainingRecipe, network: nn.Module, source: str
+) -> Checkpoint:
+    """Write a network's weights as the first checkpoint of a run; only its owner may.
+
+    Args:
+        run: has been opened with the recipe.
+        work: the owner's work folder.
+        source: where the weights come from, in words or as a path.
+
+    Raises:
+        OSError: it cannot be written, or the run has such a checkpoint.
+    """
+    weights = {
+        name: parameter.detach().to("cpu", torch.float32).contiguous()
+        for name, parameter in network.named_parameters()
+    }
+    partial = work / folder_name(0)
+    partial.mkdir()
+    file = write_state_file(
+        partial / state_file_name(0, 1),
+        {fragment_key(MASTER, name, 0): weight.numel() for name, weight in weights.items()},
+        (weight.view(-1).view(torch.uint8).numpy().data for weight in weights.values()),
+    )
+    nothing = Progress()
+    header = CheckpointHeader(
+        step=nothing.step,
+        optimizer_step=0,
+        cursor=nothing.cursor.to_json(),
+        data_digest=nothing.data_digest,
+        dataset_identity=run.card().dataset_identity,
+        recipe=recipe.model_dump(mode="json"),
+        identity=identity_of(recipe),
+        numerics={},
+        parameters={name: list(weight.shape) for name, weight in weights.items()},
+        parameter_groups=[],
+        target_tokens_seen=nothing.target_tokens_seen,
+        imported_from=source,
+    )
+    return commit(partial, run.checkpoints / partial.name, header, [file])
