@@ -35,6 +35,7 @@ TABLE = {
         """,
         "tokenizer": """
             type vocabulary_size joint character_coverage training_pairs model model_sha256
+            byte_fallback verbatim
         """,
         "tokenizer.sampling": "alpha sides",
         "batching": "max_tokens_per_micro_batch micro_batches_per_step window_shards",
