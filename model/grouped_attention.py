@@ -73,6 +73,11 @@ class GroupedQueryAttention(nn.Module):
     def _project(self, x_btm: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (b, h, t, d), keys and values (b, g, t, d), rotated."""
         heads_btnd = self.query_key_value(x_btm).unflatten(2, (-1, self.head_width))
+        if rotation is None and self.groups == self.heads:  # one copy instead of three
+            query_bhtd, keys_bhtd, values_bhtd = apart(
+                heads_btnd.unflatten(2, (3, self.heads)).permute(2, 0, 3, 1, 4)
+            ).unbind(0)
+            return query_bhtd, keys_bhtd, values_bhtd
         turned, values_btgd = heads_btnd.split([self.heads + self.groups, self.groups], dim=2)
         if rotation is not None:
             turned = rotate(turned, rotation)

@@ -4,12 +4,10 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from benchmarks.peers.corpus import PIECES, RECIPE, Corpus, overrides_of
-from benchmarks.peers.record import Step, read_steps
-from benchmarks.support.environments import PEERS, environment_with
-from benchmarks.support.trainings import Training
+from benchmarks.support.environments import PEERS, ROOT, environment_with
+from benchmarks.support.record import Step, read_steps
 from trainer.tracking.metrics import train_lines
 
 HERE = Path(__file__).resolve().parent
@@ -40,16 +38,6 @@ SIZES = {
     "tiny": Size(4, 128, 256, 4, 0.3, 2500),
     "base": Size(6, 512, 2048, 8, 0.1, 1000),
 }
-
-
-class Contestant(Training, Protocol):
-    """A training that is run again and again; `folder` is that of the current run."""
-
-    def enter(self, folder: Path) -> None:
-        """Makes the folder of a run, with its settings."""
-
-    def steps(self) -> list[Step]:
-        """The steps that have ended."""
 
 
 class Transloom:
@@ -97,7 +85,7 @@ class Eole:
     folder: Path
 
     def __init__(self, corpus: Corpus, size: Size, mode: str, threads: int, python: Path) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads)}
+        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
         self._python = python
         self._settings = {
             "seed": 1,
@@ -181,7 +169,7 @@ class HuggingFace:
     def __init__(
         self, corpus: Corpus, size: Size, precision: str, threads: int, python: Path
     ) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads)}
+        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
         self._python = python
         sides = ("encoder", "decoder")
         self._settings = {

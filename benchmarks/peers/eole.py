@@ -9,7 +9,8 @@ from typing import Any
 
 from eole.bin.main import main  # type: ignore[import-not-found]
 from eole.trainer import Trainer  # type: ignore[import-not-found]
-from record import StepRecord
+
+from benchmarks.support.record import StepRecord
 
 
 def record_steps(path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import StepRecord
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (  # type: ignore[import-not-found]
     MarianConfig,
@@ -22,6 +21,8 @@ from transformers import (  # type: ignore[import-not-found]
     Seq2SeqTrainingArguments,
     TrainerCallback,
 )
+
+from benchmarks.support.record import StepRecord
 
 NO_LABEL = -100
 

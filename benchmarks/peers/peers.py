@@ -26,20 +26,13 @@ import json
 import statistics
 import sys
 import tempfile
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from benchmarks.peers.contestants import SIZES, Contestant, Eole, HuggingFace, Transloom
+from benchmarks.peers.contestants import SIZES, Eole, HuggingFace, Transloom
 from benchmarks.peers.corpus import Corpus, export_corpus
-from benchmarks.peers.record import SKIPPED_SECONDS, tokens_per_second
-from benchmarks.support.trainings import has_ended, running
+from benchmarks.support.speed import Contestant, measure
 
-START_SECONDS = 300.0
-STOP_SECONDS = 60.0
 GOALS = {"Eole": 1.5, "Hugging Face": 4.0}
 
 Rates = dict[str, list[float]]
@@ -66,55 +59,6 @@ class Duel:
         assert ours is not None
         peers = {peer: self.best(peer) for peer in GOALS}
         return {peer: (ours / found, GOALS[peer]) for peer, found in peers.items() if found}
-
-
-def measure(contestant: Contestant, seconds: float, cpu_time: bool) -> float:
-    """Target tokens per second of one run, or per CPU second of all its processes."""
-    with running(contestant, cwd=contestant.folder, grace_seconds=STOP_SECONDS) as driver:
-        wait_for_first_step(contestant, driver)
-        start = contestant.steps()[0].time + SKIPPED_SECONDS
-        wait_until(start, contestant, driver)
-        cpu_before, before = cpu_seconds(driver), len(contestant.steps())
-        wait_until(start + seconds, contestant, driver)
-        cpu_used, steps = cpu_seconds(driver) - cpu_before, contestant.steps()
-    if cpu_time:
-        return sum(step.target_tokens for step in steps[before:]) / cpu_used
-    return tokens_per_second(steps)
-
-
-def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> None:
-    while (left := end - time.time()) > 0:
-        time.sleep(min(1.0, left))
-        check(contestant, driver)
-
-
-def cpu_seconds(driver: psutil.Process) -> float:
-    """CPU seconds that the process and all that it started have used."""
-    used = 0.0
-    for process in [driver, *driver.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            used += times.user + times.system
-    return used
-
-
-def wait_for_first_step(contestant: Contestant, driver: psutil.Process) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not contestant.steps():
-        check(contestant, driver)
-        if time.monotonic() > deadline:
-            fail(contestant, f"no step after {START_SECONDS:.0f} s")
-        time.sleep(0.5)
-
-
-def check(contestant: Contestant, driver: psutil.Process) -> None:
-    if has_ended(driver):
-        fail(contestant, "it ended by itself")
-
-
-def fail(contestant: Contestant, reason: str) -> None:
-    output = (contestant.folder / "output.txt").read_text(errors="replace")
-    sys.exit(f"{contestant.command()}: {reason}\n{output[-4000:]}")
 
 
 def contestants_of(
@@ -191,7 +135,10 @@ def main() -> None:
                 for number, (name, contestant) in enumerate(contestants):
                     place = Path(temporary) / f"{model}-{round_number}-{number}"
                     contestant.enter(place)
-                    rates[name].append(measure(contestant, arguments.seconds, arguments.cpu_time))
+                    speed = measure(contestant, arguments.seconds)
+                    rates[name].append(
+                        speed.per_cpu_second if arguments.cpu_time else speed.per_second
+                    )
                     print(f"{model}, {name}: {rates[name][-1]:,.0f}/s", file=sys.stderr, flush=True)
             duels.append(Duel(model, rates))
     if arguments.json:

@@ -16,6 +16,7 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease
 from trainer.distributed import process_group
+from trainer.host_memory import keep_freed
 from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.runs.folder import RunFolder
@@ -91,6 +92,8 @@ def _train(
             return "finished"
         group.enter_context(process_group(placement, timedelta(minutes=1)))
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
+
+        keep_freed()  # as a rank does
 
         checkpoint = newest_checkpoint(run, lease.work, manifest, audience)
         committer = CheckpointCommitter(

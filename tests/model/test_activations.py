@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import GPT2Config, LlamaConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from model.feed_forward import ActivatedFeedForward
+from model.feed_forward import ActivatedFeedForward, gelu_tanh
 from model.swiglu import SwiGLU
 
 
@@ -40,6 +41,23 @@ def test_activations_differ():
         found.append(ActivatedFeedForward(12, 20, name, bias=True)(x))
     assert not torch.allclose(found[1], found[2], rtol=1e-6, atol=1e-6)
     assert not torch.allclose(found[0], found[1], rtol=1e-2, atol=1e-2)
+
+
+def test_gelu_tanh_is_as_close_to_the_formula_as_torchs():
+    spread = torch.randn(3000, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([4 * spread, torch.tensor([0.0, -20.0, 20.0, -1e4, 1e4])])
+    exact = outcome(lambda v: F.gelu(v, approximate="tanh"), x.double().requires_grad_())
+    torchs = outcome(lambda v: F.gelu(v, approximate="tanh"), x.clone().requires_grad_())
+    ours = outcome(gelu_tanh, x.clone().requires_grad_())
+    for mine, other, right in zip(ours, torchs, exact, strict=True):
+        largest = (mine - right).abs() / right.abs().clamp(min=1)
+        assert largest.max() < 2e-6
+        torch.testing.assert_close(mine, other, rtol=2e-6, atol=2e-6)
+
+
+def test_gelu_tanh_of_bf16_is_torchs():
+    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(gelu_tanh(x), F.gelu(x, approximate="tanh"))
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,0 +1,195 @@
+"""The contestants of language_model.py: their commands, settings, and the text in their forms."""
+
+import json
+import sys
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.contestants import ENDLESS, HUGGING_FACE
+from benchmarks.support.environments import PEERS, ROOT, environment_with
+from benchmarks.support.record import Step, read_steps
+from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from model.decoder_only_config import DecoderOnlyConfig
+from trainer.tracking.metrics import train_lines
+
+HERE = Path(__file__).resolve().parent
+RECIPE = "shakespeare-char"
+
+
+@dataclass(frozen=True)
+class Text:
+    """The prepared text, and what the recipe says of the network and a step."""
+
+    overrides: list[str]  # of the recipe: where the text and the dataset are
+    ids: Path  # .npy, the whole text
+    vocabulary: int
+    recipe: Recipe
+
+    @property
+    def rows(self) -> int:
+        """Rows of a step."""
+        batching = self.recipe.batching
+        return self.tokens // self.context * batching.micro_batches_per_step
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch of the recipe."""
+        return self.recipe.batching.max_tokens_per_micro_batch
+
+    @property
+    def context(self) -> int:
+        assert isinstance(self.recipe.batching, PackedBatchingConfig)
+        return self.recipe.batching.context_length
+
+    @property
+    def model(self) -> DecoderOnlyConfig:
+        assert isinstance(self.recipe.model, DecoderOnlyConfig)
+        return self.recipe.model
+
+
+def export_text(folder: Path, data: str | None) -> Text:
+    """Prepares the text, and writes the same ids once more for the others."""
+    overrides = [f"data.dataset={folder / 'dataset'}", *([f"data.mirror={data}"] if data else [])]
+    recipe = load_recipe(find_recipe(RECIPE), overrides)
+    prepare(recipe.data_settings, lambda progress: None)
+    store, manifest = open_dataset(recipe.data)
+    blocks = chain.from_iterable(
+        unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+        for shard in manifest.shards
+    )
+    ids = np.concatenate([block.fields[TEXT].ids for block in blocks]).astype(np.uint16)
+    np.save(folder / "ids.npy", ids, allow_pickle=False)
+    vocabulary = load_tokenizers(store, manifest)[TEXT].vocabulary_size
+    return Text(overrides, folder / "ids.npy", vocabulary, recipe)
+
+
+class Transloom:
+    """`transloom train --inline`: one rank in one process, with all else that a run does."""
+
+    folder: Path
+
+    def __init__(self, text: Text, threads: int, overrides: list[str]) -> None:
+        self.environment: dict[str, str] = {}
+        self._overrides = [
+            *text.overrides,
+            *overrides,
+            f"trainer.max_steps={ENDLESS}",
+            f"trainer.validate_every_steps={ENDLESS}",
+            f"checkpoints.every_steps={ENDLESS}",
+            "cluster.ranks=1",
+            f"cluster.cpus_per_rank={threads}",
+        ]
+
+    def enter(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def command(self) -> list[str]:
+        transloom = str(Path(sys.executable).parent / "transloom")
+        run = str(self.folder / "run")
+        return [transloom, "train", RECIPE, *self._overrides, "--inline", "--run", run]
+
+    def steps(self) -> list[Step]:
+        record = self.folder / "run" / "metrics.jsonl"
+        lines = train_lines(record) if record.exists() else []
+        return [Step(line.time, line.target_tokens) for line in lines]
+
+
+class Script:
+    """A script of this folder, which gets its settings as JSON and records its steps."""
+
+    folder: Path
+
+    def __init__(
+        self, script: str, settings: dict[str, Any], threads: int, python: Path | None = None
+    ) -> None:
+        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        self._command = [str(python or sys.executable), str(HERE / script)]
+        self._settings = settings | {"threads": threads}
+
+    def enter(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps(self._settings))
+
+    def command(self) -> list[str]:
+        here = self.folder
+        return [*self._command, str(here / "settings.json"), str(here / "steps.jsonl")]
+
+    def steps(self) -> list[Step]:
+        return read_steps(self.folder / "steps.jsonl")
+
+
+def plain_loop(text: Text, threads: int) -> Script:
+    trainer = text.recipe.trainer
+    settings = {
+        "ids": str(text.ids),
+        "vocabulary": text.vocabulary,
+        "layers": text.model.layers,
+        "width": text.model.width,
+        "heads": text.model.heads,
+        "context": text.context,
+        "rows": text.rows,
+        "steps": ENDLESS,
+        "betas": trainer.optimizer.betas,
+        "epsilon": trainer.optimizer.epsilon,
+        "weight_decay": trainer.optimizer.weight_decay,
+        "clipping": trainer.gradient_clipping,
+        "peak_rate": trainer.schedule.peak_learning_rate,
+        "final_rate": trainer.schedule.final_learning_rate,
+        "warmup_steps": trainer.schedule.warmup_steps,
+        "decay_until_step": trainer.schedule.decay_until_step,
+    }
+    return Script("plain_loop.py", settings, threads)
+
+
+def hugging_face(text: Text, threads: int, torch_index: str | None) -> Script:
+    trainer = text.recipe.trainer
+    settings = {
+        "ids": str(text.ids),
+        "context": text.context,
+        "model": {
+            "vocab_size": text.vocabulary,
+            "n_layer": text.model.layers,
+            "n_embd": text.model.width,
+            "n_head": text.model.heads,
+            "n_positions": text.context,
+            "activation_function": "gelu_pytorch_tanh",
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        "training": {
+            "output_dir": "output",
+            "max_steps": ENDLESS,
+            "per_device_train_batch_size": text.rows,
+            "optim": "adamw_torch_fused",
+            "learning_rate": trainer.schedule.peak_learning_rate,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": trainer.schedule.warmup_steps,
+            "adam_beta1": trainer.optimizer.betas[0],
+            "adam_beta2": trainer.optimizer.betas[1],
+            "adam_epsilon": trainer.optimizer.epsilon,
+            "weight_decay": trainer.optimizer.weight_decay,
+            "max_grad_norm": trainer.gradient_clipping,
+            "use_cpu": True,
+            "logging_steps": 100,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        },
+    }
+    python = environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
+    return Script("hugging_face.py", settings, threads, python)
