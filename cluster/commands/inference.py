@@ -109,16 +109,19 @@ def evaluate_sets(
 def _test_sets(
     recipe: TrainingRecipe, run: Path, names: list[str] | None, dataset: str | None
 ) -> tuple[DataConfig, list[str]]:
-    """Where a run's dataset is, and the names of its test sets that are wanted."""
+    """Where a run's dataset is, and the names of its test sets that are wanted.
+
+    The validation set is one of them only where it is named.
+    """
     data = recipe.data
     if dataset is not None:
         data = data.model_copy(update={"dataset": dataset})
     known = list(data.tests)
-    unknown = [name for name in names or [] if name not in known]
-    if unknown or not known:
+    unknown = [name for name in names or [] if name not in (*known, "validation")]
+    if unknown or not (names or known):
         raise RunMismatchError(
             f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
-            f"{', '.join(known) or 'none'} in data.tests"
+            f"{', '.join(known) or 'none'} in data.tests; --set validation is there in any case"
         )
     return data, names or known
 

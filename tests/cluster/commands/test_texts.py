@@ -121,7 +121,7 @@ def test_prompts_may_come_from_standard_input(transloom, llama, monkeypatch):
 
 
 def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
-    """It goes on from its end, and past the 16 tokens that a GPT-2 has positions for."""
+    """It goes on from its end, of 16 tokens."""
     prompt = "the cat sees the house and the house sees the cat"
     folders = {name: found.folder / name for name, found in runs.items()}
     for folder in folders.values():
@@ -132,8 +132,25 @@ def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
         other = generator._ids("another beginning " + prompt)
         assert generator._ids(prompt) == other
         assert len(other) == 16
-    (gpt2,) = told(transloom("generate", folders["gpt2"], prompt, "--json"))
-    assert (gpt2["ended"], gpt2["tokens"]) == ("length", 12)
+
+
+def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom, runs):
+    run = runs["gpt2"].folder / "gpt2"
+    options = ("--temperature", 0, "--max-new-tokens", 30, "--json")
+    (found,) = told(transloom("generate", run, "the cat sees", *options))
+    generator = TextGenerator.load(run)
+    context, made = generator._ids("the cat sees"), []
+    with torch.no_grad():
+        while len(made) < 30 and generator.tokenizer.eos_id not in made:
+            context = context if len(context) <= 16 else context[-8:]
+            given = torch.tensor([context])
+            hidden = generator.network.hidden(given, torch.zeros_like(given))
+            made.append(int(generator.network.logits(hidden[0, -1]).argmax()))
+            context = [*context, made[-1]]
+    ids = [token for token in made if token != generator.tokenizer.eos_id]
+    assert len(ids) > 10
+    assert found["text"] == generator.tokenizer.decode([ids])[0]
+    assert found["ended"] == ("length" if len(ids) == 30 else "eos")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""The commands of docs/language-models.md, one after the other, on a smaller recipe."""
+
+import re
+import shlex
+from pathlib import Path
+
+import yaml
+from support.tasks import language_model_values
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "language-models.md"
+
+
+def commands():
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+
+
+def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = language_model_values(Path("datasets/shakespeare-char"), preset="gpt2")
+    values |= {"name": "shakespeare-char"}
+    values["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
+    Path("shakespeare-char").write_text(yaml.safe_dump(values))  # found before the built-in one
+    found = commands()
+    assert [command for command, *_ in found] == [
+        *("prepare", "train", "generate", "evaluate", "export"),
+        *("import", "generate", "train"),
+    ]
+    for command in found:
+        without_ray = ["--inline"] if command[0] == "train" else []
+        result = transloom(*command, *without_ray)
+        assert result.exit_code == 0, (command, result.output)
+    runs = sorted(path.name for path in Path("runs").iterdir())
+    assert runs == ["again", "shakespeare-char", "shakespeare-char,trainer.init_from=runs_again"]
+    assert (Path("exported") / "config.json").is_file()
