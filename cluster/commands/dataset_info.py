@@ -38,6 +38,7 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
         "identity": manifest.identity,
         "origin": manifest.origin,
         "fields": [_field_facts(manifest, field.name) for field in manifest.fields],
+        "noun": manifest.noun,
         "pairs": manifest.pairs,
         "pairs_quarantined": pairs_left_out,
         "pairs_to_train_on": manifest.pairs - pairs_left_out,
@@ -103,7 +104,7 @@ def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> l
 
 
 def dataset_report(facts: Facts) -> Group:
-    """The facts for a person; examples of dropped pairs if the facts have some."""
+    """The facts for a person; examples of what was dropped if the facts have some."""
     parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
     for field in facts["fields"]:
         parts += ["", _lengths_title(field)]
@@ -111,7 +112,7 @@ def dataset_report(facts: Facts) -> Group:
             parts.append(histogram(field["lengths"]))
         else:
             parts.append(histogram_of_powers(field["lengths_by_powers_of_two"]))
-    for title, examples in _examples_tables(facts["corpora"]):
+    for title, examples in _examples_tables(facts["corpora"], facts["noun"]):
         parts += ["", title, examples]
     return Group(*parts)
 
@@ -143,18 +144,21 @@ def _overview(facts: Facts) -> Table:
             f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "
             f"{counted(field['vocabulary_size'], 'piece')} in {field['tokenizer']}",
         )
-    table.add_row("pairs", f"{facts['pairs']:,}")
+    noun = facts["noun"]
+    table.add_row(f"{noun}s", f"{facts['pairs']:,}")
     table.add_row("shards", f"{facts['shards']:,} with {facts['bytes'] / 1e6:,.1f} MB")
     for heldout in facts["heldout"]:
         tag = f", tagged {heldout['tag']}" if heldout["tag"] else ""
         table.add_row(
-            "held out", Text(f"{heldout['name']}: {counted(heldout['pairs'], 'pair')}{tag}")
+            "held out", Text(f"{heldout['name']}: {counted(heldout['pairs'], noun)}{tag}")
         )
     for entry in facts["quarantined"]:
-        lost = f"{entry['shard']}: {counted(entry['pairs'], 'pair')} fewer; {entry['reason']}"
+        lost = f"{entry['shard']}: {counted(entry['pairs'], noun)} fewer; {entry['reason']}"
         table.add_row("quarantined", Text(lost, "yellow"))
     if facts["quarantined"]:
-        left = f"{facts['pairs_to_train_on']:,} of the pairs, as the quarantined ones are left out"
+        left = (
+            f"{facts['pairs_to_train_on']:,} of the {noun}s, as the quarantined ones are left out"
+        )
         table.add_row("to train on", left)
     return table
 
@@ -177,16 +181,14 @@ def _corpora_table(corpora: list[Facts]) -> Table:
     return table
 
 
-def _examples_tables(corpora: list[Facts]) -> Iterator[tuple[Text, Table]]:
+def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[Text, Table]]:
     for corpus in corpora:
         for reason, examples in corpus["examples"].items():
             if not examples:
                 continue
             count = corpus["dropped"][reason]
             shown = f", of which the first {len(examples)}" if len(examples) < count else ""
-            what = (
-                f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, 'pair')}{shown}"
-            )
+            what = f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, noun)}{shown}"
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
             number, *texts = examples[0]
             table.add_column(number, justify="right", no_wrap=True)
@@ -204,5 +206,5 @@ def _quoted(sentence: str) -> Text:
 
 
 def in_words(reason: str) -> str:
-    """The name of a reason for dropping pairs, as a person writes it."""
+    """The name of a reason for dropping examples, as a person writes it."""
     return reason.replace("_", " ")

@@ -68,7 +68,7 @@ def _amount(now: PrepareProgress) -> str:
         return f"{decimal(now.done)} of {decimal(now.total)}"
     if now.stage == "train tokenizer":
         return ""
-    unit = {"open": "corpora", "write": "pairs", "compare": "files"}[now.stage]
+    unit = {"open": "corpora", "write": "examples", "compare": "files"}[now.stage]
     return f"{now.done:,} of {now.total:,} {unit}"
 
 
@@ -94,6 +94,7 @@ def prepare_dataset(
     summary = {
         "dataset": recipe.data.dataset,
         "identity": manifest.identity,
+        "noun": manifest.noun,
         "pairs": manifest.pairs,
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
@@ -109,7 +110,7 @@ def prepare_dataset(
 def _prepared_text(summary: dict[str, Any]) -> str:
     done = "is there already, unchanged" if summary["unchanged"] else "is ready"
     lines = [
-        f"{summary['dataset']} {done}: {counted(summary['pairs'], 'pair')}, "
+        f"{summary['dataset']} {done}: {counted(summary['pairs'], summary['noun'])}, "
         f"{counted(summary['shards'], 'shard')}, "
         f"{decimal(summary['bytes'])}, manifest {summary['identity'][:16]}…"
     ]
@@ -117,9 +118,9 @@ def _prepared_text(summary: dict[str, Any]) -> str:
         dropped = ", ".join(
             f"{count:,} {in_words(reason)}" for reason, count in corpus["dropped"].items() if count
         )
+        read = counted(corpus["read"], summary["noun"])
         lines.append(
-            f"  {corpus['name']}: {corpus['kept']:,} of {counted(corpus['read'], 'pair')} kept; "
-            f"dropped: {dropped or 'none'}"
+            f"  {corpus['name']}: {corpus['kept']:,} of {read} kept; dropped: {dropped or 'none'}"
         )
     return "\n".join(lines)
 
@@ -235,6 +236,7 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
         "parent": parent.identity,
         "parent_file": str(folder / kept_name(parent.identity)),
         "shards": sorted(now_left_out),
+        "noun": child.noun,
         "pairs_left_out": sum(s.pairs for s in child.shards if s.name in now_left_out),
         "pairs_to_train_on": sum(s.pairs for s in child.shards if s.name not in child.left_out),
         "pairs": child.pairs,
@@ -246,8 +248,8 @@ def quarantine_text(done: dict[str, Any]) -> str:
     folder = Path(done["parent_file"]).parent
     return (
         f"Left out of {done['dataset']}: {', '.join(done['shards'])}. That is "
-        f"{counted(done['pairs_left_out'], 'pair')} fewer: {done['pairs_to_train_on']:,} of "
-        f"{done['pairs']:,} are left to train on. Order and numbers of all other pairs stay.\n"
+        f"{counted(done['pairs_left_out'], done['noun'])} fewer: {done['pairs_to_train_on']:,} of "
+        f"{done['pairs']:,} are left to train on. Order and numbers of all others stay.\n"
         f"Its manifest is now {done['identity']}, a child of {done['parent']}. Runs go on with it "
         "when the same command is started again; one that stopped within a window of such a shard "
         "goes on with the next window, and its record says so. A copy of the dataset elsewhere "

@@ -1,4 +1,4 @@
-"""`transloom data trace`: which pairs a run was fed at a step, or will be, without training.
+"""`transloom data trace`: which examples a run was fed at a step, or will be, without training.
 
     nearest start in the record ──walk──▶ micro-batches of the steps asked for ──▶ slot digests
         ──fold──▶ running digests, compared with the recorded ones
@@ -40,7 +40,7 @@ DIGEST_DIGITS_SHOWN = 16
 class TracedSlot:
     """One micro-batch of a step."""
 
-    sample_ids: list[int]  # numbers of the pairs in the dataset
+    sample_ids: list[int]  # numbers of the examples in the dataset
     digest: str
 
 

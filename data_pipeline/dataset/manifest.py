@@ -177,6 +177,11 @@ class Manifest(Written):
         return sum(corpus.kept for corpus in self.corpora)
 
     @property
+    def noun(self) -> str:
+        """What an example is called."""
+        return "document" if any(field.is_document for field in self.fields) else "pair"
+
+    @property
     def left_out(self) -> frozenset[str]:
         """Names of the shards under a tombstone."""
         return frozenset(tombstone.shard for tombstone in self.tombstones)

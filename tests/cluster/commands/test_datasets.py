@@ -62,7 +62,7 @@ def test_prepare_shows_its_stages(two_corpora, tmp_path):
     assert "2 of 2 corpora" in opened
     assert f"{size / 1000:.1f} kB of {size / 1000:.1f} kB" in read
     assert train.startswith("train tokenizer")
-    assert "411 of 411 pairs" in write
+    assert "411 of 411 examples" in write
     output.truncate(0)
     prepare_dataset(recipe, Console(file=output, width=80), overwrite=False)
     assert re.search(r"compare .* (\d+) of \1 files", output.getvalue())
