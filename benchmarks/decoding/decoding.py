@@ -38,10 +38,13 @@ from torch import Tensor
 from benchmarks.peers.contestants import HUGGING_FACE
 from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import load_recipe
-from data_pipeline.batching.heldout import HeldOut, heldout_micro_batches, load_heldout
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.pair_config import SOURCE
 from data_pipeline.process_pool import cores
 from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.transformer import Transformer
 from trainer.batch import to_device
@@ -93,9 +96,9 @@ def sentences_of(run: str, count: int) -> HeldOut:
     store, manifest = dataset_of(run)
     names = sorted(manifest.heldout, key=lambda name: name == "validation")
     sets = [load_heldout(store, manifest, name) for name in names]
-    assert not any(one.tag for one in sets), "a dataset without tags is wanted"
-    sources = [sentence for one in sets for sentence in one.sources][:count]
-    return HeldOut(sources, [""] * len(sources))
+    assert not any(one.tags for one in sets), "a dataset without tags is wanted"
+    sources = [sentence for one in sets for sentence in one.texts[SOURCE]][:count]
+    return heldout_pairs(sources, [""] * len(sources))
 
 
 def translate_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
@@ -104,7 +107,7 @@ def translate_here(run: str, count: int, beam: int, how: Arrangement, precision:
     keep_freed()  # as `transloom translate` does
     translator = Translator.load(run, precision="bf16" if precision == "bf16" else "fp32")
     translator.decoding = translator.decoding.model_copy(update={"beam_size": beam})
-    sentences = sentences_of(run, count).sources
+    sentences = sentences_of(run, count).texts[SOURCE]
     with translator.in_processes(how.processes):
         translator.translate(sentences[:WARM_UP_SENTENCES])
         started = time.perf_counter()
@@ -157,7 +160,7 @@ def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -
         translator.model.vocabulary,
     )
     save_file(marian_weights(model), folder / "model.safetensors")
-    (batch,) = heldout_micro_batches(
+    (batch,) = pair_micro_batches(
         sentences_of(run, count), load_tokenizers(*dataset_of(run)), ALL_AT_ONCE
     )
     source = to_device(batch, vocabulary, torch.device("cpu")).source
