@@ -13,4 +13,10 @@ def seed_of(*coordinate: int | str) -> int:
 
 def seed_torch(*coordinate: int | str) -> None:
     """Seed torch's default generators (CPU and CUDA) from a coordinate."""
-    torch.manual_seed(seed_of(*coordinate))
+    seed = seed_of(*coordinate)
+    if torch.backends.cuda.is_built():
+        torch.manual_seed(seed)
+    else:
+        # torch.manual_seed writes down the stack for each device that it might seed later, which
+        # takes a millisecond in every micro-batch.
+        torch.default_generator.manual_seed(seed)
