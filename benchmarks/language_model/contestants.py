@@ -74,20 +74,25 @@ def export_text(folder: Path, data: str | None) -> Text:
 
 
 class Transloom:
-    """`transloom train --inline`: one rank in one process, with all else that a run does."""
+    """`transloom train`: with all else that a run does; one rank is trained inline."""
 
     folder: Path
 
-    def __init__(self, text: Text, threads: int, overrides: list[str]) -> None:
+    def __init__(self, text: Text, threads: int, overrides: list[str], ranks: int = 1) -> None:
+        """
+        Args:
+            threads: of all ranks together.
+        """
         self.environment: dict[str, str] = {}
+        self._inline = ["--inline"] if ranks == 1 else []
         self._overrides = [
             *text.overrides,
             *overrides,
             f"trainer.max_steps={ENDLESS}",
             f"trainer.validate_every_steps={ENDLESS}",
             f"checkpoints.every_steps={ENDLESS}",
-            "cluster.ranks=1",
-            f"cluster.cpus_per_rank={threads}",
+            f"cluster.ranks={ranks}",
+            f"cluster.cpus_per_rank={threads // ranks}",
         ]
 
     def enter(self, folder: Path) -> None:
@@ -97,7 +102,7 @@ class Transloom:
     def command(self) -> list[str]:
         transloom = str(Path(sys.executable).parent / "transloom")
         run = str(self.folder / "run")
-        return [transloom, "train", RECIPE, *self._overrides, "--inline", "--run", run]
+        return [transloom, "train", RECIPE, *self._overrides, *self._inline, "--run", run]
 
     def steps(self) -> list[Step]:
         record = self.folder / "run" / "metrics.jsonl"

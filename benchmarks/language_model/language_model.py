@@ -8,6 +8,8 @@ those of each round, since the machine's speed drifts.
 
     transloom, recipe     `transloom train shakespeare-char --inline`: a step of 3 micro-batches
     transloom, one pass   the same step as one micro-batch of 768 tokens
+    transloom, ranks      with more than one thread: the same step in as many micro-batches, a rank
+                          of one thread for each
     plain loop            torch alone: random offsets into one array of ids, torch's own attention
                           and fused AdamW; plain_loop.py
     Hugging Face          Trainer and GPT2LMHeadModel, in an environment of their own, which is made
@@ -40,7 +42,7 @@ from benchmarks.language_model.contestants import (
 from benchmarks.support.speed import Contestant, Speed, measure
 from benchmarks.support.trainings import say
 
-OURS = ("transloom, recipe", "transloom, one pass")
+OURS = ("transloom, recipe", "transloom, one pass", "transloom, ranks")
 GOALS = {"plain loop": 1.0, "Hugging Face": 1.5}
 
 Speeds = dict[str, list[Speed]]
@@ -59,7 +61,7 @@ def table(speeds: Speeds) -> str:
         lines.append(f"| {name} | {' | '.join(columns)} | {len(found)} |")
     lines += ["", "| ratio | by the clock | range | by CPU time | range | goal |"]
     lines += ["|---|---|---|---|---|---|"]
-    for ours in OURS:
+    for ours in (name for name in OURS if name in speeds):
         for peer, goal in GOALS.items():
             if peer in speeds:
                 columns = [
@@ -99,6 +101,10 @@ def main() -> None:
             OURS[1]: Transloom(text, threads, one_pass),
             "plain loop": plain_loop(text, threads),
         }
+        if threads > 1:
+            part = f"batching.max_tokens_per_micro_batch={text.rows // threads * text.context}"
+            dealt = [*overrides, part, f"batching.micro_batches_per_step={threads}"]
+            contestants[OURS[2]] = Transloom(text, threads, dealt, ranks=threads)
         if not arguments.without_hugging_face:
             contestants["Hugging Face"] = hugging_face(text, threads, arguments.torch_index)
         speeds: Speeds = {name: [] for name in contestants}
