@@ -10,7 +10,8 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
+from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.placement import Placement
 from trainer.tasks.network import build_network
 
@@ -55,7 +56,7 @@ def test_translations_in_another_case_are_other_translations(phrasebook, monkeyp
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     targets = load_heldout(store, manifest, "validation").texts["tgt"][:SENTENCES]
     shouted = [target.upper() for target in targets]
-    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: shouted)
+    monkeypatch.setattr(SentencePieceTokenizer, "decode", lambda self, ids: shouted)
     result = validate(Placement(), phrasebook, 64)
     assert (
         result.scores["bleu"].value
