@@ -202,8 +202,7 @@ class TokenizerConfig(Section):
 
     @model_validator(mode="after")
     def _type_is_known(self) -> Self:
-        if self.type not in TOKENIZERS:
-            raise ValueError(TOKENIZERS.unknown(self.type))
+        TOKENIZERS.known(self.type)
         return self
 
     @model_validator(mode="after")

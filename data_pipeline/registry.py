@@ -64,6 +64,16 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
+    def known(self, name: str) -> str:
+        """The name itself, for the validator of the field that holds it.
+
+        Raises:
+            ValueError: there is no such thing.
+        """
+        if name not in self:
+            raise ValueError(self.unknown(name))
+        return name
+
     def unknown(self, name: str) -> str:
         """The message that a name is not known."""
         return (

@@ -33,9 +33,7 @@ class OptimizerConfig(Section):
     @field_validator("type")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in OPTIMIZERS:
-            raise ValueError(OPTIMIZERS.unknown(name))
-        return name
+        return OPTIMIZERS.known(name)
 
     @field_validator("options")
     @classmethod
@@ -104,9 +102,7 @@ class ScheduleConfig(Section):
     @field_validator("type")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in SCHEDULES:
-            raise ValueError(SCHEDULES.unknown(name))
-        return name
+        return SCHEDULES.known(name)
 
     @field_validator("options")
     @classmethod
@@ -220,9 +216,7 @@ class TrainerConfig(Section):
     @field_validator("loss")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in LOSSES:
-            raise ValueError(LOSSES.unknown(name))
-        return name
+        return LOSSES.known(name)
 
     @field_validator("loss_options")
     @classmethod

@@ -83,8 +83,8 @@ class TrainingRecipe(Section):
                 f"trainer.validation_scores is {listed(more)}, and the validation of {self.task} "
                 "makes no texts that these could score: leave it out"
             )
-        if unknown := [name for name in more if name not in SCORES]:
-            raise ValueError(SCORES.unknown(unknown[0]))
+        for name in more:
+            SCORES.known(name)
         stopping = self.trainer.early_stopping
         for key, metric in (
             ("checkpoints.best_by", self.checkpoints.best_by),

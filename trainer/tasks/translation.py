@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import sacrebleu
@@ -46,13 +47,17 @@ class Translation(TrainingTask):
     """Pairs of sentences, and an encoder-decoder network that has `forward` of Transformer."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
-        return to_device(micro_batch, vocabulary_of(self.tokenizers), device)
+        return to_device(micro_batch, self._vocabulary, device)
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         return micro_batch.fields[TARGET].lengths
 
     def scoring(self, heldout: HeldOut) -> "TranslationScoring":
         return TranslationScoring(self, heldout)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return vocabulary_of(self.tokenizers)
 
 
 class TranslationScoring(Scoring):
@@ -66,7 +71,7 @@ class TranslationScoring(Scoring):
         self.batches = task.data.heldout_micro_batches(
             heldout, task.tokenizers, task.recipe.data_settings
         )
-        self._target_tokens = sum(batch.tokens(TARGET) for batch in self.batches)
+        self._target_tokens = sum(task.data.units(batch) for batch in self.batches)
         longest = max(int(batch.fields[SOURCE].lengths.max()) for batch in self.batches)
         max_output = int(longest * self._decoding.max_length_factor)
         self.rows = len(heldout)
