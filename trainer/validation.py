@@ -31,7 +31,7 @@ class Validator:
         self._scoring = scoring
         self._more_scores = more_scores
         self._placement = placement
-        self._batches = scoring.batches[placement.rank :: placement.world_size]
+        self._mine = range(placement.rank, len(scoring.batches), placement.world_size)
 
     @torch.inference_mode()
     def run(
@@ -43,11 +43,11 @@ class Validator:
         """
         scoring = self._scoring
         table = np.zeros((scoring.rows + 1, scoring.columns))  # the last row: interrupted
-        for micro_batch in self._batches:
+        for number in self._mine:
             if stop_requested():
                 table[-1, 0] = 1
                 break
-            for row, values in scoring.score(model, micro_batch, self._placement.torch_device):
+            for row, values in scoring.score(model, number, self._placement.torch_device):
                 table[row, : len(values)] = values
         table = sum_over_ranks(torch.from_numpy(table), self._placement).numpy()
         if table[-1, 0]:

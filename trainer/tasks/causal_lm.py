@@ -93,16 +93,15 @@ class PerplexityScoring(Scoring):
         self.batches = task.data.heldout_micro_batches(
             heldout, task.tokenizers, task.recipe.data_settings
         )
-        self._row_of = {id(batch): row for row, batch in enumerate(self.batches)}
         self.rows = len(self.batches)
         self._tokens = sum(task.data.units(batch) for batch in self.batches)
         self._bytes = sum(len(text.encode()) for text in heldout.texts[TEXT])
 
     def score(
-        self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
+        self, network: nn.Module, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        sums = network(*self._task.collate(micro_batch, device).inputs, CrossEntropy())
-        yield self._row_of[id(micro_batch)], np.array([float(sums.nll)])
+        sums = network(*self._task.collate(self.batches[number], device).inputs, CrossEntropy())
+        yield number, np.array([float(sums.nll)])
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
         nll = math.fsum(table[:, 0].tolist())

@@ -69,9 +69,9 @@ class Scoring(ABC):
 
     @abstractmethod
     def score(
-        self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
+        self, network: nn.Module, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The rows that one of the batches fills, each with its first numbers."""
+        """The rows that the batch of this number fills, each with its first numbers."""
 
     @abstractmethod
     def summarise(self, table: np.ndarray) -> ValidationResult:

@@ -57,18 +57,17 @@ class CopyScoring(Scoring):
         self.batches = task.data.heldout_micro_batches(
             heldout, task.tokenizers, task.recipe.data_settings
         )
-        self._rows = {id(batch): row for row, batch in enumerate(self.batches)}
         self.rows = len(self.batches)
         self._tokens = sum(task.data.units(batch) for batch in self.batches)
 
     def score(
-        self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
+        self, network: nn.Module, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
         assert isinstance(network, CopyNetwork)
-        hidden, text, real = self._task.collate(micro_batch, device).inputs
+        hidden, text, real = self._task.collate(self.batches[number], device).inputs
         nll = float(network(hidden, text, real, CrossEntropy()).nll)
         right = int(((guesses(network, hidden, real) == text) & real.bool()).sum())
-        yield self._rows[id(micro_batch)], np.array([nll, right])
+        yield number, np.array([nll, right])
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
         loss = math.fsum(table[:, 0].tolist()) / self._tokens
