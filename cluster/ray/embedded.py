@@ -55,7 +55,12 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     processes = MarkedProcesses()
     lost = True  # until Ray is there
     try:
-        with private.sigterm_handler_kept(), processes.marking(), _patient_start(processes):
+        with (
+            private.sigterm_handler_kept(),
+            private.nodes_with_least_processes(),
+            processes.marking(),
+            _patient_start(processes),
+        ):
             _start_embedded(wanted)
         lost = False
         yield
