@@ -31,6 +31,7 @@ from cluster.cli.options import (
     ProcessesOption,
     RecipeArgument,
     RunArgument,
+    StrictOption,
     TagOption,
     answer,
     step_range,
@@ -180,6 +181,7 @@ def train(
         str | None,
         typer.Option(metavar="A:B", help="Write torch's profile of the steps A to B of each rank."),
     ] = None,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a run, or continue it: the same command does both.
@@ -203,6 +205,7 @@ def train(
         run=run,
         address=address,
         inline=inline,
+        strict=strict,
         console=Console(stderr=as_json),
         profile=StepRange(*first_and_last) if first_and_last else None,
     )

@@ -1,6 +1,7 @@
 """`transloom submit` and `transloom jobs`: runs as Ray jobs on a cluster."""
 
 import json
+import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cluster.cli.options import JsonOption, Overrides, RecipeArgument, answer
+from cluster.cli.options import JsonOption, Overrides, RecipeArgument, StrictOption, answer
 from cluster.views.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def submit(
     follow: Annotated[
         bool, typer.Option("--follow", help="Print the log until the job has ended.")
     ] = False,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run `transloom train` as a Ray job on a cluster; prints the job's id.
@@ -50,12 +52,15 @@ def submit(
     from cluster.commands.train import RUNS, with_absolute_paths
     from cluster.ray.jobs import Attachment, wait_for_job
     from cluster.ray.jobs import submit as submit_job
+    from cluster.ray.open_doors import open_doors_at, tell, warning
     from cluster.recipe import find_recipe, load_recipe, run_name
 
     path = find_recipe(recipe)
     changes = overrides or []
     loaded = with_absolute_paths(load_recipe(path, changes))
     folder = (run or RUNS / run_name(path, changes)).absolute()
+    if doors := open_doors_at(address):  # before any file of ours is there
+        tell(warning(address, doors), strict=strict, notice=_warn)
     job_id = submit_job(
         [
             "transloom",
@@ -68,6 +73,7 @@ def submit(
             "auto",
             "--run",
             str(folder),
+            *(["--strict"] if strict else []),
         ],
         address=address,
         folder=Path.cwd(),
@@ -143,6 +149,10 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
         print(json.dumps({"job": job, "stopped": stopped}))
     else:
         print(f"{job} was asked to stop" if stopped else f"{job} had ended already")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _print_logs(address: str, job_id: str, *, follow: bool) -> None:

@@ -74,6 +74,12 @@ def _finite(number: float | None) -> float | None:
 PenaltyOption = Annotated[
     float | None, typer.Option(min=0, callback=_finite, help="Default: the recipe's.")
 ]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse a cluster that is open to other people, instead of a warning."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 
 

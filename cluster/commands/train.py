@@ -77,6 +77,7 @@ def train_run(
     inline: bool,
     console: Console,
     profile: StepRange | None = None,
+    strict: bool = False,
 ) -> TrainResult:
     """Train or continue the run of a recipe; see `transloom train --help`."""
     path = find_recipe(recipe)
@@ -103,7 +104,7 @@ def train_run(
 
                 outcome = train_inline(loaded, folder, store, manifest, audience, profile)
             else:
-                outcome = supervise(loaded, folder, store, manifest, audience, profile)
+                outcome = supervise(loaded, folder, store, manifest, audience, profile, strict)
         except Exception as error:
             if isinstance(error, NonFiniteLossError):
                 good, _ = newest_intact(folder.checkpoints)

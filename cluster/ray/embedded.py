@@ -5,6 +5,9 @@
       └──▶ use ──raylet or head dead──▶ leave nothing behind, EmbeddedRayError
 
 After either, another one can be started in the same process.
+
+Nobody else on the machine gets at it: it listens on the loopback address only, behind a token, and
+its files lie in a folder of this user alone (`cluster.ray.private_folder`).
 """
 
 import logging
@@ -23,6 +26,7 @@ from cluster.packages import INSTALLATION
 from cluster.ray import private
 from cluster.ray.authentication import enable_authentication
 from cluster.ray.marked_processes import MarkedProcesses
+from cluster.ray.private_folder import PrivateFolder
 from data_pipeline.wording import counted
 
 # Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
@@ -53,6 +57,7 @@ class EmbeddedRay:
 @contextmanager
 def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     processes = MarkedProcesses()
+    folder = _private_folder()
     lost = True  # until Ray is there
     try:
         with (
@@ -61,7 +66,7 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
             processes.marking(),
             _patient_start(processes),
         ):
-            _start_embedded(wanted)
+            _start_embedded(wanted, folder)
         lost = False
         yield
     except EmbeddedRayError:
@@ -73,9 +78,14 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
             raise EmbeddedRayError(f"Ray is lost on this machine: {error}") from error
         raise
     finally:
-        if lost or embedded_ray_is_lost():
+        lost = lost or embedded_ray_is_lost()
+        if lost:
             processes.kill()  # at once: ranks may go on training, and agents wait for their head
         ray.shutdown(wait_for_processes=True)
+        if lost:
+            folder.leave()  # its log files tell why
+        else:
+            folder.remove()
 
 
 def embedded_ray_is_lost() -> bool:
@@ -139,22 +149,35 @@ def _patient_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
     return private.node_may_be_late(still_starts)
 
 
-def _start_embedded(wanted: EmbeddedRay) -> None:
+def _private_folder() -> PrivateFolder:
+    try:
+        return PrivateFolder()
+    except OSError as error:
+        raise EmbeddedRayError(
+            f"Ray has not started on this machine: {error}. Set RAY_TMPDIR to a folder on a disk "
+            "of this machine that only you can enter (chmod 700)"
+        ) from error
+
+
+def _start_embedded(wanted: EmbeddedRay, folder: PrivateFolder) -> None:
     enable_authentication(create_token=True)
     try:
-        initialise(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=EMBEDDED_OBJECT_STORE_BYTES,
-            num_cpus=max(private.machine_cpus(), math.ceil(wanted.cpus)),
-            _system_config=private.niceness_of_workers(wanted.niceness),
-        )
+        with private.on_loopback() as address:
+            initialise(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=EMBEDDED_OBJECT_STORE_BYTES,
+                num_cpus=max(private.machine_cpus(), math.ceil(wanted.cpus)),
+                _node_ip_address=address,
+                _temp_dir=str(folder.path),
+                _system_config=private.system_config(wanted.niceness),
+            )
     except Exception as error:  # Ray raises bare Exceptions
         reason = str(error).strip(". ") or type(error).__name__
         raise EmbeddedRayError(
             f"Ray has not started on this machine: {reason}. "
             "The machine may be too busy, or short of memory, of shared memory or of ports; "
-            "what Ray's processes say is in /tmp/ray/session_latest/logs"
+            f"what Ray's processes said is in {folder.logs} until the next start"
         ) from error
 
 

@@ -92,7 +92,7 @@ def submit(
     """
     attachments = [part for part in command if isinstance(part, Attachment)]
     programs = Path(sys.executable).parent
-    with _explained(address), tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir:
+    with explained(address), tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir:
         for attachment in attachments:
             (Path(working_dir) / attachment.name).write_bytes(attachment.content)
         submitted: str = _client(address).submit_job(
@@ -130,7 +130,7 @@ def _readable(command: Sequence[str | Attachment]) -> str:
 
 def list_jobs(address: str) -> list[Job]:
     """All jobs submitted to a cluster since it started, oldest first."""
-    with _explained(address):
+    with explained(address):
         jobs = [
             _job(details)
             for details in _client(address).list_jobs()
@@ -145,7 +145,7 @@ def job_status(address: str, job_id: str) -> Job:
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
     """
-    with _explained(address, job_id):
+    with explained(address, job_id):
         return _job(_client(address).get_job_info(job_id))
 
 
@@ -158,7 +158,7 @@ def wait_for_job(address: str, job_id: str) -> Job:
 
 def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str]:
     """The text that a job has printed, in pieces; with `follow`, until it has finished."""
-    with _explained(address, job_id):
+    with explained(address, job_id):
         client = _client(address)
         client.get_job_info(job_id)  # a clear answer if there is no such job
         if not follow:
@@ -179,8 +179,14 @@ def stop_job(address: str, job_id: str) -> bool:
 
     Its processes get SIGTERM and, three seconds later, SIGKILL.
     """
-    with _explained(address, job_id):
+    with explained(address, job_id):
         return bool(_client(address).stop_job(job_id))
+
+
+def delete_job(address: str, job_id: str) -> None:
+    """Let the cluster forget a job that has finished."""
+    with explained(address, job_id):
+        _client(address).delete_job(job_id)
 
 
 def _client(address: str) -> JobSubmissionClient:
@@ -203,7 +209,7 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 @contextmanager
-def _explained(address: str, job_id: str | None = None) -> Iterator[None]:
+def explained(address: str, job_id: str | None = None) -> Iterator[None]:
     """Turn errors of the Jobs API into a ClusterError: one paragraph with a remedy."""
     try:
         yield

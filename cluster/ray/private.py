@@ -5,14 +5,17 @@ context manager that replaced it ends. Before another version of Ray is pinned, 
 with it; `tests/cluster/ray/` fails where one of the names has moved.
 """
 
+import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 from ray._private import ray_constants
 from ray._private import services as ray_services
 from ray._private import state as ray_state
@@ -57,9 +60,33 @@ def job_config(first_on_path: str) -> JobConfig:
     return OwnFolderFirst()
 
 
-def niceness_of_workers(niceness: int) -> dict[str, int]:
-    """The niceness for `ray.init(_system_config=…)`, which prevails over RAY_worker_niceness."""
-    return {"worker_niceness": niceness}
+def system_config(niceness: int) -> dict[str, Any]:
+    """What an embedded Ray is told in `ray.init(_system_config=…)`.
+
+    The niceness prevails over RAY_worker_niceness. Without metrics there is no port that hands
+    them to whoever asks: it has no token.
+    """
+    return {"worker_niceness": niceness, "enable_metrics_collection": False}
+
+
+@contextmanager
+def on_loopback() -> Iterator[str]:
+    """Let Ray take the loopback address, here returned, for that of a node.
+
+    Then all of the node's processes listen there alone. Ray would put an address in its place by
+    which other machines reach this one.
+    """
+    resolve = ray_services.resolve_ip_for_localhost
+    ray_services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield "127.0.0.1"
+    finally:
+        ray_services.resolve_ip_for_localhost = resolve
+
+
+def session_folder() -> Path:
+    """The session folder of the node that this process has joined."""
+    return Path(ray_worker._global_node.get_session_dir_path())
 
 
 @contextmanager
@@ -197,6 +224,21 @@ def ask_head(head: str, timeout_seconds: float) -> None:
     """
     with init_grpc_channel(head) as channel:
         NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=timeout_seconds)
+
+
+def answers_without_token(head: str, timeout_seconds: float) -> bool:
+    """Whether the head grants a request that carries no token."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):  # as Ray reads it
+        return False  # then a client needs a certificate
+    with grpc.insecure_channel(head) as channel:
+        stub = NodeInfoGcsServiceStub(channel)
+        try:
+            stub.GetClusterId(GetClusterIdRequest(), timeout=timeout_seconds)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                return False
+            raise
+    return True
 
 
 def free_resources() -> dict[str, dict[str, float]]:

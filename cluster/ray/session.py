@@ -11,7 +11,7 @@ In both cases
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc  # type: ignore[import-untyped]
@@ -22,6 +22,7 @@ from cluster.packages import import_own_packages
 from cluster.ray import private
 from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.embedded import EmbeddedRay, embedded_ray, initialise
+from cluster.ray.open_doors import open_doors_here, warning
 from cluster.ray.private import IGNORE_UNREAD_ERRORS
 
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -30,12 +31,18 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def ray_session(address: str | None, embedded: EmbeddedRay | None = None) -> Iterator[None]:
+def ray_session(
+    address: str | None,
+    embedded: EmbeddedRay | None = None,
+    tell_open: Callable[[str], None] = logger.warning,
+) -> Iterator[None]:
     """Start an embedded Ray (`address` None) or join a cluster, and leave it at the end.
 
     Args:
         address: `HOST:PORT` of a cluster's head as seen from one of its nodes, or `auto` for
             the cluster of which this machine, or this Ray job, is part.
+        tell_open: told, once, if the joined cluster is open to other people; what it raises ends
+            the session.
 
     Raises:
         ClusterError: the cluster cannot be reached, or refuses the token.
@@ -45,18 +52,20 @@ def ray_session(address: str | None, embedded: EmbeddedRay | None = None) -> Ite
     import_own_packages()
     with (
         private.news_to(lambda line: logger.info("Ray: %s", line)),
-        embedded_ray(embedded or EmbeddedRay()) if address is None else _joined(address),
+        embedded_ray(embedded or EmbeddedRay()) if address is None else _joined(address, tell_open),
         _without_unread_errors(),
     ):
         yield
 
 
 @contextmanager
-def _joined(address: str) -> Iterator[None]:
+def _joined(address: str, tell_open: Callable[[str], None]) -> Iterator[None]:
     head_lost = False
     try:
         with private.sigterm_handler_kept():
-            _join(address)
+            head, needs_token = _join(address)
+        if doors := open_doors_here(needs_token):
+            tell_open(warning(head, doors))
         yield
     except HeadLostError:
         head_lost = True
@@ -83,7 +92,8 @@ def _without_unread_errors() -> Iterator[None]:
             os.environ[IGNORE_UNREAD_ERRORS] = before
 
 
-def _join(address: str) -> None:
+def _join(address: str) -> tuple[str, bool]:
+    """Join a cluster; return the HOST:PORT of its head, and whether that asks for a token."""
     if "://" in address:
         raise ClusterError(
             f"{address} is a web address. A driver joins a cluster from one of its nodes by "
@@ -99,7 +109,7 @@ def _join(address: str) -> None:
             "one with `ray start --head`, or give the HOST:PORT that it printed; without --address "
             "transloom starts Ray by itself"
         ) from error
-    _check_head(head)
+    needs_token = _check_head(head)
     try:
         initialise(address=head)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -108,11 +118,14 @@ def _join(address: str) -> None:
             f"{error.__cause__ or error}. The driver must run on one of the cluster's nodes, with "
             "the same versions of Python and Ray; from elsewhere, use `transloom submit`"
         ) from error
+    return head, needs_token
 
 
-def _check_head(head: str) -> None:
+def _check_head(head: str) -> bool:
+    """Check that the head answers; return whether it asks for a token."""
     try:
         private.ask_head(head, CONNECT_TIMEOUT_SECONDS)
+        return not private.answers_without_token(head, CONNECT_TIMEOUT_SECONDS)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(

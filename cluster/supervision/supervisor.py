@@ -5,6 +5,9 @@ the ranks write, and starts the ranks again when one of them is lost. It also st
 Ray anew when that is lost. Everything that it needs is put together here, a line each.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers
 from cluster.errors import EmbeddedRayError
@@ -12,6 +15,7 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.pool import RankSupply
 from cluster.ray.cluster_view import ClusterView
 from cluster.ray.embedded import EmbeddedRay, require_gpus
+from cluster.ray.open_doors import tell
 from cluster.ray.private import machine_cpus
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
@@ -42,8 +46,12 @@ def supervise(
     manifest: Manifest,
     audience: Audience,
     profile: StepRange | None,
+    strict: bool = False,
 ) -> Outcome:
     """Train a run under Ray until it is finished or has to leave.
+
+    Args:
+        strict: refuse a cluster that is open to other people.
 
     Raises:
         RunInUseError: another process trains it.
@@ -54,9 +62,12 @@ def supervise(
             stop.forget_file()
             open_run(recipe, run, store, manifest)
             losses = RayLosses(run)
+            tell_open = partial(tell, strict=strict, notice=audience.notice)
             while not nothing_is_left(recipe, run, lease.work, manifest, audience):
                 try:
-                    return _train_in_session(recipe, run, manifest, lease, stop, audience, profile)
+                    return _train_in_session(
+                        recipe, run, manifest, lease, stop, audience, profile, tell_open
+                    )
                 except EmbeddedRayError as error:
                     if stop.reason:
                         audience.notice(f"{error}; {stop.reason}: the run leaves")
@@ -78,12 +89,13 @@ def _train_in_session(
     stop: StopRequests,
     audience: Audience,
     profile: StepRange | None,
+    tell_open: Callable[[str], None],
 ) -> Outcome:
     """Train in one session of Ray, embedded or joined. Nothing of it outlives the call."""
     config = recipe.cluster
     clock = SuspendAwareClock()
     with (
-        ray_session(config.address, _embedded_ray(config, audience)),
+        ray_session(config.address, _embedded_ray(config, audience), tell_open),
         ClusterView(config.wait_for_head_seconds, audience.notice) as view,
         RankSupply(config, clock) as supply,
     ):

@@ -1,0 +1,63 @@
+"""Whether other users of a machine get at what lies in a folder.
+
+Needs Python's standard library only and prints when it is run: `cluster.ray.open_doors` sends this
+file's text to the head node of a cluster, which runs it there.
+"""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+CLOSED, OPEN = 0, 3  # exit codes
+
+
+def way_in(folder: Path) -> str | None:
+    """How other users get at what lies in a folder, in words; None if they cannot.
+
+    They cannot if some folder on the way to it, or itself, may be entered by its owner only, and
+    nobody else may put another one in its place.
+    """
+    if way := way_to_replace(folder):
+        return way
+    folder = folder.resolve()
+    if any(_is_closed(step.stat()) for step in [folder, *folder.parents]):
+        return None
+    return f"other users may enter {folder.parent}"
+
+
+def way_to_replace(folder: Path) -> str | None:
+    """How other users may replace a folder or what lies in it, in words; None if they cannot.
+
+    Whoever owns the folder is trusted, and so are root and this user.
+    """
+    folder = folder.resolve()
+    # In a user namespace root outside of it has another number, and owns the uppermost folder.
+    trusted = {0, os.geteuid(), folder.stat().st_uid, Path("/").stat().st_uid}
+    for step in reversed([folder, *folder.parents]):
+        status = step.stat()
+        if status.st_uid not in trusted:
+            return f"{step} belongs to another user ({status.st_uid})"
+        if _is_closed(status):
+            return None
+        if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+            mode = stat.S_IMODE(status.st_mode)
+            return f"other users may replace what lies in {step} (mode {mode:04o})"
+    return None
+
+
+def _is_closed(status: os.stat_result) -> bool:
+    return not status.st_mode & 0o011  # with an ACL, the group's bits are its mask
+
+
+def main() -> None:
+    """Look at the session folder of the Ray job that this process is; exit with what was found."""
+    # Ray lets a job print into SESSION/logs/job-driver-ID.log.
+    session = Path("/proc/self/fd/1").readlink().parent.parent
+    way = way_in(session)
+    print(way or f"{session} is closed to other users")
+    sys.exit(OPEN if way else CLOSED)
+
+
+if __name__ == "__main__":
+    main()
