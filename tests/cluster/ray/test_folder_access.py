@@ -1,0 +1,85 @@
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster.another_user import NOBODY, as_another_user
+
+from cluster.ray import folder_access
+from cluster.ray.folder_access import way_in, way_to_replace
+
+
+@pytest.fixture
+def parent() -> Iterator[Path]:
+    """A folder to which everybody has a way."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder).resolve()
+
+
+@pytest.mark.parametrize(
+    ("modes", "way"),
+    [
+        ((0o700, 0o777, 0o777), None),  # an embedded Ray
+        ((0o755, 0o700, 0o777), None),
+        ((0o755, 0o755, 0o700), None),
+        ((0o755, 0o777, 0o777), "other users may replace what lies in {}/1/2 (mode 0777)"),  # Ray
+        ((0o755, 0o755, 0o777), "other users may replace what lies in {}/1/2/3 (mode 0777)"),
+        ((0o755, 0o1777, 0o755), "other users may enter {}/1/2"),
+        ((0o1777, 0o700, 0o777), None),  # in /tmp
+        ((0o777, 0o700, 0o777), "other users may replace what lies in {}/1 (mode 0777)"),
+        ((0o775, 0o700, 0o777), "other users may replace what lies in {}/1 (mode 0775)"),
+        ((0o755, 0o710, 0o755), "other users may enter {}/1/2"),
+        ((0o755, 0o744, 0o755), None),  # a list of names, and no way to what they stand for
+    ],
+)
+def test_who_gets_in_by_the_modes_of_three_folders(
+    modes: tuple[int, ...], way: str | None, parent: Path
+) -> None:
+    folder = parent / "1" / "2" / "3"
+    folder.mkdir(parents=True)
+    for step, mode in zip((folder.parent.parent, folder.parent, folder), modes, strict=True):
+        step.chmod(mode)
+    assert way_in(folder) == (way and way.format(parent))
+    (folder / "file").touch()
+    other = f"{folder.parent} {parent}/1/new"
+    taken = as_another_user(f"mv {folder}/file {folder}/file2 || mv {other}")
+    if way is None:
+        assert taken.returncode != 0
+        assert as_another_user(f"cat {folder}/file").returncode != 0
+    elif "0777" in way:
+        assert taken.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_whoever_owns_a_folder_on_the_way_may_replace_what_follows(parent: Path) -> None:
+    folder = parent / "his" / "mine"
+    folder.mkdir(parents=True)
+    folder.chmod(0o700)
+    os.chown(folder.parent, NOBODY, NOBODY)
+    assert way_in(folder) == f"{folder.parent} belongs to another user ({NOBODY})"
+    assert way_to_replace(folder) == way_in(folder)
+    assert as_another_user(f"mv {folder} {folder}2").returncode == 0
+
+
+def test_a_folder_that_everybody_may_enter_need_not_be_one_to_replace(parent: Path) -> None:
+    assert way_to_replace(parent) is None
+    assert way_in(parent) == f"other users may enter {parent.parent}"
+
+
+@pytest.mark.parametrize(("mode", "code"), [(0o700, 0), (0o755, 3)])
+def test_the_text_of_the_module_is_a_program_for_another_machine(
+    mode: int, code: int, parent: Path
+) -> None:
+    (logs := parent / "session" / "logs").mkdir(parents=True)
+    parent.chmod(mode)
+    program = Path(folder_access.__file__).read_text()
+    with (logs / "job-driver.log").open("w+") as log:
+        done = subprocess.run([sys.executable, "-I", "-c", program], stdout=log, check=False)
+        log.seek(0)
+        said = log.read()
+    assert done.returncode == code
+    assert ("other users may enter" in said) == (code == folder_access.OPEN)

@@ -1,0 +1,130 @@
+"""A run under a Ray of its own, and another user of the machine: what he finds, and what he can do.
+
+All tests look at one run, the last one stops it.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from support.cluster.another_user import as_another_user
+from support.cluster.processes import children, wait_until
+from support.recipes import tiny_values
+
+TRANSLOOM = Path(sys.executable).parent / "transloom"
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+BEGINNING = "| who listens |"
+
+
+@pytest.fixture(scope="module")
+def temporary():
+    """As /tmp: everybody may make files there."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory, temporary, phrasebook):
+    """`transloom train` on two ranks, which have begun to train and go on until they are stopped."""
+    folder = tmp_path_factory.mktemp("private")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=1_000_000)))
+    with subprocess.Popen(
+        [TRANSLOOM, "train", recipe, "cluster.ranks=2", "--strict", "--run", folder / "run"],
+        env={**os.environ, "RAY_TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        metrics = folder / "run" / "metrics.jsonl"
+        wait_until(lambda: process.poll() is not None or (metrics.exists() and metrics.read_text()))
+        assert process.poll() is None, process.communicate()
+        yield process
+        process.kill()
+
+
+def documented_sockets():
+    """By process, where it listens, as the table in docs/operations.md has it."""
+    lines = OPERATIONS.read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(BEGINNING))
+    table = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        name = re.search(r"`([^`]+)`", cells[0])
+        if name and cells[1] != "–":
+            table[name[1]] = cells[1].strip("`")
+    return table
+
+
+def listening(driver):
+    """Processes of the run, each with an address at which it listens, as (process, address)."""
+    found = set()
+    for process in [psutil.Process(driver.pid), *children(driver.pid)]:
+        name = "transloom" if process.pid == driver.pid else process.name().split(".")[0]
+        for used in process.net_connections("inet"):
+            waits = used.status == psutil.CONN_LISTEN
+            if waits or (used.type == socket.SOCK_DGRAM and not used.raddr):
+                found.add((name, used.laddr.ip.removeprefix("::ffff:")))
+    return found
+
+
+def test_what_listens_is_what_the_table_says(driver):
+    table = documented_sockets()
+    found = listening(driver)
+    assert found <= set(table.items())
+    assert set(table) - {name for name, _ in found} <= {"ray::IDLE"}  # it comes and goes
+    assert {address for _, address in found} == {"127.0.0.1"}
+
+
+def test_named_sockets_lie_in_the_private_folder(driver, temporary):
+    (folder,) = temporary.glob("tlray-*")
+    names = {
+        used.laddr
+        for process in [psutil.Process(driver.pid), *children(driver.pid)]
+        for used in process.net_connections("unix")
+        if used.laddr
+    }
+    assert {Path(name).name for name in names} == {"raylet", "plasma_store"}
+    assert all(Path(name).is_relative_to(folder) for name in names)
+
+
+def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session(driver, temporary):
+    (folder,) = temporary.glob("tlray-*")
+    session = (folder / "r" / "session_latest").resolve()
+    assert session.stat().st_mode & 0o777 == 0o777  # Ray opens it, and relies on nobody
+    his = f"{temporary}/his"
+    attacks = {
+        "list": f"ls {session} || ls {folder}",
+        "read": f"cat {session}/logs/raylet.out",
+        "write": f"echo x > {session}/logs/new || echo x > {session}/runtime_resources/new",
+        "connect": f"test -S {session}/sockets/raylet",
+        "replace logs by a link": f"mv {session}/logs {session}/aside"
+        f" && ln -s {his} {session}/logs",
+        "replace the folder": f"mv {folder} {folder}-aside && mkdir {folder}",
+    }
+    assert as_another_user(f"mkdir {his} && chmod 777 {his}").returncode == 0
+    try:
+        done = [name for name, line in attacks.items() if as_another_user(line).returncode == 0]
+        assert done == []
+        assert (session / "logs").resolve() == session / "logs"
+        assert list(Path(his).iterdir()) == []
+    finally:
+        Path(his).rmdir()
+
+
+def test_nothing_is_left_when_the_run_has_ended(driver, temporary):
+    driver.send_signal(signal.SIGTERM)
+    said, _ = driver.communicate()
+    assert driver.returncode == 75, said
+    assert list(temporary.iterdir()) == []
