@@ -1,9 +1,9 @@
 """Ray's token authentication, on for every cluster that this program starts, joins or asks.
 
-Whoever reaches a Ray cluster can run code on it, and even the embedded one listens on all network
-interfaces. Ray itself enables its token only in some cases: `ray start` without a token at hand
-starts an open cluster, and a client that is given an address sends no token. Here the mode is
-set before Ray is asked anything, unless the user has set RAY_AUTH_MODE.
+Whoever reaches a Ray cluster can run code on it, and other users of the machine reach the embedded
+one, which listens on the loopback address. Ray itself enables its token only in some cases: `ray
+start` without a token at hand starts an open cluster, and a client that is given an address sends
+no token. Here the mode is set before Ray is asked anything, unless the user has set RAY_AUTH_MODE.
 """
 
 import os

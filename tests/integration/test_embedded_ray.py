@@ -1,8 +1,10 @@
 """A Ray of the run's own that dies while the run trains: it starts another one and goes on."""
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -17,10 +19,18 @@ OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=1
 
 
 @pytest.fixture
-def driver(runs):
+def temporary():
+    """Where the run's own Ray keeps its files."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def driver(runs, temporary):
     """`transloom train` with a Ray of its own."""
     process = subprocess.Popen(
         [TRANSLOOM, "train", runs.recipe, *OPTIONS, "--run", runs.folder / "run"],
+        env={**os.environ, "RAY_TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -55,7 +65,9 @@ def pids(processes: list[psutil.Process], name: str) -> list[int]:
         pytest.param("gcs_server", marks=pytest.mark.chaos),
     ],
 )
-def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(runs, undisturbed, driver, victim):
+def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
+    runs, undisturbed, driver, temporary, victim
+):
     first_session = at_step(runs, driver, 25)
     (process_id,) = pids(first_session, victim)
     kill(process_id)
@@ -69,6 +81,7 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(runs, undisturbed, dr
     assert "Ray is lost on this machine" in log
     assert "Ray is started anew" in log
     assert not [process for process in first_session if is_alive(process.pid)]
+    assert list(temporary.iterdir()) == []  # neither of the lost one nor of the other
 
 
 @pytest.mark.chaos

@@ -34,7 +34,7 @@ def temporary():
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory, temporary, phrasebook):
-    """`transloom train` on two ranks, which have begun to train and go on until they are stopped."""
+    """`transloom train` on two ranks, which train until they are stopped."""
     folder = tmp_path_factory.mktemp("private")
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=1_000_000)))

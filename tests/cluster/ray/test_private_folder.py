@@ -122,9 +122,7 @@ def test_the_paths_of_sockets_fit(parent: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
-def test_a_parent_of_another_user_is_refused(
-    parent: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parent_of_another_user_is_refused(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (mine := parent / "his" / "mine").mkdir(parents=True)
     his = mine.parent
     os.chown(his, NOBODY, NOBODY)

@@ -33,18 +33,18 @@ class RayHead:
     """
 
     def __init__(self, folder: Path, cpus: int, environment: Mapping[str, str] = {}) -> None:
-        """environment: of all processes of the cluster, beside this process's own."""
+        """environment: of all processes of the cluster, beside this process's own and the token."""
         port, dashboard_port = free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         self.token = secrets.token_hex(32)
         self._environment = {
             **os.environ,
-            **environment,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             # Ray's default is 15, with which ranks starve where others compute.
             "RAY_worker_niceness": "0",
+            **environment,
         }
         self._process = _started(
             lambda: self._ask("jobs/") is not None,
