@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from data_pipeline.location import Location
 from data_pipeline.section import Section, execution
 
 RankCount = Annotated[int, Field(gt=0)]
@@ -45,7 +46,7 @@ class DeadlinesConfig(Section):
 class ClusterConfig(Section):
     """Where ranks and data workers run. It changes no data, and the curve only by rounding."""
 
-    address: str | None = execution(
+    address: Location | None = execution(
         None,
         "Ray cluster to join: HOST:PORT, or `auto` for the one on this host; "
         "null starts Ray here for the time of the run.",

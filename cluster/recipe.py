@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
-from data_pipeline.errors import ExtensionError
+from data_pipeline.errors import ExtensionError, LocationError
+from data_pipeline.location import without_credentials
 from data_pipeline.wording import counted, said
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
@@ -61,7 +62,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         _apply(values, override)
     try:
         return Recipe.of(values)
-    except ExtensionError as error:
+    except (ExtensionError, LocationError) as error:
         raise RecipeError(f"{path}: {error}") from error
     except ValidationError as error:
         raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
@@ -117,22 +118,33 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+        raise RecipeError(f"{path} is not YAML: {_yaml_problem(error)}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds {type(values).__name__}, not a table of sections")
     return values
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What is wrong and where, without the line itself, which may have a password in it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return str(error)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(
-            f"Override {override!r} is not of the form key=value, e.g. trainer.max_steps=200"
+            f"Override {without_credentials(override)!r} is not of the form key=value, e.g. "
+            "trainer.max_steps=200"
         )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"Override {override!r}: the value is not YAML: {error}") from error
+        raise RecipeError(
+            f"Override of {key}: the value is not YAML: {_yaml_problem(error)}"
+        ) from error
     *sections, name = key.split(".")
     table: Any = values
     for section in sections:
@@ -141,7 +153,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
         else:
             table = table[_position(override, section, table)]
         if not isinstance(table, (dict, list)):
-            raise RecipeError(f"Override {override!r}: {section} is a value, not a section")
+            raise RecipeError(
+                f"Override {without_credentials(override)!r}: {section} is a value, not a section"
+            )
     if isinstance(table, list):
         table[_position(override, name, table)] = value
     else:
@@ -152,8 +166,8 @@ def _position(override: str, text: str, items: list[Any]) -> int:
     """The place in a list that a part of a key names."""
     if not text.isdecimal() or int(text) >= len(items):
         raise RecipeError(
-            f"Override {override!r}: {text} must be a number below {len(items)}, the length of the "
-            "list"
+            f"Override {without_credentials(override)!r}: {text} must be a number below "
+            f"{len(items)}, the length of the list"
         )
     return int(text)
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from data_pipeline.corpus_config import CleaningConfig, CorpusConfig, Sha256
 from data_pipeline.extensions import NO_EXTENSIONS, Extensions
+from data_pipeline.location import Location
 from data_pipeline.registry import Registry
 from data_pipeline.section import REQUIRED, Section, execution, identity
 from data_pipeline.wording import listed, said
@@ -25,18 +26,18 @@ HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 class CorporaConfig(Section):
     """The corpora of a dataset, and where it lies."""
 
-    mirror: str | None = execution(
+    mirror: Location | None = execution(
         None,
         "folder with the same corpus files by base name, with or without .gz; "
         "read instead of the paths and URLs (hashes still hold)",
     )
-    dataset: str = execution(
+    dataset: Location = execution(
         REQUIRED,
         "folder of the prepared dataset, or the URL of a copy of it (http, https, "
         "s3, gs) to train from; its manifest's hash, not this name, is its identity",
         min_length=1,
     )
-    cache: str | None = execution(
+    cache: Location | None = execution(
         None,
         "folder on each node for copies of remote corpora and shards; null: "
         "$TRANSLOOM_CACHE or ~/.cache/transloom",
@@ -190,7 +191,7 @@ class TokenizerConfig(Section):
         gt=0,
     )
     sampling: SubwordSamplingConfig = SubwordSamplingConfig()
-    model: str | None = identity(
+    model: Location | None = identity(
         None, "path of an existing joint SentencePiece model, used as it is"
     )
     model_sha256: Sha256 | None = identity(None, "sha256 of the existing model's file")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from braceexpand import braceexpand
 from pydantic import Field, model_validator
 
+from data_pipeline.location import Location
 from data_pipeline.registry import Registry
 from data_pipeline.section import Section, identity
 from data_pipeline.wording import listed
@@ -57,7 +58,7 @@ class Columns(Section):
 class FilesConfig(Section):
     """The files of a corpus, and its name."""
 
-    files: tuple[str, ...] = identity((), "files with text; braces stand for several")
+    files: tuple[Location, ...] = identity((), "files with text; braces stand for several")
     files_sha256: tuple[Sha256, ...] = identity(
         (), "sha256 of each file's decompressed content, in the order of the files"
     )
@@ -90,9 +91,9 @@ class CorpusConfig(_Weight, FilesConfig):
     _hash_keys: ClassVar[str] = "files_sha256"
 
     @property
-    def locations(self) -> tuple[str, ...]:
+    def locations(self) -> tuple[Location, ...]:
         """The location of every file, with the braces of `files` expanded."""
-        return tuple(name for pattern in self.files for name in braceexpand(pattern))
+        return tuple(Location(name) for pattern in self.files for name in braceexpand(pattern))
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:

@@ -8,6 +8,10 @@ class DataError(Exception):
     """Base of everything that data_pipeline raises for wrong input."""
 
 
+class LocationError(DataError, ValueError):
+    """A location carries a credential, or leads out of the folder that it names."""
+
+
 class CorpusError(DataError):
     """A corpus cannot be found, fetched, verified, decoded or aligned."""
 

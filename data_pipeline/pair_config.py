@@ -20,6 +20,7 @@ from data_pipeline.corpus_config import (
     Sha256,
     name_suffix,
 )
+from data_pipeline.location import Location
 from data_pipeline.section import REQUIRED, Section, identity
 from data_pipeline.wording import listed, said
 
@@ -44,8 +45,8 @@ class PairColumns(Columns):
 
 
 class _AlignedFiles(Section):
-    source: str | None = identity(None, f"source sentences, one a line: {LOCATION}")
-    target: str | None = identity(None, f"target sentences, one a line: {LOCATION}")
+    source: Location | None = identity(None, f"source sentences, one a line: {LOCATION}")
+    target: Location | None = identity(None, f"target sentences, one a line: {LOCATION}")
     source_sha256: Sha256 | None = identity(None, "sha256 of the decompressed source text")
     target_sha256: Sha256 | None = identity(None, "sha256 of the decompressed target text")
 
@@ -66,7 +67,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
     own_formats: ClassVar[tuple[str, ...]] = tuple(FORMATS.values())
     _hash_keys: ClassVar[str] = "source_sha256 and target_sha256, or files_sha256,"
 
-    files: tuple[str, ...] = identity(
+    files: tuple[Location, ...] = identity(
         (),
         "instead of source and target: files with both sides, TSV, JSON lines or "
         "WebDataset tars with one pair a sample; braces stand for several: part-{000..017}.tar",
@@ -82,7 +83,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
     min_score: float | None = identity(None, "pairs with a lower score are dropped")
 
     @property
-    def locations(self) -> tuple[str, ...]:
+    def locations(self) -> tuple[Location, ...]:
         """The location of every file: source and target, or `files` with their braces expanded."""
         if self.source is not None and self.target is not None:
             return (self.source, self.target)

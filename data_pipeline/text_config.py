@@ -17,6 +17,7 @@ from data_pipeline.corpus_config import (
     CorpusConfig,
     name_suffix,
 )
+from data_pipeline.location import Location
 from data_pipeline.section import REQUIRED, identity
 from data_pipeline.wording import listed, said
 
@@ -50,7 +51,7 @@ class TextCorpusConfig(CorpusConfig):
     has_documents: ClassVar[bool] = True
     own_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl", "webdataset")
 
-    files: tuple[str, ...] = identity(
+    files: tuple[Location, ...] = identity(
         REQUIRED,
         f"plain text, JSON lines, WebDataset tars or Parquet: {LOCATION}; braces stand for "
         "several: part-{000..017}.jsonl",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from data_pipeline.location import Location
 from data_pipeline.section import REQUIRED, Section, continuable, execution, identity
 from model.config import AttentionBackend
 from trainer.losses import LOSSES
@@ -195,7 +196,7 @@ class TrainerConfig(Section):
         ge=0,
         lt=1,
     )
-    init_from: str | None = identity(
+    init_from: Location | None = identity(
         None,
         "RUN or RUN@STEP whose weights a new run starts from, at step 0 and with "
         "new moments; null starts from random weights.",

@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
 from data_pipeline.errors import ExtensionError
 from data_pipeline.extensions import Extensions, load_expected, load_extensions, loaded_extensions
+from data_pipeline.location import Location, bared, check_all
 from data_pipeline.section import (
     REQUIRED,
     ChangeClass,
@@ -57,7 +58,7 @@ class TrainingRecipe(Section):
     extensions: tuple[str, ...] = identity(
         (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."
     )
-    extension_folder: str | None = execution(
+    extension_folder: Location | None = execution(
         None, "The folder of their packages, on every node; null: they are installed."
     )
     data: DataConfig
@@ -72,8 +73,8 @@ class TrainingRecipe(Section):
 
     @field_validator("extension_folder")
     @classmethod
-    def _as_every_process_finds_it(cls, folder: str | None) -> str | None:
-        return None if folder is None else str(Path(folder).expanduser().absolute())
+    def _as_every_process_finds_it(cls, folder: Location | None) -> Location | None:
+        return None if folder is None else Location(str(Path(folder).expanduser().absolute()))
 
     @model_validator(mode="after")
     def _the_task_agrees(self) -> Self:
@@ -131,9 +132,11 @@ class TrainingRecipe(Section):
         """The recipe with these values, once its extensions are loaded.
 
         Raises:
+            LocationError: a value or a key carries a credential.
             ExtensionError: one of them, the task or the network is not found.
             pydantic.ValidationError: a value is wrong.
         """
+        check_all(values)  # before anything that would say a value
         folder = values.get("extension_folder")
         load_extensions(_extension_names(values), folder if isinstance(folder, str) else None)
         return class_of(cls, values).model_validate(values)
@@ -152,7 +155,7 @@ class TrainingRecipe(Section):
         """
         try:
             load_expected(_extension_names(values), identity)
-            return cls.of(values | {"extension_folder": None})
+            return cls.of(bared(values) | {"extension_folder": None})
         except ExtensionError as error:
             raise RunMismatchError(f"The checkpoint's recipe cannot be read: {error}") from error
         except ValidationError as error:
@@ -250,7 +253,7 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """
     names = sorted(old.keys() | new.keys())
     before, after = (
-        {n: _compact(values[n] if n in values else _default_of(n, values)) for n in names}
+        {n: _compact(bared(values[n]) if n in values else _default_of(n, values)) for n in names}
         for values in (old, new)
     )
     return [

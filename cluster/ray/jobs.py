@@ -28,6 +28,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobTy
 from cluster.errors import ClusterError
 from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.private import TALKATIVE_LOGGERS
+from data_pipeline.location import credential_in, without_credentials
 
 POLL_SECONDS = 0.25
 COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
@@ -190,6 +191,11 @@ def delete_job(address: str, job_id: str) -> None:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    if found := credential_in(address):
+        raise ClusterError(
+            f"The address {without_credentials(address)} carries {found}. Leave it out: a cluster "
+            f"is asked with Ray's token. For that, {REMEDY}"
+        )
     if not address.startswith(("http://", "https://")):
         raise ClusterError(
             f"{address} is not the address of a Ray dashboard, which takes jobs. It looks like "

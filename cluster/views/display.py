@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.views.scores import score_name, score_text
+from data_pipeline.location import without_credentials
 from data_pipeline.wording import said
 from trainer.tracking.records import Event, Line, TrainLine, ValidationLine
 
@@ -55,7 +56,7 @@ class LoggedAudience:
 
     def notice(self, text: str) -> None:
         self.keep(text)
-        self._audience.notice(text)
+        self._audience.notice(without_credentials(text))
 
     def line(self, line: Line) -> None:
         if isinstance(line, Event):
@@ -63,11 +64,11 @@ class LoggedAudience:
         self._audience.line(line)
 
     def keep(self, text: str) -> None:
-        """Write to the file alone; see `Audience`."""
+        """Write to the file alone, without the credentials of URLs; see `Audience`."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         # On a full disk the log lacks this text, and the run goes on.
         with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{now} {text}\n")
+            file.write(f"{now} {without_credentials(text)}\n")
 
 
 class PlainLines:

@@ -8,7 +8,7 @@
 3. At the end of each file its hash is compared with the recipe's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +137,9 @@ class CorpusReader:
         return span_of(self._corpus.share, size)
 
     @contextmanager
-    def _opened(self, locations: list[tuple[str, str | None]]) -> Iterator[list[LocationStream]]:
+    def _opened(
+        self, locations: Sequence[tuple[str, str | None]]
+    ) -> Iterator[list[LocationStream]]:
         """Streams of the locations; at the end the rest is read and the hashes are checked."""
         with ExitStack() as stack:
             for location, sha256 in locations:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from data_pipeline.config import DataSettings
+from data_pipeline.location import bared
 from data_pipeline.section import Section, decides_bytes
 
 DEFAULT_TASK = "translation"
@@ -42,7 +43,7 @@ def _bytes_settings(value: Any) -> Any:
 
 def differences(dataset: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     """The settings that differ, each with both values."""
-    mine, theirs = _flatten(dataset), _flatten(recipe)
+    mine, theirs = _flatten(bared(dataset)), _flatten(recipe)
     return [
         f"{name}: {mine.get(name, 'not set')!r} in the dataset, "
         f"{theirs.get(name, 'not set')!r} in the recipe"

@@ -8,10 +8,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import CorpusError
+from data_pipeline.location import Location
 from data_pipeline.storage.remote import (
+    PASSWORDS,
     REMOTE_SCHEMES,
     RETRY_DELAYS_SECONDS,
     file_system,
+    said_reason,
     wait_before_retry,
 )
 
@@ -21,24 +24,26 @@ def download(url: str, path: Path) -> None:
 
     Raises:
         CorpusError: the download has failed; the message says what to do.
+        LocationError: the URL carries a credential, or the netrc file cannot be read.
     """
-    source = _file_system(url)
+    source = _file_system(Location(url))
     for delay in (*RETRY_DELAYS_SECONDS, None):
         try:
             source.get_file(url, str(path))
             return
         # Every backend has exceptions of its own.
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = said_reason(error)
             if delay is None or not _may_pass(error):
                 raise CorpusError(
-                    f"{url} cannot be downloaded ({reason}). Check the address and the network, "
-                    "or put the file into a folder and name it with data.mirror=FOLDER."
-                ) from error
+                    f"{url} cannot be downloaded ({reason}). Check the address, the network and, "
+                    f"where a password is asked for, {PASSWORDS}; or put the file into a folder "
+                    "and name it with data.mirror=FOLDER."
+                ) from None
         wait_before_retry(delay, url, reason)
 
 
-def _file_system(url: str) -> Any:
+def _file_system(url: Location) -> Any:
     scheme = urlsplit(url).scheme
     if scheme not in REMOTE_SCHEMES:
         raise CorpusError(

@@ -27,7 +27,8 @@ from urllib.parse import unquote, urlsplit
 from backports import zstd
 
 from data_pipeline.corpus_config import COMPRESSIONS, is_remote
-from data_pipeline.errors import CorpusError
+from data_pipeline.errors import CorpusError, LocationError
+from data_pipeline.location import Location, way_out
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage.download import download
 
@@ -63,7 +64,9 @@ def open_location(
 
     Raises:
         CorpusError: here or while reading, something cannot be found, fetched or decompressed.
+        LocationError: it carries a credential, or leads out of the folder that it names.
     """
+    location = Location(location)
     if location.startswith(BUILTIN):
         text = _builtin_text(location)
         return LocationStream(location, io.BytesIO(text), len(text))
@@ -260,6 +263,11 @@ def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | Non
 
 def _find_in_mirror(location: str, mirror: Path) -> Path:
     name = plain = unquote(Path(urlsplit(location).path).name)
+    if Path(name).name != name or way_out(name):
+        raise LocationError(
+            f"{location} ends with the name {name!r}, which leads out of data.mirror, the folder "
+            f"{mirror}: correct the location, whose base name the mirror's file has."
+        )
     if Path(name).suffix in COMPRESSIONS:
         plain = Path(name).stem
     for candidate in (name, plain, *(plain + suffix for suffix in COMPRESSIONS)):

@@ -20,6 +20,7 @@ from pathlib import Path
 import fsspec
 
 from data_pipeline.errors import DatasetError, DatasetFileError
+from data_pipeline.location import Location, way_out, without_credentials
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.remote import (
     CONNECT_TIMEOUT_SECONDS,
@@ -27,6 +28,7 @@ from data_pipeline.storage.remote import (
     RETRY_DELAYS_SECONDS,
     STALL_TIMEOUT_SECONDS,
     file_system,
+    said_reason,
     wait_before_retry,
 )
 from data_pipeline.storage.shard_cache import ShardCache
@@ -49,8 +51,10 @@ def open_store(
 
     Raises:
         DatasetError: the URL cannot be read here.
+        LocationError: the URL carries a credential.
     """
-    scheme, separator, path = str(location).partition("://")
+    location = Location(str(location))
+    scheme, separator, path = location.partition("://")
     if not separator:
         return LocalStore(Path(location), retry_delays_seconds)
     if scheme == "file":
@@ -68,7 +72,7 @@ def open_store(
             f"Install transloom[{scheme}] on every node, or copy the dataset to a folder."
         ) from error
     folder = (cache or cache_folder(None)) / "shards"
-    return RemoteStore(str(location), ShardCache(folder, cache_bytes), retry_delays_seconds)
+    return RemoteStore(location, ShardCache(folder, cache_bytes), retry_delays_seconds)
 
 
 class DatasetStore(ABC):
@@ -126,6 +130,12 @@ class DatasetStore(ABC):
         """
 
     def _read_once(self, name: str, sha256: str | None = None, size: int | None = None) -> bytes:
+        if part := way_out(name):
+            raise DatasetFileError(
+                without_credentials(name),
+                f"a name relative to {self.location}",
+                f"{part!r}, which leads out of it",
+            )
         try:
             data = self._fetch(name)
         except OSError as error:
@@ -182,7 +192,7 @@ class RemoteStore(DatasetStore):
         connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
         stall_timeout_seconds: float = STALL_TIMEOUT_SECONDS,
     ) -> None:
-        self.location = url.rstrip("/")
+        self.location = Location(url.rstrip("/"))
         self.retry_delays_seconds = retry_delays_seconds
         self._cache = cache
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -199,15 +209,15 @@ class RemoteStore(DatasetStore):
         return self._retried(lambda: self._read_once(MANIFEST_NAME))
 
     def _fetch(self, name: str) -> bytes:
-        url = f"{self.location}/{name}"
+        url = Location(f"{self.location}/{name}")
         try:
             source = file_system(url, self._connect_timeout_seconds, self._stall_timeout_seconds)
             data: bytes = source.cat_file(url)
             return data
-        except FileNotFoundError as error:
-            raise OSError("404, not found") from error
+        except FileNotFoundError:
+            raise OSError("404, not found") from None
         # Every backend has exceptions of its own, and to the dataset they all mean the same.
         except Exception as error:
             # fsspec puts an empty timeout error in front of the one that tells what took so long.
             told = error if str(error) or error.__cause__ is None else error.__cause__
-            raise OSError(f"{type(told).__name__}: {told}") from error
+            raise OSError(said_reason(told)) from None

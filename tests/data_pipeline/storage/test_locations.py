@@ -13,7 +13,7 @@ import pytest
 from backports import zstd
 from support.files.faulty_server import Fault, FaultyServer
 
-from data_pipeline.errors import CorpusError
+from data_pipeline.errors import CorpusError, LocationError
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage import download as download_module
 from data_pipeline.storage.locations import cache_folder, open_location, stored_bytes
@@ -106,6 +106,29 @@ def test_mirror_stands_in_for_paths_and_urls(asked: str, there: str, tmp_path: P
 def test_mirror_without_the_file_names_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"has neither b\.fr nor b\.fr\{\.gz,\.xz,\.zst\}"):
         read("/x/b.fr.xz", mirror=str(tmp_path))
+
+
+@pytest.mark.parametrize("scheme", ["https://host.invalid/", "/corpora/"])
+@pytest.mark.parametrize(
+    "name",
+    ["..%2f..%2fsecret.txt", "%2e%2e%2fsecret.txt", "%2e%2e", "a%2fsecret.txt", "..%5csecret.txt"],
+)
+def test_a_name_that_leads_out_of_the_mirror_is_refused(
+    scheme: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.txt").write_bytes(TEXT)
+    (tmp_path / "mirror" / "a").mkdir(parents=True)
+    (tmp_path / "mirror" / "a" / "secret.txt").write_bytes(TEXT)
+    with pytest.raises(LocationError, match="leads out of"):
+        read(f"{scheme}{name}", mirror=str(tmp_path / "mirror"))
+
+
+def test_an_absolute_name_does_not_leave_the_mirror(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_bytes(TEXT)
+    (tmp_path / "mirror").mkdir()
+    name = str(tmp_path / "secret.txt").replace("/", "%2F")
+    with pytest.raises(LocationError, match=r"leads out of"):
+        read(f"https://host.invalid/{name}", mirror=str(tmp_path / "mirror"))
 
 
 def test_builtin_phrasebook_needs_no_file() -> None:
