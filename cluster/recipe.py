@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
 from data_pipeline.errors import ExtensionError, LocationError
-from data_pipeline.location import without_credentials
+from data_pipeline.location import check_all
 from data_pipeline.wording import counted, said
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
@@ -57,10 +57,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the recipe is wrong; with the file, the key, the value and the remedy.
     """
-    values = _read(path)
-    for override in overrides:
-        _apply(values, override)
     try:
+        check_all(list(overrides), "override")
+        values = _read(path)
+        for override in overrides:
+            _apply(values, override)
         return Recipe.of(values)
     except (ExtensionError, LocationError) as error:
         raise RecipeError(f"{path}: {error}") from error
@@ -136,15 +137,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(
-            f"Override {without_credentials(override)!r} is not of the form key=value, e.g. "
-            "trainer.max_steps=200"
+            f"Override {override!r} is not of the form key=value, e.g. trainer.max_steps=200"
         )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(
-            f"Override of {key}: the value is not YAML: {_yaml_problem(error)}"
-        ) from error
+        raise RecipeError(f"Override {override!r}: the value is not YAML: {error}") from error
     *sections, name = key.split(".")
     table: Any = values
     for section in sections:
@@ -153,9 +151,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         else:
             table = table[_position(override, section, table)]
         if not isinstance(table, (dict, list)):
-            raise RecipeError(
-                f"Override {without_credentials(override)!r}: {section} is a value, not a section"
-            )
+            raise RecipeError(f"Override {override!r}: {section} is a value, not a section")
     if isinstance(table, list):
         table[_position(override, name, table)] = value
     else:
@@ -166,8 +162,8 @@ def _position(override: str, text: str, items: list[Any]) -> int:
     """The place in a list that a part of a key names."""
     if not text.isdecimal() or int(text) >= len(items):
         raise RecipeError(
-            f"Override {without_credentials(override)!r}: {text} must be a number below "
-            f"{len(items)}, the length of the list"
+            f"Override {override!r}: {text} must be a number below {len(items)}, the length of the "
+            "list"
         )
     return int(text)
 

@@ -112,13 +112,13 @@ def without_credentials(text: str) -> str:
     return _HEADER.sub(r"\1…", _URL.sub(_cleaned, text))
 
 
-def check_all(values: Any) -> None:
+def check_all(values: Any, name: str = "") -> None:
     """Checks every text in a YAML value, under whatever key, and the keys themselves.
 
     Raises:
         LocationError: one carries a credential; the message has its dotted name.
     """
-    left, seen = [("", values)], set()
+    left, seen = [(name, values)], set()
     while left:
         name, value = left.pop()
         if isinstance(value, str):

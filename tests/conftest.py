@@ -48,11 +48,16 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def ray_head(orders: Any) -> Iterator[object]:
-    """One Ray head for all tests; this process and its children have its token."""
+    """One Ray head for all tests; this process and its children have its token.
+
+    Its processes have canaries for credentials in their environment: see `support.canaries`.
+    """
+    from support import canaries
     from support.cluster.ray_head import RayHead
 
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        head = RayHead(Path(folder), cpus=4, environment=orders.environment)
+        environment = orders.environment | canaries.environment(Path(folder))
+        head = RayHead(Path(folder), cpus=4, environment=environment)
         before = os.environ.get("RAY_AUTH_TOKEN")
         os.environ["RAY_AUTH_TOKEN"] = head.token
         try:

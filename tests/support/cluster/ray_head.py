@@ -27,6 +27,7 @@ class RayHead:
     """A head on free ports with a token of its own; `stop` ends all of its processes.
 
     Attributes:
+        folder: where its sessions and their logs lie.
         address: HOST:PORT to join it.
         dashboard: where it takes jobs.
         token: what a client must show.
@@ -35,6 +36,7 @@ class RayHead:
     def __init__(self, folder: Path, cpus: int, environment: Mapping[str, str] = {}) -> None:
         """environment: of all processes of the cluster, beside this process's own and the token."""
         port, dashboard_port = free_port(), free_port()
+        self.folder = folder
         self.address = f"127.0.0.1:{port}"
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         self.token = secrets.token_hex(32)

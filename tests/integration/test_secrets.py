@@ -1,0 +1,210 @@
+"""Canaries for credentials: nothing that a run, a job and a dataset leave has one in any form."""
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+from support import canaries
+from support.canaries import PASSWORD, USER, WANDB_KEY, leaks
+from support.cluster.processes import HANG_SECONDS
+from support.files.guarded_server import GuardedServer
+from support.recipes import tiny_values
+
+from cluster.cli import app
+
+TRANSLOOM = Path(sys.executable).parent / "transloom"
+SIGNATURE = "X-Amz-Signature=c4n4ry0123456789abcdef"
+URLS = [
+    "https://canary-user:c4n4ry-pw@host.invalid/x.txt",
+    "https://c4n4ry@host.invalid/x.txt",
+    f"https://host.invalid/x.txt?{SIGNATURE}",
+    "s3://c4n4ry:c4n4ry@bucket/x.txt",
+]
+
+
+def transloom(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run(
+        [str(TRANSLOOM), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+
+
+@pytest.fixture
+def served_dataset(phrasebook):
+    """The prepared phrase book behind a password."""
+    files = {
+        str(path.relative_to(phrasebook)): path.read_bytes()
+        for path in phrasebook.rglob("*")
+        if path.is_file()
+    }
+    with GuardedServer(files, f"{USER}:{PASSWORD}") as server:
+        yield server
+
+
+def test_a_job_leaves_no_credential_anywhere(runs, ray_head, served_dataset, tmp_path):
+    """It reads its dataset with a password, has a W&B key and Ray's token in its environment."""
+    run = tmp_path / "run"
+    work = tmp_path / "work"  # a git folder, since W&B looks for the address of its origin
+    work.mkdir()
+    subprocess.run(["git", "init", "-q", work], check=True)
+    origin = f"https://{WANDB_KEY}:x-oauth-basic@host.invalid/repository.git"
+    subprocess.run(["git", "-C", work, "remote", "add", "origin", origin], check=True)
+    job = transloom(
+        "submit",
+        runs.recipe,
+        f"data.dataset={served_dataset.url}",
+        f"data.cache={tmp_path / 'cache'}",
+        "tracking.wandb=offline",
+        "trainer.max_steps=4",
+        "--run",
+        run,
+        "--address",
+        ray_head.dashboard,
+        "--follow",
+        cwd=work,
+    )
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert set(served_dataset.shown) == {served_dataset.wanted}  # so it had the password
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    assert list(ray_head.folder.rglob("*.out"))
+    (tmp_path / "said").write_text(job.stdout + job.stderr)
+    places = [run, tmp_path / "said", tmp_path / "cache", ray_head.folder]
+    assert leaks([PASSWORD, WANDB_KEY, ray_head.token], *places) == []
+
+
+def test_a_published_dataset_leaves_no_credential(tmp_path):
+    """Its corpora lie behind a password; one that fails does so without showing it."""
+    texts = {
+        f"text.{side}": "".join(f"{side} phrase {n} mot {n % 7}\n" for n in range(200)).encode()
+        for side in ("fr", "en")
+    }
+    environment = canaries.environment(tmp_path)
+    with GuardedServer(texts, f"{USER}:{PASSWORD}") as server:
+        values = tiny_values(tmp_path / "dataset")
+        corpus = {}
+        for use, side in (("source", "fr"), ("target", "en")):
+            corpus[use] = f"{server.url}/text.{side}"
+            corpus[f"{use}_sha256"] = hashlib.sha256(texts[f"text.{side}"]).hexdigest()
+        values["data"] |= {"train": [corpus], "validation": corpus, "tests": {}}
+        values["data"]["cache"] = str(tmp_path / "cache")
+        values["tokenizer"]["vocabulary_size"] = 60
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump(values))
+        prepared = transloom("prepare", recipe, cwd=tmp_path, **environment)
+        assert prepared.returncode == 0, prepared.stderr
+        assert server.shown == [server.wanted] * 2
+        server.moved["text.fr"] = f"{server.url}/none?{SIGNATURE}"
+        gone = ["data.dataset=other", f"data.cache={tmp_path / 'cache2'}"]
+        failed = transloom("prepare", recipe, *gone, cwd=tmp_path, **environment)
+        assert failed.returncode == 1
+        assert "cannot be downloaded (ClientResponseError: 403" in failed.stderr
+    manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_bytes())
+    assert manifest["preparation"]["data"]["train"][0]["source"] == corpus["source"]
+    (tmp_path / "said").write_text(prepared.stdout + prepared.stderr + failed.stderr)
+    assert leaks([PASSWORD, "c4n4ry0123456789abcdef"], tmp_path) == []
+
+
+@pytest.fixture
+def recipe(tmp_path, phrasebook):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
+    return path
+
+
+@pytest.fixture
+def said_of(monkeypatch, capsys, tmp_path):
+    """Runs a command that fails, in this process; returns what it said."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            app.main()
+        assert exit_.value.code in (1, 2)
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return output.out + output.err
+
+    return run
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_commands_refuse_credentials_before_anything_is_written(url, said_of, recipe, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    values = yaml.safe_load(recipe.read_text())
+    in_file = tmp_path.with_name(f"{tmp_path.name}-other.yaml")
+    hash_ = "0" * 64
+    said = [
+        said_of(command, recipe, override)
+        for command in ("train", "prepare", "submit")
+        for override in (
+            f"data.dataset={url}",
+            f"data.train.0.source={url}",
+            f"data.train.0={{files: ['{url}'], files_sha256: [{hash_}]}}",
+            f"data.dataste={url}",
+            f"trainer.optimizer.options={{a: ['{url}']}}",
+            f"trainer.init_from={url}",
+        )
+    ]
+    for change in ({"tracking": {"project": url}}, {"name": url}, {"extensions": [url]}):
+        in_file.write_text(yaml.safe_dump(values | change))
+        said.append(said_of("train", in_file))
+    said += [
+        said_of("train", recipe, "--address", url),
+        said_of("submit", recipe, "--address", url),
+        said_of("jobs", "list", "--address", url),
+        said_of("data", "info", url),
+        said_of("data", "verify", url),
+    ]
+    assert all("carries" in text for text in said), said
+    assert not any("c4n4ry" in text for text in said), said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: [\n  https://canary-user:c4n4ry@host.invalid/x",
+        "data: {dataset: 'https://canary-user:c4n4ry@host.invalid/x' x}",
+        "a: !!python/object:os.x https://canary-user:c4n4ry@host.invalid/x",
+    ],
+)
+def test_a_recipe_that_is_no_yaml_is_not_shown(text, said_of, tmp_path):
+    (tmp_path / "wrong.yaml").write_text(text)
+    said = said_of("train", tmp_path / "wrong.yaml")
+    assert "is not YAML" in said
+    assert "line" in said
+    assert "c4n4ry" not in said
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_overrides_that_cannot_be_read_are_not_shown(url, said_of, recipe):
+    for override in (url, f"data.dataset=[{url}", f"name.{url}=1", f"data.train.{url}.a=1"):
+        assert "c4n4ry" not in said_of("train", recipe, override)
+
+
+def test_the_search_finds_every_form(tmp_path):
+    pair = f"user:{PASSWORD}".encode()
+    held = [
+        PASSWORD.encode(),
+        quote(PASSWORD, safe="").encode(),
+        *(base64.b64encode(b"x" * shift + pair) for shift in range(3)),
+        base64.urlsafe_b64encode(pair),
+    ]
+    for number, content in enumerate(held):
+        (tmp_path / str(number)).write_bytes(b"before" + content + b"after")
+    found = {line.split(":")[0] for line in leaks([PASSWORD], tmp_path)}
+    assert found == {str(tmp_path / str(number)) for number in range(len(held))}
