@@ -18,6 +18,7 @@ from support.recipes import tiny_values
 
 from cluster.cli import app
 
+NAMED_COMMIT = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "1", "--allow-empty"]
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 SIGNATURE = "X-Amz-Signature=c4n4ry0123456789abcdef"
 URLS = [
@@ -57,11 +58,6 @@ def served_dataset(phrasebook):
 def test_a_job_leaves_no_credential_anywhere(runs, ray_head, served_dataset, tmp_path):
     """It reads its dataset with a password, has a W&B key and Ray's token in its environment."""
     run = tmp_path / "run"
-    work = tmp_path / "work"  # a git folder, since W&B looks for the address of its origin
-    work.mkdir()
-    subprocess.run(["git", "init", "-q", work], check=True)
-    origin = f"https://{WANDB_KEY}:x-oauth-basic@host.invalid/repository.git"
-    subprocess.run(["git", "-C", work, "remote", "add", "origin", origin], check=True)
     job = transloom(
         "submit",
         runs.recipe,
@@ -74,7 +70,7 @@ def test_a_job_leaves_no_credential_anywhere(runs, ray_head, served_dataset, tmp
         "--address",
         ray_head.dashboard,
         "--follow",
-        cwd=work,
+        cwd=tmp_path,
     )
     assert job.returncode == 0, job.stdout + job.stderr
     assert set(served_dataset.shown) == {served_dataset.wanted}  # so it had the password
@@ -83,6 +79,21 @@ def test_a_job_leaves_no_credential_anywhere(runs, ray_head, served_dataset, tmp
     (tmp_path / "said").write_text(job.stdout + job.stderr)
     places = [run, tmp_path / "said", tmp_path / "cache", ray_head.folder]
     assert leaks([PASSWORD, WANDB_KEY, ray_head.token], *places) == []
+
+
+def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
+    """W&B looks into the folder where the command is given, for the address of git's origin."""
+    work, run = tmp_path / "work", tmp_path / "run"
+    origin = "https://c4n4ry:x-oauth-basic@host.invalid/repository.git"
+    for command in (["init", "-q"], ["remote", "add", "origin", origin], NAMED_COMMIT):
+        work.mkdir(exist_ok=True)
+        subprocess.run(["git", "-C", work, *command], check=True)
+    options = ["--inline", "tracking.wandb=offline", "trainer.max_steps=2", "--run", run]
+    trained = transloom("train", recipe, *options, cwd=work, **canaries.environment(tmp_path))
+    assert trained.returncode == 0, trained.stderr
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    (tmp_path / "said").write_text(trained.stdout + trained.stderr)
+    assert leaks(["c4n4ry", PASSWORD, WANDB_KEY], run, tmp_path / "said") == []
 
 
 def test_a_published_dataset_leaves_no_credential(tmp_path):

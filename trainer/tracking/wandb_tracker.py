@@ -152,7 +152,12 @@ class WandbTracker:
             resume="allow",
             config=self._recipe.model_dump(mode="json"),
             settings=wandb.Settings(
-                silent=True, console="off", x_transaction_log_flush_interval=FLUSH_SECONDS
+                silent=True,
+                console="off",
+                # It would keep the address of the folder's origin, with a token that stands where
+                # the user name does (0.31.0).
+                disable_git=True,
+                x_transaction_log_flush_interval=FLUSH_SECONDS,
             ),
         )
 
