@@ -1,5 +1,6 @@
 """Rules of the house that import-linter does not know."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -30,6 +31,112 @@ def test_one_file_knows_what_is_private_in_ray():
     private = re.compile(r"^\s*(?:from|import) ray\.(?:_|core)", re.MULTILINE)
     users = [str(p.relative_to(ROOT)) for p in SOURCES if private.search(p.read_text())]
     assert users == ["cluster/ray/private.py"]
+
+
+PRINTER = "cluster/terminal.py"  # shows strangers' text visibly and never as markup
+# What would reach a terminal, a log or a page beside it: what is imported, and what is called.
+ONLY_THERE = {
+    "rich.console.Console",
+    "rich.text.Text",
+    "rich.markup.escape",
+    "rich.markup.render",
+    "rich.progress.TextColumn",
+    "rich.print",
+    "rich.get_console",
+    "rich.ansi.AnsiDecoder",
+    "rich.logging.RichHandler",
+    "print",
+    "pprint.pprint",
+    "typer.echo",
+    "typer.secho",
+    "click.echo",
+    "warnings.warn",
+    "traceback.print_exc",
+    "traceback.print_exception",
+    "traceback.print_stack",
+    "sys.stdout.write",
+    "sys.stderr.write",
+}
+ELSEWHERE = {
+    "html.escape": "trainer/explain/page.py",
+    "logging.getLogger": "data_pipeline/strangers_text.py",  # else to set a level only
+    "os.write": "cluster/supervision/command_signals.py",  # in a signal handler: its own words
+}
+
+
+def names_used(source):
+    """The names that a module imports or calls, in full, each with its line."""
+    tree = ast.parse(source)
+    imported = {}
+    levels = set()  # getLogger(...).setLevel(...) prints nothing
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                yield f"{node.module}.{alias.name}", node.lineno
+        elif isinstance(node, ast.Attribute) and node.attr == "setLevel":
+            levels.add(node.value)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node not in levels:
+            first, _, rest = ast.unparse(node.func).partition(".")
+            yield f"{imported.get(first, first)}{'.' if rest else ''}{rest}", node.lineno
+            if imported.get(first) == "rich.progress.Progress" and not node.args:
+                yield "Progress without columns", node.lineno  # whose own are markup
+            for keyword in node.keywords:
+                if keyword.arg == "markup" and ast.unparse(keyword.value) != "False":
+                    yield "markup", node.lineno
+
+
+def printed_elsewhere(name, source):
+    forbidden = {*ONLY_THERE, "markup", "Progress without columns"} if name != PRINTER else set()
+    forbidden |= {call for call, owner in ELSEWHERE.items() if name != owner}
+    return [f"{name}:{line}: {used}" for used, line in names_used(source) if used in forbidden]
+
+
+def test_one_file_prints():
+    files = {str(p.relative_to(ROOT)): p.read_text() for p in SOURCES}
+    assert [found for n, text in files.items() for found in printed_elsewhere(n, text)] == []
+    used = {name for text in files.values() for name, _ in names_used(text)}
+    assert {"rich.console.Console", "print", *ELSEWHERE} <= used
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "print(name)",
+        "from rich.console import Console",
+        "import rich.console\nrich.console.Console()",
+        "from rich.text import Text as T",
+        "from rich import print",
+        "console.print(name, markup=True)",
+        "import sys\nsys.stderr.write(name)",
+        "import os\nos.write(2, name)",
+        "import logging\nlogging.getLogger('a').warning(name)",
+        "from logging import getLogger",
+        "import logging as log\nlogger = log.getLogger('a')",
+        "import html\nhtml.escape(name)",
+        "from rich.progress import Progress\nProgress(console=console)",
+        "import typer\ntyper.echo(name)",
+    ],
+)
+def test_the_rule_finds_what_prints(line):
+    assert printed_elsewhere("cluster/other.py", line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "console.print(name)",
+        "from rich.console import Group",
+        "import logging\nlogging.getLogger('wandb').setLevel(logging.ERROR)",
+        "from rich.progress import Progress\nProgress(Words('a'), console=console)",
+        "fingerprint(engine)",
+    ],
+)
+def test_the_rule_leaves_the_rest_alone(line):
+    assert printed_elsewhere("cluster/other.py", line) == []
 
 
 def test_nothing_that_is_read_can_execute():

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from cluster.cli.checkpoints import checkpoints_app
 from cluster.cli.compare import compare
@@ -37,6 +35,7 @@ from cluster.cli.options import (
     step_range,
 )
 from cluster.cli.texts import export, generate, import_weights
+from cluster.cli.usage import Commands
 from cluster.errors import (
     EXIT_FAILED,
     EXIT_PREEMPTED,
@@ -47,11 +46,13 @@ from cluster.errors import (
     full_message,
 )
 from cluster.supervision.command_signals import expect_a_run, ignore_signals
+from cluster.terminal import Terminal, complain, hand_over, show_tracebacks_visibly, tell
 from data_pipeline.errors import DataError
 from model.errors import ModelError
 from trainer.errors import TrainerError
 
 app = typer.Typer(
+    cls=Commands,
     name="transloom",
     help="Train Transformers for translation and as language models: one recipe, one curve.\n\n"
     "Begin with:  [bold]transloom demo[/bold]",
@@ -74,10 +75,11 @@ app.command("workers", rich_help_panel="On a cluster")(workers)
 
 def main() -> None:
     """The console script: users' mistakes end in one paragraph and an exit code."""
+    show_tracebacks_visibly()
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:
-        _complain(full_message(error))
+        complain(full_message(error))
         if isinstance(error, HeadLostError):
             os._exit(EXIT_FAILED)  # otherwise Ray would look for the head for another minute
         sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
@@ -85,7 +87,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
         sys.exit(EXIT_FAILED)
 
 
@@ -93,7 +95,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(version("transloom"))
+        tell(version("transloom"))
         raise typer.Exit
 
 
@@ -135,7 +137,7 @@ def demo() -> None:
     """
     from cluster.commands.demo import run_demo
 
-    outcome = run_demo(Console())
+    outcome = run_demo(Terminal())
     ignore_signals()
     raise typer.Exit(0 if outcome == "finished" else EXIT_PREEMPTED)
 
@@ -159,7 +161,7 @@ def prepare(
 
     loaded = load_recipe(find_recipe(recipe), overrides or ())
     summary = prepare_dataset(
-        loaded, Console(stderr=True), overwrite=overwrite, processes=processes
+        loaded, Terminal(stderr=True), overwrite=overwrite, processes=processes
     )
     answer(summary, as_json, summary["text"])
 
@@ -206,7 +208,7 @@ def train(
         address=address,
         inline=inline,
         strict=strict,
-        console=Console(stderr=as_json),
+        console=Terminal(stderr=as_json),
         profile=StepRange(*first_and_last) if first_and_last else None,
     )
     ignore_signals()
@@ -257,7 +259,7 @@ def translate(
         processes=processes,
         as_json=as_json,
     ):
-        print(line, flush=True)
+        hand_over(line)
 
 
 @app.command()
@@ -314,12 +316,6 @@ def evaluate(
         answer(scores, as_json, inference.plain_scores_table(scores))
         return
     translator = load_translator(run, checkpoint, beam_size, length_penalty)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
     answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True).print(
-        f"[bold red]error:[/bold red] {escape(text)}", highlight=False, soft_wrap=True
-    )

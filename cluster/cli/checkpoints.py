@@ -3,10 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cluster.cli.options import JsonOption, RunArgument, answer
 from cluster.errors import EXIT_FAILED
+from cluster.terminal import Terminal
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List, verify, prune and average a run's checkpoints."
@@ -33,7 +33,7 @@ def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
     """
     from cluster.commands.checkpoints import verification_table, verified_rows
 
-    rows = verified_rows(run, Console(stderr=True))
+    rows = verified_rows(run, Terminal(stderr=True))
     answer(rows, as_json, verification_table(rows))
     if not all(row["intact"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
@@ -65,7 +65,7 @@ def prune_checkpoints(
     from cluster.commands.checkpoints import prune_run, pruned_text
 
     removed = prune_run(
-        run, keep_last, keep_best, keep_every, dry_run=dry_run, console=Console(stderr=True)
+        run, keep_last, keep_best, keep_every, dry_run=dry_run, console=Terminal(stderr=True)
     )
     paths = [str(path) for path in removed]
     answer({"removed": paths, "dry_run": dry_run}, as_json, pruned_text(paths, dry_run))

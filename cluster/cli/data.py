@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cluster.cli.options import (
     DatasetArgument,
@@ -15,6 +14,7 @@ from cluster.cli.options import (
     step_range,
 )
 from cluster.errors import EXIT_FAILED
+from cluster.terminal import Terminal
 
 data_app = typer.Typer(no_args_is_help=True, help="Look into datasets; check and mend them.")
 
@@ -51,7 +51,7 @@ def verify(
     """
     from cluster.commands.datasets import verification_report, verify_dataset
 
-    verified = verify_dataset(dataset, Console(stderr=True), processes)
+    verified = verify_dataset(dataset, Terminal(stderr=True), processes)
     answer(verified, as_json, verification_report(verified))
     if verified["problems"]:
         raise typer.Exit(EXIT_FAILED)
@@ -102,7 +102,7 @@ def trace(
     from cluster.data.trace import trace_report
 
     first, last = step_range(steps)
-    traced = trace_run(run, first, last, dataset, Console(stderr=True))
+    traced = trace_run(run, first, last, dataset, Terminal(stderr=True))
     answer([step.to_json() for step in traced], as_json, trace_report(traced))
     if any(step.equal is False for step in traced):
         raise typer.Exit(EXIT_FAILED)

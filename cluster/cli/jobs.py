@@ -1,16 +1,14 @@
 """`transloom submit` and `transloom jobs`: runs as Ray jobs on a cluster."""
 
-import json
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from cluster.cli.options import JsonOption, Overrides, RecipeArgument, StrictOption, answer
+from cluster.terminal import Terminal, hand_over, tell, tell_in_json, warn
 from cluster.views.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -50,17 +48,17 @@ def submit(
     Example:  transloom submit multi30k-ende cluster.ranks=8 --address http://head:8265
     """
     from cluster.commands.train import RUNS, with_absolute_paths
+    from cluster.ray import open_doors
     from cluster.ray.jobs import Attachment, wait_for_job
     from cluster.ray.jobs import submit as submit_job
-    from cluster.ray.open_doors import open_doors_at, tell, warning
     from cluster.recipe import find_recipe, load_recipe, run_name
 
     path = find_recipe(recipe)
     changes = overrides or []
     loaded = with_absolute_paths(load_recipe(path, changes))
     folder = (run or RUNS / run_name(path, changes)).absolute()
-    if doors := open_doors_at(address):  # before any file of ours is there
-        tell(warning(address, doors), strict=strict, notice=_warn)
+    if doors := open_doors.open_doors_at(address):  # before any file of ours is there
+        open_doors.tell(open_doors.warning(address, doors), strict=strict, notice=warn)
     job_id = submit_job(
         [
             "transloom",
@@ -79,7 +77,10 @@ def submit(
         folder=Path.cwd(),
         metadata={"recipe": loaded.name, "run": str(folder)},
     )
-    print(json.dumps({"job": job_id, "run": str(folder)}) if as_json else job_id, flush=True)
+    if as_json:
+        tell_in_json({"job": job_id, "run": str(folder)})
+    else:
+        tell(job_id)
     if follow:
         _print_logs(address, job_id, follow=True)
         job = wait_for_job(address, job_id)
@@ -116,9 +117,9 @@ def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption =
 
     found = job_status(address, job)
     if as_json:
-        print(json.dumps(asdict(found)))
+        tell_in_json(asdict(found))
     else:
-        Console().print(_describe(found), highlight=False, soft_wrap=True)
+        Terminal().print(_describe(found), soft_wrap=True)
 
 
 @jobs_app.command()
@@ -146,20 +147,16 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
 
     stopped = stop_job(address, job)
     if as_json:
-        print(json.dumps({"job": job, "stopped": stopped}))
+        tell_in_json({"job": job, "stopped": stopped})
     else:
-        print(f"{job} was asked to stop" if stopped else f"{job} had ended already")
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+        tell(f"{job} was asked to stop" if stopped else f"{job} had ended already")
 
 
 def _print_logs(address: str, job_id: str, *, follow: bool) -> None:
     from cluster.ray.jobs import job_logs
 
     for piece in job_logs(address, job_id, follow=follow):
-        print(piece, end="", flush=True)
+        hand_over(piece, end="")
 
 
 def _describe(job: "Job") -> str:

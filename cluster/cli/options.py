@@ -1,14 +1,13 @@
 """What several commands share: arguments, options, and how they answer."""
 
-import json
 import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from cluster.terminal import Terminal, tell, tell_in_json
 from cluster.views.tables import AnswerTable
 
 WIDTH_WHEN_PIPED = 200
@@ -100,17 +99,16 @@ def step_range(text: str) -> tuple[int, int]:
 def answer(value: Any, as_json: bool, readable: Any) -> None:
     """Print a command's answer on standard output."""
     if as_json:
-        print(json.dumps(value, ensure_ascii=False))
+        tell_in_json(value)
         return
-    console = Console()
+    console = Terminal()
     piped = not console.is_terminal and "COLUMNS" not in os.environ
     if piped:
-        console = Console(width=WIDTH_WHEN_PIPED)
+        console = Terminal(width=WIDTH_WHEN_PIPED)
     if isinstance(readable, AnswerTable):
         if piped:
-            print(readable.plain())
+            tell(readable.plain())
         else:
-            console.print(readable, crop=False, highlight=False)
+            console.print(readable, crop=False)
         return
-    plain = isinstance(readable, str)
-    console.print(readable, soft_wrap=plain, crop=False, markup=not plain, highlight=False)
+    console.print(readable, soft_wrap=isinstance(readable, str), crop=False)

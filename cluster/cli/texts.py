@@ -13,6 +13,7 @@ from cluster.cli.options import (
     RunArgument,
     answer,
 )
+from cluster.terminal import hand_over
 
 
 def generate(
@@ -66,7 +67,7 @@ def generate(
     }
     generator = load_generator(run, checkpoint, precision, changed)
     for line in generated_lines(generator, prompts_of(prompts or []), as_json=as_json):
-        print(line, flush=True)
+        hand_over(line)
 
 
 def export(

@@ -5,10 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from cluster.recipe import load_recipe
+from cluster.terminal import Terminal, percentages
 from cluster.views.scores import score_name, score_value
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, listed
@@ -54,7 +52,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def verified_rows(run: Path, console: Console) -> list[dict[str, Any]]:
+def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
     """A row for each checkpoint and average, which says whether all its files are as written."""
     problems: dict[Path, str | None] = {}
     files = []
@@ -66,7 +64,7 @@ def verified_rows(run: Path, console: Console) -> list[dict[str, Any]]:
         else:
             problems[path] = None
             files += [(checkpoint, record) for record in checkpoint.header.files]
-    with Progress(console=console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with percentages(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
         for (checkpoint, record), problem in zip(files, pool.map(_problem_of, files), strict=True):
             problems[checkpoint.path] = problems[checkpoint.path] or problem
@@ -84,7 +82,7 @@ def prune_run(
     keep_every_steps: int | None,
     *,
     dry_run: bool,
-    console: Console,
+    console: Terminal,
 ) -> list[Path]:
     """Remove the checkpoints that need not stay, and return their paths.
 

@@ -7,11 +7,12 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
+from cluster.terminal import shown
 from cluster.views.histogram import histogram, histogram_of_powers, quantile
 from data_pipeline.dataset.manifest import DocumentLengths, Manifest
 from data_pipeline.storage.store import DatasetStore, open_store
+from data_pipeline.strangers_text import visible, visible_line
 from data_pipeline.wording import counted
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
@@ -117,13 +118,13 @@ def dataset_report(facts: Facts) -> Group:
     return Group(*parts)
 
 
-def _lengths_title(field: Facts) -> Text:
+def _lengths_title(field: Facts) -> RenderableType:
     quantiles = (
         f"median {field['median_length']}, 99th percentile {field['length_99th_percentile']}, "
         if "median_length" in field
         else ""
     )
-    return Text.assemble(
+    return shown(
         (field["name"], "bold"),
         f" ({field['language']}), tokens with EOS: {quantiles}longest {field['longest']:,}",
     )
@@ -132,9 +133,9 @@ def _lengths_title(field: Facts) -> Text:
 def _overview(facts: Facts) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
-    copied = max(cell_len(facts["dataset"]), len(facts["identity"]))
+    copied = max(cell_len(visible(facts["dataset"])), len(facts["identity"]))
     table.add_column(overflow="fold", min_width=copied)
-    table.add_row("dataset", Text(facts["dataset"]))
+    table.add_row("dataset", facts["dataset"])
     table.add_row("identity", facts["identity"])
     if facts["quarantined"]:
         table.add_row("origin", facts["origin"])
@@ -149,12 +150,10 @@ def _overview(facts: Facts) -> Table:
     table.add_row("shards", f"{facts['shards']:,} with {facts['bytes'] / 1e6:,.1f} MB")
     for heldout in facts["heldout"]:
         tag = f", tagged {heldout['tag']}" if heldout["tag"] else ""
-        table.add_row(
-            "held out", Text(f"{heldout['name']}: {counted(heldout['pairs'], noun)}{tag}")
-        )
+        table.add_row("held out", f"{heldout['name']}: {counted(heldout['pairs'], noun)}{tag}")
     for entry in facts["quarantined"]:
         lost = f"{entry['shard']}: {counted(entry['pairs'], noun)} fewer; {entry['reason']}"
-        table.add_row("quarantined", Text(lost, "yellow"))
+        table.add_row("quarantined", shown((lost, "yellow")))
     if facts["quarantined"]:
         left = (
             f"{facts['pairs_to_train_on']:,} of the {noun}s, as the quarantined ones are left out"
@@ -175,20 +174,20 @@ def _corpora_table(corpora: list[Facts]) -> Table:
             corpus["kept"],
             sum(corpus["dropped"].values()),
         )
-        table.add_row(Text(name), *(f"{number:,}" for number in numbers))
+        table.add_row(name, *(f"{number:,}" for number in numbers))
         for reason, count in corpus["dropped"].items():
             table.add_row(f"  {in_words(reason)}", "", "", "", f"{count:,}", style="dim")
     return table
 
 
-def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[Text, Table]]:
+def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[RenderableType, Table]]:
     for corpus in corpora:
         for reason, examples in corpus["examples"].items():
             if not examples:
                 continue
             count = corpus["dropped"][reason]
-            shown = f", of which the first {len(examples)}" if len(examples) < count else ""
-            what = f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, noun)}{shown}"
+            some = f", of which the first {len(examples)}" if len(examples) < count else ""
+            what = f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, noun)}{some}"
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
             number, *texts = examples[0]
             table.add_column(number, justify="right", no_wrap=True)
@@ -196,13 +195,13 @@ def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[Text, Ta
                 table.add_column(name, overflow="fold")
             for example in examples:
                 table.add_row(f"{example[number]:,}", *(_quoted(example[name]) for name in texts))
-            yield Text(what, "bold"), table
+            yield shown((what, "bold")), table
 
 
-def _quoted(sentence: str) -> Text:
-    """The beginning of a sentence, with odd characters escaped: a sentence may hold anything."""
-    shown = sentence[:CHARACTERS_SHOWN]
-    return Text(repr(shown) + ("…" if len(sentence) > len(shown) else ""))
+def _quoted(sentence: str) -> str:
+    """The beginning of a sentence in quotation marks, as spaces at its ends are to be seen."""
+    beginning = sentence[:CHARACTERS_SHOWN]
+    return f"'{visible_line(beginning)}'" + ("…" if len(sentence) > len(beginning) else "")
 
 
 def in_words(reason: str) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from cluster.commands.dataset_info import in_words
 from cluster.recipe import Recipe
+from cluster.terminal import Terminal, Words, shown
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.dataset.manifest import Manifest, kept_name
 from data_pipeline.dataset.verification import problems_of, strange_files
@@ -25,6 +25,7 @@ from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.process_pool import cores
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
+from data_pipeline.strangers_text import visible
 from data_pipeline.wording import counted
 
 # Bytes up to which one process verifies: to start several would take longer than to read these.
@@ -32,12 +33,12 @@ BYTES_FOR_ONE_PROCESS = 500_000_000
 FILES_SHOWN = 10
 
 
-def work_progress(console: Console) -> Progress:
+def work_progress(console: Terminal) -> Progress:
     """Bars with the amount of work and the remaining time; each task needs the field `amount`."""
     return Progress(
-        TextColumn("{task.description:<15}"),
+        Words("{task.description:<15}"),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[amount]}", justify="right"),
+        Words("{task.fields[amount]}", justify="right"),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
     )
@@ -83,7 +84,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def prepare_dataset(
-    recipe: Recipe, console: Console, *, overwrite: bool, processes: int | None = None
+    recipe: Recipe, console: Terminal, *, overwrite: bool, processes: int | None = None
 ) -> dict[str, Any]:
     """Prepare a recipe's dataset with a progress bar for each stage, and return a summary."""
     with _terminated_as_interrupted(), work_progress(console) as progress:
@@ -125,7 +126,7 @@ def _prepared_text(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def verify_dataset(dataset: str, console: Console, processes: int | None) -> dict[str, Any]:
+def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> dict[str, Any]:
     """Compare every file of a dataset with its manifest.
 
     Args:
@@ -169,27 +170,23 @@ def verification_report(verified: dict[str, Any]) -> Group:
     parts: list[RenderableType] = []
     if problems:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        longest = max(cell_len(problem["file"]) for problem in problems)
+        longest = max(cell_len(visible(problem["file"])) for problem in problems)
         table.add_column("file", no_wrap=True, min_width=longest)
         for heading in ("expected", "found"):
             table.add_column(heading, overflow="fold")
         for problem in problems:
-            table.add_row(
-                Text(problem["file"]), Text(problem["expected"]), Text(problem["found"], "red")
-            )
+            table.add_row(problem["file"], problem["expected"], shown((problem["found"], "red")))
         count = f"{len(problems):,} of {counted(verified['files'], 'file')}"
-        parts += [table, "", Text(f"{count} of {dataset} are not as the manifest says.", "red")]
-        parts.append(Text(_how_to_go_on(dataset, [problem["file"] for problem in problems])))
+        parts += [table, "", shown((f"{count} of {dataset} are not as the manifest says.", "red"))]
+        parts.append(_how_to_go_on(dataset, [problem["file"] for problem in problems]))
     else:
         size = decimal(verified["bytes"])
         whole = f"{dataset} is whole: {counted(verified['files'], 'file')}, {size} of shards, as "
-        parts.append(Text(f"{whole}manifest {verified['identity'][:16]}… says.", "green"))
+        parts.append(shown((f"{whole}manifest {verified['identity'][:16]}… says.", "green")))
     if left_out := verified["quarantined"]:
-        parts.append(Text(f"Quarantined and not looked at: {_some(left_out)}."))
+        parts.append(f"Quarantined and not looked at: {_some(left_out)}.")
     if unknown := verified["unknown_files"]:
-        parts.append(
-            Text(f"Files that the manifest does not know, and nobody reads: {_some(unknown)}.")
-        )
+        parts.append(f"Files that the manifest does not know, and nobody reads: {_some(unknown)}.")
     return Group(*parts)
 
 

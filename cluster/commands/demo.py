@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from cluster.commands.datasets import prepare_dataset
 from cluster.commands.inference import evaluate_sets, scores_table, write_explanation
 from cluster.commands.train import train_run
 from cluster.recipe import find_recipe, load_recipe
 from cluster.supervision.command_signals import expect_a_run, obey_signals
+from cluster.terminal import Terminal, shown
 from data_pipeline.wording import counted
 from trainer.inference.translator import Translator
 from trainer.supervision import Outcome
@@ -25,7 +24,7 @@ SENTENCES = (
 )
 
 
-def run_demo(console: Console) -> Outcome:
+def run_demo(console: Terminal) -> Outcome:
     """Prepare, train, evaluate, translate; return whether training came to its end."""
     recipe = load_recipe(find_recipe(RECIPE))
     cluster = recipe.cluster
@@ -35,7 +34,7 @@ def run_demo(console: Console) -> Outcome:
         "pieces by SentencePiece and written as WebDataset shards.\n"
     )
     summary = prepare_dataset(recipe, console, overwrite=False)
-    console.print(summary["text"], highlight=False, soft_wrap=True)
+    console.print(summary["text"], soft_wrap=True)
 
     console.rule("2 of 4: training")
     console.print(
@@ -55,15 +54,14 @@ def run_demo(console: Console) -> Outcome:
     console.rule("3 of 4: evaluation")
     translator = Translator.load(result.run)
     evaluations = evaluate_sets(translator, result.run, None, None, console)
-    console.print(scores_table(evaluations), crop=False, highlight=False)
+    console.print(scores_table(evaluations), crop=False)
 
     console.rule("4 of 4: translation")
     for source, translation in zip(SENTENCES, translator.translate(SENTENCES), strict=True):
-        console.print(f"  {source}  →  [bold]{translation}[/bold]", highlight=False)
+        console.print(shown(f"  {source}  →  ", (translation, "bold")))
     page = write_explanation(translator, SENTENCES[0], None, result.run / "explain.html")
     console.print(
         _where_next(result.run, page["file"], 2 * recipe.trainer.max_steps),
-        highlight=False,
         soft_wrap=True,
     )
     return result.outcome

@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.errors import RecipeError
+from cluster.terminal import warn
 from data_pipeline.errors import CorpusError
+from data_pipeline.strangers_text import visible_in_json
 from model.decoder_only_config import SamplingConfig
 from trainer.inference.text_generator import TextGenerator
 from trainer.inference.trained_network import Precision
@@ -26,7 +28,7 @@ def load_generator(
     """
     generator = TextGenerator.load(run, checkpoint, precision)
     for problem in generator.damaged:
-        print(f"warning: {problem}; using {generator.checkpoint.path}", file=sys.stderr)
+        warn(f"{problem}; using {generator.checkpoint.path}")
     given = {name: value for name, value in changed.items() if value is not None}
     try:
         generator.sampling = SamplingConfig.model_validate(generator.sampling.model_dump() | given)
@@ -43,7 +45,7 @@ def generated_lines(
     """What is printed for each prompt: it and its continuation, or both in JSON."""
     for found in generator.generate(prompts):
         if as_json:
-            yield json.dumps(asdict(found), ensure_ascii=False)
+            yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
         else:
             yield found.prompt + found.text
 

@@ -1,12 +1,9 @@
 """`transloom evaluate` and `transloom explain`, and the translator that commands load."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
+from cluster.terminal import Terminal, percentages, warn
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.config import DataConfig
 from data_pipeline.errors import CorpusError
@@ -38,7 +35,7 @@ def load_translator(
     """
     translator = Translator.load(run, checkpoint, precision=precision)
     for problem in translator.damaged:
-        print(f"warning: {problem}; using {translator.checkpoint.path}", file=sys.stderr)
+        warn(f"{problem}; using {translator.checkpoint.path}")
     translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
     return translator
 
@@ -80,7 +77,7 @@ def evaluate_sets(
     run: Path,
     names: list[str] | None,
     dataset: str | None,
-    console: Console,
+    console: Terminal,
     processes: int | None = None,
 ) -> list[Evaluation]:
     """Score a run of translation on its test sets, or on those that are named."""
@@ -88,7 +85,7 @@ def evaluate_sets(
     recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
     data, sets = _test_sets(recipe, run, names, dataset)
     evaluations = []
-    with Progress(console=console) as progress:
+    with percentages(console) as progress:
         for name in sets:
             task = progress.add_task(name, total=None)
             evaluations.append(
@@ -141,7 +138,7 @@ def score_sets(
     """Score a run of any task on its test sets: each score by name, by the set's name."""
     found = load_network(run, checkpoint, "cpu", "fp32")
     for problem in found.damaged:
-        print(f"warning: {problem}; using {found.checkpoint.path}", file=sys.stderr)
+        warn(f"{problem}; using {found.checkpoint.path}")
     data, sets = _test_sets(found.recipe, run, names, dataset)
     return {
         name: {score: s.value for score, s in score_heldout(found, data, name).items()}

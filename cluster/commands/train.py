@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from cluster.errors import RankLostError, RecipeError, full_message
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import supervise
+from cluster.terminal import Terminal
 from cluster.views.display import LoggedAudience, audience_for
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.wording import counted
@@ -75,7 +74,7 @@ def train_run(
     run: Path | None,
     address: str | None,
     inline: bool,
-    console: Console,
+    console: Terminal,
     profile: StepRange | None = None,
     strict: bool = False,
 ) -> TrainResult:

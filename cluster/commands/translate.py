@@ -10,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from cluster.terminal import note
 from data_pipeline.errors import CorpusError
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
@@ -75,7 +76,7 @@ def _typed(prefixes: str | None) -> Iterator[Batch]:
     """Sentences one by one, as they are typed."""
     if prefixes is not None:
         raise _not_counted(prefixes)
-    print("Type a sentence and press return; Ctrl-D ends.", file=sys.stderr)
+    note("Type a sentence and press return; Ctrl-D ends.")
     for line in sys.stdin:
         yield [line.rstrip("\n")], None
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from cluster.data.record import DataRecord, Start
 from cluster.recipe import load_recipe
+from cluster.terminal import Terminal, Words, shown
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
 from data_pipeline.batching.window import WindowReader
@@ -76,7 +76,7 @@ class TracedStep:
 
 
 def trace(
-    run: Path, first: int, last: int, dataset: str | None, console: Console
+    run: Path, first: int, last: int, dataset: str | None, console: Terminal
 ) -> list[TracedStep]:
     """The steps `first` to `last` (inclusive) of a run.
 
@@ -146,9 +146,9 @@ def _traced(
     )
 
 
-def _step_progress(console: Console) -> Progress:
+def _step_progress(console: Terminal) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        Words("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -163,13 +163,13 @@ def trace_report(steps: Sequence[TracedStep]) -> Group:
     for traced in steps:
         cursor = traced.cursor
         parts += [
-            Text.assemble(
+            shown(
                 (f"step {traced.step:,}", "bold"),
                 f"   epoch {cursor.epoch}, window {cursor.window}, offset {cursor.offset}   "
                 f"{traced.target_tokens:,} target tokens",
             ),
             _slots_table(traced.slots),
-            Text.assemble(f"  data digest  {_short(traced.data_digest)}   ", _verdict(traced)),
+            shown(f"  data digest  {_short(traced.data_digest)}   ", _verdict(traced)),
             "",
         ]
     return Group(*parts, _summary(steps))
@@ -196,17 +196,17 @@ def _verdict(traced: TracedStep) -> tuple[str, str]:
     return f"DIFFERENT: the record has {_short(traced.recorded_digest)}", "bold red"
 
 
-def _summary(steps: Sequence[TracedStep]) -> Text:
+def _summary(steps: Sequence[TracedStep]) -> RenderableType:
     different = [f"{traced.step:,}" for traced in steps if traced.equal is False]
     if different:
-        return Text(
+        told = (
             f"DIFFERENT from the record: step {', '.join(different)}. The run was fed with other "
             "data than the dataset and this version give. Verify the dataset with `transloom data "
-            "verify`, and trace with the version that trained.",
-            "red",
+            "verify`, and trace with the version that trained."
         )
+        return shown((told, "red"))
     equal = sum(traced.equal is True for traced in steps)
-    return Text(f"{equal:,} of {counted(len(steps), 'step')} in the record, and equal to it.")
+    return f"{equal:,} of {counted(len(steps), 'step')} in the record, and equal to it."
 
 
 def _short(digest: str) -> str:

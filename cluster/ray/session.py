@@ -9,7 +9,6 @@ In both cases
 - leaving the session stops what it started and nothing else.
 """
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,10 +23,11 @@ from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.embedded import EmbeddedRay, embedded_ray, initialise
 from cluster.ray.open_doors import open_doors_here, warning
 from cluster.ray.private import IGNORE_UNREAD_ERRORS
+from data_pipeline.strangers_text import logger_of
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @contextmanager

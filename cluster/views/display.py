@@ -9,15 +9,15 @@ from types import TracebackType
 from typing import Self
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from cluster.terminal import Terminal, Words, shown
 from cluster.views.scores import score_name, score_text
 from data_pipeline.location import without_credentials
+from data_pipeline.strangers_text import visible, visible_line
 from data_pipeline.wording import said
 from trainer.tracking.records import Event, Line, TrainLine, ValidationLine
 
@@ -25,7 +25,7 @@ PLAIN_LINE_SECONDS = 10.0
 NOTICES_SHOWN = 4
 
 
-def audience_for(console: Console, title: str, max_steps: int) -> "LiveDisplay | PlainLines":
+def audience_for(console: Terminal, title: str, max_steps: int) -> "LiveDisplay | PlainLines":
     """A live display if the console is a terminal."""
     if console.is_terminal:
         return LiveDisplay(console, title, max_steps)
@@ -68,13 +68,13 @@ class LoggedAudience:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         # On a full disk the log lacks this text, and the run goes on.
         with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{now} {without_credentials(text)}\n")
+            file.write(f"{now} {_indented(visible(without_credentials(text)))}\n")
 
 
 class PlainLines:
     """Prints a line now and then, for logs."""
 
-    def __init__(self, console: Console, title: str, max_steps: int) -> None:
+    def __init__(self, console: Terminal, title: str, max_steps: int) -> None:
         self._console = console
         self._max_steps = max_steps
         self._next_line = 0.0
@@ -98,21 +98,22 @@ class PlainLines:
         elif isinstance(line, ValidationLine):
             self._print(validation_summary(line))
             for sample in line.samples:
-                self._print(f"    {sample.source}  →  {sample.translation}")
+                texts = visible_line(sample.source), visible_line(sample.translation)
+                self._print(f"    {texts[0]}  →  {texts[1]}")
         elif isinstance(line, Event):
             self._print(event_summary(line))
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(shown(_indented(text)), soft_wrap=True)
 
 
 class LiveDisplay:
     """Shows progress, numbers, and held-out translations that get better."""
 
-    def __init__(self, console: Console, title: str, max_steps: int) -> None:
+    def __init__(self, console: Terminal, title: str, max_steps: int) -> None:
         self._title = title
         self._progress = Progress(
-            TextColumn("steps"),
+            Words("steps"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -151,13 +152,13 @@ class LiveDisplay:
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = [
-            Text(self._title, style="bold"),
+            shown((self._title, "bold")),
             self._progress,
-            Text(self._numbers),
+            shown(self._numbers),
         ]
         if self._validations:
             parts.append(self._translations())
-        parts += [Text(f"· {notice}", style="dim") for notice in self._notices]
+        parts += [shown((f"· {notice}", "dim")) for notice in self._notices]
         return Group(*parts)
 
     def _translations(self) -> Table:
@@ -173,9 +174,9 @@ class LiveDisplay:
         for sample in last.samples:
             right = sample.translation == sample.reference
             table.add_row(
-                escape(sample.source),
-                Text(sample.translation, style="green" if right else ""),
-                escape(sample.reference),
+                shown(sample.source),
+                shown((sample.translation, "green" if right else "")),
+                shown(sample.reference),
             )
         return table
 
@@ -185,6 +186,11 @@ class LiveDisplay:
         values = [line.scores[name].value for line in self._validations[-12:]]
         shown = " → ".join("?" if value is None else f"{value:.0f}" for value in values)
         return f"{score_name(name)} so far: {shown}"
+
+
+def _indented(text: str) -> str:
+    """Its later lines stand in, so that none of them looks like another one's first."""
+    return text.replace("\n", "\n  ")
 
 
 def event_summary(line: Event) -> str:

@@ -7,9 +7,11 @@ the terminal is: other columns fold, and what still does not fit runs on in its 
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
-from rich.text import Text
+
+from cluster.terminal import Terminal, shown
+from data_pipeline.strangers_text import visible
 
 # Width up to which a column that may fold stays as wide as its longest word.
 LONGEST_WORD = 20
@@ -41,7 +43,7 @@ class AnswerTable:
 
     def add(self, *cells: str, style: str = "") -> None:
         assert len(cells) == len(self._columns), cells
-        self._rows.append(list(cells))
+        self._rows.append([visible(cell) for cell in cells])
         self._styles.append(style)
 
     def plain(self) -> str:
@@ -50,7 +52,7 @@ class AnswerTable:
         lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
         return "\n".join("\t".join(line) for line in lines)
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
         """Whoever prints the table prints it laid out."""
         yield self.laid_out(options.max_width)
 
@@ -72,7 +74,7 @@ class AnswerTable:
                 column.heading, overflow="fold", no_wrap=column.copied, min_width=least
             )
         for row, style in zip(rows, self._styles, strict=True):
-            table.add_row(*map(Text, row), style=style)
+            table.add_row(*map(shown, row), style=style)
         if needed > width:
             table.width = needed
         return table

@@ -5,7 +5,6 @@ the same, and whole    ──▶ kept
 the same, but damaged  ──▶ to be made anew, if nothing is lost by that
 """
 
-import logging
 from pathlib import Path
 
 from data_pipeline.config import DataConfig, DataSettings
@@ -17,8 +16,9 @@ from data_pipeline.preparation.progress import PrepareProgress, Report
 from data_pipeline.process_pool import enough_processes
 from data_pipeline.storage.locations import cache_folder, open_location
 from data_pipeline.storage.store import open_store
+from data_pipeline.strangers_text import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # Bytes that one process works through before other processes have started.
 BYTES_OF_ONE_PROCESS = 4_000_000

@@ -6,7 +6,6 @@ other hosts get no password; errors are said without what ◀─────┘
 a signed URL carries
 """
 
-import logging
 import netrc
 import os
 import random
@@ -21,6 +20,7 @@ import fsspec
 
 from data_pipeline.errors import LocationError
 from data_pipeline.location import Location, without_credentials
+from data_pipeline.strangers_text import logger_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse
@@ -32,7 +32,7 @@ STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
 
 PASSWORDS = "~/.netrc or the file that NETRC names"
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 # A generator of its own: the global one's state belongs to whoever seeded it.
 _jitter = random.SystemRandom()
 

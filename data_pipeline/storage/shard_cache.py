@@ -11,7 +11,6 @@ lock. The cache is a convenience: when it cannot be read or written, the run goe
 import contextlib
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import time
@@ -19,12 +18,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipeline.strangers_text import logger_of
+
 PARTIAL_PREFIX = ".partial-"
 PARTIAL_LIFETIME_SECONDS = 3600
 LOCK_NAME = ".lock"
 SHA256_NAME = re.compile("[0-9a-f]{64}")
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class ShardCache:

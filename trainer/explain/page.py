@@ -1,16 +1,17 @@
 """From sections to one HTML file that needs nothing else: no network, no other file.
 
-All text goes through `html.escape`, all numbers through JSON without `<`; style and scripts are
+All text goes through `escape`, all numbers through JSON without `<`; style and scripts are
 the files beside this one.
 """
 
+import html
 import json
 import re
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 from itertools import groupby
 
+from data_pipeline.strangers_text import visible, visible_in
 from trainer.explain.parts import (
     Bars,
     Beside,
@@ -130,13 +131,19 @@ def _heat_map(heat_map: HeatMap) -> str:
     span = f"{number(min(numbers))} … {number(max(numbers))}"
     notes = [heat_map.shape, span if heat_map.colours is Colours.SIGNED else "", heat_map.cut]
     small = " · ".join(note for note in notes if note)
-    data = {"values": heat_map.values, "rows": heat_map.rows, "columns": heat_map.columns}
+    labels = visible_in({"rows": heat_map.rows, "columns": heat_map.columns})
+    data = {"values": heat_map.values, **labels}
     return (
         f'<figure class="map" data-colours="{heat_map.colours}">'
         f"<figcaption>{escape(heat_map.title)} <small>{escape(small)}</small></figcaption>"
         f'<canvas role="img" aria-label="{escape(heat_map.title)}, {escape(small)}"></canvas>'
         f'<script type="application/json">{_json(data)}</script></figure>'
     )
+
+
+def escape(text: str) -> str:
+    """A text as HTML, between tags or as an attribute, in which everything can be seen."""
+    return html.escape(visible(text))
 
 
 def _json(data: object) -> str:

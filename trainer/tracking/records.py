@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, model_validator
 
 from data_pipeline.batching.plan import Cursor
+from data_pipeline.strangers_text import visible_in_json
 from data_pipeline.written import Written
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
@@ -30,7 +31,7 @@ class _Line(Written):
             ValueError: a number is infinite or NaN.
         """
         values = self.model_dump(mode="json", exclude_none=True)
-        return json.dumps(values, ensure_ascii=False, allow_nan=False)
+        return visible_in_json(json.dumps(values, ensure_ascii=False, allow_nan=False))
 
 
 class _StepLine(_Line):

@@ -26,6 +26,7 @@ from unittest import mock
 import wandb
 from wandb.proto import wandb_internal_pb2
 
+from data_pipeline.strangers_text import visible, visible_in
 from trainer.errors import TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
@@ -147,10 +148,10 @@ class WandbTracker:
             mode=self._mode,  # type: ignore[arg-type]
             project=self._recipe.tracking.project,
             id=self._folder.card().id,
-            name=self._folder.path.name,
+            name=visible(self._folder.path.name),
             dir=str(self._folder.path),
             resume="allow",
-            config=self._recipe.model_dump(mode="json"),
+            config=visible_in(self._recipe.model_dump(mode="json")),
             settings=wandb.Settings(
                 silent=True,
                 console="off",
@@ -259,5 +260,5 @@ def _values(line: Line) -> dict[str, Any]:
     for key, value in said.items():
         if value not in (None, [], {}):
             plain = isinstance(value, int | float | str)
-            values[f"{name}/{key}"] = value if plain else json.dumps(value)
+            values[f"{name}/{key}"] = visible_in(value) if plain else json.dumps(visible_in(value))
     return values

@@ -1,0 +1,148 @@
+"""All that commands print: the one file that writes to standard output and standard error.
+
+    words for a person     `Terminal` (tables, bars, displays), `tell`, `warn`, `complain`
+    JSON                   `tell_in_json`
+    what was asked for     `hand_over`: the translations themselves
+
+Texts of strangers are in all of it, so everything goes through `strangers_text.visible`, and none
+of it is markup: `[red]` in a sentence is a sentence. Only what rich adds, for colours and places,
+reaches a terminal as it is; and into a file or pipe, what is handed over.
+"""
+
+import json
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from types import TracebackType
+from typing import IO, Any
+
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment
+from rich.text import Text
+
+from data_pipeline.strangers_text import visible, visible_in_json
+
+
+class Terminal(Console):
+    """rich's console, for texts of strangers: they are shown visibly and are never markup."""
+
+    def __init__(
+        self,
+        *,
+        stderr: bool = False,
+        file: IO[str] | None = None,
+        width: int | None = None,
+        force_terminal: bool | None = None,
+    ) -> None:
+        super().__init__(
+            stderr=stderr,
+            file=file,
+            width=width,
+            force_terminal=force_terminal,
+            markup=False,
+            emoji=False,
+            highlight=False,
+        )
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        """A string becomes visible before it is measured and laid out."""
+        return super().render_str(visible(text), *args, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Whatever a renderable is made of, its text is visible; rich's own controls stay."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
+
+
+class Words(TextColumn):
+    """A column of a progress display, such as "{task.description}", without markup."""
+
+    def __init__(
+        self, text_format: str, style: str = "none", justify: JustifyMethod = "left"
+    ) -> None:
+        super().__init__(text_format, style, justify, markup=False)
+
+    def render(self, task: Task) -> Text:
+        text = shown((self.text_format.format(task=task), str(self.style)))
+        text.justify = self.justify
+        return text
+
+
+def percentages(terminal: Terminal) -> Progress:
+    """Bars with the share of the work that is done, for tasks of any name."""
+    return Progress(
+        Words("{task.description}", "progress.description"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=terminal,
+    )
+
+
+def shown(*parts: str | tuple[str, str]) -> Text:
+    """Text for a terminal, of strings and of strings with their style.
+
+    `Text` itself would drop some of the controls before anybody sees them.
+    """
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
+    return Text.assemble(*((visible(text), style) for text, style in pairs))
+
+
+def tell(text: str) -> None:
+    """Print a line on standard output."""
+    print(visible(text), flush=True)
+
+
+def tell_in_json(value: Any) -> None:
+    """Print a value on standard output as a line of JSON."""
+    print(visible_in_json(json.dumps(value, ensure_ascii=False)), flush=True)
+
+
+def hand_over(text: str, end: str = "\n") -> None:
+    """Print what was asked for: to the letter into a file or pipe, visibly to a terminal."""
+    print(visible(text) if sys.stdout.isatty() else text, end=end, flush=True)
+
+
+def note(text: str) -> None:
+    """Print a line on standard error, beside an answer."""
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error."""
+    note(f"warning: {text}")
+
+
+def complain(text: str) -> None:
+    """Print why a command has failed, in one paragraph."""
+    Terminal(stderr=True).print(shown(("error:", "bold red"), f" {text}"), soft_wrap=True)
+
+
+def show_tracebacks_visibly() -> None:
+    """Let Python print the errors that nobody expected as everything else is printed."""
+
+    def show(
+        kind: type[BaseException], error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        note("".join(traceback.format_exception(kind, error, where)).rstrip("\n"))
+
+    sys.excepthook = show
+    threading.excepthook = lambda args: (
+        None
+        if args.exc_type is SystemExit
+        else show(args.exc_type, args.exc_value, args.exc_traceback)
+    )
