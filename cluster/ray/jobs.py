@@ -32,6 +32,9 @@ from data_pipeline.location import credential_in, without_credentials
 
 POLL_SECONDS = 0.25
 COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
+# In a job's metadata: it only looks at the head node, and is not listed. (It is not deleted: Ray
+# 2.60.0 may write that it has ended once more after that, and then has it again.)
+LOOK_KEY = "looks"
 
 # Variables that Ray would prefer to the address that it is given.
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -130,12 +133,12 @@ def _readable(command: Sequence[str | Attachment]) -> str:
 
 
 def list_jobs(address: str) -> list[Job]:
-    """All jobs submitted to a cluster since it started, oldest first."""
+    """All jobs submitted to a cluster since it started, oldest first, but those that only look."""
     with explained(address):
         jobs = [
             _job(details)
             for details in _client(address).list_jobs()
-            if details.type == JobType.SUBMISSION
+            if details.type == JobType.SUBMISSION and LOOK_KEY not in (details.metadata or {})
         ]
     return sorted(jobs, key=lambda job: job.started or 0.0)
 
@@ -182,12 +185,6 @@ def stop_job(address: str, job_id: str) -> bool:
     """
     with explained(address, job_id):
         return bool(_client(address).stop_job(job_id))
-
-
-def delete_job(address: str, job_id: str) -> None:
-    """Let the cluster forget a job that has finished."""
-    with explained(address, job_id):
-        _client(address).delete_job(job_id)
 
 
 def _client(address: str) -> JobSubmissionClient:

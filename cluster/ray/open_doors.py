@@ -19,7 +19,7 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.ray import folder_access, private
 from cluster.ray.folder_access import way_in
-from cluster.ray.jobs import delete_job, explained, job_logs, submit, wait_for_job
+from cluster.ray.jobs import LOOK_KEY, explained, job_logs, submit, wait_for_job
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 
@@ -89,10 +89,14 @@ def _lists_jobs_to_anyone(dashboard: str) -> bool:
 def _folder_of_head(dashboard: str) -> list[str]:
     program = Path(folder_access.__file__).read_text(encoding="utf-8")
     # -I: no code from the folder in which a job starts, nor from PYTHONPATH.
-    job_id = submit(["python3", "-I", "-c", program], address=dashboard, folder=Path("/"))
+    job_id = submit(
+        ["python3", "-I", "-c", program],
+        address=dashboard,
+        folder=Path("/"),
+        metadata={LOOK_KEY: "who else can enter the session folder"},
+    )
     job = wait_for_job(dashboard, job_id)
     said = "".join(job_logs(dashboard, job_id)).strip().splitlines()
-    delete_job(dashboard, job_id)
     if job.exit_code == folder_access.CLOSED:
         return []
     if job.exit_code == folder_access.OPEN and said:

@@ -57,8 +57,9 @@ class RayHead:
                 "--dashboard-host=127.0.0.1",
                 f"--ray-client-server-port={free_port()}",
                 f"--num-cpus={cpus}",
-                # Unix sockets lie below: their paths may have 107 bytes.
-                f"--temp-dir={folder}",
+                # Unix sockets lie below: their paths may have 107 bytes. Ray opens this folder to
+                # everybody, but not the one around it.
+                f"--temp-dir={folder / 'r'}",
             ],
             self._environment,
         )
