@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
+from cluster.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from data_pipeline.errors import ExtensionError, LocationError
 from data_pipeline.location import check_all
+from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.wording import counted, said
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
@@ -114,23 +115,23 @@ def describe(error: ValidationError, recipe: type[Recipe]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    data = b""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_regular(path, MAX_BYTES)
+        values = parse_yaml(data.decode())
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {_yaml_problem(error)}") from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RecipeError(
+            f"{path}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8 "
+            f"({error.reason}). Convert the file, for example with iconv"
+        ) from error
+    except YamlError as error:
+        raise RecipeError(f"{path} is no recipe: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds {type(values).__name__}, not a table of sections")
     return values
-
-
-def _yaml_problem(error: Exception) -> str:
-    """What is wrong and where, without the line itself, which may have a password in it."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-    return str(error)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -140,9 +141,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
             f"Override {override!r} is not of the form key=value, e.g. trainer.max_steps=200"
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"Override {override!r}: the value is not YAML: {error}") from error
+        value = parse_yaml(text)
+    except YamlError as error:
+        raise RecipeError(f"Override {override[:200]!r}: {error}") from error
     *sections, name = key.split(".")
     table: Any = values
     for section in sections:

@@ -10,10 +10,11 @@ The kind is the *change class*, which says what another value means for a run th
 nor the curve beyond rounding.
 """
 
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
 from data_pipeline.written import Written
@@ -26,8 +27,33 @@ T = TypeVar("T")
 REQUIRED: Any = ...
 
 
+LARGEST_NUMBER = 2**63 - 1  # of the integers that numpy and torch count with
+
+
 class Section(Written):
     """A part of a recipe."""
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_fit(cls, value: Any) -> Any:
+        for number in _integers(value):
+            if abs(number) > LARGEST_NUMBER:
+                raise ValueError(
+                    f"a number of {number.bit_length()} bits, and no setting has more than 63: "
+                    "give a smaller one"
+                )
+        return value
+
+
+def _integers(value: Any) -> Iterable[int]:
+    """The integers in a value, except those of other sections."""
+    if isinstance(value, int):
+        return (value,)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return ()
+    return [number for item in value for number in _integers(item)]
 
 
 def _field(

@@ -1,0 +1,116 @@
+"""YAML of recipes: within limits, and with every key once.
+
+    text ──events, counted──▶ small enough, no alias within itself ──▶ values, no key twice
+
+The events of a text are counted before anything is made of them: by aliases, a few lines can stand
+for more values than there is memory (the attack is called "billion laughs").
+"""
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 2_000_000
+MAX_VALUES = 100_000  # aliases counted as what they stand for
+MAX_DEPTH = 32
+MAX_OPEN_BRACKETS = 500  # in the text, also in its comments; PyYAML takes a millisecond for each
+
+
+class YamlError(Exception):
+    """A text is not YAML as recipes have it; the message names the line."""
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a document.
+
+    Raises:
+        YamlError: it is no YAML, too large or deep, or names a key twice.
+    """
+    if len(text) > MAX_BYTES:
+        raise YamlError(f"it has {len(text):,} characters, expected at most {MAX_BYTES:,}")
+    _count_brackets(text)
+    try:
+        _count_values(text)
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise YamlError(f"it is not YAML: {_problem(error)}") from error
+    except ValueError as error:  # such as a date that is none, or a number of 5,000 digits
+        raise YamlError(f"a value in it is none: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, of which no table has a key twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Before `<<` puts the keys of another table into this one, which may have them too.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[Hashable, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise YamlError(f"line {_line(key_node)}: a key is {key_node.id}, expected a name")
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)
+            if key in lines:
+                raise YamlError(
+                    f"the key {key_node.value[:80]!r} stands in line {lines[key]} and again in "
+                    f"line {_line(key_node)}: leave out one of the two"
+                )
+            lines[key] = _line(key_node)
+        return node
+
+
+def _count_brackets(text: str) -> None:
+    still_open = 0
+    for bracket in re.finditer(r"[\[\]{}]", text):
+        still_open = still_open + 1 if bracket[0] in "[{" else max(0, still_open - 1)
+        if still_open > MAX_OPEN_BRACKETS:
+            line = text.count("\n", 0, bracket.start()) + 1
+            raise YamlError(f"line {line}: more than {MAX_OPEN_BRACKETS} brackets are open")
+
+
+def _count_values(text: str) -> None:
+    """Count the values that a text stands for.
+
+    Raises:
+        YamlError: there are too many, nested too deep, or some that hold themselves.
+    """
+    values = 0
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, and the values before
+    sizes: dict[str, int] = {}  # by anchor
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise YamlError(f"line {_line(event)}: *{event.anchor} stands within itself")
+            values += sizes.get(str(event.anchor), 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = values - before
+        if len(open_nodes) > MAX_DEPTH:
+            raise YamlError(f"line {_line(event)}: nested deeper than {MAX_DEPTH}")
+        if values > MAX_VALUES:
+            raise YamlError(
+                f"line {_line(event)}: more than {MAX_VALUES:,} values, with what aliases stand for"
+            )
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself, which may have a password in it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return str(error)
+
+
+def _line(place: yaml.Node | yaml.Event) -> int:
+    return place.start_mark.line + 1 if place.start_mark else 1

@@ -1,0 +1,61 @@
+"""Opening files that others chose: regular ones alone, and no more bytes than expected.
+
+Opening a FIFO waits for a writer, which may never come, and opening a device may do anything. So a
+file's kind is looked at before it is opened, and once more when it is open.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file, or a link to one, for reading.
+
+    Raises:
+        OSError: it cannot be opened, or is something else; `strerror` says what.
+    """
+    _require_regular(path, path.stat().st_mode)
+    # Without waiting, should somebody put a FIFO in its place meanwhile.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _require_regular(path, os.fstat(file.fileno()).st_mode)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as with `open_regular`, or it has more than `max_bytes` bytes.
+    """
+    with open_regular(path) as file:
+        if max_bytes is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        if size <= max_bytes:  # the file may still grow
+            data = file.read(max_bytes + 1)
+            size = max(size, len(data))
+        if size > max_bytes:
+            text = f"it has {size:,} bytes, expected at most {max_bytes:,}"
+            raise OSError(errno.EFBIG, text, str(path))
+        return data
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no file")
+        raise OSError(errno.EINVAL, f"it is {kind}, expected a regular file", str(path))
