@@ -252,7 +252,7 @@ def _is_plain(name: object) -> bool:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}. Download it again.") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is no JSON object. Download it again.")

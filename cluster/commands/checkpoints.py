@@ -55,7 +55,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
 def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
     """A row for each checkpoint and average, which says whether all its files are as written."""
     problems: dict[Path, str | None] = {}
-    files = []
+    files, checkpoints = [], []
     for path in _all_of(run):
         try:
             checkpoint = Checkpoint(path)
@@ -63,12 +63,16 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
             problems[path] = str(error)
         else:
             problems[path] = None
+            checkpoints.append(checkpoint)
             files += [(checkpoint, record) for record in checkpoint.header.files]
     with percentages(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
         for (checkpoint, record), problem in zip(files, pool.map(_problem_of, files), strict=True):
             problems[checkpoint.path] = problems[checkpoint.path] or problem
             progress.advance(task, record.bytes)
+    for checkpoint in checkpoints:
+        if problems[checkpoint.path] is None:
+            problems[checkpoint.path] = _problem_within(checkpoint, run)
     return [
         {"path": str(path), "intact": problem is None, "problem": problem}
         for path, problem in problems.items()
@@ -207,6 +211,23 @@ def _all_of(run: Path) -> list[Path]:
     folder = RunFolder(run)
     folder.card()
     return list_checkpoints(folder.checkpoints) + list_averages(folder.checkpoints)
+
+
+def _problem_within(checkpoint: Checkpoint, run: Path) -> str | None:
+    """What is wrong with a checkpoint whose files are as they were written."""
+    # Both import torch.
+    from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
+    from trainer.inference.trained_network import shapes_of_run
+
+    try:
+        if checkpoint.header.files:
+            reader = CheckpointReader(checkpoint)
+            if shapes := shapes_of_run(RunFolder(run), checkpoint):
+                require_same_shapes(checkpoint, shapes)
+            reader.check_numbers()
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def _problem_of(file: tuple[Checkpoint, FileRecord]) -> str | None:

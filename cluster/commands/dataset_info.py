@@ -1,9 +1,9 @@
 """`transloom data info`: what a dataset holds, in numbers and for a person."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,13 +11,41 @@ from rich.table import Table
 from cluster.terminal import shown
 from cluster.views.histogram import histogram, histogram_of_powers, quantile
 from data_pipeline.dataset.manifest import DocumentLengths, Manifest
+from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
 from data_pipeline.strangers_text import visible, visible_line
+from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.wording import counted
+from data_pipeline.written import Count, Written, told
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
 
+REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # a document may be long
+
 Facts = dict[str, Any]
+
+
+class _Dropped(Written):
+    """What a report tells of a reason: each example is its number, then its texts."""
+
+    count: Count
+    examples: list[dict[str, int | str]]
+
+    def check(self, reason: str, counts: dict[str, int]) -> None:
+        """Check that the examples can stand in one table.
+
+        Raises:
+            ValueError: they cannot, or the manifest does not know the reason.
+        """
+        if reason not in counts:
+            raise ValueError(f"the reason {reason[:80]!r}, which the manifest does not know")
+        for example in self.examples:
+            kinds = [type(value) for value in example.values()]
+            if example.keys() != self.examples[0].keys() or kinds[:1] != [int] or int in kinds[1:]:
+                raise ValueError(f"{reason}: an example that is no number with its texts")
+
+
+_REPORT = TypeAdapter(dict[str, dict[str, _Dropped]])
 
 
 def dataset_facts(dataset: str, *, examples: bool) -> Facts:
@@ -91,7 +119,7 @@ def _length_facts(counts: tuple[int, ...] | DocumentLengths) -> Facts:
 def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> list[Facts]:
     report: dict[str, Any] = {}
     if examples:
-        report = json.loads(store.read(manifest.cleaning.file, manifest.cleaning.sha256))
+        report = _cleaning_report(store, manifest)
     return [
         {
             **corpus.model_dump(mode="json"),
@@ -102,6 +130,29 @@ def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> l
         }
         for index, corpus in enumerate(manifest.corpora)
     ]
+
+
+def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
+    """What was dropped of each corpus and why, with examples.
+
+    Raises:
+        DatasetFileError: the file holds something else.
+    """
+    file = manifest.cleaning.file
+    try:
+        report = _REPORT.validate_python(
+            parse_object(store.read(file, manifest.cleaning.sha256), REPORT_LIMITS)
+        )
+        for corpus in manifest.corpora:
+            for reason, dropped in report.get(corpus.name, {}).items():
+                dropped.check(reason, corpus.dropped)
+    except ValueError as error:
+        problem = told(error) if isinstance(error, ValidationError) else str(error)
+        raise DatasetFileError(file, "a report on what was dropped", problem) from error
+    return {
+        corpus: {reason: {"examples": dropped.examples} for reason, dropped in reasons.items()}
+        for corpus, reasons in report.items()
+    }
 
 
 def dataset_report(facts: Facts) -> Group:

@@ -16,16 +16,18 @@ from rich.table import Table
 from cluster.commands.dataset_info import in_words
 from cluster.recipe import Recipe
 from cluster.terminal import Terminal, Words, shown
+from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.dataset.manifest import Manifest, kept_name
-from data_pipeline.dataset.verification import problems_of, strange_files
-from data_pipeline.errors import DatasetError
+from data_pipeline.dataset.verification import Problem, problems_of, strange_files
+from data_pipeline.errors import DatasetError, DatasetFileError, ExtensionError, TokenizerError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.process_pool import cores
-from data_pipeline.storage.store import MANIFEST_NAME, open_store
+from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore, open_store
 from data_pipeline.strangers_text import visible
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from data_pipeline.wording import counted
 
 # Bytes up to which one process verifies: to start several would take longer than to read these.
@@ -136,7 +138,8 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
         DatasetError: there is no dataset, or its manifest is damaged.
     """
     # No retries: a person waits for the answer.
-    manifest = Manifest.load(open_store(dataset, retry_delays_seconds=()))
+    store = open_store(dataset, retry_delays_seconds=())
+    manifest = Manifest.load(store)
     size = sum(shard.bytes for shard in manifest.shards)
     alone = size < BYTES_FOR_ONE_PROCESS and not is_remote(dataset)
     with work_progress(console) as progress:
@@ -146,7 +149,15 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
         def report(done: int, total: int) -> None:
             progress.update(task, completed=done, amount=f"{done:,} of {counted(total, 'file')}")
 
-        problems = problems_of(dataset, manifest, processes or (1 if alone else cores()), report)
+        problems = problems_of(
+            dataset,
+            manifest,
+            rules_by_corpus(manifest),
+            processes or (1 if alone else cores()),
+            report,
+        )
+    if not problems:
+        problems = _problems_of_tokenizers(store, manifest)
     return {
         "dataset": dataset,
         "identity": manifest.identity,
@@ -156,6 +167,20 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
         "quarantined": sorted(manifest.left_out),
         "unknown_files": [] if is_remote(dataset) else _unknown_files(_folder(dataset), manifest),
     }
+
+
+def _problems_of_tokenizers(store: DatasetStore, manifest: Manifest) -> list[Problem]:
+    """What is wrong with the tokenizers of files that are as the manifest promises."""
+    try:
+        load_tokenizers(store, manifest)
+    except DatasetFileError as error:
+        return [Problem(error.file, error.expected, error.found)]
+    except TokenizerError as error:
+        files = ", ".join(dict.fromkeys(info.file for info in manifest.tokenizers.values()))
+        return [Problem(files, "tokenizers", str(error))]
+    except ExtensionError:  # that of an extension, which only a recipe loads
+        pass
+    return []
 
 
 def _unknown_files(folder: Path, manifest: Manifest) -> list[str]:

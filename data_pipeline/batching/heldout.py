@@ -6,7 +6,7 @@ So every run scores the same batches.
 
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.texts import unpack_texts
+from data_pipeline.dataset.texts import unpack_heldout
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
 
@@ -27,10 +27,9 @@ def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
             "prepare again."
         )
     info = manifest.heldout[name]
-    texts = {
-        field.name: unpack_texts(
-            store.read(info.files[field.name].file, info.files[field.name].sha256), field
-        )
-        for field in manifest.fields
-    }
+    texts = {}
+    for field in manifest.fields:
+        file = info.files[field.name]
+        data = store.read(file.file, file.sha256)
+        texts[field.name] = unpack_heldout(file.file, data, field, info.pairs)
     return HeldOut(texts, {} if info.tag is None else {manifest.fields[0].name: info.tag})

@@ -20,6 +20,7 @@ from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import Rule
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import CorpusInfo, FieldInfo, Manifest, SpecialIds
+from data_pipeline.dataset.sequences import SequenceRules
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.registry import Registry
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -80,6 +81,16 @@ class DataTask(ABC):
     @abstractmethod
     def rules(self, data: DataConfig, corpus: CorpusConfig) -> Sequence[Rule]:
         """The rules on the text of a training corpus, in the order in which they are tried."""
+
+    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
+        """Tokens of the shortest sequence of a field that is kept: one text token with its EOS.
+
+        None, the default, if its sequences may have other ids than those of a text, padding too.
+
+        Args:
+            tag: the piece before each text of the dataset's first field, if there is one.
+        """
+        return None
 
     @abstractmethod
     def drops(
@@ -148,6 +159,30 @@ class DataTask(ABC):
     @abstractmethod
     def dummy(self, special: SpecialIds) -> MicroBatch:
         """A constant, smallest micro-batch, for ranks that have a slot less than others."""
+
+
+def rules_by_corpus(manifest: Manifest) -> list[dict[str, SequenceRules]]:
+    """What the sequences of each corpus's shards have to keep to, by field."""
+    known = manifest.task in DATA_TASKS  # an extension's may not be loaded
+    task = DATA_TASKS[manifest.task] if known else None
+    return [_rules(manifest, task, corpus) for corpus in manifest.corpora]
+
+
+def _rules(
+    manifest: Manifest, task: DataTask | None, corpus: CorpusInfo
+) -> dict[str, SequenceRules]:
+    special, longest = manifest.special_ids, manifest.longest()
+    rules = {}
+    for field in manifest.fields:
+        size = manifest.tokenizers[field.name].vocabulary_size
+        fewest = task.fewest_tokens(field, corpus.tag) if task else None
+        if fewest is None:
+            rules[field.name] = SequenceRules(size, longest[field.name])
+        else:
+            rules[field.name] = SequenceRules(
+                size, longest[field.name], fewest, special.pad, special.eos
+            )
+    return rules
 
 
 DATA_TASKS = Registry[DataTask]("task", "task")

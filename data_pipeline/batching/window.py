@@ -17,9 +17,10 @@ import numpy as np
 from data_pipeline.arrays import FieldArrays, Int64Array, concatenate
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.mixture import Mixture, ShardSlice, shares_of
-from data_pipeline.batching.task import DATA_TASKS, Examples
+from data_pipeline.batching.task import DATA_TASKS, Examples, rules_by_corpus
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.sequences import check_sequences
 from data_pipeline.dataset.shards import Block, unpack_shard
 from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.errors import DatasetError
@@ -73,6 +74,7 @@ class WindowReader:
         self._task = DATA_TASKS[settings.task]
         self._texts_read = self._task.texts_read(settings)
         self._realises = self._task.realises(settings)
+        self._rules = rules_by_corpus(self.manifest)
         self._left_out = self.manifest.left_out
         self._mixture = open_mixture(self.manifest, settings)
 
@@ -127,6 +129,8 @@ class WindowReader:
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
+        for block in blocks:
+            check_sequences(shard.name, block, self._rules[shard.corpus])
         fields: dict[str, list[FieldArrays]] = {f.name: [] for f in self.manifest.fields}
         first = 0
         for block in blocks:
@@ -148,7 +152,11 @@ class WindowReader:
         shard = self.manifest.shards[part.shard]
         texts = {
             field.name: [
-                text for block in blocks for text in unpack_texts(block.texts[field.name], field)
+                text
+                for block in blocks
+                for text in unpack_texts(
+                    shard.name, block.texts[field.name], field, f"{block.key}.{field.name}.txt"
+                )
             ]
             for field in self.manifest.fields
             if field.name in self._texts_read

@@ -17,7 +17,7 @@ back, byte for byte.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -26,19 +26,33 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from data_pipeline.arrays import Int64Array
 from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpus_config import Sha256
-from data_pipeline.dataset.preparation_settings import differences, preparation_settings
+from data_pipeline.dataset.preparation_settings import (
+    DEFAULT_TASK,
+    differences,
+    preparation_settings,
+)
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.locations import cache_folder
-from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore, open_store
-from data_pipeline.wording import counted
-from data_pipeline.written import Written
+from data_pipeline.storage.store import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    DatasetStore,
+    open_store,
+)
+from data_pipeline.strict_json import JsonLimits, parse_json
+from data_pipeline.wording import counted, listed
+from data_pipeline.written import Count, Written, told
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 
+# Ten values a shard: some 250,000 shards, or a thousand million pairs.
+LIMITS = JsonLimits(bytes=MAX_MANIFEST_BYTES, values=4_000_000)
+
 # File names relative to the dataset folder, which they cannot leave.
-RelativeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
-Count = Annotated[int, Field(ge=0)]
+RelativeName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$", max_length=1000)
+]
 
 
 class FieldInfo(Written):
@@ -57,7 +71,9 @@ class FieldInfo(Written):
 class DocumentLengths(Written):
     """How many documents have about how many tokens."""
 
-    counts: tuple[Count, ...]  # documents of 0, 1, 2–3, 4–7, … tokens: powers of two
+    counts: Annotated[
+        tuple[Count, ...], Field(fail_fast=True)
+    ]  # documents of 0, 1, 2–3, 4–7, … tokens: powers of two
     longest: Count  # tokens
 
 
@@ -78,7 +94,9 @@ class HeldOutInfo(Written):
     files: dict[str, FileInfo]
     pairs: Count
     tag: str | None  # put before every source sentence
-    sha256s: tuple[Sha256, ...]  # hashes of the corpus files as they were read
+    sha256s: Annotated[
+        tuple[Sha256, ...], Field(fail_fast=True)
+    ]  # of the corpus files as they were read
 
 
 class SpecialIds(Written):
@@ -93,7 +111,7 @@ class ShardInfo(Written):
     bytes: Count
     sha256: Sha256
     corpus: Count  # position in `corpora`
-    pairs: Annotated[int, Field(ge=1)]
+    pairs: Annotated[Count, Field(ge=1)]
     first_pair: Count  # number of its first pair in the manifest's order
     tokens: dict[str, Count]  # by field, EOS included
 
@@ -103,7 +121,7 @@ class CorpusInfo(Written):
 
     name: str
     tag: str | None  # put before every source sentence
-    sha256s: tuple[Sha256, ...]  # hashes of its files, decompressed
+    sha256s: Annotated[tuple[Sha256, ...], Field(fail_fast=True)]  # of its files, decompressed
     read: Count
     kept: Count
     dropped: dict[str, Count]  # pairs by the first reason that applied
@@ -121,17 +139,17 @@ class Manifest(Written):
     """What a prepared dataset holds and what it was made from."""
 
     format: Literal["transloom-dataset/2"] = FORMAT
-    fields: tuple[FieldInfo, ...]
+    fields: Annotated[tuple[FieldInfo, ...], Field(fail_fast=True)]
     tokenizers: dict[str, TokenizerInfo]  # by field; a joint tokenizer stands under both
     special_ids: SpecialIds
-    corpora: tuple[CorpusInfo, ...]
+    corpora: Annotated[tuple[CorpusInfo, ...], Field(fail_fast=True)]
     # By field: how many pairs have length 0, 1, 2, ...; fewer numbers for documents.
-    lengths: dict[str, tuple[Count, ...] | DocumentLengths]
+    lengths: dict[str, Annotated[tuple[Count, ...], Field(fail_fast=True)] | DocumentLengths]
     cleaning: FileInfo
     heldout: dict[str, HeldOutInfo]
     preparation: dict[str, Any]  # the settings of the recipe that differ from their defaults
-    shards: tuple[ShardInfo, ...]
-    tombstones: tuple[Tombstone, ...] = ()
+    shards: Annotated[tuple[ShardInfo, ...], Field(fail_fast=True)]
+    tombstones: Annotated[tuple[Tombstone, ...], Field(fail_fast=True)] = ()
 
     _identity: str = PrivateAttr(default="")
 
@@ -160,6 +178,30 @@ class Manifest(Written):
                 raise ValueError(f"there is no shard {tombstone.shard} to leave out")
         return self
 
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        """Each field has all that is told by field, and lengths are those of all pairs."""
+        names = {field.name for field in self.fields}
+        told_by_field: list[tuple[str, Mapping[str, Any]]] = [
+            ("tokenizers", self.tokenizers),
+            ("lengths", self.lengths),
+            *((f"tokens of {shard.name}", shard.tokens) for shard in self.shards),
+            *((f"files of {use}", heldout.files) for use, heldout in self.heldout.items()),
+        ]
+        for what, found in told_by_field:
+            if not names or found.keys() != names:
+                raise ValueError(
+                    f"{what}: expected the fields {listed(names)}, found {listed(found)}"
+                )
+        for field in self.fields:
+            _check_lengths(field, self.lengths[field.name], self.pairs)
+            size = self.tokenizers[field.name].vocabulary_size
+            if (largest := max(self.special_ids.model_dump().values())) >= size:
+                raise ValueError(
+                    f"special_ids: {largest} is not below the {size} ids of {field.name}"
+                )
+        return self
+
     @property
     def identity(self) -> str:
         """sha256 of the manifest file that this object was loaded from."""
@@ -175,6 +217,11 @@ class Manifest(Written):
     def pairs(self) -> int:
         """Pairs of all corpora, those of left-out shards included."""
         return sum(corpus.kept for corpus in self.corpora)
+
+    @property
+    def task(self) -> str:
+        """The name of the task that it was prepared for."""
+        return str(self.preparation.get("task", DEFAULT_TASK))
 
     @property
     def noun(self) -> str:
@@ -200,18 +247,19 @@ class Manifest(Written):
         if identity and hashlib.sha256(data).hexdigest() != identity:
             data = _read_again(store, identity)
         try:
-            content = json.loads(data)
+            content = parse_json(data, LIMITS)
             found_format = content.get("format") if isinstance(content, dict) else None
             if found_format != FORMAT:
                 raise DatasetError(
-                    f"{store.location} has a manifest of format {found_format!r}, and this version "
-                    f"reads {FORMAT!r}. Read it with the version that wrote it, or prepare the "
-                    "dataset again with --overwrite."
+                    f"{store.location} has a manifest of format {found_format!r:.80}, and this "
+                    f"version reads {FORMAT!r}. Read it with the version that wrote it, or "
+                    "prepare the dataset again with --overwrite."
                 )
             manifest = cls.model_validate(content)
         except ValueError as error:
+            problem = told(error) if isinstance(error, ValidationError) else str(error)
             raise DatasetError(
-                f"{MANIFEST_NAME} of {store.location} is damaged: {_in_one_line(error)}. Restore "
+                f"{MANIFEST_NAME} of {store.location} is damaged: {problem}. Restore "
                 "it from a copy, or run `transloom prepare --overwrite`: the same corpora give the "
                 "same bytes."
             ) from error
@@ -303,10 +351,23 @@ def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[Dataset
     return store, Manifest.load(store, identity)
 
 
-def _in_one_line(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
-        for problem in error.errors()
-    )
+def _check_lengths(
+    field: FieldInfo, lengths: tuple[int, ...] | DocumentLengths, pairs: int
+) -> None:
+    """Check that a histogram has the form of its field, and every example once.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if isinstance(lengths, DocumentLengths) != field.is_document:
+        raise ValueError(
+            f"lengths.{field.name} has not the form of a field of the role {field.role}"
+        )
+    counts = lengths.counts if isinstance(lengths, DocumentLengths) else lengths
+    if isinstance(lengths, DocumentLengths) and lengths.longest.bit_length() != len(counts) - 1:
+        raise ValueError(
+            f"lengths.{field.name}: the longest has {lengths.longest} tokens, and there are counts "
+            f"of {len(counts)} powers of two"
+        )
+    if sum(counts) != pairs:
+        raise ValueError(f"lengths.{field.name} has {sum(counts)} examples, the corpora {pairs}")

@@ -1,13 +1,15 @@
 """Whether a dataset is whole: every file is read, hashed, unpacked, compared with the manifest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data_pipeline.dataset.lengths import Lengths, add_lengths, count_lengths
 from data_pipeline.dataset.manifest import FieldInfo, Manifest, ShardInfo
+from data_pipeline.dataset.sequences import SequenceRules, check_sequences
 from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.dataset.texts import unpack_heldout, unpack_texts
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.process_pool import process_pool
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
@@ -31,6 +33,8 @@ class _Job:
     name: str
     sha256: str
     shard: ShardInfo | None
+    rules: Mapping[str, SequenceRules]  # of the shard's sequences
+    heldout: tuple[FieldInfo, int] | None  # of which field, and how many texts
     fields: tuple[FieldInfo, ...]
 
 
@@ -43,15 +47,22 @@ class _Checked:
 def problems_of(
     location: str,
     manifest: Manifest,
+    rules: Sequence[Mapping[str, SequenceRules]],
     processes: int,
     report: Callable[[int, int], None],
 ) -> list[Problem]:
     """All that is wrong with a dataset, except what is quarantined; empty for a whole one.
 
     Args:
+        rules: what the sequences of each corpus's shards have to keep to.
         report: called with the number of files that were read, and of all files.
     """
     shards = {shard.name: shard for shard in manifest.shards}
+    heldout = {
+        info.files[field.name].file: (field, info.pairs)
+        for info in manifest.heldout.values()
+        for field in manifest.fields
+    }
     problems = []
     lengths = {field.name: add_lengths(field, []) for field in manifest.fields}
     with (
@@ -60,7 +71,16 @@ def problems_of(
         process_pool(processes, "compared files", DatasetError) as pool,
     ):
         jobs = [
-            _Job(location, Path(empty), name, sha256, shards.get(name), manifest.fields)
+            _Job(
+                location,
+                Path(empty),
+                name,
+                sha256,
+                shards.get(name),
+                rules[shards[name].corpus] if name in shards else {},
+                heldout.get(name),
+                manifest.fields,
+            )
             for name, sha256 in manifest.files()
         ]
         for done, checked in enumerate(pool.map(_check, jobs), 1):
@@ -81,6 +101,13 @@ def _check(job: _Job) -> _Checked:
     try:
         data = store.read(job.name, job.sha256, job.shard.bytes if job.shard else None)
         blocks = unpack_shard(data, job.shard) if job.shard else []
+        for block in blocks:
+            check_sequences(job.name, block, job.rules)
+            for field in job.fields:
+                member = f"{block.key}.{field.name}.txt"
+                unpack_texts(job.name, block.texts[field.name], field, member)
+        if job.heldout:
+            unpack_heldout(job.name, data, *job.heldout)
     except DatasetFileError as error:
         return _Checked(Problem(error.file, error.expected, error.found), {})
     lengths = {

@@ -7,6 +7,7 @@ the same, but damaged  ──▶ to be made anew, if nothing is lost by that
 
 from pathlib import Path
 
+from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
@@ -42,7 +43,8 @@ def keep_if_whole(
     _refuse(dataset, _changed_text(settings.data, existing))
     shard_bytes = sum(shard.bytes for shard in existing.shards)
     processes = processes or enough_processes(shard_bytes, BYTES_OF_ONE_PROCESS)
-    problems = problems_of(str(dataset), existing, processes, progress)
+    rules = rules_by_corpus(existing)
+    problems = problems_of(str(dataset), existing, rules, processes, progress)
     if problems:
         _refuse_to_repair(dataset, existing, problems)
         return None

@@ -8,7 +8,6 @@ preparation on the same host clears. No lock is taken: locks on folders fail on 
 """
 
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -16,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_pipeline.dataset.manifest import FORMAT_FAMILY
+from data_pipeline.dataset.manifest import FORMAT_FAMILY, LIMITS
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.durable import sync_to_disk
-from data_pipeline.storage.store import MANIFEST_NAME
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.store import MANIFEST_NAME, MAX_MANIFEST_BYTES
+from data_pipeline.strict_json import parse_json
 
 
 def clear_leftovers(dataset: Path) -> None:
@@ -89,7 +90,7 @@ def check_replaceable(dataset: Path) -> str | None:
 def _is_dataset(folder: Path) -> bool:
     """Whether a folder's manifest calls it a dataset, in whatever version, damaged or not."""
     try:
-        content = json.loads((folder / MANIFEST_NAME).read_bytes())
+        content = parse_json(read_regular(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES), LIMITS)
     except OSError:
         return False
     except ValueError:

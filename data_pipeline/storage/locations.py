@@ -31,6 +31,7 @@ from data_pipeline.errors import CorpusError, LocationError
 from data_pipeline.location import Location, way_out
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage.download import download
+from data_pipeline.storage.regular_files import open_regular
 
 BUILTIN = "builtin:"
 PHRASEBOOK = {
@@ -73,7 +74,7 @@ def open_location(
     path = _find_file(location, mirror, cache, sha256)
     copy = path if mirror is None and is_remote(location) else None
     try:
-        return LocationStream(location, path.open("rb"), path.stat().st_size, copy)
+        return LocationStream(location, open_regular(path), path.stat().st_size, copy)
     except OSError as error:
         raise _unreadable(location, path, error) from error
 

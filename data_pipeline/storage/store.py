@@ -22,6 +22,7 @@ import fsspec
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.location import Location, way_out, without_credentials
 from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.remote import (
     CONNECT_TIMEOUT_SECONDS,
     REMOTE_SCHEMES,
@@ -34,6 +35,7 @@ from data_pipeline.storage.remote import (
 from data_pipeline.storage.shard_cache import ShardCache
 
 MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 64_000_000
 
 
 def open_store(
@@ -176,7 +178,8 @@ class LocalStore(DatasetStore):
         return self._read_once(MANIFEST_NAME)
 
     def _fetch(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
+        is_manifest = name.startswith("manifest")  # or one that another took the place of
+        return read_regular(self._folder / name, MAX_MANIFEST_BYTES if is_manifest else None)
 
 
 class RemoteStore(DatasetStore):

@@ -51,6 +51,10 @@ class CausalLanguageModelData(DataTask):
         assert isinstance(corpus, TextCorpusConfig)
         return text_rules(data.cleaning, corpus)
 
+    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
+        """BOS, a token and EOS."""
+        return 3
+
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:

@@ -99,6 +99,10 @@ class TranslationData(DataTask):
         assert isinstance(corpus, PairCorpusConfig)
         return pair_rules(data.cleaning, corpus)
 
+    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
+        """A token and EOS, and the tag before a source sentence."""
+        return 2 + (field.name == SOURCE and tag is not None)
+
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:

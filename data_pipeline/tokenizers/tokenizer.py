@@ -25,8 +25,10 @@ from typing import ClassVar, Self
 from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
 from data_pipeline.config import SENTENCE_PIECE_TYPES, TOKENIZERS, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest, SpecialIds
-from data_pipeline.errors import TokenizerError
+from data_pipeline.errors import DatasetFileError, TokenizerError
+from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import DatasetStore
+from data_pipeline.wording import said
 
 
 class Tokenizer(ABC):
@@ -123,7 +125,7 @@ class Tokenizer(ABC):
             TokenizerError: it cannot be read.
         """
         try:
-            return cls(path.read_bytes(), str(path))
+            return cls(read_regular(path), str(path))
         except OSError as error:
             raise TokenizerError(
                 f"The {cls.kind or 'SentencePiece'} model {path} cannot be read "
@@ -195,7 +197,12 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
 
 
 def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokenizer]:
-    """The dataset's tokenizers by field, verified; a joint one is one object under both names."""
+    """The dataset's tokenizers by field, verified; a joint one is one object under both names.
+
+    Raises:
+        DatasetFileError: one is not as the manifest says, which other files rely on.
+        TokenizerError, ExtensionError: one cannot be used.
+    """
     files = {info.file: info for info in manifest.tokenizers.values()}
     by_file = {
         file: open_tokenizer(
@@ -203,4 +210,17 @@ def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokeni
         )
         for file, info in files.items()
     }
-    return {field: by_file[info.file] for field, info in manifest.tokenizers.items()}
+    for info in manifest.tokenizers.values():
+        size = by_file[info.file].vocabulary_size
+        if size != info.vocabulary_size:
+            raise DatasetFileError(info.file, f"{info.vocabulary_size:,} ids", f"{size:,}")
+    tokenizers = {field: by_file[info.file] for field, info in manifest.tokenizers.items()}
+    first = manifest.fields[0].name
+    expected, found = manifest.special_ids, tokenizers[first].special_ids
+    if found != expected:
+        raise DatasetFileError(
+            manifest.tokenizers[first].file,
+            f"the ids {said(expected.model_dump())}",
+            said(found.model_dump()),
+        )
+    return tokenizers

@@ -15,27 +15,46 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from data_pipeline.written import Written
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.strict_json import JsonLimits, parse_object
+from data_pipeline.written import MAX_COUNT, Count, Written, told
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
 
 FORMAT = "transloom-checkpoint/2"
 FORMAT_1 = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
+# A thousand times what a model of a hundred layers on a hundred ranks needs.
+HEADER_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
+MAX_DIMENSIONS = 8
 STEP = "step-"
 AVERAGE = "average-of-"
+
+
+def _is_of_some_tensor(shape: list[int]) -> list[int]:
+    if prod(shape) > MAX_COUNT:
+        raise ValueError(f"a tensor of {prod(shape):,} elements")
+    return shape
+
+
+Shape = Annotated[
+    list[Count],
+    Field(fail_fast=True, max_length=MAX_DIMENSIONS),
+    AfterValidator(_is_of_some_tensor),
+]
 
 
 class FileRecord(Written):
     """A file of a checkpoint, with the size and hash that it must have."""
 
     name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
-    bytes: int
+    bytes: Count
     sha256: str
 
 
@@ -43,7 +62,7 @@ class Parent(Written):
     """The checkpoint of another run that a run took its first weights from."""
 
     run_id: str
-    step: int
+    step: Count
     sha256: str  # of its checkpoint.json, which names the sha256 of every other file
 
 
@@ -52,8 +71,8 @@ class EarlyStoppingState(Written):
 
     metric: str | None = None  # the metric of `best`
     best: float | None = None
-    best_step: int = 0
-    validations_since_best: int = 0
+    best_step: Count = 0
+    validations_since_best: Count = 0
 
 
 class CheckpointHeader(Written):
@@ -64,29 +83,29 @@ class CheckpointHeader(Written):
     """
 
     format: str = FORMAT
-    step: int
-    optimizer_step: int
-    cursor: dict[str, int]
+    step: Count
+    optimizer_step: Count
+    cursor: dict[str, Count]
     data_digest: str
     dataset_identity: str
     recipe: dict[str, Any]
     identity: dict[str, Any]
     numerics: dict[str, Any]
-    parameters: dict[str, list[int]]
+    parameters: dict[str, Shape]
     parameter_groups: list[dict[str, Any]]
     scores: Scores = Field(default_factory=dict)  # of this step's validation, if it had one
     validation_due: bool = False  # a request to stop came first; resuming begins with it
     early_stopping: EarlyStoppingState = EarlyStoppingState()
-    target_tokens_seen: int
-    skipped_steps: int = 0
-    skipped_in_a_row: int = 0
+    target_tokens_seen: Count
+    skipped_steps: Count = 0
+    skipped_in_a_row: Count = 0
     gradient_peaks: dict[str, float] = Field(default_factory=dict)  # see trainer/exact/grids.py
     parent: Parent | None = None
     # The steps of an average of checkpoints; nothing can be resumed from it.
-    averaged_steps: list[int] = Field(default_factory=list)
+    averaged_steps: Annotated[list[Count], Field(fail_fast=True)] = Field(default_factory=list)
     # Where weights come from that were trained elsewhere; nothing can be resumed from them.
     imported_from: str | None = None
-    files: list[FileRecord] = Field(default_factory=list)
+    files: Annotated[list[FileRecord], Field(fail_fast=True)] = Field(default_factory=list)
     sha256: str | None = None  # of all other fields; the first headers had none
 
     def to_json(self) -> str:
@@ -192,7 +211,7 @@ def read_header(path: Path) -> CheckpointHeader:
     """
     file = path / HEADER
     try:
-        values = json.loads(file.read_bytes())
+        values = parse_object(read_regular(file, HEADER_LIMITS.bytes), HEADER_LIMITS)
         written_as = values.get("format")
         if written_as in (FORMAT_1, FORMAT):
             now = _from_format_1(values) if written_as == FORMAT_1 else values
@@ -203,12 +222,12 @@ def read_header(path: Path) -> CheckpointHeader:
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise CheckpointError(f"{file} is damaged: {error.errors()[0]['msg']}") from error
-    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {told(error)}") from error
+    except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     raise CheckpointFormatError(
-        f"{file} has format {written_as!r}, this version reads {FORMAT_1!r} and {FORMAT!r}: use "
-        "the version that wrote it"
+        f"{file} has format {written_as!r:.80}, this version reads {FORMAT_1!r} and {FORMAT!r}: "
+        "use the version that wrote it"
     )
 
 

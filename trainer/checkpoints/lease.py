@@ -30,9 +30,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import Field
 
 from data_pipeline.storage.durable import sync_to_disk, write_durably
+from data_pipeline.storage.regular_files import open_regular, read_regular
+from data_pipeline.strict_json import parse_object
+from data_pipeline.written import Written
 from trainer.checkpoints.commit import discard
 from trainer.checkpoints.processes import start_tick
 from trainer.errors import LeaseLostError, RunInUseError
@@ -41,6 +46,17 @@ RENEW_SECONDS = 5.0
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.25
 RELEASED = ".released"
+OWNER_BYTES = 10_000
+
+
+class OwnerCard(Written):
+    """What an owner's file tells of it."""
+
+    host: str
+    process: Annotated[int, Field(gt=0, lt=2**31)]
+    started: int | None = None
+    place: str | None = None
+    since: str
 
 
 class _Owner(NamedTuple):
@@ -215,7 +231,7 @@ def _work_numbers(checkpoints: Path) -> list[int]:
 def _touched(owner: _Owner) -> int | None:
     """When the owner renewed last, by the file server's clock; None if it has released."""
     try:
-        with owner.file.open("rb") as opened:  # opening makes NFS ask for the attributes anew
+        with open_regular(owner.file) as opened:  # opening makes NFS ask for the attributes anew
             return os.fstat(opened.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
@@ -241,12 +257,15 @@ def _place() -> str | None:
 
 
 def _read(owner: _Owner) -> dict[str, Any]:
-    """The content of an owner's file; empty if the file is being written, or was torn."""
+    """The content of an owner's file; empty if it is being written, was torn, or is no such file.
+
+    The lease of such an owner runs out as any other: only its name is not known.
+    """
     try:
-        known: dict[str, Any] = json.loads(owner.file.read_bytes())
+        data = read_regular(owner.file, OWNER_BYTES)
+        return OwnerCard.model_validate(parse_object(data)).model_dump()
     except (OSError, ValueError):
         return {}
-    return known
 
 
 def _is_dead(known: dict[str, Any]) -> bool:
@@ -265,5 +284,5 @@ def _is_dead(known: dict[str, Any]) -> bool:
 def _name(owner: _Owner) -> str:
     known = _read(owner)
     if not known:
-        return "another process"
+        return f"another process, which {owner.file} does not name,"
     return f"process {known['process']} on {known['host']} (since {known['since']})"

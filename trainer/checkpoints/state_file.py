@@ -15,12 +15,30 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from trainer.checkpoints.format import FileRecord
+from data_pipeline.storage.regular_files import open_regular
+from data_pipeline.strict_json import parse_object
+from data_pipeline.written import MAX_COUNT
+from trainer.checkpoints.format import HEADER_LIMITS, FileRecord
+from trainer.errors import CheckpointError
 
 BYTES_PER_ELEMENT = 4  # all state is fp32
 CHUNK_BYTES = 16_000_000
 ALIGNMENT_BYTES = 8
+
+
+LENGTH_BYTES = 8
+
+
+class StoredFragment(NamedTuple):
+    """A fragment in a state file: elements `start … stop` of a flattened parameter."""
+
+    kind: str
+    parameter: str
+    start: int
+    stop: int
+    key: str
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
@@ -58,6 +76,61 @@ def write_state_file(
         os.fsync(file.fileno())
     assert written == len(header) + sum(sizes.values()) * BYTES_PER_ELEMENT
     return FileRecord(name=path.name, bytes=written, sha256=sha256.hexdigest())
+
+
+def read_state_header(path: Path) -> list[StoredFragment]:
+    """The fragments of a file: flat, of fp32, one after another, and nothing else.
+
+    Raises:
+        CheckpointError: it holds anything else; the message names the file and the tensor.
+    """
+    try:
+        with open_regular(path) as file:
+            return _fragments_of(file, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _fragments_of(file: BinaryIO, size: int) -> list[StoredFragment]:
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    data_bytes = size - LENGTH_BYTES - length
+    if length > HEADER_LIMITS.bytes or data_bytes < 0:
+        raise ValueError(
+            f"its header has {length:,} bytes, expected at most {HEADER_LIMITS.bytes:,} and less "
+            f"than the file's {size:,}"
+        )
+    tensors = parse_object(file.read(length), HEADER_LIMITS)
+    fragments = []
+    position = 0
+    for key, tensor in tensors.items():
+        fragment = _fragment(key, tensor, position)
+        position += (fragment.stop - fragment.start) * BYTES_PER_ELEMENT
+        fragments.append(fragment)
+    if position != data_bytes:
+        raise ValueError(f"its tensors have {position:,} bytes, and there are {data_bytes:,}")
+    return fragments
+
+
+def _fragment(key: str, tensor: object, position: int) -> StoredFragment:
+    """The fragment that a header describes; its data has to begin at `position`."""
+    kind, _, place = key.partition(":")
+    parameter, _, start = place.rpartition(":")
+    if not kind or not parameter or not start.isdecimal() or len(start) > len(str(MAX_COUNT)):
+        raise ValueError(f"a tensor {key[:200]!r}, expected a name KIND:PARAMETER:START")
+    shape = tensor.get("shape") if isinstance(tensor, dict) else None
+    numel = shape[0] if isinstance(shape, list) and len(shape) == 1 else None
+    if type(numel) is not int or not 0 <= numel <= MAX_COUNT:
+        raise ValueError(f"{key[:200]} is {tensor!r:.200}, expected a flat tensor")
+    expected = {
+        "dtype": "F32",
+        "shape": [numel],
+        "data_offsets": [position, position + numel * BYTES_PER_ELEMENT],
+    }
+    if tensor != expected:
+        raise ValueError(f"{key[:200]} is {tensor!r:.200}, expected {expected}")
+    return StoredFragment(kind, parameter, int(start), int(start) + numel, key)
 
 
 def _header(sizes: Mapping[str, int]) -> bytes:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.errors import DataError
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from trainer.checkpoints.format import (
@@ -18,11 +19,11 @@ from trainer.checkpoints.format import (
     newest_intact,
     step_of,
 )
-from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
-from trainer.tasks.network import build_network
+from trainer.tasks.network import build_network, parameter_shapes
 
 Precision = Literal["fp32", "bf16"]
 
@@ -90,13 +91,31 @@ def load_network(
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     store = open_store(folder.dataset)
     tokenizers = load_tokenizers(store, Manifest.load(store))
+    if not recipe.extensions:  # before a network of any size is made
+        require_same_shapes(found, parameter_shapes(recipe, tokenizers))
     model = build_network(recipe, tokenizers)
+    require_same_shapes(found, {name: p.shape for name, p in model.named_parameters()})
     model.load_state_dict(CheckpointReader(found).weights())
     model.to(device, torch.bfloat16 if precision == "bf16" else None)
     average = found.path.name.startswith(AVERAGE)
     name = found.path.name if average else str(step_of(found.path))
     weights = Weights(run, name, precision)
     return TrainedNetwork(model.eval(), tokenizers, recipe, found, weights, damaged)
+
+
+def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]] | None:
+    """The shapes of the parameters that a run's network has by a checkpoint's recipe.
+
+    None if that cannot be told here: for want of an extension, or of the run's tokenizers.
+    """
+    try:
+        header = checkpoint.header
+        recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
+        store = open_store(run.dataset, retry_delays_seconds=())
+        tokenizers = load_tokenizers(store, Manifest.load(store))
+    except (RunMismatchError, DataError):
+        return None
+    return None if recipe.extensions else parameter_shapes(recipe, tokenizers)
 
 
 def _find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:

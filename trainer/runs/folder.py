@@ -27,11 +27,15 @@ from pydantic import ValidationError
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
-from data_pipeline.written import Written
+from data_pipeline.strict_json import SMALL, parse_object
+from data_pipeline.written import Written, told
 from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
+
+REQUEST_BYTES = 5  # so that nobody can ask for a million data workers
 
 
 class RunCard(Written):
@@ -112,11 +116,11 @@ class RunFolder:
         taken = self.wanted_data_workers.with_suffix(".taken")
         try:
             self.wanted_data_workers.rename(taken)  # a request made meanwhile counts next time
-            text = taken.read_text()
+            text = read_regular(taken, REQUEST_BYTES).strip()
             taken.unlink()
         except OSError:
             return None
-        return int(text) if text.strip().isdecimal() and int(text) > 0 else None
+        return int(text) if text.isdigit() and int(text) > 0 else None
 
     def ask_to_stop(self) -> None:
         """Ask the run's supervisor to stop it at the next step boundary."""
@@ -151,17 +155,21 @@ class RunFolder:
             RunMismatchError: there is no run here.
         """
         try:
-            return RunCard.model_validate_json(self.card_path.read_bytes())
+            data = read_regular(self.card_path, SMALL.bytes)
+            return RunCard.model_validate(parse_object(data))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunMismatchError(
                 f"{self.path} is no run: it has no {self.card_path.name}. "
                 "Name the folder of a run, such as runs/phrasebook"
             ) from error
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
+        except ValueError as error:
+            problem = told(error) if isinstance(error, ValidationError) else str(error)
             raise RunMismatchError(
-                f"{self.card_path} is damaged{where}: {problem['msg']}. Restore it from a copy"
+                f"{self.card_path} is damaged: {problem}. Restore it from a copy"
+            ) from error
+        except OSError as error:
+            raise RunMismatchError(
+                f"{self.card_path} cannot be read: {error.strerror}. Restore it from a copy"
             ) from error
 
     def has_begun(self) -> bool:

@@ -6,8 +6,7 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.preparation.quarantine import cursor_after
 from trainer.checkpoints.format import Checkpoint
-from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import CheckpointError
+from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.state import numerics
@@ -30,7 +29,7 @@ def begin(engine: Engine, job: RankJob) -> TrainingState:
     warm_start = job.warm_start
     if warm_start:
         checkpoint = Checkpoint(warm_start.path)
-        _require_same_shapes(engine, checkpoint)
+        require_same_shapes(checkpoint, engine.parameter_shapes)
         fragments.load_state(engine, _weights_only(CheckpointReader(checkpoint)), optimizer_step=0)
     else:
         fragments.create_moments(engine, optimizer_step=0)
@@ -47,7 +46,7 @@ def restore(
         CheckpointError: its parameters are not those of the recipe's model.
     """
     header, recipe = checkpoint.header, job.recipe
-    _require_same_shapes(engine, checkpoint)
+    require_same_shapes(checkpoint, engine.parameter_shapes)
     reader = CheckpointReader(checkpoint)
     fragments.load_state(engine, reader.read, header.optimizer_step)
     if engine.grids:
@@ -115,14 +114,3 @@ def record_resumption(
 def _ema(engine: Engine, recipe: TrainingRecipe) -> Ema | None:
     decay = recipe.trainer.ema_decay
     return Ema(engine, decay) if decay else None
-
-
-def _require_same_shapes(engine: Engine, checkpoint: Checkpoint) -> None:
-    theirs = checkpoint.header.parameters
-    ours = {name: list(shape) for name, shape in engine.parameter_shapes.items()}
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            raise CheckpointError(
-                f"{checkpoint.path} has parameter {name} of shape {theirs.get(name)}, the recipe's "
-                f"model has {ours.get(name)}: it is another model's checkpoint"
-            )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
+import torch
 from torch import nn
 
 from data_pipeline.registry import imported
@@ -32,6 +33,18 @@ class Network(Protocol):
 
 # Makes a network of a recipe and the tokenizers by field.
 Build = Callable[[TrainingRecipe, Mapping[str, Tokenizer]], nn.Module]
+
+
+def parameter_shapes(
+    recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the network's parameters by name; it takes no memory to know them.
+
+    Only of the networks that are built in: an extension's may need memory, or more.
+    """
+    with torch.device("meta"):
+        network = build_network(recipe, tokenizers)
+    return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
 
 
 def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> nn.Module:

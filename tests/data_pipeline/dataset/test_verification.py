@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import Problem, problems_of
 from data_pipeline.preparation.quarantine import quarantine
@@ -23,7 +24,8 @@ def copy(dataset: Path, tmp_path: Path) -> Path:
 def verify(dataset: Path, processes: int = 1) -> list[Problem]:
     def ignore(done: int, total: int) -> None: ...
 
-    return problems_of(str(dataset), Manifest.load(open_store(dataset)), processes, ignore)
+    manifest = Manifest.load(open_store(dataset))
+    return problems_of(str(dataset), manifest, rules_by_corpus(manifest), processes, ignore)
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -31,7 +33,11 @@ def test_whole_dataset_has_no_problems(dataset: Path, processes: int) -> None:
     reports: list[tuple[int, int]] = []
     manifest = Manifest.load(open_store(dataset))
     problems = problems_of(
-        str(dataset), manifest, processes, lambda done, total: reports.append((done, total))
+        str(dataset),
+        manifest,
+        rules_by_corpus(manifest),
+        processes,
+        lambda done, total: reports.append((done, total)),
     )
     assert problems == []
     files = len(list(manifest.files()))
@@ -91,9 +97,8 @@ def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Mani
 @pytest.mark.parametrize(
     "change",
     [
-        lambda counts: counts.append(1),
-        lambda counts: counts.pop(),
-        lambda counts: counts.__setitem__(7, counts[7] + 1),
+        lambda counts: counts.append(0),
+        lambda counts: counts.__setitem__(slice(6, 8), [counts[6] - 1, counts[7] + 1]),
     ],
 )
 def test_histogram_that_the_shards_contradict(

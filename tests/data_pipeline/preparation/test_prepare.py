@@ -11,6 +11,7 @@ from support.data_settings import settings_of
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.config import DataSettings, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
@@ -110,7 +111,10 @@ def test_damaged_dataset_is_repaired(
         (copy / damage).unlink()
     repaired = prepare(settings_of(data_config(copy), tokenizer_config), silent)
     assert repaired.identity == manifest.identity
-    assert problems_of(str(copy), repaired, 1, lambda done, total: None) == []
+    assert (
+        problems_of(str(copy), repaired, rules_by_corpus(repaired), 1, lambda done, total: None)
+        == []
+    )
     assert list(tmp_path.iterdir()) == [copy]
 
 

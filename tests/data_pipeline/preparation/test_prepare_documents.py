@@ -12,6 +12,7 @@ import pytest
 from support.data_settings import settings_of
 
 from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import DocumentLengths, Manifest
 from data_pipeline.dataset.shards import unpack_shard
@@ -83,7 +84,7 @@ def texts_of(dataset: Path) -> list[str]:
         text
         for shard in manifest.shards
         for block in unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
-        for text in unpack_texts(block.texts["text"], manifest.fields[0])
+        for text in unpack_texts(shard.name, block.texts["text"], manifest.fields[0])
     ]
 
 
@@ -125,7 +126,7 @@ def test_tokens_are_the_text(prepared: Path) -> None:
     lengths: list[int] = []
     for shard in manifest.shards:
         for block in unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard):
-            texts = unpack_texts(block.texts["text"], manifest.fields[0])
+            texts = unpack_texts(shard.name, block.texts["text"], manifest.fields[0])
             field = block.fields["text"]
             ends = field.lengths.cumsum().tolist()
             for text, end, length in zip(texts, ends, field.lengths.tolist(), strict=True):
@@ -163,7 +164,10 @@ def test_number_of_processes_changes_no_byte(
 
 def test_a_dataset_is_whole_and_kept(make: Callable[..., DataSettings], prepared: Path) -> None:
     manifest = Manifest.load(open_store(prepared))
-    assert problems_of(str(prepared), manifest, 1, lambda done, total: None) == []
+    assert (
+        problems_of(str(prepared), manifest, rules_by_corpus(manifest), 1, lambda done, total: None)
+        == []
+    )
     stages: list[str] = []
     kept = prepare(make(prepared), lambda progress: stages.append(progress.stage))
     assert stages[-1] == "unchanged"
@@ -181,7 +185,9 @@ def test_another_histogram_is_a_problem(prepared: Path) -> None:
     assert isinstance(lengths, DocumentLengths)
     other = lengths.model_copy(update={"longest": lengths.longest + 1})
     changed = manifest.model_copy(update={"lengths": {"text": other}})
-    (problem,) = problems_of(str(prepared), changed, 1, lambda done, total: None)
+    (problem,) = problems_of(
+        str(prepared), changed, rules_by_corpus(changed), 1, lambda done, total: None
+    )
     assert "the lengths of text" in problem.expected
 
 

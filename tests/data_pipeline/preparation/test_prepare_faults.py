@@ -18,6 +18,7 @@ from support.cluster.processes import children, is_alive, wait_until
 from support.data_settings import settings_of
 from support.machine_parts import missing
 
+from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import problems_of
@@ -39,7 +40,10 @@ def silent(progress: PrepareProgress) -> None:
 def identity_of(dataset: Path) -> str:
     """Of a dataset that must be whole."""
     manifest = Manifest.load(open_store(dataset))
-    assert problems_of(str(dataset), manifest, 1, lambda done, total: None) == []
+    assert (
+        problems_of(str(dataset), manifest, rules_by_corpus(manifest), 1, lambda done, total: None)
+        == []
+    )
     return manifest.identity
 
 

@@ -1,0 +1,107 @@
+"""JSON that others may have written: within limits, and without what two readers take differently.
+
+A limit on the file's size and on the number of its values bounds the memory of what is made of it,
+since an empty list takes 20 times its text. A limit on the depth keeps all that walk through it
+from Python's limit on nested calls.
+"""
+
+import json
+import re
+from typing import Any, NamedTuple
+
+MAX_DEPTH = 64
+
+
+class JsonLimits(NamedTuple):
+    """What a JSON file may have at most."""
+
+    bytes: int
+    values: int
+
+
+# Of a file that a person could read through.
+SMALL = JsonLimits(bytes=1_000_000, values=100_000)
+# Of one object. Each unknown key costs a complaint when the object is compared with its class.
+MAX_KEYS = 20_000
+_HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def parse_json(data: bytes, limits: JsonLimits = SMALL) -> Any:
+    """The value that a file holds.
+
+    Raises:
+        ValueError: it is larger or nested deeper than allowed, names a key twice, holds NaN or an
+            infinite number, or is no JSON in UTF-8; the message says where.
+    """
+    if len(data) > limits.bytes:
+        raise ValueError(f"{len(data):,} bytes, expected at most {limits.bytes:,}")
+    # Commas and brackets in texts are counted too, which only makes the limit stricter.
+    values = 1 + sum(map(data.count, (b",", b"[", b"{")))
+    if values > limits.values:
+        raise ValueError(f"up to {values:,} values, expected at most {limits.values:,}")
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refused)
+    except RecursionError as error:
+        raise _too_deep() from error
+    if _is_deeper(value, MAX_DEPTH):
+        raise _too_deep()
+    if _HALF_OF_A_PAIR.search(data):
+        json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair
+    return value
+
+
+def parse_object(data: bytes, limits: JsonLimits = SMALL) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        ValueError: it holds something else, or `parse_json` refuses it.
+    """
+    value = parse_json(data, limits)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, found {_NAMES[type(value)]}")
+    return value
+
+
+_NAMES: dict[type, str] = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise ValueError(f"an object of {len(pairs):,} keys, expected at most {MAX_KEYS:,}")
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the key {name[:80]!r} stands twice in one object")
+            seen.add(name)
+    return found
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"lists and objects nested deeper than {MAX_DEPTH}")
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value] if isinstance(value, (list, dict)) else []
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (list, dict))
+        ]
+        if not level:
+            return False
+    return bool(level)
