@@ -46,8 +46,11 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
         if max_bytes is None:
             return file.read()
         size = os.fstat(file.fileno()).st_size
-        if size <= max_bytes:  # the file may still grow
-            data = file.read(max_bytes + 1)
+        data = b""
+        if size <= max_bytes:
+            data = file.read(size + 1)  # room is made for as many as are asked for
+            if len(data) > size:  # it grows, or its size is not told, as in /proc
+                data += file.read(max_bytes + 1 - len(data))
             size = max(size, len(data))
         if size > max_bytes:
             text = f"it has {size:,} bytes, expected at most {max_bytes:,}"

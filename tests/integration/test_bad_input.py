@@ -1,5 +1,6 @@
 """What a user's mistake says, and with which exit code; no run and no dataset is lost by it."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -11,6 +12,10 @@ from support.recipes import tiny_values
 from support.records.checkpoints import header_of, rewrite_header
 
 from cluster.cli import app
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.shards import pack_shard, unpack_shard
+from data_pipeline.storage.store import open_store
 
 
 class Failure:
@@ -173,6 +178,37 @@ def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook
     assert failure.code == 1
     assert ".tar" in failure.message
     assert "sha256" in failure.message
+
+
+def test_ids_beyond_the_vocabulary_end_a_run_before_its_first_step(
+    command, recipe, phrasebook, tmp_path
+):
+    """Whoever wrote the shard wrote its hash into the manifest, too."""
+    copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
+    manifest = Manifest.load(open_store(copy))
+    for shard in manifest.shards:
+        file = copy / shard.name
+        blocks = unpack_shard(file.read_bytes(), shard)
+        for block in blocks:
+            field = block.fields["tgt"]
+            ids = field.ids.copy()
+            ids[7] = 1000
+            block.fields["tgt"] = FieldArrays(ids, field.lengths)
+        file.write_bytes(pack_shard(blocks))
+    content = json.loads((copy / "manifest.json").read_text())
+    for shard in content["shards"]:
+        data = (copy / shard["name"]).read_bytes()
+        shard |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (copy / "manifest.json").write_text(json.dumps(content))
+    run = tmp_path / "run"
+    failure = command("train", recipe, "--inline", "--run", run, f"data.dataset={copy}")
+    assert failure.code == 1
+    assert "shards/train-000" in failure.message
+    assert "expected ids below the vocabulary's size 1,000 in tgt of" in failure.message
+    assert "found id 1,000 in sequence" in failure.message
+    assert (run / "metrics.jsonl").read_bytes() == b""
+    verified = command("data", "verify", copy)
+    assert verified.code == 1
 
 
 def test_too_few_cpus(command, recipe, runs):
