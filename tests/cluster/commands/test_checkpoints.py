@@ -13,9 +13,10 @@ from support.runs import Runs
 
 from cluster.commands.checkpoints import average_run
 from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.checkpoints.format import list_checkpoints, read_header, sha256_of, step_of
 from trainer.checkpoints.lease import Lease
 from trainer.errors import CheckpointError, RunInUseError, RunMismatchError
+from trainer.inference.trained_network import load_network
 from trainer.tasks.translation import translation_scores
 
 STEPS = [2, 4, 6]
@@ -54,6 +55,28 @@ def steps(run):
 def damage(run, step):
     (state,) = (run / "checkpoints" / f"step-{step:08d}").glob("*.safetensors")
     state.write_bytes(state.read_bytes()[:-1])
+
+
+def test_verify_looks_into_files_whose_hashes_hold(transloom, run):
+    """Whoever changes a tensor can change its hash, too."""
+    folders = list_checkpoints(run / "checkpoints")
+    (state,) = folders[0].glob("*.safetensors")
+    state.write_bytes(state.read_bytes()[:-4] + b"\0\0\xc0\x7f")  # the last number is NaN
+    hashed = {"sha256": sha256_of(state)}
+    files = [record.model_copy(update=hashed) for record in read_header(folders[0]).files]
+    rewrite_header(folders[0], files=files)
+    parameters = dict(read_header(folders[1]).parameters)
+    name = next(name for name, shape in parameters.items() if len(set(shape)) == 2)
+    rewrite_header(folders[1], parameters=parameters | {name: parameters[name][::-1]})
+    result = transloom("checkpoints", "verify", run, "--json")
+    assert result.exit_code == 1
+    nan, transposed, whole = (row["problem"] for row in json.loads(result.stdout))
+    assert f"{state} has nan as element" in nan
+    assert f"parameter {name} of shape {parameters[name][::-1]}" in transposed
+    assert f"the recipe's model has {parameters[name]}" in transposed
+    assert whole is None
+    with pytest.raises(CheckpointError, match="another model's checkpoint"):
+        load_network(run, STEPS[1], "cpu", "fp32")
 
 
 def test_list_shows_scores_and_averages(transloom, run, monkeypatch):

@@ -1,5 +1,6 @@
 """Commands on datasets, as a person and as a script see them."""
 
+import hashlib
 import io
 import json
 import re
@@ -162,6 +163,36 @@ def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
     assert re.sub(r"\s", "", f"data quarantine {dataset} {lost} --reason") in re.sub(
         r"\s", "", result.stdout
     )
+
+
+def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloom, dataset):
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    for info in manifest["tokenizers"].values():
+        info["vocabulary_size"] += 1
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    result = transloom("data", "verify", dataset, "--json")
+    assert result.exit_code == 1
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert problem == {"file": "tokenizer.model", "expected": "91 ids", "found": "90"}
+
+
+@pytest.mark.parametrize(
+    ("report", "problem"),
+    [
+        ("[]", "found a list"),
+        ('{"plain": []}', "plain: Input should be a valid dictionary"),
+        ('{"plain": {"surprise": {"count": 1, "examples": []}}}', "'surprise', which the manifest"),
+        ('{"plain": {"empty": {"count": 1, "examples": [{}]}}}', "is no number with its texts"),
+        ("[" * 9999, "nested deeper than 64"),
+    ],
+)
+def test_a_report_that_is_none_is_told(transloom, dataset, report, problem):
+    (dataset / "cleaning.json").write_text(report)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest["cleaning"]["sha256"] = hashlib.sha256(report.encode()).hexdigest()
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match=rf"cleaning\.json .*{problem}"):
+        transloom("data", "info", dataset, "--examples")
 
 
 def test_verify_offers_no_quarantine_for_other_files(transloom, dataset):
