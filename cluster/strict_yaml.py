@@ -33,7 +33,7 @@ def parse_yaml(text: str) -> Any:
     _count_brackets(text)
     try:
         _count_values(text)
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        return _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise YamlError(f"it is not YAML: {_problem(error)}") from error
     except ValueError as error:  # such as a date that is none, or a number of 5,000 digits
