@@ -25,6 +25,7 @@ from data_pipeline.arrays import FieldArrays, IdArray
 from data_pipeline.dataset.manifest import ShardInfo
 from data_pipeline.dataset.samples import Sample, read_samples, write_samples
 from data_pipeline.errors import DatasetError, DatasetFileError
+from data_pipeline.storage.store import SHARD
 from data_pipeline.wording import counted, said
 
 IDS_SUFFIX = "ids.npz"
@@ -66,6 +67,7 @@ def pack_shard(blocks: list[Block]) -> bytes:
         DatasetError: the bytes would be refused or come back changed.
     """
     packed = write_samples((block.key, _sample(block)) for block in blocks)
+    SHARD.check(len(packed), lambda problem: DatasetError(f"A shard is too large: {problem}."))
     try:
         found = _unpack("packed", packed, blocks[0].fields if blocks else (), texts=True)
     except DatasetFileError as error:

@@ -3,34 +3,49 @@
 Failures that may pass, such as a server's 500 or a lost connection, are tried again after a while.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import CorpusError
 from data_pipeline.location import Location
+from data_pipeline.storage.passwords import PASSWORDS
 from data_pipeline.storage.remote import (
-    PASSWORDS,
     REMOTE_SCHEMES,
     RETRY_DELAYS_SECONDS,
+    ByteLimit,
+    TooManyBytesError,
     file_system,
     said_reason,
     wait_before_retry,
 )
 
+MOST_OF_DISK = 0.95  # share of the free bytes that a download may take
+
 
 def download(url: str, path: Path) -> None:
     """Writes the file to `path`.
+
+    Nobody has told its size. So a server that sends without an end is stopped before the disk is
+    full.
 
     Raises:
         CorpusError: the download has failed; the message says what to do.
         LocationError: the URL carries a credential, or the netrc file cannot be read.
     """
     source = _file_system(Location(url))
+    most = int(shutil.disk_usage(path.parent).free * MOST_OF_DISK)
     for delay in (*RETRY_DELAYS_SECONDS, None):
         try:
-            source.get_file(url, str(path))
+            source.get_file(url, str(path), callback=ByteLimit(most))
             return
+        except TooManyBytesError as error:
+            raise CorpusError(
+                f"{url} does not fit on the disk of {path.parent}: expected at most {most:,} "
+                f"bytes, {MOST_OF_DISK:.0%} of what is free, found {error.found}. Free the disk, "
+                "or name another folder with data.cache=FOLDER."
+            ) from error
         # Every backend has exceptions of its own.
         except Exception as error:
             reason = said_reason(error)

@@ -1,36 +1,26 @@
 """Remote files: how http, https, s3 and gs are reached, and how long to wait for another try.
 
-URL ──▶ is there a password for its host in the netrc file? ──▶ fsspec's file system
-                                                                │ redirected elsewhere
-other hosts get no password; errors are said without what ◀─────┘
-a signed URL carries
+What a server says about the size of a file is not believed: bytes are counted as they come. Bodies
+are taken as they are sent, never decompressed on the way, so that none is more than its own bytes.
 """
 
-import netrc
-import os
+import io
 import random
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.callbacks import Callback
 
-from data_pipeline.errors import LocationError
 from data_pipeline.location import Location, without_credentials
+from data_pipeline.storage.passwords import PasswordStays, check_netrc, origin_of
 from data_pipeline.strangers_text import logger_of
-
-if TYPE_CHECKING:
-    from aiohttp import ClientRequest, ClientResponse
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs")
 RETRY_DELAYS_SECONDS = (0.5, 2.0, 8.0)
 CONNECT_TIMEOUT_SECONDS = 10.0
 STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
-
-PASSWORDS = "~/.netrc or the file that NETRC names"
 
 logger = logger_of(__name__)
 # A generator of its own: the global one's state belongs to whoever seeded it.
@@ -69,60 +59,72 @@ def file_system(
         client = {
             "timeout": timeout,
             "trust_env": True,  # proxies, and the netrc file
-            "middlewares": (PasswordStays(_origin(url)),),
+            "middlewares": (PasswordStays(origin_of(url)),),
+            # Without these two, a body of some kilobytes may become gigabytes at once.
+            "headers": {"Accept-Encoding": "identity"},
+            "auto_decompress": False,
         }
         options = {"client_kwargs": client}
     return fsspec.filesystem(scheme, **options)
 
 
-@dataclass(frozen=True)
-class PasswordStays:
-    """Sends a password to the origin that a location names, and to no other: aiohttp's middleware.
+class TooManyBytesError(ValueError):
+    """A file has more bytes than it may have.
 
-    aiohttp looks into the netrc file again after a redirect, by the host alone (3.14). So the entry
-    `default`, or that of the same host, would go to any server, port and scheme that a server
-    redirects to.
+    Attributes:
+        found: how many, or how many at least.
     """
 
-    origin: str
-
-    async def __call__(
-        self,
-        request: "ClientRequest",
-        send: "Callable[[ClientRequest], Awaitable[ClientResponse]]",
-    ) -> "ClientResponse":
-        if _origin(str(request.url)) != self.origin:
-            request.headers.popall("Authorization", None)
-        return await send(request)
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found
 
 
-def check_netrc() -> None:
-    """Checks that the file that NETRC names, or else ~/.netrc, can be read.
+def read_at_most(source: Any, url: str, most: int) -> bytes:
+    """A remote file of at most so many bytes; of a larger one, little more than that is read.
 
-    aiohttp would log a wrong word of it, which may be a password, and go on without one.
+    Args:
+        source: what `file_system` has given for the URL.
 
     Raises:
-        LocationError: it cannot; the message has the line, and nothing that is in it.
+        TooManyBytesError: it is larger.
+        Exception: of the backend.
     """
-    named = os.environ.get("NETRC") or None
-    path = Path(named) if named else Path.home() / ".netrc"
-    if not named and not path.is_file():
-        return
-    try:
-        netrc.netrc(named)  # without a name, it looks at owner and mode too
-    except netrc.NetrcParseError as error:
-        problem = f"its line {error.lineno} is not of the form machine HOST login USER password …"
-        if error.lineno is None:
-            problem = "it has to be yours, and readable by you alone (chmod 600)"
-        raise LocationError(
-            f"{path} cannot be read: {problem}. Correct it, or name another file by NETRC."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise LocationError(
-            f"{path}, the file with passwords for http and https, cannot be read ({reason}). "
-            "Correct NETRC, which names it, or unset it."
-        ) from None
+    if urlsplit(url).scheme.startswith("http"):
+        buffer = _LimitedBuffer(most)
+        source.get_file(url, buffer)
+        return buffer.getvalue()
+    with source.open(url, "rb") as file:
+        data: bytes = file.read(most + 1)
+    if len(data) > most:
+        raise TooManyBytesError(f"at least {most + 1:,} bytes")
+    return data
+
+
+class _LimitedBuffer(io.BytesIO):
+    """Refuses what would make it larger than it may be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(data) > self._most:
+            raise TooManyBytesError(f"at least {self._most + 1:,} bytes")
+        return super().write(data)
+
+
+class ByteLimit(Callback):
+    """Ends a download into a file that becomes larger than it may; for `get_file` of fsspec."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if self.value > self._most:
+            raise TooManyBytesError(f"at least {self.value:,} bytes")
 
 
 def said_reason(error: BaseException) -> str:
@@ -132,12 +134,6 @@ def said_reason(error: BaseException) -> str:
     traceback would show the text of the library's error again.
     """
     return without_credentials(f"{type(error).__name__}: {error}")
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
 def wait_before_retry(delay_seconds: float, what: str, reason: object) -> None:

@@ -1,6 +1,6 @@
 """Copies of a remote dataset's files on this node's disk, by the sha256 of their content.
 
-    get(sha256) ──▶ the bytes, verified again; a damaged copy is removed
+    get(sha256, most) ──▶ the bytes, verified again; a damaged copy is removed
     add(sha256, bytes) ──temporary file──▶ make room ──rename──▶ FOLDER/SHA256
 
 All processes of a node share a folder, whatever datasets they read, and any of them may be killed
@@ -36,14 +36,20 @@ class ShardCache:
         self.max_bytes = max_bytes
         self._warned = False
 
-    def get(self, sha256: str) -> bytes | None:
-        """The verified bytes, or None when there is no good copy."""
+    def get(self, sha256: str, most: int) -> bytes | None:
+        """The verified bytes, or None when there is no good copy.
+
+        Args:
+            most: how many bytes it has at most; a larger copy is damaged, and not read.
+        """
         path = self.folder / sha256
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(size) if size <= most else b""
         except OSError:
             return None
-        damaged = hashlib.sha256(data).hexdigest() != sha256
+        damaged = size > most or hashlib.sha256(data).hexdigest() != sha256
         # The folder may be read-only, or another process may just have evicted the file.
         with contextlib.suppress(OSError):
             if damaged:

@@ -13,6 +13,7 @@ pickled, forked and shared by threads.
 """
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +22,17 @@ import fsspec
 
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.location import Location, way_out, without_credentials
+from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import cache_folder
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import open_regular
 from data_pipeline.storage.remote import (
     CONNECT_TIMEOUT_SECONDS,
     REMOTE_SCHEMES,
     RETRY_DELAYS_SECONDS,
     STALL_TIMEOUT_SECONDS,
+    TooManyBytesError,
     file_system,
+    read_at_most,
     said_reason,
     wait_before_retry,
 )
@@ -36,6 +40,14 @@ from data_pipeline.storage.shard_cache import ShardCache
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
+# A file is held in memory, whole. So not even the size that a manifest tells is believed.
+SHARD = Budget(
+    "bytes in a shard",
+    2 * 1024**3,
+    "Prepare the dataset with a lower data.blocks_per_shard or data.pairs_per_block",
+)
+SMALL_FILE = Budget("bytes in a file that is no shard", 1024**3, "Restore it from a copy")
+MANIFEST = Budget("bytes in a manifest", MAX_MANIFEST_BYTES, "Use larger shards")
 
 
 def open_store(
@@ -87,9 +99,15 @@ class DatasetStore(ABC):
     def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
         """The content of a file, which is exactly what the manifest promises.
 
+        Args:
+            size: its bytes, as the manifest tells for shards; no more than one byte more is kept.
+
         Raises:
-            DatasetFileError: the file is not as promised, even after the last retry.
+            DatasetFileError: the file is not as promised, even after the last retry, or the
+                promise is too large to be kept.
         """
+        if size is not None and size > SHARD.limit:
+            raise DatasetFileError(name, str(SHARD), f"{size:,} in the manifest")
         return self._retried(lambda: self._read_once(name, sha256, size))
 
     def holds(self, name: str, sha256: str) -> bool:
@@ -109,6 +127,11 @@ class DatasetStore(ABC):
         try:
             return self._find_manifest()
         except DatasetFileError as error:
+            if isinstance(error.__cause__, TooManyBytesError):
+                raise DatasetError(
+                    f"{MANIFEST_NAME} of {self.location} is none: expected {error.expected}, found "
+                    f"{error.found}. Correct data.dataset, or restore the file from a copy."
+                ) from error
             raise DatasetError(
                 f"There is no prepared dataset at {self.location}: expected {MANIFEST_NAME}, "
                 f"found {error.found}. Run `transloom prepare` with the recipe first"
@@ -124,11 +147,12 @@ class DatasetStore(ABC):
         """
 
     @abstractmethod
-    def _fetch(self, name: str) -> bytes:
-        """Tries once to get a file.
+    def _fetch(self, name: str, most: int) -> bytes:
+        """Tries once to get a file of at most so many bytes.
 
         Raises:
             OSError: the try has failed, for whatever reason.
+            TooManyBytesError: the file is larger; it was not read to its end.
         """
 
     def _read_once(self, name: str, sha256: str | None = None, size: int | None = None) -> bytes:
@@ -138,8 +162,13 @@ class DatasetStore(ABC):
                 f"a name relative to {self.location}",
                 f"{part!r}, which leads out of it",
             )
+        # "manifest…" is also one that another took the place of.
+        budget = MANIFEST if name.startswith("manifest") else SMALL_FILE
         try:
-            data = self._fetch(name)
+            data = self._fetch(name, budget.limit if size is None else size)
+        except TooManyBytesError as error:
+            promised = str(budget) if size is None else f"{size:,} bytes"
+            raise DatasetFileError(name, promised, error.found) from error
         except OSError as error:
             promised = "a readable file" if size is None else f"{size:,} bytes"
             reason = error.strerror or error
@@ -177,9 +206,12 @@ class LocalStore(DatasetStore):
         # No retry: by far the likeliest reason is that the dataset is not prepared yet.
         return self._read_once(MANIFEST_NAME)
 
-    def _fetch(self, name: str) -> bytes:
-        is_manifest = name.startswith("manifest")  # or one that another took the place of
-        return read_regular(self._folder / name, MAX_MANIFEST_BYTES if is_manifest else None)
+    def _fetch(self, name: str, most: int) -> bytes:
+        with open_regular(self._folder / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise TooManyBytesError(f"{size:,} bytes")
+            return file.read(size)
 
 
 class RemoteStore(DatasetStore):
@@ -202,7 +234,7 @@ class RemoteStore(DatasetStore):
         self._stall_timeout_seconds = stall_timeout_seconds
 
     def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
-        data = self._cache.get(sha256)
+        data = self._cache.get(sha256, SMALL_FILE.limit if size is None else min(size, SHARD.limit))
         if data is None:
             data = super().read(name, sha256, size)
             self._cache.add(sha256, data)
@@ -211,12 +243,13 @@ class RemoteStore(DatasetStore):
     def _find_manifest(self) -> bytes:
         return self._retried(lambda: self._read_once(MANIFEST_NAME))
 
-    def _fetch(self, name: str) -> bytes:
+    def _fetch(self, name: str, most: int) -> bytes:
         url = Location(f"{self.location}/{name}")
         try:
             source = file_system(url, self._connect_timeout_seconds, self._stall_timeout_seconds)
-            data: bytes = source.cat_file(url)
-            return data
+            return read_at_most(source, url, most)
+        except TooManyBytesError:
+            raise
         except FileNotFoundError:
             raise OSError("404, not found") from None
         # Every backend has exceptions of its own, and to the dataset they all mean the same.

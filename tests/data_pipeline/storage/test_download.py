@@ -1,6 +1,7 @@
 """Downloads from a server that fails as servers do."""
 
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,26 @@ def test_what_will_not_pass_is_told_at_once(
     with pytest.raises(CorpusError, match=rf"cannot be downloaded \({reason}"):
         download(f"{server.url}/a%20b.gz", tmp_path / "new")
     assert server.requests == {"a b.gz": 1}
+
+
+def test_a_download_without_an_end_does_not_fill_the_disk(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 10_000_000
+    monkeypatch.setattr(download_module, "MOST_OF_DISK", most / shutil.disk_usage(tmp_path).free)
+    server.fail(Fault.ENDLESS)
+    message = r"does not fit on the disk of .*: expected at most [\d,]+ bytes, .* found at least "
+    with pytest.raises(CorpusError, match=message):
+        download(f"{server.url}/a%20b.gz", tmp_path / "new")
+    assert (tmp_path / "new").stat().st_size < 4 * most
+    assert server.requests == {"a b.gz": 1}
+
+
+def test_a_body_stays_as_it_is_sent(server: FaultyServer, tmp_path: Path) -> None:
+    """It is decompressed when it is read, and there with a budget."""
+    server.fail(Fault.BOMB)
+    download(f"{server.url}/a%20b.gz", tmp_path / "new")
+    assert (tmp_path / "new").stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.machine_parts import missing
+from support.quality import memory
 
 from data_pipeline.storage.shard_cache import ShardCache
 
@@ -33,11 +34,11 @@ def test_the_least_recently_used_leave_first(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30)
     ages = ((b"a", 3000), (b"b", 2000), (b"c", 1000))
     oldest, newer, newest = (add(cache, letter * 10, age) for letter, age in ages)
-    assert cache.get(oldest.name) == b"a" * 10
+    assert cache.get(oldest.name, 1000) == b"a" * 10
     latest = add(cache, b"d" * 11)
     assert files_of(cache) == {oldest, latest}
-    assert cache.get(newer.name) is None
-    assert cache.get(newest.name) is None
+    assert cache.get(newer.name, 1000) is None
+    assert cache.get(newest.name, 1000) is None
 
 
 def test_a_file_that_is_there_already_takes_its_room_once(tmp_path: Path) -> None:
@@ -58,7 +59,16 @@ def test_a_damaged_copy_is_removed(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30)
     path = add(cache, b"a" * 10)
     path.write_bytes(b"a" * 9 + b"b")
-    assert cache.get(path.name) is None
+    assert cache.get(path.name, 1000) is None
+    assert files_of(cache) == set()
+
+
+def test_a_copy_that_has_grown_is_removed_unread(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 30)
+    path = add(cache, b"a" * 10)
+    os.truncate(path, 10**10)
+    with memory.at_most(1_000_000):
+        assert cache.get(path.name, 10) is None
     assert files_of(cache) == set()
 
 
@@ -95,5 +105,5 @@ def test_a_full_disk_is_told_once(small_disk: Path, caplog: pytest.LogCaptureFix
     assert len(caplog.records) == 1
     assert "No space left" in caplog.text
     # What fitted is whole, and nothing half-written is left.
-    found = [cache.get(sha256_of(data)) for data in contents]
+    found = [cache.get(sha256_of(data), 20_000) for data in contents]
     assert 0 < len(files_of(cache)) == sum(data is not None for data in found) < len(contents)

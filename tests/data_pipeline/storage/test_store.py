@@ -3,22 +3,26 @@
 import hashlib
 import logging
 import multiprocessing
+import os
 import pickle
 import random
 import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import fsspec
 import pytest
-from support.files.faulty_server import Fault, FaultyServer
+from support.files.faulty_server import MODEST, Fault, FaultyServer
+from support.quality import memory
 
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage import remote
+from data_pipeline.storage import store as store_module
 from data_pipeline.storage.shard_cache import ShardCache
 from data_pipeline.storage.store import DatasetStore, LocalStore, RemoteStore, open_store
 
@@ -124,6 +128,72 @@ def test_the_cache_is_in_the_users_cache_folder_by_default(
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
     read(open_store(server.url))
     assert (tmp_path / "shards" / SHA256[SHARD]).read_bytes() == FILES[SHARD]
+
+
+# Sizes that are lies.
+
+
+@pytest.mark.parametrize("fault", [Fault.ENDLESS, Fault.BOMB])
+def test_a_server_that_sends_more_than_the_manifest_tells(
+    fault: Fault, server: FaultyServer, store: RemoteStore, cache: ShardCache
+) -> None:
+    server.fail(fault, file=SHARD)
+    with memory.at_most(30_000_000):
+        assert failure_of(store).args == (SHARD, "20,000 bytes", "at least 20,001 bytes")
+    assert not cache.folder.exists()
+    assert server.requests == {SHARD: 1 + len(DELAYS)}
+
+
+def test_an_encoding_is_not_asked_for(server: FaultyServer, store: RemoteStore) -> None:
+    """What a server sends is what it has."""
+    read(store)
+    assert server.headers[SHARD]["Accept-Encoding"] == "identity"
+
+
+def test_the_size_in_a_manifest_has_a_limit_too(
+    server: FaultyServer, store: RemoteStore, folder: Path
+) -> None:
+    for each in (store, LocalStore(folder)):
+        with pytest.raises(DatasetFileError) as caught:
+            each.read(SHARD, SHA256["tokenizer.model"], 10**15)
+        assert caught.value.expected == "at most 2,147,483,648 bytes in a shard"
+        assert caught.value.found == "1,000,000,000,000,000 in the manifest"
+    assert not server.requests
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.model"])
+def test_files_without_a_size_have_a_limit(
+    name: str, server: FaultyServer, store: RemoteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for budget in ("MANIFEST", "SMALL_FILE"):
+        limited = replace(getattr(store_module, budget), limit=1000)
+        monkeypatch.setattr(store_module, budget, limited)
+    server.fail(Fault.ENDLESS)
+    found = r"expected at most 1,000 bytes in a .*, found at least 1,001 bytes\."
+    with memory.at_most(30_000_000), pytest.raises(DatasetError, match=found):
+        store.read_manifest() if name == "manifest.json" else store.read(name, SHA256[name])
+
+
+def test_a_file_that_has_grown_is_not_read(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "d")
+    os.truncate(folder / SHARD, 10**11)
+    os.truncate(folder / "manifest.json", 10**11)
+    with memory.at_most(1_000_000):
+        assert failure_of(LocalStore(folder, ())).args[1:] == (
+            "20,000 bytes",
+            "100,000,000,000 bytes",
+        )
+        with pytest.raises(DatasetError, match="found 100,000,000,000 bytes"):
+            LocalStore(folder).read_manifest()
+
+
+def test_other_backends_are_asked_for_no_more(tmp_path: Path) -> None:
+    """s3 and gs read as all of fsspec's file systems do."""
+    objects = fsspec.filesystem("memory")
+    objects.pipe_file("/bucket/a", b"12345")
+    assert remote.read_at_most(objects, "memory://bucket/a", 5) == b"12345"
+    with pytest.raises(remote.TooManyBytesError, match="at least 5 bytes"):
+        remote.read_at_most(objects, "memory://bucket/a", 4)
 
 
 # A folder.
@@ -259,7 +329,7 @@ def test_a_slow_server_is_waited_for(folder: Path, cache: ShardCache) -> None:
 
 
 def test_a_server_that_fails_at_random(server: FaultyServer, cache: ShardCache) -> None:
-    server.fail_randomly(0.5, seed=3, faults=set(Fault) - {Fault.STALL})
+    server.fail_randomly(0.5, seed=3, faults=set(MODEST) - {Fault.STALL})
     store = RemoteStore(server.url, cache, (0.001,) * 20)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda name: read(store, name), FILES)) == list(FILES.values())

@@ -18,8 +18,9 @@ import random
 import socket
 import struct
 import threading
+import zlib
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +39,12 @@ class Fault(enum.Enum):
     SHORT = "half the body, announced as the whole"
     STALL = "half the body, then nothing for `stall_seconds`, then the rest"
     BIT_FLIP = "one wrong bit in the middle"
+    ENDLESS = "the file, then zeros without an end; no length is announced"
+    BOMB = "64 MB of zeros as gzip, which the headers call an encoding of the file"
+
+
+# Those that end by themselves, however much a client takes.
+MODEST = tuple(fault for fault in Fault if fault not in (Fault.ENDLESS, Fault.BOMB))
 
 
 STATUSES = {
@@ -57,6 +64,7 @@ class FaultyServer:
         self.stall_seconds = stall_seconds
         self.requests: Counter[str] = Counter()  # by file, good and bad ones
         self.faults: Counter[Fault] = Counter()  # those that were shown
+        self.headers: dict[str, Mapping[str, str]] = {}  # of the last request, by file
         self.closing = threading.Event()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
@@ -84,7 +92,7 @@ class FaultyServer:
         self._add(rule)
 
     def fail_randomly(
-        self, probability: float, seed: int, faults: Collection[Fault] = tuple(Fault)
+        self, probability: float, seed: int, faults: Collection[Fault] = MODEST
     ) -> None:
         """Adds a rule by which each request fails with a probability, in one of several ways."""
         seen: Counter[str] = Counter()
@@ -142,6 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = unquote(urlsplit(self.path).path).strip("/")
         fault = self.faulty.note_request(name)
+        self.faulty.headers[name] = dict(self.headers)
         path = self.faulty.folder / name
         if fault in STATUSES:
             self.send_error(STATUSES[fault])
@@ -151,12 +160,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(path.read_bytes(), fault)
 
     def _send(self, data: bytes, fault: Fault | None) -> None:
+        if fault is Fault.ENDLESS:
+            self._send_without_end(data)
+            return
         half = len(data) // 2
         if fault is Fault.SHORT:
             data = data[:half]
         elif fault is Fault.BIT_FLIP:
             data = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
         self.send_response(200)
+        if fault is Fault.BOMB:
+            packer = zlib.compressobj(1, wbits=31)
+            data = b"".join(packer.compress(bytes(1_000_000)) for _ in range(64)) + packer.flush()
+            half = len(data) // 2
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data[:half])
@@ -168,6 +185,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.faulty.closing.wait(self.faulty.stall_seconds)
         if fault not in (Fault.RESET, Fault.TRUNCATED):
             self.wfile.write(data[half:])
+
+    def _send_without_end(self, data: bytes) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(data)
+        while not self.faulty.closing.is_set():  # the client ends the connection before
+            self.wfile.write(bytes(1_000_000))
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
