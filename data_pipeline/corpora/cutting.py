@@ -6,6 +6,7 @@ Nothing is decoded here; formats.py and documents.py do that. Lines, texts and p
 so that memory is constant whatever a file holds, a binary or a decompression bomb too.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -25,15 +26,27 @@ from data_pipeline.corpora.formats import (
     TsvLines,
 )
 from data_pipeline.corpora.lines import MAX_LINE_BYTES, PART_BYTES, LineReader
-from data_pipeline.corpus_config import READERS, Columns, CorpusConfig
+from data_pipeline.corpus_config import READERS, CorpusConfig
 from data_pipeline.errors import CorpusError, TarContentError
+from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import LocationStream
-from data_pipeline.storage.tar import Member, read_members
+from data_pipeline.storage.tar import NAME_SHOWN, Member, read_members
 from data_pipeline.text_config import TextCorpusConfig
 from data_pipeline.wording import counted, listed
 
 ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
 MAX_MEMBER_BYTES = MAX_DOCUMENT_BYTES
+# Sixteen bytes are kept of each sample's key, and no more; as a set they take about 110.
+SAMPLES = Budget(
+    "samples in one archive",
+    4_000_000,
+    "Split the archive into several; files may name them all, as {000..099}.tar",
+)
+SAMPLE_KEY_BYTES = 16
+_REMOVE = "Remove the sample, or correct columns in the recipe"
+SENTENCE = Budget("bytes in a member that is a sentence", MAX_LINE_BYTES, _REMOVE)
+DOCUMENT = Budget("bytes in a member that is a document", MAX_DOCUMENT_BYTES, _REMOVE)
+SCORE = Budget("bytes in a member that is a score", 1024, _REMOVE)
 
 
 def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterator[AlignedLines]:
@@ -112,7 +125,7 @@ def cut_file(
         yield from cut(stream, span, examples_per_part)
         return
     if file_format == "webdataset":
-        yield from _cut_samples(stream, corpus, limit, examples_per_part)
+        yield from _cut_samples(stream, corpus, examples_per_part)
         return
     reader = LineReader(stream, limit, span)
     if file_format == "tsv":
@@ -154,13 +167,13 @@ def _read_by_registered(
 
 
 def _cut_samples(
-    stream: LocationStream, corpus: CorpusConfig, limit: int, examples_per_part: int
+    stream: LocationStream, corpus: CorpusConfig, examples_per_part: int
 ) -> Iterator[Samples]:
     samples: list[Sample] = []
     size = 0
-    for sample in _read_samples(stream, corpus.columns, limit):
+    for sample in _read_samples(stream, corpus):
         samples.append(sample)
-        size += sum(map(len, sample.texts))
+        size += len(sample.key) + sum(map(len, sample.texts)) + len(sample.score or b"")
         if len(samples) == examples_per_part or size >= PART_BYTES:
             yield Samples(stream.location, tuple(samples), corpus.has_documents)
             samples, size = [], 0
@@ -168,49 +181,52 @@ def _cut_samples(
         yield Samples(stream.location, tuple(samples), corpus.has_documents)
 
 
-def _read_samples(stream: LocationStream, columns: Columns, limit: int) -> Iterator[Sample]:
-    """Reads one example a sample; holds the file's keys, to notice one that comes again."""
-    texts = [str(column).lower() for column in columns.texts]
-    score = None if columns.of_score is None else str(columns.of_score).lower()
-    suffixes = {*texts, *([score] if score else [])}
+def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Sample]:
+    """Reads one example a sample; holds digests of the keys, to notice one that comes again."""
+    texts = [str(column).lower() for column in corpus.columns.texts]
+    of_score = corpus.columns.of_score
+    score = None if of_score is None else str(of_score).lower()
+    decoded = dict.fromkeys(texts, DOCUMENT if corpus.has_documents else SENTENCE)
+    if score:
+        decoded.setdefault(score, SCORE)
     members = read_members(
         cast(BinaryIO, stream),
         archive=stream.location,
-        decoded=suffixes,
+        decoded=decoded,
         passed_over=lambda suffix: True,
         max_member_bytes=MAX_MEMBER_BYTES,
     )
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     try:
         for key, group in groupby(members, key=lambda member: member.key):
-            data = _data_by_suffix(stream.location, group, limit)
-            if key in seen or len(data) < len(suffixes):
+            data = _data_by_suffix(stream.location, group)
+            digest = hashlib.blake2b(key.encode(), digest_size=SAMPLE_KEY_BYTES).digest()
+            if digest in seen or len(data) < len(decoded):
                 raise CorpusError(
-                    f"{stream.location}, sample {key!r}: expected "
+                    f"{stream.location}, sample {key[:NAME_SHOWN]!r}: expected "
                     f"{listed(sorted([*texts, *([score] if score else [])]))} once "
                     f"and one after the other, found {listed(sorted(data))}"
-                    f"{' for the second time' if key in seen else ''}. Write the sample whole, or "
-                    "correct columns in the recipe."
+                    f"{' for the second time' if digest in seen else ''}. Write the sample whole, "
+                    "or correct columns in the recipe."
                 )
-            seen.add(key)
+            seen.add(digest)
+            SAMPLES.check(len(seen), _error_in(f"{stream.location}, sample {key[:NAME_SHOWN]!r}"))
             yield Sample(key, tuple(data[s] for s in texts), data[score] if score else None)
     except TarContentError as error:
         raise CorpusError(str(error)) from error
 
 
-def _data_by_suffix(location: str, members: Iterator[Member], limit: int) -> dict[str, bytes]:
+def _data_by_suffix(location: str, members: Iterator[Member]) -> dict[str, bytes]:
     data: dict[str, bytes] = {}
     for member in members:
-        problem = ""
         if member.suffix in data:
-            problem = "is there twice. Keep one of them"
-        elif len(member.data) > limit:
-            kind = "sentence" if limit == MAX_LINE_BYTES else "document"
-            problem = (
-                f"has {len(member.data):,} bytes, more than {limit:,}, which no {kind} has. Remove "
-                "the sample, or correct columns in the recipe"
+            raise CorpusError(
+                f"{location}, sample {member.key[:NAME_SHOWN]!r}: {member.suffix} is there twice. "
+                "Keep one of them."
             )
-        if problem:
-            raise CorpusError(f"{location}, sample {member.key!r}: {member.suffix} {problem}.")
         data[member.suffix] = member.data
     return data
+
+
+def _error_in(place: str) -> Callable[[str], CorpusError]:
+    return lambda problem: CorpusError(f"{place}: {problem}.")

@@ -18,17 +18,24 @@ headers of any size in memory.
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from data_pipeline.errors import TarContentError
+from data_pipeline.storage.budget import Budget
 from data_pipeline.wording import listed
 
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 # Room for the longest path and some extended attributes.
-MAX_EXTENDED_HEADER_BYTES = 64 * 1024
+EXTENDED_HEADER = Budget(
+    "bytes in an extended header", 64 * 1024, "Write the archive without extended attributes"
+)
+NAME = Budget("characters in a member's name", 4096, "Give it a shorter name")  # the longest path
+# Members are passed over in no memory, but not in no time: these have 50 GB of headers.
+HEADERS = Budget("headers of members in one archive", 100_000_000, "Split the archive into several")
+NAME_SHOWN = 200
 PICKLE_SUFFIXES = frozenset({"pkl", "pickle", "pyd", "pth", "pt"})
 
 _REGULAR, _DIRECTORY = (b"0", b"\0"), b"5"
@@ -59,7 +66,7 @@ def read_members(
     file: BinaryIO,
     *,
     archive: str,
-    decoded: Collection[str],
+    decoded: Mapping[str, Budget],
     passed_over: Callable[[str], bool],
     max_member_bytes: int,
 ) -> Iterator[Member]:
@@ -68,6 +75,7 @@ def read_members(
     Args:
         file: need not be seekable; its own errors pass through.
         archive: the archive's name in messages.
+        decoded: by suffix, the bytes that such a member may have; a larger one is not read.
         passed_over: tells whether members with another suffix are passed over.
 
     Raises:
@@ -79,7 +87,7 @@ def read_members(
     reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes)
     for key, suffix in reader:
         if suffix in decoded:
-            yield Member(key, suffix, reader.read())
+            yield Member(key, suffix, reader.read(decoded[suffix]))
             continue
         if suffix.rpartition(".")[2] in PICKLE_SUFFIXES:
             raise TarContentError(
@@ -110,6 +118,7 @@ class TarReader:
         self._max_member_bytes = max_member_bytes
         self._offset = 0  # offset of the next byte to read
         self._start = 0  # offset of the first header of the member just given
+        self._headers = 0
         self.name = ""  # name of the member just given
         self._data_bytes = self._padding_bytes = 0
 
@@ -134,8 +143,9 @@ class TarReader:
         """The place of the member just given, with headers and padding; ask before reading."""
         return slice(self._start, self._offset + self._data_bytes + self._padding_bytes)
 
-    def read(self) -> bytes:
-        """The data of the member just given."""
+    def read(self, budget: Budget) -> bytes:
+        """The data of the member just given, if the budget allows so many bytes."""
+        budget.check(self._data_bytes, self._error)
         data = self._take(self._data_bytes, "data")
         self._data_bytes = 0
         return data
@@ -149,6 +159,8 @@ class TarReader:
             block = self._take(BLOCK_BYTES, "a header or the block of zeros that ends the archive")
             if block == ZERO_BLOCK and not extended:
                 return None
+            self._headers += 1
+            HEADERS.check(self._headers, self._error)
             self._check_sum(block)
             kind, size = block[156:157], self._number(block[124:136])
             if kind in (_GNU_LONG_NAME, _PAX, _PAX_GLOBAL):
@@ -164,11 +176,7 @@ class TarReader:
 
     def _read_extended(self, kind: bytes, size: int) -> dict[str, str]:
         """The path and the size that the headers before a member's own give it."""
-        if size > MAX_EXTENDED_HEADER_BYTES:
-            raise self._error(
-                f"expected an extended header of at most {MAX_EXTENDED_HEADER_BYTES:,} bytes, "
-                f"found {size:,}"
-            )
+        EXTENDED_HEADER.check(size, self._error)
         data = self._take(size, "an extended header")
         self._skip(-size % BLOCK_BYTES)
         if kind == _GNU_LONG_NAME:
@@ -178,7 +186,9 @@ class TarReader:
             raise self._error("expected a regular file, found a sparse file (GNU.sparse)")
         given = {keyword: records[keyword] for keyword in (b"path", b"size") if keyword in records}
         if given and kind == _PAX_GLOBAL:
-            raise self._error(f"expected no path or size for all members, found {given}")
+            raise self._error(
+                f"expected no path or size for all members, found {str(given)[:NAME_SHOWN]}"
+            )
         if not re.fullmatch(rb"\d{1,20}", given.get(b"size", b"0")):
             raise self._error(f"expected a size in digits, found {given[b'size'][:40]!r}")
         return {keyword.decode(): self._decode(value) for keyword, value in given.items()}
@@ -220,6 +230,7 @@ class TarReader:
             raise self._error(f"expected a name in UTF-8, found {name[:200]!r}") from None
 
     def _check_name(self, name: str) -> None:
+        NAME.check(len(name), self._error)
         strange = name.startswith("/") or "\\" in name or "\0" in name
         if not name or strange or ".." in name.split("/"):
             raise self._error(
@@ -277,7 +288,7 @@ class TarReader:
         )
 
     def _error(self, problem: str) -> TarContentError:
-        return TarContentError(self._archive, self.name, problem)
+        return TarContentError(self._archive, self.name[:NAME_SHOWN], problem)
 
 
 def _name_in(block: bytes) -> bytes:

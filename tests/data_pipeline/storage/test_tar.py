@@ -17,7 +17,7 @@ from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
 from data_pipeline.errors import TarContentError
-from data_pipeline.storage.tar import MAX_EXTENDED_HEADER_BYTES, Member
+from data_pipeline.storage.tar import EXTENDED_HEADER, Member
 
 
 def test_the_hand_made_archive_is_right() -> None:
@@ -27,7 +27,7 @@ def test_the_hand_made_archive_is_right() -> None:
 def test_chains_of_extended_headers_take_no_stack_and_no_memory() -> None:
     chain = pax((b"comment", b"x" * 60_000)) * 2_000
     stream = io.BytesIO(chain + GOOD + ZEROS)
-    with memory.at_most(10 * MAX_EXTENDED_HEADER_BYTES):
+    with memory.at_most(10 * EXTENDED_HEADER.limit):
         assert [member.key for member in read(stream)] == ["good"]
 
 
@@ -190,11 +190,13 @@ def test_nothing_is_opened_or_started() -> None:
     """Names that gopen would run are names and nothing else."""
     code = """
 import io, sys
+from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.tar import read_members
 events = []
 archive = sys.stdin.buffer.read()
 sys.addaudithook(lambda event, arguments: events.append(event))
-members = list(read_members(io.BytesIO(archive), archive="pipe:touch b", decoded=["txt"],
+members = list(read_members(io.BytesIO(archive), archive="pipe:touch b",
+                            decoded={"txt": Budget("bytes", 1000, "Cut it")},
                             passed_over=lambda suffix: True, max_member_bytes=1000))
 assert [member.key for member in members] == ["pipe:touch a; x", "http://x/y"], members
 assert not events, events

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Collection
 from typing import BinaryIO
 
+from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.tar import Member, read_members
 
 ZEROS = bytes(1024)  # the end of an archive
@@ -19,7 +20,7 @@ def read(
     members = read_members(
         io.BytesIO(archive) if isinstance(archive, bytes) else archive,
         archive="a.tar",
-        decoded=decoded,
+        decoded=dict.fromkeys(decoded, Budget("bytes", max_member_bytes, "Make it smaller")),
         passed_over=passed_over,
         max_member_bytes=max_member_bytes,
     )
