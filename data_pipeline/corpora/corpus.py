@@ -19,6 +19,7 @@ from data_pipeline.corpora.formats import Chunk, Content, parse
 from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
+from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import (
     LocationStream,
     content_bytes,
@@ -28,6 +29,10 @@ from data_pipeline.storage.locations import (
 from data_pipeline.text_config import TextCorpusConfig
 
 EXAMPLES_PER_CHUNK = 20_000
+# A held-out set is held in memory, and scored again and again.
+_FEWER = "Give fewer examples: a part of them tells as much"
+HELD_OUT_EXAMPLES = Budget("examples in a held-out set", 2_000_000, _FEWER)
+HELD_OUT_CHARACTERS = Budget("characters in a held-out set", 400_000_000, _FEWER)
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,21 @@ def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> Whol
     """All examples of a small corpus.
 
     Raises:
-        CorpusError: anything is wrong with the corpus.
+        CorpusError: anything is wrong with the corpus, or it is not small.
     """
+
+    def too_large(problem: str) -> CorpusError:
+        return CorpusError(f"{', '.join(corpus.locations)}: {problem}.")
+
     reader = CorpusReader(corpus, mirror=mirror, cache=cache)
-    chunks = reader.chunks(EXAMPLES_PER_CHUNK)
-    texts = tuple(example.texts for chunk in chunks for example in parse(chunk))
-    return WholeText(texts, reader.sha256s)
+    texts: list[tuple[str, ...]] = []
+    characters = 0
+    for chunk in reader.chunks(EXAMPLES_PER_CHUNK):
+        texts += [example.texts for example in parse(chunk)]
+        characters += sum(len(text) for parts in texts[chunk.first :] for text in parts)
+        HELD_OUT_EXAMPLES.check(len(texts), too_large)
+        HELD_OUT_CHARACTERS.check(characters, too_large)
+    return WholeText(tuple(texts), reader.sha256s)
 
 
 class CorpusReader:

@@ -23,9 +23,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from data_pipeline.corpus_config import Column, Columns
 from data_pipeline.errors import CorpusError
+from data_pipeline.storage.budget import Budget
 
+# A value takes up to a hundred bytes in memory, and two in its line.
+JSON_VALUES = Budget(
+    "values in a line of more than a million characters",
+    2_000_000,
+    "Leave out what is not the text, or split the line",
+)
+JSON_COUNTED_FROM = 1_000_000  # characters
+_COUNTED_AT_ONCE = 1024 * 1024
 SPACES = str.maketrans("\n\r\t", "   ")
 
 
@@ -283,11 +294,27 @@ def read_score(value: object) -> float:
 
 
 def _parse_json(line: str) -> object:
+    if len(line) > JSON_COUNTED_FROM:
+        JSON_VALUES.check(_json_values(line), ValueError)
     try:
         return json.loads(line)
     # Python refuses integers of thousands of digits with ValueError.
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected a JSON object, found {_shown(line)} ({error})") from error
+
+
+def _json_values(line: str) -> int:
+    """About how many values a line has, without parsing it; exact where it is valid JSON."""
+    # Without escaped quotation marks, each mark begins or ends a string.
+    data = line.encode(errors="replace").replace(b"\\\\", b"").replace(b'\\"', b"")
+    count, is_inside = 1, 0
+    for start in range(0, len(data), _COUNTED_AT_ONCE):
+        part = np.frombuffer(data, np.uint8, min(_COUNTED_AT_ONCE, len(data) - start), start)
+        inside = (np.cumsum(part == ord('"'), dtype=np.uint8) + is_inside) & 1
+        begins = (part == ord(",")) | (part == ord("[")) | (part == ord("{"))
+        count += int(np.count_nonzero(begins & (inside == 0)))
+        is_inside = int(inside[-1])
+    return count
 
 
 def _value_at(value: Any, column: Column) -> object:

@@ -84,7 +84,10 @@ def check_replaceable(dataset: Path) -> str | None:
             "data.dataset, or move this one away."
         )
     manifest = dataset / MANIFEST_NAME
-    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else None
+    if not manifest.exists():
+        return None
+    with manifest.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_dataset(folder: Path) -> bool:
@@ -93,7 +96,7 @@ def _is_dataset(folder: Path) -> bool:
         content = parse_json(read_regular(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES), LIMITS)
     except OSError:
         return False
-    except ValueError:
+    except (ValueError, RecursionError):
         return (folder / "shards").is_dir()
     return isinstance(content, dict) and str(content.get("format")).startswith(FORMAT_FAMILY)
 

@@ -17,9 +17,11 @@ from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config import TOKENIZERS, DataSettings, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
 from data_pipeline.dataset.manifest import FieldInfo
+from data_pipeline.errors import TokenizerError
 from data_pipeline.preparation.ingest import IngestedCorpus
 from data_pipeline.preparation.shuffle import DUPLICATE, Partitions, Row, shuffled_rows
 from data_pipeline.process_pool import ProcessPool
+from data_pipeline.storage.budget import Budget
 from data_pipeline.tokenizers.tokenizer import (
     Tokenizer,
     load_existing,
@@ -28,6 +30,9 @@ from data_pipeline.tokenizers.tokenizer import (
 )
 
 LINE_CHARACTERS = 4096  # of a text that a model is trained on
+TRAINING_CHARACTERS = Budget(
+    "characters that a tokenizer is trained on", 4 * 1024**3, "Lower tokenizer.training_pairs"
+)
 
 
 class _Sample(NamedTuple):
@@ -128,7 +133,14 @@ def _train(job: _TrainingJob) -> dict[str, bytes]:
     settings, config = job.settings, job.settings.tokenizer
     fields = DATA_TASKS[settings.task].fields(settings.data)
     by_content = settings.data.cleaning.drop_duplicates
-    rows = [row for sample in job.samples for row in _rows(sample, len(fields), by_content)]
+    rows: list[Row] = []
+    characters = 0
+    for row in chain.from_iterable(_rows(s, len(fields), by_content) for s in job.samples):
+        rows.append(row)
+        characters += sum(map(len, row.texts))
+        TRAINING_CHARACTERS.check(
+            characters, lambda problem: TokenizerError(f"The text for a tokenizer: {problem}.")
+        )
     texts = {
         field.name: list(_training_texts(field, (row.texts[number] for row in rows)))
         for number, field in enumerate(fields)

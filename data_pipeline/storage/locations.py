@@ -30,6 +30,7 @@ from data_pipeline.corpus_config import COMPRESSIONS, is_remote
 from data_pipeline.errors import CorpusError, LocationError
 from data_pipeline.location import Location, way_out
 from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.download import download
 from data_pipeline.storage.regular_files import open_regular
 
@@ -45,6 +46,16 @@ REFUSED = {  # refused compressions by their first bytes
     b"BZh": ("bzip2", "Compress it anew, for example with bzcat FILE | zstd"),
     b"PK\x03\x04": ("zip", "Unpack it"),
 }
+# Text becomes a tenth of its size, seldom a fiftieth; the first gigabyte is free.
+EXPANSION = Budget(
+    "bytes of content for each byte of a compressed file",
+    200,
+    "Leave it out, or decompress it if you know what is in it: plain files have no such limit",
+)
+EXPANSION_FREE_BYTES = 1024**3
+# What a decompressor keeps: enough for xz -9 and zstd --ultra -22.
+XZ_MEMORY_BYTES = 128 * 1024**2
+ZSTD_WINDOW_BITS = 27
 LEFTOVER_SECONDS = 24 * 3600  # age at which nobody is still downloading a file
 
 
@@ -116,6 +127,7 @@ class LocationStream(io.BufferedIOBase):
         self.location = location
         self.total_bytes = total_bytes
         self.bytes_read = 0
+        self._content_bytes = 0
         self._file = file
         self._copy = copy
         self._hash = hashlib.sha256()
@@ -146,12 +158,21 @@ class LocationStream(io.BufferedIOBase):
         try:
             data = self._content.read(-1 if size is None else size)
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
+            if "memory" in str(error).lower():
+                raise CorpusError(
+                    f"{self.location} asks for more memory to be decompressed than xz -9 or zstd "
+                    f"--ultra -22 do ({error}; at most {XZ_MEMORY_BYTES:,} bytes). Leave it out, "
+                    "or decompress it if you know what is in it."
+                ) from error
             raise CorpusError(
                 f"{self.location} is a damaged {self._compression} file of {self.total_bytes:,} "
                 f"bytes ({error}). Get it again.{self._discard_copy()}"
             ) from error
         except OSError as error:
             raise _unreadable(self.location, None, error) from error
+        self._content_bytes += len(data)
+        if self.is_compressed and self._content_bytes > EXPANSION_FREE_BYTES:
+            EXPANSION.check(self._content_bytes // self.total_bytes, self._bomb)
         self._hash.update(data)
         self.bytes_read = self._file.tell()
         return data
@@ -177,6 +198,9 @@ class LocationStream(io.BufferedIOBase):
         self._file.close()
         super().close()
 
+    def _bomb(self, problem: str) -> CorpusError:
+        return CorpusError(f"{self.location}, {self.total_bytes:,} bytes: {problem}.")
+
     def _discard_copy(self) -> str:
         if self._copy is None:
             return ""
@@ -191,16 +215,25 @@ def _decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
     if magic.startswith(b"\x1f\x8b"):
         return "gzip", cast(BinaryIO, gzip.GzipFile(fileobj=file))
     if magic.startswith(b"\xfd7zXZ\x00"):
-        return "xz", io.BufferedReader(_FrameReader(file, lzma.LZMADecompressor), BLOCK_BYTES)
+        return "xz", io.BufferedReader(_FrameReader(file, _new_xz), BLOCK_BYTES)
     skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F  # pzstd begins so
     if magic.startswith(b"\x28\xb5\x2f\xfd") or skippable:
-        return "zstd", io.BufferedReader(_FrameReader(file, zstd.ZstdDecompressor), BLOCK_BYTES)
+        return "zstd", io.BufferedReader(_FrameReader(file, _new_zstd), BLOCK_BYTES)
     for known, (name, remedy) in REFUSED.items():
         if magic.startswith(known):
             raise CorpusError(
                 f"{location} is a {name} file, expected plain, gz, xz or zst. {remedy}."
             )
     return PLAIN, file
+
+
+def _new_xz() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
+
+
+def _new_zstd() -> zstd.ZstdDecompressor:
+    window = zstd.DecompressionParameter.window_log_max
+    return zstd.ZstdDecompressor(options={window: ZSTD_WINDOW_BITS})
 
 
 class _FrameReader(io.RawIOBase):
