@@ -5,6 +5,7 @@ import subprocess
 import tarfile
 import tracemalloc
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,41 @@ ONE = ("7.en.txt", b"e")
 def test_wrong_samples_are_named(members: list[tuple[str, bytes]], message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         samples_of(members)
+
+
+SCORED = PairCorpusConfig(
+    files=("a.tar",),
+    columns=PairColumns(source="en.txt", target="de.txt", score="s"),
+    min_score=0.0,
+)
+
+
+def cut_scored(score: bytes, samples: int) -> list[Samples]:
+    members = [
+        (f"{number}.{suffix}", data)
+        for number in range(samples)
+        for suffix, data in (("en.txt", b"e"), ("de.txt", b"d"), ("s", score))
+    ]
+    return list(cut_file(stream_of(write_tar(members), "a.tar"), SCORED, WHOLE_FILE, 1000))
+
+
+def test_scores_and_keys_count_as_texts_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "PART_BYTES", 10)
+    assert [part.count for part in cut_scored(b"0.12", 4)] == [2, 2]  # with a key of 1 byte
+
+
+def test_a_score_is_short() -> None:
+    message = r"'0\.s': expected at most 1,024 bytes .* score, found 1,025\. Remove the sample"
+    with pytest.raises(CorpusError, match=message):
+        cut_scored(b"0" * 1025, 1)
+
+
+def test_samples_of_an_archive_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "SAMPLES", replace(cutting.SAMPLES, limit=3))
+    cut_scored(b"1", 3)
+    message = r"a\.tar, sample '3': expected at most 3 samples .* found 4\. Split the archive"
+    with pytest.raises(CorpusError, match=message):
+        cut_scored(b"1", 4)
 
 
 def test_cut_archive_is_named() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.corpora import formats
 from data_pipeline.corpora.formats import (
     AlignedLines,
     Chunk,
@@ -148,6 +149,40 @@ def test_wrong_json_is_named_with_its_line(line: bytes, message: str) -> None:
     content = JsonLines(lines(b'{"en": "", "de": "", "s": 0}\n' + line + b"\n", first=41), NAMED)
     with pytest.raises(CorpusError, match=rf"a\.txt, line 42: .*{message}"):
         parse(Chunk(0, content))
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.text(st.sampled_from('a"\\[{,\u00e9')),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.sampled_from('a"\\,[')), inner),
+)
+
+
+@given(json_values, st.integers(1, 40))
+def test_values_are_counted_as_json_has_them(value: object, at_once: int) -> None:
+    def separators(value: object) -> int:
+        if not isinstance(value, list | dict):
+            return 0
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(0, len(value) - 1) + sum(map(separators, inner))
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(formats, "_COUNTED_AT_ONCE", at_once)
+        for ascii_only in (True, False):
+            line = json.dumps(value, ensure_ascii=ascii_only)
+            assert formats._json_values(line) == 1 + separators(value)
+
+
+def test_a_long_line_has_few_values() -> None:
+    """Its text may have as many commas and brackets as it likes."""
+    text = json.dumps(',[{"' * 700_000)
+    data = b'{"text": %b, "x": [%b]}\n'
+    columns = PairColumns(source="text", target="text")
+    good = JsonLines(lines(data % (text.encode(), b"0")), columns)
+    assert len(parsed(good)[0].texts[0]) == 2_800_000
+    bad = JsonLines(lines(data % (text.encode(), b",".join([b"[]"] * 1_100_000)), 5), columns)
+    message = r"line 5: expected at most 2,000,000 values .* found 2,200,00\d\. Leave out"
+    with pytest.raises(CorpusError, match=message):
+        parse(Chunk(0, bad))
 
 
 @pytest.mark.parametrize("line", ['{"translation": "x"}', '{"translation": {"de": "d"}}'])

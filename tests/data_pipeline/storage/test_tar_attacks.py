@@ -1,10 +1,13 @@
 """Tar archives that somebody made to do harm: each is refused by name, in little memory."""
 
+from dataclasses import replace
+
 import pytest
 from support.files.tar_by_hand import GOOD, ZEROS, entry, header, pax, read
 from support.quality import memory
 
 from data_pipeline.errors import TarContentError
+from data_pipeline.storage import tar
 
 HUGE = b"\x80" + (10**15).to_bytes(11, "big")  # base 256, as GNU tar writes large sizes
 THIRD = f"the header at byte {len(GOOD):,}"
@@ -48,6 +51,11 @@ ATTACKS = {
     "PAX header too large": (header(b"p", 10**9, b"x"), THIRD, "extended .* 1,000,000,000"),
     "PAX header of a petabyte": (header(b"p", HUGE, b"g"), THIRD, "found 1,000,000,000,000,000"),
     "long name too large": (header(b"L", 65_537, b"L"), THIRD, "at most 65,536 .* 65,537"),
+    "name too long": (
+        pax((b"path", b"k" * 5000 + b".txt")) + GOOD,
+        "k" * 200,
+        "at most 4,096 characters in a member's name, found 5,004. Give",
+    ),
     "global path": (pax((b"path", b"y.txt"), kind=b"g") + GOOD, THIRD, "for all members"),
     "PAX size not a number": (pax((b"size", b"-1")) + GOOD, THIRD, "in digits, found b'-1'"),
     "PAX record of length 0": (entry(b"p", b"0 path=x\n", b"x") + GOOD, THIRD, "PAX record"),
@@ -77,3 +85,12 @@ def test_attacks_are_refused(attack: bytes, member: str, problem: str) -> None:
         read(GOOD + attack + ZEROS, passed_over=lambda suffix: anything or suffix == "jpg")
     assert (caught.value.archive, caught.value.member) == ("a.tar", member)
     assert str(caught.value).startswith(f"a.tar cannot be used because of {member!r}: ")
+
+
+def test_headers_are_counted_whatever_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of members that are passed over too, and those before a member's own."""
+    monkeypatch.setattr(tar, "HEADERS", replace(tar.HEADERS, limit=5))
+    folder, picture, comment = entry(b"a/", b"", b"5"), entry(b"x.jpg"), pax((b"comment", b"x"))
+    assert len(read(GOOD + folder + picture + comment + GOOD + ZEROS)) == 2
+    with pytest.raises(TarContentError, match=r"at most 5 headers .* found 6\. Split"):
+        read(GOOD + folder + picture + comment + comment + GOOD + ZEROS)
