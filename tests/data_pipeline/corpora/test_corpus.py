@@ -9,12 +9,14 @@ import lzma
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from backports import zstd
 from support.files.faulty_server import FaultyServer
 
+from data_pipeline.corpora import corpus as corpus_module
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
 from data_pipeline.corpora.formats import Example, parse
 from data_pipeline.errors import CorpusError
@@ -279,6 +281,18 @@ def test_read_whole(tmp_path: Path) -> None:
     )
     assert text.texts == tuple(PAIRS)
     assert text.sha256s == (sha256(text_of(SOURCES)), sha256(text_of(TARGETS)))
+
+
+@pytest.mark.parametrize("budget", ["HELD_OUT_EXAMPLES", "HELD_OUT_CHARACTERS"])
+def test_a_held_out_set_is_small(
+    budget: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, budget, replace(getattr(corpus_module, budget), limit=100))
+    corpus = aligned(tmp_path, text_of(SOURCES), text_of(TARGETS))
+    with pytest.raises(
+        CorpusError, match=r"a\.en: expected at most 100 .* found [\d,]+\. Give few"
+    ):
+        read_whole(corpus, mirror=None, cache=tmp_path)
 
 
 # Memory

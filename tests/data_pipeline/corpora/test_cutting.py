@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
+from support.files.tar_by_hand import ZEROS, entry, pax
+from support.quality import memory
 
 from data_pipeline.corpora import cutting
 from data_pipeline.corpora.cutting import cut_aligned, cut_file
@@ -178,6 +180,18 @@ def test_a_score_is_short() -> None:
     message = r"'0\.s': expected at most 1,024 bytes .* score, found 1,025\. Remove the sample"
     with pytest.raises(CorpusError, match=message):
         cut_scored(b"0" * 1025, 1)
+
+
+def test_of_keys_only_digests_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "PART_BYTES", 100_000)
+    samples = [
+        pax((b"path", b"%04d" % number + b"k" * 4000 + b"." + side)) + entry(b"x", b"")
+        for number in range(4000)
+        for side in (b"en.txt", b"de.txt")
+    ]
+    stream = stream_of(b"".join([*samples, ZEROS]))
+    with memory.at_most(5_000_000):  # the keys have 16 MB
+        assert sum(part.count for part in cut_file(stream, CORPUS, WHOLE_FILE, 1000)) == 4000
 
 
 def test_samples_of_an_archive_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,23 @@
 """Every way in which a file of a dataset can be wrong is found, and nothing else is."""
 
+import gzip
 import hashlib
 import json
+import lzma
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from backports import zstd
+from support.quality import memory
 
+from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.shards import Block, pack_shard
 from data_pipeline.dataset.verification import Problem, problems_of
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.storage.store import open_store
@@ -116,3 +123,37 @@ def test_what_is_quarantined_is_not_read(copy: Path, manifest: Manifest) -> None
     assert [problem.file for problem in verify(copy)] == [lost]
     quarantine(copy, [lost], "lost")
     assert verify(copy) == []
+
+
+def replace_shard(dataset: Path, data: bytes, **recorded: Any) -> str:
+    """Another first shard, as the manifest records it too."""
+    name: str = json.loads((dataset / "manifest.json").read_bytes())["shards"][0]["name"]
+    (dataset / name).write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    edit(dataset, lambda m: m["shards"][0].update(bytes=len(data), sha256=sha256, **recorded))
+    return name
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, zstd.compress])
+def test_a_compressed_shard_is_no_shard(copy: Path, compress: Callable[[bytes], bytes]) -> None:
+    """A bomb as little as another: nothing is decompressed."""
+    name = replace_shard(copy, compress(bytes(20_000_000)))
+    with memory.at_most(10_000_000):
+        (problem,) = verify(copy)
+    assert (problem.file, problem.expected) == (name, "a whole tar file of regular files")
+
+
+def test_a_sequence_longer_than_the_manifest_knows(copy: Path, manifest: Manifest) -> None:
+    """No histogram is made for all lengths up to its own."""
+    shard, tokens = manifest.shards[0], 20_000_000
+    lengths = np.ones(shard.pairs, dtype=np.int32)
+    short = FieldArrays(np.ones(shard.pairs, dtype=np.int32), lengths)
+    long_lengths = lengths.copy()
+    long_lengths[0] = tokens
+    ids = np.ones(tokens + shard.pairs - 1, dtype=np.int32)
+    texts = {"src": b"a\n" * shard.pairs, "tgt": b"a\n" * shard.pairs}
+    data = pack_shard([Block("0", texts, {"src": FieldArrays(ids, long_lengths), "tgt": short})])
+    replace_shard(copy, data, tokens={"src": len(ids), "tgt": shard.pairs})
+    with memory.at_most(len(data) * 6):  # a histogram of them all takes eight times as much
+        problems = verify(copy)
+    assert {problem.file for problem in problems} == {"manifest.json"}

@@ -1,0 +1,50 @@
+"""Small files that ask for gigabytes: each is refused or read, in the memory of innocent ones."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from support.files import bombs
+
+TOO_LONG = r"line 1: longer than 1,048,576 bytes"
+EXPANSION = r"expected at most 200 bytes of content for each byte .* found \d+,?\d*\. Leave it out"
+MEMORY = r"asks for more memory to be decompressed than xz -9 .* at most 134,217,728 bytes"
+SAID = {
+    "innocent": r"read [\d,]+",
+    "one line": TOO_LONG,
+    "short lines": EXPANSION,
+    "held out": EXPANSION,
+    "zst window": MEMORY,
+    "xz dictionary": MEMORY,
+    "scores": r"'0\.score': expected at most 1,024 bytes .* found 9,999,872",
+    "long keys": "at most 4,096 characters in a member's name, found 60,000",
+    "parquet": "read 200",
+    "row group": r"'text' of row group 0: expected at most 200 bytes of values .* found \d+,\d+",
+    "json": r"line 1: expected at most 2,000,000 values .* found [36],000,00\d\. Leave out",
+}
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """The most memory of the process until a file was read, and what was said about it."""
+    folder = tmp_path_factory.mktemp("bombs")
+    command = [sys.executable, bombs.__file__, str(folder)]
+    subprocess.run([*command, "write"], check=True)
+    output = subprocess.run([*command, "read"], check=True, stdout=subprocess.PIPE, text=True)
+    lines = [line.split("\t", 2) for line in output.stdout.splitlines()]
+    return {name: (int(peak_bytes), said) for name, peak_bytes, said in lines}
+
+
+def test_each_is_refused_by_name_or_read(read: dict[str, tuple[int, str]]) -> None:
+    for name, (_, said) in read.items():
+        (pattern,) = (SAID[kind] for kind in SAID if re.fullmatch(rf"{kind}( \w+)?", name))
+        assert re.search(pattern, said), f"{name}: {said}"
+    assert len(read) > 20
+
+
+def test_none_takes_memory(read: dict[str, tuple[int, str]]) -> None:
+    """Without budgets, each takes some hundred megabytes more, or as much as it is made for."""
+    peaks = [peak_bytes for peak_bytes, _ in read.values()]
+    innocent = max(peak for name, (peak, _) in read.items() if name.startswith("innocent"))
+    assert max(peaks) < innocent + 200_000_000, {name: peak for name, (peak, _) in read.items()}

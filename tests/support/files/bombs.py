@@ -1,0 +1,176 @@
+"""Decompression bombs and other small files of which readers might make gigabytes.
+
+Started as a program with a folder and "write", it makes them there. With "read", it reads each of
+them as `prepare` does, after innocent files of the same kinds, and prints a line for each: its
+name, the most memory that the process had until then, in bytes, and what was said about it.
+"""
+
+import io
+import lzma
+import resource
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from backports import zstd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from data_pipeline.corpora.corpus import CorpusReader, read_whole
+from data_pipeline.corpora.formats import parse
+from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.errors import CorpusError
+from data_pipeline.pair_config import PairCorpusConfig
+from data_pipeline.storage import locations
+from data_pipeline.text_config import TextCorpusConfig
+from support.files.tar_by_hand import ZEROS, entry, header, pax
+
+MEGABYTE = 1_000_000
+BLANK = b" " * MEGABYTE
+INNOCENT = b"a sentence of some words\n" * 1000
+SHORT_LINES = b"a sentence of some words\n" * 40_000
+
+
+def gzipped(parts: Iterator[bytes]) -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join(map(packer.compress, parts)) + packer.flush()
+
+
+def xz(parts: Iterator[bytes]) -> bytes:
+    """With the dictionary of xz -9, all of which a bomb fills."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 * 2**20}]
+    packer = lzma.LZMACompressor(filters=filters)
+    return b"".join(map(packer.compress, parts)) + packer.flush()
+
+
+def zst(parts: Iterator[bytes]) -> bytes:
+    packer = zstd.ZstdCompressor(1)
+    return b"".join(map(packer.compress, parts)) + packer.flush()
+
+
+COMPRESSORS = {"gz": gzipped, "xz": xz, "zst": zst}
+# The header of a frame with a window of 2 GB (RFC 8878, section 3.1.1.1.2), and no more.
+ZST_OF_LARGE_WINDOW = b"\x28\xb5\x2f\xfd" + bytes([0, (31 - 10) << 3]) + bytes(100)
+
+
+def xz_of_dictionary() -> bytes:
+    """A line in a block whose header asks for a dictionary of a gigabyte."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
+    small = lzma.compress(b"x\n", filters=filters)
+    header = bytearray(small[12:20])
+    header[4] = 36  # 2^30 bytes, see section 5.3.1 of the xz file format
+    return small[:12] + header + zlib.crc32(header).to_bytes(4, "little") + small[24:]
+
+
+def long_scores(count: int) -> Iterator[bytes]:
+    """Samples whose scores have 10 MB."""
+    for number in range(count):
+        yield entry(b"%d.txt" % number, b"a")
+        yield header(b"%d.score" % number, 10 * MEGABYTE - 10 * MEGABYTE % 512)
+        yield from [bytes(512 * 100)] * (10 * MEGABYTE // 51200)
+        yield bytes((10 * MEGABYTE - 10 * MEGABYTE % 512) % 51200)
+
+
+def long_keys(count: int, length: int) -> Iterator[bytes]:
+    """Samples with keys of so many characters."""
+    for number in range(count):
+        yield pax((b"path", (b"%07d" % number).ljust(length - 4, b"k") + b".txt"))
+        yield entry(b"x.txt", b"")
+
+
+def fill(folder: Path, name: str, make: Callable[[], bytes]) -> str:
+    """The path of a file, which is made if it is not there."""
+    if not (folder / name).exists():
+        (folder / name).write_bytes(make())
+    return str(folder / name)
+
+
+def said_of(corpus: CorpusConfig, *, held_out: bool = False) -> str:
+    """Reads a corpus as `prepare` does; the error, or how many examples there were."""
+    try:
+        if held_out:
+            return f"read {len(read_whole(corpus, mirror=None, cache=Path('/none')).texts):,}"
+        chunks = CorpusReader(corpus, mirror=None, cache=Path("/none")).chunks(20_000)
+        return f"read {sum(len(parse(chunk)) for chunk in chunks):,}"
+    except CorpusError as error:
+        return str(error)
+
+
+def parquet(rows: int, characters: int) -> bytes:
+    """A text of so many characters, written once, in so many rows."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    indices = pa.array([0] * rows, pa.int32())
+    text = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * characters]))
+    buffer = io.BytesIO()
+    write_table(pa.table({"text": text}), buffer, compression="zstd", store_schema=False)
+    return buffer.getvalue()
+
+
+def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Innocent files first, then those of whose memory the test has a bound."""
+
+    def lines(name: str, kind: str, parts: Callable[[], Iterator[bytes]]) -> str:
+        return fill(folder, f"{name}.{kind}", lambda: COMPRESSORS[kind](parts()))
+
+    def tar(name: str, samples: Callable[[], Iterator[bytes]]) -> str:
+        return fill(folder, f"{name}.tar.zst", lambda: zst(chain(samples(), [ZEROS])))
+
+    def documents(path: str, file_format: str, **columns: str) -> Callable[[], str]:
+        settings = {"min_score": 0.0} if "score" in columns else {}
+        corpus = TextCorpusConfig(files=(path,), format=file_format, columns=columns, **settings)
+        return lambda: said_of(corpus)
+
+    def pairs(path: str) -> Callable[[], str]:
+        return lambda: said_of(PairCorpusConfig(source=path, target=path))
+
+    def parquet_of(name: str, rows: int, characters: int) -> Callable[[], str]:
+        path = fill(folder, f"{name}.parquet", lambda: parquet(rows, characters))
+        return documents(path, "parquet")
+
+    def json_of(name: str, value: str, count: int) -> Callable[[], str]:
+        line = b'{"text": "", "x": [%b]}\n'
+        path = fill(folder, f"{name}.jsonl", lambda: line % b",".join([value.encode()] * count))
+        return documents(path, "jsonl")
+
+    for kind in COMPRESSORS:
+        yield f"innocent {kind}", pairs(lines("innocent", kind, lambda: iter([INNOCENT] * 400)))
+    yield "innocent parquet", parquet_of("innocent", 1000, 30_000)
+    yield "innocent jsonl", json_of("innocent", "0", 500_000)
+
+    for kind in COMPRESSORS:
+        yield f"one line {kind}", pairs(lines("line", kind, lambda: iter([BLANK] * 100)))
+        short = lines("lines", kind, lambda: iter([SHORT_LINES] * 30))
+        yield f"short lines {kind}", pairs(short)
+        corpus = TextCorpusConfig(files=(short,), format="text")
+        yield f"held out {kind}", lambda corpus=corpus: said_of(corpus, held_out=True)
+    yield "zst window", pairs(fill(folder, "window.zst", lambda: ZST_OF_LARGE_WINDOW))
+    yield "xz dictionary", pairs(fill(folder, "dictionary.xz", xz_of_dictionary))
+    scores = tar("scores", lambda: long_scores(40))
+    yield "scores", documents(scores, "webdataset", text="txt", score="score")
+    yield (
+        "long keys",
+        documents(tar("long", lambda: long_keys(2, 60_000)), "webdataset", text="txt"),
+    )
+    yield "parquet", parquet_of("dictionary", 200, 5_000_000)
+    yield "row group", parquet_of("row-group", 1, 300_000_000)
+    for name, value in (("lists", "[]"), ("objects", "{}"), ("strings", '"ab"')):
+        yield f"json {name}", json_of(name, value, 3_000_000)
+
+
+def main(folder: Path, task: str) -> None:
+    # So that small files can be bombs.
+    locations.EXPANSION_FREE_BYTES = 20 * MEGABYTE
+    for name, read in cases(folder):
+        if task == "read":
+            said = read()
+            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            print(name, peak_bytes, said, sep="\t", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
