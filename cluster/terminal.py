@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
+from cluster.errors import ClusterError
 from data_pipeline.strangers_text import visible, visible_in_json
 
 
@@ -113,8 +114,20 @@ def tell_in_json(value: Any) -> None:
 
 
 def hand_over(text: str, end: str = "\n") -> None:
-    """Print what was asked for: to the letter into a file or pipe, visibly to a terminal."""
-    print(visible(text) if sys.stdout.isatty() else text, end=end, flush=True)
+    """Print what was asked for: to the letter into a file or pipe, visibly to a terminal.
+
+    It is UTF-8 whatever the locale says, and a line ends with \\n alone.
+
+    Raises:
+        ClusterError: standard output is closed.
+    """
+    if sys.stdout is None:
+        raise ClusterError(
+            "Standard output is closed: there is nowhere to write. Redirect it to a file"
+        )
+    sys.stdout.flush()
+    sys.stdout.buffer.write(((visible(text) if sys.stdout.isatty() else text) + end).encode())
+    sys.stdout.buffer.flush()
 
 
 def note(text: str) -> None:

@@ -21,6 +21,8 @@ from cluster.cli.options import (
     BeamOption,
     CheckpointOption,
     JsonOption,
+    LongLinesOption,
+    MaxTokensOption,
     MovedDatasetOption,
     Overrides,
     PenaltyOption,
@@ -231,9 +233,14 @@ def translate(
     tag: TagOption = None,
     precision: PrecisionOption = "fp32",
     processes: ProcessesOption = None,
+    long_lines: LongLinesOption = "refuse",
+    max_tokens: MaxTokensOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
+
+    Text is UTF-8 whatever the locale, and a line ends with \\n alone. A line that is not UTF-8 or
+    too long is named, and nothing is translated (exit code 1).
 
     Examples:
 
@@ -245,6 +252,11 @@ def translate(
 
       transloom translate runs/many-languages sentences.txt --tag "<2de>"
     """
+    if long_lines == "split" and (n_best > 1 or prefixes is not None or alignments):
+        raise typer.BadParameter(
+            "--long-lines split makes one translation of the best of each part: leave out "
+            "--n-best, --prefixes and --alignments"
+        )
     from cluster.commands.inference import load_translator
     from cluster.commands.translate import translated_lines
 
@@ -258,6 +270,8 @@ def translate(
         alignments=alignments,
         processes=processes,
         as_json=as_json,
+        long_lines=long_lines,
+        max_tokens=max_tokens,
     ):
         hand_over(line)
 

@@ -53,6 +53,23 @@ PrefixesOption = Annotated[
         "an empty one leaves it free.",
     ),
 ]
+LongLinesOption = Annotated[
+    Literal["refuse", "split"],
+    typer.Option(
+        help="What becomes of lines of more tokens than --max-tokens: refuse all input before "
+        "anything is translated, and name them; or split them at sentence ends, else at spaces, "
+        "and join the translations with a space: each part is translated without the others, so "
+        "context is lost. Line N of the output belongs to line N of the input in any case.",
+    ),
+]
+MaxTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Most tokens of a line, tag and EOS included. Default: what the run was trained on, "
+        "data.max_source_length of its recipe. Memory grows with the square.",
+    ),
+]
 AlignmentsOption = Annotated[
     bool,
     typer.Option(

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.commands.given_text import STANDARD_INPUT, argument_text, read_lines
 from cluster.errors import RecipeError
 from cluster.terminal import warn
-from data_pipeline.errors import CorpusError
 from data_pipeline.strangers_text import visible_in_json
 from model.decoder_only_config import SamplingConfig
 from trainer.inference.text_generator import TextGenerator
@@ -51,12 +51,13 @@ def generated_lines(
 
 
 def prompts_of(arguments: Sequence[str]) -> list[str]:
-    """The prompts of a command line, or of standard input, one a line."""
+    """The prompts of a command line, or of standard input, one a line.
+
+    Raises:
+        CorpusError: a prompt is not UTF-8, or a line is too long.
+    """
     if arguments:
-        return list(arguments)
-    if sys.stdin.isatty():
+        return [argument_text(argument) for argument in arguments]
+    if sys.stdin is not None and sys.stdin.isatty():
         return [""]
-    try:
-        return sys.stdin.read().removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"Standard input is not UTF-8: {error}. Convert it first") from error
+    return read_lines(STANDARD_INPUT) or [""]

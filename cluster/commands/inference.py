@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from cluster.commands.given_text import argument_text
 from cluster.terminal import Terminal, percentages, warn
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.config import DataConfig
-from data_pipeline.errors import CorpusError
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
 from trainer.explain.explanation import explain
@@ -54,10 +54,8 @@ def write_explanation(
     translator: Translator, sentence: str, tag: str | None, file: Path
 ) -> dict[str, Any]:
     """Write the page on how a sentence is translated, and return a summary of it."""
-    try:
-        sentence.encode()
-    except UnicodeEncodeError as error:
-        raise CorpusError(f"The sentence {sentence!r} is not UTF-8: {error}") from error
+    sentence = argument_text(sentence)
+    translator.check_lengths([sentence], tag)
     explained = explain(translator, sentence, tag)
     sections = sections_of(explained)
     page = render(sections, f"{sentence} → {explained.translation}")

@@ -7,20 +7,28 @@ import json
 import sys
 from collections.abc import Iterator
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from cluster.terminal import note
+from cluster.commands.given_text import STANDARD_INPUT, named, read_lines, typed_lines
+from cluster.terminal import note, warn
 from data_pipeline.errors import CorpusError
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
 from trainer.host_memory import keep_freed
 from trainer.inference.search_processes import processes_for
-from trainer.inference.translator import Translation, Translator
+from trainer.inference.translator import (
+    LongSentenceError,
+    SentenceLimit,
+    Translation,
+    Translator,
+)
 
 SENTENCES_AT_ONCE = 1024
 SENTENCES_OF_EACH = 2048  # for each of several processes, which wait for each other at the end
 
+LINES_NAMED = 5  # of those that are too long
+
+LongLines = Literal["refuse", "split"]
 Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
 
 
@@ -34,6 +42,8 @@ def translated_lines(
     alignments: bool = False,
     processes: int | None = None,
     as_json: bool = False,
+    long_lines: LongLines = "refuse",
+    max_tokens: int | None = None,
 ) -> Iterator[str]:
     """What is printed for each sentence of a file: its translations, a line each, or one in JSON.
 
@@ -41,35 +51,109 @@ def translated_lines(
         prefixes: a file with what each translation begins with.
         alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
         processes: how many translate at once; None for as many as are worth it.
+        long_lines: whether sentences of more tokens are refused, all of the file with them, before
+            anything is translated, or translated in parts, which the first of `n_best`, without
+            prefixes and alignments, is made of.
+        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
 
     Raises:
-        CorpusError: a file cannot be read, or a prefix cannot begin a translation.
+        CorpusError: a file cannot be read, a sentence is too long, or a prefix cannot begin a
+            translation.
     """
+    assert long_lines == "refuse" or (n_best == 1 and not (prefixes or alignments))
     keep_freed()
-    if file == "-" and sys.stdin.isatty():
+    limit = translator.longest_sentence(max_tokens)
+    if file == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
         batches, processes = _typed(prefixes), processes or 1
     else:
         sentences, beginnings = _read(file, prefixes)
-        processes = processes or processes_for(len(sentences))
+        counts = translator.count_tokens(sentences, tag)
+        _check_lengths(counts, file, limit, long_lines)
+        longest = translator.memory.bytes(min(max(counts, default=0), limit.tokens))
+        processes = processes or processes_for(len(sentences), longest)
         at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
         batches = _batches(sentences, beginnings, at_once)
     done = 0  # lines
     with translator.in_processes(processes):
         for sentences, beginnings in batches:
             try:
-                best = translator.translate_n_best(sentences, tag, beginnings, n_best)
+                parts, best = _translated(
+                    translator, sentences, beginnings, tag, n_best, limit.tokens, long_lines
+                )
+            except LongSentenceError as error:
+                lines = [(done + index, tokens) for index, tokens in error.sentences]
+                raise _too_long(lines, file, limit) from error
             except PrefixError as error:
                 assert prefixes is not None
-                line = f"{_named(prefixes)}, line {done + error.index + 1}"
+                line = f"{named(prefixes)}, line {done + error.index + 1}"
                 raise CorpusError(f"{line}: this prefix {error.problem}") from error
             done += len(sentences)
             aligned = _aligned(translator, sentences, best, tag) if alignments else None
             for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
                 pairs = aligned[row] if aligned is not None else None
                 if as_json:
-                    yield _in_json(sentence, translations, pairs)
+                    yield _in_json(sentence, translations, pairs, parts[row])
                 else:
                     yield _text(translations, pairs)
+
+
+def _check_lengths(
+    counts: list[int], file: str, limit: SentenceLimit, long_lines: LongLines
+) -> None:
+    """Refuse a file with sentences that are too long, or say that they are split."""
+    too_long = [(line, tokens) for line, tokens in enumerate(counts) if tokens > limit.tokens]
+    if not too_long:
+        return
+    if long_lines == "refuse":
+        raise _too_long(too_long, file, limit)
+    warn(
+        f"{_lines_named(too_long, file)}: split, as {limit}; each part is translated without "
+        "knowing of the others"
+    )
+
+
+def _too_long(lines: list[tuple[int, int]], file: str, limit: SentenceLimit) -> CorpusError:
+    more = "" if limit.reason == "memory" else ", or allow more with --max-tokens"
+    return CorpusError(
+        f"{_lines_named(lines, file)}: too long, as {limit}. Nothing was translated. Give one "
+        f"sentence a line, or have long lines cut into parts with --long-lines split{more}"
+    )
+
+
+def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
+    shown = ", ".join(
+        f"line {line + 1:,} ({tokens:,} tokens)" for line, tokens in lines[:LINES_NAMED]
+    )
+    more = f" and {len(lines) - LINES_NAMED:,} more" if len(lines) > LINES_NAMED else ""
+    return f"{named(file)}, {shown}{more}"
+
+
+def _translated(
+    translator: Translator,
+    sentences: list[str],
+    prefixes: list[str] | None,
+    tag: str | None,
+    n_best: int,
+    most: int,
+    long_lines: LongLines,
+) -> tuple[list[int], list[list[Translation]]]:
+    """The translations of each sentence, and the parts in which it was translated."""
+    if long_lines == "refuse":
+        best = translator.translate_n_best(sentences, tag, prefixes, n_best, max_tokens=most)
+        return [1] * len(sentences), best
+    parts = [translator.split(sentence, most, tag) for sentence in sentences]
+    try:
+        found = iter(
+            translator.translate_n_best(
+                list(chain.from_iterable(parts)), tag, n_best=1, max_tokens=most
+            )
+        )
+    except LongSentenceError as error:  # a single character can have many tokens
+        rows = [row for row, of_one in enumerate(parts) for _ in of_one]
+        too_long = [(rows[number], tokens) for number, tokens in error.sentences]
+        raise LongSentenceError(too_long, error.limit) from error
+    best = [[translator.joined([next(found)[0] for _ in of_one])] for of_one in parts]
+    return [len(of_one) for of_one in parts], best
 
 
 def _typed(prefixes: str | None) -> Iterator[Batch]:
@@ -77,21 +161,21 @@ def _typed(prefixes: str | None) -> Iterator[Batch]:
     if prefixes is not None:
         raise _not_counted(prefixes)
     note("Type a sentence and press return; Ctrl-D ends.")
-    for line in sys.stdin:
-        yield [line.rstrip("\n")], None
+    for line in typed_lines():
+        yield [_sentence(line)], None
 
 
 def _read(file: str, prefixes: str | None) -> Batch:
     """All sentences, and their prefixes if there are any."""
     if file == prefixes == "-":
         raise _not_counted(prefixes)
-    sentences = _lines(file)
+    sentences = [_sentence(line) for line in read_lines(file)]
     if prefixes is None:
         return sentences, None
-    beginnings = _lines(prefixes)
+    beginnings = [_sentence(line) for line in read_lines(prefixes)]
     if len(beginnings) != len(sentences):
         raise CorpusError(
-            f"The lines of {_named(prefixes)} ({len(beginnings):,}) and of {_named(file)} "
+            f"The lines of {named(prefixes)} ({len(beginnings):,}) and of {named(file)} "
             f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
             "a line empty where a translation is free"
         )
@@ -111,19 +195,9 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
         yield sentences[part], None if beginnings is None else beginnings[part]
 
 
-def _lines(file: str) -> list[str]:
-    """The lines of a file, or of standard input."""
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise CorpusError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{file} is not UTF-8: {error}. Convert it first") from error
-    return text.removesuffix("\n").split("\n")
-
-
-def _named(file: str) -> str:
-    return "standard input" if file == "-" else file
+def _sentence(line: str) -> str:
+    """A line as corpora have it: \\r within it is a space."""
+    return line.replace("\r", " ")
 
 
 def _aligned(
@@ -137,17 +211,24 @@ def _aligned(
 
 def _text(translations: list[Translation], alignments: list[Alignment] | None) -> str:
     if alignments is None:
-        return "\n".join(translation.text for translation in translations)
+        return "\n".join(_in_a_line(translation.text) for translation in translations)
     return "\n".join(
-        f"{translation.text}\t{' '.join(f'{source}-{target}' for source, target in pairs)}"
+        f"{_in_a_line(translation.text)}\t"
+        f"{' '.join(f'{source}-{target}' for source, target in pairs)}"
         for translation, pairs in zip(translations, alignments, strict=True)
     )
 
 
+def _in_a_line(text: str) -> str:
+    """A model whose pieces are bytes can write a line end; lines after it would be shifted."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
 def _in_json(
-    sentence: str, translations: list[Translation], alignments: list[Alignment] | None
+    sentence: str, translations: list[Translation], alignments: list[Alignment] | None, parts: int
 ) -> str:
     found: list[dict[str, Any]] = [{"text": t.text, "score": t.score} for t in translations]
     for translation, pairs in zip(found, alignments or (), strict=alignments is not None):
         translation["alignment"] = pairs
-    return json.dumps({"source": sentence, "translations": found})
+    of_parts = {} if parts == 1 else {"parts": parts}
+    return json.dumps({"source": sentence, "translations": found, **of_parts})

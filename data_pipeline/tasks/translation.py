@@ -55,12 +55,17 @@ def heldout_pairs(sources: list[str], targets: list[str], tag: str | None = None
 
 
 def pair_micro_batches(
-    heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], budget: int
+    heldout: HeldOut,
+    tokenizers: Mapping[str, Tokenizer],
+    budget: int,
+    budget_of_squares: int | None = None,
 ) -> list[MicroBatch]:
     """Pairs sorted by length and cut by the budget; none is dropped.
 
     Args:
         budget: as in `plan_window`; a pair that exceeds it alone becomes a batch of its own.
+        budget_of_squares: most that a batch's pairs times the square of its longest sequence may
+            be, as attention scores are; None: as much as the budget allows.
     """
     fields = {
         field: tokenizers[field].encode_field(texts, heldout.tags.get(field))
@@ -68,10 +73,12 @@ def pair_micro_batches(
     }
     lengths = _lengths(fields)
     pair_ids = np.arange(len(lengths), dtype=np.int64)
-    return assemble(pair_ids, fields, plan_heldout(lengths, budget))
+    return assemble(pair_ids, fields, plan_heldout(lengths, budget, budget_of_squares))
 
 
-def plan_heldout(lengths: Int32Array | Int64Array, budget: int) -> WindowPlan:
+def plan_heldout(
+    lengths: Int32Array | Int64Array, budget: int, budget_of_squares: int | None = None
+) -> WindowPlan:
     """Sorts by length and cuts by budget, shortest first, without shuffling.
 
     Held-out pairs are never dropped, so one that alone exceeds the budget becomes a batch of its
@@ -79,9 +86,14 @@ def plan_heldout(lengths: Int32Array | Int64Array, budget: int) -> WindowPlan:
 
     Args:
         lengths: [pairs, fields], EOS included.
+        budget_of_squares: see `pair_micro_batches`.
     """
     order = sort_by_length(lengths)
-    return WindowPlan(order, cut(longest_field(lengths[order]), budget))
+    longest = longest_field(lengths[order])
+    if budget_of_squares is not None:
+        # The length at which the one budget leaves as many rows as the other one does.
+        longest = np.maximum(longest, -(-(longest**2) * budget // budget_of_squares))
+    return WindowPlan(order, cut(longest, budget))
 
 
 class TranslationData(DataTask):

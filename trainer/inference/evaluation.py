@@ -5,6 +5,7 @@ detokenised text. `bleu_literature` is the figure that the Multi30k literature r
 text that was normalised, lower-cased and tokenised as Moses does it.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config import DataConfig
 from data_pipeline.pair_config import SOURCE, TARGET
 from trainer.checkpoints.format import STEP
+from trainer.errors import TranslationError
 from trainer.inference.scoring import dataset_of
 from trainer.inference.search_processes import processes_for
-from trainer.inference.translator import Translator
+from trainer.inference.translator import LongSentenceError, Translator
 from trainer.tasks.task import save_texts
 
 
@@ -68,9 +70,16 @@ def evaluate(
     heldout = load_heldout(store, manifest, name)
     total = len(heldout)
     report(0, total)
-    with translator.in_processes(processes or processes_for(total)):
+    sources, tag = heldout.texts[SOURCE], heldout.tags.get(SOURCE)
+    whole = sys.maxsize  # a set is scored whole, or refused because memory does not suffice
+    try:
+        translator.check_lengths(sources, tag, whole)
+    except LongSentenceError as error:
+        raise TranslationError(f"The held-out set {name} cannot be scored: {error}") from error
+    longest = translator.memory.bytes(max(translator.count_tokens(sources, tag)))
+    with translator.in_processes(processes or processes_for(total, longest)):
         hypotheses = translator.translate(
-            heldout.texts[SOURCE], heldout.tags.get(SOURCE), lambda done: report(done, total)
+            sources, tag, lambda done: report(done, total), max_tokens=whole
         )
     checkpoint = translator.checkpoint
     beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty

@@ -47,9 +47,13 @@ def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> F
         raise PrefixError(int(batch.pair_ids[error.index]), error.problem) from error
 
 
-def processes_for(sentences: int) -> int:
-    """The number of processes: one for each core if memory suffices, only one for few sentences."""
-    most = max(1, available_bytes() // BYTES_PER_PROCESS)
+def processes_for(sentences: int, bytes_of_longest: int = 0) -> int:
+    """The number of processes: one for each core if memory suffices, only one for few sentences.
+
+    Args:
+        bytes_of_longest: what the longest sentence takes.
+    """
+    most = max(1, available_bytes() // max(BYTES_PER_PROCESS, bytes_of_longest))
     return min(most, enough_processes(sentences, SENTENCES_OF_ONE_PROCESS))
 
 

@@ -4,27 +4,35 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig
-from model.generation.search import Hypothesis
+from model.generation.search import Hypothesis, length_penalty
 from model.inspection.alignment import Alignment, align
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
+from trainer.errors import TranslationError
+from trainer.host_memory import available_bytes
 from trainer.inference.search_processes import SearchProcesses, search, search_processes
+from trainer.inference.sentence_memory import SentenceMemory, parts_of
 from trainer.inference.trained_network import Precision, Weights, load_network
 from trainer.inference.word_alignment import fold, words_read, words_written
 
-# Source tokens of a batch at most, and bytes that the decoder may remember for them: the lower
-# limit holds. A wide model is no faster with more than 2,000 tokens; a tiny one is, up to 8,000.
+# Source tokens of a batch at most, bytes that the decoder may remember for them, and bytes of a
+# layer's attention scores: the lowest limit holds. A wide model is no faster with more than 2,000
+# tokens; a tiny one is, up to 8,000.
 TOKENS_PER_BATCH = 8192
 BYTES_REMEMBERED = 2**28
+BYTES_OF_SCORES = 2**28
+
+# Texts that are encoded at once only to count their tokens: their characters at most.
+CHARACTERS_COUNTED_AT_ONCE = 2**20
 
 # A function that is told how many sentences are done.
 Report = Callable[[int], None]
@@ -42,6 +50,38 @@ class Translation:
     ids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class SentenceLimit:
+    """The most tokens of a sentence, EOS and tag included, and what sets the limit."""
+
+    tokens: int
+    reason: Literal["training", "wish", "memory"]
+
+    def __str__(self) -> str:
+        return {
+            "training": f"this run was trained on at most {self.tokens:,} (data.max_source_length)",
+            "wish": f"at most {self.tokens:,} were asked for",
+            "memory": f"the memory that is left suffices for {self.tokens:,}",
+        }[self.reason]
+
+
+class LongSentenceError(TranslationError):
+    """Sentences have more tokens than they may.
+
+    Attributes:
+        sentences: the place of each among those that were given, from 0, and its tokens.
+    """
+
+    def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
+        first, tokens = sentences[0]
+        super().__init__(
+            f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, and {limit}. Split it, "
+            "or set max_tokens"
+        )
+        self.sentences = tuple(sentences)
+        self.limit = limit
+
+
 class Translator:
     """A trained model with its tokenizers, ready to translate."""
 
@@ -53,7 +93,13 @@ class Translator:
         checkpoint: Checkpoint,
         damaged: Sequence[str] = (),
         weights: Weights | None = None,
+        longest_trained: int | None = None,
     ) -> None:
+        """
+        Args:
+            longest_trained: the most tokens of a source that the model was trained on; None: not
+                known, so that only memory limits sentences.
+        """
         self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
         self.model = model.eval()
         self.decoding = decoding
@@ -61,6 +107,7 @@ class Translator:
         self._tokenizers = tokenizers
         self._device = next(model.parameters()).device
         self._weights = weights
+        self._longest_trained = longest_trained
         self._processes: SearchProcesses | None = None
 
     @classmethod
@@ -88,6 +135,7 @@ class Translator:
         recipe_decoding = found.recipe.decoding
         assert isinstance(found.model, Transformer)
         assert isinstance(recipe_decoding, DecodingConfig)
+        assert isinstance(found.recipe.data, PairDataConfig)
         return cls(
             found.model,
             found.tokenizers,
@@ -95,6 +143,7 @@ class Translator:
             found.checkpoint,
             found.damaged,
             found.weights,
+            found.recipe.data.max_source_length,
         )
 
     @contextmanager
@@ -117,11 +166,88 @@ class Translator:
             finally:
                 self._processes = None
 
+    @property
+    def memory(self) -> SentenceMemory:
+        """What a sentence takes under the present decoding."""
+        return SentenceMemory(
+            self.model.config, self.decoding, self.model.output_weight.element_size()
+        )
+
+    def longest_sentence(self, max_tokens: int | None = None) -> "SentenceLimit":
+        """The most tokens of a sentence: those that it was trained on, unless memory has less room.
+
+        Args:
+            max_tokens: replaces what it was trained on.
+        """
+        in_memory = self.memory.longest(available_bytes())
+        wanted = self._longest_trained if max_tokens is None else max_tokens
+        if wanted is None or in_memory < wanted:
+            return SentenceLimit(in_memory, "memory")
+        return SentenceLimit(wanted, "training" if max_tokens is None else "wish")
+
+    def count_tokens(self, sentences: Sequence[str], tag: str | None = None) -> list[int]:
+        """The tokens of each sentence as the model reads it: with tag and EOS."""
+        counts: list[int] = []
+        while len(counts) < len(sentences):
+            characters, stop = 0, len(counts)
+            while stop < len(sentences) and characters < CHARACTERS_COUNTED_AT_ONCE:
+                characters += len(sentences[stop])
+                stop += 1
+            some = list(sentences[len(counts) : stop])
+            counts += self._tokenizers[SOURCE].encode_field(some, tag).lengths.tolist()
+        return counts
+
+    def check_lengths(
+        self, sentences: Sequence[str], tag: str | None = None, max_tokens: int | None = None
+    ) -> None:
+        """Check that no sentence is too long.
+
+        Args:
+            max_tokens: as in `longest_sentence`.
+
+        Raises:
+            LongSentenceError: some are; nothing was computed.
+        """
+        limit = self.longest_sentence(max_tokens)
+        counts = self.count_tokens(sentences, tag)
+        too_long = [(n, count) for n, count in enumerate(counts) if count > limit.tokens]
+        if too_long:
+            raise LongSentenceError(too_long, limit)
+
+    def split(self, sentence: str, max_tokens: int, tag: str | None = None) -> list[str]:
+        """The sentence in parts of at most so many tokens: see `parts_of`."""
+        return parts_of(sentence, max_tokens, lambda texts: self.count_tokens(texts, tag))
+
+    def joined(self, parts: Sequence[Translation]) -> Translation:
+        """The translations of a sentence's parts as one, with a space between.
+
+        Its log-probability is the sum of theirs, and is divided by the penalty of its length.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        alpha = self.decoding.length_penalty
+        lengths = [len(part.ids) + 1 for part in parts]  # with EOS
+        log_probability = sum(
+            part.score * length_penalty(length, alpha)
+            for part, length in zip(parts, lengths, strict=True)
+        )
+        return Translation(
+            " ".join(part.text for part in parts if part.text),
+            log_probability / length_penalty(sum(lengths), alpha),
+            tuple(token for part in parts for token in part.ids),
+        )
+
     def translate(
-        self, sentences: Sequence[str], tag: str | None = None, report: Report | None = None
+        self,
+        sentences: Sequence[str],
+        tag: str | None = None,
+        report: Report | None = None,
+        max_tokens: int | None = None,
     ) -> list[str]:
-        """The best translation of each sentence, by beam search."""
-        found = self.translate_n_best(sentences, tag, n_best=1, report=report)
+        """The best translation of each sentence, by beam search; see `translate_n_best`."""
+        found = self.translate_n_best(
+            sentences, tag, n_best=1, report=report, max_tokens=max_tokens
+        )
         return [translations[0].text for translations in found]
 
     def translate_n_best(
@@ -131,6 +257,7 @@ class Translator:
         prefixes: Sequence[str] | None = None,
         n_best: int | None = None,
         report: Report | None = None,
+        max_tokens: int | None = None,
     ) -> list[list[Translation]]:
         """Up to `n_best` translations of each sentence, or `beam_size`, best first.
 
@@ -139,10 +266,14 @@ class Translator:
             prefixes: what each translation has to begin with. Cut them between words: the tokens
                 of a word's beginning are seldom those that the whole word begins with.
             report: is told how many sentences are done, the longest first.
+            max_tokens: most tokens of a sentence, tag and EOS included; None: as many as the
+                model was trained on.
 
         Raises:
+            LongSentenceError: a sentence has more tokens; nothing was translated.
             PrefixError: a prefix is longer than the translation may be.
         """
+        self.check_lengths(sentences, tag, max_tokens)
         results: list[list[Translation]] = [[] for _ in sentences]
         targets = [""] * len(sentences) if prefixes is None else list(prefixes)
         done = 0
@@ -238,15 +369,15 @@ class Translator:
     def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
         if not len(heldout):
             return []
-        return pair_micro_batches(heldout, self._tokenizers, self._tokens_per_batch())
+        return pair_micro_batches(
+            heldout,
+            self._tokenizers,
+            self._tokens_per_batch(),
+            max(1, BYTES_OF_SCORES // self.memory.of_score),
+        )
 
     def _tokens_per_batch(self) -> int:
-        config = self.model.config
-        of_hypothesis = 2 * config.decoder_layers * config.width  # keys and values of a position
-        bytes_per_token = (
-            of_hypothesis * self.decoding.beam_size * self.model.output_weight.element_size()
-        )
-        return min(TOKENS_PER_BATCH, max(1, BYTES_REMEMBERED // bytes_per_token))
+        return min(TOKENS_PER_BATCH, max(1, BYTES_REMEMBERED // self.memory.of_position))
 
     def _decode(self, found: list[list[Hypothesis]]) -> list[list[Translation]]:
         # All at once: the tokenizer starts threads for each call.

@@ -1,7 +1,7 @@
 """`transloom generate`, `evaluate` and `export` of a language model."""
 
 import json
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
@@ -114,7 +114,8 @@ def test_a_text_ends_before_the_stop_string_that_comes_first(transloom, llama):
 
 def test_prompts_may_come_from_standard_input(transloom, llama, monkeypatch):
     given = told(transloom("generate", llama, "the cat", "", "a", "--json"))
-    monkeypatch.setattr("sys.stdin", StringIO("the cat\n\na\n"))
+    lines = TextIOWrapper(BytesIO(b"the cat\n\na\n"), encoding="latin-1")
+    monkeypatch.setattr("sys.stdin", lines)
     from cluster.commands.generate import prompts_of
 
     assert prompts_of([]) == [text["prompt"] for text in given]

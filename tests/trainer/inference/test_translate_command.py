@@ -1,7 +1,11 @@
 """`transloom translate`: prefixes, alignments, and the sentences that they belong to."""
 
 import io
+import itertools
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +13,8 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from cluster.commands.translate import SENTENCES_AT_ONCE, translated_lines
 from data_pipeline.errors import CorpusError
+from data_pipeline.tasks.translation import heldout_pairs
+from model.generation.search import length_penalty
 from trainer.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
@@ -148,11 +154,165 @@ def test_prefixes_that_cannot_be_used_are_named(command, translator, lines, monk
     with pytest.raises(CorpusError, match="With --prefixes - the sentences must come from a file"):
         command("--prefixes", "-", given="non\n")
 
-    class Terminal(io.StringIO):
+    class Terminal(io.TextIOWrapper):
         def isatty(self):
             return True
 
-    monkeypatch.setattr("sys.stdin", Terminal("non\n"))
+    monkeypatch.setattr("sys.stdin", Terminal(io.BytesIO(b"non\n")))
     with pytest.raises(CorpusError, match=r"With --prefixes p\.txt the sentences must come from"):
         list(translated_lines(translator, "-", prefixes="p.txt"))
     assert len(list(translated_lines(translator, "-", alignments=True))) == 1
+
+
+LONG = "je suis étudiant. " * 40  # 361 tokens
+
+
+def test_long_lines_are_refused_by_number_before_anything_is_translated(
+    command, translator, lines, monkeypatch
+):
+    sentences = lines("s.txt", ["non", LONG, "oui", LONG])
+    with monkeypatch.context() as context:
+        context.setattr(Translator, "_search", None)  # is not called
+        with pytest.raises(CorpusError) as refused:
+            command(sentences)
+    (tokens,) = translator.count_tokens([LONG])
+    assert f"s.txt, line 2 ({tokens:,} tokens), line 4 ({tokens:,} tokens)" in str(refused.value)
+    assert "trained on at most 256 (data.max_source_length)" in str(refused.value)
+    assert "--long-lines split" in str(refused.value)
+    (typed,) = list(translated_lines(translator, str(lines("t.txt", ["non"])), max_tokens=tokens))
+    assert typed == translator.translate(["non"])[0]
+    said = command(sentences, "--max-tokens", tokens)
+    assert len(said) == 4
+    with pytest.raises(CorpusError, match=r"at most 3 were asked for"):
+        command(sentences, "--max-tokens", 3)
+
+
+def test_what_memory_has_no_room_for_is_refused(command, translator, lines, monkeypatch):
+    sentences = lines("s.txt", ["non", LONG])
+    (tokens,) = translator.count_tokens([LONG])
+    room = translator.memory.bytes(tokens)
+    for module in ("translator", "search_processes"):
+        monkeypatch.setattr(f"trainer.inference.{module}.available_bytes", lambda: room - 1)
+    with pytest.raises(CorpusError, match=r"line 2 .*the memory that is left suffices for"):
+        command(sentences, "--max-tokens", 10**9)
+    monkeypatch.setattr("trainer.inference.translator.available_bytes", lambda: room)
+    assert len(command(sentences, "--max-tokens", 10**9)) == 2
+
+
+def test_long_lines_are_split_on_request(command, translator, lines, capsys):
+    sentences = ["non", LONG, "", "oui"]
+    file = lines("s.txt", sentences)
+    said = command(file, "--long-lines", "split")
+    parts = translator.split(LONG, 256)
+    assert len(parts) == 2
+    assert max(translator.count_tokens(parts)) <= 256
+    alone = [translator.translate([part])[0] for part in (*parts, "non", "", "oui")]
+    assert said == [alone[2], " ".join(text for text in alone[:2] if text), *alone[3:]]
+    told = [json.loads(line) for line in command(file, "--long-lines", "split", "--json")]
+    assert [one["source"] for one in told] == sentences
+    assert [one.get("parts") for one in told] == [None, 2, None, None]
+    best = [translator.translate_n_best([part], n_best=1)[0][0] for part in parts]
+    penalties = [length_penalty(len(t.ids) + 1, 0.6) for t in best]
+    nats = sum(t.score * penalty for t, penalty in zip(best, penalties, strict=True))
+    whole = length_penalty(sum(len(t.ids) + 1 for t in best), 0.6)
+    assert told[1]["translations"][0]["score"] == pytest.approx(nats / whole)
+
+
+@pytest.mark.parametrize("option", [["--n-best", "2"], ["--alignments"], ["--prefixes", "p"]])
+def test_split_lines_have_one_translation_alone(untrained_run, option):
+    words = ["translate", str(untrained_run.path), "s.txt", "--long-lines", "split", *option]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "leave out" in result.output
+
+
+def test_lines_of_the_output_belong_to_lines_of_the_input(command, translator, monkeypatch):
+    given = ["je\rsuis", "étudiant\u2028non\x85", "", "oui\x0b\0"]
+    expected = translator.translate([given[0].replace("\r", " "), *given[1:]])
+    assert command(given="\n".join(given).encode()) == expected
+    assert command(given=b"") == [""]  # no line at all
+    texts = iter(["a\nb\r", "c"])
+    monkeypatch.setattr(
+        type(translator._tokenizers["tgt"]), "decode", lambda *_: list(itertools.islice(texts, 2))
+    )
+    assert command("--n-best", 2, "--beam-size", 2, given=b"oui\n") == ["a\\nb\\r", "c"]
+
+
+def test_batches_of_long_sentences_are_small(translator, monkeypatch):
+    """A batch has as many attention scores as are allowed, or one sentence."""
+    sentences = ["non"] * 50 + [LONG] * 3 + ["je suis étudiant " * 10] * 5
+    pairs = heldout_pairs(sentences, [""] * len(sentences))
+    expected = translator.translate(sentences, max_tokens=1000)
+    rows = max(len(batch.pair_ids) for batch in translator._batches(pairs))
+    allowed = 40 * 40 * 4 * 4
+    monkeypatch.setattr("trainer.inference.translator.BYTES_OF_SCORES", allowed)
+    batches = translator._batches(pairs)
+    sizes = [(len(batch.pair_ids), int(batch.fields["src"].lengths.max())) for batch in batches]
+    assert sum(count for count, _ in sizes) == len(sentences)
+    assert all(count == 1 or count * longest**2 * 16 <= allowed for count, longest in sizes)
+    assert 1 < max(count for count, _ in sizes) <= rows
+    assert translator.translate(sentences, max_tokens=1000) == expected
+
+
+class TestAsACommand:
+    """In a process of its own, with its streams and its memory."""
+
+    @pytest.fixture
+    def transloom_process(self, untrained_run):
+        def run(data, *options, **environment):
+            program = (
+                "import resource, sys\n"
+                "from cluster.cli.app import main\n"
+                "try:\n    main()\n"
+                "finally:\n"
+                "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+                "    print(f'peak {peak}', file=sys.__stderr__)\n"
+            )
+            words = ["translate", str(untrained_run.path), *map(str, options)]
+            done = subprocess.run(
+                [sys.executable, "-c", program, *words],
+                input=data,
+                capture_output=True,
+                env=os.environ | environment,
+            )
+            assert b"Traceback" not in done.stderr, done.stderr.decode()
+            peak = int(done.stderr.split(b"peak ")[-1])
+            return done.returncode, done.stdout, done.stderr.decode(), peak
+
+        return run
+
+    def test_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_one(self, transloom_process):
+        code, said, _, innocent = transloom_process("je suis étudiant\n".encode())
+        assert (code, said.count(b"\n")) == (0, 1)
+        long = ("étudiant " * 4000).encode()
+        code, said, error, peak = transloom_process(b"oui\n" + long + b"\n")
+        assert (code, said) == (1, b"")
+        assert "standard input, line 2 (" in error
+        assert peak < 1.5 * innocent
+
+    def test_it_is_utf8_whatever_the_locale(self, transloom_process, translator):
+        sentence = "elle était étudiante"
+        latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "LC_ALL": "C"}
+        code, said, _, _ = transloom_process(f"{sentence}\n".encode(), "--json", **latin)
+        assert code == 0
+        assert json.loads(said)["source"] == sentence
+        assert json.loads(said)["translations"][0]["text"] == translator.translate([sentence])[0]
+        code, said, error, _ = transloom_process(b"oui\nd\xe9j\xe0 vu\n", **latin)
+        assert (code, said) == (1, b"")
+        assert "standard input, line 2: the byte 0xe9, number 2, is not UTF-8" in error
+
+
+def test_a_reader_that_leaves_is_no_traceback(untrained_run):
+    """The pipe's other end is closed before the first line is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "from cluster.cli.app import main\nmain()"
+    words = ["translate", str(untrained_run.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        input=b"non\n",
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")

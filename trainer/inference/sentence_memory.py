@@ -1,0 +1,105 @@
+"""What translating a sentence takes of memory, by its length, and how long sentences are cut up.
+
+Attention scores of the encoder grow with the square of a sentence's length, what the decoder
+remembers with the length: 10,000 tokens of a tiny model with four heads take 5 GB.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from model.config import DecodingConfig, ModelConfig
+
+# Copies of a layer's attention scores at a time: of the products, with the mask, of the softmax.
+COPIES_OF_SCORES = 3
+# A cache has room for up to twice the positions that are in it.
+ROOM_OF_CACHE = 2
+
+_SENTENCE_ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？｡])")
+_SPACES = re.compile(r"\s+")
+
+# Tells the tokens of each text by itself, EOS and tag included.
+Count = Callable[[Sequence[str]], list[int]]
+
+
+@dataclass(frozen=True)
+class SentenceMemory:
+    """The memory of one sentence's search."""
+
+    config: ModelConfig
+    decoding: DecodingConfig
+    element_bytes: int
+
+    @property
+    def of_position(self) -> int:
+        """Bytes that the decoder remembers of a position: keys and values of each hypothesis."""
+        config = self.config
+        numbers = 2 * config.decoder_layers * config.width * self.decoding.beam_size
+        return numbers * self.element_bytes
+
+    @property
+    def of_score(self) -> int:
+        """Bytes of the scores of a pair of positions, in all heads, once."""
+        return self.config.heads * self.element_bytes
+
+    def bytes(self, tokens: int) -> int:
+        """The most that a sentence of so many tokens takes."""
+        output = int(self.decoding.max_length_factor * tokens) + self.decoding.max_extra_length
+        scores = COPIES_OF_SCORES * self.of_score * tokens**2
+        return scores + ROOM_OF_CACHE * self.of_position * (tokens + output)
+
+    def longest(self, available: int) -> int:
+        """The most tokens of a sentence that so many bytes suffice for."""
+        low, high = 0, 1
+        while self.bytes(high) <= available:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.bytes(middle) <= available else (low, middle)
+        return low
+
+
+def parts_of(sentence: str, most: int, count: Count) -> list[str]:
+    """Parts of a sentence of at most `most` tokens each, which have all of its text but spaces.
+
+    It is cut where sentences end, if that suffices; else at spaces; else anywhere. A part is as
+    long as it may be. A single character may have more tokens all the same.
+    """
+    parts = [sentence]
+    for places in (_SENTENCE_ENDS, _SPACES):
+        lengths = count(parts)
+        parts = [
+            part
+            for text, length in zip(parts, lengths, strict=True)
+            for part in ([text] if length <= most else _filled(text, places, most, count))
+        ]
+    while any(too_long := [length > most for length in count(parts)]):
+        halved = [
+            half
+            for text, is_long in zip(parts, too_long, strict=True)
+            for half in (_halves(text) if is_long else [text])
+        ]
+        if len(halved) == len(parts):
+            break
+        parts = halved
+    return [part for part in (part.strip() for part in parts) if part] or [""]
+
+
+def _filled(text: str, places: re.Pattern[str], most: int, count: Count) -> list[str]:
+    """The text cut at some of the places, so that parts have as many tokens as they may."""
+    bounds = [0, *(found.end() for found in places.finditer(text)), len(text)]
+    pieces = [text[start:stop] for start, stop in pairwise(bounds)]
+    beside = count([""])[0]  # EOS and tag, which each part has once
+    before = [0, *accumulate(length - beside for length in count(pieces))]
+    parts, first = [], 0
+    for number in range(1, len(pieces) + 1):
+        if number == len(pieces) or before[number + 1] - before[first] > most - beside:
+            parts.append("".join(pieces[first:number]))
+            first = number
+    return parts
+
+
+def _halves(text: str) -> list[str]:
+    middle = len(text) // 2
+    return [text[:middle], text[middle:]] if middle else [text]
