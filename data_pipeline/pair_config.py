@@ -21,7 +21,7 @@ from data_pipeline.corpus_config import (
     name_suffix,
 )
 from data_pipeline.location import Location
-from data_pipeline.section import REQUIRED, Section, identity
+from data_pipeline.section import REQUIRED, Section, execution, identity
 from data_pipeline.wording import listed, said
 
 FORMATS = {".tsv": "tsv", ".jsonl": "jsonl", ".tar": "webdataset"}
@@ -174,6 +174,13 @@ class _SentenceLengths(CorporaConfig):
     )
     max_target_length: int = identity(
         256, "tokens of a target sentence, EOS included; longer pairs are dropped and counted", ge=2
+    )
+    max_heldout_length: int = execution(
+        1024,
+        "tokens of a sentence of validation and tests, EOS included, or as many as a training "
+        "sentence may have if that is more; no pair is dropped there: a longer one is refused by "
+        "its line",
+        ge=2,
     )
 
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import torch
 
-from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.heldout import check_heldout, load_heldout
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset
@@ -60,7 +60,9 @@ def build_trainer(
             placement=placement,
         )
         resources.callback(engine.destroy)
-        scoring = task.scoring(load_heldout(store, manifest, "validation"))
+        heldout = load_heldout(store, manifest, "validation")
+        check_heldout(heldout, "validation", recipe.data_settings, tokenizers, store.location)
+        scoring = task.scoring(heldout)
         validator = Validator(scoring, placement, recipe.trainer.validation_scores)
         state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, job)
         recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
@@ -73,7 +75,7 @@ def build_trainer(
         profiler = StepProfiler(job.profile, context.run, placement.rank, supervision.notice)
         resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
-            run_preflight(engine, task)
+            run_preflight(engine, task, scoring, (state.ema or engine).inference_model)
         if recorder:
             record_resumption(recorder, context, checkpoint, state.progress, manifest)
         return Trainer(

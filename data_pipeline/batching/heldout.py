@@ -4,11 +4,37 @@ Their batches depend on the lengths and the settings alone, not on seed, ranks o
 So every run scores the same batches.
 """
 
-from data_pipeline.batching.task import HeldOut
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from data_pipeline.batching.task import DATA_TASKS, HeldOut
+from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.texts import unpack_heldout
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+TEXTS_COUNTED_AT_ONCE = 1000
+
+
+class LongText(NamedTuple):
+    """A held-out text with more tokens than it may have."""
+
+    field: str
+    number: int  # in its set, from 1
+    tokens: int
+    limit: int
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, and the remedy."""
+        return (
+            f"{self.tokens:,} tokens, EOS included, where a held-out sentence may have "
+            f"{self.limit:,}: it would take memory that grows with the square of that. Give one "
+            "sentence a line or remove the line, from both sides, and prepare again; or allow it "
+            f"with data.max_heldout_length={self.tokens}."
+        )
 
 
 def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
@@ -33,3 +59,41 @@ def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
         data = store.read(file.file, file.sha256)
         texts[field.name] = unpack_heldout(file.file, data, field, info.pairs)
     return HeldOut(texts, {} if info.tag is None else {manifest.fields[0].name: info.tag})
+
+
+def first_too_long(
+    task: str, data: DataConfig, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer]
+) -> LongText | None:
+    """The first text, by field, that has more tokens than its task allows; None if all fit."""
+    for field, limit in DATA_TASKS[task].heldout_limits(data).items():
+        texts, tag = heldout.texts[field], heldout.tags.get(field)
+        for start in range(0, len(texts), TEXTS_COUNTED_AT_ONCE):
+            some = texts[start : start + TEXTS_COUNTED_AT_ONCE]
+            lengths = tokenizers[field].encode_field(some, tag).lengths
+            if lengths.max(initial=0) > limit:
+                at = int((lengths > limit).argmax())
+                return LongText(field, start + at + 1, int(lengths[at]), limit)
+    return None
+
+
+def check_heldout(
+    heldout: HeldOut,
+    name: str,
+    settings: DataSettings,
+    tokenizers: Mapping[str, Tokenizer],
+    location: str,
+) -> None:
+    """Checks that all texts of a dataset's held-out set are short enough to be scored.
+
+    Args:
+        location: of the dataset.
+
+    Raises:
+        DatasetError: one has too many tokens.
+    """
+    found = first_too_long(settings.task, settings.data, heldout, tokenizers)
+    if found is not None:
+        raise DatasetError(
+            f"The held-out set {name} of the dataset {location}, line {found.number:,} of "
+            f"{found.field}: {found.problem}"
+        )

@@ -132,6 +132,13 @@ class DataTask(ABC):
     ) -> WindowPlan:
         """Cuts a window into micro-batches: a function of lengths, settings and coordinate."""
 
+    def heldout_limits(self, data: DataConfig) -> Mapping[str, int]:
+        """The most tokens of a held-out text, by field: by default any number.
+
+        They guard memory, as held-out texts are never dropped.
+        """
+        return {}
+
     @abstractmethod
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipeline.batching.heldout import first_too_long
+from data_pipeline.batching.task import HeldOut
 from data_pipeline.config import DataConfig
 from data_pipeline.corpora.corpus import WholeText, read_whole
 from data_pipeline.dataset.manifest import (
@@ -14,6 +16,7 @@ from data_pipeline.dataset.manifest import (
     TokenizerInfo,
 )
 from data_pipeline.dataset.texts import pack_texts
+from data_pipeline.errors import CorpusError
 from data_pipeline.preparation.group_writer import WrittenShard
 from data_pipeline.preparation.ingest import IngestedCorpus
 from data_pipeline.storage.durable import write_durably
@@ -63,6 +66,37 @@ def write_heldout(
             sha256s=text.sha256s,
         )
     return infos
+
+
+def check_heldout_lengths(
+    task: str,
+    data: DataConfig,
+    fields: Sequence[FieldInfo],
+    texts: dict[str, WholeText],
+    tokenizers: dict[str, Tokenizer],
+) -> None:
+    """Checks that all texts of the validation and test sets are short enough to be scored.
+
+    Raises:
+        CorpusError: one has too many tokens.
+    """
+    for use, corpus in (("validation", data.validation), *data.tests.items()):
+        columns = zip(*texts[use].texts, strict=True)
+        by_field = {field.name: list(c) for field, c in zip(fields, columns, strict=True)}
+        heldout = HeldOut(by_field, corpus.tags)
+        found = first_too_long(task, data, heldout, tokenizers)
+        if found is not None:
+            names = [field.name for field in fields]
+            where = (
+                f"{corpus.locations[names.index(found.field)]}, line {found.number:,}"
+                if corpus.files_format is None
+                else f"{', '.join(corpus.locations)}, {corpus.noun} {found.number:,}, {found.field}"
+            )
+            raise CorpusError(f"{where} (data.{_key(use)}): {found.problem}")
+
+
+def _key(use: str) -> str:
+    return use if use == "validation" else f"tests.{use}"
 
 
 def _write_fields(

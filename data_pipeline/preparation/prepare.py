@@ -20,6 +20,7 @@ from data_pipeline.dataset.manifest import CorpusInfo, DocumentLengths, Manifest
 from data_pipeline.dataset.preparation_settings import preparation_settings
 from data_pipeline.errors import CorpusError, DatasetError
 from data_pipeline.preparation.dataset_writer import (
+    check_heldout_lengths,
     number_shards,
     read_heldout,
     write_cleaning_report,
@@ -131,11 +132,15 @@ class _Preparation:
             folder.mkdir()
         texts = read_heldout(settings.data)
         heldout = write_heldout(new, settings.data, self._fields, texts)
+        if self._given:  # fails before hours of reading
+            self._check_lengths(texts, self._given)
         corpora = self._ingest(texts)
-        del texts
         self._report(PrepareProgress("train tokenizer", 0, 1))
         tokenizers = self._given or train_tokenizers(settings, corpora, self._pool)
         self._report(PrepareProgress("train tokenizer", 1, 1))
+        if not self._given:
+            self._check_lengths(texts, tokenizers)
+        del texts
         groups = self._write_groups(corpora, tokenizers)
         shards = number_shards(
             new, [(c.name, [s for g in groups[c.name] for s in g.shards]) for c in corpora]
@@ -152,6 +157,10 @@ class _Preparation:
             shards=tuple(shards),
         )
         write_durably(new / MANIFEST_NAME, manifest.to_bytes())
+
+    def _check_lengths(self, texts: dict[str, WholeText], tokenizers: dict[str, Tokenizer]) -> None:
+        settings = self._settings
+        check_heldout_lengths(settings.task, settings.data, self._fields, texts, tokenizers)
 
     def _ingest(self, heldout_texts: dict[str, WholeText]) -> list[IngestedCorpus]:
         readers, cleaning = self._readers, self._settings.data.cleaning
@@ -237,7 +246,11 @@ def _require_some(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
     if not left:
         counts = corpus.dropped.counts()
         dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.items())
-        limits = [f"data.{name}={value}" for name, value in data if name.startswith("max_")]
+        limits = [
+            f"data.{name}={value}"
+            for name, value in data
+            if name.startswith("max_") and name != "max_heldout_length"
+        ]
         raise CorpusError(
             f"None of {counted(corpus.read, corpus.config.noun)} of {corpus.name} is left: dropped "
             f"{dropped}. Loosen {' or '.join(['data.cleaning', *limits])}, or give other text."

@@ -158,6 +158,11 @@ class TranslationData(DataTask):
         budget = settings.batching.max_tokens_per_micro_batch
         return plan_window(_lengths(fields), budget, settings.seed, epoch, window)
 
+    def heldout_limits(self, data: DataConfig) -> dict[str, int]:
+        assert isinstance(data, PairDataConfig)
+        limits = {SOURCE: data.max_source_length, TARGET: data.max_target_length}
+        return {field: max(limit, data.max_heldout_length) for field, limit in limits.items()}
+
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:

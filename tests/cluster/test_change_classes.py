@@ -62,7 +62,7 @@ TABLE = {
     },
     "execution": {
         "": "name extension_folder",
-        "data": "mirror dataset cache cache_gigabytes",
+        "data": "mirror dataset cache cache_gigabytes max_heldout_length",
         "engine": "zero_stage attention activation_checkpointing",
         "tracking": "wandb project",
         "cluster": """

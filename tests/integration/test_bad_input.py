@@ -92,6 +92,33 @@ def test_an_unaligned_corpus(command, corpus_recipe, tmp_path):
     assert not (tmp_path / "dataset").exists()
 
 
+def test_a_held_out_sentence_that_is_too_long(command, corpus_recipe, tmp_path, monkeypatch):
+    """It is refused when it is prepared, and a dataset that has it before the first step."""
+    for side in ("fr", "en"):
+        text = (tmp_path / f"text.{side}").read_text().splitlines()
+        text[11] = f"{side} mot " * (2000 if side == "fr" else 1)
+        (tmp_path / f"held.{side}").write_text("\n".join(text))
+    held = {"source": str(tmp_path / "held.fr"), "target": str(tmp_path / "held.en")}
+    override = f"data.validation={json.dumps(held)}"
+    failure = command("prepare", corpus_recipe, override)
+    assert failure.code == 1
+    assert "held.fr, line 12 (data.validation): " in failure.message
+    assert "where a held-out sentence may have 1,024" in failure.message
+    assert not (tmp_path / "dataset").exists()
+
+    arguments = ["prepare", str(corpus_recipe), override, "data.max_heldout_length=100000"]
+    monkeypatch.setattr(sys, "argv", ["transloom", *arguments])
+    with pytest.raises(SystemExit) as done:
+        app.main()
+    assert not done.value.code
+    run = tmp_path / "run"
+    failure = command("train", corpus_recipe, override, "--inline", "--run", run)
+    assert failure.code == 1
+    assert "The held-out set validation of the dataset" in failure.message
+    assert "line 12 of src: " in failure.message
+    assert not list(run.glob("checkpoints/step-*"))
+
+
 def test_an_unknown_key_and_a_wrong_override(command, recipe):
     failure = command("train", recipe, "trainer.max_step=3")
     assert failure.code == 2

@@ -26,24 +26,31 @@ from trainer import host_memory
 from trainer.batch import DeviceBatch
 from trainer.distributed import sum_over_ranks
 from trainer.errors import MemoryPreflightError
+from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
+from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
 from trainer.placement import Placement
-from trainer.tasks.task import TrainingTask
+from trainer.tasks.task import Scoring, TrainingTask
 from trainer.zero.engine import Engine
 
 # Makes a batch of a shape, without padding.
 Synthetic = Callable[[Any], DeviceBatch]
 
 _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
-_SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-# oneDNN's only messages when memory lacks for the code of a product, or beside its operands.
-_ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
 
 
-def run_preflight(engine: Engine, task: TrainingTask) -> None:
-    """Try the widest micro-batches that this dataset can make; all ranks call it.
+def run_preflight(
+    engine: Engine, task: TrainingTask, scoring: Scoring, inference_model: InferenceModel
+) -> None:
+    """Try the widest micro-batches that this dataset can make, then a validation's widest batches.
+
+    All ranks call it.
 
     To be called when everything that a step finds in memory is there, including Adam's moments. It
     leaves no trace in the training that follows.
+
+    Args:
+        scoring: that of the validation.
+        inference_model: makes the model of a validation.
 
     Raises:
         MemoryPreflightError: a rank has too little memory.
@@ -51,6 +58,7 @@ def run_preflight(engine: Engine, task: TrainingTask) -> None:
     budget = task.recipe.batching.max_tokens_per_micro_batch
     widest = task.data.widest(task.manifest, task.recipe.data_settings)
     preflight(engine, widest, budget, partial(task.synthetic, device=engine.placement.torch_device))
+    preflight_heldout(inference_model, scoring, engine.placement)
 
 
 def preflight(
@@ -63,7 +71,7 @@ def preflight(
         budget: the budget that the shapes come from, in tokens.
     """
     placement = engine.placement
-    memory = _memory_bytes(placement)
+    memory = memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
     sum_over_ranks(torch.zeros(1), placement)  # a barrier: no rank takes more before all measured
     with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
@@ -113,7 +121,7 @@ class _LoneRank:
         self._model = model
         self._loss = loss
         self._synthetic = synthetic
-        self._device = placement.torch_device
+        self._placement = placement
         self._most_resident = most_resident
 
     def finding(self, widest: Sequence[MicroBatchShape], budget: int) -> tuple[bool, int, int]:
@@ -134,19 +142,16 @@ class _LoneRank:
 
     def _fits(self, shape: MicroBatchShape) -> bool:
         try:
-            if self._device.type == "cuda":
+            if self._placement.device == "cuda":
                 self._run(shape)
             else:
                 self._run_within_host(shape)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return False
         finally:
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            else:  # otherwise the next try would be measured with the memory of this one
-                host_memory.give_back_freed()
+            give_back(self._placement)
         return True
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
@@ -194,11 +199,12 @@ def _raising_alone(engine: Engine, what: str, memory: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise MemoryPreflightError(
-            f"Rank {engine.placement.rank} cannot hold {what}; {_size(memory, engine.placement)}. "
-            f"{_remedy(engine)}. It was told: {str(error).splitlines()[0]}"
+            f"Rank {engine.placement.rank} cannot hold {what}; "
+            f"{described(memory, engine.placement)}. {_remedy(engine)}. "
+            f"It was told: {str(error).splitlines()[0]}"
         ) from error
 
 
@@ -218,7 +224,7 @@ def _shortage(
     return (
         f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
         f"micro-batch of {widest[number]}, which batching.max_tokens_per_micro_batch = {budget} "
-        f"allows; {_size(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
+        f"allows; {described(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
     )
 
 
@@ -230,27 +236,3 @@ def _remedy(engine: Engine) -> str:
     if not engine.checkpoints_activations:
         ways.append("set engine.activation_checkpointing=true")
     return f"To leave more room, {' or '.join(ways)}, with which the run stays what it is"
-
-
-def _memory_bytes(placement: Placement) -> int:
-    """The memory of the whole GPU, or this rank's share of what is left on the host."""
-    if placement.device == "cuda":
-        return int(torch.cuda.get_device_properties(placement.torch_device).total_memory)
-    return host_memory.available_bytes() // placement.local_world_size
-
-
-def _size(memory: int, placement: Placement) -> str:
-    gigabytes = f"{memory / 1e9:.1f} GB"
-    if placement.device == "cuda":
-        return f"its GPU has {gigabytes}"
-    return f"its host had {gigabytes} left for it"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether torch, numpy or a library of theirs could not allocate memory."""
-    said = str(error)
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or any(sign in said for sign in _SIGNS)
-        or said in _ONEDNN_SIGNS
-    )

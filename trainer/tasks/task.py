@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -61,8 +61,11 @@ class Scoring(ABC):
     Attributes:
         batches: the whole set, the same for any number of ranks.
         rows, columns: the size of the table.
+        scores_parts: whether `score` also takes parts of these batches, so that the memory
+            preflight can try smaller ones before it tries the widest.
     """
 
+    scores_parts: ClassVar[bool] = False
     batches: list[MicroBatch]
     rows: int
     columns: int

@@ -63,6 +63,8 @@ class Translation(TrainingTask):
 class TranslationScoring(Scoring):
     """Loss, and BLEU of greedy translations; in the table each pair has a row of its own."""
 
+    scores_parts = True
+
     def __init__(self, task: Translation, heldout: HeldOut) -> None:
         assert isinstance(task.recipe.decoding, DecodingConfig)
         self._task = task

@@ -1,0 +1,155 @@
+"""Whether the widest batches of a held-out set can be scored, tried before a run's first step.
+
+    batches of the set ──▶ those with most tokens, with most attention scores ──▶ each is scored,
+        with the model of a validation ──▶ nothing has changed, or MemoryPreflightError
+
+Otherwise a run would learn at its first validation, perhaps hours later, that one long sentence
+takes more memory than there is. Every rank tries all by itself, as any of them may get them.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pipeline.batching.batch import MicroBatch
+from trainer import host_memory
+from trainer.distributed import sum_over_ranks
+from trainer.errors import MemoryPreflightError
+from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
+from trainer.placement import Placement
+from trainer.tasks.task import Scoring
+
+InferenceModel = Callable[[], AbstractContextManager[nn.Module]]
+
+LINES_NAMED = 3
+
+
+def preflight_heldout(
+    inference_model: InferenceModel, scoring: Scoring, placement: Placement
+) -> None:
+    """Score the widest batches of a held-out set; all ranks call it.
+
+    It consumes no random numbers and leaves no trace in the training that follows.
+
+    Args:
+        inference_model: the model of a validation, such as `Engine.inference_model`.
+
+    Raises:
+        MemoryPreflightError: a rank has too little memory.
+    """
+    memory = memory_bytes(placement)
+    most_resident = host_memory.resident_bytes() + memory
+    sum_over_ranks(torch.zeros(1), placement)  # a barrier: no rank takes more before all measured
+    batches = widest(scoring.batches)
+    cuda = [placement.torch_device] if placement.device == "cuda" else []
+    with torch.random.fork_rng(cuda), inference_model() as model, torch.inference_mode():
+        attempt = _Attempt(model, scoring, placement, most_resident)
+        tries: list[Callable[[], None]] = [
+            *(partial(attempt.score, batch) for batch in batches),
+            attempt.samples,
+        ]
+        failed = next((n for n, one in enumerate(tries) if not _fits(one, placement)), -1)
+    del model, attempt, tries
+    table = np.zeros((placement.world_size, 2))
+    table[placement.rank] = failed, memory
+    table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
+    ranks = np.flatnonzero(table[:, 0] >= 0).tolist()
+    if ranks:
+        number, least = (int(value) for value in table[ranks[0]])
+        what = _described(batches[number]) if number < len(batches) else "its samples"
+        names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
+        raise MemoryPreflightError(
+            f"{names} of {placement.world_size} cannot score the validation set: {what} need more "
+            f"memory than there is; {described(least, placement)}. Remove the longest sentences "
+            "of data.validation and prepare again, or take a machine with more memory"
+        )
+
+
+def widest(batches: list[MicroBatch]) -> list[MicroBatch]:
+    """The batches with the most padded tokens and with the most attention scores."""
+    lengths = [[int(f.lengths.max()) for f in batch.fields.values()] for batch in batches]
+    rows = np.array([len(batch.pair_ids) for batch in batches])
+    tokens = rows * np.array([sum(of_one) for of_one in lengths])
+    scores = rows * np.array([sum(of_one) ** 2 for of_one in lengths])
+    return [batches[n] for n in dict.fromkeys([int(tokens.argmax()), int(scores.argmax())])]
+
+
+def part(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
+    """A smaller batch, and by how much more than linearly memory may grow from it to the whole.
+
+    It has a share of the rows, or of each sequence's end where there are few rows.
+    """
+    rows = len(batch.pair_ids)
+    if rows >= 4:
+        first = rows - rows // divisor
+        fields = {name: field.part(first, rows) for name, field in batch.fields.items()}
+        return replace(batch, pair_ids=batch.pair_ids[first:], fields=fields), 1
+    fields = {}
+    for name, field in batch.fields.items():
+        stops = field.lengths.astype(np.int64)
+        kept = np.maximum(1, stops // divisor)
+        fields[name] = field.take_parts(np.arange(rows), stops - kept, stops)
+    return replace(batch, fields=fields), 2
+
+
+class _Attempt:
+    """Scoring on one rank, by itself."""
+
+    def __init__(
+        self, model: nn.Module, scoring: Scoring, placement: Placement, most_resident: int
+    ) -> None:
+        self._model = model
+        self._scoring = scoring
+        self._placement = placement
+        self._most_resident = most_resident
+
+    def samples(self) -> None:
+        """Make what is only looked at, which is asked of one rank."""
+        if self._placement.rank == 0:
+            self._scoring.samples(self._model)
+
+    def score(self, batch: MicroBatch) -> None:
+        """Score a batch; on a host, which kills instead of refusing, in smaller parts first."""
+        if self._placement.device == "cuda":
+            self._score(batch)
+            return
+        peaks: list[int] = []
+        for divisor in (4, 2, 1) if self._scoring.scores_parts else (1,):
+            smaller, growth = (batch, 0) if divisor == 1 else part(batch, divisor)
+            host_memory.restart_peak()
+            self._score(smaller)
+            peaks.append(host_memory.peak_resident_bytes())
+            expected = peaks[-1]
+            if divisor == 2:
+                expected += 2 * growth * (peaks[1] - peaks[0])
+            if expected > self._most_resident:
+                raise MemoryError
+
+    def _score(self, batch: MicroBatch) -> None:
+        for _ in self._scoring.score(self._model, batch, self._placement.torch_device):
+            pass
+
+
+def _fits(attempt: Callable[[], None], placement: Placement) -> bool:
+    try:
+        attempt()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        give_back(placement)
+    return True
+
+
+def _described(batch: MicroBatch) -> str:
+    longest = " + ".join(f"{int(f.lengths.max()):,} {name}" for name, f in batch.fields.items())
+    numbers = np.unique(batch.pair_ids)
+    shown = ", ".join(f"{number + 1:,}" for number in numbers[-LINES_NAMED:].tolist())
+    more = ", …" if len(numbers) > LINES_NAMED else ""
+    return f"{len(batch.pair_ids):,} × ({longest}) tokens at once (lines {shown}{more})"
