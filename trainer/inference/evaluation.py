@@ -73,14 +73,12 @@ def evaluate(
     sources, tag = heldout.texts[SOURCE], heldout.tags.get(SOURCE)
     whole = sys.maxsize  # a set is scored whole, or refused because memory does not suffice
     try:
-        translator.check_lengths(sources, tag, whole)
+        with translator.in_processes(processes or processes_for(total)):
+            hypotheses = translator.translate(
+                sources, tag, lambda done: report(done, total), max_tokens=whole
+            )
     except LongSentenceError as error:
         raise TranslationError(f"The held-out set {name} cannot be scored: {error}") from error
-    longest = translator.memory.bytes(max(translator.count_tokens(sources, tag)))
-    with translator.in_processes(processes or processes_for(total, longest)):
-        hypotheses = translator.translate(
-            sources, tag, lambda done: report(done, total), max_tokens=whole
-        )
     checkpoint = translator.checkpoint
     beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty
     weights = checkpoint.path.name.removeprefix(STEP)

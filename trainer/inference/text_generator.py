@@ -14,6 +14,7 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.inference.trained_network import Precision, load_network
 
 PROMPTS_AT_ONCE = 32
+BYTES_OF_SCORES = 2**28  # of a layer's attention, when prompts are read: so fewer long ones
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,23 @@ class TextGenerator:
         longer than the context is continued from its end: from the last half of a context, each
         time that learned positions have come to theirs.
         """
-        continuations = []
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            part = prompts[start : start + PROMPTS_AT_ONCE]
-            texts = [_Text(start + number, self._ids(text)) for number, text in enumerate(part)]
+        continuations: list[Continuation] = []
+        ids = [self._ids(prompt) for prompt in prompts]
+        at_once = self._prompts_at_once(max(map(len, ids), default=1))
+        for start in range(0, len(prompts), at_once):
+            part = prompts[start : start + at_once]
+            texts = [_Text(start + number, ids[start + number]) for number in range(len(part))]
             while going_on := [text for text in texts if text.ended in (None, "context")]:
                 self._continue(going_on)
             continuations += [
                 self._continuation(prompt, text) for prompt, text in zip(part, texts, strict=True)
             ]
         return continuations
+
+    def _prompts_at_once(self, longest: int) -> int:
+        bytes_of_score = self.network.config.heads * self.network.output_weight.element_size()
+        fitting: int = BYTES_OF_SCORES // (bytes_of_score * longest**2)
+        return max(1, min(PROMPTS_AT_ONCE, fitting))
 
     def _continue(self, texts: list["_Text"]) -> None:
         """Continue texts until they end or the context does."""

@@ -135,6 +135,16 @@ def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
         assert len(other) == 16
 
 
+def test_long_prompts_are_read_in_small_batches(llama, monkeypatch):
+    generator = TextGenerator.load(llama)
+    prompts = ["a", "the cat sees the house", "no"] * 3
+    expected = generator.generate(prompts)
+    monkeypatch.setattr("trainer.inference.text_generator.BYTES_OF_SCORES", 2 * 4 * 4 * 16**2)
+    assert generator._prompts_at_once(16) == 2
+    assert generator._prompts_at_once(10**6) == 1
+    assert [text.text for text in generator.generate(prompts)] == [text.text for text in expected]
+
+
 def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom, runs):
     run = runs["gpt2"].folder / "gpt2"
     options = ("--temperature", 0, "--max-new-tokens", 30, "--json")

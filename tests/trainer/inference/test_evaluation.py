@@ -11,7 +11,9 @@ from support.recipes import tiny_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from model.config import DecodingConfig
+from trainer.errors import TranslationError
 from trainer.inference.evaluation import evaluate, moses
+from trainer.inference.translator import Translator
 
 
 @pytest.mark.parametrize(("language", "differing"), [("de", 0), ("fr", 1)])
@@ -37,7 +39,7 @@ class Oracle:
     def in_processes(self, count):
         return nullcontext()
 
-    def translate(self, sources, tag, report):
+    def translate(self, sources, tag, report, max_tokens):
         assert len(sources) == len(self._answers)
         return self._answers
 
@@ -74,3 +76,15 @@ def test_text_is_tokenised_by_the_rules_of_the_target_language(phrasebook, tmp_p
     )
     assert english != pytest.approx(french)
     assert scores.bleu_literature.score == pytest.approx(english)
+
+
+def test_a_set_that_memory_has_no_room_for_is_named(
+    untrained_run, phrasebook, tmp_path, monkeypatch
+):
+    translator = Translator.load(untrained_run.path)
+    room = translator.memory.bytes(5)
+    monkeypatch.setattr("trainer.inference.translator.available_bytes", lambda: room)
+    data = tiny_recipe(phrasebook).data
+    error = r"held-out set phrasebook cannot be scored: Sentence .*memory that is left suffices"
+    with pytest.raises(TranslationError, match=error):
+        evaluate(translator, data, "phrasebook", tmp_path, lambda done, total: None)

@@ -254,52 +254,47 @@ def test_batches_of_long_sentences_are_small(translator, monkeypatch):
     assert translator.translate(sentences, max_tokens=1000) == expected
 
 
-class TestAsACommand:
-    """In a process of its own, with its streams and its memory."""
+@pytest.fixture
+def transloom_process(untrained_run):
+    """The command in a process of its own, with its streams and its memory."""
 
-    @pytest.fixture
-    def transloom_process(self, untrained_run):
-        def run(data, *options, **environment):
-            program = (
-                "import resource, sys\n"
-                "from cluster.cli.app import main\n"
-                "try:\n    main()\n"
-                "finally:\n"
-                "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-                "    print(f'peak {peak}', file=sys.__stderr__)\n"
-            )
-            words = ["translate", str(untrained_run.path), *map(str, options)]
-            done = subprocess.run(
-                [sys.executable, "-c", program, *words],
-                input=data,
-                capture_output=True,
-                env=os.environ | environment,
-            )
-            assert b"Traceback" not in done.stderr, done.stderr.decode()
-            peak = int(done.stderr.split(b"peak ")[-1])
-            return done.returncode, done.stdout, done.stderr.decode(), peak
+    def run(data, *options, **environment):
+        program = (
+            "import resource, sys\n"
+            "from cluster.cli.app import main\n"
+            "try:\n    main()\n"
+            "finally:\n"
+            "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "    print(f'peak {peak}', file=sys.__stderr__)\n"
+        )
+        words = ["translate", str(untrained_run.path), *map(str, options)]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            input=data,
+            capture_output=True,
+            env=os.environ | environment,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        peak = int(done.stderr.split(b"peak ")[-1])
+        return done.returncode, done.stdout, done.stderr.decode(), peak
 
-        return run
+    return run
 
-    def test_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_one(self, transloom_process):
-        code, said, _, innocent = transloom_process("je suis étudiant\n".encode())
-        assert (code, said.count(b"\n")) == (0, 1)
-        long = ("étudiant " * 4000).encode()
-        code, said, error, peak = transloom_process(b"oui\n" + long + b"\n")
-        assert (code, said) == (1, b"")
-        assert "standard input, line 2 (" in error
-        assert peak < 1.5 * innocent
 
-    def test_it_is_utf8_whatever_the_locale(self, transloom_process, translator):
-        sentence = "elle était étudiante"
-        latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "LC_ALL": "C"}
-        code, said, _, _ = transloom_process(f"{sentence}\n".encode(), "--json", **latin)
-        assert code == 0
-        assert json.loads(said)["source"] == sentence
-        assert json.loads(said)["translations"][0]["text"] == translator.translate([sentence])[0]
-        code, said, error, _ = transloom_process(b"oui\nd\xe9j\xe0 vu\n", **latin)
-        assert (code, said) == (1, b"")
-        assert "standard input, line 2: the byte 0xe9, number 2, is not UTF-8" in error
+def test_in_any_locale_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_one(
+    transloom_process, translator
+):
+    sentence = "elle était étudiante"
+    latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    code, said, _, innocent = transloom_process(f"{sentence}\n".encode(), "--json", **latin)
+    assert code == 0
+    assert json.loads(said)["source"] == sentence
+    assert json.loads(said)["translations"][0]["text"] == translator.translate([sentence])[0]
+    long = ("étudiant " * 4000).encode()
+    code, said, error, peak = transloom_process(b"oui\n" + long + b"\n", **latin)
+    assert (code, said) == (1, b"")
+    assert "standard input, line 2 (" in error
+    assert peak < 1.5 * innocent
 
 
 def test_a_reader_that_leaves_is_no_traceback(untrained_run):
