@@ -2,15 +2,20 @@
 
 PYTHON ?= python3.11
 TORCH_INDEX ?=
+LOCK ?=
 
 BIN := .venv/bin
 STAMP := .venv/.set-up
-TORCH := $(shell grep '^torch==' constraints.txt)
-# Constraints as a variable, not as -c: so they also hold for what packages are built with.
-PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
+CPU_TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' locks/cpu.txt)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# A file whose sha256 is not in a lock is refused, wherever it comes from. Building takes what
+# locks/build.txt has installed, and fetches nothing.
+INSTALL := $(PIP) install --quiet --quiet --no-build-isolation
+LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-peers chaos lab mutants clean
+.PHONY: help setup demo test check bench bench-peers chaos lab mutants fuzz lock clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -20,21 +25,33 @@ help:  ## this list
 	@echo
 	@echo "  PYTHON=python3.12   another Python, 3.11 to 3.13 (when .venv is made)"
 	@echo "  DATA=FOLDER         where the files of Multi30k are, for make test and make bench-peers"
-	@echo "  TORCH_INDEX=URL     package index with torch for your CPU or CUDA version"
+	@echo "  TORCH_INDEX=URL     package index with torch's build for CPU, besides the usual one"
+	@echo "  LOCK=cpu, LOCK=cuda which of the locks to install (when .venv is made); else cpu if an"
+	@echo "                      index offers torch's build for CPU, or cuda"
 
 setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or CUDA
 	@$(BIN)/python scripts/which_device.py
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(wildcard locks/*.txt)
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "There is no $(PYTHON). Name one from 3.11 to 3.13: make setup PYTHON=..."; exit 1; }
 	@echo "Setting up .venv (once; about 2 GB, with CUDA more)"
 	@$(PYTHON) -m venv .venv
-	@echo "  1 of 2: $(TORCH), the largest part"
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	@echo "  2 of 2: the other packages, and transloom itself"
-	@$(PIP) hatchling editables --editable '.[dev]'
+	@echo "  1 of 2: the packages of the lock, each with the sha256 that it must have"
+	@$(INSTALL) $(LOCKED) -r locks/build.txt
+	@lock=$(LOCK); if [ -z "$$lock" ]; then \
+		$(PIP) index versions torch $(INDEX) 2>/dev/null | grep -qF '$(CPU_TORCH)' \
+			&& lock=cpu || lock=cuda; fi; \
+		$(INSTALL) $(LOCKED) $(INDEX) -r locks/$$lock.txt
+	@echo "  2 of 2: transloom itself"
+	@$(INSTALL) --no-index --no-deps --editable .
+	@$(PIP) check >/dev/null || { $(PIP) check; \
+		echo "The locks lack what pyproject.toml asks for. Renew them: make lock"; exit 1; }
 	@touch $@
+
+lock:  ## renew the locks from pyproject.toml (TORCH_INDEX=URL: that for CPU, too)
+	@[ -x $(BIN)/uv ] || $(MAKE) --no-print-directory setup
+	@TORCH_INDEX=$(TORCH_INDEX) scripts/lock
 
 demo: setup  ## train on the built-in phrase book, then translate (2 minutes on 2 cores)
 	@$(BIN)/transloom demo
@@ -59,6 +76,9 @@ chaos: setup  ## the long fault injections
 
 lab: setup  ## tests on hosts in namespaces, under Slurm, in a browser; installs them (Debian, root)
 	@scripts/lab
+
+fuzz: setup  ## mutate files of all formats for long, and renew the table in docs/security.md
+	@scripts/fuzz $(if $(CASES),--cases $(CASES)) $(if $(MINUTES),--minutes $(MINUTES)) --table
 
 mutants: setup  ## plant known bugs in a copy and say which of them no test sees (before a release)
 	@$(BIN)/python scripts/mutants

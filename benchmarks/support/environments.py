@@ -1,6 +1,7 @@
 """Environments of their own for the programs that transloom is measured against."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,13 +24,14 @@ def environment_with(
     packages: list[str],
     environment: Path,
     torch_index: str | None = None,
-    constraints: Path | None = ROOT / "constraints.txt",
+    constraints: Path | None = ROOT / "locks" / "cuda.txt",
 ) -> Path:
     """The Python of an environment with these packages, which is made when it is missing.
 
     Args:
         torch_index: package index with torch for this machine's CPU or CUDA version.
-        constraints: transloom's own pins, which packages share unless they cannot live with them.
+        constraints: transloom's own lock, whose versions packages share unless they cannot live
+            with them.
     """
     python = environment / "bin" / "python"
     made, wanted = environment / "packages.txt", "\n".join(packages)
@@ -42,7 +44,10 @@ def environment_with(
     (environment / ".gitignore").write_text("*\n")
     install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
     if constraints is not None:
-        install += ["--constraint", str(constraints)]
+        # Without hashes: those of packages that are not in the lock are unknown.
+        pins = re.findall(r"^[a-z][^ ]*==[^ ]+", constraints.read_text(), re.MULTILINE)
+        (environment / "pins.txt").write_text("\n".join(pins))
+        install += ["--constraint", str(environment / "pins.txt")]
     if torch_index:
         torch = [one for one in packages if one.partition("==")[0] in ("torch", "torchvision")]
         subprocess.run([*install, "--index-url", torch_index, *torch], check=True)
