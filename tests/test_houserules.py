@@ -170,9 +170,10 @@ def is_recorded(name):
     return name.startswith("tests/fixtures/") and not name.endswith(".py")
 
 
-def test_files_named_in_the_architecture_exist():
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    for package in PACKAGES:
+@pytest.mark.parametrize("page", ["docs/architecture.md", "SECURITY.md"])
+def test_files_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text()
+    for package in (*PACKAGES, "tests"):
         for name in re.findall(rf"`({package}/[\w/]+\.py)`", text):
             assert (ROOT / name).is_file(), name
 

@@ -1,0 +1,6 @@
+"""All targets by name."""
+
+from support.fuzz.documents import document_targets
+from support.fuzz.tars import shard_target, tar_targets
+
+TARGETS = {target.name: target for target in (*tar_targets(), shard_target(), *document_targets())}

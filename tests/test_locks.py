@@ -1,0 +1,76 @@
+"""Locks: every package that is installed has hashes, and the locks agree with pyproject.toml."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ("build", "cpu", "cuda")
+CUDA_ALONE = re.compile(r"triton|nvidia-.+|cuda-.+")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def locked(name: str) -> dict[str, str]:
+    """Versions by package."""
+    text = (ROOT / "locks" / f"{name}.txt").read_text()
+    return dict(re.findall(r"^([a-z0-9.-]+)==([^ ]+)", text, re.MULTILINE))
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def asked_for(requirements: list[str]) -> dict[str, str]:
+    found = [re.fullmatch(r"([^\[=]+)(?:\[.*\])?==(.+)", one) for one in requirements]
+    assert all(found), requirements
+    return {normal(match[1]): match[2] for match in found if match}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_holds_versions_and_hashes_and_nothing_else(name: str) -> None:
+    """No address either: a package is whatever has the hash, wherever it comes from."""
+    lines = (ROOT / "locks" / f"{name}.txt").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("#")]
+    package = re.compile(r"[a-z0-9.-]+==[^ ]+( ; .+)? \\")
+    hashed = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
+    assert package.fullmatch(lines[0])
+    for line, after in zip(lines, [*lines[1:], lines[0]], strict=True):
+        assert package.fullmatch(line) or hashed.fullmatch(line), line
+        # A hash after each package, and a backslash where another one follows.
+        assert bool(hashed.fullmatch(after)) == line.endswith("\\"), line
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_a_lock_has_what_the_project_asks_for(name: str) -> None:
+    project = PROJECT["project"]
+    wanted = asked_for(project["dependencies"] + project["optional-dependencies"]["dev"])
+    versions = {package: version.partition("+")[0] for package, version in locked(name).items()}
+    assert wanted.items() <= versions.items()
+
+
+def test_what_is_built_with_is_locked() -> None:
+    wanted = asked_for(PROJECT["dependency-groups"]["build"] + PROJECT["build-system"]["requires"])
+    assert wanted.items() <= locked("build").items()
+
+
+def test_the_locks_differ_in_torch_alone() -> None:
+    build, cpu, cuda = map(locked, LOCKS)
+    both = {name: version for name, version in cuda.items() if not CUDA_ALONE.fullmatch(name)}
+    assert {**cpu, "torch": ""} == {**both, "torch": ""}
+    assert cpu["torch"] == cuda["torch"] + "+cpu"
+    assert {name: cpu.get(name, version) for name, version in build.items()} == build
+
+
+def test_setup_installs_by_the_locks_or_offline() -> None:
+    """Asked of make, which prints what it would run."""
+    command = ["make", "-n", "-W", "pyproject.toml", "setup"]
+    says = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    installs = [line for line in says.splitlines() if re.search(r"pip\b.* install", line)]
+    assert len(installs) == 3
+    for line in installs:
+        assert "--no-build-isolation" in line
+        by_lock = "--require-hashes" in line and re.search(r"-r locks/", line)
+        assert by_lock or "--no-index --no-deps --editable ." in line, line
