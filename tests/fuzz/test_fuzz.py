@@ -1,7 +1,13 @@
 """Files made wrong by chance are refused by name or read: a few of each kind, and all that ever did
 harm. `make fuzz` has the others."""
 
+from pathlib import Path
+from random import Random
+
+import pytest
+from support.fuzz.cases import outcome
 from support.fuzz.runner import CRASHES, READ, REFUSED, Job, run
+from support.fuzz.target import Target
 
 CASES = 25
 TARGETS = ("tar", "tar.gz", "tar.xz", "tar.zst", "shard", "manifest", "checkpoint-header")
@@ -20,3 +26,37 @@ def test_no_file_does_harm() -> None:
     for name in TARGETS:
         found = {outcome for job, outcome in outcomes if job.target == name}
         assert found == {READ, REFUSED}, name  # so that neither reading nor mutating is idle
+
+
+def no_case(random: Random) -> bytes:
+    return b""
+
+
+def called_for_ever(data: bytes, folder: Path) -> None:
+    while True:
+        len_of(data)
+
+
+def len_of(data: bytes) -> int:
+    return len(data)
+
+
+def fails_with(error: BaseException) -> Target:
+    def read(data: bytes, folder: Path) -> None:
+        raise error
+
+    return Target("x", "x", no_case, read, (OSError,))
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (fails_with(OSError("said in full")), REFUSED),
+        (fails_with(OSError("")), "a message of 0 characters"),
+        (fails_with(KeyError("x")), "KeyError in test_fuzz.py:read"),
+        (fails_with(MemoryError()), "MemoryError in test_fuzz.py:read"),
+        (Target("x", "x", no_case, called_for_ever, ()), "TooMuchWorkError in"),
+    ],
+)
+def test_what_is_no_refusal_is_found(target: Target, told: str) -> None:
+    assert outcome(target, b"x").startswith(told)

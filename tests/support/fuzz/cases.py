@@ -18,7 +18,6 @@ from typing import Any
 
 from support.fuzz.runner import READ, REFUSED
 from support.fuzz.target import Target
-from support.fuzz.targets import TARGETS
 
 MEMORY_BYTES = 256 * 1024**2  # that a case may take beyond what this process has
 # Calls of Python functions: enough for YAML of some kilobytes, which is parsed character by
@@ -88,6 +87,8 @@ def _bound_memory() -> None:
 
 
 def main() -> None:
+    from support.fuzz.targets import TARGETS  # loads all that is fuzzed
+
     jobs = [json.loads(line) for line in sys.stdin]
     _bound_memory()
     for name, number, file in jobs:
