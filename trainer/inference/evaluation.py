@@ -21,7 +21,8 @@ from trainer.checkpoints.format import STEP
 from trainer.errors import TranslationError
 from trainer.inference.scoring import dataset_of
 from trainer.inference.search_processes import processes_for
-from trainer.inference.translator import LongSentenceError, Translator
+from trainer.inference.sentence_memory import LongSentenceError
+from trainer.inference.translator import Translator
 from trainer.tasks.task import save_texts
 
 

@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Literal
 
 from model.config import DecodingConfig, ModelConfig
+from trainer.errors import TranslationError
 
 # Copies of a layer's attention scores at a time: of the products, with the mask, of the softmax.
 COPIES_OF_SCORES = 3
@@ -58,6 +60,39 @@ class SentenceMemory:
             middle = (low + high) // 2
             low, high = (middle, high) if self.bytes(middle) <= available else (low, middle)
         return low
+
+
+@dataclass(frozen=True)
+class SentenceLimit:
+    """The most tokens of a sentence, EOS and tag included, and what sets the limit."""
+
+    tokens: int
+    reason: Literal["training", "wish", "memory"]
+
+    def __str__(self) -> str:
+        return {
+            "training": f"this run was trained on at most {self.tokens:,} (data.max_source_length)",
+            "wish": f"at most {self.tokens:,} were asked for",
+            "memory": f"the memory that is left suffices for {self.tokens:,}",
+        }[self.reason]
+
+
+class LongSentenceError(TranslationError):
+    """Sentences have more tokens than they may.
+
+    Attributes:
+        sentences: the place of each among those that were given, from 0, and its tokens.
+    """
+
+    def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
+        first, tokens = sentences[0]
+        remedy = "" if limit.reason == "memory" else ", or set max_tokens"
+        super().__init__(
+            f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, and {limit}. Split it"
+            f"{remedy}"
+        )
+        self.sentences = tuple(sentences)
+        self.limit = limit
 
 
 def parts_of(sentence: str, most: int, count: Count) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
@@ -17,10 +17,14 @@ from model.inspection.alignment import Alignment, align
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
-from trainer.errors import TranslationError
 from trainer.host_memory import available_bytes
 from trainer.inference.search_processes import SearchProcesses, search, search_processes
-from trainer.inference.sentence_memory import SentenceMemory, parts_of
+from trainer.inference.sentence_memory import (
+    LongSentenceError,
+    SentenceLimit,
+    SentenceMemory,
+    parts_of,
+)
 from trainer.inference.trained_network import Precision, Weights, load_network
 from trainer.inference.word_alignment import fold, words_read, words_written
 
@@ -48,39 +52,6 @@ class Translation:
     text: str
     score: float
     ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class SentenceLimit:
-    """The most tokens of a sentence, EOS and tag included, and what sets the limit."""
-
-    tokens: int
-    reason: Literal["training", "wish", "memory"]
-
-    def __str__(self) -> str:
-        return {
-            "training": f"this run was trained on at most {self.tokens:,} (data.max_source_length)",
-            "wish": f"at most {self.tokens:,} were asked for",
-            "memory": f"the memory that is left suffices for {self.tokens:,}",
-        }[self.reason]
-
-
-class LongSentenceError(TranslationError):
-    """Sentences have more tokens than they may.
-
-    Attributes:
-        sentences: the place of each among those that were given, from 0, and its tokens.
-    """
-
-    def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
-        first, tokens = sentences[0]
-        remedy = "" if limit.reason == "memory" else ", or set max_tokens"
-        super().__init__(
-            f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, and {limit}. Split it"
-            f"{remedy}"
-        )
-        self.sentences = tuple(sentences)
-        self.limit = limit
 
 
 class Translator:
@@ -174,7 +145,7 @@ class Translator:
             self.model.config, self.decoding, self.model.output_weight.element_size()
         )
 
-    def longest_sentence(self, max_tokens: int | None = None) -> "SentenceLimit":
+    def longest_sentence(self, max_tokens: int | None = None) -> SentenceLimit:
         """The most tokens of a sentence: those that it was trained on, unless memory has less room.
 
         Args:
