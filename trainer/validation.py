@@ -43,11 +43,12 @@ class Validator:
         """
         scoring = self._scoring
         table = np.zeros((scoring.rows + 1, scoring.columns))  # the last row: interrupted
+        device = self._placement.torch_device
         for number in self._mine:
             if stop_requested():
                 table[-1, 0] = 1
                 break
-            for row, values in scoring.score(model, number, self._placement.torch_device):
+            for row, values in scoring.score(model, scoring.batches[number], number, device):
                 table[row, : len(values)] = values
         table = sum_over_ranks(torch.from_numpy(table), self._placement).numpy()
         if table[-1, 0]:

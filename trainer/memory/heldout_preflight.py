@@ -50,7 +50,7 @@ def preflight_heldout(
     with torch.random.fork_rng(cuda), inference_model() as model, torch.inference_mode():
         attempt = _Attempt(model, scoring, placement, most_resident)
         tries: list[Callable[[], None]] = [
-            *(partial(attempt.score, batch) for batch in batches),
+            *(partial(attempt.score, number) for number in batches),
             attempt.samples,
         ]
         failed = next((n for n, one in enumerate(tries) if not _fits(one, placement)), -1)
@@ -61,7 +61,9 @@ def preflight_heldout(
     ranks = np.flatnonzero(table[:, 0] >= 0).tolist()
     if ranks:
         number, least = (int(value) for value in table[ranks[0]])
-        what = _described(batches[number]) if number < len(batches) else "its samples"
+        what = "its samples"
+        if number < len(batches):
+            what = _described(scoring.batches[batches[number]])
         names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
         raise MemoryPreflightError(
             f"{names} of {placement.world_size} cannot score the validation set: {what} need more "
@@ -70,13 +72,13 @@ def preflight_heldout(
         )
 
 
-def widest(batches: list[MicroBatch]) -> list[MicroBatch]:
-    """The batches with the most padded tokens and with the most attention scores."""
+def widest(batches: list[MicroBatch]) -> list[int]:
+    """The numbers of the batches with the most padded tokens and with the most attention scores."""
     lengths = [[int(f.lengths.max()) for f in batch.fields.values()] for batch in batches]
     rows = np.array([len(batch.pair_ids) for batch in batches])
     tokens = rows * np.array([sum(of_one) for of_one in lengths])
     scores = rows * np.array([sum(of_one) ** 2 for of_one in lengths])
-    return [batches[n] for n in dict.fromkeys([int(tokens.argmax()), int(scores.argmax())])]
+    return list(dict.fromkeys([int(tokens.argmax()), int(scores.argmax())]))
 
 
 def part(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
@@ -113,16 +115,17 @@ class _Attempt:
         if self._placement.rank == 0:
             self._scoring.samples(self._model)
 
-    def score(self, batch: MicroBatch) -> None:
+    def score(self, number: int) -> None:
         """Score a batch; on a host, which kills instead of refusing, in smaller parts first."""
+        batch = self._scoring.batches[number]
         if self._placement.device == "cuda":
-            self._score(batch)
+            self._score(batch, number)
             return
         peaks: list[int] = []
         for divisor in (4, 2, 1) if self._scoring.scores_parts else (1,):
             smaller, growth = (batch, 0) if divisor == 1 else part(batch, divisor)
             host_memory.restart_peak()
-            self._score(smaller)
+            self._score(smaller, number)
             peaks.append(host_memory.peak_resident_bytes())
             expected = peaks[-1]
             if divisor == 2:
@@ -130,8 +133,8 @@ class _Attempt:
             if expected > self._most_resident:
                 raise MemoryError
 
-    def _score(self, batch: MicroBatch) -> None:
-        for _ in self._scoring.score(self._model, batch, self._placement.torch_device):
+    def _score(self, batch: MicroBatch, number: int) -> None:
+        for _ in self._scoring.score(self._model, batch, number, self._placement.torch_device):
             pass
 
 

@@ -98,9 +98,9 @@ class PerplexityScoring(Scoring):
         self._bytes = sum(len(text.encode()) for text in heldout.texts[TEXT])
 
     def score(
-        self, network: nn.Module, number: int, device: torch.device
+        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        sums = network(*self._task.collate(self.batches[number], device).inputs, CrossEntropy())
+        sums = network(*self._task.collate(micro_batch, device).inputs, CrossEntropy())
         yield number, np.array([float(sums.nll)])
 
     def summarise(self, table: np.ndarray) -> ValidationResult:

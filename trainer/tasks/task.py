@@ -72,9 +72,13 @@ class Scoring(ABC):
 
     @abstractmethod
     def score(
-        self, network: nn.Module, number: int, device: torch.device
+        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The rows that the batch of this number fills, each with its first numbers."""
+        """The rows that a batch fills, each with its first numbers.
+
+        Args:
+            micro_batch: the one of this number in `batches`, or a part of it.
+        """
 
     @abstractmethod
     def summarise(self, table: np.ndarray) -> ValidationResult:

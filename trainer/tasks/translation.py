@@ -80,10 +80,9 @@ class TranslationScoring(Scoring):
         self.columns = _FIRST_ID + max_output + self._decoding.max_extra_length
 
     def score(
-        self, network: nn.Module, number: int, device: torch.device
+        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
         assert isinstance(network, Transformer)
-        micro_batch = self.batches[number]
         batch = self._task.collate(micro_batch, device)
         # The loss of a batch is one number, in the row of its first pair.
         nll = float(network(*batch.inputs, CrossEntropy()).nll)

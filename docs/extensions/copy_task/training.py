@@ -61,10 +61,10 @@ class CopyScoring(Scoring):
         self._tokens = sum(task.data.units(batch) for batch in self.batches)
 
     def score(
-        self, network: nn.Module, number: int, device: torch.device
+        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
         assert isinstance(network, CopyNetwork)
-        hidden, text, real = self._task.collate(self.batches[number], device).inputs
+        hidden, text, real = self._task.collate(micro_batch, device).inputs
         nll = float(network(hidden, text, real, CrossEntropy()).nll)
         right = int(((guesses(network, hidden, real) == text) & real.bool()).sum())
         yield number, np.array([nll, right])
