@@ -10,7 +10,8 @@ from rich.table import Table
 
 from cluster.terminal import shown
 from cluster.views.histogram import histogram, histogram_of_powers, quantile
-from data_pipeline.dataset.manifest import DocumentLengths, Manifest
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import DocumentLengths
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
 from data_pipeline.strangers_text import visible, visible_line

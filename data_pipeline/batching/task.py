@@ -19,7 +19,8 @@ from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import Rule
 from data_pipeline.corpus_config import CorpusConfig
-from data_pipeline.dataset.manifest import CorpusInfo, FieldInfo, Manifest, SpecialIds
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import CorpusInfo, FieldInfo, SpecialIds
 from data_pipeline.dataset.sequences import SequenceRules
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.registry import Registry

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipeline.arrays import IdArray, Int64Array
-from data_pipeline.dataset.manifest import DocumentLengths, FieldInfo
+from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
 
 
 @dataclass(frozen=True, eq=False)

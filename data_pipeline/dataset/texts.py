@@ -7,7 +7,7 @@ string.
 import json
 from collections.abc import Sequence
 
-from data_pipeline.dataset.manifest import FieldInfo
+from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.wording import counted
 

@@ -8,7 +8,7 @@ from data_pipeline.batching.heldout import first_too_long
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config import DataConfig
 from data_pipeline.corpora.corpus import WholeText, read_whole
-from data_pipeline.dataset.manifest import (
+from data_pipeline.dataset.manifest_records import (
     FieldInfo,
     FileInfo,
     HeldOutInfo,

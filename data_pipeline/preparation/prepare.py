@@ -16,7 +16,8 @@ from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import HeldOutTexts
 from data_pipeline.corpora.corpus import CorpusReader, WholeText
 from data_pipeline.dataset.lengths import add_lengths
-from data_pipeline.dataset.manifest import CorpusInfo, DocumentLengths, Manifest
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import CorpusInfo, DocumentLengths
 from data_pipeline.dataset.preparation_settings import preparation_settings
 from data_pipeline.errors import CorpusError, DatasetError
 from data_pipeline.preparation.dataset_writer import (

@@ -12,7 +12,8 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import next_window
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.config import DataSettings
-from data_pipeline.dataset.manifest import Manifest, Tombstone, kept_name
+from data_pipeline.dataset.manifest import Manifest, kept_name
+from data_pipeline.dataset.manifest_records import Tombstone
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.store import MANIFEST_NAME, open_store

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config import TOKENIZERS, DataSettings, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
-from data_pipeline.dataset.manifest import FieldInfo
+from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.errors import TokenizerError
 from data_pipeline.preparation.ingest import IngestedCorpus
 from data_pipeline.preparation.shuffle import DUPLICATE, Partitions, Row, shuffled_rows

@@ -19,7 +19,8 @@ from data_pipeline.config import DataConfig, DataSettings, PackedBatchingConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule
 from data_pipeline.corpora.text_rules import text_rules
 from data_pipeline.corpus_config import CorpusConfig
-from data_pipeline.dataset.manifest import FieldInfo, Manifest, SpecialIds
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.text_config import TEXT, TextCorpusConfig, TextDataConfig
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 

@@ -24,7 +24,8 @@ from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import EMPTY, Rule
 from data_pipeline.corpora.pair_rules import pair_rules
 from data_pipeline.corpus_config import CorpusConfig
-from data_pipeline.dataset.manifest import FieldInfo, Manifest, SpecialIds
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.pair_config import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.random_keys import SUBWORD_SAMPLING
 from data_pipeline.tokenizers.subword_sampling import resample

@@ -28,7 +28,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
 from data_pipeline.config import TokenizerConfig
-from data_pipeline.dataset.manifest import SpecialIds
+from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces, UnigramSampling
 from data_pipeline.tokenizers.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ import torch
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
-from data_pipeline.dataset.manifest import SpecialIds
+from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.tasks.translation import TASK
 from model.transformer import Vocabulary
 from trainer.batch import to_device

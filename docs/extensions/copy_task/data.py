@@ -19,7 +19,8 @@ from data_pipeline.batching.task import DataTask, Examples, HeldOut, MicroBatchS
 from data_pipeline.config import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import Rule
 from data_pipeline.corpus_config import CorpusConfig
-from data_pipeline.dataset.manifest import FieldInfo, Manifest, SpecialIds
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.section import identity
 from data_pipeline.text_config import TEXT

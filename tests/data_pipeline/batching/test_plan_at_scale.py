@@ -22,11 +22,11 @@ from data_pipeline.batching.mixture import Mixture
 from data_pipeline.batching.plan import Cursor, WindowPlan, plan_window
 from data_pipeline.batching.stream import iterate_steps
 from data_pipeline.batching.window import WindowLayout
-from data_pipeline.dataset.manifest import (
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import (
     CorpusInfo,
     FieldInfo,
     FileInfo,
-    Manifest,
     ShardInfo,
     SpecialIds,
     TokenizerInfo,

@@ -11,7 +11,8 @@ import pytest
 from support.data_settings import settings_of
 
 from data_pipeline.config import TokenizerConfig
-from data_pipeline.dataset.manifest import Manifest, Tombstone
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import Tombstone
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
 from data_pipeline.pair_config import PairDataConfig

@@ -10,7 +10,7 @@ from support.data_settings import settings_of
 
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.corpora.cleaning import Kept
-from data_pipeline.dataset.manifest import ShardInfo
+from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.group_writer import GroupJob, write_group

@@ -14,7 +14,8 @@ from support.data_settings import settings_of
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config import DataSettings
-from data_pipeline.dataset.manifest import DocumentLengths, Manifest
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import DocumentLengths
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.dataset.verification import problems_of

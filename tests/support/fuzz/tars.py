@@ -13,7 +13,7 @@ from backports import zstd
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.corpora.corpus import read_whole
-from data_pipeline.dataset.manifest import ShardInfo
+from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.samples import read_samples, write_samples
 from data_pipeline.dataset.shards import IDS_SUFFIX, Block, pack_shard, unpack_shard
 from data_pipeline.errors import CorpusError, DatasetError

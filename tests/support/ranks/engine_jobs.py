@@ -12,7 +12,7 @@ import torch
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import slots_of_rank
-from data_pipeline.dataset.manifest import SpecialIds
+from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.tasks.translation import TASK
 from model.config import ModelConfig
 from model.loss import CrossEntropy
