@@ -105,14 +105,14 @@ def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
     monkeypatch.setattr(rank_losses, "ATTEMPTS_WITHOUT_PROGRESS", 1)
     node = nodes()
     with ray_session(runs.address):
-        wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2, 120)
+        wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2)
 
     def tell():
         # Its rank is there and no step has been made, so a failure would be the last one.
         wait_until(lambda: folder.log.exists() and "starting 2 ranks" in folder.log.read_text())
         wait_until(lambda: any("RankActor" in title for title in node.titles()))
         node.kill_raylet()
-        wait_until(lambda: last(folder, ranks=1), 120)
+        wait_until(lambda: last(folder, ranks=1))
 
     story = Story(folder, tell)
     result = runs.train("run", *OPTIONS)

@@ -58,7 +58,7 @@ def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
     groups = remember(monkeypatch, pool, "RankGroup")
 
     def ask():
-        wait_until(lambda: groups, 60)
+        wait_until(lambda: groups)
         kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=ask)
@@ -110,7 +110,7 @@ def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
     def strike():
         kill(groups[0].processes[1].name.id, signal.SIGSTOP)
         kill(os.getpid(), signal.SIGINT)
-        wait_until(lambda: "SIGINT was received" in folder.log.read_text(), 60)
+        wait_until(lambda: "SIGINT was received" in folder.log.read_text())
         kill(os.getpid(), signal.SIGINT)
 
     with at_step(folder, 25, strike):

@@ -60,7 +60,7 @@ def test_of_a_process_that_is_stopped_the_state_is_known(start, monkeypatch):
     monkeypatch.setattr(stacks, "DUMP_SECONDS", 0.2)
     process = start(HANGS)
     os.kill(process.pid, signal.SIGSTOP)
-    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 30)
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     (text,) = stacks_of([process.pid])
     assert "(stopped)" in text
     assert "No Python stack: the process does not run" in text

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from support.cluster.processes import wait_until
+from support.cluster.processes import HANG_SECONDS, wait_until
 
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session
@@ -124,7 +124,7 @@ def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
     )
     assert raylet.stdout.readline() == "well\n"
     raylet.kill()
-    assert raylet.communicate(timeout=60)[0] == ""
+    assert raylet.communicate(timeout=HANG_SECONDS)[0] == ""
 
 
 def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monkeypatch):
