@@ -78,7 +78,7 @@ lab: setup  ## tests on hosts in namespaces, under Slurm, in a browser; installs
 	@scripts/lab
 
 fuzz: setup  ## mutate files of all formats for long, and renew the table in docs/security.md
-	@scripts/fuzz $(if $(CASES),--cases $(CASES)) $(if $(MINUTES),--minutes $(MINUTES)) --table
+	@$(BIN)/python scripts/fuzz $(if $(CASES),--cases $(CASES)) $(if $(MINUTES),--minutes $(MINUTES)) --table
 
 mutants: setup  ## plant known bugs in a copy and say which of them no test sees (before a release)
 	@$(BIN)/python scripts/mutants
