@@ -1,18 +1,10 @@
-"""Errors of recipes, Ray and jobs. Messages are written for users."""
+"""Errors of recipes, Ray and jobs. Messages are written for users.
 
-from data_pipeline.location import without_credentials
+Nothing of ours is imported here: `cluster.packages`, which says whose packages are ours, needs it.
+"""
 
 # Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) asks to be started again.
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
-
-
-def full_message(error: BaseException) -> str:
-    """An error's message and its notes, once each, without a traceback and without credentials.
-
-    A library's error in it may name a URL.
-    """
-    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
-    return without_credentials(" ".join(dict.fromkeys([str(error), *notes])))
 
 
 class ClusterError(Exception):

@@ -30,6 +30,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from cluster.errors import ClusterError
+from data_pipeline.location import without_credentials
 from data_pipeline.strangers_text import visible, visible_in_json
 
 
@@ -138,6 +139,15 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning on standard error."""
     note(f"warning: {text}")
+
+
+def full_message(error: BaseException) -> str:
+    """An error's message and its notes, once each, without a traceback and without credentials.
+
+    A library's error in it may name a URL.
+    """
+    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
+    return without_credentials(" ".join(dict.fromkeys([str(error), *notes])))
 
 
 def complain(text: str) -> None:

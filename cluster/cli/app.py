@@ -45,10 +45,16 @@ from cluster.errors import (
     ClusterError,
     HeadLostError,
     RecipeError,
-    full_message,
 )
 from cluster.supervision.command_signals import expect_a_run, ignore_signals
-from cluster.terminal import Terminal, complain, hand_over, show_tracebacks_visibly, tell
+from cluster.terminal import (
+    Terminal,
+    complain,
+    full_message,
+    hand_over,
+    show_tracebacks_visibly,
+    tell,
+)
 from data_pipeline.errors import DataError
 from model.errors import ModelError
 from trainer.errors import TrainerError

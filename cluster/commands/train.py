@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import RankLostError, RecipeError, full_message
+from cluster.errors import RankLostError, RecipeError
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import supervise
-from cluster.terminal import Terminal
+from cluster.terminal import Terminal, full_message
 from cluster.views.display import LoggedAudience, audience_for
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.wording import counted

@@ -3,9 +3,10 @@
 import pytest
 from ray.exceptions import ActorUnavailableError, RayTaskError
 
-from cluster.errors import RankLostError, full_message
+from cluster.errors import RankLostError
 from cluster.health.failures import cause_of, failure_of, is_certain
 from cluster.health.hang_detector import Position
+from cluster.terminal import full_message
 from data_pipeline.errors import DatasetFileError
 from trainer.errors import NonFiniteLossError, RecordInUseError
 
