@@ -197,6 +197,11 @@ def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Samp
         max_member_bytes=MAX_MEMBER_BYTES,
     )
     seen: set[bytes] = set()
+    key = ""
+
+    def error(problem: str) -> CorpusError:
+        return CorpusError(f"{stream.location}, sample {key[:NAME_SHOWN]!r}: {problem}.")
+
     try:
         for key, group in groupby(members, key=lambda member: member.key):
             data = _data_by_suffix(stream.location, group)
@@ -210,10 +215,10 @@ def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Samp
                     "or correct columns in the recipe."
                 )
             seen.add(digest)
-            SAMPLES.check(len(seen), _error_in(f"{stream.location}, sample {key[:NAME_SHOWN]!r}"))
+            SAMPLES.check(len(seen), error)
             yield Sample(key, tuple(data[s] for s in texts), data[score] if score else None)
-    except TarContentError as error:
-        raise CorpusError(str(error)) from error
+    except TarContentError as damage:
+        raise CorpusError(str(damage)) from damage
 
 
 def _data_by_suffix(location: str, members: Iterator[Member]) -> dict[str, bytes]:
@@ -226,7 +231,3 @@ def _data_by_suffix(location: str, members: Iterator[Member]) -> dict[str, bytes
             )
         data[member.suffix] = member.data
     return data
-
-
-def _error_in(place: str) -> Callable[[str], CorpusError]:
-    return lambda problem: CorpusError(f"{place}: {problem}.")

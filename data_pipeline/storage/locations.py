@@ -171,7 +171,7 @@ class LocationStream(io.BufferedIOBase):
         except OSError as error:
             raise _unreadable(self.location, None, error) from error
         self._content_bytes += len(data)
-        if self.is_compressed and self._content_bytes > EXPANSION_FREE_BYTES:
+        if self._content_bytes > EXPANSION_FREE_BYTES and self.is_compressed:
             EXPANSION.check(self._content_bytes // self.total_bytes, self._bomb)
         self._hash.update(data)
         self.bytes_read = self._file.tell()

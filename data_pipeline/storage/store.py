@@ -211,7 +211,10 @@ class LocalStore(DatasetStore):
             size = os.fstat(file.fileno()).st_size
             if size > most:
                 raise TooManyBytesError(f"{size:,} bytes")
-            return file.read(size)
+            data = file.read(size)
+            while len(data) < size and (more := file.read(size - len(data))):
+                data += more  # some file systems give less than is asked for
+            return data
 
 
 class RemoteStore(DatasetStore):

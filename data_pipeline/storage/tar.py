@@ -160,7 +160,8 @@ class TarReader:
             if block == ZERO_BLOCK and not extended:
                 return None
             self._headers += 1
-            HEADERS.check(self._headers, self._error)
+            if self._headers > HEADERS.limit:  # a call for each header would be felt
+                HEADERS.check(self._headers, self._error)
             self._check_sum(block)
             kind, size = block[156:157], self._number(block[124:136])
             if kind in (_GNU_LONG_NAME, _PAX, _PAX_GLOBAL):
@@ -171,6 +172,8 @@ class TarReader:
             if kind not in (*_REGULAR, _DIRECTORY):
                 found = _REFUSED.get(kind, "member")
                 raise self._error(f"expected a regular file, found a {found} of type {kind!r}")
+            if extended:  # other names have 256 bytes at most
+                NAME.check(len(name), self._error)
             self._check_name(name)
             return kind, name, int(extended.get("size", size))
 
@@ -230,7 +233,6 @@ class TarReader:
             raise self._error(f"expected a name in UTF-8, found {name[:200]!r}") from None
 
     def _check_name(self, name: str) -> None:
-        NAME.check(len(name), self._error)
         strange = name.startswith("/") or "\\" in name or "\0" in name
         if not name or strange or ".." in name.split("/"):
             raise self._error(

@@ -8,7 +8,7 @@ import pickle
 import random
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
@@ -185,6 +185,14 @@ def test_a_file_that_has_grown_is_not_read(tmp_path: Path) -> None:
         )
         with pytest.raises(DatasetError, match="found 100,000,000,000 bytes"):
             LocalStore(folder).read_manifest()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "d")
+    (folder / SHARD).unlink()
+    make(folder / SHARD)
+    assert failure_of(LocalStore(folder, ())).found == "no readable file (not a regular file)"
 
 
 def test_other_backends_are_asked_for_no_more(tmp_path: Path) -> None:
