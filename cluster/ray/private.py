@@ -210,7 +210,8 @@ def address_of_head(address: str) -> str:
     Raises:
         ConnectionError, ValueError, OSError: there is none.
     """
-    head: str = ray_services.canonicalize_bootstrap_address_or_die(address)
+    # Ray's compiled code takes no subclass of str, such as a Location.
+    head: str = ray_services.canonicalize_bootstrap_address_or_die(str(address))
     return head
 
 
