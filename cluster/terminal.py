@@ -9,6 +9,7 @@ of it is markup: `[red]` in a sentence is a sentence. Only what rich adds, for c
 reaches a terminal as it is; and into a file or pipe, what is handed over.
 """
 
+import io
 import json
 import sys
 import threading
@@ -153,6 +154,12 @@ def full_message(error: BaseException) -> str:
 def complain(text: str) -> None:
     """Print why a command has failed, in one paragraph."""
     Terminal(stderr=True).print(shown(("error:", "bold red"), f" {text}"), soft_wrap=True)
+
+
+def print_in_any_locale() -> None:
+    """Let standard output show what its encoding has not as escapes, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def show_tracebacks_visibly() -> None:

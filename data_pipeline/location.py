@@ -37,12 +37,21 @@ _REMOTE = re.compile(r"(?!file:)[a-z0-9+.:-]+://[^/?#]*/*([^?#]*)", re.IGNORECAS
 # Words of a parameter's name, and those that tell a credential: X-Amz-Signature, AWSAccessKeyId.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET = re.compile(
-    "(?:access|auth)?token|(?:api)?key|auth(?:orization)?|credentials?|hmac|jwt|pass(?:wd|word)?|"
+    "(?:access|api|auth|private|secret|security|session|shared)*(?:token|key)(?:id)?|"
+    "auth(?:orization)?|bearer|credentials?|hmac|jwt|(?:user)?pass(?:wd|word|phrase)?|"
     "policy|pwd|sas|secret|session|sid|sig|sign(?:ature|ed)?|ticket",
     re.IGNORECASE,
 )
+# Names that also mean other things, and values that do then: lang_key=de, session=2012.
+_AMBIGUOUS = re.compile("key|auth|policy|session|sid|ticket", re.IGNORECASE)
+_PLAIN = re.compile(r"[a-z]{1,16}|\d{1,12}")
+# Names of what pins a file or says which one it is; their values look as keys do.
+_PIN = re.compile(
+    "(?:md5|sha1|sha256|sha512|checksum|commit|etag|generation|version|versionid|rev)"
+)
+_FILE_NAME = re.compile(r"[\w .-]+\.[a-z][a-z0-9]{1,7}")
 _OPAQUE = re.compile("[A-Za-z0-9]{20,}")
-_COMMIT = re.compile("[0-9a-f]{40}")  # of git: pins a file, and is no secret
+_HASH = re.compile("(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})")  # pins a file, and is no secret
 
 
 class Location(str):
@@ -83,10 +92,13 @@ def credential_in(text: str) -> str | None:
     if any(map(_USERINFO.match, _BEGIN.split(_one_word(text))[2::2])):
         return "a user name or password"
     for part in re.split("[?#&;]", text)[1:]:
-        name, _, value = part.partition("=")
-        if value and any(map(_SECRET.fullmatch, _WORD.findall(name))):
+        name, _, value = unquote_plus(part).partition("=")  # as servers read it
+        secret = next(filter(_SECRET.fullmatch, _WORD.findall(name)), None)
+        if value and secret and not (_AMBIGUOUS.fullmatch(secret) and _PLAIN.fullmatch(value)):
             return f"a credential in its query ({name})"
-        if any(map(_is_opaque, _OPAQUE.findall(unquote_plus(value or name)))):
+        if value and (_PIN.fullmatch(name.lower()) or _FILE_NAME.fullmatch(value)):
+            continue
+        if any(map(_is_opaque, _OPAQUE.findall(value or name))):
             return f"what looks like a credential in its query ({name if value else 'no name'})"
     return None
 
@@ -158,8 +170,9 @@ def _cleaned(url: re.Match[str]) -> str:
 
 
 def _without_user(rest: str) -> str:
-    user = _USERINFO.match(rest)
-    return rest[user.end() :] if user else rest
+    while user := _USERINFO.match(rest):  # a password may have an "@" of its own
+        rest = rest[user.end() :]
+    return rest
 
 
 def _without_query(query: re.Match[str]) -> str:
@@ -169,7 +182,7 @@ def _without_query(query: re.Match[str]) -> str:
 
 def _is_opaque(run: str) -> bool:
     """Whether letters and digits are mixed as in keys and signatures, whatever their name."""
-    return not (run.isalpha() or run.isdecimal() or _COMMIT.fullmatch(run))
+    return not (run.isalpha() or run.isdecimal() or _HASH.fullmatch(run))
 
 
 def _one_word(location: str) -> str:

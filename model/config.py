@@ -7,6 +7,13 @@ from pydantic import model_validator
 
 from data_pipeline.section import Section, continuable, identity
 
+# Beyond what anybody trains: a checkpoint that says more is not what it says it is, and would take
+# all memory before its tensors are compared.
+MAX_LAYERS = 1_000
+MAX_WIDTH = 1_000_000
+MAX_BEAM_SIZE = 1_000
+MAX_LENGTH_PENALTY = 10.0  # its power of a length stays a number
+
 
 class AttentionBackend(StrEnum):
     """The ways to compute the same attention."""
@@ -30,14 +37,16 @@ class ModelConfig(NetworkConfig):
     """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017)."""
 
     encoder_layers: int = identity(
-        6, "Layers of the encoder, N in the paper (§3.1; base: 6).", gt=0
+        6, "Layers of the encoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
     )
     decoder_layers: int = identity(
-        6, "Layers of the decoder, N in the paper (§3.1; base: 6).", gt=0
+        6, "Layers of the decoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
     )
-    width: int = identity(512, "Width of every layer's output, d_model (§3.1; base: 512).", gt=0)
+    width: int = identity(
+        512, "Width of every layer's output, d_model (§3.1; base: 512).", gt=0, le=MAX_WIDTH
+    )
     feed_forward_width: int = identity(
-        2048, "Inner width of the feed-forward network, d_ff (§3.3).", gt=0
+        2048, "Inner width of the feed-forward network, d_ff (§3.3).", gt=0, le=MAX_WIDTH
     )
     heads: int = identity(8, "Attention heads, h (§3.2.2); each is width / heads wide.", gt=0)
     dropout: float = identity(
@@ -87,16 +96,19 @@ class ModelConfig(NetworkConfig):
 class DecodingConfig(Section):
     """How a translation is searched for. Defaults are the paper's (§6.1)."""
 
-    beam_size: int = continuable(4, "Hypotheses kept per sentence; 1 is greedy search.", gt=0)
+    beam_size: int = continuable(
+        4, "Hypotheses kept per sentence; 1 is greedy search.", gt=0, le=MAX_BEAM_SIZE
+    )
     length_penalty: float = continuable(
         0.6,
         "α of the length penalty ((5 + length) / 6)^α that divides a "
         "hypothesis' log-probability (Wu et al. 2016, eq. 14); 0 switches it off.",
         ge=0,
+        le=MAX_LENGTH_PENALTY,
     )
     max_length_factor: float = continuable(
-        1.0, "Output tokens allowed per source token, EOS counted in both.", ge=0
+        1.0, "Output tokens allowed per source token, EOS counted in both.", ge=0, le=1000
     )
     max_extra_length: int = continuable(
-        50, "Output tokens allowed on top of those (the paper: 50).", ge=1
+        50, "Output tokens allowed on top of those (the paper: 50).", ge=1, le=10_000
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.section import Section, continuable, identity
-from model.config import NetworkConfig
+from model.config import MAX_LAYERS, MAX_WIDTH, NetworkConfig
 
 # The form of two published families; sizes and dropout are the recipe's.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -46,8 +46,10 @@ class DecoderOnlyConfig(NetworkConfig):
         "Gives positions, norm, norm_epsilon, activation, bias and tie_embeddings the values of "
         "GPT-2 (Radford et al. 2019) or Llama (Touvron et al. 2023) where the recipe has none.",
     )
-    layers: int = identity(12, "Layers (GPT-2: 12).", gt=0)
-    width: int = identity(768, "Width of every layer's output, d_model (GPT-2: 768).", gt=0)
+    layers: int = identity(12, "Layers (GPT-2: 12).", gt=0, le=MAX_LAYERS)
+    width: int = identity(
+        768, "Width of every layer's output, d_model (GPT-2: 768).", gt=0, le=MAX_WIDTH
+    )
     heads: int = identity(12, "Attention heads; each is width / heads wide (GPT-2: 12).", gt=0)
     key_value_heads: int | None = identity(
         None,

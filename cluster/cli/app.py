@@ -52,6 +52,7 @@ from cluster.terminal import (
     complain,
     full_message,
     hand_over,
+    print_in_any_locale,
     show_tracebacks_visibly,
     tell,
 )
@@ -84,6 +85,7 @@ app.command("workers", rich_help_panel="On a cluster")(workers)
 def main() -> None:
     """The console script: users' mistakes end in one paragraph and an exit code."""
     show_tracebacks_visibly()
+    print_in_any_locale()
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:

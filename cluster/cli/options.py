@@ -9,6 +9,7 @@ import typer
 
 from cluster.terminal import Terminal, tell, tell_in_json
 from cluster.views.tables import AnswerTable
+from model.config import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 
 WIDTH_WHEN_PIPED = 200
 
@@ -78,7 +79,9 @@ AlignmentsOption = Annotated[
         "(source-translation, counted from 0). Pieces are folded to words at SentencePiece's ▁.",
     ),
 ]
-BeamOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")]
+BeamOption = Annotated[
+    int | None, typer.Option(min=1, max=MAX_BEAM_SIZE, help="Default: the recipe's.")
+]
 
 
 def _finite(number: float | None) -> float | None:
@@ -88,7 +91,8 @@ def _finite(number: float | None) -> float | None:
 
 
 PenaltyOption = Annotated[
-    float | None, typer.Option(min=0, callback=_finite, help="Default: the recipe's.")
+    float | None,
+    typer.Option(min=0, max=MAX_LENGTH_PENALTY, callback=_finite, help="Default: the recipe's."),
 ]
 StrictOption = Annotated[
     bool,

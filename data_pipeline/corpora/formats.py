@@ -323,7 +323,7 @@ def _value_at(value: Any, column: Column) -> object:
             raise ValueError(f"expected an object with the key {key!r}, found {_shown(value)}")
         if key not in value:
             raise ValueError(
-                f"expected the key {key!r} of {column!r}, found {_shown(sorted(value))}"
+                f"expected the key {key!r} of {column!r}, found {_shown(sorted(value)[:20])}"
             )
         value = value[key]
     return value

@@ -21,8 +21,13 @@ from data_pipeline.wording import listed
 
 ROWS_PER_BATCH = 256
 BUFFER_BYTES = 1024 * 1024  # of a column; without, pyarrow reads as much as a row group has of it
-_SPLIT = "Write the file anew with smaller row groups, or split it"
-FOOTER = Budget("bytes in the footer of a Parquet file", 16 * 1024**2, _SPLIT)
+# pyarrow takes some 150 times as much memory for what is in it: columns in each row group.
+FOOTER = Budget(
+    "bytes in the footer of a Parquet file",
+    2 * 1024**2,
+    "Write the file anew with fewer columns or larger row groups, or split it",
+)
+NAMES_SHOWN = 20
 # pyarrow decompresses a page at once. The format limits a page to 2 GiB.
 EXPANSION = Budget(
     "bytes of values for each byte of a column in a row group",
@@ -57,8 +62,8 @@ def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
             names = metadata.schema.to_arrow_schema().names
             if set(wanted) - set(names):
                 raise CorpusError(
-                    f"{location}: expected the columns {listed(wanted)}, found {listed(names)}. "
-                    "Correct columns in the recipe."
+                    f"{location}: expected the columns {listed(wanted)}, found "
+                    f"{_shown(names)}. Correct columns in the recipe."
                 )
             as_written = _check_columns(metadata, wanted, location)
             with parquet.ParquetFile(
@@ -76,6 +81,11 @@ def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
                 f"{location} is no whole Parquet file ({error}). Get it again, or correct format "
                 "in the recipe."
             ) from error
+
+
+def _shown(names: list[str]) -> str:
+    some = [name[:80] for name in names[:NAMES_SHOWN]]
+    return listed(some) + (f" and {len(names) - NAMES_SHOWN:,} more" if names[NAMES_SHOWN:] else "")
 
 
 def _check_footer(copy: BinaryIO, location: str) -> None:

@@ -41,6 +41,7 @@ PHRASEBOOK = {
     for column, language in enumerate(("fr", "en"))
 }
 BLOCK_BYTES = 1024 * 1024
+FIRST_FEED_BYTES = 4096  # of a frame of a compressed file, and twice as many each time
 PLAIN = "plain"
 REFUSED = {  # refused compressions by their first bytes
     b"BZh": ("bzip2", "Compress it anew, for example with bzcat FILE | zstd"),
@@ -250,6 +251,9 @@ class _FrameReader(io.RawIOBase):
         self._file = file
         self._new_decompressor = new_decompressor
         self._decompressor = new_decompressor()
+        self._block = b""
+        self._position = 0  # in the block, of what no decompressor has yet
+        self._feed_bytes = FIRST_FEED_BYTES
 
     def readable(self) -> bool:
         return True
@@ -258,18 +262,31 @@ class _FrameReader(io.RawIOBase):
         while True:
             compressed = b""
             if self._decompressor.eof:
-                compressed = self._decompressor.unused_data or self._file.read(BLOCK_BYTES)
+                # It was given more than its frame, which it hands back as a copy.
+                self._position -= len(self._decompressor.unused_data)
+                self._feed_bytes = FIRST_FEED_BYTES
+                compressed = self._next_bytes()
                 if not compressed:
                     return 0
                 self._decompressor = self._new_decompressor()
             elif self._decompressor.needs_input:
-                compressed = self._file.read(BLOCK_BYTES)
+                compressed = self._next_bytes()
                 if not compressed:
                     raise EOFError("it ends too early")
             data = self._decompressor.decompress(compressed, len(buffer))
             if data:
                 buffer[: len(data)] = data
                 return len(data)
+
+    def _next_bytes(self) -> bytes:
+        """What the decompressor gets next: little of a new frame, which may be a few bytes."""
+        if self._position == len(self._block):
+            self._block, self._position = self._file.read(BLOCK_BYTES), 0
+        stop = self._position + self._feed_bytes
+        found = self._block[self._position : stop]
+        self._position += len(found)
+        self._feed_bytes = min(2 * self._feed_bytes, BLOCK_BYTES)
+        return found
 
 
 def _builtin_text(location: str) -> bytes:

@@ -50,6 +50,14 @@ WITH_QUERY = [
         "PASSWORD=s3cr3tCANARY",
         "rlkey=a9b8c7d6e5f4a9b8c7d6CANARY",
         "a9b8c7d6e5f4a9b8c7d6CANARY",
+        "%73ig=s3cr3tCANARY",
+        "sv=2024&si%67=s3cr3tCANARY",
+        "x%2damz%2dsignature=s3cr3tCANARY",
+        "sig%3Ds3cr3tCANARY",
+        "secretkey=s3cr3tCANARY",
+        "PRIVATETOKEN=s3cr3tCANARY",
+        "passphrase=s3cr3tCANARY",
+        "key=s3cr3tCANARY",
     )
 ] + ["https://host/x#access_token=s3cr3tCANARY", "https://host/x;token=s3cr3tCANARY"]
 WITHOUT = [
@@ -65,6 +73,10 @@ WITHOUT = [
     "https://host/x?raw=1&download=true",
     "https://host/x?file=train-00000-of-00017.txt",
     f"https://host/x?at={40 * 'a'}",
+    f"https://host/x?sha256={32 * 'a1'}&md5={16 * 'b2'}",
+    "s3://bucket/x?versionId=L4kqtJlcpXroDTDmpUMLUo3HVBH40NrZ",
+    "https://host/x?file=Corpus2024EuroparlVersion7German.txt",
+    "https://host/x?key=europarl&lang_key=de&session=2012&policy=open",
     "https://host/part-{000..017}.tar",
     "https://host/a b/größe",
     "s3://bucket/key@version",

@@ -22,6 +22,29 @@ def test_width_must_be_even():
         ModelConfig(width=33, heads=3)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"width": 2 * 10**9}, {"encoder_layers": 10**5}, {"decoder_layers": 10**9, "width": 2}],
+)
+def test_sizes_that_nobody_trains_are_refused(values):
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        ModelConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"beam_size": 10**6},
+        {"length_penalty": 1e300},
+        {"max_length_factor": 1e300},
+        {"max_extra_length": 10**6},
+    ],
+)
+def test_searches_that_do_not_end_are_refused(values):
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        DecodingConfig(**values)
+
+
 def test_unknown_keys_and_changes_are_refused():
     with pytest.raises(ValidationError, match="extra"):
         ModelConfig(widht=512)

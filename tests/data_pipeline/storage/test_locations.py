@@ -8,6 +8,7 @@ import random
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backports import zstd
@@ -16,6 +17,7 @@ from support.files.faulty_server import Fault, FaultyServer
 from data_pipeline.errors import CorpusError, LocationError
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage import download as download_module
+from data_pipeline.storage import locations
 from data_pipeline.storage.locations import cache_folder, open_location, stored_bytes
 
 rng = random.Random(3)
@@ -49,6 +51,35 @@ def test_content_tells_the_compression(suffix: str, tmp_path: Path) -> None:
         assert stream.read(1) == b""
         assert stream.sha256 == SHA256
         assert stream.bytes_read == stream.total_bytes
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".zst"])
+def test_many_small_frames_are_copied_a_few_times_each(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each frame before them."""
+    fed = []
+
+    class Watched:
+        def __init__(self, decompressor: Any) -> None:
+            self._decompressor = decompressor
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._decompressor, name)
+
+        def decompress(self, data: bytes, max_length: int) -> bytes:
+            fed.append(len(data))
+            found: bytes = self._decompressor.decompress(data, max_length)
+            return found
+
+    for name in ("_new_xz", "_new_zstd"):
+        make = getattr(locations, name)
+        monkeypatch.setattr(locations, name, lambda make=make: Watched(make()))
+    frames = 3_000
+    (tmp_path / "a").write_bytes(COMPRESSORS[suffix](b"a\n") * frames)
+    assert read(tmp_path / "a") == b"a\n" * frames
+    assert len(fed) >= frames
+    assert sum(fed) <= frames * locations.FIRST_FEED_BYTES
 
 
 @pytest.mark.parametrize("suffix", NAMES)
