@@ -21,7 +21,7 @@ from trainer.checkpoints.format import (
 )
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import best, prune, superfluous
-from trainer.errors import CheckpointError, CheckpointFormatError
+from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from trainer.runs.folder import RunFolder
 
 DIGEST_DIGITS_SHOWN = 16
@@ -225,7 +225,7 @@ def _problem_within(checkpoint: Checkpoint, run: Path) -> str | None:
             if shapes := shapes_of_run(RunFolder(run), checkpoint):
                 require_same_shapes(checkpoint, shapes)
             reader.check_numbers()
-    except CheckpointError as error:
+    except (CheckpointError, RunMismatchError) as error:
         return str(error)
     return None
 

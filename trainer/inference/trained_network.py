@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, ExtensionError
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from trainer.checkpoints.format import (
@@ -107,14 +107,21 @@ def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int
     """The shapes of the parameters that a run's network has by a checkpoint's recipe.
 
     None if that cannot be told here: for want of an extension, or of the run's tokenizers.
+
+    Raises:
+        RunMismatchError: the recipe is none that this version takes.
     """
+    header = checkpoint.header
     try:
-        header = checkpoint.header
         recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
         store = open_store(run.dataset, retry_delays_seconds=())
         tokenizers = load_tokenizers(store, Manifest.load(store))
-    except (RunMismatchError, DataError):
+    except DataError:
         return None
+    except RunMismatchError as error:
+        if isinstance(error.__cause__, ExtensionError):
+            return None
+        raise
     return None if recipe.extensions else parameter_shapes(recipe, tokenizers)
 
 

@@ -68,13 +68,16 @@ def test_verify_looks_into_files_whose_hashes_hold(transloom, run):
     parameters = dict(read_header(folders[1]).parameters)
     name = next(name for name, shape in parameters.items() if len(set(shape)) == 2)
     rewrite_header(folders[1], parameters=parameters | {name: parameters[name][::-1]})
+    recipe = read_header(folders[2]).recipe
+    wide = recipe | {"model": recipe["model"] | {"width": 2 * 10**9}}
+    rewrite_header(folders[2], recipe=wide)
     result = transloom("checkpoints", "verify", run, "--json")
     assert result.exit_code == 1
-    nan, transposed, whole = (row["problem"] for row in json.loads(result.stdout))
+    nan, transposed, too_wide = (row["problem"] for row in json.loads(result.stdout))
     assert f"{state} has nan as element" in nan
     assert f"parameter {name} of shape {parameters[name][::-1]}" in transposed
     assert f"the recipe's model has {parameters[name]}" in transposed
-    assert whole is None
+    assert "The checkpoint's recipe has model.width = 2000000000" in too_wide
     with pytest.raises(CheckpointError, match="another model's checkpoint"):
         load_network(run, STEPS[1], "cpu", "fp32")
 
