@@ -187,7 +187,12 @@ def stop_job(address: str, job_id: str) -> bool:
         return bool(_client(address).stop_job(job_id))
 
 
-def _client(address: str) -> JobSubmissionClient:
+def check_address(address: str) -> None:
+    """Check that an address may be a dashboard's, before anybody is asked there.
+
+    Raises:
+        ClusterError: it carries a credential, or is no web address.
+    """
     if found := credential_in(address):
         raise ClusterError(
             f"The address {without_credentials(address)} carries {found}. Leave it out: a cluster "
@@ -198,6 +203,10 @@ def _client(address: str) -> JobSubmissionClient:
             f"{address} is not the address of a Ray dashboard, which takes jobs. It looks like "
             "http://127.0.0.1:8265, and `ray start --head` prints it"
         )
+
+
+def _client(address: str) -> JobSubmissionClient:
+    check_address(address)
     enable_authentication(create_token=False)
     for name in TALKATIVE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -19,7 +19,7 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.ray import folder_access, private
 from cluster.ray.folder_access import way_in
-from cluster.ray.jobs import LOOK_KEY, explained, job_logs, submit, wait_for_job
+from cluster.ray.jobs import LOOK_KEY, check_address, explained, job_logs, submit, wait_for_job
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 
@@ -50,8 +50,9 @@ def open_doors_at(dashboard: str) -> list[str]:
     """What is open of the cluster that takes jobs there, as seen from its head node.
 
     Raises:
-        ClusterError: it cannot be reached, or refuses the token.
+        ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
     """
+    check_address(dashboard)
     doors = [_NO_TOKEN] if _lists_jobs_to_anyone(dashboard) else []
     return [*doors, *_folder_of_head(dashboard)]
 
