@@ -1,14 +1,9 @@
 """A run as a Ray job on a real head: submitted, followed, read, refused without the token."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from support.cluster.processes import HANG_SECONDS
-
-TRANSLOOM = Path(sys.executable).parent / "transloom"
+from support.command import transloom
 
 
 @pytest.fixture
@@ -19,20 +14,6 @@ def decoys(tmp_path):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise ImportError('a decoy was imported')")
     return folder
-
-
-def transloom(*arguments, cwd, **environment):
-    import os
-
-    return subprocess.run(
-        [str(TRANSLOOM), *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-    )
 
 
 def test_submit_follow_and_read_the_result(runs, undisturbed, decoys, ray_head):

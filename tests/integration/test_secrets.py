@@ -5,21 +5,19 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import yaml
 from support import canaries
 from support.canaries import PASSWORD, USER, WANDB_KEY, leaks
-from support.cluster.processes import HANG_SECONDS
+from support.command import transloom
 from support.files.guarded_server import GuardedServer
 from support.recipes import tiny_values
 
 from cluster.cli import app
 
 NAMED_COMMIT = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "1", "--allow-empty"]
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 SIGNATURE = "X-Amz-Signature=c4n4ry0123456789abcdef"
 URLS = [
     "https://canary-user:c4n4ry-pw@host.invalid/x.txt",
@@ -27,20 +25,6 @@ URLS = [
     f"https://host.invalid/x.txt?{SIGNATURE}",
     "s3://c4n4ry:c4n4ry@bucket/x.txt",
 ]
-
-
-def transloom(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    import os
-
-    return subprocess.run(
-        [str(TRANSLOOM), *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-    )
 
 
 @pytest.fixture

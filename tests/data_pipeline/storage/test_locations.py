@@ -16,8 +16,8 @@ from support.files.faulty_server import Fault, FaultyServer
 
 from data_pipeline.errors import CorpusError, LocationError
 from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage import compression
 from data_pipeline.storage import download as download_module
-from data_pipeline.storage import locations
 from data_pipeline.storage.locations import cache_folder, open_location, stored_bytes
 
 rng = random.Random(3)
@@ -73,13 +73,13 @@ def test_many_small_frames_are_copied_a_few_times_each(
             return found
 
     for name in ("_new_xz", "_new_zstd"):
-        make = getattr(locations, name)
-        monkeypatch.setattr(locations, name, lambda make=make: Watched(make()))
+        make = getattr(compression, name)
+        monkeypatch.setattr(compression, name, lambda make=make: Watched(make()))
     frames = 3_000
     (tmp_path / "a").write_bytes(COMPRESSORS[suffix](b"a\n") * frames)
     assert read(tmp_path / "a") == b"a\n" * frames
     assert len(fed) >= frames
-    assert sum(fed) <= frames * locations.FIRST_FEED_BYTES
+    assert sum(fed) <= frames * compression.FIRST_FEED_BYTES
 
 
 @pytest.mark.parametrize("suffix", NAMES)
