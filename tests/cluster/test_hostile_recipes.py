@@ -77,7 +77,6 @@ HUGE = 10**25
         "data.pairs_per_block",
         "tokenizer.vocabulary_size",
         "batching.window_shards",
-        "model.width",
         "trainer.max_steps",
         "trainer.optimizer.weight_decay",
         "checkpoints.keep_every_steps",
@@ -92,6 +91,13 @@ def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str
         return
     with pytest.raises(RecipeError, match=rf"{key}: a number of 84 bits, .* give a smaller one"):
         load_recipe(file, [f"{key}={HUGE}"])
+
+
+def test_a_field_with_a_bound_of_its_own_names_that_bound(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    with pytest.raises(RecipeError, match=rf"model.width is {HUGE}: .* equal to 1000000"):
+        load_recipe(file, [f"model.width={HUGE}"])
 
 
 def test_what_is_no_file_is_neither_opened_nor_waited_for(tmp_path: Path) -> None:
