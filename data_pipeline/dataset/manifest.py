@@ -106,7 +106,7 @@ class Manifest(Written):
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         """Each field has all that is told by field, and lengths are those of all pairs."""
-        names = {field.name for field in self.fields}
+        names = [field.name for field in self.fields]
         told_by_field: list[tuple[str, Mapping[str, Any]]] = [
             ("tokenizers", self.tokenizers),
             ("lengths", self.lengths),
@@ -114,7 +114,7 @@ class Manifest(Written):
             *((f"files of {use}", heldout.files) for use, heldout in self.heldout.items()),
         ]
         for what, found in told_by_field:
-            if not names or found.keys() != names:
+            if not names or found.keys() != set(names):
                 raise ValueError(
                     f"{what}: expected the fields {listed(names)}, found {listed(found)}"
                 )
