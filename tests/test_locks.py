@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("build", "cpu", "cuda")
@@ -23,10 +25,15 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def asked_for(requirements: list[str]) -> dict[str, str]:
-    found = [re.fullmatch(r"([^\[=]+)(?:\[.*\])?==(.+)", one) for one in requirements]
-    assert all(found), requirements
-    return {normal(match[1]): match[2] for match in found if match}
+def asked_for(requirements: list[str]) -> dict[str, SpecifierSet]:
+    found = {normal(one.name): one.specifier for one in map(Requirement, requirements)}
+    assert all(found.values()), requirements
+    return found
+
+
+def assert_all_are_held(wanted: dict[str, SpecifierSet], versions: dict[str, str]) -> None:
+    for package, allowed in wanted.items():
+        assert versions[package] in allowed, package
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -48,12 +55,20 @@ def test_a_lock_has_what_the_project_asks_for(name: str) -> None:
     project = PROJECT["project"]
     wanted = asked_for(project["dependencies"] + project["optional-dependencies"]["dev"])
     versions = {package: version.partition("+")[0] for package, version in locked(name).items()}
-    assert wanted.items() <= versions.items()
+    assert_all_are_held(wanted, versions)
 
 
 def test_what_is_built_with_is_locked() -> None:
     wanted = asked_for(PROJECT["dependency-groups"]["build"] + PROJECT["build-system"]["requires"])
-    assert wanted.items() <= locked("build").items()
+    assert_all_are_held(wanted, locked("build"))
+
+
+def test_what_transloom_knows_the_insides_of_is_exact_and_the_rest_a_range() -> None:
+    wanted = asked_for(PROJECT["project"]["dependencies"])
+    exact = {name for name, allowed in wanted.items() if str(allowed).startswith("==")}
+    assert exact == {"torch", "deepspeed", "ray", "sentencepiece", "webdataset"}
+    for name in wanted.keys() - exact:
+        assert {one.operator for one in wanted[name]} == {">=", "<"}, name
 
 
 def test_the_locks_differ_in_torch_alone() -> None:
