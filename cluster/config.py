@@ -1,13 +1,17 @@
 """The cluster section of a recipe: where a run's ranks and data workers run."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_pipeline.location import Location
 from data_pipeline.section import Section, execution
 
 RankCount = Annotated[int, Field(gt=0)]
+Placement = Literal["pack", "spread"]
+Amount = Annotated[float, Field(gt=0)]
+# Resources that a rank reserves by fields of their own.
+OWN_FIELDS = {"CPU": "cluster.cpus_per_rank", "GPU": "cluster.gpus_per_rank"}
 
 
 class RankRange(Section):
@@ -71,6 +75,21 @@ class ClusterConfig(Section):
         le=19,
     )
     gpus_per_rank: int = execution(0, "1 trains on CUDA, 0 on the CPU.", ge=0, le=1)
+    resources_per_rank: dict[str, Amount] = execution(
+        {},
+        "Resources of other names that a rank reserves, such as {rack_a: 1}, as given in "
+        "`ray start --resources`.",
+    )
+    node_labels: dict[str, str] = execution(
+        {},
+        "Ranks go only to nodes with all of these labels, such as {pool: train}, as given in "
+        "`ray start --labels`.",
+    )
+    placement: Placement = execution(
+        "pack",
+        "pack puts ranks on as few nodes as possible, so that less data travels between nodes; "
+        "spread puts equally many on each, so that each has more of its node's memory and caches.",
+    )
     data_workers: int = execution(1, "Processes that read shards and assemble micro-batches.", gt=0)
     cpus_per_data_worker: float = execution(
         0.0, "CPUs reserved for a data worker; it needs few.", ge=0
@@ -101,6 +120,21 @@ class ClusterConfig(Section):
         gt=0,
         lt=60,
     )
+
+    @field_validator("resources_per_rank")
+    @classmethod
+    def _no_field_of_their_own(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name in resources.keys() & OWN_FIELDS.keys():
+            raise ValueError(
+                f"it has {name}, of which a rank's amount is {OWN_FIELDS[name]}: set that"
+            )
+        return resources
+
+    @property
+    def resources_of_a_rank(self) -> dict[str, float]:
+        """All that Ray reserves for a rank, by Ray's names."""
+        own = {"CPU": self.cpus_per_rank, "GPU": float(self.gpus_per_rank)}
+        return {name: n for name, n in own.items() if n} | self.resources_per_rank
 
     @property
     def max_ranks(self) -> int:

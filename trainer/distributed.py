@@ -25,13 +25,7 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
     Raises:
         NetworkError: it is not known over which network interface other nodes reach this one.
     """
-    os.environ.update(
-        RANK=str(placement.rank),
-        WORLD_SIZE=str(placement.world_size),
-        LOCAL_RANK="0",
-        LOCAL_SIZE=str(placement.local_world_size),
-        DS_ACCELERATOR=placement.device,
-    )
+    os.environ.update(rank_variables(placement))
     torch.set_num_threads(placement.threads)
     if placement.device == "cuda":
         torch.cuda.set_device(placement.torch_device)
@@ -52,6 +46,17 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
             yield
         finally:
             dist.destroy_process_group()
+
+
+def rank_variables(placement: Placement) -> dict[str, str]:
+    """The environment variables by which DeepSpeed, and others, know a rank."""
+    return {
+        "RANK": str(placement.rank),
+        "WORLD_SIZE": str(placement.world_size),
+        "LOCAL_RANK": str(placement.device_index),  # DeepSpeed takes it for the GPU's index
+        "LOCAL_SIZE": str(placement.local_world_size),
+        "DS_ACCELERATOR": placement.device,
+    }
 
 
 def network_interface(placement: Placement) -> dict[str, str]:

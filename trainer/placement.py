@@ -12,6 +12,8 @@ class Placement:
     """Where one rank runs.
 
     Attributes:
+        local_rank: its place among the ranks of its node, from 0 on.
+        local_world_size: the ranks of its node; nodes may have different numbers.
         threads: the number of CPU threads that torch computes with. It changes rounding, so it is
             part of the numerics fingerprint.
         rendezvous: where the ranks find each other: `tcp://HOST:PORT` on rank 0's node or, if
@@ -21,6 +23,7 @@ class Placement:
 
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0
     local_world_size: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
@@ -32,6 +35,11 @@ class Placement:
         return self.local_world_size == self.world_size
 
     @property
+    def device_index(self) -> int:
+        """Of the rank's device among those that its process sees: it sees one GPU, its own."""
+        return 0 if self.device == "cuda" else self.local_rank
+
+    @property
     def backend(self) -> Literal["gloo", "nccl"]:
         return "nccl" if self.device == "cuda" else "gloo"
 
@@ -39,5 +47,5 @@ class Placement:
     def torch_device(self) -> "torch.device":
         import torch  # not above: the supervisor, which places the ranks, does without it
 
-        # A rank sees one GPU, its own.
-        return torch.device("cuda", 0) if self.device == "cuda" else torch.device("cpu")
+        cuda = self.device == "cuda"
+        return torch.device("cuda", self.device_index) if cuda else torch.device("cpu")

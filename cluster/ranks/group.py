@@ -6,6 +6,7 @@ are sent, and every poll takes the answers that have arrived.
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +159,7 @@ class RankGroup:
         return None
 
     def _train(self, rendezvous: str) -> None:
-        ranks_of = Counter(self.nodes)
+        local_ranks, ranks_of = local_ranks_of(self.nodes), Counter(self.nodes)
         self._hang_detector = HangDetector(self._config.deadlines, self._names, self._since)
         self._results = [
             process.actor.train.remote(
@@ -166,6 +167,7 @@ class RankGroup:
                 Placement(
                     rank=rank,
                     world_size=len(self.processes),
+                    local_rank=local_ranks[rank],
                     local_world_size=ranks_of[process.seat.node],
                     device="cuda" if self._config.gpus_per_rank else "cpu",
                     threads=self._config.threads_per_rank,
@@ -236,6 +238,20 @@ class RankGroup:
                 position = self._hang_detector.positions[rank]
                 failures.append(failure_of(self._names[rank], position, error))
         return outcomes, failures
+
+
+def local_ranks_of(nodes: Sequence[str]) -> list[int]:
+    """The place of each rank among the ranks of its node.
+
+    Args:
+        nodes: the node of each rank.
+    """
+    before: Counter[str] = Counter()
+    local_ranks = []
+    for node in nodes:
+        local_ranks.append(before[node])
+        before[node] += 1
+    return local_ranks
 
 
 def _has_come(answer: Any) -> bool:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +35,7 @@ class Node:
         total: amounts of resources, whoever has reserved them.
         leaves_at: when the node will be gone if it is being drained (seconds since the epoch),
             infinity if no time was given; None if it stays.
+        labels: those of its `ray start`, and Ray's own.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Node:
     free: Mapping[str, float]
     total: Mapping[str, float]
     leaves_at: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class ClusterView:
@@ -144,6 +146,7 @@ def _ask() -> dict[str, Node]:
             free=free.get(node["NodeID"], {}),
             total=node["Resources"],
             leaves_at=_seconds(leaving.get(node["NodeID"])),
+            labels=node["Labels"],
         )
         for node in ray.nodes()
         if node["Alive"]

@@ -6,7 +6,9 @@ make it anew takes Ray a second.
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +18,15 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, Placement
 from cluster.ray.cluster_view import Node
+from data_pipeline.wording import counted, listed
 
 PLACEMENT_SECONDS = 10.0
 GPU_TASK_SECONDS = 60.0
+NODES_TOLD = 8
+# Resources that each node has without anybody's asking.
+_OF_RAY = re.compile(r"(node:.*|memory|object_store_memory|accelerator_type:.*)$")
 _ROUNDING = 1e-6  # Ray counts resources in units of 1e-4
 
 
@@ -41,30 +47,89 @@ def room(free: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     return min(int(free.get(name, 0.0) / n + _ROUNDING) for name, n in bundle.items())
 
 
-def choose_nodes(held: list[str], free: Mapping[str, int], most: int) -> list[str]:
-    """Nodes for at most `most` ranks: first where seats are held, then where most room is.
+def has_labels(node: Node, wanted: Mapping[str, str]) -> bool:
+    """Whether a node has all of these labels."""
+    return wanted.items() <= node.labels.items()
 
-    Seats that are held need not be made anew. And the fewer the nodes, the less data travels
-    between them.
+
+def choose_nodes(
+    held: list[str], free: Mapping[str, int], most: int, placement: Placement = "pack"
+) -> list[str]:
+    """Nodes for at most `most` ranks, one for each.
+
+    Args:
+        held: the nodes of the seats that are held; there is room for these besides.
+        free: for how many more ranks each node has room.
+        placement: `pack` keeps the seats that are held, and adds as few nodes as it can. `spread`
+            puts as equally many on the nodes as their room allows, and of the ways to do that
+            takes one that keeps most of the seats.
     """
-    by_room = sorted(free, key=lambda node: (-free[node], node))
+    if placement == "spread":
+        return _spread(Counter(held), free, most)
+    by_room = sorted(free, key=lambda node: (node not in held, -free[node], node))
     return [*held, *(node for node in by_room for _ in range(free[node]))][:most]
+
+
+def _spread(held: Counter[str], free: Mapping[str, int], most: int) -> list[str]:
+    rooms = {node: held[node] + free.get(node, 0) for node in {*held, *free}}
+    chosen: Counter[str] = Counter()
+    while chosen.total() < most:
+        open_nodes = [node for node in rooms if chosen[node] < rooms[node]]
+        if not open_nodes:
+            break
+        # The emptiest; of equals one with a seat that would be lost, then the roomiest.
+        next_node = min(
+            open_nodes,
+            key=lambda node: (chosen[node], chosen[node] >= held[node], -rooms[node], node),
+        )
+        chosen[next_node] += 1
+    return sorted(chosen.elements())
+
+
+def most_ranks_ever(config: ClusterConfig, nodes: Iterable[Node]) -> int:
+    """How many ranks these nodes could hold if nobody else used them."""
+    bundle = config.resources_of_a_rank
+    fitting = [node for node in nodes if has_labels(node, config.node_labels)]
+    return sum(room(node.total, bundle) for node in fitting)
+
+
+def what_nodes_have(nodes: Iterable[Node]) -> str:
+    """The resources and labels that ranks may ask for, of each node."""
+    told = [_what_it_has(node) for node in sorted(nodes, key=lambda node: node.name)]
+    more = len(told) - NODES_TOLD
+    return "; ".join(told[:NODES_TOLD]) + (
+        f"; and {counted(more, 'more node')}" if more > 0 else ""
+    )
+
+
+def _what_it_has(node: Node) -> str:
+    amounts = {name: n for name, n in sorted(node.total.items()) if not _OF_RAY.match(name)}
+    parts = [f"{name} {n:g}" for name, n in ({"CPU": 0.0, "GPU": 0.0} | amounts).items()]
+    labels = [
+        f"{key}={value}" for key, value in sorted(node.labels.items()) if "ray.io/" not in key
+    ]
+    return f"{node.name} has {', '.join(parts)} and {listed(labels) if labels else 'no'} labels"
 
 
 class Reservation:
     """The reservation of a run."""
 
     def __init__(self, config: ClusterConfig) -> None:
-        self._bundle = {"CPU": config.cpus_per_rank, "GPU": float(config.gpus_per_rank)}
-        self._bundle = {name: n for name, n in self._bundle.items() if n}
+        self._bundle = config.resources_of_a_rank
+        self._labels = config.node_labels
+        self._placement = config.placement
         self._group: Any = None
         self.taken: list[Seat] = []
 
     def offer(self, usable: Mapping[str, Node], most: int) -> list[str]:
         """The nodes of at most `most` seats, taken from seats that are held and free resources."""
         held = [seat.node for seat in self.taken if seat.node in usable]
-        free = {node.id: room(node.free, self._bundle) for node in usable.values()}
-        return choose_nodes(held, free, most)
+        free = {
+            node.id: room(node.free, self._bundle)
+            for node in usable.values()
+            if has_labels(node, self._labels)
+        }
+        return choose_nodes(held, free, most, self._placement)
 
     def take(self, nodes: list[str]) -> bool:
         """Reserve a seat on each of these nodes; return whether Ray could do so in time."""

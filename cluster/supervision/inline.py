@@ -1,5 +1,6 @@
 """One rank in this process, without Ray: for a debugger. Data and losses are those of one rank."""
 
+import socket
 import time
 from contextlib import ExitStack
 from datetime import timedelta
@@ -20,6 +21,7 @@ from trainer.host_memory import keep_freed
 from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.runs.folder import RunFolder
+from trainer.runs.place import write_place
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
 from trainer.supervision import Outcome, Phase
@@ -94,6 +96,7 @@ def _train(
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
 
         keep_freed()  # as a rank does
+        write_place(run, [socket.gethostname()])
 
         checkpoint = newest_checkpoint(run, lease.work, manifest, audience)
         committer = CheckpointCommitter(

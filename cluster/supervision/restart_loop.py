@@ -12,14 +12,16 @@ from cluster.errors import ClusterError, RankLostError
 from cluster.health.watchdog import Heartbeat
 from cluster.ranks.group import RankGroup
 from cluster.ray.cluster_view import Node
+from cluster.ray.reservation import most_ranks_ever, what_nodes_have
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import Attempt, RunContext
 from cluster.supervision.rank_losses import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, listed
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.rank_job import RankJob
+from trainer.runs.place import write_place
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
 from trainer.supervision import Outcome
@@ -110,7 +112,10 @@ class RestartLoop:
                 raise no_room(found, config, nodes)
             if not told:
                 told = True
-                notice(f"{found}: waiting for up to {config.wait_for_ranks_seconds:g} s")
+                notice(
+                    f"{found}: waiting for up to {config.wait_for_ranks_seconds:g} s"
+                    + never_enough(config, nodes)
+                )
             time.sleep(WAIT_SECONDS)
         return None
 
@@ -155,6 +160,7 @@ class RestartLoop:
         if self._ranks and ranks != self._ranks:
             context.audience.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
         self._ranks = ranks
+        write_place(context.run, [self._nodes[node] for node in group.nodes])
         committer = CheckpointCommitter(
             context.lease,
             context.run.checkpoints,
@@ -208,12 +214,32 @@ def no_room(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> Clu
     """
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
-        f"After {config.wait_for_ranks_seconds:g} s {found}, each with "
-        f"{counted(config.cpus_per_rank, 'CPU')} and {counted(config.gpus_per_rank, 'GPU')}. The "
-        f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in all, whoever uses them. "
+        f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "
+        f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in all, whoever uses them"
+        f"{never_enough(config, nodes)}. "
         "Wait for other jobs to end (`transloom jobs list` shows them) or add nodes, then start "
         "the same command again; or lower cluster.ranks"
     )
+
+
+def never_enough(config: ClusterConfig, nodes: Mapping[str, Node]) -> str:
+    """What to add when these nodes have too little, even if nobody else used them."""
+    most = most_ranks_ever(config, nodes.values())
+    if most >= config.min_ranks:
+        return ""
+    return (
+        f". Its nodes can never hold more than {counted(most, 'rank')} with "
+        f"{_of_a_rank(config)}: {what_nodes_have(nodes.values())}"
+    )
+
+
+def _of_a_rank(config: ClusterConfig) -> str:
+    """What a rank needs of its node."""
+    parts = [counted(config.cpus_per_rank, "CPU"), counted(config.gpus_per_rank, "GPU")]
+    parts += [f"{name} {n:g}" for name, n in config.resources_per_rank.items()]
+    labels = listed(f"{key}={value}" for key, value in config.node_labels.items())
+    where = f", on a node with the labels {labels}" if config.node_labels else ""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}{where}"
 
 
 def going_without(problems: list[str], room: int, min_ranks: int) -> list[str]:

@@ -26,7 +26,7 @@ from cluster.supervision.run_checks import nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, said
 from trainer.checkpoints.lease import Lease
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
@@ -92,7 +92,7 @@ def _train_in_session(
     tell_open: Callable[[str], None],
 ) -> Outcome:
     """Train in one session of Ray, embedded or joined. Nothing of it outlives the call."""
-    config = recipe.cluster
+    config = _on_this_machine(recipe.cluster, audience)
     clock = SuspendAwareClock()
     with (
         ray_session(config.address, _embedded_ray(config, audience), tell_open),
@@ -112,6 +112,20 @@ def _train_in_session(
             return RestartLoop(recipe, manifest, context, profile).run()
         finally:
             stop.let_outcome_stand()
+
+
+def _on_this_machine(config: ClusterConfig, audience: Audience) -> ClusterConfig:
+    """Without what only nodes of a cluster have, if this machine is all that there is."""
+    of_clusters = {
+        "node_labels": config.node_labels,
+        "resources_per_rank": config.resources_per_rank,
+    }
+    given = {name: value for name, value in of_clusters.items() if value}
+    if config.address is not None or not given:
+        return config
+    told = " and ".join(f"cluster.{name} ({said(value)})" for name, value in given.items())
+    audience.notice(f"{told} count on a cluster only: this run is on one machine alone")
+    return config.model_copy(update={name: {} for name in given})
 
 
 def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:

@@ -66,7 +66,8 @@ TABLE = {
         "engine": "zero_stage attention activation_checkpointing",
         "tracking": "wandb project",
         "cluster": """
-            address ranks cpus_per_rank niceness gpus_per_rank data_workers cpus_per_data_worker
+            address ranks cpus_per_rank niceness gpus_per_rank resources_per_rank node_labels
+            placement data_workers cpus_per_data_worker
             steps_ahead data_memory_megabytes warm_spares grace_seconds wait_for_ranks_seconds
             wait_for_head_seconds
         """,

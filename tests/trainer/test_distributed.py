@@ -10,7 +10,7 @@ import pytest
 from support.cluster.hosts import Hosts, Names
 from support.ranks.rank_pool import free_port
 
-from trainer.distributed import network_interface, process_group
+from trainer.distributed import network_interface, process_group, rank_variables
 from trainer.errors import NetworkError
 from trainer.placement import Placement
 
@@ -83,6 +83,19 @@ def test_the_variable_is_gone_when_the_group_is(monkeypatch):
     with process_group(Placement(), timedelta(seconds=60)):
         assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in os.environ
+
+
+@pytest.mark.parametrize(("device", "index"), [("cpu", "2"), ("cuda", "0")])
+def test_the_local_rank_is_that_of_the_device_that_the_process_sees(device, index):
+    """On CUDA, DeepSpeed takes it for the index of the GPU, and a rank sees one."""
+    placement = Placement(rank=5, world_size=8, local_rank=2, local_world_size=3, device=device)
+    assert rank_variables(placement) == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": index,
+        "LOCAL_SIZE": "3",
+        "DS_ACCELERATOR": device,
+    }
 
 
 MEETING = """

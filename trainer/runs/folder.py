@@ -11,6 +11,7 @@
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
+      place.json       where the ranks of the last start are, see trainer/runs/place.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests to a run that trains
@@ -72,8 +73,13 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What happened, in words, with the time; see `cluster.views.display.LoggedAudience`."""
+        """What happened, in words, with the time; see `trainer.runs.log`."""
         return self.path / "log.txt"
+
+    @property
+    def place(self) -> Path:
+        """Where the ranks of the last start are; see `trainer.runs.place`."""
+        return self.path / "place.json"
 
     @property
     def wanted_data_workers(self) -> Path:

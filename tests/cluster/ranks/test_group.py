@@ -88,3 +88,11 @@ def test_ranks_that_have_returned_have_outcomes(group):
     poll = group(None, None).poll()
     assert poll.failure is None
     assert poll.outcomes == ["finished", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [("aaa", [0, 1, 2]), ("abc", [0, 0, 0]), ("aabbb", [0, 1, 0, 1, 2]), ("abab", [0, 0, 1, 1])],
+)
+def test_local_ranks_count_the_ranks_of_each_node(nodes, expected):
+    assert rank_group.local_ranks_of(list(nodes)) == expected

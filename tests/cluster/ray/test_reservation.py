@@ -1,6 +1,22 @@
 """Where ranks are placed: as many as there is room for, and again where they were."""
 
-from cluster.ray.reservation import choose_nodes, room
+from collections import Counter
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cluster.config import ClusterConfig
+from cluster.ray.cluster_view import Node
+from cluster.ray.reservation import (
+    Reservation,
+    choose_nodes,
+    most_ranks_ever,
+    room,
+    what_nodes_have,
+)
 
 
 def test_room_is_what_every_resource_allows():
@@ -23,3 +39,109 @@ def test_few_nodes_are_taken_the_roomiest_first():
 def test_seats_that_are_held_are_kept():
     assert choose_nodes(["a", "a"], {"a": 0, "b": 8}, 2) == ["a", "a"]
     assert choose_nodes(["a", "a"], {"a": 0, "b": 8}, 3) == ["a", "a", "b"]
+
+
+def ways(rooms, count):
+    """All ways to put so many ranks on nodes, as many on each node as it has room for at most."""
+    for counts in product(*(range(places + 1) for places in rooms.values())):
+        if sum(counts) == count:
+            yield Counter(dict(zip(rooms, counts, strict=True)))
+
+
+def kept(way, held):
+    return (way & held).total()
+
+
+@given(
+    held=st.dictionaries(st.sampled_from("abcd"), st.integers(1, 2), max_size=3),
+    free=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3), max_size=4),
+    most=st.integers(1, 8),
+)
+def test_of_all_ways_to_place_ranks_a_best_one_is_chosen(held, free, most):
+    """By brute force: pack on fewest nodes beside the seats held, spread as evenly as it goes."""
+    held = Counter(held)
+    seats = sorted(held.elements())
+    rooms = {node: held[node] + free.get(node, 0) for node in sorted({*held, *free})}
+    count = min(most, sum(rooms.values()))
+    packed = Counter(choose_nodes(seats, free, most, "pack"))
+    spread = Counter(choose_nodes(seats, free, most, "spread"))
+    for way in (packed, spread):
+        assert way.total() == count
+        assert all(way[node] <= rooms[node] for node in way)
+    all_ways = list(ways(rooms, count))
+    keeping = min(len(seats), most)
+    assert kept(packed, held) == keeping
+    fewest = min(len(+way) for way in all_ways if kept(way, held) == keeping)
+    if len(seats) <= most:  # else seats are given back, whichever
+        assert len(+packed) == fewest
+
+    def unevenness(way):
+        return sorted((way[node] for node in rooms), reverse=True)
+
+    most_even = min(map(unevenness, all_ways), default=[])
+    assert unevenness(spread) == most_even
+    even = [way for way in all_ways if unevenness(way) == most_even]
+    assert kept(spread, held) == max((kept(way, held) for way in even), default=0)
+
+
+def test_a_rank_more_goes_where_seats_are_held_if_there_is_room():
+    assert choose_nodes(["a"], {"a": 1, "b": 3}, 2) == ["a", "a"]
+
+
+def test_spread_is_even_over_uneven_nodes():
+    assert choose_nodes([], {"a": 1, "b": 3, "c": 2}, 4, "spread") == ["a", "b", "b", "c"]
+    assert choose_nodes([], {"a": 1, "b": 3, "c": 2}, 9, "spread") == ["a", "b", "b", "b", "c", "c"]
+
+
+def node(name, free, labels=None):
+    return Node(
+        name, name, free, {"memory": 1e9, "node:10.0.0.1": 1.0, **free}, labels=labels or {}
+    )
+
+
+NODES = {
+    "a": node("a", {"CPU": 8.0, "rack_a": 1.0}, {"pool": "train", "ray.io/node-id": "a"}),
+    "b": node("b", {"CPU": 2.0, "GPU": 1.0}, {"pool": "train"}),
+    "c": node("c", {"CPU": 8.0}, {"pool": "other"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ["a"] * 4),
+        ({"placement": "spread"}, ["a", "a", "b", "c"]),
+        ({"node_labels": {"pool": "train"}, "placement": "spread"}, ["a", "a", "b", "b"]),
+        ({"node_labels": {"pool": "none"}}, []),
+        ({"node_labels": {"pool": "train", "zone": "1"}}, []),
+        ({"resources_per_rank": {"rack_a": 1}}, ["a"]),
+        ({"resources_per_rank": {"rack_a": 0.25}}, ["a"] * 4),
+        ({"resources_per_rank": {"rack_a": 1}, "node_labels": {"pool": "other"}}, []),
+    ],
+    ids=str,
+)
+def test_ranks_are_offered_what_the_recipe_asks_for(fields, expected):
+    config = ClusterConfig(ranks=4, **fields)
+    assert sorted(Reservation(config).offer(NODES, config.max_ranks)) == expected
+    ever = most_ranks_ever(config, NODES.values())
+    assert ever == len(expected) or (ever > 4 == len(expected))
+
+
+def test_what_nodes_have_is_told_without_what_all_have():
+    assert what_nodes_have(NODES.values()) == (
+        "a has CPU 8, GPU 0, rack_a 1 and pool=train labels; "
+        "b has CPU 2, GPU 1 and pool=train labels; c has CPU 8, GPU 0 and pool=other labels"
+    )
+    many = {str(n): node(f"{n:02}", {"CPU": 1.0}) for n in range(10)}
+    assert what_nodes_have(many.values()).endswith(
+        "07 has CPU 1, GPU 0 and no labels; and 2 more nodes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [({"GPU": 1}, "cluster.gpus_per_rank: set that"), ({"rack": 0}, "greater than 0")],
+)
+def test_amounts_that_have_a_field_of_their_own_or_are_none_are_refused(resources, told):
+    with pytest.raises(ValidationError, match=told):
+        ClusterConfig(resources_per_rank=resources)

@@ -5,7 +5,7 @@ import pytest
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
 from cluster.ray.cluster_view import Node
-from cluster.supervision.restart_loop import going_without, no_room
+from cluster.supervision.restart_loop import going_without, never_enough, no_room
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 
@@ -18,6 +18,23 @@ def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain():
         "After 20 s there is room for 2 ranks, each with 1 CPU and 0 GPUs. The cluster has 8 CPUs "
         "and 0 GPUs in all"
     )
+
+
+def test_what_the_nodes_have_is_said_if_they_can_never_hold_the_ranks():
+    config = ClusterConfig(ranks=3, resources_per_rank={"rack_a": 1}, node_labels={"pool": "big"})
+    nodes = {
+        "a": Node("a", "a", {}, {"CPU": 4.0, "rack_a": 2.0}, labels={"pool": "big"}),
+        "b": Node("b", "b", {}, {"CPU": 9.0, "rack_a": 9.0}, labels={"pool": "small"}),
+    }
+    told = (
+        ". Its nodes can never hold more than 2 ranks with 1 CPU, 0 GPUs and rack_a 1, on a node "
+        "with the labels pool=big: a has CPU 4, GPU 0, rack_a 2 and pool=big labels; b has CPU 9, "
+        "GPU 0, rack_a 9 and pool=small labels"
+    )
+    assert never_enough(config, nodes) == told
+    assert told in str(no_room("there is room for 0 ranks", config, nodes))
+    fewer = config.model_copy(update={"ranks": 2})
+    assert never_enough(fewer, nodes) == ""  # they may be held by others now
 
 
 def test_a_run_goes_on_without_a_node_that_lacks_its_folder():

@@ -98,3 +98,17 @@ def test_ranks_beyond_the_cores_are_warned_of(folder):
     assert f"share the {there} of this machine" in heard.notices[0]
     supervisor._embedded_ray(ClusterConfig(ranks=there + 2, address="auto"), heard)
     assert len(heard.notices) == 1  # on a cluster nodes may come
+
+
+def test_labels_and_resources_count_on_a_cluster_only():
+    heard = Heard()
+    config = ClusterConfig(node_labels={"pool": "train"}, resources_per_rank={"rack": 1})
+    joined = config.model_copy(update={"address": "10.0.0.1:6379"})
+    assert supervisor._on_this_machine(joined, heard) is joined
+    assert heard.notices == []
+    here = supervisor._on_this_machine(config, heard)
+    assert (here.node_labels, here.resources_of_a_rank) == ({}, {"CPU": 1.0})
+    assert heard.notices == [
+        "cluster.node_labels (pool train) and cluster.resources_per_rank (rack 1.0) count on a "
+        "cluster only: this run is on one machine alone"
+    ]

@@ -87,13 +87,16 @@ class RayHead:
         processes = psutil.Process(self.process_id).children(recursive=True)
         return [p for p in processes if re.match(f"ray::{name}", " ".join(command_of(p)))]
 
-    def add_node(self, cpus: int) -> "RayNode":
-        """Another node of the cluster, on this machine; returns once the cluster has it."""
+    def add_node(self, cpus: int, *options: str) -> "RayNode":
+        """Another node of the cluster, on this machine; returns once the cluster has it.
+
+        options: of `ray start`.
+        """
         before = self._alive_nodes()
         return RayNode(
             _started(
                 lambda: self._alive_nodes() - before,
-                [f"--address={self.address}", f"--num-cpus={cpus}"],
+                [f"--address={self.address}", f"--num-cpus={cpus}", *options],
                 self._environment,
             )
         )
