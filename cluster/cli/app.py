@@ -36,6 +36,7 @@ from cluster.cli.options import (
     answer,
     step_range,
 )
+from cluster.cli.standings import runs, status
 from cluster.cli.texts import export, generate, import_weights
 from cluster.cli.usage import Commands
 from cluster.errors import (
@@ -78,6 +79,8 @@ app.command("generate")(generate)
 app.command("export")(export)
 app.command("import")(import_weights)
 app.command("submit", rich_help_panel="On a cluster")(submit)
+app.command("runs")(runs)
+app.command("status")(status)
 app.command("stop", rich_help_panel="On a cluster")(stop)
 app.command("workers", rich_help_panel="On a cluster")(workers)
 

@@ -16,6 +16,7 @@ from data_pipeline.wording import counted
 from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
 from trainer.errors import NonFiniteLossError
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import ENDED
 from trainer.step_range import StepRange, profile_folder
 from trainer.supervision import Outcome
 from trainer.tracking.metrics import read_backwards
@@ -108,7 +109,7 @@ def train_run(
             if isinstance(error, NonFiniteLossError):
                 good, _ = newest_intact(folder.checkpoints)
                 error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
-            audience.keep(f"the run has ended: {full_message(error)}")
+            audience.keep(f"{ENDED}{full_message(error)}")
             if isinstance(error, RankLostError):  # its message has only one line of the cause
                 audience.keep("".join(traceback.format_exception(error)))
             raise

@@ -19,6 +19,7 @@ from cluster.views.scores import score_name, score_text
 from data_pipeline.location import without_credentials
 from data_pipeline.strangers_text import visible, visible_line
 from data_pipeline.wording import said
+from trainer.runs.log import indented, log_entry
 from trainer.tracking.records import Event, Line, TrainLine, ValidationLine
 
 PLAIN_LINE_SECONDS = 10.0
@@ -65,10 +66,10 @@ class LoggedAudience:
 
     def keep(self, text: str) -> None:
         """Write to the file alone, without the credentials of URLs; see `Audience`."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = log_entry(visible(without_credentials(text)), datetime.now(UTC))
         # On a full disk the log lacks this text, and the run goes on.
         with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{now} {_indented(visible(without_credentials(text)))}\n")
+            file.write(entry)
 
 
 class PlainLines:
@@ -104,7 +105,7 @@ class PlainLines:
             self._print(event_summary(line))
 
     def _print(self, text: str) -> None:
-        self._console.print(shown(_indented(text)), soft_wrap=True)
+        self._console.print(shown(indented(text)), soft_wrap=True)
 
 
 class LiveDisplay:
@@ -186,11 +187,6 @@ class LiveDisplay:
         values = [line.scores[name].value for line in self._validations[-12:]]
         shown = " → ".join("?" if value is None else f"{value:.0f}" for value in values)
         return f"{score_name(name)} so far: {shown}"
-
-
-def _indented(text: str) -> str:
-    """Its later lines stand in, so that none of them looks like another one's first."""
-    return text.replace("\n", "\n  ")
 
 
 def event_summary(line: Event) -> str:

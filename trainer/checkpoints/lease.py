@@ -59,6 +59,23 @@ class OwnerCard(Written):
     since: str
 
 
+class Ownership(NamedTuple):
+    """What a run's folder tells of its newest owner, to whoever only looks.
+
+    Attributes:
+        card: None if the file is being written, or was torn.
+        released: whether the owner has left.
+        is_dead: whether its process is known to have ended.
+        renewed: when it gave its last sign of life, in seconds since the epoch, by the file
+            server's clock.
+    """
+
+    card: OwnerCard | None
+    released: bool
+    is_dead: bool
+    renewed: float
+
+
 class _Owner(NamedTuple):
     number: int
     file: Path
@@ -202,6 +219,24 @@ class Lease:
         while not self._over.wait(RENEW_SECONDS):
             with suppress(OSError):  # `check` tells whether somebody has taken over meanwhile
                 os.utime(self._owner.file)
+
+
+def ownership(run: Path) -> Ownership | None:
+    """The newest owner of the run in a folder; None if it never had one.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    newest = _newest(run / "owners")
+    if newest is None:
+        return None
+    known = _read(newest)
+    return Ownership(
+        card=OwnerCard.model_validate(known) if known else None,
+        released=newest.file.suffix == RELEASED,
+        is_dead=_is_dead(known),
+        renewed=newest.file.stat().st_mtime,
+    )
 
 
 def work_folder(checkpoints: Path, number: int) -> Path:

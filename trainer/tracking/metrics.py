@@ -127,7 +127,7 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
     """
     position = 0
     for start, line in _lines_backwards(path):
-        if _is_by(step, _parse(path, line)):
+        if _is_by(step, parsed(path, line)):
             position = start + len(line) + 1
             break
     with path.open("rb") as file:
@@ -135,7 +135,7 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
         complete = False
         while True:
             while (line := file.readline()).endswith(b"\n"):
-                yield _parse(path, line)
+                yield parsed(path, line)
             if complete:
                 return
             file.seek(-len(line), os.SEEK_CUR)  # the line is still being written
@@ -146,7 +146,7 @@ def read_backwards(path: Path) -> Iterator[Line]:
     """The complete lines of a record, last one first."""
     if path.exists():
         for _, line in _lines_backwards(path):
-            yield _parse(path, line)
+            yield parsed(path, line)
 
 
 def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -182,7 +182,12 @@ def _place(line: StepLine | ValidationLine) -> tuple[bool, int]:
     return isinstance(line, StepLine), line.step
 
 
-def _parse(path: Path, line: bytes) -> Line:
+def parsed(path: Path, line: bytes) -> Line:
+    """A line of a record.
+
+    Raises:
+        TrainerError: it is no such line; the message names the record.
+    """
     try:
         return parse_line(line)
     except ValidationError as error:

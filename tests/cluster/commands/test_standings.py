@@ -1,0 +1,77 @@
+"""`transloom runs` and `transloom status`."""
+
+import json
+import os
+
+import pytest
+from support.records.lines import train_line, validation_line
+from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
+
+from trainer.errors import RunMismatchError
+from trainer.runs.folder import RunFolder
+from trainer.runs.place import write_place
+from trainer.tracking.standing import Standing
+
+LINES = (train_line(1), train_line(2), validation_line(2))
+ATTACK = "\x1b]0;owned\x07[red]x"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One run of each kind, and what is no run."""
+    with_owner(made_run(tmp_path / "a-training", *LINES))
+    with_owner(made_run(tmp_path / "b-abandoned", *LINES), process=dead_process())
+    with_checkpoint(made_run(tmp_path / "c-finished", *LINES, max_steps=2), 2)
+    made_run(tmp_path / "d-stopped", *LINES)
+    made_run(tmp_path / f"e{ATTACK}", *LINES)
+    (made_run(tmp_path / "f-damaged", *LINES) / "run.json").write_text("{")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    return tmp_path
+
+
+def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypatch):
+    found = [
+        Standing.model_validate(one)
+        for one in json.loads(transloom("runs", folder, "--json").stdout)
+    ]
+    assert [(one.name[0], one.state) for one in found] == [
+        ("a", "training"),
+        ("b", "abandoned"),
+        ("c", "finished"),
+        ("d", "stopped"),
+        ("e", "stopped"),
+        ("f", "damaged"),
+    ]
+    monkeypatch.setenv("COLUMNS", "160")
+    text = transloom("runs", folder).stdout
+    assert "2 of 20" in text
+    assert "BLEU 30.0" in text
+    assert f"{os.getpid()} on " in text
+    assert "\x1b" not in text
+    assert r"e\x1b]0;owned\x07[red]x" in text
+
+
+def test_status_tells_all_of_one(transloom, folder):
+    run = folder / "a-training"
+    write_place(RunFolder(run), ["10.0.0.1 (ab)", "10.0.0.2 (cd)"])
+    (run / "log.txt").write_text(f"2026-11-22T10:00:00.000+00:00 lost {ATTACK}\n")
+    text = transloom("status", run).stdout
+    assert "training" in text
+    assert "10 target tokens/s; 0:00:18 left" in text
+    assert "2 ranks: 1 on 10.0.0.1 (ab), 1 on 10.0.0.2 (cd)" in text
+    assert r"lost \x1b]0;owned\x07[red]x" in text
+    assert "\x1b" not in text
+    assert Standing.model_validate_json(transloom("status", run, "--json").stdout).step == 2
+    text = transloom("status", folder / "f-damaged").stdout
+    assert "damaged" in text
+    assert "run.json is damaged" in text.replace("\n", "")
+
+
+def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):
+    with pytest.raises(RunMismatchError, match=r"dataset is no run: it has neither run\.json"):
+        transloom("status", folder / "dataset")
+    with pytest.raises(RunMismatchError, match="itself a run: `transloom status"):
+        transloom("runs", folder / "d-stopped")
+    with pytest.raises(RunMismatchError, match="No such file or directory"):
+        transloom("runs", folder / "nowhere")

@@ -1,0 +1,55 @@
+"""Folders of runs, made without training."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from support.records.checkpoints import make_header
+from trainer.checkpoints import lease as lease_module
+from trainer.checkpoints.format import HEADER, folder_name
+from trainer.runs.folder import RunCard
+from trainer.tracking.records import Line
+
+LONG_AGO = 1000.0
+
+
+def made_run(path: Path, *lines: Line, max_steps: int = 20) -> Path:
+    """A run with this record, without an owner or a checkpoint."""
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "owners").mkdir()
+    card = RunCard(id="1", name=path.name, dataset_identity="d", identity={})
+    (path / "run.json").write_text(card.model_dump_json())
+    trainer = f"trainer:\n  ema_decay: null\n  max_steps: {max_steps}\n"
+    (path / "recipe.yaml").write_text(f"name: tiny\nmodel:\n  max_steps: 7\n{trainer}")
+    (path / "metrics.jsonl").write_text("".join(f"{line.to_json()}\n" for line in lines))
+    return path
+
+
+def with_checkpoint(run: Path, step: int, **fields: Any) -> Path:
+    """The run, with the header of a checkpoint."""
+    folder = run / "checkpoints" / folder_name(step)
+    folder.mkdir(parents=True)
+    (folder / HEADER).write_text(make_header(step, **fields).to_json())
+    return run
+
+
+def with_owner(
+    run: Path, *, released: bool = False, silent_seconds: float = 0.0, **changes: Any
+) -> Path:
+    """The run, owned by this process or by one that differs from it."""
+    file = run / "owners" / ("00000007" + (".released" if released else ".json"))
+    file.write_text(json.dumps(lease_module._myself() | changes))
+    renewed = time.time() - silent_seconds
+    os.utime(file, (renewed, renewed))
+    return run
+
+
+def dead_process() -> int:
+    """The id of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid

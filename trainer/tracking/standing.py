@@ -1,0 +1,326 @@
+"""How a run stands, from its folder alone: for `transloom runs`, `status` and `sweep`.
+
+::
+
+    owners/        who trains it, and whether that process lives    ─┐
+    log.txt        how the last start ended                          ├─▶ state
+    checkpoints/   whether the newest one is the run's end          ─┘
+    metrics.jsonl  its end: step, scores, speed, time left
+    place.json     where the ranks are
+
+Nothing is written, nobody is asked, and no file is read whole that grows with the run. A folder may
+be half-written, damaged or made up: what cannot be read is a problem of the standing, not an error.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from pydantic import Field, ValidationError
+
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.written import Written, told
+from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header, step_of
+from trainer.checkpoints.lease import LEASE_SECONDS, Ownership, ownership
+from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import ENDED, LogEntry, last_entries
+from trainer.runs.place import Place, read_place
+from trainer.scores import Score, Scores
+from trainer.tracking.record_end import RecordEnd, read_record_end
+
+T = TypeVar("T")
+State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
+
+# How much of the end of a record is read: some 400 steps for a list of runs, 100,000 for one run.
+BYTES_IN_A_LIST = 2**18
+BYTES_OF_ONE = 2**26
+NOTICES = 5
+RECIPE_BYTES = 2_000_000
+# `recipe.yaml` is written by us, so it has this form; to parse a thousand of them takes a minute.
+_MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
+
+
+class Owner(Written):
+    """The process that trains the run, or was the last one to do so.
+
+    Attributes:
+        silent_seconds: since its last sign of life, by this machine's clock; below 0 if the file
+            server's is ahead.
+    """
+
+    host: str
+    process: int
+    since: str
+    silent_seconds: float
+
+
+class BestScore(Written):
+    """The best value of a measure, and the step of its validation."""
+
+    value: float
+    step: int
+
+
+class Standing(Written):
+    """How a run stands.
+
+    Attributes:
+        reason: why it failed, was abandoned or is damaged.
+        step: the last recorded one.
+        max_steps: None if `recipe.yaml` is not there.
+        scores: of the newest validation, which was that of `scores_step`.
+        best: the best of each measure among the validations from step `best_since_step` on.
+        tokens_per_second: target tokens of all ranks in recent steps, with all that lay between
+            these.
+        seconds_left: until `max_steps` at the speed of recent steps, while the run is trained.
+        nodes: how many ranks are, or were, on each node.
+        problems: what of the folder cannot be read.
+    """
+
+    name: str
+    path: str
+    state: State
+    reason: str | None = None
+    step: int = 0
+    max_steps: int | None = None
+    scores: Scores = Field(default_factory=dict)
+    scores_step: int | None = None
+    best: dict[str, BestScore] = Field(default_factory=dict)
+    best_since_step: int | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    owner: Owner | None = None
+    ranks: int | None = None
+    nodes: dict[str, int] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_step: int | None = None
+    notices: list[LogEntry] = Field(default_factory=list)
+    problems: list[str] = Field(default_factory=list)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is, or may have been, one of a run."""
+    run = RunFolder(path)
+    traces = (run.card_path, run.metrics, run.checkpoints, run.path / "owners")
+    try:
+        return any(trace.exists() for trace in traces)
+    except OSError:  # such as a folder that only its owner may enter
+        return False
+
+
+def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
+    """How the run in a folder stands, as of now.
+
+    Args:
+        record_bytes: how much of the end of its record is read.
+    """
+    run = RunFolder(path)
+    facts = _read(run, record_bytes)
+    state, reason = _state(run, facts)
+    record, newest = facts.record, facts.newest
+    scores, scores_step = _newest_scores(record, facts.header)
+    rate = record.seconds_per_step
+    left = None
+    if state == "training" and rate is not None and facts.max_steps is not None:
+        left = max(0, facts.max_steps - record.step) * rate
+    return Standing(
+        name=path.name or str(path),
+        path=str(path),
+        state=state,
+        reason=reason,
+        step=max(record.step, step_of(newest) if newest else 0),
+        max_steps=facts.max_steps,
+        scores=scores,
+        scores_step=scores_step,
+        best=_best(record, scores, scores_step),
+        best_since_step=record.first_step,
+        tokens_per_second=record.tokens_per_second,
+        seconds_left=left,
+        owner=_owner(facts.ownership),
+        ranks=facts.place.ranks if facts.place else record.world_size,
+        nodes=facts.place.nodes if facts.place else {},
+        checkpoint=str(newest) if newest else None,
+        checkpoint_step=step_of(newest) if newest else None,
+        notices=facts.log[-NOTICES:],
+        problems=facts.problems,
+    )
+
+
+class _Facts(NamedTuple):
+    """What a folder holds, as far as it can be read."""
+
+    has_card: bool
+    max_steps: int | None
+    ownership: Ownership | None
+    log: list[LogEntry]
+    record: RecordEnd
+    place: Place | None
+    newest: Path | None  # the newest checkpoint
+    header: CheckpointHeader | None
+    problems: list[str]
+
+
+class _Problems(list[str]):
+    """Reads one thing after another, and keeps what cannot be read."""
+
+    def tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
+        """What `read` returns, or `otherwise` with a problem of this file or folder."""
+        try:
+            return read()
+        except ValidationError as error:
+            self.append(f"{what} is damaged: {told(error)}")
+        except (CheckpointError, CheckpointFormatError, RunMismatchError) as error:
+            self.append(str(error))
+        except OSError as error:
+            self.append(f"{what} cannot be read: {error.strerror or error}")
+        except ValueError as error:
+            self.append(f"{what} is damaged: {error}")
+        return otherwise
+
+
+def _read(run: RunFolder, record_bytes: int) -> _Facts:
+    problems = _Problems()
+    owners, checkpoints = run.path / "owners", run.checkpoints
+    # The owner first: one that leaves after this has written all that is read below.
+    held = problems.tried(owners, lambda: ownership(run.path), None)
+    record = problems.tried(
+        run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
+    )
+    none: list[Path] = []
+    paths = problems.tried(checkpoints, lambda: list_checkpoints(checkpoints), none)
+    newest = paths[-1] if paths else None
+    header = problems.tried(checkpoints, lambda: read_header(newest), None) if newest else None
+    return _Facts(
+        has_card=problems.tried(run.card_path, lambda: bool(run.card()), False),
+        max_steps=problems.tried(run.recipe, lambda: _max_steps(run, header), None),
+        ownership=held,
+        log=problems.tried(run.log, lambda: last_entries(run.log), []),
+        record=record,
+        place=problems.tried(run.place, lambda: read_place(run), None),
+        newest=newest,
+        header=header,
+        problems=list(problems) + ([record.problem] if record.problem else []),
+    )
+
+
+def _state(run: RunFolder, facts: _Facts) -> tuple[State, str | None]:
+    held = facts.ownership
+    if held and not held.released and _gives_signs(held):
+        return "training", None
+    if not facts.has_card:
+        return "damaged", "; ".join(facts.problems) or f"{run.path} has no {run.card_path.name}"
+    if facts.header and (end := _end(facts.header, facts.max_steps)):
+        return "finished", end
+    if held and not held.released:
+        return "abandoned", _why_abandoned(held)
+    if held and (failure := _failure(facts.log, held)):
+        return "failed", failure
+    return "stopped", None
+
+
+def _gives_signs(held: Ownership) -> bool:
+    """Whether the owner lives and has renewed its lease in time, however the clocks differ."""
+    return not held.is_dead and abs(time.time() - held.renewed) <= LEASE_SECONDS
+
+
+def _why_abandoned(held: Ownership) -> str:
+    who = f"process {held.card.process} on {held.card.host}" if held.card else "its owner"
+    if held.is_dead:
+        return f"{who} has ended without leaving"
+    silent = time.time() - held.renewed
+    if silent < 0:
+        return f"{who} gave its last sign of life {-silent:,.0f} s ahead of this machine's clock"
+    return f"{who} has given no sign of life for {silent:,.0f} s"
+
+
+def _failure(log: list[LogEntry], held: Ownership) -> str | None:
+    """The error with which the last owner's start has ended."""
+    for entry in reversed(log):
+        if held.card and _moment(entry.time) < _moment(held.card.since):
+            return None  # of an earlier start
+        if entry.text.startswith(ENDED):
+            return entry.text.removeprefix(ENDED)
+    return None
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
+    """Why there is nothing more to train; None if there is."""
+    if header.imported_from:
+        return f"its weights were imported from {header.imported_from}"
+    if header.validation_due:
+        return None
+    if max_steps is not None and header.step >= max_steps:
+        return f"trained to step {header.step}"
+    patience = _within(header.recipe, "trainer", "early_stopping", "patience")
+    without_best = header.early_stopping.validations_since_best
+    if isinstance(patience, int) and without_best >= patience:
+        return f"stopped early at step {header.step}: no better validation in {without_best}"
+    return None
+
+
+def _max_steps(run: RunFolder, header: CheckpointHeader | None) -> int | None:
+    """From `recipe.yaml`, that of the last start, or else from the newest checkpoint."""
+    try:
+        found = _MAX_STEPS.search(read_regular(run.recipe, RECIPE_BYTES))
+    except FileNotFoundError:
+        found = None
+    if found:
+        return int(found[1])
+    steps = _within(header.recipe, "trainer", "max_steps") if header else None
+    return steps if isinstance(steps, int) else None
+
+
+def _within(values: Any, *keys: str) -> Any:
+    """The value at the end of a path through tables; None where one is missing."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:
+    """From the record, or from the newest checkpoint if the record's end has no validation."""
+    if record.validations:
+        last = record.validations[-1]
+        return last.scores, last.step
+    if header and header.scores:
+        return header.scores, header.step
+    return {}, None
+
+
+def _best(record: RecordEnd, scores: Scores, step: int | None) -> dict[str, BestScore]:
+    candidates = [(line.scores, line.step) for line in record.validations]
+    if not candidates and step is not None:
+        candidates = [(scores, step)]
+    best: dict[str, tuple[Score, int]] = {}
+    for found, at in candidates:
+        for name, score in found.items():
+            before = best[name][0].value if name in best else None
+            if score.is_better_than(before):
+                best[name] = score, at
+    return {
+        name: BestScore(value=score.value, step=at)
+        for name, (score, at) in best.items()
+        if score.value is not None
+    }
+
+
+def _owner(held: Ownership | None) -> Owner | None:
+    if held is None or held.card is None:
+        return None
+    return Owner(
+        host=held.card.host,
+        process=held.card.process,
+        since=held.card.since,
+        silent_seconds=round(time.time() - held.renewed, 1),
+    )
