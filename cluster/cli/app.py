@@ -37,6 +37,7 @@ from cluster.cli.options import (
     step_range,
 )
 from cluster.cli.standings import runs, status
+from cluster.cli.sweep import sweep
 from cluster.cli.texts import export, generate, import_weights
 from cluster.cli.usage import Commands
 from cluster.errors import (
@@ -79,6 +80,7 @@ app.command("generate")(generate)
 app.command("export")(export)
 app.command("import")(import_weights)
 app.command("submit", rich_help_panel="On a cluster")(submit)
+app.command("sweep")(sweep)
 app.command("runs")(runs)
 app.command("status")(status)
 app.command("stop", rich_help_panel="On a cluster")(stop)
