@@ -1,4 +1,4 @@
-"""What a stranger installs: the built wheel holds the four rooms, the command and the recipes."""
+"""What a stranger installs: the built wheel holds four rooms, the API, command and recipes."""
 
 import importlib.metadata
 import json
@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"cluster", "trainer", "model", "data_pipeline"}
+API = "transloom"  # a single file
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,10 @@ def run_installed(unpacked: Path, program: str) -> str:
     return result.stdout
 
 
-def test_the_wheel_has_four_packages_and_nothing_else(unpacked: Path) -> None:
+def test_the_wheel_has_four_packages_and_the_api_and_nothing_else(unpacked: Path) -> None:
     top_level = {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"}
-    assert top_level == ROOMS
+    assert top_level == ROOMS | {f"{API}.py"}
+    assert (unpacked / f"{API}.py").read_bytes() == (ROOT / f"{API}.py").read_bytes()
     for room in ROOMS:
         assert (unpacked / room / "__init__.py").is_file()
         in_wheel = {p.relative_to(unpacked) for p in (unpacked / room).rglob("*.py")}
@@ -73,14 +75,15 @@ def test_the_licence_is_in_the_wheel(unpacked: Path) -> None:
     assert "Apache License" in licence
 
 
-def test_the_four_names_belong_to_transloom_alone(unpacked: Path) -> None:
+def test_its_names_belong_to_transloom_alone(unpacked: Path) -> None:
     """Asked of everything that is installed here, with the wheel in front."""
     program = (
         "import importlib.metadata, json; "
         "print(json.dumps(importlib.metadata.packages_distributions()))"
     )
     owners = json.loads(run_installed(unpacked, program))
-    assert {name: set(owners[name]) for name in ROOMS} == {name: {"transloom"} for name in ROOMS}
+    names = ROOMS | {API}
+    assert {name: set(owners[name]) for name in names} == {name: {"transloom"} for name in names}
 
 
 def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
@@ -101,3 +104,8 @@ def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:
     program = "from cluster.recipe import find_recipe; print(find_recipe('phrasebook'))"
     found = Path(run_installed(unpacked, program).strip())
     assert found == unpacked / "cluster" / "recipes" / "phrasebook.yaml"
+
+
+def test_the_api_calls_the_command_of_the_wheel(unpacked: Path) -> None:
+    program = "import transloom; print(transloom.load_recipe('phrasebook')['cluster.ranks'])"
+    assert run_installed(unpacked, program) == "2\n"

@@ -38,6 +38,9 @@ from cluster.cli.options import (
 )
 from cluster.cli.standings import runs, status
 from cluster.cli.sweep import sweep
+from cluster.cli.plan import plan
+from cluster.cli.recipes import init, recipes
+from cluster.cli.serve import serve
 from cluster.cli.texts import export, generate, import_weights
 from cluster.cli.usage import Commands
 from cluster.errors import (
@@ -70,12 +73,15 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
 app.command("compare")(compare)
+app.command("init")(init)
+app.command("plan")(plan)
+app.command("recipes")(recipes)
+app.command("serve", hidden=True)(serve)
 app.command("generate")(generate)
 app.command("export")(export)
 app.command("import")(import_weights)
@@ -132,15 +138,22 @@ def fields(
     task: Annotated[
         str, typer.Option(help="Of recipes of this task, such as causal_lm.")
     ] = "translation",
+    search: Annotated[
+        str, typer.Option(metavar="WORDS", help="Only those that speak of this.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Explain the fields of a recipe: default, what a change does, meaning.
 
-    Example:  transloom fields trainer.schedule
+    Examples:
+
+      transloom fields trainer.schedule
+
+      transloom fields --search "learning rate"
     """
     from cluster.commands.field_guide import field_rows, fields_table
 
-    rows = field_rows(section, task)
+    rows = field_rows(section, task, search)
     answer(rows, as_json, fields_table(rows))
 
 

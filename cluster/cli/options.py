@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cluster.cli.completion import override_keys, recipe_names, run_folders
 from cluster.terminal import Terminal, tell, tell_in_json
 from cluster.views.tables import AnswerTable
 from model.config import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
@@ -14,13 +15,24 @@ from model.config import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 WIDTH_WHEN_PIPED = 200
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in one.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of a built-in one.",
+        autocompletion=recipe_names,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields to override."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Recipe fields to override.",
+        autocompletion=override_keys,
+    ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=run_folders)
+]
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="A prepared dataset: its folder or URL.")
 ]

@@ -14,15 +14,18 @@ from data_pipeline.section import change_class
 from trainer.recipe import DEFAULT_TASK, recipe_class
 
 
-def field_rows(section: str = "", task: str = DEFAULT_TASK) -> list[dict[str, Any]]:
+def field_rows(
+    section: str = "", task: str = DEFAULT_TASK, search: str = ""
+) -> list[dict[str, Any]]:
     """Name, default, change class and meaning of fields, as JSON values.
 
     Args:
         section: what the fields' dotted names begin with.
         task: the task of the recipe.
+        search: words that name, default or meaning of a field have, in any case and order.
 
     Raises:
-        RecipeError: no field begins so, or there is no such task.
+        RecipeError: no field begins so, none has the words, or there is no such task.
     """
     try:
         recipe = recipe_class(Recipe, task)
@@ -41,7 +44,19 @@ def field_rows(section: str = "", task: str = DEFAULT_TASK) -> list[dict[str, An
     if not rows:
         known = ", ".join(recipe.model_fields)
         raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
-    return rows
+    words = search.casefold().split()
+    found = [row for row in rows if all(word in _text_of(row) for word in words)]
+    if not found:
+        raise RecipeError(
+            f"No field{f' of {section}' if section else ''} has {search!r} in its name or its "
+            "meaning. Search for a part of the word, or see all: transloom fields"
+        )
+    return found
+
+
+def _text_of(row: dict[str, Any]) -> str:
+    name = row["field"]
+    return f"{name} {name.replace('_', ' ')} {row['default']} {row['meaning']}".casefold()
 
 
 def fields_table(rows: list[dict[str, Any]]) -> AnswerTable:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RankLostError, RecipeError
+from cluster.planning.quick import quick_check
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
-from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import supervise
 from cluster.terminal import Terminal, full_message
 from cluster.views.display import LoggedAudience, audience_for
@@ -93,12 +93,15 @@ def train_run(
         )
     folder = RunFolder(run or RUNS / run_name(path, overrides))
     loaded = with_absolute_paths(loaded)
-    store, manifest = check_run(loaded, folder)
+    checked = quick_check(loaded, folder)
+    store, manifest = checked.require()
     if profile:
         _check_profile(profile, loaded, folder)
     with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
         audience = LoggedAudience(display, folder.log)
         try:
+            for notice in checked.notices:
+                display.notice(notice)
             if inline:
                 from cluster.supervision.inline import train_inline
 

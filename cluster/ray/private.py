@@ -10,8 +10,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ray._private import services as ray_services
 from ray._private import state as ray_state
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
+from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.node import Node
 from ray._raylet import (  # type: ignore[attr-defined]
@@ -29,6 +32,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
     Config,
     get_authentication_mode,
 )
+from ray.core.generated import gcs_pb2
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.job_config import JobConfig
@@ -201,6 +205,14 @@ def machine_cpus() -> int:
     return int(ray_utils.get_num_cpus(override_docker_cpu_warning=True))
 
 
+def machine_gpus() -> int:
+    """The number of GPUs that Ray takes by default: those of the machine that are visible."""
+    manager = get_accelerator_manager_for_resource("GPU")
+    visible = manager.get_current_process_visible_accelerator_ids()
+    there = int(manager.get_current_node_num_accelerators())
+    return there if visible is None else min(there, len(visible))
+
+
 def address_of_head(address: str) -> str:
     """`HOST:PORT` of the head that an address means.
 
@@ -246,6 +258,61 @@ def free_resources() -> dict[str, dict[str, float]]:
     """The resources that are free on each node, by the node's id."""
     free: dict[str, dict[str, float]] = ray_state.available_resources_per_node()
     return free
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A Ray job that holds resources of a cluster, by placement groups or actors.
+
+    Attributes:
+        job: Ray's number of it.
+        submission: its id as a submitted job, and the run that it trains, where it says so.
+        driver: the address of its driver's node, and the driver's process id there.
+        resources: amounts by name.
+    """
+
+    job: str
+    submission: str | None
+    run: str | None
+    command: str
+    driver: str
+    resources: Mapping[str, float]
+
+
+def holders() -> list[Holder]:
+    """The jobs that hold resources of the cluster that this process has joined."""
+    accessor = ray_state.state._connect_and_get_accessor()
+    held: dict[str, Counter[str]] = {}
+    for data in accessor.get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(data)
+        placed = [bundle for bundle in group.bundles if bundle.node_id]
+        if group.state != gcs_pb2.PlacementGroupTableData.REMOVED:
+            amounts = held.setdefault(group.creator_job_id.hex(), Counter())
+            for bundle in placed:
+                amounts.update(bundle.unit_resources)
+    for data in accessor.get_actor_table(None, "ALIVE"):
+        actor = gcs_pb2.ActorTableData.FromString(data)
+        if not actor.placement_group_id:  # else its group has them already
+            held.setdefault(actor.job_id.hex(), Counter()).update(actor.required_resources)
+    jobs = accessor.get_job_table(
+        skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+    )
+    found = []
+    for job in map(gcs_pb2.JobTableData.FromString, jobs):
+        resources = {name: n for name, n in held.get(job.job_id.hex(), {}).items() if n > 0}
+        if resources:
+            told = job.config.metadata
+            found.append(
+                Holder(
+                    job=job.job_id.hex(),
+                    submission=told.get("job_submission_id"),
+                    run=told.get("run"),
+                    command=job.entrypoint,
+                    driver=f"{job.driver_address.ip_address}, process {job.driver_pid}",
+                    resources=resources,
+                )
+            )
+    return found
 
 
 def draining_nodes() -> dict[str, int]:

@@ -1,0 +1,23 @@
+"""`transloom serve`: a translator for another program, which `transloom.py` starts."""
+
+from cluster.cli.options import (
+    BeamOption,
+    CheckpointOption,
+    PenaltyOption,
+    PrecisionOption,
+    RunArgument,
+)
+
+
+def serve(
+    run: RunArgument,
+    checkpoint: CheckpointOption = None,
+    beam_size: BeamOption = None,
+    length_penalty: PenaltyOption = None,
+    precision: PrecisionOption = "fp32",
+) -> None:
+    """Translate for another program: a line of JSON for each line of JSON on standard input."""
+    from cluster.commands.inference import load_translator
+    from cluster.commands.translation_server import serve as answer
+
+    answer(load_translator(run, checkpoint, beam_size, length_penalty, precision=precision))

@@ -1,0 +1,246 @@
+"""`transloom init`: a recipe of one's own corpus, with settings by its size.
+
+    FILES ──read once──▶ pairs, characters ──▶ a scale ──▶ RECIPE, with a comment for each choice
+      └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
+
+Which pairs are held out follows from the source sentence alone, so equal sentences go together: no
+sentence is trained on and scored.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cluster.commands.recipe_scales import Scale, scale_of
+from cluster.commands.recipe_template import TEMPLATE
+from cluster.errors import RecipeError
+from cluster.recipe import load_recipe
+from data_pipeline.corpora.corpus import CorpusReader
+from data_pipeline.corpora.formats import parse
+from data_pipeline.corpus_config import name_suffix
+from data_pipeline.location import Location
+from data_pipeline.pair_config import PairCorpusConfig
+from data_pipeline.storage.locations import cache_folder
+from data_pipeline.wording import counted, listed
+
+PAIRS_PER_CHUNK = 4096
+MOST_HELD_OUT = 1000
+HELD_OUT_SHARE = 0.05
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+COMMENT_COLUMN = 40
+_COMMENT = re.compile(r"^( *[^#\s].*?) {2,}# ", re.MULTILINE)  # after a value
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z]+)?")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a corpus: pairs of aligned ones."""
+
+    train: tuple[Path, Path]
+    validation: tuple[Path, Path] | None
+    tests: dict[str, tuple[Path, Path]]
+    languages: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was found in the training files."""
+
+    pairs: int
+    held_out: int
+    target_characters: int
+
+
+def files_named(
+    source: Path,
+    target: Path,
+    validation: tuple[Path, Path] | None,
+    languages: tuple[str | None, str | None],
+) -> Files:
+    """The files that the command line names.
+
+    Raises:
+        RecipeError: it cannot be told of which languages they are.
+    """
+    found = tuple(
+        given or _language(path) for given, path in zip(languages, (source, target), strict=True)
+    )
+    if None in found or found[0] == found[1]:
+        raise RecipeError(
+            f"The languages of {source} and {target} cannot be told from their names (found: "
+            f"{listed(found)}). Say them: --source-language fr --target-language en"
+        )
+    return Files((source, target), validation, {}, (str(found[0]), str(found[1])))
+
+
+def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
+    """The files of a folder: train.fr and train.en, and so for validation and test….
+
+    Raises:
+        RecipeError: it has no such files, or of more than two languages.
+    """
+    named: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if language := _language(path):
+            use = path.name.split(".")[0]
+            named.setdefault(use, {})[language] = path
+    there = sorted(named.get("train", {}))
+    chosen: list[str | None] = [given or None for given in languages]
+    if None in chosen and len(there) == 2:
+        chosen = [*there] if chosen == [None, None] else _the_other(chosen, there)
+    if None in chosen or not {*map(str, chosen)} <= {*there} or chosen[0] == chosen[1]:
+        raise RecipeError(
+            f"{folder} is to have two files train.LANGUAGE, such as train.fr and train.en; found "
+            f"languages of train: {listed(there)}. Name the files with --source and --target, or "
+            "the languages with --source-language and --target-language"
+        )
+    source, target = map(str, chosen)
+
+    def both(use: str) -> tuple[Path, Path] | None:
+        files = named.get(use, {})
+        return (files[source], files[target]) if {source, target} <= files.keys() else None
+
+    train = both("train")
+    assert train is not None
+    held = next((pair for use in VALIDATION_NAMES if (pair := both(use))), None)
+    tests = {use: pair for use in named if use.startswith("test") and (pair := both(use))}
+    return Files(train, held, tests, (source, target))
+
+
+def _the_other(chosen: list[str | None], there: list[str]) -> list[str | None]:
+    given = next(language for language in chosen if language)
+    rest = [language for language in there if language != given]
+    return [language or (rest[0] if len(rest) == 1 else None) for language in chosen]
+
+
+def _language(path: Path) -> str | None:
+    """The language that a file's name ends with, such as fr of train.fr.gz; None without one."""
+    suffix = name_suffix(path.name).removeprefix(".")
+    return suffix if _LANGUAGE.fullmatch(suffix) else None
+
+
+def write_recipe(path: Path, files: Files) -> dict[str, Any]:
+    """Write the recipe, and the corpus's own validation set if there is none; return a summary.
+
+    Raises:
+        RecipeError: the recipe or the folder of the corpus is there already.
+        CorpusError: a file cannot be read, or the two sides have other numbers of lines.
+    """
+    folder = path.with_name(f"{path.stem}-corpus")
+    for there in (path, *(() if files.validation else (folder,))):
+        if there.exists():
+            raise RecipeError(
+                f"{there} is there already, and is not overwritten: name another recipe, or remove "
+                "it first"
+            )
+    counts = _read(files, None if files.validation else folder)
+    written = [str(path)]
+    if files.validation is None:
+        files = _of_folder(files, folder)
+        written.append(str(folder))
+    scale = scale_of(counts.pairs, counts.target_characters)
+    path.write_text(_recipe_text(path, files, counts, scale), encoding="utf-8")
+    load_recipe(path)  # what is written is a recipe
+    return {
+        "recipe": str(path),
+        "written": written,
+        "pairs": counts.pairs,
+        "held_out": counts.held_out,
+        "scale": scale.name,
+        "steps": scale.steps,
+    }
+
+
+def _of_folder(files: Files, folder: Path) -> Files:
+    source, target = files.languages
+
+    def both(use: str) -> tuple[Path, Path]:
+        return folder / f"{use}.{source}", folder / f"{use}.{target}"
+
+    return Files(both("train"), both("validation"), files.tests, files.languages)
+
+
+def _read(files: Files, folder: Path | None) -> Counts:
+    """Count the pairs; where a folder is given, deal them to training and validation there."""
+    pairs = held_out = characters = 0
+    if folder is None:
+        for _, target in _pairs(files.train):
+            pairs, characters = pairs + 1, characters + len(target)
+        return Counts(pairs, 0, characters)
+    total = sum(1 for _ in _pairs(files.train))
+    one_in = max(2, math.ceil(total / max(1, min(MOST_HELD_OUT, total * HELD_OUT_SHARE))))
+    folder.mkdir(parents=True)
+    with ExitStack() as opened:
+        outputs: dict[str, tuple[TextIO, ...]] = {}
+        of_folder = _of_folder(files, folder)
+        assert of_folder.validation is not None
+        for use, paths in (("train", of_folder.train), ("validation", of_folder.validation)):
+            outputs[use] = tuple(
+                opened.enter_context(path.open("x", encoding="utf-8", newline="\n"))
+                for path in paths
+            )
+        for pair in _pairs(files.train):
+            use = "validation" if _number(pair[0]) % one_in == 0 else "train"
+            for output, text in zip(outputs[use], pair, strict=True):
+                output.write(f"{text}\n")
+            held_out += use == "validation"
+            pairs += use == "train"
+            characters += len(pair[1]) * (use == "train")
+    if not pairs or not held_out:
+        raise RecipeError(
+            f"{files.train[0]} has {counted(total, 'pair')}, too few to hold some out. Give more, "
+            "or a validation set with --validation-source and --validation-target"
+        )
+    return Counts(pairs, held_out, characters)
+
+
+def _pairs(files: tuple[Path, Path]) -> Iterator[tuple[str, ...]]:
+    corpus = PairCorpusConfig(source=Location(str(files[0])), target=Location(str(files[1])))
+    reader = CorpusReader(corpus, mirror=None, cache=cache_folder(None))
+    for chunk in reader.chunks(PAIRS_PER_CHUNK):
+        for example in parse(chunk):
+            yield example.texts
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _recipe_text(path: Path, files: Files, counts: Counts, scale: Scale) -> str:
+    assert files.validation is not None
+    source, target = files.languages
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-") or "mine"
+    held = (
+        f"\n# {counted(counts.held_out, 'pair')} of the corpus were held out for validation: those "
+        "of every so many\n# different source sentences, so none is in both."
+        if counts.held_out
+        else ""
+    )
+    tests = "".join(f"\n    {use}: {_both(paths)}" for use, paths in files.tests.items())
+    text = TEMPLATE.format(
+        path=path,
+        name=name,
+        source=source,
+        target=target,
+        pairs=counted(counts.pairs, "training pair"),
+        held=held,
+        train=_both(files.train),
+        validation=_both(files.validation),
+        tests=tests or "{}",
+        scale=scale,
+    )
+    return _COMMENT.sub(lambda found: f"{found[1]:<{COMMENT_COLUMN}}  # ", text)
+
+
+def _both(paths: tuple[Path, Path]) -> str:
+    return f"{{source: {_quoted(paths[0])}, target: {_quoted(paths[1])}}}"
+
+
+def _quoted(path: Path) -> str:
+    """A path as YAML: between single quotes, of which those within are doubled."""
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,149 @@
+"""`transloom plan`: the plan of a run, in words."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cluster.commands.train import RUNS, title_of, with_absolute_paths
+from cluster.planning.cluster_facts import ClusterFacts, holder_text, resources_text
+from cluster.planning.plan import Plan, Wanted, make_plan
+from cluster.planning.quick import gigabytes
+from cluster.recipe import find_recipe, load_recipe, run_name
+from data_pipeline.wording import counted
+from trainer.runs.folder import RunFolder
+
+LABEL = 13  # columns
+
+
+def plan_run(
+    recipe: str,
+    overrides: list[str],
+    *,
+    run: Path | None,
+    wanted: Wanted,
+    notice: Callable[[str], None],
+) -> Plan:
+    """Plan the run of a recipe; see `transloom plan --help`."""
+    path = find_recipe(recipe)
+    if wanted.address is not None:
+        overrides = [*overrides, f"cluster.address={wanted.address}"]
+    loaded = with_absolute_paths(load_recipe(path, overrides))
+    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    return make_plan(loaded, folder, replace(wanted, address=loaded.cluster.address), notice)
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as lines, the verdict last."""
+    lines = [
+        f"{title_of(plan.recipe, RunFolder(plan.run))}",
+        *_size_lines(plan),
+        *_time_lines(plan),
+        *(_cluster_lines(plan.cluster) if plan.cluster else ()),
+        *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),
+    ]
+    refusing = sum(problem.refuses for problem in plan.problems)
+    verdict = "It can be trained."
+    if refusing:
+        verdict = f"It cannot be trained like this: {counted(refusing, 'problem')}."
+    return "\n".join([*lines, verdict])
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{LABEL}}{text}"
+
+
+def _size_lines(plan: Plan) -> list[str]:
+    lines = []
+    ranks = plan.recipe.cluster.max_ranks
+    if plan.parameters is not None:
+        lines.append(_line("parameters", f"{plan.parameters:,}"))
+    if size := plan.state:
+        parts = {
+            "weights": size.weights,
+            "their fp32 copy": size.master,
+            "gradients": size.gradients,
+            "sums of gradients": size.bucket,
+            "optimizer moments": size.moments,
+            "average of the weights": size.average,
+        }
+        shown = ", ".join(f"{name} {gigabytes(n)}" for name, n in parts.items() if n)
+        lines.append(
+            _line(
+                "a rank",
+                f"{gigabytes(size.on_device)} at most, as one of {ranks}: {shown}; in host memory "
+                f"{gigabytes(size.checkpoint_copy)} for a copy of its part of a checkpoint",
+            )
+        )
+    if measured := plan.measurement:
+        lines.append(
+            _line(
+                "measured",
+                f"one rank on {measured.device}: {gigabytes(measured.state_bytes)} with its state, "
+                f"and {gigabytes(measured.step_bytes)} more at most in steps, of which activations "
+                f"are about {gigabytes(plan.activation_bytes or 0)}",
+            )
+        )
+    if disk := plan.disk:
+        there = f", {disk.there} there" if disk.there else ""
+        lines.append(
+            _line(
+                "checkpoints",
+                f"{gigabytes(disk.each)} each{there}, up to {disk.wanted} more at once: "
+                f"{gigabytes(disk.wanted * disk.each)}; free: {gigabytes(disk.free)}",
+            )
+        )
+    return lines
+
+
+def _time_lines(plan: Plan) -> list[str]:
+    lines = []
+    if epoch := plan.epoch:
+        about = "" if epoch.exact else "about "
+        lines.append(
+            _line("an epoch", f"{about}{epoch.steps:,.1f} steps, {epoch.units:,} target tokens")
+        )
+    if speed := plan.speed:
+        lines.append(
+            _line(
+                "speed",
+                f"{speed.units_per_second:,.0f} target tokens/s, {speed.step_seconds:.3g} s a "
+                f"step: {speed.origin} ({counted(speed.steps, 'step')}, "
+                f"{counted(speed.ranks, 'rank')})",
+            )
+        )
+    if taken := plan.duration:
+        how = " without validations and checkpoints" if not (speed and speed.goodput) else ""
+        if taken.at_best:
+            how += f", if {counted(taken.ranks, 'rank')} are as fast as their number promises"
+        steps = counted(plan.steps_left, "step")
+        lines.append(_line("time", f"{_hours(taken.hours)} for {steps}{how}"))
+    return lines
+
+
+def _cluster_lines(cluster: ClusterFacts) -> list[str]:
+    said = {node.name: node for node in cluster.said}
+    lines = []
+    for node in cluster.nodes:
+        resources = ", ".join(
+            f"{node.free.get(name, 0):g} of {node.total[name]:g} {name} free"
+            for name in ("CPU", "GPU")
+            if node.total.get(name)
+        )
+        facts = said.get(node.name)
+        more = ""
+        if facts and not facts.interface.startswith("!"):
+            more = (
+                f"; ranks use {facts.interface}; clock {facts.skew_seconds:+.2f} s "
+                f"± {facts.skew_error_seconds:.2f}"
+            )
+        leaving = "; about to leave" if node.leaves_at is not None else ""
+        lines.append(_line("node", f"{node.name}: {resources or 'no CPUs'}{more}{leaving}"))
+    held = (f"{resources_text(holder)} by {holder_text(holder)}" for holder in cluster.holders)
+    room = f"for {counted(cluster.room, 'rank')} now, {cluster.room_at_all} at all"
+    return [*lines, *(_line("held", text) for text in held), _line("room", room)]
+
+
+def _hours(hours: float) -> str:
+    if hours < 1:
+        return f"{hours * 60:.1f} minutes"
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours:,.0f} hours ({hours / 24:.1f} days)"

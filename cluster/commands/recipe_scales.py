@@ -1,0 +1,81 @@
+"""Settings by the size of a corpus, for `transloom init`.
+
+They are where to begin, not what is best: small corpora get small models, few pieces and much
+dropout, as Multi30k's recipe does (Wu et al. 2021); large ones the base model of Vaswani et al.
+2017.
+"""
+
+import os
+from dataclasses import dataclass
+
+# Characters of a piece, roughly, in languages with an alphabet.
+CHARACTERS_PER_PIECE = 3.5
+
+
+@dataclass(frozen=True)
+class _Tier:
+    name: str
+    below_pairs: float
+    says: str
+    vocabulary: int
+    layers: int
+    width: int
+    feed_forward: int
+    heads: int
+    dropout: float
+    longest: int
+    micro_batch: int
+    micro_batches: int
+    rate: float
+    epochs: int
+    gpus: int
+
+
+_TIERS = (
+    _Tier("tiny", 5_000, "Very little text: it learns these sentences more than the language.",
+          500, 2, 128, 256, 4, 0.1, 64, 512, 4, 0.003, 30, 0),
+    _Tier("small", 50_000, "Little text: a small model, on a laptop.",
+          4000, 3, 128, 256, 4, 0.3, 128, 1024, 8, 0.004, 30, 0),
+    _Tier("medium", 1_000_000, "A model of a few million weights: a day of CPUs, or a GPU.",
+          12_000, 4, 256, 1024, 4, 0.2, 128, 2048, 8, 0.001, 20, 0),
+    _Tier("large", float("inf"), "The base model of Vaswani et al. 2017, for GPUs.",
+          32_000, 6, 512, 2048, 8, 0.1, 256, 4096, 8, 0.0007, 10, 1),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scale(_Tier):
+    """The settings of one corpus.
+
+    Attributes:
+        every: steps between validations, and between checkpoints.
+    """
+
+    steps: int
+    warm_up: int
+    every: int
+    ranks: int
+    precision: str
+
+
+def scale_of(pairs: int, target_characters: int) -> Scale:
+    """The settings for so many training pairs."""
+    tier = next(tier for tier in _TIERS if pairs < tier.below_pairs)
+    tokens = max(pairs, target_characters / CHARACTERS_PER_PIECE)
+    per_step = tier.micro_batch * tier.micro_batches
+    steps = _round(max(200, tier.epochs * tokens / per_step))
+    return Scale(
+        **vars(tier),
+        steps=steps,
+        warm_up=_round(max(50, min(4000, steps / 10))),
+        every=_round(max(25, min(2000, steps / 10))),
+        ranks=max(1, min(2, os.cpu_count() or 1)),
+        precision="bf16" if tier.gpus else "fp32",
+    )
+
+
+def _round(number: float) -> int:
+    """A number with two digits that count."""
+    whole = round(number)
+    scale = 10 ** max(0, len(str(whole)) - 2)
+    return round(whole / scale) * scale

@@ -1,0 +1,152 @@
+"""What a running cluster has free, who holds the rest, and what its nodes lack for a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.planning.nodes import NodeFacts, ask_nodes, facts_of_this_machine, node_problems
+from cluster.planning.problem import Problem
+from cluster.ray.cluster_view import ClusterView, Node
+from cluster.ray.private import Holder, holders
+from cluster.ray.reservation import room
+from cluster.ray.session import ray_session
+from cluster.recipe import Recipe
+from data_pipeline.corpus_config import is_remote
+from data_pipeline.storage.store import MANIFEST_NAME
+from data_pipeline.wording import counted, listed
+from trainer.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """A cluster at this moment.
+
+    Attributes:
+        room: ranks that fit into what is free now.
+        room_at_all: ranks that would fit if nobody else held anything.
+        said: what the nodes that answered have said of themselves.
+    """
+
+    nodes: tuple[Node, ...]
+    holders: tuple[Holder, ...]
+    room: int
+    room_at_all: int
+    said: tuple[NodeFacts, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {fact.name: fact for fact in self.said}
+        return {
+            "room": self.room,
+            "room_at_all": self.room_at_all,
+            "nodes": [_node_json(node, facts.get(node.name)) for node in self.nodes],
+            "holders": [
+                {
+                    "job": holder.job,
+                    "submission": holder.submission,
+                    "run": holder.run,
+                    "command": holder.command,
+                    "driver": holder.driver,
+                    "resources": dict(holder.resources),
+                }
+                for holder in self.holders
+            ],
+        }
+
+
+def ask_cluster(
+    recipe: Recipe,
+    run: RunFolder,
+    address: str,
+    manifest: str | None,
+    notice: Callable[[str], None],
+) -> tuple[ClusterFacts, list[Problem]]:
+    """Join the cluster, look, and leave it.
+
+    Args:
+        manifest: the sha256 of the dataset's manifest, if there is one here.
+        notice: told what is worth knowing about the cluster itself, such as open doors.
+
+    Raises:
+        ClusterError: it cannot be joined.
+    """
+    config, dataset = recipe.cluster, recipe.data.dataset
+    gpu = bool(config.gpus_per_rank)
+    with (
+        ray_session(address, tell_open=notice),
+        ClusterView(config.wait_for_head_seconds, notice) as view,
+    ):
+        nodes = sorted(view.nodes().values(), key=lambda node: node.name)
+        file = None if is_remote(dataset) else Path(dataset) / MANIFEST_NAME
+        said, problems = ask_nodes(nodes, run.path, file, gpu=gpu)
+        held = tuple(holders())
+    here, alone = facts_of_this_machine(), len(nodes) == 1
+    for node in said:
+        problems += node_problems(node, here, run.path, manifest, alone=alone)
+    bundle = {"CPU": config.cpus_per_rank, "GPU": float(config.gpus_per_rank)}
+    bundle = {name: amount for name, amount in bundle.items() if amount}
+    staying = [node for node in nodes if node.leaves_at is None]
+    facts = ClusterFacts(
+        nodes=tuple(nodes),
+        holders=held,
+        room=sum(room(node.free, bundle) for node in staying),
+        room_at_all=sum(room(node.total, bundle) for node in staying),
+        said=tuple(said),
+    )
+    return facts, [*room_problems(recipe, facts), *problems]
+
+
+def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[Problem]:
+    """Whether there is room for the least number of ranks, now or ever."""
+    config = recipe.cluster
+    least = config.min_ranks
+    if facts.room >= least:
+        return []
+    each = f"{config.cpus_per_rank:g} CPU" + (" and a GPU" if config.gpus_per_rank else "")
+    if facts.room_at_all < least:
+        text = (
+            f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has room for "
+            f"{facts.room_at_all} in all, whoever holds it. Lower cluster.ranks, or add nodes"
+        )
+        return [Problem("cluster", text)]
+    held = listed(f"{resources_text(h)} by {holder_text(h)}" for h in facts.holders)
+    text = (
+        f"The run needs {counted(least, 'rank')} of {each} each, and there is room for "
+        f"{facts.room} now (held: {held}): it would wait for "
+        f"{config.wait_for_ranks_seconds:g} s (cluster.wait_for_ranks_seconds). Wait for these to "
+        "end, or lower cluster.ranks"
+    )
+    return [Problem("cluster", text, refuses=False)]
+
+
+def holder_text(holder: Holder) -> str:
+    """Who holds resources, for a person."""
+    name = holder.submission or f"job {holder.job}"
+    return f"{name} ({holder.run or holder.command}; driver on {holder.driver})"
+
+
+def resources_text(holder: Holder) -> str:
+    """What is held, for a person."""
+    return " and ".join(f"{amount:g} {name}" for name, amount in sorted(holder.resources.items()))
+
+
+def _node_json(node: Node, said: NodeFacts | None) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "name": node.name,
+        "free": _plain(node.free),
+        "total": _plain(node.total),
+        "leaves": node.leaves_at is not None,
+    }
+    if said is not None:
+        values |= {
+            "python": said.python,
+            "versions": dict(said.versions),
+            "interface": said.interface,
+            "clock_ahead_seconds": round(said.skew_seconds, 3),
+        }
+    return values
+
+
+def _plain(amounts: Any) -> dict[str, float]:
+    """Amounts without those that every node has of itself, such as node:10.0.0.1."""
+    return {name: n for name, n in amounts.items() if ":" not in name}

@@ -1,0 +1,239 @@
+"""A few steps of one rank in this process: the real network, the real batches, the real loop.
+
+    recipe, dataset ──▶ engine, task, data ──▶ trainer.training.loop.Trainer ──▶ lines, memory
+
+Nothing is written: there is no record and no checkpoint, and the loop is asked to stop. Imports
+torch and DeepSpeed.
+"""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cluster.planning.speed import Speed, speed_of
+from cluster.recipe import Recipe
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer import host_memory
+from trainer.distributed import process_group
+from trainer.errors import MemoryPreflightError
+from trainer.memory.room import is_out_of_memory
+from trainer.placement import Placement
+from trainer.rank_job import RankContext, RankJob
+from trainer.tracking.records import Line, TrainLine
+
+if TYPE_CHECKING:
+    from trainer.checkpoints.format import CheckpointHeader, FileRecord
+    from trainer.supervision import Phase
+
+WARM_UP_STEPS = 2
+LEAST_STEPS, MOST_STEPS = 3, 30  # measured ones
+ENOUGH_SECONDS = 10.0
+NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a few steps of one rank took.
+
+    Attributes:
+        state_bytes: memory of the process with weights, moments and the copy for checkpoints.
+        step_bytes: what the steps took besides at most: gradients and activations.
+    """
+
+    speed: Speed
+    device: str
+    state_bytes: int
+    step_bytes: int
+
+
+class _Watcher:
+    """Supervision and recorder of the measured rank: keeps its lines, and says when it is enough.
+
+    The loop asks at each step whether to stop, and hands over the step's line afterwards.
+    """
+
+    last_step = 0
+
+    def __init__(self) -> None:
+        self.lines: list[TrainLine] = []
+        self._since = time.monotonic()
+
+    def append(self, line: Line) -> None:
+        if isinstance(line, TrainLine):
+            self.lines.append(line)
+            if len(self.lines) == WARM_UP_STEPS:
+                self._since = time.monotonic()
+
+    def stop_requested(self) -> bool:
+        measured = len(self.lines) + 1 - WARM_UP_STEPS  # with the step that asks
+        if measured < LEAST_STEPS:
+            return False
+        return measured >= MOST_STEPS or time.monotonic() - self._since > ENOUGH_SECONDS
+
+    @property
+    def measured(self) -> list[TrainLine]:
+        return self.lines[WARM_UP_STEPS:][::-1]
+
+    def keep_texts(self, step: int, texts: list[str]) -> None:
+        """Do nothing: nothing is validated."""
+
+    def progress(self, phase: "Phase", step: int, where: str = "") -> None:
+        """Do nothing: nobody waits for a sign of life."""
+
+    def line(self, line: Line) -> None:
+        """Do nothing: the recorder has it."""
+
+    def notice(self, text: str) -> None:
+        """Do nothing: what is noticed is that nothing is recorded."""
+
+    def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
+        raise AssertionError("nothing is written")
+
+    def state_failed(self, step: int, reason: str) -> None:
+        raise AssertionError("nothing is written")
+
+
+class _NoSaver:
+    """Saves nothing; `trainer.state.saving.Saver` would take the disk and the time of a write."""
+
+    def save(self, *, final: bool) -> float:
+        return 0.0
+
+    def finish(self) -> None:
+        """Nothing is being written."""
+
+
+def can_measure(recipe: Recipe) -> str | None:
+    """Why this machine cannot train a step of the recipe; None if it can."""
+    if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
+        return "its ranks compute on GPUs, and torch finds none here"
+    return None
+
+
+def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurement:
+    """Train a few steps from random weights, with one rank in this process.
+
+    Raises:
+        MemoryPreflightError: a step does not fit into memory.
+    """
+    placement = Placement(
+        device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
+        threads=recipe.cluster.threads_per_rank,
+    )
+    watcher = _Watcher()
+    with process_group(placement, timedelta(minutes=1)), ExitStack() as resources:
+        try:
+            state_bytes, step_bytes = _train(
+                _endless(recipe), store, manifest, placement, watcher, resources
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryPreflightError(
+                f"A step does not fit into the memory of this machine: {error}. Lower "
+                "batching.max_tokens_per_micro_batch, which makes it another run"
+            ) from error
+    speed = speed_of(watcher.measured, "a few steps of one rank here")
+    assert speed is not None
+    return Measurement(speed, placement.device, state_bytes, step_bytes)
+
+
+def _endless(recipe: Recipe) -> Recipe:
+    """The recipe without an end, validations and checkpoints, which would be measured too."""
+    trainer = recipe.trainer.model_copy(
+        update={
+            "max_steps": NEVER,
+            "validate_every_steps": NEVER,
+            "init_from": None,
+            "early_stopping": None,
+        }
+    )
+    checkpoints = recipe.checkpoints.model_copy(update={"every_steps": NEVER})
+    return recipe.model_copy(update={"trainer": trainer, "checkpoints": checkpoints})
+
+
+def _train(
+    recipe: Recipe,
+    store: DatasetStore,
+    manifest: Manifest,
+    placement: Placement,
+    watcher: _Watcher,
+    resources: ExitStack,
+) -> tuple[int, int]:
+    """Train until the watcher has seen enough; the bytes of the state, and of steps besides."""
+    from trainer.state.restore import begin  # imports DeepSpeed, which reads the environment
+    from trainer.tasks.task import training_task
+    from trainer.training.loop import Trainer
+    from trainer.training.step_profiler import StepProfiler
+    from trainer.validation import Validator
+    from trainer.zero.engine import Engine
+
+    job = _job(recipe, manifest)
+    context = RankContext(job, placement, watcher)
+    task = training_task(job.recipe, manifest, load_tokenizers(store, manifest))
+    engine = Engine(
+        task.build_network,
+        engine=recipe.engine,
+        optimizer=recipe.trainer.optimizer,
+        gradient_clipping=recipe.trainer.gradient_clipping,
+        loss=task.loss,
+        micro_batches_per_step=recipe.batching.micro_batches_per_step,
+        placement=placement,
+    )
+    resources.callback(engine.destroy)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    scoring = task.scoring(load_heldout(store, manifest, "validation"))
+    trainer = Trainer(
+        context,
+        begin(engine, job),
+        task,
+        steps=lambda cursor: local_rank_steps(
+            reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
+        ),
+        validator=Validator(scoring, placement, recipe.trainer.validation_scores),
+        saver=_NoSaver(),  # type: ignore[arg-type]
+        recorder=watcher,
+        profiler=StepProfiler(None, context.run, placement.rank, watcher.notice),
+        resources=ExitStack(),
+    )
+    before = _bytes_now(placement)
+    trainer.train()
+    return before, _most_bytes(placement) - before
+
+
+def _job(recipe: Recipe, manifest: Manifest) -> RankJob:
+    nowhere = Path("/nonexistent")  # nothing is written
+    return RankJob(
+        recipe=recipe.training(),
+        run=nowhere,
+        dataset_identity=manifest.identity,
+        checkpoint=None,
+        work=nowhere,
+        attempt="plan",
+        session_started=time.time(),
+    )
+
+
+def _bytes_now(placement: Placement) -> int:
+    if placement.device == "cuda":
+        torch.cuda.reset_peak_memory_stats(placement.torch_device)
+        return int(torch.cuda.memory_allocated(placement.torch_device))
+    host_memory.give_back_freed()
+    host_memory.restart_peak()
+    return host_memory.resident_bytes()
+
+
+def _most_bytes(placement: Placement) -> int:
+    if placement.device == "cuda":
+        return int(torch.cuda.max_memory_reserved(placement.torch_device))
+    return host_memory.peak_resident_bytes()

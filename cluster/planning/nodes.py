@@ -1,0 +1,222 @@
+"""What the nodes of a cluster are like, as far as a run is concerned.
+
+a file in the run's folder ──▶ a probe on each node answers beside it ──▶ NodeFacts
+    ──compare with this process──▶ problems, a line each
+"""
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.packages import INSTALLATION
+from cluster.planning import node_probe
+from cluster.planning.problem import Problem
+from cluster.planning.quick import existing_part
+from cluster.ray.cluster_view import Node
+
+# A node has to start a process and import torch, as it will for a rank.
+ANSWER_SECONDS = 120.0
+MOST_SKEW_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node has said of itself, compared with what is here.
+
+    Attributes:
+        code: the sha256 of its transloom; None if it has none where this machine has it.
+        folder: what is wrong with its view of the run's folder; None if nothing is.
+        manifest: the sha256 of the dataset's manifest there, or a reason after "!"; None if the
+            dataset is remote.
+        interface: the network interface of ranks, or a reason after "!".
+        skew_seconds: how far its clock is ahead of this machine's.
+        skew_error_seconds: how far that may be off.
+    """
+
+    name: str
+    python: str
+    versions: Mapping[str, str | None]
+    code: str | None
+    folder: str | None
+    manifest: str | None
+    interface: str
+    skew_seconds: float
+    skew_error_seconds: float
+
+
+def ask_nodes(
+    nodes: Iterable[Node], run: Path, manifest: Path | None, *, gpu: bool
+) -> tuple[list[NodeFacts], list[Problem]]:
+    """Ask every node, all at once; those that do not answer are a problem each.
+
+    Args:
+        manifest: the file of the dataset's manifest; None if the dataset is remote.
+        gpu: whether ranks need one.
+    """
+    folder = existing_part(run)
+    left = f".transloom-plan-{secrets.token_hex(4)}"
+    asked = {
+        "installation": str(INSTALLATION),
+        "folder": str(folder),
+        "left": left,
+        "manifest": None if manifest is None else str(manifest),
+        "gpu": gpu,
+    }
+    probes: list[tuple[Node, Any, Any]] = []
+    cloudpickle.register_pickle_by_value(node_probe)
+    try:
+        with suppress(OSError):  # then no node sees it, and each says so
+            (folder / left).touch()
+        for node in nodes:
+            probe = _started(node)
+            own = {"address": node.name.split()[0], "answer": f"{left}-{node.id}"}
+            probes.append((node, probe, probe.look.remote(asked | own)))
+        deadline = time.monotonic() + ANSWER_SECONDS
+        found: list[NodeFacts] = []
+        problems: list[Problem] = []
+        for node, probe, looked in probes:
+            try:
+                said = ray.get(looked, timeout=max(1.0, deadline - time.monotonic()))
+                found.append(_facts(node, said, probe, folder / f"{left}-{node.id}"))
+            except (RayError, GetTimeoutError) as error:
+                problems.append(_silent(node, error))
+        return found, problems
+    finally:
+        cloudpickle.unregister_pickle_by_value(node_probe)
+        for _, probe, _ in probes:
+            ray.kill(probe)
+        for file in folder.glob(f"{left}*"):
+            file.unlink(missing_ok=True)
+
+
+def _started(node: Node) -> Any:
+    actor: Any = ray.remote(num_cpus=0)(node_probe.NodeProbe)
+    return actor.options(
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+    ).remote()
+
+
+def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFacts:
+    asked_at = time.time()
+    clock = ray.get(probe.clock.remote(), timeout=ANSWER_SECONDS)
+    answered_at = time.time()
+    folder = said["folder"]
+    if folder is None and not answer.exists():
+        folder = "what it writes there is not seen here"
+    return NodeFacts(
+        name=node.name,
+        python=said["python"],
+        versions=said["versions"],
+        code=said["code"],
+        folder=folder,
+        manifest=said["manifest"],
+        interface=said["interface"],
+        skew_seconds=clock - (asked_at + answered_at) / 2,
+        skew_error_seconds=(answered_at - asked_at) / 2,
+    )
+
+
+def _silent(node: Node, error: Exception) -> Problem:
+    reason = str(error).strip().splitlines()
+    return Problem(
+        "node",
+        f"Node {node.name} has not answered within {ANSWER_SECONDS:.0f} s "
+        f"({reason[-1] if reason else type(error).__name__}): ranks would not start there. Look "
+        "into the logs of its Ray, or take it out of the cluster",
+    )
+
+
+def node_problems(
+    node: NodeFacts, here: NodeFacts, run: Path, manifest: str | None, *, alone: bool
+) -> list[Problem]:
+    """What is wrong with a node.
+
+    Args:
+        here: what this machine would say.
+        manifest: the sha256 that the dataset's manifest must have; None if that is not known.
+        alone: whether there is no other node, so that ranks need no network.
+    """
+    lines = [*_version_lines(node, here)]
+    if node.folder is not None:
+        lines.append(
+            f"does not have the run's folder {run} ({node.folder}): put it on storage that all "
+            "nodes see at that path, with --run PATH"
+        )
+    if node.manifest is not None and manifest is not None and node.manifest != manifest:
+        found = node.manifest.removeprefix("!")
+        found = found if node.manifest.startswith("!") else f"its manifest is {found[:16]}…"
+        lines.append(
+            f"does not have the dataset ({found}, expected manifest {manifest[:16]}…): put it on "
+            "storage that all nodes see, or name the URL of a copy with data.dataset"
+        )
+    if node.interface.startswith("!") and not alone and node.code is not None:
+        lines.append(f"has no network interface for ranks: {node.interface.removeprefix('!')}")
+    problems = [Problem("node", f"Node {node.name} {line}") for line in lines]
+    skew = abs(node.skew_seconds) - node.skew_error_seconds
+    if skew > MOST_SKEW_SECONDS:
+        way = "ahead of" if node.skew_seconds > 0 else "behind"
+        problems.append(
+            Problem(
+                "node",
+                f"The clock of node {node.name} is {skew:.1f} s {way} this machine's, and more "
+                f"than {MOST_SKEW_SECONDS:g} s misplace times in records and the leave of a "
+                "drained node. Set it, for example with chrony",
+                refuses=False,
+            )
+        )
+    return problems
+
+
+def _version_lines(node: NodeFacts, here: NodeFacts) -> Iterable[str]:
+    if _minor(node.python) != _minor(here.python):
+        yield (
+            f"has Python {node.python}, this machine {here.python}: they must agree in the first "
+            "two numbers; start its Ray from such an environment"
+        )
+    for name, version in here.versions.items():
+        theirs = node.versions.get(name)
+        if theirs != version:
+            yield (
+                f"has {name} {theirs or 'not at all'}, this machine {version or 'not at all'}: "
+                "install the same on all nodes, from the same lock"
+            )
+    if node.code is None:
+        yield (
+            f"has no transloom at {INSTALLATION}: install it there, at the same path on all nodes, "
+            "or on storage that they share"
+        )
+    elif node.code != here.code:
+        yield (
+            f"has another transloom at {INSTALLATION} (sources {node.code[:12]}…, this machine "
+            f"{str(here.code)[:12]}…): install the same on all nodes"
+        )
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
+
+
+def facts_of_this_machine() -> NodeFacts:
+    """What every node is compared with."""
+    import platform
+
+    return NodeFacts(
+        name="this machine",
+        python=platform.python_version(),
+        versions={name: node_probe.version_of(name) for name in node_probe.DISTRIBUTIONS},
+        code=node_probe.code_of(INSTALLATION),
+        folder=None,
+        manifest=None,
+        interface="",
+        skew_seconds=0.0,
+        skew_error_seconds=0.0,
+    )

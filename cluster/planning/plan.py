@@ -1,0 +1,221 @@
+"""A plan: everything that can be told of a run before it trains.
+
+    quick part ──▶ size of the network ──▶ epoch ──▶ the cluster, if one is named
+        ──▶ a record or a few measured steps ──▶ hours
+
+What goes wrong on the way is a problem of the plan, not its end: the rest is still told.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ClusterError
+from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
+from cluster.planning.epoch import Epoch, measure_epoch
+from cluster.planning.problem import Problem
+from cluster.planning.quick import Disk, disk_of, gigabytes, quick_check
+from cluster.planning.size import count_parameters, size_of_state
+from cluster.planning.speed import Duration, Speed, duration, recorded_speed
+from cluster.recipe import Recipe
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.errors import DataError
+from data_pipeline.storage.store import DatasetStore
+from data_pipeline.wording import counted
+from model.errors import ModelError
+from trainer import host_memory
+from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.errors import TrainerError
+from trainer.memory.state_size import StateSize
+from trainer.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from cluster.planning.measurement import Measurement
+
+_EXPECTED = (ClusterError, DataError, ModelError, TrainerError, OSError)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a plan is asked for besides what it always tells.
+
+    Attributes:
+        address: of a cluster to look at; None for this machine.
+        measured: whether steps may be trained to measure them.
+        like: a run whose record tells the speed.
+    """
+
+    address: str | None = None
+    measured: bool = True
+    like: RunFolder | None = None
+
+
+@dataclass
+class Plan:
+    """What was found; None where it could not be told, for a reason among the problems.
+
+    Attributes:
+        steps_left: until `trainer.max_steps`.
+        state: memory of one rank, if there are as many as the recipe has at most.
+    """
+
+    recipe: Recipe
+    run: Path
+    steps_left: int
+    problems: list[Problem]
+    parameters: int | None = None
+    state: StateSize | None = None
+    disk: Disk | None = None
+    epoch: Epoch | None = None
+    cluster: ClusterFacts | None = None
+    measurement: "Measurement | None" = None
+    speed: Speed | None = None
+    duration: Duration | None = None
+
+    @property
+    def activation_bytes(self) -> int | None:
+        """About what a rank's passes keep for backward: of measured steps, without gradients."""
+        if self.measurement is None or self.parameters is None:
+            return None
+        alone = size_of_state(self.recipe, self.parameters, 1)
+        return max(0, self.measurement.step_bytes - alone.gradients - alone.bucket)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether nothing that was found refuses the run."""
+        return not any(problem.refuses for problem in self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        measured = self.measurement
+        return {
+            "trainable": self.trainable,
+            "run": str(self.run),
+            "problems": [problem.to_json() for problem in self.problems],
+            "parameters": self.parameters,
+            "rank_bytes": asdict(self.state) if self.state else None,
+            "measured": (
+                {
+                    "device": measured.device,
+                    "process_bytes": measured.state_bytes,
+                    "step_bytes": measured.step_bytes,
+                    "activation_bytes": self.activation_bytes,
+                }
+                if measured
+                else None
+            ),
+            "checkpoints": asdict(self.disk) if self.disk else None,
+            "epoch": asdict(self.epoch) if self.epoch else None,
+            "steps_left": self.steps_left,
+            "speed": asdict(self.speed) if self.speed else None,
+            "duration": asdict(self.duration) if self.duration else None,
+            "cluster": self.cluster.to_json() if self.cluster else None,
+        }
+
+
+def make_plan(
+    recipe: Recipe, run: RunFolder, wanted: Wanted, notice: Callable[[str], None]
+) -> Plan:
+    """Plan the run of a recipe.
+
+    Args:
+        recipe: with absolute paths.
+        notice: told what is being done, where that takes more than a moment.
+    """
+    checked = quick_check(recipe, run)
+    checkpoints = list_checkpoints(run.checkpoints)
+    begun = step_of(checkpoints[-1]) if checkpoints else 0
+    left = max(0, recipe.trainer.max_steps - begun)
+    plan = Plan(recipe, run.path, left, list(checked.problems))
+    if checked.dataset is not None:
+        _size_up(plan, run, *checked.dataset)
+    if wanted.address is not None:
+        _look_at_cluster(plan, run, wanted.address, checked.dataset, notice)
+    _take_speed(plan, run, wanted, checked.dataset, notice)
+    if wanted.address is None:
+        plan.problems += _measured_memory(plan)
+    if plan.speed is not None:
+        here = os.cpu_count() if wanted.address is None else None
+        plan.duration = duration(recipe, plan.speed, left, here)
+    return plan
+
+
+def _size_up(plan: Plan, run: RunFolder, store: DatasetStore, manifest: Manifest) -> None:
+    recipe = plan.recipe
+    try:
+        plan.parameters = count_parameters(recipe, store, manifest)
+        plan.state = size_of_state(recipe, plan.parameters, recipe.cluster.max_ranks)
+        plan.disk = disk_of(recipe, run, plan.parameters)
+        plan.epoch = measure_epoch(recipe, store, manifest)
+    except _EXPECTED as error:
+        plan.problems.append(Problem("dataset", str(error)))
+
+
+def _look_at_cluster(
+    plan: Plan,
+    run: RunFolder,
+    address: str,
+    dataset: tuple[DatasetStore, Manifest] | None,
+    notice: Callable[[str], None],
+) -> None:
+    identity = dataset[1].identity if dataset else None
+    try:
+        plan.cluster, found = ask_cluster(plan.recipe, run, address, identity, notice)
+        plan.problems += found
+    except ClusterError as error:
+        plan.problems.append(Problem("cluster", str(error)))
+
+
+def _take_speed(
+    plan: Plan,
+    run: RunFolder,
+    wanted: Wanted,
+    dataset: tuple[DatasetStore, Manifest] | None,
+    notice: Callable[[str], None],
+) -> None:
+    """The speed of a record, or of a few steps here if these may be trained and can be."""
+    like = wanted.like or run
+    try:
+        if wanted.like:
+            wanted.like.card()
+        plan.speed = recorded_speed(like.metrics, f"the record of {like.path}")
+    except _EXPECTED as error:
+        plan.problems.append(Problem("run", str(error)))
+    here_at_all = not any(p.refuses and p.about in ("memory", "GPUs") for p in plan.problems)
+    if plan.speed or not wanted.measured or dataset is None or not here_at_all:
+        return
+    from cluster.planning.measurement import can_measure, measure  # imports torch
+
+    if reason := can_measure(plan.recipe):
+        notice(f"not measured: {reason}")
+        return
+    notice("measuring a few steps of one rank here")
+    try:
+        plan.measurement = measure(plan.recipe, *dataset)
+        plan.speed = plan.measurement.speed
+    except _EXPECTED as error:
+        plan.problems.append(Problem("memory", str(error)))
+
+
+def _measured_memory(plan: Plan) -> list[Problem]:
+    """Whether all ranks fit into this machine, each with what one was measured to take."""
+    config, measured = plan.recipe.cluster, plan.measurement
+    if measured is None or plan.parameters is None or config.gpus_per_rank:
+        return []
+    ranks = config.min_ranks
+    alone, cut = (size_of_state(plan.recipe, plan.parameters, n) for n in (1, ranks))
+    steps = alone.gradients + alone.bucket
+    base = measured.state_bytes - (alone.on_device - steps)  # Python, torch, DeepSpeed, the data
+    each = base + cut.on_device + cut.checkpoint_copy + (plan.activation_bytes or 0)
+    free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will leave
+    if ranks * each <= free:
+        return []
+    return [
+        Problem(
+            "memory",
+            f"{counted(ranks, 'rank')} take {gigabytes(each)} each, by what one took here, and "
+            f"this machine has {gigabytes(free)} left for them. Take fewer ranks, lower "
+            "batching.max_tokens_per_micro_batch (another run), or join a cluster with --address",
+        )
+    ]

@@ -1,0 +1,84 @@
+"""The size of what a recipe trains: parameters, a rank's state, checkpoints.
+
+The command that trains has no torch, which takes seconds to import: so it counts the matrices by
+their sizes, which is at most a few hundredths less than there is. `transloom plan` asks the network
+itself, built on torch's meta device, where it takes no memory.
+"""
+
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import DatasetStore
+from model.config import ModelConfig
+from model.decoder_only_config import DecoderOnlyConfig
+from trainer.memory.state_size import StateSize, checkpoint_bytes, state_size
+from trainer.optimizers import OPTIMIZERS
+from trainer.recipe import TrainingRecipe
+
+
+def least_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
+    """A number that the network's parameters reach: its matrices; None for an extension's."""
+    sizes = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
+    model = recipe.model
+    if isinstance(model, ModelConfig):
+        return _encoder_decoder(model, sizes[0], sizes[-1])
+    if isinstance(model, DecoderOnlyConfig):
+        return _decoder_only(model, sizes[0])
+    return None
+
+
+def count_parameters(recipe: TrainingRecipe, store: DatasetStore, manifest: Manifest) -> int:
+    """The network's parameters.
+
+    Raises:
+        DataError: the dataset's tokenizers cannot be read.
+    """
+    import math
+
+    from data_pipeline.tokenizers.tokenizer import load_tokenizers
+    from trainer.tasks.network import build_network, parameter_shapes  # imports torch
+
+    tokenizers = load_tokenizers(store, manifest)
+    if recipe.extensions:  # theirs may not know torch's meta device
+        network = build_network(recipe, tokenizers)
+        return sum(parameter.numel() for parameter in network.parameters())
+    return sum(math.prod(shape) for shape in parameter_shapes(recipe, tokenizers).values())
+
+
+def size_of_state(recipe: TrainingRecipe, parameters: int, ranks: int) -> StateSize:
+    """The state of one of so many ranks."""
+    return state_size(
+        parameters,
+        recipe.engine,
+        moments=_moments(recipe),
+        averaged=bool(recipe.trainer.ema_decay),
+        ranks=ranks,
+    )
+
+
+def size_of_checkpoint(recipe: TrainingRecipe, parameters: int) -> int:
+    """The bytes of one checkpoint on disk."""
+    return checkpoint_bytes(
+        parameters, moments=_moments(recipe), averaged=bool(recipe.trainer.ema_decay)
+    )
+
+
+def _moments(recipe: TrainingRecipe) -> int:
+    return len(OPTIMIZERS[recipe.trainer.optimizer.type].moments)
+
+
+def _encoder_decoder(model: ModelConfig, source_size: int, target_size: int) -> int:
+    attention, feed_forward = 4 * model.width**2, 2 * model.width * model.feed_forward_width
+    layers = model.encoder_layers * (attention + feed_forward)
+    layers += model.decoder_layers * (2 * attention + feed_forward)
+    rows = {
+        "all": target_size,
+        "decoder": source_size + target_size,
+        "none": source_size + 2 * target_size,
+    }
+    return layers + rows[model.share_embeddings] * model.width
+
+
+def _decoder_only(model: DecoderOnlyConfig, size: int) -> int:
+    keys_and_values = 2 * model.width * model.groups * model.head_width
+    projections = 3 if model.activation == "swiglu" else 2
+    layer = 2 * model.width**2 + keys_and_values + projections * model.width * model.inner_width
+    return model.layers * layer + (1 if model.tie_embeddings else 2) * size * model.width

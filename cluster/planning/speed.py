@@ -1,0 +1,91 @@
+"""How fast a run trains, and how long it will take: measured, or read from a record.
+
+the run's own record, or that of --from RUN ──▶ its last steps ──┐
+else a few steps of one rank in this process ──────────────────▶ Speed ──▶ hours
+"""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from cluster.recipe import Recipe
+from trainer.tracking.metrics import read_backwards
+from trainer.tracking.records import TrainLine
+
+STEPS_READ = 100
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast so many ranks are.
+
+    Attributes:
+        step_seconds: the median of the steps.
+        units_per_second: target tokens, say, over all ranks.
+        steps: how many steps this is from.
+        goodput: the share of a run's time that went into steps; None if it is not known.
+        origin: what was measured, in words.
+    """
+
+    ranks: int
+    step_seconds: float
+    units_per_second: float
+    steps: int
+    goodput: float | None
+    origin: str
+
+
+def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
+    """The speed in some steps of one number of ranks, newest first; None if there is no step."""
+    taken = list(lines)
+    if not taken:
+        return None
+    ranks = taken[0].world_size
+    taken = [line for line in taken if line.world_size == ranks]
+    seconds = statistics.median(line.step_seconds for line in taken)
+    units = statistics.fmean(line.target_tokens for line in taken)
+    return Speed(ranks, seconds, units / seconds, len(taken), taken[0].goodput, origin)
+
+
+def recorded_speed(metrics: Path, origin: str) -> Speed | None:
+    """The speed of the last steps of a record; None if it has none.
+
+    Raises:
+        TrainerError: the record cannot be read.
+    """
+    lines = (line for line in read_backwards(metrics) if isinstance(line, TrainLine))
+    return speed_of(islice(lines, STEPS_READ), origin)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Hours until `trainer.max_steps`.
+
+    Attributes:
+        ranks: for so many ranks.
+        at_best: whether these ranks were not measured: N of them are taken to be N times as fast,
+            which no network between them is.
+    """
+
+    ranks: int
+    hours: float
+    at_best: bool
+
+
+def duration(recipe: Recipe, speed: Speed, steps: int, processors: int | None) -> Duration:
+    """How long so many steps take; without validations and checkpoints if goodput is not known.
+
+    Args:
+        processors: CPUs that the ranks share on this machine; None: each rank has its own.
+    """
+    ranks, slots = recipe.cluster.max_ranks, recipe.batching.micro_batches_per_step
+    passes, measured_passes = -(-slots // ranks), -(-slots // speed.ranks)
+    seconds = speed.step_seconds * passes / measured_passes
+    if processors is not None and not recipe.cluster.gpus_per_rank:
+        threads = recipe.cluster.threads_per_rank
+        crowd, measured_crowd = (max(1.0, n * threads / processors) for n in (ranks, speed.ranks))
+        seconds *= crowd / measured_crowd
+    hours = steps * seconds / 3600 / (speed.goodput or 1.0)
+    return Duration(ranks, hours, at_best=ranks != speed.ranks)

@@ -1,0 +1,42 @@
+"""The commands of docs/your-corpus.md, one after the other, on a small corpus and few steps."""
+
+import re
+import shlex
+from pathlib import Path
+
+from data_pipeline.storage.locations import cache_folder, open_location
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "your-corpus.md"
+LINES = 600
+
+
+def commands():
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+
+
+def write_corpus():
+    for language in ("fr", "en"):
+        place = f"builtin:phrasebook/train.{language}"
+        with open_location(place, mirror=None, cache=cache_folder(None), sha256=None) as stream:
+            lines = stream.read().decode().splitlines()[:LINES]
+        Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_corpus()
+    found = commands()
+    assert [name for name, *_ in found] == [
+        *("init", "prepare", "plan", "train", "evaluate"),
+        "translate",
+    ]
+    fewer = ["trainer.max_steps=2", "decoding.max_extra_length=5", "tracking.wandb=disabled"]
+    for command in found:
+        if command[0] == "train":
+            command += [*fewer, "--inline", "--run", "runs/my"]
+        if command[0] == "plan":
+            command += ["--no-measure"]
+        result = transloom(*command)
+        assert result.exit_code == 0, (command, result.output)
+    assert len(result.stdout.splitlines()) == LINES

@@ -1,0 +1,111 @@
+"""`transloom plan` on this machine: what it says is what training then does."""
+
+import json
+from itertools import takewhile
+
+import pytest
+import yaml
+from support.recipes import tiny_recipe, tiny_values
+
+from cluster.planning.epoch import measure_epoch
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import iterate_steps
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer import host_memory
+from trainer.tasks.network import build_network
+
+
+@pytest.fixture
+def recipe_file(phrasebook, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    return path
+
+
+@pytest.fixture
+def plan(transloom, recipe_file, tmp_path):
+    """The plan of a run, and the command's exit code."""
+
+    def run(*arguments):
+        result = transloom("plan", recipe_file, *arguments, "--run", tmp_path / "run", "--json")
+        return json.loads(result.stdout), result.exit_code
+
+    return run
+
+
+def test_it_measures_real_steps_and_writes_nothing(plan, phrasebook, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    found, code = plan("cluster.ranks=2")
+    assert (code, found["trainable"], found["problems"]) == (0, True, [])
+    assert sorted(tmp_path.iterdir()) == before
+    recipe = tiny_recipe(phrasebook)
+    store, manifest = open_dataset(recipe.data)
+    network = build_network(recipe.training(), load_tokenizers(store, manifest))
+    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    assert found["checkpoints"]["each"] == 12 * found["parameters"]
+    assert found["rank_bytes"]["moments"] == 8 * found["parameters"] / 2
+    assert found["speed"]["steps"] >= 3
+    assert found["speed"]["units_per_second"] > 0
+    assert found["measured"]["process_bytes"] > 12 * found["parameters"]
+    assert 0 <= found["measured"]["activation_bytes"] <= found["measured"]["step_bytes"]
+    assert found["duration"]["ranks"] == 2
+    assert found["duration"]["at_best"]
+
+
+def test_a_record_tells_the_speed_better_than_a_measurement(plan, inline_runs, phrasebook):
+    other = inline_runs.train("other", inline=True).run
+    found, _ = plan("--from", other)
+    assert found["measured"] is None
+    assert found["speed"]["origin"] == f"the record of {other}"
+    assert 0 < found["speed"]["goodput"] <= 1
+    assert not found["duration"]["at_best"]
+
+
+def test_ranks_that_one_machine_cannot_hold_by_what_one_took(plan, monkeypatch):
+    """Weights and moments alone would fit; what a process takes besides does not."""
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 10_000_000)
+    monkeypatch.setattr(host_memory, "resident_bytes", lambda: 100_000_000)
+    found, code = plan("cluster.ranks=5")
+    assert code == 1
+    (problem,) = found["problems"]
+    assert problem["about"] == "memory"
+    assert "5 ranks take" in problem["problem"]
+    assert "has 0.11 GB left" in problem["problem"]
+
+
+def test_everything_wrong_is_told_at_once(plan, tmp_path, transloom, recipe_file):
+    found, code = plan("data.dataset=/nowhere", "--from", tmp_path / "none", "--no-measure")
+    assert code == 1
+    assert [problem["about"] for problem in found["problems"]] == ["dataset", "run"]
+    result = transloom("plan", recipe_file, "data.dataset=/nowhere", "--no-measure")
+    assert result.exit_code == 1
+    (problem,) = [line for line in result.stdout.splitlines() if line.startswith("problem: ")]
+    assert "There is no prepared dataset at /nowhere" in problem
+    assert "It cannot be trained like this: 1 problem." in result.stdout
+
+
+def test_words_and_json_say_the_same(transloom, recipe_file, plan, tmp_path):
+    found, _ = plan("--no-measure")
+    result = transloom("plan", recipe_file, "--no-measure", "--run", tmp_path / "run")
+    assert f"parameters   {found['parameters']:,}" in result.stdout
+    assert f"{found['epoch']['steps']:,.1f} steps" in result.stdout
+    assert result.stdout.endswith("It can be trained.\n")
+
+
+def test_an_epoch_has_as_many_steps_as_are_trained(phrasebook):
+    recipe = tiny_recipe(phrasebook)
+    store, manifest = open_dataset(recipe.data)
+    whole = measure_epoch(recipe, store, manifest)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    slots = recipe.batching.micro_batches_per_step
+    planned = iterate_steps(reader.layout, Cursor(), slots)
+    steps = sum(1 for _ in takewhile(lambda step: step.next_cursor.epoch == 0, planned))
+    assert whole.exact
+    assert steps <= whole.steps < steps + 1
+    assert whole.units == sum(shard.tokens["tgt"] for shard in manifest.shards)
+    part = measure_epoch(recipe, store, manifest, bytes_read=1)
+    assert not part.exact
+    assert part.steps == pytest.approx(whole.steps, rel=0.1)
+    assert part.units == pytest.approx(whole.units, rel=0.1)

@@ -1,0 +1,62 @@
+"""Hours from the speed of a record or of a few steps."""
+
+import pytest
+from support.recipes import tiny_values
+
+from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
+from cluster.recipe import Recipe
+from trainer.tracking.records import TrainLine
+
+
+def line(step, seconds, ranks=2, goodput=0.5):
+    return TrainLine(
+        step=step, epoch=0, window=0, offset=0, data_digest="", time=0.0, loss=1.0, nll=1.0,
+        learning_rate=0.1, grad_norm=1.0, target_tokens=100, target_tokens_seen=100 * step,
+        target_tokens_per_second=1.0, padding_fraction=0.0, step_seconds=seconds,
+        data_stall_seconds=0.0, checkpoint_stall_seconds=0.0, world_size=ranks, goodput=goodput,
+    )  # fmt: skip
+
+
+def recipe(tmp_path, ranks, cpus=1):
+    values = tiny_values(tmp_path)  # 5 micro-batches a step
+    values["cluster"] |= {"ranks": ranks, "cpus_per_rank": cpus}
+    return Recipe.of(values)
+
+
+def test_the_last_steps_of_one_number_of_ranks_count():
+    steps = [line(9, 2.0), line(8, 4.0), line(7, 2.0), line(6, 99.0, ranks=1)]
+    speed = speed_of(steps, "here")
+    assert speed == Speed(2, 2.0, 50.0, 3, 0.5, "here")
+    assert speed_of([], "here") is None
+
+
+def test_a_record_is_read_from_its_end(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    assert recorded_speed(file, "none") is None
+    lines = [line(step, 1.0 if step > 50 else 9.0) for step in range(1, 251)]
+    file.write_text("".join(f"{one.to_json()}\n" for one in lines))
+    assert recorded_speed(file, "it").step_seconds == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ranks", "passes"),
+    [(1, 5), (2, 3), (5, 1)],  # of the rank with the most slots
+)
+def test_more_ranks_have_fewer_passes(tmp_path, ranks, passes):
+    speed = Speed(1, 10.0, 10.0, 3, None, "here")
+    taken = duration(recipe(tmp_path, ranks), speed, 360, processors=None)
+    assert taken.hours == pytest.approx(passes / 5)
+    assert taken.at_best == (ranks > 1)
+
+
+def test_ranks_that_share_processors_are_no_faster(tmp_path):
+    speed = Speed(1, 10.0, 10.0, 3, None, "here")
+    taken = duration(recipe(tmp_path, 5), speed, 360, processors=1)
+    assert taken.hours == pytest.approx(1.0)
+
+
+def test_a_record_counts_what_lies_between_steps(tmp_path):
+    speed = Speed(2, 10.0, 10.0, 3, 0.5, "a record")
+    taken = duration(recipe(tmp_path, 2), speed, 360, processors=2)
+    assert taken.hours == pytest.approx(2.0)
+    assert not taken.at_best

@@ -1,0 +1,78 @@
+"""`transloom plan --address`: what a real cluster has free, who holds the rest, what it lacks."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from support.command import transloom
+from support.recipes import tiny_values
+
+HOLDS_THREE = """
+import sys, ray
+from ray.util.placement_group import placement_group
+ray.init(address=sys.argv[1], log_to_driver=False)
+group = placement_group([{"CPU": 1}, {"CPU": 2}], name="held")
+assert group.wait(60)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def plan(ray_head, phrasebook, tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+
+    def run(*overrides, json_wanted=True):
+        done = transloom(
+            "plan", recipe, "cluster.cpus_per_rank=1", *overrides,
+            "--address", ray_head.address, "--run", tmp_path / "runs" / "a", "--no-measure",
+            *(["--json"] if json_wanted else []),
+            cwd=tmp_path,
+            RAY_AUTH_TOKEN=ray_head.token,
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stderr
+        return (json.loads(done.stdout) if json_wanted else done.stdout), done.returncode
+
+    return run
+
+
+def test_who_holds_what_is_told(plan, ray_head, tmp_path):
+    """One head of 4 CPUs, of which another driver holds 3; then nobody does."""
+    program = [sys.executable, "-c", HOLDS_THREE, ray_head.address]
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_head.token}
+    driver = subprocess.Popen(
+        program,
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert driver.stdout.readline() == "held\n"
+        found, code = plan("cluster.ranks=2")
+    finally:
+        driver.communicate("")
+    (holder,) = found["cluster"]["holders"]
+    assert holder["resources"] == {"CPU": 3}
+    assert holder["driver"] == f"127.0.0.1, process {driver.pid}"
+    assert "-c" in holder["command"]
+    (node,) = found["cluster"]["nodes"]
+    assert (node["free"]["CPU"], node["total"]["CPU"]) == (1, 4)
+    assert (found["cluster"]["room"], found["cluster"]["room_at_all"]) == (1, 4)
+    (problem,) = found["problems"]  # it would wait
+    assert not problem["refuses"]
+    assert "there is room for 1 now (held: 3 CPU by job" in problem["problem"]
+    assert code == 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "tiny.yaml"]  # the probes are gone
+
+
+def test_what_no_waiting_helps_against_is_refused(plan):
+    said, code = plan("cluster.ranks=5", json_wanted=False)
+    assert code == 1
+    assert "problem: The run needs 5 ranks of 1 CPU each, and the cluster has room for 4" in said
+    assert "clock" in said
+    assert said.endswith("It cannot be trained like this: 1 problem.\n")

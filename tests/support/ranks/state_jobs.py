@@ -1,0 +1,42 @@
+"""A job for a `RankPool` that weighs what DeepSpeed and the checkpoint writer hold of a model."""
+
+from support.ranks.engine_jobs import SLOTS, Shape, make_engine, train_steps
+from trainer.placement import Placement
+from trainer.zero import fragments
+
+
+def bytes_held(placement: Placement, shape: Shape) -> dict[str, int]:
+    """The bytes of a rank's state after a step, by part, as its tensors have them."""
+    engine = make_engine(placement, shape)
+    train_steps(engine, 1, 1)
+    stage = engine.stage
+    held = [getattr(p, "ds_tensor", p) for p in engine.module.parameters()]
+    optimized = stage.optimized_tensors()
+    own = {p.data_ptr() for p in engine.module.parameters() if p.numel()}
+    moments = [
+        value
+        for tensor in optimized
+        for name, value in stage.torch_optimizer.state[tensor].items()
+        if name in engine.moments
+    ]
+    found = {
+        "slots": SLOTS,
+        "parameters": sum(_product(s) for s in engine.parameter_shapes.values()),
+        "weights": _bytes(held),
+        "master": _bytes([t for t in optimized if t.data_ptr() not in own]),
+        "moments": _bytes(moments),
+        "checkpoint_copy": _bytes([f.tensor for f in fragments.owned_fragments(engine)]),
+    }
+    engine.destroy()
+    return found
+
+
+def _bytes(tensors: list) -> int:  # type: ignore[type-arg]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

@@ -1,0 +1,169 @@
+"""`import transloom`: its page, in an event loop, in a project with a `model/` of its own."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from support.recipes import tiny_values
+
+import transloom
+from trainer.inference.translator import Translator as InProcess
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "python.md"
+
+
+def example():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return code
+
+
+@pytest.fixture
+def project(phrasebook, tmp_path, monkeypatch):
+    """A folder whose own packages have the names of transloom's, and a tiny `phrasebook`."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cluster", "trainer", "model", "data_pipeline"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"WHOSE = 'mine: {name}'\n")
+    values = tiny_values(phrasebook)
+    values["trainer"]["validate_every_steps"] = 4
+    (tmp_path / "phrasebook").write_text(yaml.safe_dump(values))  # found before the built-in one
+    return tmp_path
+
+
+def test_the_page_runs_in_a_notebook_of_such_a_project(project):
+    """As a cell does: in the main thread, while an event loop runs there."""
+    program = (
+        "import asyncio, sys\n"
+        "import model\n"
+        "async def cell():\n"
+        f"{textwrap.indent(example(), '    ')}\n"
+        "    import trainer\n"
+        "    print(model.WHOSE, trainer.WHOSE)\n"
+        "    print([n for n in ('torch', 'ray', 'pydantic') if n in sys.modules])\n"
+        "asyncio.run(cell())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],  # with -c, the current folder comes first
+        env={**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    width, trained, translation, whose, imported = done.stdout.splitlines()
+    assert width == "32"
+    assert trained.startswith("finished 4 [")
+    assert translation.startswith("[")
+    assert whose == "mine: model mine: trainer"
+    assert imported == "[]"
+    assert "step 4/4" in done.stderr  # what the run says on the way
+
+
+def test_a_call_leaves_the_loop_to_others(project):
+    async def both():
+        ticks = 0
+        loading = asyncio.create_task(asyncio.to_thread(transloom.load_recipe, "phrasebook"))
+        while not loading.done():
+            ticks += 1
+            await asyncio.sleep(0)
+        return ticks, await loading
+
+    ticks, recipe = asyncio.run(both())
+    assert ticks > 1
+    assert recipe["trainer.max_steps"] == 20
+    assert recipe["data.train.0.source"] == "builtin:phrasebook/train.fr"
+
+
+def test_what_is_wrong_is_what_the_command_says(project):
+    with pytest.raises(
+        transloom.TransloomError, match=r"did you mean trainer\.max_steps"
+    ) as raised:
+        transloom.load_recipe("phrasebook", {"trainer.max_step": 3})
+    assert raised.value.exit_code == 2
+    with pytest.raises(transloom.TransloomError, match=r"nowhere is no run: it has no run\.json"):
+        transloom.Translator("nowhere")
+    plan = transloom.plan("phrasebook", {"data.dataset": "/nowhere"}, measure=False)
+    assert [problem["about"] for problem in plan["problems"]] == ["dataset"]
+
+
+def test_an_interrupt_leaves_a_checkpoint(project):
+    """It comes when the run is in its steps; the call returns, and the same call goes on."""
+    program = (
+        "import transloom, sys\n"
+        "changes = {'trainer.max_steps': 1_000_000, 'checkpoints.every_steps': 1_000_000}\n"
+        "run = transloom.train('phrasebook', changes, run='run', inline=True)\n"
+        "print(run.outcome, run.step, [c['step'] for c in run.checkpoints()])\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in child.stderr:
+        if "step " in line and "loss" in line:
+            break
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: all processes of the program's group
+    said, _ = child.communicate()
+    outcome, step, checkpoints = said.split(maxsplit=2)
+    assert outcome == "preempted"
+    assert checkpoints == f"[{step}]\n"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, phrasebook):
+    """A run of four steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
+    return transloom.train(recipe, run=folder / "run", inline=True, quiet=True)
+
+
+def test_a_translator_says_what_the_network_says(trained):
+    sentences = ["je suis étudiant", "", "elle est là"]
+    expected = InProcess.load(trained.path)
+    with transloom.Translator(trained, beam_size=2) as translator:
+        expected.decoding = expected.decoding.model_copy(update={"beam_size": 2})
+        assert translator.translate(sentences) == expected.translate(sentences)
+        best = translator.translate_n_best(sentences, 3)
+        with pytest.raises(transloom.TransloomError, match="tokens"):
+            translator.translate(["chat " * 5000])
+        assert translator.translate(sentences) == expected.translate(sentences)  # it goes on
+    assert [len(of_one) for of_one in best] == [3, 3, 3]
+    assert all(a.score >= b.score for of_one in best for a, b in pairwise(of_one))
+    with pytest.raises(transloom.TransloomError, match="closed"):
+        translator.translate(sentences)
+    with pytest.raises(TypeError, match="list of sentences"):
+        translator.translate("je suis")
+
+
+def test_a_run_tells_its_record(trained):
+    assert (trained.outcome, trained.step) == ("finished", 4)
+    assert len(trained.losses()) == 4
+    assert [line["step"] for line in trained.lines("validation")] == [4]
+    assert [row["step"] for row in trained.checkpoints()] == [4]
+    assert transloom.Run(trained.path).losses() == trained.losses()
+    with (trained.path / "metrics.jsonl").open("a") as record:
+        record.write('{"kind": "tra')  # torn
+    assert trained.step == 4
+
+
+def test_a_job_is_submitted_and_asked_for(ray_head, phrasebook, tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=3)))
+    job = transloom.submit(recipe, address=ray_head.dashboard, run=tmp_path / "run")
+    while job.status()["status"] not in ("SUCCEEDED", "FAILED", "STOPPED"):
+        pass
+    assert job.status()["status"] == "SUCCEEDED", job.logs()
+    assert job.run.step == 3
+    assert "step 3/3" in job.logs()

@@ -1,0 +1,49 @@
+"""The bytes of a rank's state as they are calculated, against those that DeepSpeed holds."""
+
+import pytest
+from support.ranks.engine_jobs import Shape
+from support.ranks.state_jobs import bytes_held
+
+from trainer.config import EngineConfig
+from trainer.memory import state_size as calculated
+from trainer.memory.state_size import checkpoint_bytes, state_size
+from trainer.zero import settings
+
+SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
+# ZeRO pads its parts so that all ranks have the same: some elements for each parameter or group.
+PADDING = 0.02
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_is_what_deepspeed_holds(rank_pools, shape):
+    ranks = 2
+    engine = EngineConfig(zero_stage=shape.zero_stage, precision=shape.precision)
+    held = rank_pools(ranks).run(bytes_held, shape)
+    size = state_size(held[0]["parameters"], engine, moments=2, averaged=False, ranks=ranks)
+    for of_rank in held:
+        for part in ("weights", "master", "moments"):
+            assert getattr(size, part) == pytest.approx(of_rank[part], rel=PADDING), part
+    whole = sum(of_rank["checkpoint_copy"] for of_rank in held)
+    assert whole == checkpoint_bytes(held[0]["parameters"], moments=2, averaged=False)
+    assert size.checkpoint_copy == pytest.approx(whole / ranks, rel=PADDING)
+
+
+def test_a_higher_stage_takes_less_the_more_ranks_there_are():
+    def on_device(stage, ranks, precision="fp32"):
+        engine = EngineConfig(zero_stage=stage, precision=precision)
+        return state_size(10**6, engine, moments=2, averaged=True, ranks=ranks).on_device
+
+    assert on_device(0, 8) < on_device(0, 1)  # the average alone is cut
+    for stage in (1, 2, 3):
+        assert on_device(stage, 8) < on_device(stage, 2) < on_device(stage, 1)
+    assert on_device(3, 8) < on_device(2, 8) < on_device(1, 8)
+    assert on_device(3, 8, "bf16") < on_device(3, 8)
+
+
+def test_a_moving_average_is_in_every_checkpoint():
+    assert checkpoint_bytes(10, moments=2, averaged=True) == 160
+    assert checkpoint_bytes(10, moments=2, averaged=False) == 120
+
+
+def test_the_bucket_is_the_engines():
+    assert calculated.LARGEST_BUCKET == settings.LARGEST_BUCKET

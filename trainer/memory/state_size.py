@@ -1,0 +1,85 @@
+"""The bytes of a run's state on one rank, by part, from numbers alone: nothing is allocated.
+
+P parameters over N ranks; w bytes a weight (fp32: 4, bf16: 2), m moments (AdamW: 2):
+
+| part        | stage 0 | stage 1                     | stage 2   | stage 3   |
+|-------------|---------|-----------------------------|-----------|-----------|
+| weights     | wP      | wP                          | wP        | wP / N    |
+| fp32 copy   | 0       | 4P / N                      | 4P / N    | 4P / N    |
+| gradients   | 4P      | fp32: 4P + 4P / N, bf16: 4P | 4P / N    | 4P / N    |
+| bucket      | 0       | fp32: 4 B, bf16: 0          | w B       | w B       |
+| moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
+
+B is the number of gradients that DeepSpeed sums at once. Gradients and bucket are the most that a
+step has at any time. What passes keep for backward, the activations, depends on the batches: it is
+measured (`cluster.planning.measurement`).
+"""
+
+from dataclasses import dataclass
+
+from trainer.config import EngineConfig
+
+FP32 = 4
+LARGEST_BUCKET = 500_000_000  # elements; that of trainer/zero/settings.py, which imports torch
+
+
+@dataclass(frozen=True)
+class StateSize:
+    """Bytes of one rank.
+
+    Attributes:
+        weights: those that forward reads.
+        master: the fp32 copy that the optimizer updates, where it is not the weights themselves.
+        gradients: what the passes of a step add to.
+        bucket: what DeepSpeed sums over the ranks at once.
+        average: the moving average of the weights.
+        checkpoint_copy: what is written behind the training; always in host memory.
+    """
+
+    weights: int
+    master: int
+    gradients: int
+    bucket: int
+    moments: int
+    average: int
+    checkpoint_copy: int
+
+    @property
+    def on_device(self) -> int:
+        """What lies where the rank computes: on its GPU, or in host memory."""
+        parts = (self.weights, self.master, self.gradients, self.bucket, self.moments, self.average)
+        return sum(parts)
+
+
+def state_size(
+    parameters: int, engine: EngineConfig, *, moments: int, averaged: bool, ranks: int
+) -> StateSize:
+    """The state of one of so many ranks.
+
+    Args:
+        moments: how many of them the optimizer keeps of each parameter.
+        averaged: whether the run keeps a moving average of its weights.
+    """
+    stage, width = engine.zero_stage, 2 if engine.precision == "bf16" else FP32
+    share = -(-parameters // ranks)
+    cut = parameters if stage == 0 else share
+    bucket = min(parameters, LARGEST_BUCKET)
+    flat_sums = stage == 1 and width < FP32  # see trainer.zero.stages.FlatSums
+    gradients = {
+        0: FP32 * parameters,
+        1: FP32 * parameters + (0 if flat_sums else FP32 * share),
+    }.get(stage, FP32 * share)
+    return StateSize(
+        weights=width * (share if stage == 3 else parameters),
+        master=FP32 * share if stage else 0,
+        gradients=gradients,
+        bucket=0 if stage == 0 or flat_sums else width * bucket,
+        moments=FP32 * moments * cut,
+        average=FP32 * share if averaged else 0,
+        checkpoint_copy=checkpoint_bytes(share, moments=moments, averaged=averaged),
+    )
+
+
+def checkpoint_bytes(parameters: int, *, moments: int, averaged: bool) -> int:
+    """The bytes of a checkpoint with so many parameters, or of a rank's part of it."""
+    return FP32 * (1 + moments + averaged) * parameters
