@@ -15,6 +15,7 @@ import yaml
 from support.recipes import tiny_values
 
 import transloom
+from cluster.ray.jobs import wait_for_job
 from trainer.inference.translator import Translator as InProcess
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,8 +163,7 @@ def test_a_job_is_submitted_and_asked_for(ray_head, phrasebook, tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=3)))
     job = transloom.submit(recipe, address=ray_head.dashboard, run=tmp_path / "run")
-    while job.status()["status"] not in ("SUCCEEDED", "FAILED", "STOPPED"):
-        pass
+    wait_for_job(ray_head.dashboard, job.id)
     assert job.status()["status"] == "SUCCEEDED", job.logs()
     assert job.run.step == 3
     assert "step 3/3" in job.logs()

@@ -83,6 +83,17 @@ def test_a_file_where_the_run_should_lie_is_named(phrasebook, tmp_path):
     assert "--run PATH" in text
 
 
+def test_training_asks_first(inline_runs, tmp_path):
+    """Before it starts Ray, imports torch or makes a folder."""
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ClusterError, match="is a file"):
+        inline_runs.train("file/run", inline=True)
+    with pytest.raises(ClusterError, match="is a file"):
+        inline_runs.train("file/run")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_folder_of_somebody_else_is_named(phrasebook, tmp_path, monkeypatch):
     monkeypatch.setattr(quick.os, "access", lambda path, mode: False)  # root may write anywhere
     (text,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")))
