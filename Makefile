@@ -15,7 +15,7 @@ LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-peers chaos lab mutants oldest fuzz lock clean
+.PHONY: help setup demo test check bench bench-peers chaos lab mutants oldest fuzz lock wheelhouse clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -52,6 +52,9 @@ $(STAMP): pyproject.toml $(wildcard locks/*.txt)
 lock:  ## renew the locks from pyproject.toml (TORCH_INDEX=URL: that for CPU, too)
 	@[ -x $(BIN)/uv ] || $(MAKE) --no-print-directory setup
 	@TORCH_INDEX=$(TORCH_INDEX) scripts/lock
+
+wheelhouse: setup  ## all files for machines without network, into wheelhouse/, with their install
+	@TORCH_INDEX=$(TORCH_INDEX) scripts/wheelhouse $(LOCK)
 
 demo: setup  ## train on the built-in phrase book, then translate (2 minutes on 2 cores)
 	@$(BIN)/transloom demo

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cluster.launcher_config import KubernetesConfig, SlurmConfig
 from data_pipeline.location import Location
 from data_pipeline.section import Section, execution
 
@@ -120,6 +121,8 @@ class ClusterConfig(Section):
         gt=0,
         lt=60,
     )
+    slurm: SlurmConfig = SlurmConfig()
+    kubernetes: KubernetesConfig = KubernetesConfig()
 
     @field_validator("resources_per_rank")
     @classmethod

@@ -15,6 +15,7 @@ from cluster.cli.checkpoints import checkpoints_app
 from cluster.cli.compare import compare
 from cluster.cli.control import stop, workers
 from cluster.cli.data import data_app
+from cluster.cli.deploy import deploy_app
 from cluster.cli.jobs import jobs_app, submit
 from cluster.cli.options import (
     AlignmentsOption,
@@ -36,11 +37,11 @@ from cluster.cli.options import (
     answer,
     step_range,
 )
-from cluster.cli.standings import runs, status
-from cluster.cli.sweep import sweep
 from cluster.cli.plan import plan
 from cluster.cli.recipes import init, recipes
 from cluster.cli.serve import serve
+from cluster.cli.standings import runs, status
+from cluster.cli.sweep import sweep
 from cluster.cli.texts import export, generate, import_weights
 from cluster.cli.usage import Commands
 from cluster.errors import (
@@ -77,6 +78,7 @@ app = typer.Typer(
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="On a cluster")
+app.add_typer(deploy_app, name="deploy", rich_help_panel="On a cluster")
 app.command("compare")(compare)
 app.command("init")(init)
 app.command("plan")(plan)

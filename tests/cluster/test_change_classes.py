@@ -74,6 +74,16 @@ TABLE = {
         "cluster.deadlines": """
             start_seconds step_seconds validation_seconds save_seconds answer_seconds
         """,
+        "cluster.slurm": """
+            nodes partition account time_limit_minutes cpus_per_node options setup
+        """,
+        "cluster.kubernetes": """
+            image namespace volumes token_secret environment_secrets image_pull_secrets
+            service_account queue labels node_selector tolerations ranks_per_pod memory_gigabytes
+            head_memory_gigabytes retries user
+        """,
+        "cluster.kubernetes.volumes": "claim path read_only",
+        "cluster.kubernetes.tolerations": "key operator value effect",
     },
 }
 

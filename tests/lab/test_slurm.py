@@ -1,6 +1,8 @@
-"""The script for Slurm in deploy/, as it is: a job whose time is over goes on where it was."""
+"""Jobs of `transloom deploy slurm` on a real Slurm: one whose time is over goes on where it was."""
 
 import os
+import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,12 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-PROJECT = Path(__file__).resolve().parents[2]
-SCRIPT = PROJECT / "deploy" / "slurm" / "train.sbatch"
+TRANSLOOM = Path(sys.executable).parent / "transloom"
 # The first rank stops at the first of these steps until Slurm's signal has come, which takes Slurm
 # up to half a minute; it waits no longer than a minute at each.
 HELD_STEPS = range(25, 45)
-OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60"]
+OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "cluster.slurm.time_limit_minutes=60"]
+TWO_NODES = ["cluster.slurm.nodes=2", "cluster.cpus_per_rank=1"]
 
 
 @pytest.fixture
@@ -32,39 +34,46 @@ def orders(tmp_path):
 
 
 @pytest.fixture
-def slurm(tmp_path, tmp_path_factory, orders):
-    environment = {
-        **os.environ,
-        **orders.environment,
-        "WANDB_MODE": "disabled",
-        "HOME": str(tmp_path),
-    }
-    with Hosts(1, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
-        yield Slurm(hosts, tmp_path / "slurm", environment)
+def hosts(request, tmp_path_factory):
+    with Hosts(request.param, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
+        yield hosts
 
 
-def test_a_job_whose_time_is_over_is_put_back_and_goes_on(slurm, runs, orders, one_host):
-    submitted = [f"--chdir={PROJECT}", f"--output={runs.folder}/job.out", "--time=60"]
-    train = [runs.recipe, *OPTIONS, "--run", runs.folder / "run"]
-    job = slurm("sbatch", "--parsable", *submitted, SCRIPT, *train)
-    at_first = f"step.rank-0.step-{HELD_STEPS[0]}"
-    slurm.wait_until(lambda: orders.look(at_first))
+@pytest.fixture
+def slurm(hosts, tmp_path, orders):
+    # Without tokens of others: each job makes its own.
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+    environment |= {**orders.environment, "WANDB_MODE": "disabled", "HOME": str(tmp_path)}
+    return Slurm(hosts, tmp_path / "slurm", environment)
 
+
+def submit(slurm, runs, name, *overrides):
+    command = [TRANSLOOM, "deploy", "slurm", runs.recipe, *overrides]
+    command += ["--run", runs.folder / name, "--submit"]
+    return slurm("env", f"--chdir={runs.folder}", *command)
+
+
+def until_in_state(slurm, job, state):
+    slurm.wait_until(lambda: slurm.job(job)["JobState"] == state)
+
+
+def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
+    """Slurm's signal comes at the held step; the job's second start ends as on one host."""
     # Fewer minutes are left now than the script wants to be told before.
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=3")
     log = runs.folder / "run" / "log.txt"
     slurm.wait_until(lambda: "SIGTERM was received" in log.read_text())
     orders.clear()
-    slurm.wait_until(lambda: slurm.job(job)["JobState"] == "PENDING")
+    until_in_state(slurm, job, "PENDING")
     slurm.wait_until(lambda: not leftovers(slurm))
     assert slurm.job(job)["Restarts"] == "1"
     assert max(HELD_STEPS) > runs.lines("run")[-1]["step"] >= HELD_STEPS[0]
-    assert "left with 75, after 0 restarts" in (runs.folder / "job.out").read_text()
+    assert "left with 75, after 0 restarts" in output(runs, job)
 
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")
-    slurm.wait_until(lambda: slurm.job(job)["JobState"] == "COMPLETED")
+    until_in_state(slurm, job, "COMPLETED")
     assert slurm.job(job)["ExitCode"] == "0:0"
-    assert "left with 0, after 1 restarts" in (runs.folder / "job.out").read_text()
+    assert "left with 0, after 1 restarts" in output(runs, job)
     slurm.wait_until(lambda: not leftovers(slurm))
     assert runs.curve("run") == one_host.curve("one-host")
     assert runs.digests("run") == one_host.digests("one-host")
@@ -74,7 +83,52 @@ def test_a_job_whose_time_is_over_is_put_back_and_goes_on(slurm, runs, orders, o
     assert resumed["lost_steps"] == 0
 
 
+@pytest.mark.parametrize("hosts", [1], indirect=True)
+def test_a_job_whose_time_is_over_is_put_back_and_goes_on(slurm, runs, orders, one_host):
+    job = submit(slurm, runs, "run", *OPTIONS)
+    slurm.wait_until(lambda: orders.look(f"step.rank-0.step-{HELD_STEPS[0]}"))
+    is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host)
+
+
+@pytest.mark.parametrize("hosts", [2], indirect=True)
+def test_two_jobs_on_two_nodes(hosts, slurm, runs, orders, one_host):
+    """The second one comes and goes while the first one trains on the same nodes."""
+    job = submit(slurm, runs, "run", *OPTIONS, *TWO_NODES)
+    slurm.wait_until(lambda: orders.look(f"step.rank-0.step-{HELD_STEPS[0]}"))
+    assert slurm.job(job)["NodeList"] == "h[1-2]"
+    for host in (0, 1):
+        titles = [" ".join(command_of(process)) for process in hosts.processes(host)]
+        assert sum(title.startswith("ray::RankActor") for title in titles) == 1, titles
+    assert_nobody_sees_the_token(slurm, runs, job)
+
+    second = submit(slurm, runs, "second", "cluster.ranks=2", "trainer.max_steps=20", *TWO_NODES)
+    until_in_state(slurm, second, "COMPLETED")
+    assert slurm.job(second)["NodeList"] == "h[1-2]"
+    assert slurm.job(job)["JobState"] == "RUNNING"
+    assert runs.curve("second") == one_host.curve("one-host")[:20]
+
+    is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host)
+    assert "is open to others" not in output(runs, job)
+    assert [path.name for path in runs.folder.glob("*.slurm-*")] == []
+
+
+def assert_nobody_sees_the_token(slurm, runs, job):
+    (file,) = runs.folder.glob(f"run.slurm-{job}.*/token")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    token = file.read_text()
+    assert len(token) == 64
+    assert token not in slurm("scontrol", "show", "job", job, "--details")
+    for process in slurm.host_processes():
+        seen = [*command_of(process), *process.environ().values()]
+        assert not any(token in word for word in seen), process
+
+
+def output(runs, job):
+    return (runs.folder / f"tiny-{job}.out").read_text()
+
+
 def leftovers(slurm: Slurm) -> list[str]:
-    """What runs on the host beside Slurm."""
+    """What runs on the hosts beside Slurm."""
     commands = [" ".join(command_of(process)) for process in slurm.host_processes()]
     return [command for command in commands if command and "slurm" not in command]

@@ -1,6 +1,7 @@
-"""A Slurm of one node on a host of its own, with Debian's packages; nobody else can reach it.
+"""A Slurm on hosts of its own, with Debian's packages; nobody else can reach it.
 
-It asks nobody who he is (auth/none): on its host there is only the test.
+Each host is a node, and the first has the controller, too. It asks nobody who he is (auth/none): on
+its hosts there is only the test.
 """
 
 import os
@@ -15,17 +16,17 @@ from support.machine_parts import program
 
 CONFIGURATION = """
 ClusterName=lab
-SlurmctldHost=h1(127.0.0.1)
+SlurmctldHost=h1({controller})
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
 CredType=cred/none
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -36,9 +37,10 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname=h1 NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000
-PartitionName=lab Nodes=n1 Default=YES MaxTime=INFINITE State=UP
+{nodes}
+PartitionName=lab Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={name} NodeAddr={address} CPUs=4 RealMemory=4000"
 
 
 class Slurm:
@@ -54,12 +56,25 @@ class Slurm:
         self._hosts = hosts
         self._environment = {**environment, "SLURM_CONF": str(folder / "slurm.conf")}
         (folder / "state").mkdir(parents=True)
-        (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder))
-        for name, options in (("slurmctld", ["-D", "-c"]), ("slurmd", ["-D", "-N", "n1"])):
-            daemon = program(name)
-            assert daemon
-            hosts.start(0, daemon, *options, env=self._environment)
-        self.wait_until(lambda: self("sinfo", "--noheader", "--format=%T", check=False) == "idle")
+        names = [f"h{n + 1}" for n in range(len(hosts.addresses))]
+        nodes = "\n".join(
+            NODE.format(name=name, address=address)
+            for name, address in zip(names, hosts.addresses, strict=True)
+        )
+        configuration = CONFIGURATION.format(
+            folder=folder, controller=hosts.addresses[0], nodes=nodes
+        )
+        (folder / "slurm.conf").write_text(configuration)
+        self._start(0, "slurmctld", "-D", "-c")
+        for host, name in enumerate(names):
+            self._start(host, "slurmd", "-D", "-N", name)
+        idle = f"{len(names)} idle"
+        self.wait_until(lambda: self("sinfo", "--noheader", "--format=%D %T", check=False) == idle)
+
+    def _start(self, host: int, daemon: str, *options: str) -> None:
+        path = program(daemon)
+        assert path
+        self._hosts.start(host, path, *options, env=self._environment)
 
     def __call__(self, name: str, *arguments: str | Path, check: bool = True) -> str:
         """What one of Slurm's commands prints."""
@@ -74,8 +89,9 @@ class Slurm:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def host_processes(self) -> list[psutil.Process]:
-        """All on its host: its own daemons, jobs, and what jobs have left."""
-        return self._hosts.processes(0)
+        """All on its hosts: its own daemons, jobs, and what jobs have left."""
+        hosts = range(len(self._hosts.addresses))
+        return [process for host in hosts for process in self._hosts.processes(host)]
 
     def wait_until(self, condition: Callable[[], object], seconds: float = 180.0) -> None:
         """Waits for what Slurm brings about; its logs are in the message if it doesn't."""

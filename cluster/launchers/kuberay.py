@@ -1,0 +1,319 @@
+"""A run on Kubernetes: a RayJob of KubeRay 1.7 and the files that its pods need.
+
+    recipe ──▶ ConfigMap   the recipe's file, train.sh (the job's entry point), stop.sh (preStop)
+           ──▶ RayJob      head and driver in one pod, ranks in the workers' pods
+
+No Kubernetes was at hand: a test checks the manifest against KubeRay's schema and rules, and runs
+the two scripts by themselves.
+"""
+
+import hashlib
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import ray
+import yaml
+
+from cluster.config import ClusterConfig
+from cluster.errors import EXIT_PREEMPTED, RecipeError
+from cluster.launcher_config import KubernetesConfig
+from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
+from cluster.recipe import Recipe
+from data_pipeline.corpus_config import is_remote
+
+MAX_NAME = 47  # of a RayJob; KubeRay makes longer names of it
+FILES = "/etc/transloom"
+TEMPORARY = "/tmp"
+# Beyond cluster.grace_seconds, before Kubernetes kills a pod: the preStop's own start and end.
+MARGIN_SECONDS = 60
+SECONDS_KEPT = 300  # a finished job's pods, for whoever wants to look at them
+HERE = Path(__file__).parent
+
+Manifest = dict[str, Any]
+
+
+def manifests(
+    recipe: Recipe, recipe_text: str, overrides: Sequence[str], run: PurePosixPath, name: str
+) -> list[Manifest]:
+    """The ConfigMap and the RayJob.
+
+    Args:
+        recipe: with the overrides.
+        recipe_text: its file.
+        run: the run's folder, as pods see it.
+        name: of the RayJob; see `job_name`.
+
+    Raises:
+        RecipeError: there is no image, or run or dataset lie on no volume.
+    """
+    kubernetes = recipe.cluster.kubernetes
+    if kubernetes.image is None:
+        raise RecipeError(
+            "cluster.kubernetes.image is null, but pods need an image: make one with "
+            "deploy/Dockerfile, push it where the cluster gets it, and name it"
+        )
+    _check_on_volume(kubernetes, str(run), "the run's folder", "--run", written=True)
+    if not is_remote(recipe.data.dataset):
+        _check_on_volume(kubernetes, recipe.data.dataset, "data.dataset", "data.dataset=")
+    if recipe.extension_folder is not None:
+        folder = recipe.extension_folder
+        _check_on_volume(kubernetes, folder, "extension_folder", "extension_folder=")
+    metadata: Manifest = {"name": name, "labels": _labels(kubernetes)}
+    if kubernetes.namespace:
+        metadata["namespace"] = kubernetes.namespace
+    files = {
+        "recipe.yaml": recipe_text,
+        "train.sh": _script("pod_train.sh", recipe.cluster, overrides, run),
+        "stop.sh": _script("pod_stop.sh", recipe.cluster, overrides, run),
+    }
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files},
+        {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayJob",
+            "metadata": metadata,
+            "spec": _job(recipe.cluster, name),
+        },
+    ]
+
+
+def to_yaml(documents: Sequence[Manifest]) -> str:
+    """All documents, as `kubectl apply -f` takes them; scripts stay readable."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, explicit_start=True)
+
+
+def default_run(recipe: Recipe, run_name: str) -> PurePosixPath:
+    """The run's folder, below the first volume that may be written.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    for volume in recipe.cluster.kubernetes.volumes:
+        if not volume.read_only:
+            return PurePosixPath(volume.path) / "runs" / run_name
+    raise RecipeError(
+        "cluster.kubernetes.volumes has no volume that may be written, so there is no place for "
+        "the run: name a claim and a path, such as {claim: shared, path: /shared}"
+    )
+
+
+def job_name(run_name: str) -> str:
+    """A name for the job of a run: a DNS label (RFC 1035) of at most 47 characters.
+
+    Where that leaves something out, a hash tells it from others.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", run_name.lower()).strip("-")
+    plain = plain if plain[:1].isalpha() else f"run-{plain}".strip("-")
+    if len(plain) <= MAX_NAME:
+        return plain
+    digest = hashlib.blake2b(run_name.encode(), digest_size=4).hexdigest()
+    return f"{plain[: MAX_NAME - len(digest) - 1].rstrip('-')}-{digest}"
+
+
+def _job(cluster: ClusterConfig, name: str) -> Manifest:
+    kubernetes = cluster.kubernetes
+    token: Manifest = {"mode": "token"}
+    if kubernetes.token_secret:
+        token["secretName"] = kubernetes.token_secret
+    pods = math.ceil(cluster.max_ranks / kubernetes.ranks_per_pod)
+    start = {"object-store-memory": str(EMBEDDED_OBJECT_STORE_BYTES)}
+    cpus = _cpus_of_pod(cluster, pods)
+    grace = math.ceil(cluster.grace_seconds)
+    drain = ["timeout", str(grace), "transloom", "deploy", "drain-node", "--seconds", str(grace)]
+    return {
+        "entrypoint": f"bash {FILES}/train.sh",
+        "submissionMode": "K8sJobMode",
+        "backoffLimit": kubernetes.retries,
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": SECONDS_KEPT,
+        "rayClusterSpec": {
+            "rayVersion": ray.__version__,
+            "authOptions": token,
+            "headGroupSpec": {
+                # No CPU for ranks: they would compete with the driver.
+                "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0", **start},
+                "template": _pod(
+                    cluster,
+                    name,
+                    container="ray-head",
+                    resources=_resources(1, kubernetes.head_memory_gigabytes),
+                    before_the_end=["bash", f"{FILES}/stop.sh"],
+                ),
+            },
+            "workerGroupSpecs": [
+                {
+                    "groupName": "ranks",
+                    "replicas": pods,
+                    "minReplicas": math.ceil(cluster.min_ranks / kubernetes.ranks_per_pod),
+                    "maxReplicas": pods,
+                    "rayStartParams": {"num-cpus": str(cpus), **start},
+                    "template": _pod(
+                        cluster,
+                        name,
+                        container="ray-worker",
+                        resources=_resources(
+                            cpus,
+                            kubernetes.memory_gigabytes,
+                            kubernetes.ranks_per_pod * cluster.gpus_per_rank,
+                        ),
+                        before_the_end=drain,
+                        selector=kubernetes.node_selector,
+                    ),
+                }
+            ],
+        },
+        "submitterPodTemplate": _pod(
+            cluster, name, container="ray-job-submitter", resources=_resources(1, 1.0)
+        ),
+    }
+
+
+def _pod(
+    cluster: ClusterConfig,
+    name: str,
+    *,
+    container: str,
+    resources: Manifest,
+    before_the_end: Sequence[str] = (),
+    selector: dict[str, str] | None = None,
+) -> Manifest:
+    """A pod's template; one with something to do before its end has the run's files and volumes."""
+    kubernetes = cluster.kubernetes
+    runs = bool(before_the_end)
+    mounts, volumes = [{"name": "tmp", "mountPath": TEMPORARY}], [{"name": "tmp", "emptyDir": {}}]
+    if runs:
+        mounts.append({"name": "files", "mountPath": FILES})
+        volumes.append({"name": "files", "configMap": {"name": name}})
+        more_mounts, more_volumes = _shared(kubernetes)
+        mounts, volumes = mounts + more_mounts, volumes + more_volumes
+    variables = {"HOME": TEMPORARY, "RAY_worker_niceness": str(cluster.niceness)}
+    main: Manifest = {
+        "name": container,
+        "image": kubernetes.image,
+        "env": [{"name": key, "value": value} for key, value in variables.items()],
+        "envFrom": [{"secretRef": {"name": n}} for n in kubernetes.environment_secrets],
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+        "lifecycle": {"preStop": {"exec": {"command": list(before_the_end)}}} if runs else None,
+    }
+    user = kubernetes.user
+    spec: Manifest = {
+        "containers": [_without_nothing(main)],
+        "volumes": volumes,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": math.ceil(cluster.grace_seconds) + MARGIN_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",  # else all files of the volumes, each time
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "serviceAccountName": kubernetes.service_account,
+        "imagePullSecrets": [{"name": n} for n in kubernetes.image_pull_secrets],
+        "nodeSelector": selector,
+        "tolerations": [
+            {
+                key: value
+                for key, value in {
+                    "key": one.key,
+                    "operator": one.operator,
+                    "value": one.value,
+                    "effect": one.effect,
+                }.items()
+                if value is not None
+            }
+            for one in kubernetes.tolerations
+        ],
+    }
+    return {"metadata": {"labels": dict(kubernetes.labels)}, "spec": _without_nothing(spec)}
+
+
+def _shared(kubernetes: KubernetesConfig) -> tuple[list[Manifest], list[Manifest]]:
+    """Mounts and volumes of the storage that all pods see."""
+    mounts, volumes = [], []
+    for n, volume in enumerate(kubernetes.volumes):
+        name = f"shared-{n}"
+        mounts.append({"name": name, "mountPath": volume.path, "readOnly": volume.read_only})
+        claim = {"claimName": volume.claim, "readOnly": volume.read_only}
+        volumes.append({"name": name, "persistentVolumeClaim": claim})
+    return mounts, volumes
+
+
+def _resources(cpus: int, memory_gigabytes: float, gpus: int = 0) -> Manifest:
+    amounts: Manifest = {"cpu": str(cpus), "memory": f"{math.ceil(memory_gigabytes * 1000)}M"}
+    if gpus:
+        amounts["nvidia.com/gpu"] = str(gpus)
+    return {"requests": amounts, "limits": amounts}
+
+
+def _cpus_of_pod(cluster: ClusterConfig, pods: int) -> int:
+    ranks = cluster.kubernetes.ranks_per_pod * cluster.cpus_per_rank
+    workers = math.ceil(cluster.data_workers / pods) * cluster.cpus_per_data_worker
+    return max(1, math.ceil(ranks + workers))
+
+
+def _labels(kubernetes: KubernetesConfig) -> dict[str, str]:
+    queue = {"kueue.x-k8s.io/queue-name": kubernetes.queue} if kubernetes.queue else {}
+    return {**kubernetes.labels, **queue}
+
+
+def _script(name: str, cluster: ClusterConfig, overrides: Sequence[str], run: PurePosixPath) -> str:
+    """One of the pods' scripts, after its settings."""
+    train = ["transloom", "train", f"{FILES}/recipe.yaml", *overrides]
+    train += ["--address", "auto", "--run", str(run)]
+    settings = [
+        f"train=({shlex.join(train)})",
+        f"run={shlex.quote(str(run))}",
+        f"grace_seconds={math.ceil(cluster.grace_seconds)}",
+        f"preempted={EXIT_PREEMPTED}",
+    ]
+    return "\n".join([*settings, (HERE / name).read_text(encoding="utf-8")])
+
+
+def _check_on_volume(
+    kubernetes: KubernetesConfig, path: str, what: str, option: str, written: bool = False
+) -> None:
+    around = [v for v in kubernetes.volumes if PurePosixPath(path).is_relative_to(v.path)]
+    if not around:
+        volumes = " and ".join(volume.path for volume in kubernetes.volumes) or "there is none"
+        raise RecipeError(
+            f"{what} is {path}, which lies on no volume of cluster.kubernetes.volumes ({volumes}), "
+            f"so pods would not see it: say {option} and a path below one"
+        )
+    innermost = max(around, key=lambda volume: len(volume.path))
+    if written and innermost.read_only:
+        raise RecipeError(
+            f"{what} is {path}, on the volume {innermost.claim} at {innermost.path}, which is "
+            f"read_only: say {option} and a path below another one"
+        )
+
+
+def _without_nothing(values: Manifest) -> Manifest:
+    return {key: value for key, value in values.items() if value not in (None, [], {}, "")}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines stand as they are, and nothing is an alias of something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    )
+
+
+_Dumper.add_representer(str, _text)

@@ -1,0 +1,77 @@
+# From here on, the same in every job of transloom.
+#
+#   start    on several nodes: one step starts Ray on each of them, the driver joins it;
+#            on one node the driver starts Ray by itself
+#   TERM     Slurm sends it before the job's time is over; the driver leaves a checkpoint and 75
+#   end      the nodes end their Ray, and no other; after 75 the job goes back to the queue
+set -u
+PATH=$programs:$PATH
+task=${SLURM_ARRAY_TASK_ID:-0}
+run=${runs[task]}
+declare -n overrides=overrides_$task
+train=(transloom train "$recipe" "${overrides[@]}" --run "$run")
+driver='' starting='' asked='' nodes='' private=''
+# They may stand in the environment of whoever submitted the job, for a cluster of his own.
+unset RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH RAY_TMPDIR
+
+# Slurm's step has one task a node. It takes from its standard input, and each task reads it, where
+# Ray's head is; a line on its standard output says that a node is up. When its input ends, and it
+# does so however this script ends, each node ends its own Ray.
+start_ray() {
+    mkdir -p "$(dirname "$run")"
+    rm -rf "$run.slurm-$SLURM_JOB_ID".* # of a start that was killed
+    private=$(mktemp -d "$run.slurm-$SLURM_JOB_ID.XXXXXX") || leave 1 # of mode 0700
+    # All nodes must see the token, and nobody else: a file of mode 0600 on the shared storage.
+    (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$private/token")
+    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
+
+    coproc {
+        exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
+            --ntasks-per-node=1 --cpus-per-task="$cpus" --kill-on-bad-exit=1 --input=all \
+            transloom deploy slurm-node --cpus "$cpus" --gpus "$gpus" --niceness "$niceness"
+    }
+    exec 8<&"${COPROC[0]}"- 9>&"${COPROC[1]}"-
+    nodes=$COPROC_PID
+
+    read -r address <&8 || { echo "Ray's head has not started" && leave 1; }
+    trap '' PIPE # a step that has just ended is noticed below
+    echo "$address" >&9
+    trap - PIPE
+    for ((n = 1; n < SLURM_JOB_NUM_NODES; n++)); do
+        read -r node <&8 || { echo "a node has not joined Ray's head at $address" && leave 1; }
+        echo "$node has joined Ray's head at $address"
+    done
+    train+=(--address "$address")
+}
+
+leave() { # CODE
+    trap '' TERM # Slurm sends it to a job that it puts back
+    if [ -n "$nodes" ]; then
+        exec 9>&-
+        wait "$nodes"
+    fi
+    [ -n "$private" ] && rm -rf "$private"
+    echo "transloom train left with $1, after ${SLURM_RESTART_COUNT:-0} restarts of the job"
+    [ "$1" = "$preempted" ] && scontrol requeue "$SLURM_JOB_ID"
+    exit "$1"
+}
+
+asked_to_stop() {
+    asked=yes
+    if [ -n "$driver" ]; then kill -TERM "$driver"; elif [ -z "$starting" ]; then leave "$preempted"; fi
+}
+
+# bash runs a trap only when its child in the foreground has ended, and passes no signal on to it.
+# So the driver is in the background, and bash waits, which a trap interrupts.
+trap asked_to_stop TERM
+if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then start_ray; fi
+starting=yes
+"${train[@]}" 8<&- 9>&- &
+[ -n "$asked" ] && kill -TERM $! # it came just now
+driver=$!
+while kill -0 "$driver" 2>/dev/null; do wait "$driver"; done
+wait "$driver" # bash still knows how it ended
+code=$?
+# 143: the signal came before the driver could take it.
+[ -n "$asked" ] && [ "$code" = 143 ] && code=$preempted
+leave "$code"

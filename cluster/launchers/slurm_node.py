@@ -1,0 +1,69 @@
+"""A task of a Slurm job's step: Ray on its node, for as long as the job's script wants it.
+
+::
+
+    script ─── stdin ───▶ all tasks      a line: HOST:PORT of the head; its end: leave
+    script ◀── stdout ─── each task      a line when its node is up: of the head its HOST:PORT,
+                                         of the others their names
+
+Slurm hands what the script writes to all tasks alike. The first task of the step is the head.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import IO
+
+from cluster.errors import ClusterError
+from cluster.ray.authentication import enable_authentication
+from cluster.ray.started_node import NodeSettings, StartedNode
+from data_pipeline.strangers_text import logger_of
+
+NODE_NUMBER = "SLURM_NODEID"
+
+logger = logger_of(__name__)
+
+
+def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None]) -> None:
+    """Start this task's node, say so, and end it when the script's input ends.
+
+    A node that is no head may end before that: the run goes on without it, or says what it lacks.
+    All other errors end the task with a code, and so all tasks of the step (--kill-on-bad-exit).
+
+    Args:
+        told: what the script says.
+
+    Raises:
+        ClusterError: the node has not come up, or the head has ended before it was told to.
+    """
+    enable_authentication(create_token=False)
+    is_head = os.environ.get(NODE_NUMBER, "0") == "0"
+    head = None if is_head else told.readline().strip()
+    if head == "":
+        return  # the job ends before it has a head
+    node = StartedNode(settings, head)
+    try:
+        tell(node.head if is_head else socket.gethostname())
+        if not _leaves_when_told(node, told):
+            news = f"Ray has ended on {socket.gethostname()}. Its last words: {node.last_words}"
+            if is_head:
+                raise ClusterError(news)
+            logger.warning(news)
+    finally:
+        node.end()
+
+
+def _leaves_when_told(node: StartedNode, told: IO[str]) -> bool:
+    """Wait until the script's input ends (True) or the node does (False)."""
+    events: SimpleQueue[bool] = SimpleQueue()
+
+    def read_on() -> None:
+        for _ in told:
+            pass
+        events.put(True)
+
+    Thread(target=read_on, daemon=True).start()
+    node.when_ended(lambda: events.put(False))
+    return events.get()

@@ -1,0 +1,154 @@
+"""A node of a Ray cluster that this process starts, holds, and ends: `ray start --block`.
+
+Beside the node there may be others on the machine, of other jobs: it takes ports that are free and
+keeps its files in a private folder (`cluster.ray.private_folder`). Its end kills its own processes
+and no others, as a bare `ray stop` would.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import IO
+
+from ray.util import get_node_ip_address
+
+from cluster.errors import ClusterError
+from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
+from cluster.ray.marked_processes import MarkedProcesses
+from cluster.ray.private_folder import PrivateFolder
+
+# On a busy machine Ray (2.60.0) gives a node up one of whose agents takes more than some 15 s.
+STARTS = 5
+LINES_KEPT = 20
+UP = "Ray runtime started"
+# Nobody scrapes the metrics of such a cluster, and whoever reaches their ports needs no token.
+_NO_METRICS = {
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
+}
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What a node offers, and the niceness of its workers."""
+
+    cpus: int
+    gpus: int
+    niceness: int
+
+
+class StartedNode:
+    """A node that is up.
+
+    Attributes:
+        head: HOST:PORT of the cluster's head, which may be this node.
+    """
+
+    def __init__(self, settings: NodeSettings, head: str | None) -> None:
+        """Start a node and wait until the cluster has it.
+
+        Args:
+            head: HOST:PORT of the head to join; None makes this node a head.
+
+        Raises:
+            ClusterError: it has not come up, several times.
+        """
+        self._reader: Thread | None = None
+        for _ in range(STARTS):
+            self.head = head or f"{get_node_ip_address()}:{_free_ports(1)[0]}"
+            self._folder = PrivateFolder()
+            self._processes = MarkedProcesses()
+            self._last_words: deque[str] = deque(maxlen=LINES_KEPT)
+            self._ray = self._start(settings, is_head=head is None)
+            assert self._ray.stdout
+            if self._comes_up(self._ray.stdout):
+                return
+            self.end()
+        raise ClusterError(
+            f"`ray start` on {socket.gethostname()} has failed {STARTS} times, joining "
+            f"{self.head}. Its last words: {self.last_words}"
+        )
+
+    @property
+    def last_words(self) -> str:
+        """What `ray start` has printed last, in one line."""
+        return " ".join(self._last_words)
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Call this once when the node has ended, from a thread of its own."""
+        output = self._ray.stdout
+        assert output
+
+        def read_on() -> None:
+            self._last_words.extend(map(str.strip, output))  # until its end
+            self._ray.wait()
+            tell()
+
+        self._reader = Thread(target=read_on, daemon=True)
+        self._reader.start()
+
+    def end(self) -> None:
+        """Kill the node's processes and remove what they have written."""
+        self._processes.kill()
+        self._ray.wait()
+        if self._reader:
+            self._reader.join()
+        assert self._ray.stdout
+        self._ray.stdout.close()
+        self._folder.remove()
+
+    def _start(self, settings: NodeSettings, *, is_head: bool) -> "subprocess.Popen[str]":
+        agent, client_server = _free_ports(2)
+        own_port = self.head.rpartition(":")[2]
+        options = [
+            f"--num-cpus={settings.cpus}",
+            f"--num-gpus={settings.gpus}",
+            f"--object-store-memory={EMBEDDED_OBJECT_STORE_BYTES}",
+            f"--dashboard-agent-listen-port={agent}",
+            "--min-worker-port=0",  # any that is free; else 10002 and above, as of every other Ray
+            "--max-worker-port=0",
+            # In a folder of mode 0700. Without this a node that is no head would take the path of
+            # the head's folder, and open it to everybody.
+            f"--temp-dir={self._folder.path}",
+            "--disable-usage-stats",
+        ]
+        if is_head:
+            options += ["--head", f"--port={own_port}", "--include-dashboard=false"]
+            options += [f"--ray-client-server-port={client_server}"]
+        else:
+            options += [f"--address={self.head}"]
+        with self._processes.marking():
+            niceness = {"RAY_worker_niceness": str(settings.niceness)}
+            return subprocess.Popen(
+                [Path(sys.executable).parent / "ray", "start", "--block", *options],
+                env={**os.environ, **_NO_METRICS, **niceness},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+
+    def _comes_up(self, output: IO[str]) -> bool:
+        for line in output:
+            self._last_words.append(line.strip())
+            if UP in line:  # printed once the head knows the node
+                return True
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    """Different ports that nobody has now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("", 0))
+        return [one.getsockname()[1] for one in sockets]

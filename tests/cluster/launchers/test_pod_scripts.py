@@ -1,0 +1,79 @@
+"""The scripts that pods run, with a stand-in for transloom."""
+
+import os
+import subprocess
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+from support.cluster.processes import wait_until
+from support.launchers import srun
+from support.recipes import tiny_values
+
+from cluster.launchers import kuberay
+from cluster.recipe import load_recipe
+
+STAND_IN = Path(srun.__file__).with_name("transloom.sh")
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """Starts one of the scripts; what it starts says what happens in the file `story`."""
+    recipe = tmp_path / "recipe.yaml"
+    values = tiny_values(Path("/shared/tiny"))
+    volumes = [{"claim": "shared", "path": "/shared"}]
+    values["cluster"]["kubernetes"] = {"image": "transloom:cpu", "volumes": volumes}
+    recipe.write_text(yaml.safe_dump(values))
+    run = PurePosixPath("/shared/run")
+    files, _ = kuberay.manifests(load_recipe(recipe), recipe.read_text(), [], run, "tiny")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "transloom").symlink_to(STAND_IN)
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "TMPDIR": str(tmp_path),
+        "STORY": str(tmp_path / "story"),
+    }
+    started = []
+
+    def start(script, plan=""):
+        text = files["data"][script]
+        process = subprocess.Popen(["bash", "-c", text], env={**environment, "PLAN": plan})
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def story(tmp_path):
+    file = tmp_path / "story"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_after_75_the_run_goes_on_in_its_pod(pod, tmp_path):
+    assert pod("train.sh", "75 then 0").wait() == 0
+    assert story(tmp_path) == ["train", "train"]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_other_codes_are_the_jobs(pod, tmp_path, code):
+    assert pod("train.sh", f"exit {code}").wait() == code
+    assert story(tmp_path) == ["train"]
+
+
+@pytest.mark.parametrize("plan", ["train on", "no run yet"])
+def test_a_pod_that_leaves_waits_for_the_checkpoint(pod, tmp_path, plan):
+    train = pod("train.sh", plan)
+    wait_until(lambda: story(tmp_path) == ["train"])
+    assert pod("stop.sh", plan).wait() == 0
+    assert story(tmp_path) == ["train", "stop /shared/run", "train TERM"]
+    assert train.wait() == 75  # the job's end, although it would be made up for in another pod
+
+
+def test_a_pod_without_a_run_leaves_at_once(pod, tmp_path):
+    assert pod("stop.sh").wait() == 0
+    assert story(tmp_path) == []

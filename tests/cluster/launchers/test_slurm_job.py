@@ -1,0 +1,187 @@
+"""What a Slurm job's script does, with an srun that starts its tasks on this machine.
+
+transloom itself and scontrol are stand-ins that say what happens to them; `make lab` has the whole
+on a real Slurm.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.cluster.processes import wait_until
+from support.launchers import srun
+from support.recipes import tiny_values
+
+from cluster.launchers import slurm
+from cluster.recipe import load_recipe
+
+STAND_IN = Path(srun.__file__).with_name("transloom.sh")
+
+
+class Job:
+    """A job's script that runs, and what has happened."""
+
+    def __init__(self, folder, nodes, plan, overrides=(), array=None, task=None):
+        self.folder = folder
+        self.story_file = folder / "story"
+        self.story_file.touch()
+        programs = folder / "programs"
+        programs.mkdir()
+        (programs / "transloom").symlink_to(STAND_IN)
+        starts = f"#!/bin/bash\nexec {sys.executable} {srun.__file__} "
+        self._program(programs / "srun", starts + '"$@"')
+        self._program(programs / "scontrol", '#!/bin/bash\necho "scontrol $*" >>"$STORY"')
+        recipe = folder / "a recipe.yaml"
+        recipe.write_text(yaml.safe_dump(tiny_values(folder / "dataset")))
+        changes = ["cluster.ranks=2", f"cluster.slurm.nodes={nodes}", *overrides]
+        runs = slurm.runs_of(recipe, changes, array, None, folder / "runs")
+        script = slurm.slurm_script(
+            load_recipe(recipe, changes), recipe, runs, folder=folder, programs=programs
+        )
+        job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": str(nodes)}
+        if task is not None:
+            job["SLURM_ARRAY_TASK_ID"] = str(task)
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                ["bash", "-c", script],
+                env={**os.environ, **job, "STORY": str(self.story_file), "PLAN": plan},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    @staticmethod
+    def _program(path, text):
+        path.write_text(text + "\n")
+        path.chmod(0o755)
+
+    @property
+    def story(self):
+        return self.story_file.read_text().splitlines()
+
+    def until(self, line):
+        wait_until(lambda: line in self.story or self.process.poll() is not None)
+        assert line in self.story, self.log.read_text()
+
+    def terminate(self):
+        """As Slurm does with --signal=B: only the script itself."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def code(self):
+        self.process.wait()
+        return self.process.returncode
+
+    def trained(self):
+        return shlex.split((self.folder / "story.train").read_text())
+
+    def leftovers(self):
+        return [path.name for path in (self.folder / "runs").glob("*.slurm-*")]
+
+
+@pytest.fixture
+def job(tmp_path):
+    jobs = []
+
+    def start(*arguments, **options):
+        jobs.append(Job(tmp_path, *arguments, **options))
+        return jobs[-1]
+
+    yield start
+    for one in jobs:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_all_nodes_join_before_the_driver_starts(job, tmp_path):
+    one = job(3, "exit 0", overrides=["cluster.ranks=3", "cluster.niceness=2"])
+    assert one.code() == 0, one.log.read_text()
+    # The token: in nobody's environment, and its file and folder are for their owner alone.
+    options = "--cpus 1 --gpus 0 --niceness 2"
+    starts = [f"node {n} 0 600 700 token {options}" for n in range(3)]
+    joins = [f"node {n} joins 10.0.0.1:1234" for n in (1, 2)]
+    left = [f"node {n} left" for n in range(3)]
+    assert sorted(one.story) == sorted([*starts, *joins, *left, "train"])
+    assert one.story.index("train") > max(one.story.index(line) for line in joins)
+    assert max(one.story.index(line) for line in starts + joins) < one.story.index(left[0])
+    run = str(tmp_path / "runs" / "tiny")
+    assert one.trained()[-4:] == ["--run", run, "--address", "10.0.0.1:1234"]
+    # It holds no end of the pipe by which the nodes learn that the script is gone.
+    assert "pipe:" not in (tmp_path / "story.files").read_text()
+    assert one.leftovers() == []
+
+
+def test_nothing_in_a_recipe_is_taken_for_shell(job, tmp_path):
+    hostile = "tracking.project=it's $(touch hacked) `touch hacked`; touch hacked"
+    one = job(1, "exit 0", overrides=[hostile])
+    assert one.code() == 0, one.log.read_text()
+    assert hostile in one.trained()
+    assert str(tmp_path / "a recipe.yaml") in one.trained()
+    assert not (tmp_path / "hacked").exists()
+    assert not (Path.cwd() / "hacked").exists()
+
+
+def test_a_task_of_an_array_trains_its_own_run(job, tmp_path):
+    one = job(1, "exit 0", array="seed=7,8", task=1)
+    assert one.code() == 0
+    assert one.trained()[-3:] == ["seed=8", "--run", str(tmp_path / "runs" / "tiny,seed=8")]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_term_reaches_the_driver_once_and_75_requeues(job, nodes):
+    one = job(nodes, "train on")
+    one.until("train")
+    one.terminate()
+    assert one.code() == 75
+    assert one.story.count("train TERM") == 1
+    assert one.story[-1] == "scontrol requeue 17"
+    assert one.story.count("node 1 left") == nodes - 1
+    assert one.leftovers() == []
+    assert "left with 75, after 0 restarts of the job" in one.log.read_text()
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_other_codes_do_not_requeue(job, code):
+    one = job(1, f"exit {code}")
+    assert one.code() == code
+    assert "scontrol requeue 17" not in one.story
+
+
+def test_term_before_the_nodes_are_up(job):
+    """As soon as the first task runs; its head never comes up."""
+    one = job(2, "slow head")
+    wait_until(lambda: one.story)
+    one.terminate()
+    assert one.code() == 75
+    assert one.story[-1] == "scontrol requeue 17"
+    assert "node 0 left" in one.story
+    assert "train" not in one.story
+    assert one.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ("no head", "Ray's head has not started"),
+        ("a node fails", "a node has not joined Ray's head at 10.0.0.1:1234"),
+    ],
+)
+def test_nodes_that_do_not_come_up_end_the_job(job, plan, said):
+    one = job(2, plan)
+    assert one.code() == 1
+    assert said in one.log.read_text()
+    assert "train" not in one.story
+    assert one.leftovers() == []
+
+
+def test_when_the_script_is_killed_its_nodes_leave(job):
+    one = job(2, "train on")
+    one.until("train")
+    one.process.kill()
+    wait_until(lambda: {"node 0 left", "node 1 left"} <= set(one.story))
+    subprocess.run(["pkill", "-f", str(one.story_file.parent / "runs" / "tiny")], check=False)

@@ -1,0 +1,165 @@
+"""What the script of a Slurm job asks for, and which recipes are refused."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from support.recipes import tiny_values
+
+from cluster.errors import ClusterError, RecipeError
+from cluster.launchers import slurm
+from cluster.recipe import load_recipe
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    return path
+
+
+def script_of(recipe_file, *overrides, array=None, at_once=None):
+    runs = slurm.runs_of(recipe_file, overrides, array, None, Path("runs"))
+    return slurm.slurm_script(
+        load_recipe(recipe_file, overrides),
+        recipe_file,
+        runs,
+        folder=Path("/shared/project"),
+        programs=Path("/shared/venv/bin"),
+        at_once=at_once,
+    )
+
+
+def options_of(script):
+    """The #SBATCH lines, which Slurm reads up to the first command."""
+    head = script[: re.search(r"^[^#\n]", script, re.MULTILINE).start()]
+    return re.findall(r"^#SBATCH (.*)$", head, re.MULTILINE)
+
+
+def test_a_job_of_one_node(recipe_file):
+    script = script_of(recipe_file, "cluster.ranks=4", "cluster.cpus_per_rank=2")
+    assert options_of(script) == [
+        "--job-name=tiny",
+        "--nodes=1",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=8",
+        "--signal=B:TERM@180",
+        "--open-mode=append",
+        "--chdir=/shared/project",
+        "--output=tiny-%j.out",
+        "--requeue",
+    ]
+
+
+def test_what_the_recipe_says_of_slurm(recipe_file):
+    script = script_of(
+        recipe_file,
+        *("cluster.ranks=5", "cluster.slurm.nodes=3", "cluster.gpus_per_rank=1"),
+        *("cluster.data_workers=4", "cluster.cpus_per_data_worker=0.5", "cluster.cpus_per_rank=3"),
+        *("cluster.grace_seconds=300", "cluster.slurm.time_limit_minutes=480"),
+        *("cluster.slurm.partition=long", "cluster.slurm.account=mt"),
+        "cluster.slurm.options=[--mem=64G, --constraint=a100]",
+        "cluster.slurm.setup=[module load cuda]",
+        array="seed=1,2,3",
+        at_once=2,
+    )
+    options = options_of(script)
+    # Two ranks a node at most, of three CPUs each, and two data workers.
+    assert {"--nodes=3", "--cpus-per-task=7", "--gpus-per-node=2"} <= set(options)
+    assert {"--signal=B:TERM@360", "--time=480"} <= set(options)
+    assert {"--partition=long", "--account=mt"} <= set(options)
+    assert {"--array=0-2%2", "--output=tiny-%A_%a.out"} <= set(options)
+    assert options[-2:] == ["--mem=64G", "--constraint=a100"]
+    assert "\nmodule load cuda\n" in script
+    assert "\noverrides_1=(cluster.ranks=5 " in script
+    runs = Path.cwd() / "runs"  # seed=3 is that of the recipe
+    assert f"\nruns=({runs}/tiny,seed=1 {runs}/tiny,seed=2 {runs}/tiny)\n" in script.replace(
+        "'", ""
+    )
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_bash_can_read_it(recipe_file, nodes):
+    script = script_of(recipe_file, "cluster.ranks=2", f"cluster.slurm.nodes={nodes}")
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["cluster.slurm.nodes=3", "cluster.ranks=2"],
+            "cluster.slurm.nodes is 3, but cluster.ranks is 2: some nodes would have no rank. "
+            "Ask for at most 2 nodes",
+        ),
+        (
+            ["cluster.slurm.cpus_per_node=1", "cluster.ranks=4", "cluster.cpus_per_rank=1"],
+            "cluster.slurm.cpus_per_node is 1, but 4 ranks and 1 data worker of a node reserve "
+            "4 CPUs: ask for at least 4",
+        ),
+        (
+            ["cluster.slurm.time_limit_minutes=4"],
+            "cluster.slurm.time_limit_minutes is 4, but the job is asked to stop 180 s before its "
+            "end (cluster.grace_seconds and 60): ask for at least 5 minutes",
+        ),
+        (["cluster.slurm.partition=a b"], "cluster.slurm.partition is 'a b'"),
+        (['cluster.slurm.options=["--mem=1G\\nrm -r x"]'], "cluster.slurm.options.0 is"),
+        (["cluster.slurm.options=[rm -r x]"], "cluster.slurm.options.0 is 'rm -r x'"),
+        (['cluster.slurm.setup=["a\\n#SBATCH --x"]'], "cluster.slurm.setup.0 is"),
+    ],
+)
+def test_recipes_that_are_refused(recipe_file, overrides, said):
+    with pytest.raises(RecipeError) as error:
+        script_of(recipe_file, *overrides)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        ("seed", "--array seed is not of the form KEY=VALUE,VALUE, e.g. seed=1,2,3"),
+        ("seed=1,,2", "--array seed=1,,2 is not of the form"),
+        ("seed=1,2,1", "two of the values are one and the same run"),
+        ("cluster.ranks=1,2", "two of the values are one and the same run"),
+        ("sed=1,2", "unknown key sed"),
+    ],
+)
+def test_arrays_that_are_refused(recipe_file, array, said):
+    with pytest.raises(RecipeError) as error:
+        script_of(recipe_file, array=array)
+    assert said in str(error.value)
+
+
+def sbatch(folder, text):
+    """A program of that name, alone on the PATH but for the shell."""
+    program = folder / "sbatch"
+    program.write_text(f"#!/bin/bash\n{text}\n")
+    program.chmod(0o755)
+
+
+def test_what_sbatch_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match="There is no sbatch on this machine"):
+        slurm.submit("#!/bin/bash")
+    sbatch(tmp_path, 'read -r line; [ "$line" = "#!/bin/bash" ] && echo "17;east"')
+    assert slurm.submit("#!/bin/bash") == "17"
+    sbatch(tmp_path, 'echo "sbatch: error: no such partition" >&2; exit 1')
+    with pytest.raises(ClusterError, match=r"Slurm refuses the job: .* no such partition"):
+        slurm.submit("#!/bin/bash")
+
+
+def test_the_command_prints_or_submits(transloom, recipe_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = transloom("deploy", "slurm", recipe_file, "cluster.ranks=2").output
+    assert f"#SBATCH --chdir={tmp_path}\n" in printed
+    assert f"recipe={recipe_file}\n" in printed
+    assert f"runs=({tmp_path}/runs/tiny)\n" in printed
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    sbatch(tmp_path, "cat >submitted; echo 17")
+    answer = transloom("deploy", "slurm", recipe_file, "cluster.ranks=2", "--submit")
+    assert answer.output == "17\n"
+    assert (tmp_path / "submitted").read_text() == printed
+    refused = transloom("deploy", "slurm", recipe_file, "--array", "seed=1,2", "--run", "x")
+    assert refused.exit_code == 2

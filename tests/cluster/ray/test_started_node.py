@@ -1,0 +1,74 @@
+"""Nodes of a cluster of one's own, beside another Ray on the same machine."""
+
+import os
+import secrets
+from queue import SimpleQueue
+
+import psutil
+import pytest
+from support.cluster.processes import command_of
+
+from cluster.ray.folder_access import way_in
+from cluster.ray.marked_processes import MARK
+from cluster.ray.started_node import NodeSettings, StartedNode
+
+SETTINGS = NodeSettings(cpus=1, gpus=0, niceness=3)
+
+
+@pytest.fixture
+def token(tmp_path, monkeypatch):
+    """As a Slurm job hands it over: by a file, not by a variable."""
+    file = tmp_path / "token"
+    file.touch(mode=0o600)
+    file.write_text(secrets.token_hex(32))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+    return file.read_text()
+
+
+def started_by_us():
+    """Processes that a node of ours has left or runs."""
+    mine = f"{os.getpid()}-"
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK, "").startswith(mine):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_two_nodes_beside_another_ray(ray_head, token):
+    others = {p.pid for p in psutil.Process(ray_head.process_id).children(recursive=True)}
+    head = StartedNode(SETTINGS, None)
+    node = StartedNode(SETTINGS, head.head)
+    try:
+        assert node.head == head.head != ray_head.address
+        folders = [one._folder.path for one in (head, node)]
+        assert folders[0] != folders[1]
+        for folder in folders:
+            (session,) = folder.glob("session_2*")  # each keeps its own, where nobody else gets
+            assert (session / "sockets" / "plasma_store").exists()
+            assert way_in(session) is None
+        commands = [" ".join(command_of(process)) for process in started_by_us()]
+        assert sum("raylet/raylet" in command for command in commands) == 2
+        assert not any(token in command for command in commands)
+        ended = SimpleQueue()
+        node.when_ended(lambda: ended.put("the node"))
+        (raylet,) = [
+            p
+            for p in started_by_us()
+            if p.name() == "raylet" and str(folders[1]) in " ".join(command_of(p))
+        ]
+        raylet.kill()
+        assert ended.get(timeout=600) == "the node"
+    finally:
+        node.end()
+        head.end()
+    assert started_by_us() == []
+    assert not any(folder.parent.exists() for folder in folders)
+    alive = {p.pid for p in psutil.Process(ray_head.process_id).children(recursive=True)}
+    assert {p for p in others if psutil.pid_exists(p)} <= alive
+    assert ray_head._ask("jobs/") is not None

@@ -1,0 +1,114 @@
+"""docs/clusters.md's commands for hosts over ssh, on hosts; and a host that is drained."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.cluster.hosts import Hosts, Names
+from support.cluster.processes import command_of, wait_until
+from support.faults.moments import Moment, Orders
+from support.pages import block
+from support.recipes import tiny_values
+
+pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(900)]
+
+BIN = Path(sys.executable).parent
+HOME = "/tmp/home"  # of each host: below /tmp, which is its own
+STEPS = 20
+
+
+@pytest.fixture
+def orders(tmp_path):
+    return Orders(tmp_path / "orders")
+
+
+@pytest.fixture
+def environment(orders):
+    kept = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+    path = f"{BIN}:{os.environ['PATH']}"
+    mine = {"HOME": HOME, "USER": "lab", "PATH": path, "WANDB_MODE": "disabled"}
+    return {**kept, **orders.environment, **mine}
+
+
+@pytest.fixture
+def hosts(tmp_path_factory):
+    with Hosts(2, Names.NONE, shared=tmp_path_factory.getbasetemp()) as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def page(hosts, environment, runs):
+    """The text of a block as it reads on these hosts."""
+    values = tiny_values(Path("datasets/phrasebook"), max_steps=STEPS) | {"name": "phrasebook"}
+    values["cluster"] |= {"cpus_per_rank": 1}
+    (runs.folder / "phrasebook").write_text(yaml.safe_dump(values))
+
+    def text(kind):
+        found = block("clusters.md", f"bash {kind}").replace("/shared", str(runs.folder))
+        return f"set -e; cd {runs.folder}\n" + found.replace("FIRST", hosts.addresses[0])
+
+    return text
+
+
+def start_ray(hosts, page, environment):
+    hosts.run(0, "bash", "-c", page("hosts first"), env=environment)
+    token = hosts.run(0, "cat", f"{HOME}/.ray/auth_token", env=environment)
+    assert len(token) == 64
+    copy = f"mkdir -p {HOME}/.ray && umask 077 && printf %s {token} >{HOME}/.ray/auth_token"
+    hosts.run(1, "bash", "-c", copy, env=environment)
+    hosts.run(1, "bash", "-c", page("hosts others"), env=environment)
+
+
+def drivers(hosts):
+    return [p for p in hosts.processes(0) if {"train", "--strict"} <= set(command_of(p))]
+
+
+def test_a_run_on_hosts_over_ssh(hosts, page, environment, runs, orders, one_host):
+    """Killed on the way, and started again by the same command."""
+    start_ray(hosts, page, environment)
+    at = orders.want(Moment("mid-step", "step", 12))
+    train = page("hosts train").replace("--strict", "--strict checkpoints.every_steps=5")
+    first = hosts.start(0, "bash", "-c", train, env=environment)
+    wait_until(lambda: orders.look(at) or first.poll() is not None)
+    for driver in drivers(hosts):
+        driver.kill()
+    orders.clear()
+    output, _ = first.communicate()
+    assert first.returncode == 137, output
+    hosts.run(0, "bash", "-c", train, env=environment)
+    runs.folder /= "runs"
+    assert runs.curve("phrasebook") == one_host.curve("one-host")[:STEPS]
+    (resumed,) = runs.lines("phrasebook", "event")
+    assert resumed["event"] == "resumed"
+    for host in (0, 1):  # where Ray keeps its files, nobody else gets
+        mode = hosts.run(host, "stat", "-c", "%a", "/tmp/tl-lab", env=environment)
+        assert mode == "700\n"
+        assert hosts.run(host, "sh", "-c", "ls -d /tmp/ray || true", env=environment).startswith(
+            "ls: cannot"
+        )
+
+
+def test_a_host_that_leaves_is_drained(hosts, page, environment, runs, orders):
+    """What a pod of ranks does before its end."""
+    start_ray(hosts, page, environment)
+    at = orders.want(Moment("mid-step", "step", 8))
+    cpus = os.cpu_count()  # so that each host has room for one rank
+    elastic = f"'cluster.ranks={{min: 1, max: 2}}' cluster.cpus_per_rank={cpus} --strict"
+    train = page("hosts train").replace("--strict", elastic).replace("cluster.ranks=2 ", "")
+    driver = hosts.start(0, "bash", "-c", train, env=environment)
+    wait_until(lambda: orders.look(at) or driver.poll() is not None)
+    drain = [BIN / "transloom", "deploy", "drain-node", "--seconds", "300"]
+    drained = hosts.start(1, *drain, env={**environment, "RAY_AUTH_MODE": "token"})
+    log = runs.folder / "runs" / "phrasebook" / "log.txt"
+    wait_until(lambda: "drained" in log.read_text() or drained.poll() is not None)
+    orders.clear()
+    output, _ = drained.communicate()
+    assert drained.returncode == 0, output
+    titles = [" ".join(command_of(process)) for process in hosts.processes(1)]
+    assert not any(title.startswith("ray::RankActor") for title in titles)
+    output, _ = driver.communicate()
+    assert driver.returncode == 0, output
+    runs.folder /= "runs"
+    assert [line["world_size"] for line in runs.lines("phrasebook")][0 :: STEPS - 1] == [2, 1]

@@ -1,0 +1,1 @@
+"""Programs that stand for those of a cluster in tests without one."""
