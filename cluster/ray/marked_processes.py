@@ -6,6 +6,7 @@ the mark, even if a parent in between is dead, and even if nobody has told us of
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -16,6 +17,7 @@ MARK = "TRANSLOOM_STARTED_BY"
 # would overwrite what others see of it.
 KEEP_ENVIRONMENT = "SPT_NOENV"
 DEATH_SECONDS = 30.0
+LOOK_SECONDS = 0.02
 
 
 class MarkedProcesses:
@@ -54,6 +56,16 @@ class MarkedProcesses:
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-            _, alive = psutil.wait_procs(processes, timeout=DEATH_SECONDS)
-            if alive:
-                return  # stuck in the kernel; they end when it lets them
+            deadline = time.monotonic() + DEATH_SECONDS
+            while any(map(_runs, processes)):
+                if time.monotonic() > deadline:
+                    return  # stuck in the kernel; they end when it lets them
+                time.sleep(LOOK_SECONDS)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process is there and is no zombie, which some containers' first process leaves."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -59,8 +59,9 @@ def until_in_state(slurm, job, state):
 
 def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
     """Slurm's signal comes at the held step; the job's second start ends as on one host."""
-    # Fewer minutes are left now than the script wants to be told before.
-    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=3")
+    # Two to three minutes are left now, and the script wants to be told three before.
+    hours, minutes, _ = map(int, slurm.job(job)["RunTime"].split(":"))
+    slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={hours * 60 + minutes + 3}")
     log = runs.folder / "run" / "log.txt"
     slurm.wait_until(lambda: "SIGTERM was received" in log.read_text())
     orders.clear()
