@@ -1,0 +1,140 @@
+"""How long a run takes from `transloom submit` to its first step, and from `train --address`.
+
+A Ray head is started on this machine, and new runs of a tiny model on the phrase book are trained
+on it for two steps, in turn by either command. The clock runs from the start of the command to the
+time of the first step that the run records. With `submit` that has the look at the head, the job's
+start by Ray and the look for room in it; and in a third case the code, which travels because the
+client has another one than the head. The goal: the median of `submit` is at most 1.5 times that of
+`train`.
+
+    .venv/bin/python benchmarks/time_to_submit.py [--runs N] [--json]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.commands.datasets import prepare_dataset
+from cluster.launchers.ray_job.shipment import own_code
+from cluster.recipe import find_recipe, load_recipe
+from cluster.terminal import Terminal
+from trainer.tracking.metrics import train_lines
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.cluster.ray_head import RayHead
+
+GOAL = 1.5
+POLL_SECONDS = 0.2
+SETTINGS = [
+    "batching={max_tokens_per_micro_batch: 128, micro_batches_per_step: 8, window_shards: 1}",
+    "model={encoder_layers: 1, decoder_layers: 1, width: 32, feed_forward_width: 64, heads: 4}",
+    "engine.precision=fp32",
+    "tracking.wandb=disabled",
+    "cluster.ranks=1",
+    "trainer.max_steps=2",
+]
+PROGRAM = "from cluster.cli.app import main; main()"
+
+
+def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command; `code` is that of another transloom than the head's, or None."""
+    environment = {**os.environ, "RAY_AUTH_TOKEN": head.token}
+    if code:
+        environment["PYTHONPATH"] = str(code)
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", "-c", PROGRAM, *map(str, words)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    return run
+
+
+def another_code(folder: Path) -> Path:
+    """This transloom, but for a comment."""
+    for name, path in own_code().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    with (folder / "model" / "loss.py").open("a", encoding="utf-8") as file:
+        file.write("# another one\n")
+    return folder
+
+
+def first_step(run: Path) -> float:
+    """When the run has recorded its first step; waits for it."""
+    while True:
+        if (run / "metrics.jsonl").exists() and (lines := train_lines(run / "metrics.jsonl")):
+            return lines[0].time
+        time.sleep(POLL_SECONDS)
+
+
+def measure(runs: int) -> dict[str, list[float]]:
+    """Seconds from the command to the first step, by case."""
+    seconds: dict[str, list[float]] = {"train": [], "submit": [], "submit with code": []}
+    with tempfile.TemporaryDirectory(prefix="ray-") as name:
+        folder = Path(name)
+        settings = [*SETTINGS, f"data.dataset={folder / 'dataset'}"]
+        recipe = load_recipe(find_recipe("phrasebook"), settings)
+        prepare_dataset(recipe, Terminal(stderr=True), overwrite=False, processes=None)
+        head = RayHead(folder, cpus=2)
+        try:
+            same, other = client(None, head), client(another_code(folder / "code"), head)
+            for number in range(runs):
+                for case in seconds:
+                    run = folder / f"{case.replace(' ', '-')}-{number}"
+                    words = ["phrasebook", *settings, "--run", run]
+                    started = time.time()
+                    if case == "train":
+                        same("train", *words, "--address", head.address)
+                    else:
+                        ask = same if case == "submit" else other
+                        words += ["--address", head.dashboard, "--json"]
+                        answer = json.loads(ask("submit", *words).stdout)
+                        assert answer["sent_code"] == (ask is other), answer
+                        took = time.time() - started
+                        Terminal(stderr=True).print(f"{case}: the command took {took:.1f} s")
+                    seconds[case].append(first_step(run) - started)
+                    if case != "train":  # the next one begins on a cluster that is free
+                        same("jobs", "logs", answer["job"], "-f", "--address", head.dashboard)
+        finally:
+            head.stop()
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    seconds = measure(arguments.runs)
+    base = statistics.median(seconds["train"])
+    result = {
+        case: {
+            "median": round(statistics.median(values), 2),
+            "range": [round(min(values), 2), round(max(values), 2)],
+            "times_train": round(statistics.median(values) / base, 2),
+        }
+        for case, values in seconds.items()
+    }
+    if arguments.json:
+        print(json.dumps({"goal": GOAL, **result}))
+        return
+    for case, row in result.items():
+        low, high = row["range"]
+        print(f"{case:18}{row['median']:7.1f} s  {low}-{high} s  {row['times_train']:.2f} × train")
+
+
+if __name__ == "__main__":
+    main()
