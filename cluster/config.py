@@ -9,6 +9,7 @@ from data_pipeline.location import Location
 from data_pipeline.section import Section, execution
 
 RankCount = Annotated[int, Field(gt=0)]
+ExitCode = Annotated[int, Field(gt=0, le=255)]
 Placement = Literal["pack", "spread"]
 Amount = Annotated[float, Field(gt=0)]
 # Resources that a rank reserves by fields of their own.
@@ -121,6 +122,13 @@ class ClusterConfig(Section):
         gt=0,
         lt=60,
     )
+    retry_exit_codes: tuple[ExitCode, ...] = execution(
+        (75,), "Of a submitted job: exit codes with which it is started again by itself."
+    )
+    retries: int = execution(
+        3, "How often in a row that happens without a further step of the run; 0 for never.", ge=0
+    )
+
     slurm: SlurmConfig = SlurmConfig()
     kubernetes: KubernetesConfig = KubernetesConfig()
 

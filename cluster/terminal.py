@@ -132,6 +132,12 @@ def hand_over(text: str, end: str = "\n") -> None:
     sys.stdout.buffer.flush()
 
 
+def pass_on(output: bytes) -> None:
+    """Print what another command of ours has printed, which has made it visible itself."""
+    sys.stdout.buffer.write(output)
+    sys.stdout.buffer.flush()
+
+
 def note(text: str) -> None:
     """Print a line on standard error, beside an answer."""
     print(visible(text), file=sys.stderr, flush=True)

@@ -35,7 +35,7 @@ def test_one_file_knows_what_is_private_in_ray():
 
 PRINTER = "cluster/terminal.py"  # shows strangers' text visibly and never as markup
 # Runs by itself on another machine, into the log of a job, and what is read there is shown visibly.
-SENT_ELSEWHERE = "cluster/ray/folder_access.py"
+SENT_ELSEWHERE = "cluster/ray/head_look.py"
 # What would reach a terminal, a log or a page beside it: what is imported, and what is called.
 ONLY_THERE = {
     "rich.console.Console",

@@ -5,11 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from support.wheel import unpacked_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"cluster", "trainer", "model", "data_pipeline"}
@@ -19,18 +19,7 @@ API = "transloom"  # a single file
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built without network and unpacked, which is an installation."""
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    (wheel,) = folder.glob("*.whl")
-    installed = folder / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-    return installed
+    return unpacked_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def run_installed(unpacked: Path, program: str) -> str:

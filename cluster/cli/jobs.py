@@ -1,6 +1,5 @@
 """`transloom submit` and `transloom jobs`: runs as Ray jobs on a cluster."""
 
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.cli.options import JsonOption, Overrides, RecipeArgument, StrictOption, answer
-from cluster.terminal import Terminal, hand_over, tell, tell_in_json, warn
+from cluster.errors import ClusterError
+from cluster.terminal import Terminal, hand_over, note, tell, tell_in_json, warn
 from cluster.views.tables import AnswerTable, Column
+from data_pipeline.wording import counted
 
 if TYPE_CHECKING:
-    from cluster.ray.jobs import Job
+    from cluster.launchers.ray_job.record import Attempt
+    from cluster.launchers.ray_job.status import Standing
+    from cluster.launchers.ray_job.submission import Submitted
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.")
 
@@ -23,7 +26,17 @@ Address = Annotated[
         help="The cluster's dashboard, e.g. http://127.0.0.1:8265.",
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that `submit` printed.")]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="The id that `submit` printed; or the run's folder, whose last job is meant: that "
+        "needs no cluster.",
+    ),
+]
+Lines = Annotated[
+    int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines. Default: all.")
+]
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 
@@ -34,6 +47,29 @@ def submit(
     run: Annotated[
         Path | None, typer.Option(help="The run's folder, on storage that all nodes see.")
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="NAME",
+            help="A variable that the job needs, by name: from --env-file, or else from the "
+            "environment of `ray start`.",
+        ),
+    ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--env-file",
+            metavar="PATH",
+            help="A file of NAME=VALUE lines on the nodes (mode 0600), which the job reads there.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait", help="With too little room: wait for it in order, or fail at once."
+        ),
+    ] = True,
     follow: Annotated[
         bool, typer.Option("--follow", help="Print the log until the job has ended.")
     ] = False,
@@ -42,50 +78,33 @@ def submit(
 ) -> None:
     """Run `transloom train` as a Ray job on a cluster; prints the job's id.
 
-    The recipe travels with the job; dataset and run lie where this folder lies, which all nodes
-    must see. The same command again continues the run.
+    The recipe travels with the job, and transloom itself unless the cluster has the same. Dataset
+    and run lie on storage that all nodes see. The same command again continues the run.
 
-    Example:  transloom submit multi30k-ende cluster.ranks=8 --address http://head:8265
+    Examples:
+
+      transloom submit multi30k-ende cluster.ranks=8 --address http://head:8265
+
+      transloom submit phrasebook --env-file /etc/keys.env --run /shared/runs/phrasebook
     """
-    from cluster.commands.train import RUNS, with_absolute_paths
-    from cluster.ray import open_doors
-    from cluster.ray.jobs import Attachment, wait_for_job
-    from cluster.ray.jobs import submit as submit_job
-    from cluster.recipe import find_recipe, load_recipe, run_name
+    from cluster.launchers.ray_job import submission
 
-    path = find_recipe(recipe)
-    changes = overrides or []
-    loaded = with_absolute_paths(load_recipe(path, changes))
-    folder = (run or RUNS / run_name(path, changes)).absolute()
-    if doors := open_doors.open_doors_at(address):  # before any file of ours is there
-        open_doors.tell(open_doors.warning(address, doors), strict=strict, notice=warn)
-    job_id = submit_job(
-        [
-            "transloom",
-            "train",
-            Attachment(path.name, path.read_bytes()),
-            *changes,
-            f"data.dataset={loaded.data.dataset}",
-            *([f"extension_folder={loaded.extension_folder}"] if loaded.extension_folder else []),
-            "--address",
-            "auto",
-            "--run",
-            str(folder),
-            *(["--strict"] if strict else []),
-        ],
-        address=address,
-        folder=Path.cwd(),
-        metadata={"recipe": loaded.name, "run": str(folder)},
+    submitted = submission.submit(
+        submission.Submission(
+            recipe,
+            overrides or [],
+            run,
+            environment_file=env_file,
+            environment=env or [],
+            wait=wait,
+            strict=strict,
+        ),
+        address,
+        warn,
     )
-    if as_json:
-        tell_in_json({"job": job_id, "run": str(folder)})
-    else:
-        tell(job_id)
+    _tell_submitted(submitted, as_json)
     if follow:
-        _print_logs(address, job_id, follow=True)
-        job = wait_for_job(address, job_id)
-        failed = 0 if job.status == "SUCCEEDED" else 1
-        raise typer.Exit(failed if job.exit_code is None else job.exit_code)
+        _follow(address, submitted.id)
 
 
 @jobs_app.command("list")
@@ -94,30 +113,36 @@ def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) ->
 
     Example:  transloom jobs list --address http://head:8265
     """
-    from cluster.ray.jobs import list_jobs
+    from cluster.launchers.ray_job.status import all_standings
 
-    jobs = list_jobs(address)
-    answer([asdict(job) for job in jobs], as_json, jobs_table(jobs))
+    found = all_standings(address)
+    answer([standing.to_json() for standing in found], as_json, jobs_table(found))
 
 
-def jobs_table(jobs: list["Job"]) -> AnswerTable:
-    table = AnswerTable(Column("job", copied=True), "status", "started", Column("run", copied=True))
-    for job in jobs:
-        table.add(job.id, job.status, _time(job.started), job.metadata.get("run", ""))
+def jobs_table(standings: list["Standing"]) -> AnswerTable:
+    table = AnswerTable(
+        Column("job", copied=True), "status", "submitted", "restarts", Column("run", copied=True)
+    )
+    for standing in standings:
+        started = standing.job.started if standing.job else None
+        restarts = str(standing.record.restarts) if standing.record else ""
+        table.add(standing.id, standing.status, _time(started), restarts, standing.run)
     return table
 
 
 @jobs_app.command()
 def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Show how a job stands.
+    """Show how a job stands: what it waits for, how often and why it was started again.
 
-    Example:  transloom jobs status raysubmit_abc --json
+    Examples:
+
+      transloom jobs status phrasebook-3f9a1c2b --json
+
+      transloom jobs status /shared/runs/phrasebook
     """
-    from cluster.ray.jobs import job_status
-
-    found = job_status(address, job)
+    found = _standing(job, address)
     if as_json:
-        tell_in_json(asdict(found))
+        tell_in_json(found.to_json())
     else:
         Terminal().print(_describe(found), soft_wrap=True)
 
@@ -128,45 +153,157 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
     ] = False,
+    lines: Lines = None,
     address: Address = DEFAULT_ADDRESS,
+    as_json: JsonOption = False,
 ) -> None:
     """Print what a job has printed.
 
-    Example:  transloom jobs logs raysubmit_abc --follow
+    Examples:
+
+      transloom jobs logs phrasebook-3f9a1c2b --follow
+
+      transloom jobs logs /shared/runs/phrasebook -n 20
     """
-    _print_logs(address, job, follow=follow)
+    from cluster.launchers.ray_job import status
+
+    if status.is_folder(job):
+        pieces = status.log_in(job, follow=follow, lines=lines)
+    else:
+        pieces = status.log_of(address, job, follow=follow, lines=lines)
+    if as_json:
+        tell_in_json({"job": job, "log": "".join(pieces)})
+        return
+    for piece in pieces:
+        hand_over(piece, end="")
 
 
 @jobs_app.command()
 def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Stop a job. Ray gives it three seconds: it goes on from its newest checkpoint later.
+    """Stop a job with a checkpoint; returns when it has stopped.
 
-    Example:  transloom jobs stop raysubmit_abc
+    It is killed if that takes longer than cluster.grace_seconds, and is not started again.
+
+    Example:  transloom jobs stop phrasebook-3f9a1c2b
     """
+    from cluster.launchers.ray_job import status
     from cluster.ray.jobs import stop_job
 
+    if status.is_folder(job):
+        _stop_in(job, as_json)
+        return
     stopped = stop_job(address, job)
+    if stopped and not as_json:
+        note(f"{job} is asked to leave a checkpoint and stop; interrupting this does not keep it")
+    found = status.wait_until_over(address, job) if stopped else status.standing_of(address, job)
     if as_json:
-        tell_in_json({"job": job, "stopped": stopped})
+        tell_in_json({"job": job, "stopped": stopped, "status": found.status})
     else:
-        tell(f"{job} was asked to stop" if stopped else f"{job} had ended already")
+        tell(_describe(found) if stopped else f"{job} had ended already: {found.status}")
 
 
-def _print_logs(address: str, job_id: str, *, follow: bool) -> None:
-    from cluster.ray.jobs import job_logs
+@jobs_app.command()
+def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
+    """Submit the same again, under a new id: recipe, changes and options as they were.
 
-    for piece in job_logs(address, job_id, follow=follow):
+    Examples:
+
+      transloom jobs retry phrasebook-3f9a1c2b
+
+      transloom jobs retry /shared/runs/phrasebook --address http://new-head:8265
+    """
+    from cluster.launchers.ray_job.submission import resubmit
+
+    found = _standing(job, address)
+    if not found.finished:
+        raise ClusterError(
+            f"{found.id} is {found.status}, and two jobs cannot train one run: stop it first, by "
+            f"`transloom jobs stop {found.id}`"
+        )
+    if found.record is None:
+        raise ClusterError(
+            f"{found.id} has left no record of what was asked for that can be read from here. Name "
+            "the run's folder instead of the id, or submit the recipe again"
+        )
+    submitted = resubmit(found.record.request, address, warn, found.folder)
+    _tell_submitted(submitted, as_json)
+
+
+def _standing(job: str, address: str) -> "Standing":
+    from cluster.launchers.ray_job import status
+
+    return status.standing_in(job) if status.is_folder(job) else status.standing_of(address, job)
+
+
+def _stop_in(folder: str, as_json: bool) -> None:
+    """Ask a run's last job to stop, by a file in the run's folder."""
+    from cluster.launchers.ray_job.status import standing_in
+    from trainer.runs.folder import RunFolder
+
+    found = standing_in(folder)
+    if not found.finished:
+        assert found.folder is not None
+        RunFolder(found.folder.parent.parent).ask_to_stop()
+    if as_json:
+        tell_in_json({"job": found.id, "stopped": not found.finished, "status": found.status})
+    elif found.finished:
+        tell(f"{found.id} had ended already: {found.status}")
+    else:
+        tell(
+            f"{found.id} is asked to leave a checkpoint and stop, and is not started again; "
+            f"`transloom jobs status {folder}` tells when it has"
+        )
+
+
+def _tell_submitted(submitted: "Submitted", as_json: bool) -> None:
+    if as_json:
+        tell_in_json(submitted.to_json())
+    else:
+        tell(submitted.id)
+
+
+def _follow(address: str, job_id: str) -> None:
+    from cluster.launchers.ray_job import status
+
+    for piece in status.log_of(address, job_id, follow=True, lines=None):
         hand_over(piece, end="")
+    found = status.wait_until_over(address, job_id)
+    failed = 0 if found.status == "SUCCEEDED" else 1
+    raise typer.Exit(failed if found.exit_code is None else found.exit_code)
 
 
-def _describe(job: "Job") -> str:
-    lines = [f"{job.id}: {job.status}", f"run      {job.metadata.get('run', '?')}"]
-    lines.append(f"started  {_time(job.started)}")
-    if job.finished:
-        lines.append(f"ended    {_time(job.ended)}, exit code {job.exit_code}")
-    if job.message:
-        lines.append(f"message  {job.message}")
+def _describe(standing: "Standing") -> str:
+    lines = [f"{standing.id}: {standing.status}", f"run      {standing.run or '?'}"]
+    record, job = standing.record, standing.job
+    if job:
+        lines.append(f"started  {_time(job.started)}")
+    if record and record.waits_for and not standing.finished:
+        lines.append(f"waits    for {record.waits_for}")
+    if record and standing.folder:
+        lines.append(f"log      {standing.folder / 'log.txt'}")
+        lines += [_restart(attempt) for attempt in record.attempts[:-1]]
+    if standing.lost:
+        lines.append(
+            "lost     its processes are gone, and nobody has written how it ended: its head or "
+            "node was lost. `transloom jobs retry` with the run's folder goes on from the newest "
+            "checkpoint"
+        )
+    elif standing.finished:
+        ended = f"{_time(job.ended)}, " if job else ""
+        lines.append(f"ended    {ended}exit code {standing.exit_code}")
+    message = (record.message if record else None) or (job.message if job and not record else "")
+    if message:
+        lines.append(f"message  {message}")
     return "\n".join(lines)
+
+
+def _restart(attempt: "Attempt") -> str:
+    return (
+        f"restart  after exit code {attempt.exit_code} at step {attempt.step}, "
+        f"{_time(attempt.ended)}: line {attempt.last_line} of the log "
+        f"({counted((attempt.last_line or 0) - attempt.first_line + 1, 'line')} from byte "
+        f"{attempt.first_byte}): {attempt.why}"
+    )
 
 
 def _time(seconds: float | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from cluster.environment_file import read_environment
 from cluster.health.watchdog import Watchdog
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import room
@@ -41,6 +42,7 @@ class DataWorker:
     """Reads, verifies and batches windows of one dataset."""
 
     def __init__(self, settings: DataSettings, dataset_identity: str, cache_bytes: int) -> None:
+        read_environment()
         self._watchdog = Watchdog()
         self._settings = settings
         self._dataset_identity = dataset_identity

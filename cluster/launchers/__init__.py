@@ -1,1 +1,1 @@
-"""What starts a run where people have machines: scripts for Slurm, manifests for Kubernetes."""
+"""The ways to a cluster: how a run gets to machines that this process does not run on."""

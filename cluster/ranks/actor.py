@@ -17,6 +17,7 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.data.streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import WorkerHandle
+from cluster.environment_file import read_environment
 from cluster.health.stacks import allow_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.ranks.mailbox import Mailbox
@@ -43,6 +44,7 @@ class RankActor:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
             # Imports ask whether there is a GPU: let that leave CUDA untouched.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        read_environment()
         allow_dumps()
         self._watchdog = Watchdog()
         self._mailbox = Mailbox()

@@ -1,15 +1,12 @@
 """Whether other users of a machine get at what lies in a folder.
 
-Needs Python's standard library only and prints when it is run: `cluster.ray.open_doors` sends this
-file's text to the head node of a cluster, which runs it there.
+Needs Python's standard library only: `cluster.ray.open_doors` sends this file's text to the head
+node of a cluster, which runs it there.
 """
 
 import os
 import stat
-import sys
 from pathlib import Path
-
-CLOSED, OPEN = 0, 3  # exit codes
 
 
 def way_in(folder: Path) -> str | None:
@@ -48,16 +45,3 @@ def way_to_replace(folder: Path) -> str | None:
 
 def _is_closed(status: os.stat_result) -> bool:
     return not status.st_mode & 0o011  # with an ACL, the group's bits are its mask
-
-
-def main() -> None:
-    """Look at the session folder of the Ray job that this process is; exit with what was found."""
-    # Ray lets a job print into SESSION/logs/job-driver-ID.log.
-    session = Path("/proc/self/fd/1").readlink().parent.parent
-    way = way_in(session)
-    print(way or f"{session} is closed to other users")
-    sys.exit(OPEN if way else CLOSED)
-
-
-if __name__ == "__main__":
-    main()

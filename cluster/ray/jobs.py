@@ -3,9 +3,9 @@
 Thin functions over Ray's Jobs API, spoken over HTTP with the head's dashboard. The address is
 the dashboard's, such as `http://127.0.0.1:8265`; the user's Ray token goes with each request.
 
-A job's command runs in a shell on the head node. Files travel with it as `Attachment`s, into a
-folder of their own, which Ray deletes some time after the job. So the command is started in another
-folder: one that the nodes share, where runs and datasets lie.
+A job's command runs in a shell on the head node. Files travel with it, as `Attachment`s and as a
+folder whose packages the job imports, into a folder of their own, which Ray deletes some time after
+the job. So the command is started in another folder.
 """
 
 import asyncio
@@ -13,19 +13,23 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
 from cluster.errors import ClusterError
+from cluster.ray import private
 from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.private import TALKATIVE_LOGGERS
 from data_pipeline.location import credential_in, without_credentials
@@ -36,7 +40,13 @@ COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the 
 # 2.60.0 may write that it has ended once more after that, and then has it again.)
 LOOK_KEY = "looks"
 
+# How long the job gets from SIGTERM to SIGKILL when it is stopped. Ray 2.60.0 reads it in the
+# process that looks after the job (job_supervisor.py), which has the job's environment.
+STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+REQUEST_SECONDS = 30.0
+
 # Variables that Ray would prefer to the address that it is given.
+_CLIENT_IS_MADE = threading.Lock()  # while the environment lacks them
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -53,6 +63,23 @@ class Attachment:
         assert Path(self.name).suffix not in {".py", ".so", ".pth"}, self.name
 
 
+class HeadPython:
+    """In a job's command it stands for the Python that runs Ray on the head node.
+
+    The process that starts the job's shell is one of Ray's: the folder of Ray's library in it
+    tells the environment.
+    """
+
+
+HEAD_PYTHON = HeadPython()
+_FIND_HEAD_PYTHON = (
+    "python=$(sed -n 's|^[^/]*\\(/.*\\)/lib[^/]*/python3[^/]*/[a-z]*-packages/ray/_raylet.so$"
+    "|\\1/bin/python3|p' /proc/$PPID/maps | head -n 1); "
+    '[ -x "$python" ] || python=python3; '
+)
+Word = str | Attachment | HeadPython
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as the cluster knows it. Times are in seconds since the epoch."""
@@ -65,6 +92,7 @@ class Job:
     ended: float | None
     exit_code: int | None
     metadata: Mapping[str, str]
+    node: str | None = None  # id of the node on which its command runs
 
     @property
     def finished(self) -> bool:
@@ -72,10 +100,11 @@ class Job:
 
 
 def submit(
-    command: Sequence[str | Attachment],
+    command: Sequence[Word],
     *,
     address: str,
     folder: Path,
+    shipped: Mapping[str, Path] | None = None,
     environment: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
     job_id: str | None = None,
@@ -87,6 +116,8 @@ def submit(
 
     Args:
         folder: where the command runs, as the head node sees it.
+        shipped: files by their names in a folder that stands first on the path of Python, in the
+            command and in all workers that it starts, on whatever node.
         environment: added to the environment of the command and of the workers it starts.
             Everyone who may ask the cluster about the job can read it.
         job_id: the job's id; by default Ray chooses one.
@@ -99,11 +130,14 @@ def submit(
     with explained(address), tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir:
         for attachment in attachments:
             (Path(working_dir) / attachment.name).write_bytes(attachment.content)
+        for name, file in (shipped or {}).items():
+            (Path(working_dir) / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, Path(working_dir) / name)
         submitted: str = _client(address).submit_job(
             entrypoint=shell_command(command, folder, programs),
             runtime_env={
                 "env_vars": dict(environment or {}),
-                **({"working_dir": working_dir} if attachments else {}),
+                **({"working_dir": working_dir} if attachments or shipped else {}),
             },
             metadata={**(metadata or {}), COMMAND_KEY: _readable(command)},
             submission_id=job_id,
@@ -112,24 +146,34 @@ def submit(
         return submitted
 
 
-def shell_command(command: Sequence[str | Attachment], folder: Path, programs: Path) -> str:
+def shell_command(command: Sequence[Word], folder: Path, programs: Path) -> str:
     """The command as a line of a POSIX shell that starts in the folder of the attachments."""
-    words = " ".join(
-        f'"$attachments"/{shlex.quote(part.name)}'
-        if isinstance(part, Attachment)
-        else shlex.quote(part)
-        for part in command
-    )
+    words = " ".join(map(_shell_word, command))
+    find_python = _FIND_HEAD_PYTHON if HEAD_PYTHON in command else ""
     complaint = f"error: this node has no folder {folder}: submit from one that all nodes share"
     return (
-        f'attachments=$PWD; export PATH={shlex.quote(str(programs))}:"$PATH"; '
+        f'attachments=$PWD; {find_python}export PATH={shlex.quote(str(programs))}:"$PATH"; '
         f"cd {shlex.quote(str(folder))} || {{ echo {shlex.quote(complaint)} >&2; exit 2; }}; "
         f"exec {words}"
     )
 
 
-def _readable(command: Sequence[str | Attachment]) -> str:
-    return shlex.join(part.name if isinstance(part, Attachment) else part for part in command)
+def _shell_word(part: Word) -> str:
+    if isinstance(part, HeadPython):
+        return '"$python"'
+    if isinstance(part, Attachment):
+        return f'"$attachments"/{shlex.quote(part.name)}'
+    return shlex.quote(part)
+
+
+def _readable(command: Sequence[Word]) -> str:
+    return shlex.join(_readable_word(part) for part in command)
+
+
+def _readable_word(part: Word) -> str:
+    if isinstance(part, HeadPython):
+        return "python"
+    return part.name if isinstance(part, Attachment) else part
 
 
 def list_jobs(address: str) -> list[Job]:
@@ -181,10 +225,40 @@ def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str
 def stop_job(address: str, job_id: str) -> bool:
     """Ask a job to stop; return False if it had finished already.
 
-    Its processes get SIGTERM and, three seconds later, SIGKILL.
+    Its processes get SIGTERM and, three seconds later, SIGKILL; later than that if the job's
+    environment says so (`STOP_WAIT_VARIABLE`).
     """
     with explained(address, job_id):
         return bool(_client(address).stop_job(job_id))
+
+
+def file_beside_logs(address: str, node: str, name: str) -> bytes | None:
+    """The content of a file in the folder of Ray's logs on a node; None if it is not there."""
+    with explained(address):
+        answer = _client(address)._do_request(  # Ray 2.60.0; its public `get_log` takes no URL
+            "GET",
+            "/api/v0/logs/file",
+            params={"node_id": node, "filename": name, "lines": -1},
+            timeout=REQUEST_SECONDS,
+        )
+        return bytes(answer.content) if answer.status_code == 200 else None
+
+
+def count_nodes(address: str) -> int:
+    """How many nodes of a cluster are alive."""
+    with explained(address):
+        answer = _client(address)._do_request(
+            "GET", "/api/v0/nodes", params={"limit": 10_000}, timeout=REQUEST_SECONDS
+        )
+        nodes = answer.json()["data"]["result"]["result"] if answer.status_code == 200 else []
+    return sum(node["state"] == "ALIVE" for node in nodes)
+
+
+def dashboard_of(head: str) -> str:
+    """The address of the dashboard of a cluster, asked of its head from one of the nodes."""
+    enable_authentication(create_token=False)
+    with explained(head):
+        return private.dashboard_of(head)
 
 
 def check_address(address: str) -> None:
@@ -205,16 +279,27 @@ def check_address(address: str) -> None:
         )
 
 
+class _Client(JobSubmissionClient):
+    """Shows the token, also where ~/.netrc has a password for the dashboard's host.
+
+    requests would send that one instead, but not where it is told how to authenticate.
+    """
+
+    def _do_request(self, *arguments: Any, **options: Any) -> Any:  # Ray 2.60.0: of all requests
+        return super()._do_request(*arguments, auth=lambda request: request, **options)
+
+
 def _client(address: str) -> JobSubmissionClient:
     check_address(address)
     enable_authentication(create_token=False)
     for name in TALKATIVE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
-    try:
-        client = JobSubmissionClient(address)
-    finally:
-        os.environ.update(hidden)
+    with _CLIENT_IS_MADE:
+        hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
+        try:
+            client = _Client(address)
+        finally:
+            os.environ.update(hidden)
     # To verify certificates, Ray gives aiohttp the deprecated None when it follows a log.
     client._ssl_context = True
     return client
@@ -257,4 +342,5 @@ def _job(details: JobDetails) -> Job:
         ended=details.end_time / 1000 if details.end_time else None,
         exit_code=details.driver_exit_code,
         metadata=metadata,
+        node=details.driver_node_id,
     )

@@ -6,20 +6,29 @@
   everybody (mode 0777): they can replace packages, sockets and log files there.
 
 A driver looks at its own node. A client, which is elsewhere, has a job without files look at the
-head node, before it sends any: the answer is the job's exit code, since its log lies in the folder
-that is looked at.
+head node, before it sends any; see `head_look`. The same job finds out what is installed there.
 """
 
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.ray import folder_access, private
+from cluster.ray import folder_access, head_look, private
 from cluster.ray.folder_access import way_in
-from cluster.ray.jobs import LOOK_KEY, check_address, explained, job_logs, submit, wait_for_job
+from cluster.ray.jobs import (
+    HEAD_PYTHON,
+    LOOK_KEY,
+    check_address,
+    explained,
+    job_logs,
+    submit,
+    wait_for_job,
+)
+from data_pipeline.strict_json import parse_object
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 
@@ -46,15 +55,86 @@ def open_doors_here(needs_token: bool) -> list[str]:
     return doors
 
 
+@dataclass(frozen=True)
+class HeadLook:
+    """What a client has found out about a cluster and its head node.
+
+    Attributes:
+        doors: what is open to other people.
+        python: the version of the Python that runs Ray there; None if nothing could be found out.
+        versions: of packages that are installed there; None for one that is not.
+        digest: of the installed transloom (`head_look.digest_of`); None if there is none.
+        folders: whether each folder that was asked about is there.
+    """
+
+    doors: tuple[str, ...]
+    python: str | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    digest: str | None = None
+    folders: Mapping[str, bool] = field(default_factory=dict)
+
+
 def open_doors_at(dashboard: str) -> list[str]:
     """What is open of the cluster that takes jobs there, as seen from its head node.
 
     Raises:
         ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
     """
+    return list(look_at_head(dashboard).doors)
+
+
+def look_at_head(dashboard: str, folders: Sequence[Path] = ()) -> HeadLook:
+    """Look at the cluster that takes jobs there, and at its head node, by one job without files.
+
+    Args:
+        folders: asked about.
+
+    Raises:
+        ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
+    """
     check_address(dashboard)
     doors = [_NO_TOKEN] if _lists_jobs_to_anyone(dashboard) else []
-    return [*doors, *_folder_of_head(dashboard)]
+    # -I: no code from the folder in which a job starts, nor from PYTHONPATH.
+    job_id = submit(
+        [HEAD_PYTHON, "-I", "-c", look_program(), *map(str, folders)],
+        address=dashboard,
+        folder=Path("/"),
+        metadata={LOOK_KEY: "who else can enter the session folder, what is installed"},
+    )
+    job = wait_for_job(dashboard, job_id)
+    said = "".join(job_logs(dashboard, job_id)).strip().splitlines()
+    try:
+        found = parse_object(said[-1].encode() if said else b"")
+        seen = HeadLook(
+            (),
+            str(found["python"]),
+            dict(found["versions"]),
+            found["digest"],
+            dict(found["folders"]),
+        )
+        way = found["way_in"]
+    except (ValueError, TypeError, KeyError):
+        seen, way = HeadLook(()), None
+    if job.exit_code == head_look.OPEN and way:
+        doors.append(f"on its head node {way}, and {_FOLDER_REMEDY}")
+    elif job.exit_code != head_look.CLOSED:
+        doors.append(
+            "whether others can enter its session folder could not be found out "
+            f"({job.message}); {_FOLDER_REMEDY}"
+        )
+    return HeadLook(tuple(doors), seen.python, seen.versions, seen.digest, seen.folders)
+
+
+def look_program() -> str:
+    """The program of the look: the text of two files, in the order of their imports."""
+    first, second = (
+        Path(module.__file__ or "").read_text(encoding="utf-8")
+        for module in (folder_access, head_look)
+    )
+    return first + second.replace(_IMPORT_BETWEEN, "")
+
+
+_IMPORT_BETWEEN = "from cluster.ray.folder_access import way_in\n"
 
 
 def warning(cluster: str, doors: Sequence[str]) -> str:
@@ -85,24 +165,3 @@ def _lists_jobs_to_anyone(dashboard: str) -> bool:
             return False
         except ValueError:  # a page, such as that of a proxy which asks for a password
             return False
-
-
-def _folder_of_head(dashboard: str) -> list[str]:
-    program = Path(folder_access.__file__).read_text(encoding="utf-8")
-    # -I: no code from the folder in which a job starts, nor from PYTHONPATH.
-    job_id = submit(
-        ["python3", "-I", "-c", program],
-        address=dashboard,
-        folder=Path("/"),
-        metadata={LOOK_KEY: "who else can enter the session folder"},
-    )
-    job = wait_for_job(dashboard, job_id)
-    said = "".join(job_logs(dashboard, job_id)).strip().splitlines()
-    if job.exit_code == folder_access.CLOSED:
-        return []
-    if job.exit_code == folder_access.OPEN and said:
-        return [f"on its head node {said[-1]}, and {_FOLDER_REMEDY}"]
-    return [
-        f"whether others can enter its session folder could not be found out ({job.message}); "
-        f"{_FOLDER_REMEDY}"
-    ]

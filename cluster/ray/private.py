@@ -30,6 +30,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
     AuthenticationMode,
     AuthenticationTokenLoader,
     Config,
+    GcsClientOptions,
     get_authentication_mode,
 )
 from ray.core.generated import gcs_pb2
@@ -252,6 +253,32 @@ def answers_without_token(head: str, timeout_seconds: float) -> bool:
                 return False
             raise
     return True
+
+
+def look_from_outside(head: str) -> None:
+    """Let this process ask a head about nodes and resources without joining its cluster.
+
+    Args:
+        head: HOST:PORT, as `address_of_head` returns it.
+    """
+    options = GcsClientOptions.create(
+        head, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=True
+    )
+    ray_state.state._initialize_global_state(options)
+
+
+def known_nodes() -> list[dict[str, Any]]:
+    """What the head knows of each node, as `ray.nodes()` in a process that has joined."""
+    nodes: list[dict[str, Any]] = ray_state.state.node_table()
+    return nodes
+
+
+def dashboard_of(head: str) -> str:
+    """The URL of the dashboard of the cluster that has this head."""
+    from ray.dashboard.utils import ray_address_to_api_server_url  # aiohttp: for this alone
+
+    url: str = ray_address_to_api_server_url(head)
+    return url
 
 
 def free_resources() -> dict[str, dict[str, float]]:

@@ -1,9 +1,27 @@
 """A run as a Ray job on a real head: submitted, followed, read, refused without the token."""
 
+import hashlib
 import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
+from support.canaries import leaks
+from support.cluster.processes import HANG_SECONDS, wait_until
+from support.cluster.ray_head import RayHead
+from support.cluster.strike import standing_at
 from support.command import transloom
+from support.faults.moments import Orders
+from support.wheel import unpacked_wheel
+
+from cluster.launchers.ray_job.record import JobFolder, JobRecord
 
 
 @pytest.fixture
@@ -46,6 +64,197 @@ def test_submit_follow_and_read_the_result(runs, undisturbed, decoys, ray_head):
 
     assert runs.curve("job") == undisturbed.curve("undisturbed")[:12]
     assert runs.digests("job") == undisturbed.digests("undisturbed")[:12]
+
+
+# An extension: in each process of the job that has the variables of the file on the node, it keeps
+# what that process is, what it was given, and from where it has imported transloom.
+SPY = """
+import hashlib, json, os, threading, time
+from pathlib import Path
+
+import data_pipeline
+
+
+def look():
+    while "SPY_FOLDER" not in os.environ:
+        time.sleep(0.05)
+    seen = {
+        "title": Path("/proc/self/cmdline").read_bytes().decode().replace("\\0", " "),
+        "secret": hashlib.sha256(os.environ["SECRET"].encode()).hexdigest(),
+        "code": data_pipeline.__file__,
+    }
+    (Path(os.environ["SPY_FOLDER"]) / f"{os.getpid()}").write_text(json.dumps(seen))
+
+
+threading.Thread(target=look, daemon=True).start()
+"""
+
+
+class Client:
+    """The command on a machine that has nothing but the wheel, beside a head that was just made."""
+
+    def __init__(self, installed: Path, folder: Path, head: RayHead) -> None:
+        self.folder = folder
+        self.head = head
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": str(installed),
+            "RAY_AUTH_TOKEN": head.token,
+        }
+
+    def start(self, *words: object, head: bool = True) -> "subprocess.Popen[str]":
+        """head: whether the head is asked."""
+        program = "from cluster.cli.app import main; main()"
+        address = ["--address", self.head.dashboard] if head else []
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", program, *map(str, words), *address],
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, *words: object, head: bool = True) -> Any:
+        process = self.start(*words, "--json", head=head)
+        said, complained = process.communicate(timeout=HANG_SECONDS)
+        assert process.returncode == 0, said + complained
+        return json.loads(said)
+
+
+class Place(NamedTuple):
+    """Where the jobs of the test below find what they need."""
+
+    runs: Path
+    recipe: Path
+    environment: Path
+    spies: Path
+    secret: str
+
+
+@pytest.fixture
+def place(runs, tmp_path, decoys) -> Place:
+    """A project with an extension, and with secrets that have to stay where they are."""
+    spies = tmp_path / "spies"
+    spies.mkdir()
+    secret = f"canary-{secrets.token_hex(16)}"
+    environment = tmp_path / "node.env"
+    environment.write_text(f"SECRET={secret}\nSPY_FOLDER={spies}\n")
+    environment.chmod(0o600)
+    (decoys / "spy.py").write_text(SPY)
+    (decoys / ".env").write_text(f"SECRET={secret}\n")
+    (decoys / "keys").write_text(secret)
+    values = yaml.safe_load(runs.recipe.read_text())
+    values |= {"extensions": ["spy"], "extension_folder": str(decoys)}
+    values["cluster"] |= {"ranks": 2, "cpus_per_rank": 1.5}  # room for one job on four CPUs
+    values["trainer"]["max_steps"] = 60
+    values["checkpoints"] = {"every_steps": 10}
+    recipe = decoys / "spied.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    return Place(runs.folder, recipe, environment, spies, secret)
+
+
+def record_of(run: Path, job: str) -> JobRecord:
+    return JobFolder.of(run, job).read()
+
+
+def test_jobs_from_their_submission_to_the_loss_of_their_head(
+    place: Place, undisturbed, runs, ray_head, decoys, tmp_path
+):
+    """Three jobs on room for one; a rank is killed, a job stopped, its head lost: one curve."""
+    installed = unpacked_wheel(tmp_path)
+    with (installed / "model" / "loss.py").open("a") as code:
+        code.write("# not what the head has installed\n")
+    orders = Orders(tmp_path / "orders")
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        head = RayHead(Path(folder), cpus=4, environment=orders.environment)
+        try:
+            client = Client(installed, decoys, head)
+            first = use_a_cluster(client, place, orders)
+            with standing_at(orders, step=45):
+                shown = client.ask("jobs", "list")
+                api = json.dumps(head.ask("v0/actors?detail=1"))
+                head.stop()
+        finally:
+            head.stop()
+        assert place.secret not in api + json.dumps(shown)
+        assert leaks([place.secret], head.folder, place.runs) == []
+
+    run = place.runs / "first"
+    # Ray ends a job's processes within a second or two of its head's death.
+    wait_until(lambda: client.ask("jobs", "status", run, head=False)["status"] == "LOST")
+    assert client.ask("jobs", "status", run, head=False)["id"] != first
+    log = client.ask("jobs", "logs", run, "-n", "5", head=False)["log"]
+    assert log.count("\n") <= 5
+    assert log
+
+    again = transloom("jobs", "retry", run, "--address", ray_head.dashboard, "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    job = json.loads(again.stdout)["job"]
+    wait_until(lambda: JobFolder.of(run, job).record_file.exists())
+    wait_until(lambda: record_of(run, job).exit_code is not None)
+    assert record_of(run, job).state == "SUCCEEDED"
+    assert runs.curve("first") == undisturbed.curve("undisturbed")
+    assert runs.digests("first") == undisturbed.digests("undisturbed")
+    look_at_spies(place)
+
+
+def use_a_cluster(client: Client, place: Place, orders: Orders) -> str:
+    """Runs `second` and `third` train behind `first`, which is then submitted again."""
+    submit = ["submit", place.recipe, "--env-file", place.environment, "--env", "SECRET"]
+    first = client.ask(*submit, "--run", place.runs / "first")
+    assert first["sent_code"]
+    with standing_at(orders, step=15) as rank:
+        second, third = (
+            client.ask(*submit, "trainer.max_steps=2", "--run", place.runs / name)["job"]
+            for name in ("second", "third")
+        )
+        for name, job in (("second", second), ("third", third)):
+            wait_until(lambda run=place.runs / name, job=job: is_waiting(run, job))
+        jobs = {job["id"]: job for job in client.ask("jobs", "list")}
+        assert [jobs[job]["status"] for job in (first["job"], second, third)] == [
+            "RUNNING",
+            "WAITING",
+            "WAITING",
+        ]
+        assert jobs[second]["waits_for"].startswith("room: it needs 2 × (1.5 CPU); free is 1 CPU")
+        assert jobs[third]["waits_for"].startswith(f"{second}, submitted before it")
+        refused = client.ask(*submit, "--no-wait", "--run", place.runs / "refused")["job"]
+        wait_until(lambda: client.ask("jobs", "status", refused)["status"] == "FAILED")
+        assert "without --no-wait" in client.ask("jobs", "status", refused)["message"]
+        os.kill(rank, signal.SIGKILL)
+    with standing_at(orders, step=30):
+        stopping = client.start("jobs", "stop", first["job"])
+        log = place.runs / "first" / "log.txt"
+        wait_until(lambda: "SIGTERM was received: the ranks leave after" in log.read_text())
+    said, complained = stopping.communicate(timeout=HANG_SECONDS)
+    assert stopping.returncode == 0, complained
+    assert f"{first['job']}: STOPPED" in said
+    stopped = record_of(place.runs / "first", first["job"])
+    assert (stopped.state, stopped.exit_code, len(stopped.attempts)) == ("STOPPED", 75, 1)
+    assert stopped.attempts[0].step == 30
+
+    for job in (second, third):
+        wait_until(lambda job=job: client.ask("jobs", "status", job)["status"] == "SUCCEEDED")
+    before, after = record_of(place.runs / "second", second), record_of(place.runs / "third", third)
+    assert before.attempts[0].ended <= after.attempts[0].started
+    again = client.ask("jobs", "retry", first["job"])
+    assert again["run"] == first["run"]
+    return str(first["job"])
+
+
+def is_waiting(run: Path, job: str) -> bool:
+    folder = JobFolder.of(run, job)
+    return folder.record_file.exists() and folder.read().waits_for not in (None, "its turn")
+
+
+def look_at_spies(place: Place) -> None:
+    """Driver, ranks and data workers had the values, and the code that was sent with the job."""
+    seen = [json.loads(file.read_text()) for file in place.spies.iterdir()]
+    assert {spy["secret"] for spy in seen} == {hashlib.sha256(place.secret.encode()).hexdigest()}
+    sent = [spy for spy in seen if "/working_dir_files/" in spy["code"]]
+    for title in ("ray::RankActor", "ray::DataWorker", " train "):
+        assert any(title in spy["title"] for spy in sent), title
 
 
 def test_a_client_without_the_token_is_refused(decoys, ray_head, tmp_path):

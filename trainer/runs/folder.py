@@ -92,6 +92,11 @@ class RunFolder:
         return self.path / "control" / "stop"
 
     @property
+    def taken_stop_request(self) -> Path:
+        """The last request to stop that a supervisor has taken."""
+        return self.stop_request.with_suffix(".taken")
+
+    @property
     def translations(self) -> Path:
         return self.path / "translations"
 
@@ -135,10 +140,12 @@ class RunFolder:
 
     def stop_requested_at(self) -> int | None:
         """When somebody has asked to stop, in nanoseconds of the file server's clock."""
-        try:
-            return self.stop_request.stat().st_mtime_ns
-        except OSError:
-            return None
+        return _changed_at(self.stop_request)
+
+    def stop_requests(self) -> set[int]:
+        """When somebody has asked to stop last: requests that are to be taken, or were."""
+        files = (self.taken_stop_request, self.stop_request)
+        return {asked_at for file in files if (asked_at := _changed_at(file)) is not None}
 
     def take_stop_request(self, former: int | None = None) -> bool:
         """Take a request to stop; return whether there was one.
@@ -151,7 +158,7 @@ class RunFolder:
         asked_at = self.stop_requested_at()
         if asked_at is not None:
             with suppress(OSError):
-                self.stop_request.unlink()
+                self.stop_request.replace(self.taken_stop_request)
         return asked_at not in (None, former)
 
     def card(self) -> RunCard:
@@ -260,3 +267,10 @@ class RunFolder:
                 f"{manifest.identity[:16]}…. Point data.dataset at the run's dataset, or start "
                 "another run with --run PATH"
             )
+
+
+def _changed_at(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +6,6 @@ from pathlib import Path
 import pytest
 from support.cluster.another_user import NOBODY, as_another_user
 
-from cluster.ray import folder_access
 from cluster.ray.folder_access import way_in, way_to_replace
 
 
@@ -68,18 +65,3 @@ def test_whoever_owns_a_folder_on_the_way_may_replace_what_follows(parent: Path)
 def test_a_folder_that_everybody_may_enter_need_not_be_one_to_replace(parent: Path) -> None:
     assert way_to_replace(parent) is None
     assert way_in(parent) == f"other users may enter {parent.parent}"
-
-
-@pytest.mark.parametrize(("mode", "code"), [(0o700, 0), (0o755, 3)])
-def test_the_text_of_the_module_is_a_program_for_another_machine(
-    mode: int, code: int, parent: Path
-) -> None:
-    (logs := parent / "session" / "logs").mkdir(parents=True)
-    parent.chmod(mode)
-    program = Path(folder_access.__file__).read_text()
-    with (logs / "job-driver.log").open("w+") as log:
-        done = subprocess.run([sys.executable, "-I", "-c", program], stdout=log, check=False)
-        log.seek(0)
-        said = log.read()
-    assert done.returncode == code
-    assert ("other users may enter" in said) == (code == folder_access.OPEN)

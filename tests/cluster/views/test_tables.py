@@ -7,6 +7,7 @@ from rich.console import Console
 
 from cluster.cli.jobs import jobs_table
 from cluster.commands.field_guide import field_rows, fields_table
+from cluster.launchers.ray_job.status import Standing
 from cluster.ray.jobs import Job
 from cluster.views.tables import AnswerTable, Column
 
@@ -50,7 +51,8 @@ def test_jobs_and_fields_are_whole_at_80_columns_and_in_pipes() -> None:
     empty = dict.fromkeys(Job.__dataclass_fields__)
     job = Job(**empty | {"id": ID, "status": "SUCCEEDED", "started": 0.0, "metadata": {"run": RUN}})
     rows = field_rows()
-    for text in (in_terminal(jobs_table([job]), 80), jobs_table([job]).plain()):
+    jobs = jobs_table([Standing(job, None)])
+    for text in (in_terminal(jobs, 80), jobs.plain()):
         assert ID in text
         assert RUN in text
     for text in (in_terminal(fields_table(rows), 80), fields_table(rows).plain()):

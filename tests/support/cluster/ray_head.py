@@ -49,7 +49,7 @@ class RayHead:
             **environment,
         }
         self._process = _started(
-            lambda: self._ask("jobs/") is not None,
+            lambda: self.ask("jobs/") is not None,
             [
                 "--head",
                 f"--port={port}",
@@ -103,10 +103,10 @@ class RayHead:
 
     def _alive_nodes(self) -> set[str]:
         """Ids of all nodes, that of the head included."""
-        nodes = self._ask("v0/nodes")["data"]["result"]["result"]
+        nodes = self.ask("v0/nodes")["data"]["result"]["result"]
         return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
-    def _ask(self, question: str) -> Any:
+    def ask(self, question: str) -> Any:
         request = urllib.request.Request(
             f"{self.dashboard}/api/{question}", headers={"Authorization": f"Bearer {self.token}"}
         )

@@ -1,0 +1,110 @@
+"""Variables of the environment that a process reads from a file on its own node.
+
+Their values are nobody else's business: a job's command, metadata and environment can be read by
+whoever may ask the cluster. So a job says which file and which names, and each of its processes
+(driver, ranks, data workers) reads them where it runs.
+
+    # keys.env, mode 0600
+    WANDB_API_KEY=0123456789abcdef
+    AWS_SECRET_ACCESS_KEY="with spaces or = in it"
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cluster.errors import ClusterError
+
+# In the environment of a job's processes: a JSON object with `file` and `names`.
+VARIABLE = "TRANSLOOM_ENVIRONMENT_FILE"
+MAX_BYTES = 100_000
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def pointer(file: Path, names: Sequence[str]) -> dict[str, str]:
+    """What a job's processes have in their environment: where to read what, and no value."""
+    return {VARIABLE: json.dumps({"file": str(file), "names": list(names)})}
+
+
+def read_environment() -> None:
+    """Take the variables of the file that this process is pointed to, if it is.
+
+    Raises:
+        ClusterError: the file cannot be read, others can read it, or it lacks a name.
+    """
+    if VARIABLE not in os.environ:
+        return
+    wanted = json.loads(os.environ[VARIABLE])
+    values = read_file(Path(wanted["file"]))
+    names: list[str] = wanted["names"] or list(values)
+    for name in names:
+        if name in values:
+            os.environ[name] = values[name]
+    require(names, os.environ, Path(wanted["file"]))
+
+
+def require(names: Sequence[str], values: Mapping[str, str], file: Path | None) -> None:
+    """Check that all names have values.
+
+    Raises:
+        ClusterError: some have none.
+    """
+    if missing := [name for name in names if name not in values]:
+        where = f"neither in {file} nor" if file else "not"
+        raise ClusterError(
+            f"{', '.join(missing)}: {where} in the environment of node {os.uname().nodename}. Set "
+            "it there before `ray start`, or name a file on the node that has it: --env-file PATH"
+        )
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """The variables of a file: lines NAME=VALUE, empty ones, and comments after `#`.
+
+    Raises:
+        ClusterError: it cannot be read, others can read it, or a line is something else.
+    """
+    node = os.uname().nodename
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+                raise ClusterError(
+                    f"{path} on node {node} is no file of variables: it has {status.st_size:,} "
+                    f"bytes, expected a regular file of at most {MAX_BYTES:,}"
+                )
+            text = file.read(MAX_BYTES).decode()
+    except OSError as error:
+        raise ClusterError(
+            f"{path} cannot be read on node {node}: {error.strerror}. --env-file names a file that "
+            "lies on every node of the run, readable by the user who started Ray there"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ClusterError(f"{path} on node {node} is not UTF-8: {error.reason}") from error
+    if mode := stat.S_IMODE(status.st_mode) & 0o077:
+        raise ClusterError(
+            f"{path} on node {node} can be read by others (mode {stat.S_IMODE(status.st_mode):04o},"
+            f" of which {mode:04o} is for them), and holds what nobody else should know: "
+            f"chmod 600 {path}"
+        )
+    return dict(_variables(text, path))
+
+
+def _variables(text: str, path: Path) -> list[tuple[str, str]]:
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip().removeprefix("export ")
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not _NAME.fullmatch(name):
+            # Without the line itself: it may hold a value.
+            raise ClusterError(f"{path}, line {number} is not of the form NAME=VALUE")
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        if "\0" in value:
+            raise ClusterError(f"{path}, line {number} holds a NUL, which no variable may")
+        found.append((name, value))
+    return found

@@ -1,0 +1,138 @@
+"""What a job does first on the head node: it finds the run's folder and unpacks what was sent."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cluster.environment_file import read_environment, require
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.queue import View
+from cluster.launchers.ray_job.record import LIMITS, JobFolder, JobRequest
+from cluster.packages import INSTALLATION
+from cluster.ray.head_look import digest_of
+from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.strict_json import parse_object
+from data_pipeline.written import Written, told
+
+# A folder among what was sent. With the hyphen, Python imports nothing by its name.
+EXTENSIONS = "sent-extensions"
+# Our packages first, whatever folder of the same names stands on the path.
+OWN = "from cluster.packages import import_own_packages; import_own_packages(); "
+TRAIN = f"{OWN}from cluster.cli.app import main; main()"
+RUN_JOB = f"{OWN}from cluster.launchers.ray_job.runner import main; main()"
+
+
+class Envelope(Written):
+    """What is sent to the head: the job's id and what is asked for."""
+
+    id: str
+    request: JobRequest
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A job that may begin."""
+
+    job_id: str
+    request: JobRequest
+    command: list[str]
+    view: Callable[[], View]
+
+
+def arrive(envelope: Path) -> Arrived:
+    """Read what was sent, and make the job's folder in that of its run.
+
+    Raises:
+        ClusterError: this node lacks what the job needs.
+        OSError: the run's folder cannot be written.
+    """
+    try:
+        sent = Envelope.model_validate(parse_object(read_regular(envelope, LIMITS.bytes), LIMITS))
+    except ValidationError as error:
+        raise ClusterError(f"{envelope} is no job: {told(error)}") from error
+    request, job_id = sent.request, sent.id
+    _check_code(request)
+    file = Path(request.environment_file) if request.environment_file else None
+    read_environment()
+    require(request.environment, os.environ, file)
+    job = JobFolder.of(_run_folder(request), job_id)
+    job.path.mkdir(parents=True, exist_ok=True)
+    recipe = job.path / request.name
+    write_whole(recipe, request.recipe)
+    for name in request.extensions:
+        there = job.path / "extensions" / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(envelope.parent / EXTENSIONS / name, there)
+    with suppress(OSError):
+        _show_beside_logs(job, job_id)
+    return Arrived(job_id, request, train_command(request, recipe, job), _view)
+
+
+def train_command(request: JobRequest, recipe: Path, job: JobFolder) -> list[str]:
+    """What an attempt starts."""
+    extensions = [f"extension_folder={job.path / 'extensions'}"] if request.extensions else []
+    return [
+        sys.executable,
+        "-P",  # the folder in which it starts is no place for our code
+        "-c",
+        TRAIN,
+        "train",
+        str(recipe),
+        *request.overrides,
+        f"data.dataset={request.dataset}",
+        *extensions,
+        "--address",
+        "auto",
+        "--run",
+        request.run,
+        *(["--strict"] if request.strict else []),
+    ]
+
+
+def _check_code(request: JobRequest) -> None:
+    found = digest_of(INSTALLATION)
+    if found != request.digest:
+        raise ClusterError(
+            f"This node imports transloom from {INSTALLATION} with the digest {found[:16]}…, and "
+            f"what was submitted has {request.digest[:16]}…: take the other transloom from the "
+            "PYTHONPATH of `ray start`, or install the same there"
+        )
+
+
+def _run_folder(request: JobRequest) -> Path:
+    """The run's folder; it is made only beside what is there."""
+    run = Path(request.run)
+    if not (run.is_dir() or run.parent.is_dir() or Path(request.folder).is_dir()):
+        raise ClusterError(
+            f"Node {os.uname().nodename} has neither {run.parent} nor {request.folder}: name a run "
+            "folder on storage that all nodes see, with --run"
+        )
+    return run
+
+
+def _view() -> View:
+    from cluster.launchers.ray_job.inside_view import InsideView  # Ray
+
+    return InsideView(os.environ["RAY_ADDRESS"])
+
+
+def _show_beside_logs(job: JobFolder, job_id: str) -> None:
+    """Let clients read the record through the dashboard, which hands out Ray's log files.
+
+    A link does: Ray 2.60.0 follows those in its folder of logs (log_agent.py).
+    """
+    printed = Path("/proc/self/fd/1").readlink()
+    if printed.name != f"job-driver-{job_id}.log":
+        return
+    (printed.parent / record_link(job_id)).symlink_to(job.record_file)
+
+
+def record_link(job_id: str) -> str:
+    return f"transloom-job-{job_id}.json"

@@ -1,0 +1,240 @@
+"""The command of a Ray job: it waits for room, starts `transloom train`, and starts it again.
+
+::
+
+    WAITING ──its turn, room──▶ STARTING ──the run's record grows──▶ RUNNING
+       ▲                           │                                    │
+       └── left with a code of cluster.retry_exit_codes, not asked to ──┤
+                                                                        ▼
+                                           SUCCEEDED, FAILED, or STOPPED if somebody has asked
+
+One job has one id for its whole life, over all attempts. What happens is in its record and its log,
+in the run's folder (see record.py).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
+from cluster.launchers.ray_job.child import Child, Log
+from cluster.launchers.ray_job.queue import View, turn
+from cluster.launchers.ray_job.record import (
+    RENEW_SECONDS,
+    Attempt,
+    JobFolder,
+    JobRecord,
+    JobRequest,
+    JobState,
+    Runner,
+)
+from cluster.launchers.ray_job.stop_wish import StopWish
+from cluster.terminal import complain
+from data_pipeline.wording import counted
+from trainer.errors import TrainerError
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_backwards
+
+LOOK_SECONDS = 0.5
+QUEUE_SECONDS = 2.0
+LONGEST_REASON = 500
+# How long the head may give no answer to a job that waits.
+PATIENCE_SECONDS = 120.0
+
+
+class JobRunner:
+    """Runs one job from its first second to its last."""
+
+    def __init__(
+        self,
+        job_id: str,
+        request: JobRequest,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        view: Callable[[], View],
+    ) -> None:
+        """
+        Args:
+            command: what an attempt starts.
+            environment: of the command.
+            view: makes the view of the cluster.
+        """
+        self._run = RunFolder(Path(request.run))
+        self._folder = JobFolder.of(self._run.path, job_id)
+        self._command = command
+        self._environment = environment
+        self._make_view = view
+        self._request = request
+        self._log = Log(self._folder.log)
+        self._stop = StopWish(self._run)
+        self._renewed = 0.0
+        self._record = JobRecord(
+            id=job_id,
+            request=request,
+            state="WAITING",
+            waits_for="its turn",
+            since=time.time(),
+            runner=Runner.of_this_process(),
+        )
+        self._folder.write(self._record)
+
+    def run(self) -> int:
+        """Run the job to its end and return its exit code."""
+        self._stop.listen()
+        try:
+            state, code, message = self._run_attempts()
+        except ClusterError as error:
+            self._log.say(f"error: {error}")
+            state, code, message = "FAILED", EXIT_FAILED, str(error)
+        self._stop.clear()
+        self._write(state=state, exit_code=code, message=message, waits_for=None)
+        self._log.close()
+        return code
+
+    def _run_attempts(self) -> tuple[JobState, int, str | None]:
+        """The state in which the job ends, its exit code, and a word on it."""
+        furthest, fruitless = self._recorded_step(), 0
+        view = self._make_view()
+        while True:
+            self._wait_for_room(view)
+            if reason := self._stop.reason:
+                return "STOPPED", EXIT_PREEMPTED, reason
+            code = self._attempt()
+            step = self._recorded_step()
+            fruitless = 0 if step > furthest else fruitless + 1
+            furthest = max(step, furthest)
+            if code == 0:
+                return "SUCCEEDED", code, None
+            why = self._record.attempts[-1].why
+            if reason := self._stop.reason:
+                return "STOPPED", code, reason
+            if code not in self._request.retry_exit_codes or not self._request.retries:
+                return "FAILED", code, why
+            if fruitless > self._request.retries:
+                return (
+                    "FAILED",
+                    code,
+                    f"{counted(fruitless, 'attempt')} in a row left with code {code} and got no "
+                    f"further than step {furthest} (cluster.retries is {self._request.retries}); "
+                    f"the last said: {why}",
+                )
+            self._log.say(
+                f"job: left with exit code {code} at step {step} and is started again "
+                f"({counted(fruitless, 'time')} without progress, of {self._request.retries})"
+            )
+            self._write(state="WAITING", waits_for="its turn")
+
+    def _wait_for_room(self, view: View) -> None:
+        """Wait until it is this job's turn, or somebody asks it to stop.
+
+        Raises:
+            ClusterError: it has to wait, and was told not to.
+        """
+        needs, told, answered = self._request.needs, None, time.monotonic()
+        while not self._stop.reason:
+            try:
+                waits_for = turn(self._record.id, needs, view.jobs(), view.nodes())
+                answered = time.monotonic()
+            except ClusterError as error:
+                if time.monotonic() - answered > PATIENCE_SECONDS:
+                    raise
+                self._write(waits_for=f"an answer of Ray's head: {error}")
+                self._sleep(QUEUE_SECONDS)
+                continue
+            if not waits_for:
+                self._write(state="STARTING", waits_for=None)
+                return
+            if not self._request.wait and not self._record.attempts:
+                raise ClusterError(
+                    f"The job would have to wait for {waits_for}. Submit it without --no-wait, "
+                    "lower cluster.ranks, or stop what holds the room"
+                )
+            if waits_for != self._record.waits_for:
+                self._write(waits_for=waits_for)
+            if told is None:
+                told = waits_for
+                self._log.say(f"job: WAITING for {waits_for}")
+            self._sleep(QUEUE_SECONDS)
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stop.reason:
+            self._renew()
+            time.sleep(min(LOOK_SECONDS, seconds))
+
+    def _attempt(self) -> int:
+        attempt = Attempt(
+            started=time.time(), first_line=self._log.lines + 1, first_byte=self._log.bytes
+        )
+        others = self._record.attempts
+        self._write(attempts=(*others, attempt))
+        size = self._recorded_bytes()
+        folder = Path(self._request.folder)
+        child = Child(
+            self._command,
+            folder if folder.is_dir() else self._run.path,
+            self._environment,
+            self._log,
+        )
+        while (code := child.wait(LOOK_SECONDS)) is None:
+            self._stop.hand_on()
+            if self._record.state == "STARTING" and self._recorded_bytes() != size:
+                self._write(state="RUNNING")
+            self._renew()
+        ended = attempt.model_copy(
+            update={
+                "ended": time.time(),
+                "exit_code": code,
+                "why": self._log.last_line()[:LONGEST_REASON],
+                "last_line": self._log.lines,
+                "step": self._recorded_step(),
+            }
+        )
+        self._write(attempts=(*others, ended))
+        return code
+
+    def _recorded_bytes(self) -> int:
+        with suppress(OSError):
+            return self._run.metrics.stat().st_size
+        return 0
+
+    def _recorded_step(self) -> int:
+        """The last recorded step; 0 without a readable record: the ranks report that better."""
+        try:
+            return next((line.step for line in read_backwards(self._run.metrics)), 0)
+        except (OSError, TrainerError):
+            return 0
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
+            self._renewed = time.monotonic()
+            self._folder.renew()
+
+    def _write(self, **changes: Any) -> None:
+        """Change the record. On a full disk it stays as it was, and the job goes on."""
+        if "state" in changes and changes["state"] != self._record.state:
+            changes["since"] = time.time()
+        self._record = self._record.model_copy(update=changes)
+        try:
+            self._folder.write(self._record)
+        except OSError as error:
+            self._log.say(f"warning: {self._folder.record_file}: {error.strerror}")
+
+
+def main() -> None:
+    """The job's command: `sys.argv` has the file with id and request, as it was sent."""
+    from cluster.launchers.ray_job.arrival import arrive
+
+    try:
+        arrived = arrive(Path(sys.argv[1]))
+        runner = JobRunner(
+            arrived.job_id, arrived.request, arrived.command, os.environ, arrived.view
+        )
+    except (ClusterError, OSError) as error:
+        complain(str(error))
+        sys.exit(EXIT_FAILED)
+    sys.exit(runner.run())

@@ -1,0 +1,171 @@
+"""How jobs stand: what Ray says of them, together with the records that their runners keep."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.arrival import record_link
+from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.record import FINAL, LOST, JobFolder, JobRecord, parse_record
+from cluster.ray import jobs
+from cluster.ray.jobs import Job
+
+READERS = 8
+POLL_SECONDS = 0.5
+FOLLOW_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job as it stands.
+
+    Attributes:
+        job: as Ray knows it; None where only the run's folder was read.
+        record: that of its runner; None if it has none yet, or it cannot be read from here.
+        lost: its processes are gone, and nobody has written how it ended.
+        folder: of its record and log, as the nodes see it.
+    """
+
+    job: Job | None
+    record: JobRecord | None
+    lost: bool = False
+    folder: Path | None = None
+
+    @property
+    def id(self) -> str:
+        if self.record:
+            return self.record.id
+        return self.job.id if self.job else ""
+
+    @property
+    def status(self) -> str:
+        """PENDING, WAITING, STARTING, RUNNING, SUCCEEDED, FAILED, STOPPED or LOST."""
+        if self.lost:
+            return LOST
+        if self.record is None:
+            return self.job.status if self.job else LOST
+        if self.job and self.job.finished and self.record.state not in FINAL:
+            return self.job.status  # its runner was killed
+        return self.record.state
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINAL or self.status == LOST
+
+    @property
+    def run(self) -> str:
+        if self.record:
+            return self.record.request.run
+        return self.job.metadata.get(RUN_KEY, "") if self.job else ""
+
+    @property
+    def exit_code(self) -> int | None:
+        if self.record and self.record.exit_code is not None:
+            return self.record.exit_code
+        return self.job.exit_code if self.job else None
+
+    def to_json(self) -> dict[str, Any]:
+        known: dict[str, Any] = {"id": self.id, "status": self.status, "run": self.run}
+        if self.job:
+            known |= {name: value for name, value in asdict(self.job).items() if name not in known}
+        known["exit_code"] = self.exit_code
+        if self.record:
+            known |= {
+                "waits_for": self.record.waits_for,
+                "restarts": self.record.restarts,
+                "attempts": [attempt.model_dump() for attempt in self.record.attempts],
+                "log": str(self.folder / "log.txt") if self.folder else None,
+                "message": self.record.message or known.get("message", ""),
+            }
+        return known
+
+
+def is_folder(name: str) -> bool:
+    """Whether a user names a run's folder, and not a job's id."""
+    return "/" in name or Path(name).is_dir()
+
+
+def standing_in(folder: str) -> Standing:
+    """The last job of a run, or a job by its own folder, from what lies there."""
+    path = Path(folder)
+    job = JobFolder(path) if (path / "job.json").is_file() else JobFolder.newest_of(path)
+    lost = job.is_lost()
+    record = job.read()  # after the look: its runner may have ended it meanwhile
+    return Standing(None, record, lost and record.state not in FINAL, job.path)
+
+
+def standing_of(address: str, job_id: str) -> Standing:
+    """A job of a cluster, by its id.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
+    """
+    return _with_record(address, jobs.job_status(address, job_id))
+
+
+def all_standings(address: str) -> list[Standing]:
+    """All jobs of a cluster, oldest first."""
+    with ThreadPoolExecutor(READERS) as readers:
+        found = jobs.list_jobs(address)
+        return list(readers.map(lambda job: _with_record(address, job), found))
+
+
+def _with_record(address: str, job: Job) -> Standing:
+    if RUNNER_KEY not in job.metadata or job.node is None:
+        return Standing(job, None)
+    data = None
+    with suppress(ClusterError):
+        data = jobs.file_beside_logs(address, job.node, record_link(job.id))
+    with suppress(ClusterError):
+        if data:
+            record = parse_record(data, record_link(job.id))
+            return Standing(job, record, folder=JobFolder.of(Path(record.request.run), job.id).path)
+    return Standing(job, None)
+
+
+def log_of(address: str, job_id: str, *, follow: bool, lines: int | None) -> Iterator[str]:
+    """What a job has printed, in pieces; with `follow`, until it has finished."""
+    if lines is None:
+        yield from jobs.job_logs(address, job_id, follow=follow)
+        return
+    text = "".join(jobs.job_logs(address, job_id))
+    yield _last(text, lines)
+    if follow:
+        skip = len(text)
+        for piece in jobs.job_logs(address, job_id, follow=True):
+            yield piece[skip:]
+            skip = max(0, skip - len(piece))
+
+
+def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
+    """What a job has printed, from the run's folder."""
+    standing = standing_in(folder)
+    assert standing.folder is not None
+    try:
+        with (standing.folder / "log.txt").open(encoding="utf-8", errors="replace") as file:
+            text = file.read()
+            yield text if lines is None else _last(text, lines)
+            while follow:
+                ended = standing_in(str(standing.folder)).finished
+                while piece := file.read(FOLLOW_BYTES):
+                    yield piece
+                if ended:
+                    return
+                time.sleep(POLL_SECONDS)
+    except OSError as error:
+        raise ClusterError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def wait_until_over(address: str, job_id: str) -> Standing:
+    """Wait until a job has finished, by Ray's word."""
+    jobs.wait_for_job(address, job_id)
+    return standing_of(address, job_id)
+
+
+def _last(text: str, lines: int) -> str:
+    return "".join(text.splitlines(keepends=True)[-lines:]) if lines else ""

@@ -1,0 +1,197 @@
+"""Submitting a run as a job, from anywhere that reaches the cluster's dashboard.
+
+look at the head ──▶ what is open, what is installed there
+                 ──▶ `JobRequest` + files that it lacks ──▶ a Ray job that runs `runner.py`
+"""
+
+import math
+import re
+import secrets
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.commands.train import RUNS, with_absolute_paths
+from cluster.environment_file import pointer
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.arrival import RUN_JOB, Envelope
+from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.record import JobRequest, Needs
+from cluster.launchers.ray_job.shipment import extension_files, sent_files
+from cluster.packages import INSTALLATION
+from cluster.ray import jobs, open_doors
+from cluster.ray.head_look import digest_of
+from cluster.ray.jobs import HEAD_PYTHON, STOP_WAIT_VARIABLE, Attachment
+from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
+
+# After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
+LEAVE_SECONDS = 30
+ENVELOPE = "job.json"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a user asks for.
+
+    Attributes:
+        run: the run's folder; None for runs/ and a name.
+        environment_file: on the nodes.
+        environment: names of variables.
+        wait: whether to wait for room.
+        strict: refuse a cluster that is open to other people.
+    """
+
+    recipe: str
+    overrides: Sequence[str] = ()
+    run: Path | None = None
+    environment_file: Path | None = None
+    environment: Sequence[str] = ()
+    wait: bool = True
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that is on its way."""
+
+    id: str
+    run: str
+    sent_bytes: int
+    with_code: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "job": self.id,
+            "run": self.run,
+            "sent_bytes": self.sent_bytes,
+            "sent_code": self.with_code,
+        }
+
+
+def submit(wanted: Submission, address: str, notice: Callable[[str], None]) -> Submitted:
+    """Submit the run of a recipe; see `transloom submit --help`.
+
+    Args:
+        notice: told what is open of the cluster.
+
+    Raises:
+        ClusterError: the recipe is wrong, or the cluster does not take it.
+    """
+    recipe, request = request_of(wanted)
+    return send(recipe, request, address, notice)
+
+
+def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
+    """What is sent to the cluster; nobody is asked for it."""
+    path = find_recipe(wanted.recipe)
+    overrides = list(wanted.overrides)
+    recipe = with_absolute_paths(load_recipe(path, overrides))
+    run = (wanted.run or RUNS / run_name(path, overrides)).absolute()
+    if wanted.environment_file and not wanted.environment_file.is_absolute():
+        raise ClusterError(
+            f"--env-file {wanted.environment_file} is read on the nodes, which do not know this "
+            "folder: give its absolute path there"
+        )
+    config = recipe.cluster
+    request = JobRequest(
+        name=path.name,
+        recipe=path.read_text(encoding="utf-8"),
+        overrides=tuple(overrides),
+        run=str(run),
+        folder=str(Path.cwd()),
+        dataset=recipe.data.dataset,
+        needs=Needs(
+            ranks=config.min_ranks,
+            cpus_per_rank=config.cpus_per_rank,
+            gpus_per_rank=config.gpus_per_rank,
+            cpus_of_workers=config.data_workers * config.cpus_per_data_worker,
+        ),
+        wait=wanted.wait,
+        strict=wanted.strict,
+        retry_exit_codes=config.retry_exit_codes,
+        retries=config.retries,
+        environment_file=str(wanted.environment_file) if wanted.environment_file else None,
+        environment=tuple(wanted.environment),
+        extensions=tuple(extension_files(recipe)),
+        digest=digest_of(INSTALLATION),
+    )
+    return recipe, request
+
+
+def send(
+    recipe: Recipe, request: JobRequest, address: str, notice: Callable[[str], None]
+) -> Submitted:
+    """Submit what is asked for to a cluster.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, refuses the token, or is open and `strict`.
+    """
+    folders = [Path(request.run), Path(request.run).parent, Path(request.folder)]
+    seen = open_doors.look_at_head(address, folders)  # before any file of ours is there
+    if seen.doors:
+        open_doors.tell(
+            open_doors.warning(address, seen.doors), strict=request.strict, notice=notice
+        )
+    # A check of the recipe against the cluster belongs here: it may use `seen`, and raises.
+    # The look is at the head alone: other nodes may have another transloom.
+    with_code = seen.digest != request.digest or jobs.count_nodes(address) != 1
+    files = sent_files(recipe, with_code=with_code)
+    job_id = new_id(recipe.name)
+    envelope = Envelope(id=job_id, request=request).model_dump_json().encode()
+    seconds = math.ceil(recipe.cluster.grace_seconds) + LEAVE_SECONDS
+    environment = {STOP_WAIT_VARIABLE: str(seconds)}
+    if request.environment_file:
+        environment |= pointer(Path(request.environment_file), request.environment)
+    jobs.submit(
+        [HEAD_PYTHON, "-P", "-c", RUN_JOB, Attachment(ENVELOPE, envelope)],
+        address=address,
+        folder=Path("/"),
+        shipped=files,
+        environment=environment,
+        metadata={
+            "recipe": recipe.name,
+            RUN_KEY: request.run,
+            RUNNER_KEY: "1",
+        },
+        job_id=job_id,
+    )
+    sent = len(envelope) + sum(path.stat().st_size for path in files.values())
+    return Submitted(job_id, request.run, sent, with_code)
+
+
+def resubmit(
+    request: JobRequest, address: str, notice: Callable[[str], None], folder: Path | None
+) -> Submitted:
+    """Submit the same again: the recipe as it was, and the transloom that runs here.
+
+    Args:
+        folder: where the former job keeps its record, for what was sent with it; None if that is
+            not to be had here.
+
+    Raises:
+        ClusterError: as `send`; or an extension that was sent is not to be had here.
+    """
+    with tempfile.TemporaryDirectory(prefix="transloom-job-") as here:
+        path = Path(here) / request.name
+        path.write_text(request.recipe, encoding="utf-8")
+        overrides = list(request.overrides)
+        if request.extensions:
+            extensions = folder / "extensions" if folder else None
+            if extensions is None or not extensions.is_dir():
+                raise ClusterError(
+                    f"The job was sent with extensions ({', '.join(request.extensions)}), which "
+                    f"are not to be had here{f' in {extensions}' if extensions else ''}: submit "
+                    "the recipe again from where it lies"
+                )
+            overrides.append(f"extension_folder={extensions}")
+        recipe = load_recipe(path, overrides)
+        again = request.model_copy(update={"digest": digest_of(INSTALLATION)})
+        return send(recipe, again, address, notice)
+
+
+def new_id(name: str) -> str:
+    """An id that a person can tell from others."""
+    words = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
+    return f"{words or 'job'}-{secrets.token_hex(4)}"

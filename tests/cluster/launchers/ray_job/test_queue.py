@@ -1,0 +1,72 @@
+"""Whose turn it is, on clusters that are described in a line."""
+
+import pytest
+
+from cluster.launchers.ray_job.queue import NodeRoom, Queued, turn
+from cluster.launchers.ray_job.record import Needs
+
+
+def needs(ranks: int, cpus: float = 1.0, gpus: int = 0, workers: float = 0.0) -> Needs:
+    return Needs(ranks=ranks, cpus_per_rank=cpus, gpus_per_rank=gpus, cpus_of_workers=workers)
+
+
+def nodes(*free: float, total: float = 8.0) -> list[NodeRoom]:
+    return [NodeRoom({"CPU": amount}, {"CPU": total}) for amount in free]
+
+
+MINE = Queued("mine", 5.0, "WAITING", needs(2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "goes"),
+    [
+        (needs(2), (2.0,), True),
+        (needs(2), (1.0, 1.0), True),
+        (needs(3), (1.0, 1.0), False),
+        (needs(2, cpus=1.5), (2.0, 1.0), False),  # enough in all, but not where a rank fits
+        (needs(4, cpus=0.5), (2.0,), True),
+        (needs(2, workers=1.0), (2.0,), False),
+        (needs(2, workers=1.0), (3.0,), True),
+        (needs(1, gpus=1), (8.0,), False),
+    ],
+)
+def test_a_job_alone_needs_room_for_its_ranks(
+    wanted: Needs, free: tuple[float, ...], goes: bool
+) -> None:
+    assert (turn("mine", wanted, [MINE], nodes(*free)) == "") == goes
+
+
+def test_a_gpu_is_taken_where_it_is() -> None:
+    node = NodeRoom({"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 2.0})
+    assert turn("mine", needs(2, gpus=1), [MINE], [node]) == ""
+    told = turn("mine", needs(3, gpus=1), [MINE], [node])
+    assert "it needs 3 × (1 CPU and 1 GPU); free is 4 CPU and 2 GPU on 1 node" in told
+    assert "the whole cluster has 4 CPU and 2 GPU on 1 node: it waits for nodes" in told
+
+
+@pytest.mark.parametrize("state", ["PENDING", "WAITING"])
+def test_a_job_submitted_before_goes_first_however_large(state: str) -> None:
+    large = Queued("large", 4.0, state, needs(100) if state == "WAITING" else None)
+    told = turn("mine", needs(1), [MINE, large], nodes(8.0))
+    assert told.startswith("large, submitted before it; it needs 1 × (1 CPU); free is 8 CPU")
+
+
+@pytest.mark.parametrize(
+    ("other", "goes"),
+    [
+        (Queued("later", 6.0, "WAITING", needs(1)), True),
+        (Queued("trains", 1.0, "RUNNING", needs(8)), True),  # what it holds is not free any more
+        (Queued("begins", 1.0, "STARTING", needs(6)), True),
+        (Queued("begins", 9.0, "STARTING", needs(7)), False),
+    ],
+)
+def test_what_other_jobs_have_or_are_about_to_take(other: Queued, goes: bool) -> None:
+    told = turn("mine", needs(2), [MINE, other], nodes(8.0))
+    assert (told == "") == goes
+    if not goes:
+        assert "1 job that begins has yet to reserve its part of it" in told
+
+
+def test_equal_times_are_told_apart_by_the_ids_for_all_alike() -> None:
+    jobs = [Queued(name, 1.0, "WAITING", needs(1)) for name in ("b", "a", "c")]
+    assert [name for name in "abc" if not turn(name, needs(1), jobs, nodes(8.0))] == ["a"]

@@ -1,0 +1,137 @@
+"""The record of a job: strict, and honest about jobs whose processes are gone."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.record import (
+    SILENCE_SECONDS,
+    Attempt,
+    JobFolder,
+    JobRecord,
+    JobRequest,
+    Needs,
+    Runner,
+)
+from cluster.launchers.ray_job.status import standing_in
+
+
+def a_record(run: Path, **changes: Any) -> JobRecord:
+    request = JobRequest(
+        name="tiny.yaml",
+        recipe="name: tiny\n",
+        overrides=("seed=2",),
+        run=str(run),
+        folder="/",
+        dataset="/data",
+        needs=Needs(ranks=1, cpus_per_rank=1, gpus_per_rank=0, cpus_of_workers=0),
+        retry_exit_codes=(75,),
+        retries=3,
+        digest="0" * 64,
+    )
+    given: dict[str, Any] = {
+        "id": "mine",
+        "request": request,
+        "state": "RUNNING",
+        "since": 1.0,
+        "runner": Runner.of_this_process(),
+    }
+    return JobRecord(**given | changes)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    folder = JobFolder.of(tmp_path, "mine")
+    folder.path.mkdir(parents=True)
+    return folder
+
+
+def elsewhere(runner: Runner) -> Runner:
+    """As on another machine, whose processes cannot be looked for here."""
+    return runner.model_copy(update={"boot": "another machine", "host": "far"})
+
+
+def test_what_is_written_is_read(folder: JobFolder, tmp_path: Path) -> None:
+    attempt = Attempt(started=1.0, ended=2.0, exit_code=75, first_line=1, first_byte=0, last_line=3)
+    written = a_record(tmp_path, attempts=(attempt,), exit_code=75)
+    folder.write(written)
+    assert folder.read() == written
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"format_version": 2}, "format_version: .*found 2"),
+        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"state": "DREAMING"}, "state: .*found 'DREAMING'"),
+        ({"exit_code": 256}, "exit_code: .*found 256"),
+    ],
+)
+def test_another_format_is_refused_by_name_and_value(
+    change: dict[str, Any], complaint: str, folder: JobFolder, tmp_path: Path
+) -> None:
+    values = json.loads(a_record(tmp_path).model_dump_json()) | change
+    folder.record_file.write_text(json.dumps(values))
+    with pytest.raises(ClusterError, match=rf"job\.json is no record of a job: {complaint}"):
+        folder.read()
+
+
+def test_a_runner_that_lives_here_is_not_lost(folder: JobFolder, tmp_path: Path) -> None:
+    folder.write(a_record(tmp_path))
+    assert not folder.is_lost()
+    assert standing_in(str(tmp_path)).status == "RUNNING"
+
+
+def test_a_job_whose_runner_was_killed_does_not_run(folder: JobFolder, tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    runner = Runner.of_this_process()
+    runner = runner.model_copy(update={"process": process.pid, "started": None})
+    process.kill()
+    process.wait()
+    folder.write(a_record(tmp_path, runner=runner.model_copy(update={"started": 1})))
+    standing = standing_in(str(tmp_path))
+    assert standing.status == "LOST"
+    assert standing.finished
+    assert standing_in(str(folder.path)).id == "mine"  # by the job's own folder, too
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_runner_on_another_machine_is_watched_until_it_touches_the_record(
+    touched: bool, folder: JobFolder, tmp_path: Path
+) -> None:
+    folder.write(a_record(tmp_path, runner=elsewhere(Runner.of_this_process())))
+    os.utime(folder.record_file, (1.0, 1.0))
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if touched and len(waited) == 3:
+            folder.renew()
+
+    assert folder.is_lost(sleep) == (not touched)
+    assert sum(waited) == (sum(waited[:3]) if touched else SILENCE_SECONDS)
+
+
+def test_an_ended_job_is_not_looked_for(folder: JobFolder, tmp_path: Path) -> None:
+    runner = elsewhere(Runner.of_this_process())
+    folder.write(a_record(tmp_path, state="SUCCEEDED", exit_code=0, runner=runner))
+    os.utime(folder.record_file, (1.0, 1.0))
+    assert standing_in(str(tmp_path)).status == "SUCCEEDED"
+
+
+def test_the_newest_job_of_a_run_is_meant(folder: JobFolder, tmp_path: Path) -> None:
+    for name, since in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
+        other = JobFolder.of(tmp_path, name)
+        other.path.mkdir()
+        other.write(a_record(tmp_path, id=name, since=since, state="STOPPED"))
+    assert standing_in(str(tmp_path)).id == "new"
+
+
+def test_a_folder_without_jobs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=f"{tmp_path} has no record of a job"):
+        standing_in(str(tmp_path))

@@ -1,0 +1,234 @@
+"""A job's runner, with plain shell commands for attempts and a cluster that the test describes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster.processes import wait_until
+from support.records.lines import train_line
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job import runner as runner_file
+from cluster.launchers.ray_job.queue import NodeRoom, Queued
+from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, Needs
+from cluster.launchers.ray_job.runner import JobRunner
+from trainer.runs.folder import RunFolder
+
+NEEDS = Needs(ranks=2, cpus_per_rank=1.0, gpus_per_rank=0, cpus_of_workers=0.0)
+
+
+class Cluster:
+    """Shows `mine` alone; `free` has the CPUs of each look, the last one again and again."""
+
+    def __init__(self, free: Sequence[float] = (2.0,)) -> None:
+        self.free = list(free)
+        self.looks = 0
+
+    def jobs(self) -> list[Queued]:
+        return [Queued("mine", 0.0, "WAITING", NEEDS)]
+
+    def nodes(self) -> list[NodeRoom]:
+        self.looks += 1
+        free = self.free.pop(0) if len(self.free) > 1 else self.free[0]
+        return [NodeRoom({"CPU": free}, {"CPU": 2.0})]
+
+
+@pytest.fixture(autouse=True)
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The runner takes signals of its process, which is the tests' here."""
+    monkeypatch.setattr(runner_file, "QUEUE_SECONDS", 0.01)
+    monkeypatch.setattr(runner_file, "LOOK_SECONDS", 0.01)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder, with a line for each of three steps that an attempt may add to the record."""
+    (run := tmp_path / "run").mkdir()
+    for step in (1, 2, 3):
+        (tmp_path / f"line-{step}").write_text(train_line(step).to_json() + "\n")
+    return run
+
+
+def request(run: Path, **changes: Any) -> JobRequest:
+    given: dict[str, Any] = {
+        "name": "tiny.yaml",
+        "recipe": "name: tiny\n",
+        "overrides": (),
+        "run": str(run),
+        "folder": str(run.parent),
+        "dataset": "/data",
+        "needs": NEEDS,
+        "retry_exit_codes": (75,),
+        "retries": 2,
+        "digest": "0" * 64,
+    }
+    return JobRequest(**given | changes)
+
+
+def job(run: Path, script: str, cluster: Cluster | None = None, **changes: Any) -> JobRunner:
+    """A job whose attempts run a shell script, in the folder around that of the run."""
+    JobFolder.of(run, "mine").path.mkdir(parents=True, exist_ok=True)
+    view = cluster or Cluster()
+    return JobRunner(
+        "mine", request(run, **changes), ["sh", "-c", script], os.environ, lambda: view
+    )
+
+
+def record(run: Path) -> JobRecord:
+    return JobFolder.of(run, "mine").read()
+
+
+def log(run: Path) -> str:
+    return JobFolder.of(run, "mine").log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "state", "attempts"),
+    [
+        ("exit 0", 0, "SUCCEEDED", 1),
+        ("echo broken; exit 1", 1, "FAILED", 1),
+        ("exit 2", 2, "FAILED", 1),
+        ("kill -9 $$", 137, "FAILED", 1),
+        ("exit 75", 75, "FAILED", 3),  # never any progress: once, and twice more
+        ("[ -e once ] || { touch once; exit 75; }", 0, "SUCCEEDED", 2),
+    ],
+)
+def test_what_follows_from_an_exit_code(
+    script: str, code: int, state: str, attempts: int, run: Path
+) -> None:
+    assert job(run, script).run() == code
+    kept = record(run)
+    assert (kept.exit_code, kept.state, len(kept.attempts)) == (code, state, attempts)
+    assert [attempt.exit_code for attempt in kept.attempts][-1] == code
+
+
+def test_codes_and_number_of_retries_are_the_requests(run: Path) -> None:
+    assert job(run, "exit 9", retry_exit_codes=(8, 9), retries=1).run() == 9
+    assert len(record(run).attempts) == 2
+    assert job(run, "exit 75", retries=0).run() == 75
+    assert len(record(run).attempts) == 1
+
+
+def test_progress_of_the_record_makes_the_count_begin_anew(run: Path) -> None:
+    """It leaves with 75 six times: two times without progress, a step, and so on."""
+    script = """
+    echo . >> count; n=$(wc -l < count)
+    case $n in 2) cat line-1 >> run/metrics.jsonl;; 4) cat line-2 >> run/metrics.jsonl;; esac
+    exit 75
+    """
+    assert job(run, script).run() == 75
+    kept = record(run)
+    assert [attempt.step for attempt in kept.attempts] == [0, 1, 1, 2, 2, 2, 2]
+    assert kept.message is not None
+    assert "3 attempts in a row left with code 75 and got no further than step 2" in kept.message
+
+
+def test_each_attempt_knows_why_it_ended_and_its_place_in_the_log(run: Path) -> None:
+    script = "[ -e once ] && exec echo done; touch once; echo one; echo 'two: drained' >&2; exit 75"
+    assert job(run, script).run() == 0
+    first, second = record(run).attempts
+    assert (first.why, first.exit_code) == ("two: drained", 75)
+    lines = log(run).split("\n")
+    assert lines[first.first_line - 1 : first.last_line] == ["one", "two: drained"]
+    assert log(run)[second.first_byte :] == "done\n"
+    assert record(run).restarts == 1
+
+
+def test_it_waits_for_room_and_says_what_for(run: Path) -> None:
+    cluster = Cluster(free=[0.0, 1.0, 1.0, 2.0])
+    assert job(run, "exit 0", cluster).run() == 0
+    assert cluster.looks == 4
+    assert "WAITING for room: it needs 2 × (1 CPU); free is 0 CPU on 1 node" in log(run)
+    assert record(run).waits_for is None
+
+
+def test_without_waiting_it_fails_at_once_with_both_numbers(run: Path) -> None:
+    cluster = Cluster(free=[1.0])
+    assert job(run, "touch started", cluster, wait=False).run() == 1
+    assert cluster.looks == 1
+    assert not (run.parent / "started").exists()
+    message = record(run).message
+    assert message is not None
+    assert "it needs 2 × (1 CPU); free is 1 CPU on 1 node" in message
+    assert "without --no-wait" in message
+
+
+def test_a_head_that_gives_no_answer_for_a_moment_is_asked_again(run: Path) -> None:
+    class Away(Cluster):
+        def nodes(self) -> list[NodeRoom]:
+            if self.looks < 2:
+                self.looks += 1
+                raise ClusterError("no answer")
+            return super().nodes()
+
+    assert job(run, "exit 0", Away()).run() == 0
+
+
+def test_a_request_in_the_runs_folder_ends_the_job(run: Path) -> None:
+    """The attempt takes the request, as a driver does, and leaves with 75: nothing follows."""
+    RunFolder(run).ask_to_stop()  # an old one, which is not meant for this job
+    script = "rm run/control/stop; touch run/control/stop.taken; exit 75"
+    assert job(run, script).run() == 75
+    kept = record(run)
+    assert (kept.state, len(kept.attempts)) == ("STOPPED", 1)
+
+
+def test_an_old_request_stops_nobody(run: Path) -> None:
+    folder = RunFolder(run)
+    folder.ask_to_stop()
+    assert job(run, "mv run/control/stop run/control/stop.taken; exit 75").run() == 75
+    assert record(run).state == "FAILED"
+    assert len(record(run).attempts) == 3
+
+
+def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> None:
+    class Asks(Cluster):
+        def nodes(self) -> list[NodeRoom]:
+            RunFolder(run).ask_to_stop()
+            return super().nodes()
+
+    assert job(run, "touch started", Asks(free=[0.0])).run() == 75
+    assert record(run).state == "STOPPED"
+    assert record(run).attempts == ()
+    assert not (run.parent / "started").exists()
+
+
+RUNNER = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:4]
+from test_runner import job
+sys.exit(job(Path(sys.argv[1]), sys.argv[4]).run())
+"""
+
+
+def test_a_signal_reaches_the_attempt_once_and_as_a_file(run: Path) -> None:
+    """The attempt dies of a second request by signal; it waits for the file, again and again."""
+    script = (
+        "trap 'echo signalled' TERM; touch started; "
+        "for look in 1 2; do until [ -e run/control/stop ]; do sleep 0.05; done; "
+        "rm run/control/stop; done; echo asked; exit 75"
+    )
+    here = Path(__file__).parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, run, here, here.parents[2], script],
+        cwd=Path(__file__).parents[4],
+        stdout=subprocess.PIPE,
+    )
+    wait_until(lambda: (run.parent / "started").exists())
+    process.terminate()
+    said, _ = process.communicate()
+    assert process.returncode == 75
+    assert said.decode().strip() == "asked"
+    assert record(run).state == "STOPPED"
+    assert record(run).message == "SIGTERM was received"
+    assert not RunFolder(run).stop_request.exists()
