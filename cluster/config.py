@@ -135,7 +135,7 @@ class ClusterConfig(Section):
     @field_validator("resources_per_rank")
     @classmethod
     def _no_field_of_their_own(cls, resources: dict[str, float]) -> dict[str, float]:
-        for name in resources.keys() & OWN_FIELDS.keys():
+        for name in sorted(resources.keys() & OWN_FIELDS.keys()):
             raise ValueError(
                 f"it has {name}, of which a rank's amount is {OWN_FIELDS[name]}: set that"
             )

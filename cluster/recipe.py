@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
 from cluster.strict_yaml import MAX_BYTES, YamlError, parse_yaml
+from data_pipeline.corpus_config import is_remote
 from data_pipeline.errors import ExtensionError, LocationError
 from data_pipeline.location import check_all
 from data_pipeline.storage.regular_files import read_regular
@@ -25,6 +26,10 @@ from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 # The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
 RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
+
+
+# The folder of runs that were given none.
+RUNS = Path("runs")
 
 
 class Recipe(TrainingRecipe):
@@ -95,6 +100,17 @@ def run_name(path: Path, overrides: Sequence[str]) -> str:
         before = after
     changed = [f"{key}={_short(after[key])}" for key in after if before.get(key) != after[key]]
     return ",".join([recipe.name, *changed])
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths: ranks and workers may run in other folders."""
+    if recipe.extension_folder is not None:
+        folder = str(Path(recipe.extension_folder).expanduser().absolute())
+        recipe = recipe.model_copy(update={"extension_folder": folder})
+    if is_remote(recipe.data.dataset):
+        return recipe
+    dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
 
 
 def describe(error: ValidationError, recipe: type[Recipe]) -> str:

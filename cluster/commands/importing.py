@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.commands.exporting import TOKENIZER_FILE
-from cluster.commands.train import with_absolute_paths
 from cluster.errors import RecipeError
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.recipe import Recipe, find_recipe, load_recipe, with_absolute_paths
 from cluster.supervision.run_checks import check_run, open_run
 from data_pipeline.config import PackedBatchingConfig
 from data_pipeline.dataset.manifest import Manifest

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.commands.train import RUNS, title_of, with_absolute_paths
+from cluster.commands.train import title_of
 from cluster.planning.cluster_facts import ClusterFacts, holder_text, resources_text
 from cluster.planning.plan import Plan, Wanted, make_plan
 from cluster.planning.quick import gigabytes
-from cluster.recipe import find_recipe, load_recipe, run_name
+from cluster.recipe import RUNS, find_recipe, load_recipe, run_name, with_absolute_paths
 from data_pipeline.wording import counted
 from trainer.runs.folder import RunFolder
 

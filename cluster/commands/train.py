@@ -7,11 +7,17 @@ from typing import Any
 
 from cluster.errors import RankLostError, RecipeError
 from cluster.planning.quick import quick_check
-from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
+from cluster.recipe import (
+    RUNS,
+    Recipe,
+    find_recipe,
+    load_recipe,
+    run_name,
+    with_absolute_paths,
+)
 from cluster.supervision.supervisor import supervise
 from cluster.terminal import Terminal, full_message
 from cluster.views.display import LoggedAudience, audience_for
-from data_pipeline.corpus_config import is_remote
 from data_pipeline.wording import counted
 from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
 from trainer.errors import NonFiniteLossError
@@ -22,7 +28,6 @@ from trainer.supervision import Outcome
 from trainer.tracking.metrics import read_backwards
 from trainer.tracking.records import ValidationLine
 
-RUNS = Path("runs")
 MOST_PROFILED_STEPS = 50
 
 
@@ -151,17 +156,6 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
             f"checkpoint of step {begun}: name steps after that, up to trainer.max_steps, which is "
             f"{longest}"
         )
-
-
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths: ranks and workers may run in other folders."""
-    if recipe.extension_folder is not None:
-        folder = str(Path(recipe.extension_folder).expanduser().absolute())
-        recipe = recipe.model_copy(update={"extension_folder": folder})
-    if is_remote(recipe.data.dataset):
-        return recipe
-    dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
 
 
 def title_of(recipe: Recipe, run: RunFolder) -> str:

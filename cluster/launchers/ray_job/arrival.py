@@ -25,7 +25,11 @@ from data_pipeline.written import Written, told
 EXTENSIONS = "sent-extensions"
 # Our packages first, whatever folder of the same names stands on the path.
 OWN = "from cluster.packages import import_own_packages; import_own_packages(); "
-TRAIN = f"{OWN}from cluster.cli.app import main; main()"
+# It imports what takes seconds while its runner looks for room; without a word of that it leaves.
+TRAIN = (
+    f"{OWN}import sys, cluster.commands.train, cluster.cli.app; "
+    "sys.stdin.readline() or sys.exit(75); cluster.cli.app.main()"
+)
 RUN_JOB = f"{OWN}from cluster.launchers.ray_job.runner import main; main()"
 
 

@@ -51,7 +51,10 @@ class Log:
 
 
 class Child:
-    """A command that runs, with its output in a log."""
+    """A command that runs, with its output in a log.
+
+    It may get ready before it is told to begin, by a line on its standard input.
+    """
 
     def __init__(
         self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Log
@@ -60,13 +63,26 @@ class Child:
             command,
             cwd=folder,
             env={**environment, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         self._log = log
         self._reader = threading.Thread(target=self._read, name="output", daemon=True)
         self._reader.start()
+
+    def begin(self) -> None:
+        with suppress(BrokenPipeError):  # it has ended, or does not care
+            assert self._process.stdin is not None
+            self._process.stdin.write(b"begin\n")
+            self._process.stdin.close()
+
+    def drop(self) -> None:
+        """End it before it has begun."""
+        self._process.kill()
+        self._process.wait()
+        self.begin()
+        self._reader.join(OUTPUT_SECONDS)
 
     def wait(self, seconds: float) -> int | None:
         """The exit code as a shell has it; None if it still runs after so long."""

@@ -71,6 +71,7 @@ class JobRunner:
         self._request = request
         self._log = Log(self._folder.log)
         self._stop = StopWish(self._run)
+        self._ready: Child | None = None
         self._renewed = 0.0
         self._record = JobRecord(
             id=job_id,
@@ -90,6 +91,7 @@ class JobRunner:
         except ClusterError as error:
             self._log.say(f"error: {error}")
             state, code, message = "FAILED", EXIT_FAILED, str(error)
+        self._drop_child()
         self._stop.clear()
         self._write(state=state, exit_code=code, message=message, waits_for=None)
         self._log.close()
@@ -98,6 +100,7 @@ class JobRunner:
     def _run_attempts(self) -> tuple[JobState, int, str | None]:
         """The state in which the job ends, its exit code, and a word on it."""
         furthest, fruitless = self._recorded_step(), 0
+        self._ready = self._start_child()  # it gets ready meanwhile
         view = self._make_view()
         while True:
             self._wait_for_room(view)
@@ -153,6 +156,7 @@ class JobRunner:
                     f"The job would have to wait for {waits_for}. Submit it without --no-wait, "
                     "lower cluster.ranks, or stop what holds the room"
                 )
+            self._drop_child()  # it would hold memory for as long as it waits
             if waits_for != self._record.waits_for:
                 self._write(waits_for=waits_for)
             if told is None:
@@ -173,13 +177,8 @@ class JobRunner:
         others = self._record.attempts
         self._write(attempts=(*others, attempt))
         size = self._recorded_bytes()
-        folder = Path(self._request.folder)
-        child = Child(
-            self._command,
-            folder if folder.is_dir() else self._run.path,
-            self._environment,
-            self._log,
-        )
+        child, self._ready = self._ready or self._start_child(), None
+        child.begin()
         while (code := child.wait(LOOK_SECONDS)) is None:
             self._stop.hand_on()
             if self._record.state == "STARTING" and self._recorded_bytes() != size:
@@ -196,6 +195,16 @@ class JobRunner:
         )
         self._write(attempts=(*others, ended))
         return code
+
+    def _start_child(self) -> Child:
+        folder = Path(self._request.folder)
+        folder = folder if folder.is_dir() else self._run.path
+        return Child(self._command, folder, self._environment, self._log)
+
+    def _drop_child(self) -> None:
+        if self._ready:
+            self._ready.drop()
+        self._ready = None
 
     def _recorded_bytes(self) -> int:
         with suppress(OSError):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.commands.train import RUNS, with_absolute_paths
 from cluster.environment_file import pointer
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.arrival import RUN_JOB, Envelope
@@ -24,7 +23,14 @@ from cluster.packages import INSTALLATION
 from cluster.ray import jobs, open_doors
 from cluster.ray.head_look import digest_of
 from cluster.ray.jobs import HEAD_PYTHON, STOP_WAIT_VARIABLE, Attachment
-from cluster.recipe import Recipe, find_recipe, load_recipe, run_name
+from cluster.recipe import (
+    RUNS,
+    Recipe,
+    find_recipe,
+    load_recipe,
+    run_name,
+    with_absolute_paths,
+)
 
 # After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
 LEAVE_SECONDS = 30

@@ -189,7 +189,10 @@ def test_what_the_recipe_says(transloom, recipe_file):
     ("arguments", "said"),
     [
         (["cluster.kubernetes.image=null"], "pods need an image"),
-        (["--run", "/elsewhere/run"], "the run's folder is /elsewhere/run, which lies on no volume"),
+        (
+            ["--run", "/elsewhere/run"],
+            "the run's folder is /elsewhere/run, which lies on no volume",
+        ),
         (["--run", "/shared/corpora/run"], "at /shared/corpora, which is read_only"),
         (["data.dataset=datasets/x"], "data.dataset is datasets/x, which lies on no volume"),
         (["cluster.kubernetes.volumes=[]"], "has no volume that may be written"),

@@ -75,12 +75,14 @@ def request(run: Path, **changes: Any) -> JobRequest:
 
 
 def job(run: Path, script: str, cluster: Cluster | None = None, **changes: Any) -> JobRunner:
-    """A job whose attempts run a shell script, in the folder around that of the run."""
+    """A job whose attempts run a shell script, in the folder around that of the run.
+
+    Like `transloom train`, it begins when it is told to, and leaves if it never is.
+    """
     JobFolder.of(run, "mine").path.mkdir(parents=True, exist_ok=True)
     view = cluster or Cluster()
-    return JobRunner(
-        "mine", request(run, **changes), ["sh", "-c", script], os.environ, lambda: view
-    )
+    command = ["sh", "-c", f"read begin || exit 75; {script}"]
+    return JobRunner("mine", request(run, **changes), command, os.environ, lambda: view)
 
 
 def record(run: Path) -> JobRecord:
