@@ -40,7 +40,7 @@ class InsideView:
     def nodes(self) -> list[NodeRoom]:
         free, leaving = private.free_resources(), private.draining_nodes()
         return [
-            NodeRoom(free.get(node["NodeID"], {}), node["Resources"])
+            NodeRoom(free.get(node["NodeID"], {}), node["Resources"], node["Labels"])
             for node in private.known_nodes()
             if node["Alive"] and node["NodeID"] not in leaving
         ]

@@ -10,7 +10,7 @@ overtaken by small ones for ever.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cluster.launchers.ray_job.record import Needs
@@ -42,10 +42,15 @@ class Queued:
 
 @dataclass(frozen=True)
 class NodeRoom:
-    """Amounts of resources on a node: free ones, and all."""
+    """Amounts of resources on a node, free ones and all, and its labels."""
 
     free: Mapping[str, float]
     total: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def can_take(self, needs: Needs) -> bool:
+        """Whether it is one of the nodes on which the ranks may be."""
+        return needs.node_labels.items() <= self.labels.items()
 
 
 class View(Protocol):
@@ -64,17 +69,18 @@ def turn(job_id: str, needs: Needs, jobs: Sequence[Queued], nodes: Sequence[Node
     mine = next((job.place for job in jobs if job.id == job_id), LAST)
     ahead = [job for job in others if job.state in WAITS and job.place < mine]
     begun = [job.needs for job in others if job.state == "STARTING"]
-    free = [dict(node.free) for node in nodes]
+    free = list(nodes)
     for other in begun:
         if other is not None:
-            _reserve(other, free)
-    ranks = _reserve(needs, free)
+            free, _ = _reserve(other, free)
+    _, ranks = _reserve(needs, free)
     if not ahead and ranks >= needs.ranks:
         return ""
     words = [f"it needs {needs}", f"free is {_amounts([node.free for node in nodes])}"]
     if begun:
         words.append(f"{counted(len(begun), 'job')} that begins has yet to reserve its part of it")
-    if not ahead and _reserve(needs, [dict(node.total) for node in nodes]) < needs.ranks:
+    _, ranks_ever = _reserve(needs, [replace(node, free=node.total) for node in nodes])
+    if not ahead and ranks_ever < needs.ranks:
         words.append(
             f"the whole cluster has {_amounts([node.total for node in nodes])}: it waits for nodes "
             "to be added"
@@ -85,24 +91,29 @@ def turn(job_id: str, needs: Needs, jobs: Sequence[Queued], nodes: Sequence[Node
     return f"room: {'; '.join(words)}"
 
 
-def _reserve(needs: Needs, free: list[dict[str, float]]) -> int:
-    """Take what a job needs from what is free; return for how many of its ranks there is room."""
-    bundle = {"CPU": needs.cpus_per_rank, "GPU": float(needs.gpus_per_rank)}
-    bundle = {name: amount for name, amount in bundle.items() if amount}
-    left = needs.cpus_of_workers
-    for node in free:
-        taken = min(left, node.get("CPU", 0.0))
-        node["CPU"] = node.get("CPU", 0.0) - taken
+def _reserve(needs: Needs, nodes: Sequence[NodeRoom]) -> tuple[list[NodeRoom], int]:
+    """What stays free where a job takes what it needs, and how many of its ranks have room."""
+    bundle, left = needs.bundle, needs.cpus_of_workers
+    after = []
+    for node in nodes:
+        taken = min(left, node.free.get("CPU", 0.0))
+        after.append(_without(node, {"CPU": taken}))
         left -= taken
     if left > 0:
-        return 0
+        return list(nodes), 0
     placed = 0
-    for node in sorted(free, key=lambda node: -room(node, bundle)):
-        ranks = min(room(node, bundle), needs.ranks - placed)
-        placed += ranks
-        for name, amount in bundle.items():
-            node[name] = node.get(name, 0.0) - ranks * amount
-    return placed
+    for number in sorted(range(len(after)), key=lambda n: -room(after[n].free, bundle)):
+        node = after[number]
+        if node.can_take(needs):
+            ranks = min(room(node.free, bundle), needs.ranks - placed)
+            after[number] = _without(node, {name: ranks * n for name, n in bundle.items()})
+            placed += ranks
+    return after, placed
+
+
+def _without(node: NodeRoom, taken: Mapping[str, float]) -> NodeRoom:
+    free = {name: node.free.get(name, 0.0) - amount for name, amount in taken.items()}
+    return replace(node, free={**node.free, **free})
 
 
 def _amounts(nodes: Sequence[Mapping[str, float]]) -> str:

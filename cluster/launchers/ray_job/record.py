@@ -47,12 +47,21 @@ class Needs(Written):
     cpus_per_rank: Annotated[float, Field(gt=0)]
     gpus_per_rank: Count
     cpus_of_workers: Annotated[float, Field(ge=0)]
+    resources_per_rank: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    node_labels: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """All that Ray reserves for a rank, by Ray's names."""
+        own = {"CPU": self.cpus_per_rank, "GPU": float(self.gpus_per_rank)}
+        return {name: n for name, n in own.items() if n} | self.resources_per_rank
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpus_per_rank} GPU" if self.gpus_per_rank else ""
+        rank = " and ".join(f"{amount:g} {name}" for name, amount in self.bundle.items())
+        labels = ", ".join(f"{key}={value}" for key, value in self.node_labels.items())
         workers = f", and {self.cpus_of_workers:g} CPU for data workers"
         return (
-            f"{self.ranks} × ({self.cpus_per_rank:g} CPU{gpus})"
+            f"{self.ranks} × ({rank}){f' on nodes with {labels}' if labels else ''}"
             f"{workers if self.cpus_of_workers else ''}"
         )
 

@@ -20,6 +20,7 @@ from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobRequest, Needs
 from cluster.launchers.ray_job.shipment import extension_files, sent_files
 from cluster.packages import INSTALLATION
+from cluster.planning.quick import quick_check
 from cluster.ray import jobs, open_doors
 from cluster.ray.head_look import digest_of
 from cluster.ray.jobs import HEAD_PYTHON, STOP_WAIT_VARIABLE, Attachment
@@ -31,6 +32,7 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
+from trainer.runs.folder import RunFolder
 
 # After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
 LEAVE_SECONDS = 30
@@ -80,12 +82,17 @@ def submit(wanted: Submission, address: str, notice: Callable[[str], None]) -> S
     """Submit the run of a recipe; see `transloom submit --help`.
 
     Args:
-        notice: told what is open of the cluster.
+        notice: told what is open of the cluster, and what will be scarce.
 
     Raises:
-        ClusterError: the recipe is wrong, or the cluster does not take it.
+        ClusterError, DataError, ModelError, TrainerError: the recipe is wrong, dataset or run
+            folder are and can be seen from here, or the cluster does not take the job.
     """
     recipe, request = request_of(wanted)
+    checked = quick_check(recipe, RunFolder(Path(request.run)), trains_here=False)
+    checked.raise_refusal()
+    for scarce in checked.notices:
+        notice(scarce)
     return send(recipe, request, address, notice)
 
 
@@ -113,6 +120,8 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
             cpus_per_rank=config.cpus_per_rank,
             gpus_per_rank=config.gpus_per_rank,
             cpus_of_workers=config.data_workers * config.cpus_per_data_worker,
+            resources_per_rank=config.resources_per_rank,
+            node_labels=config.node_labels,
         ),
         wait=wanted.wait,
         strict=wanted.strict,
@@ -140,7 +149,6 @@ def send(
         open_doors.tell(
             open_doors.warning(address, seen.doors), strict=request.strict, notice=notice
         )
-    # A check of the recipe against the cluster belongs here: it may use `seen`, and raises.
     # The look is at the head alone: other nodes may have another transloom.
     with_code = seen.digest != request.digest or jobs.count_nodes(address) != 1
     files = sent_files(recipe, with_code=with_code)

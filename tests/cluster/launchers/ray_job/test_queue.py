@@ -44,6 +44,26 @@ def test_a_gpu_is_taken_where_it_is() -> None:
     assert "the whole cluster has 4 CPU and 2 GPU on 1 node: it waits for nodes" in told
 
 
+def test_resources_of_racks_and_labels_of_nodes_count() -> None:
+    wanted = Needs(
+        ranks=2,
+        cpus_per_rank=1.0,
+        gpus_per_rank=0,
+        cpus_of_workers=0.0,
+        resources_per_rank={"rack_a": 1.0},
+        node_labels={"pool": "train"},
+    )
+    amounts = {"CPU": 4.0, "rack_a": 2.0}
+    there, other = (NodeRoom(amounts, amounts, {"pool": pool}) for pool in ("train", "serve"))
+    assert turn("mine", wanted, [MINE], [there]) == ""
+    begun = Queued("begun", 4.0, "STARTING", wanted)
+    for nodes_here in ([other], [NodeRoom({"CPU": 4.0}, {"CPU": 4.0}, {"pool": "train"})]):
+        told = turn("mine", wanted, [MINE], nodes_here)
+        assert "it needs 2 × (1 CPU and 1 rack_a) on nodes with pool=train" in told
+        assert "it waits for nodes to be added" in told
+    assert "room" in turn("mine", wanted, [MINE, begun], [there, other])
+
+
 @pytest.mark.parametrize("state", ["PENDING", "WAITING"])
 def test_a_job_submitted_before_goes_first_however_large(state: str) -> None:
     large = Queued("large", 4.0, state, needs(100) if state == "WAITING" else None)
