@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from support.cluster.hosts import Hosts
+from support.cluster.processes import HANG_SECONDS
 from support.machine_parts import program
 
 CONFIGURATION = """
@@ -93,7 +94,7 @@ class Slurm:
         hosts = range(len(self._hosts.addresses))
         return [process for host in hosts for process in self._hosts.processes(host)]
 
-    def wait_until(self, condition: Callable[[], object], seconds: float = 180.0) -> None:
+    def wait_until(self, condition: Callable[[], object], seconds: float = HANG_SECONDS) -> None:
         """Waits for what Slurm brings about; its logs are in the message if it doesn't."""
         deadline = time.monotonic() + seconds
         while not condition():
