@@ -142,7 +142,8 @@ def _node_json(node: Node, said: NodeFacts | None) -> dict[str, Any]:
             "python": said.python,
             "versions": dict(said.versions),
             "interface": said.interface,
-            "clock_ahead_seconds": round(said.skew_seconds, 3),
+            "clock_ahead_seconds": said.skew_seconds,
+            "clock_error_seconds": said.skew_error_seconds,
         }
     return values
 

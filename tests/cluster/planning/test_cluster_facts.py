@@ -1,0 +1,62 @@
+"""Whether a cluster has room for a run, now or ever, and how that is told."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.recipes import tiny_values
+
+from cluster.commands.plan import plan_text
+from cluster.planning.cluster_facts import ClusterFacts, room_problems
+from cluster.planning.nodes import NodeFacts
+from cluster.planning.plan import Plan
+from cluster.ray.cluster_view import Node
+from cluster.ray.private import Holder
+from cluster.recipe import Recipe
+
+HOLDER = Holder("01000000", "raysubmit_x", "/runs/a", "transloom train", "10.0.0.2, process 7",
+                {"CPU": 3.0, "GPU": 1.0})  # fmt: skip
+SAID = NodeFacts("10.0.0.2 (ab)", "3.11.1", {}, "f", None, None, "eth0", 0.25, 0.01)
+NODE = Node("abcd", "10.0.0.2 (ab)", {"CPU": 1.0}, {"CPU": 4.0, "node:10.0.0.2": 1.0})
+FACTS = ClusterFacts((NODE,), (HOLDER,), room=1, room_at_all=4, said=(SAID,))
+
+
+def recipe(ranks):
+    values = tiny_values(Path("/nowhere"))
+    values["cluster"] |= {"ranks": ranks, "cpus_per_rank": 1}
+    return Recipe.of(values)
+
+
+def test_there_is_room():
+    assert room_problems(recipe(1), FACTS) == []
+    assert room_problems(recipe({"min": 1, "max": 4}), FACTS) == []
+
+
+def test_who_holds_the_room_is_told_and_the_run_would_wait():
+    (problem,) = room_problems(recipe(2), FACTS)
+    assert not problem.refuses
+    assert "held: 3 CPU and 1 GPU by raysubmit_x (/runs/a; driver on 10.0.0.2" in problem.text
+    assert "wait for 300 s" in problem.text
+
+
+@pytest.mark.parametrize("ranks", [5, {"min": 5, "max": 5}])
+def test_what_no_waiting_helps_against_is_refused(ranks):
+    (problem,) = room_problems(recipe(ranks), FACTS)
+    assert problem.refuses
+    assert "needs 5 ranks of 1 CPU each, and the cluster has room for 4 in all" in problem.text
+
+
+def test_it_is_told_in_lines():
+    leaving = replace(NODE, name="10.0.0.3 (cd)", leaves_at=1.0)
+    facts = replace(FACTS, nodes=(NODE, leaving))
+    plan = Plan(recipe(2), Path("runs/a"), 20, room_problems(recipe(2), FACTS), cluster=facts)
+    lines = plan_text(plan).splitlines()
+    assert (
+        "node         10.0.0.2 (ab): 1 of 4 CPU free; ranks use eth0; clock +0.25 s ± 0.01" in lines
+    )
+    assert "node         10.0.0.3 (cd): 1 of 4 CPU free; about to leave" in lines
+    assert any(line.startswith("held         3 CPU and 1 GPU by raysubmit_x") for line in lines)
+    assert "room         for 1 rank now, 4 at all" in lines
+    assert lines[-2].startswith("note: The run needs 2 ranks")
+    assert lines[-1] == "It can be trained."
+    assert facts.to_json()["nodes"][0]["total"] == {"CPU": 4.0}
