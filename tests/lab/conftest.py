@@ -26,8 +26,19 @@ def runs(tmp_path, phrasebook):
 @pytest.fixture(scope="session")
 def one_host(tmp_path_factory, phrasebook):
     """60 steps of the tiny recipe on two ranks, of that name: on one host, from end to end."""
+    return _on_one_host(tmp_path_factory, phrasebook)
+
+
+@pytest.fixture(scope="session")
+def exact_on_one_host(tmp_path_factory, phrasebook):
+    """The same with exact numerics, so that each number of ranks must give the same bits."""
+    return _on_one_host(tmp_path_factory, phrasebook, "engine.numerics=exact")
+
+
+def _on_one_host(tmp_path_factory, phrasebook, *more):
     runs = _runs(tmp_path_factory.mktemp("one-host"), phrasebook)
-    options = ["cluster.ranks=2", "trainer.max_steps=60", "--run", runs.folder / "one-host"]
+    options = ["cluster.ranks=2", "trainer.max_steps=60", *more]
+    options += ["--run", runs.folder / "one-host"]
     transloom = Path(sys.executable).parent / "transloom"
     environment = {**os.environ, "HOME": str(runs.folder), "WANDB_MODE": "disabled"}
     with Hosts(1, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:

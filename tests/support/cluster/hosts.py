@@ -14,6 +14,8 @@ from typing import Self
 
 import psutil
 
+from support.cluster.processes import wait_until
+
 # $1: its name, $2: its /etc/hosts, then the folders below /tmp that all hosts share.
 BOOT = """
 set -e
@@ -76,22 +78,7 @@ class Hosts:
             self._switch = ["nsenter", f"--net=/proc/{switch.pid}/ns/net", "ip", "link"]
             _do([*self._switch, "add", "switch", "type", "bridge"])
             _do([*self._switch, "set", "switch", "up"])
-            for n, address in enumerate(self.addresses):
-                name = f"h{n + 1}"
-                options = [*NAMESPACES, "--mount-proc", "--fork", "--kill-child=KILL"]
-                folders = map(str, self._folders)
-                host = _boot(stack, options, BOOT, name, self._etc_hosts(n), *folders)
-                self._first.append(host)
-                cable = f"add {name} type veth peer name eth0 netns {host.pid}"
-                _do([*self._switch, *cable.split()])
-                _do([*self._switch, "set", name, "master", "switch", "up"])
-                for command in (
-                    "ip link set lo up",
-                    f"ip addr add {address}/24 dev eth0",
-                    "ip link set eth0 up",
-                    "ip route add default dev eth0",
-                ):
-                    _do([*self._on(n), *command.split()])
+            self._first = [self._new_host(stack, n) for n in range(len(self.addresses))]
             self._stack = stack.pop_all()
         return self
 
@@ -126,21 +113,55 @@ class Hosts:
         """Take a host's cable out: it lives on, and nothing reaches it or comes from it."""
         _do([*self._switch, "set", f"h{host + 1}", "down"])
 
+    def mend(self, host: int) -> None:
+        """Put a host's cable back in."""
+        _do([*self._switch, "set", f"h{host + 1}", "up"])
+
+    def crash(self, host: int) -> None:
+        """Let a host lose power: all that runs there is gone at once, and so is its cable."""
+        self._first[host].kill()
+        # The kernel takes a network away some time after its last process.
+        wait_until(lambda: _fails([*self._switch, "show", f"h{host + 1}"]))
+
+    def boot(self, host: int) -> None:
+        """Start a host that has crashed; nothing runs there yet, and its own folders are empty."""
+        self._first[host] = self._new_host(self._stack, host)
+
     def processes(self, host: int) -> list[psutil.Process]:
-        """All that run on a host, beside its first."""
+        """All that run on a host, beside its first, which waits for none that have ended."""
         first = self._first[host].pid
         space = Path(f"/proc/{first}/ns/pid").readlink()
         found = []
         for process in psutil.process_iter():
             try:
-                if Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
+                if Path(f"/proc/{process.pid}/ns/pid").readlink() != space:
+                    continue
+                if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except OSError:
+            except (OSError, psutil.NoSuchProcess):
                 continue  # it has ended since
         return [process for process in found if process.pid != first]
 
+    def _new_host(self, stack: ExitStack, host: int) -> psutil.Process:
+        """The first process of a host that has been connected to the others."""
+        name, address = f"h{host + 1}", self.addresses[host]
+        options = [*NAMESPACES, "--mount-proc", "--fork", "--kill-child=KILL"]
+        folders = map(str, self._folders)
+        first = _boot(stack, options, BOOT, name, self._etc_hosts(host), *folders)
+        cable = f"add {name} type veth peer name eth0 netns {first.pid}"
+        _do([*self._switch, *cable.split()])
+        _do([*self._switch, "set", name, "master", "switch", "up"])
+        for command in (
+            "ip link set lo up",
+            f"ip addr add {address}/24 dev eth0",
+            "ip link set eth0 up",
+            "ip route add default dev eth0",
+        ):
+            _do([*_within(first), *command.split()])
+        return first
+
     def _on(self, host: int) -> list[str]:
-        return ["nsenter", f"--target={self._first[host].pid}", *NAMESPACES, "--"]
+        return _within(self._first[host])
 
     def _etc_hosts(self, host: int) -> str:
         own = {
@@ -168,6 +189,15 @@ def _boot(stack: ExitStack, options: Sequence[str], script: str, *arguments: str
     assert said == "up\n", said + unshare.stdout.read()
     children = psutil.Process(unshare.pid).children()
     return children[0] if "--fork" in options else psutil.Process(unshare.pid)
+
+
+def _within(first: psutil.Process) -> list[str]:
+    """What to put before a command that shall run on the host of this first process."""
+    return ["nsenter", f"--target={first.pid}", *NAMESPACES, "--"]
+
+
+def _fails(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
 def _do(command: list[str]) -> None:

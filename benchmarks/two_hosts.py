@@ -1,0 +1,141 @@
+r"""The price of a network between ranks: two hosts of one core against one host of two.
+
+Hosts are namespaces on this machine (root, Linux): each has its own address on a bridge, and its
+processes are bound to its cores. On either cluster the same command trains the same recipe on two
+ranks of one thread, joined to a Ray head on the first host; there run head, driver and, usually,
+the data worker, too. The two clusters alternate, booted anew for each turn; a turn's speed is the
+target tokens per second of its steady state, from 10 s after the first step, and the figure is the
+median of the ratios of the pairs. The goal is at least 0.85.
+
+    .venv/bin/python benchmarks/two_hosts.py [--pairs 5] [--seconds 30] [--recipe RECIPE]
+        [KEY=VALUE …]
+
+RECIPE's dataset is prepared where it is missing. On a machine that others use too, the ratio says
+what they left to each turn.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.support.record import SKIPPED_SECONDS, Step, tokens_per_second
+from benchmarks.support.trainings import complete, say
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import train_lines
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+# The cores of each host.
+ONE_HOST, TWO_HOSTS = ((0, 1),), ((0,), (1,))
+GOAL = 0.85
+START_SECONDS = 600.0
+SETTINGS = [
+    "cluster.ranks=2",
+    "cluster.cpus_per_rank=1",
+    "cluster.placement=spread",
+    "cluster.warm_spares=false",
+    "trainer.max_steps=1000000",
+    "trainer.validate_every_steps=1000000",
+    "checkpoints.every_steps=1000000",
+    "tracking.wandb=disabled",
+]
+
+
+def tokens_a_second(
+    cores: Sequence[Sequence[int]], recipe: str, settings: list[str], folder: Path, seconds: float
+) -> float:
+    """The speed of one turn, on hosts that have these cores."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.cluster.hosts import Hosts, Names
+
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_worker_niceness": "0",  # as with an embedded Ray
+    }
+    run = folder / "run"
+    with Hosts(len(cores), Names.GOOD, shared=folder.parent) as hosts:
+
+        def bound(host: int, command: str, *arguments: str | Path) -> list[str | Path]:
+            which = ",".join(map(str, cores[host]))
+            return ["taskset", "--cpu-list", which, BIN / command, *arguments]
+
+        address = f"{hosts.addresses[0]}:6379"
+        for host in range(len(cores)):
+            joins = ["--head", "--port=6379"] if host == 0 else [f"--address={address}"]
+            amounts = [f"--num-cpus={len(cores[host])}", f"--object-store-memory={200 * 2**20}"]
+            started = bound(host, "ray", "start", *joins, *amounts, "--disable-usage-stats")
+            hosts.run(host, *started, env=environment)
+        train = bound(0, "transloom", "train", recipe, *settings, "--address", address)
+        driver = hosts.start(0, *train, "--run", run, env=environment)
+        wait_for(driver, run, seconds)
+        RunFolder(run).ask_to_stop()
+        driver.communicate()
+    lines = train_lines(run / "metrics.jsonl")
+    assert {line.world_size for line in lines} == {2}
+    return tokens_per_second([Step(line.time, line.target_tokens) for line in lines])
+
+
+def wait_for(driver: "subprocess.Popen[str]", run: Path, seconds: float) -> None:
+    """Waits until the run has trained that long in its steady state."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and driver.poll() is None:
+        lines = train_lines(run / "metrics.jsonl")
+        if lines and lines[-1].time - lines[0].time > SKIPPED_SECONDS + seconds:
+            return
+        time.sleep(1.0)
+    driver.kill()
+    sys.exit(f"There was no steady state\n{driver.communicate()[0]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of the steady state, a turn")
+    parser.add_argument("--recipe", default="phrasebook")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    speeds: dict[str, list[float]] = {"one host of two cores": [], "two hosts of one core": []}
+    with tempfile.TemporaryDirectory(prefix="two-hosts-", dir="/tmp") as temporary:
+        dataset = f"data.dataset={temporary}/dataset"
+        complete(
+            [str(BIN / "transloom"), "prepare", arguments.recipe, *arguments.overrides, dataset]
+        )
+        settings = [*SETTINGS, *arguments.overrides, dataset]
+        for pair in range(arguments.pairs):
+            for name, cores in zip(speeds, (ONE_HOST, TWO_HOSTS), strict=True):
+                folder = Path(temporary) / f"{pair}-{len(cores)}"
+                folder.mkdir()
+
+                speed = tokens_a_second(
+                    cores, arguments.recipe, settings, folder, arguments.seconds
+                )
+                speeds[name].append(speed)
+                say(f"{name}: {speed:,.0f} target tokens/s, load {os.getloadavg()[0]:.1f}")
+    ratios = [two / one for one, two in zip(*speeds.values(), strict=True)]
+    if arguments.json:
+        json.dump(speeds | {"ratios": ratios}, sys.stdout)
+        return
+    print("| | target tokens/s, median | range |\n|---|---|---|")
+    for name, found in speeds.items():
+        print(f"| {name} | {statistics.median(found):,.0f} | {min(found):,.0f}–{max(found):,.0f} |")
+    print(
+        f"\nratio of the pairs: median {statistics.median(ratios):.3f}, "
+        f"range {min(ratios):.3f}–{max(ratios):.3f}, goal at least {GOAL}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A run on hosts in namespaces, watched and struck from outside."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from support.cluster.hosts import Hosts
+from support.cluster.processes import wait_until
+from support.faults.moments import MID_STEP, Orders
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_backwards
+from trainer.tracking.records import StepLine, TrainLine
+
+
+class LabRun:
+    """A driver on one of the hosts; every process of the cluster has `Orders.environment`."""
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        driver_on: int,
+        command: Sequence[str | Path],
+        run: Path,
+        orders: Orders,
+        environment: Mapping[str, str],
+    ) -> None:
+        """command: trains the run; the first of its ranks stops at each moment that is wanted."""
+        self.folder = RunFolder(run)
+        self._orders = orders
+        self._driver = hosts.start(driver_on, *command, "--run", run, env=environment)
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition holds, or fail as soon as the driver has ended."""
+        wait_until(lambda: condition() or self._driver.poll() is not None)
+        if not condition():
+            raise AssertionError(f"the driver has ended\n{self._driver.communicate()[0]}")
+
+    def wait_for_word(self, text: str, times: int = 1) -> None:
+        """Wait until the log has said it that often."""
+        log = self.folder.log
+        self.wait_until(lambda: log.exists() and log.read_text().count(text) >= times)
+
+    @property
+    def step(self) -> int:
+        """The last recorded one."""
+        lines = read_backwards(self.folder.metrics)
+        return next((line.step for line in lines if isinstance(line, StepLine)), 0)
+
+    @property
+    def world_sizes(self) -> list[int]:
+        """Of the recorded steps, each once in a row."""
+        lines = [n for n in read_backwards(self.folder.metrics) if isinstance(n, TrainLine)]
+        sizes: list[int] = []
+        for line in reversed(lines):
+            if sizes[-1:] != [line.world_size]:
+                sizes.append(line.world_size)
+        return sizes
+
+    @contextmanager
+    def standing_at(self, step: int) -> Iterator[None]:
+        """While rank 0 stands in the middle of a step that is still to come."""
+        order = self._orders.want(replace(MID_STEP, step=step))
+        self.wait_until(lambda: self._orders.look(order))
+        try:
+            yield
+        finally:
+            self._orders.clear()
+
+    def end(self) -> None:
+        """Wait until the run is finished."""
+        output, _ = self._driver.communicate()
+        assert self._driver.returncode == 0, output
