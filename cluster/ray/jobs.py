@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import re
-import shlex
 import shutil
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobTy
 from cluster.errors import ClusterError
 from cluster.ray import private
 from cluster.ray.authentication import REMEDY, enable_authentication
+from cluster.ray.job_command import Attachment, Word, readable, shell_command
 from cluster.ray.private import TALKATIVE_LOGGERS
 from data_pipeline.location import credential_in, without_credentials
 
@@ -48,36 +48,6 @@ REQUEST_SECONDS = 30.0
 # Variables that Ray would prefer to the address that it is given.
 _CLIENT_IS_MADE = threading.Lock()  # while the environment lacks them
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A file that travels with a job. In the job's command it stands for the file's path."""
-
-    name: str
-    content: bytes
-
-    def __post_init__(self) -> None:
-        # Ray puts the folder of the attachments on the Python path of the job.
-        assert Path(self.name).name == self.name, self.name
-        assert Path(self.name).suffix not in {".py", ".so", ".pth"}, self.name
-
-
-class HeadPython:
-    """In a job's command it stands for the Python that runs Ray on the head node.
-
-    The process that starts the job's shell is one of Ray's: the folder of Ray's library in it
-    tells the environment.
-    """
-
-
-HEAD_PYTHON = HeadPython()
-_FIND_HEAD_PYTHON = (
-    "python=$(sed -n 's|^[^/]*\\(/.*\\)/lib[^/]*/python3[^/]*/[a-z]*-packages/ray/_raylet.so$"
-    "|\\1/bin/python3|p' /proc/$PPID/maps | head -n 1); "
-    '[ -x "$python" ] || python=python3; '
-)
-Word = str | Attachment | HeadPython
 
 
 @dataclass(frozen=True)
@@ -139,41 +109,11 @@ def submit(
                 "env_vars": dict(environment or {}),
                 **({"working_dir": working_dir} if attachments or shipped else {}),
             },
-            metadata={**(metadata or {}), COMMAND_KEY: _readable(command)},
+            metadata={**(metadata or {}), COMMAND_KEY: readable(command)},
             submission_id=job_id,
             entrypoint_num_cpus=0,  # the command only drives; ranks and workers take CPUs
         )
         return submitted
-
-
-def shell_command(command: Sequence[Word], folder: Path, programs: Path) -> str:
-    """The command as a line of a POSIX shell that starts in the folder of the attachments."""
-    words = " ".join(map(_shell_word, command))
-    find_python = _FIND_HEAD_PYTHON if HEAD_PYTHON in command else ""
-    complaint = f"error: this node has no folder {folder}: submit from one that all nodes share"
-    return (
-        f'attachments=$PWD; {find_python}export PATH={shlex.quote(str(programs))}:"$PATH"; '
-        f"cd {shlex.quote(str(folder))} || {{ echo {shlex.quote(complaint)} >&2; exit 2; }}; "
-        f"exec {words}"
-    )
-
-
-def _shell_word(part: Word) -> str:
-    if isinstance(part, HeadPython):
-        return '"$python"'
-    if isinstance(part, Attachment):
-        return f'"$attachments"/{shlex.quote(part.name)}'
-    return shlex.quote(part)
-
-
-def _readable(command: Sequence[Word]) -> str:
-    return shlex.join(_readable_word(part) for part in command)
-
-
-def _readable_word(part: Word) -> str:
-    if isinstance(part, HeadPython):
-        return "python"
-    return part.name if isinstance(part, Attachment) else part
 
 
 def list_jobs(address: str) -> list[Job]:

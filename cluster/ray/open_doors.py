@@ -19,8 +19,8 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.ray import folder_access, head_look, private
 from cluster.ray.folder_access import way_in
+from cluster.ray.job_command import HEAD_PYTHON
 from cluster.ray.jobs import (
-    HEAD_PYTHON,
     LOOK_KEY,
     check_address,
     explained,

@@ -23,7 +23,8 @@ from cluster.packages import INSTALLATION
 from cluster.planning.quick import quick_check
 from cluster.ray import jobs, open_doors
 from cluster.ray.head_look import digest_of
-from cluster.ray.jobs import HEAD_PYTHON, STOP_WAIT_VARIABLE, Attachment
+from cluster.ray.job_command import HEAD_PYTHON, Attachment
+from cluster.ray.jobs import STOP_WAIT_VARIABLE
 from cluster.recipe import (
     RUNS,
     Recipe,

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterError
+from cluster.ray.job_command import Attachment, shell_command
 from cluster.ray.jobs import (
-    Attachment,
     job_logs,
     job_status,
     list_jobs,
-    shell_command,
     stop_job,
     submit,
     wait_for_job,
