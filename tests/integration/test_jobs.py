@@ -179,7 +179,8 @@ def test_jobs_from_their_submission_to_the_loss_of_their_head(
         finally:
             head.stop()
         assert place.secret not in api + json.dumps(shown)
-        assert leaks([place.secret], head.folder, place.runs) == []
+        written = [head.folder, *(place.runs / name for name in ("first", "second", "third"))]
+        assert leaks([place.secret], *written) == []
 
     run = place.runs / "first"
     # Ray ends a job's processes within a second or two of its head's death.
@@ -202,7 +203,8 @@ def test_jobs_from_their_submission_to_the_loss_of_their_head(
 
 def use_a_cluster(client: Client, place: Place, orders: Orders) -> str:
     """Runs `second` and `third` train behind `first`, which is then submitted again."""
-    submit = ["submit", place.recipe, "--env-file", place.environment, "--env", "SECRET"]
+    names = ["--env", "SECRET", "--env", "SPY_FOLDER"]
+    submit = ["submit", place.recipe, "--env-file", place.environment, *names]
     first = client.ask(*submit, "--run", place.runs / "first")
     assert first["sent_code"]
     with standing_at(orders, step=15) as rank:
