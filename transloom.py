@@ -22,7 +22,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -417,27 +417,17 @@ def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int
 def _text(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> str:
     child = _start(arguments, stays=False)
     said = _Words(child.stderr, quiet=quiet)
-    answer = "".join(_until_it_ends(child))
-    code = child.wait()
-    said.join()
+    answered = _Words(child.stdout, quiet=True, kept=None)
+    while True:
+        try:
+            code = child.wait()
+            answer = answered.text()
+            break
+        except KeyboardInterrupt:  # asks it to stop; a second one, to stop at once
+            child.send_signal(signal.SIGINT)
     if code not in answers or not (answer or code == 0):
         raise TransloomError(said.error(), code)
     return answer
-
-
-def _until_it_ends(child: "subprocess.Popen[str]") -> Iterator[str]:
-    """What the command answers; an interrupt asks it to stop, a second one to stop at once."""
-    assert child.stdout is not None
-    with child.stdout:
-        while True:
-            try:
-                line = child.stdout.readline()
-            except KeyboardInterrupt:
-                child.send_signal(signal.SIGINT)
-                continue
-            if not line:
-                return
-            yield line
 
 
 def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
@@ -454,29 +444,33 @@ def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
 
 
 class _Words:
-    """What a command says beside its answer: shown where this program's own words are, and kept."""
+    """What a command says: kept, and shown where this program's own words are."""
 
-    def __init__(self, stream: IO[str] | None, *, quiet: bool) -> None:
+    def __init__(
+        self, stream: IO[str] | None, *, quiet: bool, kept: int | None = _LINES_KEPT
+    ) -> None:
         assert stream is not None
         self._stream = stream
         self._quiet = quiet
-        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._lines: deque[str] = deque(maxlen=kept)
         # A program may replace sys.stderr for each piece of it, as a notebook does.
         self._shown_in = sys.stderr
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def join(self) -> None:
+    def text(self) -> str:
+        """All that is kept, once the command has said it all."""
         self._thread.join()
+        return "".join(self._lines)
 
     def error(self) -> str:
         """Why the command has failed: its last paragraph that begins with `error:`, or all."""
-        self.join()
+        text = self.text()
         lines = list(self._lines)
         for number in reversed(range(len(lines))):
             if lines[number].startswith("error:"):
                 return "".join(lines[number:]).removeprefix("error:").strip()
-        return "".join(lines).strip() or "transloom has ended without a word"
+        return text.strip() or "transloom has ended without a word"
 
     def _read(self) -> None:
         with self._stream:
