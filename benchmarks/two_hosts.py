@@ -55,6 +55,7 @@ def tokens_a_second(
     """The speed of one turn, on hosts that have these cores."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support.cluster.hosts import Hosts, Names
+    from support.cluster.ray_on_hosts import join, start_head
 
     environment = {
         **os.environ,
@@ -64,18 +65,11 @@ def tokens_a_second(
     }
     run = folder / "run"
     with Hosts(len(cores), Names.GOOD, shared=folder.parent) as hosts:
-
-        def bound(host: int, command: str, *arguments: str | Path) -> list[str | Path]:
-            which = ",".join(map(str, cores[host]))
-            return ["taskset", "--cpu-list", which, BIN / command, *arguments]
-
-        address = f"{hosts.addresses[0]}:6379"
-        for host in range(len(cores)):
-            joins = ["--head", "--port=6379"] if host == 0 else [f"--address={address}"]
-            amounts = [f"--num-cpus={len(cores[host])}", f"--object-store-memory={200 * 2**20}"]
-            started = bound(host, "ray", "start", *joins, *amounts, "--disable-usage-stats")
-            hosts.run(host, *started, env=environment)
-        train = bound(0, "transloom", "train", recipe, *settings, "--address", address)
+        bound = [["taskset", "--cpu-list", ",".join(map(str, which))] for which in cores]
+        address = start_head(hosts, environment, len(cores[0]), bound[0])
+        for host in range(1, len(cores)):
+            join(hosts, host, environment, len(cores[host]), bound[host])
+        train = [*bound[0], BIN / "transloom", "train", recipe, *settings, "--address", address]
         driver = hosts.start(0, *train, "--run", run, env=environment)
         wait_for(driver, run, seconds)
         RunFolder(run).ask_to_stop()

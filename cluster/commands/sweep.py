@@ -186,14 +186,18 @@ class Sweep:
             The sweep's exit code: 75 if the same command has something to go on with because it
             was asked to stop, 1 if a run has failed, else 0.
         """
-        while self._children or (self._waiting and not signals.asked):
-            self._hand_on(signals.asked)
-            self._take_ended()
-            while self._waiting and len(self._children) < self._at_once and not signals.asked:
-                self._begin(self._waiting.popleft())
-            show()
-            if self._children:
-                time.sleep(POLL_SECONDS)
+        try:
+            while self._children or (self._waiting and not signals.asked):
+                self._hand_on(signals.asked)
+                self._take_ended()
+                while self._waiting and len(self._children) < self._at_once and not signals.asked:
+                    self._begin(self._waiting.popleft())
+                show()
+                if self._children:
+                    time.sleep(POLL_SECONDS)
+        finally:  # an error here, such as a folder that cannot be written, leaves nobody behind
+            for _, child in self._children.values():
+                child.ask_to_stop()
         return self._exit_code(asked=bool(signals.asked))
 
     def _hand_on(self, asked: int) -> None:

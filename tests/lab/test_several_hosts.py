@@ -6,31 +6,22 @@ make the number of ranks leave no trace in the bits.
 
 import os
 import secrets
-import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 
-import psutil
 import pytest
 from support.cluster.hosts import Hosts, Names
 from support.cluster.lab_run import LabRun
 from support.cluster.processes import command_of, wait_until
+from support.cluster.ray_on_hosts import AGENTS, BIN, RAYLET, join, leave, named, start_head
 from support.faults.moments import Orders
 
 from trainer.runs.place import read_place
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
-BIN = Path(sys.executable).parent
 STEPS = 60
 FEW_STEPS = 20
-STARTS = 10
-# Names of processes, of which Linux keeps 15 characters. Without its agents a raylet ends itself.
-RAYLET = ("raylet",)
-AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 HEAD_AWAY_SECONDS = 20.0
-RAY = [f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"]
 TRAIN = [
     "cluster.placement=spread",
     "cluster.cpus_per_rank=1",
@@ -52,38 +43,6 @@ def environment(orders):
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     eager = {"RAY_worker_niceness": "0"}  # 15 by default, with which ranks starve on a busy machine
     return {**kept, **token, **eager, **orders.environment, "WANDB_MODE": "disabled"}
-
-
-def start_ray(hosts, host, environment, *options):
-    """`ray start` on a host, until it is up with its agents.
-
-    On a busy machine an agent may take longer than its raylet waits (2.60.0), which ends itself.
-    """
-    for _ in range(STARTS):
-        command = [BIN / "ray", "start", *options, *RAY]
-        process = hosts.start(host, *command, env=environment)
-        said, _ = process.communicate()
-        wait_until(lambda: has_agents(hosts, host) or not named(hosts, host, RAYLET))
-        if process.returncode == 0 and has_agents(hosts, host):
-            return
-        leave(hosts, host, environment)
-    raise AssertionError(f"`ray start` has failed {STARTS} times: {said}")
-
-
-def start_head(hosts, environment, cpus):
-    start_ray(hosts, 0, environment, "--head", "--port=6379", f"--num-cpus={cpus}")
-    return f"{hosts.addresses[0]}:6379"
-
-
-def join(hosts, host, environment, cpus=1):
-    """Let a host join the cluster of the first one."""
-    head = f"{hosts.addresses[0]}:6379"
-    start_ray(hosts, host, environment, f"--address={head}", f"--num-cpus={cpus}")
-
-
-def leave(hosts, host, environment):
-    """Take what is left of Ray away on a host that the cluster takes for lost."""
-    hosts.run(host, BIN / "ray", "stop", "--force", env=environment)
 
 
 def check_bits(runs, exact_on_one_host, steps):
@@ -179,20 +138,6 @@ def test_a_run_outlasts_cables_that_are_out(
     assert "is lost, which is no failure of the run" in run.folder.log.read_text()
     assert run.world_sizes == [2, 1, 2]
     check_bits(runs, exact_on_one_host, STEPS)
-
-
-def named(hosts, host, names):
-    """The processes of a host that have one of these names."""
-    found = []
-    for process in hosts.processes(host):
-        with suppress(psutil.NoSuchProcess):
-            if process.name().startswith(names):
-                found.append(process)
-    return found
-
-
-def has_agents(hosts, host):
-    return len(named(hosts, host, AGENTS)) == len(AGENTS)
 
 
 def kill(hosts, host, names):

@@ -188,6 +188,15 @@ def test_a_request_to_stop_is_handed_on_and_the_same_sweep_goes_on(stage):
     assert "run-0: finished before, at step 2" in stage.notices
 
 
+def test_an_error_of_the_sweep_itself_leaves_no_run_behind(stage):
+    def show():
+        raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="the terminal is gone"):
+        stage.sweep(at_once=2).train(stage.signals, show)
+    assert [child.asked for child in stage.children] == [1, 1]
+
+
 def test_a_finished_run_goes_on_when_more_steps_are_wanted(stage):
     for point in stage.points:
         with_checkpoint(made_run(point.run, train_line(2), max_steps=2), 2)

@@ -1,0 +1,82 @@
+"""Ray on hosts in namespaces."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from support.cluster.hosts import Hosts
+from support.cluster.processes import wait_until
+
+BIN = Path(sys.executable).parent
+STARTS = 10
+# Names of processes, of which Linux keeps 15 characters. Without its agents a raylet ends itself.
+RAYLET = ("raylet",)
+AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
+OPTIONS = [f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"]
+
+
+def start_head(
+    hosts: Hosts, environment: Mapping[str, str], cpus: int, before: Sequence[str] = ()
+) -> str:
+    """Ray's head on the first host; returns its address.
+
+    before: stands before the command, such as `taskset`.
+    """
+    head = ["--head", "--port=6379", f"--num-cpus={cpus}"]
+    _start(hosts, 0, environment, [*before, BIN / "ray", "start", *head])
+    return _head(hosts)
+
+
+def join(
+    hosts: Hosts,
+    host: int,
+    environment: Mapping[str, str],
+    cpus: int = 1,
+    before: Sequence[str] = (),
+) -> None:
+    """Let a host join the cluster of the first one."""
+    node = [f"--address={_head(hosts)}", f"--num-cpus={cpus}"]
+    _start(hosts, host, environment, [*before, BIN / "ray", "start", *node])
+
+
+def leave(hosts: Hosts, host: int, environment: Mapping[str, str]) -> None:
+    """Take what is left of Ray away on a host that the cluster takes for lost."""
+    hosts.run(host, BIN / "ray", "stop", "--force", env=environment)
+
+
+def named(hosts: Hosts, host: int, names: tuple[str, ...]) -> list[psutil.Process]:
+    """The processes of a host that have one of these names."""
+    found = []
+    for process in hosts.processes(host):
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith(names):
+                found.append(process)
+    return found
+
+
+def _head(hosts: Hosts) -> str:
+    return f"{hosts.addresses[0]}:6379"
+
+
+def _start(
+    hosts: Hosts, host: int, environment: Mapping[str, str], command: Sequence[str | Path]
+) -> None:
+    """`ray start` on a host, until it is up with its agents.
+
+    On a busy machine an agent may take longer than its raylet waits (2.60.0), which ends itself.
+    """
+    for _ in range(STARTS):
+        process = hosts.start(host, *command, *OPTIONS, env=environment)
+        said, _ = process.communicate()
+        wait_until(lambda: _has_agents(hosts, host) or not named(hosts, host, RAYLET))
+        if process.returncode == 0 and _has_agents(hosts, host):
+            return
+        leave(hosts, host, environment)
+    raise AssertionError(f"`ray start` has failed {STARTS} times: {said}")
+
+
+def _has_agents(hosts: Hosts, host: int) -> bool:
+    return len(named(hosts, host, AGENTS)) == len(AGENTS)
