@@ -18,7 +18,7 @@ import transloom
 from cluster.ray.jobs import wait_for_job
 from trainer.inference.translator import Translator as InProcess
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "python.md"
 
 
