@@ -229,6 +229,11 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
+    def status(self) -> dict[str, Any]:
+        """How it stands, as `transloom status --json` says it: state, step, scores, time left."""
+        told: dict[str, Any] = _call(["status", str(self.path)])
+        return told
+
     def lines(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of its record (metrics.jsonl): of all kinds, or `train`, `validation`, …."""
         path = self.path / "metrics.jsonl"

@@ -9,7 +9,7 @@ from cluster.planning.nodes import NodeFacts, ask_nodes, facts_of_this_machine, 
 from cluster.planning.problem import Problem
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.ray.private import Holder, holders
-from cluster.ray.reservation import room
+from cluster.ray.reservation import has_labels, most_ranks_ever, room
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from data_pipeline.corpus_config import is_remote
@@ -83,14 +83,15 @@ def ask_cluster(
     here, alone = facts_of_this_machine(), len(nodes) == 1
     for node in said:
         problems += node_problems(node, here, run.path, manifest, alone=alone)
-    bundle = {"CPU": config.cpus_per_rank, "GPU": float(config.gpus_per_rank)}
-    bundle = {name: amount for name, amount in bundle.items() if amount}
-    staying = [node for node in nodes if node.leaves_at is None]
+    bundle = config.resources_of_a_rank
+    fitting = [
+        node for node in nodes if node.leaves_at is None and has_labels(node, config.node_labels)
+    ]
     facts = ClusterFacts(
         nodes=tuple(nodes),
         holders=held,
-        room=sum(room(node.free, bundle) for node in staying),
-        room_at_all=sum(room(node.total, bundle) for node in staying),
+        room=sum(room(node.free, bundle) for node in fitting),
+        room_at_all=most_ranks_ever(config, fitting),
         said=tuple(said),
     )
     return facts, [*room_problems(recipe, facts), *problems]
@@ -102,7 +103,9 @@ def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[Problem]:
     least = config.min_ranks
     if facts.room >= least:
         return []
-    each = f"{config.cpus_per_rank:g} CPU" + (" and a GPU" if config.gpus_per_rank else "")
+    each = " and ".join(f"{n:g} {name}" for name, n in config.resources_of_a_rank.items())
+    if config.node_labels:
+        each += f" on nodes with {listed(f'{k}={v}' for k, v in config.node_labels.items())}"
     if facts.room_at_all < least:
         text = (
             f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has room for "

@@ -151,6 +151,7 @@ def test_a_translator_says_what_the_network_says(trained):
 def test_a_run_tells_its_record(trained):
     assert (trained.outcome, trained.step) == ("finished", 4)
     assert len(trained.losses()) == 4
+    assert trained.status()["state"] == "finished"
     assert [line["step"] for line in trained.lines("validation")] == [4]
     assert [row["step"] for row in trained.checkpoints()] == [4]
     assert transloom.Run(trained.path).losses() == trained.losses()

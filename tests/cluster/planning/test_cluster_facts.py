@@ -46,6 +46,14 @@ def test_what_no_waiting_helps_against_is_refused(ranks):
     assert "needs 5 ranks of 1 CPU each, and the cluster has room for 4 in all" in problem.text
 
 
+def test_resources_and_labels_are_told():
+    wanted = recipe(5)
+    more = {"resources_per_rank": {"rack_a": 1.0}, "node_labels": {"pool": "train"}}
+    wanted = wanted.model_copy(update={"cluster": wanted.cluster.model_copy(update=more)})
+    (problem,) = room_problems(wanted, FACTS)
+    assert "5 ranks of 1 CPU and 1 rack_a on nodes with pool=train each" in problem.text
+
+
 def test_it_is_told_in_lines():
     leaving = replace(NODE, name="10.0.0.3 (cd)", leaves_at=1.0)
     facts = replace(FACTS, nodes=(NODE, leaving))
