@@ -113,6 +113,7 @@ def test_no_number_of_a_recipe_may_be_infinite_or_nan():
         for text in ("inf", "-inf", "nan"):
             for value in (float(text), text):
                 given = [value] * 2 if takes(tuple, field.annotation) else value
+                given = {"name": value} if takes(dict, field.annotation) else given
                 with pytest.raises(ValidationError) as caught:
                     config.model_validate({name: given})
                 complaints = [e for e in caught.value.errors() if e["loc"][0] == name]
