@@ -12,7 +12,7 @@ from support.faults.moments import Moment, Orders
 from support.pages import block
 from support.recipes import tiny_values
 
-pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
 BIN = Path(sys.executable).parent
 HOME = "/tmp/home"  # of each host: below /tmp, which is its own
@@ -29,7 +29,8 @@ def environment(orders):
     kept = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
     path = f"{BIN}:{os.environ['PATH']}"
     mine = {"HOME": HOME, "USER": "lab", "PATH": path, "WANDB_MODE": "disabled"}
-    return {**kept, **orders.environment, **mine}
+    patient = {"RAY_raylet_start_wait_time_s": "300"}  # on a busy machine Ray's 30 are too few
+    return {**kept, **orders.environment, **mine, **patient}
 
 
 @pytest.fixture
