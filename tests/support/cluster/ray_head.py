@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -150,9 +151,10 @@ def _started(
     """`ray start` with these options, once it runs.
 
     Ray ends a node one of whose agents takes more than some 15 s to start (2.60.0), which happens
-    on a busy machine: it is started again.
+    on a busy machine: it is started again. So it runs once its agent listens.
     """
     for _ in range(STARTS):
+        agent = free_port()
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 [
@@ -161,7 +163,7 @@ def _started(
                     "--block",
                     "--node-ip-address=127.0.0.1",
                     # Its default port may be held by any other Ray on this machine.
-                    f"--dashboard-agent-listen-port={free_port()}",
+                    f"--dashboard-agent-listen-port={agent}",
                     f"--object-store-memory={200 * 2**20}",
                     "--disable-usage-stats",
                     *options,
@@ -175,6 +177,7 @@ def _started(
                 said = os.pread(output.fileno(), 100_000, 0).decode()
                 with suppress(OSError, ValueError):  # the dashboard does not answer yet
                     if "Ray runtime started" in said and runs():
+                        socket.create_connection(("127.0.0.1", agent)).close()
                         return process
                 time.sleep(0.2)
             _kill(process)  # what it has started may live on
