@@ -77,7 +77,7 @@ def test_a_run_on_hosts_over_ssh(hosts, page, environment, runs, orders, one_hos
         driver.kill()
     orders.clear()
     output, _ = first.communicate()
-    assert first.returncode == 137, output
+    assert first.returncode in (-9, 137), output  # the shell's word for it, or nsenter's
     hosts.run(0, "bash", "-c", train, env=environment)
     runs.folder /= "runs"
     assert runs.curve("phrasebook") == one_host.curve("one-host")[:STEPS]
