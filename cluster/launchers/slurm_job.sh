@@ -3,14 +3,15 @@
 #   start    on several nodes: one step starts Ray on each of them, the driver joins it;
 #            on one node the driver starts Ray by itself
 #   TERM     Slurm sends it before the job's time is over; the driver leaves a checkpoint and 75
-#   end      the nodes end their Ray, and no other; after 75 the job goes back to the queue
+#   end      the nodes end their Ray, and no other; after 75 the job goes back to the queue, unless
+#            somebody has stopped the run (`transloom stop`)
 set -u
 PATH=$programs:$PATH
 task=${SLURM_ARRAY_TASK_ID:-0}
 run=${runs[task]}
 declare -n overrides=overrides_$task
 train=(transloom train "$recipe" "${overrides[@]}" --run "$run")
-driver='' starting='' asked='' nodes='' private=''
+driver='' starting='' asked='' nodes='' private='' earlier_stop=''
 # They may stand in the environment of whoever submitted the job, for a cluster of his own.
 unset RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH RAY_TMPDIR
 
@@ -52,8 +53,18 @@ leave() { # CODE
     fi
     [ -n "$private" ] && rm -rf "$private"
     echo "transloom train left with $1, after ${SLURM_RESTART_COUNT:-0} restarts of the job"
-    [ "$1" = "$preempted" ] && scontrol requeue "$SLURM_JOB_ID"
+    if [ "$1" = "$preempted" ]; then
+        if [ -z "$asked" ] && [ "$(last_stop)" != "$earlier_stop" ]; then
+            echo "the run was stopped by $run/control/stop: the job does not go back to the queue"
+        else
+            scontrol requeue "$SLURM_JOB_ID"
+        fi
+    fi
     exit "$1"
+}
+
+last_stop() { # when the last request to stop was made that a driver of the run has taken
+    stat -c %y "$run/control/stop.taken" 2>/dev/null
 }
 
 asked_to_stop() {
@@ -65,6 +76,7 @@ asked_to_stop() {
 # So the driver is in the background, and bash waits, which a trap interrupts.
 trap asked_to_stop TERM
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then start_ray; fi
+earlier_stop=$(last_stop)
 starting=yes
 "${train[@]}" 8<&- 9>&- &
 [ -n "$asked" ] && kill -TERM $! # it came just now

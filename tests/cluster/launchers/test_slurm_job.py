@@ -152,10 +152,25 @@ def test_other_codes_do_not_requeue(job, code):
     assert "scontrol requeue 17" not in one.story
 
 
+def test_a_run_that_somebody_has_stopped_is_not_put_back(job):
+    one = job(1, "stopped")
+    assert one.code() == 75
+    assert "scontrol requeue 17" not in one.story
+    assert "the job does not go back to the queue" in one.log.read_text()
+
+
+def test_a_stop_of_an_earlier_start_counts_no_more(job, tmp_path):
+    control = tmp_path / "runs" / "tiny" / "control"
+    control.mkdir(parents=True)
+    (control / "stop.taken").touch()
+    assert job(1, "exit 75").code() == 75
+    assert "scontrol requeue 17" in (tmp_path / "story").read_text()
+
+
 def test_term_before_the_nodes_are_up(job):
-    """As soon as the first task runs; its head never comes up."""
+    """As soon as the first node's task runs; its head never comes up."""
     one = job(2, "slow head")
-    wait_until(lambda: one.story)
+    wait_until(lambda: any(line.startswith("node 0 ") for line in one.story))
     one.terminate()
     assert one.code() == 75
     assert one.story[-1] == "scontrol requeue 17"

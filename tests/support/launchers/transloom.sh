@@ -25,6 +25,7 @@ train*)
     echo "train" >>"$STORY"
     case $PLAN in
     exit*) exit "${PLAN#exit }" ;;
+    stopped) mkdir -p "${*: -1}/control" && touch "${*: -1}/control/stop.taken" && exit 75 ;;
     "75 then 0") if [ "$(grep -c '^train$' "$STORY")" = 1 ]; then exit 75; else exit 0; fi ;;
     esac
     while :; do sleep 0.05; done
