@@ -10,7 +10,7 @@ case "$1 ${2:-}" in
         [ "$PLAN" = "no head" ] && exit 1
         [ "$PLAN" = "slow head" ] || echo 10.0.0.1:1234
     else
-        read -r head || { says "left early" && exit 1; }
+        read -r head || { says "left early" && exit 0; }
         says "joins $head"
         [ "$PLAN" = "a node fails" ] && exit 1
         echo "host-$SLURM_NODEID"
