@@ -14,8 +14,8 @@ asked_to_stop() {
 trap asked_to_stop TERM
 while :; do
     "${train[@]}" 9>&- &
-    [ -n "$early" ] && kill -TERM $! # it came just now
     driver=$!
+    [ -n "$early" ] && kill -TERM "$driver" # it came before this script knew its driver
     while kill -0 "$driver" 2>/dev/null; do wait "$driver"; done
     wait "$driver" # bash still knows how it ended
     code=$?

@@ -11,7 +11,7 @@ task=${SLURM_ARRAY_TASK_ID:-0}
 run=${runs[task]}
 declare -n overrides=overrides_$task
 train=(transloom train "$recipe" "${overrides[@]}" --run "$run")
-driver='' starting='' asked='' nodes='' private='' earlier_stop=''
+driver='' starting='' early='' asked='' nodes='' private='' earlier_stop=''
 # They may stand in the environment of whoever submitted the job, for a cluster of his own.
 unset RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH RAY_TMPDIR
 
@@ -69,7 +69,13 @@ last_stop() { # when the last request to stop was made that a driver of the run 
 
 asked_to_stop() {
     asked=yes
-    if [ -n "$driver" ]; then kill -TERM "$driver"; elif [ -z "$starting" ]; then leave "$preempted"; fi
+    if [ -n "$driver" ]; then
+        kill -TERM "$driver"
+    elif [ -n "$starting" ]; then
+        early=yes
+    else
+        leave "$preempted"
+    fi
 }
 
 # bash runs a trap only when its child in the foreground has ended, and passes no signal on to it.
@@ -79,8 +85,8 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then start_ray; fi
 earlier_stop=$(last_stop)
 starting=yes
 "${train[@]}" 8<&- 9>&- &
-[ -n "$asked" ] && kill -TERM $! # it came just now
 driver=$!
+[ -n "$early" ] && kill -TERM "$driver" # it came before this script knew its driver
 while kill -0 "$driver" 2>/dev/null; do wait "$driver"; done
 wait "$driver" # bash still knows how it ended
 code=$?
