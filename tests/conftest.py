@@ -13,6 +13,8 @@ import yaml
 from support.machine_parts import lacks, missing
 from support.real_data import MULTI30K
 
+from cluster.supervision.command_signals import obey_signals
+
 os.environ.pop("WANDB_MODE", None)  # the recipes say it
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # More threads than cores: one that waits for another must not keep it from its core by spinning.
@@ -28,6 +30,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         if reason := lacks(*marker.args):
             missing(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Take back that signals are ignored: a command that has run here owned its process.
+
+    Otherwise all that later tests start would ignore them, too.
+    """
+    obey_signals()
 
 
 @pytest.fixture(scope="session")

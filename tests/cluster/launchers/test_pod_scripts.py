@@ -1,7 +1,9 @@
 """The scripts that pods run, with a stand-in for transloom."""
 
 import os
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -39,13 +41,16 @@ def pod(tmp_path):
 
     def start(script, plan=""):
         text = files["data"][script]
-        process = subprocess.Popen(["bash", "-c", text], env={**environment, "PLAN": plan})
+        process = subprocess.Popen(
+            ["bash", "-c", text], env={**environment, "PLAN": plan}, start_new_session=True
+        )
         started.append(process)
         return process
 
     yield start
-    for process in started:
-        process.kill()
+    for process in started:  # and what they have started
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ class Job:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     @staticmethod
@@ -93,8 +95,9 @@ def job(tmp_path):
         return jobs[-1]
 
     yield start
-    for one in jobs:
-        one.process.kill()
+    for one in jobs:  # and what they have started
+        with suppress(ProcessLookupError):
+            os.killpg(one.process.pid, signal.SIGKILL)
         one.process.wait()
 
 
@@ -199,4 +202,3 @@ def test_when_the_script_is_killed_its_nodes_leave(job):
     one.until("train")
     one.process.kill()
     wait_until(lambda: {"node 0 left", "node 1 left"} <= set(one.story))
-    subprocess.run(["pkill", "-f", str(one.story_file.parent / "runs" / "tiny")], check=False)
