@@ -7,6 +7,7 @@ import typer
 
 from cluster.cli.completion import recipe_names
 from cluster.cli.options import JsonOption, Overrides, answer
+from data_pipeline.wording import counted
 
 OptionalRecipe = Annotated[
     str | None,
@@ -103,7 +104,8 @@ def _where_next(summary: dict[str, Any]) -> str:
     recipe = summary["recipe"]
     held = f", {summary['held_out']:,} held out" if summary["held_out"] else ""
     return (
-        f"{summary['pairs']:,} training pairs{held}: {summary['scale']}, {summary['steps']:,} steps"
+        f"{summary['pairs']:,} training pairs{held}: {summary['scale']}, "
+        f"{counted(summary['steps'], 'step')}"
         f"\nwritten: {', '.join(summary['written'])}\n\n"
         f"  transloom prepare {recipe}\n  transloom plan {recipe}\n  transloom train {recipe}"
     )

@@ -32,7 +32,7 @@ tokenizer:
 # A step is micro_batches_per_step micro-batches, dealt to however many ranks there are.
 batching:
   max_tokens_per_micro_batch: {scale.micro_batch}    # of either side; memory follows it
-  micro_batches_per_step: {scale.micro_batches}        # so at most {scale.micro_batches} ranks
+  micro_batches_per_step: {scale.micro_batches}        # and as many ranks at most
 
 model:
   encoder_layers: {scale.layers}

@@ -47,6 +47,7 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
         for match in UNCOUNTED.finditer(path.read_text(encoding="utf-8"))
     ]
     assert found == [
+        "cluster/commands/plan.py: {epoch.steps:,.1f} steps",  # 1.0 steps: a number with decimals
         "trainer/exact/grids.py: {most} micro-batches",  # thousands
         "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
     ]
