@@ -71,4 +71,4 @@ def test_two_nodes_beside_another_ray(ray_head, token):
     assert not any(folder.parent.exists() for folder in folders)
     alive = {p.pid for p in psutil.Process(ray_head.process_id).children(recursive=True)}
     assert {p for p in others if psutil.pid_exists(p)} <= alive
-    assert ray_head._ask("jobs/") is not None
+    assert ray_head.ask("jobs/") is not None
