@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import psutil
 
 import trainer.tracking.wandb_tracker
-from support.cluster.processes import wait_until
+from support.cluster.processes import HANG_SECONDS, wait_until
 from support.quality.planting import plant
 from support.recipes import tiny_recipe
 from support.records.lines import train_line
@@ -67,7 +68,7 @@ def in_a_process(job: Callable[..., Any], *arguments: Any) -> int:
     process = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
     os.environ.pop("WANDB_SERVICE", None)
     process.start()
-    process.join(120)
+    process.join(HANG_SECONDS)
     code = process.exitcode
     assert code is not None, "the job hangs"
     return code
@@ -113,6 +114,10 @@ def train_while_wandb_hangs(run: RunFolder) -> None:
     assert len(start.notices) == 1, start.notices
     assert "not done" in start.notices[0]
     core.kill()
+    # Python 3.11 may abort when a thread that comes out of C meets the end of the interpreter.
+    for thread in threading.enumerate():
+        if thread.name == "wandb":
+            thread.join()
 
 
 def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
