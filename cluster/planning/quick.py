@@ -74,7 +74,8 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
     Args:
         recipe: with absolute paths.
         trains_here: whether this machine sees dataset and run folder where the ranks will. A client
-            that submits a job may not: then a dataset or folder that is not here is no problem.
+            that submits a job may not: then a dataset or folder that is not here is no problem, and
+            no server is asked, for which the nodes alone may have the credentials.
     """
     dataset, problems = _dataset(recipe, run, trains_here)
     problems += run_folder_problems(run) if trains_here or run.path.exists() else []
@@ -93,7 +94,7 @@ def _dataset(
     recipe: Recipe, run: RunFolder, trains_here: bool
 ) -> tuple[tuple[DatasetStore, Manifest] | None, list[Problem]]:
     location = recipe.data.dataset
-    if not trains_here and not is_remote(location) and not Path(location).exists():
+    if not trains_here and (is_remote(location) or not Path(location).exists()):
         return None, []
     try:
         return check_run(recipe, run), []

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from support.cluster.processes import wait_until
 from support.command import transloom
 from support.recipes import tiny_values
 
@@ -24,6 +25,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def plan(ray_head, phrasebook, tmp_path):
+    wait_until(ray_head.is_alone)
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
 

@@ -55,6 +55,13 @@ def test_a_client_does_not_miss_what_only_the_cluster_has(tmp_path):
     checked.raise_refusal()
 
 
+def test_a_client_asks_no_server_for_the_dataset(phrasebook, tmp_path):
+    """The nodes alone may have a way to it, and its credentials."""
+    recipe = changed(phrasebook, data={"dataset": "http://127.0.0.1:9/nowhere"})
+    checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
+    assert checked.problems == ()
+
+
 def test_a_client_tells_what_it_does_see(phrasebook, tmp_path):
     recipe = changed(phrasebook, tokenizer={"vocabulary_size": 999})
     checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)

@@ -102,6 +102,10 @@ class RayHead:
             )
         )
 
+    def is_alone(self) -> bool:
+        """Whether the head knows that nodes which were killed are gone: that takes it a while."""
+        return len(self._alive_nodes()) == 1
+
     def _alive_nodes(self) -> set[str]:
         """Ids of all nodes, that of the head included."""
         nodes = self.ask("v0/nodes")["data"]["result"]["result"]

@@ -88,7 +88,7 @@ HOOKS = {
     },
     "trainer.checkpoints.lease": {"Lease.__exit__": strikes("gives the run back")},
     "cluster.commands.train": {"train_run": strikes(after="has trained")},
-    "cluster.cli.app": {"answer": strikes("answers", "has answered")},
+    "cluster.cli.train": {"answer": strikes("answers", "has answered")},
 }
 
 
