@@ -16,11 +16,12 @@ from trainer.distributed import sum_over_ranks
 from trainer.memory.preflight import run_preflight
 from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob
+from trainer.recipe import TrainingRecipe
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.supervision import Supervision
-from trainer.tasks.task import training_task
+from trainer.tasks.task import TrainingTask, training_task
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
@@ -50,15 +51,7 @@ def build_trainer(
     tokenizers = load_tokenizers(store, manifest)
     task = training_task(recipe, manifest, tokenizers)
     with ExitStack() as resources:
-        engine = Engine(
-            task.build_network,
-            engine=recipe.engine,
-            optimizer=recipe.trainer.optimizer,
-            gradient_clipping=recipe.trainer.gradient_clipping,
-            loss=task.loss,
-            micro_batches_per_step=recipe.batching.micro_batches_per_step,
-            placement=placement,
-        )
+        engine = build_engine(recipe, task, placement)
         resources.callback(engine.destroy)
         heldout = load_heldout(store, manifest, "validation")
         check_heldout(heldout, "validation", recipe.data_settings, tokenizers, store.location)
@@ -89,6 +82,19 @@ def build_trainer(
             profiler=profiler,
             resources=resources.pop_all(),
         )
+
+
+def build_engine(recipe: TrainingRecipe, task: TrainingTask, placement: Placement) -> Engine:
+    """The engine of one rank, with the weights of step 0. The process group must exist."""
+    return Engine(
+        task.build_network,
+        engine=recipe.engine,
+        optimizer=recipe.trainer.optimizer,
+        gradient_clipping=recipe.trainer.gradient_clipping,
+        loss=task.loss,
+        micro_batches_per_step=recipe.batching.micro_batches_per_step,
+        placement=placement,
+    )
 
 
 def _preflight_is_due(

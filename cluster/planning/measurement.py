@@ -171,25 +171,17 @@ def _train(
     resources: ExitStack,
 ) -> tuple[int, int]:
     """Train until the watcher has seen enough; the bytes of the state, and of steps besides."""
-    from trainer.state.restore import begin  # imports DeepSpeed, which reads the environment
+    from trainer.build import build_engine  # imports DeepSpeed, which reads the environment
+    from trainer.state.restore import begin
     from trainer.tasks.task import training_task
     from trainer.training.loop import Trainer
     from trainer.training.step_profiler import StepProfiler
     from trainer.validation import Validator
-    from trainer.zero.engine import Engine
 
     job = _job(recipe, manifest)
     context = RankContext(job, placement, watcher)
     task = training_task(job.recipe, manifest, load_tokenizers(store, manifest))
-    engine = Engine(
-        task.build_network,
-        engine=recipe.engine,
-        optimizer=recipe.trainer.optimizer,
-        gradient_clipping=recipe.trainer.gradient_clipping,
-        loss=task.loss,
-        micro_batches_per_step=recipe.batching.micro_batches_per_step,
-        placement=placement,
-    )
+    engine = build_engine(job.recipe, task, placement)
     resources.callback(engine.destroy)
     reader = WindowReader(store, manifest, recipe.data_settings)
     scoring = task.scoring(load_heldout(store, manifest, "validation"))
