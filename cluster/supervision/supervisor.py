@@ -28,11 +28,10 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted, said
 from trainer.checkpoints.lease import Lease
-from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.step_range import StepRange
 from trainer.supervision import Outcome
-from trainer.tracking.metrics import read_backwards
+from trainer.tracking.metrics import recorded_step
 
 # Sessions of Ray in a row that may end without progress. Ray gives its agents 15 s to start, which
 # is too short on a busy machine now and then.
@@ -149,7 +148,7 @@ class RayLosses:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._furthest_step = self._recorded_step()
+        self._furthest_step = recorded_step(self._run.metrics)
         self._without_progress = 0
 
     def take(self, error: EmbeddedRayError) -> None:
@@ -158,7 +157,7 @@ class RayLosses:
         Raises:
             EmbeddedRayError: it has come too often; the message says how often.
         """
-        step = self._recorded_step()
+        step = recorded_step(self._run.metrics)
         self._without_progress = 0 if step > self._furthest_step else self._without_progress + 1
         self._furthest_step = max(step, self._furthest_step)
         if self._without_progress == SESSIONS_WITHOUT_PROGRESS:
@@ -167,10 +166,3 @@ class RayLosses:
                 f"{SESSIONS_WITHOUT_PROGRESS} sessions of Ray. The same command goes on from the "
                 "newest checkpoint, once the cause is gone; --inline trains without Ray"
             ) from error
-
-    def _recorded_step(self) -> int:
-        """The last recorded step; 0 without a readable record: the ranks report that better."""
-        try:
-            return next((line.step for line in read_backwards(self._run.metrics)), 0)
-        except (OSError, TrainerError):
-            return 0

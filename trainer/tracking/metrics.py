@@ -149,6 +149,17 @@ def read_backwards(path: Path) -> Iterator[Line]:
             yield parsed(path, line)
 
 
+def recorded_step(path: Path) -> int:
+    """The step of a record's last line; 0 without a readable record: the ranks report that better.
+
+    For those who watch a run from outside and only want to know whether it gets on.
+    """
+    try:
+        return next((line.step for line in read_backwards(path)), 0)
+    except (OSError, TrainerError):
+        return 0
+
+
 def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
     """The complete lines of a record, last one first, each with the position of its start."""
     with path.open("rb") as file:

@@ -35,9 +35,8 @@ from cluster.launchers.ray_job.record import (
 from cluster.launchers.ray_job.stop_wish import StopWish
 from cluster.terminal import complain
 from data_pipeline.wording import counted
-from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import read_backwards
+from trainer.tracking.metrics import recorded_step
 
 LOOK_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
@@ -99,7 +98,7 @@ class JobRunner:
 
     def _run_attempts(self) -> tuple[JobState, int, str | None]:
         """The state in which the job ends, its exit code, and a word on it."""
-        furthest, fruitless = self._recorded_step(), 0
+        furthest, fruitless = recorded_step(self._run.metrics), 0
         self._ready = self._start_child()  # it gets ready meanwhile
         view = self._make_view()
         while True:
@@ -107,7 +106,7 @@ class JobRunner:
             if reason := self._stop.reason:
                 return "STOPPED", EXIT_PREEMPTED, reason
             code = self._attempt()
-            step = self._recorded_step()
+            step = recorded_step(self._run.metrics)
             fruitless = 0 if step > furthest else fruitless + 1
             furthest = max(step, furthest)
             if code == 0:
@@ -190,7 +189,7 @@ class JobRunner:
                 "exit_code": code,
                 "why": self._log.last_line()[:LONGEST_REASON],
                 "last_line": self._log.lines,
-                "step": self._recorded_step(),
+                "step": recorded_step(self._run.metrics),
             }
         )
         self._write(attempts=(*others, ended))
@@ -210,13 +209,6 @@ class JobRunner:
         with suppress(OSError):
             return self._run.metrics.stat().st_size
         return 0
-
-    def _recorded_step(self) -> int:
-        """The last recorded step; 0 without a readable record: the ranks report that better."""
-        try:
-            return next((line.step for line in read_backwards(self._run.metrics)), 0)
-        except (OSError, TrainerError):
-            return 0
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > RENEW_SECONDS:
