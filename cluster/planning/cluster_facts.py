@@ -85,7 +85,9 @@ def ask_cluster(
         problems += node_problems(node, here, run.path, manifest, alone=alone)
     bundle = config.resources_of_a_rank
     fitting = [
-        node for node in nodes if node.leaves_at is None and has_labels(node, config.node_labels)
+        node
+        for node in nodes
+        if node.leaves_at is None and has_labels(node.labels, config.node_labels)
     ]
     facts = ClusterFacts(
         nodes=tuple(nodes),

@@ -47,9 +47,9 @@ def room(free: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     return min(int(free.get(name, 0.0) / n + _ROUNDING) for name, n in bundle.items())
 
 
-def has_labels(node: Node, wanted: Mapping[str, str]) -> bool:
-    """Whether a node has all of these labels."""
-    return wanted.items() <= node.labels.items()
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether a node with these labels has all that are wanted."""
+    return wanted.items() <= labels.items()
 
 
 def choose_nodes(
@@ -89,7 +89,7 @@ def _spread(held: Counter[str], free: Mapping[str, int], most: int) -> list[str]
 def most_ranks_ever(config: ClusterConfig, nodes: Iterable[Node]) -> int:
     """How many ranks these nodes could hold if nobody else used them."""
     bundle = config.resources_of_a_rank
-    fitting = [node for node in nodes if has_labels(node, config.node_labels)]
+    fitting = [node for node in nodes if has_labels(node.labels, config.node_labels)]
     return sum(room(node.total, bundle) for node in fitting)
 
 
@@ -127,7 +127,7 @@ class Reservation:
         free = {
             node.id: room(node.free, self._bundle)
             for node in usable.values()
-            if has_labels(node, self._labels)
+            if has_labels(node.labels, self._labels)
         }
         return choose_nodes(held, free, most, self._placement)
 

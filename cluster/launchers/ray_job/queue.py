@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cluster.launchers.ray_job.record import Needs
-from cluster.ray.reservation import room
+from cluster.ray.reservation import has_labels, room
 from data_pipeline.wording import counted
 
 LAST = (math.inf, "")  # the place of a job that Ray does not list
@@ -47,10 +47,6 @@ class NodeRoom:
     free: Mapping[str, float]
     total: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-
-    def can_take(self, needs: Needs) -> bool:
-        """Whether it is one of the nodes on which the ranks may be."""
-        return needs.node_labels.items() <= self.labels.items()
 
 
 class View(Protocol):
@@ -104,7 +100,7 @@ def _reserve(needs: Needs, nodes: Sequence[NodeRoom]) -> tuple[list[NodeRoom], i
     placed = 0
     for number in sorted(range(len(after)), key=lambda n: -room(after[n].free, bundle)):
         node = after[number]
-        if node.can_take(needs):
+        if has_labels(node.labels, needs.node_labels):
             ranks = min(room(node.free, bundle), needs.ranks - placed)
             after[number] = _without(node, {name: ranks * n for name, n in bundle.items()})
             placed += ranks

@@ -41,20 +41,17 @@ Code = Annotated[int, Field(ge=0, le=255)]
 
 
 class Needs(Written):
-    """The least that a run reserves: so many ranks, and the CPUs of its data workers."""
+    """The least that a run reserves: so many ranks, and the CPUs of its data workers.
+
+    Attributes:
+        bundle: all that Ray reserves for a rank, by Ray's names.
+        node_labels: of the nodes on which ranks may be.
+    """
 
     ranks: Annotated[int, Field(gt=0)]
-    cpus_per_rank: Annotated[float, Field(gt=0)]
-    gpus_per_rank: Count
+    bundle: dict[str, Annotated[float, Field(gt=0)]]
     cpus_of_workers: Annotated[float, Field(ge=0)]
-    resources_per_rank: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     node_labels: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def bundle(self) -> dict[str, float]:
-        """All that Ray reserves for a rank, by Ray's names."""
-        own = {"CPU": self.cpus_per_rank, "GPU": float(self.gpus_per_rank)}
-        return {name: n for name, n in own.items() if n} | self.resources_per_rank
 
     def __str__(self) -> str:
         rank = " and ".join(f"{amount:g} {name}" for name, amount in self.bundle.items())

@@ -118,10 +118,8 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
         dataset=recipe.data.dataset,
         needs=Needs(
             ranks=config.min_ranks,
-            cpus_per_rank=config.cpus_per_rank,
-            gpus_per_rank=config.gpus_per_rank,
+            bundle=config.resources_of_a_rank,
             cpus_of_workers=config.data_workers * config.cpus_per_data_worker,
-            resources_per_rank=config.resources_per_rank,
             node_labels=config.node_labels,
         ),
         wait=wanted.wait,

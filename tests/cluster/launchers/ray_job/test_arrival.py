@@ -29,7 +29,7 @@ def envelope(sent: Path, **changes: Any) -> Path:
         "run": str(sent.parent / "run"),
         "folder": "/nowhere",
         "dataset": "/data",
-        "needs": Needs(ranks=1, cpus_per_rank=1, gpus_per_rank=0, cpus_of_workers=0),
+        "needs": Needs(ranks=1, bundle={"CPU": 1}, cpus_of_workers=0),
         "retry_exit_codes": (75,),
         "retries": 3,
         "extensions": ("lion/__init__.py",),

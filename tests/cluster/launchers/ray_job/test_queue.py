@@ -7,7 +7,8 @@ from cluster.launchers.ray_job.record import Needs
 
 
 def needs(ranks: int, cpus: float = 1.0, gpus: int = 0, workers: float = 0.0) -> Needs:
-    return Needs(ranks=ranks, cpus_per_rank=cpus, gpus_per_rank=gpus, cpus_of_workers=workers)
+    bundle = {"CPU": cpus} | ({"GPU": float(gpus)} if gpus else {})
+    return Needs(ranks=ranks, bundle=bundle, cpus_of_workers=workers)
 
 
 def nodes(*free: float, total: float = 8.0) -> list[NodeRoom]:
@@ -47,10 +48,8 @@ def test_a_gpu_is_taken_where_it_is() -> None:
 def test_resources_of_racks_and_labels_of_nodes_count() -> None:
     wanted = Needs(
         ranks=2,
-        cpus_per_rank=1.0,
-        gpus_per_rank=0,
+        bundle={"CPU": 1.0, "rack_a": 1.0},
         cpus_of_workers=0.0,
-        resources_per_rank={"rack_a": 1.0},
         node_labels={"pool": "train"},
     )
     amounts = {"CPU": 4.0, "rack_a": 2.0}

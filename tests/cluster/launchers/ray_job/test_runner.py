@@ -19,7 +19,7 @@ from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, N
 from cluster.launchers.ray_job.runner import JobRunner
 from trainer.runs.folder import RunFolder
 
-NEEDS = Needs(ranks=2, cpus_per_rank=1.0, gpus_per_rank=0, cpus_of_workers=0.0)
+NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
 
 class Cluster:
