@@ -1,8 +1,8 @@
 """What a node says of itself: versions, run folder, dataset, network interface, clock.
 
-Needs Python's standard library only, and is sent by value: so a node without transloom answers too,
-and says just that. It writes one file beside the one that the asking process has left in the run's
-folder; that process removes both.
+Needs Python's standard library only, and is sent by value with what it takes from `head_look`: so a
+node without transloom answers too, and says just that. It writes one file beside the one that the
+asking process has left in the run's folder; that process removes both.
 """
 
 import hashlib
@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+from cluster.ray.head_look import digest_of, package_files
+
 DISTRIBUTIONS = ("torch", "deepspeed", "ray")
 
 
@@ -44,13 +45,8 @@ class NodeProbe:
 
 
 def code_of(installation: Path) -> str | None:
-    """The sha256 of transloom's source files there; None if it has none."""
-    digest = hashlib.sha256()
-    files = sorted(path for name in PACKAGES for path in (installation / name).rglob("*.py"))
-    for path in files:
-        digest.update(f"{path.relative_to(installation)}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest() if files else None
+    """The digest of transloom's files there, as `submit` compares it; None if it has none."""
+    return digest_of(installation) if package_files(installation) else None
 
 
 def version_of(name: str) -> str | None:

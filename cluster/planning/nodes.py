@@ -6,8 +6,8 @@ a file in the run's folder ──▶ a probe on each node answers beside it ─�
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cluster.packages import INSTALLATION
 from cluster.planning import node_probe
 from cluster.planning.problem import Problem
 from cluster.planning.quick import existing_part
+from cluster.ray import head_look
 from cluster.ray.cluster_view import Node
 
 # A node has to start a process and import torch, as it will for a rank.
@@ -72,12 +73,12 @@ def ask_nodes(
         "gpu": gpu,
     }
     probes: list[tuple[Node, Any, Any]] = []
-    cloudpickle.register_pickle_by_value(node_probe)
     try:
         with suppress(OSError):  # then no node sees it, and each says so
             (folder / left).touch()
         for node in nodes:
-            probe = _started(node)
+            with by_value():
+                probe = _started(node)
             own = {"address": node.name.split()[0], "answer": f"{left}-{node.id}"}
             probes.append((node, probe, probe.look.remote(asked | own)))
         deadline = time.monotonic() + ANSWER_SECONDS
@@ -91,11 +92,23 @@ def ask_nodes(
                 problems.append(_silent(node, error))
         return found, problems
     finally:
-        cloudpickle.unregister_pickle_by_value(node_probe)
         for _, probe, _ in probes:
             ray.kill(probe)
         for file in folder.glob(f"{left}*"):
             file.unlink(missing_ok=True)
+
+
+@contextmanager
+def by_value() -> Iterator[None]:
+    """Let the probe travel with all of its code, to nodes that may not have it."""
+    modules = (node_probe, head_look)
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _started(node: Node) -> Any:

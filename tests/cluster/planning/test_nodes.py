@@ -10,9 +10,9 @@ import pytest
 from ray import cloudpickle
 
 from cluster.packages import INSTALLATION
-from cluster.planning import node_probe
 from cluster.planning.node_probe import NodeProbe, code_of
-from cluster.planning.nodes import NodeFacts, facts_of_this_machine, node_problems
+from cluster.planning.nodes import NodeFacts, by_value, facts_of_this_machine, node_problems
+from cluster.ray.head_look import PACKAGES
 
 HERE = facts_of_this_machine()
 RUN = Path("/shared/runs/a")
@@ -87,11 +87,8 @@ def test_a_node_says_what_it_has(tmp_path):
 
 def test_a_node_without_transloom_can_be_asked(tmp_path):
     """The probe travels by value, as Ray sends it, into a Python that has none of our packages."""
-    cloudpickle.register_pickle_by_value(node_probe)
-    try:
+    with by_value():
         sent = cloudpickle.dumps(NodeProbe)
-    finally:
-        cloudpickle.unregister_pickle_by_value(node_probe)
     program = (
         "import sys; sys.path = [p for p in sys.path if 'site-packages' in p or 'lib' in p];"
         "from ray import cloudpickle; probe = cloudpickle.loads(sys.stdin.buffer.read())();"
@@ -107,7 +104,7 @@ def test_a_node_without_transloom_can_be_asked(tmp_path):
 
 def test_the_sources_are_compared_whatever_their_version(tmp_path):
     assert code_of(tmp_path) is None
-    for name in node_probe.PACKAGES:
+    for name in PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
     before = code_of(tmp_path)
