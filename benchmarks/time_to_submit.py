@@ -51,13 +51,15 @@ def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.Complet
         environment["PYTHONPATH"] = str(code)
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-P", "-c", PROGRAM, *map(str, words)],
             env=environment,
             capture_output=True,
             text=True,
-            check=True,
         )
+        if done.returncode:
+            raise SystemExit(f"transloom {words[0]} ended with {done.returncode}: {done.stderr}")
+        return done
 
     return run
 
@@ -86,7 +88,8 @@ def measure(runs: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory(prefix="ray-") as name:
         folder = Path(name)
         settings = [*SETTINGS, f"data.dataset={folder / 'dataset'}"]
-        recipe = load_recipe(find_recipe("phrasebook"), settings)
+        path = find_recipe("phrasebook").resolve()  # the other code has no recipes
+        recipe = load_recipe(path, settings)
         prepare_dataset(recipe, Terminal(stderr=True), overwrite=False, processes=None)
         head = RayHead(folder, cpus=2)
         try:
@@ -94,7 +97,7 @@ def measure(runs: int) -> dict[str, list[float]]:
             for number in range(runs):
                 for case in seconds:
                     run = folder / f"{case.replace(' ', '-')}-{number}"
-                    words = ["phrasebook", *settings, "--run", run]
+                    words = [path, *settings, "--run", run]
                     started = time.time()
                     if case == "train":
                         same("train", *words, "--address", head.address)

@@ -29,7 +29,6 @@ RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is
 
 
 # The folder of runs that were given none.
-RUNS = Path("runs")
 
 
 class Recipe(TrainingRecipe):

@@ -49,7 +49,8 @@ def slurm(
       transloom deploy slurm multi30k-ende --array seed=1,2,3 --at-once 2 --submit
     """
     from cluster.launchers import slurm
-    from cluster.recipe import RUNS, find_recipe, load_recipe
+    from cluster.recipe import find_recipe, load_recipe
+    from trainer.runs import RUNS
 
     if array and run:
         raise typer.BadParameter("each run of an array has a folder of its own: leave out --run")

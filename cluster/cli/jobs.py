@@ -87,7 +87,12 @@ def submit(
 
       transloom submit phrasebook --env-file /etc/keys.env --run /shared/runs/phrasebook
     """
-    from cluster.launchers.ray_job import submission
+    from cluster.ray.open_doors import Look
+    from trainer.runs import RUNS
+
+    beside = run.parent if run else RUNS
+    look = Look(address, [str(beside.absolute()), str(Path.cwd())])
+    from cluster.launchers.ray_job import submission  # takes seconds, as the look does
 
     submitted = submission.submit(
         submission.Submission(
@@ -99,7 +104,7 @@ def submit(
             wait=wait,
             strict=strict,
         ),
-        address,
+        look,
         warn,
     )
     _tell_submitted(submitted, as_json)

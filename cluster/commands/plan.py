@@ -8,8 +8,9 @@ from cluster.commands.train import title_of
 from cluster.planning.cluster_facts import ClusterFacts, holder_text, resources_text
 from cluster.planning.plan import Plan, Wanted, make_plan
 from cluster.planning.quick import gigabytes
-from cluster.recipe import RUNS, find_recipe, load_recipe, run_name, with_absolute_paths
+from cluster.recipe import find_recipe, load_recipe, run_name, with_absolute_paths
 from data_pipeline.wording import counted
+from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
 LABEL = 13  # columns

@@ -8,7 +8,6 @@ from typing import Any
 from cluster.errors import RankLostError, RecipeError
 from cluster.planning.quick import quick_check
 from cluster.recipe import (
-    RUNS,
     Recipe,
     find_recipe,
     load_recipe,
@@ -21,6 +20,7 @@ from cluster.views.display import LoggedAudience, audience_for
 from data_pipeline.wording import counted
 from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
 from trainer.errors import NonFiniteLossError
+from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED
 from trainer.step_range import StepRange, profile_folder

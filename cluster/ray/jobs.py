@@ -34,7 +34,7 @@ from cluster.ray.job_command import Attachment, Word, readable, shell_command
 from cluster.ray.private import TALKATIVE_LOGGERS
 from data_pipeline.location import credential_in, without_credentials
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.1
 COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
 # In a job's metadata: it only looks at the head node, and is not listed. (It is not deleted: Ray
 # 2.60.0 may write that it has ended once more after that, and then has it again.)

@@ -13,7 +13,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -80,49 +80,66 @@ def open_doors_at(dashboard: str) -> list[str]:
     Raises:
         ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
     """
-    return list(look_at_head(dashboard).doors)
+    return list(Look(dashboard).wait().doors)
 
 
-def look_at_head(dashboard: str, folders: Sequence[Path] = ()) -> HeadLook:
-    """Look at the cluster that takes jobs there, and at its head node, by one job without files.
+class Look:
+    """A look at the cluster that takes jobs there, and at its head node, by one job without files.
 
-    Args:
-        folders: asked about.
-
-    Raises:
-        ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
+    It begins at once, and the head takes seconds for the answer. What goes wrong is told by `wait`.
     """
-    check_address(dashboard)
-    doors = [_NO_TOKEN] if _lists_jobs_to_anyone(dashboard) else []
-    # -I: no code from the folder in which a job starts, nor from PYTHONPATH.
-    job_id = submit(
-        [HEAD_PYTHON, "-I", "-c", look_program(), *map(str, folders)],
-        address=dashboard,
-        folder=Path("/"),
-        metadata={LOOK_KEY: "who else can enter the session folder, what is installed"},
-    )
-    job = wait_for_job(dashboard, job_id)
-    said = "".join(job_logs(dashboard, job_id)).strip().splitlines()
-    try:
-        found = parse_object(said[-1].encode() if said else b"")
-        seen = HeadLook(
-            (),
-            str(found["python"]),
-            dict(found["versions"]),
-            found["digest"],
-            dict(found["folders"]),
-        )
-        way = found["way_in"]
-    except (ValueError, TypeError, KeyError):
-        seen, way = HeadLook(()), None
-    if job.exit_code == head_look.OPEN and way:
-        doors.append(f"on its head node {way}, and {_FOLDER_REMEDY}")
-    elif job.exit_code != head_look.CLOSED:
-        doors.append(
-            "whether others can enter its session folder could not be found out "
-            f"({job.message}); {_FOLDER_REMEDY}"
-        )
-    return HeadLook(tuple(doors), seen.python, seen.versions, seen.digest, seen.folders)
+
+    def __init__(self, dashboard: str, folders: Sequence[str] = ()) -> None:
+        """
+        Args:
+            folders: asked about.
+        """
+        self.dashboard = dashboard
+        self._error: ClusterError | None = None
+        try:
+            check_address(dashboard)
+            self._doors = [_NO_TOKEN] if _lists_jobs_to_anyone(dashboard) else []
+            # -I: no code from the folder in which a job starts, nor from PYTHONPATH.
+            self._job_id = submit(
+                [HEAD_PYTHON, "-I", "-c", look_program(), *folders],
+                address=dashboard,
+                folder=Path("/"),
+                metadata={LOOK_KEY: "who else can enter the session folder, what is installed"},
+            )
+        except ClusterError as error:
+            self._error = error
+
+    def wait(self) -> HeadLook:
+        """Wait for what is found out.
+
+        Raises:
+            ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
+        """
+        if self._error:
+            raise self._error
+        job = wait_for_job(self.dashboard, self._job_id)
+        said = "".join(job_logs(self.dashboard, self._job_id)).strip().splitlines()
+        doors = list(self._doors)
+        try:
+            found = parse_object(said[-1].encode() if said else b"")
+            seen = HeadLook(
+                (),
+                str(found["python"]),
+                dict(found["versions"]),
+                found["digest"],
+                dict(found["folders"]),
+            )
+            way = found["way_in"]
+        except (ValueError, TypeError, KeyError):
+            seen, way = HeadLook(()), None
+        if job.exit_code == head_look.OPEN and way:
+            doors.append(f"on its head node {way}, and {_FOLDER_REMEDY}")
+        elif job.exit_code != head_look.CLOSED:
+            doors.append(
+                "whether others can enter its session folder could not be found out "
+                f"({job.message}); {_FOLDER_REMEDY}"
+            )
+        return replace(seen, doors=tuple(doors))
 
 
 def look_program() -> str:

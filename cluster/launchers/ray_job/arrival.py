@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,14 +22,6 @@ from data_pipeline.written import Written, told
 
 # A folder among what was sent. With the hyphen, Python imports nothing by its name.
 EXTENSIONS = "sent-extensions"
-# Our packages first, whatever folder of the same names stands on the path.
-OWN = "from cluster.packages import import_own_packages; import_own_packages(); "
-# It imports what takes seconds while its runner looks for room; without a word of that it leaves.
-TRAIN = (
-    f"{OWN}import sys, cluster.commands.train, cluster.cli.app; "
-    "sys.stdin.readline() or sys.exit(75); cluster.cli.app.main()"
-)
-RUN_JOB = f"{OWN}from cluster.launchers.ray_job.runner import main; main()"
 
 
 class Envelope(Written):
@@ -46,7 +37,7 @@ class Arrived:
 
     job_id: str
     request: JobRequest
-    command: list[str]
+    words: list[str]
     view: Callable[[], View]
 
 
@@ -76,17 +67,13 @@ def arrive(envelope: Path) -> Arrived:
         shutil.copyfile(envelope.parent / EXTENSIONS / name, there)
     with suppress(OSError):
         _show_beside_logs(job, job_id)
-    return Arrived(job_id, request, train_command(request, recipe, job), _view)
+    return Arrived(job_id, request, train_words(request, recipe, job), _view)
 
 
-def train_command(request: JobRequest, recipe: Path, job: JobFolder) -> list[str]:
-    """What an attempt starts."""
+def train_words(request: JobRequest, recipe: Path, job: JobFolder) -> list[str]:
+    """The command line of an attempt."""
     extensions = [f"extension_folder={job.path / 'extensions'}"] if request.extensions else []
     return [
-        sys.executable,
-        "-P",  # the folder in which it starts is no place for our code
-        "-c",
-        TRAIN,
         "train",
         str(recipe),
         *request.overrides,
@@ -113,7 +100,7 @@ def _check_code(request: JobRequest) -> None:
 def _run_folder(request: JobRequest) -> Path:
     """The run's folder; it is made only beside what is there."""
     run = Path(request.run)
-    if not (run.is_dir() or run.parent.is_dir() or Path(request.folder).is_dir()):
+    if not any(Path(place).is_dir() for place in request.places):
         raise ClusterError(
             f"Node {os.uname().nodename} has neither {run.parent} nor {request.folder}: name a run "
             "folder on storage that all nodes see, with --run"

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,37 +50,31 @@ class Log:
 
 
 class Child:
-    """A command that runs, with its output in a log.
+    """A process that gets ready, begins when it has its order, and whose output goes to a log."""
 
-    It may get ready before it is told to begin, by a line on its standard input.
-    """
-
-    def __init__(
-        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Log
-    ) -> None:
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**environment, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Log) -> None:
+        """
+        Args:
+            process: from `entrance.start`.
+        """
+        self._process = process
         self._log = log
         self._reader = threading.Thread(target=self._read, name="output", daemon=True)
         self._reader.start()
 
-    def begin(self) -> None:
+    def begin(self, order: str) -> None:
+        """Give it its order, a line."""
+        assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended, or does not care
-            assert self._process.stdin is not None
-            self._process.stdin.write(b"begin\n")
+            self._process.stdin.write(f"{order}\n".encode())
             self._process.stdin.close()
 
     def drop(self) -> None:
         """End it before it has begun."""
         self._process.kill()
         self._process.wait()
-        self.begin()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._reader.join(OUTPUT_SECONDS)
 
     def wait(self, seconds: float) -> int | None:

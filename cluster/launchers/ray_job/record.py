@@ -95,6 +95,11 @@ class JobRequest(Written):
     extensions: tuple[str, ...] = ()
     digest: str
 
+    @property
+    def places(self) -> list[str]:
+        """One of these folders has to be there, or the run's is not made."""
+        return [self.run, str(Path(self.run).parent), self.folder]
+
 
 class Attempt(Written):
     """One start of `transloom train`.

@@ -13,15 +13,16 @@ in the run's folder (see record.py).
 """
 
 import os
-import sys
+import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
 from cluster.launchers.ray_job.child import Child, Log
+from cluster.launchers.ray_job.entrance import TRAIN, order, start
 from cluster.launchers.ray_job.queue import View, turn
 from cluster.launchers.ray_job.record import (
     RENEW_SECONDS,
@@ -52,25 +53,27 @@ class JobRunner:
         self,
         job_id: str,
         request: JobRequest,
+        words: Sequence[str],
         command: Sequence[str],
-        environment: Mapping[str, str],
         view: Callable[[], View],
+        ready: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
         """
         Args:
-            command: what an attempt starts.
-            environment: of the command.
+            words: the command line of an attempt.
+            command: starts a process that waits for these words (`entrance.order`).
             view: makes the view of the cluster.
+            ready: such a process, for the first attempt.
         """
         self._run = RunFolder(Path(request.run))
         self._folder = JobFolder.of(self._run.path, job_id)
+        self._words = words
         self._command = command
-        self._environment = environment
         self._make_view = view
         self._request = request
         self._log = Log(self._folder.log)
         self._stop = StopWish(self._run)
-        self._ready: Child | None = None
+        self._ready = Child(ready, self._log) if ready else None
         self._renewed = 0.0
         self._record = JobRecord(
             id=job_id,
@@ -99,7 +102,7 @@ class JobRunner:
     def _run_attempts(self) -> tuple[JobState, int, str | None]:
         """The state in which the job ends, its exit code, and a word on it."""
         furthest, fruitless = recorded_step(self._run.metrics), 0
-        self._ready = self._start_child()  # it gets ready meanwhile
+        self._ready = self._ready or self._start_child()  # it gets ready meanwhile
         view = self._make_view()
         while True:
             self._wait_for_room(view)
@@ -177,7 +180,7 @@ class JobRunner:
         self._write(attempts=(*others, attempt))
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
-        child.begin()
+        child.begin(order(self._words, self._place()))
         while (code := child.wait(LOOK_SECONDS)) is None:
             self._stop.hand_on()
             if self._record.state == "STARTING" and self._recorded_bytes() != size:
@@ -195,10 +198,13 @@ class JobRunner:
         self._write(attempts=(*others, ended))
         return code
 
-    def _start_child(self) -> Child:
+    def _place(self) -> Path:
+        """Where relative paths begin."""
         folder = Path(self._request.folder)
-        folder = folder if folder.is_dir() else self._run.path
-        return Child(self._command, folder, self._environment, self._log)
+        return folder if folder.is_dir() else self._run.path
+
+    def _start_child(self) -> Child:
+        return Child(start(self._command, os.environ), self._log)
 
     def _drop_child(self) -> None:
         if self._ready:
@@ -226,16 +232,24 @@ class JobRunner:
             self._log.say(f"warning: {self._folder.record_file}: {error.strerror}")
 
 
-def main() -> None:
-    """The job's command: `sys.argv` has the file with id and request, as it was sent."""
+def run(envelope: Path, ready: "subprocess.Popen[bytes] | None") -> int:
+    """Run the job that was sent and return its exit code.
+
+    Args:
+        envelope: the file with id and request.
+        ready: a process that will train when it is told what.
+    """
     from cluster.launchers.ray_job.arrival import arrive
 
     try:
-        arrived = arrive(Path(sys.argv[1]))
+        arrived = arrive(envelope)
         runner = JobRunner(
-            arrived.job_id, arrived.request, arrived.command, os.environ, arrived.view
+            arrived.job_id, arrived.request, arrived.words, TRAIN, arrived.view, ready
         )
     except (ClusterError, OSError) as error:
         complain(str(error))
-        sys.exit(EXIT_FAILED)
-    sys.exit(runner.run())
+        if ready:
+            ready.kill()
+            ready.wait()
+        return EXIT_FAILED
+    return runner.run()

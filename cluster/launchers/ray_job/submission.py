@@ -1,6 +1,6 @@
 """Submitting a run as a job, from anywhere that reaches the cluster's dashboard.
 
-look at the head ──▶ what is open, what is installed there
+look at the head ──▶ what is open, what is installed there, what it lacks
                  ──▶ `JobRequest` + files that it lacks ──▶ a Ray job that runs `runner.py`
 """
 
@@ -15,7 +15,9 @@ from typing import Any
 
 from cluster.environment_file import pointer
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.arrival import RUN_JOB, Envelope
+from cluster.launchers.ray_job.arrival import Envelope
+from cluster.launchers.ray_job.entrance import RUN_JOB
+from cluster.launchers.ray_job.head_check import check_head
 from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobRequest, Needs
 from cluster.launchers.ray_job.shipment import extension_files, sent_files
@@ -25,14 +27,15 @@ from cluster.ray import jobs, open_doors
 from cluster.ray.head_look import digest_of
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import STOP_WAIT_VARIABLE
+from cluster.ray.open_doors import Look
 from cluster.recipe import (
-    RUNS,
     Recipe,
     find_recipe,
     load_recipe,
     run_name,
     with_absolute_paths,
 )
+from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
 # After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
@@ -79,10 +82,11 @@ class Submitted:
         }
 
 
-def submit(wanted: Submission, address: str, notice: Callable[[str], None]) -> Submitted:
+def submit(wanted: Submission, look: Look, notice: Callable[[str], None]) -> Submitted:
     """Submit the run of a recipe; see `transloom submit --help`.
 
     Args:
+        look: at the cluster that gets it, begun with the folders beside which the run may lie.
         notice: told what is open of the cluster, and what will be scarce.
 
     Raises:
@@ -94,7 +98,7 @@ def submit(wanted: Submission, address: str, notice: Callable[[str], None]) -> S
     checked.raise_refusal()
     for scarce in checked.notices:
         notice(scarce)
-    return send(recipe, request, address, notice)
+    return send(recipe, request, look, notice)
 
 
 def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
@@ -135,19 +139,23 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
 
 
 def send(
-    recipe: Recipe, request: JobRequest, address: str, notice: Callable[[str], None]
+    recipe: Recipe, request: JobRequest, look: Look, notice: Callable[[str], None]
 ) -> Submitted:
     """Submit what is asked for to a cluster.
 
+    Args:
+        look: at this cluster.
+
     Raises:
-        ClusterError: the cluster cannot be reached, refuses the token, or is open and `strict`.
+        ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, or its
+            head node lacks what the run needs.
     """
-    folders = [Path(request.run), Path(request.run).parent, Path(request.folder)]
-    seen = open_doors.look_at_head(address, folders)  # before any file of ours is there
+    address, seen = look.dashboard, look.wait()  # before any file of ours is there
     if seen.doors:
         open_doors.tell(
             open_doors.warning(address, seen.doors), strict=request.strict, notice=notice
         )
+    check_head(seen, request, address, notice)
     # The look is at the head alone: other nodes may have another transloom.
     with_code = seen.digest != request.digest or jobs.count_nodes(address) != 1
     files = sent_files(recipe, with_code=with_code)
@@ -201,7 +209,7 @@ def resubmit(
             overrides.append(f"extension_folder={extensions}")
         recipe = load_recipe(path, overrides)
         again = request.model_copy(update={"digest": digest_of(INSTALLATION)})
-        return send(recipe, again, address, notice)
+        return send(recipe, again, Look(address, again.places), notice)
 
 
 def new_id(name: str) -> str:

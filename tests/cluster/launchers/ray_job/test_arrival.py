@@ -45,8 +45,7 @@ def test_recipe_and_extensions_lie_in_the_jobs_folder_afterwards(sent: Path) -> 
     job = sent.parent / "run" / "jobs" / "mine"
     assert (job / "tiny.yaml").read_text() == "name: tiny\n"
     assert (job / "extensions" / "lion" / "__init__.py").read_text() == "x = 1\n"
-    words = arrived.command[arrived.command.index("train") :]
-    assert words == [
+    assert arrived.words == [
         "train",
         str(job / "tiny.yaml"),
         "seed=2",

@@ -1,6 +1,5 @@
 """A job's runner, with plain shell commands for attempts and a cluster that the test describes."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -81,8 +80,8 @@ def job(run: Path, script: str, cluster: Cluster | None = None, **changes: Any) 
     """
     JobFolder.of(run, "mine").path.mkdir(parents=True, exist_ok=True)
     view = cluster or Cluster()
-    command = ["sh", "-c", f"read begin || exit 75; {script}"]
-    return JobRunner("mine", request(run, **changes), command, os.environ, lambda: view)
+    command = ["sh", "-c", f"read order || exit 75; cd '{run.parent}'; {script}"]
+    return JobRunner("mine", request(run, **changes), ["train"], command, lambda: view)
 
 
 def record(run: Path) -> JobRecord:
