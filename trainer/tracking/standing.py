@@ -69,6 +69,8 @@ class Standing(Written):
         tokens_per_second: target tokens of all ranks in recent steps, with all that lay between
             these.
         seconds_left: until `max_steps` at the speed of recent steps, while the run is trained.
+        step_age_seconds: while the run is trained: since the last applied step was recorded, or
+            since its owner began, if that was later.
         nodes: how many ranks are, or were, on each node.
         problems: what of the folder cannot be read.
     """
@@ -85,6 +87,7 @@ class Standing(Written):
     best_since_step: int | None = None
     tokens_per_second: float | None = None
     seconds_left: float | None = None
+    step_age_seconds: float | None = None
     owner: Owner | None = None
     ranks: int | None = None
     nodes: dict[str, int] = Field(default_factory=dict)
@@ -111,7 +114,12 @@ def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
         record_bytes: how much of the end of its record is read.
     """
     run = RunFolder(path)
-    facts = read_facts(run, record_bytes)
+    return standing_from(run, read_facts(run, record_bytes))
+
+
+def standing_from(run: RunFolder, facts: RunFacts) -> Standing:
+    """As `standing_of`, of what was read before."""
+    path = run.path
     state, reason = _state(run, facts)
     record, newest = facts.record, facts.newest
     scores, scores_step = _newest_scores(record, facts.header)
@@ -132,6 +140,7 @@ def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
         best_since_step=record.first_step,
         tokens_per_second=record.tokens_per_second,
         seconds_left=left,
+        step_age_seconds=_step_age(facts) if state == "training" else None,
         owner=_owner(facts.ownership),
         ranks=facts.place.ranks if facts.place else record.world_size,
         nodes=facts.place.nodes if facts.place else {},
@@ -202,6 +211,14 @@ def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
     if isinstance(patience, int) and without_best >= patience:
         return f"stopped early at step {header.step}: no better validation in {without_best}"
     return None
+
+
+def _step_age(facts: RunFacts) -> float | None:
+    card = facts.ownership.card if facts.ownership else None
+    moments = [facts.record.recent[-1].time] if facts.record.recent else []
+    if card:
+        moments.append(_moment(card.since))
+    return round(max(0.0, time.time() - max(moments)), 1) if moments else None
 
 
 def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:
