@@ -49,6 +49,11 @@ def status_of(run: Path) -> Standing:
     return standing_of(run)
 
 
+def progress_text(run: Path) -> str:
+    """The last step of a run, and how long there was no other; nothing if it is not seen here."""
+    return _progress_text(standing_of(run, BYTES_IN_A_LIST)) if is_run(run) else ""
+
+
 def runs_table(standings: list[Standing]) -> AnswerTable:
     table = AnswerTable(
         Column("run", copied=True), "state", "step", "newest scores", "tokens/s", "left", "owner"
@@ -71,7 +76,7 @@ def status_text(standing: Standing) -> str:
     """All of a standing for a person, a line for each thing."""
     rows = [
         ("state", standing.state + (f": {standing.reason}" if standing.reason else "")),
-        ("step", steps_text(standing) + _step_age_text(standing)),
+        ("step", _progress_text(standing)),
         ("newest scores", _scores_line(standing)),
         ("best scores", _best_line(standing)),
         ("speed", _speed_line(standing)),
@@ -99,10 +104,10 @@ def _state_text(standing: Standing) -> str:
     return f"{standing.state}, no step for {time_text(standing.step_age_seconds)}"
 
 
-def _step_age_text(standing: Standing) -> str:
+def _progress_text(standing: Standing) -> str:
     if standing.step_age_seconds is None:
-        return ""
-    return f"; no other for {time_text(standing.step_age_seconds)}"
+        return steps_text(standing)
+    return f"{steps_text(standing)}; no other for {time_text(standing.step_age_seconds)}"
 
 
 def scores_text(standing: Standing) -> str:

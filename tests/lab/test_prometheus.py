@@ -14,6 +14,8 @@ import pytest
 from support.cluster.processes import children, command_of, wait_until
 from support.machine_parts import program
 from support.ranks.rank_pool import free_port
+from support.records.lines import train_line
+from support.records.run_folders import made_run, with_owner
 
 pytestmark = pytest.mark.needs("prometheus")
 
@@ -22,9 +24,9 @@ RULES = DEPLOYED / "transloom.rules.yml"
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 
 
-def promtool(*arguments):
+def promtool(*arguments, **options):
     done = subprocess.run(
-        [program("promtool"), *arguments], cwd=DEPLOYED, capture_output=True, text=True
+        [program("promtool"), *arguments], cwd=DEPLOYED, capture_output=True, text=True, **options
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -33,6 +35,15 @@ def promtool(*arguments):
 def test_rules_and_example_are_as_prometheus_wants_them():
     assert "SUCCESS: 10 rules found" in promtool("check", "rules", RULES.name)
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
+
+
+def test_what_is_printed_is_fit_for_the_node_exporter(tmp_path):
+    """It reads the plain format, and so does promtool."""
+    for name in ("plain", 'a "quoted" <b>'):
+        with_owner(made_run(tmp_path / name, train_line(1), train_line(2)))
+    text = subprocess.run([TRANSLOOM, "metrics", tmp_path], capture_output=True, text=True).stdout
+    assert text.count("transloom_run_step{") == 2
+    assert promtool("check", "metrics", input=text) == ""
 
 
 def test_every_rule_fires_and_is_quiet_when_it_should():
