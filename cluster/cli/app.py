@@ -17,6 +17,7 @@ from cluster.cli.data import data_app
 from cluster.cli.deploy import deploy_app
 from cluster.cli.jobs import jobs_app, submit
 from cluster.cli.learning import demo, fields
+from cluster.cli.metrics import metrics
 from cluster.cli.plan import plan
 from cluster.cli.recipes import init, recipes
 from cluster.cli.serve import serve
@@ -58,7 +59,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (runs, status, compare),
+    "Look": (runs, status, compare, metrics),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():

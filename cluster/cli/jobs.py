@@ -278,12 +278,16 @@ def _follow(address: str, job_id: str) -> None:
 
 
 def _describe(standing: "Standing") -> str:
+    from cluster.commands.standings import progress_text
+
     lines = [f"{standing.id}: {standing.status}", f"run      {standing.run or '?'}"]
     record, job = standing.record, standing.job
     if job:
         lines.append(f"started  {_time(job.started)}")
     if record and record.waits_for and not standing.finished:
         lines.append(f"waits    for {record.waits_for}")
+    if standing.status == "RUNNING" and (step := progress_text(Path(standing.run))):
+        lines.append(f"step     {step}")
     if record and standing.folder:
         lines.append(f"log      {standing.folder / 'log.txt'}")
         lines += [_restart(attempt) for attempt in record.attempts[:-1]]

@@ -9,6 +9,8 @@ from data_pipeline.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, standing_of
 
+# Steps that come more seldom than this are worth a word in a list of runs.
+QUIET_SECONDS = 120.0
 STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
@@ -47,6 +49,11 @@ def status_of(run: Path) -> Standing:
     return standing_of(run)
 
 
+def progress_text(run: Path) -> str:
+    """The last step of a run, and how long there was no other; nothing if it is not seen here."""
+    return _progress_text(standing_of(run, BYTES_IN_A_LIST)) if is_run(run) else ""
+
+
 def runs_table(standings: list[Standing]) -> AnswerTable:
     table = AnswerTable(
         Column("run", copied=True), "state", "step", "newest scores", "tokens/s", "left", "owner"
@@ -54,7 +61,7 @@ def runs_table(standings: list[Standing]) -> AnswerTable:
     for standing in standings:
         table.add(
             standing.name,
-            standing.state,
+            _state_text(standing),
             steps_text(standing),
             scores_text(standing),
             _number(standing.tokens_per_second),
@@ -69,7 +76,7 @@ def status_text(standing: Standing) -> str:
     """All of a standing for a person, a line for each thing."""
     rows = [
         ("state", standing.state + (f": {standing.reason}" if standing.reason else "")),
-        ("step", steps_text(standing)),
+        ("step", _progress_text(standing)),
         ("newest scores", _scores_line(standing)),
         ("best scores", _best_line(standing)),
         ("speed", _speed_line(standing)),
@@ -88,6 +95,19 @@ def steps_text(standing: Standing) -> str:
     """The last step, of how many."""
     of = f" of {standing.max_steps:,}" if standing.max_steps is not None else ""
     return f"{standing.step:,}{of}"
+
+
+def _state_text(standing: Standing) -> str:
+    """The state, and whether steps have stopped to come: the speed is that of the last ones."""
+    if (standing.step_age_seconds or 0) <= QUIET_SECONDS:
+        return standing.state
+    return f"{standing.state}, no step for {time_text(standing.step_age_seconds)}"
+
+
+def _progress_text(standing: Standing) -> str:
+    if standing.step_age_seconds is None:
+        return steps_text(standing)
+    return f"{steps_text(standing)}; no other for {time_text(standing.step_age_seconds)}"
 
 
 def scores_text(standing: Standing) -> str:

@@ -21,6 +21,7 @@ from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
 from cluster.supervision.audience import Audience
+from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
@@ -97,6 +98,7 @@ def _train_in_session(
         ray_session(config.address, _embedded_ray(config, audience), tell_open),
         ClusterView(config.wait_for_head_seconds, audience.notice) as view,
         RankSupply(config, clock) as supply,
+        RayMetrics(run.path, config.address),
     ):
         require_gpus(config.least_gpus)
         workers = DataWorkers(

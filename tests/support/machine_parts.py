@@ -1,4 +1,4 @@
-"""What a machine must have for some tests: namespaces, a Slurm, a browser.
+"""What a machine must have for some tests: namespaces, a Slurm, a browser, Prometheus.
 
 Where a part is missing the test is skipped with a reason; under `make lab`, which sets
 TRANSLOOM_LAB=1 and installs what is missing, that is a failure.
@@ -32,6 +32,8 @@ def lacks(part: str) -> str | None:
             return _without("mount", "unshare")
         case "slurm":
             return _without(*SLURM)
+        case "prometheus":
+            return _without("prometheus", "promtool")
         case "browser":
             return None if program(*BROWSERS) else "no Chromium here"
     raise AssertionError(f"the tests know no part {part!r} of a machine")

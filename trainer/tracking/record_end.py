@@ -6,17 +6,22 @@ Lines are looked for by their bytes and parsed only if they are needed: a run ma
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from data_pipeline.storage.regular_files import open_regular
 from data_pipeline.written import MAX_COUNT
 from trainer.errors import TrainerError
 from trainer.tracking.metrics import parsed
-from trainer.tracking.records import TrainLine, ValidationLine
+from trainer.tracking.records import Line, Resumed, SkippedLine, TrainLine, ValidationLine
+
+L = TypeVar("L", bound=Line)
 
 # Steps that speed and time left follow from.
 RECENT_STEPS = 30
 # No text within a line looks so: its quotation marks are escaped.
 _VALIDATION = b'"kind": "validation"'
+_SKIPPED = b'"kind": "skipped"'
+_RESUMED = b'"event": "resumed"'
 _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 
@@ -29,6 +34,8 @@ class RecordEnd:
         first_step: the first one that was looked at; None if there is none.
         recent: the last applied steps of one start of the ranks, oldest first.
         validations: those that were looked at, oldest first.
+        skipped: the last step that was not applied, if there is one.
+        resumed: the last start of the ranks after the first, if there is one.
         problem: what cannot be read; the rest follows from the lines after it.
     """
 
@@ -36,6 +43,8 @@ class RecordEnd:
     first_step: int | None = None
     recent: tuple[TrainLine, ...] = ()
     validations: tuple[ValidationLine, ...] = ()
+    skipped: SkippedLine | None = None
+    resumed: Resumed | None = None
     problem: str | None = None
 
     @property
@@ -55,6 +64,20 @@ class RecordEnd:
         if len(self.recent) < 2:
             return None
         return _ratio(sum(line.target_tokens for line in self.recent[1:]), self._seconds)
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """Steps at the end that were not applied."""
+        return self.skipped.in_a_row if self.skipped and self.skipped.step == self.step else 0
+
+    def share_of_time(
+        self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds"]
+    ) -> float | None:
+        """The share that such stalls had in the time of the recent steps; None if not known."""
+        if len(self.recent) < 2 or not 0 < self._seconds < MAX_COUNT:
+            return None
+        stalled: float = sum(getattr(line, field) for line in self.recent[1:])
+        return min(max(stalled / self._seconds, 0.0), 1.0)
 
     @property
     def _seconds(self) -> float:
@@ -85,6 +108,8 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
             first_step=_step(path, steps[0]) if steps else None,
             recent=_recent(path, steps),
             validations=tuple(_validations(path, lines)),
+            skipped=_last(path, lines, _SKIPPED, SkippedLine),
+            resumed=_last(path, lines, _RESUMED, Resumed),
         )
     except TrainerError as error:
         return RecordEnd(step=_last_step(path, steps), problem=str(error))
@@ -122,6 +147,13 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
             break  # the time between two starts says nothing of the speed
         recent.append(line)
     return tuple(reversed(recent))
+
+
+def _last(path: Path, lines: list[bytes], mark: bytes, kind: type[L]) -> L | None:
+    """The last line of a kind, which the mark within it tells."""
+    text = next((line for line in reversed(lines) if mark in line), None)
+    line = parsed(path, text) if text else None
+    return line if isinstance(line, kind) else None
 
 
 def _validations(path: Path, lines: list[bytes]) -> list[ValidationLine]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.records.lines import train_line, validation_line
@@ -66,6 +67,27 @@ def test_status_tells_all_of_one(transloom, folder):
     text = transloom("status", folder / "f-damaged").stdout
     assert "damaged" in text
     assert "run.json is damaged" in text.replace("\n", "")
+
+
+def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
+    transloom, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "160")
+    lately, long_ago = (datetime.now(UTC) - timedelta(minutes=m) for m in (0, 50))
+    stalled = made_run(tmp_path / "stalled", train_line(1, time=long_ago.timestamp() + 1200))
+    with_owner(stalled, since=long_ago.isoformat())
+    # Its last step was long ago, but so was its end: it has begun again.
+    with_owner(made_run(tmp_path / "begins", *LINES), since=lately.isoformat())
+    text = transloom("runs", tmp_path).stdout
+    assert text.count("no step for") == 1
+    assert "training, no step for 0:3" in text
+    assert "1 of 20; no other for 0:3" in transloom("status", stalled).stdout
+    stopped = made_run(tmp_path / "stopped", train_line(1))
+    assert "no other" not in transloom("status", stopped).stdout
+    assert (
+        Standing.model_validate_json(transloom("status", stalled, "--json").stdout).step_age_seconds
+        >= 1800
+    )
 
 
 def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):

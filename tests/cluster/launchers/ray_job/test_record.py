@@ -3,10 +3,13 @@
 import json
 import os
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.records.lines import train_line
+from support.records.run_folders import made_run, with_owner
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.record import (
@@ -135,3 +138,14 @@ def test_the_newest_job_of_a_run_is_meant(folder: JobFolder, tmp_path: Path) -> 
 def test_a_folder_without_jobs_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=f"{tmp_path} has no record of a job"):
         standing_in(str(tmp_path))
+
+
+def test_a_job_whose_steps_have_stopped_to_come_is_told_so(
+    folder: JobFolder, tmp_path: Path, transloom: Any
+) -> None:
+    folder.write(a_record(tmp_path))
+    assert "step " not in transloom("jobs", "status", tmp_path).stdout  # there is no run yet
+    run = made_run(tmp_path / "stalled", train_line(7))
+    with_owner(run, since=(datetime.now(UTC) - timedelta(minutes=50)).isoformat())
+    folder.write(a_record(run))
+    assert "step     7 of 20; no other for 0:5" in transloom("jobs", "status", tmp_path).stdout
