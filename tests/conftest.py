@@ -126,6 +126,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path, ray_
     return runs
 
 
+@pytest.fixture(scope="session")
+def one_rank(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Any:
+    """The same run by one rank without Ray; its name is "one-rank"."""
+    runs = _runs(tmp_path_factory.mktemp("one-rank"), phrasebook, address="")
+    runs.train("one-rank", "trainer.max_steps=60", inline=True)
+    return runs
+
+
 def _runs(folder: Path, phrasebook: Path, address: str) -> Any:
     from support.recipes import tiny_values
     from support.runs import Runs

@@ -64,8 +64,9 @@ def drain(address, node_id, seconds):
 
 
 def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
-    runs, folder, nodes, orders, monkeypatch
+    runs, folder, nodes, orders, one_rank, monkeypatch
 ):
+    """And its curve is that of one rank: up to rounding, since its ranks have three threads."""
     monkeypatch.setattr(growth, "GROW_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(growth, "CHECK_SECONDS", 0.2)
 
@@ -91,6 +92,9 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     assert "resized from 2 to 1 rank" in log
     recorded = [line["step"] for line in runs.lines("run")]
     assert recorded == list(range(1, recorded[-1] + 1))
+    both = min(len(recorded), 60)
+    assert runs.curve("run")[:both] == pytest.approx(one_rank.curve("one-rank")[:both], rel=1e-5)
+    assert runs.digests("run")[:both] == one_rank.digests("one-rank")[:both]
     events = runs.lines("run", "event")
     resizes = [(e["from_ranks"], e["to_ranks"]) for e in events if e["event"] == "resized"]
     assert resizes == [(1, 2), (2, 1)]

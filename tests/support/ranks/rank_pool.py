@@ -1,7 +1,8 @@
 """Rank processes that stay alive between tests, since importing DeepSpeed takes seconds.
 
 A job is an importable function ``job(placement, *arguments)``; the pool runs it on all of its
-ranks, which are one process group, and returns their results.
+ranks, which are one process group, and returns their results. The ranks of all pools are forked
+from one process that has imported it.
 """
 
 import gc
@@ -13,13 +14,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer.placement import Placement
 
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
+IMPORTED = ["trainer.build", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
 # DeepSpeed never lets go of a stage 3 engine, nor of its process group, whose threads wake up 100
@@ -29,8 +31,14 @@ MOST_THREADS = 60
 
 
 class RankPool:
-    def __init__(self, world_size: int) -> None:
+    def __init__(
+        self, world_size: int, method: Literal["forkserver", "spawn"] = "forkserver"
+    ) -> None:
+        """method: "spawn" for ranks whose libraries are to read the environment as it is now."""
         self._world_size = world_size
+        self._context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":  # before its first process starts; later it is without effect
+            self._context.set_forkserver_preload(IMPORTED)
         self._start()
 
     def run(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -63,7 +71,6 @@ class RankPool:
             process.join()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
         rendezvous = f"tcp://127.0.0.1:{free_port()}"
         self._pipes: list[Connection] = []
         self._processes = []
@@ -74,8 +81,8 @@ class RankPool:
                 local_world_size=self._world_size,
                 rendezvous=rendezvous,
             )
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(placement, theirs), daemon=True)
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_serve, args=(placement, theirs), daemon=True)
             process.start()
             theirs.close()  # or nobody would notice that the process has ended
             self._pipes.append(ours)
@@ -104,6 +111,7 @@ def free_port() -> int:
 def _serve(placement: Placement, pipe: Connection) -> None:
     from trainer.distributed import process_group
 
+    gc.freeze()  # DeepSpeed collects garbage for each engine, and would look at all of torch
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
         for number in itertools.count(1):
             job, arguments = pipe.recv()

@@ -89,7 +89,7 @@ def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monke
     for name, value in KEPT_BY_LIBRARIES.items():
         monkeypatch.setenv(name, value)
     widest = [PairShape(1024, 100, 90)]
-    with closing(RankPool(1)) as pool:
+    with closing(RankPool(1, "spawn")) as pool:
         (message,) = pool.run(preflight_jobs.shortage_of_host, widest, 4 * BUDGET, 300 * MEGABYTE)
     assert message.startswith("Rank 0 of 1 cannot hold")
     assert "would fit too" in message
