@@ -51,7 +51,7 @@ export class ServedAnswers {
     const source = new EventSource("api/follow");
     source.addEventListener("open", () => standing("following"));
     source.addEventListener("error", () => standing("lost"));
-    for (const kind of ["runs", "steps", "looks"]) {
+    for (const kind of ["runs", "steps", "curves", "looks"]) {
       source.addEventListener(kind, (event) => message(kind, JSON.parse(event.data)));
     }
     window.addEventListener("pagehide", () => source.close());

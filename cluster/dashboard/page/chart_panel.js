@@ -40,6 +40,7 @@ export class ChartPanel {
     });
     this.#whole = element("button", { type: "button", click: () => change({ zoom: null }) }, "Show all");
     this.root = element("section", { class: "curves", "aria-label": "Curves" },
+      element("h2", { class: "unseen" }, "Curves"),
       element("div", { class: "controls" },
         element("label", {}, element("span", { class: "unseen" }, "horizontal axis"), this.#axis),
         element("label", {}, "smooth ", this.#smooth, this.#smoothed),

@@ -5,7 +5,7 @@ import { differences } from "./filters.js";
 import { settingText } from "./words.js";
 
 export class Differences {
-  root = element("div", { class: "scrolls tall", tabindex: "0", role: "region", "aria-label": "Differences of the recipes" });
+  root = element("div", { class: "scrolls tall", tabindex: "0", role: "region", "aria-label": "Table of differences" });
   #shown = "";
 
   // `rows`: the runs' rows of the table, with their colours.

@@ -20,7 +20,7 @@ export function kindOf(event) {
 
 // A list of events, the newest first. `open(id, step)` opens the step of one.
 export class EventList {
-  root = element("div", { class: "scrolls tall", tabindex: "0", role: "region", "aria-label": "Events" });
+  root = element("div", { class: "scrolls tall", tabindex: "0", role: "region", "aria-label": "List of events" });
   #open;
   #shown = "";
 

@@ -28,13 +28,14 @@ function verdict(look) {
 }
 
 function stepPart(step, isOneOfSeveral) {
+  const below = isOneOfSeveral ? "h4" : "h3";
   return element("section", { class: "looked" },
     isOneOfSeveral && element("h3", {}, `Step ${whole(step.step)}`),
     element("p", {}, `Loss ${number(step.loss)}, recorded ${number(step.recorded_loss)}; `
       + `gradient norm ${number(step.grad_norm)}, recorded ${number(step.recorded_grad_norm)}.`),
-    element("h4", {}, `${counted(step.examples.length, "sentence")}, the largest loss first`),
+    element(below, {}, `${counted(step.examples.length, "sentence")}, the largest loss first`),
     examplesTable(step),
-    element("div", { class: "beside" }, norms(step.gradient_norms), ranges(step.activations)));
+    element("div", { class: "beside" }, norms(step.gradient_norms, below), ranges(step.activations, below)));
 }
 
 function examplesTable(step) {
@@ -57,19 +58,19 @@ function share(value) {
   return element("span", { class: "share" }, element("span", { class: "done" }, filled), `${(100 * value).toFixed(1)} %`);
 }
 
-function norms(byLayer) {
+function norms(byLayer, heading) {
   const all = Object.entries(byLayer);
   const most = Math.max(0, ...all.map(([, norm]) => norm ?? 0));
-  return element("div", {}, element("h4", {}, "Gradient norm by layer"),
-    table("Gradient norm by layer", ["layer", "norm", ""], all.map(([layer, norm]) => {
+  return element("div", {}, element(heading, {}, "Gradient norm by layer"),
+    table("Gradient norm by layer", ["layer", "norm", "beside the largest"], all.map(([layer, norm]) => {
       const filled = element("i", {});
       filled.style.width = most ? `${(100 * (norm ?? 0)) / most}%` : "0";
       return [layer, number(norm), element("span", { class: "done wide" }, filled)];
     }), { quiet: true }));
 }
 
-function ranges(byLayer) {
-  return element("div", {}, element("h4", {}, "Activations by layer"),
+function ranges(byLayer, heading) {
+  return element("div", {}, element(heading, {}, "Activations by layer"),
     table("Activations by layer", ["layer", "least", "mean", "largest", "largest size"],
       Object.entries(byLayer).map(([layer, range]) => [
         layer, number(range.minimum), number(range.mean), number(range.maximum), number(range.largest_magnitude),

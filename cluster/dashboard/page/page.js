@@ -47,7 +47,7 @@ class Page {
     this.#step = new StepPanel(shared);
     this.#runsView = element("div", {}, element("h1", { class: "unseen" }, "Runs"), this.#table.root, this.#panel.root,
       element("div", { class: "halves" },
-        element("section", { class: "part", "aria-label": "Differences" }, element("h2", {}, "Differences of the recipes"), this.#differences.root),
+        element("section", { class: "part", "aria-label": "Differences of the recipes" }, element("h2", {}, "Differences of the recipes"), this.#differences.root),
         element("section", { class: "part", "aria-label": "Events" }, element("h2", {}, "Events"), this.#events.root)));
     document.body.append(this.#step.root);
     this.#followTheme();

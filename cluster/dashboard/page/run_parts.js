@@ -3,8 +3,6 @@
 import { element, table } from "./dom.js";
 import { bytes, counted, moment, scoreName, scoreValue, settingText, span, whole } from "./words.js";
 
-const EXAMPLES = 5;
-
 export function standing({ standing: run, card }) {
   const steps = run.max_steps ? `${whole(run.step)} of ${whole(run.max_steps)}` : whole(run.step);
   const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");
@@ -49,7 +47,7 @@ export function checkpoints({ checkpoints: all }) {
     whole(step), element("span", { class: `state ${state}` }, state), bytes(size), time ? moment(time) : "",
     Object.entries(scores ?? {}).map(([name, { value }]) => `${scoreName(name)} ${scoreValue(name, value)}`).join(", "),
   ]);
-  return [tall(table("Checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true }))];
+  return [tall(table("All checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true }))];
 }
 
 export function samples({ samples: all }) {
@@ -76,30 +74,19 @@ export function vitals({ vitals: found, standing: run }) {
   ];
 }
 
-// What was dropped of each corpus, with examples.
+// What was read, kept and dropped of each corpus.
 export function cleaning({ cleaning: report }) {
   if (!report) return [quiet("The dataset's report is not at hand.")];
-  const rows = [];
-  const examples = [];
-  for (const [corpus, reasons] of Object.entries(report)) {
-    for (const [reason, found] of Object.entries(reasons ?? {})) {
-      const count = typeof found === "object" && found !== null ? found.count : found;
-      rows.push([corpus, reason.replaceAll("_", " "), typeof count === "number" ? whole(count) : settingText(count)]);
-      for (const example of found?.examples?.slice(0, EXAMPLES) ?? []) {
-        examples.push([corpus, reason.replaceAll("_", " "), exampleText(example)]);
-      }
-    }
-  }
-  return [
-    table("What the dataset's cleaning counted", ["corpus", "what", "examples"], rows, { quiet: true }),
-    examples.length ? tall(table("Some that were dropped", ["corpus", "why", "example"], examples, { texts: [2] })) : null,
-  ];
-}
-
-function exampleText(example) {
-  if (typeof example === "string") return example;
-  if (Array.isArray(example)) return example.map(exampleText).join(" ⟷ ");
-  return Object.entries(example).map(([name, value]) => `${name}: ${settingText(value)}`).join(" ⟷ ");
+  const rows = Object.entries(report).flatMap(([corpus, { read, kept, dropped }]) => {
+    const share = (count) => (read ? `${((100 * count) / read).toFixed(2)} %` : "");
+    const reasons = Object.entries(dropped ?? {}).filter(([, count]) => count > 0);
+    return [
+      [corpus, "read", whole(read), ""], ["", "kept", whole(kept), share(kept)],
+      ...reasons.map(([reason, count]) => ["", `dropped: ${reason.replaceAll("_", " ")}`, whole(count), share(count)]),
+    ];
+  });
+  return [tall(table("What the cleaning of the dataset read, kept and dropped", ["corpus", "what", "examples", "share"],
+    rows, { quiet: true, texts: [0] }))];
 }
 
 export function recipe({ settings }) {
@@ -110,7 +97,7 @@ export function recipe({ settings }) {
 export function environment({ environment: known }) {
   const rows = flat(known ?? {});
   if (!rows.length) return [quiet("Not recorded.")];
-  return [tall(table("Environment", ["what", "value"], rows, { quiet: true, texts: [1] }))];
+  return [tall(table("Versions and numerics", ["what", "value"], rows, { quiet: true, texts: [1] }))];
 }
 
 function flat(values, before = "") {

@@ -109,9 +109,17 @@ export class Store {
   }
 
   #hear(kind, data) {
-    if (kind === "runs") this.#hearRows(data.runs ?? data);
+    if (kind === "runs") this.#hearRows(data.runs);
     if (kind === "steps") this.#hearSteps(data);
-    if (kind === "looks") this.#tell(data.id ?? null);
+    if (kind === "curves") this.#readAgain(data.id);
+    if (kind === "looks") this.#tell(data.id);
+  }
+
+  // A record can be read better now, or is another one.
+  #readAgain(id) {
+    this.#forget(id);
+    if (this.#details.has(id)) this.#askAgain(id);
+    this.#tell(id);
   }
 
   #hearRows(rows) {

@@ -1,4 +1,4 @@
-"""The page's JavaScript without a browser: what Node can run, and the script that a report holds."""
+"""The page's JavaScript without a browser: what Node can run, and a report's joined script."""
 
 import json
 import shutil
@@ -45,7 +45,8 @@ def test_the_pages_logic(tmp_path):
 def test_joined_modules_do_what_the_modules_do(tmp_path, monkeypatch):
     """Names, renamed names and whole modules that are imported; what nobody imports stays out."""
     modules = {
-        "a.js": "export const one = 1;\nconst own = 5;\nexport function two() {\n  return own - 3;\n}\n",
+        "a.js": "export const one = 1;\nconst own = 5;\n"
+        "export function two() {\n  return own - 3;\n}\n",
         "b.js": 'import { one,\n  two as zwei } from "./a.js";\n'
         "export class Sum {\n  all = one + zwei();\n}\n",
         "c.js": 'import * as a from "./a.js";\nimport { Sum } from "./b.js";\nconst own = 7;\n'

@@ -1,4 +1,4 @@
-"""Answers of a dashboard about runs that never were: with a spike, events, and texts of strangers."""
+"""Answers of a dashboard about runs that never were: a spike, events, texts of strangers."""
 
 import math
 from typing import Any
@@ -162,10 +162,7 @@ def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
             {"time": "2026-11-21T21:50:06.032+00:00", "text": "checkpoint of step 150 is complete"},
         ],
         "cleaning": {
-            "train": {
-                "empty": {"count": 12, "examples": []},
-                "source_too_long": {"count": 3, "examples": [["une phrase", HOSTILE]]},
-            }
+            HOSTILE: {"read": 28_015, "kept": 28_000, "dropped": {"empty": 12, "too_long": 3}}
         },
         "environment": {"versions": {"torch": "2.13.0", "ray": "2.60.0"}, "commit": "c8ff302"},
         "commands": [f"transloom train phrasebook seed={seed} --run runs/{its_row['name']}"],
