@@ -13,6 +13,7 @@ import typer
 from cluster.cli.checkpoints import checkpoints_app
 from cluster.cli.compare import compare
 from cluster.cli.control import stop, workers
+from cluster.cli.dashboard import dashboard
 from cluster.cli.data import data_app
 from cluster.cli.deploy import deploy_app
 from cluster.cli.jobs import jobs_app, submit
@@ -58,7 +59,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (runs, status, compare),
+    "Look": (runs, status, dashboard, compare),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():

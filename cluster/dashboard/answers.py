@@ -10,7 +10,8 @@ report. Unknown values are null.
     api/runs/ID/curves?points=&from=&to=  CurvesAnswer
     api/runs/ID/nodes                     NodesAnswer
     api/runs/ID/looks/A-B                 LookAnswer; POST api/runs/ID/looks starts one: LookRequest
-    api/follow                            server-sent events: runs, steps, looks
+    api/follow                            server-sent events: runs (NewRuns), steps (NewSteps),
+                                          curves (CurvesAgain), looks (NewLook)
 """
 
 from typing import Annotated, Any, Literal
@@ -144,6 +145,7 @@ class CurvesAnswer(Written):
     thinned: bool
     complete: bool
     steps_recorded: Count
+    recorded_bytes: Count
     bytes_read: Count
     problem: str | None
     columns: Columns
@@ -203,6 +205,21 @@ class NewSteps(Written):
     columns: Columns
     validations: list[ValidationRow]
     events: list[Mark]
+
+
+class NewRuns(Written):
+    """An event of `api/follow`: rows that have changed, or are new."""
+
+    runs: list[RunRow]
+
+
+class CurvesAgain(Written):
+    """An event of `api/follow`, "curves": curves and marks of a run can be asked for again.
+
+    Its index is complete now, or its record is another one.
+    """
+
+    id: str
 
 
 class NewLook(Written):

@@ -118,7 +118,7 @@ class CurveIndex:
         scored = [Validated(step=line.step, scores=line.scores) for line in lines.validations]
         for kept, new in ((self.validations, scored), (self.events, lines.events)):
             room = MOST_RARE - len(kept)
-            kept += new[:room]  # type: ignore[operator, arg-type]
+            kept += new[:room]  # type: ignore[operator]
             self.left_out += max(0, len(new) - room)
         self.damaged += lines.damaged
         self.first_damage = self.first_damage or lines.first_damage

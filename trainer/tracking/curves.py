@@ -41,6 +41,7 @@ class Curves:
         validations: steps and scores.
         events: what happened, and skipped steps.
         steps_recorded: of the whole record.
+        recorded_bytes: the length of the record's whole lines.
         bytes_read: of the record and of the cache.
         thinned: whether a point may stand for several steps, or a step for several.
         complete: whether all marks and extremes of the range are there; otherwise they are still
@@ -52,6 +53,7 @@ class Curves:
     validations: list[tuple[int, Scores]]
     events: list[Event | SkippedLine]
     steps_recorded: int = 0
+    recorded_bytes: int = 0
     bytes_read: int = 0
     thinned: bool = False
     complete: bool = True
@@ -126,6 +128,7 @@ class _Reading:
             validations=[pair for pair in self._validations if self._is_wanted(pair[0])],
             events=[line for line in self._events if self._is_wanted(line.step)],
             steps_recorded=_steps(record),
+            recorded_bytes=record.end,
             bytes_read=record.bytes_read + self._cache_bytes,
             thinned=not (self._complete and thin.stand_for_one_step),
             complete=self._complete and not self._left_out,

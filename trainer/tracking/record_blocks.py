@@ -31,6 +31,7 @@ _END_BYTES = 2**14
 _PROBE_BYTES = 2**12
 # How far a place is read on for a line of which the step can be read; beyond, here and there.
 _LONGEST_PROBE = 2**16
+_PARTS = 16
 # Enough to halve any file; more only if a record is damaged.
 _MOST_PROBES = 64
 # A shorter line says nothing.
@@ -58,6 +59,35 @@ class Lines:
     def damage(self, words: str) -> None:
         self.damaged += 1
         self.first_damage = self.first_damage or words
+
+
+def parse_lines(position: int, text: bytes, found: Lines) -> None:
+    """Parse whole lines, the first of which stands at a place of the record."""
+    # Not splitlines: a sentence may hold U+2028 and others, which it takes for line ends.
+    for line in text.split(b"\n")[:-1]:
+        try:
+            if len(line) < _SHORTEST_LINE:  # a million of them shall not take long
+                found.damage(f"at byte {position:,}, which is {line!r}")
+            elif _TRAIN in line:
+                found.train.append(TrainLine.model_validate_json(line))
+            else:
+                _parse_rare(position, line, found)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(map(str, problem["loc"]))[:80]
+            found.damage(f"at byte {position:,} ({where}: {problem['msg'][:200]})")
+        position += len(line) + 1
+
+
+def _parse_rare(position: int, text: bytes, found: Lines) -> None:
+    line = parse_line(text)
+    if isinstance(line, ValidationLine):
+        found.validations.append(line)
+        found.validation_at = position, len(text)
+    elif isinstance(line, TrainLine):  # written by hand, with other spaces
+        found.train.append(line)
+    else:
+        found.events.append(line)
 
 
 class OpenRecord:
@@ -107,7 +137,7 @@ class OpenRecord:
         """The lines that lie in a range from their beginning to their end."""
         position, text = self._whole_lines(start, stop)
         found = Lines()
-        self._parse(position, text, found)
+        parse_lines(position, text, found)
         return found
 
     def chunks(self, start: int, stop: int) -> Iterator[tuple[int, Lines]]:
@@ -122,7 +152,7 @@ class OpenRecord:
             cut = data.rfind(b"\n") + 1
             found = Lines()
             if cut:
-                self._parse(position, data[:cut], found)
+                parse_lines(position, data[:cut], found)
                 position, length = position + cut, CHUNK_BYTES
                 yield position, found
             elif position + len(data) >= stop or not data:
@@ -168,32 +198,6 @@ class OpenRecord:
             return stop, b""
         return start - before + begin, data[begin : max(begin, end)]
 
-    def _parse(self, position: int, text: bytes, found: Lines) -> None:
-        # Not splitlines: a sentence may hold U+2028 and others, which it takes for line ends.
-        for line in text.split(b"\n")[:-1]:
-            try:
-                if len(line) < _SHORTEST_LINE:  # a million of them shall not take long
-                    found.damage(f"at byte {position:,}, which is {line!r}")
-                elif _TRAIN in line:
-                    found.train.append(TrainLine.model_validate_json(line))
-                else:
-                    self._parse_rare(position, line, found)
-            except ValidationError as error:
-                problem = error.errors(include_url=False)[0]
-                where = ".".join(map(str, problem["loc"]))[:80]
-                found.damage(f"at byte {position:,} ({where}: {problem['msg'][:200]})")
-            position += len(line) + 1
-
-    def _parse_rare(self, position: int, text: bytes, found: Lines) -> None:
-        line = parse_line(text)
-        if isinstance(line, ValidationLine):
-            found.validations.append(line)
-            found.validation_at = position, len(text)
-        elif isinstance(line, TrainLine):  # written by hand, with other spaces
-            found.train.append(line)
-        else:
-            found.events.append(line)
-
     def _place_of(self, step: int) -> tuple[int, int]:
         """Two places: all lines before the first are of earlier steps, all from the second not."""
         low, high = 0, self.end
@@ -201,30 +205,35 @@ class OpenRecord:
             if high - low <= _PROBE_BYTES:
                 break
             middle = (low + high) // 2
-            place, found, is_first = self._step_from(middle, high)
-            if found is not None and found < step:
+            found = self._step_from(middle, high)
+            if found is None:
+                break  # nothing can be read there: the step lies anywhere between
+            place, found_step, is_first = found
+            if found_step < step:
                 low = place
             else:
                 high = middle if is_first else place
         return low, high
 
-    def _step_from(self, start: int, stop: int) -> tuple[int, int | None, bool]:
+    def _step_from(self, start: int, stop: int) -> tuple[int, int, bool] | None:
         """A line that begins in a range: its place, its step, and whether it is the first one.
 
-        If there is none whose step can be read, the step is None and the place that of the start.
+        None if there seems to be none whose step can be read.
         """
-        length, position = _PROBE_BYTES, start
-        while position < stop:
-            at, text = self._whole_lines(position, min(position + length, self.end))
+        length = _PROBE_BYTES
+        while length <= _LONGEST_PROBE:
+            at, text = self._whole_lines(start, min(start + length, self.end))
             if found := _STEP.search(text):
                 at += found.start()
-                is_first = position == start
-                return (at, int(found[1]), is_first) if at < stop else (start, None, True)
-            if length < _LONGEST_PROBE and position == start:
-                length *= 4
-            else:  # a damaged part: look further and further away
-                position, length = position + 2 * max(length, position - start), _PROBE_BYTES
-        return start, None, True
+                return (at, int(found[1]), True) if at < stop else None
+            length *= 4
+        for part in range(1, _PARTS):  # of a damaged stretch
+            place = start + (stop - start) * part // _PARTS
+            at, text = self._whole_lines(place, min(place + _PROBE_BYTES, self.end))
+            found = _STEP.search(text)
+            if found and at + found.start() < stop:
+                return at + found.start(), int(found[1]), False
+        return None
 
     def _line_end(self, position: int, stop: int) -> int:
         """Where the line ends that a place lies in."""
