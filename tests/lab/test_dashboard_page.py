@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from support.dashboard.browser import Watched, chromium
@@ -170,7 +171,7 @@ def test_it_says_that_it_thins(watched, browser, tmp_path):
 def test_it_opens_without_scripts_that_it_does_not_hold(watched, report, tmp_path):
     """A script that somebody adds to the file is refused by its policy."""
     added = tmp_path / "added.html"
-    with open(report.removeprefix("file://"), encoding="utf-8") as file:
+    with Path(report.removeprefix("file://")).open(encoding="utf-8") as file:
         page_text = file.read()
     script = f"<script>document.title = {json.dumps('taken')}</script></body>"
     added.write_text(script.join(page_text.rsplit("</body>", 1)), encoding="utf-8")

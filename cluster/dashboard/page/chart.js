@@ -147,7 +147,7 @@ export class Chart {
     context.lineWidth = devicePixelRatio;
     for (const { x, colour: name } of this.#content.marks) {
       const at = Math.round(plot.valToPos(x, "x", true)) + 0.5;
-      if (at < left || at > left + width) continue;
+      if (at < left || at > left + width + 1) continue;
       context.strokeStyle = context.fillStyle = colour(name);
       context.globalAlpha = 0.55;
       context.beginPath();

@@ -60,7 +60,7 @@ export function setText(node, text) {
 export function table(caption, header, rows, { quiet = false, texts = [] } = {}) {
   const cell = (value, column) => {
     const isNumber = typeof value === "string" && /^[−-]?[\d.,]+(e[−\d]+)?$/.test(value);
-    return element("td", { class: texts.includes(column) ? "text" : isNumber ? "number" : null }, value ?? "");
+    return element("td", { class: texts.includes(column) ? "text" : isNumber || isTime(value) ? "number" : null }, value ?? "");
   };
   return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": caption },
     element("table", { class: "plain" },
@@ -68,6 +68,10 @@ export function table(caption, header, rows, { quiet = false, texts = [] } = {})
       element("thead", {}, element("tr", {},
         ...header.map((name) => element("th", { scope: "col" }, name)))),
       element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell))))));
+}
+
+function isTime(value) {
+  return typeof value === "string" && /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(value);
 }
 
 function nodes(children) {

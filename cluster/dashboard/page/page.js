@@ -54,6 +54,7 @@ class Page {
     window.addEventListener("hashchange", () => this.#go(parseView(location.hash)));
     this.#store.onChange(() => this.#drawSoon());
     this.#view = parseView(location.hash);
+    if (!location.hash && this.#store.frozen?.run) this.#view.run = this.#store.frozen.run;
     try {
       await this.#store.start();
     } catch (error) {

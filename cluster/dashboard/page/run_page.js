@@ -22,6 +22,7 @@ const PARTS = [
   ["Cleaning of the dataset", parts.cleaning, ["cleaning"]],
   ["Recipe", parts.recipe, ["settings"]],
   ["Environment", parts.environment, ["environment"]],
+  ["Hashes", parts.hashes, ["hashes"]],
   ["Log", parts.log, ["log"]],
 ];
 const WIDE = ["Nodes", "Test sets", "Samples"];

@@ -35,10 +35,19 @@ export function validations({ validations: all }) {
   return [tall(table("Scores of each validation", ["step", ...names.map(scoreName)], rows, { quiet: true }))];
 }
 
-// Scores on test sets, each with the signature that says how it was computed.
+// Scores on test sets, each with the signature that says how it was computed; reports have them.
 export function testScores({ test_scores: sets }) {
-  return (sets ?? []).length ? [table("Scores on test sets", ["test set", "score", "value", "checkpoint", "signature"],
-    sets.map((row) => [row.test_set, row.score, row.value.toFixed(2), row.checkpoint, row.signature]), { quiet: true })] : [];
+  if (!sets?.length) return [];
+  const rows = sets.map((row) => [row.test_set, row.score, row.value.toFixed(2), row.checkpoint,
+    `${row.beam_size}, ${row.length_penalty}`, row.signature]);
+  const header = ["test set", "score", "value", "checkpoint", "beam, length penalty", "signature"];
+  return [table("Scores on test sets", header, rows, { quiet: true, texts: [3, 4, 5] })];
+}
+
+// sha256 of the files that say what the run is; reports have them.
+export function hashes({ hashes: files }) {
+  if (!files) return [];
+  return [table("sha256 of its files", ["file", "sha256"], Object.entries(files), { quiet: true, texts: [1] })];
 }
 
 export function checkpoints({ checkpoints: all }) {

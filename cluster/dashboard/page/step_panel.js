@@ -127,7 +127,7 @@ export class StepPanel {
       element("dt", {}, name), element("dd", {}, number(columns[key]?.[n]))))), said);
   }
 
-  // A look that was had before is shown at once.
+  // A look that this page has heard of is shown at once.
   async #offer(step) {
     const form = this.root.querySelector("form");
     form.hidden = !this.#store.canLook;
@@ -137,6 +137,7 @@ export class StepPanel {
         element("code", {}, `transloom replay ${path ?? "RUN"} --steps ${step.step}:${step.step} --look`));
       return;
     }
+    if (!this.#store.looks.has(`${step.id} ${step.step}-${step.step}`)) return;
     const answer = await this.#store.look(step.id, step.step, step.step).catch(() => null);
     if (this.#shown === step && answer) this.#showLook(step, step.step, step.step, answer);
   }

@@ -10,7 +10,7 @@ export class Store {
   folder = "";
   problems = [];
   link = "following"; // or "lost"
-  bytesRead = 0;
+  looks = new Set(); // those that have been heard of, as "ID A-B"
   #answers;
   #curves = new Map(); // by run
   #fine = new Map(); // by run: the part of a thinned curve that is looked at
@@ -112,7 +112,7 @@ export class Store {
     if (kind === "runs") this.#hearRows(data.runs);
     if (kind === "steps") this.#hearSteps(data);
     if (kind === "curves") this.#readAgain(data.id);
-    if (kind === "looks") this.#tell(data.id);
+    if (kind === "looks") this.looks.add(`${data.id} ${data.from}-${data.to}`);
   }
 
   // A record can be read better now, or is another one.
