@@ -122,6 +122,12 @@ class ClusterConfig(Section):
         gt=0,
         lt=60,
     )
+    node_usage_seconds: float = execution(
+        30.0,
+        "How often each node of the ranks adds a line to nodes.jsonl: CPU, memory, GPUs; 0 for "
+        "never.",
+        ge=0,
+    )
     retry_exit_codes: tuple[ExitCode, ...] = execution(
         (75,), "Of a submitted job: exit codes with which it is started again by itself."
     )

@@ -1,7 +1,8 @@
 """One actor on each node of the ranks, which does what cannot be done from another node.
 
-It kills processes at once, whereas Ray takes five seconds if a process is stopped. And it checks
-whether the node has the run's folder. It needs no resources and hardly any memory.
+It kills processes at once, whereas Ray takes five seconds if a process is stopped. It checks
+whether the node has the run's folder, and measures how busy the node is. It needs no resources and
+hardly any memory.
 """
 
 import os
@@ -21,8 +22,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
 from cluster.health.watchdog import Watchdog
+from cluster.ranks.node_meter import NodeMeter
 from cluster.ray.embedded import embedded_ray_is_lost
 from trainer.checkpoints.processes import start_tick
+from trainer.tracking.node_usage import Usage
 
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.5
@@ -61,13 +64,14 @@ class ProcessName:
         return f"transloom-rendezvous-{self.id}-{self.started}"
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1, "stacks": 1})
+@ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1, "stacks": 1, "usage": 1})
 class NodeAgent:
     """Lives on a node for as long as the run's supervisor does."""
 
     def __init__(self) -> None:
         self._watchdog = Watchdog()
         self._raylet = os.getppid()
+        self._meter = NodeMeter()
 
     def heartbeat(self) -> None:
         """Take note that the supervisor lives."""
@@ -93,6 +97,11 @@ class NodeAgent:
         """Where each process stands; see `cluster.health.stacks`."""
         return stacks_of([process.id for process in processes])
 
+    @ray.method(concurrency_group="usage")
+    def usage(self) -> Usage:
+        """How busy the node is, since it was last asked."""
+        return self._meter.sample()
+
     @ray.method(concurrency_group="folder")
     def meet(self, folder: Path, left: str, answer: str) -> str | None:
         """Leave a file beside the one that the supervisor has left; return what failed, if so."""
@@ -113,6 +122,7 @@ class NodeAgents:
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
         self._have_met: set[str] = set()
+        self._measuring: dict[str, Any] = {}  # pending answers on how busy a node is
 
     def start(self, names: Mapping[str, str]) -> None:
         """Have an agent on each of these nodes.
@@ -180,6 +190,26 @@ class NodeAgents:
             elif ray.wait([answer], timeout=0)[0]:  # an error: ask the next agent of the node
                 self._asked[node] = self.by_node[node].heartbeat.remote()
         return set(self._asked)
+
+    def ask_usage(self, nodes: Collection[str]) -> None:
+        """Ask the agents of these nodes how busy they are, but for those that still owe an answer.
+
+        It waits for none of them: `usage` has what has come.
+        """
+        for node in nodes:
+            if node in self.by_node and node not in self._measuring:
+                self._measuring[node] = self.by_node[node].usage.remote()
+
+    def usage(self) -> dict[str, Usage]:
+        """What nodes have answered since the last call, by their names in messages."""
+        found = {}
+        for node, answer in list(self._measuring.items()):
+            if not ray.wait([answer], timeout=0)[0]:
+                continue
+            del self._measuring[node]
+            with suppress(RayError):  # the agent is lost, or could not measure
+                found[self._names[node]] = ray.get(answer, timeout=0)
+        return found
 
     def check_folder(self, work: Path, run: Path) -> list[str]:
         """Check that every node has the run's folder: agents and supervisor leave files in it.

@@ -20,6 +20,7 @@ from cluster.ranks.node_agent import NodeAgents
 from cluster.ranks.process import RankProcess, Spares
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
+from trainer.tracking.node_usage import Usage
 
 
 class RankSupply:
@@ -100,6 +101,15 @@ class RankSupply:
     def silent_nodes(self, nodes: Collection[str]) -> set[str]:
         """Those of these nodes whose agent gives no sign of life now."""
         return self._agents.call(nodes)
+
+    def ask_usage(self) -> None:
+        """Ask the nodes of the group how busy they are; see `NodeAgents.ask_usage`."""
+        if self._group:
+            self._agents.ask_usage(self._group.nodes)
+
+    def usage(self) -> dict[str, Usage]:
+        """As `NodeAgents.usage`."""
+        return self._agents.usage()
 
     def end_group(self) -> None:
         """Kill all ranks at once, whatever they are doing."""

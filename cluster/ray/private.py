@@ -281,6 +281,13 @@ def dashboard_of(head: str) -> str:
     return url
 
 
+def nvml() -> Any:
+    """NVIDIA's library of what its driver measures, which Ray carries."""
+    from ray._private.thirdparty import pynvml  # only where there is a driver
+
+    return pynvml
+
+
 def free_resources() -> dict[str, dict[str, float]]:
     """The resources that are free on each node, by the node's id."""
     free: dict[str, dict[str, float]] = ray_state.available_resources_per_node()

@@ -24,6 +24,7 @@ from cluster.supervision.audience import Audience
 from cluster.supervision.departure import Departure, Reason, asked_to_stop, drained
 from cluster.supervision.growth import Growth
 from cluster.supervision.interval import Interval
+from cluster.supervision.node_samples import NodeSamples
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
@@ -90,6 +91,9 @@ class Attempt:
         self._furthest_step = furthest_step
         self._lease_checks = Interval(LEASE_CHECK_SECONDS)
         self._workers_checks = Interval(WORKERS_CHECK_SECONDS)
+        self._node_samples = NodeSamples(
+            context.run, context.supply, context.config.node_usage_seconds
+        )
         self._growth = Growth()
         self._departure = Departure()
 
@@ -120,6 +124,7 @@ class Attempt:
                     self._context.stop.let_outcome_stand()
                 return poll.outcomes[0]
             now = self._context.clock.look()
+            self._node_samples.look(now, max(self.reached_step, self._furthest_step))
             self._check_lease(now)
             self._ask_to_leave(now)
             if self._departure.has_begun and not self._group.trains:

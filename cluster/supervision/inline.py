@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
+from cluster.supervision.node_samples import OwnNodeSamples
 from cluster.supervision.run_checks import newest_checkpoint, nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.batching.stream import local_rank_steps
@@ -96,7 +97,7 @@ def _train(
         from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
 
         keep_freed()  # as a rank does
-        write_place(run, [socket.gethostname()])
+        write_place(run, [node := socket.gethostname()])
 
         checkpoint = newest_checkpoint(run, lease.work, manifest, audience)
         committer = CheckpointCommitter(
@@ -120,7 +121,7 @@ def _train(
             ),
             supervision=InlineSupervision(committer, audience, stop),
         )
-        with trainer:
+        with trainer, OwnNodeSamples(run, node, recipe.cluster.node_usage_seconds):
             outcome = trainer.train()
         committer.finish()
         stop.let_outcome_stand()

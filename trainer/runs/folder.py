@@ -12,6 +12,7 @@
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
+      nodes.jsonl      how busy their nodes were, see trainer/tracking/node_usage.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests to a run that trains
@@ -80,6 +81,11 @@ class RunFolder:
     def place(self) -> Path:
         """Where the ranks of the last start are; see `trainer.runs.place`."""
         return self.path / "place.json"
+
+    @property
+    def nodes(self) -> Path:
+        """How busy the nodes of the ranks were; see `trainer.tracking.node_usage`."""
+        return self.path / "nodes.jsonl"
 
     @property
     def wanted_data_workers(self) -> Path:

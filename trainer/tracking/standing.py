@@ -12,36 +12,28 @@ Nothing is written, nobody is asked, and no file is read whole that grows with t
 be half-written, damaged or made up: what cannot be read is a problem of the standing, not an error.
 """
 
-import re
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.written import Written, told
-from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header, step_of
-from trainer.checkpoints.lease import LEASE_SECONDS, Ownership, ownership
-from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
+from data_pipeline.written import Written
+from trainer.checkpoints.format import CheckpointHeader, step_of
+from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import ENDED, LogEntry, last_entries
-from trainer.runs.place import Place, read_place
+from trainer.runs.log import ENDED, LogEntry
 from trainer.scores import Score, Scores
-from trainer.tracking.record_end import RecordEnd, read_record_end
+from trainer.tracking.record_end import RecordEnd
+from trainer.tracking.run_facts import RunFacts, read_facts, value_within
 
-T = TypeVar("T")
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
 # How much of the end of a record is read: some 400 steps for a list of runs, 100,000 for one run.
 BYTES_IN_A_LIST = 2**18
 BYTES_OF_ONE = 2**26
 NOTICES = 5
-RECIPE_BYTES = 2_000_000
-# `recipe.yaml` is written by us, so it has this form; to parse a thousand of them takes a minute.
-_MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
 
 
 class Owner(Written):
@@ -119,7 +111,7 @@ def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
         record_bytes: how much of the end of its record is read.
     """
     run = RunFolder(path)
-    facts = _read(run, record_bytes)
+    facts = read_facts(run, record_bytes)
     state, reason = _state(run, facts)
     record, newest = facts.record, facts.newest
     scores, scores_step = _newest_scores(record, facts.header)
@@ -150,64 +142,7 @@ def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
     )
 
 
-class _Facts(NamedTuple):
-    """What a folder holds, as far as it can be read."""
-
-    has_card: bool
-    max_steps: int | None
-    ownership: Ownership | None
-    log: list[LogEntry]
-    record: RecordEnd
-    place: Place | None
-    newest: Path | None  # the newest checkpoint
-    header: CheckpointHeader | None
-    problems: list[str]
-
-
-class _Problems(list[str]):
-    """Reads one thing after another, and keeps what cannot be read."""
-
-    def tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
-        """What `read` returns, or `otherwise` with a problem of this file or folder."""
-        try:
-            return read()
-        except ValidationError as error:
-            self.append(f"{what} is damaged: {told(error)}")
-        except (CheckpointError, CheckpointFormatError, RunMismatchError) as error:
-            self.append(str(error))
-        except OSError as error:
-            self.append(f"{what} cannot be read: {error.strerror or error}")
-        except ValueError as error:
-            self.append(f"{what} is damaged: {error}")
-        return otherwise
-
-
-def _read(run: RunFolder, record_bytes: int) -> _Facts:
-    problems = _Problems()
-    owners, checkpoints = run.path / "owners", run.checkpoints
-    # The owner first: one that leaves after this has written all that is read below.
-    held = problems.tried(owners, lambda: ownership(run.path), None)
-    record = problems.tried(
-        run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
-    )
-    none: list[Path] = []
-    paths = problems.tried(checkpoints, lambda: list_checkpoints(checkpoints), none)
-    newest = paths[-1] if paths else None
-    header = problems.tried(checkpoints, lambda: read_header(newest), None) if newest else None
-    return _Facts(
-        has_card=problems.tried(run.card_path, lambda: bool(run.card()), False),
-        max_steps=problems.tried(run.recipe, lambda: _max_steps(run, header), None),
-        ownership=held,
-        log=problems.tried(run.log, lambda: last_entries(run.log), []),
-        record=record,
-        place=problems.tried(run.place, lambda: read_place(run), None),
-        newest=newest,
-        header=header,
-        problems=list(problems) + ([record.problem] if record.problem else []),
-    )
-
-
-def _state(run: RunFolder, facts: _Facts) -> tuple[State, str | None]:
+def _state(run: RunFolder, facts: RunFacts) -> tuple[State, str | None]:
     held = facts.ownership
     if held and not held.released and _gives_signs(held):
         return "training", None
@@ -262,30 +197,11 @@ def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
         return None
     if max_steps is not None and header.step >= max_steps:
         return f"trained to step {header.step}"
-    patience = _within(header.recipe, "trainer", "early_stopping", "patience")
+    patience = value_within(header.recipe, "trainer", "early_stopping", "patience")
     without_best = header.early_stopping.validations_since_best
     if isinstance(patience, int) and without_best >= patience:
         return f"stopped early at step {header.step}: no better validation in {without_best}"
     return None
-
-
-def _max_steps(run: RunFolder, header: CheckpointHeader | None) -> int | None:
-    """From `recipe.yaml`, that of the last start, or else from the newest checkpoint."""
-    try:
-        found = _MAX_STEPS.search(read_regular(run.recipe, RECIPE_BYTES))
-    except FileNotFoundError:
-        found = None
-    if found:
-        return int(found[1])
-    steps = _within(header.recipe, "trainer", "max_steps") if header else None
-    return steps if isinstance(steps, int) else None
-
-
-def _within(values: Any, *keys: str) -> Any:
-    """The value at the end of a path through tables; None where one is missing."""
-    for key in keys:
-        values = values.get(key) if isinstance(values, dict) else None
-    return values
 
 
 def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:

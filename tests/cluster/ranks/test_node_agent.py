@@ -154,6 +154,28 @@ waits_for_nobody()
         process.kill()
 
 
+def test_how_busy_a_node_is_comes_when_it_comes(agents, ray_head, monkeypatch):
+    agents, node = agents
+    agents.ask_usage([node, "a node that is not there"])
+    found = {}
+    wait_until(lambda: found.update(agents.usage()) or found)
+    assert list(found) == ["here"]
+    assert 0 < found["here"].memory_used_bytes <= found["here"].memory_bytes
+    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+    (agent,) = ray_head.actors("NodeAgent")
+    agent.suspend()
+    agents.ask_usage([node])
+    asked = dict(agents._measuring)
+    agents.ask_usage([node])  # it still owes an answer
+    assert agents._measuring == asked
+    assert agents.usage() == {}
+    agent.resume()
+    wait_until(agents.usage)
+    agents.ask_usage([node])
+    agent.kill()
+    wait_until(lambda: not (agents.usage() or agents._measuring))  # the loss of it is no error
+
+
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
     agents, _ = agents
     assert agents.check_folder(tmp_path, tmp_path) == []

@@ -1,0 +1,105 @@
+"""How busy this node is, as far as processes of the run may use it.
+
+Cores and memory are those of the machine, or of the container or job of Slurm in which the process
+is, where that may use less (`cluster.health.control_group`).
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+from cluster.health.control_group import CoreLimit, core_limit, memory_limit
+from trainer.tracking.node_usage import MOST_GPUS, GpuUsage, Usage
+
+# What NVIDIA's driver makes where it runs; without it nothing of NVIDIA's is loaded.
+NVIDIA_CONTROL = Path("/dev/nvidiactl")
+# What the first sample says of the cores; later ones have the time since the one before.
+FIRST_SECONDS = 0.5
+
+
+class NodeMeter:
+    """Measures from one sample to the next."""
+
+    def __init__(self) -> None:
+        self._cpus: CoreLimit | None = None
+        self._before = (0.0, 0.0)
+
+    def sample(self) -> Usage:
+        """How busy the node is now, and its cores since the sample before."""
+        used, total = memory_of_node()
+        return Usage(
+            cpu_percent=self._cpu_percent(),
+            memory_used_bytes=used,
+            memory_bytes=total,
+            gpus=gpus_of_node()[:MOST_GPUS],
+        )
+
+    def _cpu_percent(self) -> float:
+        if self._cpus is None:
+            self._cpus = cpus_of_node()
+            self._before = time.monotonic(), self._cpus.busy_seconds()
+            time.sleep(FIRST_SECONDS)
+        (before, busy_before), (now, busy) = (
+            self._before,
+            (time.monotonic(), self._cpus.busy_seconds()),
+        )
+        self._before = now, busy
+        share = (busy - busy_before) / max(now - before, 1e-3) / self._cpus.cores
+        return round(100 * min(max(share, 0.0), 1.0), 1)
+
+
+def cpus_of_node() -> CoreLimit:
+    """The cores that this process may use, and the CPU time that was taken of them."""
+    cores, limit = len(os.sched_getaffinity(0)), core_limit()
+    if limit and limit.cores < cores:
+        return limit
+    return CoreLimit(cores, _busy_seconds_of_machine)
+
+
+def memory_of_node() -> tuple[int, int]:
+    """Memory that is used, and that there is, in bytes."""
+    machine = psutil.virtual_memory()
+    limit = memory_limit()
+    if limit and limit.limit_bytes < machine.total:
+        return limit.used_bytes, limit.limit_bytes
+    return machine.total - machine.available, machine.total
+
+
+def gpus_of_node(control: Path = NVIDIA_CONTROL) -> list[GpuUsage]:
+    """All GPUs that NVIDIA's driver shows here; none if it does not answer."""
+    if not control.exists():
+        return []
+    from cluster.ray.private import nvml  # Ray carries it
+
+    library = nvml()
+    try:
+        library.nvmlInit()
+        try:
+            return [_gpu(library, index) for index in range(library.nvmlDeviceGetCount())]
+        finally:
+            library.nvmlShutdown()
+    except library.NVMLError:
+        return []
+
+
+def _gpu(library: Any, index: int) -> GpuUsage:
+    device = library.nvmlDeviceGetHandleByIndex(index)
+    memory = library.nvmlDeviceGetMemoryInfo(device)
+    return GpuUsage(
+        index=index,
+        utilization_percent=library.nvmlDeviceGetUtilizationRates(device).gpu,
+        memory_used_bytes=memory.used,
+        memory_bytes=memory.total,
+    )
+
+
+def _busy_seconds_of_machine() -> float:
+    """The CPU time, since the machine was started, of the cores that this process may use."""
+    mine = os.sched_getaffinity(0)
+    all_cores = psutil.cpu_times(percpu=True)
+    cores = [times for number, times in enumerate(all_cores) if number in mine] or all_cores
+    # `user` and `nice` have the time of guests in them.
+    return sum(t.user + t.nice + t.system + t.irq + t.softirq + t.steal for t in cores)

@@ -1,0 +1,110 @@
+"""How busy a node is: its cores, memory and GPUs, as far as the run may use them."""
+
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from cluster.health.control_group import CoreLimit, MemoryLimit
+from cluster.ranks import node_meter
+from cluster.ranks.node_meter import NodeMeter, gpus_of_node, memory_of_node
+from cluster.ray import private
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes when a test says so, and cores that were busy for `clock.busy` seconds."""
+    clock = SimpleNamespace(now=100.0, busy=5.0)
+
+    def sleep(seconds):
+        clock.now += seconds
+        clock.busy += seconds
+
+    monkeypatch.setattr(
+        node_meter, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
+    )
+    monkeypatch.setattr(node_meter, "cpus_of_node", lambda: CoreLimit(4, lambda: clock.busy))
+    return clock
+
+
+def test_the_cores_are_measured_from_sample_to_sample(clock):
+    meter = NodeMeter()
+    assert meter.sample().cpu_percent == 25  # one of four while the first sample was taken
+    clock.now, clock.busy = 200.0, 305.5
+    assert meter.sample().cpu_percent == pytest.approx(75, abs=1)
+    assert meter.sample().cpu_percent == 0  # no time has passed
+    clock.now, clock.busy = 210.0, 1e6
+    assert meter.sample().cpu_percent == 100
+    clock.now, clock.busy = 220.0, 0.0
+    assert meter.sample().cpu_percent == 0
+
+
+def test_this_machine_has_cores_and_memory():
+    usage = NodeMeter().sample()
+    assert 0 <= usage.cpu_percent <= 100
+    assert 0 < usage.memory_used_bytes <= usage.memory_bytes <= psutil.virtual_memory().total
+
+
+def test_a_container_s_limits_count_where_they_are_smaller(monkeypatch):
+    total = psutil.virtual_memory().total
+    for limit, expected in ((MemoryLimit(total // 2, 7), 7), (MemoryLimit(2**62, 7), None)):
+        monkeypatch.setattr(node_meter, "memory_limit", lambda limit=limit: limit)
+        used, there = memory_of_node()
+        assert there == (limit.limit_bytes if expected else total)
+        assert not expected or used == expected
+    for cores in (0.5, 2**10):
+        limit = CoreLimit(cores, lambda: 0.0)
+        monkeypatch.setattr(node_meter, "core_limit", lambda limit=limit: limit)
+        assert (node_meter.cpus_of_node() is limit) == (cores == 0.5)
+
+
+class Driver:
+    """NVIDIA's library on a machine with two GPUs; `nvmlInit` fails if there is a reason."""
+
+    NVMLError = type("NVMLError", (Exception,), {})
+
+    def __init__(self, reason=None):
+        self.reason = reason
+        self.open = 0
+
+    def nvmlInit(self):  # noqa: N802
+        if self.reason:
+            raise self.NVMLError(self.reason)
+        self.open += 1
+
+    def nvmlShutdown(self):  # noqa: N802
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self):  # noqa: N802
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, device):  # noqa: N802
+        return SimpleNamespace(used=device, total=10)
+
+    def nvmlDeviceGetUtilizationRates(self, device):  # noqa: N802
+        return SimpleNamespace(gpu=50 + device, memory=3)
+
+
+def test_gpus_are_those_that_the_driver_shows(tmp_path, monkeypatch):
+    control = tmp_path / "nvidiactl"
+    driver = Driver()
+    monkeypatch.setattr(private, "nvml", lambda: driver)
+    assert gpus_of_node(control) == []  # there is no driver, and it is not asked
+    control.touch()
+    assert [(gpu.index, gpu.utilization_percent) for gpu in gpus_of_node(control)] == [
+        (0, 50),
+        (1, 51),
+    ]
+    assert driver.open == 0
+    driver.reason = "Driver/library version mismatch"
+    assert gpus_of_node(control) == []
+
+
+def test_ray_carries_nvidia_s_library():
+    """Under the names that `node_meter` uses; the class above has no others."""
+    library = private.nvml()
+    for name in vars(Driver):
+        assert name.startswith("_") or hasattr(library, name)

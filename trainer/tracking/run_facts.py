@@ -1,0 +1,109 @@
+"""What the folder of a run holds, as far as it can be read: see `trainer.tracking.standing`.
+
+A folder may be half-written, damaged or made up: what cannot be read is a problem of the facts, not
+an error.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.written import told
+from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header
+from trainer.checkpoints.lease import Ownership, ownership
+from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import LogEntry, last_entries
+from trainer.runs.place import Place, read_place
+from trainer.tracking.record_end import RecordEnd, read_record_end
+
+T = TypeVar("T")
+
+RECIPE_BYTES = 2_000_000
+# `recipe.yaml` is written by us, so it has this form; to parse a thousand of them takes a minute.
+_MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
+
+
+class RunFacts(NamedTuple):
+    """What a folder holds, as far as it can be read."""
+
+    has_card: bool
+    max_steps: int | None
+    ownership: Ownership | None
+    log: list[LogEntry]
+    record: RecordEnd
+    place: Place | None
+    newest: Path | None  # the newest checkpoint
+    header: CheckpointHeader | None
+    problems: list[str]
+
+
+class _Problems(list[str]):
+    """Reads one thing after another, and keeps what cannot be read."""
+
+    def tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
+        """What `read` returns, or `otherwise` with a problem of this file or folder."""
+        try:
+            return read()
+        except ValidationError as error:
+            self.append(f"{what} is damaged: {told(error)}")
+        except (CheckpointError, CheckpointFormatError, RunMismatchError) as error:
+            self.append(str(error))
+        except OSError as error:
+            self.append(f"{what} cannot be read: {error.strerror or error}")
+        except ValueError as error:
+            self.append(f"{what} is damaged: {error}")
+        return otherwise
+
+
+def read_facts(run: RunFolder, record_bytes: int) -> RunFacts:
+    """What a run's folder holds; nothing is written, and no file is read whole that grows.
+
+    Args:
+        record_bytes: how much of the end of its record is read.
+    """
+    problems = _Problems()
+    owners, checkpoints = run.path / "owners", run.checkpoints
+    # The owner first: one that leaves after this has written all that is read below.
+    held = problems.tried(owners, lambda: ownership(run.path), None)
+    record = problems.tried(
+        run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
+    )
+    none: list[Path] = []
+    paths = problems.tried(checkpoints, lambda: list_checkpoints(checkpoints), none)
+    newest = paths[-1] if paths else None
+    header = problems.tried(checkpoints, lambda: read_header(newest), None) if newest else None
+    return RunFacts(
+        has_card=problems.tried(run.card_path, lambda: bool(run.card()), False),
+        max_steps=problems.tried(run.recipe, lambda: _max_steps(run, header), None),
+        ownership=held,
+        log=problems.tried(run.log, lambda: last_entries(run.log), []),
+        record=record,
+        place=problems.tried(run.place, lambda: read_place(run), None),
+        newest=newest,
+        header=header,
+        problems=list(problems) + ([record.problem] if record.problem else []),
+    )
+
+
+def _max_steps(run: RunFolder, header: CheckpointHeader | None) -> int | None:
+    """From `recipe.yaml`, that of the last start, or else from the newest checkpoint."""
+    try:
+        found = _MAX_STEPS.search(read_regular(run.recipe, RECIPE_BYTES))
+    except FileNotFoundError:
+        found = None
+    if found:
+        return int(found[1])
+    steps = value_within(header.recipe, "trainer", "max_steps") if header else None
+    return steps if isinstance(steps, int) else None
+
+
+def value_within(values: Any, *keys: str) -> Any:
+    """The value at the end of a path through tables; None where one is missing."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
