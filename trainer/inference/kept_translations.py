@@ -22,8 +22,9 @@ from trainer.runs.folder import RunFolder
 
 NEWEST = 6  # files of a test set that are scored
 _MOST_BYTES = 2**26
-_NAME = re.compile(
-    r"(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
+# What follows the name of the test set.
+_MADE_BY = re.compile(
+    r"-(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
 )
 
 

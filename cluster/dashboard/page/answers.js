@@ -5,6 +5,8 @@
 //   startLook(ID, A, B)            has steps trained again, to look at them
 //   follow({message, standing})    hears what is new, until the page is left
 
+const RETRY_MS = 3000;
+
 export class NoAnswer extends Error {}
 
 // The answers that are frozen into this document, or the server's.
@@ -46,11 +48,17 @@ export class ServedAnswers {
     return this.#answer(`/api/runs/${id}/looks`, { method: "POST", body, headers });
   }
 
-  // `message(kind, data)` for each thing that is new, `standing("following" | "lost")`.
+  // `message(kind, data)` for each thing that is new, `standing("following" | "lost")`. A browser
+  // tries again by itself, unless it was refused, as by a server that was started anew.
   follow({ message, standing }) {
     const source = new EventSource("api/follow");
     source.addEventListener("open", () => standing("following"));
-    source.addEventListener("error", () => standing("lost"));
+    source.addEventListener("error", () => {
+      standing("lost");
+      if (source.readyState === EventSource.CLOSED) {
+        setTimeout(() => this.follow({ message, standing }), RETRY_MS);
+      }
+    });
     for (const kind of ["runs", "steps", "curves", "looks"]) {
       source.addEventListener(kind, (event) => message(kind, JSON.parse(event.data)));
     }
