@@ -13,6 +13,7 @@ import typer
 from cluster.cli.checkpoints import checkpoints_app
 from cluster.cli.compare import compare
 from cluster.cli.control import stop, workers
+from cluster.cli.dashboard import dashboard
 from cluster.cli.data import data_app
 from cluster.cli.deploy import deploy_app
 from cluster.cli.jobs import jobs_app, submit
@@ -20,6 +21,7 @@ from cluster.cli.learning import demo, fields
 from cluster.cli.metrics import metrics
 from cluster.cli.plan import plan
 from cluster.cli.recipes import init, recipes
+from cluster.cli.report import report
 from cluster.cli.serve import serve
 from cluster.cli.standings import runs, status
 from cluster.cli.sweep import sweep
@@ -59,7 +61,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (runs, status, compare, metrics),
+    "Look": (runs, status, dashboard, report, compare, metrics),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():

@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NODE = ("node", "nodejs")
 SLURM = ("slurmctld", "slurmd", "slurmstepd", "sbatch", "scancel", "scontrol")
 # Debian keeps some programs where only root's shell looks.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -34,6 +35,8 @@ def lacks(part: str) -> str | None:
             return _without(*SLURM)
         case "prometheus":
             return _without("prometheus", "promtool")
+        case "node":
+            return None if program(*NODE) else "no Node here"
         case "browser":
             return None if program(*BROWSERS) else "no Chromium here"
     raise AssertionError(f"the tests know no part {part!r} of a machine")

@@ -1,0 +1,32 @@
+"""The process that trains some steps anew to look at them: `transloom replay`, of low priority.
+
+It ends with the server that has started it, however that ends: its standard input is the server's,
+and ends with it.
+"""
+
+import io
+import os
+import signal
+import sys
+import threading
+
+LOWEST_PRIORITY = 19
+# -P: a folder `cluster` in the current folder is not ours.
+COMMAND = (sys.executable, "-P", "-c", "from cluster.dashboard.look_process import main; main()")
+
+
+def main() -> None:
+    """Run the command that the arguments say, as `transloom` would."""
+    os.nice(LOWEST_PRIORITY)
+    owner = io.FileIO(os.dup(sys.stdin.fileno()))
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    from cluster.cli.app import main as transloom
+
+    sys.argv[0] = "transloom"
+    transloom()
+
+
+def _end_with(owner: io.FileIO) -> None:
+    """End this process and all of its group when its owner ends."""
+    owner.read()
+    os.killpg(os.getpgrp(), signal.SIGKILL)

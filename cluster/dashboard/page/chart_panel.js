@@ -1,0 +1,237 @@
+// The charts of some runs, with what governs all of them: axis, smoothing, zoom, which charts.
+//
+// It is shown anew with each change; charts stay and take new data.
+
+import { Chart } from "./chart.js";
+import { lineOf } from "./colours.js";
+import { element, fill, setText } from "./dom.js";
+import { kindOf } from "./events.js";
+import { measures, shown } from "./measures.js";
+import { AXES, extent, scorePoints, smoothed, stepAtX, xAtStep, xs } from "./series.js";
+import { X_AXES } from "./view_state.js";
+import { scoreName, whole } from "./words.js";
+
+export class ChartPanel {
+  #store;
+  #colours;
+  #change;
+  #open;
+  #charts = new Map(); // by measure
+  #grid = element("div", { class: "charts" });
+  #note = element("p", { class: "quiet", role: "status" });
+  #axis;
+  #smooth;
+  #smoothed = element("output", {});
+  #whole;
+  #chosen = element("div", { class: "choices" });
+  #content = null;
+
+  // `change(changes of the view)`, `open(run, step)`.
+  constructor({ store, colours, change, open }) {
+    this.#store = store;
+    this.#colours = colours;
+    this.#change = change;
+    this.#open = open;
+    this.#axis = element("select", { change: () => change({ x: this.#axis.value, zoom: null }) },
+      ...X_AXES.map((axis) => element("option", { value: axis }, `by ${AXES[axis].name}`)));
+    this.#smooth = element("input", {
+      type: "range", min: "0", max: "0.99", step: "0.01",
+      input: () => change({ smooth: Number(this.#smooth.value) }),
+    });
+    this.#whole = element("button", { type: "button", click: () => change({ zoom: null }) }, "Show all");
+    this.root = element("section", { class: "curves", "aria-label": "Curves" },
+      element("h2", { class: "unseen" }, "Curves"),
+      element("div", { class: "controls" },
+        element("label", {}, element("span", { class: "unseen" }, "horizontal axis"), this.#axis),
+        element("label", {}, "smooth ", this.#smooth, this.#smoothed),
+        element("details", { class: "menu" }, element("summary", {}, "Charts"), this.#chosen),
+        this.#whole, this.#note),
+      this.#grid);
+  }
+
+  // `ids`: the runs, in the order of the table.
+  show(ids, view) {
+    this.#content = this.#gather(ids, view);
+    this.#axis.value = view.x;
+    if (Number(this.#smooth.value) !== view.smooth) this.#smooth.value = String(view.smooth);
+    setText(this.#smoothed, view.smooth.toFixed(2));
+    this.#whole.hidden = view.zoom === null;
+    const all = measures(this.#scoreNames(), scoreName);
+    const wanted = shown(all, view.charts).filter((measure) => this.#hasData(measure));
+    this.#choices(all, wanted);
+    for (const measure of wanted) {
+      const chart = this.#chart(measure);
+      chart.show(this.#chartOf(measure, view));
+    }
+    const roots = wanted.map((measure) => this.#chart(measure).root);
+    if (roots.length !== this.#grid.children.length || roots.some((root, n) => root !== this.#grid.children[n])) {
+      this.#grid.replaceChildren(...roots);
+    }
+    setText(this.#note, this.#noteOf(ids));
+  }
+
+  redraw() {
+    for (const chart of this.#charts.values()) if (chart.root.isConnected) chart.redraw();
+  }
+
+  // What is drawn of each run: its columns, scores and events, as far as they have come.
+  #gather(ids, view) {
+    const runs = ids.map((id) => {
+      const details = this.#store.details(id);
+      const curves = this.#curvesOf(id, view);
+      const place = lineOf(this.#colours.place(id));
+      return { id, name: this.#store.row(id)?.standing.name ?? id, curves, details, ...place };
+    });
+    const ready = runs.filter(({ curves }) => curves?.columns?.step.length);
+    const ends = ready.flatMap(({ id, curves }) => {
+      const columns = this.#store.curves(id)?.columns ?? curves.columns;
+      return extent(xs(columns, view.x)) ?? [];
+    });
+    const failed = runs.map(({ curves, details }) => curves?.failed ?? details?.failed).filter(Boolean);
+    return { ready, extent: widened(extent(ends)), failed, waiting: runs.some(({ curves }) => !curves) };
+  }
+
+  #curvesOf(id, view) {
+    const whole = this.#store.curves(id);
+    if (!whole?.thinned || !view.zoom) return whole;
+    const [from, to] = view.zoom.map((x) => stepAtX(whole.columns, view.x, x));
+    return this.#store.curves(id, [Math.max(1, from), Math.max(1, to)]);
+  }
+
+  #scoreNames() {
+    const names = this.#content.ready.flatMap(({ details }) => (
+      (details?.validations ?? []).flatMap(({ scores }) => Object.keys(scores))));
+    return [...new Set(names)];
+  }
+
+  #hasData(measure) {
+    if (measure.score) return true;
+    return this.#content.ready.some(({ curves }) => (
+      curves.columns[measure.key]?.some((value) => value !== null)));
+  }
+
+  #chart(measure) {
+    if (!this.#charts.has(measure.key)) this.#charts.set(measure.key, this.#newChart(measure));
+    return this.#charts.get(measure.key);
+  }
+
+  #newChart(measure) {
+    const chart = new Chart({
+      title: measure.title,
+      unit: measure.unit,
+      log: () => this.#toggleLog(measure.key),
+      zoom: (ends) => this.#change({ zoom: ends && inside(ends, this.#content.extent) }),
+      cursor: (x) => this.#pointOthers(chart, x),
+      pick: (line, x) => this.#pick(measure, line, x),
+    });
+    return chart;
+  }
+
+  #toggleLog(key) {
+    this.#change((view) => ({
+      log: view.log.includes(key) ? view.log.filter((other) => other !== key) : [...view.log, key],
+    }));
+  }
+
+  #pointOthers(pointed, x) {
+    for (const chart of this.#charts.values()) {
+      if (chart !== pointed && chart.root.isConnected) chart.pointAt(x);
+    }
+  }
+
+  #pick(measure, line, x) {
+    const run = this.#linesOf(measure)[line];
+    const step = stepAtX(run.curves.columns, this.#content.view.x, x);
+    this.#open(run.id, step, measure.key);
+  }
+
+  #linesOf(measure) {
+    if (!measure.score) return this.#content.ready;
+    return this.#content.ready.filter(({ details }) => (
+      scorePoints(details?.validations ?? [], measure.score).length));
+  }
+
+  #chartOf(measure, view) {
+    this.#content.view = view;
+    const log = view.log.includes(measure.key);
+    const lines = this.#linesOf(measure).map((run) => (
+      measure.score ? scoreLine(run, measure, view) : stepLine(run, measure, view)));
+    const marks = this.#content.ready.flatMap((run) => (run.details?.events ?? []).map((event) => ({
+      x: xAtStep(run.curves.columns, view.x, event.step),
+      colour: kindOf(event).colour,
+      words: `${run.name}: ${kindOf(event).name} at step ${whole(event.step)}`,
+    })));
+    const axis = AXES[view.x];
+    return { lines, marks, axis, extent: this.#content.extent, zoom: view.zoom, log };
+  }
+
+  #choices(all, wanted) {
+    const keys = all.map(({ key }) => key).join();
+    if (this.#chosen.dataset.keys !== keys) {
+      this.#chosen.dataset.keys = keys;
+      fill(this.#chosen, ...all.map(({ key, title, unit }) => element("label", {},
+        element("input", { type: "checkbox", value: key, change: () => this.#choose() }),
+        title, unit === "validation" && element("small", {}, " validation"))));
+    }
+    const on = new Set(wanted.map(({ key }) => key));
+    for (const box of this.#chosen.querySelectorAll("input")) box.checked = on.has(box.value);
+  }
+
+  #choose() {
+    const boxes = [...this.#chosen.querySelectorAll("input:checked")];
+    this.#change({ charts: boxes.map((box) => box.value) });
+  }
+
+  #noteOf(ids) {
+    const { ready, failed, waiting } = this.#content;
+    if (!ids.length) return "Choose runs in the table to see their curves.";
+    if (failed.length) return failed[0];
+    if (waiting) return "Curves are being read …";
+    if (!ready.length) return "No step is recorded yet.";
+    const thinned = ready.filter(({ curves }) => curves.thinned);
+    if (!thinned.length) return "";
+    const most = Math.max(...thinned.map(({ curves }) => {
+      const { step } = curves.columns;
+      return Math.ceil((step.at(-1) - step[0] + 1) / step.length);
+    }));
+    const finer = this.#store.frozen ? "" : " Zoom in to see each step.";
+    return `Thinned: a point stands for up to ${whole(most)} steps, and the band for their lowest and highest.${finer}`;
+  }
+}
+
+function stepLine(run, measure, view) {
+  const { columns, thinned } = run.curves;
+  const values = columns[measure.key];
+  const isSmooth = view.smooth > 0 && measure.key !== "world_size";
+  const room = thinned && measure.high && columns[measure.high];
+  return {
+    name: run.name, colour: run.colour, dash: run.dash, xs: xs(columns, view.x),
+    ys: isSmooth ? smoothed(values, view.smooth) : values,
+    raw: isSmooth ? values : null,
+    low: room && measure.low ? columns[measure.low] : null,
+    high: room ? columns[measure.high] : null,
+  };
+}
+
+function scoreLine(run, measure, view) {
+  const points = scorePoints(run.details.validations, measure.score);
+  const whole = run.curves.columns;
+  return {
+    name: run.name, colour: run.colour, dash: run.dash, raw: null, low: null, high: null,
+    xs: points.map(({ step }) => xAtStep(whole, view.x, step)), ys: points.map(({ value }) => value),
+  };
+}
+
+// The part of a range that lies in another; null if that is all of it.
+function inside([from, to], ends) {
+  if (!ends) return null;
+  const room = ends[1] - ends[0];
+  const width = Math.max(to - from, room * 1e-6);
+  const start = Math.max(ends[0], Math.min(from, ends[1] - width));
+  const stop = Math.min(ends[1], start + width);
+  return stop - start >= room * 0.999 ? null : [start, stop];
+}
+
+function widened(ends) {
+  return ends && ends[0] === ends[1] ? [ends[0] - 0.5, ends[1] + 0.5] : ends;
+}

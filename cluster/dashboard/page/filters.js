@@ -1,0 +1,101 @@
+// The filter over the table of runs, and its order: pure functions on rows.
+//
+//   state:training  bleu>30  model.width=256  lang        all of these hold
+//
+// A word alone is sought in the run's name and in its settings' values. NAME:TEXT and NAME=TEXT ask
+// whether a field is so (= wholly, : in part), NAME>NUMBER and the like compare. A field is one of
+// the table's, a score, or a setting by its dotted name or by the end of it: `width`.
+
+const TERM = /"([^"]*)"|(\S+)/g;
+const COMPARED = /^([\w./-]+?)(<=|>=|!=|=|:|<|>)(.*)$/;
+
+// The terms of a filter, each {field, sign, value} or {word}.
+export function parseFilter(text) {
+  return [...text.matchAll(TERM)].map(([, quoted, plain]) => {
+    const parts = quoted === undefined ? COMPARED.exec(plain) : null;
+    if (!parts) return { word: (quoted ?? plain).toLowerCase() };
+    return { field: parts[1], sign: parts[2], value: parts[3].toLowerCase() };
+  });
+}
+
+// Whether a row fits all terms.
+export function fits(row, terms) {
+  return terms.every((term) => (term.word === undefined ? holds(row, term) : mentions(row, term)));
+}
+
+// The fields of the terms that no row has, to be named to whoever made a slip.
+export function unknownFields(rows, terms) {
+  return terms.filter(({ field }) => field && !rows.some((row) => valueOf(row, field) !== undefined))
+    .map(({ field }) => field);
+}
+
+// The value of a row's field; undefined if the row has none of that name.
+export function valueOf(row, field) {
+  const { standing, settings } = row;
+  const name = field.toLowerCase();
+  if (name === "name") return standing.name;
+  if (name in COLUMNS) return COLUMNS[name](row);
+  if (standing.scores?.[name]) return standing.scores[name].value;
+  if (name.startsWith("best.")) return standing.best?.[name.slice(5)]?.value;
+  if (Object.hasOwn(settings, field)) return settings[field];
+  const ending = Object.keys(settings).find((key) => key.toLowerCase().endsWith("." + name));
+  return ending === undefined ? undefined : settings[ending];
+}
+
+// The fields of the table, besides scores and settings.
+export const COLUMNS = {
+  state: ({ standing }) => standing.state,
+  step: ({ standing }) => standing.step,
+  "tokens/s": ({ standing }) => standing.tokens_per_second,
+  left: ({ standing }) => standing.seconds_left,
+  ranks: ({ standing }) => standing.ranks,
+  owner: ({ standing }) => standing.owner?.host ?? null,
+};
+
+// Rows in the order of a field, "-field" for the largest first; unknown values come last.
+export function sorted(rows, order) {
+  if (!order) return rows;
+  const field = order.replace(/^-/, "");
+  const sign = order.startsWith("-") ? -1 : 1;
+  return rows.map((row) => [valueOf(row, field) ?? null, row])
+    .sort(([a], [b]) => {
+      if (a === null || b === null) return (a === null) - (b === null);
+      if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+      return sign * String(a).localeCompare(String(b), "en", { numeric: true });
+    })
+    .map(([, row]) => row);
+}
+
+// The settings in which runs differ: [{key, values}], a value for each run.
+export function differences(rows) {
+  const keys = [...new Set(rows.flatMap(({ settings }) => Object.keys(settings)))].sort();
+  return keys
+    .map((key) => ({ key, values: rows.map(({ settings }) => settings[key] ?? null) }))
+    .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value))).size > 1);
+}
+
+function holds(row, { field, sign, value }) {
+  const found = valueOf(row, field);
+  if (found === undefined || found === null) return sign === "!=";
+  const wanted = Number(value);
+  const isNumber = typeof found === "number" && value !== "" && !Number.isNaN(wanted);
+  const text = textOf(found);
+  switch (sign) {
+    case ":": return text.includes(value);
+    case "=": return isNumber ? found === wanted : text === value;
+    case "!=": return isNumber ? found !== wanted : text !== value;
+    case "<": return isNumber && found < wanted;
+    case ">": return isNumber && found > wanted;
+    case "<=": return isNumber && found <= wanted;
+    default: return isNumber && found >= wanted;
+  }
+}
+
+function mentions({ standing, settings }, { word }) {
+  return standing.name.toLowerCase().includes(word) || standing.state.includes(word)
+    || Object.values(settings).some((value) => textOf(value).includes(word));
+}
+
+function textOf(value) {
+  return (typeof value === "string" ? value : JSON.stringify(value)).toLowerCase();
+}

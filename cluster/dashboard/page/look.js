@@ -1,0 +1,78 @@
+// What a step looked like from within: its sentences, gradient norms, activations.
+
+import { element, table } from "./dom.js";
+import { counted, number, whole } from "./words.js";
+
+const VERDICT = {
+  same: "the same as recorded", different: "DIFFERENT from the record",
+  unreadable: "cannot be read any more", not_compared: "not compared",
+};
+
+// The whole of a look, a part for each of its steps.
+export function lookParts(look) {
+  return [verdict(look), ...look.steps.map((step) => stepPart(step, look.steps.length > 1))];
+}
+
+function verdict(look) {
+  const { verdict: found } = look;
+  const trained = `${counted(look.steps_trained, "step")} trained again from ${
+    look.replayed_from ? `the checkpoint of step ${whole(look.replayed_from)}` : "the run's first weights"}`;
+  const first = found.first_difference;
+  return element("div", { class: found.same ? "verdict same" : "verdict different" },
+    element("p", {}, element("b", {}, found.same ? "It is the step of the record. " : "It differs from the record. "),
+      `${trained}. Data ${VERDICT[found.data] ?? found.data}, losses ${VERDICT[found.losses] ?? found.losses}, `
+      + `state ${VERDICT[found.state] ?? found.state}. ${found.promise ?? ""}`),
+    first && element("p", {}, `First difference: step ${whole(first.step)}, ${first.what}`
+      + `${first.recorded === null ? "" : `: ${first.recorded} recorded, ${first.replayed} now`}. `
+      + (first.details ?? []).join("; ")));
+}
+
+function stepPart(step, isOneOfSeveral) {
+  const below = isOneOfSeveral ? "h4" : "h3";
+  return element("section", { class: "looked" },
+    isOneOfSeveral && element("h3", {}, `Step ${whole(step.step)}`),
+    element("p", {}, `Loss ${number(step.loss)}, recorded ${number(step.recorded_loss)}; `
+      + `gradient norm ${number(step.grad_norm)}, recorded ${number(step.recorded_grad_norm)}.`),
+    element(below, {}, `${counted(step.examples.length, "sentence")}, the largest loss first`),
+    examplesTable(step),
+    element("div", { class: "beside" }, norms(step.gradient_norms, below), ranges(step.activations, below)));
+}
+
+function examplesTable(step) {
+  const roles = [...new Set(step.examples.flatMap(({ texts }) => Object.keys(texts)))];
+  const rows = step.examples.map((example) => [
+    number(example.loss), share(example.share), ...roles.map((role) => example.texts[role] ?? ""),
+    whole(example.tokens), whole(example.slot), whole(example.rank), example.corpus,
+    `${example.shard} · ${whole(example.example)}${example.start ? ` from token ${whole(example.start)}` : ""}`,
+  ]);
+  const header = ["nats/token", "share of loss", ...roles, "tokens", "slot", "rank", "corpus", "shard · example"];
+  const made = table(`Sentences of step ${step.step}`, header, rows, { quiet: true, texts: roles.map((_, n) => n + 2) });
+  made.classList.add("tall");
+  return made;
+}
+
+function share(value) {
+  if (value === null || value === undefined) return "–";
+  const filled = element("i", {});
+  filled.style.width = `${Math.max(0, Math.min(100, 100 * value))}%`;
+  return element("span", { class: "share" }, element("span", { class: "done" }, filled), `${(100 * value).toFixed(1)} %`);
+}
+
+function norms(byLayer, heading) {
+  const all = Object.entries(byLayer);
+  const most = Math.max(0, ...all.map(([, norm]) => norm ?? 0));
+  return element("div", {}, element(heading, {}, "Gradient norm by layer"),
+    table("Gradient norm by layer", ["layer", "norm", "beside the largest"], all.map(([layer, norm]) => {
+      const filled = element("i", {});
+      filled.style.width = most ? `${(100 * (norm ?? 0)) / most}%` : "0";
+      return [layer, number(norm), element("span", { class: "done wide" }, filled)];
+    }), { quiet: true }));
+}
+
+function ranges(byLayer, heading) {
+  return element("div", {}, element(heading, {}, "Activations by layer"),
+    table("Activations by layer", ["layer", "least", "mean", "largest", "largest size"],
+      Object.entries(byLayer).map(([layer, range]) => [
+        layer, number(range.minimum), number(range.mean), number(range.maximum), number(range.largest_magnitude),
+      ]), { quiet: true }));
+}

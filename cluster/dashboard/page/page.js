@@ -1,0 +1,160 @@
+// The page: what is shown follows from the view, which the address's #fragment holds.
+//
+//   fragment ⇄ view ─▶ table, curves, differences, events; or one run; and a step over either
+//                ▲        │
+//                └─change─┘        what the store hears draws the same view again
+
+import { answersOf } from "./answers.js";
+import { ChartPanel } from "./chart_panel.js";
+import { Colours, lineOf } from "./colours.js";
+import { Differences } from "./differences.js";
+import { element, fill, setText } from "./dom.js";
+import { EventList } from "./events.js";
+import { RunPage } from "./run_page.js";
+import { RunsTable } from "./runs_table.js";
+import { StepPanel } from "./step_panel.js";
+import { Store } from "./store.js";
+import { newView, parseView, writeView } from "./view_state.js";
+import { counted, moment } from "./words.js";
+
+const SHOWN_AT_FIRST = 5;
+
+class Page {
+  #store = new Store(answersOf(document));
+  #colours = new Colours();
+  #view = newView();
+  #drawing = null;
+  #main = document.querySelector("main");
+  #link = document.getElementById("link");
+  #runsView;
+  #table;
+  #panel;
+  #differences = new Differences();
+  #events;
+  #run;
+  #step;
+
+  async start() {
+    const shared = {
+      store: this.#store, colours: this.#colours,
+      change: (changes) => this.change(changes),
+      open: (id, step, measure) => this.#open(id, step, measure),
+    };
+    this.#table = new RunsTable(shared);
+    this.#panel = new ChartPanel(shared);
+    this.#events = new EventList(shared.open);
+    this.#run = new RunPage(shared);
+    this.#step = new StepPanel(shared);
+    this.#runsView = element("div", {}, element("h1", { class: "unseen" }, "Runs"), this.#table.root, this.#panel.root,
+      element("div", { class: "halves" },
+        element("section", { class: "part", "aria-label": "Differences of the recipes" }, element("h2", {}, "Differences of the recipes"), this.#differences.root),
+        element("section", { class: "part", "aria-label": "Events" }, element("h2", {}, "Events"), this.#events.root)));
+    document.body.append(this.#step.root);
+    this.#followTheme();
+    window.addEventListener("hashchange", () => this.#go(parseView(location.hash)));
+    this.#store.onChange(() => this.#drawSoon());
+    this.#view = parseView(location.hash);
+    if (!location.hash && this.#store.frozen?.run) this.#view.run = this.#store.frozen.run;
+    try {
+      await this.#store.start();
+    } catch (error) {
+      fill(this.#main, element("p", { class: "problem", role: "alert" }, error.message));
+    }
+  }
+
+  // Changes the view: fields with new values, or a function from the view to them.
+  change(changes) {
+    const made = typeof changes === "function" ? changes(this.#view) : changes;
+    this.#view = { ...this.#view, ...made };
+    history.replaceState(null, "", writeView(this.#view) || location.pathname + location.search);
+    this.#drawSoon();
+  }
+
+  #go(view) {
+    const isElsewhere = view.run !== this.#view.run;
+    // Who comes back to the table finds it as it was left.
+    this.#view = location.hash.length > 1 ? { ...this.#kept(view), ...view } : { ...this.#view, run: null, zoom: null, step: null };
+    if (!isElsewhere) return this.#drawSoon();
+    history.replaceState(null, "", writeView(this.#view) || location.pathname + location.search);
+    this.#draw();
+    window.scrollTo(0, 0);
+  }
+
+  #kept(view) {
+    const { runs, filter, sort, columns, x, smooth, log, charts } = this.#view;
+    const wasSaid = Object.fromEntries(Object.entries(view).filter(([name, value]) => (
+      JSON.stringify(value) !== JSON.stringify(newView()[name]))));
+    return { runs, filter, sort, columns, x, smooth, log, charts, ...wasSaid };
+  }
+
+  async #open(id, step, measure) {
+    this.change({ step: { id, step: await this.#step.stepOf(id, step, measure) } });
+  }
+
+  #drawSoon() {
+    this.#drawing ??= requestAnimationFrame(() => {
+      this.#drawing = null;
+      this.#draw();
+    });
+  }
+
+  #draw() {
+    this.#sayLink();
+    const { run } = this.#view;
+    const wanted = run ? this.#run.root : this.#runsView;
+    if (this.#main.firstElementChild !== wanted) this.#main.replaceChildren(wanted);
+    if (run) {
+      this.#colours.assign([run]);
+      this.#run.show(this.#view);
+      document.title = `${this.#store.row(run)?.standing.name ?? run} · transloom`;
+    } else this.#drawRuns();
+    this.#step.show(this.#view.step);
+  }
+
+  #drawRuns() {
+    const selected = (this.#view.runs ?? this.#firstChoice()).filter((id) => this.#store.row(id));
+    this.#colours.assign(selected);
+    const visible = this.#table.show(this.#store.runs, this.#view, selected, this.#store.problems);
+    const ids = visible.map(({ id }) => id).filter((id) => selected.includes(id));
+    this.#panel.show(ids, this.#view);
+    const rows = ids.map((id) => ({ ...this.#store.row(id), colour: lineOf(this.#colours.place(id)).colour }));
+    this.#differences.show(rows);
+    this.#events.show(rows.map(({ id, standing, colour }) => (
+      { id, name: standing.name, colour, events: this.#store.details(id)?.events ?? [] })));
+    document.title = `${counted(this.#store.runs.length, "run")} · transloom`;
+  }
+
+  // Runs that train, and then those with the most steps.
+  #firstChoice() {
+    const trains = ({ standing }) => (standing.state === "training" ? 1 : 0);
+    return [...this.#store.runs]
+      .sort((a, b) => trains(b) - trains(a) || b.standing.step - a.standing.step)
+      .slice(0, SHOWN_AT_FIRST).map(({ id }) => id);
+  }
+
+  #sayLink() {
+    const { frozen, link, folder } = this.#store;
+    setText(document.getElementById("folder"), folder);
+    this.#link.className = frozen ? "frozen" : link;
+    setText(this.#link, frozen ? `report of ${moment(frozen.time)}`
+      : link === "lost" ? "connection lost: trying again" : "live");
+  }
+
+  // Colours as the system's, until the button says otherwise.
+  #followTheme() {
+    const systemDark = matchMedia("(prefers-color-scheme: dark)");
+    const root = document.documentElement;
+    const redraw = () => {
+      this.#panel.redraw();
+      this.#run.redraw();
+    };
+    document.getElementById("theme").addEventListener("click", () => {
+      const isDark = root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
+      root.dataset.theme = isDark ? "light" : "dark";
+      redraw();
+    });
+    systemDark.addEventListener("change", redraw);
+  }
+}
+
+new Page().start();

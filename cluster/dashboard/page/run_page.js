@@ -1,0 +1,125 @@
+// The page of one run: its curves, and all that its folder tells.
+
+import { ChartPanel } from "./chart_panel.js";
+import { lineOf } from "./colours.js";
+import { element, fill, setText } from "./dom.js";
+import { EventList } from "./events.js";
+import { NodeCharts } from "./node_charts.js";
+import * as parts from "./run_parts.js";
+import { scoreName, scoreValue, span, whole } from "./words.js";
+
+// Each part: its name, what makes it, and which fields of the answer it shows. Two are made here.
+const PARTS = [
+  ["Standing", parts.standing, ["standing", "card"]],
+  ["Events"],
+  ["Ranks and data workers", parts.vitals, ["vitals"]],
+  ["Validations", parts.validations, ["validations"]],
+  ["Test sets", parts.testScores, ["test_scores"]],
+  ["Nodes"],
+  ["Samples", parts.samples, ["samples"]],
+  ["Checkpoints", parts.checkpoints, ["checkpoints"]],
+  ["Commands that repeat it", parts.commands, ["commands"]],
+  ["Cleaning of the dataset", parts.cleaning, ["cleaning"]],
+  ["Recipe", parts.recipe, ["settings"]],
+  ["Environment", parts.environment, ["environment"]],
+  ["Hashes", parts.hashes, ["hashes"]],
+  ["Log", parts.log, ["log"]],
+];
+const WIDE = ["Nodes", "Test sets", "Samples"];
+
+export class RunPage {
+  #store;
+  #title = element("h1", {});
+  #head = element("p", { class: "headline" });
+  #panel;
+  #events;
+  #nodes = new NodeCharts();
+  #sections = new Map(); // by name: {root, body, shown}
+  #shownNodes = null;
+
+  constructor({ store, colours, change, open }) {
+    this.#store = store;
+    this.#panel = new ChartPanel({ store, colours, change, open });
+    this.#events = new EventList(open);
+    const bodies = { Events: this.#events.root, Nodes: this.#nodes.root };
+    const made = PARTS.map(([name]) => this.#section(name, bodies[name] ?? element("div", {})));
+    const links = PARTS.map(([name]) => this.#sections.get(name).link);
+    this.root = element("div", { class: "run" },
+      element("div", { class: "title" }, element("a", { href: "#", class: "back" }, "← all runs"), this.#title, this.#head),
+      element("nav", { class: "parts", "aria-label": "Parts of this run" }, ...links),
+      this.#panel.root, ...made);
+  }
+
+  show(view) {
+    const id = view.run;
+    const row = this.#store.row(id);
+    this.#panel.show([id], view);
+    setText(this.#title, row?.standing.name ?? id);
+    const details = this.#store.details(id);
+    if (!row || !details || details.failed) {
+      setText(this.#head, row ? details?.failed ?? "It is being read …" : "There is no such run here.");
+      return;
+    }
+    fill(this.#head, ...headline(row.standing));
+    const answer = { ...details, standing: row.standing };
+    for (const [name, make, fields] of PARTS.filter(([, make]) => make)) {
+      this.#showPart(name, make, answer, fields.map((field) => answer[field]));
+    }
+    this.#events.show([{ id, name: row.standing.name, colour: lineOf(0).colour, events: details.events }]);
+    this.#showNodes(id);
+  }
+
+  redraw() {
+    this.#panel.redraw();
+    this.#nodes.redraw();
+  }
+
+  // Asks for the usage of nodes, at each visit and then once in a while.
+  async #showNodes(id) {
+    const now = Date.now();
+    if (this.#shownNodes?.id === id && (this.#store.frozen || now - this.#shownNodes.at < 30_000)) return;
+    this.#shownNodes = { id, at: now };
+    try {
+      this.#nodes.show(await this.#store.nodes(id));
+    } catch (error) {
+      this.#nodes.show({ problem: error.message });
+    }
+  }
+
+  #section(name, body) {
+    const root = sectionOf(name, body, WIDE.includes(name));
+    const link = element("button", { type: "button", class: "link", click: () => goTo(root) }, name);
+    this.#sections.set(name, { root, body, link, shown: null });
+    return root;
+  }
+
+  #showPart(name, make, answer, shown) {
+    const section = this.#sections.get(name);
+    const key = JSON.stringify(shown);
+    if (section.shown === key) return;
+    section.shown = key;
+    const scrolled = [...section.body.querySelectorAll(".scrolls")].map((box) => box.scrollTop);
+    const made = make(answer);
+    fill(section.body, ...made);
+    section.body.querySelectorAll(".scrolls").forEach((box, n) => { box.scrollTop = scrolled[n] ?? 0; });
+    section.root.hidden = section.link.hidden = made.length === 0;
+  }
+}
+
+function headline(run) {
+  const scores = Object.entries(run.scores ?? {}).map(([name, { value }]) => `${scoreName(name)} ${scoreValue(name, value)}`);
+  const of = run.max_steps ? ` of ${whole(run.max_steps)}` : "";
+  const left = run.seconds_left ? `${span(run.seconds_left)} left` : null;
+  return [element("span", { class: `state ${run.state}` }, run.state),
+    ...[`step ${whole(run.step)}${of}`, ...scores, left].filter(Boolean).map((text) => element("span", {}, text))];
+}
+
+function sectionOf(name, body, isWide) {
+  return element("section", { class: isWide ? "part wide" : "part", "aria-label": name },
+    element("h2", { tabindex: "-1" }, name), body);
+}
+
+function goTo(section) {
+  section.scrollIntoView();
+  section.querySelector("h2").focus({ preventScroll: true });
+}

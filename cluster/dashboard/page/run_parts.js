@@ -1,0 +1,152 @@
+// The parts of a run's page that are text: each makes elements of the answer to /api/runs/ID.
+
+import { element, table } from "./dom.js";
+import { bytes, counted, moment, scoreName, scoreValue, settingText, span, whole } from "./words.js";
+
+export function standing({ standing: run, card }) {
+  const steps = run.max_steps ? `${whole(run.step)} of ${whole(run.max_steps)}` : whole(run.step);
+  const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");
+  return facts([
+    ["state", run.state + (run.reason ? `: ${run.reason}` : "")],
+    ["step", steps],
+    ...Object.entries(run.scores ?? {}).map(([name, { value }]) => (
+      [scoreName(name), scoreValue(name, value) + bestOf(run, name)])),
+    ["speed", run.tokens_per_second ? `${whole(run.tokens_per_second)} target tokens/s` : null],
+    ["time left", span(run.seconds_left)],
+    ["ranks", run.ranks ? counted(run.ranks, "rank") + (nodes ? `: ${nodes}` : "") : null],
+    ["trained by", run.owner && `process ${run.owner.process} on ${run.owner.host}, since ${moment(run.owner.since)}`],
+    ["folder", run.path],
+    ["run id", card?.id],
+    ["dataset", card?.dataset_identity],
+    ["first weights", card?.parent && settingText(card.parent)],
+  ]).concat((run.problems ?? []).map((problem) => element("p", { class: "problem" }, problem)));
+}
+
+function bestOf(run, name) {
+  const best = run.best?.[name];
+  return best && best.step !== run.scores_step ? ` (best ${scoreValue(name, best.value)}, step ${whole(best.step)})` : "";
+}
+
+export function validations({ validations: all }) {
+  if (!all.length) return [quiet("No validation yet.")];
+  const names = [...new Set(all.flatMap(({ scores }) => Object.keys(scores)))];
+  const rows = all.toReversed().map(({ step, scores }) => (
+    [whole(step), ...names.map((name) => scoreValue(name, scores[name]?.value))]));
+  return [tall(table("Scores of each validation", ["step", ...names.map(scoreName)], rows, { quiet: true }))];
+}
+
+// Scores on test sets, each with the signature that says how it was computed; reports have them.
+export function testScores({ test_scores: sets }) {
+  if (!sets?.length) return [];
+  const rows = sets.map((row) => [row.test_set, row.score, row.value.toFixed(2), row.checkpoint,
+    `${row.beam_size}, ${row.length_penalty}`, row.signature]);
+  const header = ["test set", "score", "value", "checkpoint", "beam, length penalty", "signature"];
+  return [table("Scores on test sets", header, rows, { quiet: true, texts: [3, 4, 5] })];
+}
+
+// sha256 of the files that say what the run is; reports have them.
+export function hashes({ hashes: files }) {
+  if (!files) return [];
+  return [table("sha256 of its files", ["file", "sha256"], Object.entries(files), { quiet: true, texts: [1] })];
+}
+
+export function checkpoints({ checkpoints: all }) {
+  if (!all.length) return [quiet("No checkpoint yet.")];
+  const rows = all.toReversed().map(({ step, state, bytes: size, time, scores }) => [
+    whole(step), element("span", { class: `state ${state}` }, state), bytes(size), time ? moment(time) : "",
+    Object.entries(scores ?? {}).map(([name, { value }]) => `${scoreName(name)} ${scoreValue(name, value)}`).join(", "),
+  ]);
+  return [tall(table("All checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true }))];
+}
+
+export function samples({ samples: all }) {
+  if (!all.length) return [quiet("No samples yet: a validation brings them.")];
+  return [tall(table("Samples of the newest validation", ["source", "reference", "translation"],
+    all.map((sample) => [sample.source, sample.reference, sample.translation]), { quiet: true, texts: [0, 1, 2] }))];
+}
+
+// How ranks and data workers are, by node, as vitals.json says.
+export function vitals({ vitals: found, standing: run }) {
+  if (!found) return [quiet("Nothing is known of its processes.")];
+  const isOld = run.state !== "training" || found.over;
+  const ranks = found.ranks.map((rank) => (
+    [rank.node, whole(rank.rank), rank.phase, whole(rank.step), span(rank.silent_seconds)]));
+  const workers = found.data_workers.map((worker) => [
+    worker.node ?? "–", whole(worker.number), worker.alive ? "alive" : "silent",
+    whole(worker.windows_read), span(worker.silent_seconds)]);
+  return [
+    element("p", { class: "quiet" }, `${isOld ? "As it was at" : "At"} ${moment(found.time)}, start ${whole(found.attempt)} of the ranks.`),
+    ranks.length ? tall(table("Ranks by node", ["node", "rank", "phase", "step", "silent for"], ranks)) : null,
+    workers.length ? tall(table("Data workers", ["node", "worker", "is", "windows read", "silent for"], workers)) : null,
+    found.restarts.length ? table("Restarts", ["time", "cause"],
+      found.restarts.toReversed().map(({ time, cause }) => [moment(time), cause]), { texts: [1] }) : null,
+  ];
+}
+
+// What was read, kept and dropped of each corpus.
+export function cleaning({ cleaning: report }) {
+  if (!report) return [quiet("The dataset's report is not at hand.")];
+  const rows = Object.entries(report).flatMap(([corpus, { read, kept, dropped }]) => {
+    const share = (count) => (read ? `${((100 * count) / read).toFixed(2)} %` : "");
+    const reasons = Object.entries(dropped ?? {}).filter(([, count]) => count > 0);
+    return [
+      [corpus, "read", whole(read), ""], ["", "kept", whole(kept), share(kept)],
+      ...reasons.map(([reason, count]) => ["", `dropped: ${reason.replaceAll("_", " ")}`, whole(count), share(count)]),
+    ];
+  });
+  return [tall(table("What the cleaning of the dataset read, kept and dropped", ["corpus", "what", "examples", "share"],
+    rows, { quiet: true, texts: [0] }))];
+}
+
+export function recipe({ settings }) {
+  return [tall(table("The recipe", ["setting", "value"],
+    Object.entries(settings).map(([key, value]) => [key, settingText(value)]), { quiet: true, texts: [1] }))];
+}
+
+export function environment({ environment: known }) {
+  const rows = flat(known ?? {});
+  if (!rows.length) return [quiet("Not recorded.")];
+  return [tall(table("Versions and numerics", ["what", "value"], rows, { quiet: true, texts: [1] }))];
+}
+
+function flat(values, before = "") {
+  return Object.entries(values).flatMap(([key, value]) => (
+    value !== null && typeof value === "object" && !Array.isArray(value)
+      ? flat(value, `${before}${key}.`) : [[before + key, settingText(value)]]));
+}
+
+// Commands that repeat the run, each to be copied.
+export function commands({ commands: all }) {
+  if (!all.length) return [quiet("Not known.")];
+  return [element("ul", { class: "commands" }, ...all.map((command) => element("li", {},
+    element("code", {}, command), copyButton(command))))];
+}
+
+function copyButton(text) {
+  if (!navigator.clipboard) return null;
+  const button = element("button", {
+    type: "button", class: "small", "aria-label": `copy ${text}`,
+    click: () => navigator.clipboard.writeText(text).then(() => { button.textContent = "copied"; }),
+  }, "copy");
+  return button;
+}
+
+export function log({ log: entries }) {
+  if (!entries.length) return [quiet("Empty.")];
+  return [tall(table("The run's log, newest first", ["time", "what"],
+    entries.toReversed().map(({ time, text }) => [moment(time), text]), { quiet: true, texts: [1] }))];
+}
+
+function facts(rows) {
+  return [element("dl", { class: "facts" }, ...rows.filter(([, value]) => value)
+    .map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))))];
+}
+
+function quiet(text) {
+  return element("p", { class: "quiet" }, text);
+}
+
+function tall(made) {
+  made.classList.add("tall");
+  return made;
+}

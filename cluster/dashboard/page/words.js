@@ -1,0 +1,81 @@
+// Numbers, times and names as a person reads them.
+
+const SCORE_NAMES = { bleu: "BLEU", chrf: "chrF", ter: "TER", loss: "validation loss" };
+
+// A number with as many digits as say something.
+export function number(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 0.001 || size >= 1e9)) {
+    return minus(value.toExponential(2).replace("e+", "e"));
+  }
+  if (Number.isInteger(value)) return whole(value);
+  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4;
+  return minus(value.toLocaleString("en", { maximumFractionDigits: digits }));
+}
+
+// A whole number with commas.
+export function whole(value) {
+  if (value === null || value === undefined) return "–";
+  return minus(Math.round(value).toLocaleString("en"));
+}
+
+// Something countable, such as "3 steps".
+export function counted(count, noun) {
+  return `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+// A span of time, of two units at most.
+export function span(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  const rounded = Math.max(0, Math.round(seconds));
+  const parts = [
+    [Math.floor(rounded / 86400), "d"],
+    [Math.floor(rounded / 3600) % 24, "h"],
+    [Math.floor(rounded / 60) % 60, "min"],
+    [rounded % 60, "s"],
+  ];
+  const first = parts.findIndex(([count]) => count > 0);
+  if (first < 0) return "0 s";
+  return parts.slice(first, first + 2).filter(([count]) => count > 0)
+    .map(([count, unit]) => `${count} ${unit}`).join(" ");
+}
+
+// A moment by this machine's clock: seconds since the epoch, or a text with a zone.
+export function moment(time) {
+  const date = typeof time === "number" ? new Date(time * 1000) : new Date(time);
+  if (Number.isNaN(date.getTime())) return String(time ?? "");
+  const two = (part) => String(part).padStart(2, "0");
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
+
+// A number of bytes.
+export function bytes(count) {
+  if (count === null || count === undefined) return "–";
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  const unit = count < 1 ? 0 : Math.min(4, Math.floor(Math.log10(count) / 3));
+  const scaled = count / 1000 ** unit;
+  return `${scaled >= 100 || unit === 0 ? Math.round(scaled) : scaled.toFixed(1)} ${units[unit]}`;
+}
+
+export function scoreName(name) {
+  return SCORE_NAMES[name] ?? name.replaceAll("_", " ");
+}
+
+// A score's value as papers print it.
+export function scoreValue(name, value) {
+  if (value === null || value === undefined) return "–";
+  return name === "loss" ? value.toFixed(4) : value.toFixed(2);
+}
+
+// A setting's value on one line.
+export function settingText(value) {
+  if (value === null || value === undefined) return "–";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+function minus(text) {
+  return String(text).replace("-", "−");
+}

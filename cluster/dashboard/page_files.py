@@ -1,0 +1,48 @@
+"""The files of the page, which are listed once: nothing else can be asked for."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+INDEX = "index.html"
+# By the end of a file's name. Other files in the folder, such as licences, are plain text.
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".woff2": "font/woff2",
+}
+NOT_SERVED = (".py", ".pyc", ".map")
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """A file of the page, as it is sent."""
+
+    content: bytes
+    content_type: str
+
+
+def page_files() -> dict[str, PageFile]:
+    """All files of the page by their path in its folder, such as `vendor/chart.js`."""
+    found: dict[str, PageFile] = {}
+    _collect(files("cluster.dashboard") / "page", "", found)
+    return found
+
+
+def _collect(folder: Traversable, prefix: str, found: dict[str, PageFile]) -> None:
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        name = prefix + file.name
+        if file.name.startswith((".", "__")) or file.name.endswith(NOT_SERVED):
+            continue
+        if file.is_dir():
+            _collect(file, f"{name}/", found)
+        else:
+            ending = file.name[file.name.rfind(".") :] if "." in file.name else ""
+            found[name] = PageFile(file.read_bytes(), TYPES.get(ending, "text/plain"))

@@ -1,0 +1,345 @@
+"""The answers about runs, made of their folders alone, for the server and for frozen reports.
+
+Nothing here is kept between two calls, and every file is read within a bound. What cannot be read
+is told in the answer; the rest of it is there.
+"""
+
+import shlex
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from cluster.dashboard.answers import (
+    RUNS,
+    CheckpointRow,
+    CurvesAnswer,
+    Mark,
+    NodesAnswer,
+    RunAnswer,
+    RunRow,
+    RunsAnswer,
+    ValidationRow,
+    curves_path,
+    nodes_path,
+    run_path,
+)
+from cluster.dashboard.runs_folder import run_id
+from cluster.dashboard.settings import settings_of
+from cluster.views.display import event_summary
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.store import MANIFEST_NAME
+from data_pipeline.strict_json import JsonLimits, parse_object
+from data_pipeline.wording import counted
+from data_pipeline.written import told
+from trainer.checkpoints.format import (
+    HEADER,
+    CheckpointHeader,
+    folder_name,
+    list_checkpoints,
+    read_header,
+    step_of,
+)
+from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
+from trainer.tracking.curve_index import extend_index, load_index
+from trainer.tracking.curves import MOST_POINTS, Curves, read_curves
+from trainer.tracking.record_blocks import OpenRecord
+from trainer.tracking.records import Event, Sample, SkippedLine
+from trainer.tracking.standing import BYTES_IN_A_LIST, standing_of
+
+T = TypeVar("T")
+
+# A table reads so much of the ends of all records together, but some 35 lines of each in any case.
+TABLE_BYTES = 3_200_000
+LEAST_END_BYTES = 2**14
+# Headers of the newest checkpoints are read; of older ones the step and the time are shown.
+HEADERS_READ = 10
+SAMPLES_END_BYTES = 2**18
+LOG_ENTRIES = 200
+VITALS_LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
+MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
+
+
+def end_bytes(runs: int) -> int:
+    """How much of the end of each record a table of so many runs reads."""
+    return max(LEAST_END_BYTES, min(BYTES_IN_A_LIST, TABLE_BYTES // max(1, runs)))
+
+
+def row_of(path: Path, record_bytes: int) -> RunRow:
+    """A run's row in the table."""
+    problems: list[str] = []
+    run = RunFolder(path)
+    none: dict[str, Any] = {}
+    settings = _tried(run.recipe, lambda: settings_of(run.recipe), none, problems)
+    standing = standing_of(path, record_bytes)
+    if problems:
+        standing = standing.model_copy(update={"problems": [*standing.problems, *problems]})
+    return RunRow(id=run_id(path.name), name=path.name, standing=standing, settings=settings)
+
+
+def row_bytes(path: Path, record_bytes: int) -> int:
+    """How many bytes of a run's folder its row reads, by the sizes of its files."""
+    run = RunFolder(path)
+    newest = _newest_checkpoint(run)
+    read = [
+        (run.metrics, record_bytes),
+        (run.log, TAIL_BYTES),
+        *((file, 2**24) for file in (run.card_path, run.place)),
+        *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
+        *([(newest / HEADER, 2**24)] if newest else []),
+    ]
+    return sum(min(_size(file), most) for file, most in read)
+
+
+def run_answer(path: Path, cache: Path | None) -> RunAnswer:
+    """All of a run that is no curve."""
+    run = RunFolder(path)
+    row = row_of(path, BYTES_IN_A_LIST)
+    curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
+    problems: list[str] = [curves.problem] if curves and curves.problem else []
+    card = _tried(run.card_path, run.card, None, [])  # its standing has the problem
+    checkpoints, header = _checkpoints(run)
+    no_entries: list[LogEntry] = []
+    log = _tried(run.log, lambda: last_entries(run.log), no_entries, problems)
+    vitals = _tried(path / "vitals.json", lambda: _object(path / "vitals.json"), None, problems)
+    no_samples: list[Sample] = []
+    samples = _tried(run.metrics, lambda: _samples(run.metrics, cache), no_samples, [])
+    manifest = run.dataset / MANIFEST_NAME
+    standing = row.standing
+    return RunAnswer(
+        id=row.id,
+        name=row.name,
+        standing=standing.model_copy(update={"problems": [*standing.problems, *problems]}),
+        settings=row.settings,
+        complete=curves.complete if curves else True,
+        card=card,
+        checkpoints=checkpoints,
+        events=marks_of(curves.events) if curves else [],
+        validations=validations_of(curves) if curves else [],
+        samples=samples,
+        log=log[-LOG_ENTRIES:],
+        cleaning=_tried(manifest, lambda: _cleaning(manifest), None, problems),
+        environment=_environment(header),
+        commands=_commands(path),
+        vitals=vitals,
+    )
+
+
+def curves_answer(
+    path: Path,
+    cache: Path | None,
+    points: int = MOST_POINTS,
+    first_step: int | None = None,
+    last_step: int | None = None,
+) -> CurvesAnswer:
+    """The curves of a run, or of some of its steps.
+
+    Raises:
+        OSError: its record cannot be read.
+    """
+    curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
+    return CurvesAnswer(
+        thinned=curves.thinned,
+        complete=curves.complete,
+        steps_recorded=curves.steps_recorded,
+        recorded_bytes=curves.recorded_bytes,
+        bytes_read=curves.bytes_read,
+        problem=curves.problem,
+        columns=curves.columns,
+    )
+
+
+def answers_for(run: Path, *more: Path, cache: Path | None = None) -> dict[str, Any]:
+    """The answers about some runs, by the path of the request, as JSON values: for a report.
+
+    Their records are read whole, into the cache or else into a temporary folder: a report is
+    complete.
+
+    Raises:
+        RunMismatchError: there is no run in one of the folders, or two have the same name.
+        OSError: a record cannot be read.
+    """
+    paths = [path.resolve() for path in (run, *more)]
+    for path in paths:
+        RunFolder(path).card()
+    if len({path.name for path in paths}) < len(paths):
+        names = ", ".join(str(path) for path in paths)
+        raise RunMismatchError(f"Of {names} two have the same name: give one of them another")
+    with tempfile.TemporaryDirectory(prefix="transloom-curves-") as temporary:
+        answers: dict[str, Any] = {}
+        rows = []
+        for path in paths:
+            kept = _indexed(RunFolder(path).metrics, cache, Path(temporary))
+            name = run_id(path.name)
+            rows.append(row_of(path, BYTES_IN_A_LIST))
+            answers[run_path(name)] = run_answer(path, kept).model_dump(mode="json")
+            answers[curves_path(name)] = curves_answer(path, kept).model_dump(mode="json")
+            answers[nodes_path(name)] = nodes_answer(path).model_dump(mode="json")
+    folder = paths[0].parent.name
+    table = RunsAnswer(folder=folder, problems=[], bytes_read=0, runs=rows)
+    return {RUNS: table.model_dump(mode="json"), **answers}
+
+
+def nodes_answer(path: Path) -> NodesAnswer:
+    """What the nodes of a run were used for."""
+    return NodesAnswer(thinned=False, nodes={})
+
+
+def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:
+    """What happened, each with a sentence."""
+    return [_mark(line) for line in events]
+
+
+def validations_of(curves: Curves) -> list[ValidationRow]:
+    return [ValidationRow(step=step, scores=scores) for step, scores in curves.validations]
+
+
+def _mark(line: Event | SkippedLine) -> Mark:
+    if isinstance(line, SkippedLine):
+        details = {name: getattr(line, name) for name in ("slots", "ranks", "in_a_row")}
+        words = "not applied: its loss or gradient was not finite"
+        if line.slots:
+            words += f" in {counted(len(line.slots), 'slot')}"
+        return Mark(step=line.step, event="skipped", words=words, details=details)
+    return Mark(step=line.step, event=line.event, words=event_summary(line), details=line.details)
+
+
+def _tried(what: Path, read: Callable[[], T], otherwise: T, problems: list[str]) -> T:
+    """What `read` returns, or `otherwise` with a problem of this file."""
+    try:
+        return read()
+    except ValidationError as error:
+        problems.append(f"{what} is damaged: {told(error)}")
+    except TrainerError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{what} cannot be read: {error.strerror or error}")
+    except ValueError as error:
+        problems.append(f"{what} is damaged: {error}")
+    return otherwise
+
+
+def _checkpoints(run: RunFolder) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
+    """The checkpoints of a run, oldest first, and the newest header that can be read."""
+    paths = list_checkpoints(run.checkpoints) if run.checkpoints.is_dir() else []
+    newest: CheckpointHeader | None = None
+    rows = []
+    for at, path in enumerate(paths):
+        row = CheckpointRow(step=step_of(path), state="complete", time=_changed(path / HEADER))
+        if at >= len(paths) - HEADERS_READ:
+            try:
+                header = newest = read_header(path)
+                written = sum(file.bytes for file in header.files)
+                row = row.model_copy(update={"bytes": written, "scores": header.scores})
+            except CheckpointFormatError:
+                pass  # whole, and of another version
+            except CheckpointError:
+                row = row.model_copy(update={"state": "damaged"})
+        rows.append(row)
+    return rows + _being_written(run, {row.step for row in rows}), newest
+
+
+def _being_written(run: RunFolder, complete: set[int]) -> list[CheckpointRow]:
+    """Checkpoints of which ranks have begun to write their parts, see `commit.partial_folder`."""
+    found: dict[int, float | None] = {}
+    for partial in sorted(run.checkpoints.glob(f".work-*/{folder_name(0)[:5]}*")):
+        step = partial.name.split("-")[1]
+        if step.isdecimal() and int(step) not in complete:
+            found[int(step)] = _changed(partial)
+    return [CheckpointRow(step=at, state="writing", time=time) for at, time in found.items()]
+
+
+def _newest_checkpoint(run: RunFolder) -> Path | None:
+    with suppress(OSError):
+        return next(reversed(list_checkpoints(run.checkpoints)), None)
+    return None
+
+
+def _samples(record: Path, cache: Path | None) -> list[Sample]:
+    """Of the newest validation, near the record's end or where the index says."""
+    with OpenRecord(record) as opened:
+        end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
+        if not end.validations and cache and (index := load_index(opened, cache)):
+            at, length = index.validation_at or (0, 0)
+            end = opened.lines_within(at, at + length + 1)
+        return end.validations[-1].samples if end.validations else []
+
+
+def _cleaning(manifest: Path) -> dict[str, Any] | None:
+    """What was read, kept and dropped of each corpus, as the manifest of the dataset says."""
+    values = _object(manifest, MANIFEST_LIMITS)
+    corpora = values.get("corpora") if values else None
+    if not isinstance(corpora, list):
+        return None
+    kept = ("read", "kept", "dropped")
+    return {
+        str(corpus.get("name")): {name: corpus.get(name) for name in kept}
+        for corpus in corpora
+        if isinstance(corpus, dict)
+    }
+
+
+def _object(file: Path, limits: JsonLimits = VITALS_LIMITS) -> dict[str, Any] | None:
+    try:
+        return parse_object(read_regular(file, limits.bytes), limits)
+    except FileNotFoundError:
+        return None
+
+
+def _environment(header: CheckpointHeader | None) -> dict[str, Any]:
+    """What the newest checkpoint tells of where its step was computed."""
+    if header is None:
+        return {}
+    return {
+        "dataset": header.dataset_identity,
+        "checkpoint format": header.format,
+        **header.numerics,
+        **({"weights from": header.parent.model_dump(mode="json")} if header.parent else {}),
+    }
+
+
+def _commands(run: Path) -> list[str]:
+    """What repeats the run."""
+    name = shlex.quote(str(run))
+    return [
+        f"transloom train {shlex.quote(str(run / 'recipe.yaml'))} --run {name}-again",
+        f"transloom compare {name} {name}-again",
+    ]
+
+
+def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
+    """A folder that has the index of all of a record; None if there is no record."""
+    if not _is_file(record):
+        return None
+    if cache:
+        with suppress(OSError, TrainerError):
+            extend_index(record, cache)
+            return cache
+    extend_index(record, temporary)
+    return temporary
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _changed(file: Path) -> float | None:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return None

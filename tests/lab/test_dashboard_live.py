@@ -1,0 +1,91 @@
+"""`transloom dashboard` in a browser: it follows runs whose records grow."""
+
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+from support.dashboard.browser import Watched, chromium
+from support.dashboard.command import dashboard
+from support.records.lines import skipped_line, train_line, validation_line
+from support.records.run_folders import made_run, with_owner
+
+HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
+
+pytestmark = pytest.mark.needs("browser")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def watched(browser):
+    with closing(Watched(browser)) as watched:
+        yield watched
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that trains, of 30 steps so far."""
+    lines = [train_line(step, loss=5.0 / step) for step in range(1, 31)]
+    return with_owner(made_run(tmp_path / "runs" / "growing", *lines, max_steps=100))
+
+
+def add(run, *lines):
+    with (run / "metrics.jsonl").open("a") as record:
+        record.writelines(f"{line.to_json()}\n" for line in lines)
+
+
+def wait_for_step(page, step):
+    """Wait until a chart's newest step is this one."""
+    slider = f'[role="slider"][aria-label^="training loss"][aria-valuenow="{step}"]'
+    page.locator(slider).first.wait_for()
+
+
+def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_path):
+    """Each is waited for before the next one is written, so it comes without it."""
+    with dashboard(run.parent, tmp_path / "cache") as address:
+        page = watched.open(address)
+        wait_for_step(page, 30)
+        for step in range(31, 51):
+            add(run, train_line(step, loss=5.0 / step))
+            wait_for_step(page, step)
+        add(run, skipped_line(51), validation_line(51, bleu=61.25, text=HOSTILE))
+        bleu = page.locator("figure.chart", has_text="BLEU")
+        bleu.locator(".readout", has_text="61.25").wait_for()
+        page.get_by_role("region", name="List of events").get_by_text("skip").first.wait_for()
+        page.locator("table.runs").get_by_text("61.25").wait_for()
+        page.get_by_role("link", name="growing").click()
+        page.get_by_role("region", name="Samples").get_by_text(HOSTILE).first.wait_for()
+        assert page.title() == "growing · transloom"
+        assert watched.complaints == []
+        own = urlsplit(address).netloc
+        assert {urlsplit(url).netloc for url in watched.asked if url.startswith("http")} == {own}
+        assert "token" not in page.url
+        assert watched.violations() == []
+
+
+def test_a_new_run_appears(watched, run, tmp_path):
+    with dashboard(run.parent, tmp_path / "cache") as address:
+        page = watched.open(address)
+        made_run(run.parent / HOSTILE.replace("/", ""), train_line(1))
+        page.get_by_role("link", name="<img src=x").wait_for()
+        assert page.title() != "taken"
+        assert watched.complaints == []
+
+
+def test_a_lost_connection_is_told_and_what_was_missed_is_fetched(watched, run, tmp_path):
+    with dashboard(run.parent, tmp_path / "cache") as address:
+        page = watched.open(address)
+        page.locator("#link.following").wait_for()
+    page.locator("#link", has_text="connection lost").wait_for()
+    add(run, *(train_line(step) for step in range(31, 41)))
+    port = str(urlsplit(address).port)
+    with dashboard(run.parent, tmp_path / "cache", "--port", port) as again:
+        # A new server has a new token: the address that it prints lets this browser in again.
+        other = watched.context.new_page()
+        other.goto(again)
+        page.locator("#link.following").wait_for()
+        wait_for_step(page, 40)

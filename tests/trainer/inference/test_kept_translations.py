@@ -1,0 +1,62 @@
+"""Scores of translations that lie in a run's folder."""
+
+import shutil
+
+import pytest
+import sacrebleu
+
+from data_pipeline.errors import DatasetError
+from trainer.inference.kept_translations import kept_scores
+from trainer.runs.folder import RunFolder
+
+
+@pytest.fixture
+def run(untrained_run, tmp_path):
+    return RunFolder(shutil.copytree(untrained_run.path, tmp_path / "run"))
+
+
+def references_of(phrasebook):
+    return (phrasebook / "heldout" / "phrasebook.tgt.txt").read_text().splitlines()
+
+
+def keep(run, name, lines):
+    run.translations.mkdir(exist_ok=True)
+    (run.translations / name).write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_each_file_of_a_test_set_has_its_scores_with_signatures(run, phrasebook):
+    references = references_of(phrasebook)
+    worse = ["nothing of it", *references[1:]]
+    keep(run, "phrasebook-00000002-beam4-alpha0.6.txt", references)
+    keep(run, "phrasebook-average-of-1-2-beam1-alpha0.txt", worse)
+    keep(run, "phrasebook-00000001-beam4-alpha0.6.txt", references[1:])  # another test set's
+    keep(run, "validation-00000002.txt", references)
+    found = kept_scores(run)
+    assert [(s.checkpoint, s.beam_size, s.length_penalty, s.score) for s in found] == [
+        ("00000002", 4, 0.6, "BLEU"),
+        ("00000002", 4, 0.6, "chrF"),
+        ("average-of-1-2", 1, 0.0, "BLEU"),
+        ("average-of-1-2", 1, 0.0, "chrF"),
+    ]
+    bleu = sacrebleu.BLEU()
+    expected = bleu.corpus_score(worse, [references]).score
+    assert found[0].value == pytest.approx(100)
+    assert found[2].value == expected < 100
+    assert found[2].signature == str(bleu.get_signature())
+
+
+def test_without_translations_nothing_is_read(run):
+    assert kept_scores(run) == []
+    run.translations.mkdir()
+    assert kept_scores(run) == []
+
+
+def test_a_dataset_that_is_gone_is_told(run, phrasebook, monkeypatch):
+    keep(run, "phrasebook-00000002-beam4-alpha0.6.txt", references_of(phrasebook))
+    monkeypatch.setattr("trainer.inference.kept_translations.dataset_of", _gone)
+    with pytest.raises(DatasetError, match="no dataset"):
+        kept_scores(run)
+
+
+def _gone(checkpoint, data):
+    raise DatasetError("there is no dataset")
