@@ -1,0 +1,1 @@
+"""Runs in a browser: the server of `transloom dashboard`, its answers, and the page."""
