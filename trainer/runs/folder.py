@@ -12,6 +12,7 @@
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
+      vitals.json      what ranks and data workers are doing, see trainer/runs/vitals.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests to a run that trains
@@ -80,6 +81,11 @@ class RunFolder:
     def place(self) -> Path:
         """Where the ranks of the last start are; see `trainer.runs.place`."""
         return self.path / "place.json"
+
+    @property
+    def vitals(self) -> Path:
+        """What ranks and data workers are doing; see `trainer.runs.vitals`."""
+        return self.path / "vitals.json"
 
     @property
     def wanted_data_workers(self) -> Path:
