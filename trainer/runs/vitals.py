@@ -4,7 +4,6 @@ Its owner writes it every few seconds, whole each time. It is a picture of the m
 stays as it is when the owner dies: `are_current` tells whether it still holds.
 """
 
-import os
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal
@@ -100,7 +99,7 @@ def write_vitals(run: RunFolder, vitals: Vitals) -> None:
     unfinished = run.vitals.with_name(run.vitals.name + ".unfinished")
     with suppress(OSError):
         unfinished.write_text(vitals.model_dump_json() + "\n", encoding="utf-8")
-        os.replace(unfinished, run.vitals)
+        unfinished.replace(run.vitals)
 
 
 def read_vitals(run: RunFolder) -> Vitals | None:
