@@ -59,8 +59,9 @@ class RunFeed:
         self._next_standing = 0.0
         self._follower = take_history(self.picture, self.run)
         self._history_problems = list(self.picture.problems)
+        self._was_under_way = False
         self._standing = self._look_at_standing()
-        self._was_trained = not self.is_over
+        self._was_under_way = not self.is_over
         self.look()
         self.new_lines, self.new_entries = [], []
 
@@ -70,8 +71,8 @@ class RunFeed:
         job, state = self.picture.job, self.picture.state
         if job and job.is_under_way:
             return False
-        if state == "damaged" and self._was_trained:  # storage may be away for a moment
-            return not self.run.path.exists()
+        if state == "damaged" and self._was_under_way and self._standing.owner is None:
+            return not self.run.path.exists()  # storage may be away for a moment
         return state != "training"
 
     def look(self) -> None:
@@ -116,7 +117,7 @@ class RunFeed:
         picture.state, picture.reason = standing.state, standing.reason
         if picture.job and picture.job.is_under_way and standing.state != "training":
             picture.state, picture.reason = picture.job.state, None
-        picture.max_steps = standing.max_steps
+        picture.max_steps = standing.max_steps or picture.max_steps
         picture.step = max(picture.step, standing.step)
         picture.nodes = standing.nodes
         picture.owner = _owner(standing)

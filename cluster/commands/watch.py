@@ -52,7 +52,7 @@ def watch(feed: RunFeed | FolderFeed, console: Terminal, *, once: bool) -> None:
     """
     try:
         if once or feed.is_over:
-            console.print(feed.rendered(console, None), crop=False)
+            _print(feed, console)
         elif is_drawn_anew(console):
             _draw(feed, console)
         elif isinstance(feed, RunFeed):
@@ -79,7 +79,13 @@ def _draw(feed: Feed, console: Terminal) -> None:
     except KeyboardInterrupt:
         console.print(shown(visible_line(feed.summary())), soft_wrap=True)
     else:
-        console.print(feed.rendered(console, None), crop=False)
+        _print(feed, console)
+
+
+def _print(feed: Feed, console: Terminal) -> None:
+    """The picture as it is: as high as the terminal, or all of it in a pipe."""
+    height = console.height - 1 if console.is_terminal else None
+    console.print(feed.rendered(console, height), crop=False)
 
 
 def _tell_of_run(feed: RunFeed, console: Terminal) -> None:

@@ -20,6 +20,7 @@ from trainer.scores import Scores
 
 WIDEST_NAME = 40
 BAR = 10
+LEAST_REASON = 20
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,15 @@ def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
 
 
 def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
-    """Those for which there is room, without the ones that are empty; the last one may be cut."""
+    """Those for which there is room, without the ones that are empty."""
     fit: list[_Column] = []
     used = 0
     for column in columns:
         if fit and not any(column.cells):
             continue
-        if fit and used + column.width > width and column.heading != "why":
-            break
-        if used + len(column.heading) > width:
+        # The last one, and a name on a very narrow terminal, may be cut.
+        needed = min(column.width, LEAST_REASON) if column.heading == "why" else column.width
+        if fit and used + needed > width:
             break
         fit.append(column)
         used += column.width + 2

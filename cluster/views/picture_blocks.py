@@ -95,7 +95,8 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
 
     def curve(name: str, value: str, series: Series, importance: int, remark: str = "") -> Block:
         line = sparkline(series, room, glyphs.levels)
-        row = labelled(name, f"{value:>{VALUE}}  ", (line, "cyan"), (f"  {remark}", "dim"))
+        behind = f"  {remark}" if remark else ""
+        row = labelled(name, f"{value:>{VALUE}}  ", (line, "cyan"), (behind, "dim"))
         return Block([row], importance)
 
     if last:
@@ -104,18 +105,23 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         newest = picture.newest.scores.get(name) if picture.newest else None
         value = newest.value if newest else None
         text = "not finite" if value is None else score_value(name, value)
-        importance = 3 if number == 0 else 12 + number
+        importance = 3 if number == 0 else min(12 + number, 14)
         series = picture.scores[name]
-        yield curve(score_name(name)[: LABEL - 1], text, series, importance, _best(picture, name))
+        yield curve(_measure(name), text, series, importance, _best(picture, name))
     if last:
         speed = picture.speed.tokens_per_second or last.target_tokens_per_second
         yield curve("tokens/s", f"{speed:,.0f}", picture.tokens_per_second, 5)
-        yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 9)
+        yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
         skipped = counted(picture.skipped_steps, "step") + " skipped"
         remark = skipped if picture.skipped_steps else ""
-        yield curve("gradient norm", f"{last.grad_norm:.3g}", picture.grad_norm, 7, remark)
+        yield curve("gradient norm", f"{last.grad_norm:.3g}", picture.grad_norm, 9, remark)
     elif picture.state == "training":
         yield Block([labelled("loss", "waiting for the first step")], importance=2)
+
+
+def _measure(name: str) -> str:
+    """A measure's name, as the loss of training has its own row."""
+    return "validation loss" if name == "loss" else visible_line(score_name(name))[: LABEL - 1]
 
 
 def _best(picture: RunPicture, name: str) -> str:
@@ -154,7 +160,7 @@ def _samples(picture: RunPicture, width: int) -> Iterable[Block]:
         return
     heading: Row = [(f"samples of step {newest.step:,}", "bold")]
     if width >= WIDE:
-        column = (min(width, 240) - 4) // 3
+        column = (min(width, 240) - 6) // 3
         names = [("sentence", "dim"), ("translation now", "dim"), ("reference", "dim")]
         table = [_columns(names, column)]
         table += [_columns(_texts(sample), column) for sample in newest.samples]
@@ -170,7 +176,7 @@ def _samples(picture: RunPicture, width: int) -> Iterable[Block]:
         else:
             rows.append(_sample_row("reference", reference))
         rows = [heading, *rows] if number == 0 else rows
-        yield Block(rows, importance=11 + 3 * number, least=0, is_whole=True)
+        yield Block(rows, importance=11 + 10 * number, least=0, is_whole=True)
 
 
 def _texts(sample: Sample) -> list[tuple[str, str]]:
@@ -191,14 +197,15 @@ def _columns(texts: list[tuple[str, str]], width: int) -> Row:
     for text, style in texts:
         short = "".join(part for part, _ in cut([(text, style)], width))
         row.append((padded(short, width + 2), style))
+    row[-1] = (row[-1][0].rstrip(), row[-1][1])
     return row
 
 
 def _notices(picture: RunPicture) -> Iterable[Block]:
-    rows: list[Row] = [
-        [(f"{clock(entry.time)}  ", "dim"), (visible_line(entry.text.split("\n")[0]), "")]
-        for entry in picture.notices
-    ]
+    rows: list[Row] = []
+    for entry in picture.notices:
+        text = visible_line(entry.text.split("\n")[0])
+        rows.append([(f"{visible_line(clock(entry.time))}  ", "dim"), (text, "")])
     if rows:  # the newest last, so the oldest are left out
         yield from (
             Block([row], importance=10 + (len(rows) - n), least=1 if n >= len(rows) - 2 else 0)

@@ -54,7 +54,7 @@ class Block:
 
 def gap() -> Block:
     """An empty row, where there is room to spare."""
-    return Block([[]], importance=100, least=0)
+    return Block([[]], importance=15, least=0)
 
 
 def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots) -> list[Row]:
@@ -124,6 +124,9 @@ def labelled(label: str, *parts: str | tuple[str, str]) -> Row:
 def hanging(label: str, text: str, width: int, most: int, style: str = "") -> list[Row]:
     """A text of several rows behind a name."""
     lines = wrapped(visible_line(text), width - LABEL)
+    if len(lines) > most:
+        room = max(0, width - LABEL - cell_len(UNICODE.dots))
+        lines[most - 1] = set_cell_size(lines[most - 1], room).rstrip() + UNICODE.dots
     return [labelled(label if n == 0 else "", (line, style)) for n, line in enumerate(lines[:most])]
 
 

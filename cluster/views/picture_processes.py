@@ -1,6 +1,6 @@
 """What works for a run, in rows of its picture: ranks, data workers, checkpoints, restarts."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from cluster.views.picture_layout import Block, Glyphs, Row, hanging, labelled
@@ -28,6 +28,9 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
     vitals = picture.vitals
     if vitals is None or not (vitals.ranks or picture.vitals_are_current):
         return [labelled("ranks", _from_place(picture))]
+    if picture.state in ("finished", "stopped"):  # where each one was does not matter any more
+        where = ", ".join(_counts(vitals))
+        return [labelled("ranks", f"none any more; until {clock(vitals.time)} {where}")]
     if not vitals.ranks:
         return [labelled("ranks", "none at present: the run waits for room, or starts them")]
     age = _age(vitals, picture, now)
@@ -48,6 +51,11 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
         note = f"vitals.json is {span(age)} old: its owner renews it every two seconds"
         rows += hanging("", note, width, 2, "yellow")
     return rows
+
+
+def _counts(vitals: Vitals) -> list[str]:
+    counts = Counter(rank.node for rank in vitals.ranks)
+    return [f"{count} on {visible_line(node)}" for node, count in counts.items()]
 
 
 def _of_the_past(picture: RunPicture, vitals: Vitals) -> str:
@@ -122,11 +130,13 @@ def _workers(
         return
     nodes: dict[str, list[DataWorkerVitals]] = defaultdict(list)
     for worker in vitals.data_workers:
-        nodes[worker.node or "a node not known yet"].append(worker)
+        nodes[worker.node or ""].append(worker)
     parts = []
     for node, workers in nodes.items():
         read = sum(worker.windows_read or 0 for worker in workers)
         text = f"{len(workers)} on {visible_line(node)} ({counted(read, 'window')} read)"
+        if not node:
+            text = f"{len(workers)} not heard of yet"
         age = _age(vitals, picture, now)
         for worker in workers:
             if not worker.alive:
