@@ -29,6 +29,7 @@ from cluster.cli.texts import export, generate, import_weights
 from cluster.cli.train import prepare, train
 from cluster.cli.translation import evaluate, explain, translate
 from cluster.cli.usage import Commands
+from cluster.cli.watch import watch
 from cluster.errors import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -61,7 +62,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (runs, status, dashboard, report, compare, metrics),
+    "Look": (watch, runs, status, dashboard, report, compare, metrics),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():

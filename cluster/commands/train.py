@@ -102,7 +102,9 @@ def train_run(
     store, manifest = checked.require()
     if profile:
         _check_profile(profile, loaded, folder)
-    with audience_for(console, title_of(loaded, folder), loaded.trainer.max_steps) as display:
+    with audience_for(
+        console, title_of(loaded, folder), loaded.trainer.max_steps, folder
+    ) as display:
         audience = LoggedAudience(display, folder.log)
         try:
             for notice in checked.notices:

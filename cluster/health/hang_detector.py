@@ -57,6 +57,10 @@ class HangDetector:
         self.positions[rank] = position
         self._moved[rank] = now
 
+    def silent_seconds(self, rank: int, now: float) -> float:
+        """Since the rank's last sign of life."""
+        return max(0.0, now - max(self._answered[rank], self._moved[rank]))
+
     def hung(self, ranks: Iterable[int], now: float) -> RankHungError | None:
         """The error that names a rank which has passed a deadline; None if none has.
 

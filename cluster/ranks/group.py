@@ -85,6 +85,14 @@ class RankGroup:
         """The node of each rank."""
         return [process.seat.node for process in self.processes]
 
+    def signs(self) -> list[tuple[Position, float]]:
+        """Where each rank stands, and the seconds since its last sign of life."""
+        now, detector = self._clock.look(), self._hang_detector
+        return [
+            (position, detector.silent_seconds(rank, now))
+            for rank, position in enumerate(detector.positions)
+        ]
+
     def start(self, job: RankJob, workers: list[WorkerHandle]) -> None:
         """Let all ranks train as soon as their processes are there; return at once."""
         self._job = job

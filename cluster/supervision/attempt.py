@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import ray
 
 from cluster.config import ClusterConfig
+from cluster.data.worker_signs import WorkerSigns
 from cluster.data.workers import DataWorkers, numbers
+from cluster.health.hang_detector import Position
 from cluster.health.stacks import with_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.group import RankGroup
@@ -26,6 +28,7 @@ from cluster.supervision.growth import Growth
 from cluster.supervision.interval import Interval
 from cluster.supervision.node_samples import NodeSamples
 from cluster.supervision.stop_requests import StopRequests
+from cluster.supervision.vitals_keeper import VitalsKeeper
 from data_pipeline.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
@@ -36,6 +39,7 @@ from trainer.tracking.records import TrainLine
 POLL_SECONDS = 0.1
 LEASE_CHECK_SECONDS = 5.0
 WORKERS_CHECK_SECONDS = 0.5
+VITALS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class RunContext:
     workers: DataWorkers
     stop: StopRequests
     audience: Audience
+    vitals: VitalsKeeper
     clock: SuspendAwareClock
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
@@ -94,6 +99,8 @@ class Attempt:
         self._node_samples = NodeSamples(
             context.run, context.supply, context.config.node_usage_seconds
         )
+        self._vitals_looks = Interval(VITALS_SECONDS)
+        self._worker_signs = WorkerSigns()
         self._growth = Growth()
         self._departure = Departure()
 
@@ -136,11 +143,15 @@ class Attempt:
                 )
                 return "preempted"
             self._scale_workers(now)
+            self._look_for_vitals(now)
 
     def _hear(self, rank: int, report: Report) -> None:
         """Take note of what a rank says."""
         audience, committer = self._context.audience, self._committer
+        vitals = self._context.vitals
         match report:
+            case Position(phase="save", step=step):
+                vitals.checkpoint_begins(step)
             case Recorded(line):
                 audience.line(line)
                 if isinstance(line, TrainLine):
@@ -148,10 +159,12 @@ class Attempt:
             case Notice(text):
                 audience.notice(f"rank {rank}: {text}")
             case StateFailed(step, reason):
+                vitals.checkpoint_ends(step)
                 if committer.give_up(step):
                     audience.notice(f"rank {rank}: {reason}")
             case StateWritten(file, header):
                 if committer.add(file, header):
+                    vitals.checkpoint_ends(header.step)
                     audience.notice(f"checkpoint of step {header.step} is complete")
 
     def _count_step(self, step: int) -> None:
@@ -172,6 +185,7 @@ class Attempt:
             if self._departure.add(reason, now):
                 how = "after a checkpoint" if self._group.trains else "before they have begun"
                 self._context.audience.notice(f"{reason.text}: the ranks leave {how}")
+                self._context.vitals.attempt_ends(reason.text)
                 if not had_begun:
                     self._group.request_stop()
 
@@ -211,3 +225,12 @@ class Attempt:
         if workers.handles != before:
             self._group.use_workers(workers.handles)
             audience.notice(f"data workers are now {numbers(workers.handles)}")
+
+    def _look_for_vitals(self, now: float) -> None:
+        """Tell what ranks and data workers are doing, for whoever looks at the run."""
+        if self._vitals_looks.has_passed(now):
+            context = self._context
+            names = {node.id[:8]: node.name for node in context.view.nodes().values()}
+            signs = self._worker_signs.look(context.workers.handles, now)
+            context.vitals.heard(self._group.signs())
+            context.vitals.workers_looked_at(signs, names)

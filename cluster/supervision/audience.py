@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from trainer.runs.vitals import Vitals
 from trainer.tracking.records import Line
 
 
@@ -16,3 +17,6 @@ class Audience(Protocol):
 
     def line(self, line: Line) -> None:
         """Take a line that the run has recorded."""
+
+    def vitals(self, vitals: Vitals) -> None:
+        """Take what the run's processes are doing; a thread of its own tells, now and then."""

@@ -5,11 +5,13 @@ import time
 from contextlib import ExitStack
 from datetime import timedelta
 
+from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
 from cluster.supervision.node_samples import OwnNodeSamples
 from cluster.supervision.run_checks import newest_checkpoint, nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
+from cluster.supervision.vitals_keeper import VitalsKeeper
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
@@ -33,14 +35,21 @@ class InlineSupervision:
     """`trainer.supervision.Supervision` for a rank in this process: plain calls."""
 
     def __init__(
-        self, committer: CheckpointCommitter, audience: Audience, stop: StopRequests
+        self,
+        committer: CheckpointCommitter,
+        audience: Audience,
+        vitals: VitalsKeeper,
+        stop: StopRequests,
     ) -> None:
         self._committer = committer
         self._audience = audience
+        self._vitals = vitals
         self._stop = stop
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
-        """Do nothing: a debugger sees it."""
+        self._vitals.rank_moved(0, Position(phase, step, where))
+        if phase == "save":
+            self._vitals.checkpoint_begins(step)
 
     def line(self, line: Line) -> None:
         self._audience.line(line)
@@ -50,9 +59,11 @@ class InlineSupervision:
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._committer.add(file, header)
+        self._vitals.checkpoint_ends(header.step)
 
     def state_failed(self, step: int, reason: str) -> None:
         self._committer.give_up(step)
+        self._vitals.checkpoint_ends(step)
         self._audience.notice(reason)
 
     def stop_requested(self) -> bool:
@@ -88,7 +99,12 @@ def _train(
         threads=recipe.cluster.threads_per_rank,
     )
     reader = WindowReader(store, manifest, recipe.data_settings)
-    with StopRequests(run) as stop, Lease(run.path, audience.notice) as lease, ExitStack() as group:
+    with (
+        StopRequests(run) as stop,
+        Lease(run.path, audience.notice) as lease,
+        VitalsKeeper(run, audience) as vitals,
+        ExitStack() as group,
+    ):
         stop.forget_file()
         open_run(recipe, run, store, manifest)
         if nothing_is_left(recipe, run, lease.work, manifest, audience):
@@ -98,6 +114,7 @@ def _train(
 
         keep_freed()  # as a rank does
         write_place(run, [node := socket.gethostname()])
+        vitals.attempt_begins([node])
 
         checkpoint = newest_checkpoint(run, lease.work, manifest, audience)
         committer = CheckpointCommitter(
@@ -119,7 +136,7 @@ def _train(
             steps=lambda cursor: local_rank_steps(
                 reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
             ),
-            supervision=InlineSupervision(committer, audience, stop),
+            supervision=InlineSupervision(committer, audience, vitals, stop),
         )
         with trainer, OwnNodeSamples(run, node, recipe.cluster.node_usage_seconds):
             outcome = trainer.train()

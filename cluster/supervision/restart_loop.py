@@ -92,6 +92,7 @@ class RestartLoop:
         if config.cpus_per_data_worker:
             self._let_workers_in()
         since, told = time.monotonic(), False
+        self._context.vitals.no_ranks()
         while not self._must_leave():
             nodes = self._context.view.fresh_nodes()
             places = supply.offer(nodes)
@@ -160,7 +161,9 @@ class RestartLoop:
         if self._ranks and ranks != self._ranks:
             context.audience.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
         self._ranks = ranks
-        write_place(context.run, [self._nodes[node] for node in group.nodes])
+        names = [self._nodes[node] for node in group.nodes]
+        write_place(context.run, names)
+        context.vitals.attempt_begins(names)
         committer = CheckpointCommitter(
             context.lease,
             context.run.checkpoints,
@@ -202,6 +205,7 @@ class RestartLoop:
             furthest_step=self._furthest_step,
         )
         self._context.audience.notice(notice)
+        self._context.vitals.attempt_ends(str(error))
         if error.__cause__:  # the error of a rank, with its traceback on its node
             self._context.audience.keep(str(error.__cause__))
 

@@ -25,6 +25,7 @@ from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import nothing_is_left, open_run
 from cluster.supervision.stop_requests import StopRequests
+from cluster.supervision.vitals_keeper import VitalsKeeper
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted, said
@@ -58,7 +59,11 @@ def supervise(
         ClusterError, DataError, ModelError, TrainerError: the run cannot be trained any further.
     """
     try:
-        with StopRequests(run) as stop, Lease(run.path, audience.notice) as lease:
+        with (
+            StopRequests(run) as stop,
+            Lease(run.path, audience.notice) as lease,
+            VitalsKeeper(run, audience) as vitals,
+        ):
             stop.forget_file()
             open_run(recipe, run, store, manifest)
             losses = RayLosses(run)
@@ -66,13 +71,14 @@ def supervise(
             while not nothing_is_left(recipe, run, lease.work, manifest, audience):
                 try:
                     return _train_in_session(
-                        recipe, run, manifest, lease, stop, audience, profile, tell_open
+                        recipe, run, manifest, lease, stop, audience, vitals, profile, tell_open
                     )
                 except EmbeddedRayError as error:
                     if stop.reason:
                         audience.notice(f"{error}; {stop.reason}: the run leaves")
                         return "preempted"
                     losses.take(error)
+                    vitals.attempt_ends(str(error))
                     audience.notice(f"{error}; Ray is started anew")
                     stop.outcome_is_open()
             return "finished"
@@ -88,6 +94,7 @@ def _train_in_session(
     lease: Lease,
     stop: StopRequests,
     audience: Audience,
+    vitals: VitalsKeeper,
     profile: StepRange | None,
     tell_open: Callable[[str], None],
 ) -> Outcome:
@@ -108,7 +115,9 @@ def _train_in_session(
             cache_bytes=config.data_memory_bytes,
         )
         workers.start(config.data_workers)
-        context = RunContext(config, run, lease, view, supply, workers, stop, audience, clock)
+        context = RunContext(
+            config, run, lease, view, supply, workers, stop, audience, vitals, clock
+        )
         try:
             return RestartLoop(recipe, manifest, context, profile).run()
         finally:

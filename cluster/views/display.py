@@ -1,36 +1,37 @@
-"""What a person sees of a run: a live display in a terminal, plain lines anywhere else."""
+"""What a person sees of a run: a live picture in a terminal, plain lines anywhere else."""
 
 import time
-from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
-
-from cluster.terminal import Terminal, Words, shown
-from cluster.views.scores import score_name, score_text
+from cluster.terminal import Terminal, shown
+from cluster.views.live_picture import LivePicture, is_drawn_anew
+from cluster.views.run_history import take_history
+from cluster.views.run_picture import RunPicture
+from cluster.views.scores import score_text
 from data_pipeline.location import without_credentials
 from data_pipeline.strangers_text import visible, visible_line
 from data_pipeline.wording import said
+from trainer.checkpoints.condition import Checkpoints
+from trainer.runs.folder import RunFolder
 from trainer.runs.log import indented, log_entry
+from trainer.runs.vitals import Vitals
 from trainer.tracking.records import Event, Line, TrainLine, ValidationLine
 
 PLAIN_LINE_SECONDS = 10.0
-NOTICES_SHOWN = 4
 
 
-def audience_for(console: Terminal, title: str, max_steps: int) -> "LiveDisplay | PlainLines":
-    """A live display if the console is a terminal."""
-    if console.is_terminal:
-        return LiveDisplay(console, title, max_steps)
-    return PlainLines(console, title, max_steps)
+def audience_for(
+    console: Terminal, title: str, max_steps: int, run: RunFolder
+) -> "LivePicture | PlainLines":
+    """A live picture if the console is a terminal on which text can be drawn anew."""
+    if not is_drawn_anew(console):
+        return PlainLines(console, title, max_steps)
+    picture = RunPicture(title, max_steps)
+    take_history(picture, run)
+    return LivePicture(console, picture, Checkpoints(run.checkpoints))
 
 
 def train_summary(line: TrainLine) -> str:
@@ -51,7 +52,7 @@ def validation_summary(line: ValidationLine) -> str:
 class LoggedAudience:
     """An audience whose notices and events are kept in a file too, with the time."""
 
-    def __init__(self, audience: "LiveDisplay | PlainLines", log: Path) -> None:
+    def __init__(self, audience: "LivePicture | PlainLines", log: Path) -> None:
         self._audience = audience
         self._log = log
 
@@ -63,6 +64,9 @@ class LoggedAudience:
         if isinstance(line, Event):
             self.keep(event_summary(line))
         self._audience.line(line)
+
+    def vitals(self, vitals: Vitals) -> None:
+        self._audience.vitals(vitals)
 
     def keep(self, text: str) -> None:
         """Write to the file alone, without the credentials of URLs; see `Audience`."""
@@ -104,89 +108,11 @@ class PlainLines:
         elif isinstance(line, Event):
             self._print(event_summary(line))
 
+    def vitals(self, vitals: Vitals) -> None:
+        pass  # a log has the notices
+
     def _print(self, text: str) -> None:
         self._console.print(shown(indented(text)), soft_wrap=True)
-
-
-class LiveDisplay:
-    """Shows progress, numbers, and held-out translations that get better."""
-
-    def __init__(self, console: Terminal, title: str, max_steps: int) -> None:
-        self._title = title
-        self._progress = Progress(
-            Words("steps"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            expand=True,
-        )
-        self._task = self._progress.add_task("steps", total=max_steps)
-        self._numbers = "waiting for the first step"
-        self._validations: list[ValidationLine] = []
-        self._notices: deque[str] = deque(maxlen=NOTICES_SHOWN)
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, traceback)
-
-    def notice(self, text: str) -> None:
-        self._notices.append(text)
-
-    def line(self, line: Line) -> None:
-        if isinstance(line, TrainLine):
-            self._progress.update(self._task, completed=line.step)
-            self._numbers = train_summary(line)
-        elif isinstance(line, ValidationLine):
-            self._validations.append(line)
-        elif isinstance(line, Event):
-            self.notice(event_summary(line))
-
-    def _render(self) -> RenderableType:
-        parts: list[RenderableType] = [
-            shown((self._title, "bold")),
-            self._progress,
-            shown(self._numbers),
-        ]
-        if self._validations:
-            parts.append(self._translations())
-        parts += [shown((f"· {notice}", "dim")) for notice in self._notices]
-        return Group(*parts)
-
-    def _translations(self) -> Table:
-        last = self._validations[-1]
-        table = Table(
-            title=f"{validation_summary(last)}   ({self._scores_so_far()})",
-            title_justify="left",
-            box=box.SIMPLE,
-            expand=True,
-        )
-        for heading in ("held-out sentence", "translation now", "reference"):
-            table.add_column(heading)
-        for sample in last.samples:
-            right = sample.translation == sample.reference
-            table.add_row(
-                shown(sample.source),
-                shown((sample.translation, "green" if right else "")),
-                shown(sample.reference),
-            )
-        return table
-
-    def _scores_so_far(self) -> str:
-        """The scores of the last measure, which says most to a person."""
-        name = list(self._validations[-1].scores)[-1]
-        values = [line.scores[name].value for line in self._validations[-12:]]
-        shown = " → ".join("?" if value is None else f"{value:.0f}" for value in values)
-        return f"{score_name(name)} so far: {shown}"
 
 
 def event_summary(line: Event) -> str:

@@ -13,6 +13,7 @@
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
       nodes.jsonl      how busy their nodes were, see trainer/tracking/node_usage.py
+      vitals.json      what ranks and data workers are doing, see trainer/runs/vitals.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests to a run that trains
@@ -86,6 +87,11 @@ class RunFolder:
     def nodes(self) -> Path:
         """How busy the nodes of the ranks were; see `trainer.tracking.node_usage`."""
         return self.path / "nodes.jsonl"
+
+    @property
+    def vitals(self) -> Path:
+        """What ranks and data workers are doing; see `trainer.runs.vitals`."""
+        return self.path / "vitals.json"
 
     @property
     def wanted_data_workers(self) -> Path:

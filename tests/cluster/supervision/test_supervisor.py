@@ -24,6 +24,9 @@ class Heard:
     def notice(self, text):
         self.notices.append(text)
 
+    def vitals(self, vitals):
+        pass
+
 
 @pytest.fixture
 def folder(tmp_path):

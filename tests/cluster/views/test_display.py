@@ -3,10 +3,13 @@
 import io
 
 import pytest
-from rich.console import Console
 from support.records.lines import train_line
+from support.records.run_folders import made_run
 
-from cluster.views.display import LiveDisplay, PlainLines, audience_for
+from cluster.terminal import Terminal
+from cluster.views.display import PlainLines, audience_for
+from cluster.views.live_picture import LivePicture
+from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
 from trainer.tracking.records import Resumed, Sample, ValidationLine
 
@@ -20,47 +23,68 @@ VALIDATION = ValidationLine(
 EVENT = Resumed(step=3, from_step=2)
 
 
-def shown(terminal: bool) -> str:
-    output = io.StringIO()
-    console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
-    with audience_for(console, "runs/x: a title", 10) as audience:
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("LINES", "50")
+
+
+def console(terminal=True, width=120):
+    return Terminal(file=io.StringIO(), force_terminal=terminal, width=width)
+
+
+def shown(tmp_path, terminal):
+    where = console(terminal)
+    with audience_for(where, "runs/x: a title", 10, RunFolder(tmp_path)) as audience:
         for line in (TRAIN, VALIDATION, EVENT):
             audience.line(line)
+        audience.notice("resumed: from step 2")
         audience.notice("checkpoint of step 3 is complete")
-    return output.getvalue()
+    return where.file.getvalue()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_numbers_translations_and_notices_are_shown(terminal):
-    text = shown(terminal)
-    for part in (
-        "runs/x: a title",
-        "loss 2.500",
-        "8,000 target tokens/s",
-        "perplexity 7.39",
-        "BLEU 12.3",
-    ):
+def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
+    text = shown(tmp_path, terminal)
+    for part in ("runs/x: a title", "2.500", "8,000", "perplexity", "7.39", "BLEU", "12.3"):
         assert part in text
     assert "resumed: from step 2" in text
     assert "checkpoint of step 3 is complete" in text
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_sentences_are_text_and_not_markup(terminal):
-    text = shown(terminal)
+def test_sentences_are_text_and_not_markup(tmp_path, terminal):
+    text = shown(tmp_path, terminal)
     assert "je suis [là]" in text
     assert "I am [bold]" in text
 
 
-def test_a_terminal_has_a_live_display_and_a_file_plain_lines():
-    terminal = Console(file=io.StringIO(), force_terminal=True)
-    assert isinstance(audience_for(terminal, "", 1), LiveDisplay)
-    assert isinstance(audience_for(Console(file=io.StringIO()), "", 1), PlainLines)
+@pytest.mark.parametrize(
+    ("terminal", "term", "kind"),
+    [
+        (True, "xterm", LivePicture),
+        (True, "dumb", PlainLines),  # whose rows cannot be drawn anew
+        (False, "xterm", PlainLines),
+    ],
+)
+def test_only_a_terminal_that_can_be_drawn_on_has_a_picture(
+    tmp_path, monkeypatch, terminal, term, kind
+):
+    monkeypatch.setenv("TERM", term)
+    assert isinstance(audience_for(console(terminal), "", 1, RunFolder(tmp_path)), kind)
 
 
 def test_plain_lines_do_not_show_every_step():
-    output = io.StringIO()
-    with PlainLines(Console(file=output), "title", 1000) as audience:
+    where = console(terminal=False)
+    with PlainLines(where, "title", 1000) as audience:
         for step in range(1, 500):
             audience.line(train_line(step))
-    assert output.getvalue().count("\nstep ") == 1
+    assert where.file.getvalue().count("\nstep ") == 1
+
+
+def test_a_run_that_goes_on_is_shown_with_its_curve_so_far(tmp_path):
+    run = made_run(tmp_path / "run", *(train_line(n, loss=9.0 - n) for n in range(1, 9)))
+    where = console()
+    with audience_for(where, "runs/x", 10, RunFolder(run)):
+        pass
+    assert "█▇▆▅▄▃▂▁" in where.file.getvalue()

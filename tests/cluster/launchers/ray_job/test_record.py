@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.launchers.job_records import a_record
 from support.records.lines import train_line
 from support.records.run_folders import made_run, with_owner
 
@@ -16,35 +17,9 @@ from cluster.launchers.ray_job.record import (
     SILENCE_SECONDS,
     Attempt,
     JobFolder,
-    JobRecord,
-    JobRequest,
-    Needs,
     Runner,
 )
 from cluster.launchers.ray_job.status import standing_in
-
-
-def a_record(run: Path, **changes: Any) -> JobRecord:
-    request = JobRequest(
-        name="tiny.yaml",
-        recipe="name: tiny\n",
-        overrides=("seed=2",),
-        run=str(run),
-        folder="/",
-        dataset="/data",
-        needs=Needs(ranks=1, bundle={"CPU": 1}, cpus_of_workers=0),
-        retry_exit_codes=(75,),
-        retries=3,
-        digest="0" * 64,
-    )
-    given: dict[str, Any] = {
-        "id": "mine",
-        "request": request,
-        "state": "RUNNING",
-        "since": 1.0,
-        "runner": Runner.of_this_process(),
-    }
-    return JobRecord(**given | changes)
 
 
 @pytest.fixture

@@ -1,0 +1,192 @@
+"""Keeps vitals.json and shows its content to the audience, beside the supervision of a run.
+
+::
+
+    the supervisor:  what ranks and workers did last ──▶ a few attributes
+    a thread:        every two seconds ──▶ `Vitals` ──▶ vitals.json, audience
+
+The supervisor only sets attributes: it waits for no disk. The thread tells of the moment at which
+it looks, so the picture stays true while the supervisor itself waits for something.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from cluster.data.worker_signs import WorkerSign
+from cluster.health.hang_detector import Position
+from cluster.supervision.audience import Audience
+from data_pipeline.location import without_credentials
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import (
+    MOST_CHARACTERS,
+    MOST_PROCESSES,
+    MOST_RESTARTS,
+    DataWorkerVitals,
+    RankVitals,
+    Restart,
+    Vitals,
+    read_vitals,
+    write_vitals,
+)
+
+WRITE_SECONDS = 2.0
+# For the last picture, on a file system that may hang.
+LAST_WRITE_SECONDS = 2.0
+STARTED_AGAIN = "the run was started again by a command"
+
+
+class _Rank(NamedTuple):
+    node: str
+    position: Position
+    heard: float  # by time.monotonic()
+
+
+class _Worker(NamedTuple):
+    sign: WorkerSign
+    node: str | None
+    looked: float
+
+
+class VitalsKeeper:
+    """What a run's processes are doing, from entering the context to leaving it."""
+
+    def __init__(self, run: RunFolder, audience: Audience) -> None:
+        self._run = run
+        self._audience = audience
+        self._attempt = 0
+        self._ranks: tuple[_Rank, ...] = ()
+        self._workers: tuple[_Worker, ...] = ()
+        self._being_written: int | None = None
+        self._last_written = 0  # the step of the last checkpoint that was written or given up
+        self._restarts: tuple[Restart, ...] = ()
+        self._cause: str | None = None  # why the next start of the ranks is a restart
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="vitals", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._run.has_begun():
+            self._cause = STARTED_AGAIN
+        with suppress(OSError, ValueError):  # a damaged file tells no former restarts
+            if before := read_vitals(self._run):
+                self._restarts = before.restarts
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join(LAST_WRITE_SECONDS)
+
+    def attempt_begins(self, nodes: Sequence[str]) -> None:
+        """Ranks are started.
+
+        Args:
+            nodes: the name of each rank's node.
+        """
+        if self._cause is not None:
+            restart = Restart(time=time.time(), cause=self._cause)
+            self._restarts = (*self._restarts, restart)[-MOST_RESTARTS:]
+            self._cause = None
+        now = time.monotonic()
+        self._ranks = tuple(_Rank(node, Position(), now) for node in nodes[:MOST_PROCESSES])
+        self._being_written, self._last_written = None, 0
+        self._attempt += 1
+
+    def attempt_ends(self, cause: str) -> None:
+        """The ranks leave or are lost; others may be started."""
+        self._cause = without_credentials(cause).split("\n", 1)[0][:MOST_CHARACTERS]
+        self._being_written = None
+
+    def no_ranks(self) -> None:
+        """There are none at present: the run waits for room, or is over."""
+        self._ranks = ()
+
+    def rank_moved(self, rank: int, position: Position) -> None:
+        """A rank has reported where it stands."""
+        if rank < len(self._ranks):
+            now, before = time.monotonic(), self._ranks
+            moved = _Rank(before[rank].node, position, now)
+            self._ranks = (*before[:rank], moved, *before[rank + 1 :])
+
+    def heard(self, signs: Sequence[tuple[Position, float]]) -> None:
+        """Take note of where all ranks stand, and of the seconds since each was heard of."""
+        now = time.monotonic()
+        self._ranks = tuple(
+            _Rank(rank.node, position, now - silent)
+            for rank, (position, silent) in zip(self._ranks, signs, strict=False)
+        )
+
+    def workers_looked_at(self, signs: Sequence[WorkerSign], names: dict[str, str]) -> None:
+        """Take note of the data workers.
+
+        Args:
+            names: of the nodes, by the first letters of their ids that workers tell.
+        """
+        now = time.monotonic()
+        self._workers = tuple(
+            _Worker(sign, names.get(told.node, told.node) if told else None, now)
+            for sign in signs[:MOST_PROCESSES]
+            for told in (sign.statistics,)
+        )
+
+    def checkpoint_begins(self, step: int) -> None:
+        """A rank has begun to write its part of a checkpoint."""
+        if step > self._last_written:  # else another rank has made it fail before
+            self._being_written = step
+
+    def checkpoint_ends(self, step: int) -> None:
+        """A checkpoint is complete, or was given up."""
+        self._last_written = max(step, self._last_written)
+        if self._being_written is not None and self._being_written <= step:
+            self._being_written = None
+
+    def _work(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(WRITE_SECONDS)
+            if not self._attempt and self._cause in (None, STARTED_AGAIN):
+                continue  # what an earlier owner has left tells more
+            vitals = self._picture(over)
+            write_vitals(self._run, vitals)
+            self._audience.vitals(vitals)
+
+    def _picture(self, over: bool) -> Vitals:
+        now = time.monotonic()
+        return Vitals(
+            time=time.time(),
+            attempt=self._attempt,
+            over=over,
+            ranks=tuple(_rank_vitals(n, rank, now) for n, rank in enumerate(self._ranks)),
+            data_workers=tuple(_worker_vitals(worker, now) for worker in self._workers),
+            checkpoint_being_written=self._being_written,
+            restarts=self._restarts,
+        )
+
+
+def _rank_vitals(number: int, rank: _Rank, now: float) -> RankVitals:
+    return RankVitals(
+        rank=number,
+        node=rank.node,
+        phase=rank.position.phase,
+        step=rank.position.step,
+        silent_seconds=round(max(0.0, now - rank.heard), 2),
+    )
+
+
+def _worker_vitals(worker: _Worker, now: float) -> DataWorkerVitals:
+    sign = worker.sign
+    return DataWorkerVitals(
+        number=sign.number,
+        node=worker.node,
+        alive=sign.is_alive,
+        windows_read=sign.statistics.windows_read if sign.statistics else None,
+        silent_seconds=round(max(0.0, sign.silent_seconds + now - worker.looked), 2),
+    )

@@ -1,0 +1,95 @@
+"""Curves in a line of text: thinned as they grow, drawn in as many characters as fit."""
+
+import math
+from typing import NamedTuple
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class Point(NamedTuple):
+    """What some neighbouring steps had.
+
+    Attributes:
+        step: the last of them.
+        value: their mean, or their highest value.
+        values: how many it is made of.
+    """
+
+    step: int
+    value: float
+    values: int = 1
+
+
+class Series:
+    """A quantity over all steps of a run, in a bounded number of points at even distances.
+
+    When they get too many, steps are put together in twice as wide intervals. So a series takes no
+    more room however long the run is.
+    """
+
+    def __init__(self, most: int = 1024, *, keeps_spikes: bool = False) -> None:
+        """
+        Args:
+            most: points, at most twice as many.
+            keeps_spikes: a point is the highest value of its steps, not their mean.
+        """
+        self.points: list[Point] = []
+        self._most = most
+        self._keeps_spikes = keeps_spikes
+        self._steps_of_a_point = 1
+
+    def add(self, step: int, value: float | None) -> None:
+        """Take the value of a step; one that is not finite, or of an earlier step, is left out."""
+        if value is None or not math.isfinite(value):
+            return
+        if self.points and step <= self.points[-1].step:
+            return
+        self._put(Point(step, value))
+        while len(self.points) >= 2 * self._most:
+            self._steps_of_a_point *= 2
+            points, self.points = self.points, []
+            for point in points:
+                self._put(point)
+
+    def columns(self, width: int) -> list[float]:
+        """The values of at most so many equal parts of the run; none if there is no point."""
+        if not self.points or width < 1:
+            return []
+        first, last = self.points[0].step, self.points[-1].step
+        width = min(width, len(self.points))
+        parts: list[Point | None] = [None] * width
+        for point in self.points:
+            part = (point.step - first) * width // (last - first + 1)
+            before = parts[part]
+            parts[part] = self._joined(before, point) if before else point
+        columns: list[float] = []
+        for found in parts:  # one without a point goes on as the one before
+            columns.append(found.value if found else columns[-1])
+        return columns
+
+    def _put(self, point: Point) -> None:
+        width = self._steps_of_a_point
+        if self.points and self.points[-1].step // width == point.step // width:
+            self.points[-1] = self._joined(self.points[-1], point)
+        else:
+            self.points.append(point)
+
+    def _joined(self, before: Point, after: Point) -> Point:
+        values = before.values + after.values
+        if self._keeps_spikes:
+            return Point(after.step, max(before.value, after.value), values)
+        change = (after.value - before.value) * (after.values / values)
+        return Point(after.step, before.value + change, values)
+
+
+def sparkline(series: Series, width: int, levels: str = BLOCKS) -> str:
+    """The series between its lowest and its highest value, in at most `width` characters."""
+    columns = series.columns(width)
+    if not columns:
+        return ""
+    low, high = min(columns), max(columns)
+    span = high - low
+    if not 0 < span < math.inf:
+        return levels[0] * len(columns)
+    top = len(levels) - 1
+    return "".join(levels[round((value - low) / span * top)] for value in columns)

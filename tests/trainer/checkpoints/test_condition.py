@@ -1,0 +1,58 @@
+"""Checkpoints at a glance: complete, damaged, set aside."""
+
+from support.records.run_folders import made_run, with_checkpoint
+
+from trainer.checkpoints import condition
+from trainer.checkpoints.condition import Checkpoints
+from trainer.checkpoints.format import HEADER, FileRecord, folder_name
+
+STATE = "state-00000-of-00001.safetensors"
+
+
+def run_with(tmp_path, *steps):
+    run = made_run(tmp_path / "run")
+    for step in steps:
+        file = FileRecord(name=STATE, bytes=3, sha256="0")
+        with_checkpoint(run, step, files=[file])
+        (run / "checkpoints" / folder_name(step) / STATE).write_bytes(b"abc")
+    return run / "checkpoints"
+
+
+def problems(checkpoints, most=6):
+    return {one.step: one.problem for one in checkpoints.newest(most)}
+
+
+def test_the_newest_come_first(tmp_path):
+    folder = run_with(tmp_path, 5, 10, 15)
+    found = Checkpoints(folder).newest(2)
+    assert [(one.step, one.bytes, one.problem) for one in found] == [(15, 3, None), (10, 3, None)]
+
+
+def test_what_is_wrong_is_told(tmp_path):
+    folder = run_with(tmp_path, 1, 2, 3, 4, 5)
+    (folder / folder_name(1) / STATE).write_bytes(b"ab")
+    (folder / folder_name(2) / STATE).unlink()
+    (folder / folder_name(3) / HEADER).write_text("{")
+    (folder / folder_name(4)).rename(folder / f"damaged-{folder_name(4)}")
+    found = problems(Checkpoints(folder))
+    assert found[1] == f"{STATE} has 2 bytes, {HEADER} says 3"
+    assert found[2] == f"{STATE}: No such file or directory"
+    assert "is damaged" in found[3]
+    assert found[4] == "set aside as damaged"
+    assert found[5] is None
+
+
+def test_a_file_that_is_cut_later_is_noticed_and_headers_are_read_once(tmp_path, monkeypatch):
+    folder = run_with(tmp_path, 1, 2)
+    read = []
+    header_of = condition.read_header
+    monkeypatch.setattr(condition, "read_header", lambda p: read.append(p.name) or header_of(p))
+    checkpoints = Checkpoints(folder)
+    assert problems(checkpoints) == {1: None, 2: None}
+    (folder / folder_name(2) / STATE).write_bytes(b"")
+    assert problems(checkpoints)[2] is not None
+    assert sorted(read) == [folder_name(1), folder_name(2)]
+
+
+def test_a_folder_that_is_not_there_has_none(tmp_path):
+    assert Checkpoints(tmp_path / "nothing").newest(6) == []
