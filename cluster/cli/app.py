@@ -15,6 +15,7 @@ from cluster.cli.compare import compare
 from cluster.cli.control import stop, workers
 from cluster.cli.data import data_app
 from cluster.cli.deploy import deploy_app
+from cluster.cli.export_metrics import export_metrics
 from cluster.cli.jobs import jobs_app, submit
 from cluster.cli.learning import demo, fields
 from cluster.cli.plan import plan
@@ -58,7 +59,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (runs, status, compare),
+    "Look": (runs, status, compare, export_metrics),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():
