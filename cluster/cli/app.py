@@ -16,6 +16,7 @@ from cluster.cli.control import stop, workers
 from cluster.cli.dashboard import dashboard
 from cluster.cli.data import data_app
 from cluster.cli.deploy import deploy_app
+from cluster.cli.export_metrics import export_metrics
 from cluster.cli.jobs import jobs_app, submit
 from cluster.cli.learning import demo, fields
 from cluster.cli.metrics import metrics
@@ -62,7 +63,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (watch, runs, status, dashboard, report, compare, metrics),
+    "Look": (watch, runs, status, dashboard, report, compare, metrics, export_metrics),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():
