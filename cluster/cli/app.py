@@ -19,6 +19,7 @@ from cluster.cli.jobs import jobs_app, submit
 from cluster.cli.learning import demo, fields
 from cluster.cli.plan import plan
 from cluster.cli.recipes import init, recipes
+from cluster.cli.replay import replay
 from cluster.cli.serve import serve
 from cluster.cli.standings import runs, status
 from cluster.cli.sweep import sweep
@@ -58,7 +59,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (runs, status, compare),
+    "Look": (runs, status, compare, replay),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():

@@ -28,6 +28,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted, said
 from trainer.checkpoints.lease import Lease
+from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.step_range import StepRange
 from trainer.supervision import Outcome
@@ -46,11 +47,13 @@ def supervise(
     audience: Audience,
     profile: StepRange | None,
     strict: bool = False,
+    replay: ReplayOrder | None = None,
 ) -> Outcome:
     """Train a run under Ray until it is finished or has to leave.
 
     Args:
         strict: refuse a cluster that is open to other people.
+        replay: in a scratch folder, train only to compare and look.
 
     Raises:
         RunInUseError: another process trains it.
@@ -65,7 +68,7 @@ def supervise(
             while not nothing_is_left(recipe, run, lease.work, manifest, audience):
                 try:
                     return _train_in_session(
-                        recipe, run, manifest, lease, stop, audience, profile, tell_open
+                        recipe, run, manifest, lease, stop, audience, profile, replay, tell_open
                     )
                 except EmbeddedRayError as error:
                     if stop.reason:
@@ -88,6 +91,7 @@ def _train_in_session(
     stop: StopRequests,
     audience: Audience,
     profile: StepRange | None,
+    replay: ReplayOrder | None,
     tell_open: Callable[[str], None],
 ) -> Outcome:
     """Train in one session of Ray, embedded or joined. Nothing of it outlives the call."""
@@ -108,7 +112,7 @@ def _train_in_session(
         workers.start(config.data_workers)
         context = RunContext(config, run, lease, view, supply, workers, stop, audience, clock)
         try:
-            return RestartLoop(recipe, manifest, context, profile).run()
+            return RestartLoop(recipe, manifest, context, profile, replay).run()
         finally:
             stop.let_outcome_stand()
 
