@@ -98,7 +98,6 @@ class Microscope:
         )
         leave(self._order.look_file(step, self._placement.rank), seen)
 
-    @torch.no_grad()
     def _look_at(self, data: RankStep) -> None:
         """Run the rank's micro-batches forward, with the weights before the step."""
         self._examples = []
