@@ -79,7 +79,7 @@ def build_trainer(
             validator=validator,
             saver=saver,
             recorder=recorder or NoRecorder(),
-            profiler=profiler,
+            observer=profiler,
             resources=resources.pop_all(),
         )
 

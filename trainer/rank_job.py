@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trainer.placement import Placement
 from trainer.recipe import TrainingRecipe
+from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.runs.warm_start import WarmStart
 from trainer.step_range import StepRange
@@ -24,6 +25,7 @@ class RankJob:
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the owner began, in seconds since the epoch.
         profile: the steps to profile; None for none.
+        replay: that the steps are trained only to be compared and looked at; None for a run.
     """
 
     recipe: TrainingRecipe
@@ -35,6 +37,7 @@ class RankJob:
     session_started: float
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
+    replay: ReplayOrder | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ of R takes every R-th. One sum over the ranks collects a table, of which each ro
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,14 @@ from trainer.distributed import sum_over_ranks
 from trainer.placement import Placement
 from trainer.scores import SCORES, Score
 from trainer.tasks.task import Scoring, ValidationResult
+
+
+class Validating(Protocol):
+    """A validator as the loop needs it."""
+
+    def run(
+        self, model: nn.Module, stop_requested: Callable[[], bool]
+    ) -> ValidationResult | None: ...
 
 
 class Validator:

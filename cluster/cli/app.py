@@ -22,6 +22,7 @@ from cluster.cli.learning import demo, fields
 from cluster.cli.metrics import metrics
 from cluster.cli.plan import plan
 from cluster.cli.recipes import init, recipes
+from cluster.cli.replay import replay
 from cluster.cli.report import report
 from cluster.cli.serve import serve
 from cluster.cli.standings import runs, status
@@ -63,7 +64,7 @@ app = typer.Typer(
 for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (watch, runs, status, dashboard, report, compare, metrics, export_metrics),
+    "Look": (watch, runs, status, dashboard, report, compare, replay, metrics, export_metrics),
     "Use": (evaluate, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():

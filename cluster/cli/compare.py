@@ -11,7 +11,7 @@ from cluster.errors import EXIT_FAILED
 from data_pipeline.wording import counted
 
 if TYPE_CHECKING:
-    from trainer.tracking.comparison import Comparison
+    from trainer.tracking.comparison import Comparison, FirstDifference
 
 TENSORS_NAMED = 3
 
@@ -40,7 +40,18 @@ def in_words(comparison: "Comparison") -> str:
     """The comparison as text: the steps in common, then a line each for data, losses, state."""
     found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
     steps = f"{counted(comparison.steps, 'step')} in common"
+    if first := comparison.first_difference:
+        found["first"] = _first(first)
     return "\n".join([steps, *(f"  {name:8}{text}" for name, text in found.items())])
+
+
+def _first(first: "FirstDifference") -> str:
+    if first.values is None:
+        return f"step {first.step}: {first.parameters[0]}"
+    values = " and ".join(
+        f"{v[:16]}…" if isinstance(v, str) and len(v) > 16 else str(v) for v in first.values
+    )
+    return f"step {first.step}: {first.what}, {values}"
 
 
 def _data(comparison: "Comparison") -> str:
@@ -56,6 +67,11 @@ def _losses(comparison: "Comparison") -> str:
 
 
 def _state(comparison: "Comparison") -> str:
+    if others := comparison.other_parameters:
+        return (
+            f"not compared: they are two models, whose {counted(len(others), 'parameter')} differ: "
+            + _named(others)
+        )
     step, tensors = comparison.checkpoint_step, comparison.tensors
     if step is None:
         return "not compared: they have no checkpoint of the same step"
@@ -63,5 +79,9 @@ def _state(comparison: "Comparison") -> str:
     if not different:
         everywhere = f"{counted(tensors, 'tensor')} of weights and moments at step {step}"
         return f"the same bits in all {everywhere}"
-    named = ", ".join(different[:TENSORS_NAMED]) + (" …" if len(different) > TENSORS_NAMED else "")
-    return f"other bits in {len(different)} of {counted(tensors, 'tensor')} at step {step}: {named}"
+    changed = f"other bits in {len(different)} of {counted(tensors, 'tensor')}"
+    return f"{changed} at step {step}: {_named(different)}"
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:TENSORS_NAMED]) + (" …" if len(names) > TENSORS_NAMED else "")

@@ -101,7 +101,7 @@ def trace(
     traced = []
     with _step_progress(console) as progress:
         task = progress.add_task(f"from step {start.step}", total=last - start.step)
-        for step, data in _walk(store, recipe.data_settings, record, start, last):
+        for step, data in walk(store, recipe.data_settings, record, start, last):
             # Begin at the recorded digest if there is one, so that a difference shows at its step.
             found = _traced(step, data, fed, record.digests.get(step - 1, digest), record)
             digest = found.data_digest
@@ -111,10 +111,14 @@ def trace(
     return traced
 
 
-def _walk(
+def walk(
     store: DatasetStore, settings: DataSettings, record: DataRecord, start: Start, last: int
 ) -> Iterator[tuple[int, RankStep]]:
-    """The steps after a start with all of their data, as one rank alone would be fed."""
+    """The steps after a start with all of their data, as one rank alone would be fed.
+
+    Raises:
+        DatasetFileError: the data of the step after the last one cannot be read.
+    """
     step, cursor = start.step + 1, start.cursor
     while step <= last:
         manifest, identity = record.manifest_at(step), record.identity_at(step)

@@ -103,16 +103,6 @@ class _Watcher:
         raise AssertionError("nothing is written")
 
 
-class _NoSaver:
-    """Saves nothing; `trainer.state.saving.Saver` would take the disk and the time of a write."""
-
-    def save(self, *, final: bool) -> float:
-        return 0.0
-
-    def finish(self) -> None:
-        """Nothing is being written."""
-
-
 def can_measure(recipe: Recipe) -> str | None:
     """Why this machine cannot train a step of the recipe; None if it can."""
     if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
@@ -173,6 +163,7 @@ def _train(
     """Train until the watcher has seen enough; the bytes of the state, and of steps besides."""
     from trainer.build import build_engine  # imports DeepSpeed, which reads the environment
     from trainer.state.restore import begin
+    from trainer.state.saving import NoSaver
     from trainer.tasks.task import training_task
     from trainer.training.loop import Trainer
     from trainer.training.step_profiler import StepProfiler
@@ -193,9 +184,9 @@ def _train(
             reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
         ),
         validator=Validator(scoring, placement, recipe.trainer.validation_scores),
-        saver=_NoSaver(),  # type: ignore[arg-type]
+        saver=NoSaver(),
         recorder=watcher,
-        profiler=StepProfiler(None, context.run, placement.rank, watcher.notice),
+        observer=StepProfiler(None, context.run, placement.rank, watcher.notice),
         resources=ExitStack(),
     )
     before = _bytes_now(placement)

@@ -95,7 +95,7 @@ class RankActor:
     def import_trainer(self, device: str) -> None:
         """Import DeepSpeed for a device, and everything that the trainer itself imports."""
         os.environ["DS_ACCELERATOR"] = device
-        import trainer.build  # noqa: F401
+        import trainer.replay.build  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
         """Import a rank's modules: torch and DeepSpeed import most of theirs when first used."""
@@ -117,7 +117,7 @@ class RankActor:
         placement = replace(placement, node_address=ray.util.get_node_ip_address())
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Not above: it imports DeepSpeed, which reads the environment.
-            from trainer.build import build_trainer
+            from trainer.replay.build import build_rank
 
             self._client.hopeless_seconds = min(
                 HOPELESS_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds
@@ -130,7 +130,7 @@ class RankActor:
                 steps_ahead=config.steps_ahead,
                 bytes_ahead=config.data_memory_bytes,
             )
-            trainer = build_trainer(
+            trainer = build_rank(
                 job,
                 placement=placement,
                 steps=streams.open,

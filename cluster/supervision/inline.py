@@ -23,6 +23,7 @@ from trainer.distributed import process_group
 from trainer.host_memory import keep_freed
 from trainer.placement import Placement
 from trainer.rank_job import RankJob
+from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.runs.place import write_place
 from trainer.runs.warm_start import warm_start_of
@@ -77,10 +78,15 @@ def train_inline(
     manifest: Manifest,
     audience: Audience,
     profile: StepRange | None,
+    replay: ReplayOrder | None = None,
 ) -> Outcome:
-    """Train a run with one rank in this process."""
+    """Train a run with one rank in this process.
+
+    Args:
+        replay: in a scratch folder, train only to compare and look.
+    """
     try:
-        return _train(recipe, run, store, manifest, audience, profile)
+        return _train(recipe, run, store, manifest, audience, profile, replay)
     except KeyboardInterrupt:
         audience.notice("asked to stop a second time: ended at once")
         return "preempted"
@@ -93,6 +99,7 @@ def _train(
     manifest: Manifest,
     audience: Audience,
     profile: StepRange | None,
+    replay: ReplayOrder | None,
 ) -> Outcome:
     placement = Placement(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
@@ -110,7 +117,9 @@ def _train(
         if nothing_is_left(recipe, run, lease.work, manifest, audience):
             return "finished"
         group.enter_context(process_group(placement, timedelta(minutes=1)))
-        from trainer.build import build_trainer  # imports DeepSpeed, which reads the environment
+        from trainer.replay.build import (
+            build_rank,
+        )  # imports DeepSpeed, which reads the environment
 
         keep_freed()  # as a rank does
         write_place(run, [node := socket.gethostname()])
@@ -120,7 +129,7 @@ def _train(
         committer = CheckpointCommitter(
             lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=audience.notice
         )
-        trainer = build_trainer(
+        trainer = build_rank(
             RankJob(
                 recipe=recipe.training(),
                 run=run.path,
@@ -131,6 +140,7 @@ def _train(
                 session_started=time.time(),
                 warm_start=warm_start_of(recipe, run, manifest, run.card().parent),
                 profile=profile,
+                replay=replay,
             ),
             placement=placement,
             steps=lambda cursor: local_rank_steps(

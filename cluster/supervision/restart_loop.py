@@ -21,6 +21,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.wording import counted, listed
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.rank_job import RankJob
+from trainer.replay_order import ReplayOrder
 from trainer.runs.place import write_place
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
@@ -40,11 +41,13 @@ class RestartLoop:
         manifest: Manifest,
         context: RunContext,
         profile: StepRange | None = None,
+        replay: ReplayOrder | None = None,
     ) -> None:
         self._recipe = recipe
         self._manifest = manifest
         self._context = context
         self._profile = profile
+        self._replay = replay
         self._session_started = time.time()
         # Of the attempt before:
         self._ranks = 0
@@ -184,6 +187,7 @@ class RestartLoop:
                     self._recipe, context.run, self._manifest, context.run.card().parent
                 ),
                 profile=self._profile,
+                replay=self._replay,
             ),
             context.workers.handles,
         )

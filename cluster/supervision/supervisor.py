@@ -30,6 +30,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted, said
 from trainer.checkpoints.lease import Lease
+from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.step_range import StepRange
 from trainer.supervision import Outcome
@@ -48,11 +49,13 @@ def supervise(
     audience: Audience,
     profile: StepRange | None,
     strict: bool = False,
+    replay: ReplayOrder | None = None,
 ) -> Outcome:
     """Train a run under Ray until it is finished or has to leave.
 
     Args:
         strict: refuse a cluster that is open to other people.
+        replay: in a scratch folder, train only to compare and look.
 
     Raises:
         RunInUseError: another process trains it.
@@ -71,7 +74,16 @@ def supervise(
             while not nothing_is_left(recipe, run, lease.work, manifest, audience):
                 try:
                     return _train_in_session(
-                        recipe, run, manifest, lease, stop, audience, vitals, profile, tell_open
+                        recipe,
+                        run,
+                        manifest,
+                        lease,
+                        stop,
+                        audience,
+                        vitals,
+                        profile,
+                        replay,
+                        tell_open,
                     )
                 except EmbeddedRayError as error:
                     if stop.reason:
@@ -96,6 +108,7 @@ def _train_in_session(
     audience: Audience,
     vitals: VitalsKeeper,
     profile: StepRange | None,
+    replay: ReplayOrder | None,
     tell_open: Callable[[str], None],
 ) -> Outcome:
     """Train in one session of Ray, embedded or joined. Nothing of it outlives the call."""
@@ -119,7 +132,7 @@ def _train_in_session(
             config, run, lease, view, supply, workers, stop, audience, vitals, clock
         )
         try:
-            return RestartLoop(recipe, manifest, context, profile).run()
+            return RestartLoop(recipe, manifest, context, profile, replay).run()
         finally:
             stop.let_outcome_stand()
 

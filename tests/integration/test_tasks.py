@@ -4,6 +4,8 @@ One lives outside of the packages and brings its own network; the other packs do
 That a language model has them on three ranks too, tests/trainer/exact/test_language_model.py shows.
 """
 
+import io
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -15,9 +17,12 @@ from support.faults.moments import MID_STEP
 from support.runs import Runs
 from support.tasks import copy_values, language_model_values
 
+from cluster.commands.replay import ReplayWish, replay
 from cluster.data.trace import trace
 from cluster.recipe import load_recipe
+from cluster.terminal import Terminal
 from data_pipeline.preparation.prepare import prepare
+from trainer.step_range import StepRange
 from trainer.tracking.comparison import compare_runs
 
 VALUES = {"copy": copy_values, "language model": language_model_values}
@@ -36,13 +41,23 @@ def task_runs(request, tmp_path_factory, ray_head):
     return runs, request.param == KILLED
 
 
-def test_two_ranks_of_which_one_is_killed_and_another_shape_have_the_bits_of_one(task_runs, orders):
+@pytest.fixture(scope="module")
+def moved(task_runs, orders):
+    """A run of 24 steps, of that name: on two ranks, of which one may be killed, then another shape.
+
+    And whether one was.
+    """
     task_runs, is_killed = task_runs
     strike = Strike(orders, MID_STEP, lambda reached: kill(reached.process_id))
     with strike if is_killed else nullcontext():
         task_runs.train("moved", "cluster.ranks=2", "trainer.max_steps=18")
     result = task_runs.train("moved", "cluster.ranks=1", "engine.zero_stage=3", inline=True)
     assert (result.outcome, result.step) == ("finished", 24)
+    return task_runs, is_killed
+
+
+def test_two_ranks_of_which_one_is_killed_and_another_shape_have_the_bits_of_one(moved):
+    task_runs, is_killed = moved
     events = [event["event"] for event in task_runs.lines("moved", "event")]
     assert events.count("resumed") == 1 + is_killed
     assert "resized" in events
@@ -56,6 +71,52 @@ def test_two_ranks_of_which_one_is_killed_and_another_shape_have_the_bits_of_one
         for name in ("whole", "moved")
     )
     assert scores == {step: others[step] for step in (12, 24)}
+
+
+def test_20_of_its_steps_once_more_on_another_number_of_ranks_are_the_same_bits(moved):
+    """From a checkpoint before the resize to one after it, as a reviewer would, who looks, too."""
+    moved, _ = moved
+    wish = ReplayWish(StepRange(3, 22), look=True)
+    found = replay(moved.folder / "moved", wish, Terminal(file=io.StringIO()))
+    verdict = found.verdict
+    assert verdict.same, verdict
+    assert verdict.to_the_last_bit
+    assert (found.replayed_from, found.steps_trained, found.ranks) == (0, 22, 1)
+    assert (verdict.data, verdict.losses, verdict.state) == ("same", "same", "same")
+    assert verdict.state_steps  # that of step 18, which was kept, was before the resize
+    assert "numerics are exact" in verdict.promise
+    lines = {line["step"]: line for line in moved.lines("moved")}
+    for step in found.steps:
+        line = lines[step.step]
+        assert (step.loss, step.grad_norm) == (line["loss"], line["grad_norm"])
+        total = math.fsum(example.loss * example.tokens for example in step.examples)
+        assert total / line["target_tokens"] == pytest.approx(line["nll"], rel=1e-5)
+        squares = math.fsum(norm**2 for norm in step.gradient_norms.values())
+        assert math.sqrt(squares) == pytest.approx(line["grad_norm"], rel=1e-5)
+        assert step.activations
+
+
+def test_a_look_by_two_ranks_is_that_of_one(moved):
+    moved, _ = moved
+    looks = [
+        replay(
+            moved.folder / "moved",
+            ReplayWish(StepRange(20, 20), look=True, ranks=ranks, address=address),
+            Terminal(file=io.StringIO()),
+        )
+        for ranks, address in ((1, None), (2, moved.address))
+    ]
+    assert all(look.verdict.same and look.verdict.to_the_last_bit for look in looks)
+    (alone,), (together,) = (look.steps for look in looks)
+    assert [e.example for e in together.examples] == [e.example for e in alone.examples]
+    assert [e.texts for e in together.examples] == [e.texts for e in alone.examples]
+    assert [e.loss for e in together.examples] == pytest.approx(
+        [e.loss for e in alone.examples], rel=1e-5
+    )
+    assert together.gradient_norms == pytest.approx(alone.gradient_norms, rel=1e-9)
+    for name, activations in together.activations.items():
+        expected = alone.activations[name]
+        assert activations.model_dump() == pytest.approx(expected.model_dump(), rel=1e-4, abs=1e-6)
 
 
 def test_its_trace_is_what_the_ranks_were_fed(task_runs):

@@ -69,9 +69,7 @@ def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
 
     The data is the same in any case.
     """
-    changed = differences(before, now)
-    exact = "exact_sums" in before and "exact_sums" in now
-    uncovered = {n: values for n, values in changed.items() if not (exact and n in _COVERED)}
+    changed, uncovered = differences(before, now), _uncovered(before, now)
     if not changed:
         return "same data, and the same losses and weights to the last bit"
     if not uncovered:
@@ -79,10 +77,30 @@ def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
             f"same data, and the same losses and weights to the last bit although {_and(changed)}: "
             "numerics are exact"
         )
-    remedy = "" if exact or uncovered.keys() - _COVERED else "; engine.numerics exact prevents that"
+    remedy = (
+        ""
+        if _exact(before, now) or uncovered.keys() - _COVERED
+        else "; engine.numerics exact prevents that"
+    )
     return (
         f"same data, but losses and weights up to rounding only because {_and(uncovered)}{remedy}"
     )
+
+
+def keeps_every_bit(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether losses and weights are the same to the last bit under both fingerprints."""
+    return not _uncovered(before, now)
+
+
+def _uncovered(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
+    """The differences that change bits."""
+    exact = _exact(before, now)
+    changed = differences(before, now)
+    return {name: values for name, values in changed.items() if not (exact and name in _COVERED)}
+
+
+def _exact(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    return "exact_sums" in before and "exact_sums" in now
 
 
 def _and(changed: dict[str, list[Any]]) -> str:

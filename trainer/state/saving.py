@@ -1,6 +1,7 @@
 """Saving a checkpoint: the fragments that this rank owns, and the header, common to all ranks."""
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import CheckpointHeader
@@ -11,6 +12,24 @@ from trainer.state import numerics
 from trainer.state.training_state import TrainingState
 from trainer.zero import fragments
 from trainer.zero.fragments import Fragment
+
+
+class Saving(Protocol):
+    """A saver as the loop needs it."""
+
+    def save(self, *, final: bool) -> float: ...
+
+    def finish(self) -> None: ...
+
+
+class NoSaver:
+    """The saver of steps that are trained to be measured or compared: it saves nothing."""
+
+    def save(self, *, final: bool) -> float:
+        return 0.0
+
+    def finish(self) -> None:
+        """Nothing is being written."""
 
 
 class Saver:

@@ -23,7 +23,7 @@ from trainer.randomness import seed_torch
 from trainer.rank_job import RankContext
 from trainer.state import early_stopping
 from trainer.state.digest import fold
-from trainer.state.saving import Saver
+from trainer.state.saving import Saving
 from trainer.state.training_state import TrainingState
 from trainer.supervision import Outcome
 from trainer.tasks.task import TrainingTask
@@ -38,8 +38,8 @@ from trainer.tracking.records import (
 from trainer.training.schedule import learning_rate
 from trainer.training.skipped_steps import skipped_line, too_many_skipped
 from trainer.training.step_exchange import StepReport, exchange
-from trainer.training.step_profiler import StepProfiler
-from trainer.validation import Validator
+from trainer.training.step_observer import StepObserver
+from trainer.validation import Validating
 from trainer.zero.engine import PassResult
 
 
@@ -53,15 +53,16 @@ class Trainer:
         task: TrainingTask,
         *,
         steps: Callable[[Cursor], Iterator[RankStep]],
-        validator: Validator,
-        saver: Saver,
+        validator: Validating,
+        saver: Saving,
         recorder: Recording,
-        profiler: StepProfiler,
+        observer: StepObserver,
         resources: ExitStack,
     ) -> None:
         """
         Args:
             steps: opens this rank's stream of data at a cursor.
+            observer: watches steps, and changes none.
             resources: closes what the parts hold: engine, record, a checkpoint being written.
         """
         self.recipe = context.recipe
@@ -74,7 +75,7 @@ class Trainer:
         self._validator = validator
         self._saver = saver
         self._recorder = recorder
-        self._profiler = profiler
+        self._observer = observer
         self._resources = resources
         self._task = task
         self._dummy = task.dummy(self._placement.torch_device)
@@ -89,7 +90,7 @@ class Trainer:
                 return "preempted"  # the checkpoint that it resumed from already says so
         steps = self._open_stream(progress.cursor)
         while not self._is_over():
-            with self._profiler.step(progress.step + 1):
+            with self._observer.step(progress.step + 1):
                 report = self._train_step(steps)
             stop = report.stop_requested
             if self._validation_is_due():

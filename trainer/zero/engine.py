@@ -272,6 +272,31 @@ class Engine:
         dtype = next(self.module.parameters()).dtype
         return replica.to(device=self.placement.torch_device, dtype=dtype)
 
+    @contextlib.contextmanager
+    def gradients_shown(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+        """Show the gradient of each parameter in each pass, as it adds to the step's.
+
+        Of a dummy it is zero. With exact numerics it is on its grid already, except in bf16 under
+        stage 1. Nothing that is computed changes.
+
+        Args:
+            show: gets the parameter's name and its gradient, which it must not change.
+        """
+
+        def hook(name: str, gradient: torch.Tensor) -> None:
+            show(name, gradient / self._divided_by if self._divided_by > 1 else gradient)
+
+        # They are called in the order in which they were registered, so after _on_gradient.
+        handles = [
+            parameter.register_hook(functools.partial(hook, name))
+            for name, parameter in self.module.named_parameters()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def destroy(self) -> None:
         """Release DeepSpeed's hooks, buffers and process groups.
 

@@ -219,6 +219,11 @@ class Sharded(Stage):
         for sub_group in range(len(self._optimizer.fp32_partitioned_groups_flat)):
             self._optimizer._reassign_or_swap_out_partitioned_parameters(sub_group)
         self._optimizer._post_step([])
+        # DeepSpeed has gathered small parameters to stay. If it then notes down in which order a
+        # pass fetches parameters, and they are gathered and cut again after that, as a validation
+        # does, the next pass fails with a "tracing error". Cut once before, they do no harm.
+        with self.gathered(list(self._engine.module.parameters())):
+            pass
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)

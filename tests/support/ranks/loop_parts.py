@@ -222,6 +222,6 @@ def make_trainer(
         validator=Validator(story),
         saver=Saver(story, state.progress),
         recorder=Recorder(story),
-        profiler=StepProfiler(None, RunFolder(run), 0, lambda text: None),
+        observer=StepProfiler(None, RunFolder(run), 0, lambda text: None),
         resources=ExitStack(),
     )

@@ -1,0 +1,93 @@
+"""Everything that a rank of a replay is made of: the parts of a run's rank, and a microscope.
+
+Neither validations nor checkpoints nor W&B: they decide nothing of a step.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from torch import nn
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.storage.durable import write_whole
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.build import build_engine, build_trainer
+from trainer.checkpoints.format import Checkpoint
+from trainer.placement import Placement
+from trainer.rank_job import RankContext, RankJob
+from trainer.replay.microscope import Microscope
+from trainer.replay.recorder import ReplayRecorder
+from trainer.state import numerics
+from trainer.state.restore import begin, restore
+from trainer.state.saving import NoSaver, Saver
+from trainer.supervision import Supervision
+from trainer.tasks.task import ValidationResult, training_task
+from trainer.tracking.recording import NoRecorder
+from trainer.training.loop import Trainer
+
+
+class NoValidator:
+    """The validator of a replay: validations are not repeated."""
+
+    def run(self, model: nn.Module, stop_requested: Callable[[], bool]) -> ValidationResult:
+        return ValidationResult({})
+
+
+def build_rank(
+    job: RankJob,
+    *,
+    placement: Placement,
+    steps: Callable[[Cursor], Iterator[RankStep]],
+    supervision: Supervision,
+) -> Trainer:
+    """One rank of a run or, if the job has an order for that, of a replay.
+
+    Arguments are those of `build_trainer`.
+    """
+    build = build_replay if job.replay else build_trainer
+    return build(job, placement=placement, steps=steps, supervision=supervision)
+
+
+def build_replay(
+    job: RankJob,
+    *,
+    placement: Placement,
+    steps: Callable[[Cursor], Iterator[RankStep]],
+    supervision: Supervision,
+) -> Trainer:
+    """One rank of a replay, at step 0 or where a checkpoint left the run."""
+    recipe, order = job.recipe, job.replay
+    assert order is not None
+    context = RankContext(job, placement, supervision)
+    checkpoint = Checkpoint(job.checkpoint) if job.checkpoint else None
+    store, manifest = open_dataset(recipe.data, job.dataset_identity)
+    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    with ExitStack() as resources:
+        engine = build_engine(recipe, task, placement)
+        resources.callback(engine.destroy)
+        state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, job)
+        recorder = None
+        if placement.rank == 0:
+            recorder = ReplayRecorder(context, checkpoint.step if checkpoint else 0)
+            resources.callback(recorder.close)
+            fingerprint = numerics.fingerprint(recipe.engine, placement)
+            write_whole(order.numerics_file, json.dumps(fingerprint))
+        saver: Saver | NoSaver = NoSaver()
+        if order.goes_on:
+            saver = Saver(context, state, manifest, recorder.sync if recorder else lambda: None)
+            resources.callback(saver.close)
+        microscope = Microscope(order, context, state, task)
+        return Trainer(
+            context,
+            state,
+            task,
+            steps=microscope.watched(steps),
+            validator=NoValidator(),
+            saver=saver,
+            recorder=recorder or NoRecorder(),
+            observer=microscope,
+            resources=resources.pop_all(),
+        )

@@ -1,0 +1,128 @@
+"""What a replay says, for people, scripts and the dashboard: a verdict, and a look at each step."""
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+
+from data_pipeline.written import Written
+
+
+class Difference(Written):
+    """The first thing in which replay and record differ.
+
+    Attributes:
+        what: data, learning rate, loss, gradient norm, whether the step counts, or state.
+        recorded, replayed: both values, if it is one number or hash.
+        details: what else is to be said, such as the shard or the parameters.
+    """
+
+    step: int
+    what: str
+    recorded: Any = None
+    replayed: Any = None
+    details: list[str] = Field(default_factory=list)
+
+
+class Verdict(Written):
+    """Whether the replay is what the record says.
+
+    Attributes:
+        promise: to what the run was held, in words.
+        to_the_last_bit: whether losses and state were held to every bit; if not, losses and
+            gradient norms to a tolerance.
+        data: `same`, `different`, or `unreadable`: the dataset does not give it any more.
+        losses: with gradient norms and learning rates. `not_compared` after unreadable data.
+        state: weights and moments at the run's checkpoints among these steps; `not_compared` if
+            there is none, or if bits are not promised.
+    """
+
+    same: bool
+    promise: str
+    to_the_last_bit: bool
+    data: Literal["same", "different", "unreadable"]
+    losses: Literal["same", "different", "not_compared"]
+    state: Literal["same", "different", "not_compared"]
+    tensors: int = 0  # weights and moments that were compared
+    state_steps: list[int] = Field(default_factory=list)  # the checkpoints' steps
+    largest_difference: float = 0.0  # between losses of the same step, relative to the record's
+    first_difference: Difference | None = None
+
+
+class Example(Written):
+    """An example, or a part of one, that a step was fed.
+
+    Attributes:
+        slot, rank: its micro-batch, and which rank of the recorded run computed it.
+        example: its number in the dataset, as `transloom data trace` has it.
+        start: where in its example a part begins, in tokens; None for whole ones.
+        texts: by the field's role (source, target, document), as the tokenizer reads its pieces.
+        tokens: its target tokens.
+        loss: nats per token with the step's own dropout, without label smoothing; None if it is
+            not finite.
+        share: of the step's loss; None if that is not finite.
+    """
+
+    slot: int
+    rank: int
+    corpus: str
+    shard: str
+    example: int
+    start: int | None = None
+    texts: dict[str, str]
+    tokens: int
+    loss: float | None
+    share: float | None
+
+
+class ActivationRange(Written):
+    """What a module gave out in the step, over all micro-batches; None where it is not finite."""
+
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    largest_magnitude: float | None
+
+
+class LookedStep(Written):
+    """A step as it was trained again, beside its line in the record.
+
+    Attributes:
+        loss, grad_norm: None if the step was skipped.
+        examples: those with the largest loss first.
+        gradient_norms: before clipping, by module; the root of the sum of their squares is
+            `grad_norm`.
+        activations: by module, in the order of the model.
+    """
+
+    step: int
+    loss: float | None
+    grad_norm: float | None
+    recorded_loss: float | None
+    recorded_grad_norm: float | None
+    examples: list[Example] = Field(default_factory=list)
+    gradient_norms: dict[str, float | None] = Field(default_factory=dict)
+    activations: dict[str, ActivationRange] = Field(default_factory=dict)
+
+
+class Look(Written):
+    """A replay of the steps `from_step` to `to_step`.
+
+    Attributes:
+        replayed_from: the step of the checkpoint that it began at; 0: the run's first weights.
+        steps_trained: those before `from_step` included.
+    """
+
+    run: str
+    from_step: int
+    to_step: int
+    replayed_from: int
+    steps_trained: int
+    ranks: int
+    verdict: Verdict
+    steps: list[LookedStep]
+
+
+def finite(value: float) -> float | None:
+    """A number that JSON can hold."""
+    return value if math.isfinite(value) else None
