@@ -31,6 +31,7 @@ from trainer.replay.looks import ExamplePlaces, looked_step
 from trainer.replay.reports import SeenState, SeenStep
 from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import Vitals
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
 from trainer.supervision import Outcome
@@ -300,3 +301,6 @@ class _Watching:
     def line(self, line: Line) -> None:
         if isinstance(line, (TrainLine, SkippedLine)):
             self._progress.update(self._task, completed=line.step - self._before)
+
+    def vitals(self, vitals: Vitals) -> None:
+        """Do nothing: the bar says enough."""

@@ -43,7 +43,7 @@ def task_runs(request, tmp_path_factory, ray_head):
 
 @pytest.fixture(scope="module")
 def moved(task_runs, orders):
-    """A run of 24 steps, of that name: on two ranks, of which one may be killed, then another shape.
+    """A run of 24 steps of that name: on two ranks, of which one may be killed, then otherwise.
 
     And whether one was.
     """
