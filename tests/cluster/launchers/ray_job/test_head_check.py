@@ -19,7 +19,7 @@ REQUEST = JobRequest(
     recipe="name: tiny\n",
     overrides=(),
     run="/shared/runs/tiny",
-    folder="/home/user/project",
+    folder="/projects/mine",
     dataset="/data",
     needs=Needs(ranks=1, bundle={"CPU": 1}, cpus_of_workers=0),
     retry_exit_codes=(75,),
@@ -31,7 +31,7 @@ SEEN = HeadLook(
     python="3.11.9",
     versions={name: version_of(name) for name in WATCHED},
     digest="00",
-    folders={"/shared/runs": True, "/home/user/project": False},
+    folders={"/shared/runs": True, "/projects/mine": False},
 )
 
 
@@ -74,5 +74,5 @@ def test_these_pythons_are_those_of_the_project() -> None:
 
 def test_a_folder_that_is_not_there_is_refused_with_both_places() -> None:
     nowhere = dict.fromkeys(SEEN.folders, False)
-    with pytest.raises(ClusterError, match="neither /shared/runs nor /home/user/project"):
+    with pytest.raises(ClusterError, match="neither /shared/runs nor /projects/mine"):
         told(replace(SEEN, folders=nowhere))
