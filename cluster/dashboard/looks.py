@@ -15,6 +15,7 @@ from pathlib import Path
 from cluster.dashboard.answers import MOST_STEPS_LOOKED_AT, LookAnswer, NewLook
 from data_pipeline.strangers_text import visible
 from data_pipeline.strict_json import JsonLimits, parse_object
+from data_pipeline.wording import counted
 
 LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
 LOOKS_KEPT = 4
@@ -90,7 +91,7 @@ class Looks:
         steps = last_step - first_step + 1
         if not 1 <= steps <= MOST_STEPS_LOOKED_AT:
             raise LookRefusedError(
-                f"steps {first_step} to {last_step} are {steps:,} steps: look at 1 to "
+                f"steps {first_step} to {last_step} are {counted(steps, 'step')}: look at 1 to "
                 f"{MOST_STEPS_LOOKED_AT} of them at once"
             )
         look = Look(run, first_step, last_step)

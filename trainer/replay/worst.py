@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from data_pipeline.wording import counted
 from trainer.errors import TrainerError
 from trainer.step_range import StepRange
 from trainer.tracking.records import TrainLine
@@ -58,7 +59,7 @@ def largest_jump(lines: Iterable[TrainLine], steps: StepRange) -> Jump:
         before.append(line)
     if not jumps:
         raise TrainerError(
-            f"{len(before)} steps are too few to tell which of them is unlike the others: it takes "
-            f"{LEAST_STEPS + 1}. Name steps with --steps A:B"
+            f"the record has {counted(len(before), 'step')}, too few to tell which is unlike the "
+            f"others: it takes {LEAST_STEPS + 1}. Name steps with --steps A:B"
         )
     return max(jumps, key=lambda jump: jump.factor)
