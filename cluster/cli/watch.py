@@ -67,7 +67,7 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
         try:
             job = JobOfCluster(address, what)
         except ClusterError as error:
-            raise ClusterError(f"{what} is no folder here, so it is taken for a job: {error}") from error
+            raise ClusterError(f"{what} is no folder, so it is taken for a job: {error}") from error
         return RunFeed(job.run, job.look)
     if (path / "job.json").is_file():  # the folder of a job, in that of its run
         path = path.parent.parent
