@@ -152,6 +152,7 @@ def main() -> None:
     arguments = parser.parse_args()
     never = 10_000_000
     overrides = [
+        "batching.max_tokens_per_micro_batch=256",  # several steps a second, each with its line
         *arguments.overrides,
         f"trainer.max_steps={never}",
         f"trainer.validate_every_steps={never}",
