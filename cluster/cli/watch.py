@@ -9,6 +9,7 @@ import typer
 from cluster.cli.completion import run_folders
 from cluster.cli.jobs import DEFAULT_ADDRESS, Address
 from cluster.cli.options import JsonOption
+from cluster.errors import ClusterError
 from cluster.terminal import Terminal, tell_in_json
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
 
     path = Path(what)
     if "/" not in what and not path.is_dir() and what != "runs":
-        job = JobOfCluster(address, what)
+        try:
+            job = JobOfCluster(address, what)
+        except ClusterError as error:
+            raise ClusterError(f"{what} is no folder, so it is taken for a job: {error}") from error
         return RunFeed(job.run, job.look)
     if (path / "job.json").is_file():  # the folder of a job, in that of its run
         path = path.parent.parent

@@ -32,6 +32,9 @@ WIDEST_CURVE = 120
 REMARK = 26  # room for what stands behind a curve
 WIDE = 120  # columns from which samples are a table
 REASON_ROWS = 3
+# Without another step for so long, and for so many times the usual, a run is said to wait.
+LONG_STEP_SECONDS = 60.0
+LONG_STEPS = 5
 STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
@@ -49,7 +52,7 @@ def blocks_of(
         _progress(picture, width, glyphs),
         gap(),
         *_curves(picture, width, glyphs),
-        *_shares(picture),
+        *_shares(picture, now),
         gap(),
         *processes(picture, width, now, glyphs),
         *_samples(picture, width),
@@ -131,9 +134,14 @@ def _best(picture: RunPicture, name: str) -> str:
     return f"best {score_value(name, score.value or 0.0)} at step {step:,}"
 
 
-def _shares(picture: RunPicture) -> Iterable[Block]:
+def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
     """What of the time went elsewhere."""
     last, recent = picture.last, list(picture.recent)
+    if last and picture.state == "training":
+        age, rate = now - last.time, picture.speed.seconds_per_step or 0.0
+        if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
+            text = f"no other step for {span(age)}"
+            yield Block([labelled("waits", (text, "yellow"))], importance=3)
     if len(recent) > 1:
         seconds = recent[-1].time - recent[0].time
         data = sum(line.data_stall_seconds for line in recent[1:])

@@ -222,6 +222,10 @@ def use_a_cluster(client: Client, place: Place, orders: Orders) -> str:
         ]
         assert jobs[second]["waits_for"].startswith("room: it needs 2 × (1.5 CPU); free is 1 CPU")
         assert jobs[third]["waits_for"].startswith(f"{second}, submitted before it")
+        watched = {job: client.ask("watch", job) for job in (first["job"], second)}
+        assert watched[first["job"]]["standing"]["state"] == "training"
+        assert watched[first["job"]]["vitals_are_current"]
+        assert watched[second]["job"]["waits_for"].startswith("room: it needs 2 × (1.5 CPU)")
         refused = client.ask(*submit, "--no-wait", "--run", place.runs / "refused")["job"]
         wait_until(lambda: client.ask("jobs", "status", refused)["status"] == "FAILED")
         assert "without --no-wait" in client.ask("jobs", "status", refused)["message"]

@@ -81,6 +81,7 @@ def shown(monkeypatch, stage):
             patch.setattr(sys, "excepthook", sys.excepthook)  # put back at the end
             patch.setenv("TERM", "xterm-256color")
             patch.setenv("COLUMNS", "120")
+            patch.setattr(os, "nice", lambda increment: 0)  # `watch` would slow the tests after it
             patch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
             patch.chdir(stage.folder)
             try:
@@ -114,7 +115,7 @@ def test_from_the_corpus_to_the_page(shown, stage):
 
     trained = shown("train", stage.recipe, "--inline", "--run", stage.run)
     assert (trained.code, trained.odd) == (0, []), trained.text
-    assert "held-out sentence" in trained.text
+    assert "samples of step 2" in trained.text
     assert visible(ATTACK)[:20] in trained.text
     assert "\x1b[?25l" in trained.text  # the live display was there
     for name in ("metrics.jsonl", "log.txt"):
@@ -129,6 +130,9 @@ def test_from_the_corpus_to_the_page(shown, stage):
         ("compare", stage.run, stage.run),
         ("evaluate", stage.run, "--processes", 1),
         ("data", "trace", stage.run, "--steps", "1:2"),
+        ("watch", stage.run),
+        ("watch", stage.folder),
+        ("watch", stage.run, "--json"),
         ("stop", stage.run),
     ):
         found = shown(*arguments)
@@ -159,6 +163,7 @@ def test_from_the_corpus_to_the_page(shown, stage):
         ("data", "info", "--{attack}"),
         ("data", "info", "a", "{attack}"),
         ("checkpoints", "list", "missing{attack}"),
+        ("watch", "./missing{attack}"),
         ("fields", "{attack}"),
     ],
     ids=" ".join,

@@ -80,6 +80,14 @@ def test_goodput_with_what_it_was_lost_to():
     assert said == "goodput 91.3% of 1:01:01; 2 restarts, 14 steps trained again"
 
 
+def test_a_run_that_makes_no_step_says_since_when():
+    usual = [train_line(n, time=NOW - 100 + n) for n in (1, 2, 3)]
+    assert row_of(a_run(*usual), "waits") == "waits no other step for 0:01:37"
+    assert "waits " not in text_of(a_run(*usual, state="finished"))
+    slow = [train_line(n, time=NOW - 150 + 50 * n) for n in (1, 2)]
+    assert "waits " not in text_of(a_run(*slow))
+
+
 def test_ranks_are_told_by_node_and_phase():
     ranks = [rank(n, node="ab"[n // 4]) for n in range(7)]
     picture = a_run(vitals=vitals(*ranks, rank(7, "b", "validation", 6)))
@@ -164,7 +172,7 @@ def test_samples(width, table):
 
 def everything():
     return a_run(
-        *(train_line(n) for n in range(1, 200)),
+        *(train_line(n, time=NOW - 200 + n) for n in range(1, 200)),
         *(validation_line(n, text="sentence " * 30) for n in range(10, 200, 10)),
         job=JobPicture("j", "running", True, restarts=("again " * 40,) * 9),
         reason="why " * 100,

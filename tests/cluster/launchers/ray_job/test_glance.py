@@ -2,14 +2,18 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.launchers.job_records import a_record
 from support.records.run_folders import dead_process
 
-from cluster.launchers.ray_job.glance import newest_job_of
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job import status
+from cluster.launchers.ray_job.glance import JobOfCluster, newest_job_of
 from cluster.launchers.ray_job.record import SILENCE_SECONDS, Attempt, JobFolder, Runner
+from cluster.ray.jobs import Job
 
 
 @pytest.fixture
@@ -80,3 +84,63 @@ def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
     assert newest_job_of(tmp_path / "nothing") is None
     folder.record_file.write_text("{")
     assert newest_job_of(tmp_path) is None
+
+
+class Head:
+    """What a cluster says of a job, and how often it was asked."""
+
+    def __init__(self, *answers: status.Standing) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def standing_of(self, address: str, job_id: str) -> status.Standing:
+        self.asked += 1
+        if not self.answers:
+            raise ClusterError("the head is away")
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., JobOfCluster]:
+    """Names a job of a cluster that says this of it."""
+
+    def make(head: Head) -> JobOfCluster:
+        monkeypatch.setattr(status, "standing_of", head.standing_of)
+        return JobOfCluster("http://head:8265", "mine")
+
+    return make
+
+
+def as_ray_has_it(run: str) -> status.Standing:
+    job = Job(
+        id="mine",
+        status="PENDING",
+        command="transloom train",
+        started=1.0,
+        ended=None,
+        message="queued",
+        exit_code=None,
+        node=None,
+        metadata={"run": run},
+    )
+    return status.Standing(job, None)
+
+
+def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(
+    by_id: Callable[..., JobOfCluster], folder: JobFolder, tmp_path: Path
+) -> None:
+    head = Head(as_ray_has_it(str(tmp_path)), as_ray_has_it(str(tmp_path)))
+    job = by_id(head)
+    assert job.run == tmp_path
+    seen = job.look()
+    assert (seen.state, seen.is_under_way, seen.message) == ("pending", True, "queued")
+    assert job.look() == seen  # the head does not answer this time
+    asked = head.asked
+    folder.write(a_record(tmp_path, state="WAITING", waits_for="room"))
+    assert job.look().waits_for == "room"
+    assert head.asked == asked
+
+
+def test_a_job_that_trains_nothing_of_ours_is_refused(by_id: Callable[..., JobOfCluster]) -> None:
+    with pytest.raises(ClusterError, match="mine trains no run of transloom"):
+        by_id(Head(as_ray_has_it("")))

@@ -1,0 +1,194 @@
+"""What it costs a run that somebody watches it: windows of one training with and without a watcher.
+
+One training of the recipe goes on; `transloom watch` runs beside it, on a terminal of 200 x 50, in
+every other window. Two neighbouring windows are a pair, whose order alternates, so that a machine
+whose speed drifts slows both. The figure is the median of the pairs' ratios of target tokens per
+second, with the interval that holds the true median with 96 % (the 6th to the 15th of 20 ratios).
+The watcher's start is measured by itself, as somebody who watches starts once.
+
+    .venv/bin/python benchmarks/watching_cost.py [--pairs N] [--seconds S] [--inline] [KEY=VALUE …]
+"""
+
+import argparse
+import fcntl
+import os
+import pty
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.support.trainings import descendants, has_ended, running, say
+from cluster.recipe import find_recipe, load_recipe
+from data_pipeline.preparation.prepare import prepare
+from trainer.errors import TrainerError
+from trainer.tracking.metrics import train_lines
+
+TRANSLOOM = str(Path(sys.executable).parent / "transloom")
+# Steps at first are slower, and a watcher that has just started reads what it will not read again.
+SETTLING_SECONDS = 8.0
+START_SECONDS = 300.0
+ROWS, COLUMNS = 50, 200
+
+
+@dataclass
+class Run:
+    """A training that goes on until it is ended."""
+
+    folder: Path
+    inline: bool
+    overrides: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "run"
+
+    def command(self) -> list[str]:
+        how = ["--inline"] if self.inline else []
+        return [TRANSLOOM, "train", "phrasebook", *self.overrides, *how, "--run", str(self.path)]
+
+
+@contextmanager
+def watcher(run: Path) -> Iterator[psutil.Process]:
+    """`transloom watch` on a terminal of its own, whose screen is read and thrown away."""
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    process = subprocess.Popen(
+        [TRANSLOOM, "watch", str(run)],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    os.close(terminal)
+    reader = threading.Thread(target=_throw_away, args=(screen,), daemon=True)
+    reader.start()
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+        reader.join()
+        os.close(screen)
+
+
+def _throw_away(screen: int) -> None:
+    try:
+        while os.read(screen, 65536):
+            pass
+    except OSError:
+        return  # nobody has the terminal open any more
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def speed(run: Run, since: float, until: float) -> float:
+    """Target tokens per second of the steps that ended in a window."""
+    lines = [line for line in train_lines(run.path / "metrics.jsonl") if since <= line.time < until]
+    if len(lines) < 10:
+        sys.exit(
+            f"only {len(lines)} steps in a window of {until - since:.0f} s: give more --seconds"
+        )
+    tokens = sum(line.target_tokens for line in lines[1:])
+    return tokens / (lines[-1].time - lines[0].time)
+
+
+def window(run: Run, seconds: float, driver: psutil.Process) -> float:
+    """The speed of the next seconds, after it has settled."""
+    time.sleep(SETTLING_SECONDS)
+    since = time.time()
+    time.sleep(seconds)
+    if has_ended(driver):
+        sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
+    return speed(run, since, time.time())
+
+
+def watched_window(run: Run, seconds: float, driver: psutil.Process) -> tuple[float, float, float]:
+    """The speed of a window with a watcher, its share of a core, and CPU seconds of its start."""
+    with watcher(run.path) as process:
+        began = time.monotonic()
+        time.sleep(SETTLING_SECONDS)
+        start = cpu_seconds(process)
+        since = time.time()
+        time.sleep(seconds)
+        share = (cpu_seconds(process) - start) / (time.monotonic() - began - SETTLING_SECONDS)
+        if has_ended(driver):
+            sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
+        return speed(run, since, time.time()), share, start
+
+
+def wait_for_steps(run: Run, driver: psutil.Process) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and not has_ended(driver):
+        try:
+            if len(train_lines(run.path / "metrics.jsonl")) >= 10:
+                return
+        except TrainerError:
+            pass
+        time.sleep(1.0)
+    sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each window")
+    parser.add_argument("--inline", action="store_true", help="train without Ray")
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    never = 10_000_000
+    overrides = [
+        "batching.max_tokens_per_micro_batch=256",  # several steps a second, each with its line
+        *arguments.overrides,
+        f"trainer.max_steps={never}",
+        f"trainer.validate_every_steps={never}",
+        f"checkpoints.every_steps={never}",
+    ]
+    prepare(load_recipe(find_recipe("phrasebook"), overrides).data_settings, lambda progress: None)
+    ratios, shares, starts = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), arguments.inline, overrides)
+        with running(run, grace_seconds=60.0) as driver:
+            wait_for_steps(run, driver)
+            for pair in range(arguments.pairs):
+                if pair % 2:
+                    alone = window(run, arguments.seconds, driver)
+                watched, share, start = watched_window(run, arguments.seconds, driver)
+                if not pair % 2:
+                    alone = window(run, arguments.seconds, driver)
+                ratios.append(watched / alone)
+                shares.append(share)
+                starts.append(start)
+                load = os.getloadavg()[0]
+                say(
+                    f"pair {pair + 1}: alone {alone:,.0f}, watched {watched:,.0f} target tokens/s, "
+                    f"ratio {ratios[-1]:.4f}; the watcher took {share:.1%} of a core, load "
+                    f"{load:.1f}, {len(descendants(driver))} processes of the run"
+                )
+    ordered = sorted(ratios)
+    reach = len(ordered) * 5 // 20  # from the 6th to the 15th of 20
+    low, high = ordered[reach], ordered[len(ordered) - 1 - reach]
+    print(
+        f"watching costs {1 - statistics.median(ratios):.2%} of a run's speed (median of "
+        f"{len(ratios)} pairs; {1 - high:.2%} to {1 - low:.2%}); a watcher takes "
+        f"{statistics.median(shares):.2%} of a core, and {statistics.median(starts):.1f} s of one "
+        "to start"
+    )
+
+
+if __name__ == "__main__":
+    main()

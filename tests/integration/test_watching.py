@@ -1,0 +1,80 @@
+"""Watchers of a run: whatever becomes of them, the run is the same."""
+
+import os
+import signal
+import subprocess
+from contextlib import ExitStack
+
+import pytest
+from support.command import TRANSLOOM
+
+from cluster.commands import train
+from cluster.views.display import PlainLines
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import read_vitals
+from trainer.tracking.records import TrainLine
+
+STEPS = ("trainer.max_steps=8", "trainer.validate_every_steps=4", "checkpoints.every_steps=2")
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Lets something happen to a run that is trained inline: it waits for it at the step."""
+
+    def at(step, act):
+        class Acting(PlainLines):
+            def line(self, line):
+                super().line(line)
+                if isinstance(line, TrainLine) and line.step == step:
+                    act()
+
+        monkeypatch.setattr(
+            train, "audience_for", lambda console, title, steps, run: Acting(console, title, steps)
+        )
+
+    return at
+
+
+def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step):
+    inline_runs.train("alone", *STEPS, inline=True)
+    watched = inline_runs.folder / "watched"
+    with ExitStack() as stack:
+
+        def start():
+            return stack.enter_context(
+                subprocess.Popen([TRANSLOOM, "watch", watched], stdout=subprocess.PIPE, text=True)
+            )
+
+        watchers = []
+
+        def strike():
+            watchers.extend(start() for _ in range(3))
+            for watcher in watchers:
+                assert "training" in watcher.stdout.readline()  # it has read the whole folder
+            os.kill(watchers[0].pid, signal.SIGKILL)
+            os.kill(watchers[1].pid, signal.SIGSTOP)
+
+        at_step(3, strike)
+        try:
+            result = inline_runs.train("watched", *STEPS, inline=True)
+            told = watchers[2].stdout.read()  # until it ends by itself
+            codes = [watchers[number].wait() for number in (0, 2)]
+        finally:
+            for watcher in watchers:
+                watcher.kill()
+    assert result.outcome == "finished"
+    assert inline_runs.digests("watched") == inline_runs.digests("alone")
+    assert inline_runs.curve("watched") == inline_runs.curve("alone")
+    assert _files(watched) == _files(inline_runs.folder / "alone")
+    assert codes == [-signal.SIGKILL, 0]
+    assert "finished: trained to step 8" in told
+    vitals = read_vitals(RunFolder(watched))
+    assert vitals.over
+    assert [(rank.phase, rank.step) for rank in vitals.ranks] == [("done", 8)]
+
+
+def _files(run):
+    """What lies in a run's folder, without the names of its owners' own."""
+    return sorted(
+        str(path.relative_to(run)) for path in run.rglob("*") if "owners" not in path.parts
+    )
