@@ -62,7 +62,7 @@ TABLE_BYTES = 3_200_000
 LEAST_END_BYTES = 2**14
 # Headers of the newest checkpoints are read; of older ones the step and the time are shown.
 HEADERS_READ = 10
-SAMPLES_END_BYTES = 2**18
+SAMPLES_END_BYTES = 2**16
 LOG_ENTRIES = 200
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 VITALS_LIMITS = JsonLimits(bytes=8_000_000, values=800_000)

@@ -383,6 +383,16 @@ def test_one_look_at_a_time_and_it_ends_with_the_server(folder, tmp_path):
     assert running.dashboard._now.looks.find("alpha", 7, 7).state == "failed"
 
 
+def test_a_cache_that_others_may_enter_is_told(folder, tmp_path):
+    open_to_all = tmp_path / "curves"
+    open_to_all.mkdir(mode=0o755)
+    with RunningDashboard(folder, open_to_all) as running:
+        assert not running.get("/api/runs/long/curves?points=100").json["complete"]
+        while not any("chmod 700" in text for text in running.get("/api/runs").json["problems"]):
+            pass  # the process that makes indexes has not ended yet
+    assert list(open_to_all.iterdir()) == []
+
+
 # --- following
 
 
