@@ -17,6 +17,8 @@ from trainer.errors import TrainerError
 from trainer.tracking.curve_index import extend_index
 
 LOWEST_PRIORITY = 19
+# An index is extended when so much is new; what is newer is read for each picture.
+NEW_BYTES = 2**18
 COMMAND = (sys.executable, "-P", "-c", "from cluster.dashboard.index_process import main; main()")
 
 
@@ -37,6 +39,13 @@ def _end_with(owner: io.FileIO) -> None:
     os._exit(1)
 
 
+def _size(record: Path) -> int:
+    try:
+        return record.stat().st_size
+    except OSError:
+        return 0
+
+
 class Indexer:
     """Reads one record after another into the cache.
 
@@ -51,14 +60,22 @@ class Indexer:
         """
         self._cache, self._done = cache, done
         self._waiting: dict[str, Path] = {}
+        self._read: dict[str, int] = {}  # sizes of the records that have been read
         self._failed: set[str] = set()
         self._wakes = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._work())
         self.problem: str | None = None
 
-    def want(self, run: str, record: Path) -> None:
-        """Read what is new of a record, as soon as it is its turn."""
-        if run not in self._failed:
+    def want(self, run: str, record: Path, *, is_other: bool = False) -> None:
+        """Read what is new of a record, as soon as it is its turn; seldom, if little is new.
+
+        Args:
+            is_other: whether it is another record than before.
+        """
+        if is_other:
+            self._read.pop(run, None)
+        new = _size(record) - self._read.get(run, -NEW_BYTES)
+        if run not in self._failed and new >= NEW_BYTES:
             self._waiting.setdefault(run, record)
             self._wakes.set()
 
@@ -73,9 +90,11 @@ class Indexer:
             self._wakes.clear()
             while self._waiting:
                 run, record = next(iter(self._waiting.items()))
+                size = _size(record)
                 problem = await self._index(record)
                 self._waiting.pop(run, None)
                 if problem is None:
+                    self._read[run] = size
                     self._done(run)
                 else:
                     self.problem = problem

@@ -12,18 +12,18 @@ import threading
 
 LOWEST_PRIORITY = 19
 # -P: a folder `cluster` in the current folder is not ours.
-COMMAND = (sys.executable, "-P", "-c", "from cluster.dashboard.look_process import main; main()")
+COMMAND = (
+    *(sys.executable, "-P", "-c"),
+    "from cluster.dashboard.look_process import end_with_the_server; end_with_the_server(); "
+    "from cluster.cli.app import main; main()",
+)
 
 
-def main() -> None:
-    """Run the command that the arguments say, as `transloom` would."""
+def end_with_the_server() -> None:
+    """Take the lowest priority, and end when the standard input does."""
     os.nice(LOWEST_PRIORITY)
     owner = io.FileIO(os.dup(sys.stdin.fileno()))
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    from cluster.cli.app import main as transloom
-
-    sys.argv[0] = "transloom"
-    transloom()
 
 
 def _end_with(owner: io.FileIO) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.dashboard.answers import MOST_STEPS_LOOKED_AT, LookAnswer, NewLook
-from cluster.dashboard.look_process import COMMAND
 from data_pipeline.strangers_text import visible
 from data_pipeline.strict_json import JsonLimits, parse_object
 
@@ -68,15 +67,15 @@ class Look:
 class Looks:
     """Starts looks, and keeps what they have found."""
 
-    def __init__(self, news: Callable[[NewLook], None], command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, news: Callable[[NewLook], None], command: Sequence[str]) -> None:
         """
         Args:
             news: told when a look begins and when it ends.
+            command: `transloom`, see `cluster.dashboard.look_process`.
         """
         self._news, self._command = news, tuple(command)
         self._kept: OrderedDict[tuple[str, int, int], Look] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._process: asyncio.subprocess.Process | None = None
         self._running: Look | None = None
 
     def find(self, run: str, first_step: int, last_step: int) -> Look | None:

@@ -17,8 +17,10 @@ from cluster.dashboard.answers import (
     RUNS,
     CheckpointRow,
     CurvesAnswer,
+    GpuUsage,
     Mark,
     NodesAnswer,
+    NodeUsage,
     RunAnswer,
     RunRow,
     RunsAnswer,
@@ -48,6 +50,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
 from trainer.tracking.curve_index import extend_index, load_index
 from trainer.tracking.curves import MOST_POINTS, Curves, read_curves
+from trainer.tracking.node_usage import NodeLine, read_usage
 from trainer.tracking.record_blocks import OpenRecord
 from trainer.tracking.records import Event, Sample, SkippedLine
 from trainer.tracking.standing import BYTES_IN_A_LIST, standing_of
@@ -59,8 +62,9 @@ TABLE_BYTES = 3_200_000
 LEAST_END_BYTES = 2**14
 # Headers of the newest checkpoints are read; of older ones the step and the time are shown.
 HEADERS_READ = 10
-SAMPLES_END_BYTES = 2**18
+SAMPLES_END_BYTES = 2**16
 LOG_ENTRIES = 200
+_OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 VITALS_LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 
@@ -186,8 +190,33 @@ def answers_for(run: Path, *more: Path, cache: Path | None = None) -> dict[str, 
 
 
 def nodes_answer(path: Path) -> NodesAnswer:
-    """What the nodes of a run were used for."""
-    return NodesAnswer(thinned=False, nodes={})
+    """How busy the nodes of a run were.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    usage = read_usage(RunFolder(path).nodes)
+    return NodesAnswer(
+        thinned=usage.thinned,
+        problem=usage.problem,
+        nodes={node: _columns_of(lines) for node, lines in usage.nodes.items()},
+    )
+
+
+def _columns_of(lines: list[NodeLine]) -> NodeUsage:
+    """A node's lines as columns; a GPU that a line does not have is unknown there."""
+    gpus = []
+    for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
+        found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
+        columns = {name: [g and getattr(g, name) for g in found] for name in _OF_A_GPU}
+        gpus.append(GpuUsage(index=index, **columns))
+    return NodeUsage(
+        time=[line.time for line in lines],
+        cpu_percent=[line.cpu_percent for line in lines],
+        memory_used_bytes=[line.memory_used_bytes for line in lines],
+        memory_bytes=[line.memory_bytes for line in lines],
+        gpus=gpus,
+    )
 
 
 def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:

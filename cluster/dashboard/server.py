@@ -35,7 +35,7 @@ from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.written import told
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from trainer.tracking.curves import MOST_POINTS, SHORT_BYTES
+from trainer.tracking.curves import MOST_POINTS
 
 T = TypeVar("T")
 
@@ -45,8 +45,6 @@ REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
 ALIVE_SECONDS = 15.0
 # A page that takes nothing for so long is let go.
 WRITE_SECONDS = 30.0
-# The index of a record is extended when so much is new.
-NEW_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,14 @@ class Dashboard:
         def complete(run: str) -> None:
             audience.tell("curves", CurvesAgain(id=run))
 
+        def other(run: str, record: Path) -> None:
+            indexer.want(run, record, is_other=True)
+
         indexer = Indexer(self._cache, complete)
         self._now = Parts(
             table=self._table,
             audience=audience,
-            follower=Follower(self._table, audience, executor, indexer.want),
+            follower=Follower(self._table, audience, executor, other),
             indexer=indexer,
             looks=Looks(lambda look: audience.tell("looks", look), self._look_command),
             executor=executor,
@@ -135,7 +136,10 @@ class Dashboard:
         return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
 
     async def _runs(self, request: web.Request) -> web.Response:
-        return _answer(await self._in_thread(self._table.answer))
+        table = await self._in_thread(self._table.answer)
+        if problem := self._now.indexer.problem:
+            table = table.model_copy(update={"problems": [*table.problems, problem]})
+        return _answer(table)
 
     async def _run(self, request: web.Request) -> web.Response:
         path = await self._path(request)
@@ -152,7 +156,7 @@ class Dashboard:
             lambda: curves_answer(path, self._cache, points, first, last)
         )
         record = RunFolder(path).metrics
-        if not answer.complete or answer.bytes_read > NEW_BYTES + SHORT_BYTES:
+        if not answer.complete:
             self._now.indexer.want(run, record)
         self._now.follower.expect(run, record, answer.recorded_bytes)
         return _answer(answer)

@@ -23,12 +23,15 @@ from trainer.tracking.curve_points import Points
 from trainer.tracking.record_blocks import Lines, OpenRecord
 from trainer.tracking.records import Event, SkippedLine
 
-# What a picture of the most points may read, beside some 200 KB to find places.
-MOST_READ_BYTES = 4_400_000
+# What a picture of the most points may read, beside some 200 KB to find places. With the ends of
+# records, for a table, and what else is asked for a run, less than 5 MB are read.
+MOST_READ_BYTES = 3_600_000
 MOST_POINTS = 2_000
 # A record up to this size is read whole for any picture; longer ones are worth an index.
-SHORT_BYTES = 500_000
-_BLOCK_BYTES = 2_200  # three lines and a half
+SHORT_BYTES = 400_000
+# Of three lines, two or three lie whole in a block.
+_LINES_PER_BLOCK = 3
+_LEAST_BLOCK_BYTES = 1_200
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class _Reading:
 
     def _read_blocks(self, start: int, stop: int, budget: int) -> None:
         """Small blocks at even distances, from the first to the last line; a point for each."""
-        block = max(_BLOCK_BYTES, 4 * self._record.line_bytes)
+        block = max(_LEAST_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
         blocks = max(2, min(self._points, budget // block))
         for place in np.linspace(start, stop - block, blocks).astype(int).tolist():
             lines = self._record.lines_within(place, place + block)

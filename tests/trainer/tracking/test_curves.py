@@ -20,18 +20,18 @@ from trainer.tracking.metrics import read_metrics
 from trainer.tracking.record_blocks import OpenRecord
 from trainer.tracking.records import TrainLine, ValidationLine
 
-STEPS = 12_000
+STEPS = 9_000
 SPIKE = 4_321
 BYTES_OF_PLACES = 150_000  # what it may cost to find places, and both ends
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    """One of some 7 MB, with a spike, and torn at its end."""
+    """One of some 5 MB, with a spike, and torn at its end."""
     path = tmp_path_factory.mktemp("long") / "metrics.jsonl"
     long_record(path, STEPS, spikes=(SPIKE,))
     with path.open("a") as file:
-        file.write('{"version": 2, "step": 12001, "epo')
+        file.write('{"version": 2, "step": 9001, "epo')
     return path
 
 
@@ -92,7 +92,7 @@ def assert_all_stand_for(columns, lines):
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["cold", "warm"])
-@pytest.mark.parametrize(("first", "last"), [(1, 300), (5_990, 6_010), (11_900, 12_000), (7, 7)])
+@pytest.mark.parametrize(("first", "last"), [(1, 300), (5_990, 6_010), (8_900, 9_000), (7, 7)])
 def test_a_short_range_is_read_step_by_step(record, lines, cache, first, last, kept):
     found = read_curves(record, 2_000, first, last, cache if kept else None)
     expected = steps_between(lines, first, last)
@@ -111,7 +111,7 @@ def test_a_long_record_is_sampled_at_even_distances(record, lines):
     assert found.thinned
     assert not found.complete
     assert found.steps_recorded == STEPS
-    assert found.bytes_read < 5_000_000 < record.stat().st_size
+    assert found.bytes_read < 3_800_000 < 4_800_000 < record.stat().st_size
     steps = found.columns["step"]
     assert 1_000 < len(steps) <= 2_000
     assert steps[-1] == STEPS - 1  # the last one is skipped
@@ -308,7 +308,7 @@ def test_a_large_damaged_part_hides_no_other_steps(record, tmp_path):
     text[start:stop] = b"\x00" * (stop - start)
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(text)
-    for step in (2_999, 5_601, 6_001, 9_001):
+    for step in (2_301, 4_201, 6_001, 8_601):
         assert read_curves(path, 2_000, step, step + 3).columns["step"][0] == step
 
 

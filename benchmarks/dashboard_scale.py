@@ -1,0 +1,317 @@
+"""`transloom dashboard` on a record of a million steps, and on 200 such runs: bytes, time, memory.
+
+    generated record ──▶ parsed whole, line by line, in a process of its own           ─┐
+                     ──▶ a dashboard; what its page asks for first: cold, and with the ─┴▶ ratio
+                         index, which is made meanwhile in a process beside
+
+Bytes are counted by the kernel (`rchar` of the dashboard's process), and memory is the highest
+resident size of each process. Parsing and first pictures alternate. The 200 runs are links to one
+record, so that they take no room; each has a card, a recipe and a checkpoint of its own.
+
+    .venv/bin/python benchmarks/dashboard_scale.py [--steps N] [--runs N] [--pairs N] [--json]
+
+A record of a million steps takes 600 MB in the temporary folder.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trainer.checkpoints.format import HEADER, CheckpointHeader, folder_name
+from trainer.runs.folder import RunCard
+from trainer.tracking.records import TrainLine, ValidationLine, parse_line
+
+RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "phrasebook.yaml"
+VALIDATED_EVERY = 1_000
+RESUMED_EVERY = 50_000
+PAIRS = 3
+GOAL_BYTES, GOAL_RATIO, GOAL_MEMORY = 5_000_000, 20, 300_000_000
+POINTS = 2000
+FEW_POINTS = 100  # of each of many runs
+PARSE = """
+import sys, time
+from trainer.tracking.records import parse_line
+started = time.monotonic()
+with open(sys.argv[1], "rb") as record:
+    for line in record:
+        parse_line(line)
+print(time.monotonic() - started)
+"""
+DASHBOARD = (sys.executable, "-P", "-c", "from cluster.cli.app import main; main()", "dashboard")
+
+
+@dataclass
+class Picture:
+    """What the answers for a first picture took."""
+
+    seconds: float
+    bytes_read: int
+    told_bytes: int  # as the answers say
+
+
+def write_record(path: Path, steps: int) -> None:
+    """A record as long runs have it: validations, restarts, and a loss with noise."""
+    line = TrainLine(
+        **dict.fromkeys(("step", "epoch", "window", "offset", "target_tokens"), 1),
+        **dict.fromkeys(("target_tokens_seen", "world_size", "restarts", "lost_steps"), 1),
+        data_digest="0" * 64,
+        time=1.0,
+        loss=1.0,
+        nll=1.0,
+        learning_rate=1.0,
+        grad_norm=1.0,
+        target_tokens_per_second=1.0,
+        padding_fraction=1.0,
+        step_seconds=1.0,
+        data_stall_seconds=1.0,
+        checkpoint_stall_seconds=1.0,
+        wall_seconds=1.0,
+        counted_seconds=1.0,
+        goodput=1.0,
+    )
+    form = re.sub(r'"(\w+)": 1(\.0)?(?=[,}])', r'"\1": %(\1)s', line.to_json())
+    form = form.replace("0" * 64, "%(data_digest)s")
+    with path.open("w") as record:
+        for step in range(1, steps + 1):
+            record.write(form % _values(step) + "\n")
+            if step % VALIDATED_EVERY == 0:
+                record.write(_validation(step) + "\n")
+            if step % RESUMED_EVERY == 0:
+                record.write(
+                    f'{{"version": 2, "step": {step}, "kind": "event", "event": "resumed", '
+                    f'"from_step": {step - 7}}}\n'
+                )
+    with path.open("rb") as record:
+        for text in (record.readline() for _ in range(3)):
+            assert isinstance(parse_line(text), TrainLine)
+
+
+def _values(step: int) -> dict[str, Any]:
+    noise = (step * 2654435761 % 2**32) / 2**32
+    loss = 2.0 + 8.0 / (1 + step / 1000) + 0.1 * noise
+    return {
+        "step": step,
+        "epoch": step // 500,
+        "window": step % 500 // 25,
+        "offset": step % 25 * 8,
+        "data_digest": f"{step * 2654435761 % 2**64:064x}",
+        "time": 1763800000.123 + 0.331 * step,
+        "loss": loss,
+        "nll": loss - 0.1 * noise,
+        "learning_rate": 0.0007 / (1 + step / 4000) ** 0.5,
+        "grad_norm": 0.4 + noise,
+        "target_tokens": 7_000 + step % 1_000,
+        "target_tokens_seen": 7_500 * step,
+        "target_tokens_per_second": 22_000 + 1_000 * noise,
+        "padding_fraction": 0.05 * noise,
+        "step_seconds": 0.31 + 0.01 * noise,
+        "data_stall_seconds": 0.001 * noise,
+        "checkpoint_stall_seconds": 0.0,
+        "world_size": 2,
+        "restarts": step // RESUMED_EVERY,
+        "lost_steps": 7 * (step // RESUMED_EVERY),
+        "wall_seconds": round(0.331 * step, 3),
+        "counted_seconds": round(0.31 * step, 3),
+        "goodput": 0.9366,
+    }
+
+
+def _validation(step: int) -> str:
+    samples = [dict.fromkeys(("source", "reference", "translation"), f"sentence {step} " * 8)] * 5
+    scores = {"bleu": {"value": 30.0 + step / 10**6, "more_is_better": True}}
+    values = {"step": step, "scores": scores, "seconds": 4.0, "samples": samples}
+    return ValidationLine.model_validate(values).to_json()
+
+
+def make_run(path: Path, record: Path, steps: int) -> None:
+    """A run's folder around a record, which is linked."""
+    checkpoint = path / "checkpoints" / folder_name(steps)
+    checkpoint.mkdir(parents=True)
+    os.link(record, path / "metrics.jsonl")
+    card = RunCard(id="1", name=path.name, dataset_identity="d", identity={})
+    (path / "run.json").write_text(card.model_dump_json())
+    (path / "recipe.yaml").write_text(RECIPE.read_text())
+    header = CheckpointHeader(
+        step=steps,
+        optimizer_step=steps,
+        cursor={"epoch": 0, "window": 0, "offset": 0},
+        data_digest="0" * 64,
+        dataset_identity="d",
+        recipe={},
+        identity={},
+        numerics={},
+        parameters={f"layer.{number}.weight": [512, 512] for number in range(100)},
+        parameter_groups=[],
+        target_tokens_seen=0,
+    )
+    (checkpoint / HEADER).write_text(header.to_json())
+
+
+class Dashboard:
+    """The command on a folder, and its page's requests."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        environment = {**os.environ, "TRANSLOOM_CACHE": str(cache)}
+        self._command = subprocess.Popen(
+            [*DASHBOARD, str(folder)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self._command.stdout is not None
+        found = None
+        while not found:
+            line = self._command.stdout.readline()
+            assert line, "the dashboard has ended"
+            found = re.search(r":(\d+)/\?token=(\S+)", line)
+        self._connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=600)
+        self._headers: dict[str, str] = {}
+        self.children_peak = 0  # the highest resident size that was seen of the index's process
+        entered = self._ask(f"/?token={found[2]}")
+        self._headers = {"Cookie": str(entered.getheader("Set-Cookie")).split(";")[0]}
+
+    def picture(self, *paths: str) -> Picture:
+        """Ask for these, one after another."""
+        before, started, told = self._bytes(), time.monotonic(), 0
+        for path in paths:
+            told += self.get(path).get("bytes_read", 0)
+        return Picture(time.monotonic() - started, self._bytes() - before, told)
+
+    def get(self, path: str) -> Any:
+        return json.loads(self._ask(path).body)
+
+    def wait_until_complete(self, run: str) -> float:
+        """How long the index takes, from now on."""
+        started = time.monotonic()
+        while not self.get(f"/api/runs/{run}/curves?points=1")["complete"]:
+            self.children_peak = max(self.children_peak, self._children_bytes())
+            time.sleep(0.5)
+        seconds = time.monotonic() - started
+        while psutil.Process(self._command.pid).children():  # the kernel counts theirs as ours then
+            time.sleep(0.1)
+        return seconds
+
+    def peak_bytes(self) -> int:
+        status = Path(f"/proc/{self._command.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+
+    def _children_bytes(self) -> int:
+        found = 0
+        for child in psutil.Process(self._command.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                found = max(found, child.memory_info().rss)
+        return found
+
+    def end(self) -> None:
+        self._connection.close()
+        self._command.terminate()
+        self._command.wait()
+
+    def _bytes(self) -> int:
+        counters = Path(f"/proc/{self._command.pid}/io").read_text()
+        return int(re.search(r"rchar: (\d+)", counters)[1])  # type: ignore[index]
+
+    def _ask(self, path: str) -> Any:
+        self._connection.request("GET", path, headers=self._headers)
+        response = self._connection.getresponse()
+        response.body = response.read()  # type: ignore[attr-defined]
+        assert response.status in (200, 303, 404), response.body  # type: ignore[attr-defined]
+        return response
+
+
+@contextmanager
+def dashboard(folder: Path, cache: Path) -> Iterator[Dashboard]:
+    running = Dashboard(folder, cache)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def first_picture(run: str) -> tuple[str, ...]:
+    """What the page asks for: the table, the curves of a run, and its details."""
+    return "/api/runs", f"/api/runs/{run}/curves?points={POINTS}", f"/api/runs/{run}"
+
+
+def parse_whole(record: Path) -> float:
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", PARSE, str(record)], check=True, capture_output=True, text=True
+    )
+    return float(result.stdout)
+
+
+def measure(work: Path, steps: int, runs: int, pairs: int) -> dict[str, Any]:
+    record = work / "record.jsonl"
+    write_record(record, steps)
+    make_run(work / "one" / "run", record, steps)
+    for number in range(runs):
+        make_run(work / "many" / f"run-{number:03d}", record, steps)
+    whole, cold = [], []
+    for pair in range(pairs):
+        whole.append(parse_whole(record))
+        with dashboard(work / "one", work / f"cache-{pair}") as running:
+            cold.append(running.picture(*first_picture("run")))
+    with dashboard(work / "one", work / "cache") as running:
+        running.get("/api/runs/run/curves")
+        index_seconds = running.wait_until_complete("run")
+        warm = running.picture(*first_picture("run"))
+        part = running.picture(f"/api/runs/run/curves?from={steps // 2}&to={steps // 2 + 500}")
+        one_peak, index_peak = running.peak_bytes(), running.children_peak
+    with dashboard(work / "many", work / "cache-many") as running:
+        table = running.picture("/api/runs")
+        names = [f"run-{number:03d}" for number in range(runs)]
+        few = running.picture(*(f"/api/runs/{name}/curves?points={FEW_POINTS}" for name in names))
+        again = running.picture("/api/runs")
+        many_peak = running.peak_bytes()
+    return {
+        "steps": steps,
+        "record_bytes": record.stat().st_size,
+        "parse_whole_seconds": whole,
+        "cold": [asdict(picture) for picture in cold],
+        "ratios": [ours.seconds / theirs for ours, theirs in zip(cold, whole, strict=True)],
+        "index_seconds": index_seconds,
+        "warm": asdict(warm),
+        "part_of_500_steps": asdict(part),
+        "peak_bytes": one_peak,
+        "peak_bytes_of_index_process": index_peak,
+        "runs": runs,
+        "table_of_many": asdict(table),
+        f"curves_of_many_{FEW_POINTS}_points_each": asdict(few),
+        "table_of_many_again": asdict(again),
+        "peak_bytes_of_many": many_peak,
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dashboard-scale-") as folder:
+        found = measure(Path(folder), given.steps, given.runs, given.pairs)
+    if given.json:
+        print(json.dumps(found, indent=1))
+    else:
+        for name, value in found.items():
+            print(f"{name:>34}  {value}")
+    worst = max(picture["bytes_read"] for picture in found["cold"])
+    assert worst < GOAL_BYTES, f"{worst:,} bytes read, at most {GOAL_BYTES:,} are allowed"
+    assert max(found["ratios"]) < 1 / GOAL_RATIO, f"ratios {found['ratios']}"
+    assert max(found["peak_bytes"], found["peak_bytes_of_many"]) < GOAL_MEMORY
+
+
+if __name__ == "__main__":
+    main()

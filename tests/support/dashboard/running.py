@@ -1,0 +1,160 @@
+"""A dashboard that runs in a thread of the test's process, and requests to it as they are sent."""
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from cluster.dashboard import look_process
+from cluster.dashboard.doors import Doors
+from cluster.dashboard.runs_folder import RunsFolder
+from cluster.dashboard.server import Dashboard
+from cluster.dashboard.table import RunsTable
+
+HANG_SECONDS = 300.0  # after which a test has failed; nothing waits for it
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RunningDashboard:
+    """A dashboard on a free port, for as long as the context lasts.
+
+    Attributes:
+        port: where it listens.
+        cookie: with which requests are let in.
+        dashboard: to be looked at.
+    """
+
+    def __init__(
+        self, folder: Path, cache: Path, look_command: Sequence[str] = look_process.COMMAND
+    ) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.doors = Doors(self.port)
+        self.dashboard = Dashboard(RunsTable(RunsFolder(folder)), cache, self.doors, look_command)
+        self._loop = asyncio.new_event_loop()
+        self._listens = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.cookie = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._listens.wait(HANG_SECONDS)
+        entered = self.request("GET", f"/?token={self.doors.token}", cookie=None)
+        self.cookie = entered.headers["Set-Cookie"].split(";")[0]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(HANG_SECONDS)
+        assert not self._thread.is_alive()
+        self._socket.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, headers)
+
+    def post(self, path: str, values: Any, **headers: str) -> Answer:
+        body = json.dumps(values).encode()
+        return self.request("POST", path, {"Origin": self.origin} | headers, body)
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        cookie: str | None = "",
+    ) -> Answer:
+        """Send a request with this path as it is; with the cookie unless another one is given."""
+        given = dict(headers or {})
+        if cookie is not None:
+            given["Cookie"] = cookie or self.cookie
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
+        try:
+            connection.putrequest(method, path, skip_host="Host" in given)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            for name, value in given.items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def tell(self, event: str, answer: BaseModel) -> None:
+        """Send an event to all pages."""
+        self._loop.call_soon_threadsafe(self.dashboard._now.audience.tell, event, answer)
+
+    @contextmanager
+    def follow(self) -> Iterator["Events"]:
+        """A page that listens."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
+        try:
+            connection.request("GET", "/api/follow", headers={"Cookie": self.cookie})
+            yield Events(connection.getresponse())
+        finally:
+            connection.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        runner = web.AppRunner(self.dashboard.app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.SockSite(runner, self._socket).start()
+        self._listens.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+
+class Events:
+    """Server-sent events, one after another."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        assert response.status == 200, response.read()
+        assert response.getheader("Content-Type") == "text/event-stream"
+        self._response = response
+
+    def next(self, *kinds: str) -> tuple[str, Any]:
+        """The next event of one of these kinds; others are passed over."""
+        kind = ""
+        while True:
+            line = self._response.readline().decode()
+            assert line, "the stream has ended"
+            name, _, value = line.rstrip("\n").partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data" and kind in kinds:
+                return kind, json.loads(value)
