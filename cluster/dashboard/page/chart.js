@@ -118,7 +118,7 @@ export class Chart {
     const ticks = { show: false };
     const values = (plot, places) => places.map((place) => (place === null ? "" : number(place)));
     return {
-      width, height: HEIGHT, series, bands, padding: [8, 10, 0, 0],
+      width, height: HEIGHT, series, bands, padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: {
         drag: { x: true, y: false, setScale: false }, points: { size: 7 },

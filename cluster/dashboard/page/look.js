@@ -18,10 +18,12 @@ function verdict(look) {
   const trained = `${counted(look.steps_trained, "step")} trained again from ${
     look.replayed_from ? `the checkpoint of step ${whole(look.replayed_from)}` : "the run's first weights"}`;
   const first = found.first_difference;
+  const isRounded = found.losses === "same" && !found.to_the_last_bit;
+  const losses = isRounded ? "the same up to rounding" : VERDICT[found.losses] ?? found.losses;
   return element("div", { class: found.same ? "verdict same" : "verdict different" },
     element("p", {}, element("b", {}, found.same ? "It is the step of the record. " : "It differs from the record. "),
-      `${trained}. Data ${VERDICT[found.data] ?? found.data}, losses ${VERDICT[found.losses] ?? found.losses}, `
-      + `state ${VERDICT[found.state] ?? found.state}. ${found.promise ?? ""}`),
+      `${trained}. Data ${VERDICT[found.data] ?? found.data}, losses ${losses}, `
+      + `state ${VERDICT[found.state] ?? found.state}. `, element("small", {}, `Held to: ${found.promise}.`)),
     first && element("p", {}, `First difference: step ${whole(first.step)}, ${first.what}`
       + `${first.recorded === null ? "" : `: ${first.recorded} recorded, ${first.replayed} now`}. `
       + (first.details ?? []).join("; ")));
@@ -43,7 +45,8 @@ function examplesTable(step) {
   const rows = step.examples.map((example) => [
     number(example.loss), share(example.share), ...roles.map((role) => example.texts[role] ?? ""),
     whole(example.tokens), whole(example.slot), whole(example.rank), example.corpus,
-    `${example.shard} · ${whole(example.example)}${example.start ? ` from token ${whole(example.start)}` : ""}`,
+    element("span", { class: "unbroken" },
+      `${example.shard} · ${whole(example.example)}${example.start ? ` from token ${whole(example.start)}` : ""}`),
   ]);
   const header = ["nats/token", "share of loss", ...roles, "tokens", "slot", "rank", "corpus", "shard · example"];
   const made = table(`Sentences of step ${step.step}`, header, rows, { quiet: true, texts: roles.map((_, n) => n + 2) });

@@ -41,7 +41,7 @@ export class StepPanel {
       element("header", {}, this.#title, move(-1, "← step before"), move(1, "step after →"), close),
       this.#record,
       element("form", { submit: (event) => this.#submit(event) },
-        element("label", {}, "from ", this.#first), element("label", {}, "to ", this.#last), this.#begin),
+        element("label", {}, "from step ", this.#first), element("label", {}, "to step ", this.#last), this.#begin),
       this.#state, this.#result);
   }
 

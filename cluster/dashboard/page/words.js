@@ -7,12 +7,13 @@ export function number(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 0.001 || size >= 1e9)) {
-    return minus(value.toExponential(2).replace("e+", "e"));
+  if (size !== 0 && (size < 1e-4 || size >= 1e9)) {
+    return minus(value.toExponential(2).replace(/\.?0*e\+?/, "e"));
   }
   if (Number.isInteger(value)) return whole(value);
-  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4;
-  return minus(value.toLocaleString("en", { maximumFractionDigits: digits }));
+  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
+  const form = size < 1 ? { maximumSignificantDigits: 4 } : { maximumFractionDigits: digits };
+  return minus(value.toLocaleString("en", form));
 }
 
 // A whole number with commas.

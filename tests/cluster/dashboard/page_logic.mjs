@@ -137,7 +137,7 @@ test("a fragment that somebody made up is no error", () => {
 
 test("numbers read well", () => {
   const cases = [[null, "–"], [0, "0"], [1234567, "1,234,567"], [0.00001234, "1.23e−5"], [-2.34567, "−2.346"],
-    [0.123456, "0.1235"], [1234.5, "1,235"], [2.5e12, "2,500,000,000,000".length ? words.number(2.5e12) : ""], [Infinity, "∞"]];
+    [0.123456, "0.1235"], [1234.5, "1,235"], [2.5e12, "2.5e12"], [3e-5, "3e−5"], [0.00075, "0.00075"], [Infinity, "∞"]];
   for (const [value, text] of cases) assert.equal(words.number(value), text);
   assert.deepEqual([0, 59, 3600, 3725, 90061, null].map(words.span), ["0 s", "59 s", "1 h", "1 h 2 min", "1 d 1 h", ""]);
   assert.deepEqual([0, 999, 10_800_000, 2.5e12].map(words.bytes), ["0 B", "999 B", "10.8 MB", "2.5 TB"]);
