@@ -12,6 +12,7 @@
       translations/    hypotheses of validations and evaluations
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
+      start.json       what it was started with last, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests to a run that trains
@@ -80,6 +81,11 @@ class RunFolder:
     def place(self) -> Path:
         """Where the ranks of the last start are; see `trainer.runs.place`."""
         return self.path / "place.json"
+
+    @property
+    def start(self) -> Path:
+        """What the run was started with last; see `trainer.runs.start`."""
+        return self.path / "start.json"
 
     @property
     def wanted_data_workers(self) -> Path:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
+from cluster.invocation import as_variable
 from cluster.launchers.ray_job.child import Child, Log
 from cluster.launchers.ray_job.queue import View, turn
 from cluster.launchers.ray_job.record import (
@@ -65,7 +66,7 @@ class JobRunner:
         self._run = RunFolder(Path(request.run))
         self._folder = JobFolder.of(self._run.path, job_id)
         self._command = command
-        self._environment = environment
+        self._environment = {**environment, **as_variable(request.invocation)}
         self._make_view = view
         self._request = request
         self._log = Log(self._folder.log)

@@ -18,6 +18,7 @@ from cluster.launchers.ray_job.queue import NodeRoom, Queued
 from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, Needs
 from cluster.launchers.ray_job.runner import JobRunner
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import Invocation
 
 NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
@@ -111,6 +112,12 @@ def test_what_follows_from_an_exit_code(
     kept = record(run)
     assert (kept.exit_code, kept.state, len(kept.attempts)) == (code, state, attempts)
     assert [attempt.exit_code for attempt in kept.attempts][-1] == code
+
+
+def test_an_attempt_knows_what_the_user_has_typed(run: Path) -> None:
+    typed = Invocation(command="transloom submit tiny.yaml seed=2")
+    assert job(run, 'echo "$TRANSLOOM_INVOCATION" > typed', invocation=typed).run() == 0
+    assert Invocation.model_validate_json((run.parent / "typed").read_text()) == typed
 
 
 def test_codes_and_number_of_retries_are_the_requests(run: Path) -> None:
