@@ -18,15 +18,21 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 
-# In the environment of a job's processes: a JSON object with `file` and `names`.
+# In the environment of a job's processes: a JSON object with `file`, `names` and `welcome`.
 VARIABLE = "TRANSLOOM_ENVIRONMENT_FILE"
 MAX_BYTES = 100_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def pointer(file: Path, names: Sequence[str]) -> dict[str, str]:
-    """What a job's processes have in their environment: where to read what, and no value."""
-    return {VARIABLE: json.dumps({"file": str(file), "names": list(names)})}
+def pointer(file: Path, names: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, str]:
+    """What a job's processes have in their environment: where to read what, and no value.
+
+    Args:
+        names: variables that they need; none for all of the file.
+        welcome: variables that they take as well, if the file has them.
+    """
+    pointed = {"file": str(file), "names": list(names), "welcome": list(welcome)}
+    return {VARIABLE: json.dumps(pointed)}
 
 
 def read_environment() -> None:
@@ -40,7 +46,7 @@ def read_environment() -> None:
     wanted = json.loads(os.environ[VARIABLE])
     values = read_file(Path(wanted["file"]))
     names: list[str] = wanted["names"] or list(values)
-    for name in names:
+    for name in [*names, *wanted["welcome"]]:
         if name in values:
             os.environ[name] = values[name]
     require(names, os.environ, Path(wanted["file"]))

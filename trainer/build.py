@@ -58,7 +58,7 @@ def build_trainer(
         scoring = task.scoring(heldout)
         validator = Validator(scoring, placement, recipe.trainer.validation_scores)
         state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, job)
-        recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
+        recorder = Recorder(context, checkpoint, manifest) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.notice(f"attention is computed by {backend}")

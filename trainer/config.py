@@ -7,11 +7,14 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from data_pipeline.location import Location
 from data_pipeline.section import REQUIRED, Section, continuable, execution, identity
+from data_pipeline.wording import listed
 from model.config import AttentionBackend
 from trainer.losses import LOSSES
 from trainer.optimizers import OPTIMIZERS
 from trainer.schedules import SCHEDULES
 
+# W&B refuses longer ones (0.31.0).
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -304,3 +307,15 @@ class TrackingConfig(Section):
         "offline", "The environment's WANDB_MODE takes precedence."
     )
     project: str = execution("transloom", "The W&B project.")
+    group: str | None = execution(
+        None, "The group in which W&B shows the run, such as runs of several seeds.", min_length=1
+    )
+    tags: tuple[Tag, ...] = execution((), "W&B's tags of the run.")
+    notes: str | None = execution(None, "What W&B shows beside the run: what it is to find out.")
+
+    @field_validator("tags")
+    @classmethod
+    def _are_named_once(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(tags)) < len(tags):
+            raise ValueError(f"{listed(tags)}: a tag stands there twice, name each once")
+        return tags

@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.cli.options import JsonOption, RunArgument, answer
+from cluster.cli.options import (
+    JsonOption,
+    MovedDatasetOption,
+    ProcessesOption,
+    RunArgument,
+    answer,
+)
 from cluster.errors import EXIT_FAILED
+from cluster.terminal import Terminal, hand_over
 from data_pipeline.wording import counted
 
 if TYPE_CHECKING:
@@ -18,7 +25,20 @@ TENSORS_NAMED = 3
 
 def compare(
     run: RunArgument,
-    other: Annotated[Path, typer.Argument(metavar="RUN", help="The run to compare it with.")],
+    others: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="The run to compare it with.")
+    ],
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Compare translations of this test set, of any number of runs."
+        ),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="With --test: answer in Markdown.")
+    ] = False,
+    dataset: MovedDatasetOption = None,
+    processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two runs: data and loss of each step, weights and moments of a checkpoint.
@@ -27,13 +47,49 @@ def compare(
     stages. Example, with engine.numerics=exact in both:
 
       transloom compare runs/one-rank runs/three-ranks
+
+    With --test, compare how runs translate: BLEU, chrF and TER with paired tests against the first
+    run, by length and rare words, and over seeds. RUN@STEP names a checkpoint. Example:
+
+      transloom compare runs/base runs/new-1 runs/new-2 --test newstest2014 --markdown
     """
+    if test is not None:
+        _compare_translations([run, *others], test, dataset, processes, markdown, as_json)
+        return
+    if markdown or len(others) > 1 or dataset or processes:
+        raise typer.BadParameter(
+            "without --test NAME two runs are compared step by step: name two, and leave out "
+            "--markdown, --dataset and --processes"
+        )
+    (other,) = others
     from trainer.tracking.comparison import compare_runs
 
     comparison = compare_runs(run, other)
     answer(asdict(comparison) | {"same": comparison.is_same}, as_json, in_words(comparison))
     if not comparison.is_same:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _compare_translations(
+    runs: list[Path],
+    test: str,
+    dataset: str | None,
+    processes: int | None,
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    from cluster.commands.comparing import compare_on_test_set
+    from cluster.views.comparison_tables import comparison_markdown, comparison_text
+
+    if markdown and as_json:
+        raise typer.BadParameter("--markdown and --json exclude each other: give one of them")
+    names = [str(run) for run in runs]
+    console = Terminal(stderr=True)
+    found = compare_on_test_set(names, test, dataset, processes, console)
+    if markdown:
+        hand_over(comparison_markdown(found))
+    else:
+        answer(found.to_json(), as_json, comparison_text(found))
 
 
 def in_words(comparison: "Comparison") -> str:

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.invocation import this_start
 from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
 from data_pipeline.batching.plan import Cursor
@@ -22,6 +23,7 @@ from trainer.checkpoints.format import (
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.start import write_start
 from trainer.runs.warm_start import warm_start_of
 from trainer.state.progress import Progress
 
@@ -57,6 +59,7 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
         RunMismatchError, CheckpointError: somebody else has changed the run since.
     """
     run.open(recipe, store, manifest, _parent(recipe, run, manifest))
+    write_start(run, this_start())
 
 
 def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:

@@ -45,6 +45,19 @@ def test_a_process_takes_what_it_is_pointed_to(
     assert os.environ["TWO"] == "two words = two"
 
 
+def test_what_is_welcome_is_taken_if_it_is_there(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ONE", "TWO", "FIVE"):
+        monkeypatch.setenv(name, "before")
+    for name, value in pointer(file, ["ONE"], welcome=["TWO", "FIVE"]).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("THREE", "before")
+    read_environment()
+    found = [os.environ[name] for name in ("ONE", "TWO", "FIVE", "THREE")]
+    assert found == ["1", "two words = two", "before", "before"]
+
+
 def test_a_process_that_is_pointed_nowhere_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRANSLOOM_ENVIRONMENT_FILE", raising=False)
     before = dict(os.environ)

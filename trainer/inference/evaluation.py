@@ -5,7 +5,6 @@ detokenised text. `bleu_literature` is the figure that the Multi30k literature r
 text that was normalised, lower-cased and tokenised as Moses does it.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +15,10 @@ from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config import DataConfig
-from data_pipeline.pair_config import SOURCE, TARGET
-from trainer.checkpoints.format import STEP
-from trainer.errors import TranslationError
+from data_pipeline.pair_config import TARGET
+from trainer.inference.hypotheses import make_hypotheses
 from trainer.inference.scoring import dataset_of
-from trainer.inference.search_processes import processes_for
-from trainer.inference.sentence_memory import LongSentenceError
 from trainer.inference.translator import Translator
-from trainer.tasks.task import save_texts
 
 
 @dataclass(frozen=True)
@@ -69,32 +64,18 @@ def evaluate(
     """
     store, manifest = dataset_of(translator.checkpoint, dataset)
     heldout = load_heldout(store, manifest, name)
-    total = len(heldout)
-    report(0, total)
-    sources, tag = heldout.texts[SOURCE], heldout.tags.get(SOURCE)
-    whole = sys.maxsize  # a set is scored whole, or refused because memory does not suffice
-    try:
-        with translator.in_processes(processes or processes_for(total)):
-            hypotheses = translator.translate(
-                sources, tag, lambda done: report(done, total), max_tokens=whole
-            )
-    except LongSentenceError as error:
-        raise TranslationError(f"The held-out set {name} cannot be scored: {error}") from error
-    checkpoint = translator.checkpoint
-    beam, alpha = translator.decoding.beam_size, translator.decoding.length_penalty
-    weights = checkpoint.path.name.removeprefix(STEP)
-    path = save_texts(
-        translations_folder, f"{name}-{weights}-beam{beam}-alpha{alpha:g}", hypotheses
-    )
+    made = make_hypotheses(translator, name, heldout, translations_folder, report, processes)
+    hypotheses = made.texts
+    checkpoint, decoding = translator.checkpoint, translator.decoding
     language = next(field.language for field in manifest.fields if field.name == TARGET)
     references = heldout.texts[TARGET]
     return Evaluation(
         name=name,
-        sentences=total,
+        sentences=len(heldout),
         checkpoint=checkpoint.path.name,
         checkpoint_step=checkpoint.step,
-        beam_size=beam,
-        length_penalty=alpha,
+        beam_size=decoding.beam_size,
+        length_penalty=decoding.length_penalty,
         bleu=_score(sacrebleu.BLEU(), hypotheses, references),
         chrf=_score(sacrebleu.CHRF(), hypotheses, references),
         bleu_literature=_score(
@@ -103,7 +84,7 @@ def evaluate(
             moses(references, language),
             prefix="moses lower-cased, normalised, tokenised; ",
         ),
-        hypotheses=str(path),
+        hypotheses=str(made.file),
     )
 
 

@@ -87,7 +87,7 @@ def load_network(
     """
     folder = RunFolder(run)
     folder.card()
-    found, damaged = _find_checkpoint(folder, checkpoint)
+    found, damaged = find_checkpoint(folder, checkpoint)
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     store = open_store(folder.dataset)
     tokenizers = load_tokenizers(store, Manifest.load(store))
@@ -125,7 +125,18 @@ def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int
     return None if recipe.extensions else parameter_shapes(recipe, tokenizers)
 
 
-def _find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
+def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
+    """The newest intact checkpoint or the one that is meant, verified.
+
+    Args:
+        checkpoint: a step or the name of an average; None for the newest.
+
+    Returns:
+        also what is wrong with newer checkpoints, which were passed over.
+
+    Raises:
+        CheckpointError: the run has no such checkpoint, or it is damaged.
+    """
     if checkpoint is None:
         newest, damaged = newest_intact(run.checkpoints)
         if newest is None:

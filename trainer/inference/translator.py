@@ -139,6 +139,11 @@ class Translator:
                 self._processes = None
 
     @property
+    def precision(self) -> Precision:
+        """That of weights and network."""
+        return "fp32" if self._weights is None else self._weights.precision
+
+    @property
     def memory(self) -> SentenceMemory:
         """What a sentence takes under the present decoding."""
         return SentenceMemory(

@@ -14,6 +14,7 @@
       place.json       where the ranks of the last start are, see trainer/runs/place.py
       nodes.jsonl      how busy their nodes were, see trainer/tracking/node_usage.py
       vitals.json      what ranks and data workers are doing, see trainer/runs/vitals.py
+      start.json       what it was started with last, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests to a run that trains
@@ -92,6 +93,11 @@ class RunFolder:
     def vitals(self) -> Path:
         """What ranks and data workers are doing; see `trainer.runs.vitals`."""
         return self.path / "vitals.json"
+
+    @property
+    def start(self) -> Path:
+        """What the run was started with last; see `trainer.runs.start`."""
+        return self.path / "start.json"
 
     @property
     def wanted_data_workers(self) -> Path:

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
 from trainer.rank_job import RankContext
-from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
 from trainer.tasks.task import save_texts
+from trainer.tracking.config_facts import config_facts
 from trainer.tracking.goodput import goodput_at_start
 from trainer.tracking.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
 from trainer.tracking.records import Line, TrainLine
@@ -22,7 +22,16 @@ class Recorder:
         TrainerError: another process trains this run, or W&B does not start.
     """
 
-    def __init__(self, context: RankContext, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self,
+        context: RankContext,
+        checkpoint: Checkpoint | None,
+        manifest: Manifest | None = None,
+    ) -> None:
+        """
+        Args:
+            manifest: of the dataset, of which W&B is told.
+        """
         job, run, supervision = context.job, context.run, context.supervision
         resume_step = checkpoint.step if checkpoint else 0
         exact = job.recipe.engine.numerics == "exact"
@@ -38,7 +47,7 @@ class Recorder:
         self._translations = run.translations
         self._supervision = supervision
         try:
-            self._tracker = _tracker(job.recipe, run, supervision.notice)
+            self._tracker = _tracker(context, lambda: config_facts(context, checkpoint, manifest))
         except TrainerError:
             self._record.close()
             raise
@@ -112,11 +121,12 @@ class NoTracker:
         pass
 
 
-def _tracker(recipe: TrainingRecipe, run: RunFolder, notice: Callable[[str], None]) -> Tracker:
+def _tracker(context: RankContext, facts: Callable[[], dict[str, Any]]) -> Tracker:
     """W&B, unless the environment or else the recipe say that it is disabled."""
+    recipe = context.recipe
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":
         return NoTracker()
     from trainer.tracking.wandb_tracker import WandbTracker  # imports W&B
 
-    return WandbTracker(recipe, run, mode, notice)
+    return WandbTracker(recipe, context.run, mode, context.supervision.notice, facts())

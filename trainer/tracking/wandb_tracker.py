@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,7 @@ FLUSH_SECONDS = 2.0
 # Time that the end of the run waits for W&B.
 FINISH_SECONDS = 60.0
 _TAIL_BYTES = 2**16
+SAMPLES = "validation/samples"
 
 
 class WandbTracker:
@@ -54,14 +55,17 @@ class WandbTracker:
         run: RunFolder,
         mode: str,
         notice: Callable[[str], None] = lambda text: None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
             mode: W&B's, such as offline or online.
             notice: is told when W&B fails; called from another thread.
+            facts: what W&B's config has beside the recipe; see `trainer.tracking.config_facts`.
         """
         logging.getLogger("wandb").setLevel(logging.ERROR)
         self._recipe = recipe
+        self._facts = dict(facts or {})
         self._folder = run
         self._files = run.path / "wandb"
         self._notice = notice
@@ -134,7 +138,7 @@ class WandbTracker:
         if self._mode == "online" and run.starting_step - 1 != shown.step:
             shown = Shown(run.starting_step - 1, None)  # the server's step counts
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
-            run.log(row, step=step, commit=True)
+            run.log(_with_table(row, run, step), step=step, commit=True)
         run.finish()
 
     def _begin(self) -> wandb.Run:
@@ -144,14 +148,19 @@ class WandbTracker:
             return self._init()
 
     def _init(self) -> wandb.Run:
+        tracking = self._recipe.tracking
+        # What the recipe leaves open, W&B's variables may say.
         return wandb.init(
             mode=self._mode,  # type: ignore[arg-type]
-            project=self._recipe.tracking.project,
+            project=tracking.project,
+            group=None if tracking.group is None else visible(tracking.group),
+            tags=[visible(tag) for tag in tracking.tags] or None,
+            notes=None if tracking.notes is None else visible(tracking.notes),
             id=self._folder.card().id,
             name=visible(self._folder.path.name),
             dir=str(self._folder.path),
             resume="allow",
-            config=visible_in(self._recipe.model_dump(mode="json")),
+            config=visible_in(self._recipe.model_dump(mode="json") | self._facts),
             settings=wandb.Settings(
                 silent=True,
                 console="off",
@@ -188,7 +197,9 @@ def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, A
     row: dict[str, Any] = {}
     for line in lines:
         values = _values(line)
-        known = isinstance(line, StepLine) or shown.keys is None or values.keys() <= shown.keys
+        # Samples come with their scores, which tell: earlier versions showed no samples.
+        told = values.keys() - {SAMPLES}
+        known = isinstance(line, StepLine) or shown.keys is None or told <= shown.keys
         if line.step <= shown.step and known:
             continue
         if isinstance(line, StepLine):
@@ -199,6 +210,22 @@ def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, A
         row |= values
     if step:
         yield step, row
+
+
+def _with_table(row: dict[str, Any], run: wandb.Run, step: int) -> dict[str, Any]:
+    """A row whose samples, if it has some, have become a table.
+
+    The table is bound to the run here, so that its file lies in the run's folder alone. Otherwise
+    `Run.log` would also make an artifact of it, whose files wait below the user's home for a sync
+    (`_log_table_artifact`, read in 0.31.0).
+    """
+    if SAMPLES not in row:
+        return row
+    columns = ["source", "reference", "translation"]
+    data = [[visible(getattr(sample, name)) for name in columns] for sample in row[SAMPLES]]
+    table = wandb.Table(columns=columns, data=data)
+    table.bind_to_run(run, SAMPLES, step)
+    return row | {SAMPLES: table}
 
 
 def last_logged_step(folder: Path) -> int:
@@ -257,6 +284,8 @@ def _values(line: Line) -> dict[str, Any]:
         said = line.model_dump(exclude={"version", "step", "kind", "samples", "scores"})
     if isinstance(line, ValidationLine):
         said |= {measure: score.value for measure, score in line.scores.items()}
+        if line.samples:
+            values[SAMPLES] = line.samples
     for key, value in said.items():
         if value not in (None, [], {}):
             plain = isinstance(value, int | float | str)

@@ -52,15 +52,24 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess
     )
 
 
-def order(words: Sequence[str], folder: Path) -> str:
-    """What `take_order` waits for: a command line of transloom, and where it begins."""
-    return json.dumps({"words": list(words), "folder": str(folder)})
+def order(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
+    """What `take_order` waits for.
+
+    Args:
+        words: a command line of transloom.
+        folder: where it begins.
+        environment: variables that it has besides.
+    """
+    return json.dumps(
+        {"words": list(words), "folder": str(folder), "environment": dict(environment)}
+    )
 
 
 def take_order() -> None:
-    """Wait for the order, and get to where it begins, with its words; without one, leave."""
+    """Wait for the order, and be where it begins, with its words; without one, leave."""
     if not (line := sys.stdin.readline()):
         sys.exit(NO_ORDER)
     told = json.loads(line)
+    os.environ.update(told["environment"])
     os.chdir(told["folder"])
     sys.argv[1:] = told["words"]

@@ -26,6 +26,7 @@ from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.written import Count, Written, told
 from trainer.checkpoints.processes import start_tick
+from trainer.runs.start import Invocation
 
 LIMITS = JsonLimits(bytes=8_000_000, values=200_000)
 RENEW_SECONDS = 5.0
@@ -76,6 +77,7 @@ class JobRequest(Written):
         environment_file: on the nodes; see `cluster.environment_file`.
         environment: names of variables, without their values.
         extensions: names of files that were sent for the recipe's `extension_folder`.
+        invocation: what the user has typed to submit it, and where.
         digest: of the transloom that is to run (`head_look.digest_of`).
     """
 
@@ -93,6 +95,7 @@ class JobRequest(Written):
     environment_file: str | None = None
     environment: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
+    invocation: Invocation = Invocation()
     digest: str
 
     @property

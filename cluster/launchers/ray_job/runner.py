@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
+from cluster.invocation import as_variable
 from cluster.launchers.ray_job.child import Child, Log
 from cluster.launchers.ray_job.entrance import TRAIN, order, start
 from cluster.launchers.ray_job.queue import View, turn
@@ -180,7 +181,7 @@ class JobRunner:
         self._write(attempts=(*others, attempt))
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
-        child.begin(order(self._words, self._place()))
+        child.begin(order(self._words, self._place(), as_variable(self._request.invocation)))
         while (code := child.wait(LOOK_SECONDS)) is None:
             self._stop.hand_on()
             if self._record.state == "STARTING" and self._recorded_bytes() != size:

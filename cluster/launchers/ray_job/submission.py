@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.environment_file import pointer
 from cluster.errors import ClusterError
+from cluster.invocation import this_invocation
 from cluster.launchers.ray_job.arrival import Envelope
 from cluster.launchers.ray_job.entrance import RUN_JOB
 from cluster.launchers.ray_job.head_check import check_head
@@ -41,6 +42,14 @@ from trainer.runs.folder import RunFolder
 # After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
 LEAVE_SECONDS = 30
 ENVELOPE = "job.json"
+# Of W&B's variables those that say who somebody is and where the server is, by name.
+WANDB_KEY = "WANDB_API_KEY"
+WANDB_VARIABLES = (
+    "WANDB_IDENTITY_TOKEN_FILE",
+    "WANDB_BASE_URL",
+    "WANDB_ENTITY",
+    "WANDB_MODE",
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,7 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
         environment_file=str(wanted.environment_file) if wanted.environment_file else None,
         environment=tuple(wanted.environment),
         extensions=tuple(extension_files(recipe)),
+        invocation=this_invocation(),
         digest=digest_of(INSTALLATION),
     )
     return recipe, request
@@ -161,16 +171,12 @@ def send(
     files = sent_files(recipe, with_code=with_code)
     job_id = new_id(recipe.name)
     envelope = Envelope(id=job_id, request=request).model_dump_json().encode()
-    seconds = math.ceil(recipe.cluster.grace_seconds) + LEAVE_SECONDS
-    environment = {STOP_WAIT_VARIABLE: str(seconds)}
-    if request.environment_file:
-        environment |= pointer(Path(request.environment_file), request.environment)
     jobs.submit(
         [HEAD_PYTHON, "-P", "-c", RUN_JOB, Attachment(ENVELOPE, envelope)],
         address=address,
         folder=Path("/"),
         shipped=files,
-        environment=environment,
+        environment=environment_of(recipe, request, notice),
         metadata={
             "recipe": recipe.name,
             RUN_KEY: request.run,
@@ -180,6 +186,29 @@ def send(
     )
     sent = len(envelope) + sum(path.stat().st_size for path in files.values())
     return Submitted(job_id, request.run, sent, with_code)
+
+
+def environment_of(
+    recipe: Recipe, request: JobRequest, notice: Callable[[str], None]
+) -> dict[str, str]:
+    """What is added to the environment of a job's processes, which others can read: no secret.
+
+    Args:
+        notice: is told if W&B will miss its key, as far as can be told from here.
+    """
+    seconds = math.ceil(recipe.cluster.grace_seconds) + LEAVE_SECONDS
+    environment = {STOP_WAIT_VARIABLE: str(seconds)}
+    mode = recipe.tracking.wandb
+    if request.environment_file:
+        welcome = () if mode == "disabled" else (WANDB_KEY, *WANDB_VARIABLES)
+        environment |= pointer(Path(request.environment_file), request.environment, welcome)
+    elif mode == "online" and WANDB_KEY not in request.environment:
+        notice(
+            f"tracking.wandb is online, and neither --env-file nor --env {WANDB_KEY} is given: the "
+            "node of rank 0 needs the key in the environment of its `ray start`, or a login by "
+            "`wandb login`"
+        )
+    return environment
 
 
 def resubmit(

@@ -31,6 +31,18 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     ]
 
 
+def run_of(file: Path) -> Any:
+    """What one file says of its run: W&B's own record of it."""
+    records = (Record.FromString(content) for _, content in whole_records(file))
+    return next(record.run for record in records if record.HasField("run"))
+
+
+def config(file: Path) -> dict[str, Any]:
+    """The run's config as one file has it."""
+    values = {item.key: json.loads(item.value_json) for item in run_of(file).config.update}
+    return {key: value for key, value in values.items() if key != "_wandb"}
+
+
 def summary(run: Path) -> dict[str, Any]:
     """The last value of each key that W&B has written into its summary."""
     values: dict[str, Any] = {}

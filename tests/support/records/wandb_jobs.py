@@ -6,16 +6,17 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 import trainer.tracking.wandb_tracker
+from cluster.recipe import Recipe
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.quality.planting import plant
-from support.recipes import tiny_recipe
+from support.recipes import tiny_values
 from support.records.lines import train_line
 from support.records.wandb_history import history
 from trainer.errors import TrainerError
@@ -39,12 +40,25 @@ trainer.tracking.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
 class Start:
     """A start of the ranks, as far as record and W&B are concerned."""
 
-    def __init__(self, run: RunFolder, resume_step: int = 0) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        resume_step: int = 0,
+        tracking: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            tracking: of the recipe, beside the mode.
+            facts: what W&B is told beside the recipe.
+        """
         self.notices: list[str] = []
         self.record = MetricsRecord(run.metrics, resume_step)
-        recipe = tiny_recipe(Path("/dataset")).training()
+        values = tiny_values(Path("/dataset"))
+        values["tracking"] |= tracking or {}
+        recipe = Recipe.of(values).training()
         mode = os.environ.get("WANDB_MODE", "offline")
-        self.tracker = WandbTracker(recipe, run, mode, self.notices.append)
+        self.tracker = WandbTracker(recipe, run, mode, self.notices.append, facts)
 
     def append(self, *lines: Line) -> None:
         for line in lines:

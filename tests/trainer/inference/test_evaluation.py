@@ -11,6 +11,7 @@ from support.recipes import tiny_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from model.config import DecodingConfig
+from trainer.checkpoints.format import HEADER
 from trainer.errors import TranslationError
 from trainer.inference.evaluation import evaluate, moses
 from trainer.inference.translator import Translator
@@ -29,10 +30,14 @@ def test_our_moses_is_the_one_of_the_multi30k_task(multi30k, language, differing
 class Oracle:
     """A translator that answers with given sentences."""
 
-    def __init__(self, identity, answers):
-        self.checkpoint = SimpleNamespace(
-            header=SimpleNamespace(dataset_identity=identity), path=Path("step-00000007"), step=7
-        )
+    precision = "fp32"
+
+    def __init__(self, identity, answers, folder):
+        path = folder / "step-00000007"
+        path.mkdir()
+        (path / HEADER).write_text("{}")
+        header = SimpleNamespace(dataset_identity=identity)
+        self.checkpoint = SimpleNamespace(header=header, path=path, step=7)
         self.decoding = DecodingConfig()
         self._answers = answers
 
@@ -50,7 +55,7 @@ def evaluated(phrasebook, folder, change):
     store, manifest = open_dataset(data)
     references = load_heldout(store, manifest, "phrasebook").texts["tgt"]
     answers = [change(reference) for reference in references]
-    oracle = Oracle(manifest.identity, answers)
+    oracle = Oracle(manifest.identity, answers, folder)
     found = evaluate(oracle, data, "phrasebook", folder, lambda done, total: None)
     return found, answers, references
 

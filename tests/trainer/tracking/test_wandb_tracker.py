@@ -1,5 +1,6 @@
 """W&B over restarts: one history in its files, whatever was killed."""
 
+import json
 import math
 import os
 import shutil
@@ -10,11 +11,11 @@ import pytest
 from support.files.small_disk import run_on_small_disk
 from support.records import wandb_jobs
 from support.records.lines import skipped_line, train_line, validation_line
-from support.records.wandb_history import history, rows_of, summary, wandb_files
+from support.records.wandb_history import config, history, rows_of, run_of, summary, wandb_files
 from support.records.wandb_jobs import Start, in_a_process, make_run, steps_of
 from support.records.wandb_server import WandbServer
 
-from trainer.tracking.records import Preempted, Resumed
+from trainer.tracking.records import Preempted, Resumed, Sample
 from trainer.tracking.wandb_tracker import Shown, last_logged_step, mend, rows
 
 
@@ -51,6 +52,7 @@ def test_a_row_has_all_lines_of_its_step_under_short_names():
     names = [name for _, row in rows(lines, Shown()) for name in row if "train" not in name]
     assert list(dict.fromkeys(names)) == [
         "event/preempted",
+        "validation/samples",
         "validation/seconds",
         "validation/loss",
         "validation/perplexity",
@@ -70,6 +72,7 @@ def test_a_row_has_all_lines_of_its_step_under_short_names():
                 "validation/loss": 2.0,
                 "validation/perplexity": math.exp(2.0),
                 "validation/bleu": 0.0,
+                "validation/samples": [Sample(source="x", reference="x", translation="x")],
                 "event/resumed": 1,
                 "event/resumed/from_step": 1,
                 "event/resumed/settings_changed": '{"keep_last": [1, 2]}',
@@ -147,6 +150,46 @@ def test_the_summary_shows_goodput_restarts_and_lost_steps(run):
     assert shown["train/restarts"] == 2
     assert shown["train/lost_steps"] == 6
     assert shown["train/goodput"] == 0.8
+
+
+def test_a_row_of_a_version_without_samples_is_complete():
+    """Otherwise its validation would be shown again in the next row."""
+    scores = validation_line(2)
+    ((_, row),) = rows([train_line(2), scores], Shown())
+    shown = Shown(2, frozenset(row) - {"validation/samples"})
+    ((step, row),) = rows([train_line(2), scores, train_line(3)], shown)
+    assert step == 3
+    assert not [name for name in row if "validation" in name]
+
+
+def test_config_tags_and_samples_of_every_start_are_shown(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    tracking = {"group": "seeds", "tags": ["tiny", "fr-en"], "notes": "is it \u202e?"}
+    for first, ranks in ((1, 2), (3, 5)):  # the second start goes on in another folder of W&B
+        facts = {"start": {"ranks": ranks, "resumed_from": {"step": 2}}, "dataset": {"pairs": 7}}
+        start = Start(run, first - 1, tracking, facts)
+        start.train(first, first + 1)
+        start.append(validation_line(first + 1, text=f"a {first} \u202e | <b>"))
+        start.end()
+        assert start.notices == []
+    for file, number, ranks in zip(wandb_files(run.path), (1, 3), (2, 5), strict=True):
+        about, told = run_of(file), config(file)
+        assert (about.run_group, list(about.tags)) == ("seeds", ["tiny", "fr-en"])
+        assert about.notes == "is it \\u202e?"
+        assert (about.project, about.run_id) == ("transloom", "abcd1234")
+        assert told["start"] == {"ranks": ranks, "resumed_from": {"step": 2}}
+        assert told["dataset"] == {"pairs": 7}
+        assert told["trainer"]["max_steps"] == 20
+        assert told["tracking"]["group"] == "seeds"
+        _, row = rows_of(file)
+        said = [row[f"validation/samples/{key}"] for key in ("_type", "nrows", "ncols")]
+        assert said == ["table-file", 1, 3]
+        content = json.loads((file.parent / "files" / row["validation/samples/path"]).read_text())
+        assert content["columns"] == ["source", "reference", "translation"]
+        assert content["data"] == [[f"a {number} \\u202e | <b>"] * 3]
+    assert not [path for path in tmp_path.rglob("*") if "artifact" in path.name]
+    assert steps_of(run) == [1, 2, 3, 4]
 
 
 def test_a_long_history_is_read_to_its_end(run):

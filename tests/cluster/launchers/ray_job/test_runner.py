@@ -1,5 +1,6 @@
 """A job's runner, with plain shell commands for attempts and a cluster that the test describes."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cluster.launchers.ray_job.queue import NodeRoom, Queued
 from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, Needs
 from cluster.launchers.ray_job.runner import JobRunner
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import Invocation
 
 NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
@@ -80,7 +82,7 @@ def job(run: Path, script: str, cluster: Cluster | None = None, **changes: Any) 
     """
     JobFolder.of(run, "mine").path.mkdir(parents=True, exist_ok=True)
     view = cluster or Cluster()
-    command = ["sh", "-c", f"read order || exit 75; cd '{run.parent}'; {script}"]
+    command = ["sh", "-c", f"IFS= read -r order || exit 75; cd '{run.parent}'; {script}"]
     return JobRunner("mine", request(run, **changes), ["train"], command, lambda: view)
 
 
@@ -110,6 +112,13 @@ def test_what_follows_from_an_exit_code(
     kept = record(run)
     assert (kept.exit_code, kept.state, len(kept.attempts)) == (code, state, attempts)
     assert [attempt.exit_code for attempt in kept.attempts][-1] == code
+
+
+def test_an_attempt_knows_what_the_user_has_typed(run: Path) -> None:
+    typed = Invocation(command="transloom submit tiny.yaml seed=2")
+    assert job(run, 'printf %s "$order" > typed', invocation=typed).run() == 0
+    told = json.loads((run.parent / "typed").read_text())["environment"]
+    assert Invocation.model_validate_json(told["TRANSLOOM_INVOCATION"]) == typed
 
 
 def test_codes_and_number_of_retries_are_the_requests(run: Path) -> None:

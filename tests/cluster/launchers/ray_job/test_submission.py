@@ -1,0 +1,50 @@
+"""What a job is sent with: names of variables and no values, and what the user has typed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.recipes import tiny_values
+
+from cluster.environment_file import VARIABLE
+from cluster.launchers.ray_job.submission import Submission, environment_of, request_of
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    return path
+
+
+def pointed(recipe: Path, mode: str, **wanted: Any) -> tuple[Any, list[str]]:
+    """Where the job's processes are pointed to, and what the user is told."""
+    found, request = request_of(Submission(str(recipe), [f"tracking.wandb={mode}"], **wanted))
+    told: list[str] = []
+    environment = environment_of(found, request, told.append)
+    return json.loads(environment.get(VARIABLE, "null")), told
+
+
+def test_wandbs_variables_are_taken_from_the_file_by_name(recipe: Path) -> None:
+    file = Path("/keys.env")
+    found, told = pointed(recipe, "online", environment_file=file, environment=["AWS_KEY"])
+    assert (found["file"], found["names"], told) == ("/keys.env", ["AWS_KEY"], [])
+    assert {"WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY"} <= set(found["welcome"])
+    found, _ = pointed(recipe, "disabled", environment_file=file)
+    assert found["welcome"] == []
+
+
+def test_an_online_run_without_a_key_is_told_before_it_waits_for_room(recipe: Path) -> None:
+    _, told = pointed(recipe, "online")
+    assert len(told) == 1
+    assert "tracking.wandb is online, and neither --env-file nor --env WANDB_API_KEY" in told[0]
+    for mode, names in (("online", ["WANDB_API_KEY"]), ("offline", []), ("disabled", [])):
+        assert pointed(recipe, mode, environment=names)[1] == []
+
+
+def test_a_request_has_what_was_typed(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/transloom", "submit", str(recipe), "seed=2"])
+    _, request = request_of(Submission(str(recipe), ["seed=2"]))
+    assert request.invocation.command == f"transloom submit {recipe} seed=2"
