@@ -94,7 +94,8 @@ def _progress(picture: RunPicture, width: int, glyphs: Glyphs) -> Block:
 
 def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
     last = picture.last
-    room = min(WIDEST_CURVE, width - LABEL - VALUE - 2 - REMARK)
+    rest = width - LABEL - VALUE - 2
+    room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # in a narrow one, remarks are cut
 
     def curve(name: str, value: str, series: Series, importance: int, remark: str = "") -> Block:
         line = sparkline(series, room, glyphs.levels)

@@ -1,19 +1,16 @@
 """What a run's record already holds, for a picture that begins in the middle of the run."""
 
-from collections.abc import Iterable
-from itertools import islice
-
 from cluster.views.run_picture import RunPicture
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from trainer.tracking.curves import read_curves
-from trainer.tracking.metrics import read_backwards
+from trainer.tracking.curves import Curves, read_curves
+from trainer.tracking.record_end import read_record_end
 from trainer.tracking.record_follower import NewLines, RecordFollower
-from trainer.tracking.records import Line, ValidationLine
 
 CURVE_POINTS = 400
 TAIL_BYTES = 2**18  # some 400 steps
-LINES_BACK = 5_000  # how far the newest samples are looked for
+# Where validations are looked for: in some 150,000 steps. The curve of a long record lacks most.
+VALIDATIONS_BYTES = 2**26
 
 
 def take_history(picture: RunPicture, run: RunFolder) -> RecordFollower:
@@ -24,10 +21,10 @@ def take_history(picture: RunPicture, run: RunFolder) -> RecordFollower:
     """
     follower = RecordFollower(run.metrics, TAIL_BYTES)
     try:
-        _take_curves(picture, run)
+        curves = read_curves(run.metrics, CURVE_POINTS)
+        _take_curves(picture, curves)
+        _take_validations(picture, curves, run)
         take_lines(picture, follower.look())
-        if picture.newest is None and picture.step:
-            picture.newest = _newest_validation(read_backwards(run.metrics))
     except (OSError, TrainerError) as error:
         picture.problems.append(f"{run.metrics} cannot be read: {error}")
     return follower
@@ -39,8 +36,7 @@ def take_lines(picture: RunPicture, new: NewLines) -> None:
         picture.line(line)
 
 
-def _take_curves(picture: RunPicture, run: RunFolder) -> None:
-    curves = read_curves(run.metrics, CURVE_POINTS)
+def _take_curves(picture: RunPicture, curves: Curves) -> None:
     columns = curves.columns
     for name, series in (
         ("loss", picture.loss),
@@ -50,13 +46,15 @@ def _take_curves(picture: RunPicture, run: RunFolder) -> None:
     ):
         for step, value in zip(columns["step"], columns[name], strict=True):
             series.add(step, value)
-    for step, scores in curves.validations:
-        for name, score in scores.items():
-            picture.score(step, name, score)
     if curves.problem:
         picture.problems.append(curves.problem)
 
 
-def _newest_validation(backwards: Iterable[Line]) -> ValidationLine | None:
-    near = islice(backwards, LINES_BACK)
-    return next((line for line in near if isinstance(line, ValidationLine)), None)
+def _take_validations(picture: RunPicture, curves: Curves, run: RunFolder) -> None:
+    end = read_record_end(run.metrics, VALIDATIONS_BYTES)
+    for step, scores in curves.validations:
+        if end.first_step is None or step < end.first_step:
+            for name, score in scores.items():
+                picture.score(step, name, score)
+    for line in end.validations:
+        picture.line(line)

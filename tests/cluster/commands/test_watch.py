@@ -285,6 +285,21 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
     assert "finished" in lines[-2]
 
 
+def test_a_long_record_has_its_curves_whole(tmp_path):
+    lines = [train_line(n, loss=9000.0 - n) for n in range(1, 6000)]
+    for n in range(10):
+        lines.insert(100 + 500 * n, validation_line(100 + 500 * n, bleu=float(n), text=f"at {n}"))
+    run = made_run(tmp_path / "run", *lines)
+    picture = RunFeed(run).picture
+    assert picture.step == 5999
+    assert picture.loss.points[0].value > 8990  # a point stands for a few steps
+    assert picture.loss.points[-1].step == 5999
+    assert len(picture.loss.points) < 2500
+    assert [point.value for point in picture.scores["bleu"].points] == list(range(10))
+    assert picture.newest.samples[0].source == "at 9"
+    assert picture.best["bleu"][1] == 4600
+
+
 def test_one_standing_for_scripts(run):
     beat(run)
     told = json.loads(json.dumps(RunFeed(run).standing()))
