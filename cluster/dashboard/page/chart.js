@@ -22,6 +22,8 @@ export class Chart {
   #readout;
   #numbers;
   #logButton;
+  #isSeen = false; // whether it is on the screen; else it is drawn when it comes there
+  #isStale = false;
   #at = { line: 0, x: null }; // where the keyboard's or the mouse's cursor stands
   #tell;
 
@@ -46,13 +48,18 @@ export class Chart {
       element("figcaption", {}, element("h3", {}, title), element("small", {}, unit), this.#logButton),
       this.#host, this.#readout, this.#numbers);
     new ResizeObserver(() => this.#resize()).observe(this.#host);
+    new IntersectionObserver(([entry]) => this.#comesOrGoes(entry.isIntersecting), { rootMargin: "100px" })
+      .observe(this.#host);
+    window.addEventListener("beforeprint", () => this.#comesOrGoes(true));
   }
 
   show(content) {
     const former = this.#content;
     this.#content = content;
     this.#logButton?.setAttribute("aria-pressed", String(content.log));
-    if (!former || formOf(former) !== formOf(content) || !this.#plot) this.redraw();
+    const isOther = !former || formOf(former) !== formOf(content) || !this.#plot;
+    if (!this.#isSeen) this.#isStale = true;
+    else if (isOther) this.redraw();
     else this.#plot.setData(this.#data());
     this.#readOut();
     if (this.#numbers.open) this.#fillNumbers();
@@ -62,6 +69,8 @@ export class Chart {
   redraw() {
     this.#plot?.destroy();
     this.#plot = null;
+    this.#isStale = !this.#isSeen;
+    if (this.#isStale) return;
     const width = this.#host.clientWidth;
     if (!width || !this.#content) return;
     this.#plot = new uPlot(this.#options(width), this.#data(), this.#host);
@@ -75,6 +84,11 @@ export class Chart {
       this.#plot.setCursor({ left: this.#plot.valToPos(x, "x"), top: -10 }, false);
     } else this.#plot?.setCursor({ left: -10, top: -10 }, false);
     this.#readOut();
+  }
+
+  #comesOrGoes(isSeen) {
+    this.#isSeen = isSeen;
+    if (isSeen && this.#isStale) this.redraw();
   }
 
   #resize() {

@@ -24,6 +24,9 @@ class Page {
   #colours = new Colours();
   #view = newView();
   #drawing = null;
+  #later = null;
+  #drawn = { at: 0, took: 0 }; // the last time, in milliseconds
+  #chosen = []; // the runs that are shown until somebody chooses
   #main = document.querySelector("main");
   #link = document.getElementById("link");
   #runsView;
@@ -52,7 +55,7 @@ class Page {
     document.body.append(this.#step.root);
     this.#followTheme();
     window.addEventListener("hashchange", () => this.#go(parseView(location.hash)));
-    this.#store.onChange(() => this.#drawSoon());
+    this.#store.onChange(() => this.#drawLater());
     this.#view = parseView(location.hash);
     if (!location.hash && this.#store.frozen?.run) this.#view.run = this.#store.frozen.run;
     try {
@@ -98,7 +101,23 @@ class Page {
     });
   }
 
+  // For what is new, which may come faster than a slow machine draws: a quarter of the time at most.
+  #drawLater() {
+    const wait = this.#drawn.at + 3 * this.#drawn.took - performance.now();
+    this.#later ??= setTimeout(() => {
+      this.#later = null;
+      this.#drawSoon();
+    }, Math.max(0, wait));
+  }
+
   #draw() {
+    const begun = performance.now();
+    this.#drawView();
+    const at = performance.now();
+    this.#drawn = { at, took: at - begun };
+  }
+
+  #drawView() {
     this.#sayLink();
     const { run } = this.#view;
     const wanted = run ? this.#run.root : this.#runsView;
@@ -127,9 +146,11 @@ class Page {
   // Runs that train, and then those with the most steps.
   #firstChoice() {
     const trains = ({ standing }) => (standing.state === "training" ? 1 : 0);
-    return [...this.#store.runs]
+    const more = this.#store.runs.filter(({ id }) => !this.#chosen.includes(id))
       .sort((a, b) => trains(b) - trains(a) || b.standing.step - a.standing.step)
-      .slice(0, SHOWN_AT_FIRST).map(({ id }) => id);
+      .slice(0, SHOWN_AT_FIRST - this.#chosen.length).map(({ id }) => id);
+    this.#chosen.push(...more);
+    return this.#chosen;
   }
 
   #sayLink() {
