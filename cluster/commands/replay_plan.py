@@ -195,7 +195,7 @@ def plan_replay(
 def worst_of(recorded: Recorded, steps: StepRange) -> Jump:
     """The largest jump of the record among these steps."""
     lines = (line for _, line in sorted(recorded.lines.items()))
-    return largest_jump((line for line in lines if isinstance(line, TrainLine)), steps)
+    return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
 
 
 def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) -> Checkpoint | None:

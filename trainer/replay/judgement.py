@@ -16,6 +16,8 @@ from trainer.tracking.metrics import REPLAY_TOLERANCE
 from trainer.tracking.records import StepLine
 from trainer.tracking.step_difference import loss_difference, step_difference
 
+MAX_DIFFERENCE = 1e300  # in place of infinity, which JSON has not
+
 
 @dataclass(frozen=True)
 class UnreadableData:
@@ -96,7 +98,6 @@ def judge(
         details = [unreadable.problem]
         found.append(Difference(step=unreadable.step, what="data", details=details))
     other_data = any(difference.what == "data" for difference in found)
-    other_losses = any(difference.what != "data" for difference in found)
     found += [
         Difference(step=state.step, what="state", details=list(state.different))
         for state in other_states
@@ -104,6 +105,8 @@ def judge(
     losses = [
         loss_difference(recorded.lines[s], replayed[s]) for s in replayed if s in recorded.lines
     ]
+    largest = max(losses, default=0.0)
+    other_losses = largest > tolerance or any(d.what not in ("data", "state") for d in found)
     return Verdict(
         same=not found,
         promise=words,
@@ -113,12 +116,9 @@ def judge(
         state="different" if other_states else "same" if compared else "not_compared",
         tensors=max((state.tensors for state in compared), default=0),
         state_steps=[state.step for state in compared],
-        largest_difference=min(max(losses, default=0.0), MAX_DIFFERENCE),
+        largest_difference=min(largest, MAX_DIFFERENCE),
         first_difference=min(found, key=lambda difference: difference.step, default=None),
     )
-
-
-MAX_DIFFERENCE = 1e300  # in place of infinity, which JSON has not
 
 
 def _plain(value: object) -> object:

@@ -1,17 +1,22 @@
-"""The step of a record in which the curve jumped most."""
+"""The step of a record in which the curve jumped most.
 
-from collections import deque
-from collections.abc import Iterable
+A jump is a value far above the median of the few steps before it: on a logarithmic scale, and
+measured by how far such values lie apart at most steps. So a loss that is 30 % higher counts
+for more than a gradient norm, which changes by as much from step to step.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from data_pipeline.wording import counted
 from trainer.errors import TrainerError
 from trainer.step_range import StepRange
 from trainer.tracking.records import TrainLine
 
-USUAL_STEPS = 50  # whose median is usual
-LEAST_STEPS = 5  # before which nothing is
+STEPS_BEFORE = 5  # whose median is usual; few, since a loss falls
+SMALLEST = 1e-30  # of a value; logarithms need more than zero
+LEAST_SPREAD = 0.01  # below 1 % nothing is a jump
 
 
 @dataclass(frozen=True)
@@ -21,45 +26,62 @@ class Jump:
     Attributes:
         what: loss or gradient norm.
         usual: the median of the steps before.
+        spreads: how many times the usual deviation of such values its own is.
     """
 
     step: int
     what: str
     value: float
     usual: float
-
-    @property
-    def factor(self) -> float:
-        return self.value / self.usual if self.usual > 0 else float(self.value > 0)
+    spreads: float
 
     def __str__(self) -> str:
         return (
-            f"step {self.step}: {self.what} {self.value:.4g}, {self.factor:.1f} times the "
-            f"{self.usual:.4g} that was usual before"
+            f"step {self.step}: {self.what} {self.value:.4g}, after {self.usual:.4g} in the steps "
+            f"before, {self.spreads:.0f} times as far off as usual"
         )
 
 
-def largest_jump(lines: Iterable[TrainLine], steps: StepRange) -> Jump:
-    """The step with the largest jump of loss or gradient norm, relative to the steps before it.
+def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
+    """The step with the largest jump of loss or gradient norm.
 
     Args:
-        lines: of the record, in order.
+        lines: of the whole record, in order.
         steps: among which it is looked for.
 
     Raises:
-        TrainerError: there are too few steps to tell what is usual.
+        TrainerError: too few steps lie before these to tell what is usual.
     """
-    before: deque[TrainLine] = deque(maxlen=USUAL_STEPS)
-    jumps = []
-    for line in lines:
-        if line.step in steps and len(before) >= LEAST_STEPS:
-            for what, field in (("loss", "loss"), ("gradient norm", "grad_norm")):
-                usual = median(getattr(earlier, field) for earlier in before)
-                jumps.append(Jump(line.step, what, getattr(line, field), usual))
-        before.append(line)
+    jumps = [
+        jump
+        for what, field in (("loss", "loss"), ("gradient norm", "grad_norm"))
+        for jump in _jumps(what, [(line.step, getattr(line, field)) for line in lines])
+        if jump.step in steps
+    ]
     if not jumps:
         raise TrainerError(
-            f"the record has {counted(len(before), 'step')}, too few to tell which is unlike the "
-            f"others: it takes {LEAST_STEPS + 1}. Name steps with --steps A:B"
+            f"None of the steps {steps} has {STEPS_BEFORE} recorded ones before it, too few to "
+            "tell which is unlike the others: name a step with --steps"
         )
-    return max(jumps, key=lambda jump: jump.factor)
+    return max(jumps, key=lambda jump: jump.spreads)
+
+
+def _jumps(what: str, values: Sequence[tuple[int, float]]) -> list[Jump]:
+    """All steps that have enough before them."""
+    usual = [
+        median(value for _, value in values[place - STEPS_BEFORE : place])
+        for place in range(STEPS_BEFORE, len(values))
+    ]
+    later = values[STEPS_BEFORE:]
+    above = [
+        math.log(max(value, SMALLEST)) - math.log(max(before, SMALLEST))
+        for (_, value), before in zip(later, usual, strict=True)
+    ]
+    if not above:
+        return []
+    trend = median(above)  # of a loss that falls it is below zero
+    spread = max(LEAST_SPREAD, median(abs(logarithm - trend) for logarithm in above))
+    return [
+        Jump(step, what, value, before, (logarithm - trend) / spread)
+        for (step, value), before, logarithm in zip(later, usual, above, strict=True)
+    ]

@@ -41,7 +41,7 @@ def step_difference(
     """
     for field, what in _FIELDS:
         values: list[Any] = [getattr(line, field, None) for line in (first, second)]
-        if field == "loss" and type(first) is not type(second):
+        if field == "target_tokens" and type(first) is not type(second):
             return StepDifference(KIND, _kind(first), _kind(second))
         if field in unknown or (field == "other_sums" and tolerance):
             continue
