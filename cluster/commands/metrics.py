@@ -65,7 +65,7 @@ def runs_at(folder: Path) -> list[Path]:
         RunMismatchError: there is no such folder.
     """
     if is_run(folder):
-        return [folder]
+        return [folder.absolute()]  # which has a name, where "." has none
     try:
         return [path for path in sorted(folder.iterdir()) if is_run(path)]
     except OSError as error:

@@ -133,6 +133,13 @@ def test_a_run_that_was_started_again_is_not_stalled_since_its_last_step(translo
     assert found["transloom_run_step_age_seconds",] < 600
 
 
+def test_the_folder_that_one_is_in_has_a_name(transloom, run, monkeypatch):
+    monkeypatch.chdir(run)
+    text = transloom("metrics", ".").stdout
+    assert set(values(text)) == {"full"}
+    assert 'transloom_node_cpu_ratio{node="gpu-7",run="full"}' in text
+
+
 def test_a_node_without_a_new_sample_is_not_there_any_more(transloom, run):
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time() - 1000, 6, "gone")])
     assert "gone" not in transloom("metrics", run).stdout

@@ -1,6 +1,5 @@
 """A run's numbers at Ray's metrics endpoint."""
 
-import threading
 import urllib.request
 
 import pytest
@@ -52,20 +51,6 @@ def test_the_numbers_of_a_run_are_at_the_node_s_metrics_port(ray_head, tmp_path)
     assert found["transloom_run_goodput_ratio", name, None] == 0.75
     assert found["transloom_run_state", name, "training"] == 1
     assert found["transloom_run_state", name, "failed"] == 0
-
-
-@pytest.mark.usefixtures("often")
-def test_a_run_trains_on_whatever_becomes_of_its_numbers(runs, monkeypatch):
-    calls = []
-
-    def export(metrics):
-        calls.append(metrics)
-        raise RuntimeError("no metrics")
-
-    monkeypatch.setattr(RayMetrics, "_export", export)
-    assert runs.train("run", "cluster.ranks=1", "trainer.max_steps=5").outcome == "finished"
-    assert len(calls) > 1  # it was tried again
-    assert "metrics" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.usefixtures("often")
