@@ -8,33 +8,43 @@ import os
 import signal
 
 import pytest
+from support.faults.case import check_is_undisturbed
 from support.faults.faults import KilledRank, StoppedRank
-from support.faults.matrix import name_of
 from support.faults.moments import COPY, FETCH, VALIDATION, WRITE
 from support.faults.preemptions import preempt_at
 from support.faults.stage import opened_stage
 
-CASES = [
-    (KilledRank(0), COPY),
-    (StoppedRank(), VALIDATION),
-]
+from trainer.tracking.records import Resumed
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory):
-    with opened_stage(tmp_path_factory.mktemp("faults")) as stage:
+def stage(tmp_path_factory, ray_head, orders):
+    with opened_stage(tmp_path_factory.mktemp("faults"), (ray_head, orders)) as stage:
         yield stage
 
 
-@pytest.mark.parametrize(
-    ("fault", "moment"), [pytest.param(*case, id=name_of(*case)) for case in CASES]
-)
-def test_the_curve_is_the_undisturbed_one(stage, fault, moment):
-    result = stage.undergo(fault, moment)
-    assert result.seconds is None or result.seconds > 0
+def test_the_curve_of_a_run_that_is_struck_twice_is_the_undisturbed_one(stage):
+    """A rank is stopped in a validation; the next one is killed as it copies a checkpoint."""
+    stopped = StoppedRank()
+    trial = stage.trial(*stopped.options)
+    try:
+        trial.start()
+        for fault, moment in ((stopped, VALIDATION), (KilledRank(0), COPY)):
+            reached = trial.reach(moment, fault.rank)
+            fault.strike(trial, reached)
+            reached.release()
+        assert trial.end() == 0, trial.story()
+        assert trial.outcome == "finished"
+        assert len(trial.lines(Resumed)) == 2
+        stopped.check(trial)
+        trial.check_nothing_is_left()
+    finally:
+        stage.cluster.orders.clear()
+        trial.kill()
+    check_is_undisturbed(trial, stage.undisturbed())
 
 
-@pytest.mark.chaos  # the short form is the driver's Ctrl-C in test_driver.py
+@pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py
 def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
     trial = stage.trial()
     preempt_at(trial, [VALIDATION, WRITE])

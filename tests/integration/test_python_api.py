@@ -1,4 +1,7 @@
-"""`import transloom`: its page, in an event loop, in a project with a `model/` of its own."""
+"""`import transloom`: its page, in an event loop, in a project with a `model/` of its own.
+
+A job is submitted by it in test_jobs.py.
+"""
 
 import asyncio
 import os
@@ -15,7 +18,6 @@ import yaml
 from support.recipes import tiny_values
 
 import transloom
-from cluster.ray.jobs import wait_for_job
 from trainer.inference.translator import Translator as InProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,13 +160,3 @@ def test_a_run_tells_its_record(trained):
     with (trained.path / "metrics.jsonl").open("a") as record:
         record.write('{"kind": "tra')  # torn
     assert trained.step == 4
-
-
-def test_a_job_is_submitted_and_asked_for(ray_head, phrasebook, tmp_path):
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=3)))
-    job = transloom.submit(recipe, address=ray_head.dashboard, run=tmp_path / "run")
-    wait_for_job(ray_head.dashboard, job.id)
-    assert job.status()["status"] == "SUCCEEDED", job.logs()
-    assert job.run.step == 3
-    assert "step 3/3" in job.logs()

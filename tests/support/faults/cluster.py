@@ -17,12 +17,17 @@ NODE_CPUS = 4
 class FaultCluster:
     """One head, whose CPU the two ranks of a run share; more nodes when they are asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, there: tuple[RayHead, Orders] | None = None) -> None:
+        """there: a head that has these orders, and that outlives the trials."""
         self._folder = folder
         self._heads = 0
         self.nodes: list[RayNode] = []
-        self.orders = Orders(folder / "orders")
-        self.start_head()
+        self._is_shared = there is not None
+        if there:
+            self._head, self.orders = there
+        else:
+            self.orders = Orders(folder / "orders")
+            self.start_head()
 
     @property
     def address(self) -> str:
@@ -57,7 +62,8 @@ class FaultCluster:
     def close(self) -> None:
         self.orders.clear()
         self.remove_nodes()
-        self.kill_head()
+        if not self._is_shared:
+            self.kill_head()
 
     def processes(self) -> list[psutil.Process]:
         """All that the cluster and its drivers have started, and what those have, still alive."""

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.cluster.ray_head import RayHead
 from support.faults.case import Result, undergo
 from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
-from support.faults.moments import Moment
+from support.faults.moments import Moment, Orders
 from support.faults.recipe import prepared_recipe
 from support.faults.trial import Curve, Trial
 
@@ -56,11 +57,15 @@ class Stage:
 
 
 @contextmanager
-def opened_stage(folder: Path) -> Iterator[Stage]:
-    """``folder`` is where recipe, dataset and runs lie."""
+def opened_stage(folder: Path, there: tuple[RayHead, Orders] | None = None) -> Iterator[Stage]:
+    """
+    Args:
+        folder: where recipe, dataset and runs lie.
+        there: as `FaultCluster` has it.
+    """
     recipe = prepared_recipe(folder)
     with tempfile.TemporaryDirectory(prefix="ray-") as short:
-        cluster = FaultCluster(Path(short))
+        cluster = FaultCluster(Path(short), there)
         try:
             yield Stage(cluster, recipe, folder)
         finally:
