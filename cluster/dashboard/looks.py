@@ -148,19 +148,20 @@ class Looks:
             code = await process.wait()
         finally:
             await _end(process)
-        if code:
+        if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
-        parse_object(content, LIMITS)  # it becomes part of an answer
+        # It becomes part of an answer. Another exit code says that the steps were not the same.
+        parse_object(content, LIMITS)
         look.content, look.state, look.message = content.strip(), "done", ""
 
     async def _hear(self, process: asyncio.subprocess.Process, look: Look) -> None:
-        """Keep the end of what the process says on standard error as the look's message."""
+        """Keep the last line on standard error as the message: how far it is, or what is wrong."""
         assert process.stderr is not None
         end = b""
         while block := await process.stderr.read(_BLOCK_BYTES):
             end = (end + block)[-4 * MESSAGE_CHARACTERS :]
-            text = visible(end.decode(errors="replace")).strip()
-            look.message = text[-MESSAGE_CHARACTERS:]
+            lines = end.decode(errors="replace").replace("\r", "\n").strip().split("\n")
+            look.message = visible(lines[-1])[-MESSAGE_CHARACTERS:]
 
 
 async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:

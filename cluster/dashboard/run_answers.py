@@ -57,9 +57,9 @@ from trainer.tracking.standing import BYTES_IN_A_LIST, standing_of
 
 T = TypeVar("T")
 
-# A table reads so much of the ends of all records together, but some 35 lines of each in any case.
-TABLE_BYTES = 3_200_000
-LEAST_END_BYTES = 2**14
+# A table reads so much of the ends of all records together, but some ten lines of each in any case.
+TABLE_BYTES = 2_400_000
+LEAST_END_BYTES = 2**13
 # Headers of the newest checkpoints are read; of older ones the step and the time are shown.
 HEADERS_READ = 10
 SAMPLES_END_BYTES = 2**16

@@ -11,6 +11,7 @@ survives that thousands of steps share a pixel.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ _LAST = slice(_STEP, _STEP + 1 + len(OF_THE_LAST))
 _SUMS = slice(_LAST.stop, _LAST.stop + len(MEANS))
 _LEAST, _MOST = _SUMS.stop, slice(_SUMS.stop + 1, _SUMS.stop + 3)
 ROW = _MOST.stop
+_values_of = attrgetter("step", *OF_THE_LAST, *MEANS, "loss", "loss", "grad_norm")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ class Points:
     @staticmethod
     def of_lines(lines: Sequence[TrainLine]) -> "Points":
         """A point for each step."""
-        return Points(np.array([_row(line) for line in lines], np.float64).reshape(-1, ROW))
+        values = np.array([_values_of(line) for line in lines], np.float64)
+        rows = np.ones((len(lines), ROW))
+        rows[:, _STEP:] = values.reshape(len(lines), ROW - _STEP)
+        rows[:, _FIRST] = rows[:, _STEP]
+        return Points(rows)
 
     @staticmethod
     def joined(parts: Iterable["Points"]) -> "Points":
@@ -95,13 +101,9 @@ class Points:
         last = np.inf if last_step is None else last_step
         return Points(self.rows[(self.steps >= first) & (self.rows[:, _FIRST] <= last)])
 
-    def in_one(self) -> "Points":
-        """One point for all."""
-        return self._merged(np.zeros(len(self)))
-
     def by_width(self, width: int) -> "Points":
         """One point for the steps 1 … width, one for the next ones, and so on."""
-        return self._merged((self.steps - 1) // width)
+        return self.merged((self.steps - 1) // width)
 
     def thinned(self, points: int) -> "Points":
         """At most so many points, each for a span of steps of the same width."""
@@ -109,7 +111,7 @@ class Points:
             return self
         first, last = self.steps[0], self.steps[-1]
         width = (last - first) // points + 1
-        return self._merged((self.steps - first) // width)
+        return self.merged((self.steps - first) // width)
 
     def columns(self) -> dict[str, list[Any]]:
         """The columns of a picture, by name; None stands for what is not known."""
@@ -117,8 +119,8 @@ class Points:
         rows[:, _SUMS.start - _STEP : _SUMS.stop - _STEP] /= self.rows[:, [_STEPS]]
         return {name: _plain(rows[:, at], whole=name in _COUNTS) for at, name in enumerate(COLUMNS)}
 
-    def _merged(self, groups: NDArray[np.float64]) -> "Points":
-        """Neighbours of the same group as one point each."""
+    def merged(self, groups: NDArray[Any]) -> "Points":
+        """Neighbours of the same group as one point each; `groups` has a number for each point."""
         if not len(self):
             return self
         starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
@@ -131,13 +133,6 @@ class Points:
         merged[:, _LEAST] = np.minimum.reduceat(self.rows[:, _LEAST], starts)
         merged[:, _MOST] = np.maximum.reduceat(self.rows[:, _MOST], starts, axis=0)
         return Points(merged)
-
-
-def _row(line: TrainLine) -> list[Any]:
-    of_the_last = [getattr(line, name) for name in OF_THE_LAST]
-    means = [getattr(line, name) for name in MEANS]
-    extremes = [line.loss, line.loss, line.grad_norm]
-    return [line.step, 1, line.step, *of_the_last, *means, *extremes]
 
 
 def _plain(values: NDArray[np.float64], whole: bool) -> list[Any]:

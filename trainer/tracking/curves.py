@@ -21,7 +21,7 @@ from trainer.scores import Scores
 from trainer.tracking.curve_index import CurveIndex, load_index
 from trainer.tracking.curve_points import Points
 from trainer.tracking.record_blocks import Lines, OpenRecord
-from trainer.tracking.records import Event, SkippedLine
+from trainer.tracking.records import Event, SkippedLine, TrainLine
 
 # What a picture of the most points may read, beside some 200 KB to find places. With the ends of
 # records, for a table, and what else is asked for a run, less than 5 MB are read.
@@ -120,7 +120,8 @@ class _Reading:
                 budget = max(SHORT_BYTES, budget - index.file_bytes)
         if stop - start <= budget:
             for _, lines in record.chunks(start, stop):
-                self._take([Points.of_lines(lines.train)], lines)
+                self._parts.append(Points.of_lines(lines.train))
+                self._take_rare(lines)
         else:
             self._complete = False
             self._read_blocks(start, stop, budget)
@@ -145,8 +146,7 @@ class _Reading:
         self._found.damaged, self._found.first_damage = index.damaged, index.first_damage
         self._cache_bytes, self._left_out = index.file_bytes, index.left_out
 
-    def _take(self, parts: list[Points], lines: Lines) -> None:
-        self._parts += parts
+    def _take_rare(self, lines: Lines) -> None:
         self._validations += [(line.step, line.scores) for line in lines.validations]
         self._events += lines.events
         self._found.damaged += lines.damaged
@@ -156,9 +156,14 @@ class _Reading:
         """Small blocks at even distances, from the first to the last line; a point for each."""
         block = max(_LEAST_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
         blocks = max(2, min(self._points, budget // block))
+        train: list[TrainLine] = []
+        groups: list[int] = []
         for place in np.linspace(start, stop - block, blocks).astype(int).tolist():
             lines = self._record.lines_within(place, place + block)
-            self._take([Points.of_lines(lines.train).in_one()], lines)
+            train += lines.train
+            groups += [place] * len(lines.train)
+            self._take_rare(lines)
+        self._parts.append(Points.of_lines(train).merged(np.array(groups)))
 
     def _is_wanted(self, step: int) -> bool:
         first, last = self._range

@@ -45,7 +45,9 @@ elif first == 10:
     for _ in range(2_000):
         print("x" * 10_000)
 else:
+    print("it \x1b[31mends", end="\\r", file=sys.stderr)
     print(json.dumps({"run": run, "from_step": first, "text": "</script>\\u2028"}))
+    sys.exit(first == 11)
 """
 
 
@@ -333,6 +335,14 @@ def test_steps_are_looked_at_in_a_process(served, folder):
     assert found["look"]["text"] == "</script>\u2028"
     again = served.post("/api/runs/alpha/looks", {"from": 1, "to": 2})
     assert again.json == found  # it is kept
+
+
+def test_a_look_at_steps_that_were_not_the_same_is_a_look(served):
+    """Its exit code is 1; what it has found stands in it."""
+    with served.follow() as events:
+        served.post("/api/runs/alpha/looks", {"from": 11, "to": 11})
+        found = wait_for_look(served, events, 11, 11)
+    assert (found["state"], found["look"]["from_step"]) == ("done", 11)
 
 
 @pytest.mark.parametrize(
