@@ -41,7 +41,9 @@ def compare(
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs: data and loss of each step, weights and moments of a checkpoint.
+    """Compare two runs: data and loss of each step, weights and moments of checkpoints.
+
+    It tells the first step that differs, and in what. Of two models the records are compared.
 
     Exit code 0 if all are the same to the last bit, 1 if not. Shapes may differ: ranks, ZeRO
     stages. Example, with engine.numerics=exact in both:
@@ -125,8 +127,8 @@ def _losses(comparison: "Comparison") -> str:
 def _state(comparison: "Comparison") -> str:
     if others := comparison.other_parameters:
         return (
-            f"not compared: they are two models, whose {counted(len(others), 'parameter')} differ: "
-            + _named(others)
+            "not compared: they are two models, which differ in "
+            f"{counted(len(others), 'parameter')}: {_named(others)}"
         )
     step, tensors = comparison.checkpoint_step, comparison.tensors
     if step is None:

@@ -1,6 +1,7 @@
 """Two runs side by side, whatever shapes they were trained and saved under."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -129,3 +130,59 @@ def test_the_command_answers_in_json(one, tmp_path):
     same = make_run(tmp_path / "same")
     result = CliRunner().invoke(app, ["compare", str(one), str(same), "--json"])
     assert json.loads(result.output)["same"] is True
+
+
+def test_what_differs_first_is_told_in_the_order_of_a_step(one, tmp_path):
+    other = make_run(tmp_path / "data", digests="axc", losses=(3.0, 2.5, 1.0))
+    first = compare_runs(one, other).first_difference
+    assert (first.step, first.what, first.values) == (2, "data", ("b", "x"))
+    first = compare_runs(one, make_run(tmp_path / "loss", losses=(3.0, 2.0, 9.0))).first_difference
+    assert (first.step, first.what, first.values) == (3, "loss", (1.0, 9.0))
+    changed = make_run(tmp_path / "state", losses=(3.0, 2.0, 9.0), change=("exp_avg", "a"))
+    first = compare_runs(one, changed).first_difference
+    assert (first.step, first.what, first.parameters) == (2, "parameters", ["exp_avg:a"])
+
+
+def test_a_gradient_norm_alone_is_a_difference(one, tmp_path):
+    other = make_run(tmp_path / "other")
+    lines = [train_line(n, loss=4.0 - n, data_digest="abc"[n - 1]) for n in (1, 2, 3)]
+    lines[1] = lines[1].model_copy(update={"grad_norm": 1.5})
+    RunFolder(other).metrics.write_text("".join(line.to_json() + "\n" for line in lines))
+    found = compare_runs(one, other)
+    assert not found.is_same
+    assert (found.first_difference.step, found.first_difference.what) == (2, "gradient norm")
+
+
+def test_the_first_checkpoint_that_differs_is_shown_in_the_order_of_the_model(one, tmp_path):
+    shapes = {"z": [3], "a": [2]}
+    for name, change in (("left", {}), ("right", {4: ("z", "a"), 6: ("a",)})):
+        run = RunFolder(make_run(tmp_path / name))
+        for path in run.checkpoints.glob("step-*"):
+            shutil.rmtree(path)
+        for step in (2, 4, 6):
+            values = {
+                n: torch.zeros(shape) + (n in change.get(step, ())) for n, shape in shapes.items()
+            }
+            fragments = [Fragment("master", n, 0, value) for n, value in values.items()]
+            save_checkpoint(run.checkpoints, make_header(step, parameters=shapes), [fragments])
+    found = compare_runs(tmp_path / "left", tmp_path / "right")
+    assert (found.checkpoint_step, found.other_tensors) == (4, ["master:z", "master:a"])
+    assert found.first_difference.parameters == ["master:z", "master:a"]
+
+
+def test_runs_of_two_models_are_compared_by_their_records(one, tmp_path):
+    other = make_run(tmp_path / "other", digests="abx")
+    for path in RunFolder(other).checkpoints.glob("step-*"):
+        shutil.rmtree(path)
+    wider = {"a": [3, 5], "b": [5]}
+    values = [
+        Fragment("master", n, 0, torch.zeros(torch.Size(s).numel())) for n, s in wider.items()
+    ]
+    save_checkpoint(RunFolder(other).checkpoints, make_header(3, parameters=wider), [values])
+    found = compare_runs(one, other)
+    assert (found.other_data_from, found.other_parameters, found.tensors) == (3, ["a"], 0)
+    assert not found.is_same
+    result = CliRunner().invoke(app, ["compare", str(one), str(other)])
+    assert result.exit_code == 1
+    assert "they are two models, which differ in 1 parameter: a" in result.output
+    assert "first   step 3: data, c and x" in result.output
