@@ -58,7 +58,7 @@ class RunFeed:
         self._trouble: dict[Path, str] = {}  # what cannot be read, by file
         self._next_standing = 0.0
         self._follower = take_history(self.picture, self.run)
-        self._history_problems = list(self.picture.problems)
+        self._record_problems = list(self.picture.problems)
         self._was_under_way = False
         self._standing = self._look_at_standing()
         self._was_under_way = not self.is_over
@@ -126,7 +126,7 @@ class RunFeed:
             folder, lambda: self._checkpoints.newest(CHECKPOINTS_SHOWN), picture.checkpoints
         )
         problems = standing.problems if is_run(path) else []  # a job that waits has no run yet
-        known = [*self._history_problems, *problems, *self._trouble.values()]
+        known = [*self._record_problems, *problems, *self._trouble.values()]
         picture.problems = list(dict.fromkeys(known))
         return standing
 
@@ -137,12 +137,14 @@ class RunFeed:
         if new is None:
             return
         if new.begins_anew:
-            self._trouble[path] = f"{path} was replaced or cut while it was watched"
             self.picture.forget_curves()
+            self.picture.problems = [f"{path} was replaced or cut while it was watched"]
             self._follower = take_history(self.picture, self.run)
+            self._record_problems = list(self.picture.problems)
             return
-        if new.unreadable:
-            self._history_problems.append(f"{path} has lines that are none of a record")
+        unreadable = f"{path} has lines that are none of a record"
+        if new.unreadable and unreadable not in self._record_problems:
+            self._record_problems.append(unreadable)
         take_lines(self.picture, new)
 
     def _look_at_log(self) -> None:

@@ -237,13 +237,23 @@ def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
     assert "6 of 20" in said
 
 
-def test_what_cannot_be_read_is_told(run):
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda run: (run / "vitals.json").write_text('{"time": 1'), "vitals.json is damaged"),
+        (lambda run: append(run, text="{}\n"), "has lines that are none of a record"),
+        (lambda run: os.truncate(run / "metrics.jsonl", 100), "was replaced or cut while it was"),
+        (lambda run: (run / "log.txt").mkdir(), "log.txt cannot be read"),
+    ],
+    ids=["vitals", "lines", "cut", "log"],
+)
+def test_what_cannot_be_read_is_told(run, happens, harm, told):
+    happens()  # the standing is looked at each time
     feed = RunFeed(run)
-    (run / "vitals.json").write_text('{"time": 1')
-    feed.look()
-    feed._next_standing = 0.0
-    feed.look()
-    assert "vitals.json is damaged" in " ".join(picture_of(feed).split())
+    harm(run)
+    for _ in range(3):
+        feed.look()
+    assert told in " ".join(picture_of(feed, width=300).split())
 
 
 def test_storage_that_is_away_for_a_moment_does_not_end_it(run, happens):
