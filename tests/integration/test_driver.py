@@ -1,7 +1,9 @@
-"""What happens to the driver: killed, asked to stop, interrupted; the same command goes on."""
+"""What happens to the driver: killed, asked to stop; the same command goes on.
+
+How it is interrupted, and what it leaves then, is in test_private_places.py.
+"""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -51,9 +53,9 @@ def wait_for_steps(runs, name: str, process: subprocess.Popen[str]) -> None:
 
 
 def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(
-    runs, undisturbed, train, ray_head, orders
+    runs, one_rank, train, ray_head, orders
 ):
-    address = ["--address", runs.address]
+    address = ["cluster.ranks=1", "--address", runs.address]
     checkpoints = runs.folder / "killed" / "checkpoints"
 
     def kill(_):
@@ -71,8 +73,8 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(
     output, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
     assert json.loads(output)["outcome"] == "finished"
-    assert runs.curve("killed") == undisturbed.curve("undisturbed")
-    assert runs.digests("killed") == undisturbed.digests("undisturbed")
+    assert runs.curve("killed") == one_rank.curve("one-rank")
+    assert runs.digests("killed") == one_rank.digests("one-rank")
     events = {event["event"] for event in runs.lines("killed", "event")}
     assert events == {"resumed"}
 
@@ -124,7 +126,7 @@ def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
     assert steps == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.chaos  # the short form is the Ctrl-C below
+@pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py
 def test_a_driver_that_is_asked_to_stop_leaves_75_and_a_checkpoint(runs, train):
     """With a Ray of its own, which dies with it."""
     process = train("stopped", ENDLESS)
@@ -140,17 +142,6 @@ def test_a_driver_that_is_asked_to_stop_leaves_75_and_a_checkpoint(runs, train):
 @pytest.fixture
 def leaving(tmp_path) -> Leaving:
     return Leaving(tmp_path)
-
-
-def test_a_ctrl_c_reaches_all_processes_of_the_terminal(runs, train, leaving):
-    """And no signal that comes while the driver leaves takes its exit code away."""
-    process = train("interrupted", ENDLESS, environment=leaving.environment)
-    wait_for_steps(runs, "interrupted", process)
-    os.killpg(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 75, output
-    assert list((runs.folder / "interrupted" / "checkpoints").glob("step-*"))
-    assert leaving.stages == OUTCOME + RAY + LAST
 
 
 def test_no_signal_takes_the_exit_code_of_a_finished_run(runs, train, leaving):

@@ -1,6 +1,6 @@
 """A run under a Ray of its own, and another user of the machine: what he finds, and what he can do.
 
-All tests look at one run, the last one stops it.
+All tests look at one run; the last one interrupts it.
 """
 
 import os
@@ -17,6 +17,7 @@ import pytest
 import yaml
 from support.cluster.another_user import as_another_user
 from support.cluster.processes import children, command_of, wait_until
+from support.leaving import LAST, OUTCOME, RAY, Leaving
 from support.recipes import tiny_values
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
@@ -33,14 +34,25 @@ def temporary():
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory, temporary, phrasebook):
+def folder(tmp_path_factory):
+    """Where the run lies."""
+    return tmp_path_factory.mktemp("private")
+
+
+@pytest.fixture(scope="module")
+def leaving(tmp_path_factory):
+    return Leaving(tmp_path_factory.mktemp("leaving"))
+
+
+@pytest.fixture(scope="module")
+def driver(folder, temporary, leaving, phrasebook):
     """`transloom train` on two ranks, which train until they are stopped."""
-    folder = tmp_path_factory.mktemp("private")
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=1_000_000)))
     with subprocess.Popen(
         [TRANSLOOM, "train", recipe, "cluster.ranks=2", "--strict", "--run", folder / "run"],
-        env={**os.environ, "RAY_TMPDIR": str(temporary)},
+        env={**leaving.environment, "RAY_TMPDIR": str(temporary)},
+        start_new_session=True,  # it leads a group of its own, as in a terminal
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -133,8 +145,13 @@ def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session
         Path(his).rmdir()
 
 
-def test_nothing_is_left_when_the_run_has_ended(driver, temporary):
-    driver.send_signal(signal.SIGTERM)
+def test_a_ctrl_c_reaches_all_processes_of_the_terminal_and_nothing_is_left(
+    driver, temporary, leaving, folder
+):
+    """And no signal that comes while the driver leaves takes its exit code away."""
+    os.killpg(driver.pid, signal.SIGINT)
     said, _ = driver.communicate()
     assert driver.returncode == 75, said
+    assert list((folder / "run" / "checkpoints").glob("step-*"))
+    assert leaving.stages == OUTCOME + RAY + LAST
     assert list(temporary.iterdir()) == []

@@ -11,21 +11,32 @@ import pytest
 import ray
 from support.cluster.processes import HANG_SECONDS, wait_until
 
+from cluster.health.watchdog import Heartbeat
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session
 from trainer.checkpoints.processes import start_tick
 
 
-@pytest.fixture
-def agents(ray_head, monkeypatch):
-    """With one on this node, which may be slow on a busy machine; and the node's id."""
-    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 60.0)
+@pytest.fixture(scope="module")
+def started(ray_head):
+    """An agent on this node, for all tests; and the node's id."""
     with ray_session(ray_head.address):
         node = ray.get_runtime_context().get_node_id()
         agents = NodeAgents()
-        agents.start({node: "here"})
-        agents.start({node: "here"})
-        yield agents, node
+        with Heartbeat(lambda: list(agents.by_node.values())):
+            agents.start({node: "here"})
+            agents.start({node: "here"})
+            yield agents, node
+
+
+@pytest.fixture
+def agents(started, monkeypatch):
+    """Nothing is known of the agent yet, which may be slow on a busy machine; the node's id."""
+    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 60.0)
+    agents, node = started
+    anew = NodeAgents()
+    anew.by_node, anew._names = dict(agents.by_node), {node: "here"}
+    return anew, node
 
 
 @pytest.fixture
@@ -95,10 +106,13 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
     assert agents.call([node]) == set()
     monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.5)
     agent.suspend()
-    assert agents.call([node]) == {node}
-    agents.kill([name_of(sleeper, node)])
-    assert agents.silent([node]) == {node}
-    assert agents.silent([]) == set()  # a node that is gone is nobody's concern
+    try:
+        assert agents.call([node]) == {node}
+        agents.kill([name_of(sleeper, node)])
+        assert agents.silent([node]) == {node}
+        assert agents.silent([]) == set()  # a node that is gone is nobody's concern
+    finally:
+        agent.resume()
 
 
 ORPHAN = """

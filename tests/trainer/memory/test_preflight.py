@@ -14,7 +14,8 @@ from trainer.host_memory import KEPT_BY_LIBRARIES
 MEGABYTE = 1_000_000
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
 SMALL = [PairShape(2, 9, 8), PairShape(9, 2, 2)]
-LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]
+WIDE = [PairShape(8, 10, 10), PairShape(64, 40, 36)]
+LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]  # more than 0.1 GB
 BUDGET = 25600
 ENOUGH = float("inf")
 
@@ -37,14 +38,14 @@ def test_a_passed_preflight_leaves_no_trace(rank_pools, shape):
 
 @pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
 def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, shape):
-    """It has memory for 90 × 70 target tokens, hence for a quarter of 256 rows."""
-    most_tokens = [ENOUGH, 90 * 70]
-    messages = rank_pools(2).run(preflight_jobs.shortage, shape, LARGE, BUDGET, most_tokens)
+    """It has memory for 36 × 17 target tokens, hence for a quarter of 64 rows."""
+    most_tokens = [ENOUGH, 36 * 17]
+    messages = rank_pools(2).run(preflight_jobs.shortage, shape, WIDE, 2560, most_tokens)
     assert messages[0] == messages[1]
     what, remedies = messages[0].split(" left for it. To leave more room, ")
     assert what.startswith(
-        "Rank 1 of 2 cannot hold forward and backward of a micro-batch of 256 × (100 source + 90 "
-        "target) tokens, which batching.max_tokens_per_micro_batch = 25600 allows; its host had "
+        "Rank 1 of 2 cannot hold forward and backward of a micro-batch of 64 × (40 source + 36 "
+        "target) tokens, which batching.max_tokens_per_micro_batch = 2560 allows; its host had "
     )
     higher = f"raise engine.zero_stage above {shape.zero_stage}"
     more = "use more ranks (cluster.ranks)"
@@ -52,12 +53,12 @@ def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, sha
     ways = {0: [higher], 3: [more]}.get(shape.zero_stage, [higher, more])
     assert remedies == (
         f"{' or '.join([*ways, kept])}, with which the run stays what it is; "
-        "batching.max_tokens_per_micro_batch=6400 would fit too, but makes another run"
+        "batching.max_tokens_per_micro_batch=640 would fit too, but makes another run"
     )
 
 
 def test_when_nothing_fits_it_says_so(rank_pools):
-    message, _ = rank_pools(2).run(preflight_jobs.shortage, Shape(1), LARGE, BUDGET, [10, 10])
+    message, _ = rank_pools(2).run(preflight_jobs.shortage, Shape(1), WIDE, 2560, [10, 10])
     assert message.startswith("Ranks 0, 1 of 2 cannot hold")
     assert message.endswith("down to one pair, none was found to fit")
 
