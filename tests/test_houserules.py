@@ -18,6 +18,7 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
         ("deepspeed", "trainer/zero/"),
         ("wandb", "trainer/tracking/wandb_tracker.py"),
         ("webdataset", "data_pipeline/dataset/samples.py"),
+        ("tensorboard", "trainer/tracking/exports/tensorboard_events.py"),
     ],
 )
 def test_one_room_or_file_imports_the_library(library, owner):
