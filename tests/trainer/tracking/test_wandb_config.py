@@ -11,7 +11,7 @@ from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.runs.start import Code, Invocation, Start, write_start
-from trainer.tracking.run_facts import run_facts
+from trainer.tracking.wandb_config import facts_for_wandb
 
 
 def context_of(run, recipe, **card):
@@ -38,7 +38,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(make_header(7).to_json())
     _, manifest = open_dataset(recipe.data)
-    facts = run_facts(context, Checkpoint(folder), manifest)
+    facts = facts_for_wandb(context, Checkpoint(folder), manifest)
     assert facts["start"] == {
         "ranks": 4,
         "device": "cpu",
@@ -69,7 +69,7 @@ def test_a_run_of_which_little_is_known_has_facts_too(tmp_path, phrasebook):
     run = RunFolder(tmp_path / "run")
     context = context_of(run, tiny_recipe(phrasebook))
     run.start.write_text('{"version": 9}')
-    assert run_facts(context, None, None) == {
+    assert facts_for_wandb(context, None, None) == {
         "dataset": None,
         "start": {"ranks": 4, "device": "cpu", "resumed_from": None, "parent": None},
     }
