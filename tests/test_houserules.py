@@ -19,6 +19,7 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
         ("wandb", "trainer/tracking/wandb_tracker.py"),
         ("webdataset", "data_pipeline/dataset/samples.py"),
         ("prometheus_client", "cluster/commands/metrics.py"),
+        ("tensorboard", "trainer/tracking/exports/tensorboard_events.py"),
     ],
 )
 def test_one_room_or_file_imports_the_library(library, owner):

@@ -9,10 +9,10 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
 from trainer.rank_job import RankContext
 from trainer.tasks.task import save_texts
-from trainer.tracking.config_facts import config_facts
 from trainer.tracking.goodput import goodput_at_start
 from trainer.tracking.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
 from trainer.tracking.records import Line, TrainLine
+from trainer.tracking.wandb_config import facts_for_wandb
 
 
 class Recorder:
@@ -47,7 +47,9 @@ class Recorder:
         self._translations = run.translations
         self._supervision = supervision
         try:
-            self._tracker = _tracker(context, lambda: config_facts(context, checkpoint, manifest))
+            self._tracker = _tracker(
+                context, lambda: facts_for_wandb(context, checkpoint, manifest)
+            )
         except TrainerError:
             self._record.close()
             raise

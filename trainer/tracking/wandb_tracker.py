@@ -61,7 +61,7 @@ class WandbTracker:
         Args:
             mode: W&B's, such as offline or online.
             notice: is told when W&B fails; called from another thread.
-            facts: what W&B's config has beside the recipe; see `trainer.tracking.config_facts`.
+            facts: what W&B's config has beside the recipe; see `trainer.tracking.wandb_config`.
         """
         logging.getLogger("wandb").setLevel(logging.ERROR)
         self._recipe = recipe

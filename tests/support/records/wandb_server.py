@@ -22,11 +22,13 @@ class WandbServer:
     Attributes:
         history: the rows of each run, by the run's id.
         summary: the last values of each run.
+        offered: names of the files that somebody wants to upload.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.summary: dict[str, dict[str, Any]] = {}
+        self.offered: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._answer))
         self._thread = threading.Thread(target=self._server.serve_forever)
 
@@ -78,6 +80,7 @@ class WandbServer:
         if "serverInfo" in query:
             return {"serverInfo": {"features": []}}
         if "createRunFiles" in query:
+            self.offered.update(variables["files"])
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": []}}
         return {}
 

@@ -253,12 +253,20 @@ def test_wandb_sync_uploads_what_a_kill_left(run):
     one_start(run, 11, 100)
     (file,) = wandb_files(run.path)
     os.truncate(file, file.stat().st_size - 500)
-    one_start(run, 101, 110)
+    start = Start(run, 100)
+    start.train(101, 110)
+    start.append(validation_line(110))
+    start.end()
     with WandbServer() as server:
         printed = server.sync(run.path)
     assert "ERROR" not in printed
     (uploaded,) = server.history.values()
-    assert uploaded == history(run.path)
+    table = uploaded[-1].pop("validation/samples")
+    assert table["path"] in server.offered
+    kept = history(run.path)
+    for key, value in table.items():
+        assert kept[-1].pop(f"validation/samples/{key}") == value
+    assert uploaded == kept
     assert [row["_step"] for row in uploaded] == list(range(1, 111))
 
 

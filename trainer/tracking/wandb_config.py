@@ -16,7 +16,7 @@ from trainer.rank_job import RankContext
 from trainer.runs.start import read_start
 
 
-def config_facts(
+def facts_for_wandb(
     context: RankContext, checkpoint: Checkpoint | None, manifest: Manifest | None
 ) -> dict[str, Any]:
     """All of it, as JSON values."""
