@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import os
 import re
 import socket
 import sys
@@ -73,6 +74,8 @@ def folder(tmp_path_factory):
     target.symlink_to(folder.parent / "checkpoint.json")
     (folder / "itself").symlink_to(folder / "itself")
     (folder / "notes.txt").write_text("no run")
+    os.mkdir(os.fsencode(folder) + b"/no-\xff-text")  # noqa: PTH102
+    (folder / "no-\udcff-text" / "metrics.jsonl").touch()
     return folder
 
 
@@ -285,6 +288,7 @@ def test_links_out_of_the_folder_are_told_and_not_followed(served):
     assert not names & linked
     for name in linked:
         assert any(name in problem and "not followed" in problem for problem in table["problems"])
+    assert any("no-\\xff-text" in problem for problem in table["problems"])
 
 
 def test_nothing_is_written_into_the_folder(served, folder):
