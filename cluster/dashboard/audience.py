@@ -10,8 +10,8 @@ from collections import deque
 from pydantic import BaseModel
 
 # Of one page, which its browser has not taken yet.
-MOST_WAITING_BYTES = 4_000_000
-MOST_PAGES = 64
+MOST_WAITING_BYTES = 2_000_000
+MOST_PAGES = 32
 
 
 class TooManyPagesError(Exception):

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,7 @@ from cluster.dashboard.audience import Audience
 from cluster.dashboard.run_answers import marks_of
 from cluster.dashboard.table import RunsTable
 from data_pipeline.storage.regular_files import open_regular
+from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.tracking.curve_points import Points
 from trainer.tracking.record_blocks import Lines, parse_lines
@@ -147,7 +149,8 @@ class Follower:
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
-                await self._look_at_rows()
+                with suppress(OSError, ValueError, TrainerError):  # who asks for the rows is told
+                    await self._look_at_rows()
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):
                 if tail.due <= time.monotonic():
@@ -171,7 +174,7 @@ class Follower:
         wait_seconds = tail.wait_seconds if trains else float("inf")  # until its row changes
         try:
             lines, is_other = await self._in_thread(tail.read)
-        except OSError:  # its row says what is wrong
+        except (OSError, ValueError):  # its row says what is wrong
             tail.due = time.monotonic() + ROWS_SECONDS
             return
         tail.due = time.monotonic() + wait_seconds

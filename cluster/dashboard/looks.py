@@ -141,13 +141,14 @@ class Looks:
             start_new_session=True,
         )
         assert process.stdout is not None
+        said = asyncio.create_task(self._hear(process, look))
         try:
-            said = asyncio.create_task(self._hear(process, look))
             content = await _read_at_most(process.stdout, LIMITS.bytes)
             await said
             code = await process.wait()
         finally:
             await _end(process)
+            said.cancel()
         if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
         # It becomes part of an answer. Another exit code says that the steps were not the same.
@@ -175,13 +176,14 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a process and all that it has started, unless they have ended."""
-    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        if process.returncode is not None and number == signal.SIGTERM:
-            continue  # what it has left behind
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), seconds)
-            if number == signal.SIGTERM:
-                continue
+    """End a process and all of its group: what it has started, and perhaps left behind."""
+    _signal(process, signal.SIGTERM)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+    _signal(process, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

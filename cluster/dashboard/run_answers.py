@@ -315,9 +315,10 @@ def _cleaning(manifest: Path) -> dict[str, Any] | None:
 
 def _object(file: Path, limits: JsonLimits = VITALS_LIMITS) -> dict[str, Any] | None:
     try:
-        return parse_object(read_regular(file, limits.bytes), limits)
+        data = read_regular(file, limits.bytes)
     except FileNotFoundError:
         return None
+    return parse_object(data, limits) if data else None  # a loss of power has emptied it
 
 
 def _environment(header: CheckpointHeader | None) -> dict[str, Any]:

@@ -38,10 +38,12 @@ class RunsFolder:
             self.path = path.resolve(strict=True)
             if not self.path.is_dir():
                 raise NotADirectoryError(0, "it is no folder")
+            if not _is_text(str(self.path)):
+                raise NotADirectoryError(0, "its path is not UTF-8")
         except OSError as error:
             raise RunMismatchError(
-                f"{path} has no runs to be shown: {error.strerror}. Name the folder in which they "
-                "lie, such as runs"
+                f"{_in_text(path)} has no runs to be shown: {error.strerror}. Name the folder in "
+                "which they lie, such as runs"
             ) from error
 
     def look(self) -> tuple[dict[str, Path], list[str]]:
@@ -55,6 +57,9 @@ class RunsFolder:
         except OSError as error:
             return {}, [f"{self.path} cannot be read: {error.strerror}"]
         for path in paths[:MOST_RUNS]:
+            if not _is_text(path.name):
+                problems.append(f"{_in_text(path)} is not shown: its name is not UTF-8. Rename it")
+                continue
             links = self._links_out(path) if path.is_symlink() or is_run(path) else []
             problems += links[:1]
             if not links and is_run(path):
@@ -97,8 +102,21 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be told: Python has other bytes in it as halves of surrogate pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_text(path: Path) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def _not_followed(link: Path) -> str:
     return (
-        f"{link} is a link that leads out of the folder, and is not followed. Show the folder that "
-        "it leads to, or one that holds both"
+        f"{_in_text(link)} is a link that leads out of the folder, and is not followed. Show the "
+        "folder that it leads to, or one that holds both"
     )

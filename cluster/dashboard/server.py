@@ -229,7 +229,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return _answer(Problem(problem=error.text or error.reason), error.status)
     except OSError as error:
         return _answer(Problem(problem=f"{error.filename}: {error.strerror or error}"), 500)
-    except TrainerError as error:
+    except (TrainerError, ValueError) as error:
         return _answer(Problem(problem=str(error)), 500)
 
 

@@ -67,8 +67,10 @@ def _json(value: Any) -> Any:
         return {str(key): _json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_json(item) for item in value]
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # halves of surrogate pairs
     if isinstance(value, float) and abs(value) <= 1.7e308:
         return value
     return str(value)  # a date, an infinite number

@@ -14,9 +14,10 @@ to which it was read, is read anew.
 import hashlib
 import os
 import stat
+import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 from pydantic import Field
@@ -44,6 +45,8 @@ MOST_RARE = 20_000
 MOST_HEADER_BYTES = 2**26
 # All files of the cache; the longest unused go first.
 MOST_CACHE_BYTES = 2**30
+# Files of the cache that stay in memory; each has up to 3 MB.
+MOST_KEPT = 4
 # How much at both ends of what was read must be as it was.
 _SEAL_BYTES = 4096
 # A long record is kept now and then while it is read, so that a kill costs little.
@@ -90,6 +93,11 @@ class _Header(Written):
     validation_at: tuple[Count, Count] | None = None
 
 
+# The files that were read last, by device, inode, time and size: a page asks several times for one.
+_KEPT: dict[tuple[int, int, int, int], tuple[_Header, Points]] = {}
+_KEEPING = threading.Lock()
+
+
 class CurveIndex:
     """What is known of a record up to a place.
 
@@ -130,19 +138,39 @@ def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
     """What the cache has of a record; None if it has nothing that fits."""
     with suppress(OSError, ValueError, TrainerError):
         _require_own(cache)
-        data = _read_own(cache / _name_of(record.path))
-        head, _, body = data.partition(b"\n")
-        header = _Header.model_validate_json(head)
-        rows = np.frombuffer(body, "<f8")
+        with _open_own(cache / _name_of(record.path)) as file:
+            status = os.fstat(file.fileno())
+            key = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+            found = _KEPT.get(key)
+            read = 0 if found else status.st_size
+            header, points = found or _parsed(file.read(status.st_size))
+        with _KEEPING:
+            _KEPT[key] = header, points
+            while len(_KEPT) > MOST_KEPT:
+                del _KEPT[next(iter(_KEPT))]
         if (
-            hashlib.sha256(body).hexdigest() == header.points_sha256
-            and rows.size == header.points * ROW
-            and header.inode == record.inode
+            header.inode == record.inode
             and header.indexed_bytes <= record.end
             and _seal(record, header.indexed_bytes) == (header.head_sha256, header.tail_sha256)
         ):
-            return _of_header(header, Points(rows.reshape(-1, ROW)), len(data))
+            return _of_header(header, points, read)
     return None
+
+
+def _parsed(data: bytes) -> tuple[_Header, Points]:
+    """What a file of the cache holds.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    head, _, body = data.partition(b"\n")
+    header = _Header.model_validate_json(head)
+    rows = np.frombuffer(body, "<f8")
+    if hashlib.sha256(body).hexdigest() != header.points_sha256:
+        raise ValueError("its points do not have the sha256 that it names")
+    if rows.size != header.points * ROW:
+        raise ValueError(f"it has {rows.size:,} numbers, expected {header.points * ROW:,}")
+    return header, Points(rows.reshape(-1, ROW))
 
 
 def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
@@ -194,17 +222,16 @@ def _require_own(folder: Path) -> None:
         )
 
 
-def _read_own(file: Path) -> bytes:
-    """A file of the cache; links and other people's files are none."""
+def _open_own(file: Path) -> BinaryIO:
+    """Open a file of the cache; links and other people's files are none."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(file, flags), "rb") as opened:
-        status = os.fstat(opened.fileno())
-        most = MOST_HEADER_BYTES + MOST_POINTS * ROW * 8
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise ValueError(f"{file} is no file of this user")
-        if status.st_size > most:
-            raise ValueError(f"{file} has {status.st_size:,} bytes, expected at most {most:,}")
-        return opened.read(most)
+    opened = os.fdopen(os.open(file, flags), "rb")
+    status = os.fstat(opened.fileno())
+    most = MOST_HEADER_BYTES + MOST_POINTS * ROW * 8
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_size <= most:
+        return opened
+    opened.close()
+    raise ValueError(f"{file} is no plain file of this user of at most {most:,} bytes")
 
 
 def _save(index: CurveIndex, record: OpenRecord, cache: Path) -> None:

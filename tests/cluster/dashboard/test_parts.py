@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from support.dashboard.running import HANG_SECONDS
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
@@ -11,6 +12,7 @@ from cluster.dashboard import audience
 from cluster.dashboard.audience import Page
 from cluster.dashboard.doors import Doors, is_loopback
 from cluster.dashboard.follower import FASTEST_SECONDS, Tail
+from cluster.dashboard.index_process import NEW_BYTES, Indexer
 from cluster.dashboard.page_files import INDEX, _collect, page_files
 from cluster.dashboard.run_answers import end_bytes, row_bytes, row_of
 from cluster.dashboard.runs_folder import RunsFolder
@@ -180,6 +182,33 @@ def test_a_lot_at_once_comes_in_parts(tmp_path):
         assert len(lines) < 800
         found += [line.step for line in lines]
     assert found == list(range(1, 1_001))
+
+
+def test_a_record_is_indexed_again_only_when_it_has_grown(tmp_path):
+    """Else a page that hears of it and asks again would have it indexed for ever."""
+    record = made_run(tmp_path / "run", train_line(1)) / "metrics.jsonl"
+
+    async def scenario():
+        done = asyncio.Queue()
+        indexer = Indexer(tmp_path / "curves", done.put_nowait)
+        indexer.want("run", record)
+        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
+        indexer.want("run", record)
+        assert not indexer._waiting
+        with record.open("ab") as file:
+            file.write(b"\n" * NEW_BYTES)
+        indexer.want("run", record)
+        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
+        indexer.want("run", record, is_other=True)
+        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
+        indexer.want("none", tmp_path / "none")
+        while not indexer.problem:
+            await asyncio.sleep(0.01)
+        indexer.want("none", record)
+        assert not indexer._waiting  # it failed
+        await indexer.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_page_is_let_go_and_not_kept_for(monkeypatch):

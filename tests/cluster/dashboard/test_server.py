@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import os
 import re
 import socket
 import sys
@@ -58,6 +59,10 @@ def folder(tmp_path_factory):
     lines.append(validation_line(2, text=HTML))
     with_checkpoint(made_run(folder / "alpha", *lines), 2)
     (folder / "alpha" / "recipe.yaml").write_text("trainer:\n  max_steps: 20\n  seed: 1\n")
+    (folder / "alpha" / "vitals.json").write_text('{"time": 1.5}')
+    manifest = {"corpora": [{"name": "news", "read": 3, "kept": 2, "dropped": {HTML: 1}}]}
+    (folder / "alpha" / "dataset").mkdir()
+    (folder / "alpha" / "dataset" / "manifest.json").write_text(json.dumps(manifest))
     append_usage(folder / "alpha" / "nodes.jsonl", NODE_LINES)
     made_run(folder / HTML, train_line(1))
     long_record(made_run(folder / "long") / "metrics.jsonl", LONG)
@@ -73,6 +78,8 @@ def folder(tmp_path_factory):
     target.symlink_to(folder.parent / "checkpoint.json")
     (folder / "itself").symlink_to(folder / "itself")
     (folder / "notes.txt").write_text("no run")
+    os.mkdir(os.fsencode(folder) + b"/no-\xff-text")  # noqa: PTH102
+    (folder / "no-\udcff-text" / "metrics.jsonl").touch()
     return folder
 
 
@@ -114,6 +121,25 @@ def test_one_run_has_all_that_is_known(served):
     assert [sample.source for sample in answer.samples] == [HTML]
     assert [(row.step, row.state) for row in answer.checkpoints] == [(2, "complete")]
     assert any(command.startswith("transloom train ") for command in answer.commands)
+    assert answer.vitals == {"time": 1.5}
+    assert answer.cleaning == {"news": {"read": 3, "kept": 2, "dropped": {HTML: 1}}}
+
+
+def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):
+    run = made_run(folder / "odd", train_line(1))
+    for name, text in (("vitals.json", "[1]"), ("recipe.yaml", "\0"), ("nodes.jsonl", "x\n")):
+        (run / name).write_text(text)
+    (run / "log.txt").mkdir()
+    (run / "checkpoints" / "step-00000001").mkdir()
+    answer = served.get("/api/runs/odd")
+    assert answer.status == 200
+    problems = "\n".join(answer.json["standing"]["problems"])
+    for name in ("vitals.json", "recipe.yaml", "log.txt"):
+        assert name in problems
+    assert [row["state"] for row in answer.json["checkpoints"]] == ["damaged"]
+    assert "1 line" in served.get("/api/runs/odd/nodes").json["problem"]
+    (run / "vitals.json").write_text("")
+    assert "vitals" not in str(served.get("/api/runs/odd").json["standing"]["problems"])
 
 
 def test_curves_of_a_range(served):
@@ -285,6 +311,7 @@ def test_links_out_of_the_folder_are_told_and_not_followed(served):
     assert not names & linked
     for name in linked:
         assert any(name in problem and "not followed" in problem for problem in table["problems"])
+    assert any("no-\\xff-text" in problem for problem in table["problems"])
 
 
 def test_nothing_is_written_into_the_folder(served, folder):

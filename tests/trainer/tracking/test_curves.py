@@ -143,6 +143,13 @@ def test_the_cache_makes_marks_and_extremes_exact(record, lines, cache):
     assert len(found.columns["step"]) <= 200
 
 
+def test_a_file_of_the_cache_is_read_once(record, cache):
+    read_curves(record, 200, cache=cache)
+    again = read_curves(record, 200, cache=cache)
+    assert again.complete
+    assert again.bytes_read < BYTES_OF_PLACES
+
+
 def test_points_share_steps_when_there_are_too_many(record, lines, tmp_path, monkeypatch):
     monkeypatch.setattr(curve_index, "MOST_POINTS", 100)
     index = extend_index(record, tmp_path / "curves")
@@ -250,6 +257,7 @@ def test_a_cache_that_somebody_else_changed_is_not_used(tmp_path, some_text, tam
     cache = tmp_path / "curves"
     extend_index(path, cache)
     (file,) = cache.iterdir()
+    assert read_curves(path, 100, cache=cache).complete
     tamper(file)
     with OpenRecord(path) as opened:
         assert curve_index.load_index(opened, cache) is None
