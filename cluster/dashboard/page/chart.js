@@ -9,11 +9,12 @@
 import { colour } from "./colours.js";
 import { element, fill, setText, table } from "./dom.js";
 import { extent, firstFrom, nearest, positive, readable } from "./series.js";
-import { number } from "./words.js";
+import { number, short } from "./words.js";
 
 const HEIGHT = 210;
 const REACH = 14; // pixels around a click in which a point is meant
 const ROWS = 60;
+const MOST_LINES = 40; // of marks: more of them would cover the curves
 
 export class Chart {
   #plot = null;
@@ -130,7 +131,7 @@ export class Chart {
     const grid = { stroke: colour("--grid"), width: 1 };
     const font = '11px system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif';
     const ticks = { show: false };
-    const values = (plot, places) => places.map((place) => (place === null ? "" : number(place)));
+    const values = (plot, places) => places.map((place) => (place === null ? "" : short(place)));
     return {
       width, height: HEIGHT, series, bands, padding: [8, 18, 0, 0],
       legend: { show: false },
@@ -159,21 +160,25 @@ export class Chart {
     const context = plot.ctx;
     context.save();
     context.lineWidth = devicePixelRatio;
+    const places = new Map(); // those of one place in the picture are one
     for (const { x, colour: name } of this.#content.marks) {
       const at = Math.round(plot.valToPos(x, "x", true)) + 0.5;
-      if (at < left || at > left + width + 1) continue;
+      if (at >= left && at <= left + width + 1) places.set(`${at} ${name}`, [at, name]);
+    }
+    const isFew = places.size <= MOST_LINES;
+    for (const [at, name] of places.values()) {
       context.strokeStyle = context.fillStyle = colour(name);
       context.globalAlpha = 0.55;
       context.beginPath();
       context.moveTo(at, top);
-      context.lineTo(at, top + height);
+      context.lineTo(at, isFew ? top + height : top);
       context.stroke();
       context.globalAlpha = 1;
-      const size = 4 * devicePixelRatio;
+      const size = (isFew ? 4 : 1.5) * devicePixelRatio;
       context.beginPath();
       context.moveTo(at - size, top);
       context.lineTo(at + size, top);
-      context.lineTo(at, top + 1.5 * size);
+      context.lineTo(at, top + 6 * devicePixelRatio);
       context.fill();
     }
     context.restore();

@@ -68,10 +68,11 @@ export class RunsTable {
     this.#columns = key;
     const focused = this.#head.contains(document.activeElement) && document.activeElement.dataset.field;
     fill(this.#head, element("th", { scope: "col" }, element("span", { class: "unseen" }, "curves")),
-      ...columns.map(({ field, name, order }) => {
+      ...columns.map(({ field, name, order, setting }) => {
+        const isText = setting || ["name", "state"].includes(field);
         const here = view.sort.replace(/^-/, "") === field;
         const down = view.sort.startsWith("-");
-        return element("th", { scope: "col", "aria-sort": here ? (down ? "descending" : "ascending") : null },
+        return element("th", { scope: "col", class: isText ? null : "number", "aria-sort": here ? (down ? "descending" : "ascending") : null },
           element("button", { type: "button", "data-field": field, click: () => this.#sortBy(field, order, view) },
             name, here && element("span", { "aria-hidden": "true" }, down ? " ↓" : " ↑")));
       }));

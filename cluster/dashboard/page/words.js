@@ -16,6 +16,14 @@ export function number(value) {
   return minus(value.toLocaleString("en", form));
 }
 
+// A number for an axis, where there is little room.
+export function short(value) {
+  const size = Math.abs(value);
+  if (size >= 1e9 || size < 1e4) return number(value);
+  const [by, unit] = size >= 1e6 ? [1e6, "M"] : [1e3, "k"];
+  return minus(`${Number((value / by).toPrecision(4))}${unit}`);
+}
+
 // A whole number with commas.
 export function whole(value) {
   if (value === null || value === undefined) return "–";

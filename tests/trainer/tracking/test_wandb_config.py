@@ -11,11 +11,7 @@ from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.runs.start import Code, Invocation, Start, write_start
-<<<<<<<< HEAD:tests/trainer/tracking/test_config_facts.py
-from trainer.tracking.config_facts import config_facts
-========
 from trainer.tracking.wandb_config import facts_for_wandb
->>>>>>>> figures:tests/trainer/tracking/test_wandb_config.py
 
 
 def context_of(run, recipe, **card):
@@ -42,11 +38,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(make_header(7).to_json())
     _, manifest = open_dataset(recipe.data)
-<<<<<<<< HEAD:tests/trainer/tracking/test_config_facts.py
-    facts = config_facts(context, Checkpoint(folder), manifest)
-========
     facts = facts_for_wandb(context, Checkpoint(folder), manifest)
->>>>>>>> figures:tests/trainer/tracking/test_wandb_config.py
     assert facts["start"] == {
         "ranks": 4,
         "device": "cpu",
@@ -77,11 +69,7 @@ def test_a_run_of_which_little_is_known_has_facts_too(tmp_path, phrasebook):
     run = RunFolder(tmp_path / "run")
     context = context_of(run, tiny_recipe(phrasebook))
     run.start.write_text('{"version": 9}')
-<<<<<<<< HEAD:tests/trainer/tracking/test_config_facts.py
-    assert config_facts(context, None, None) == {
-========
     assert facts_for_wandb(context, None, None) == {
->>>>>>>> figures:tests/trainer/tracking/test_wandb_config.py
         "dataset": None,
         "start": {"ranks": 4, "device": "cpu", "resumed_from": None, "parent": None},
     }
