@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.recipes import tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.records.checkpoints import header_of, rewrite_header
 from support.runs import Runs
 
@@ -56,7 +56,8 @@ def trained_once(tmp_path_factory, phrasebook):
     """The tiny recipe's run of four steps."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
+    values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
+    recipe.write_text(yaml.safe_dump(values))
     Runs(recipe, folder, address="").train("run", inline=True)
     return folder / "run"
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import yaml
-from support.recipes import tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.records.checkpoints import header_of
 from support.runs import Runs
 
@@ -27,7 +27,8 @@ def trained_once(tmp_path_factory, phrasebook):
     """Runs that several tests begin with: of 12 steps, and one that ends early."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
+    recipe.write_text(yaml.safe_dump(values))
     runs = Runs(recipe, folder, address="")
     runs.train("old", *SHORT, inline=True)
     runs.train("whole", *EARLY, inline=True)
