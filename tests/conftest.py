@@ -135,11 +135,12 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Any:
 
 
 def _runs(folder: Path, phrasebook: Path, address: str) -> Any:
-    from support.recipes import tiny_values
+    from support.recipes import SHORT_TRANSLATIONS, tiny_values
     from support.runs import Runs
 
     recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
+    recipe.write_text(yaml.safe_dump(values))
     return Runs(recipe, folder, address)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.recipes import tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.records.checkpoints import header_of, rewrite_header
+from support.runs import Runs
 
 from cluster.cli import app
 from data_pipeline.arrays import FieldArrays
@@ -48,6 +49,23 @@ def recipe(tmp_path, phrasebook):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
     return path
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory, phrasebook):
+    """The tiny recipe's run of four steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = folder / "tiny.yaml"
+    values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
+    recipe.write_text(yaml.safe_dump(values))
+    Runs(recipe, folder, address="").train("run", inline=True)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained_once, tmp_path):
+    """A copy of that run, which a test may spoil."""
+    return Path(shutil.copytree(trained_once, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -159,9 +177,7 @@ def test_a_budget_below_the_longest_pair(command, recipe):
     assert "max_tokens_per_micro_batch" in failure.message
 
 
-def test_an_identity_field_changed_in_an_existing_run(command, recipe, tmp_path):
-    run = tmp_path / "run"
-    assert command("train", recipe, "--inline", "--run", run).code == 0
+def test_an_identity_field_changed_in_an_existing_run(command, recipe, run):
     record = (run / "metrics.jsonl").read_bytes()
     failure = command("train", recipe, "--inline", "--run", run, "model.dropout=0.2")
     assert failure.code == 1
@@ -169,11 +185,9 @@ def test_an_identity_field_changed_in_an_existing_run(command, recipe, tmp_path)
     assert (run / "metrics.jsonl").read_bytes() == record
 
 
-def test_a_dataset_that_does_not_match_the_run(command, recipe, phrasebook, tmp_path):
-    run = tmp_path / "run"
+def test_a_dataset_that_does_not_match_the_run(command, recipe, phrasebook, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(phrasebook, copy)
-    assert command("train", recipe, "--inline", "--run", run).code == 0
     manifest = copy / "manifest.json"
     manifest.write_text(manifest.read_text() + "\n")  # another hash, the same content
     failure = command("train", recipe, "--inline", "--run", run, f"data.dataset={copy}")
@@ -181,12 +195,9 @@ def test_a_dataset_that_does_not_match_the_run(command, recipe, phrasebook, tmp_
     assert "was started with the dataset of manifest" in failure.message
 
 
-def test_a_checkpoint_of_another_run(command, recipe, tmp_path, phrasebook):
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    assert command("train", recipe, "--inline", "--run", ours).code == 0
-    shutil.copytree(ours, theirs)
-    rewrite_header(theirs / "checkpoints" / "step-00000004", dataset_identity="f" * 64)
-    failure = command("train", recipe, "--inline", "--run", theirs, "trainer.max_steps=8")
+def test_a_checkpoint_of_another_run(command, recipe, run):
+    rewrite_header(run / "checkpoints" / "step-00000004", dataset_identity="f" * 64)
+    failure = command("train", recipe, "--inline", "--run", run, "trainer.max_steps=8")
     assert failure.code == 1
     assert "belongs to another run or dataset" in failure.message
 
@@ -246,11 +257,9 @@ def test_too_few_cpus(command, recipe, runs):
     assert "cluster.ranks" in failure.message
 
 
-def test_no_run_no_checkpoint_no_test_set(command, recipe, tmp_path):
+def test_no_run_no_checkpoint_no_test_set(command, run, tmp_path):
     assert "is no run" in command("translate", tmp_path / "absent").message
     assert "is no run" in command("checkpoints", "list", tmp_path / "absent").message
-    run = tmp_path / "run"
-    assert command("train", recipe, "--inline", "--run", run).code == 0
     failure = command("translate", run, "--checkpoint", 3)
     assert failure.code == 1
     assert "no checkpoint of step 3; it has [4]" in failure.message
@@ -260,9 +269,7 @@ def test_no_run_no_checkpoint_no_test_set(command, recipe, tmp_path):
     assert "phrasebook" in failure.message
 
 
-def test_a_damaged_checkpoint_is_named_by_verify(command, recipe, tmp_path):
-    run = tmp_path / "run"
-    assert command("train", recipe, "--inline", "--run", run).code == 0
+def test_a_damaged_checkpoint_is_named_by_verify(command, recipe, run):
     state: Path = next((run / "checkpoints").rglob("*.safetensors"))
     state.write_bytes(state.read_bytes()[:-1])
     assert command("checkpoints", "verify", run).code == 1
@@ -271,9 +278,7 @@ def test_a_damaged_checkpoint_is_named_by_verify(command, recipe, tmp_path):
     assert "it is damaged" in failure.message
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, recipe, tmp_path):
-    run = tmp_path / "run"
-    assert command("train", recipe, "--inline", "--run", run).code == 0
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, recipe, run):
     state: Path = next((run / "checkpoints").rglob("*.safetensors"))
     state.write_bytes(state.read_bytes()[:-1])
     failure = command("train", recipe, "--inline", "--run", run, "trainer.max_steps=8")

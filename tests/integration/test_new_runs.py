@@ -1,11 +1,13 @@
 """Runs that begin with another run's weights, end early, or go on after their end."""
 
 import json
+import shutil
 
 import pytest
 import yaml
-from support.recipes import tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.records.checkpoints import header_of
+from support.runs import Runs
 
 from cluster.supervision import supervisor
 from trainer import build
@@ -20,10 +22,34 @@ def runs(inline_runs):
     return inline_runs
 
 
-def test_a_new_run_begins_with_the_weights_of_an_old_one(runs):
-    """Step 0, new moments, another schedule and other data; the parent's hash is kept."""
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory, phrasebook):
+    """Runs that several tests begin with: of 12 steps, and one that ends early."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = folder / "tiny.yaml"
+    values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
+    recipe.write_text(yaml.safe_dump(values))
+    runs = Runs(recipe, folder, address="")
     runs.train("old", *SHORT, inline=True)
-    new = [f"trainer.init_from={runs.folder}/old@6", "trainer.schedule.warmup_steps=40", "seed=9"]
+    runs.train("whole", *EARLY, inline=True)
+    return runs
+
+
+@pytest.fixture
+def old(runs, trained_once):
+    """That of 12 steps, of that name among the runs of the test."""
+    return shutil.copytree(trained_once.folder / "old", runs.folder / "old")
+
+
+@pytest.fixture
+def whole(runs, trained_once):
+    """That which ended early, likewise."""
+    return shutil.copytree(trained_once.folder / "whole", runs.folder / "whole")
+
+
+def test_a_new_run_begins_with_the_weights_of_an_old_one(runs, old):
+    """Step 0, new moments, another schedule and other data; the parent's hash is kept."""
+    new = [f"trainer.init_from={old}@6", "trainer.schedule.warmup_steps=40", "seed=9"]
     runs.train("new", *SHORT, *new, inline=True)
     assert [line["step"] for line in runs.lines("new")] == list(range(1, 13))
     fresh, inherited = runs.curve("old"), runs.curve("new")
@@ -35,22 +61,20 @@ def test_a_new_run_begins_with_the_weights_of_an_old_one(runs):
     assert header_of(checkpoint).optimizer_step == 12
 
 
-def test_the_old_run_may_go_once_the_new_one_has_a_checkpoint(runs):
-    runs.train("old", *SHORT, inline=True)
-    options = [*SHORT, f"trainer.init_from={runs.folder}/old"]
+def test_the_old_run_may_go_once_the_new_one_has_a_checkpoint(runs, old):
+    options = [*SHORT, f"trainer.init_from={old}"]
     runs.train("new", *options, inline=True)
-    (runs.folder / "old").rename(runs.folder / "gone")
+    old.rename(runs.folder / "gone")
     result = runs.train("new", *options, "trainer.max_steps=14", inline=True)
     assert (result.outcome, result.step) == ("finished", 14)
     with pytest.raises(RunMismatchError, match=r"old is no run"):
         runs.train("another", *options, inline=True)
 
 
-def test_another_models_weights_are_refused_with_the_parameter_and_both_shapes(runs):
-    runs.train("old", *SHORT, inline=True)
+def test_another_models_weights_are_refused_with_the_parameter_and_both_shapes(runs, old):
     with pytest.raises(CheckpointError, match=r"parameter \S+ of shape \[\d+.*model has \[\d+"):
         runs.train(
-            "new", f"trainer.init_from={runs.folder}/old", "model.feed_forward_width=48",
+            "new", f"trainer.init_from={old}", "model.feed_forward_width=48",
             inline=True,
         )  # fmt: skip
 
@@ -63,8 +87,8 @@ EARLY = [
 ]
 
 
-def test_early_stopping_ends_at_the_same_step_however_often_the_run_was_restarted(runs):
-    whole = runs.train("whole", *EARLY, inline=True)
+def test_early_stopping_ends_at_the_same_step_however_often_the_run_was_restarted(runs, whole):
+    whole = runs.train("whole", *EARLY, inline=True)  # over is over
     assert whole.outcome == "finished"
     best = header_of(whole.checkpoint).early_stopping
     assert whole.step == best.best_step + 3 * 4 < 400
@@ -73,15 +97,12 @@ def test_early_stopping_ends_at_the_same_step_however_often_the_run_was_restarte
     # The stops at 5 and 10 were ends of the run, so each had a validation of its own.
     assert parts.outcome == "finished"
     assert header_of(parts.checkpoint).early_stopping.validations_since_best == 3
-    again = runs.train("whole", *EARLY, inline=True)
-    assert again.step == whole.step  # over is over
 
 
-def test_a_run_that_ended_early_goes_on_with_more_patience(runs):
-    first = runs.train("run", *EARLY, inline=True)
+def test_a_run_that_ended_early_goes_on_with_more_patience(runs, whole):
+    ended = runs.lines("whole")[-1]["step"]
     more = [*EARLY[:2], "trainer.early_stopping={metric: bleu, patience: 5}", EARLY[3]]
-    second = runs.train("run", *more, inline=True)
-    assert second.step == first.step + 2 * 4
+    assert runs.train("whole", *more, inline=True).step == ended + 2 * 4
 
 
 def test_a_finished_run_says_so_without_starting_anything(runs, monkeypatch):
