@@ -4,7 +4,6 @@ Nothing here is kept between two calls, and every file is read within a bound. W
 is told in the answer; the rest of it is there.
 """
 
-import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,9 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from cluster.dashboard import run_details
 from cluster.dashboard.answers import (
     RUNS,
-    CheckpointRow,
     CurvesAnswer,
     GpuUsage,
     Mark,
@@ -32,26 +31,18 @@ from cluster.dashboard.answers import (
 from cluster.dashboard.runs_folder import run_id
 from cluster.dashboard.settings import settings_of
 from cluster.views.display import event_summary
-from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.storage.store import MANIFEST_NAME
-from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.wording import counted
 from data_pipeline.written import told
 from trainer.checkpoints.format import (
     HEADER,
-    CheckpointHeader,
-    folder_name,
     list_checkpoints,
-    read_header,
-    step_of,
 )
-from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
+from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
-from trainer.tracking.curve_index import extend_index, load_index
+from trainer.tracking.curve_index import extend_index
 from trainer.tracking.curves import MOST_POINTS, Curves, read_curves
 from trainer.tracking.node_usage import NodeLine, read_usage
-from trainer.tracking.record_blocks import OpenRecord
 from trainer.tracking.records import Event, Sample, SkippedLine
 from trainer.tracking.standing import BYTES_IN_A_LIST, standing_of
 
@@ -60,13 +51,8 @@ T = TypeVar("T")
 # A table reads so much of the ends of all records together, but some ten lines of each in any case.
 TABLE_BYTES = 2_400_000
 LEAST_END_BYTES = 2**13
-# Headers of the newest checkpoints are read; of older ones the step and the time are shown.
-HEADERS_READ = 10
-SAMPLES_END_BYTES = 2**16
 LOG_ENTRIES = 200
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
-VITALS_LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
-MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 
 
 def end_bytes(runs: int) -> int:
@@ -107,13 +93,14 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
     problems: list[str] = [curves.problem] if curves and curves.problem else []
     card = _tried(run.card_path, run.card, None, [])  # its standing has the problem
-    checkpoints, header = _checkpoints(run)
+    checkpoints, header = run_details.checkpoint_rows(run)
     no_entries: list[LogEntry] = []
     log = _tried(run.log, lambda: last_entries(run.log), no_entries, problems)
-    vitals = _tried(path / "vitals.json", lambda: _object(path / "vitals.json"), None, problems)
+    vitals = _tried(run.vitals, lambda: run_details.vitals(run), None, problems)
     no_samples: list[Sample] = []
-    samples = _tried(run.metrics, lambda: _samples(run.metrics, cache), no_samples, [])
-    manifest = run.dataset / MANIFEST_NAME
+    samples = _tried(
+        run.metrics, lambda: run_details.newest_samples(run.metrics, cache), no_samples, []
+    )
     standing = row.standing
     return RunAnswer(
         id=row.id,
@@ -127,9 +114,9 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
         validations=validations_of(curves) if curves else [],
         samples=samples,
         log=log[-LOG_ENTRIES:],
-        cleaning=_tried(manifest, lambda: _cleaning(manifest), None, problems),
-        environment=_environment(header),
-        commands=_commands(path),
+        cleaning=_tried(run.dataset, lambda: run_details.cleaning(run), None, problems),
+        environment=run_details.environment(run, header),
+        commands=run_details.commands(run),
         vitals=vitals,
     )
 
@@ -253,93 +240,10 @@ def _tried(what: Path, read: Callable[[], T], otherwise: T, problems: list[str])
     return otherwise
 
 
-def _checkpoints(run: RunFolder) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
-    """The checkpoints of a run, oldest first, and the newest header that can be read."""
-    paths = list_checkpoints(run.checkpoints) if run.checkpoints.is_dir() else []
-    newest: CheckpointHeader | None = None
-    rows = []
-    for at, path in enumerate(paths):
-        row = CheckpointRow(step=step_of(path), state="complete", time=_changed(path / HEADER))
-        if at >= len(paths) - HEADERS_READ:
-            try:
-                header = newest = read_header(path)
-                written = sum(file.bytes for file in header.files)
-                row = row.model_copy(update={"bytes": written, "scores": header.scores})
-            except CheckpointFormatError:
-                pass  # whole, and of another version
-            except CheckpointError:
-                row = row.model_copy(update={"state": "damaged"})
-        rows.append(row)
-    return rows + _being_written(run, {row.step for row in rows}), newest
-
-
-def _being_written(run: RunFolder, complete: set[int]) -> list[CheckpointRow]:
-    """Checkpoints of which ranks have begun to write their parts, see `commit.partial_folder`."""
-    found: dict[int, float | None] = {}
-    for partial in sorted(run.checkpoints.glob(f".work-*/{folder_name(0)[:5]}*")):
-        step = partial.name.split("-")[1]
-        if step.isdecimal() and int(step) not in complete:
-            found[int(step)] = _changed(partial)
-    return [CheckpointRow(step=at, state="writing", time=time) for at, time in found.items()]
-
-
 def _newest_checkpoint(run: RunFolder) -> Path | None:
     with suppress(OSError):
         return next(reversed(list_checkpoints(run.checkpoints)), None)
     return None
-
-
-def _samples(record: Path, cache: Path | None) -> list[Sample]:
-    """Of the newest validation, near the record's end or where the index says."""
-    with OpenRecord(record) as opened:
-        end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
-        if not end.validations and cache and (index := load_index(opened, cache)):
-            at, length = index.validation_at or (0, 0)
-            end = opened.lines_within(at, at + length + 1)
-        return end.validations[-1].samples if end.validations else []
-
-
-def _cleaning(manifest: Path) -> dict[str, Any] | None:
-    """What was read, kept and dropped of each corpus, as the manifest of the dataset says."""
-    values = _object(manifest, MANIFEST_LIMITS)
-    corpora = values.get("corpora") if values else None
-    if not isinstance(corpora, list):
-        return None
-    kept = ("read", "kept", "dropped")
-    return {
-        str(corpus.get("name")): {name: corpus.get(name) for name in kept}
-        for corpus in corpora
-        if isinstance(corpus, dict)
-    }
-
-
-def _object(file: Path, limits: JsonLimits = VITALS_LIMITS) -> dict[str, Any] | None:
-    try:
-        data = read_regular(file, limits.bytes)
-    except FileNotFoundError:
-        return None
-    return parse_object(data, limits) if data else None  # a loss of power has emptied it
-
-
-def _environment(header: CheckpointHeader | None) -> dict[str, Any]:
-    """What the newest checkpoint tells of where its step was computed."""
-    if header is None:
-        return {}
-    return {
-        "dataset": header.dataset_identity,
-        "checkpoint format": header.format,
-        **header.numerics,
-        **({"weights from": header.parent.model_dump(mode="json")} if header.parent else {}),
-    }
-
-
-def _commands(run: Path) -> list[str]:
-    """What repeats the run."""
-    name = shlex.quote(str(run))
-    return [
-        f"transloom train {shlex.quote(str(run / 'recipe.yaml'))} --run {name}-again",
-        f"transloom compare {name} {name}-again",
-    ]
 
 
 def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
@@ -366,10 +270,3 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except OSError:
         return 0
-
-
-def _changed(file: Path) -> float | None:
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return None
