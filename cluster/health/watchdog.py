@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from cluster.health.regularly import Regularly
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from trainer.checkpoints.lease import LEASE_SECONDS
 
@@ -50,7 +50,7 @@ class Watchdog:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Heartbeat:
+class Heartbeat(Regularly):
     """The supervisor's side: a thread that sends every actor a heartbeat, whatever else happens."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:
@@ -58,25 +58,10 @@ class Heartbeat:
         Args:
             actors: called each time; returns actors that have a method `heartbeat`.
         """
+        super().__init__("signs of life", HEARTBEAT_SECONDS, self._send)
         self._actors = actors
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="signs of life", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while not self._over.wait(HEARTBEAT_SECONDS):
-            for actor in self._actors():
-                with suppress(Exception):  # a dead actor must not keep it from the others
-                    actor.heartbeat.remote()
+    def _send(self) -> None:
+        for actor in self._actors():
+            with suppress(Exception):  # a dead actor must not keep it from the others
+                actor.heartbeat.remote()

@@ -4,12 +4,11 @@ The supervisor asks the node agents, goes on, and writes what has come when it n
 that does not answer gets no line, and is asked again once it has.
 """
 
-import threading
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from cluster.health.regularly import Regularly
 from cluster.ranks.node_meter import NodeMeter
 from cluster.supervision.interval import Interval
 from trainer.runs.folder import RunFolder
@@ -53,7 +52,7 @@ class NodeSamples:
             self._nodes.ask_usage()
 
 
-class OwnNodeSamples:
+class OwnNodeSamples(Regularly):
     """The samples of a run in this process, by a thread of its own, while the context lasts."""
 
     def __init__(self, run: RunFolder, name: str, every_seconds: float) -> None:
@@ -62,30 +61,14 @@ class OwnNodeSamples:
             name: the node's.
             every_seconds: 0 for no samples.
         """
+        super().__init__("node samples", every_seconds, self._sample, patience_seconds=0.0)
         self._run = run
         self._name = name
-        self._every_seconds = every_seconds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="node samples", daemon=True)
+        self._meter = NodeMeter()
 
-    def __enter__(self) -> Self:
-        if self._every_seconds:
-            self._meter = NodeMeter()
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
-
-    def _work(self) -> None:
-        while not self._over.wait(self._every_seconds):
-            step = recorded_step(self._run.metrics)
-            _write(self._run, {self._name: self._meter.sample()}, step)
+    def _sample(self) -> None:
+        step = recorded_step(self._run.metrics)
+        _write(self._run, {self._name: self._meter.sample()}, step)
 
 
 def _write(run: RunFolder, usage: Mapping[str, Usage], step: int) -> None:

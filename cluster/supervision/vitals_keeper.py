@@ -9,15 +9,14 @@ The supervisor only sets attributes: it waits for no disk. The thread tells of t
 it looks, so the picture stays true while the supervisor itself waits for something.
 """
 
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from cluster.data.worker_signs import WorkerSign
 from cluster.health.hang_detector import Position
+from cluster.health.regularly import Regularly
 from cluster.supervision.audience import Audience
 from data_pipeline.location import without_credentials
 from trainer.runs.folder import RunFolder
@@ -51,10 +50,17 @@ class _Worker(NamedTuple):
     looked: float
 
 
-class VitalsKeeper:
+class VitalsKeeper(Regularly):
     """What a run's processes are doing, from entering the context to leaving it."""
 
     def __init__(self, run: RunFolder, audience: Audience) -> None:
+        super().__init__(
+            "vitals",
+            WRITE_SECONDS,
+            lambda: self._tell(over=False),
+            at_end=lambda: self._tell(over=True),
+            patience_seconds=LAST_WRITE_SECONDS,
+        )
         self._run = run
         self._audience = audience
         self._attempt = 0
@@ -64,8 +70,6 @@ class VitalsKeeper:
         self._last_written = 0  # the step of the last checkpoint that was written or given up
         self._restarts: tuple[Restart, ...] = ()
         self._cause: str | None = None  # why the next start of the ranks is a restart
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="vitals", daemon=True)
 
     def __enter__(self) -> Self:
         if self._run.has_begun():
@@ -73,17 +77,7 @@ class VitalsKeeper:
         with suppress(OSError, ValueError):  # a damaged file tells no former restarts
             if before := read_vitals(self._run):
                 self._restarts = before.restarts
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join(LAST_WRITE_SECONDS)
+        return super().__enter__()
 
     def attempt_begins(self, nodes: Sequence[str]) -> None:
         """Ranks are started.
@@ -148,15 +142,12 @@ class VitalsKeeper:
         if self._being_written is not None and self._being_written <= step:
             self._being_written = None
 
-    def _work(self) -> None:
-        over = False
-        while not over:
-            over = self._over.wait(WRITE_SECONDS)
-            if not self._attempt and self._cause in (None, STARTED_AGAIN):
-                continue  # what an earlier owner has left tells more
-            vitals = self._picture(over)
-            write_vitals(self._run, vitals)
-            self._audience.vitals(vitals)
+    def _tell(self, *, over: bool) -> None:
+        if not self._attempt and self._cause in (None, STARTED_AGAIN):
+            return  # what an earlier owner has left tells more
+        vitals = self._picture(over)
+        write_vitals(self._run, vitals)
+        self._audience.vitals(vitals)
 
     def _picture(self, over: bool) -> Vitals:
         now = time.monotonic()
