@@ -12,7 +12,7 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.wording import listed
+from data_pipeline.wording import counted, listed
 from model.config import DecodingConfig
 from trainer.checkpoints.format import AVERAGE, STEP, Checkpoint, sha256_of
 from trainer.errors import RunMismatchError
@@ -148,8 +148,8 @@ def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
         if ours[field].sha256 != theirs[field].sha256:
             raise RunMismatchError(
                 f"The {what} of {test_set} are not the same: sha256 {ours[field].sha256[:16]}… "
-                f"({len(first.heldout):,} lines) in the dataset of {first.name}, "
-                f"{theirs[field].sha256[:16]}… ({len(other.heldout):,} lines) in that of "
+                f"({counted(len(first.heldout), 'line')}) in the dataset of {first.name}, "
+                f"{theirs[field].sha256[:16]}… ({counted(len(other.heldout), 'line')}) in that of "
                 f"{other.name}. Scores on other sentences cannot be compared: name runs that were "
                 "prepared with the same files in data.tests"
             )

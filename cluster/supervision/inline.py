@@ -117,9 +117,8 @@ def _train(
         if nothing_is_left(recipe, run, lease.work, manifest, audience):
             return "finished"
         group.enter_context(process_group(placement, timedelta(minutes=1)))
-        from trainer.replay.build import (
-            build_rank,
-        )  # imports DeepSpeed, which reads the environment
+        # Not above: it imports DeepSpeed, which reads the environment.
+        from trainer.replay.build import build_rank
 
         keep_freed()  # as a rank does
         write_place(run, [node := socket.gethostname()])
