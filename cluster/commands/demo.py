@@ -77,10 +77,11 @@ Its checkpoints  {run}/checkpoints
 Its W&B folder   {run}/wandb  (`wandb sync` uploads it, if you want that)
 A look inside    {page}  (open it in a browser: “{SENTENCES[0]}”, step by step)
 
-Four commands to try next: translate, look inside, train on, look at the checkpoints.
+Five commands to try next: translate, look inside, see the curves, train on, list the checkpoints.
 
   echo "elle est agricultrice" | {command} translate {run}
   {command} explain {run} "elle est agricultrice"
+  {command} dashboard
   {command} train {RECIPE} trainer.max_steps={more_steps}
   {command} checkpoints list {run}
 """
