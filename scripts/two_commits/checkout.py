@@ -145,7 +145,7 @@ class Checkout:
 
     def _see_what_is_imported(self) -> None:
         """Refuses an environment in which a package of this side comes from anywhere else."""
-        modules = [path.name for path in self._packages()]
+        modules = [path.stem for path in self._packages()]  # a package or a file
         modules += [entry.split(":")[0] for entry in self._project()["project"]["scripts"].values()]
         found = self.run(self.python, "-c", WHERE, *modules).split()
         foreign = [path for path in found if not Path(path).is_relative_to(self.code)]
@@ -159,7 +159,7 @@ class Checkout:
         return sorted({package.parent for package in self._packages()})
 
     def _packages(self) -> list[Path]:
-        """The packages that the wheel is made of."""
+        """The packages and files that the wheel is made of."""
         wheel = self._project()["tool"]["hatch"]["build"]["targets"]["wheel"]
         return [self.code / package for package in wheel["packages"]]
 
