@@ -198,7 +198,7 @@ PROJECT = """
 [project]
 scripts = {{ transloom = "{module}:main" }}
 [tool.hatch.build.targets.wheel]
-packages = ["{package}"]
+packages = [{packages}]
 """
 # In a process that is spawned, as those of `transloom prepare` are.
 COMMAND = """
@@ -225,7 +225,8 @@ def repository(tmp_path):
         (root / package).mkdir(parents=True)
         (root / package / "__init__.py").touch()
         (root / package / "cli.py").write_text(COMMAND.format(says=says))
-        text = PROJECT.format(package=package, module=module)
+        (root / f"{package}_api.py").touch()
+        text = PROJECT.format(packages=f'"{package}", "{package}_api.py"', module=module)
         (root / "pyproject.toml").write_text(text)
 
     write("old", "old.cli", "committed")
@@ -250,7 +251,7 @@ def test_each_side_has_its_own_modules_wherever_they_lie(repository, tmp_path, m
 
 
 def test_a_side_whose_modules_come_from_elsewhere_is_refused(repository, tmp_path):
-    (repository / "pyproject.toml").write_text(PROJECT.format(package="numpy", module="numpy"))
+    (repository / "pyproject.toml").write_text(PROJECT.format(packages='"numpy"', module="numpy"))
     with pytest.raises(CheckoutError, match=r"here would import \S+numpy/__init__.py"):
         copy_working_tree(repository, tmp_path / "here")
 
