@@ -71,7 +71,8 @@ def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
     assert max(HELD_STEPS) > runs.lines("run")[-1]["step"] >= HELD_STEPS[0]
     assert "left with 75, after 0 restarts" in output(runs, job)
 
-    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")
+    # Not within the second of the requeue, which slurmd takes for a start that was revoked.
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now+5")
     until_in_state(slurm, job, "COMPLETED")
     assert slurm.job(job)["ExitCode"] == "0:0"
     assert "left with 0, after 1 restarts" in output(runs, job)
