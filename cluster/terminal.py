@@ -21,6 +21,7 @@ from typing import IO, Any
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     Task,
     TaskProgressColumn,
@@ -93,6 +94,18 @@ def percentages(terminal: Terminal) -> Progress:
         TaskProgressColumn(),
         TimeRemainingColumn(),
         console=terminal,
+    )
+
+
+def step_counts(console: Console) -> Progress:
+    """Bars with the steps that are done, of how many; they vanish in the end."""
+    return Progress(
+        Words("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
 
 

@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
 from cluster.commands.replay_plan import Leg, ReplayPlan, plan_replay, recipe_of
 from cluster.data.trace import walk
 from cluster.errors import ClusterError
 from cluster.recipe import Recipe
-from cluster.terminal import Terminal, Words, shown
+from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.location import Location, without_credentials
@@ -269,14 +267,7 @@ class _Watching:
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
-        self._progress = Progress(
-            Words("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = step_counts(console)
         self._task = self._progress.add_task("looking for a checkpoint", total=None)
         self._before = 0
 

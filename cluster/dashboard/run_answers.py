@@ -5,12 +5,10 @@ is told in the answer; the rest of it is there.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
-
-from pydantic import ValidationError
 
 from cluster.dashboard import run_details
 from cluster.dashboard.answers import (
@@ -32,7 +30,6 @@ from cluster.dashboard.runs_folder import run_id
 from cluster.dashboard.settings import settings_of
 from cluster.views.display import event_summary
 from data_pipeline.wording import counted
-from data_pipeline.written import told
 from trainer.checkpoints.format import (
     HEADER,
     list_checkpoints,
@@ -44,6 +41,7 @@ from trainer.tracking.curve_index import extend_index
 from trainer.tracking.curves import MOST_POINTS, Curves, read_curves
 from trainer.tracking.node_usage import NodeLine, read_usage
 from trainer.tracking.records import Event, Sample, SkippedLine
+from trainer.tracking.run_facts import Problems
 from trainer.tracking.standing import BYTES_IN_A_LIST, standing_of
 
 T = TypeVar("T")
@@ -62,10 +60,10 @@ def end_bytes(runs: int) -> int:
 
 def row_of(path: Path, record_bytes: int) -> RunRow:
     """A run's row in the table."""
-    problems: list[str] = []
+    problems = Problems()
     run = RunFolder(path)
     none: dict[str, Any] = {}
-    settings = _tried(run.recipe, lambda: settings_of(run.recipe), none, problems)
+    settings = problems.tried(run.recipe, lambda: settings_of(run.recipe), none)
     standing = standing_of(path, record_bytes)
     if problems:
         standing = standing.model_copy(update={"problems": [*standing.problems, *problems]})
@@ -91,16 +89,18 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
     run = RunFolder(path)
     row = row_of(path, BYTES_IN_A_LIST)
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
-    problems: list[str] = [curves.problem] if curves and curves.problem else []
-    card = _tried(run.card_path, run.card, None, [])  # its standing has the problem
+    problems = Problems([curves.problem] if curves and curves.problem else [])
+    told_elsewhere = Problems()  # by the run's standing, or with its curves
+    card = told_elsewhere.tried(run.card_path, run.card, None)
     checkpoints, header = run_details.checkpoint_rows(run)
     no_entries: list[LogEntry] = []
-    log = _tried(run.log, lambda: last_entries(run.log), no_entries, problems)
-    vitals = _tried(run.vitals, lambda: run_details.vitals(run), None, problems)
+    log = problems.tried(run.log, lambda: last_entries(run.log), no_entries)
+    vitals = problems.tried(run.vitals, lambda: run_details.vitals(run), None)
     no_samples: list[Sample] = []
-    samples = _tried(
-        run.metrics, lambda: run_details.newest_samples(run.metrics, cache), no_samples, []
+    samples = told_elsewhere.tried(
+        run.metrics, lambda: run_details.newest_samples(run.metrics, cache), no_samples
     )
+    cleaning = problems.tried(run.dataset, lambda: run_details.cleaning(run), None)
     standing = row.standing
     return RunAnswer(
         id=row.id,
@@ -114,7 +114,7 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
         validations=validations_of(curves) if curves else [],
         samples=samples,
         log=log[-LOG_ENTRIES:],
-        cleaning=_tried(run.dataset, lambda: run_details.cleaning(run), None, problems),
+        cleaning=cleaning,
         environment=run_details.environment(run, header),
         commands=run_details.commands(run),
         vitals=vitals,
@@ -223,21 +223,6 @@ def _mark(line: Event | SkippedLine) -> Mark:
             words += f" in {counted(len(line.slots), 'slot')}"
         return Mark(step=line.step, event="skipped", words=words, details=details)
     return Mark(step=line.step, event=line.event, words=event_summary(line), details=line.details)
-
-
-def _tried(what: Path, read: Callable[[], T], otherwise: T, problems: list[str]) -> T:
-    """What `read` returns, or `otherwise` with a problem of this file."""
-    try:
-        return read()
-    except ValidationError as error:
-        problems.append(f"{what} is damaged: {told(error)}")
-    except TrainerError as error:
-        problems.append(str(error))
-    except OSError as error:
-        problems.append(f"{what} cannot be read: {error.strerror or error}")
-    except ValueError as error:
-        problems.append(f"{what} is damaged: {error}")
-    return otherwise
 
 
 def _newest_checkpoint(run: RunFolder) -> Path | None:

@@ -22,6 +22,7 @@ from trainer.checkpoints.format import (
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import read_start
+from trainer.runs.vitals import LIMITS
 from trainer.tracking.curve_index import load_index
 from trainer.tracking.record_blocks import OpenRecord
 from trainer.tracking.records import Sample
@@ -29,7 +30,6 @@ from trainer.tracking.records import Sample
 # Headers of the newest checkpoints are read; of older ones the step and the time are shown.
 HEADERS_READ = 10
 SAMPLES_END_BYTES = 2**16
-VITALS_LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 
 
@@ -89,7 +89,7 @@ def cleaning(run: RunFolder) -> dict[str, Any] | None:
 
 def vitals(run: RunFolder) -> dict[str, Any] | None:
     """What ranks and data workers are doing, as it stands in the file."""
-    return _object(run.vitals, VITALS_LIMITS)
+    return _object(run.vitals, LIMITS)
 
 
 def environment(run: RunFolder, header: CheckpointHeader | None) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from rich.console import Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from cluster.data.record import DataRecord, Start
 from cluster.recipe import load_recipe
-from cluster.terminal import Terminal, Words, shown
+from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
 from data_pipeline.batching.window import WindowReader
@@ -99,7 +98,7 @@ def trace(
     start = record.start_before(first)
     digest = start.data_digest
     traced = []
-    with _step_progress(console) as progress:
+    with step_counts(console) as progress:
         task = progress.add_task(f"from step {start.step}", total=last - start.step)
         for step, data in walk(store, recipe.data_settings, record, start, last):
             # Begin at the recorded digest if there is one, so that a difference shows at its step.
@@ -147,17 +146,6 @@ def _traced(
         ],
         data_digest=fold(digest_before, digests),
         recorded_digest=record.digests.get(step),
-    )
-
-
-def _step_progress(console: Terminal) -> Progress:
-    return Progress(
-        Words("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
     )
 
 

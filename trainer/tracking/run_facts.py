@@ -15,7 +15,7 @@ from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.written import told
 from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header
 from trainer.checkpoints.lease import Ownership, ownership
-from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
+from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.place import Place, read_place
@@ -42,7 +42,7 @@ class RunFacts(NamedTuple):
     problems: list[str]
 
 
-class _Problems(list[str]):
+class Problems(list[str]):
     """Reads one thing after another, and keeps what cannot be read."""
 
     def tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
@@ -51,7 +51,7 @@ class _Problems(list[str]):
             return read()
         except ValidationError as error:
             self.append(f"{what} is damaged: {told(error)}")
-        except (CheckpointError, CheckpointFormatError, RunMismatchError) as error:
+        except TrainerError as error:
             self.append(str(error))
         except OSError as error:
             self.append(f"{what} cannot be read: {error.strerror or error}")
@@ -66,7 +66,7 @@ def read_facts(run: RunFolder, record_bytes: int) -> RunFacts:
     Args:
         record_bytes: how much of the end of its record is read.
     """
-    problems = _Problems()
+    problems = Problems()
     owners, checkpoints = run.path / "owners", run.checkpoints
     # The owner first: one that leaves after this has written all that is read below.
     held = problems.tried(owners, lambda: ownership(run.path), None)

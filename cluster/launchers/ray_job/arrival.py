@@ -101,10 +101,7 @@ def _run_folder(request: JobRequest) -> Path:
     """The run's folder; it is made only beside what is there."""
     run = Path(request.run)
     if not any(Path(place).is_dir() for place in request.places):
-        raise ClusterError(
-            f"Node {os.uname().nodename} has neither {run.parent} nor {request.folder}: name a run "
-            "folder on storage that all nodes see, with --run"
-        )
+        raise ClusterError(request.without_places(f"Node {os.uname().nodename}"))
     return run
 
 

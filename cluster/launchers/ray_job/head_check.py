@@ -5,7 +5,6 @@ more, and say so when the job is there.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.record import JobRequest
@@ -42,10 +41,7 @@ def check_head(
             "there what transloom needs, from the same lock, see docs/clusters.md"
         )
     if not any(seen.folders.values()):
-        raise ClusterError(
-            f"{head} has neither {Path(request.run).parent} nor {request.folder}: name a run "
-            "folder on storage that all nodes see, with --run"
-        )
+        raise ClusterError(request.without_places(head))
     for name in WATCHED:
         here, there = version_of(name), seen.versions[name]
         if here != there:

@@ -103,6 +103,13 @@ class JobRequest(Written):
         """One of these folders has to be there, or the run's is not made."""
         return [self.run, str(Path(self.run).parent), self.folder]
 
+    def without_places(self, node: str) -> str:
+        """What is told if none of them is there."""
+        return (
+            f"{node} has neither {Path(self.run).parent} nor {self.folder}: name a run folder on "
+            "storage that all nodes see, with --run"
+        )
+
 
 class Attempt(Written):
     """One start of `transloom train`.
