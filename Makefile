@@ -56,7 +56,7 @@ lock:  ## renew the locks from pyproject.toml (TORCH_INDEX=URL: that for CPU, to
 wheelhouse: setup  ## all files for machines without network, into wheelhouse/, with their install
 	@TORCH_INDEX=$(TORCH_INDEX) scripts/wheelhouse $(LOCK)
 
-demo: setup  ## train on the built-in phrase book, then translate (2 minutes on 2 cores)
+demo: setup  ## train on the built-in phrase book, then translate (3 minutes on 2 cores)
 	@$(BIN)/transloom demo
 
 test: setup  ## the tests, without those that need a GPU and the long fault injections
