@@ -68,16 +68,16 @@ def write_model(folder: Path, vocabulary_size: int, seed: int = 7, **form: Any) 
 
     torch.manual_seed(seed)
     padding = vocabulary_size - 1
-    config = MarianConfig(
-        vocab_size=vocabulary_size,
-        decoder_vocab_size=vocabulary_size,
-        pad_token_id=padding,
-        decoder_start_token_id=padding,
-        eos_token_id=0,
-        forced_eos_token_id=0,
-        bos_token_id=0,
-        **OPUS | SMALL | form,
-    )
+    special = {
+        "vocab_size": vocabulary_size,
+        "decoder_vocab_size": vocabulary_size,
+        "pad_token_id": padding,
+        "decoder_start_token_id": padding,
+        "eos_token_id": 0,
+        "forced_eos_token_id": 0,
+        "bos_token_id": 0,
+    }
+    config = MarianConfig(**OPUS | SMALL | special | form)
     model = MarianMTModel(config).eval()
     for name, parameter in model.named_parameters():
         if "embed_positions" not in name and parameter.ndim > 1:

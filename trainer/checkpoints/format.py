@@ -59,11 +59,11 @@ class FileRecord(Written):
 
 
 class Parent(Written):
-    """The checkpoint of another run that a run took its first weights from."""
+    """What a run took its first weights from: a checkpoint of another run, or a model's folder."""
 
-    run_id: str
+    run_id: str  # of a model's folder, its name
     step: Count
-    sha256: str  # of its checkpoint.json, which names the sha256 of every other file
+    sha256: str  # of its checkpoint.json, or of the sha256 of each of the model's files, by name
 
 
 class EarlyStoppingState(Written):
