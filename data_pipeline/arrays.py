@@ -4,6 +4,7 @@ Every array is contiguous, so that Ray's object store passes it on without a cop
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,21 @@ class FieldArrays:
         tokens = int(self.lengths[start:stop].sum())
         return FieldArrays(self.ids[first : first + tokens], self.lengths[start:stop])
 
+    def with_first(self, token: int) -> "FieldArrays":
+        """The sequences with a token before each."""
+        starts = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+        return FieldArrays(np.insert(self.ids, starts, token), self.lengths + np.int32(1))
+
     @property
     def bytes(self) -> int:
         return self.ids.nbytes + self.lengths.nbytes
+
+
+def flattened(sequences: list[list[int]]) -> FieldArrays:
+    """The sequences as one flat field, int32."""
+    lengths = np.fromiter(map(len, sequences), dtype=np.int32, count=len(sequences))
+    tokens = chain.from_iterable(sequences)
+    return FieldArrays(np.fromiter(tokens, dtype=np.int32, count=int(lengths.sum())), lengths)
 
 
 def concatenate(parts: list[FieldArrays]) -> FieldArrays:

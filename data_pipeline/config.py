@@ -152,6 +152,8 @@ TOKENIZERS: "Registry[type[Tokenizer]]" = Registry("tokenizer", "tokenizer.type"
 SENTENCE_PIECE_TYPES = ("bpe", "unigram", "char")
 for _type in SENTENCE_PIECE_TYPES:
     TOKENIZERS.register(_type, "data_pipeline.tokenizers.sentence_piece:SentencePieceTokenizer")
+MARIAN = "marian"
+TOKENIZERS.register(MARIAN, "data_pipeline.tokenizers.marian:MarianTokenizer")
 
 
 class TokenizerConfig(Section):
@@ -160,7 +162,8 @@ class TokenizerConfig(Section):
     type: str = identity(
         "bpe",
         "bpe: byte-pair encoding (Sennrich et al. 2016); unigram: unigram language model (Kudo "
-        "2018); char: a piece for each character; or a registered one. Of SentencePiece's types, "
+        "2018); char: a piece for each character; marian: those of a Marian model in Hugging "
+        "Face's layout, whose folder is the model; or a registered one. Of SentencePiece's types, "
         "none is read with an existing model",
     )
     vocabulary_size: int = identity(
@@ -192,9 +195,12 @@ class TokenizerConfig(Section):
     )
     sampling: SubwordSamplingConfig = SubwordSamplingConfig()
     model: Location | None = identity(
-        None, "path of an existing joint SentencePiece model, used as it is"
+        None,
+        "path of an existing joint SentencePiece model, or Marian model's folder, used as it is",
     )
-    model_sha256: Sha256 | None = identity(None, "sha256 of the existing model's file")
+    model_sha256: Sha256 | None = identity(
+        None, "sha256 of the existing model's file; of a Marian model, what `transloom init` gives"
+    )
 
     @property
     def training_bytes(self) -> int | None:
@@ -204,6 +210,15 @@ class TokenizerConfig(Section):
     @model_validator(mode="after")
     def _type_is_known(self) -> Self:
         TOKENIZERS.known(self.type)
+        return self
+
+    @model_validator(mode="after")
+    def _marians_are_not_trained(self) -> Self:
+        if self.type == MARIAN and self.model is None:
+            raise ValueError(
+                "type is marian and model is not set: tokenizers of that type are read and not "
+                "trained, so set model to the folder of a Marian model"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from Python's limit on nested calls.
 
 import json
 import re
+from functools import partial
 from typing import Any, NamedTuple
 
 MAX_DEPTH = 64
@@ -17,12 +18,11 @@ class JsonLimits(NamedTuple):
 
     bytes: int
     values: int
+    keys: int = 20_000  # of one object; each unknown one costs a complaint when it gets a class
 
 
 # Of a file that a person could read through.
 SMALL = JsonLimits(bytes=1_000_000, values=100_000)
-# Of one object. Each unknown key costs a complaint when the object is compared with its class.
-MAX_KEYS = 20_000
 _HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -40,7 +40,9 @@ def parse_json(data: bytes, limits: JsonLimits = SMALL) -> Any:
     if values > limits.values:
         raise ValueError(f"up to {values:,} values, expected at most {limits.values:,}")
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refused)
+        value = json.loads(
+            data.decode(), object_pairs_hook=partial(_object, limits.keys), parse_constant=_refused
+        )
     except RecursionError as error:
         raise _too_deep() from error
     if _is_deeper(value, MAX_DEPTH):
@@ -72,9 +74,9 @@ _NAMES: dict[type, str] = {
 }
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_KEYS:
-        raise ValueError(f"an object of {len(pairs):,} keys, expected at most {MAX_KEYS:,}")
+def _object(most: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > most:
+        raise ValueError(f"an object of {len(pairs):,} keys, expected at most {most:,}")
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()

@@ -69,12 +69,13 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_oi = ctx.saved_tensors
         y_grad_no = y_grad.flatten(0, -2)
-        x_grad = product(y_grad_no, weight_oi.T).view_as(x)
-        bias_grad = y_grad_no.sum(dim=0) if ctx.needs_input_grad[2] else None
-        return x_grad, product(y_grad_no.T, x.flatten(0, -2).T), bias_grad
+        of_x, of_weight, of_bias = ctx.needs_input_grad  # not all are, where weights are frozen
+        x_grad = product(y_grad_no, weight_oi.T).view_as(x) if of_x else None
+        weight_grad = product(y_grad_no.T, x.flatten(0, -2).T) if of_weight else None
+        return x_grad, weight_grad, y_grad_no.sum(dim=0) if of_bias else None
 
 
 def _from_onednn(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:

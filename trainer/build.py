@@ -62,6 +62,8 @@ def build_trainer(
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.notice(f"attention is computed by {backend}")
+            if engine.frozen.names:
+                supervision.notice(engine.frozen.told(engine.parameter_shapes))
             resources.callback(recorder.close)
         saver = Saver(context, state, manifest, recorder.sync if recorder else lambda: None)
         resources.callback(saver.close)
@@ -94,6 +96,7 @@ def build_engine(recipe: TrainingRecipe, task: TrainingTask, placement: Placemen
         loss=task.loss,
         micro_batches_per_step=recipe.batching.micro_batches_per_step,
         placement=placement,
+        frozen=recipe.trainer.frozen,
     )
 
 

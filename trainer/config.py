@@ -201,8 +201,13 @@ class TrainerConfig(Section):
     )
     init_from: Location | None = identity(
         None,
-        "RUN or RUN@STEP whose weights a new run starts from, at step 0 and with "
-        "new moments; null starts from random weights.",
+        "RUN or RUN@STEP whose weights a new run starts from, at step 0 and with new moments, or "
+        "the folder of a Marian model in Hugging Face's layout; null starts from random weights.",
+    )
+    frozen: tuple[Annotated[str, Field(min_length=1)], ...] = identity(
+        (),
+        "Patterns of parameters that keep the weights that they begin with, such as "
+        "`source_embedding.*` or `encoder.layers.[0-2].*`.",
     )
     stop_after_skipped_steps: int = continuable(
         3,

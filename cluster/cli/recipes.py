@@ -69,6 +69,14 @@ def init(
     target_language: Annotated[
         str | None, typer.Option(help="Default: as the file's name ends.")
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A Marian model of Hugging Face to go on from."),
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(help="Before every source sentence, such as >>fra<< of that model."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a recipe of your own parallel text, with settings by its size and a word on each.
@@ -81,6 +89,8 @@ def init(
       transloom init my.yaml --source corpus.fr --target corpus.en
 
       transloom init my.yaml corpora/fr-en
+
+      transloom init my.yaml corpora/fr-en --init-from opus-mt-fr-en
     """
     from cluster.commands.new_recipe import files_in, files_named, write_recipe
 
@@ -96,7 +106,9 @@ def init(
         files = files_named(source, target, validation, languages)
     else:
         raise typer.BadParameter("give either a FOLDER, or --source FILE and --target FILE")
-    summary = write_recipe(recipe, files)
+    if tag is not None and init_from is None:
+        raise typer.BadParameter("--tag belongs to --init-from")
+    summary = write_recipe(recipe, files, init_from, tag)
     answer(summary, as_json, _where_next(summary))
 
 

@@ -45,7 +45,8 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     if loaded.task != "causal_lm" or not isinstance(loaded.model, DecoderOnlyConfig):
         raise RecipeError(
             f"task is {loaded.task} and model.network is {loaded.model.network}, and only a "
-            "decoder_only network of causal_lm can be imported: name such a recipe"
+            "decoder_only network of causal_lm can be imported: name such a recipe. A translation "
+            "run begins with a Marian model by trainer.init_from=FOLDER"
         )
     target = RunFolder(run)
     if target.has_begun():

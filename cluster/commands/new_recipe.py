@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from cluster.commands.recipe_scales import Scale, scale_of
+from cluster.commands.model_sections import ModelSections, own_sections, quoted, sections_of
+from cluster.commands.recipe_scales import Scale, scale_of, tuning_scale
 from cluster.commands.recipe_template import TEMPLATE
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
@@ -124,11 +125,18 @@ def _language(path: Path) -> str | None:
     return suffix if _LANGUAGE.fullmatch(suffix) else None
 
 
-def write_recipe(path: Path, files: Files) -> dict[str, Any]:
+def write_recipe(
+    path: Path, files: Files, init_from: Path | None = None, tag: str | None = None
+) -> dict[str, Any]:
     """Write the recipe, and the corpus's own validation set if there is none; return a summary.
 
+    Args:
+        init_from: the folder of a Marian model that the run begins with.
+        tag: what stands before every source sentence.
+
     Raises:
-        RecipeError: the recipe or the folder of the corpus is there already.
+        RecipeError: the recipe or the folder of the corpus is there already, or there is no model.
+        ModelError, TokenizerError: the model cannot be read.
         CorpusError: a file cannot be read, or the two sides have other numbers of lines.
     """
     folder = path.with_name(f"{path.stem}-corpus")
@@ -138,13 +146,18 @@ def write_recipe(path: Path, files: Files) -> dict[str, Any]:
                 f"{there} is there already, and is not overwritten: name another recipe, or remove "
                 "it first"
             )
+    theirs = None if init_from is None else sections_of(init_from, tag)  # before hours of reading
     counts = _read(files, None if files.validation else folder)
     written = [str(path)]
     if files.validation is None:
         files = _of_folder(files, folder)
         written.append(str(folder))
     scale = scale_of(counts.pairs, counts.target_characters)
-    path.write_text(_recipe_text(path, files, counts, scale), encoding="utf-8")
+    if init_from is not None:
+        scale = tuning_scale(scale, f"It begins with the weights of {init_from.name}.")
+    sections = theirs or own_sections(scale)
+    text = _recipe_text(path, files, counts, scale, sections, tag)
+    path.write_text(text, encoding="utf-8")
     load_recipe(path)  # what is written is a recipe
     return {
         "recipe": str(path),
@@ -211,7 +224,14 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-def _recipe_text(path: Path, files: Files, counts: Counts, scale: Scale) -> str:
+def _recipe_text(
+    path: Path,
+    files: Files,
+    counts: Counts,
+    scale: Scale,
+    sections: ModelSections,
+    tag: str | None,
+) -> str:
     assert files.validation is not None
     source, target = files.languages
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-") or "mine"
@@ -221,7 +241,7 @@ def _recipe_text(path: Path, files: Files, counts: Counts, scale: Scale) -> str:
         if counts.held_out
         else ""
     )
-    tests = "".join(f"\n    {use}: {_both(paths)}" for use, paths in files.tests.items())
+    tests = "".join(f"\n    {use}: {_both(paths, tag)}" for use, paths in files.tests.items())
     text = TEMPLATE.format(
         path=path,
         name=name,
@@ -229,18 +249,18 @@ def _recipe_text(path: Path, files: Files, counts: Counts, scale: Scale) -> str:
         target=target,
         pairs=counted(counts.pairs, "training pair"),
         held=held,
-        train=_both(files.train),
-        validation=_both(files.validation),
+        train=_both(files.train, tag),
+        validation=_both(files.validation, tag),
         tests=tests or "{}",
         scale=scale,
+        rate=f"{scale.rate:f}".rstrip("0"),  # YAML takes 5e-05 for a text
+        tokenizer=sections.tokenizer,
+        model=sections.model,
+        first_weights=sections.first_weights,
     )
     return _COMMENT.sub(lambda found: f"{found[1]:<{COMMENT_COLUMN}}  # ", text)
 
 
-def _both(paths: tuple[Path, Path]) -> str:
-    return f"{{source: {_quoted(paths[0])}, target: {_quoted(paths[1])}}}"
-
-
-def _quoted(path: Path) -> str:
-    """A path as YAML: between single quotes, of which those within are doubled."""
-    return "'" + str(path).replace("'", "''") + "'"
+def _both(paths: tuple[Path, Path], tag: str | None) -> str:
+    more = "" if tag is None else f", tag: {quoted(tag)}"
+    return f"{{source: {quoted(paths[0])}, target: {quoted(paths[1])}{more}}}"

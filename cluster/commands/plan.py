@@ -57,7 +57,7 @@ def _size_lines(plan: Plan) -> list[str]:
     lines = []
     ranks = plan.recipe.cluster.max_ranks
     if plan.parameters is not None:
-        lines.append(_line("parameters", f"{plan.parameters:,}"))
+        lines.append(_line("parameters", f"{plan.parameters:,}{_frozen(plan)}"))
     if size := plan.state:
         parts = {
             "weights": size.weights,
@@ -72,7 +72,8 @@ def _size_lines(plan: Plan) -> list[str]:
             _line(
                 "a rank",
                 f"{gigabytes(size.on_device)} at most, as one of {ranks}: {shown}; in host memory "
-                f"{gigabytes(size.checkpoint_copy)} for a copy of its part of a checkpoint",
+                f"{gigabytes(size.checkpoint_copy)} for a copy of its part of a checkpoint"
+                f"{f' and {gigabytes(size.frozen)} of frozen weights' if size.frozen else ''}",
             )
         )
     if measured := plan.measurement:
@@ -148,3 +149,7 @@ def _hours(hours: float) -> str:
     if hours < 1:
         return f"{hours * 60:.1f} minutes"
     return f"{hours:.1f} hours" if hours < 48 else f"{hours:,.0f} hours ({hours / 24:.1f} days)"
+
+
+def _frozen(plan: Plan) -> str:
+    return f", {plan.frozen_parameters:,} of them frozen" if plan.frozen_parameters else ""

@@ -6,10 +6,14 @@ dropout, as Multi30k's recipe does (Wu et al. 2021); large ones the base model o
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Characters of a piece, roughly, in languages with an alphabet.
 CHARACTERS_PER_PIECE = 3.5
+
+# Of a model that is trained already: few steps, and short ones.
+TUNING_EPOCHS = 3
+TUNING_RATE = 0.00005
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,24 @@ def scale_of(pairs: int, target_characters: int) -> Scale:
         every=_round(max(25, min(2000, steps / 10))),
         ranks=max(1, min(2, os.cpu_count() or 1)),
         precision="bf16" if tier.gpus else "fp32",
+    )
+
+
+def tuning_scale(scale: Scale, says: str) -> Scale:
+    """The settings with which a model goes on that is trained already.
+
+    Args:
+        says: what it is, in a sentence.
+    """
+    steps = _round(max(100, scale.steps * TUNING_EPOCHS / scale.epochs))
+    return replace(
+        scale,
+        says=says,
+        epochs=TUNING_EPOCHS,
+        steps=steps,
+        rate=TUNING_RATE,
+        warm_up=_round(max(20, min(1000, steps / 10))),
+        every=_round(max(25, min(1000, steps / 10))),
     )
 
 

@@ -24,31 +24,19 @@ data:
   max_target_length: {scale.longest}
   cleaning: {{drop_duplicates: true, max_length_ratio: 9}}
 
-tokenizer:
-  type: bpe
-  vocabulary_size: {scale.vocabulary}         # fewer pieces for little text
-  joint: true                    # one vocabulary for both languages; false: other alphabets
-
+{tokenizer}
 # A step is micro_batches_per_step micro-batches, dealt to however many ranks there are.
 batching:
   max_tokens_per_micro_batch: {scale.micro_batch}    # of either side; memory follows it
   micro_batches_per_step: {scale.micro_batches}        # and as many ranks at most
 
-model:
-  encoder_layers: {scale.layers}
-  decoder_layers: {scale.layers}
-  width: {scale.width}
-  feed_forward_width: {scale.feed_forward}
-  heads: {scale.heads}
-  dropout: {scale.dropout}                   # more for little text
-  norm: pre                      # trains without a careful warm-up
-
-trainer:
+{model}
+trainer:{first_weights}
   max_steps: {scale.steps}                # about {scale.epochs} times through the corpus
   schedule:
     type: inverse_square_root
     warmup_steps: {scale.warm_up}
-    peak_learning_rate: {scale.rate}
+    peak_learning_rate: {rate}
   label_smoothing: 0.1
   gradient_clipping: 1.0
   validate_every_steps: {scale.every}
@@ -66,3 +54,41 @@ cluster:
   cpus_per_rank: 1
   gpus_per_rank: {scale.gpus}               # 1 trains on CUDA
 """
+
+# What a model has that begins with random weights.
+OWN_TOKENIZER = """\
+tokenizer:
+  type: bpe
+  vocabulary_size: {scale.vocabulary}         # fewer pieces for little text
+  joint: true                    # one vocabulary for both languages; false: other alphabets
+"""
+
+OWN_MODEL = """\
+model:
+  encoder_layers: {scale.layers}
+  decoder_layers: {scale.layers}
+  width: {scale.width}
+  feed_forward_width: {scale.feed_forward}
+  heads: {scale.heads}
+  dropout: {scale.dropout}                   # more for little text
+  norm: pre                      # trains without a careful warm-up
+"""
+
+# What a model has that goes on from the weights of a folder.
+THEIR_TOKENIZER = """\
+tokenizer:
+  type: marian                   # those of the folder: source.spm, target.spm, vocab.json
+  vocabulary_size: {pieces}
+  model: {folder}
+  model_sha256: {sha256}
+"""
+
+THEIR_MODEL = """\
+# The network is that of the folder; of these values only dropout may be another.
+model:
+{settings}
+"""
+
+THEIR_WEIGHTS = """
+  init_from: {folder}
+  frozen: []                     # what stays as it is, such as ["*embedding*", "encoder.*"]"""

@@ -29,6 +29,7 @@ from trainer.replay.looks import ExamplePlaces, looked_step
 from trainer.replay.reports import SeenState, SeenStep
 from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
+from trainer.runs.model_folder import is_model_folder
 from trainer.runs.vitals import Vitals
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
@@ -180,7 +181,8 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
         "early_stopping": None,
         "stop_after_skipped_steps": NEVER,
     }
-    if plan.start is None and recipe.trainer.init_from is not None:
+    origin = recipe.trainer.init_from
+    if plan.start is None and origin is not None and not is_model_folder(Path(origin)):
         # The scratch run would take the newest weights; the run has pinned its own.
         parent = plan.run.card().parent
         warm_start = warm_start_of(recipe, scratch, manifest, parent)

@@ -66,6 +66,7 @@ class Plan:
     steps_left: int
     problems: list[Problem]
     parameters: int | None = None
+    frozen_parameters: int = 0
     state: StateSize | None = None
     disk: Disk | None = None
     epoch: Epoch | None = None
@@ -79,7 +80,7 @@ class Plan:
         """About what a rank's passes keep for backward: of measured steps, without gradients."""
         if self.measurement is None or self.parameters is None:
             return None
-        alone = size_of_state(self.recipe, self.parameters, 1)
+        alone = size_of_state(self.recipe, self.parameters, 1, self.frozen_parameters)
         return max(0, self.measurement.step_bytes - alone.gradients - alone.bucket)
 
     @property
@@ -94,6 +95,7 @@ class Plan:
             "run": str(self.run),
             "problems": [problem.to_json() for problem in self.problems],
             "parameters": self.parameters,
+            "frozen_parameters": self.frozen_parameters,
             "rank_bytes": asdict(self.state) if self.state else None,
             "measured": (
                 {
@@ -144,9 +146,10 @@ def make_plan(
 def _size_up(plan: Plan, run: RunFolder, store: DatasetStore, manifest: Manifest) -> None:
     recipe = plan.recipe
     try:
-        plan.parameters = count_parameters(recipe, store, manifest)
-        plan.state = size_of_state(recipe, plan.parameters, recipe.cluster.max_ranks)
-        plan.disk = disk_of(recipe, run, plan.parameters)
+        plan.parameters, plan.frozen_parameters = count_parameters(recipe, store, manifest)
+        ranks = recipe.cluster.max_ranks
+        plan.state = size_of_state(recipe, plan.parameters, ranks, plan.frozen_parameters)
+        plan.disk = disk_of(recipe, run, plan.parameters, plan.frozen_parameters)
         plan.epoch = measure_epoch(recipe, store, manifest)
     except _EXPECTED as error:
         plan.problems.append(Problem("dataset", str(error)))
@@ -204,10 +207,12 @@ def _measured_memory(plan: Plan) -> list[Problem]:
     if measured is None or plan.parameters is None or config.gpus_per_rank:
         return []
     ranks = config.min_ranks
-    alone, cut = (size_of_state(plan.recipe, plan.parameters, n) for n in (1, ranks))
+    alone, cut = (
+        size_of_state(plan.recipe, plan.parameters, n, plan.frozen_parameters) for n in (1, ranks)
+    )
     steps = alone.gradients + alone.bucket
     base = measured.state_bytes - (alone.on_device - steps)  # Python, torch, DeepSpeed, the data
-    each = base + cut.on_device + cut.checkpoint_copy + (plan.activation_bytes or 0)
+    each = base + cut.on_device + cut.on_host + (plan.activation_bytes or 0)
     free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will leave
     if ranks * each <= free:
         return []

@@ -142,11 +142,14 @@ class Disk:
     free: int
 
 
-def disk_of(recipe: Recipe, run: RunFolder, parameters: int | None) -> Disk | None:
+def disk_of(
+    recipe: Recipe, run: RunFolder, parameters: int | None, frozen: int | None = None
+) -> Disk | None:
     """How the checkpoints of a run fit on its disk; None if their size cannot be told.
 
     Args:
         parameters: of the network, or fewer; a checkpoint that is there tells better.
+        frozen: how many of them are not trained, if the network was asked.
     """
     config, steps = recipe.checkpoints, recipe.trainer.max_steps
     paths = list_checkpoints(run.checkpoints)
@@ -154,7 +157,7 @@ def disk_of(recipe: Recipe, run: RunFolder, parameters: int | None) -> Disk | No
     if each is None:
         if parameters is None:
             return None
-        each = size_of_checkpoint(recipe, parameters)
+        each = size_of_checkpoint(recipe, parameters, frozen)
     begun = step_of(paths[-1]) if paths else 0
     to_come = -(-max(0, steps - begun) // config.every_steps)
     stay = config.keep_last + config.keep_best + 1
@@ -206,7 +209,7 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[Problem
         return
     ranks = config.min_ranks
     size = size_of_state(recipe, parameters, ranks)
-    on_host = size.checkpoint_copy + (0 if config.gpus_per_rank else size.on_device)
+    on_host = size.on_host + (0 if config.gpus_per_rank else size.on_device)
     free = host_memory.available_bytes()
     if ranks * on_host > free:
         yield Problem(

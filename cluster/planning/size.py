@@ -9,6 +9,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from model.config import ModelConfig
 from model.decoder_only_config import DecoderOnlyConfig
+from trainer.frozen import frozen_names
 from trainer.memory.state_size import StateSize, checkpoint_bytes, state_size
 from trainer.optimizers import OPTIMIZERS
 from trainer.recipe import TrainingRecipe
@@ -25,11 +26,14 @@ def least_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
     return None
 
 
-def count_parameters(recipe: TrainingRecipe, store: DatasetStore, manifest: Manifest) -> int:
-    """The network's parameters.
+def count_parameters(
+    recipe: TrainingRecipe, store: DatasetStore, manifest: Manifest
+) -> tuple[int, int]:
+    """The network's parameters, and how many of them are frozen.
 
     Raises:
         DataError: the dataset's tokenizers cannot be read.
+        EngineError: a pattern of `trainer.frozen` matches nothing, or all are frozen.
     """
     import math
 
@@ -39,26 +43,46 @@ def count_parameters(recipe: TrainingRecipe, store: DatasetStore, manifest: Mani
     tokenizers = load_tokenizers(store, manifest)
     if recipe.extensions:  # theirs may not know torch's meta device
         network = build_network(recipe, tokenizers)
-        return sum(parameter.numel() for parameter in network.parameters())
-    return sum(math.prod(shape) for shape in parameter_shapes(recipe, tokenizers).values())
+        sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    else:
+        shapes = parameter_shapes(recipe, tokenizers)
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    frozen = frozen_names(sizes, recipe.trainer.frozen)
+    return sum(sizes.values()), sum(sizes[name] for name in frozen)
 
 
-def size_of_state(recipe: TrainingRecipe, parameters: int, ranks: int) -> StateSize:
-    """The state of one of so many ranks."""
+def size_of_state(
+    recipe: TrainingRecipe, parameters: int, ranks: int, frozen: int | None = None
+) -> StateSize:
+    """The state of one of so many ranks.
+
+    Args:
+        frozen: how many of the parameters are not trained; None: nobody has asked the network, and
+            the least that the state can be is told.
+    """
     return state_size(
         parameters,
         recipe.engine,
         moments=_moments(recipe),
         averaged=bool(recipe.trainer.ema_decay),
         ranks=ranks,
+        frozen=_frozen(recipe, parameters) if frozen is None else frozen,
     )
 
 
-def size_of_checkpoint(recipe: TrainingRecipe, parameters: int) -> int:
-    """The bytes of one checkpoint on disk."""
+def size_of_checkpoint(recipe: TrainingRecipe, parameters: int, frozen: int | None = None) -> int:
+    """The bytes of one checkpoint on disk; the arguments are those of `size_of_state`."""
     return checkpoint_bytes(
-        parameters, moments=_moments(recipe), averaged=bool(recipe.trainer.ema_decay)
+        parameters,
+        moments=_moments(recipe),
+        averaged=bool(recipe.trainer.ema_decay),
+        frozen=_frozen(recipe, parameters) if frozen is None else frozen,
     )
+
+
+def _frozen(recipe: TrainingRecipe, parameters: int) -> int:
+    """The most parameters that can be frozen."""
+    return parameters if recipe.trainer.frozen else 0
 
 
 def _moments(recipe: TrainingRecipe) -> int:

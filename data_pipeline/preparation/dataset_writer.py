@@ -27,7 +27,7 @@ CLEANING_NAME = "cleaning.json"
 
 
 def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str, TokenizerInfo]:
-    joint = len(set(map(id, tokenizers.values()))) == 1
+    joint = len({id(tokenizer.model) for tokenizer in tokenizers.values()}) == 1
     infos = {}
     for field, tokenizer in tokenizers.items():
         name = "tokenizer.model" if joint else f"tokenizer.{field}.model"

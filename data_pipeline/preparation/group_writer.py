@@ -103,7 +103,8 @@ def write_group(job: GroupJob) -> WrittenGroup:
 
 def _open(job: GroupJob, field: FieldInfo) -> Tokenizer:
     name = f"the tokenizer of {field.name}"
-    return open_tokenizer(job.tokenizers[field.name], name, job.tokenizer_kind)
+    place = job.fields.index(field)
+    return open_tokenizer(job.tokenizers[field.name], name, job.tokenizer_kind).of_field(place)
 
 
 def _usable(

@@ -61,7 +61,7 @@ def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
     names = _field_names(settings)
     for tag in sorted({tag for name in names for tag in _tags(settings, name)}):
         tokenizer.tag_id(tag)
-    return dict.fromkeys(names, tokenizer)
+    return {name: tokenizer.of_field(place) for place, name in enumerate(names)}
 
 
 def train_tokenizers(

@@ -45,7 +45,7 @@ class CausalLanguageModelData(DataTask):
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
     ) -> FieldArrays:
-        return with_bos(tokenizer.encode_field(texts, tag), tokenizer.bos_id)
+        return tokenizer.encode_field(texts, tag).with_first(tokenizer.bos_id)
 
     def rules(self, data: DataConfig, corpus: CorpusConfig) -> list[Rule]:
         assert isinstance(data, TextDataConfig)
@@ -81,7 +81,7 @@ class CausalLanguageModelData(DataTask):
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
         batching, tokenizer = _batching(settings), tokenizers[TEXT]
-        field = with_bos(tokenizer.encode_field(heldout.texts[TEXT]), tokenizer.bos_id)
+        field = tokenizer.encode_field(heldout.texts[TEXT]).with_first(tokenizer.bos_id)
         plan = plan_packed_heldout(
             field.lengths - 1, batching.context_length, batching.max_tokens_per_micro_batch
         )
@@ -120,12 +120,6 @@ class CausalLanguageModelData(DataTask):
             starts=np.array([0], dtype=np.int64),
             rows=np.array([0], dtype=np.int32),
         )
-
-
-def with_bos(field: FieldArrays, bos_id: int) -> FieldArrays:
-    """The sequences of a field with BOS before each."""
-    starts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
-    return FieldArrays(np.insert(field.ids, starts, bos_id), field.lengths + np.int32(1))
 
 
 def _batching(settings: DataSettings) -> PackedBatchingConfig:

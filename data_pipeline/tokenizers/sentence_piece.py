@@ -26,7 +26,7 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
-from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
+from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array, flattened
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import TokenizerError
@@ -214,12 +214,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
         # Lists of numbers on purpose: SentencePiece's numpy buffers take longer (measured).
-        lengths = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
-        ids = np.fromiter(chain.from_iterable(encoded), dtype=np.int32, count=int(lengths.sum()))
-        if tag is None:
-            return FieldArrays(ids, lengths)
-        starts = np.cumsum(lengths, dtype=np.int64) - lengths
-        return FieldArrays(np.insert(ids, starts, self.tag_id(tag)), lengths + np.int32(1))
+        field = flattened(encoded)
+        return field if tag is None else field.with_first(self.tag_id(tag))
 
     def tag_id(self, tag: str) -> int:
         """The id of a tag.

@@ -3,8 +3,8 @@
     texts ──train_tokenizer──▶ Tokenizer              a recipe's existing model ──load_existing──▶ "
     Tokenizer.model, written into the dataset ──load_tokenizers──▶ the same Tokenizer
 
-SentencePiece models are built in (sentence_piece.py). An extension may register a class of its own,
-which a recipe then names with tokenizer.type::
+SentencePiece models (sentence_piece.py) and those of Marian (marian.py) are built in. An extension
+may register a class of its own, which a recipe then names with tokenizer.type::
 
     class Bytes(Tokenizer):
         kind = "bytes"
@@ -134,6 +134,15 @@ class Tokenizer(ABC):
                 "trained."
             ) from error
 
+    def of_field(self, place: int) -> "Tokenizer":
+        """The tokenizer of one of the fields that share the model; most read all fields alike.
+
+        Args:
+            place: the field's, in the order of the task's fields: a source is 0, a target 1.
+        """
+        del place
+        return self
+
     @property
     def pad_id(self) -> int:
         return self.special_ids.pad
@@ -198,7 +207,7 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
 
 
 def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokenizer]:
-    """The dataset's tokenizers by field, verified; a joint one is one object under both names.
+    """The dataset's tokenizers by field, verified; a joint model is read once.
 
     Raises:
         DatasetFileError: one is not as the manifest says, which other files rely on.
@@ -215,7 +224,10 @@ def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokeni
         size = by_file[info.file].vocabulary_size
         if size != info.vocabulary_size:
             raise DatasetFileError(info.file, f"{info.vocabulary_size:,} ids", f"{size:,}")
-    tokenizers = {field: by_file[info.file] for field, info in manifest.tokenizers.items()}
+    tokenizers = {
+        field.name: by_file[manifest.tokenizers[field.name].file].of_field(place)
+        for place, field in enumerate(manifest.fields)
+    }
     first = manifest.fields[0].name
     expected, found = manifest.special_ids, tokenizers[first].special_ids
     if found != expected:

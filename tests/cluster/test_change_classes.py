@@ -43,7 +43,7 @@ TABLE = {
             network encoder_layers decoder_layers width feed_forward_width heads dropout
             attention_dropout norm share_embeddings activation output_bias decoder_start
         """,
-        "trainer": "loss loss_options label_smoothing gradient_clipping ema_decay init_from",
+        "trainer": "loss loss_options label_smoothing gradient_clipping ema_decay init_from frozen",
         "trainer.optimizer": "type betas epsilon weight_decay options",
         "trainer.schedule": """
             type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step

@@ -78,6 +78,7 @@ def test_a_run_of_before_there_were_tasks_is_the_same_run(tmp_path):
     new = {
         *("task", "extensions", "model.network", "trainer.loss", "trainer.loss_options"),
         *("trainer.optimizer.type", "trainer.optimizer.options", "trainer.schedule.options"),
+        "trainer.frozen",
         *("tokenizer.byte_fallback", "tokenizer.verbatim"),
     }
     before = {name: value for name, value in now.items() if name not in new}

@@ -59,11 +59,11 @@ class FileRecord(Written):
 
 
 class Parent(Written):
-    """The checkpoint of another run that a run took its first weights from."""
+    """What a run took its first weights from: a checkpoint of another run, or a model's folder."""
 
-    run_id: str
+    run_id: str  # of a model's folder, its name
     step: Count
-    sha256: str  # of its checkpoint.json, which names the sha256 of every other file
+    sha256: str  # of its checkpoint.json, or of the sha256 of each of the model's files, by name
 
 
 class EarlyStoppingState(Written):
@@ -101,6 +101,8 @@ class CheckpointHeader(Written):
     skipped_in_a_row: Count = 0
     gradient_peaks: dict[str, float] = Field(default_factory=dict)  # see trainer/exact/grids.py
     parent: Parent | None = None
+    # The parameters that are not trained: of them it has weights alone.
+    frozen: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=list)
     # The steps of an average of checkpoints; nothing can be resumed from it.
     averaged_steps: Annotated[list[Count], Field(fail_fast=True)] = Field(default_factory=list)
     # Where weights come from that were trained elsewhere; nothing can be resumed from them.

@@ -71,10 +71,11 @@ class CheckpointReader:
                     f"{pieces[-1].file} ends {kind} of {parameter} at element {position}, which "
                     f"checkpoint.json says has the shape {shapes[parameter]}: it is damaged"
                 )
+        frozen = frozenset(self.checkpoint.header.frozen)
         for kind in {MASTER, *(kind for kind, _ in self._pieces)}:
             for parameter, shape in shapes.items():
-                elements = prod(shape)
-                if elements and (kind, parameter) not in self._pieces:
+                expected = kind == MASTER or parameter not in frozen
+                if expected and prod(shape) and (kind, parameter) not in self._pieces:
                     raise CheckpointError(
                         f"{self.checkpoint.path} lacks {kind} of {parameter}, of the shape "
                         f"{shape}: it is damaged"

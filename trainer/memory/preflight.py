@@ -116,7 +116,7 @@ class _LoneRank:
         """
         self._keeps_gradients = keeps_gradients
         if not keeps_gradients:
-            for parameter in model.parameters():
+            for parameter in _trained(model):
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
         self._model = model
         self._loss = loss
@@ -170,9 +170,13 @@ class _LoneRank:
         model = self._model
         objective = model(*self._synthetic(shape).inputs, self._loss)[0]
         if self._keeps_gradients:
-            torch.autograd.grad(objective, list(model.parameters()))
+            torch.autograd.grad(objective, _trained(model))
         else:
             objective.backward()
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:

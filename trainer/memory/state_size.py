@@ -10,9 +10,10 @@ P parameters over N ranks; w bytes a weight (fp32: 4, bf16: 2), m moments (AdamW
 | bucket      | 0       | fp32: 4 B, bf16: 0          | w B       | w B       |
 | moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
 
-B is the number of gradients that DeepSpeed sums at once. Gradients and bucket are the most that a
-step has at any time. What passes keep for backward, the activations, depends on the batches: it is
-measured (`cluster.planning.measurement`).
+Of F frozen parameters there are the weights alone, and 4F / N bytes in host memory, from which
+checkpoints are written. B is the number of gradients that DeepSpeed sums at once. Gradients and
+bucket are the most that a step has at any time. What passes keep for backward, the activations,
+depends on the batches: it is measured (`cluster.planning.measurement`).
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class StateSize:
         bucket: what DeepSpeed sums over the ranks at once.
         average: the moving average of the weights.
         checkpoint_copy: what is written behind the training; always in host memory.
+        frozen: the weights that are not trained, in fp32; always in host memory.
     """
 
     weights: int
@@ -43,6 +45,7 @@ class StateSize:
     moments: int
     average: int
     checkpoint_copy: int
+    frozen: int = 0
 
     @property
     def on_device(self) -> int:
@@ -50,36 +53,56 @@ class StateSize:
         parts = (self.weights, self.master, self.gradients, self.bucket, self.moments, self.average)
         return sum(parts)
 
+    @property
+    def on_host(self) -> int:
+        """What lies in host memory wherever the rank computes."""
+        return self.checkpoint_copy + self.frozen
+
 
 def state_size(
-    parameters: int, engine: EngineConfig, *, moments: int, averaged: bool, ranks: int
+    parameters: int,
+    engine: EngineConfig,
+    *,
+    moments: int,
+    averaged: bool,
+    ranks: int,
+    frozen: int = 0,
 ) -> StateSize:
     """The state of one of so many ranks.
 
     Args:
         moments: how many of them the optimizer keeps of each parameter.
         averaged: whether the run keeps a moving average of its weights.
+        frozen: how many of the parameters are not trained.
     """
+    trained = parameters - frozen
     stage, width = engine.zero_stage, 2 if engine.precision == "bf16" else FP32
-    share = -(-parameters // ranks)
-    cut = parameters if stage == 0 else share
-    bucket = min(parameters, LARGEST_BUCKET)
+    share = -(-trained // ranks)
+    cut = trained if stage == 0 else share
+    bucket = min(trained, LARGEST_BUCKET)
     flat_sums = stage == 1 and width < FP32  # see trainer.zero.stages.FlatSums
     gradients = {
-        0: FP32 * parameters,
-        1: FP32 * parameters + (0 if flat_sums else FP32 * share),
+        0: FP32 * trained,
+        1: FP32 * trained + (0 if flat_sums else FP32 * share),
     }.get(stage, FP32 * share)
     return StateSize(
-        weights=width * (share if stage == 3 else parameters),
+        weights=width * (-(-parameters // ranks) if stage == 3 else parameters),
         master=FP32 * share if stage else 0,
         gradients=gradients,
         bucket=0 if stage == 0 or flat_sums else width * bucket,
         moments=FP32 * moments * cut,
         average=FP32 * share if averaged else 0,
-        checkpoint_copy=checkpoint_bytes(share, moments=moments, averaged=averaged),
+        checkpoint_copy=checkpoint_bytes(
+            -(-parameters // ranks), moments=moments, averaged=averaged, frozen=-(-frozen // ranks)
+        ),
+        frozen=FP32 * -(-frozen // ranks),
     )
 
 
-def checkpoint_bytes(parameters: int, *, moments: int, averaged: bool) -> int:
-    """The bytes of a checkpoint with so many parameters, or of a rank's part of it."""
-    return FP32 * (1 + moments + averaged) * parameters
+def checkpoint_bytes(parameters: int, *, moments: int, averaged: bool, frozen: int = 0) -> int:
+    """The bytes of a checkpoint with so many parameters, or of a rank's part of it.
+
+    Args:
+        frozen: how many of the parameters are not trained.
+    """
+    return FP32 * (parameters + (moments + averaged) * (parameters - frozen))

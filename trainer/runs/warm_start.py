@@ -1,7 +1,8 @@
-"""Starting a new run from the weights of another one: `trainer.init_from: RUN[@STEP]`.
+"""Starting a new run from weights that are there: `trainer.init_from: RUN[@STEP]` or `FOLDER`.
 
 Only the weights are taken (their moving average, if that run keeps one); data, schedule, moments
-and step are the new run's. When the run starts, it pins the checkpoint by its hash.
+and step are the new run's. When the run starts, it pins the checkpoint by its hash; or the files of
+a Marian model's folder (`trainer.runs.model_folder`).
 """
 
 import hashlib
@@ -22,11 +23,12 @@ from trainer.checkpoints.format import (
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from trainer.runs.model_folder import is_model_folder, origin_of
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The checkpoint of another run that a new run takes its weights from, and its path."""
+    """The checkpoint or folder that a new run takes its weights from, and its path."""
 
     parent: Parent
     path: Path
@@ -47,9 +49,15 @@ def warm_start_of(
         RunMismatchError: there is no such run, it has another vocabulary, or its checkpoint is not
             the one that was pinned.
         CheckpointError: it has no such checkpoint, or the checkpoint is damaged.
+        ModelError, TokenizerError: it is a model's folder that cannot be read.
     """
     if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):
         return None
+    folder = Path(recipe.trainer.init_from)
+    if is_model_folder(folder):
+        origin = origin_of(folder, manifest)
+        _require_pinned(run, pinned, origin, folder)
+        return WarmStart(parent=origin, path=folder.absolute())
     old, step = _parse(recipe.trainer.init_from)
     checkpoint = _find(old, pinned.step if pinned else step)
     found = Parent(
@@ -57,15 +65,18 @@ def warm_start_of(
         step=checkpoint.step,
         sha256=hashlib.sha256((checkpoint.path / HEADER).read_bytes()).hexdigest(),
     )
-    if pinned and found != pinned:
-        raise RunMismatchError(
-            f"{run.path} was started from step {pinned.step} of run {pinned.run_id} with "
-            f"checkpoint.json {pinned.sha256[:16]}…, but {checkpoint.path} is of run "
-            f"{found.run_id} with {found.sha256[:16]}…. Put that checkpoint back, or start another "
-            "run with --run PATH"
-        )
+    _require_pinned(run, pinned, found, checkpoint.path)
     _require_same_pieces(old, manifest)
     return WarmStart(parent=found, path=checkpoint.path.absolute())
+
+
+def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: Path) -> None:
+    if pinned and found != pinned:
+        raise RunMismatchError(
+            f"{run.path} was started from step {pinned.step} of {pinned.run_id} with sha256 "
+            f"{pinned.sha256[:16]}…, but {path} is step {found.step} of {found.run_id} with "
+            f"{found.sha256[:16]}…. Put back what was there, or start another run with --run PATH"
+        )
 
 
 def _parse(reference: str) -> tuple[RunFolder, int | None]:

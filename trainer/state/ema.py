@@ -5,7 +5,8 @@ exponential form forgets the early ones: after each applied step
 
     average ← decay · average + (1 - decay) · weights
 
-Each rank averages the fp32 master weights that it owns, so the average takes as little memory as
+Frozen weights are their own average, and are not kept twice. Each rank averages the fp32 master
+weights that it owns, so the average takes as little memory as
 one of Adam's moments and moves between shapes as they do. Validation and translation use it in
 place of the weights.
 """
@@ -13,6 +14,7 @@ place of the weights.
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import nn
@@ -28,11 +30,16 @@ class Ema:
     def __init__(self, engine: Engine, decay: float) -> None:
         self._engine = engine
         self._decay = decay
+        owned = [
+            weights
+            for weights in owned_fragments(engine, [MASTER])
+            if weights.parameter not in engine.frozen
+        ]
         # Views of the master weights, which change in place.
-        self._weights = [owned.tensor for owned in owned_fragments(engine, [MASTER])]
+        self._weights = [weights.tensor for weights in owned]
         self._averages = [
-            Fragment(EMA, owned.parameter, owned.start, owned.tensor.clone())
-            for owned in owned_fragments(engine, [MASTER])
+            Fragment(EMA, weights.parameter, weights.start, weights.tensor.clone())
+            for weights in owned
         ]
 
     @torch.no_grad()
@@ -51,7 +58,7 @@ class Ema:
         precision.
         """
         owned = defaultdict(list)
-        for average in self._averages:
+        for average in chain(self._averages, self._engine.frozen.fragments()):
             owned[average.parameter].append(average)
         replica = self._engine.replica()
         with torch.no_grad():

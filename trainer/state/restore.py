@@ -1,5 +1,7 @@
 """The state that a rank starts with: that of a checkpoint, of another run, or of step 0."""
 
+from pathlib import Path
+
 import torch
 
 from data_pipeline.batching.plan import Cursor
@@ -9,8 +11,10 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
+from trainer.runs.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
+from trainer.state.marian import marian_weights
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
 from trainer.tracking.recorder import Recorder
@@ -24,13 +28,12 @@ def begin(engine: Engine, job: RankJob) -> TrainingState:
     """The state of step 0: moments of zero, and the weights of the parent if the run has one.
 
     Raises:
-        CheckpointError: the parent's parameters are not those of the recipe's model.
+        CheckpointError, RunMismatchError: the parent's network is not that of the recipe.
+        ModelError: it is a foreign model that cannot be read.
     """
     warm_start = job.warm_start
     if warm_start:
-        checkpoint = Checkpoint(warm_start.path)
-        require_same_shapes(checkpoint, engine.parameter_shapes)
-        fragments.load_state(engine, _weights_only(CheckpointReader(checkpoint)), optimizer_step=0)
+        fragments.load_state(engine, _first_weights(warm_start.path, engine), optimizer_step=0)
     else:
         fragments.create_moments(engine, optimizer_step=0)
     progress = Progress(parent=warm_start.parent if warm_start else None)
@@ -59,7 +62,14 @@ def restore(
     return TrainingState(Progress.of_checkpoint(header, cursor), engine, ema)
 
 
-def _weights_only(reader: CheckpointReader) -> FragmentReader:
+def _first_weights(path: Path, engine: Engine) -> FragmentReader:
+    """Reads the weights of another run's checkpoint, or of a Marian model's folder."""
+    if is_model_folder(path):
+        return marian_weights(path, engine)
+    checkpoint = Checkpoint(path)
+    require_same_shapes(checkpoint, engine.parameter_shapes)
+    reader = CheckpointReader(checkpoint)
+
     def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
         if kind != MASTER:
             return torch.zeros(stop - start)

@@ -109,4 +109,5 @@ class Saver:
             skipped_in_a_row=progress.skipped_in_a_row,
             gradient_peaks=engine.grids.peaks if engine.grids else {},
             parent=progress.parent,
+            frozen=engine.frozen.names,
         )

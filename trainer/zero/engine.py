@@ -15,7 +15,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import deepspeed
@@ -32,6 +32,7 @@ from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.placement import Placement
 from trainer.tasks.network import Network
+from trainer.zero.frozen import FrozenWeights, freeze
 from trainer.zero.process_wide import changed_for_an_engine
 from trainer.zero.settings import (
     bucket_elements,
@@ -55,7 +56,8 @@ class PassResult(NamedTuple):
     Attributes:
         sums: [k], the sums that the network's forward returns; the first is minimised.
         finite: whether the loss and all gradients of this micro-batch are finite, a scalar.
-        amax: [parameters], the gradients' largest absolute values; None unless `numerics: exact`.
+        amax: [trained parameters], the gradients' largest absolute values; None unless `numerics:
+            exact`.
     """
 
     sums: torch.Tensor
@@ -73,6 +75,7 @@ class Engine:
         slots_per_rank: the number of forward and backward passes of a step on every rank.
         moments: the names of the optimizer's moments.
         grids: the grids on which gradients are summed; None with `numerics: fast`.
+        frozen: the weights that are not trained.
     """
 
     def __init__(
@@ -85,29 +88,36 @@ class Engine:
         loss: object,
         micro_batches_per_step: int,
         placement: Placement,
+        frozen: Sequence[str] = (),
     ) -> None:
         """
         Args:
             build: makes the network with its initial weights; called again for replicas.
+            frozen: patterns of the parameters that are not trained.
+
+        Raises:
+            EngineError: a pattern matches nothing, or the settings cannot be together.
         """
-        model = build()
-        self._build = build
+        self._build = lambda: freeze(build(), frozen)
+        model = self._build()
         self.sum_names: tuple[str, ...] = ()
         self.placement = placement
         self.zero_stage = engine.zero_stage
         self.slots_per_rank = len(slots_of_rank(0, placement.world_size, micro_batches_per_step))
         self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        self.frozen = FrozenWeights(model, placement)
+        trained = {n: p for n, p in model.named_parameters() if n not in self.frozen}
         self.loss = loss
         self._gradient_clipping = gradient_clipping
         self.grids: GradientGrids | None = None
         if engine.numerics == "exact":
             _require_exact_division(engine, placement.world_size)
-            self.grids = GradientGrids(list(self.parameter_shapes), micro_batches_per_step)
+            self.grids = GradientGrids(list(trained), micro_batches_per_step)
         self._zero_gradients = False
         # Per parameter of a pass: a small gradient, the sum of a large one, or, if exact, its
         # largest element.
         self._watched: dict[int, torch.Tensor] = {}
-        self._indices = {parameter: index for index, parameter in enumerate(model.parameters())}
+        self._indices = {parameter: index for index, parameter in enumerate(trained.values())}
         for parameter in self._indices:
             parameter.register_hook(functools.partial(self._on_gradient, parameter))
         _checkpoint_activations(model, engine.activation_checkpointing)
@@ -213,7 +223,8 @@ class Engine:
         applied, and its gradients are discarded, on all ranks alike.
 
         Args:
-            amax: [slots, parameters], `PassResult.amax` of all slots, with `numerics: exact`.
+            amax: [slots, trained parameters], `PassResult.amax` of all slots, with `numerics:
+                exact`.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -290,6 +301,7 @@ class Engine:
         handles = [
             parameter.register_hook(functools.partial(hook, name))
             for name, parameter in self.module.named_parameters()
+            if name not in self.frozen
         ]
         try:
             yield

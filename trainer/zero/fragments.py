@@ -6,7 +6,8 @@ average (`ema`), which `trainer.state.ema` keeps. Every element of the state is 
 exactly one rank. Saving writes what a rank owns; loading fills what it holds, from fragments cut
 under any other number of ranks and any other ZeRO stage.
 
-`trainer.zero.stages` knows where the state lies.
+`trainer.zero.stages` knows where the state lies. A frozen parameter has master weights alone, which
+`trainer.zero.frozen` keeps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ def owned_fragments(engine: "Engine", kinds: Sequence[str] | None = None) -> Ite
     """
     rank, world_size = engine.placement.rank, engine.placement.world_size
     for held in held_fragments(engine, kinds):
-        if not engine.stage.replicated:
+        if not engine.stage.replicated or held.parameter in engine.frozen:
             yield held
             continue
         numel = held.tensor.numel()
@@ -71,17 +72,20 @@ def held_fragments(engine: "Engine", kinds: Sequence[str] | None = None) -> Iter
         _require_known_state(engine)
         kinds = (MASTER, *engine.moments)
     for name, parameter in engine.module.named_parameters():
-        for kind in kinds:
+        for kind in kinds if name not in engine.frozen else ():
             located = engine.stage.locate(parameter, kind)
             if located is not None:
                 start, tensor = located
                 yield Fragment(kind, name, start, tensor.detach())
+    if MASTER in kinds:
+        yield from engine.frozen.fragments()
 
 
 @torch.no_grad()
 def load_state(engine: "Engine", read: FragmentReader, optimizer_step: int) -> None:
     """Fill master weights, moments and the step, then refresh the weights computed with."""
     create_moments(engine, optimizer_step)
+    engine.frozen.load(engine, read)
     for held in held_fragments(engine):
         held.tensor.copy_(read(held.kind, held.parameter, held.start, held.stop))
     engine.stage.refresh_compute_weights()

@@ -49,17 +49,20 @@ def bucket_elements(model: nn.Module) -> int:
     DeepSpeed reserves a bucket in each step. A CPU rank takes its 2 GB from the system anew, page
     by page, which is a sixth of an fp32 step of a base model.
     """
-    return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters()))
+    return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay; vectors (biases, layer norms) without."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    """Matrices with weight decay; vectors (biases, layer norms) without.
+
+    Frozen parameters are in no group, and no group is empty: DeepSpeed takes none.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def build_optimizer(

@@ -69,6 +69,14 @@ class Stage(ABC):
     def refresh_compute_weights(self) -> None:
         """Copy the master weights to the (bf16 or fp32) weights that forward reads."""
 
+    def set_frozen(self, parameter: nn.Parameter, weights: torch.Tensor) -> None:
+        """Give a parameter that is not trained its weights; a collective.
+
+        Args:
+            weights: the whole of them, equal on all ranks.
+        """
+        parameter.data.copy_(weights)
+
     def owned_gradients(self) -> Iterator[torch.Tensor]:
         """This rank's share of the step's summed gradients, flat.
 
@@ -224,6 +232,10 @@ class Sharded(Stage):
         # does, the next pass fails with a "tracing error". Cut once before, they do no harm.
         with self.gathered(list(self._engine.module.parameters())):
             pass
+
+    def set_frozen(self, parameter: nn.Parameter, weights: torch.Tensor) -> None:
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            parameter.data.copy_(weights)
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)

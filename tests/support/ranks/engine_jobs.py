@@ -60,6 +60,7 @@ def make_engine(
     clipping: float = 0.0,
     model: Transformer | None = None,
     optimizer: str = "adamw",
+    frozen: tuple[str, ...] = (),
 ) -> Engine:
     given = [model] if model else []
     config = model.config if model else MODEL
@@ -71,6 +72,7 @@ def make_engine(
         loss=CrossEntropy(SMOOTHING),
         micro_batches_per_step=SLOTS,
         placement=placement,
+        frozen=frozen,
     )
 
 
@@ -152,6 +154,7 @@ def save(engine: Engine, folder: Path, step: int) -> Any:
         parameters={n: list(s) for n, s in engine.parameter_shapes.items()},
         parameter_groups=engine.parameter_group_settings(),
         gradient_peaks=engine.grids.peaks if engine.grids else {},
+        frozen=engine.frozen.names,
     )
     owned = fragments.owned_fragments(engine)
     return write_state(work_folder(folder), header, owned, engine.placement), header
@@ -199,9 +202,14 @@ def train_poisoned(placement: Placement, shape: Shape, steps: int) -> list[float
 
 
 def train_and_save(
-    placement: Placement, shape: Shape, steps: int, folder: Path, optimizer: str = "adamw"
+    placement: Placement,
+    shape: Shape,
+    steps: int,
+    folder: Path,
+    optimizer: str = "adamw",
+    frozen: tuple[str, ...] = (),
 ) -> Any:
-    engine = make_engine(placement, shape, optimizer=optimizer)
+    engine = make_engine(placement, shape, optimizer=optimizer, frozen=frozen)
     losses = train_steps(engine, 1, steps)
     saved = save(engine, folder, steps)
     engine.destroy()
@@ -209,11 +217,16 @@ def train_and_save(
 
 
 def resume(
-    placement: Placement, shape: Shape, folder: Path, last: int, optimizer: str = "adamw"
+    placement: Placement,
+    shape: Shape,
+    folder: Path,
+    last: int,
+    optimizer: str = "adamw",
+    frozen: tuple[str, ...] = (),
 ) -> Any:
     """Losses and weights from a checkpoint on, under this shape."""
     checkpoint = Checkpoint(folder)
-    engine = make_engine(placement, shape, optimizer=optimizer)
+    engine = make_engine(placement, shape, optimizer=optimizer, frozen=frozen)
     reader = CheckpointReader(checkpoint)
     fragments.load_state(engine, reader.read, checkpoint.header.optimizer_step)
     if engine.grids:

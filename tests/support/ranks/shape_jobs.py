@@ -25,10 +25,11 @@ State = dict[tuple[str, str], torch.Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """What no shape changes: how parameters are grouped, and which embeddings are one."""
+    """What no shape changes: groups of parameters, which embeddings are one, what is frozen."""
 
     groups: Literal["matrices and vectors", "one"] = "matrices and vectors"
     share_embeddings: Literal["all", "decoder", "none"] = "all"
+    frozen: tuple[str, ...] = ()
 
 
 def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
@@ -118,7 +119,8 @@ def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[En
             {"params": list(model.parameters()), "weight_decay": decay}
         ]
     try:
-        engine = make_engine(placement, shape, model=make_model(config))
+        model = make_model(config)
+        engine = make_engine(placement, shape, model=model, frozen=network.frozen)
     finally:
         engine_module.parameter_groups = usual
     yield engine

@@ -5,9 +5,11 @@ from trainer.placement import Placement
 from trainer.zero import fragments
 
 
-def bytes_held(placement: Placement, shape: Shape) -> dict[str, int]:
+def bytes_held(
+    placement: Placement, shape: Shape, patterns: tuple[str, ...] = ()
+) -> dict[str, int]:
     """The bytes of a rank's state after a step, by part, as its tensors have them."""
-    engine = make_engine(placement, shape)
+    engine = make_engine(placement, shape, frozen=patterns)
     train_steps(engine, 1, 1)
     stage = engine.stage
     held = [getattr(p, "ds_tensor", p) for p in engine.module.parameters()]
@@ -21,6 +23,8 @@ def bytes_held(placement: Placement, shape: Shape) -> dict[str, int]:
     ]
     found = {
         "slots": SLOTS,
+        "not trained": sum(_product(engine.parameter_shapes[n]) for n in engine.frozen.names),
+        "frozen": _bytes([f.tensor for f in engine.frozen.fragments()]),
         "parameters": sum(_product(s) for s in engine.parameter_shapes.values()),
         "weights": _bytes(held),
         "master": _bytes([t for t in optimized if t.data_ptr() not in own]),

@@ -14,17 +14,21 @@ SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage 
 PADDING = 0.02
 
 
+@pytest.mark.parametrize("frozen", [(), ("*embedding*",)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_it_is_what_deepspeed_holds(rank_pools, shape):
+def test_it_is_what_deepspeed_holds(rank_pools, shape, frozen):
     ranks = 2
     engine = EngineConfig(zero_stage=shape.zero_stage, precision=shape.precision)
-    held = rank_pools(ranks).run(bytes_held, shape)
-    size = state_size(held[0]["parameters"], engine, moments=2, averaged=False, ranks=ranks)
+    held = rank_pools(ranks).run(bytes_held, shape, frozen)
+    parameters, not_trained = held[0]["parameters"], held[0]["not trained"]
+    form = {"moments": 2, "averaged": False, "frozen": not_trained}
+    size = state_size(parameters, engine, ranks=ranks, **form)
+    assert bool(not_trained) == bool(frozen)
     for of_rank in held:
-        for part in ("weights", "master", "moments"):
+        for part in ("weights", "master", "moments", "frozen"):
             assert getattr(size, part) == pytest.approx(of_rank[part], rel=PADDING), part
     whole = sum(of_rank["checkpoint_copy"] for of_rank in held)
-    assert whole == checkpoint_bytes(held[0]["parameters"], moments=2, averaged=False)
+    assert whole == checkpoint_bytes(parameters, **form)
     assert size.checkpoint_copy == pytest.approx(whole / ranks, rel=PADDING)
 
 

@@ -65,7 +65,7 @@ def test_it_is_pinned_when_the_run_starts(old_run, inherit):
     assert inherit(old_run.path) == pinned
     header = pinned.path / HEADER
     header.write_text(header.read_text() + " ")
-    with pytest.raises(RunMismatchError, match=r"was started from step 2 of run \w+"):
+    with pytest.raises(RunMismatchError, match=r"was started from step 2 of \w+ with sha256"):
         inherit(old_run.path)
 
 

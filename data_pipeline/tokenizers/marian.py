@@ -1,0 +1,273 @@
+"""The tokenizers of a Marian model in Hugging Face's layout, as opus-mt has them.
+
+    FOLDER/{source.spm, target.spm, vocab.json} ──packed──▶ one JSON file in the dataset
+    text ──the SentencePiece model of its side──▶ pieces ──vocab.json──▶ ids, EOS
+
+Two SentencePiece models segment, one for each side; ids are those of vocab.json, which both sides
+share. A piece that it lacks is <unk>. Characters that a side's model does not know stay together as
+one piece, which the vocabulary may have from the other side. There is no BOS: a target begins with
+padding, whose id stands in its place. `>>fra<<` is a tag of models with many target languages.
+
+Ids are those of `transformers.MarianTokenizer` (5.23), apart from texts that hold `</s>`, `<unk>`,
+`<pad>`, or a tag at their beginning: it takes these for what they spell, and here they are text.
+Its punctuation normaliser is called by nobody, and has no counterpart here.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Base64Bytes, Field, ValidationError
+from sentencepiece import SentencePieceProcessor
+
+from data_pipeline.arrays import FieldArrays, Int32Array, flattened
+from data_pipeline.config import TokenizerConfig
+from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.errors import TokenizerError
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.strict_json import JsonLimits, parse_object
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.wording import counted, listed
+from data_pipeline.written import Written, told
+
+EOS, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"
+TAG_START, TAG_END = ">>", "<<"
+SPACE = "▁"
+
+SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE = "source.spm", "target.spm", "vocab.json"
+FILES = (SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE)
+SECOND_VOCABULARY_FILE = "target_vocab.json"
+# Of SentencePiece models and vocabularies of a million pieces.
+FILE_LIMITS = JsonLimits(bytes=64_000_000, values=4_000_000, keys=1_000_000)
+
+
+class PackedTokenizer(Written):
+    """What the tokenizers of both sides are made of, as it lies in a dataset.
+
+    Attributes:
+        source, target: SentencePiece models.
+        pieces: by id.
+    """
+
+    format: Literal["transloom-marian-tokenizer/1"] = "transloom-marian-tokenizer/1"
+    source: Base64Bytes
+    target: Base64Bytes
+    pieces: Annotated[tuple[str, ...], Field(fail_fast=True)]
+
+
+def pack(folder: Path) -> bytes:
+    """The file that a dataset has of a folder's tokenizers; equal files give equal bytes.
+
+    Raises:
+        TokenizerError: a file is missing, or is not what Marian models have.
+    """
+    if (folder / SECOND_VOCABULARY_FILE).exists():
+        raise TokenizerError(
+            f"{folder} has a {SECOND_VOCABULARY_FILE}, a vocabulary of its own for the target, and "
+            "only models with one vocabulary can be read. Take another model."
+        )
+    source, target, vocabulary = (_read(folder / name) for name in FILES)
+    packed = {
+        "format": PackedTokenizer.model_fields["format"].default,
+        "source": base64.b64encode(source).decode(),
+        "target": base64.b64encode(target).decode(),
+        "pieces": _pieces(vocabulary, folder / VOCABULARY_FILE),
+    }
+    return json.dumps(packed, separators=(",", ":")).encode()
+
+
+def unpack(packed: bytes, name: str) -> PackedTokenizer:
+    """The content of a packed file.
+
+    Args:
+        name: the file's name in errors.
+
+    Raises:
+        TokenizerError: it is none.
+    """
+    try:
+        return PackedTokenizer.model_validate(parse_object(packed, FILE_LIMITS))
+    except ValidationError as error:
+        problem = told(error)
+    except ValueError as error:
+        problem = str(error)
+    raise TokenizerError(
+        f"{name} is no Marian tokenizer: {problem}. Name the folder of a Marian model, with "
+        f"{listed(FILES)}, or the file that `transloom prepare` made of one."
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path, FILE_LIMITS.bytes)
+    except OSError as error:
+        raise TokenizerError(
+            f"{path} cannot be read ({error.strerror}). A Marian model's folder has "
+            f"{listed(FILES)}: download all of its files."
+        ) from error
+
+
+def _pieces(vocabulary: bytes, path: Path) -> list[str]:
+    """The pieces of vocab.json in the order of their ids."""
+    try:
+        ids = parse_object(vocabulary, FILE_LIMITS)
+    except ValueError as error:
+        raise TokenizerError(f"{path} is no vocabulary: {error}. Download it again.") from error
+    pieces: list[str | None] = [None] * len(ids)
+    for piece, number in ids.items():
+        inside = type(number) is int and 0 <= number < len(pieces)
+        if not inside or pieces[number] is not None:
+            raise TokenizerError(
+                f"{path} gives {piece[:80]!r} the id {number!r:.80}, expected another number below "
+                f"{len(pieces):,} for each of its pieces. Download it again."
+            )
+        pieces[number] = piece
+    return [piece for piece in pieces if piece is not None]
+
+
+class MarianTokenizer(Tokenizer):
+    """The tokenizer of one side of a Marian model."""
+
+    kind: ClassVar[str | None] = "marian"
+
+    def __init__(self, model: bytes, name: str, *, of_target: bool = False) -> None:
+        """Loads a packed file.
+
+        Args:
+            of_target: whether texts are of the target language.
+        """
+        self.model = model
+        self.name = name
+        self._packed = unpack(model, name)
+        self._of_target = of_target
+        self._ids: Mapping[str, int] = {piece: n for n, piece in enumerate(self._packed.pieces)}
+        if len(self._ids) < len(self._packed.pieces):
+            raise TokenizerError(f"{name} has a piece twice. Prepare the dataset again.")
+        missing = [piece for piece in (EOS, UNKNOWN, PADDING) if piece not in self._ids]
+        if missing:
+            raise TokenizerError(
+                f"{name} has {counted(len(self._ids), 'piece')}, and {listed(missing)} is not "
+                f"among them. Take the {VOCABULARY_FILE} of a Marian model."
+            )
+        padding = self._ids[PADDING]
+        self.special_ids = SpecialIds(
+            pad=padding, unk=self._ids[UNKNOWN], bos=padding, eos=self._ids[EOS]
+        )
+        self._processor = _processor(
+            self._packed.target if of_target else self._packed.source,
+            f"{TARGET_FILE if of_target else SOURCE_FILE} of {name}",
+        )
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], config: TokenizerConfig, name: str, tags: Sequence[str] = ()
+    ) -> Self:
+        """See `Tokenizer.train`; a recipe without a model is refused when it is read."""
+        raise TokenizerError(
+            f"{name} is of type marian, which is read and not trained. Set tokenizer.model."
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads the folder of a Marian model, or a packed file."""
+        return cls(pack(path), str(path)) if path.is_dir() else super().load(path)
+
+    def of_field(self, place: int) -> "MarianTokenizer":
+        return MarianTokenizer(self.model, self.name, of_target=True) if place else self
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self._packed.pieces)
+
+    @property
+    def tags(self) -> list[str]:
+        """The pieces that may stand before a text, such as >>fra<<."""
+        return [piece for piece in self._packed.pieces if _is_tag(piece)]
+
+    def encode(self, sentences: list[str]) -> list[Int32Array]:
+        """Piece ids of each sentence, without EOS."""
+        field = self._encoded(sentences)
+        return np.split(field.ids, np.cumsum(field.lengths)[:-1]) if sentences else []
+
+    def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
+        """See `Tokenizer.encode_field`."""
+        field = self._encoded(sentences)
+        ids = np.insert(field.ids, np.cumsum(field.lengths), self.eos_id)
+        field = FieldArrays(ids, field.lengths + np.int32(1))
+        return field if tag is None else field.with_first(self.tag_id(tag))
+
+    def tag_id(self, tag: str) -> int:
+        """The id of a tag such as >>fra<<.
+
+        Raises:
+            TokenizerError: the vocabulary has no such tag.
+        """
+        if _is_tag(tag) and tag in self._ids:
+            return self._ids[tag]
+        known = self.tags
+        raise TokenizerError(
+            f"The tag {tag} is none of the {counted(len(known), 'tag')} of {self.name}"
+            f"{f', such as {listed(known[:5])}' if known else ''}. Correct the tag."
+        )
+
+    def decode(self, ids: list[list[int]]) -> list[str]:
+        """Text of each sequence; EOS, padding and tags leave nothing behind."""
+        left_out = self._never_text
+        pieces = self._packed.pieces
+        texts = [
+            self._processor.decode_pieces([pieces[n] for n in part if n not in left_out])
+            for part in ids
+        ]
+        # A piece of the other side's model keeps the mark of its space.
+        return [str(text).replace(SPACE, " ").strip() for text in texts]
+
+    def piece(self, number: int) -> str:
+        return self._packed.pieces[number]
+
+    def _encoded(self, sentences: list[str]) -> FieldArrays:
+        theirs = flattened(self._processor.encode(sentences))
+        ids = self._ids_of_theirs[theirs.ids]
+        # An unknown piece may be any characters: of such sentences the pieces are asked for.
+        unknown = np.flatnonzero(theirs.ids == self._processor.unk_id())
+        ends = np.cumsum(theirs.lengths)
+        for row in np.unique(np.searchsorted(ends, unknown, side="right")).tolist():
+            pieces = self._processor.encode(sentences[row], out_type=str)
+            ids[ends[row] - len(pieces) : ends[row]] = [self._id_in_text(p) for p in pieces]
+        return FieldArrays(ids, theirs.lengths)
+
+    @cached_property
+    def _ids_of_theirs(self) -> Int32Array:
+        """The id of each piece of the side's SentencePiece model."""
+        processor = self._processor
+        pieces = (processor.id_to_piece(n) for n in range(processor.get_piece_size()))
+        return np.array([self._id_in_text(piece) for piece in pieces], dtype=np.int32)
+
+    def _id_in_text(self, piece: str) -> int:
+        """The id of a piece that a text has; no text spells EOS, padding or a tag."""
+        number = self._ids.get(piece, self.unk_id)
+        return self.unk_id if number in self._never_text else number
+
+    @cached_property
+    def _never_text(self) -> frozenset[int]:
+        return frozenset({self.eos_id, self.pad_id, *(self._ids[tag] for tag in self.tags)})
+
+
+def _is_tag(piece: str) -> bool:
+    return piece.startswith(TAG_START) and piece.endswith(TAG_END)
+
+
+def _processor(model: bytes, name: str) -> Any:
+    # By default SentencePiece starts a thread for every CPU of the machine.
+    processor = SentencePieceProcessor(num_threads=1)
+    try:
+        processor.load_from_serialized_proto(model)
+    except RuntimeError as error:
+        raise TokenizerError(
+            f"{name} is not a SentencePiece model ({len(model):,} bytes: {error}). Download it "
+            "again."
+        ) from error
+    return processor

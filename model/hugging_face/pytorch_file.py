@@ -1,0 +1,128 @@
+"""Weights in PyTorch's own files, which are pickles: read without executing them, converted once.
+
+    pytorch_model.bin ──size by config.json?──▶ torch.load(weights_only=True) ──▶ from_marian
+        ──▶ model.safetensors beside it, which is read from then on
+
+With `weights_only` torch rebuilds tensors and plain containers, and refuses every other name that
+the pickle asks for. Its sizes are compared first, so that no file takes more memory than the
+network that config.json describes.
+"""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.errors import ModelError
+from model.hugging_face.files import CONFIG_FILE, read_json
+from model.hugging_face.marian import from_marian, to_marian
+from model.hugging_face.places import count
+
+BYTES_PER_WEIGHT = 4
+ROOM = 1.1  # for names, and what lies between the tensors
+ROOM_BYTES = 1_000_000
+MOST_ENTRIES = 100_000  # of an archive
+
+
+def convert_marian(folder: Path, source: Path, target: Path) -> None:
+    """Writes the weights of a Marian network as safetensors, once and whole.
+
+    Args:
+        folder: has the config.json that belongs to the weights.
+        source: the PyTorch file.
+        target: the file to write.
+
+    Raises:
+        ModelError: there is no such file, it is larger than its network or holds anything else
+            than tensors, the network cannot be read, or the folder cannot be written.
+    """
+    config = read_json(folder / CONFIG_FILE)
+    weights = read_pytorch(source, most_bytes(config))
+    network = from_marian(config, weights)
+    # As they are written by export: each matrix once.
+    found = {name: tensor.contiguous() for name, tensor in to_marian(network).weights.items()}
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        save_file(found, partial, metadata={"format": "pt"})
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ModelError(
+            f"{target}, to which {source.name} is converted once, cannot be written: {error}. Copy "
+            "the folder to a place where you may write."
+        ) from error
+
+
+def most_bytes(config: Mapping[str, Any]) -> int:
+    """The bytes that the weights of a Marian network can have, with some room.
+
+    Raises:
+        ModelError: the config lacks a size.
+    """
+    width = count(config, "d_model")
+    weights = 4 * max(count(config, "vocab_size"), config.get("decoder_vocab_size") or 0) * width
+    weights += 2 * count({"max": config.get("max_position_embeddings", 512)}, "max") * width
+    for side, attentions in (("encoder", 1), ("decoder", 2)):
+        inner = count(config, f"{side}_ffn_dim")
+        layer = attentions * (4 * width * (width + 1) + 2 * width)
+        layer += 2 * width * inner + inner + 3 * width
+        weights += count(config, f"{side}_layers") * layer
+    return int(ROOM * BYTES_PER_WEIGHT * weights) + ROOM_BYTES
+
+
+def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
+    """The tensors by name of a PyTorch file.
+
+    Args:
+        most: bytes that they may have.
+
+    Raises:
+        ModelError: it has more, or holds anything else.
+    """
+    try:
+        _require_size(path, path.stat().st_size, most)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+            _require_size(path, sum(entry.file_size for entry in entries), most)
+            if len(entries) > MOST_ENTRIES:
+                raise ModelError(f"{path} has {len(entries):,} entries. Download it again.")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} is a pickle that asks for more than tensors, and could execute code: "
+            f"{_reason(error)}. Nothing of it was executed. Take the model as safetensors, from "
+            "somebody whom you trust."
+        ) from error
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path.parent} has neither model.safetensors nor {path.name}. Download all files."
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} cannot be read: {_reason(error)}. Download it again.") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
+    ):
+        raise ModelError(f"{path} holds no tensors by name. Take the file of a network's weights.")
+    return dict(found)
+
+
+def _require_size(path: Path, found: int, most: int) -> None:
+    if found > most:
+        raise ModelError(
+            f"{path} has {found:,} bytes, and the network that {CONFIG_FILE} describes at most "
+            f"{most:,}. Take the files that belong together."
+        )
+
+
+def _reason(error: Exception) -> str:
+    """The first words of torch's reasons, which go on for paragraphs."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
+    return (named or lines or [type(error).__name__])[0][:300]

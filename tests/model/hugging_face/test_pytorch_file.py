@@ -1,0 +1,101 @@
+"""PyTorch's files: pickles are read without executing them, within a size, and converted once."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.marian import write_model
+
+from model.errors import ModelError
+from model.hugging_face.files import read_json, read_model
+from model.hugging_face.marian import from_marian
+from model.hugging_face.pytorch_file import convert_marian, most_bytes, read_pytorch
+
+PIECES = 60
+
+
+class Malicious:
+    """What makes a file when it is unpickled by Python's own means."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self):
+        return Path.touch, (self._file,)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model whose weights lie in a PyTorch file alone, with all names of shared matrices."""
+    model = write_model(tmp_path / "opus", PIECES)
+    (tmp_path / "opus" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "opus" / "pytorch_model.bin")
+    return tmp_path / "opus"
+
+
+def convert(folder):
+    convert_marian(folder, folder / "pytorch_model.bin", folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_it_is_converted_to_the_same_network(folder, zipped):
+    config = read_json(folder / "config.json")
+    found = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save(found, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    expected = dict(from_marian(config, found).named_parameters())
+    convert(folder)
+    network = from_marian(*read_model(folder))
+    for name, weight in network.named_parameters():
+        assert torch.equal(weight, expected[name]), name
+    assert "model.encoder.embed_tokens.weight" not in load_file(folder / "model.safetensors")
+    assert [path.name for path in folder.glob(".*")] == []
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_pickle_is_refused_and_not_executed(folder, tmp_path, zipped):
+    struck = tmp_path / "struck"
+    path = folder / "pytorch_model.bin"
+    torch.save({"model": Malicious(struck)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match=r"asks for more than tensors.*Nothing of it was executed"):
+        convert(folder)
+    assert not struck.exists()
+    assert not (folder / "model.safetensors").exists()
+    path.write_bytes(pickle.dumps(Malicious(struck)))
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin"):
+        convert(folder)
+    assert not struck.exists()
+
+
+def test_a_file_larger_than_its_network_is_not_read(folder):
+    path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
+    assert path.stat().st_size < most
+    with path.open("ab") as file:
+        file.truncate(most + 1)
+    with pytest.raises(ModelError, match=rf"has {most + 1:,} bytes, and the network .* {most:,}"):
+        convert(folder)
+
+
+def test_an_archive_that_unfolds_is_not_read(folder):
+    """Packed it is small."""
+    path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", b"\0" * (most + 1))
+    assert path.stat().st_size < most
+    with pytest.raises(ModelError, match=rf"has {most + 1:,} bytes, and the network"):
+        convert(folder)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.ones(2)])
+def test_what_is_no_table_of_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "file")
+    with pytest.raises(ModelError, match="holds no tensors by name"):
+        read_pytorch(tmp_path / "file", 10**6)
+
+
+def test_a_folder_without_weights_says_so(folder):
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+        convert(folder)

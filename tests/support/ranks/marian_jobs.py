@@ -1,0 +1,27 @@
+"""A job for a `RankPool` that fine-tunes a Marian model of a folder."""
+
+from pathlib import Path
+from typing import Any
+
+from model.hugging_face.files import read_model
+from model.hugging_face.marian import from_marian
+from model.transformer import Transformer
+from support.ranks.engine_jobs import Shape, full_weights, make_engine, train_steps
+from trainer.placement import Placement
+from trainer.state.marian import marian_weights
+from trainer.zero import fragments
+
+
+def tune(
+    placement: Placement, shape: Shape, folder: Path, frozen: tuple[str, ...], steps: int
+) -> Any:
+    """The weights before the first step, the losses, and the weights after the last."""
+    theirs = from_marian(*read_model(folder))
+    model = Transformer(theirs.config, theirs.vocabulary)
+    engine = make_engine(placement, shape, model=model, frozen=frozen)
+    fragments.load_state(engine, marian_weights(folder, engine), 0)
+    first = full_weights(engine)
+    losses = train_steps(engine, 1, steps)
+    found = first, losses, full_weights(engine)
+    engine.destroy()
+    return found
