@@ -18,6 +18,7 @@ v target vocabulary, s source length.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from model.errors import ModelError
 from model.generation.search_state import Hypothesis, SearchState, length_penalty
 from model.transformer import Transformer
 
-__all__ = ["Hypothesis", "beam_search", "greedy_search", "length_penalty"]
+__all__ = ["Hypothesis", "beam_search", "best_by_penalty", "greedy_search", "length_penalty"]
 
 
 @torch.no_grad()
@@ -98,6 +99,27 @@ def beam_search(
     for hypotheses in _checked(found):
         hypotheses.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
     return [hypotheses[:k] for hypotheses in found]
+
+
+def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
+    """Returns the best translation of a sentence by a length penalty, as a search with it has it.
+
+    All hypotheses that beam search compares on its way have the same length, so α orders those that
+    it has finished, and changes nothing else. Those that it does not return, because k others have
+    a higher log-probability, are the best by no α ≥ 0: fewer than k were finished before the last
+    step, so one of these others is of the last step, and no shorter.
+
+    Args:
+        found: what `beam_search` has found for the sentence with a length penalty of 0, by which a
+            score is the log-probability itself.
+    """
+
+    def score(hypothesis: Hypothesis) -> float:
+        return hypothesis.score / length_penalty(len(hypothesis.ids) + 1, alpha)
+
+    # Of equal scores the first counts: that of the hypothesis that was finished first.
+    best = max(sorted(found, key=lambda hypothesis: len(hypothesis.ids)), key=score)
+    return Hypothesis(best.ids, score(best))
 
 
 def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:

@@ -20,6 +20,8 @@ from trainer.inference.hypotheses import make_hypotheses
 from trainer.inference.scoring import dataset_of
 from trainer.inference.translator import Translator
 
+MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # before sacreBLEU's
+
 
 @dataclass(frozen=True)
 class Score:
@@ -82,7 +84,7 @@ def evaluate(
             sacrebleu.BLEU(tokenize="none", force=True),
             moses(hypotheses, language),
             moses(references, language),
-            prefix="moses lower-cased, normalised, tokenised; ",
+            prefix=MOSES_SIGNATURE,
         ),
         hypotheses=str(made.file),
     )

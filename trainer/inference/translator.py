@@ -1,5 +1,6 @@
 """Translating with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig
-from model.generation.search import Hypothesis
+from model.generation.search import Hypothesis, best_by_penalty
 from model.inspection.alignment import Alignment, align
 from model.transformer import Transformer
 from trainer.batch import to_device
@@ -225,6 +226,39 @@ class Translator:
                 report(done)
         return results
 
+    def translate_by_penalties(
+        self,
+        sentences: Sequence[str],
+        penalties: Sequence[float],
+        tag: str | None = None,
+        report: Report | None = None,
+    ) -> list[list[str]]:
+        """For each length penalty the best translations of the sentences, by one search for all.
+
+        They are those of `translate` with that length penalty in `decoding`.
+
+        Args:
+            report: is told how many sentences are done, the longest first.
+
+        Raises:
+            LongSentenceError: memory does not suffice for a sentence; nothing was translated.
+        """
+        self.check_lengths(sentences, tag, sys.maxsize)
+        plain = self.decoding.model_copy(update={"length_penalty": 0.0})
+        texts = [[""] * len(sentences) for _ in penalties]
+        done = 0
+        for positions, found in self._search(
+            heldout_pairs(list(sentences), [""] * len(sentences), tag), plain
+        ):
+            best = [[best_by_penalty(of_one, alpha) for alpha in penalties] for of_one in found]
+            for position, translations in zip(positions, self._decode(best), strict=True):
+                for by_penalty, translation in zip(texts, translations, strict=True):
+                    by_penalty[position] = translation.text
+            done += len(positions)
+            if report is not None:
+                report(done)
+        return texts
+
     def align(
         self,
         sentences: Sequence[str],
@@ -293,11 +327,18 @@ class Translator:
         """The sentence that target tokens spell; BOS and EOS leave nothing behind."""
         return self._tokenizers[TARGET].decode([list(ids)])[0]
 
-    def _search(self, heldout: HeldOut) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        """For each batch of sentences alike in length their positions and hypotheses."""
+    def _search(
+        self, heldout: HeldOut, decoding: DecodingConfig | None = None
+    ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
+        """For each batch of sentences alike in length their positions and hypotheses.
+
+        Args:
+            decoding: None: the present one.
+        """
+        decoding = decoding or self.decoding
         # The longest first, so that all processes have something to do until the end.
         batches = self._batches(heldout)[::-1]
-        found = self._search_now.search(self.decoding, batches)
+        found = self._search_now.search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
             yield batch.pair_ids.tolist(), hypotheses
 

@@ -7,7 +7,12 @@ from model.cache import SelfAttentionCache, room_for, roomy
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation import candidates, search_state
-from model.generation.search import beam_search, greedy_search, length_penalty
+from model.generation.search import (
+    beam_search,
+    best_by_penalty,
+    greedy_search,
+    length_penalty,
+)
 from model.generation.search_state import SearchState
 
 BOS, EOS = 2, 3
@@ -125,6 +130,21 @@ def textbook_beam_search(model, source, k, alpha, limit):
             break
         live = [(total, ids) for total, ids in candidates if ids[-1] != EOS][:k]
     return sorted(finished, reverse=True)[:k]
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 5])
+def test_one_search_has_the_best_of_every_length_penalty(network, sentences, beam_size):
+    """The same bits; hypotheses that a search leaves out are the best by no penalty."""
+    model, source = network(), sentences(LENGTHS)
+    decoding = DecodingConfig(beam_size=beam_size, length_penalty=0.0, max_extra_length=6)
+    found = beam_search(model, source, decoding)
+    chosen = {}
+    for alpha in (0.0, 0.6, 1.0, 5.0):
+        of_alpha = decoding.model_copy(update={"length_penalty": alpha})
+        chosen[alpha] = [best_by_penalty(of_one, alpha) for of_one in found]
+        assert chosen[alpha] == [best for best, *_ in beam_search(model, source, of_alpha)]
+    if beam_size > 1:
+        assert [best.ids for best in chosen[0.0]] != [best.ids for best in chosen[5.0]]
 
 
 @torch.no_grad()
