@@ -13,7 +13,7 @@ from typing import Protocol
 from data_pipeline.batching.batch import MicroBatch
 from model.config import DecodingConfig
 from model.transformer import Transformer
-from trainer.inference.search_processes import Found, search, search_processes
+from trainer.inference.search_processes import Found, NetworkOrigin, search, search_processes
 from trainer.inference.trained_network import Weights
 
 
@@ -64,5 +64,5 @@ class NetworkSearcher:
             yield self
             return
         assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
-        with search_processes(processes, self._weights) as search_there:
+        with search_processes(processes, NetworkOrigin(self._weights)) as search_there:
             yield search_there

@@ -31,23 +31,27 @@ Count = Callable[[Sequence[str]], list[int]]
 
 @dataclass(frozen=True)
 class SentenceMemory:
-    """The memory of one sentence's search."""
+    """The memory of one sentence's search.
+
+    Attributes:
+        others: of an ensemble, the networks besides the first one.
+    """
 
     config: ModelConfig
     decoding: DecodingConfig
     element_bytes: int
+    others: tuple[ModelConfig, ...] = ()
 
     @property
     def of_position(self) -> int:
         """Bytes that the decoder remembers of a position: keys and values of each hypothesis."""
-        config = self.config
-        numbers = 2 * config.decoder_layers * config.width * self.decoding.beam_size
-        return numbers * self.element_bytes
+        numbers = sum(2 * c.decoder_layers * c.width for c in (self.config, *self.others))
+        return numbers * self.decoding.beam_size * self.element_bytes
 
     @property
     def of_score(self) -> int:
         """Bytes of the scores of a pair of positions, in all heads, once."""
-        return self.config.heads * self.element_bytes
+        return max(c.heads for c in (self.config, *self.others)) * self.element_bytes
 
     def bytes(self, tokens: int) -> int:
         """The most that a sentence of so many tokens takes."""

@@ -17,7 +17,9 @@ from model.inspection.alignment import Alignment, align
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
+from trainer.errors import TranslationError
 from trainer.host_memory import available_bytes
+from trainer.inference.ensemble import Ensemble, join
 from trainer.inference.searchers import NetworkSearcher, Search, Searcher
 from trainer.inference.sentence_memory import (
     LongSentenceError,
@@ -54,12 +56,15 @@ class Translator:
         weights: Weights | None = None,
         longest_trained: int | None = None,
         searcher: Searcher | None = None,
+        ensemble: Ensemble | None = None,
     ) -> None:
         """
         Args:
+            tokenizers: by field; besides source and target those of an ensemble's other sources.
             longest_trained: the most tokens of a source that the model was trained on; None: not
                 known, so that only memory limits sentences.
             searcher: what finds hypotheses; None: our own search over the model.
+            ensemble: what is known of the other runs that translate together with this one.
         """
         self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
         self.model = model.eval()
@@ -71,6 +76,49 @@ class Translator:
         self._longest_trained = longest_trained
         self._searcher = searcher or NetworkSearcher(self.model, weights)
         self._search_now: Search = self._searcher
+        self.ensemble = ensemble
+
+    @classmethod
+    def load_ensemble(
+        cls,
+        runs: Sequence[tuple[str | Path, int | str | None]],
+        decoding: DecodingConfig | None = None,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> Self:
+        """Load several runs that translate together, by the mean of their probabilities.
+
+        Args:
+            runs: each with a checkpoint, as in `load`, or None. The first one's recipe says how to
+                search; of one run alone this is `load`.
+            decoding, device, precision: as in `load`.
+
+        Raises:
+            RunMismatchError, CheckpointError: as in `load`, or their target tokenizers differ.
+        """
+        if len(runs) == 1:
+            ((run, checkpoint),) = runs
+            return cls.load(run, checkpoint, decoding, device, precision)
+        networks = [
+            load_network(Path(run), checkpoint, device, precision).of_task("translation")
+            for run, checkpoint in runs
+        ]
+        joined_together = join(networks)
+        found = networks[0]
+        recipe_decoding = found.recipe.decoding
+        assert isinstance(found.model, Transformer)
+        assert isinstance(recipe_decoding, DecodingConfig)
+        return cls(
+            found.model,
+            joined_together.tokenizers,
+            decoding or recipe_decoding,
+            found.checkpoint,
+            [problem for network in networks for problem in network.damaged],
+            found.weights,
+            joined_together.longest_trained,
+            joined_together.searcher,
+            joined_together,
+        )
 
     @classmethod
     def load(
@@ -133,7 +181,10 @@ class Translator:
     def memory(self) -> SentenceMemory:
         """What a sentence takes under the present decoding."""
         return SentenceMemory(
-            self.model.config, self.decoding, self.model.output_weight.element_size()
+            self.model.config,
+            self.decoding,
+            self.model.output_weight.element_size(),
+            self.ensemble.other_configs if self.ensemble else (),
         )
 
     def longest_sentence(self, max_tokens: int | None = None) -> SentenceLimit:
@@ -149,8 +200,16 @@ class Translator:
         return SentenceLimit(wanted, "training" if max_tokens is None else "wish")
 
     def count_tokens(self, sentences: Sequence[str], tag: str | None = None) -> list[int]:
-        """The tokens of each sentence as the model reads it: with tag and EOS."""
-        return count_tokens(self._tokenizers[SOURCE], sentences, tag)
+        """The tokens of each sentence as the model reads it: with tag and EOS.
+
+        Of an ensemble, the most that one of its models reads.
+        """
+        counts = [
+            count_tokens(tokenizer, sentences, tag)
+            for field, tokenizer in self._tokenizers.items()
+            if field != TARGET
+        ]
+        return [max(of_one) for of_one in zip(*counts, strict=True)]
 
     def check_lengths(
         self, sentences: Sequence[str], tag: str | None = None, max_tokens: int | None = None
@@ -278,7 +337,13 @@ class Translator:
 
         Raises:
             ModelError: there is no such decoder layer.
+            TranslationError: this is an ensemble, whose models pay attention each by itself.
         """
+        if self.ensemble is not None:
+            raise TranslationError(
+                f"{self.ensemble.name} has no alignment: each of its models looks elsewhere. "
+                "Name one run for alignments"
+            )
         alignments: list[Alignment] = [() for _ in sentences]
         for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):
             ids = [translations[position].ids for position in batch.pair_ids]
@@ -345,6 +410,13 @@ class Translator:
     def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
         if not len(heldout):
             return []
+        # Another source tokenizer of an ensemble reads the same sentences, tag included.
+        others = [field for field in self._tokenizers if field not in heldout.texts]
+        tag = heldout.tags.get(SOURCE)
+        heldout = HeldOut(
+            {**heldout.texts, **dict.fromkeys(others, heldout.texts[SOURCE])},
+            {**heldout.tags, **({} if tag is None else dict.fromkeys(others, tag))},
+        )
         return pair_micro_batches(
             heldout,
             self._tokenizers,
