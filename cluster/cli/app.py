@@ -30,6 +30,7 @@ from cluster.cli.sweep import sweep
 from cluster.cli.texts import export, generate, import_weights
 from cluster.cli.train import prepare, train
 from cluster.cli.translation import evaluate, explain, translate
+from cluster.cli.tuning import tune_decoding
 from cluster.cli.usage import Commands
 from cluster.cli.watch import watch
 from cluster.errors import (
@@ -65,7 +66,7 @@ for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
     "Look": (watch, runs, status, dashboard, report, compare, replay, metrics, export_metrics),
-    "Use": (evaluate, translate, generate, explain, export),
+    "Use": (evaluate, tune_decoding, translate, generate, explain, export),
     "On a cluster": (submit,),
 }.items():
     for command in commands:

@@ -33,6 +33,14 @@ Overrides = Annotated[
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=run_folders)
 ]
+RunsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...",
+        help="Runs' folders, each RUN or RUN@STEP; several translate together.",
+        autocompletion=run_folders,
+    ),
+]
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="A prepared dataset: its folder or URL.")
 ]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.cli.completion import run_folders
 from cluster.cli.options import (
     AlignmentsOption,
     BeamOption,
@@ -18,6 +19,7 @@ from cluster.cli.options import (
     PrefixesOption,
     ProcessesOption,
     RunArgument,
+    RunsArgument,
     TagOption,
     answer,
 )
@@ -25,10 +27,19 @@ from cluster.terminal import Terminal, hand_over
 
 
 def translate(
-    run: RunArgument,
-    file: Annotated[
-        str, typer.Argument(metavar="[FILE|-]", help="One sentence a line; - is standard input.")
-    ] = "-",
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... [FILE|-]",
+            help="Runs' folders, each RUN or RUN@STEP, then a file of one sentence a line; - is "
+            "standard input.",
+            autocompletion=run_folders,
+        ),
+    ],
+    given: Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE", help="The file, in place of the last argument."),
+    ] = None,
     checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
@@ -44,6 +55,10 @@ def translate(
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
 
+    Several runs translate together, as papers do with seeds: each token has the mean of their
+    probabilities. They need one target tokenizer. A run is a folder, a file of sentences is none,
+    so arguments are told apart by that, and --input says it.
+
     Text is UTF-8 whatever the locale, and a line ends with \\n alone. A line that is not UTF-8 or
     too long is named, and nothing is translated (exit code 1).
 
@@ -56,16 +71,23 @@ def translate(
       transloom translate runs/phrasebook sentences.txt --prefixes begun.txt --alignments
 
       transloom translate runs/many-languages sentences.txt --tag "<2de>"
+
+      transloom translate runs/seed-1 runs/seed-2 runs/seed-3@8000 sentences.txt
     """
     if long_lines == "split" and (n_best > 1 or prefixes is not None or alignments):
         raise typer.BadParameter(
             "--long-lines split makes one translation of the best of each part: leave out "
             "--n-best, --prefixes and --alignments"
         )
-    from cluster.commands.inference import load_translator
+    names, file = _runs_and_file(runs, given)
+    if alignments and len(names) > 1:
+        raise typer.BadParameter(
+            "--alignments are what one model looks at, and several runs are named: name one run"
+        )
+    from cluster.commands.inference import load_together
     from cluster.commands.translate import translated_lines
 
-    translator = load_translator(run, checkpoint, beam_size, length_penalty, n_best, precision)
+    translator = load_together(names, checkpoint, beam_size, length_penalty, n_best, precision)
     for line in translated_lines(
         translator,
         file,
@@ -79,6 +101,26 @@ def translate(
         max_tokens=max_tokens,
     ):
         hand_over(line)
+
+
+def _runs_and_file(words: list[str], given: str | None) -> tuple[list[str], str]:
+    """The runs among the arguments, and the file: the last one, if it is no folder."""
+    *others, last = words
+    file = given or "-"
+    if given is None and others and not _is_folder(last):
+        words, file = others, last
+    for word in words[1:]:  # what the first one is, is told where it is opened
+        if not _is_folder(word):
+            raise typer.BadParameter(
+                f"{word} is no folder of a run: name runs first, then one file, as in "
+                "`transloom translate runs/seed-1 runs/seed-2 sentences.txt`, or with --input FILE"
+            )
+    return words, file
+
+
+def _is_folder(word: str) -> bool:
+    path, at, _ = word.rpartition("@")
+    return Path(word).is_dir() or (bool(at) and Path(path).is_dir() and not Path(word).exists())
 
 
 def explain(
@@ -109,7 +151,7 @@ def explain(
 
 
 def evaluate(
-    run: RunArgument,
+    runs: RunsArgument,
     test_set: Annotated[
         list[str] | None, typer.Option("--set", help="A test set's name. Default: all.")
     ] = None,
@@ -123,16 +165,24 @@ def evaluate(
     """Score a run on its recipe's test sets.
 
     Translations get BLEU and chrF with signatures, and are kept in the run's folder; runs of other
-    tasks get the scores of their validation. Example:  transloom evaluate runs/phrasebook
+    tasks get the scores of their validation. Several runs translate together, as with `translate`,
+    on the first one's test sets; their translations are kept in its folder. Examples:
+
+      transloom evaluate runs/phrasebook
+
+      transloom evaluate runs/seed-1 runs/seed-2 --set validation
     """
     from cluster.commands import inference
-    from cluster.commands.inference import evaluate_sets, load_translator, scores_table
+    from cluster.commands.inference import evaluate_sets, load_together, scores_table
 
+    run, named_checkpoint = inference.named_run(runs[0])
     if inference.task_of(run) != "translation":
-        scores = inference.score_sets(run, test_set, checkpoint, dataset)
+        if len(runs) > 1:
+            raise typer.BadParameter(f"{run} does not translate: name it alone")
+        scores = inference.score_sets(run, test_set, checkpoint or named_checkpoint, dataset)
         answer(scores, as_json, inference.plain_scores_table(scores))
         return
-    translator = load_translator(run, checkpoint, beam_size, length_penalty)
+    translator = load_together(runs, checkpoint, beam_size, length_penalty)
     console = Terminal(stderr=True)
     evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
     answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))

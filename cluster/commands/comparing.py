@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cluster.commands.inference import load_translator
+from cluster.commands.inference import load_translator, named_run
 from cluster.terminal import Terminal, note, percentages, warn
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
@@ -110,7 +109,7 @@ def compare_on_test_set(
 
 
 def _find(name: str, test_set: str, dataset: str | None) -> _Found:
-    path, checkpoint = _parse(name)
+    path, checkpoint = named_run(name)
     run = RunFolder(path)
     run.card()
     found, damaged = find_checkpoint(run, checkpoint)
@@ -128,13 +127,6 @@ def _find(name: str, test_set: str, dataset: str | None) -> _Found:
     store, manifest = dataset_of(found, data)
     heldout = load_heldout(store, manifest, test_set)
     return _Found(name, run, found, recipe, store, manifest, heldout)
-
-
-def _parse(name: str) -> tuple[Path, str | None]:
-    path, at, checkpoint = name.rpartition("@")
-    if at and not Path(name).exists():
-        return Path(path), checkpoint
-    return Path(name), None
 
 
 def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:

@@ -1,5 +1,6 @@
 """`transloom evaluate` and `transloom explain`, and the translator that commands load."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from cluster.commands.given_text import argument_text
 from cluster.terminal import Terminal, percentages, warn
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.config import DataConfig
+from data_pipeline.wording import listed
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
 from trainer.explain.explanation import explain
@@ -18,6 +20,48 @@ from trainer.inference.trained_network import Precision, load_network
 from trainer.inference.translator import Translator
 from trainer.recipe import DEFAULT_TASK, TrainingRecipe
 from trainer.runs.folder import RunFolder
+
+
+def named_run(name: str) -> tuple[Path, str | None]:
+    """A run's folder, and the checkpoint that RUN@CHECKPOINT names."""
+    path, at, checkpoint = name.rpartition("@")
+    if at and not Path(name).exists():
+        return Path(path), checkpoint
+    return Path(name), None
+
+
+def load_together(
+    names: Sequence[str],
+    checkpoint: str | None,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+    n_best: int = 1,
+    precision: Precision = "fp32",
+) -> Translator:
+    """Load the translator of one run, or of several that translate together.
+
+    Args:
+        names: each RUN or RUN@CHECKPOINT, a step or the name of an average.
+        checkpoint: of one run alone.
+
+    Raises:
+        RunMismatchError: a checkpoint for several runs, or what `Translator.load_ensemble` raises.
+    """
+    if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
+        raise RunMismatchError(
+            f"--checkpoint {checkpoint} does not say of which of {listed(names)}: name checkpoints "
+            "as RUN@STEP, without --checkpoint"
+        )
+    if len(names) == 1:
+        run, named_checkpoint = named_run(names[0])
+        return load_translator(
+            run, checkpoint or named_checkpoint, beam_size, length_penalty, n_best, precision
+        )
+    translator = Translator.load_ensemble([named_run(n) for n in names], precision=precision)
+    for problem in translator.damaged:
+        warn(f"{problem}; using an older checkpoint")
+    translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
+    return translator
 
 
 def load_translator(

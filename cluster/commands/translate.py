@@ -17,7 +17,8 @@ from model.inspection.alignment import Alignment
 from trainer.host_memory import keep_freed
 from trainer.inference.search_processes import processes_for
 from trainer.inference.sentence_memory import LongSentenceError, SentenceLimit
-from trainer.inference.translator import Translation, Translator
+from trainer.inference.translation import Translation
+from trainer.inference.translator import Translator
 
 SENTENCES_AT_ONCE = 1024
 SENTENCES_OF_EACH = 2048  # for each of several processes, which wait for each other at the end

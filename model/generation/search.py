@@ -18,6 +18,7 @@ v target vocabulary, s source length.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +28,14 @@ from model.errors import ModelError
 from model.generation.search_state import Hypothesis, SearchState, length_penalty
 from model.transformer import Transformer
 
-__all__ = ["Hypothesis", "beam_search", "greedy_search", "length_penalty"]
+__all__ = [
+    "Hypothesis",
+    "beam_search",
+    "best_by_penalty",
+    "ensemble_search",
+    "greedy_search",
+    "length_penalty",
+]
 
 
 @torch.no_grad()
@@ -47,7 +55,7 @@ def greedy_search(
     Raises:
         ModelError: a source is empty, a prefix cannot be continued, or the network gives NaN.
     """
-    state = SearchState(model, source_bs, prefix_bp, 1, decoding)
+    state = SearchState([model], [source_bs], prefix_bp, 1, decoding)
     found: list[list[Hypothesis]] = [[] for _ in state.indices]
     while state.indices:
         scores_bk, parents_bk, tokens_bk = state.best_continuations(1)
@@ -69,18 +77,39 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Returns, for each source, up to `beam_size` translations, best first.
 
+    Arguments and errors are those of `greedy_search`.
+    """
+    return ensemble_search([model], [source_bs], decoding, prefix_bp)
+
+
+@torch.no_grad()
+def ensemble_search(
+    models: Sequence[Transformer],
+    sources: Sequence[Tensor],
+    decoding: DecodingConfig,
+    prefix_bp: Tensor | None = None,
+) -> list[list[Hypothesis]]:
+    """Returns, for each source, up to `beam_size` translations of several networks, best first.
+
+    A token's probability is the mean of the networks' (Sutskever et al. 2014, §3.4). With one
+    network this is `beam_search`.
+
     Each step looks at the 2k best candidates of a sentence, of which at most k can end. Those among
     the first k that end are finished; the best k that do not end live on (Ott et al. 2019,
-    fairseq). A sentence leaves when k of its hypotheses are finished. Arguments and errors are
-    otherwise those of `greedy_search`.
+    fairseq). A sentence leaves when k of its hypotheses are finished.
+
+    Args:
+        models: must be in evaluation mode, and have one target vocabulary.
+        sources: the same sentences as each network reads them, (b, s), padded at the end.
+        prefix_bp: as for `greedy_search`, whose errors it raises.
     """
     k = decoding.beam_size
-    state = SearchState(model, source_bs, prefix_bp, k, decoding)
+    state = SearchState(models, sources, prefix_bp, k, decoding)
     found: list[list[Hypothesis]] = [[] for _ in state.indices]
-    order_c = torch.arange(2 * k, device=source_bs.device)
+    order_c = torch.arange(2 * k, device=sources[0].device)
     while state.indices:
         scores_bc, parents_bc, tokens_bc = state.best_continuations(2 * k)
-        ends_bc = tokens_bc == model.vocabulary.eos_id
+        ends_bc = tokens_bc == state.vocabulary.eos_id
         ended = (ends_bc & scores_bc.isfinite())[:, :k].nonzero()
         rows, columns = ended.unbind(1)
         state.finish(rows.tolist(), parents_bc[rows, columns], scores_bc[rows, columns], found)
@@ -98,6 +127,27 @@ def beam_search(
     for hypotheses in _checked(found):
         hypotheses.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
     return [hypotheses[:k] for hypotheses in found]
+
+
+def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
+    """Returns the best translation of a sentence by a length penalty, as a search with it has it.
+
+    All hypotheses that beam search compares on its way have the same length, so α orders those that
+    it has finished, and changes nothing else. Those that it does not return, because k others have
+    a higher log-probability, are the best by no α ≥ 0: fewer than k were finished before the last
+    step, so one of these others is of the last step, and no shorter.
+
+    Args:
+        found: what `beam_search` has found for the sentence with a length penalty of 0, by which a
+            score is the log-probability itself.
+    """
+
+    def score(hypothesis: Hypothesis) -> float:
+        return hypothesis.score / length_penalty(len(hypothesis.ids) + 1, alpha)
+
+    # Of equal scores the first counts: that of the hypothesis that was finished first.
+    best = max(sorted(found, key=lambda hypothesis: len(hypothesis.ids)), key=score)
+    return Hypothesis(best.ids, score(best))
 
 
 def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:

@@ -2,8 +2,9 @@
 
     best_continuations ─▶ [ the search chooses ] ─▶ finish, advance, drop ─▶ …
 
-Memories and caches may keep the rows of sentences that have left for some steps, behind the rows in
-use. Thanks to these spare rows, products have few different shapes (`model.linear` tells why).
+Memories and caches of the networks (`model.generation.member`) may keep the rows of sentences that
+have left for some steps, behind the rows in use. Thanks to these spare rows, products have few
+different shapes (`model.linear` tells why).
 
 Some tokens are given: those of a sentence's prefix, and EOS where its limit is reached. There all
 other tokens are ruled out; the given one counts towards the score as any other.
@@ -12,18 +13,20 @@ Shape suffixes: b unfinished sentences, k hypotheses of each, p tokens so far (B
 vocabulary, s source length.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention import KeyValue, additive_mask
-from model.cache import SelfAttentionCache, fill_gaps, room_for, roomy
+from model.attention import additive_mask
+from model.cache import fill_gaps, room_for
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation.candidates import Candidates, best_candidates
-from model.transformer import Transformer
+from model.generation.member import Member, joint_logits
+from model.transformer import Transformer, Vocabulary
 
 # Hypotheses per chunk of logits on a CPU: enough to reuse the weights once they are read, and no
 # more, because the logits are read again.
@@ -51,8 +54,6 @@ def length_penalty(length: int, alpha: float) -> float:
 class SearchState:
     """The unfinished sentences, one a row: the first axis of all tensors.
 
-    Memories, their mask and caches may have spare rows behind these.
-
     Attributes:
         indices: each row's sentence, by its number in the batch.
         limits: tokens that each sentence's translation may have, EOS included, by its number.
@@ -61,8 +62,8 @@ class SearchState:
 
     def __init__(
         self,
-        model: Transformer,
-        source_bs: Tensor,
+        models: Sequence[Transformer],
+        sources: Sequence[Tensor],
         prefix_bp: Tensor | None,
         k: int,
         decoding: DecodingConfig,
@@ -70,7 +71,8 @@ class SearchState:
         """Encodes the sources and gives each of them one empty hypothesis.
 
         Args:
-            source_bs: sources, padded at the end.
+            models: the networks whose probabilities are averaged; their target vocabulary is one.
+            sources: of each network (b, s), the same sentences, padded at the end.
             prefix_bp: prefixes, padded at the end; None: no prefix.
             k: hypotheses of a sentence.
 
@@ -78,23 +80,28 @@ class SearchState:
             ModelError: a source is empty.
             PrefixError: a prefix cannot be continued.
         """
-        assert not model.training, "call model.eval() before decoding: dropout is on"
-        self.model = model
         self.alpha = decoding.length_penalty
+        source_bs = sources[0]
         b = len(source_bs)
+        self.vocabulary = models[0].vocabulary
         self.indices = list(range(b))
-        self.limits = _limits(source_bs, model.vocabulary.pad_id, decoding)
-        self.prefixes = _prefixes(prefix_bp, b, self.limits, model)
-        self.memories = model.decoder.project_memory(model.encode(source_bs))
-        self.memory_mask = model.source_mask(source_bs)
-        self.caches = [SelfAttentionCache(k) for _ in self.memories]
-        vocabulary = model.vocabulary
+        # Sources may be of other lengths to other networks: the longest counts.
+        limits = [
+            _limits(source, model.vocabulary.pad_id, decoding)
+            for model, source in zip(models, sources, strict=True)
+        ]
+        self.limits = [max(of_one) for of_one in zip(*limits, strict=True)]
+        self.prefixes = _prefixes(prefix_bp, b, self.limits, self.vocabulary)
+        self.members = [
+            Member(model, source, k) for model, source in zip(models, sources, strict=True)
+        ]
+        vocabulary = self.vocabulary
         self.never = source_bs.new_tensor([vocabulary.pad_id, vocabulary.bos_id])
         self.slots = torch.arange(k, device=source_bs.device)
         # Row k hides all slots of a position but slot k.
         self.other_slots_kk = additive_mask(self.slots.unsqueeze(1) == self.slots)
         # Tokens and scores of the live hypotheses: at first one per sentence, which is empty.
-        self.tokens_bkp = source_bs.new_full((b, 1, 1), model.vocabulary.bos_id)
+        self.tokens_bkp = source_bs.new_full((b, 1, 1), vocabulary.bos_id)
         self.scores_bk = torch.zeros(b, 1, device=source_bs.device)
         # Slot of the caches into which hypothesis k's p-th token was written.
         self.ancestry_bkp = self.slots.new_empty(b, 1, 0)
@@ -114,38 +121,30 @@ class SearchState:
 
         There are fewer where a few hypotheses and a small vocabulary allow for no more.
         """
-        hidden_bkd = self._decoder_step()
+        hidden = self._decoder_step()
         given = self._given()
-        b, k, _ = hidden_bkd.shape
-        count = min(count, k * self.model.vocabulary.target_size)
-        sentences = max(1, LOGITS_AT_ONCE // k) if hidden_bkd.device.type == "cpu" else b
+        b, k, _ = hidden[0].shape
+        count = min(count, k * self.vocabulary.target_size)
+        sentences = max(1, LOGITS_AT_ONCE // k) if hidden[0].device.type == "cpu" else b
         best = []
         for first in range(0, b, sentences):
             part = slice(first, first + sentences)
             given_here = {row - first: given[row] for row in range(b)[part] if row in given}
-            logits_bkv = self.model.logits(hidden_bkd[part])
+            logits_bkv = joint_logits(self.members, [h_bkd[part] for h_bkd in hidden])
             scores_bk = self.scores_bk[part]
             best.append(best_candidates(logits_bkv, scores_bk, count, self.never, given_here))
         return Candidates(*(torch.cat(parts) for parts in zip(*best, strict=True)))
 
-    def _decoder_step(self) -> Tensor:
-        """Returns the hidden states (b, k, d) after the newest tokens."""
+    def _decoder_step(self) -> list[Tensor]:
+        """Returns each network's hidden states (b, k, d) after the newest tokens."""
         b, k, p = self.tokens_bkp.shape
         written_bk1 = self.slots[:k].expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
         own_past = F.embedding(self.ancestry_bkp, self.other_slots_kk).flatten(2)
         to_come = (room_for(p) - p) * len(self.slots)
         ancestry_mask = F.pad(own_past, (0, to_come), value=float("-inf"))
-        # Spare rows decode anything; each of their queries must see a key.
-        spare = len(self.memory_mask) - b
-        hidden_bkd = self.model.decode_step(
-            F.pad(self.tokens_bkp[:, :, -1], (0, 0, 0, spare)),
-            self.memories,
-            self.memory_mask,
-            F.pad(ancestry_mask, (0, 0, 0, 0, 0, spare)).unsqueeze(1),
-            self.caches,
-        )
-        return hidden_bkd[:b]
+        newest_bk = self.tokens_bkp[:, :, -1]
+        return [member.step(newest_bk, ancestry_mask) for member in self.members]
 
     def finish(
         self, rows: list[int], parents: Tensor, scores: Tensor, found: list[list[Hypothesis]]
@@ -191,18 +190,12 @@ class SearchState:
         self.tokens_bkp = fill_gaps(self.tokens_bkp, gaps_at, movers_at, kept)
         self.scores_bk = fill_gaps(self.scores_bk, gaps_at, movers_at, kept)
         self.ancestry_bkp = fill_gaps(self.ancestry_bkp, gaps_at, movers_at, kept)
-        decoded = min(roomy(kept), len(self.memory_mask))
-        self.memory_mask = fill_gaps(self.memory_mask, gaps_at, movers_at, decoded)
-        self.memories = [
-            KeyValue(*(fill_gaps(part, gaps_at, movers_at, decoded) for part in memory))
-            for memory in self.memories
-        ]
-        for cache in self.caches:
-            cache.fill_gaps(gaps_at, movers_at, decoded)
+        for member in self.members:
+            member.fill_gaps(gaps_at, movers_at, kept)
 
     def _given(self) -> dict[int, int]:
         """The rows whose coming token is given, and that token."""
-        given = dict.fromkeys(self.at_limit, self.model.vocabulary.eos_id)
+        given = dict.fromkeys(self.at_limit, self.vocabulary.eos_id)
         for row, index in enumerate(self.indices):
             prefix = self.prefixes[index]
             if self.length <= len(prefix):
@@ -223,13 +216,12 @@ def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[in
 
 
 def _prefixes(
-    prefix_bp: Tensor | None, sentences: int, limits: list[int], model: Transformer
+    prefix_bp: Tensor | None, sentences: int, limits: list[int], vocabulary: Vocabulary
 ) -> list[list[int]]:
     """Each sentence's prefix without padding."""
     if prefix_bp is None:
         return [[] for _ in range(sentences)]
     assert len(prefix_bp) == sentences, "one prefix for each source"
-    vocabulary = model.vocabulary
     prefixes = []
     for index, (row, limit) in enumerate(zip(prefix_bp.tolist(), limits, strict=True)):
         prefix = row[: len(row) - _padding(row, vocabulary.pad_id)]

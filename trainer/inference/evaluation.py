@@ -20,6 +20,8 @@ from trainer.inference.hypotheses import make_hypotheses
 from trainer.inference.scoring import dataset_of
 from trainer.inference.translator import Translator
 
+MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # before sacreBLEU's
+
 
 @dataclass(frozen=True)
 class Score:
@@ -35,8 +37,8 @@ class Evaluation:
 
     name: str
     sentences: int
-    checkpoint: str  # the name of its folder
-    checkpoint_step: int
+    checkpoint: str  # the name of its folder, or of an ensemble
+    checkpoint_step: int  # of an ensemble, that of its first member
     beam_size: int
     length_penalty: float
     bleu: Score
@@ -67,12 +69,13 @@ def evaluate(
     made = make_hypotheses(translator, name, heldout, translations_folder, report, processes)
     hypotheses = made.texts
     checkpoint, decoding = translator.checkpoint, translator.decoding
+    ensemble = translator.ensemble
     language = next(field.language for field in manifest.fields if field.name == TARGET)
     references = heldout.texts[TARGET]
     return Evaluation(
         name=name,
         sentences=len(heldout),
-        checkpoint=checkpoint.path.name,
+        checkpoint=ensemble.name if ensemble else checkpoint.path.name,
         checkpoint_step=checkpoint.step,
         beam_size=decoding.beam_size,
         length_penalty=decoding.length_penalty,
@@ -82,7 +85,7 @@ def evaluate(
             sacrebleu.BLEU(tokenize="none", force=True),
             moses(hypotheses, language),
             moses(references, language),
-            prefix="moses lower-cased, normalised, tokenised; ",
+            prefix=MOSES_SIGNATURE,
         ),
         hypotheses=str(made.file),
     )

@@ -34,7 +34,9 @@ class Origin(Written):
     """What hypotheses depend on.
 
     Attributes:
-        checkpoint_sha256: of its checkpoint.json, which names the sha256 of every other file.
+        checkpoint: its name, or that of an ensemble.
+        checkpoint_sha256: of its checkpoint.json, which names the sha256 of every other file; of an
+            ensemble, of these hashes.
         sources_sha256: of the sources, each with a line end.
         decoding: the search.
     """
@@ -147,6 +149,10 @@ def make_hypotheses(
     origin = origin_of(
         translator.checkpoint, name, heldout, translator.decoding, translator.precision
     )
+    if ensemble := translator.ensemble:
+        origin = origin.model_copy(
+            update={"checkpoint": ensemble.name, "checkpoint_sha256": ensemble.sha256}
+        )
     file = save_texts(folder, file_name(origin), texts)
     card = HypothesesCard(origin=origin, sentences=total, sha256=sha256_of(file))
     write_whole(file.with_suffix(".json"), card.model_dump_json(indent=1) + "\n")

@@ -8,9 +8,11 @@ cores, two processes with a thread each translate 1.1 to 1.3 times as much as on
 are given out, so translations do not depend on the number of processes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Protocol
 
 import torch
 
@@ -57,22 +59,50 @@ def processes_for(sentences: int, bytes_of_longest: int = 0) -> int:
     return min(most, enough_processes(sentences, SENTENCES_OF_ONE_PROCESS))
 
 
-class SearchProcesses:
-    """Processes with the same weights."""
+# Finds the hypotheses of a batch, as `search` does with its model.
+Find = Callable[[DecodingConfig, MicroBatch], Found]
 
-    def __init__(self, pool: ProcessPool, weights: Weights, threads: int) -> None:
+
+class Origin(Protocol):
+    """What a search is made of, in any process: as small as a name."""
+
+    def __hash__(self) -> int:
+        """A process keeps what it has loaded, by this."""
+
+    def open(self) -> Find:
+        """Load what is searched with."""
+
+
+@dataclass(frozen=True)
+class NetworkOrigin:
+    """A search with one network."""
+
+    weights: Weights
+
+    def open(self) -> Find:
+        """See `Origin`."""
+        weights = self.weights
+        model = load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model
+        assert isinstance(model, Transformer)
+        return partial(search, model)
+
+
+class SearchProcesses:
+    """Processes that search with the same weights."""
+
+    def __init__(self, pool: ProcessPool, origin: Origin, threads: int) -> None:
         self._pool = pool
-        self._weights = weights
+        self._origin = origin
         self._threads = threads
 
     def search(self, decoding: DecodingConfig, batches: Iterable[MicroBatch]) -> Iterator[Found]:
         """The results of `search`, in the order of the batches; raises its errors."""
-        job = partial(_search_there, self._weights, self._threads, decoding)
+        job = partial(_search_there, self._origin, self._threads, decoding)
         return self._pool.map(job, batches)
 
 
 @contextmanager
-def search_processes(processes: int, weights: Weights) -> Iterator[SearchProcesses]:
+def search_processes(processes: int, origin: Origin) -> Iterator[SearchProcesses]:
     """Two or more processes, which share the cores, for the time of the context.
 
     Raises:
@@ -83,26 +113,24 @@ def search_processes(processes: int, weights: Weights) -> Iterator[SearchProcess
     threads = max(1, cores() // processes)
     with process_pool(processes, "translated", TranslationError) as pool:
         # Each process loads the weights, so that errors come before the first sentence.
-        list(pool.map(partial(_load_there, weights, threads), range(processes)))
-        yield SearchProcesses(pool, weights, threads)
+        list(pool.map(partial(_load_there, origin, threads), range(processes)))
+        yield SearchProcesses(pool, origin, threads)
 
 
 def _search_there(
-    weights: Weights, threads: int, decoding: DecodingConfig, batch: MicroBatch
+    origin: Origin, threads: int, decoding: DecodingConfig, batch: MicroBatch
 ) -> Found:
-    """Run `search` in a process of the pool."""
-    return search(_model(weights, threads), decoding, batch)
+    """Search in a process of the pool."""
+    return _opened(origin, threads)(decoding, batch)
 
 
-def _load_there(weights: Weights, threads: int, _: int) -> None:
-    _model(weights, threads)
+def _load_there(origin: Origin, threads: int, _: int) -> None:
+    _opened(origin, threads)
 
 
 @lru_cache(maxsize=1)
-def _model(weights: Weights, threads: int) -> Transformer:
-    """The model of this process."""
+def _opened(origin: Origin, threads: int) -> Find:
+    """The search of this process."""
     torch.set_num_threads(threads)
     keep_freed()
-    model = load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model
-    assert isinstance(model, Transformer)
-    return model
+    return origin.open()

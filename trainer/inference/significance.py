@@ -8,40 +8,48 @@ A metric's statistics of a sentence, from which all its scores are summed up, ar
 the slowest, TER's, take longer than everything else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import sacrebleu
 from sacrebleu.significance import PairedTest
 
 # Sentences whose statistics are computed before somebody is told of it.
 SENTENCES_PER_REPORT = 20
 
+# Those of sacreBLEU.
+BOOTSTRAP_SEED = 12345
+BOOTSTRAP_RESAMPLES = 1000
+
+# BLEU and chrF of detokenised text; BLEU as the Multi30k literature has it: see `evaluation`.
+Metric = Literal["bleu", "chrf", "bleu_literature"]
+
 # Told what is being done, and how much of it is done.
 Report = Callable[[str, int, int], None]
 
 
 class _StatisticsOnce:
-    """Mixed into a metric of sacreBLEU: statistics of the same hypotheses are computed once.
+    """Mixed into a metric of sacreBLEU: statistics of the same text for a sentence are made once.
 
-    `_extract_corpus_statistics` is private, and what `PairedTest` calls (read in 2.5.0 and 2.6.0).
+    All hypotheses that an object is given are for the same references. `_extract_corpus_statistics`
+    is private, and what `PairedTest` calls (read in 2.5.0 and 2.6.0).
     """
 
     report: Callable[[int], None] = staticmethod(lambda sentences: None)
 
     def _extract_corpus_statistics(self, hypotheses: Any, references: Any) -> list[Any]:
-        known: dict[int, tuple[Any, list[Any]]] = self.__dict__.setdefault("statistics", {})
-        if id(hypotheses) not in known:
-            found: list[Any] = []
-            for start in range(0, len(hypotheses), SENTENCES_PER_REPORT):
-                part = slice(start, start + SENTENCES_PER_REPORT)
-                found += super()._extract_corpus_statistics(  # type: ignore[misc]
-                    hypotheses[part], [stream[part] for stream in references]
-                )
-                self.report(len(hypotheses[part]))
-            known[id(hypotheses)] = hypotheses, found  # kept, so that the id stays its own
-        return known[id(hypotheses)][1]
+        known: dict[tuple[int, str], Any] = self.__dict__.setdefault("statistics", {})
+        new = [n for n, text in enumerate(hypotheses) if (n, text) not in known]
+        for start in range(0, len(new), SENTENCES_PER_REPORT):
+            part = new[start : start + SENTENCES_PER_REPORT]
+            found = super()._extract_corpus_statistics(  # type: ignore[misc]
+                [hypotheses[n] for n in part], [[stream[n] for n in part] for stream in references]
+            )
+            known.update(zip([(n, hypotheses[n]) for n in part], found, strict=True))
+            self.report(len(part))
+        return [known[n, text] for n, text in enumerate(hypotheses)]
 
 
 class _Bleu(_StatisticsOnce, sacrebleu.BLEU):
@@ -124,6 +132,8 @@ class Scorer:
 
                 metric.report = tell
                 metric._extract_corpus_statistics(hypotheses, self._references)
+                if done < len(hypotheses):  # another system says the same of some sentences
+                    tell(len(hypotheses) - done)
 
     def test(self, report: Report) -> tuple[list[dict[str, Tested]], dict[str, Signatures]]:
         """Each system's scores by metric, with both tests against the first one."""
@@ -177,3 +187,57 @@ class Scorer:
         statistics = metric._extract_corpus_statistics(hypotheses, self._references)
         some = [statistics[number] for number in sentences]
         return float(metric._aggregate_and_compute(some).score)
+
+
+class OneMetric:
+    """One metric on many systems that say the same of most sentences, such as those of a search."""
+
+    def __init__(self, metric: Metric, references: Sequence[str]) -> None:
+        self._metric: Any = _Chrf() if metric == "chrf" else _Bleu()
+        if metric == "bleu_literature":  # of texts that are tokens already
+            self._metric = _Bleu(tokenize="none", force=True)
+        self._references = [[text.rstrip() for text in references]]
+
+    def score(self, hypotheses: Sequence[str]) -> float:
+        """The corpus' score, as sacreBLEU gives it."""
+        return float(self._metric._aggregate_and_compute(self._statistics(hypotheses)).score)
+
+    def p_values(self, baseline: Sequence[str], others: Iterable[Sequence[str]]) -> Iterator[float]:
+        """For each system that of a difference of this size by chance, by paired bootstrap.
+
+        It is that of sacreBLEU's `PairedTest`, which would sum up the baseline's resamples for each
+        system anew; and 1 for the same texts, where sacreBLEU says the least that it can.
+        """
+        sentences = len(self._references[0])
+        drawn = np.random.default_rng(BOOTSTRAP_SEED).choice(
+            sentences, size=(BOOTSTRAP_RESAMPLES, sentences)
+        )
+        times = np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype("float64")
+        known: dict[tuple[str, ...], float] = {tuple(baseline): 1.0}
+        score, resampled = self.score(baseline), self._resampled(baseline, times)
+        for other in others:
+            if (texts := tuple(other)) not in known:
+                differences = np.abs(self._resampled(other, times) - resampled)
+                larger = differences - differences.mean() > abs(self.score(other) - score)
+                known[texts] = (int(larger.sum()) + 1) / (BOOTSTRAP_RESAMPLES + 1)
+            yield known[texts]
+
+    def _resampled(self, hypotheses: Sequence[str], times: Any) -> Any:
+        """The score of each resample.
+
+        Args:
+            times: how often each sentence is in each resample.
+        """
+        # Counts as sacreBLEU has them, whose sums are exact in both precisions.
+        sums = (times @ np.array(self._statistics(hypotheses), dtype="float64")).astype("float32")
+        return np.array([self._metric._compute_score_from_stats(row).score for row in sums])
+
+    def _statistics(self, hypotheses: Sequence[str]) -> list[Any]:
+        texts = [text.rstrip() for text in hypotheses]
+        found: list[Any] = self._metric._extract_corpus_statistics(texts, self._references)
+        return found
+
+    @property
+    def signature(self) -> str:
+        """How sacreBLEU computes the score; it knows that after the first."""
+        return str(self._metric.get_signature())

@@ -1,8 +1,8 @@
 """Translating with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -12,20 +12,24 @@ from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig
-from model.generation.search import Hypothesis, length_penalty
+from model.generation.search import Hypothesis, best_by_penalty
 from model.inspection.alignment import Alignment, align
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
+from trainer.errors import TranslationError
 from trainer.host_memory import available_bytes
-from trainer.inference.search_processes import SearchProcesses, search, search_processes
+from trainer.inference.ensemble import Ensemble, join
+from trainer.inference.searchers import NetworkSearcher, Search, Searcher
 from trainer.inference.sentence_memory import (
     LongSentenceError,
     SentenceLimit,
     SentenceMemory,
+    count_tokens,
     parts_of,
 )
 from trainer.inference.trained_network import Precision, Weights, load_network
+from trainer.inference.translation import Translation, joined
 from trainer.inference.word_alignment import fold, words_read, words_written
 
 # Source tokens of a batch at most, bytes that the decoder may remember for them, and bytes of a
@@ -35,23 +39,8 @@ TOKENS_PER_BATCH = 8192
 BYTES_REMEMBERED = 2**28
 BYTES_OF_SCORES = 2**28
 
-# Texts that are encoded at once only to count their tokens: their characters at most.
-CHARACTERS_COUNTED_AT_ONCE = 2**20
-
 # A function that is told how many sentences are done.
 Report = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Translation:
-    """A translation, its score, and the ids of its tokens, without EOS.
-
-    The score is the log-probability (nats) over the length penalty.
-    """
-
-    text: str
-    score: float
-    ids: tuple[int, ...]
 
 
 class Translator:
@@ -66,11 +55,16 @@ class Translator:
         damaged: Sequence[str] = (),
         weights: Weights | None = None,
         longest_trained: int | None = None,
+        searcher: Searcher | None = None,
+        ensemble: Ensemble | None = None,
     ) -> None:
         """
         Args:
+            tokenizers: by field; besides source and target those of an ensemble's other sources.
             longest_trained: the most tokens of a source that the model was trained on; None: not
                 known, so that only memory limits sentences.
+            searcher: what finds hypotheses; None: our own search over the model.
+            ensemble: what is known of the other runs that translate together with this one.
         """
         self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
         self.model = model.eval()
@@ -80,7 +74,51 @@ class Translator:
         self._device = next(model.parameters()).device
         self._weights = weights
         self._longest_trained = longest_trained
-        self._processes: SearchProcesses | None = None
+        self._searcher = searcher or NetworkSearcher(self.model, weights)
+        self._search_now: Search = self._searcher
+        self.ensemble = ensemble
+
+    @classmethod
+    def load_ensemble(
+        cls,
+        runs: Sequence[tuple[str | Path, int | str | None]],
+        decoding: DecodingConfig | None = None,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> Self:
+        """Load several runs that translate together, by the mean of their probabilities.
+
+        Args:
+            runs: each with a checkpoint, as in `load`, or None. The first one's recipe says how to
+                search; of one run alone this is `load`.
+            decoding, device, precision: as in `load`.
+
+        Raises:
+            RunMismatchError, CheckpointError: as in `load`, or their target tokenizers differ.
+        """
+        if len(runs) == 1:
+            ((run, checkpoint),) = runs
+            return cls.load(run, checkpoint, decoding, device, precision)
+        networks = [
+            load_network(Path(run), checkpoint, device, precision).of_task("translation")
+            for run, checkpoint in runs
+        ]
+        joined_together = join(networks)
+        found = networks[0]
+        recipe_decoding = found.recipe.decoding
+        assert isinstance(found.model, Transformer)
+        assert isinstance(recipe_decoding, DecodingConfig)
+        return cls(
+            found.model,
+            joined_together.tokenizers,
+            decoding or recipe_decoding,
+            found.checkpoint,
+            [problem for network in networks for problem in network.damaged],
+            found.weights,
+            joined_together.longest_trained,
+            joined_together.searcher,
+            joined_together,
+        )
 
     @classmethod
     def load(
@@ -128,15 +166,11 @@ class Translator:
         Raises:
             TranslationError: a process was killed.
         """
-        assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
-        if processes == 1:
-            yield
-            return
-        with search_processes(processes, self._weights) as self._processes:
+        with self._searcher.in_processes(processes) as self._search_now:
             try:
                 yield
             finally:
-                self._processes = None
+                self._search_now = self._searcher
 
     @property
     def precision(self) -> Precision:
@@ -147,7 +181,10 @@ class Translator:
     def memory(self) -> SentenceMemory:
         """What a sentence takes under the present decoding."""
         return SentenceMemory(
-            self.model.config, self.decoding, self.model.output_weight.element_size()
+            self.model.config,
+            self.decoding,
+            self.model.output_weight.element_size(),
+            self.ensemble.other_configs if self.ensemble else (),
         )
 
     def longest_sentence(self, max_tokens: int | None = None) -> SentenceLimit:
@@ -163,16 +200,16 @@ class Translator:
         return SentenceLimit(wanted, "training" if max_tokens is None else "wish")
 
     def count_tokens(self, sentences: Sequence[str], tag: str | None = None) -> list[int]:
-        """The tokens of each sentence as the model reads it: with tag and EOS."""
-        counts: list[int] = []
-        while len(counts) < len(sentences):
-            characters, stop = 0, len(counts)
-            while stop < len(sentences) and characters < CHARACTERS_COUNTED_AT_ONCE:
-                characters += len(sentences[stop])
-                stop += 1
-            some = list(sentences[len(counts) : stop])
-            counts += self._tokenizers[SOURCE].encode_field(some, tag).lengths.tolist()
-        return counts
+        """The tokens of each sentence as the model reads it: with tag and EOS.
+
+        Of an ensemble, the most that one of its models reads.
+        """
+        counts = [
+            count_tokens(tokenizer, sentences, tag)
+            for field, tokenizer in self._tokenizers.items()
+            if field != TARGET
+        ]
+        return [max(of_one) for of_one in zip(*counts, strict=True)]
 
     def check_lengths(
         self, sentences: Sequence[str], tag: str | None = None, max_tokens: int | None = None
@@ -196,23 +233,8 @@ class Translator:
         return parts_of(sentence, max_tokens, lambda texts: self.count_tokens(texts, tag))
 
     def joined(self, parts: Sequence[Translation]) -> Translation:
-        """The translations of a sentence's parts as one, with a space between.
-
-        Its log-probability is the sum of theirs, and is divided by the penalty of its length.
-        """
-        if len(parts) == 1:
-            return parts[0]
-        alpha = self.decoding.length_penalty
-        lengths = [len(part.ids) + 1 for part in parts]  # with EOS
-        log_probability = sum(
-            part.score * length_penalty(length, alpha)
-            for part, length in zip(parts, lengths, strict=True)
-        )
-        return Translation(
-            " ".join(part.text for part in parts if part.text),
-            log_probability / length_penalty(sum(lengths), alpha),
-            tuple(token for part in parts for token in part.ids),
-        )
+        """The translations of a sentence's parts as one: see `joined`."""
+        return joined(parts, self.decoding.length_penalty)
 
     def translate(
         self,
@@ -263,6 +285,39 @@ class Translator:
                 report(done)
         return results
 
+    def translate_by_penalties(
+        self,
+        sentences: Sequence[str],
+        penalties: Sequence[float],
+        tag: str | None = None,
+        report: Report | None = None,
+    ) -> list[list[str]]:
+        """For each length penalty the best translations of the sentences, by one search for all.
+
+        They are those of `translate` with that length penalty in `decoding`.
+
+        Args:
+            report: is told how many sentences are done, the longest first.
+
+        Raises:
+            LongSentenceError: memory does not suffice for a sentence; nothing was translated.
+        """
+        self.check_lengths(sentences, tag, sys.maxsize)
+        plain = self.decoding.model_copy(update={"length_penalty": 0.0})
+        texts = [[""] * len(sentences) for _ in penalties]
+        done = 0
+        for positions, found in self._search(
+            heldout_pairs(list(sentences), [""] * len(sentences), tag), plain
+        ):
+            best = [[best_by_penalty(of_one, alpha) for alpha in penalties] for of_one in found]
+            for position, translations in zip(positions, self._decode(best), strict=True):
+                for by_penalty, translation in zip(texts, translations, strict=True):
+                    by_penalty[position] = translation.text
+            done += len(positions)
+            if report is not None:
+                report(done)
+        return texts
+
     def align(
         self,
         sentences: Sequence[str],
@@ -282,7 +337,13 @@ class Translator:
 
         Raises:
             ModelError: there is no such decoder layer.
+            TranslationError: this is an ensemble, whose models pay attention each by itself.
         """
+        if self.ensemble is not None:
+            raise TranslationError(
+                f"{self.ensemble.name} has no alignment: each of its models looks elsewhere. "
+                "Name one run for alignments"
+            )
         alignments: list[Alignment] = [() for _ in sentences]
         for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):
             ids = [translations[position].ids for position in batch.pair_ids]
@@ -331,21 +392,31 @@ class Translator:
         """The sentence that target tokens spell; BOS and EOS leave nothing behind."""
         return self._tokenizers[TARGET].decode([list(ids)])[0]
 
-    def _search(self, heldout: HeldOut) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        """For each batch of sentences alike in length their positions and hypotheses."""
+    def _search(
+        self, heldout: HeldOut, decoding: DecodingConfig | None = None
+    ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
+        """For each batch of sentences alike in length their positions and hypotheses.
+
+        Args:
+            decoding: None: the present one.
+        """
+        decoding = decoding or self.decoding
         # The longest first, so that all processes have something to do until the end.
         batches = self._batches(heldout)[::-1]
-        found = (
-            (search(self.model, self.decoding, batch) for batch in batches)
-            if self._processes is None
-            else self._processes.search(self.decoding, batches)
-        )
+        found = self._search_now.search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
             yield batch.pair_ids.tolist(), hypotheses
 
     def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
         if not len(heldout):
             return []
+        # Another source tokenizer of an ensemble reads the same sentences, tag included.
+        others = [field for field in self._tokenizers if field not in heldout.texts]
+        tag = heldout.tags.get(SOURCE)
+        heldout = HeldOut(
+            {**heldout.texts, **dict.fromkeys(others, heldout.texts[SOURCE])},
+            {**heldout.tags, **({} if tag is None else dict.fromkeys(others, tag))},
+        )
         return pair_micro_batches(
             heldout,
             self._tokenizers,

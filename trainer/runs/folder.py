@@ -10,6 +10,7 @@
       metrics.jsonl    the record
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
+      tuned-decoding.json  how best to translate, see trainer/inference/tuned_decoding.py
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
       nodes.jsonl      how busy their nodes were, see trainer/tracking/node_usage.py
@@ -117,6 +118,11 @@ class RunFolder:
     @property
     def translations(self) -> Path:
         return self.path / "translations"
+
+    @property
+    def tuned_decoding(self) -> Path:
+        """How best to translate with it; see `trainer.inference.tuned_decoding`."""
+        return self.path / "tuned-decoding.json"
 
     @property
     def profiles(self) -> Path:

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -6,8 +7,14 @@ import torch
 from model.cache import SelfAttentionCache, room_for, roomy
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
-from model.generation import candidates, search_state
-from model.generation.search import beam_search, greedy_search, length_penalty
+from model.generation import candidates, member, search_state
+from model.generation.search import (
+    beam_search,
+    best_by_penalty,
+    ensemble_search,
+    greedy_search,
+    length_penalty,
+)
 from model.generation.search_state import SearchState
 
 BOS, EOS = 2, 3
@@ -127,6 +134,21 @@ def textbook_beam_search(model, source, k, alpha, limit):
     return sorted(finished, reverse=True)[:k]
 
 
+@pytest.mark.parametrize("beam_size", [1, 2, 5])
+def test_one_search_has_the_best_of_every_length_penalty(network, sentences, beam_size):
+    """The same bits; hypotheses that a search leaves out are the best by no penalty."""
+    model, source = network(), sentences(LENGTHS)
+    decoding = DecodingConfig(beam_size=beam_size, length_penalty=0.0, max_extra_length=6)
+    found = beam_search(model, source, decoding)
+    chosen = {}
+    for alpha in (0.0, 0.6, 1.0, 5.0):
+        of_alpha = decoding.model_copy(update={"length_penalty": alpha})
+        chosen[alpha] = [best_by_penalty(of_one, alpha) for of_one in found]
+        assert chosen[alpha] == [best for best, *_ in beam_search(model, source, of_alpha)]
+    if beam_size > 1:
+        assert [best.ids for best in chosen[0.0]] != [best.ids for best in chosen[5.0]]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_beam_search_equals_the_textbook(network, sentences, norm):
@@ -166,7 +188,7 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
     monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 50)
     monkeypatch.setattr(candidates, "CACHE_BYTES", 1)
     found = run(model, source, decoding)
-    monkeypatch.setattr(search_state, "roomy", lambda rows: rows)
+    monkeypatch.setattr(member, "roomy", lambda rows: rows)
     monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 10**6)
     monkeypatch.setattr(candidates, "CACHE_BYTES", 10**9)
     expected = run(model, source, decoding)
@@ -340,5 +362,59 @@ def test_a_sentence_keeps_its_prefix_when_another_one_leaves(network, sentences,
 def test_the_limit_is_cut_to_a_whole_number(network, sentences):
     lengths = [1, 2, 3, 5, 7, 11]
     decoding = DecodingConfig(max_length_factor=1.7, max_extra_length=2)
-    state = SearchState(network(), sentences(lengths), None, 1, decoding)
+    state = SearchState([network()], [sentences(lengths)], None, 1, decoding)
     assert state.limits == [3, 5, 7, 10, 13, 20]
+
+
+@torch.no_grad()
+def textbook_ensemble(models, sources, k, alpha, limit):
+    """Beam search over plain lists, one sentence, by the mean of the networks' softmaxes."""
+    live, finished = [(0.0, ())], []
+    for length in range(1, limit + 1):
+        candidates = []
+        for total, ids in live:
+            each = [
+                uncached_log_probabilities(model, source, ids).double().exp()
+                for model, source in zip(models, sources, strict=True)
+            ]
+            for token, probability in enumerate((sum(each) / len(each)).tolist()):
+                if token not in FORBIDDEN and (length < limit or token == EOS):
+                    candidates.append((total + math.log(probability), (*ids, token)))
+        candidates.sort(reverse=True)
+        for total, ids in candidates[:k]:
+            if ids[-1] == EOS:
+                finished.append((total / length_penalty(length, alpha), ids[:-1]))
+        if len(finished) >= k:
+            break
+        live = [(total, ids) for total, ids in candidates if ids[-1] != EOS][:k]
+    return sorted(finished, reverse=True)[:k]
+
+
+def test_an_ensemble_averages_probabilities(network, sentences):
+    """Networks of other shapes, of which one reads the sentences in other tokens."""
+    models = [network(2), network(4, width=24, encoder_layers=1, norm="pre"), network(5)]
+    sources = [sentences(LENGTHS), sentences(LENGTHS), sentences([n + 2 for n in LENGTHS])]
+    decoding = DecodingConfig(beam_size=3, max_extra_length=5)
+    together = ensemble_search(models, sources, decoding)
+    for row, found in enumerate(together):
+        lengths = [LENGTHS[row], LENGTHS[row], LENGTHS[row] + 2]
+        one = [
+            source[row : row + 1, :length] for source, length in zip(sources, lengths, strict=True)
+        ]
+        expected = textbook_ensemble(models, one, 3, 0.6, max(lengths) + 5)
+        assert [hypothesis.ids for hypothesis in found] == [ids for _, ids in expected]
+        assert [hypothesis.score for hypothesis in found] == pytest.approx(
+            [score for score, _ in expected], abs=1e-4
+        )
+    alone = beam_search(models[0], sources[0], decoding)
+    assert [f[0].ids for f in together] != [f[0].ids for f in alone]
+
+
+def test_an_ensemble_of_a_network_with_itself_is_that_network(network, sentences):
+    model, source = network(), sentences([9, 4, 1])
+    decoding = DecodingConfig(beam_size=4, max_extra_length=8)
+    alone = beam_search(model, source, decoding, padded(PREFIXES))
+    together = ensemble_search([model, model], [source, source], decoding, padded(PREFIXES))
+    for one, two in zip(alone, together, strict=True):
+        assert [hypothesis.ids for hypothesis in one] == [hypothesis.ids for hypothesis in two]
+        assert [h.score for h in one] == pytest.approx([h.score for h in two], abs=1e-5)

@@ -31,6 +31,7 @@ class Oracle:
     """A translator that answers with given sentences."""
 
     precision = "fp32"
+    ensemble = None
 
     def __init__(self, identity, answers, folder):
         path = folder / "step-00000007"

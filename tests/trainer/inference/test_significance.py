@@ -7,8 +7,9 @@ import sys
 
 import pytest
 import sacrebleu
+from sacrebleu.significance import PairedTest
 
-from trainer.inference.significance import Scorer, System
+from trainer.inference.significance import OneMetric, Scorer, System
 
 WORDS = [
     "a",
@@ -136,10 +137,32 @@ def test_the_statistics_of_a_sentence_are_computed_once(files, monkeypatch):
     scorer.compute_statistics(lambda *report: reports.append(report))
     scorer.test(lambda *report: reports.append(report))
     scorer.scores_of([1, 2])
-    assert len(computed) == 3 * 60
+    different = {(n, t.rstrip()) for system in systems for n, t in enumerate(system.hypotheses)}
+    assert len(computed) == len(different) < 3 * 60
     assert [report for report in reports if report[0] == "TER of base"] == [
         ("TER of base", 20, 60),
         ("TER of base", 40, 60),
         ("TER of base", 60, 60),
     ]
     assert reports[-1] == ("significance", 4, 4)
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf", "bleu_literature"])
+def test_one_metric_has_the_scores_and_the_bootstrap_of_sacrebleu(files, metric):
+    _, texts = files
+    theirs = {
+        "bleu": sacrebleu.BLEU(),
+        "chrf": sacrebleu.CHRF(),
+        "bleu_literature": sacrebleu.BLEU(tokenize="none", force=True),
+    }[metric]
+    systems = [texts[name] for name in ("base", "better", "other", "base")]
+    ours = OneMetric(metric, texts["ref"])
+    found = list(ours.p_values(systems[0], systems))
+    named = [(str(n), [text.rstrip() for text in system]) for n, system in enumerate(systems[:3])]
+    _, results = PairedTest(named, {"it": theirs}, [texts["ref"]], test_type="bs")()
+    results.pop("System")
+    (expected,) = results.values()
+    assert [found[0], found[3]] == [1.0, 1.0]  # the same texts
+    assert found[1:3] == [result.p_value for result in expected[1:]]
+    assert [ours.score(system) for system in systems[:3]] == [result.score for result in expected]
+    assert ours.signature == str(theirs.get_signature())

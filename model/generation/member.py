@@ -1,0 +1,77 @@
+"""A network of a search, and what its decoder remembers of the unfinished sentences.
+
+A search asks one network, or several whose probabilities it averages. Each has its own sources,
+memories and cache; the tokens of the hypotheses and their ancestry are the same for all.
+
+Memories, their mask and caches may keep rows behind those in use, as `search_state` tells.
+
+Shape suffixes: b unfinished sentences, k hypotheses of each, s source length, v target vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.attention import KeyValue
+from model.cache import SelfAttentionCache, fill_gaps, roomy
+from model.transformer import Transformer
+
+
+class Member:
+    """One network of a search."""
+
+    def __init__(self, model: Transformer, source_bs: Tensor, k: int) -> None:
+        """Encodes the sources.
+
+        Args:
+            source_bs: sources, padded at the end.
+            k: hypotheses of a sentence.
+        """
+        assert not model.training, "call model.eval() before decoding: dropout is on"
+        self.model = model
+        self._memories = model.decoder.project_memory(model.encode(source_bs))
+        self._memory_mask = model.source_mask(source_bs)
+        self._caches = [SelfAttentionCache(k) for _ in self._memories]
+
+    def step(self, tokens_bk: Tensor, ancestry_mask: Tensor) -> Tensor:
+        """Returns the hidden states (b, k, d) after the newest tokens."""
+        b = len(tokens_bk)
+        # Spare rows decode anything; each of their queries must see a key.
+        spare = len(self._memory_mask) - b
+        hidden_bkd = self.model.decode_step(
+            F.pad(tokens_bk, (0, 0, 0, spare)),
+            self._memories,
+            self._memory_mask,
+            F.pad(ancestry_mask, (0, 0, 0, 0, 0, spare)).unsqueeze(1),
+            self._caches,
+        )
+        return hidden_bkd[:b]
+
+    def fill_gaps(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
+        """Lets sentences leave: see `model.cache.fill_gaps`."""
+        decoded = min(roomy(kept), len(self._memory_mask))
+        self._memory_mask = fill_gaps(self._memory_mask, gaps, movers, decoded)
+        self._memories = [
+            KeyValue(*(fill_gaps(part, gaps, movers, decoded) for part in memory))
+            for memory in self._memories
+        ]
+        for cache in self._caches:
+            cache.fill_gaps(gaps, movers, decoded)
+
+
+def joint_logits(members: Sequence[Member], hidden: Sequence[Tensor]) -> Tensor:
+    """Returns logits (b, k, v) of the mean of the members' probabilities; of one, its own logits.
+
+    Those of several are the logarithms of the mean itself, in fp32.
+
+    Args:
+        hidden: each member's hidden states (b, k, d).
+    """
+    logits = [member.model.logits(h) for member, h in zip(members, hidden, strict=True)]
+    if len(logits) == 1:
+        return logits[0]
+    log_probabilities = [l_bkv.log_softmax(dim=-1, dtype=torch.float32) for l_bkv in logits]
+    return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(len(logits))

@@ -1,0 +1,175 @@
+"""Several runs that translate together: the mean of their probabilities at each step of a search.
+
+    sentences ─▶ each run's source tokens ─▶ each run's network ─▶ mean of probabilities ─▶ search
+
+All runs write with one target tokenizer, so that a token is the same to all. Their source
+tokenizers may differ; then a batch has a field for each. Ensembles of runs that differ in their
+seed alone are what papers report (Sutskever et al. 2014, §3.4).
+"""
+
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.config import DecodingConfig, ModelConfig
+from model.errors import PrefixError
+from model.generation.search import ensemble_search
+from model.transformer import Transformer
+from trainer.batch import to_device
+from trainer.checkpoints.format import HEADER, sha256_of
+from trainer.errors import RunMismatchError
+from trainer.inference.search_processes import Find, Found, search_processes
+from trainer.inference.searchers import Search
+from trainer.inference.trained_network import TrainedNetwork, Weights, load_network
+from trainer.runs.folder import RunFolder
+
+# Names of members in the name of an ensemble; of more the first ones, and how many there are.
+MEMBERS_NAMED = 4
+
+
+@dataclass(frozen=True)
+class EnsembleOrigin:
+    """A search with several networks: their weights, and the field of a batch that each reads."""
+
+    members: tuple[Weights, ...]
+    fields: tuple[str, ...]
+
+    def open(self) -> Find:
+        """See `trainer.inference.search_processes.Origin`."""
+        models = []
+        for member in self.members:
+            found = load_network(member.run, member.checkpoint, "cpu", member.precision)
+            assert isinstance(found.model, Transformer)
+            models.append(found.model)
+        return partial(search_together, models, self.fields)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What a translator needs of several networks.
+
+    Attributes:
+        name: what hypotheses are named by, in place of a checkpoint: each member's RUN@STEP and
+            the first digits of the hash.
+        sha256: of the hashes of the members' checkpoints, in their order.
+        tokenizers: by field; one for each source tokenizer, and the target's.
+        longest_trained: the most tokens of a source that all members were trained on.
+        other_configs: of the members but the first.
+    """
+
+    name: str
+    sha256: str
+    tokenizers: dict[str, Tokenizer]
+    longest_trained: int | None
+    other_configs: tuple[ModelConfig, ...]
+    searcher: "EnsembleSearcher"
+
+
+def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
+    """Let networks translate together.
+
+    Raises:
+        RunMismatchError: they do not write with one target tokenizer.
+    """
+    fields = _source_fields(networks)
+    models = [network.model for network in networks]
+    of_pairs = [n.recipe.data for n in networks if isinstance(n.recipe.data, PairDataConfig)]
+    assert all(isinstance(model, Transformer) for model in models)
+    transformers = [model for model in models if isinstance(model, Transformer)]
+    limits = [data.max_source_length for data in of_pairs if data.max_source_length is not None]
+    hashes = [sha256_of(network.checkpoint.path / HEADER) for network in networks]
+    sha256 = hashlib.sha256("".join(f"{found}\n" for found in hashes).encode()).hexdigest()
+    sources = {f: n.tokenizers[SOURCE] for f, n in zip(fields, networks, strict=True)}
+    return Ensemble(
+        name=_name([network.weights for network in networks], sha256),
+        sha256=sha256,
+        tokenizers={**sources, TARGET: networks[0].tokenizers[TARGET]},
+        longest_trained=min(limits, default=None),
+        other_configs=tuple(model.config for model in transformers[1:]),
+        searcher=EnsembleSearcher(
+            transformers, EnsembleOrigin(tuple(n.weights for n in networks), fields)
+        ),
+    )
+
+
+def _name(members: Sequence[Weights], sha256: str) -> str:
+    named = [f"{member.run.resolve().name}@{member.checkpoint}"[:40] for member in members]
+    if len(named) > MEMBERS_NAMED:
+        named = [*named[:MEMBERS_NAMED], f"{len(named) - MEMBERS_NAMED}-more"]
+    return f"ensemble-{'+'.join(named)}-{sha256[:8]}"
+
+
+def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
+    """The field that each network reads: the source, or one of its own with its own tokenizer."""
+    manifests = [Manifest.load(open_store(RunFolder(n.weights.run).dataset)) for n in networks]
+    targets = [manifest.tokenizers[TARGET].sha256 for manifest in manifests]
+    for network, target in zip(networks, targets, strict=True):
+        if target != targets[0]:
+            raise RunMismatchError(
+                f"The target tokenizers of {networks[0].weights.run} (sha256 {targets[0][:16]}…) "
+                f"and {network.weights.run} ({target[:16]}…) differ, so their tokens cannot be "
+                "averaged. Name runs of one dataset, or of datasets with one target tokenizer"
+            )
+    fields: dict[str, str] = {}
+    for manifest in manifests:
+        number = len(fields) + 1
+        fields.setdefault(
+            manifest.tokenizers[SOURCE].sha256, SOURCE if number == 1 else f"{SOURCE}.{number}"
+        )
+    return tuple(fields[manifest.tokenizers[SOURCE].sha256] for manifest in manifests)
+
+
+class EnsembleSearcher:
+    """Our own search over several networks."""
+
+    def __init__(self, models: Sequence[Transformer], origin: EnsembleOrigin) -> None:
+        self._models = models
+        self._origin = origin
+
+    def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
+        """See `trainer.inference.searchers.Search`."""
+        fields = self._origin.fields
+        return (search_together(self._models, fields, decoding, batch) for batch in batches)
+
+    @contextmanager
+    def in_processes(self, processes: int) -> Generator[Search]:
+        """See `trainer.inference.searchers.Searcher`."""
+        if processes == 1:
+            yield self
+            return
+        with search_processes(processes, self._origin) as search_there:
+            yield search_there
+
+
+def search_together(
+    models: Sequence[Transformer],
+    fields: Sequence[str],
+    decoding: DecodingConfig,
+    batch: MicroBatch,
+) -> Found:
+    """Hypotheses of each source, which begin with the batch's targets as prefixes.
+
+    Args:
+        fields: the field of the batch that each network reads.
+
+    Raises:
+        PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
+    """
+    seen = []
+    for model, field in zip(models, fields, strict=True):
+        read = MicroBatch(
+            batch.pair_ids, {SOURCE: batch.fields[field], TARGET: batch.fields[TARGET]}
+        )
+        seen.append(to_device(read, model.vocabulary, next(model.parameters()).device))
+    prefix_bp = seen[0].target_input[:, 1:]  # without BOS, with padding in place of EOS
+    try:
+        return ensemble_search(models, [one.source for one in seen], decoding, prefix_bp)
+    except PrefixError as error:
+        raise PrefixError(int(batch.pair_ids[error.index]), error.problem) from error
