@@ -297,7 +297,7 @@ class Translator:
             *_option("--beam-size", beam_size),
             *_option("--length-penalty", length_penalty),
         ]
-        arguments = ["serve", str(Run(run).path), "--precision", precision, *flags]
+        arguments = ["answer-lines", str(Run(run).path), "--precision", precision, *flags]
         self._lock = threading.Lock()
         self._child = _start(arguments, stays=True)
         self._said = _Words(self._child.stderr, quiet=True)
