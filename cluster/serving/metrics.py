@@ -20,6 +20,9 @@ class HasStanding(Protocol):
     """Something that can tell how a run stands."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def steps(self) -> Sequence[int]: ...
 
     @property
@@ -80,9 +83,22 @@ class ServingMetrics:
             run,
             registry=registry,
         )
+        self._of_a_run: tuple[Counter | Histogram, ...] = (
+            self.request_seconds,
+            self.sentences,
+            self.source_tokens,
+            self.batch_sentences,
+            self.batch_tokens,
+            self.batch_seconds,
+            self.lost_batches,
+        )
 
     def expect(self, runs: Sequence[HasStanding]) -> None:
-        """Tell how these runs stand, too, each time that somebody asks."""
+        """Tell how these runs stand, too, each time that somebody asks; all begins at 0."""
+        for run in runs:
+            for metric in self._of_a_run:
+                metric.labels(run.name)
+            self.requests.labels(run.name, "200")
         self._registry.register(_Standings(runs))
 
     def text(self) -> bytes:

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from cluster.serving.messages import Problem, Standing, TranslateAnswer, TranslateRequest
 from cluster.serving.settings import Limits
+from data_pipeline.strangers_text import visible
 
 _COMPONENT = "#/components/schemas/{model}"
 _PROBLEMS = {
@@ -140,9 +141,9 @@ def description_page(api: dict[str, Any]) -> str:
 <nav><a href="openapi.json">openapi.json</a></nav></header>
 <main class="described">
 <h1>The interface</h1>
-<p>{escape(api["info"]["description"])} A client that is told to come back (429, 503, 504) waits as
-many seconds as <code>Retry-After</code> says and sends the same request again: translating changes
-nothing, so that a request may be repeated.</p>
+<p>{_escaped(api["info"]["description"])} A client that is told to come back (429, 503, 504)
+waits as many seconds as <code>Retry-After</code> says and sends the same request again: translating
+changes nothing, so that a request may be repeated.</p>
 {"".join(parts)}
 <h2>What is sent</h2>
 {models}
@@ -154,20 +155,20 @@ nothing, so that a request may be repeated.</p>
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{status}</td><td>{escape(response['description'])}</td>"
+        f"<tr><td>{status}</td><td>{_escaped(response['description'])}</td>"
         f"<td>{_content(response)}</td></tr>"
         for status, response in operation["responses"].items()
     )
     example = ""
     if body := operation.get("requestBody"):
         content = body["content"]["application/json"]
-        sent = escape(json.dumps(content["example"], ensure_ascii=False))
+        sent = _escaped(json.dumps(content["example"], ensure_ascii=False))
         example = f"<p>Body: {_shown(content['schema'])}, such as</p><pre>{sent}</pre>"
     return (
-        f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
-        f"<p>{escape(operation['summary'])}</p>{example}"
+        f"<section><h2><code>{method.upper()} {_escaped(path)}</code></h2>"
+        f"<p>{_escaped(operation['summary'])}</p>{example}"
         '<div class="wide" tabindex="0" role="region" '
-        f'aria-label="Answers of {escape(method.upper())} {escape(path)}"><table><thead><tr>'
+        f'aria-label="Answers of {_escaped(method.upper())} {_escaped(path)}"><table><thead><tr>'
         '<th scope="col">status</th><th scope="col">when</th><th scope="col">body</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></div></section>"
     )
@@ -175,7 +176,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
 
 def _content(response: dict[str, Any]) -> str:
     return ", ".join(
-        _shown(of_kind["schema"]) if "$ref" in of_kind["schema"] else escape(kind)
+        _shown(of_kind["schema"]) if "$ref" in of_kind["schema"] else _escaped(kind)
         for kind, of_kind in response["content"].items()
     )
 
@@ -183,15 +184,15 @@ def _content(response: dict[str, Any]) -> str:
 def _model(name: str, schema: dict[str, Any]) -> str:
     needed = schema.get("required", [])
     rows = "".join(
-        f"<tr><td><code>{escape(field)}</code></td><td>{_shown(value)}"
+        f"<tr><td><code>{_escaped(field)}</code></td><td>{_shown(value)}"
         f"{'' if field in needed else ', may be left out'}</td>"
-        f"<td>{escape(value.get('description', ''))}</td></tr>"
+        f"<td>{_escaped(value.get('description', ''))}</td></tr>"
         for field, value in schema.get("properties", {}).items()
     )
     return (
-        f'<section id="{escape(name)}"><h3>{escape(name)}</h3>'
-        f"<p>{escape(schema.get('description', ''))}</p>"
-        f'<div class="wide" tabindex="0" role="region" aria-label="Fields of {escape(name)}">'
+        f'<section id="{_escaped(name)}"><h3>{_escaped(name)}</h3>'
+        f"<p>{_escaped(schema.get('description', ''))}</p>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="Fields of {_escaped(name)}">'
         '<table><thead><tr><th scope="col">field</th><th scope="col">type</th>'
         f'<th scope="col">what it is</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
@@ -200,18 +201,23 @@ def _model(name: str, schema: dict[str, Any]) -> str:
 def _shown(schema: dict[str, Any]) -> str:
     """A type in words."""
     if "$ref" in schema:
-        name = escape(schema["$ref"].rpartition("/")[2])
+        name = _escaped(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
     if "anyOf" in schema:
         return " or ".join(map(_shown, schema["anyOf"]))
     if "enum" in schema:
-        return escape(", ".join(map(json.dumps, schema["enum"])))
+        return _escaped(", ".join(map(json.dumps, schema["enum"])))
     if "prefixItems" in schema:
         return "[" + ", ".join(map(_shown, schema["prefixItems"])) + "]"
     if schema.get("type") == "array":
         return f"list of {_shown(schema['items'])}"
     limits = [f"{word} {schema[key]:,}" for key, word in _BOUNDS.items() if key in schema]
-    return escape(" ".join([schema.get("type", "any"), *limits]))
+    return _escaped(" ".join([schema.get("type", "any"), *limits]))
+
+
+def _escaped(text: str) -> str:
+    """A text, of strangers too, as HTML shows it."""
+    return escape(visible(text))
 
 
 _BOUNDS = {"minimum": "from", "maximum": "to"}
