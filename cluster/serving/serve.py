@@ -18,8 +18,8 @@ import ray
 from aiohttp import web
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.errors import ClusterError
-from cluster.ray.embedded import EmbeddedRay
+from cluster.errors import ClusterError, EmbeddedRayError
+from cluster.ray.embedded import EmbeddedRay, embedded_ray_is_lost
 from cluster.ray.session import ray_session
 from cluster.serving.dispatcher import Ask, Dispatcher, ReplicaLostError
 from cluster.serving.doors import ServingDoors
@@ -28,11 +28,13 @@ from cluster.serving.metrics import ServingMetrics
 from cluster.serving.replica import Batch, BatchAnswer, Replica
 from cluster.serving.server import ServingServer
 from cluster.serving.settings import ReplicaSettings, ServingSettings
+from cluster.supervision.command_signals import ignore_signals
 from cluster.web.doors import TOKEN, is_loopback
 from cluster.web.listening import address_of, listen, told_to_stop
 from data_pipeline.wording import counted
 
 PORT = 8644
+LOOK_SECONDS = 1.0  # whether Ray is there
 HEALTH_SECONDS = 2.0  # between two looks of Ray Serve at a replica
 SERVE_LOGGER = "ray.serve"
 
@@ -58,6 +60,7 @@ def serve_runs(settings: ServingSettings, *, tell: Tell, warn: Tell) -> None:
             _applications(settings, cpus) as asks,
         ):
             asyncio.run(_serve(settings, facts, asks, listening, tell))
+            ignore_signals()  # what is left to do takes a moment
             tell("Stopped.")
 
 
@@ -205,7 +208,7 @@ async def _serve(
             run.start()
         await site.start()
         _tell_where(settings, address_of(settings.host, listening), tell)
-        await told_to_stop()
+        await _told_to_stop_or_lost()
         tell("Told to stop: requests that were taken are answered, and no more are taken.")
         left = await server.drain(settings.limits.timeout_seconds)
         if left:
@@ -214,6 +217,19 @@ async def _serve(
         await runner.cleanup()
         for run in runs:
             await run.close()
+
+
+async def _told_to_stop_or_lost() -> None:
+    """Wait to be told to stop.
+
+    Raises:
+        EmbeddedRayError: the Ray that this process has started is gone, and nobody translates.
+    """
+    told = asyncio.create_task(told_to_stop())
+    while not (await asyncio.wait({told}, timeout=LOOK_SECONDS))[0]:
+        if embedded_ray_is_lost():
+            told.cancel()
+            raise EmbeddedRayError("Ray is lost on this machine: start the server again")
 
 
 def _tell_where(settings: ServingSettings, address: str, tell: Tell) -> None:
