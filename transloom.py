@@ -20,6 +20,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -28,11 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
 
 __all__ = [
     "Job",
     "Recipe",
     "Run",
+    "ServedTranslator",
     "Translation",
     "Translator",
     "TransloomError",
@@ -46,6 +51,8 @@ __all__ = [
 _INSTALLATION = Path(__file__).resolve().parent
 _PREEMPTED = 75
 _LINES_KEPT = 50
+# Answers of a server that ask to come again.
+_COME_AGAIN = (429, 503, 504)
 # The child imports transloom's own packages, whatever lies in the current folder or on PYTHONPATH.
 # A call that this process does not live to see the end of is asked to stop (PR_SET_PDEATHSIG).
 _CHILD = """
@@ -297,7 +304,7 @@ class Translator:
             *_option("--beam-size", beam_size),
             *_option("--length-penalty", length_penalty),
         ]
-        arguments = ["serve", str(Run(run).path), "--precision", precision, *flags]
+        arguments = ["answer-lines", str(Run(run).path), "--precision", precision, *flags]
         self._lock = threading.Lock()
         self._child = _start(arguments, stays=True)
         self._said = _Words(self._child.stderr, quiet=True)
@@ -374,6 +381,93 @@ class Translator:
         if "error" in answer:
             raise TransloomError(answer["error"], 1)
         return answer
+
+
+class ServedTranslator:
+    """A run that `transloom serve` serves, on this machine or elsewhere."""
+
+    def __init__(
+        self,
+        address: str,
+        run: str | None = None,
+        *,
+        token: str | None = None,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        """
+        Args:
+            address: of the server, such as `http://127.0.0.1:8644`.
+            run: its name there; None: the first one.
+            patience_seconds: how long a request is sent again that the server has no room or no
+                replica for, or that does not reach it. Translating changes nothing, so that a
+                request may be repeated.
+        """
+        path = "translate" if run is None else f"runs/{quote(run, safe='')}/translate"
+        self._url = f"{address.rstrip('/')}/{path}"
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._patience_seconds = patience_seconds
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[str]:
+        """The best translation of each sentence; as `Translator.translate`."""
+        best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
+        return [translations[0].text for translations in best]
+
+    def translate_n_best(
+        self,
+        sentences: Sequence[str],
+        n: int,
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[list[Translation]]:
+        """The `n` best translations of each sentence, the best first.
+
+        Raises:
+            TransloomError: the server refuses the request, or cannot be reached for long.
+        """
+        if isinstance(sentences, str):
+            raise TypeError("sentences is one text: give a list of sentences")
+        if not sentences:
+            return []
+        wanted = {
+            "sentences": list(sentences),
+            "n_best": n,
+            "tag": tag,
+            "prefixes": None if prefixes is None else list(prefixes),
+        }
+        found = self._answer(json.dumps(wanted).encode())["translations"]
+        return [[Translation(one["text"], one["score"]) for one in of_one] for of_one in found]
+
+    def _answer(self, body: bytes) -> dict[str, Any]:
+        until = time.monotonic() + self._patience_seconds
+        while True:
+            pause = 0.5
+            try:
+                request = urllib.request.Request(self._url, body, self._headers)
+                with urllib.request.urlopen(request) as response:
+                    answer: dict[str, Any] = json.load(response)
+                    return answer
+            except HTTPError as error:
+                with error:
+                    problem = error.read().decode(errors="replace")
+                with suppress(ValueError, KeyError, TypeError):
+                    problem = json.loads(problem)["problem"]
+                if error.code not in _COME_AGAIN:
+                    raise TransloomError(problem, 1) from error
+                pause = float(error.headers.get("Retry-After", pause))
+            except (URLError, ConnectionError) as error:  # it is being started, or replaced
+                problem = f"{self._url} cannot be reached: {getattr(error, 'reason', error)}"
+            if time.monotonic() + pause > until:
+                raise TransloomError(problem, 1)
+            time.sleep(pause)
 
 
 def _end(child: "subprocess.Popen[str]") -> None:

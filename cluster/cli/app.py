@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.cli.answer_lines import answer_lines
 from cluster.cli.checkpoints import checkpoints_app
 from cluster.cli.compare import compare
 from cluster.cli.control import stop, workers
@@ -66,13 +67,13 @@ for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
     "Look": (watch, runs, status, dashboard, report, compare, replay, metrics, export_metrics),
-    "Use": (evaluate, tune_decoding, translate, generate, explain, export),
+    "Use": (evaluate, tune_decoding, translate, generate, serve, explain, export),
     "On a cluster": (submit,),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.command("import", rich_help_panel="Use")(import_weights)
-app.command(hidden=True)(serve)
+app.command(hidden=True)(answer_lines)
 for name, group, panel in (
     ("data", data_app, "Look"),
     ("checkpoints", checkpoints_app, "Look"),

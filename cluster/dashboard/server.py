@@ -2,7 +2,7 @@
 
 ::
 
-    request ──▶ doors.py ──▶ run_answers.py, in a few threads, from run folders and the cache
+    request ──▶ web/doors.py ──▶ run_answers.py, in a few threads, from run folders and the cache
                         └──▶ follower.py ──▶ audience.py ──▶ server-sent events
                         └──▶ looks.py: processes of `transloom replay`
             index_process.py reads long records into the cache meanwhile
@@ -24,13 +24,13 @@ from pydantic import BaseModel, ValidationError
 from cluster.dashboard import look_process
 from cluster.dashboard.answers import CurvesAgain, LookRequest, Problem
 from cluster.dashboard.audience import Audience, TooManyPagesError
-from cluster.dashboard.doors import Doors, add_headers
 from cluster.dashboard.follower import Follower
 from cluster.dashboard.index_process import Indexer
 from cluster.dashboard.looks import LookRefusedError, Looks
-from cluster.dashboard.page_files import INDEX, PageFile, page_files
 from cluster.dashboard.run_answers import curves_answer, nodes_answer, run_answer
 from cluster.dashboard.table import RunsTable
+from cluster.web.doors import Doors, add_headers
+from cluster.web.page_files import INDEX, PageFile, page_files
 from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.written import told
 from trainer.errors import TrainerError
@@ -74,7 +74,7 @@ class Dashboard:
         look_command: Sequence[str] = look_process.COMMAND,
     ) -> None:
         self._table, self._cache, self._look_command = table, cache, look_command
-        self._files: dict[str, PageFile] = page_files()
+        self._files: dict[str, PageFile] = page_files("cluster.dashboard")
         self.app = web.Application(
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
         )

@@ -10,16 +10,17 @@ from support.records.run_folders import made_run
 
 from cluster.dashboard import audience
 from cluster.dashboard.audience import Page
-from cluster.dashboard.doors import Doors, is_loopback
 from cluster.dashboard.follower import FASTEST_SECONDS, Tail
 from cluster.dashboard.index_process import NEW_BYTES, Indexer
-from cluster.dashboard.page_files import INDEX, _collect, page_files
 from cluster.dashboard.run_answers import end_bytes, row_bytes, row_of
 from cluster.dashboard.runs_folder import RunsFolder
-from cluster.dashboard.serving import PORT, listen
+from cluster.dashboard.serving import PORT
 from cluster.dashboard.settings import settings_of
 from cluster.dashboard.table import RunsTable
 from cluster.errors import ClusterError
+from cluster.web.doors import Doors, is_loopback
+from cluster.web.listening import listen
+from cluster.web.page_files import INDEX, _collect, page_files
 from trainer.errors import RunMismatchError
 
 # --- settings
@@ -125,24 +126,23 @@ def test_only_listed_files_are_served_each_with_its_type(tmp_path):
         "vendor/d.mjs": "text/javascript",
     }
     assert all(file.content == name.encode() for name, file in found.items())
-    assert not any(name.endswith(".py") for name in page_files())
+    assert not any(name.endswith(".py") for name in page_files("cluster.dashboard"))
 
 
 # --- where it listens
 
 
-def test_the_next_free_port_is_taken_and_said(monkeypatch):
+def test_the_next_free_port_is_taken_and_said():
     said = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr("cluster.dashboard.serving.PORT", port)
-        with listen("127.0.0.1", None, said.append) as found:
+        with listen("the dashboard", "127.0.0.1", None, port, said.append) as found:
             assert found.getsockname()[1] > port
         assert f"Port {port} is taken" in said[0]
         with pytest.raises(ClusterError, match=f"port {port}: .*Name another --port"):
-            listen("127.0.0.1", port, said.append)
+            listen("the dashboard", "127.0.0.1", port, PORT, said.append)
     with pytest.raises(ClusterError, match=r"cannot listen on 192\.0\.2\.1"):
-        listen("192.0.2.1", None, said.append)
+        listen("the dashboard", "192.0.2.1", None, PORT, said.append)
     assert PORT > 1024
 
 

@@ -15,10 +15,10 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from cluster.dashboard import look_process
-from cluster.dashboard.doors import Doors
 from cluster.dashboard.runs_folder import RunsFolder
 from cluster.dashboard.server import Dashboard
 from cluster.dashboard.table import RunsTable
+from cluster.web.doors import Doors
 
 HANG_SECONDS = 300.0  # after which a test has failed; nothing waits for it
 

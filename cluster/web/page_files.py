@@ -27,10 +27,10 @@ class PageFile:
     content_type: str
 
 
-def page_files() -> dict[str, PageFile]:
-    """All files of the page by their path in its folder, such as `vendor/chart.js`."""
+def page_files(package: str) -> dict[str, PageFile]:
+    """All files in a package's folder `page`, by their path in it, such as `vendor/chart.js`."""
     found: dict[str, PageFile] = {}
-    _collect(files("cluster.dashboard") / "page", "", found)
+    _collect(files(package) / "page", "", found)
     return found
 
 

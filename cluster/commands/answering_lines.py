@@ -18,7 +18,7 @@ from trainer.errors import TrainerError
 from trainer.inference.translator import Translator
 
 
-def serve(translator: Translator) -> None:
+def answer_until_the_end(translator: Translator) -> None:
     """Answer until the standard input ends."""
     decoding = translator.decoding
     tell_in_json({"ready": str(translator.checkpoint.path)})

@@ -1,0 +1,133 @@
+"""How long `transloom serve` takes to answer, and how much it translates, beside the batch command.
+
+The sentences of a file go to one server, each in a request of its own, from so many clients at
+once; in turn with them, `transloom translate`'s own translator gets all of them in one call, with
+as many processes as the server has replicas. The server stands idle meanwhile. Starting either is
+not measured. A round is one of each; figures are the median of the rounds.
+
+    .venv/bin/python benchmarks/serving.py RUN FILE [--sentences N] [--clients 1 8 64]
+        [--replicas N] [--rounds N] [--json]
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_pipeline.process_pool import cores
+from trainer.inference.translator import Translator
+from transloom import ServedTranslator
+
+PROGRAM = "from cluster.cli.app import main; main()"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What so many clients saw."""
+
+    clients: int
+    p50_milliseconds: float
+    p95_milliseconds: float
+    sentences_per_second: float
+
+
+@contextmanager
+def server(run: Path, replicas: int) -> Iterator[str]:
+    """A server's address."""
+    command = [sys.executable, "-P", "-c", PROGRAM, "serve", str(run), "--replicas", str(replicas)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if found := re.search(r"Serving .*: (http://\S+)", line):
+                break
+        else:
+            raise SystemExit("the server has not come up")
+        try:
+            yield found[1]
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def serve(address: str, sentences: list[str], clients: int) -> Served:
+    """Send each sentence in a request of its own."""
+    client = ServedTranslator(address, patience_seconds=600)
+
+    def ask(sentence: str) -> float:
+        began = time.perf_counter()
+        client.translate([sentence])
+        return time.perf_counter() - began
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        seconds = sorted(pool.map(ask, sentences))
+    took = time.perf_counter() - began
+    quantiles = statistics.quantiles(seconds, n=20)
+    return Served(clients, 1000 * quantiles[9], 1000 * quantiles[18], len(sentences) / took)
+
+
+def translate(translator: Translator, sentences: list[str]) -> float:
+    """Sentences per second of one call."""
+    began = time.perf_counter()
+    translator.translate(sentences)
+    return len(sentences) / (time.perf_counter() - began)
+
+
+def median(rounds: list[Served]) -> Served:
+    return Served(
+        rounds[0].clients,
+        *(
+            statistics.median(getattr(one, name) for one in rounds)
+            for name in ("p50_milliseconds", "p95_milliseconds", "sentences_per_second")
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--sentences", type=int, default=500)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--replicas", type=int, default=cores())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    sentences = given.file.read_text(encoding="utf-8").split("\n")[: given.sentences]
+    translator = Translator.load(given.run)
+    served: dict[int, list[Served]] = {clients: [] for clients in given.clients}
+    batch = []
+    with (
+        server(given.run, given.replicas) as address,
+        translator.in_processes(given.replicas),
+    ):
+        serve(address, sentences[:50], 8)
+        translate(translator, sentences[:50])  # its processes have started
+        for _ in range(given.rounds):
+            batch.append(translate(translator, sentences))
+            for clients, rounds in served.items():
+                rounds.append(serve(address, sentences, clients))
+    found = [median(rounds) for rounds in served.values()]
+    if given.json:
+        print(json.dumps({"batch": statistics.median(batch), "served": [*map(asdict, found)]}))
+        return
+    print(f"one call, {given.replicas} processes: {statistics.median(batch):.0f} sentences/s")
+    for one in found:
+        share = one.sentences_per_second / statistics.median(batch)
+        print(
+            f"{one.clients} at once: p50 {one.p50_milliseconds:.0f} ms, p95 "
+            f"{one.p95_milliseconds:.0f} ms, {one.sentences_per_second:.0f} sentences/s "
+            f"({share:.2f} of one call)"
+        )
+
+
+if __name__ == "__main__":
+    main()

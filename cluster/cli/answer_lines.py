@@ -1,0 +1,25 @@
+"""`transloom answer-lines`: a translator for another program, which `transloom.py` starts."""
+
+from cluster.cli.options import (
+    BeamOption,
+    CheckpointOption,
+    PenaltyOption,
+    PrecisionOption,
+    RunArgument,
+)
+
+
+def answer_lines(
+    run: RunArgument,
+    checkpoint: CheckpointOption = None,
+    beam_size: BeamOption = None,
+    length_penalty: PenaltyOption = None,
+    precision: PrecisionOption = "fp32",
+) -> None:
+    """Translate for another program: a line of JSON for each line of JSON on standard input."""
+    from cluster.commands.answering_lines import answer_until_the_end
+    from cluster.commands.inference import load_translator
+
+    answer_until_the_end(
+        load_translator(run, checkpoint, beam_size, length_penalty, precision=precision)
+    )

@@ -1,0 +1,126 @@
+"""A replica: a process of Ray Serve that translates batches with one run's newest checkpoint.
+
+The server imports this file too, and needs no torch: what does is imported where a replica starts.
+"""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster.serving.settings import ReplicaSettings
+from cluster.serving.waiting import Search
+from data_pipeline.strangers_text import logger_of
+
+if TYPE_CHECKING:
+    from trainer.inference.translator import Translator
+
+logger = logger_of(__name__)
+
+Pairs = tuple[tuple[int, int], ...]  # of a source word and a word of the translation, from 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentences that are searched in the same way; without any it only asks how things stand."""
+
+    search: Search
+    texts: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """The translations of a sentence as (text, score, alignment), or what is wrong with it."""
+
+    translations: tuple[tuple[str, float, Pairs | None], ...] = ()
+    problem: str | None = None
+    kind: str | None = None  # as in `messages.ProblemKind`
+
+
+@dataclass(frozen=True)
+class ReplicaStanding:
+    """How a replica stands.
+
+    Attributes:
+        process: tells replicas apart.
+        checkpoint: the folder's name of what it translates with.
+        changes: how often it has taken up another one.
+        damaged: what is wrong with checkpoints that it did not take up.
+    """
+
+    process: str
+    checkpoint: str
+    step: int
+    changes: int
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BatchAnswer:
+    """What was found for each sentence of a batch, in its order."""
+
+    found: tuple[Found, ...]
+    standing: ReplicaStanding
+
+
+class Replica:
+    """Translates a batch at a time, in a thread, and takes up newer checkpoints in another."""
+
+    def __init__(self, settings: ReplicaSettings) -> None:
+        from cluster.ray.private_serve import close_the_replicas_port
+        from cluster.serving.taking_up import TakingUp, keep_looking
+        from cluster.serving.translating import load, prepare_process
+
+        close_the_replicas_port()
+        prepare_process(settings)
+        self._settings = settings
+        self._taking_up: TakingUp[Translator] = TakingUp(
+            settings.run,
+            settings.follow,
+            settings.checkpoint,
+            lambda checkpoint: load(settings, checkpoint),
+        )
+        self._name = f"{id(self):x}-{time.time_ns():x}"
+        self._thread = ThreadPoolExecutor(1, "translate")
+        self._busy_since: float | None = None
+        self._over = threading.Event()
+        threading.Thread(
+            target=keep_looking,
+            args=(self._taking_up, self._over.wait, settings.look_seconds, logger),
+            daemon=True,
+        ).start()
+
+    async def translate(self, batch: Batch) -> BatchAnswer:
+        """The translations of a batch, all with one checkpoint."""
+        from cluster.serving.translating import translated
+
+        translator, standing = self._taking_up.current, self.standing()
+        if not batch.texts:
+            return BatchAnswer((), standing)
+        self._busy_since = time.monotonic()
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._thread, translated, translator, batch, self._settings
+            )
+        finally:
+            self._busy_since = None
+        return BatchAnswer(tuple(found), standing)
+
+    def standing(self) -> ReplicaStanding:
+        translator = self._taking_up.current
+        return ReplicaStanding(
+            process=self._name,
+            checkpoint=translator.checkpoint.path.name,
+            step=translator.checkpoint.step,
+            changes=self._taking_up.changes,
+            damaged=tuple(self._taking_up.damaged),
+        )
+
+    def check_health(self) -> None:
+        """Asked by Ray Serve now and then; a replica that raises is replaced."""
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > self._settings.hang_seconds:
+            raise RuntimeError(f"a batch takes more than {self._settings.hang_seconds:g} s")

@@ -1,0 +1,74 @@
+"""Where a server listens, and for how long: until it is told to stop."""
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from cluster.errors import ClusterError
+
+HOST = "127.0.0.1"
+PORTS_TRIED = 20
+BACKLOG = 128
+
+
+def listen(
+    who: str, host: str, port: int | None, usual: int, tell: Callable[[str], None]
+) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        who: the server in messages, such as "the dashboard".
+        port: None: the usual one, or the next one that is free.
+
+    Raises:
+        ClusterError: it cannot.
+    """
+    wanted = range(usual, usual + PORTS_TRIED) if port is None else (port,)
+    for number in wanted:
+        try:
+            found = _bound(host, number)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and number != wanted[-1]:
+                continue
+            tried = f"port {number}" if port is not None else f"ports {usual} to {wanted[-1]}"
+            raise ClusterError(
+                f"{who.capitalize()} cannot listen on {host}, {tried}: {error.strerror or error}. "
+                "Name another --port, or leave out --host"
+            ) from error
+        if port is None and number != usual:
+            tell(f"Port {usual} is taken: {who} listens on {number}.")
+        return found
+    raise AssertionError("no port was tried")
+
+
+def address_of(host: str, listening: socket.socket) -> str:
+    """The address of a server's first page, without a slash at its end."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
+
+
+async def told_to_stop() -> None:
+    """Wait for SIGINT, SIGTERM or SIGHUP."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    found = socket.socket(family, kind, protocol)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(BACKLOG)
+    except OSError:
+        with suppress(OSError):
+            found.close()
+        raise
+    return found

@@ -1,0 +1,54 @@
+"""A run with several checkpoints, to be served."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.runs import Runs
+from support.serving.spoiling import spoil
+
+STEPS = (20, 40, 60)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Path:
+    """A run with checkpoints of the steps above, each with a validation."""
+    folder = tmp_path_factory.mktemp("served")
+    values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    every = ("checkpoints.every_steps=20", "trainer.validate_every_steps=20")
+    keep = "checkpoints.keep_last=9"
+    Runs(recipe, folder, "").train("run", "trainer.max_steps=60", *every, keep, inline=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def run_with(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a copy of the run that has the checkpoints of some steps alone."""
+
+    def copy(*steps: int) -> Path:
+        run = tmp_path_factory.mktemp("copy") / "phrases"
+        leave = shutil.ignore_patterns(*(f"step-{n:08d}" for n in STEPS if n not in steps))
+        shutil.copytree(trained, run, ignore=leave)
+        return run
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def add(trained: Path) -> Callable[[Path, int], Path]:
+    """Adds the checkpoint of a step to a copy, as the run does: whole, by a rename."""
+
+    def add(run: Path, step: int, *, spoilt: bool = False) -> Path:
+        place = run / "checkpoints" / f"step-{step:08d}"
+        draft = place.with_name(f"draft-{step}")
+        shutil.copytree(trained / "checkpoints" / place.name, draft)
+        if spoilt:
+            spoil(draft)
+        return draft.rename(place)
+
+    return add

@@ -1,0 +1,36 @@
+"""What a server answers to a program, without its asking again."""
+
+import json
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+from urllib.error import HTTPError
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+
+def ask(address: str, sentences: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON of the answer."""
+    body = json.dumps({"sentences": list(sentences)}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/translate", body, headers)
+    try:
+        with urllib.request.urlopen(request) as response:
+            return response.status, json.load(response)
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def standing(address: str) -> dict[str, Any]:
+    """How the first run stands."""
+    with urllib.request.urlopen(f"{address}/runs") as response:
+        found: dict[str, Any] = json.load(response)["runs"][0]
+        return found
+
+
+def numbers(address: str) -> dict[str, float]:
+    """The metrics by name, of one run."""
+    with urllib.request.urlopen(f"{address}/metrics") as response:
+        families = text_string_to_metric_families(response.read().decode())
+    return {one.name: one.value for family in families for one in family.samples}

@@ -1,0 +1,138 @@
+"""A server in a thread of the test's process that translates there, and requests to it."""
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from cluster.serving.dispatcher import Dispatcher
+from cluster.serving.doors import ServingDoors
+from cluster.serving.facts import facts_of
+from cluster.serving.metrics import ServingMetrics
+from cluster.serving.replica import Batch, BatchAnswer, ReplicaStanding
+from cluster.serving.server import ServingServer
+from cluster.serving.settings import Batching, Limits, ReplicaSettings
+from cluster.serving.translating import load, translated
+from support.dashboard.running import HANG_SECONDS, Answer
+
+Before = Callable[[Batch], None]
+
+
+class RunningServer:
+    """A server of one run on a free port, for as long as the context lasts.
+
+    Attributes:
+        batches: those that were translated.
+        before: called with each batch before it is translated; may raise what a replica does.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        limits: Limits | None = None,
+        batching: Batching | None = None,
+        token: str | None = None,
+        before: Before = lambda batch: None,
+    ) -> None:
+        self._settings = ReplicaSettings(run)
+        self._translator = load(self._settings, str(newest(run)))
+        self._limits, self._batching = limits or Limits(), batching or Batching()
+        self._token = token
+        self.before = before
+        self.batches: list[Batch] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._pool = ThreadPoolExecutor(1)
+        self._listens = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._listens.wait(HANG_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(HANG_SECONDS)
+        assert not self._thread.is_alive()
+        self._pool.shutdown()
+        self._socket.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, headers)
+
+    def translate(self, values: Any, path: str = "/translate", **headers: str) -> Answer:
+        body = values if isinstance(values, bytes) else json.dumps(values).encode()
+        return self.request("POST", path, {"Content-Type": "application/json"} | headers, body)
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def drain(self) -> "asyncio.Future[int]":
+        """Let the server take no more requests."""
+        return asyncio.run_coroutine_threadsafe(self._server.drain(HANG_SECONDS), self._loop)
+
+    async def _ask(self, batch: Batch) -> BatchAnswer:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._pool, self._translated, batch)
+        checkpoint = self._translator.checkpoint
+        standing = ReplicaStanding("here", checkpoint.path.name, checkpoint.step, 0, ())
+        return BatchAnswer(tuple(found), standing)
+
+    def _translated(self, batch: Batch) -> list[Any]:
+        if not batch.texts:
+            return []
+        self.before(batch)
+        self.batches.append(batch)
+        return translated(self._translator, batch, self._settings)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        metrics = ServingMetrics()
+        facts = facts_of(self._settings)
+        run = Dispatcher(
+            self._settings.run.name, facts, self._ask, 1, self._limits, self._batching, metrics
+        )
+        doors = ServingDoors(self.port, "127.0.0.1", self._token)
+        self._server = ServingServer([run], self._limits, metrics, doors)
+        runner = web.AppRunner(
+            self._server.app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True
+        )
+        await runner.setup()
+        await run.look()
+        run.start()
+        await web.SockSite(runner, self._socket).start()
+        self._listens.set()
+        await self._stop.wait()
+        await runner.cleanup()
+        await run.close()
+
+
+def newest(run: Path) -> int:
+    """The step of a run's newest checkpoint."""
+    return max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
