@@ -30,7 +30,13 @@ from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import TokenizerError
-from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces, UnigramSampling
+from data_pipeline.tokenizers.compiled_segmentation import fastest
+from data_pipeline.tokenizers.random_segmentation import (
+    BpeDropout,
+    Pieces,
+    RandomSegmentation,
+    UnigramSampling,
+)
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 LOG_ERRORS_ONLY = 2
@@ -170,18 +176,14 @@ class SentencePieceTokenizer(Tokenizer):
         Raises:
             TokenizerError: the model cannot be sampled from, or lacks the tag.
         """
-        sample = self._segmentations.sample
+        segmentations = self._segmentations
         if self._is_verbatim:
             sentences = [escape(text) for text in sentences]
         texts = self._processor.normalize(sentences)
-        sampled = [
-            [*sample(text, alpha, seed), self.eos_id]
-            for text, seed in zip(texts, seeds.tolist(), strict=True)
-        ]
-        return self._flat(sampled, tag)
+        return self._tagged(segmentations.sample_all(texts, alpha, seeds, self.eos_id), tag)
 
     @cached_property
-    def _segmentations(self) -> BpeDropout | UnigramSampling:
+    def _segmentations(self) -> RandomSegmentation:
         model = ModelProto()
         model.ParseFromString(self.model)
         kinds = ModelProto.SentencePiece
@@ -201,7 +203,7 @@ class SentencePieceTokenizer(Tokenizer):
             unknown=self.unk_id,
             bytes=tuple(n for n, piece in enumerate(model.pieces) if piece.type == kinds.BYTE),
         )
-        return (BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling)(pieces)
+        return fastest(BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling, pieces)
 
     def _encoded(self, texts: list[str], *, add_eos: bool = False) -> list[list[int]]:
         if not self._is_verbatim:
@@ -216,10 +218,14 @@ class SentencePieceTokenizer(Tokenizer):
         # Lists of numbers on purpose: SentencePiece's numpy buffers take longer (measured).
         lengths = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
         ids = np.fromiter(chain.from_iterable(encoded), dtype=np.int32, count=int(lengths.sum()))
+        return self._tagged(FieldArrays(ids, lengths), tag)
+
+    def _tagged(self, field: FieldArrays, tag: str | None) -> FieldArrays:
         if tag is None:
-            return FieldArrays(ids, lengths)
-        starts = np.cumsum(lengths, dtype=np.int64) - lengths
-        return FieldArrays(np.insert(ids, starts, self.tag_id(tag)), lengths + np.int32(1))
+            return field
+        starts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
+        ids = np.insert(field.ids, starts, self.tag_id(tag))
+        return FieldArrays(ids, field.lengths + np.int32(1))
 
     def tag_id(self, tag: str) -> int:
         """The id of a tag.
