@@ -36,6 +36,7 @@ LIBRARY = Path(__file__).with_name("libsegmenter.so")
 CODE_POINTS = "utf-32-le" if sys.byteorder == "little" else "utf-32-be"
 MOST_BYTES = 4  # of a character in UTF-8
 TRIAL_TEXTS = 40
+BY_COMPILED_CODE = "by compiled code"
 
 
 def fastest(kind: type[PythonSegmentation], pieces: Pieces) -> RandomSegmentation:
@@ -52,15 +53,26 @@ def installed_library() -> "Library | None":
     try:
         library = Library(LIBRARY)
     except LibraryError as error:
-        logger.warning(
-            "Subword sampling draws in Python, which takes about ten times as long as compiled "
-            "code, for the same pieces: %s. With a C compiler on this machine, install transloom "
-            "again",
-            error,
-        )
+        logger.warning("Subword sampling draws %s", _in_python(error))
         return None
-    logger.info("Subword sampling draws by compiled code")
+    logger.info("Subword sampling draws %s", BY_COMPILED_CODE)
     return library
+
+
+def how_drawn() -> str:
+    """What goes on with "subword sampling draws": how it would be done on this machine."""
+    try:
+        Library(LIBRARY)
+    except LibraryError as error:
+        return _in_python(error)
+    return BY_COMPILED_CODE
+
+
+def _in_python(reason: "LibraryError") -> str:
+    return (
+        f"in Python, which takes about ten times as long as compiled code, for the same pieces: "
+        f"{reason}. With a C compiler on this machine, install transloom again"
+    )
 
 
 class LibraryError(Exception):
