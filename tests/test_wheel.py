@@ -9,17 +9,28 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from support.wheel import unpacked_wheel
+from support import wheel as built
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"cluster", "trainer", "model", "data_pipeline"}
 API = "transloom"  # a single file
+LIBRARY = "libsegmenter.so"
+DRAWS = """
+import logging; logging.basicConfig(level=logging.INFO, format="%(message)s")
+from data_pipeline.tokenizers.compiled_segmentation import fastest
+from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces
+import numpy as np
+pieces = Pieces({"a": (4,), "aa": (5,)}, {"a": -1.0, "aa": -2.0}, unknown=1, bytes=())
+drawing = fastest(BpeDropout, pieces)
+ids = drawing.sample_all(["aaaa"] * 8, 0.5, np.arange(8, dtype=np.uint64), 3).ids.tolist()
+print(type(drawing).__name__, ids)
+"""
 
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built without network and unpacked, which is an installation."""
-    return unpacked_wheel(tmp_path_factory.mktemp("wheel"))
+    return built.unpacked_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def run_installed(unpacked: Path, program: str) -> str:
@@ -49,11 +60,14 @@ def test_the_wheel_has_four_packages_and_the_api_and_nothing_else(unpacked: Path
 
 
 def files_of(installation: Path, room: str) -> set[Path]:
-    """The files of a room but for the recipes, which lie elsewhere in a checkout."""
+    """The files of a room but for what was compiled, and for recipes, which lie elsewhere in a
+    checkout.
+    """
     return {
         path.relative_to(installation)
         for path in (installation / room).rglob("*")
         if path.is_file()
+        and path.name != LIBRARY
         and "__pycache__" not in path.parts
         and not path.is_relative_to(installation / "cluster" / "recipes")
     }
@@ -108,3 +122,18 @@ def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:
 def test_the_api_calls_the_command_of_the_wheel(unpacked: Path) -> None:
     program = "import transloom; print(transloom.load_recipe('phrasebook')['cluster.ranks'])"
     assert run_installed(unpacked, program) == "2\n"
+
+
+@pytest.mark.needs("compiler")
+def test_the_wheel_has_compiled_code_and_does_without_it(unpacked: Path, tmp_path: Path) -> None:
+    (wheel,) = unpacked.parent.glob("*.whl")
+    assert "-py3-none-linux_" in wheel.name  # for this kind of machine, with any Python
+    compiled = run_installed(unpacked, DRAWS)
+    assert compiled.startswith("CompiledSegmentation [")
+
+    plain = built.built_wheel(tmp_path, CC="no-such-compiler")
+    assert plain.name.endswith("-py3-none-any.whl")
+    installed = built.unpacked(plain)
+    assert not list(installed.rglob("*.so"))
+    drawn = run_installed(installed, DRAWS)
+    assert drawn == compiled.replace("CompiledSegmentation", "BpeDropout")

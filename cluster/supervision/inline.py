@@ -9,7 +9,12 @@ from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
 from cluster.supervision.node_samples import OwnNodeSamples
-from cluster.supervision.run_checks import newest_checkpoint, nothing_is_left, open_run
+from cluster.supervision.run_checks import (
+    newest_checkpoint,
+    nothing_is_left,
+    open_run,
+    tell_of_sampling,
+)
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_keeper import VitalsKeeper
 from data_pipeline.batching.stream import local_rank_steps
@@ -116,6 +121,7 @@ def _train(
         open_run(recipe, run, store, manifest)
         if nothing_is_left(recipe, run, lease.work, manifest, audience):
             return "finished"
+        tell_of_sampling(recipe, audience)
         group.enter_context(process_group(placement, timedelta(minutes=1)))
         # Not above: it imports DeepSpeed, which reads the environment.
         from trainer.replay.build import build_rank

@@ -8,9 +8,11 @@ from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
+from data_pipeline.config import SENTENCE_PIECE_TYPES
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tokenizers.compiled_segmentation import how_drawn
 from trainer.checkpoints.commit import set_aside
 from trainer.checkpoints.format import (
     Checkpoint,
@@ -60,6 +62,13 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
     """
     run.open(recipe, store, manifest, _parent(recipe, run, manifest))
     write_start(run, this_start())
+
+
+def tell_of_sampling(recipe: Recipe, audience: Audience) -> None:
+    """Say what draws random segmentations here, since its speed differs, if any are drawn."""
+    tokenizer = recipe.tokenizer
+    if tokenizer.sampling.alpha and tokenizer.type in SENTENCE_PIECE_TYPES:
+        audience.notice(f"subword sampling on this machine draws {how_drawn()}")
 
 
 def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:

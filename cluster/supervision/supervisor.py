@@ -23,7 +23,7 @@ from cluster.supervision.attempt import RunContext
 from cluster.supervision.audience import Audience
 from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
-from cluster.supervision.run_checks import nothing_is_left, open_run
+from cluster.supervision.run_checks import nothing_is_left, open_run, tell_of_sampling
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_keeper import VitalsKeeper
 from data_pipeline.dataset.manifest import Manifest
@@ -113,6 +113,7 @@ def _train_in_session(
 ) -> Outcome:
     """Train in one session of Ray, embedded or joined. Nothing of it outlives the call."""
     config = _on_this_machine(recipe.cluster, audience)
+    tell_of_sampling(recipe, audience)
     clock = SuspendAwareClock()
     with (
         ray_session(config.address, _embedded_ray(config, audience), tell_open),

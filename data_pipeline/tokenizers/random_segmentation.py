@@ -10,25 +10,29 @@ agree within a process and differ between two).
 
 Text is normalised, with its spaces written as "▁". It is segmented word by word, because words come
 back: results for the last `KEPT_WORDS` are kept.
+
+This is the reference: compiled_segmentation.py draws the same by compiled code, where there is any.
 """
 
 import math
 import re
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate, pairwise
+from functools import cached_property, lru_cache
+from heapq import heapify, heappop, heappush
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.arrays import Int64Array
+from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array
 from data_pipeline.random_keys import splitmix64
 
 SPACE = "▁"
 WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
-NEVER = -math.inf  # score of a merge that is not in the model, or was left out
+NEVER = -math.inf  # score of a merge that is not in the model
 UNKNOWN_PENALTY = 10.0  # how far SentencePiece scores unknown characters below every piece
 DRAW_BITS = 53  # as many as a float holds, so that comparing draws with alpha is exact
 KEPT_WORDS = 2**15  # up to 150 MB for a unigram model, 20 MB for BPE
@@ -58,14 +62,60 @@ class Pieces:
             return ids
         return ids[:1] + [new for old, new in pairwise(ids) if not old == new == self.unknown]
 
+    @cached_property
+    def reach_across_spaces(self) -> bool:
+        """Whether a piece has text on both sides of a space's beginning."""
+        return any(SPACE in piece[1:] for piece in self.normal)
+
+    @cached_property
+    def unknown_score(self) -> float:
+        """What an unknown character scores in a unigram model."""
+        return min(self.scores.values()) - UNKNOWN_PENALTY
+
     def splitter(self) -> re.Pattern[str]:
         """The pattern of the parts of a text that no piece reaches across."""
-        if any(SPACE in piece[1:] for piece in self.normal):
-            return re.compile(".+", re.DOTALL)
-        return WORD
+        return re.compile(".+", re.DOTALL) if self.reach_across_spaces else WORD
 
 
-class BpeDropout:
+class RandomSegmentation(ABC):
+    """Draws segmentations of texts, as a seed for each determines."""
+
+    @abstractmethod
+    def sample_all(
+        self, texts: list[str], alpha: float, seeds: UInt64Array, end: int
+    ) -> FieldArrays:
+        """Piece ids of normalised texts.
+
+        Args:
+            alpha: see the kind's `sample`.
+            seeds: [texts].
+            end: the id put behind each text.
+        """
+
+
+class PythonSegmentation(RandomSegmentation):
+    """One of the kinds below, text after text."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    @abstractmethod
+    def sample(self, text: str, alpha: float, seed: int) -> list[int]:
+        """Piece ids of a normalised text."""
+
+    def sample_all(
+        self, texts: list[str], alpha: float, seeds: UInt64Array, end: int
+    ) -> FieldArrays:
+        sampled = [
+            [*self.sample(text, alpha, seed), end]
+            for text, seed in zip(texts, seeds.tolist(), strict=True)
+        ]
+        lengths = np.fromiter(map(len, sampled), dtype=np.int32, count=len(sampled))
+        ids = np.fromiter(chain.from_iterable(sampled), dtype=np.int32, count=int(lengths.sum()))
+        return FieldArrays(ids, lengths)
+
+
+class BpeDropout(PythonSegmentation):
     """BPE-dropout (Provilkov et al. 2020), as SentencePiece does it.
 
     A merge is offered when its two pieces become neighbours; with probability alpha it is left out,
@@ -73,7 +123,7 @@ class BpeDropout:
     """
 
     def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
+        super().__init__(pieces)
         self._words = pieces.splitter()
         self._merged = lru_cache(KEPT_WORDS)(self._merge)
 
@@ -113,22 +163,38 @@ class BpeDropout:
     def _merge(self, word: str, without: Collection[int]) -> tuple[list[int], int]:
         """Piece ids when the merges with the numbers `without` are left out; merges offered."""
         score = self._pieces.scores.get
+        # A symbol lies where its first character does: what it is, and where its neighbours lie.
         symbols = list(word)
-        scores = [score(left + right, NEVER) for left, right in pairwise(symbols)]
+        before = list(range(-1, len(word) - 1))
+        behind = list(range(1, len(word) + 1))
+        # Of equal scores, the merge that lies first. Those of symbols that have grown stay there.
+        merges = [
+            (-found, at, left, right)
+            for at, (left, right) in enumerate(pairwise(symbols))
+            if (found := score(left + right, NEVER)) > NEVER
+        ]
+        heapify(merges)
         offered = 0
-        while scores and (best := max(scores)) > NEVER:
-            at = scores.index(best)
-            if offered in without:
-                scores[at] = NEVER
-            else:
-                symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
-                del scores[at]
-                if at > 0:
-                    scores[at - 1] = score(symbols[at - 1] + symbols[at], NEVER)
-                if at < len(scores):
-                    scores[at] = score(symbols[at] + symbols[at + 1], NEVER)
+        while merges:
+            _, at, left, right = heappop(merges)
+            other = behind[at]
+            if symbols[at] != left or other == len(word) or symbols[other] != right:
+                continue
             offered += 1
-        return [number for symbol in symbols for number in self._pieces.ids(symbol)], offered
+            if offered - 1 in without:
+                continue
+            symbols[at], symbols[other] = left + right, ""
+            behind[at] = behind[other]
+            if behind[at] < len(word):
+                before[behind[at]] = at
+            for first in (before[at], at):
+                second = behind[first] if first >= 0 else len(word)
+                if second < len(word):
+                    pair = symbols[first], symbols[second]
+                    if (found := score("".join(pair), NEVER)) > NEVER:
+                        heappush(merges, (-found, first, *pair))
+        ids = (number for symbol in symbols if symbol for number in self._pieces.ids(symbol))
+        return list(ids), offered
 
 
 class _LastPieces(NamedTuple):
@@ -139,14 +205,13 @@ class _LastPieces(NamedTuple):
     ids: list[tuple[int, ...]]
 
 
-class UnigramSampling:
+class UnigramSampling(PythonSegmentation):
     """Subword regularisation (Kudo 2018, section 3.3): forward filtering, backward sampling."""
 
     def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
+        super().__init__(pieces)
         self._words = pieces.splitter()
         self._longest = max(map(len, pieces.normal))
-        self._unknown_score = min(pieces.scores.values()) - UNKNOWN_PENALTY
         self._filtered = lru_cache(KEPT_WORDS)(self._filter)
 
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
@@ -172,6 +237,10 @@ class UnigramSampling:
             first += len(word)
         return self._pieces.without_unknown_runs(ids)
 
+    def thresholds(self, word: str, alpha: float) -> list[int]:
+        """What draws are compared with in a word, of all its prefixes."""
+        return [number for last in self._filter(word, alpha) for number in last.thresholds]
+
     def _filter(self, word: str, alpha: float) -> list[_LastPieces]:
         """For each prefix of the word, how likely each of its last pieces is."""
         log_sums = [0.0]  # by end: log Σ probability^alpha of all segmentations of word[:end]
@@ -181,7 +250,7 @@ class UnigramSampling:
             for start in range(max(0, end - self._longest), end):
                 score = self._pieces.scores.get(word[start:end])
                 if score is None and start == end - 1:
-                    score = self._unknown_score
+                    score = self._pieces.unknown_score
                 if score is not None:
                     starts.append(start)
                     logs.append(log_sums[start] + alpha * score)

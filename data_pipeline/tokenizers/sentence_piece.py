@@ -30,7 +30,13 @@ from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array, flattened
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import TokenizerError
-from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces, UnigramSampling
+from data_pipeline.tokenizers.compiled_segmentation import fastest
+from data_pipeline.tokenizers.random_segmentation import (
+    BpeDropout,
+    Pieces,
+    RandomSegmentation,
+    UnigramSampling,
+)
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 LOG_ERRORS_ONLY = 2
@@ -170,18 +176,14 @@ class SentencePieceTokenizer(Tokenizer):
         Raises:
             TokenizerError: the model cannot be sampled from, or lacks the tag.
         """
-        sample = self._segmentations.sample
+        segmentations = self._segmentations
         if self.is_verbatim:
             sentences = [escape(text) for text in sentences]
         texts = self._processor.normalize(sentences)
-        sampled = [
-            [*sample(text, alpha, seed), self.eos_id]
-            for text, seed in zip(texts, seeds.tolist(), strict=True)
-        ]
-        return self._flat(sampled, tag)
+        return self._tagged(segmentations.sample_all(texts, alpha, seeds, self.eos_id), tag)
 
     @cached_property
-    def _segmentations(self) -> BpeDropout | UnigramSampling:
+    def _segmentations(self) -> RandomSegmentation:
         model = ModelProto()
         model.ParseFromString(self.model)
         kinds = ModelProto.SentencePiece
@@ -201,7 +203,7 @@ class SentencePieceTokenizer(Tokenizer):
             unknown=self.unk_id,
             bytes=tuple(n for n, piece in enumerate(model.pieces) if piece.type == kinds.BYTE),
         )
-        return (BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling)(pieces)
+        return fastest(BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling, pieces)
 
     def _encoded(self, texts: list[str], *, add_eos: bool = False) -> list[list[int]]:
         if not self.is_verbatim:
@@ -214,7 +216,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
         # Lists of numbers on purpose: SentencePiece's numpy buffers take longer (measured).
-        field = flattened(encoded)
+        return self._tagged(flattened(encoded), tag)
+
+    def _tagged(self, field: FieldArrays, tag: str | None) -> FieldArrays:
         return field if tag is None else field.with_first(self.tag_id(tag))
 
     def tag_id(self, tag: str) -> int:

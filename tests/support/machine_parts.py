@@ -12,6 +12,7 @@ import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NODE = ("node", "nodejs")
+COMPILERS = ("cc", "gcc", "clang")
 SLURM = ("slurmctld", "slurmd", "slurmstepd", "sbatch", "scancel", "scontrol")
 # Debian keeps some programs where only root's shell looks.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -31,6 +32,8 @@ def lacks(part: str) -> str | None:
             return _without("ip", "unshare", "nsenter")
         case "small disks":
             return _without("mount", "unshare")
+        case "compiler":
+            return None if program(*COMPILERS) else "no C compiler here"
         case "slurm":
             return _without(*SLURM)
         case "prometheus":

@@ -4,10 +4,17 @@ from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
-from support.recipes import tiny_recipe
+from support.recipes import tiny_recipe, tiny_values
 from support.records.checkpoints import make_header, work_folder
 
-from cluster.supervision.run_checks import check_run, nothing_is_left, open_run
+from cluster.recipe import Recipe
+from cluster.supervision.run_checks import (
+    check_run,
+    nothing_is_left,
+    open_run,
+    tell_of_sampling,
+)
+from data_pipeline.tokenizers import compiled_segmentation
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.format import HEADER, EarlyStoppingState, FileRecord, folder_name
 from trainer.errors import RunMismatchError
@@ -56,6 +63,19 @@ def test_an_empty_record_is_that_of_a_run_that_has_not_begun(phrasebook, folder)
     open_run(recipe, folder, *check_run(recipe, folder))
     folder.metrics.touch()
     assert not folder.has_begun()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_the_log_says_what_draws_if_pieces_are_drawn(tmp_path, monkeypatch, alpha):
+    heard = []
+    monkeypatch.setattr(compiled_segmentation, "LIBRARY", tmp_path / "libsegmenter.so")
+    values = tiny_values(tmp_path / "dataset")
+    values["tokenizer"]["sampling"] = {"alpha": alpha}
+    tell_of_sampling(Recipe.of(values), SimpleNamespace(notice=heard.append))
+    assert len(heard) == (alpha > 0)
+    for text in heard:
+        assert text.startswith("subword sampling on this machine draws in Python")
+        assert f"there is no {tmp_path}/libsegmenter.so. With a C compiler" in text
 
 
 @pytest.fixture
