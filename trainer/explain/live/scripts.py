@@ -5,6 +5,9 @@ from importlib.resources import files
 # What computes; a test runs it in Node.
 ENGINE = ("tensors.js", "normaliser.js", "pieces.js", "forward.js", "search.js", "loading.js")
 
+# What shows it; places.js and origins.js need no page.
+VIEW = ("places.js", "origins.js", "computing.js", "grid.js", "panel.js")
+
 
 def script(names: tuple[str, ...]) -> str:
     """These scripts as one."""

@@ -202,3 +202,43 @@ def test_what_the_page_cannot_compute_is_refused(monkeypatch):
     monkeypatch.setattr("trainer.explain.live.packing.MOST_WEIGHTS", 1000)
     with pytest.raises(NotLiveError, match=r"has [\d,]+ weights, more than 1,000"):
         packed(translator())
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_every_number_says_where_it_comes_from(norm, tmp_path):
+    """What it is worked out from anew gives it, and the way back ends at the embedding."""
+    made = translator(norm=norm, share_embeddings="none")
+    draw = random.Random(4)
+    cells = [[draw.randrange(10_000) for _ in range(3)] for _ in range(6)]
+    question = {"source": made.source_ids("je suis étudiant"), "target": [2, 40, 50, 60]}
+    changed = {
+        "headsOff": ["decoder.1.cross_attention.1"],
+        "residualsOff": ["encoder.0.feed_forward"],
+        **{"positions": False, "scaledScores": False, "mask": False},
+    }
+    for switches in ({}, changed):
+        asked = "origins", {**question, "cells": cells, "switches": switches}
+        (found,) = ask(packed(made), tmp_path, asked)
+        assert len(found) > 6 * 40
+        for one in found:
+            number, value = float(one["number"]), float(one["value"])
+            assert value == pytest.approx(number, rel=1e-4, abs=1e-5), one
+            assert one["wrong"] == 0, one
+            assert 0 < one["steps"] < 200, one
+
+
+def test_a_sentence_is_shown_with_its_characters_and_candidates(tmp_path):
+    made = translator("bpe")
+    sentence = "je  suis ÉTUDIANT 日本"
+    (found,) = ask(packed(made), tmp_path, ("compute", {"sentence": sentence, "tag": "<2en>"}))
+    assert found["ids"] == made.source_ids(sentence, "<2en>")
+    assert found["source"] == made.source_pieces(found["ids"])
+    assert "".join(one["text"] for one in found["stands"]).replace(" ", "") == "jesuisÉTUDIANT日本"
+    unknown = [one["text"] for one in found["stands"] if one["note"] == "unknown to the model"]
+    assert "日本" in unknown
+    translated = made.target_text(found["chosen"])
+    assert found["translation"] == translated
+    for chosen, best in zip(found["chosen"][:-1], found["best"], strict=False):
+        allowed = [one["id"] for one in best if one["id"] not in (0, 2)]
+        assert chosen == allowed[0]
+        assert best[0]["probability"] >= best[1]["probability"]

@@ -1,9 +1,7 @@
 """pieces.js against SentencePiece: every sentence, of every kind of model, has the same pieces."""
 
-import base64
 import io
 import random
-import zlib
 
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
@@ -14,6 +12,7 @@ from data_pipeline.config import TokenizerConfig
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from trainer.explain.live.errors import NotLiveError
+from trainer.explain.live.packing import encoded
 from trainer.explain.live.sentence_piece import packed_tokenizer
 
 TEXT = [text for pair in generate("train")[:1500] for text in pair]
@@ -99,7 +98,7 @@ def packed_of(tokenizer):
     return {
         **{"config": {}, "decoding": {}, "vocabulary": {}, "weights": [], "floats": 0},
         "tokenizers": [one.described],
-        "data": base64.b64encode(zlib.compress(one.charsmap)).decode(),
+        **encoded(one.charsmap),
     }
 
 

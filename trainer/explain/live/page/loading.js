@@ -1,13 +1,13 @@
 "use strict";
 // The model that lies in the page, made ready: one object with all its weights.
 //
-//   the JSON beside the script ─▶ base64 ─▶ deflate ─▶ bytes ─▶ tensors by name, normaliser's tables
+//   the JSON beside the script ─▶ base 85 ─▶ deflate ─▶ bytes ─▶ tensors by name, normaliser's tables
 //
 // A tensor is {shape, data}: float32, row by row. Weights have the names of the model's state dict.
 
 // Resolves to the model. Rejects where the browser cannot inflate, so that the page stays as it is.
 async function loadLiveModel(packed) {
-  const bytes = await inflated(bytesOfBase64(packed.data));
+  const bytes = await inflated(bytesOfBase85(packed.data, packed.bytes));
   const weights = {};
   const count = packed.floats;
   const numbers = joinedPlanes(bytes.subarray(0, 4 * count), count);
@@ -33,11 +33,21 @@ async function loadLiveModel(packed) {
   };
 }
 
-function bytesOfBase64(text) {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
-  return bytes;
+// Five characters are four bytes: see packing.py.
+function bytesOfBase85(text, count) {
+  const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
+  const worth = new Uint8Array(128);
+  [...digits].forEach((digit, n) => { worth[digit.charCodeAt(0)] = n; });
+  const bytes = new Uint8Array((text.length / 5) * 4);
+  for (let from = 0, to = 0; from < text.length; to += 4) {
+    let word = 0;
+    for (const end = from + 5; from < end; from++) word = word * 85 + worth[text.charCodeAt(from)];
+    bytes[to] = word >>> 24;
+    bytes[to + 1] = word >>> 16;
+    bytes[to + 2] = word >>> 8;
+    bytes[to + 3] = word;
+  }
+  return bytes.subarray(0, count);
 }
 
 async function inflated(bytes) {

@@ -3,7 +3,7 @@
 //
 // Rules such as NFKC's lie in a table that SentencePiece compiled: the length of a Darts double
 // array, the array, and the texts that it leads to, each ending in a zero byte. (SentencePiece 0.2.3,
-// normalizer.cc; https://github.com/s-yata/darts-clone tells the bits of an array's unit.)
+// normalizer.cc; darts.h of darts-clone tells the bits of a unit of the array.)
 
 const SPACE_MARK = "▁";
 
