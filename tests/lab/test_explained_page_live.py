@@ -1,4 +1,4 @@
-"""The live page of `transloom explain` in Chromium: typed into, asked, switched; at three widths."""
+"""The page of `transloom explain` in Chromium, at three widths: typed into, asked, switched."""
 
 import pytest
 from support.dashboard.browser import Watched, chromium
@@ -17,8 +17,8 @@ ARABIC = "أنا طالب"
 
 
 @pytest.fixture(scope="module")
-def translator(one_host):
-    return Translator.load(one_host.folder / "one-host")
+def translator(one_rank):
+    return Translator.load(one_rank.folder / "one-rank")
 
 
 @pytest.fixture(scope="module")

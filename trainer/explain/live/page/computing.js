@@ -8,7 +8,8 @@ const MOST_PIECES = 128;
 function computeSentence(model, sentence, tag, switches, kept = null) {
   const { bos_id, eos_id } = model.vocabulary;
   const parts = model.source.encode(sentence);
-  const ids = [...(tag ? [model.source.reserved.get(tag)] : []), ...parts.map(({ id }) => id), eos_id];
+  const first = tag ? [model.source.reserved.get(tag)] : [];
+  const ids = [...first, ...parts.map(({ id }) => id), eos_id];
   if (ids.length > MOST_PIECES) {
     throw new RangeError(`These are ${ids.length} pieces; the page takes ${MOST_PIECES}.`);
   }
@@ -19,7 +20,8 @@ function computeSentence(model, sentence, tag, switches, kept = null) {
   return {
     sentence, tag, ids, parts, traced, chosen, switches,
     translation: model.target.decode(found.ids),
-    logProbability: found.score * lengthPenalty(found.ids.length + 1, model.decoding.length_penalty),
+    logProbability:
+      found.score * lengthPenalty(found.ids.length + 1, model.decoding.length_penalty),
     pieces: {
       source: ids.map((id) => model.source.pieces[id]),
       target: [bos_id, ...chosen.slice(0, -1)].map((id) => model.target.pieces[id]),

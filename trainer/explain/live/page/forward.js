@@ -4,11 +4,11 @@
 //
 //   encode(model, ids) ─▶ EncoderTrace         decode(model, ids, memories) ─▶ DecoderTrace
 //
-// Shape suffixes: h heads, t queries, s keys, d width of a head, m width of the model, f inner width,
-// v pieces. There is one sentence at a time, so there is no axis for a batch, and no padding.
+// Shape suffixes: h heads, t queries, s keys, d width of a head, m width of the model, f inner
+// width, v pieces. There is one sentence at a time: no axis for a batch, and no padding.
 //
-// Switches say what is to be otherwise than in the trained model (what-if); NOTHING_SWITCHED is the
-// model as it is. Parts are named by their place: "encoder.0.self_attention", "decoder.1.feed_forward".
+// Switches say what is to be otherwise than in the trained model; NOTHING_SWITCHED is the model as
+// it is. Parts are named by their place: "encoder.0.self_attention", "decoder.1.feed_forward".
 
 const NOTHING_SWITCHED = Object.freeze({
   headsOff: new Set(), // "encoder.0.self_attention.2": the mix of that head is zero
@@ -46,8 +46,8 @@ function projectMemory(model, memory) {
   });
 }
 
-// {ids, embedding, layers, output_tm}. With `past`, the layers' self-attentions of the pieces before,
-// only the rows of the new pieces are computed.
+// {ids, embedding, layers, output_tm}. With `past`, the layers' self-attentions of the pieces
+// before, only the rows of the new pieces are computed.
 function decode(model, ids, memories, switches = NOTHING_SWITCHED, past = null) {
   const start = past ? past[0].keys_hsd.shape[1] : 0;
   const embedding = embed(model, ids, model.weights["target_embedding.weight"], start, switches);

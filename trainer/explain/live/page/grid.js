@@ -34,8 +34,8 @@ function percent(share) {
   return share > 0 && Number(text) === 0 ? "< 0.01 %" : `${text} %`;
 }
 
-// A matrix: `matrix` is {key, head, rows, columns, columnsArePieces, numbers (rows of numbers)}.
-// `greatest` is the number of the full colour; `open(cell)` is called with {key, head, row, column}.
+// A matrix: `matrix` is {key, head, rows, columns, columnsArePieces, numbers (rows of numbers)},
+// `greatest` the number of the full colour; `open` is called with {key, head, row, column}.
 function gridOf(title, matrix, greatest, open) {
   const { key, head, rows, columns, numbers } = matrix;
   const isShare = key.includes("weights") || key.includes("probabilities");
@@ -62,7 +62,9 @@ function gridOf(title, matrix, greatest, open) {
   const cellOf = (target) => target.closest("td[data-row]");
   const opened = (target) => {
     const cell = cellOf(target);
-    if (cell) open({ key, head, row: Number(cell.dataset.row), column: Number(cell.dataset.column) });
+    if (!cell) return;
+    const [r, c] = [cell.dataset.row, cell.dataset.column].map(Number);
+    open({ key, head, row: r, column: c });
   };
   walkable(cells);
   table.addEventListener("click", (event) => opened(event.target));

@@ -1,7 +1,7 @@
 "use strict";
 // The model that lies in the page, made ready: one object with all its weights.
 //
-//   the JSON beside the script ─▶ base 85 ─▶ deflate ─▶ bytes ─▶ tensors by name, normaliser's tables
+//   JSON beside the script ─▶ base 85 ─▶ deflate ─▶ bytes ─▶ tensors by name, normaliser's tables
 //
 // A tensor is {shape, data}: float32, row by row. Weights have the names of the model's state dict.
 
@@ -35,7 +35,8 @@ async function loadLiveModel(packed) {
 
 // Five characters are four bytes: see packing.py.
 function bytesOfBase85(text, count) {
-  const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
+  const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" +
+    "!#$%&()*+-;,=>?@^_`{|}~";
   const worth = new Uint8Array(128);
   [...digits].forEach((digit, n) => { worth[digit.charCodeAt(0)] = n; });
   const bytes = new Uint8Array((text.length / 5) * 4);

@@ -2,8 +2,8 @@
 // SentencePiece's normalisation of a text, and where each of its characters comes from.
 //
 // Rules such as NFKC's lie in a table that SentencePiece compiled: the length of a Darts double
-// array, the array, and the texts that it leads to, each ending in a zero byte. (SentencePiece 0.2.3,
-// normalizer.cc; darts.h of darts-clone tells the bits of a unit of the array.)
+// array, the array, and the texts that it leads to, each ending in a zero byte. (SentencePiece
+// 0.2.3, normalizer.cc; darts.h of darts-clone tells the bits of a unit of the array.)
 
 const SPACE_MARK = "▁";
 

@@ -5,7 +5,7 @@
 //   originOf(model, traced, cell, switches) ─▶ {formula, terms, added, value, note}
 //
 // `value` is worked out anew from the terms; a test holds it to the tensor's own number. A term is
-// {place, a, b, value}: its number a, what it is multiplied by, b (null: nothing), and what it gives.
+// {place, a, b, value}: its number a, what it is multiplied by (b, or null) and what it gives.
 // Terms add up; `added` is the bias, or null; what happens to the sum then, the formula says.
 
 function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
@@ -177,8 +177,8 @@ function ofAttention(context) {
   if (name === "weights_hts") return ofSoftmax(context, `${base}.scores_hts`);
   if (name === "scores_hts") {
     if (numberAt(traced, cell) === -Infinity) {
-      return result("−∞: the mask hides this place", [], { value: -Infinity,
-        note: "exp(−∞) is 0, so its weight is 0: a row looks at itself and at earlier rows only." });
+      const note = "exp(−∞) is 0, so its weight is 0: a row sees itself and earlier rows only.";
+      return result("−∞: the mask hides this place", [], { value: -Infinity, note });
     }
     const scale = switches.scaledScores ? 1 / Math.sqrt(d) : 1;
     const keys = Array.from({ length: d }, (_, i) =>
@@ -196,12 +196,13 @@ function ofAttention(context) {
     const values = Array.from({ length }, (_, s) =>
       numberAt(traced, { key: `${base}.values_hsd`, head, row: s, column }));
     const from = (s) => ({ key: `${base}.weights_hts`, head, row: t, column: s });
-    return ofProduct(context, "Σ weightₛ · valueₛ, over all pieces that are looked at", from, values,
-      null);
+    const formula = "Σ weightₛ · valueₛ, over all pieces that are looked at";
+    return ofProduct(context, formula, from, values, null);
   }
   if (name === "output_tm") {
     const { weight, bias } = parameters(at, `${path[3]}.output`);
-    const from = (i) => ({ key: `${base}.mix_htd`, head: Math.floor(i / d), row: t, column: i % d });
+    const key = `${base}.mix_htd`;
+    const from = (i) => ({ key, head: Math.floor(i / d), row: t, column: i % d });
     return ofProduct(context, "Σ mixᵢ · Wᴼᵢ + b: the mixes of all heads side by side, times a " +
       "column of Wᴼ", from, row(weight, column), bias.data[column]);
   }

@@ -103,8 +103,9 @@
 
   function showMatrices() {
     const { plain, changed, looksAt, model } = state;
-    const heads = hasHeads(looksAt) ? Array.from({ length: model.config.heads }, (_, h) => h) : [null];
-    const results = changed ? [["as trained", plain], ["with your changes", changed]] : [["", plain]];
+    const heads = hasHeads(looksAt) ? [...Array(model.config.heads).keys()] : [null];
+    const results = changed
+      ? [["as trained", plain], ["with your changes", changed]] : [["", plain]];
     const drawn = heads.flatMap((head) => {
       const matrices = results.map(([, result]) =>
         matrixOf(looksAt, head, result.traced, result.pieces));
@@ -164,7 +165,8 @@
     const name = ({ place, n }) => {
       if (!place) return "the matrix";
       const { rows, columns, columnsArePieces } = labelsOf(place.key, result.traced, result.pieces);
-      const inHead = place.head === null || place.head === cell.head ? "" : `head ${place.head + 1}, `;
+      const elsewhere = place.head !== null && place.head !== cell.head;
+      const inHead = elsewhere ? `head ${place.head + 1}, ` : "";
       const label = columnsArePieces ? visibleText(columns[place.column])
         : place.column === cell.column && terms.length < 3 ? nameOf(place.key) : place.column;
       return `${inHead}${label}`;
@@ -233,9 +235,10 @@
     }
     part("places").replaceChildren(...groups.values());
     part("places").value = state.looksAt;
-    const special = new Set(["<pad>", "<unk>", "<s>", "</s>"]);
-    const tags = [...state.model.source.reserved.keys()].filter((piece, n) =>
-      state.model.source.types[state.model.source.reserved.get(piece)] === "c" && !special.has(piece));
+    const special = new Set(Object.values(state.model.vocabulary));
+    const { reserved, types } = state.model.source;
+    const tags = [...reserved].filter(([, id]) => types[id] === "c" && !special.has(id))
+      .map(([piece]) => piece);
     part("tag").append(...tags.map((tag) => element("option", { value: tag }, tag)));
     part("tag-label").hidden = tags.length === 0;
     part("tag").value = section.dataset.tag;
@@ -274,7 +277,7 @@
   }
 
   start().catch((error) => {
-    part("state").textContent =
-      `This browser cannot run the model (${error.message}). The other sections need nothing of it.`;
+    part("state").textContent = `This browser cannot run the model (${error.message}). ` +
+      "The other sections need nothing of it.";
   });
 }

@@ -54,7 +54,8 @@ class SentencePiece {
 
   encodeLine(text) {
     const { characters, origins } = this.normaliser.normalise(text);
-    const cuts = { bpe: bpe, unigram: unigram, char: single }[this.described.type](this, characters);
+    const segment = { bpe, unigram, char: single }[this.described.type];
+    const cuts = segment(this, characters);
     const found = [];
     let at = 0;
     let afterUnknown = false;
@@ -204,7 +205,9 @@ function bpe(tokenizer, characters) {
     return parts ? parts.flatMap(apart) : [{ length, id }];
   };
   const found = [];
-  for (let i = symbols.length ? 0 : -1; i >= 0; i = symbols[i].after) found.push(...apart(symbols[i]));
+  for (let i = symbols.length ? 0 : -1; i >= 0; i = symbols[i].after) {
+    found.push(...apart(symbols[i]));
+  }
   return found;
 }
 
@@ -212,7 +215,8 @@ function bpe(tokenizer, characters) {
 function unigram(tokenizer, characters) {
   const { segments, scores, types, longest, smallest, greatest } = tokenizer;
   const unknownScore = Math.fround(smallest - UNKNOWN_PENALTY);
-  const best = Array.from({ length: characters.length + 1 }, () => ({ from: -1, score: 0, id: -1 }));
+  const unreached = { from: -1, score: 0, id: -1 };
+  const best = new Array(characters.length + 1).fill(unreached);
   const offer = (end, from, score, id) => {
     if (best[end].from < 0 || score > best[end].score) {
       best[end] = { from, score: Math.fround(score), id };
