@@ -8,14 +8,19 @@ from torch import Tensor, nn
 FIRST_ROWS = 256
 
 
+def angles_per_position(width: int) -> Tensor:
+    """Returns 1 / 10000^(2i / width) for each pair i of columns, (width / 2,), in fp32."""
+    even = torch.arange(0, width, 2, dtype=torch.float32)
+    return torch.exp(even * (-math.log(10000.0) / width))
+
+
 def sinusoidal_table(rows: int, width: int) -> Tensor:
     """Returns (rows, width) in fp32.
 
     PE(p, 2i) = sin(p / 10000^(2i / width)), PE(p, 2i + 1) = cos(p / 10000^(2i / width)).
     """
     position = torch.arange(rows, dtype=torch.float32).unsqueeze(1)
-    even = torch.arange(0, width, 2, dtype=torch.float32)
-    angle = position * torch.exp(even * (-math.log(10000.0) / width))
+    angle = position * angles_per_position(width)
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
 
 

@@ -12,7 +12,8 @@ from data_pipeline.wording import listed
 from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
 from trainer.explain.explanation import explain
-from trainer.explain.page import render
+from trainer.explain.live.panel import live_section
+from trainer.explain.page import LiveSection, render
 from trainer.explain.sections import sections_of
 from trainer.inference.evaluation import Evaluation, evaluate
 from trainer.inference.scoring import score_heldout
@@ -102,7 +103,12 @@ def write_explanation(
     translator.check_lengths([sentence], tag)
     explained = explain(translator, sentence, tag)
     sections = sections_of(explained)
-    page = render(sections, f"{sentence} → {explained.translation}")
+    live = live_section(translator, sentence, tag)
+    page = render(
+        sections,
+        f"{sentence} → {explained.translation}",
+        live if isinstance(live, LiveSection) else None,
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
     return {
@@ -111,6 +117,7 @@ def write_explanation(
         "steps": len(explained.chosen.ids),
         "sections": len(sections),
         "bytes": file.stat().st_size,
+        "not_live": live if isinstance(live, str) else None,
     }
 
 

@@ -4,10 +4,13 @@ All text goes through `escape`, all numbers through JSON without `<`; style and 
 the files beside this one.
 """
 
+import base64
+import hashlib
 import html
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 
@@ -30,7 +33,16 @@ from trainer.explain.parts import (
 SCRIPTS = ("heat_map.js", "page.js")
 
 
-def render(sections: Sequence[Section], title: str) -> str:
+@dataclass(frozen=True)
+class LiveSection:
+    """The section in which the model itself runs, as HTML, with its style and script."""
+
+    html: str
+    style: str
+    script: str
+
+
+def render(sections: Sequence[Section], title: str, live: LiveSection | None = None) -> str:
     """The whole page as HTML."""
     filling = {
         "title": escape(title),
@@ -39,8 +51,28 @@ def render(sections: Sequence[Section], title: str) -> str:
         "sections": "\n".join(_section(n, section) for n, section in enumerate(sections, start=1)),
         "script": "\n".join(_file(name) for name in SCRIPTS),
     }
+    filling |= _live(live)
+    # Of scripts the browser runs these alone: what is not on the list is not the page's.
+    filling["hashes"] = " ".join(_hash(filling[name]) for name in ("script", "live_script"))
     # In one pass: a text that contains {{style}} stays as it is.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], _file("page.html"))
+
+
+def _live(live: LiveSection | None) -> dict[str, str]:
+    """Where a page without a live section has nothing, the browser finds nothing to run."""
+    if live is None:
+        return dict.fromkeys(("live", "live_link", "live_style", "live_script"), "")
+    return {
+        "live": live.html,
+        "live_link": '<h2>Live</h2><ol><li><a href="#live">Your sentence</a></li></ol>',
+        "live_style": live.style,
+        "live_script": live.script,
+    }
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _file(name: str) -> str:

@@ -173,6 +173,11 @@ class Translator:
                 self._search_now = self._searcher
 
     @property
+    def tokenizers(self) -> tuple[Tokenizer, ...]:
+        """Those of source and target; one that serves both stands once."""
+        return tuple(dict.fromkeys((self._tokenizers[SOURCE], self._tokenizers[TARGET])))
+
+    @property
     def precision(self) -> Precision:
         """That of weights and network."""
         return "fp32" if self._weights is None else self._weights.precision

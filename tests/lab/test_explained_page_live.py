@@ -1,0 +1,97 @@
+"""The page of `transloom explain` in Chromium, at three widths: typed into, asked, switched."""
+
+import pytest
+from support.dashboard.browser import Watched, chromium
+
+from trainer.explain.explanation import explain
+from trainer.explain.live.panel import live_section
+from trainer.explain.page import render
+from trainer.explain.sections import sections_of
+from trainer.inference.translator import Translator
+
+pytestmark = pytest.mark.needs("browser")
+
+SENTENCE = "l'horloge est verte"
+OTHER = "elle est à l'école 日本"
+ARABIC = "أنا طالب"
+
+
+@pytest.fixture(scope="module")
+def translator(one_rank):
+    return Translator.load(one_rank.folder / "one-rank")
+
+
+@pytest.fixture(scope="module")
+def file(translator, tmp_path_factory):
+    page = render(
+        sections_of(explain(translator, SENTENCE)),
+        SENTENCE,
+        live_section(translator, SENTENCE, None),
+    )
+    path = tmp_path_factory.mktemp("live") / "explain.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(params=[(1280, "light"), (390, "dark"), (320, "light")], ids=str)
+def watched(request, file):
+    with chromium() as browser:
+        watched = Watched(browser, *request.param)
+        watched.page.goto(file.as_uri())
+        watched.page.locator("[data-live=matrices] table").first.wait_for()
+        yield watched
+        assert watched.complaints == []
+        assert [address.split("#")[0] for address in watched.asked] == [file.as_uri()]
+
+
+def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
+    page = watched.page
+    for sentence in (OTHER, ARABIC, "", "je suis"):
+        page.locator("[data-live=sentence]").fill(sentence)
+        ids = translator.source_ids(sentence)
+        pieces = page.locator("[data-live=pieces] b")
+        page.wait_for_function(
+            "n => document.querySelectorAll('[data-live=pieces] li').length === n", arg=len(ids)
+        )
+        assert pieces.all_inner_texts() == translator.source_pieces(ids)
+        explained = explain(translator, sentence)
+        shown = page.locator("[data-live=translation] output").inner_text()
+        assert shown == (explained.translation or "(nothing)")
+        assert page.locator("[data-live=steps] tbody tr").count() == len(explained.chosen.ids)
+        assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
+
+
+def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
+    page = watched.page
+    cell = page.locator("[data-live=matrices] td[tabindex='0']").first
+    cell.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    origin = page.locator("[data-live=origin]")
+    seen = [origin.locator("h3").inner_text()]
+    while origin.locator("button.number").count():
+        page.keyboard.press("Tab")
+        if not page.evaluate("document.activeElement.matches('button.number')"):
+            continue
+        page.keyboard.press("Enter")
+        seen.append(origin.locator("h3").inner_text())
+        assert len(seen) < 60
+    assert "embedding × √width" in seen[-1] or "positions" in seen[-1]
+    assert watched.violations() == []
+
+
+def test_what_is_switched_off_stands_beside_the_model_as_it_was_trained(watched):
+    page = watched.page
+    before = page.locator("[data-live=matrices] figure").count()
+    page.locator("summary", has_text="Switches").click()
+    page.get_by_label("positions are added").uncheck()
+    page.get_by_text("With your changes:").wait_for()
+    assert page.locator("[data-live=matrices] figure").count() == 2 * before
+    assert page.locator("[data-live=steps] th", has_text="with your changes").count() == 1
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
+    page.get_by_role("button", name="All on again").click()
+    page.get_by_text("With your changes:").wait_for(state="detached")
+    assert page.locator("[data-live=matrices] figure").count() == before

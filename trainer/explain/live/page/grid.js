@@ -1,0 +1,124 @@
+"use strict";
+// What the live part draws: elements, pieces, and matrices as tables of numbers. A table can be
+// walked with the arrow keys; a cell is opened by a click, Enter or the space bar.
+
+const HIDDEN_CHARACTERS = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]/gu;
+const DEEPEST = 0.5; // how much of a colour a cell takes: text on it keeps a contrast of 4.5
+
+// element("p", {class: "x", onclick: f, "aria-label": "…"}, child, "text", …)
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== null) made.setAttribute(key, value);
+  }
+  made.append(...children.flat().filter((child) => child !== null));
+  return made;
+}
+
+// A text in which everything can be seen.
+function visibleText(text) {
+  return text.replace(HIDDEN_CHARACTERS, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+}
+
+// A number for a narrow cell.
+function cellText(value, isShare) {
+  if (value === -Infinity) return "−∞";
+  const text = value.toFixed(2).replace(/^-(?=0\.00$)/, "").replace("-", "−");
+  return isShare ? text.replace(/^0\./, ".") : text;
+}
+
+function percent(share) {
+  const text = (100 * share).toFixed(share < 0.0995 ? 2 : 1);
+  return share > 0 && Number(text) === 0 ? "< 0.01 %" : `${text} %`;
+}
+
+// A matrix: `matrix` is {key, head, rows, columns, columnsArePieces, numbers (rows of numbers)},
+// `greatest` the number of the full colour; `open` is called with {key, head, row, column}.
+function gridOf(title, matrix, greatest, open) {
+  const { key, head, rows, columns, numbers } = matrix;
+  const isShare = key.includes("weights") || key.includes("probabilities");
+  const cells = numbers.map((line, r) => Array.from(line, (value, c) => {
+    const cell = element("td", { role: "gridcell", tabindex: -1 }, cellText(value, isShare));
+    if (value === -Infinity) cell.className = "masked";
+    else {
+      const share = (DEEPEST * Math.min(1, Math.abs(value) / greatest)).toFixed(3);
+      cell.style.background = `rgb(var(--${value < 0 ? "negative" : "positive"}) / ${share})`;
+    }
+    cell.dataset.row = r;
+    cell.dataset.column = c;
+    return cell;
+  }));
+  const head1 = element("tr", { role: "row" }, element("td", { role: "presentation" }),
+    Array.from(columns, (label) => element(
+      "th", { role: "columnheader", scope: "col", dir: "auto",
+        class: matrix.columnsArePieces ? "piece" : null },
+      element("span", {}, visibleText(label)))));
+  const body = cells.map((line, r) => element("tr", { role: "row" },
+    element("th", { role: "rowheader", scope: "row", dir: "auto" }, visibleText(rows[r])), line));
+  const table = element("table", { role: "grid", "aria-label": title, class: "numbers" },
+    element("thead", { role: "rowgroup" }, head1), element("tbody", { role: "rowgroup" }, body));
+  const cellOf = (target) => target.closest("td[data-row]");
+  const opened = (target) => {
+    const cell = cellOf(target);
+    if (!cell) return;
+    const [r, c] = [cell.dataset.row, cell.dataset.column].map(Number);
+    open({ key, head, row: r, column: c });
+  };
+  walkable(cells);
+  table.addEventListener("click", (event) => opened(event.target));
+  table.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    opened(event.target);
+  });
+  const range = isShare ? "colours: 0 to 1" : `colours: ±${greatest.toFixed(2)}`;
+  return element("figure", { class: "matrix" },
+    element("figcaption", {}, title, " ",
+      element("small", {}, `${rows.length} × ${columns.length} · ${range}`)),
+    element("div", { class: "scroll" }, table));
+}
+
+// One cell of the table can be reached by Tab, the others from it by the arrow keys.
+function walkable(cells) {
+  if (cells.length && cells[0].length) cells[0][0].tabIndex = 0;
+  const move = (from, to) => {
+    if (!to) return;
+    from.tabIndex = -1;
+    to.tabIndex = 0;
+    to.focus();
+  };
+  cells.forEach((line, r) => line.forEach((cell, c) => {
+    cell.addEventListener("keydown", (event) => {
+      const to = {
+        ArrowUp: cells[r - 1]?.[c], ArrowDown: cells[r + 1]?.[c],
+        ArrowLeft: line[c - 1], ArrowRight: line[c + 1],
+        Home: line[0], End: line.at(-1),
+      };
+      if (!(event.key in to)) return;
+      event.preventDefault();
+      move(cell, to[event.key]);
+    });
+    cell.addEventListener("focus", () => {
+      for (const other of cells.flat()) if (other.tabIndex === 0) other.tabIndex = -1;
+      cell.tabIndex = 0;
+    });
+  }));
+}
+
+// The numbers of a tensor, or of one of its heads, with their labels.
+function matrixOf(key, head, traced, pieces) {
+  const { shape, data } = tensorAt(traced, key);
+  const [rows, width] = shape.slice(-2);
+  const first = (head ?? 0) * rows * width;
+  const numbers = Array.from({ length: rows }, (_, r) =>
+    data.subarray(first + r * width, first + (r + 1) * width));
+  return { key, head, numbers, ...labelsOf(key, traced, pieces) };
+}
+
+function greatestOfMatrix({ key, numbers }) {
+  if (key.includes("weights")) return 1;
+  const finite = numbers.flatMap((line) => Array.from(line).filter(Number.isFinite).map(Math.abs));
+  return finite.reduce((a, b) => Math.max(a, b), 1e-9);
+}

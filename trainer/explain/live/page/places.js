@@ -1,0 +1,110 @@
+"use strict";
+// The tensors of a trace by their place in it, such as "encoder.layers.0.self_attention.mix_htd",
+// and what their axes stand for. The letters behind the last underscore name the axes: see
+// forward.js. A cell is {key, head, row, column}; without heads, head is null.
+
+const PART_NAMES = {
+  self_attention: "self-attention",
+  cross_attention: "cross-attention",
+  feed_forward: "feed-forward",
+};
+const TENSOR_NAMES = {
+  scaled_tm: "embedding × √width",
+  positions_tm: "positions",
+  sum_tm: "sum",
+  queries_htd: "queries",
+  keys_hsd: "keys",
+  values_hsd: "values",
+  scores_hts: "scores",
+  weights_hts: "weights",
+  mix_htd: "mix: weights · values",
+  output_tm: "output",
+  inner_tf: "inner numbers, after ReLU",
+  input_tm: "input",
+  normed_tm: "layer normalisation",
+};
+// In the order of computation; what only repeats another tensor is left out.
+const TENSORS_OF = {
+  attention: ["queries_htd", "keys_hsd", "values_hsd", "scores_hts", "weights_hts", "mix_htd"],
+  residual: { post: ["sum_tm", "normed_tm"], pre: ["sum_tm"] },
+};
+
+function tensorAt(traced, key) {
+  return key.split(".").reduce((part, name) => part[name], traced);
+}
+
+function numberAt(traced, { key, head, row, column }) {
+  const { shape, data } = tensorAt(traced, key);
+  const rows = shape.at(-2);
+  return data[((head ?? 0) * rows + row) * shape.at(-1) + column];
+}
+
+function hasHeads(key) {
+  return /_h..$/.test(key);
+}
+
+// All tensors of a model in the order of computation: [{group, key}].
+function allPlaces({ config }) {
+  const found = [];
+  const add = (group, key) => found.push({ group, key });
+  for (const stack of ["encoder", "decoder"]) {
+    const title = stack[0].toUpperCase() + stack.slice(1);
+    for (const name of ["scaled_tm", "positions_tm", "sum_tm"]) {
+      add(`${title}: input`, `${stack}.embedding.${name}`);
+    }
+    for (let n = 0; n < config[stack + "_layers"]; n++) {
+      const group = `${title} layer ${n + 1}`;
+      const parts = ["self_attention", "cross_attention", "feed_forward"];
+      for (const part of stack === "encoder" ? [parts[0], parts[2]] : parts) {
+        const key = `${stack}.layers.${n}.${part}`;
+        if (config.norm === "pre") add(group, `${key}_residual.normed_tm`);
+        const own = part === "feed_forward" ? ["inner_tf"] : TENSORS_OF.attention;
+        [...own, "output_tm"].forEach((name) => add(group, `${key}.${name}`));
+        TENSORS_OF.residual[config.norm].forEach((name) => add(group, `${key}_residual.${name}`));
+      }
+    }
+    add(stack === "encoder" ? "Memory" : "Decoder: output", `${stack}.output_tm`);
+  }
+  return found;
+}
+
+// "self-attention: queries", without the layer.
+function nameOf(key) {
+  if (key === "logits_tv") return "logits";
+  if (key === "probabilities_tv") return "probabilities";
+  if (key === "encoder.output_tm") return "the memory";
+  if (key === "decoder.output_tm") return "what leaves the decoder";
+  const [part, name] = key.split(".").slice(-2);
+  if (part === "embedding") {
+    return name === "sum_tm" ? "embedding + positions" : TENSOR_NAMES[name];
+  }
+  const around = part.endsWith("_residual");
+  const shown = PART_NAMES[part.replace("_residual", "")];
+  if (around && name === "sum_tm") return `${shown}: input + output`;
+  if (around && name === "output_tm") return `${shown}: what goes on`;
+  return `${shown}: ${around && name === "normed_tm" ? "layer normalisation" : TENSOR_NAMES[name]}`;
+}
+
+// "Encoder layer 1, self-attention: queries"
+function fullNameOf(key) {
+  const [stack, , n] = key.split(".");
+  if (key.includes(".layers.")) {
+    return `${stack[0].toUpperCase() + stack.slice(1)} layer ${Number(n) + 1}, ${nameOf(key)}`;
+  }
+  return key.includes(".") && !key.endsWith("output_tm") ? `${stack}, ${nameOf(key)}` : nameOf(key);
+}
+
+// The labels of rows and columns. `pieces`: {source, target, vocabulary}, the texts of pieces.
+function labelsOf(key, traced, pieces) {
+  const own = key.startsWith("encoder.") ? pieces.source : pieces.target;
+  const other = key.includes("cross_attention.") ? pieces.source : own;
+  const [rowAxis, columnAxis] = key.slice(-2);
+  const texts = { t: own, s: other };
+  const { shape } = tensorAt(traced, key);
+  return {
+    rows: texts[rowAxis],
+    columns: texts[columnAxis] ?? (columnAxis === "v" ? pieces.vocabulary
+      : Array.from({ length: shape.at(-1) }, (_, n) => String(n))),
+    columnsArePieces: columnAxis === "s" || columnAxis === "v",
+  };
+}

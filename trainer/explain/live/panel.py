@@ -1,0 +1,34 @@
+"""The live section of a page, as HTML: what is typed in, where results go, and the packed model."""
+
+import html
+import json
+import re
+from importlib.resources import files
+
+from data_pipeline.strangers_text import visible
+from trainer.explain.live.errors import NotLiveError
+from trainer.explain.live.packing import packed
+from trainer.explain.live.scripts import ENGINE, VIEW, script
+from trainer.explain.page import LiveSection
+from trainer.inference.translator import Translator
+
+
+def live_section(translator: Translator, sentence: str, tag: str | None) -> LiveSection | str:
+    """The section for a page about this sentence, or why the model cannot run in a page."""
+    try:
+        model = json.dumps(packed(translator), ensure_ascii=False, separators=(",", ":"))
+    except NotLiveError as error:
+        return str(error)
+    filling = {
+        "tag": html.escape(tag or ""),
+        "sentence": html.escape(visible(sentence)),
+        "model": model.replace("<", "\\u003c"),
+    }
+    folder = files("trainer.explain.live")
+    template = (folder / "panel.html").read_text(encoding="utf-8")
+    return LiveSection(
+        html=re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template),
+        style=(folder / "live.css").read_text(encoding="utf-8"),
+        # In a function of its own, so that no name meets one of the page's other scripts.
+        script=f"(() => {{\n{script((*ENGINE, *VIEW))}\n}})();",
+    )

@@ -1,0 +1,15 @@
+"""The scripts of the live part, in the order in which they stand in the page."""
+
+from importlib.resources import files
+
+# What computes; a test runs it in Node.
+ENGINE = ("tensors.js", "normaliser.js", "pieces.js", "forward.js", "search.js", "loading.js")
+
+# What shows it; places.js and origins.js need no page.
+VIEW = ("places.js", "origins.js", "computing.js", "grid.js", "panel.js")
+
+
+def script(names: tuple[str, ...]) -> str:
+    """These scripts as one."""
+    folder = files("trainer.explain.live") / "page"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
