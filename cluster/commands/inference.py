@@ -11,7 +11,7 @@ from model.config import DecodingConfig
 from trainer.errors import RunMismatchError
 from trainer.explain.explanation import explain
 from trainer.explain.page import render
-from trainer.explain.sections import sections_of
+from trainer.explain.sections import page_of
 from trainer.inference.evaluation import Evaluation, evaluate
 from trainer.inference.scoring import score_heldout
 from trainer.inference.trained_network import Precision, load_network
@@ -57,7 +57,7 @@ def write_explanation(
     sentence = argument_text(sentence)
     translator.check_lengths([sentence], tag)
     explained = explain(translator, sentence, tag)
-    sections = sections_of(explained)
+    sections = page_of(explained)
     page = render(sections, f"{sentence} → {explained.translation}")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
