@@ -62,7 +62,7 @@ ONLY_THERE = {
     "sys.stderr.write",
 }
 ELSEWHERE = {
-    "html.escape": ("trainer/explain/page.py", "cluster/serving/openapi.py"),
+    "html.escape": ("trainer/explain/markup.py", "cluster/serving/openapi.py"),
     "logging.getLogger": ("data_pipeline/strangers_text.py",),  # else to set a level only
     "os.write": ("cluster/supervision/command_signals.py",),  # in a signal handler: its own words
 }

@@ -105,7 +105,14 @@ def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
         "print(render([Section('', '', 'a title', '', [])], ''))"
     )
     page = run_installed(unpacked, program)
-    for name in ("page.css", "heat_map.js", "page.js"):
+    for name in (
+        "palette.css",
+        "page.css",
+        "blueprint/figure.css",
+        "heat_map.js",
+        "cells.js",
+        "page.js",
+    ):
         assert (ROOT / "trainer" / "explain" / name).read_text(encoding="utf-8") in page
     assert "<h1>a title</h1>" in page
 

@@ -21,6 +21,7 @@ from cluster.cli.export_metrics import export_metrics
 from cluster.cli.jobs import jobs_app, submit
 from cluster.cli.learning import demo, fields
 from cluster.cli.metrics import metrics
+from cluster.cli.model import model_app
 from cluster.cli.plan import plan
 from cluster.cli.recipes import init, recipes
 from cluster.cli.replay import replay
@@ -77,6 +78,7 @@ app.command(hidden=True)(answer_lines)
 for name, group, panel in (
     ("data", data_app, "Look"),
     ("checkpoints", checkpoints_app, "Look"),
+    ("model", model_app, "Look"),
     ("jobs", jobs_app, "On a cluster"),
     ("deploy", deploy_app, "On a cluster"),
 ):

@@ -40,6 +40,13 @@ def recipe_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 
 @_quietly
+def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Where a command takes either."""
+    yield from recipe_names(ctx, incomplete)
+    yield from run_folders(ctx, incomplete)
+
+
+@_quietly
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Fields of the recipe that was named, each with its value there where a shell can take it."""
     from cluster.recipe import Recipe, load_recipe, walk_fields

@@ -14,7 +14,7 @@ from trainer.errors import RunMismatchError
 from trainer.explain.explanation import explain
 from trainer.explain.live.panel import live_section
 from trainer.explain.page import LiveSection, render
-from trainer.explain.sections import sections_of
+from trainer.explain.sections import page_of
 from trainer.inference.evaluation import Evaluation, evaluate
 from trainer.inference.scoring import score_heldout
 from trainer.inference.trained_network import Precision, load_network
@@ -102,7 +102,7 @@ def write_explanation(
     sentence = argument_text(sentence)
     translator.check_lengths([sentence], tag)
     explained = explain(translator, sentence, tag)
-    sections = sections_of(explained)
+    sections = page_of(explained)
     live = live_section(translator, sentence, tag)
     page = render(
         sections,

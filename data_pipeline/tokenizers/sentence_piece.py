@@ -248,6 +248,11 @@ class SentencePieceTokenizer(Tokenizer):
     def piece(self, number: int) -> str:
         return str(self._processor.id_to_piece(number))
 
+    def pieces(self, sentence: str) -> list[str]:
+        """See `Tokenizer.pieces`."""
+        lines = [escape(line) for line in _lines(sentence)] if self._is_verbatim else [sentence]
+        return list(chain.from_iterable(self._processor.encode(lines, out_type=str)))
+
 
 def _lines(text: str) -> list[str]:
     """The lines of a text, each with its end."""

@@ -118,6 +118,14 @@ class Tokenizer(ABC):
     def piece(self, number: int) -> str:
         """A token as it is shown."""
 
+    def pieces(self, sentence: str) -> list[str]:
+        """The tokens of a sentence as they are shown, in which an unknown one has its characters.
+
+        A tokenizer that cannot tell them shows unknown ones as it shows their id.
+        """
+        (ids,) = self.encode([sentence])
+        return [self.piece(number) for number in ids.tolist()]
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads a model's file.

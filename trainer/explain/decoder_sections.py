@@ -1,5 +1,6 @@
 """The decoder's sections: one for each step, then all steps as one pass."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,13 @@ from torch import Tensor
 from model.inspection.trace import AttentionTrace, DecoderLayerTrace
 from trainer.explain import figures
 from trainer.explain.explanation import Explanation
-from trainer.explain.layer_parts import ACTIVATION_NAMES, head_names, stages, weight_maps
+from trainer.explain.layer_parts import (
+    ACTIVATION_NAMES,
+    head_folds,
+    head_names,
+    stages,
+    weight_maps,
+)
 from trainer.explain.parts import (
     Bar,
     Bars,
@@ -21,6 +28,7 @@ from trainer.explain.parts import (
     Text,
     Tokens,
     number,
+    percent,
 )
 
 GROUP = "Decoding steps"
@@ -77,7 +85,7 @@ def _step_section(explained: Explanation, t: int) -> Section:
     rest = 1 - sum(bar.probability for bar in bars)
     last = " after the last normalisation" if config.norm == "pre" else ""
     parts += [
-        Heading("The next piece"),
+        Heading("The next piece", "next"),
         Text(
             f"The row that leaves the last layer{last} is multiplied with one row of numbers for "
             f"each of the {len(explained.vocabulary):,} pieces. That gives a logit for each; the "
@@ -85,7 +93,9 @@ def _step_section(explained: Explanation, t: int) -> Section:
         ),
         figures.vectors("leaves the decoder", hidden, [pieces[t]]),
         Bars(bars),
-        Text(f"The other {others:,} pieces share {max(0.0, rest):.2%}. {_choice(explained, t)}"),
+        Text(
+            f"The other {others:,} pieces share {percent(max(0.0, rest))}. {_choice(explained, t)}"
+        ),
     ]
     if t == 0:
         lead = (
@@ -103,7 +113,25 @@ def _step_section(explained: Explanation, t: int) -> Section:
         title=f"Decoding step {t + 1}: after “{pieces[t]}” comes “{chosen}”",
         lead=lead,
         parts=parts,
+        shows=_boxes(len(layers)) if t == 0 else {},
     )
+
+
+def _boxes(layers: int) -> dict[str, list[str]]:
+    """What the first step shows of the decoder's boxes, by the key of its headings and folds."""
+    shown = {
+        "": ["decoder.ids", "decoder.embedding", "decoder.positions"],
+        "next": ["decoder.last_norm", "decoder.output", "decoder.softmax"],
+    }
+    for layer in range(1, layers + 1):
+        attentions = [f"decoder.{layer}.{name}_attention" for name in ("self", "cross")]
+        network = f"decoder.{layer}.feed_forward"
+        shown[f"layer-{layer}"] = attentions
+        shown[f"inside-{layer}"] = [
+            network,
+            *(f"{box}{end}" for box in (*attentions, network) for end in (".sum", "_norm")),
+        ]
+    return shown
 
 
 def _layer_parts(
@@ -130,11 +158,11 @@ def _layer_parts(
     inner = traced.feed_forward.inner_btf[0, t : t + 1]
     activation = ACTIVATION_NAMES[explained.config.activation]
     return [
-        Heading(f"Decoder layer {layer}"),
+        Heading(f"Decoder layer {layer}", f"layer-{layer}"),
         *([how_to_read] if layer == 1 else []),
         Beside([_weights(explained, *attention, t) for attention in attentions]),
         Fold(
-            f"Decoder layer {layer}: queries, scores, mixes, sums, norms, feed-forward",
+            f"Decoder layer {layer}: queries, keys, values, scores, mixes, sums, feed-forward",
             [
                 *(Beside(_head_rows(explained, *attention, t)) for attention in attentions),
                 figures.vectors(
@@ -144,6 +172,7 @@ def _layer_parts(
                 ),
                 figures.vectors(f"feed-forward, inner numbers after {activation}", inner, [newest]),
             ],
+            f"inside-{layer}",
         ),
     ]
 
@@ -164,15 +193,25 @@ def _weights(
 def _head_rows(
     explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
 ) -> list[HeatMap]:
-    """Query, scores and mix of the newest piece, a row for each head."""
+    """Query, scores and mix of the newest piece, a row for each head.
+
+    Of self-attention also the key and the value that it leaves for itself and for later pieces.
+    """
     heads = head_names(explained.config)
     count = explained.config.heads
+
+    def vectors(what: str, values_bhtd: Tensor) -> HeatMap:
+        return figures.head_vectors(f"{title}: {what}", _heads(values_bhtd, t), heads, count)
+
     scores = _heads(attention.scores_bhts, t)[:, : len(columns)]
-    queries, mix = (_heads(values, t) for values in (attention.queries_bhtd, attention.mix_bhtd))
+    own = []
+    if columns is not explained.source.texts:
+        own = [vectors("key", attention.keys_bhsd), vectors("value", attention.values_bhsd)]
     return [
-        figures.head_vectors(f"{title}: query", queries, heads, count),
+        vectors("query", attention.queries_bhtd),
+        *own,
         figures.scores(f"{title}: scores", scores, heads, columns),
-        figures.head_vectors(f"{title}: mix", mix, heads, count),
+        vectors("mix", attention.mix_bhtd),
     ]
 
 
@@ -180,7 +219,7 @@ def _choice(explained: Explanation, t: int) -> str:
     """Why this piece was chosen."""
     probabilities = explained.trace.probabilities_btv[0, t].clone()
     chosen, piece = explained.chosen.ids[t], explained.chosen.texts[t]
-    probability = f"{probabilities[chosen].item():.2%}"
+    probability = percent(probabilities[chosen].item())
     probabilities[list(explained.never_chosen)] = 0.0
     last = t + 1 == len(explained.chosen.ids)
     end = " It ends the sentence." if last else ""
@@ -200,6 +239,7 @@ def _all_steps_section(explained: Explanation) -> Section:
         parts += [
             Heading(f"Decoder layer {layer}: masked self-attention"),
             weight_maps(traced.self_attention, config, rows, rows),
+            *head_folds(traced.self_attention, config, rows, rows),
             Heading(f"Decoder layer {layer}: cross-attention"),
             weight_maps(traced.cross_attention, config, rows, explained.source.texts),
         ]
@@ -222,7 +262,7 @@ def _all_steps_section(explained: Explanation) -> Section:
             Tokens("chosen", explained.chosen.texts),
             Text(
                 f"“{explained.translation}”. Its log-probability is the sum over the steps, "
-                f"{number(total)} nats: a probability of {torch.tensor(total).exp().item():.2%}."
+                f"{number(total)} nats: a probability of {percent(math.exp(total))}."
             ),
         ],
     )

@@ -7,7 +7,9 @@ from trainer.explain.layer_parts import (
     ACTIVATION_NAMES,
     feed_forward_text,
     head_folds,
+    join_text,
     one_row_by_hand,
+    projections_text,
     residual_text,
     sharpest_row,
     stages,
@@ -32,6 +34,7 @@ def _attention_section(explained: Explanation, layer: int, traced: EncoderLayerT
     config, pieces = explained.config, explained.source.texts
     attention = traced.self_attention
     parts: list[Part] = []
+    normed_first = [f"encoder.{layer}.self_attention_norm"] if config.norm == "pre" else []
     if config.norm == "pre":
         normed = traced.self_attention_residual.normed_btm[0]
         parts += [
@@ -47,25 +50,18 @@ def _attention_section(explained: Explanation, layer: int, traced: EncoderLayerT
             Heading("One row, by hand"),
             Text(
                 f"Head 1, the query of “{pieces[0]}”. Its dot product with each key says how well "
-                f"they fit; divided by √{config.head_width} it is the score; the softmax makes "
-                "weights of the scores: exp(score) over the sum of all. The mix is the values, "
-                "each times its weight, added up."
+                f"they fit. Divided by √{config.head_width}, the root of a head's width, it is the "
+                "score; the softmax makes weights of the scores: exp(score) over the sum of all. "
+                "The mix is the values, each times its weight, added up."
             ),
             one_row_by_hand(attention, config, 0, pieces),
         ]
     parts += [
         Heading("The numbers of each head"),
-        Text(
-            "Three matrices make of each row a query (what it looks for), a key (what it can be "
-            "found by) and a value (what it gives)."
-        ),
+        projections_text(config),
         *head_folds(attention, config, pieces, pieces),
         Heading("The heads joined"),
-        Text(
-            f"The mixes of the {config.heads} heads stand side by side again, "
-            f"{config.heads} × {config.head_width} = {config.width} numbers a row, and one matrix "
-            "(Wᴼ) blends them."
-        ),
+        join_text(config),
         figures.vectors("output of the attention", attention.output_btm[0], pieces),
     ]
     return Section(
@@ -77,6 +73,7 @@ def _attention_section(explained: Explanation, layer: int, traced: EncoderLayerT
             "row tells how much its piece takes of each column's value; a row adds up to 1."
         ),
         parts=parts,
+        shows={"": [f"encoder.{layer}.self_attention", *normed_first]},
     )
 
 
@@ -85,6 +82,7 @@ def _feed_forward_section(explained: Explanation, layer: int, traced: EncoderLay
     pre_norm = config.norm == "pre"
     first, second = traced.self_attention_residual, traced.feed_forward_residual
     feed_forward = traced.feed_forward
+    normed_after = [] if pre_norm else [f"encoder.{layer}.self_attention_norm"]
 
     attended = stages("output of the attention", traced.self_attention.output_btm, first, pre_norm)
     fed = stages("output of the network", feed_forward.output_btm, second, pre_norm)
@@ -95,20 +93,38 @@ def _feed_forward_section(explained: Explanation, layer: int, traced: EncoderLay
         name=f"Layer {layer}: the rest",
         title=f"Encoder layer {layer}: sum, norm, feed-forward",
         lead=(
-            "What attention found is added to what was there before (the residual connection), so "
-            "nothing is lost. A small network then works on each row alone, and is added too."
+            "What attention found is added to what was there before (the residual connection). "
+            f"{_after_the_sum(pre_norm)} A small network then works on each row alone, and its "
+            "output is added in the same way."
         ),
         parts=[
-            Heading("Around the attention"),
+            Heading("Around the attention", "sum"),
             figures.vectors("input of the layer", first.input_btm[0], pieces),
             *(figures.vectors(label, values, pieces) for label, values in attended),
             residual_text(first, config, 0, pieces[0]),
-            Heading("Feed-forward network"),
+            Heading("Feed-forward network", "network"),
             feed_forward_text(feed_forward, config, 0, pieces[0]),
             *([figures.vectors(*fed.pop(0), pieces)] if pre_norm else []),
             inner,
             *(figures.vectors(label, values, pieces) for label, values in fed),
         ],
+        shows={
+            "sum": [f"encoder.{layer}.self_attention.sum", *normed_after],
+            "network": [
+                f"encoder.{layer}.{box}"
+                for box in ("feed_forward", "feed_forward.sum", "feed_forward_norm")
+            ],
+        },
+    )
+
+
+def _after_the_sum(pre_norm: bool) -> str:
+    """What becomes of a sum; that nothing is lost could be said of neither form."""
+    if pre_norm:
+        return "The sum goes on as it is, so the input stays in it unchanged, plus something."
+    return (
+        "The sum is then normalised: the input goes on as a part of it, but rescaled together "
+        "with what was added."
     )
 
 
@@ -136,9 +152,10 @@ def _memory_section(explained: Explanation) -> Section:
         parts=[
             figures.vectors("memory", explained.trace.encoder.output_btm[0], pieces),
             Text(
-                "Each decoder layer makes its own keys and values of the memory, once for the "
-                "whole translation."
+                "Each decoder layer makes its own keys and values of the memory, by its own "
+                "matrices and biases (x·Wk + bk, x·Wv + bv), once for the whole translation."
             ),
             *folds,
         ],
+        shows={"": ["encoder.last_norm", "encoder.memory"]},
     )

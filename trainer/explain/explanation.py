@@ -12,6 +12,8 @@ import torch
 from model.config import ModelConfig
 from model.generation.search import greedy_search
 from model.inspection.trace import Trace, trace
+from trainer.explain.blueprint.boxes import Blueprint
+from trainer.explain.blueprint.networks import blueprint_of_network
 from trainer.inference.translator import Translator
 
 
@@ -28,7 +30,8 @@ class Explanation:
     """What the page tells, in numbers.
 
     Attributes:
-        source: the pieces that the encoder reads; ends with EOS.
+        source: the pieces that the encoder reads, unknown ones with their characters; ends with
+            EOS.
         target_input: the pieces that the decoder reads, one a step; begins with BOS.
         chosen: the piece that each step chose; the last is EOS. As long as `target_input`.
         never_chosen: ids that the search passes over, however probable: padding and BOS.
@@ -48,7 +51,7 @@ class Explanation:
     beam_size: int
     config: ModelConfig
     vocabulary: tuple[str, ...]
-    parameters: int
+    blueprint: Blueprint
     checkpoint: str
 
 
@@ -72,7 +75,7 @@ def explain(translator: Translator, sentence: str, tag: str | None = None) -> Ex
     size = model.vocabulary.target_size
     return Explanation(
         sentence=sentence,
-        source=Pieces(tuple(source_ids), tuple(translator.source_pieces(source_ids))),
+        source=Pieces(tuple(source_ids), tuple(translator.source_texts(sentence, tag))),
         target_input=Pieces(input_ids, tuple(translator.target_pieces(input_ids))),
         chosen=Pieces(chosen_ids, tuple(translator.target_pieces(chosen_ids))),
         never_chosen=frozenset((model.vocabulary.pad_id, bos)),
@@ -82,6 +85,6 @@ def explain(translator: Translator, sentence: str, tag: str | None = None) -> Ex
         beam_size=translator.decoding.beam_size,
         config=model.config,
         vocabulary=tuple(translator.target_pieces(range(size))),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        blueprint=blueprint_of_network(model.config, model),
         checkpoint=translator.checkpoint.path.name,
     )

@@ -3,6 +3,8 @@
 const FONT = "13px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 const SMALL_FONT = FONT.replace("13px", "11px");
 const LONGEST_LABEL = 150;
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+const INKS = [[0, 0, 0], [255, 255, 255]]; // one of them has a contrast of 4.58 on any ground
 
 function colour(name) {
   const style = getComputedStyle(document.documentElement);
@@ -12,11 +14,21 @@ function colour(name) {
 const css = (rgb) => `rgb(${rgb.map(Math.round).join(" ")})`;
 const between = (from, to, share) => from.map((part, i) => part + (to[i] - part) * share);
 
-// The one of two colours that stands out more.
-function readable(ground, ...colours) {
-  const light = ([red, green, blue]) => 0.3 * red + 0.6 * green + 0.1 * blue;
-  const contrast = (rgb) => Math.abs(light(rgb) - light(ground));
-  return contrast(colours[0]) >= contrast(colours[1]) ? colours[0] : colours[1];
+// Relative luminance and contrast as WCAG 2.2 defines them.
+function luminance(rgb) {
+  const [red, green, blue] = rgb.map((part) => {
+    const share = Math.round(part) / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+}
+
+function readableOn(ground) {
+  const contrast = (ink) => {
+    const [dark, light] = [luminance(ground), luminance(ink)].sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+  };
+  return contrast(INKS[0]) >= contrast(INKS[1]) ? INKS[0] : INKS[1];
 }
 
 function numbersOf(figure) {
@@ -24,121 +36,146 @@ function numbersOf(figure) {
   return figure.map;
 }
 
-function shortened(context, text) {
-  if (context.measureText(text).width <= LONGEST_LABEL) return text;
-  while (text.length > 1 && context.measureText(text + "…").width > LONGEST_LABEL) {
-    text = text.slice(0, -1);
+function greatestOf(figure) {
+  figure.greatest ??= Math.max(1e-9, ...numbersOf(figure).values.flat().map(Math.abs));
+  return figure.greatest;
+}
+
+// The number that has the full colour, and what is said of it. Shares go from 0 to 1.
+function scaleOf(figure) {
+  if (figure.dataset.colours !== "signed") return { full: 1, said: "colours: 0 to 1" };
+  const own = document.documentElement.dataset.scale !== "shared";
+  const maps = own ? [figure]
+    : [...figure.closest("section").querySelectorAll('figure.map[data-colours="signed"]')];
+  const full = Math.max(...maps.map(greatestOf));
+  const whose = own ? "of this map alone" : "of all such maps here";
+  return { full, said: `colours: ±${full < 0.01 ? full.toPrecision(1) : full.toFixed(2)}, ${whose}` };
+}
+
+function shortened(context, text, longest) {
+  if (context.measureText(text).width <= longest) return text;
+  const characters = [...text];
+  while (characters.length > 1 && context.measureText(characters.join("") + "…").width > longest) {
+    characters.pop();
   }
-  return text + "…";
+  return characters.join("") + "…";
+}
+
+// The width that a figure may take, in CSS pixels; what is folded has none yet.
+function roomFor(figure) {
+  const main = document.querySelector("main");
+  const { paddingLeft, paddingRight } = getComputedStyle(main);
+  const room = main.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+  return Math.floor(room) - (figure.closest("details") ? 28 : 2);
 }
 
 // Where everything stands, in CSS pixels.
-function layoutOf(context, { values, rows, columns }, signed) {
+function layoutOf(context, figure) {
+  const { values, rows, columns } = numbersOf(figure);
+  const signed = figure.dataset.colours === "signed";
+  const room = roomFor(figure);
   context.font = FONT;
   const width = (texts) => Math.max(0, ...texts.map((t) => context.measureText(t).width));
-  const rowLabels = rows.map((text) => shortened(context, text));
-  const columnLabels = (columns ?? []).map((text) => shortened(context, text));
+  const longest = Math.min(LONGEST_LABEL, room * 0.36);
+  const rowLabels = rows.map((text) => shortened(context, text, longest));
+  const columnLabels = (columns ?? []).map((text) => shortened(context, text, longest));
   const count = Math.max(1, values[0].length);
-  const square = count <= 10 ? 36 : count <= 20 ? 26 : 17;
-  const cell = columns
-    ? { width: square, height: Math.min(square, 30) }
-    : { width: Math.max(3, Math.min(7, Math.floor(760 / count))), height: 20 };
-  const slant = width(columnLabels) * Math.SQRT1_2;
-  // How far the slanted labels reach over the right edge.
-  const over = Math.max(0, ...columnLabels.map((label, column) =>
-    width([label]) * Math.SQRT1_2 + 8 - (count - column - 0.5) * cell.width));
   const left = width(rowLabels) + 8;
-  const top = columns ? slant + 14 : 2;
+  const usual = count <= 10 ? 36 : count <= 20 ? 26 : 17;
+  const fitting = (room - left - 4) / count;
+  const square = Math.max(7, Math.min(usual, Math.floor(fitting)));
+  const cell = columns
+    ? { width: square, height: Math.min(Math.max(square, 15), 30) }
+    : { width: Math.min(7, fitting), height: 20 };
+  // Slanted labels need 13 pixels each: of narrower columns only some have one.
+  const every = Math.ceil(13 / cell.width);
+  const slant = width(columnLabels) * Math.SQRT1_2;
+  const over = Math.max(0, ...columnLabels.map((label, column) => column % every ? 0
+    : width([label]) * Math.SQRT1_2 + 8 - (count - column - 0.5) * cell.width));
   return {
-    rowLabels, columnLabels, cell, left, top,
+    rowLabels, columnLabels, cell, left, every,
+    top: columns ? slant + 14 : 2,
     width: left + count * cell.width + over + 2,
-    height: top + values.length * cell.height + 2,
+    height: (columns ? slant + 14 : 2) + values.length * cell.height + 2,
     writesNumbers: columns !== null && square >= 26 && (!signed || square >= 36),
   };
 }
 
-function paint(figure) {
-  const map = numbersOf(figure);
+// A cell's colour, and that of the number on it.
+function coloursOf(figure, value, full) {
+  const ground = value === null ? colour("line") : between(
+    colour("page"), colour(value < 0 ? "negative" : "positive"), Math.min(1, Math.abs(value) / full));
+  return { ground, ink: readableOn(ground) };
+}
+
+// A number as short as a cell is narrow: none is "-0.0".
+function written(value, signed) {
+  if (!signed) return value >= 0.995 ? "1" : value < 0.005 ? "0" : value.toFixed(2).slice(1);
+  const text = value.toFixed(1);
+  return Number(text) === 0 ? "0.0" : text.replace("-", "−");
+}
+
+function paintLabels(context, { rowLabels, columnLabels, cell, left, top, every }) {
+  context.font = FONT;
+  context.textBaseline = "middle";
+  context.fillStyle = css(colour("text"));
+  const put = (label, x, y) => {
+    context.direction = RIGHT_TO_LEFT.test(label) ? "rtl" : "ltr";
+    context.fillText(label, x, y);
+  };
+  context.textAlign = "right";
+  rowLabels.forEach((label, row) => put(label, left - 6, top + (row + 0.5) * cell.height));
+  context.textAlign = "left";
+  columnLabels.forEach((label, column) => {
+    if (column % every) return;
+    context.save();
+    context.translate(left + (column + 0.5) * cell.width, top - 6);
+    context.rotate(-Math.PI / 4);
+    put(label, 0, 0);
+    context.restore();
+  });
+}
+
+function paintCells(context, figure, full) {
+  const { cell, left, top, writesNumbers } = figure.layout;
+  const { values, columns } = numbersOf(figure);
   const signed = figure.dataset.colours === "signed";
+  context.textAlign = "center";
+  context.font = SMALL_FONT;
+  values.forEach((numbers, row) => numbers.forEach((value, column) => {
+    const { ground, ink } = coloursOf(figure, value, full);
+    // Narrow cells begin and end at whole pixels, so that no seam shows between them.
+    const x = Math.round(left + column * cell.width);
+    const wide = Math.round(left + (column + 1) * cell.width) - x;
+    const y = top + row * cell.height;
+    context.fillStyle = css(ground);
+    // A pixel is left free between labelled cells, and between the rows of vectors.
+    context.fillRect(x, y, wide - (columns ? 1 : 0), cell.height - 1);
+    if (!writesNumbers || value === null) return;
+    context.fillStyle = css(ink);
+    context.fillText(written(value, signed), x + cell.width / 2, y + cell.height / 2);
+  }));
+  context.strokeStyle = css(colour("line"));
+  context.strokeRect(left - 0.5, top - 0.5, values[0].length * cell.width + 1,
+    values.length * cell.height + 1);
+}
+
+function paint(figure) {
   const canvas = figure.querySelector("canvas");
   const context = canvas.getContext("2d");
-  const layout = (figure.layout = layoutOf(context, map, signed));
-  const { cell, left, top } = layout;
+  const layout = (figure.layout = layoutOf(context, figure));
+  const { full, said } = scaleOf(figure);
   const density = window.devicePixelRatio || 1;
   canvas.width = Math.ceil(layout.width * density);
   canvas.height = Math.ceil(layout.height * density);
   canvas.style.width = layout.width + "px";
   canvas.style.height = layout.height + "px";
   context.scale(density, density);
-
-  const [zero, line, text, quiet] = ["page", "line", "text", "quiet"].map(colour);
-  const [positive, negative] = [colour("positive"), colour("negative")];
-  const flat = map.values.flat().filter((value) => value !== null);
-  const greatest = signed ? Math.max(1e-9, ...flat.map(Math.abs)) : 1;
-
-  context.font = FONT;
-  context.textBaseline = "middle";
-  context.textAlign = "right";
-  context.fillStyle = css(text);
-  layout.rowLabels.forEach((label, row) =>
-    context.fillText(label, left - 6, top + (row + 0.5) * cell.height));
-  context.textAlign = "left";
-  layout.columnLabels.forEach((label, column) => {
-    context.save();
-    context.translate(left + (column + 0.5) * cell.width, top - 6);
-    context.rotate(-Math.PI / 4);
-    context.fillText(label, 0, 0);
-    context.restore();
-  });
-
-  context.textAlign = "center";
-  context.font = SMALL_FONT;
-  map.values.forEach((values, row) => values.forEach((value, column) => {
-    const [x, y] = [left + column * cell.width, top + row * cell.height];
-    const share = value === null ? 0 : Math.min(1, Math.abs(value) / greatest);
-    const fill = value === null ? line : between(zero, value < 0 ? negative : positive, share);
-    context.fillStyle = css(fill);
-    // A pixel is left free between labelled cells, and between the rows of vectors.
-    context.fillRect(x, y, cell.width - (map.columns ? 1 : 0), cell.height - 1);
-    if (layout.writesNumbers && value !== null) {
-      context.fillStyle = css(share < 0.02 && !signed ? quiet : readable(fill, text, zero));
-      const written = signed ? value.toFixed(1) : value >= 0.995 ? "1" : value.toFixed(2).slice(1);
-      context.fillText(written.replace("-", "−"), x + cell.width / 2, y + cell.height / 2);
-    }
-  }));
-  context.strokeStyle = css(line);
-  context.strokeRect(left - 0.5, top - 0.5, map.values[0].length * cell.width + 1,
-    map.values.length * cell.height + 1);
+  paintLabels(context, layout);
+  paintCells(context, figure, full);
+  figure.querySelector(".scale").textContent = said;
 }
 
 function paintAll(within) {
   within.querySelectorAll("figure.map").forEach(paint);
-}
-
-// The number under the pointer.
-{
-  const tip = document.getElementById("tip");
-
-  function pointed(event) {
-    const figure = event.target.closest?.("figure.map");
-    tip.hidden = true;
-    if (!figure?.layout || event.target.tagName !== "CANVAS") return;
-    const { left, top, cell } = figure.layout;
-    const { values, rows, columns } = numbersOf(figure);
-    const row = Math.floor((event.offsetY - top) / cell.height);
-    const column = Math.floor((event.offsetX - left) / cell.width);
-    const value = values[row]?.[column];
-    if (value === undefined) return;
-    const where = columns ? `${rows[row]} → ${columns[column]}` : `${rows[row]}, dimension ${column}`;
-    const shown = value === null ? "masked" : String(value).replace("-", "−");
-    tip.textContent = `${where}: ${shown}`;
-    tip.hidden = false;
-    const { width, height } = tip.getBoundingClientRect();
-    tip.style.left = Math.min(event.clientX + 14, innerWidth - width - 8) + "px";
-    tip.style.top = Math.max(4, event.clientY - height - 10) + "px";
-  }
-
-  document.addEventListener("pointermove", pointed);
-  document.addEventListener("pointerdown", pointed);
-  document.addEventListener("scroll", () => { tip.hidden = true; });
 }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from data_pipeline.wording import counted
 from model.config import ModelConfig
 from model.inspection.trace import AttentionTrace, FeedForwardTrace, ResidualTrace
 from trainer.explain import figures
@@ -45,7 +46,9 @@ def head_folds(
             vectors("queries", attention.queries_bhtd, rows),
             vectors("keys", attention.keys_bhsd, columns),
             vectors("values", attention.values_bhsd, columns),
-            figures.scores("scores, QKᵀ / √d", attention.scores_bhts[0, head], rows, columns),
+            figures.scores(
+                f"scores, QKᵀ ÷ √{config.head_width}", attention.scores_bhts[0, head], rows, columns
+            ),
             figures.weights("weights", attention.weights_bhts[0, head], rows, columns),
             vectors("mix, weights · values", attention.mix_bhtd, rows),
         )
@@ -53,11 +56,31 @@ def head_folds(
     return folds
 
 
+def projections_text(config: ModelConfig) -> Text:
+    """What makes queries, keys and values, with the biases that belong to it."""
+    return Text(
+        f"Of each row x, {config.width} numbers, three learned matrices and biases make a query "
+        "x·Wq + bq (what it looks for), a key x·Wk + bk (what it can be found by) and a value "
+        f"x·Wv + bv (what it gives). Each head has {config.head_width} columns of each matrix for "
+        "itself."
+    )
+
+
+def join_text(config: ModelConfig) -> Text:
+    """What becomes of the heads' mixes."""
+    return Text(
+        f"The mixes of the {config.heads} heads stand side by side again, head 1 first: "
+        f"{config.heads} × {config.head_width} = {config.width} numbers a row. One matrix blends "
+        "them, and a bias is added: mix·Wo + bo."
+    )
+
+
 def sharpest_row(
     attention: AttentionTrace, config: ModelConfig, rows: Sequence[str], columns: Sequence[str]
 ) -> Text:
-    """A text that names the largest weight of all heads and rows."""
-    shown = attention.weights_bhts[0, : len(head_names(config))]
+    """A text that names the largest weight of all heads and rows that are drawn."""
+    limit = figures.MAX_ATTENDED
+    shown = attention.weights_bhts[0, : len(head_names(config)), :limit, :limit]
     flat = int(shown.argmax())
     _, t, s = shown.shape
     head, row, column = flat // (t * s), flat // s % t, flat % s
@@ -70,7 +93,7 @@ def sharpest_row(
 def one_row_by_hand(
     attention: AttentionTrace, config: ModelConfig, row: int, columns: Sequence[str]
 ) -> Table:
-    """From query and keys to weights: head 1, one row."""
+    """From query and key to weights: head 1, one row; the last lines add up to all."""
     scores = attention.scores_bhts[0, 0, row].tolist()
     weights = attention.weights_bhts[0, 0, row].tolist()
     root: float = config.head_width**0.5
@@ -78,10 +101,15 @@ def one_row_by_hand(
         (piece, number(score * root), number(score), number(weight, 3))
         for piece, score, weight in zip(columns, scores, weights, strict=True)
     ]
+    limit = figures.MAX_ATTENDED
+    if left := weights[limit:]:
+        others = counted(len(left), "other key")
+        lines[limit:] = [(f"{others}, not listed, together", "", "", number(sum(left), 3))]
+    lines.append((f"all {counted(len(weights), 'key')}", "", "", number(sum(weights), 3)))
     return Table(
         ["key", "query · key", f"score: ÷ √{config.head_width}", "weight: softmax"],
-        lines[: figures.MAX_PIECES],
-        marked=max(range(len(weights)), key=weights.__getitem__),
+        lines,
+        marked=max(range(len(weights[:limit])), key=weights.__getitem__),
     )
 
 
@@ -90,10 +118,11 @@ def residual_text(residual: ResidualTrace, config: ModelConfig, row: int, label:
     before = residual.input_btm if config.norm == "pre" else residual.sum_btm
     x, y = before[0, row].float(), residual.normed_btm[0, row].float()
     return Text(
-        f"Layer normalisation brings every row to mean 0 and standard deviation 1, then multiplies "
-        f"and shifts each dimension by learned numbers. The row of “{label}” has mean "
-        f"{number(x.mean().item())} and standard deviation {number(x.std(correction=0).item())} "
-        f"before, {number(y.mean().item())} and {number(y.std(correction=0).item())} after."
+        "Layer normalisation brings every row to mean 0 and standard deviation 1, then multiplies "
+        "and shifts each dimension by learned numbers, its gain and its bias. The row of "
+        f"“{label}” has mean {number(x.mean().item())} and standard deviation "
+        f"{number(x.std(correction=0).item())} before, {number(y.mean().item())} and "
+        f"{number(y.std(correction=0).item())} after."
     )
 
 
@@ -109,9 +138,9 @@ def feed_forward_text(
     )
     return Text(
         f"The feed-forward network widens each row from {config.width} to "
-        f"{config.feed_forward_width} numbers, {does}, and narrows it again; no row looks at "
-        f"another here. For “{label}”, {int((inner > 0).sum())} of {len(inner)} inner numbers are "
-        "above zero."
+        f"{config.feed_forward_width} numbers, x·W₁ + b₁, {does}, and narrows it again, ·W₂ + b₂; "
+        f"no row looks at another here. For “{label}”, {int((inner > 0).sum())} of {len(inner)} "
+        "inner numbers are above zero."
     )
 
 

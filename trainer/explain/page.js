@@ -1,16 +1,16 @@
 "use strict";
-// The stepper: one section at a time, by buttons, keys, the list or the address's #fragment.
+// The stepper: one section at a time, by buttons, the list or the address's #fragment. Each step is
+// an entry of the browser's history, so that its Back leads to the step before.
 {
   const sections = [...document.querySelectorAll("main > section")];
   const links = [...document.querySelectorAll("nav a")];
   const back = document.getElementById("back");
   const on = document.getElementById("on");
+  const root = document.documentElement;
   let here = -1;
 
   function show(number) {
-    const next = Math.max(0, Math.min(sections.length - 1, number));
-    if (next === here) return;
-    here = next;
+    here = number;
     sections.forEach((section, i) => section.classList.toggle("here", i === here));
     links.forEach((link, i) =>
       i === here ? link.setAttribute("aria-current", "step") : link.removeAttribute("aria-current"));
@@ -18,32 +18,30 @@
     back.disabled = here === 0;
     on.disabled = here === sections.length - 1;
     document.getElementById("place").textContent = `${here + 1} of ${sections.length}`;
-    history.replaceState(null, "", "#" + sections[here].id);
-    window.scrollTo(0, 0);
     paintAll(sections[here]);
   }
 
-  function fromAddress() {
-    const wanted = sections.findIndex((section) => "#" + section.id === location.hash);
-    show(wanted < 0 ? 0 : wanted);
+  // A section, or a heading or fold in it, which is then opened.
+  function follow(arrived) {
+    const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const section = wanted?.closest("main > section");
+    if (!section) return show(here < 0 ? 0 : here);
+    show(sections.indexOf(section));
+    for (let fold = wanted.closest("details"); fold; fold = fold.parentElement.closest("details")) {
+      fold.open = true;
+    }
+    if (wanted === section) window.scrollTo(0, 0);
+    else wanted.scrollIntoView();
+    if (arrived) section.focus({ preventScroll: true });
   }
 
-  back.addEventListener("click", () => show(here - 1));
-  on.addEventListener("click", () => show(here + 1));
-  window.addEventListener("hashchange", fromAddress);
-  document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const target = {
-      ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: sections.length - 1,
-    }[event.key];
-    if (target === undefined) return;
-    event.preventDefault();
-    show(target);
-  });
+  const go = (number) => { location.hash = sections[number].id; };
+  back.addEventListener("click", () => go(here - 1));
+  on.addEventListener("click", () => go(here + 1));
+  window.addEventListener("hashchange", () => follow(true));
 
   // Light or dark: as the system, until the button says otherwise.
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
-  const root = document.documentElement;
   const repaint = () => paintAll(sections[here]);
   document.getElementById("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
@@ -51,8 +49,25 @@
     repaint();
   });
   systemDark.addEventListener("change", repaint);
-  window.addEventListener("beforeprint", () => paintAll(document));
+  document.getElementById("scale").addEventListener("change", (event) => {
+    root.dataset.scale = event.target.value;
+    repaint();
+  });
+  let width = innerWidth;
+  window.addEventListener("resize", () => {
+    if (innerWidth !== width) repaint();
+    width = innerWidth;
+  });
+
+  // On paper, all sections stand below each other, and nothing is folded.
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    opened.forEach((fold) => { fold.open = true; });
+    paintAll(document);
+  });
+  window.addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
 
   root.classList.add("stepping");
-  fromAddress();
+  follow(false);
 }

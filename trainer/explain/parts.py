@@ -3,9 +3,11 @@
 They are plain data: `encoder_sections` and its neighbours fill the sections, and `page` draws them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from trainer.explain.blueprint.boxes import Blueprint
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -13,6 +15,15 @@ MINUS = "\N{MINUS SIGN}"
 def number(value: float, decimals: int = 2) -> str:
     """A number as text, with a real minus sign, and none before zero."""
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", MINUS)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage, which is 0 only if the share is, and 100 only if all is."""
+    if 0 < share < 0.00005:
+        return "< 0.01%"
+    if 0.99995 <= share < 1:
+        return "> 99.99%"
+    return f"{share:.2%}"
 
 
 class Colours(StrEnum):
@@ -50,17 +61,16 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Pieces in a row, the last of which may be new, and the one that follows from them.
+    """Pieces in the order in which they are read, and the one that follows from them.
 
     Attributes:
-        arrows: whether each piece leads to the next.
+        newest: whether the last one is new.
     """
 
     label: str
     texts: Sequence[str]
     newest: bool = False
     follows: str | None = None
-    arrows: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,14 @@ class Bars:
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of what follows in a section."""
+    """The title of what follows in a section.
+
+    Attributes:
+        key: a name for links to it, one of its own in the section; "" if nothing leads here.
+    """
 
     text: str
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,13 +124,34 @@ class Beside:
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that are folded away until the reader opens them."""
+    """Parts that are folded away until the reader opens them, or a link leads to them.
+
+    Attributes:
+        key: as of a heading.
+    """
 
     title: str
     parts: Sequence["Part"]
+    key: str = ""
 
 
-Part = Text | HeatMap | Tokens | Table | Bars | Heading | Beside | Fold
+@dataclass(frozen=True)
+class Link:
+    """Leads to the part of the page that shows a box of the model's figure."""
+
+    text: str
+    box: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The figure of the model; its boxes lead to the sections that show them."""
+
+    blueprint: Blueprint
+    each_layer: bool
+
+
+Part = Drawing | Link | Text | HeatMap | Tokens | Table | Bars | Heading | Beside | Fold
 
 
 @dataclass(frozen=True)
@@ -126,6 +162,8 @@ class Section:
         group: the part of the model it belongs to; neighbours of one group are listed together.
         name: a short name for the list of sections.
         lead: what happens here, in a sentence or two.
+        shows: the boxes of the model's figure that are shown here, by the key of the heading or
+            fold that has them; "" for the whole section.
     """
 
     group: str
@@ -133,3 +171,4 @@ class Section:
     title: str
     lead: str
     parts: Sequence[Part]
+    shows: Mapping[str, Sequence[str]] = field(default_factory=dict)

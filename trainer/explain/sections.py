@@ -4,13 +4,15 @@ from trainer.explain import figures
 from trainer.explain.decoder_sections import decoder_sections
 from trainer.explain.encoder_sections import encoder_sections
 from trainer.explain.explanation import Explanation
-from trainer.explain.parts import Beside, Heading, Part, Section, Table, Text, Tokens
+from trainer.explain.parts import Beside, Drawing, Heading, Part, Section, Table, Text, Tokens
+from trainer.explain.questions import questions_section
 
 GROUP = "Input"
+LAYERS_DRAWN = 2  # of a stack that the figure draws one by one; of more it draws one, N times
 
 
 def sections_of(explained: Explanation) -> list[Section]:
-    """The sections of a page, from the sentence to its translation."""
+    """The way through the model, from the sentence to its translation."""
     return [
         _overview(explained),
         _pieces(explained),
@@ -21,9 +23,15 @@ def sections_of(explained: Explanation) -> list[Section]:
     ]
 
 
+def page_of(explained: Explanation) -> list[Section]:
+    """What a page holds: the way through the model, then what people ask."""
+    return [*sections_of(explained), questions_section(explained)]
+
+
 def what_is_left_out(explained: Explanation) -> list[str]:
     """What the page does not show, because the model or the sentence is large."""
     config = explained.config
+    longest = max(len(explained.source.ids), len(explained.chosen.ids))
     found = [
         figures.left_out(config.encoder_layers, figures.MAX_LAYERS, "encoder layers"),
         figures.left_out(config.decoder_layers, figures.MAX_LAYERS, "decoder layers"),
@@ -31,6 +39,7 @@ def what_is_left_out(explained: Explanation) -> list[str]:
         figures.left_out(config.width, figures.MAX_NUMBERS, "numbers of a vector"),
         figures.left_out(config.feed_forward_width, figures.MAX_NUMBERS, "inner numbers"),
         figures.left_out(len(explained.source.ids), figures.MAX_PIECES, "source pieces"),
+        figures.left_out(longest, figures.MAX_ATTENDED, "pieces of a map of weights"),
         figures.left_out(len(explained.chosen.ids), figures.MAX_PIECES, "decoding steps"),
     ]
     return [cut for cut in found if cut]
@@ -42,9 +51,16 @@ def _overview(explained: Explanation) -> Section:
     same = explained.beam_translation == explained.translation
     found = "finds the same" if same else f"finds “{explained.beam_translation}”"
     norm = {"post": "after each sum (post-norm)", "pre": "before each sub-layer (pre-norm)"}
-    encoder = [f"layer {number}" for number in range(1, config.encoder_layers + 1)]
-    decoder = [f"layer {number}" for number in range(1, config.decoder_layers + 1)]
+    layers = max(config.encoder_layers, config.decoder_layers)
     parts: list[Part] = [
+        Heading("The model as a figure"),
+        Text(
+            "Each box has its true shapes and its parameters, which add up to the model's "
+            f"{explained.blueprint.parameters:,}. Choose a box to see its numbers for this "
+            "sentence. Rows of numbers go upwards along the arrows."
+        ),
+        Drawing(explained.blueprint, each_layer=layers <= LAYERS_DRAWN),
+        Heading("The sentence"),
         Tokens("Source", explained.source.texts),
         Tokens("Translation", explained.chosen.texts),
         Text(
@@ -52,12 +68,9 @@ def _overview(explained: Explanation) -> Section:
             "The command transloom translate searches with a beam, the best "
             f"{explained.beam_size} translations of each step, and {found}."
         ),
-        Heading("The way"),
-        Tokens("Encoder", ["source pieces", "+ positions", *encoder, "memory"], arrows=True),
-        Tokens("Decoder", ["pieces so far", "+ positions", *decoder, "next piece"], arrows=True),
         Text(
-            "Each decoder layer looks at the memory. The next piece goes in again at the left, "
-            f"until {explained.chosen.texts[-1]} comes out."
+            "The next piece goes in again at the bottom of the decoder, until "
+            f"{explained.chosen.texts[-1]} comes out."
         ),
         Heading("The model"),
         Table(
@@ -69,15 +82,17 @@ def _overview(explained: Explanation) -> Section:
                 ("feed-forward", f"{config.feed_forward_width} inner numbers"),
                 ("normalisation", norm[config.norm]),
                 ("pieces", f"{len(explained.vocabulary):,}"),
-                ("parameters", f"{explained.parameters:,}"),
+                ("parameters", f"{explained.blueprint.parameters:,}"),
                 ("weights", explained.checkpoint),
             ],
         ),
         Heading("How to read this page"),
         Text(
-            "Go on with → and back with ←, or choose in the list. Each coloured field is a matrix "
-            "of real numbers of this model; point at a cell to read its number. Blue is positive, "
-            "orange is negative, and the colour of the page is zero."
+            "Go on and back by the buttons above, or choose in the list. Each coloured field is a "
+            "matrix of real numbers of this model; point at a cell to read its number, or go there "
+            "by the tab key and then from cell to cell by the arrow keys. Blue is positive, orange "
+            "is negative, and the colour of the page is zero. Each map says which number has the "
+            "full colour; a choice above gives all signed maps of a section the same scale."
         ),
     ]
     if cuts := what_is_left_out(explained):
@@ -117,6 +132,7 @@ def _pieces(explained: Explanation) -> Section:
                 "is always added."
             ),
         ],
+        shows={"": ["encoder.ids"]},
     )
 
 
@@ -135,7 +151,7 @@ def _embedding(explained: Explanation) -> Section:
         lead=(
             f"A learned matrix has a row of {config.width} numbers for each piece. The rows of our "
             f"{len(pieces)} pieces are taken out, and multiplied by √{config.width} = "
-            f"{config.width**0.5:.2f}."
+            f"{config.width**0.5:.2f}, the root of the model's width."
         ),
         parts=[
             figures.vectors(
@@ -145,6 +161,7 @@ def _embedding(explained: Explanation) -> Section:
             ),
             Text(shared[config.share_embeddings]),
         ],
+        shows={"": ["encoder.embedding"]},
     )
 
 
@@ -170,4 +187,5 @@ def _positions(explained: Explanation) -> Section:
                 ]
             ),
         ],
+        shows={"": ["encoder.positions"]},
     )

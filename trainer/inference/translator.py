@@ -387,6 +387,18 @@ class Translator:
         ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
         return ids
 
+    def source_texts(self, sentence: str, tag: str | None = None) -> list[str]:
+        """The tokens of `source_ids` as they are shown; unknown ones with their characters."""
+        tokenizer = self._tokenizers[SOURCE]
+        ids = self.source_ids(sentence, tag)
+        shown = self.source_pieces(ids)
+        read = tokenizer.pieces(sentence)
+        first = len(ids) - 1 - len(read)  # behind the tag, and before EOS
+        for place, characters in enumerate(read, start=first):
+            if ids[place] == tokenizer.unk_id:
+                shown[place] = f"{characters} ({shown[place]})"
+        return shown
+
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         return [self._tokenizers[SOURCE].piece(token_id) for token_id in ids]
 

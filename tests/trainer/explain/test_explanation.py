@@ -183,7 +183,7 @@ def test_a_large_model_and_a_long_sentence_are_cut_and_the_page_says_where(
     for section in page.sections:
         for caption, data in section.figures:
             rows, columns = len(data["values"]), len(data["values"][0])
-            assert rows <= 16, caption
+            assert rows <= max(16, figures.MAX_ATTENDED), caption
             assert columns <= 128, caption
             assert len(data["rows"]) == rows
             assert data["columns"] is None or len(data["columns"]) == columns

@@ -1,0 +1,137 @@
+"""The figure's counts and shapes are the network's, whatever its form."""
+
+import pytest
+import torch
+
+from model.config import ModelConfig, NetworkConfig
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig
+from model.transformer import Transformer, Vocabulary
+from trainer.errors import RunMismatchError
+from trainer.explain.blueprint.networks import Sizes, blueprint_of_network, blueprint_of_settings
+
+SMALL = {"width": 32, "heads": 4, "feed_forward_width": 48}
+ENCODER_DECODERS = [
+    ModelConfig(**SMALL, encoder_layers=3, decoder_layers=2, norm=norm, share_embeddings=sharing)
+    for norm in ("post", "pre")
+    for sharing in ("all", "decoder", "none")
+]
+DECODER_ONLY = [
+    DecoderOnlyConfig(**SMALL, layers=3, preset=preset, **more)
+    for preset, more in (
+        ("gpt2", {}),
+        ("gpt2", {"bias": False, "tie_embeddings": False}),
+        ("gpt2", {"positions": "sinusoidal", "activation": "relu"}),
+        ("llama", {}),
+        ("llama", {"key_value_heads": 2}),
+        ("llama", {"key_value_heads": 1, "bias": True, "norm": "layer", "activation": "gelu"}),
+        ("llama", {"positions": "learned", "tie_embeddings": True}),
+    )
+]
+ALL = pytest.mark.parametrize("config", [*ENCODER_DECODERS, *DECODER_ONLY], ids=repr)
+
+
+def sizes(config):
+    shared = getattr(config, "share_embeddings", "all") == "all"
+    return Sizes(70, 70 if shared else 50, 16)
+
+
+def network(config):
+    torch.manual_seed(0)
+    some = sizes(config)
+    if isinstance(config, ModelConfig):
+        return Transformer(config, Vocabulary(some.source, some.target, 0, 1, 2))
+    return DecoderOnly(config, some.source, 0, some.context_length)
+
+
+@ALL
+def test_each_parameter_is_in_one_box_with_its_shape(config):
+    blueprint = blueprint_of_settings(config, sizes(config))
+    drawn = [(w.name, w.shape) for box in blueprint.boxes() for w in box.weights]
+    there = {name: tuple(p.shape) for name, p in network(config).named_parameters()}
+    assert len(drawn) == len(there)
+    assert dict(drawn) == there
+    assert "other" not in {box.kind for box in blueprint.boxes()}
+
+
+@ALL
+def test_the_boxes_add_up_to_the_models_own_count(config):
+    model = network(config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    blueprint = blueprint_of_network(config, model)
+    assert blueprint == blueprint_of_settings(config, sizes(config))
+    assert sum(box.parameters for box in blueprint.boxes()) == blueprint.parameters == count
+    for box in blueprint.boxes():
+        told = [line for line in box.lines if line.endswith(" parameters") and line[0].isdigit()]
+        assert told in ([], [f"{box.parameters:,} parameters"], ["0 more parameters"])
+        assert bool(box.parameters) == (told == [f"{box.parameters:,} parameters"])
+
+
+@pytest.mark.parametrize("config", ENCODER_DECODERS, ids=repr)
+def test_the_boxes_of_a_layer_have_the_papers_sizes(config):
+    encoder, decoder = blueprint_of_settings(config, sizes(config)).columns
+    width, inner = 32, 48
+    attention, norm = 4 * width * width + 4 * width, 2 * width
+    feed_forward = 2 * width * inner + inner + width
+    for column, attentions in ((encoder, 1), (decoder, 2)):
+        for layer in column.layers:
+            counts = {kind: [b.parameters for b in layer.boxes if b.kind == kind] for kind in KINDS}
+            assert counts == {
+                "attention": [attention] * attentions,
+                "feed-forward": [feed_forward],
+                "norm": [norm] * (attentions + 1),
+                "sum": [0] * (attentions + 1),
+            }
+    readers = [box.key for box in decoder.boxes() if box.reads_memory]
+    assert readers == [f"decoder.{n + 1}.cross_attention" for n in range(config.decoder_layers)]
+    assert not any(box.reads_memory for box in encoder.boxes())
+
+
+KINDS = ("attention", "feed-forward", "norm", "sum")
+
+
+@ALL
+def test_norms_stand_where_the_network_has_them(config):
+    """post: operation, sum, norm; pre: norm, operation, sum, and a last norm above the layers."""
+    pre = getattr(config, "norm", "") == "pre" or isinstance(config, DecoderOnlyConfig)
+    for column in blueprint_of_settings(config, sizes(config)).columns:
+        for layer in column.layers:
+            kinds = [box.kind for box in layer.boxes]
+            triples = {tuple(kinds[i : i + 3]) for i in range(0, len(kinds), 3)}
+            for operation in ("attention", "feed-forward"):
+                expected = ("norm", operation, "sum") if pre else (operation, "sum", "norm")
+                assert expected in triples
+            for total in (box for box in layer.boxes if box.kind == "sum"):
+                (first,) = [box for box in layer.boxes if box.key == total.around]
+                assert first.kind == ("norm" if pre else layer.boxes[kinds.index(first.kind)].kind)
+        assert [box.kind for box in column.after].count("norm") == pre
+
+
+@ALL
+def test_shared_matrices_are_counted_once_and_said(config):
+    boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
+    shared = {key for key, box in boxes.items() if box.same_as}
+    if isinstance(config, DecoderOnlyConfig):
+        assert shared == ({"decoder.output"} if config.tie_embeddings else set())
+    else:
+        sides = {"all": {"encoder.embedding", "decoder.output"}, "decoder": {"decoder.output"}}
+        assert shared == sides.get(config.share_embeddings, set())
+    for key in shared:
+        assert boxes[key].parameters == 0
+        assert boxes[boxes[key].same_as].parameters > 0
+        assert any("same matrix" in line for line in boxes[key].lines)
+
+
+def test_an_unknown_parameter_is_drawn_all_the_same():
+    config = ENCODER_DECODERS[0]
+    model = network(config)
+    model.extra = torch.nn.Parameter(torch.zeros(7))
+    blueprint = blueprint_of_network(config, model)
+    (other,) = [box for box in blueprint.boxes() if box.kind == "other"]
+    assert other.lines == ("extra: 7",)
+    assert sum(box.parameters for box in blueprint.boxes()) == blueprint.parameters
+
+
+def test_an_extensions_network_has_no_figure():
+    with pytest.raises(RunMismatchError, match="'theirs', an extension's"):
+        blueprint_of_settings(NetworkConfig(network="theirs"), Sizes(8, 8))

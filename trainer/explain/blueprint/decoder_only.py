@@ -1,0 +1,113 @@
+"""The boxes of a decoder-only Transformer (Radford et al. 2018; Touvron et al. 2023)."""
+
+from model.decoder_only_config import DecoderOnlyConfig
+from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Layer
+from trainer.explain.blueprint.encoder_decoder import same_as, softmax
+from trainer.explain.blueprint.parts import Parameters, Shapes, box, dimensions, sublayer
+
+NORMS = {"layer": "Layer norm", "rms": "RMS norm"}
+NETWORKS = {
+    "relu": "W₁, ReLU, W₂",
+    "gelu": "W₁, GELU, W₂",
+    "gelu_tanh": "W₁, GELU by tanh, W₂",
+    "swiglu": "SwiGLU: (silu(xW) ⊙ xV) W₂",
+}
+
+
+def decoder_only(config: DecoderOnlyConfig, shapes: Shapes) -> Blueprint:
+    """The figure of a network of these settings, whose parameters have these shapes."""
+    return _Figure(config, shapes).blueprint()
+
+
+class _Figure:
+    def __init__(self, config: DecoderOnlyConfig, shapes: Shapes) -> None:
+        self._config = config
+        self._parameters = Parameters(shapes)
+        self._vocabulary = shapes["embedding.weight"][0]
+
+    def blueprint(self) -> Blueprint:
+        config, parameters = self._config, self._parameters
+        before = self._input()
+        layers = tuple(
+            Layer(number=n + 1, boxes=tuple(self._layer(f"decoder.{n + 1}", f"layers.{n}")))
+            for n in range(config.layers)
+        )
+        last = box(
+            "decoder.last_norm", "norm", self._norm("Last"), [], parameters.take("last_norm")
+        )
+        after = (last, self._output(), softmax(self._vocabulary), *parameters.rest())
+        return Blueprint(
+            title=f"Decoder-only Transformer, {config}",
+            columns=(Column(name="Decoder", before=before, layers=layers, after=after),),
+            parameters=parameters.total,
+        )
+
+    def _input(self) -> tuple[Box, ...]:
+        config, width = self._config, self._config.width
+        # As in the model: sines are as large as vectors that √width has multiplied.
+        scaled = f", times √{width}" if config.positions == "sinusoidal" else ""
+        boxes = [
+            box("decoder.ids", "ids", "Pieces", ["t ids: the text so far"]),
+            box(
+                "decoder.embedding",
+                "embedding",
+                "Embedding",
+                [f"t × {width:,}{scaled}"],
+                self._parameters.take("embedding"),
+            ),
+        ]
+        if config.positions != "rotary":  # which turn queries and keys instead
+            learned = config.positions == "learned"
+            boxes.append(
+                box(
+                    "decoder.positions",
+                    "positions",
+                    "Add positions",
+                    [f"{'learned' if learned else 'sines and cosines'}, t × {width:,}"],
+                    self._parameters.take("positions"),
+                )
+            )
+        return tuple(boxes)
+
+    def _layer(self, key: str, prefix: str) -> list[Box]:
+        config = self._config
+        lines = [
+            "looks back, not ahead",
+            f"heads of queries: {config.heads}, {config.head_width} wide",
+        ]
+        if config.groups != config.heads:
+            lines.append(f"heads of keys, values: {config.groups}")
+        if config.positions == "rotary":
+            lines.append("queries, keys turned by position")
+        attention = box(
+            f"{key}.self_attention",
+            "attention",
+            "Masked self-attention",
+            lines,
+            self._parameters.take(f"{prefix}.self_attention"),
+        )
+        network = box(
+            f"{key}.feed_forward",
+            "feed-forward",
+            "Feed-forward",
+            ["each row alone", NETWORKS[config.activation]],
+            self._parameters.take(f"{prefix}.feed_forward"),
+        )
+        boxes: list[Box] = []
+        for operation, name in ((attention, "self_attention"), (network, "feed_forward")):
+            weights = self._parameters.take(f"{prefix}.{name}_norm")
+            norm = box(f"{operation.key}_norm", "norm", self._norm(), [], weights)
+            boxes += sublayer(operation, norm, operation.key, norm_first=True)
+        return boxes
+
+    def _norm(self, which: str = "") -> str:
+        name = NORMS[self._config.norm]
+        return f"{which} {name if name.startswith('RMS') else name.lower()}" if which else name
+
+    def _output(self) -> Box:
+        said = f"{dimensions((self._config.width, self._vocabulary))}: a logit for each piece"
+        if self._config.tie_embeddings:
+            key, title = "decoder.output", "Output matrix"
+            return same_as(key, "output", title, said, "decoder.embedding", "the embedding")
+        weights = self._parameters.take("output_embedding")
+        return box("decoder.output", "output", "Output matrix", [said], weights)

@@ -1,0 +1,64 @@
+"""The figure of a recipe's network, before anything is trained, and of one that there is."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from model.config import ModelConfig, NetworkConfig
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig
+from model.transformer import Transformer, Vocabulary
+from trainer.errors import RunMismatchError
+from trainer.explain.blueprint.boxes import Blueprint
+from trainer.explain.blueprint.decoder_only import decoder_only
+from trainer.explain.blueprint.encoder_decoder import encoder_decoder
+from trainer.explain.blueprint.parts import Shapes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a network needs to know of data: pieces of both vocabularies, and the longest part.
+
+    A decoder-only network has the source's vocabulary alone.
+    """
+
+    source: int
+    target: int
+    context_length: int = 0
+
+
+def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
+    """The figure of a network that is built on torch's meta device, where it takes no memory.
+
+    Raises:
+        RunMismatchError: the network is an extension's, of which nobody here knows the boxes.
+        ModelError: settings and sizes do not fit together.
+    """
+    with torch.device("meta"):
+        network: nn.Module
+        if isinstance(config, ModelConfig):
+            # Special ids are rows of the embedding like others: which ones, no shape tells.
+            network = Transformer(config, Vocabulary(sizes.source, sizes.target, 0, 1, 2))
+        elif isinstance(config, DecoderOnlyConfig):
+            network = DecoderOnly(config, sizes.source, 0, sizes.context_length)
+        else:
+            raise _no_figure(config)
+    return blueprint_of_network(config, network)
+
+
+def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint:
+    """The figure of a network with these settings."""
+    shapes: Shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    if isinstance(config, ModelConfig):
+        return encoder_decoder(config, shapes)
+    if isinstance(config, DecoderOnlyConfig):
+        return decoder_only(config, shapes)
+    raise _no_figure(config)
+
+
+def _no_figure(config: NetworkConfig) -> RunMismatchError:
+    return RunMismatchError(
+        f"model.network is {config.network!r}, an extension's, and only transformer and "
+        "decoder_only have a figure: name a recipe or a run of one of these"
+    )

@@ -1,0 +1,25 @@
+"""Text of strangers as HTML or SVG."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from data_pipeline.strangers_text import visible
+
+
+def escape(text: str) -> str:
+    """A text as markup, between tags or as an attribute, in which everything can be seen."""
+    return html.escape(visible(text))
+
+
+def sentence(text: str) -> str:
+    """A sentence as HTML, in which what is quoted keeps its own direction, left or right."""
+    return re.sub("“([^”]*)”", "“<bdi>\\1</bdi>”", escape(text))
+
+
+def is_right_to_left(texts: Iterable[str]) -> bool:
+    """Whether the first letter of texts that has a direction goes from right to left."""
+    directions = (unicodedata.bidirectional(character) for text in texts for character in text)
+    strong = next((direction for direction in directions if direction in ("L", "R", "AL")), "L")
+    return strong != "L"
