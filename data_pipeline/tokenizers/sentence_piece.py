@@ -250,7 +250,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def pieces(self, sentence: str) -> list[str]:
         """See `Tokenizer.pieces`."""
-        lines = [escape(line) for line in _lines(sentence)] if self._is_verbatim else [sentence]
+        lines = [escape(line) for line in _lines(sentence)] if self.is_verbatim else [sentence]
         return list(chain.from_iterable(self._processor.encode(lines, out_type=str)))
 
 
