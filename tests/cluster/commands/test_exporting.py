@@ -1,0 +1,81 @@
+"""`transloom export` of translation runs."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoTokenizer, MarianMTModel
+
+from cluster.commands.export_targets import WRITERS, Target
+from data_pipeline.registry import imported
+from model.errors import ModelError
+from trainer.errors import TrainerError
+from trainer.inference.hypotheses import sha256_of
+from trainer.inference.translator import Translator
+
+
+@pytest.fixture
+def run(inline_runs):
+    inline_runs.train("run", "trainer.max_steps=8", "trainer.validate_every_steps=8", inline=True)
+    return inline_runs.folder / "run"
+
+
+def test_an_exported_run_translates_as_the_run_does(transloom, run, tmp_path):
+    transloom("evaluate", run, "--beam-size", 1)
+    folder = tmp_path / "exported"
+    answer = json.loads(transloom("export", run, folder, "--to", "huggingface", "--json").stdout)
+    assert answer["model"] == "MarianMTModel"
+    assert answer["files"].split(", ") == sorted(path.name for path in folder.iterdir())
+    assert [path.name for path in tmp_path.glob(".exported*")] == []
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    theirs = MarianMTModel.from_pretrained(folder).eval()
+    ours = Translator.load(run)
+    sentences = ["le chat voit la maison", "je suis étudiant", ""]
+    for sentence in sentences:
+        batch = tokenizer([sentence], return_tensors="pt")
+        assert batch["input_ids"][0].tolist() == ours.source_ids(sentence)
+        with torch.no_grad():
+            found = ours.model.encode(batch["input_ids"])
+            order = [*range(0, 32, 2), *range(1, 32, 2)]  # sines first
+            expected = theirs.get_encoder()(**batch).last_hidden_state
+        torch.testing.assert_close(found[..., order], expected, rtol=0, atol=1e-5)
+
+
+def test_the_card_tells_what_is_known_and_no_folder(transloom, run, tmp_path):
+    transloom("evaluate", run, "--beam-size", 1)
+    folder = tmp_path / "exported"
+    transloom("export", run, folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Weights of step-00000008, after " in card
+    assert "- validation, greedily: bleu " in card
+    assert "- phrasebook, transloom's beam 1, α 0.6, fp32: BLEU " in card
+    assert f"| model.safetensors | `{sha256_of(folder / 'model.safetensors')}` |" in card
+    assert "max_steps: 8" in card
+    assert str(tmp_path) not in card
+    assert str(run) not in card
+
+
+def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_runs, tmp_path):
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "mine").touch()
+    with pytest.raises(TrainerError, match="has files already"):
+        transloom("export", run, folder)
+    inline_runs.train("pre", "trainer.max_steps=4", "model.norm=pre", inline=True)
+    with pytest.raises(ModelError, match=r"model\.norm is pre"):
+        transloom("export", inline_runs.folder / "pre", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    assert list(tmp_path.glob(".*unfinished")) == []
+
+
+def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(transloom, run, monkeypatch):
+    monkeypatch.setitem(WRITERS, Target.HUGGINGFACE, {"causal_lm": "somewhere:else"})
+    with pytest.raises(TrainerError, match=r"trained for translation, .* takes runs of causal_lm"):
+        transloom("export", run, run.parent / "exported")
+
+
+def test_every_writer_is_where_the_table_says():
+    for tasks in WRITERS.values():
+        for place in tasks.values():
+            assert callable(imported(place))
