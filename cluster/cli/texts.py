@@ -80,9 +80,14 @@ def export(
 ) -> None:
     """Write a run's model and tokenizers for another library.
 
-    For Hugging Face's `from_pretrained`, a language model becomes a GPT-2 or Llama.
+    For Hugging Face's `from_pretrained`, a translation model becomes a MarianMT and a language
+    model a GPT-2 or Llama. What a library cannot hold is refused by name.
 
-    Example:  transloom export runs/shakespeare-char exported
+    Examples:
+
+      transloom export runs/multi30k-ende exported
+
+      transloom export runs/shakespeare-char exported --to huggingface --checkpoint 2000
     """
     from cluster.commands.exporting import export_run
 

@@ -17,5 +17,6 @@ class Target(StrEnum):
 WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "trainer.inference.export.language_model:write_language_model",
+        "translation": "trainer.inference.export.marian:write_marian",
     },
 }
