@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.marian import write_model, write_tokenizer
+from transformers import MarianMTModel, MarianTokenizer
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
@@ -54,7 +55,10 @@ def place(tmp_path, monkeypatch):
 
 def test_they_do_what_the_page_says(transloom, place):
     found = commands()
-    assert [name for name, *_ in found] == ["init", "prepare", "train", "translate", "init"]
+    assert [name for name, *_ in found] == [
+        *("init", "prepare", "train", "translate", "export"),
+        "init",
+    ]
     for command in found:
         result = transloom(*command, *(FEW if command[0] == "train" else []))
         assert result.exit_code == 0, (command, result.output)
@@ -69,11 +73,36 @@ def test_they_do_what_the_page_says(transloom, place):
     for name, weight in theirs.named_parameters():
         stays = "embedding" in name or name.startswith("encoder.")
         assert torch.equal(weights[name], weight) == stays, name
+    assert_transformers_have_the_same_model(weights)
     tagged = load_recipe(Path("romance.yaml"))
     assert tagged.data.train[0].tag == tagged.data.validation.tag == ">>fra<<"
     assert (Path("opus-mt-en-ROMANCE") / "model.safetensors").is_file()  # converted
     with pytest.raises(RunMismatchError, match=r"init_from: the tokenizer of .*ROMANCE"):
         transloom("train", "tuned.yaml", "trainer.init_from=opus-mt-en-ROMANCE", "--inline")
+
+
+@torch.no_grad()
+def assert_transformers_have_the_same_model(weights):
+    """What was tuned goes back to transformers: its tokenizers, and its logits."""
+    back = Path("tuned-en-fr")
+    for name in ("source.spm", "target.spm"):
+        assert (back / name).read_bytes() == (Path("opus-mt-en-fr") / name).read_bytes()
+    first, again = (
+        json.loads((folder / "vocab.json").read_text()) for folder in (Path("opus-mt-en-fr"), back)
+    )
+    assert first == again
+    ours = from_marian(*read_model(Path("opus-mt-en-fr"))).eval()
+    ours.load_state_dict(weights)
+    theirs = MarianMTModel.from_pretrained(back).eval()
+    tokenizer = MarianTokenizer.from_pretrained(back)
+    lines = Path("mine.en").read_text().splitlines()[:5]
+    batch = tokenizer(lines, padding=True, return_tensors="pt")
+    targets = torch.arange(20).repeat(5, 1)
+    targets[:, 0] = ours.vocabulary.pad_id
+    logits = theirs(**batch, decoder_input_ids=targets).logits
+    source = batch["input_ids"]
+    found = ours.logits(ours.decode(targets, ours.encode(source), source))
+    torch.testing.assert_close(found, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_of_many_languages_wants_a_tag(transloom, place):
