@@ -54,9 +54,9 @@ class _AlignedFiles(Section):
 class _Tag(FilesConfig):
     tag: str | None = identity(
         None,
-        "a piece such as <2de> or <bt> put before every source sentence, as in "
+        "a piece such as <2de>, <bt> or >>deu<< put before every source sentence, as in "
         "Johnson et al. 2017 and Caswell et al. 2019",
-        pattern=r"^<\S+>$",
+        pattern=r"^(<\S+>|>>\S+<<)$",
     )
 
 

@@ -130,7 +130,11 @@ def _pieces(vocabulary: bytes, path: Path) -> list[str]:
 
 
 class MarianTokenizer(Tokenizer):
-    """The tokenizer of one side of a Marian model."""
+    """The tokenizer of one side of a Marian model.
+
+    Attributes:
+        sentence_piece_model: that of its side.
+    """
 
     kind: ClassVar[str | None] = "marian"
 
@@ -157,8 +161,9 @@ class MarianTokenizer(Tokenizer):
         self.special_ids = SpecialIds(
             pad=padding, unk=self._ids[UNKNOWN], bos=padding, eos=self._ids[EOS]
         )
+        self.sentence_piece_model = self._packed.target if of_target else self._packed.source
         self._processor = _processor(
-            self._packed.target if of_target else self._packed.source,
+            self.sentence_piece_model,
             f"{TARGET_FILE if of_target else SOURCE_FILE} of {name}",
         )
 

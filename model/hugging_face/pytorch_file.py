@@ -10,6 +10,8 @@ network that config.json describes.
 
 import os
 import pickle
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,11 @@ BYTES_PER_WEIGHT = 4
 ROOM = 1.1  # for names, and what lies between the tensors
 ROOM_BYTES = 1_000_000
 MOST_ENTRIES = 100_000  # of an archive
+# What torch's reader raises on bytes that are no pickle of tensors: it trusts their order.
+DAMAGE = (
+    *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError),
+    *(ArithmeticError, MemoryError, EOFError, struct.error, zipfile.BadZipFile),
+)
 
 
 def convert_marian(folder: Path, source: Path, target: Path) -> None:
@@ -93,7 +100,8 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
             _require_size(path, sum(entry.file_size for entry in entries), most)
             if len(entries) > MOST_ENTRIES:
                 raise ModelError(f"{path} has {len(entries):,} entries. Download it again.")
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of other protocols, which are refused
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} is a pickle that asks for more than tensors, and could execute code: "
@@ -104,7 +112,7 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
         raise ModelError(
             f"{path.parent} has neither model.safetensors nor {path.name}. Download all files."
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise ModelError(f"{path} cannot be read: {_reason(error)}. Download it again.") from error
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()

@@ -69,6 +69,13 @@ def test_a_malicious_pickle_is_refused_and_not_executed(folder, tmp_path, zipped
     assert not struck.exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02s.", b"\x80\x02U\xffab", b"{}"])
+def test_damaged_files_are_named(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ModelError, match=r"file (cannot be read|is a pickle)"):
+        read_pytorch(tmp_path / "file", 10**6)
+
+
 def test_a_file_larger_than_its_network_is_not_read(folder):
     path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
     assert path.stat().st_size < most

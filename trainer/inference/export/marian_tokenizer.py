@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.tokenizers.marian import MarianTokenizer
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from trainer.errors import TrainerError
@@ -46,10 +47,12 @@ def tokenizer_files(
         TrainerError: a tokenizer is of a kind that MarianTokenizer does not have.
     """
     source, target = tokenizers[SOURCE], tokenizers[TARGET]
-    for tokenizer in (source, target):
-        _require_plain(tokenizer)
+    models = {SOURCE: _sentence_piece_model(source), TARGET: _sentence_piece_model(target)}
     separate = source.model != target.model
-    special = {f"{name}_token": target.piece(getattr(target, f"{name}_id")) for name in SPECIAL}
+    ids = {name: getattr(target, f"{name}_id") for name in SPECIAL}
+    if ids["bos"] == ids["pad"]:
+        del ids["bos"]  # there is none
+    special = {f"{name}_token": target.piece(number) for name, number in ids.items()}
     config = {
         "tokenizer_class": TOKENIZER_CLASS,
         "source_lang": languages[SOURCE],
@@ -61,8 +64,8 @@ def tokenizer_files(
         "clean_up_tokenization_spaces": False,
     }
     files = {
-        "source.spm": source.model,
-        "target.spm": target.model,
+        "source.spm": models[SOURCE],
+        "target.spm": models[TARGET],
         "vocab.json": _json(vocabulary(source, tags)),
         "tokenizer_config.json": _json(config),
         "special_tokens_map.json": _json(special),
@@ -84,7 +87,10 @@ def called(tag: str) -> str:
     return tag if tag.startswith(">>") and tag.endswith("<<") else f">>{tag}<<"
 
 
-def _require_plain(tokenizer: Tokenizer) -> None:
+def _sentence_piece_model(tokenizer: Tokenizer) -> bytes:
+    """The model with which MarianTokenizer segments as the tokenizer does."""
+    if isinstance(tokenizer, MarianTokenizer):
+        return tokenizer.sentence_piece_model
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, and {TOKENIZER_CLASS} reads "
@@ -96,6 +102,7 @@ def _require_plain(tokenizer: Tokenizer) -> None:
             f"some characters as others before it segments, and {TOKENIZER_CLASS} does not. Export "
             "a run with tokenizer.verbatim=false."
         )
+    return tokenizer.model
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

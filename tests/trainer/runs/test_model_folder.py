@@ -1,0 +1,62 @@
+"""What a run pins of a Marian model's folder."""
+
+import hashlib
+
+import pytest
+from support.marian import write_tokenizer
+from support.recipes import tiny_recipe
+
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.tokenizers.marian import pack
+from trainer.errors import RunMismatchError
+from trainer.runs.folder import RunFolder
+from trainer.runs.model_folder import is_model_folder, origin_of
+from trainer.runs.warm_start import warm_start_of
+
+WORDS = [f"{first}{second} word" for first in "abcdefgh" for second in "ijklmnop"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "opus"
+    write_tokenizer(path, (WORDS, WORDS), 40)
+    (path / "config.json").write_text("{}")
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+def manifest(phrasebook, folder):
+    """That of a dataset with the folder's tokenizers."""
+    _, manifest = open_dataset(tiny_recipe(phrasebook).data)
+    sha256 = hashlib.sha256(pack(folder)).hexdigest()
+    infos = {
+        side: info.model_copy(update={"sha256": sha256})
+        for side, info in manifest.tokenizers.items()
+    }
+    return manifest.model_copy(update={"tokenizers": infos})
+
+
+def test_a_run_is_no_model_folder(untrained_run, folder):
+    assert is_model_folder(folder)
+    assert not is_model_folder(untrained_run.path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_config_and_weights_are_pinned(phrasebook, folder, manifest, tmp_path, name):
+    recipe = tiny_recipe(phrasebook, init_from=str(folder)).training()
+    run = RunFolder(tmp_path / "new")
+    found = warm_start_of(recipe, run, manifest, None)
+    assert found.path == folder
+    assert found.parent == origin_of(folder, manifest)
+    assert (found.parent.run_id, found.parent.step) == ("opus", 0)
+    assert warm_start_of(recipe, run, manifest, found.parent) == found
+    (folder / name).write_bytes(b"{} ")
+    with pytest.raises(RunMismatchError, match=r"was started from step 0 of opus with sha256"):
+        warm_start_of(recipe, run, manifest, found.parent)
+
+
+def test_other_tokenizers_than_the_datasets_are_refused(folder, manifest):
+    write_tokenizer(folder, (WORDS, WORDS[::2]), 40)
+    with pytest.raises(RunMismatchError, match=r"tokenizer\.model=.*opus and tokenizer\.model_sha"):
+        origin_of(folder, manifest)
