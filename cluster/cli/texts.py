@@ -1,4 +1,4 @@
-"""Commands for language models: `generate`, `export` and `import`."""
+"""Commands for language models: `generate` and `import`; and `export`, also for translation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from cluster.cli.options import (
     RunArgument,
     answer,
 )
+from cluster.commands.export_targets import Target
 from cluster.terminal import hand_over
 
 
@@ -73,16 +74,19 @@ def generate(
 def export(
     run: RunArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    to: Annotated[Target, typer.Option(help="For which library.")] = Target.HUGGINGFACE,
     checkpoint: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a language model as Hugging Face's GPT-2 or Llama, for `from_pretrained`.
+    """Write a run's model and tokenizers for another library.
+
+    For Hugging Face's `from_pretrained`, a language model becomes a GPT-2 or Llama.
 
     Example:  transloom export runs/shakespeare-char exported
     """
     from cluster.commands.exporting import export_run
 
-    summary = export_run(run, folder, checkpoint)
+    summary = export_run(run, folder, checkpoint, to)
     answer(summary, as_json, f"{summary['folder']}: {summary['model']}, {summary['files']}")
 
 
