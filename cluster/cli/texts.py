@@ -1,4 +1,4 @@
-"""Commands for language models: `generate`, `export` and `import`."""
+"""Commands for language models: `generate` and `import`; and `export`, also for translation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,9 @@ from cluster.cli.options import (
     RunArgument,
     answer,
 )
+from cluster.commands.export_targets import Target
 from cluster.terminal import hand_over
+from trainer.inference.engine_names import ComputeType
 
 
 def generate(
@@ -73,16 +75,28 @@ def generate(
 def export(
     run: RunArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    to: Annotated[Target, typer.Option(help="For which library.")] = Target.HUGGINGFACE,
     checkpoint: CheckpointOption = None,
+    quantization: Annotated[
+        ComputeType | None,
+        typer.Option(help="For ctranslate2: store rounded weights. Default: as they are, in fp32."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a language model as Hugging Face's GPT-2 or Llama, for `from_pretrained`.
+    """Write a run's model and tokenizers for another library.
 
-    Example:  transloom export runs/shakespeare-char exported
+    For Hugging Face's `from_pretrained`, a language model becomes a GPT-2 or Llama. A translation
+    model becomes one of CTranslate2's.
+
+    Examples:
+
+      transloom export runs/shakespeare-char exported
+
+      transloom export runs/phrasebook exported --to ctranslate2 --quantization int8
     """
     from cluster.commands.exporting import export_run
 
-    summary = export_run(run, folder, checkpoint)
+    summary = export_run(run, folder, checkpoint, to, quantization)
     answer(summary, as_json, f"{summary['folder']}: {summary['model']}, {summary['files']}")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.commands.exporting import TOKENIZER_FILE
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, find_recipe, load_recipe, with_absolute_paths
 from cluster.supervision.run_checks import check_run, open_run
@@ -22,6 +21,7 @@ from model.decoder_only_config import DecoderOnlyConfig
 from model.hugging_face import load_hugging_face
 from trainer.checkpoints.lease import Lease
 from trainer.errors import RunMismatchError
+from trainer.inference.export.language_model import TOKENIZER_FILE
 from trainer.runs.folder import RunFolder
 from trainer.state.imported import commit_imported
 

@@ -12,6 +12,7 @@ from trainer.errors import RunMismatchError
 from trainer.explain.explanation import explain
 from trainer.explain.page import render
 from trainer.explain.sections import sections_of
+from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.evaluation import Evaluation, evaluate
 from trainer.inference.scoring import score_heldout
 from trainer.inference.trained_network import Precision, load_network
@@ -27,13 +28,18 @@ def load_translator(
     length_penalty: float | None = None,
     n_best: int = 1,
     precision: Precision = "fp32",
+    engine: Engine = Engine.TORCH,
+    compute_type: ComputeType | None = None,
 ) -> Translator:
     """Load a run's translator, and name newer checkpoints that were passed over.
 
     Args:
         checkpoint: a step or the name of an average.
+        engine, compute_type: as in `Translator.load`.
     """
-    translator = Translator.load(run, checkpoint, precision=precision)
+    translator = Translator.load(
+        run, checkpoint, precision=precision, engine=engine, compute_type=compute_type
+    )
     for problem in translator.damaged:
         warn(f"{problem}; using {translator.checkpoint.path}")
     translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)

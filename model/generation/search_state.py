@@ -23,7 +23,7 @@ from model.cache import SelfAttentionCache, fill_gaps, room_for, roomy
 from model.config import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation.candidates import Candidates, best_candidates
-from model.transformer import Transformer
+from model.transformer import Transformer, Vocabulary
 
 # Hypotheses per chunk of logits on a CPU: enough to reuse the weights once they are read, and no
 # more, because the logits are read again.
@@ -83,8 +83,8 @@ class SearchState:
         self.alpha = decoding.length_penalty
         b = len(source_bs)
         self.indices = list(range(b))
-        self.limits = _limits(source_bs, model.vocabulary.pad_id, decoding)
-        self.prefixes = _prefixes(prefix_bp, b, self.limits, model)
+        self.limits = output_limits(source_bs, model.vocabulary.pad_id, decoding)
+        self.prefixes = unpadded_prefixes(prefix_bp, b, self.limits, model.vocabulary)
         self.memories = model.decoder.project_memory(model.encode(source_bs))
         self.memory_mask = model.source_mask(source_bs)
         self.caches = [SelfAttentionCache(k) for _ in self.memories]
@@ -210,8 +210,12 @@ class SearchState:
         return given
 
 
-def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
-    """Tokens that each sentence's translation may have, EOS included."""
+def output_limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
+    """Returns how many tokens each sentence's translation may have, EOS included.
+
+    Raises:
+        ModelError: a source is empty.
+    """
     lengths = (source_bs != pad_id).sum(dim=1).tolist()
     if 0 in lengths:
         raise ModelError(
@@ -222,14 +226,17 @@ def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[in
     return [int(factor * length) + extra for length in lengths]
 
 
-def _prefixes(
-    prefix_bp: Tensor | None, sentences: int, limits: list[int], model: Transformer
+def unpadded_prefixes(
+    prefix_bp: Tensor | None, sentences: int, limits: list[int], vocabulary: Vocabulary
 ) -> list[list[int]]:
-    """Each sentence's prefix without padding."""
+    """Returns each sentence's prefix without padding.
+
+    Raises:
+        PrefixError: a prefix cannot be continued.
+    """
     if prefix_bp is None:
         return [[] for _ in range(sentences)]
     assert len(prefix_bp) == sentences, "one prefix for each source"
-    vocabulary = model.vocabulary
     prefixes = []
     for index, (row, limit) in enumerate(zip(prefix_bp.tolist(), limits, strict=True)):
         prefix = row[: len(row) - _padding(row, vocabulary.pad_id)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
 
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig, ModelConfig
 from trainer.errors import TranslationError
 
@@ -17,6 +18,9 @@ from trainer.errors import TranslationError
 COPIES_OF_SCORES = 3
 # A cache has room for up to twice the positions that are in it.
 ROOM_OF_CACHE = 2
+
+# Texts that are encoded at once only to count their tokens: their characters at most.
+CHARACTERS_COUNTED_AT_ONCE = 2**20
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？｡])")
 _SPACES = re.compile(r"\s+")
@@ -93,6 +97,21 @@ class LongSentenceError(TranslationError):
         )
         self.sentences = tuple(sentences)
         self.limit = limit
+
+
+def count_tokens(
+    tokenizer: Tokenizer, sentences: Sequence[str], tag: str | None = None
+) -> list[int]:
+    """The tokens of each sentence as a model reads it: with tag and EOS."""
+    counts: list[int] = []
+    while len(counts) < len(sentences):
+        characters, stop = 0, len(counts)
+        while stop < len(sentences) and characters < CHARACTERS_COUNTED_AT_ONCE:
+            characters += len(sentences[stop])
+            stop += 1
+        some = list(sentences[len(counts) : stop])
+        counts += tokenizer.encode_field(some, tag).lengths.tolist()
+    return counts
 
 
 def parts_of(sentence: str, most: int, count: Count) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -12,20 +11,24 @@ from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig
-from model.generation.search import Hypothesis, length_penalty
+from model.generation.search import Hypothesis
 from model.inspection.alignment import Alignment, align
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.host_memory import available_bytes
-from trainer.inference.search_processes import SearchProcesses, search, search_processes
+from trainer.inference.engine_names import ComputeType, Engine
+from trainer.inference.engines import require_possible, searcher_of
+from trainer.inference.searchers import NetworkSearcher, Search, Searcher
 from trainer.inference.sentence_memory import (
     LongSentenceError,
     SentenceLimit,
     SentenceMemory,
+    count_tokens,
     parts_of,
 )
 from trainer.inference.trained_network import Precision, Weights, load_network
+from trainer.inference.translation import Translation, joined
 from trainer.inference.word_alignment import fold, words_read, words_written
 
 # Source tokens of a batch at most, bytes that the decoder may remember for them, and bytes of a
@@ -35,23 +38,8 @@ TOKENS_PER_BATCH = 8192
 BYTES_REMEMBERED = 2**28
 BYTES_OF_SCORES = 2**28
 
-# Texts that are encoded at once only to count their tokens: their characters at most.
-CHARACTERS_COUNTED_AT_ONCE = 2**20
-
 # A function that is told how many sentences are done.
 Report = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Translation:
-    """A translation, its score, and the ids of its tokens, without EOS.
-
-    The score is the log-probability (nats) over the length penalty.
-    """
-
-    text: str
-    score: float
-    ids: tuple[int, ...]
 
 
 class Translator:
@@ -66,11 +54,13 @@ class Translator:
         damaged: Sequence[str] = (),
         weights: Weights | None = None,
         longest_trained: int | None = None,
+        searcher: Searcher | None = None,
     ) -> None:
         """
         Args:
             longest_trained: the most tokens of a source that the model was trained on; None: not
                 known, so that only memory limits sentences.
+            searcher: what finds hypotheses; None: our own search over the model.
         """
         self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
         self.model = model.eval()
@@ -80,7 +70,8 @@ class Translator:
         self._device = next(model.parameters()).device
         self._weights = weights
         self._longest_trained = longest_trained
-        self._processes: SearchProcesses | None = None
+        self._searcher = searcher or NetworkSearcher(self.model, weights)
+        self._search_now: Search = self._searcher
 
     @classmethod
     def load(
@@ -90,6 +81,8 @@ class Translator:
         decoding: DecodingConfig | None = None,
         device: str = "cpu",
         precision: Precision = "fp32",
+        engine: Engine = Engine.TORCH,
+        compute_type: ComputeType | None = None,
     ) -> Self:
         """Load a run's weights: the newest intact ones, or those of one checkpoint.
 
@@ -97,11 +90,16 @@ class Translator:
             checkpoint: a step or the name of an average, such as `average-of-400-500`.
             decoding: replaces the recipe's beam size and length penalty.
             precision: that of weights and network; scores are summed in fp32 in any case.
+            engine: what finds hypotheses: our own search, or CTranslate2 (an extra), on the CPU.
+            compute_type: what CTranslate2 multiplies in; None: float32.
 
         Raises:
             RunMismatchError: there is no run at this path.
             CheckpointError: the run has no such checkpoint, or it is damaged.
+            EngineError: the engine is not installed, or cannot do what is wanted.
+            ModelError: the engine does not hold the network; the message names what.
         """
+        require_possible(engine, compute_type, device, precision)
         network = load_network(Path(run), checkpoint, device, precision)
         found = network.of_task("translation")
         recipe_decoding = found.recipe.decoding
@@ -116,6 +114,7 @@ class Translator:
             found.damaged,
             found.weights,
             found.recipe.data.max_source_length,
+            searcher_of(engine, found, compute_type),
         )
 
     @contextmanager
@@ -128,20 +127,21 @@ class Translator:
         Raises:
             TranslationError: a process was killed.
         """
-        assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
-        if processes == 1:
-            yield
-            return
-        with search_processes(processes, self._weights) as self._processes:
+        with self._searcher.in_processes(processes) as self._search_now:
             try:
                 yield
             finally:
-                self._processes = None
+                self._search_now = self._searcher
 
     @property
     def precision(self) -> Precision:
         """That of weights and network."""
         return "fp32" if self._weights is None else self._weights.precision
+
+    @property
+    def engine(self) -> str | None:
+        """What searches in the place of our own search, and in which numbers."""
+        return self._searcher.engine
 
     @property
     def memory(self) -> SentenceMemory:
@@ -164,15 +164,7 @@ class Translator:
 
     def count_tokens(self, sentences: Sequence[str], tag: str | None = None) -> list[int]:
         """The tokens of each sentence as the model reads it: with tag and EOS."""
-        counts: list[int] = []
-        while len(counts) < len(sentences):
-            characters, stop = 0, len(counts)
-            while stop < len(sentences) and characters < CHARACTERS_COUNTED_AT_ONCE:
-                characters += len(sentences[stop])
-                stop += 1
-            some = list(sentences[len(counts) : stop])
-            counts += self._tokenizers[SOURCE].encode_field(some, tag).lengths.tolist()
-        return counts
+        return count_tokens(self._tokenizers[SOURCE], sentences, tag)
 
     def check_lengths(
         self, sentences: Sequence[str], tag: str | None = None, max_tokens: int | None = None
@@ -195,24 +187,13 @@ class Translator:
         """The sentence in parts of at most so many tokens: see `parts_of`."""
         return parts_of(sentence, max_tokens, lambda texts: self.count_tokens(texts, tag))
 
-    def joined(self, parts: Sequence[Translation]) -> Translation:
-        """The translations of a sentence's parts as one, with a space between.
+    def processes_for(self, sentences: int, tokens_of_longest: int = 0) -> int:
+        """The number of processes that are worth it for so many sentences; see `in_processes`."""
+        return self._searcher.processes_for(sentences, self.memory.bytes(tokens_of_longest))
 
-        Its log-probability is the sum of theirs, and is divided by the penalty of its length.
-        """
-        if len(parts) == 1:
-            return parts[0]
-        alpha = self.decoding.length_penalty
-        lengths = [len(part.ids) + 1 for part in parts]  # with EOS
-        log_probability = sum(
-            part.score * length_penalty(length, alpha)
-            for part, length in zip(parts, lengths, strict=True)
-        )
-        return Translation(
-            " ".join(part.text for part in parts if part.text),
-            log_probability / length_penalty(sum(lengths), alpha),
-            tuple(token for part in parts for token in part.ids),
-        )
+    def joined(self, parts: Sequence[Translation]) -> Translation:
+        """The translations of a sentence's parts as one: see `joined`."""
+        return joined(parts, self.decoding.length_penalty)
 
     def translate(
         self,
@@ -335,11 +316,7 @@ class Translator:
         """For each batch of sentences alike in length their positions and hypotheses."""
         # The longest first, so that all processes have something to do until the end.
         batches = self._batches(heldout)[::-1]
-        found = (
-            (search(self.model, self.decoding, batch) for batch in batches)
-            if self._processes is None
-            else self._processes.search(self.decoding, batches)
-        )
+        found = self._search_now.search(self.decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
             yield batch.pair_ids.tolist(), hypotheses
 

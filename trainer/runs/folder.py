@@ -10,6 +10,7 @@
       metrics.jsonl    the record
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
+      engines/         models of other engines, see trainer/inference/ctranslate2/kept_export.py
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
       nodes.jsonl      how busy their nodes were, see trainer/tracking/node_usage.py
@@ -117,6 +118,11 @@ class RunFolder:
     @property
     def translations(self) -> Path:
         return self.path / "translations"
+
+    @property
+    def engines(self) -> Path:
+        """The weights in the forms of other engines, which translate with them."""
+        return self.path / "engines"
 
     @property
     def profiles(self) -> Path:

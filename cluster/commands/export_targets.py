@@ -1,0 +1,25 @@
+"""The libraries that a run can be exported to, and what writes a run of each task for them.
+
+Nothing of them is imported here: a target's library may be missing.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Target(StrEnum):
+    """A library."""
+
+    HUGGINGFACE = "huggingface"
+    CTRANSLATE2 = "ctranslate2"
+
+
+# MODULE:NAME of a `cluster.commands.exporting.Write`, for each task.
+WRITERS: Mapping[Target, Mapping[str, str]] = {
+    Target.HUGGINGFACE: {
+        "causal_lm": "trainer.inference.export.language_model:write_language_model",
+    },
+    Target.CTRANSLATE2: {
+        "translation": "trainer.inference.ctranslate2.conversion:write_translation_model",
+    },
+}

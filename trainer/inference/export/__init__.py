@@ -1,0 +1,1 @@
+"""Runs as models of other libraries: a file for each library and task."""
