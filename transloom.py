@@ -290,11 +290,15 @@ class Translator:
         beam_size: int | None = None,
         length_penalty: float | None = None,
         precision: str = "fp32",
+        engine: str = "torch",
+        compute_type: str | None = None,
     ) -> None:
         """
         Args:
             checkpoint: a step, or the name of an average; None: the newest intact one.
             precision: "fp32" or "bf16".
+            engine: "torch", which is transloom's own, or "ctranslate2", an extra.
+            compute_type: what CTranslate2 multiplies in, such as "int8"; None: "float32".
 
         Raises:
             TransloomError: there is no run, or no such checkpoint.
@@ -303,6 +307,8 @@ class Translator:
             *_option("--checkpoint", checkpoint),
             *_option("--beam-size", beam_size),
             *_option("--length-penalty", length_penalty),
+            *_option("--engine", engine),
+            *_option("--compute-type", compute_type),
         ]
         arguments = ["answer-lines", str(Run(run).path), "--precision", precision, *flags]
         self._lock = threading.Lock()

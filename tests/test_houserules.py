@@ -20,6 +20,7 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
         ("webdataset", "data_pipeline/dataset/samples.py"),
         ("prometheus_client", ("cluster/commands/metrics.py", "cluster/serving/metrics.py")),
         ("tensorboard", "trainer/tracking/exports/tensorboard_events.py"),
+        ("ctranslate2", "trainer/inference/ctranslate2/library.py"),
     ],
 )
 def test_one_room_or_file_imports_the_library(library, owner):

@@ -1,18 +1,23 @@
-"""Beam search of a trained run, beside Hugging Face's `generate` with the same weights.
+"""Beam search of a trained run, beside CTranslate2 and Hugging Face's `generate`, same weights.
 
 One run of this script: the same sentences of the test sets and validation, beam size, cores and
 weights, which go to a MarianMTModel in an environment of its own. The contestants alternate; the
 clock runs while all sentences are translated, after some sentences to warm up. Hugging Face gets
 ids sorted by length, in batches of 64, and gives ids; transloom does all that `transloom translate`
 does between reading and writing lines. Hugging Face stops when as many hypotheses are finished as
-the beam is wide (early_stopping=True), as transloom does.
+the beam is wide (early_stopping=True), as transloom does. CTranslate2 is what
+`transloom translate --engine ctranslate2` does, from texts to texts; its model is converted and
+loaded before the clock runs.
 
-Both use the cores in two ways: one process with a thread for each, and a process for each, which
-`transloom translate` has of its own, and Hugging Face not: there the sentences are dealt out to as
-many runs of it at once, and their rates are added up.
+All use one core, and all cores in two ways: one process with a thread for each, and a process for
+each (CTranslate2: a translating thread), which `transloom translate` has of its own, and Hugging
+Face not: there the sentences are dealt out to as many runs of it at once, and their rates are added
+up. A model that was not trained never ends its sentences, so a run of base has to be trained, too.
 
     .venv/bin/transloom train multi30k-ende …
     .venv/bin/python benchmarks/decoding/decoding.py RUN [--sentences 2000] [--rounds 3] [--json]
+
+`--python PATH` names an environment that has transformers; without it one of its own is made.
 """
 
 import argparse
@@ -26,7 +31,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +53,15 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.host_memory import keep_freed
+from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.translator import Translator
 from trainer.runs.folder import RunFolder
 
 HERE = Path(__file__).resolve().parent
 WARM_UP_SENTENCES = 8
 PRECISIONS = ("fp32", "bf16")
-TRANSLOOM, GENERATE = "transloom", "Hugging Face"
+COMPUTE_TYPES = ("float32", "int8")
+TRANSLOOM, CTRANSLATE2, GENERATE = "transloom", "CTranslate2", "Hugging Face"
 POSITIONS = 512
 GOAL_TIMES_FASTER = 5.0
 ALL_AT_ONCE = 2**31
@@ -102,10 +108,15 @@ def sentences_of(run: str, count: int) -> HeldOut:
 
 
 def translate_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
-    """Translates with transloom in this process."""
+    """Translates with transloom, or in it with CTranslate2, in this process."""
     torch.set_num_threads(how.threads)
     keep_freed()  # as `transloom translate` does
-    translator = Translator.load(run, precision="bf16" if precision == "bf16" else "fp32")
+    if precision in COMPUTE_TYPES:
+        translator = Translator.load(
+            run, engine=Engine.CTRANSLATE2, compute_type=ComputeType(precision)
+        )
+    else:
+        translator = Translator.load(run, precision="bf16" if precision == "bf16" else "fp32")
     translator.decoding = translator.decoding.model_copy(update={"beam_size": beam})
     sentences = sentences_of(run, count).texts[SOURCE]
     with translator.in_processes(how.processes):
@@ -198,10 +209,10 @@ def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -
 
 
 def measured_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
-    """Measures transloom in a process of its own, which may start others."""
+    """Measures transloom or CTranslate2 in a process of its own, which may start others."""
     command = [sys.executable, __file__, run, "--sentences", str(count), "--beam", str(beam)]
     command += ["--measure", precision, str(how.processes), str(how.threads)]
-    (output,) = outputs_of([command], how.threads)
+    (output,) = outputs_of([command], how)
     return Result(**output)
 
 
@@ -210,20 +221,29 @@ def measured_there(python: Path, folder: Path, how: Arrangement, precision: str)
     script = str(HERE / "hugging_face.py")
     parts = [f"{part}/{how.processes}" for part in range(how.processes)]
     outputs = outputs_of(
-        [[str(python), script, str(folder), precision, part] for part in parts], how.threads
+        [[str(python), script, str(folder), precision, part] for part in parts], how
     )
     found = dict(pair for output in outputs for pair in output["translations"])
     rate = sum(len(output["translations"]) / output["seconds"] for output in outputs)
     return Result(rate, [found[number] for number in range(len(found))])
 
 
-def outputs_of(commands: list[list[str]], threads: int) -> list[Any]:
-    """Runs commands at the same time; the JSON in the last line that each prints."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        for command in commands
-    ]
+def outputs_of(commands: list[list[str]], how: Arrangement) -> list[Any]:
+    """Runs commands at the same time; the JSON in the last line that each prints.
+
+    All of them together have a core for each thread, and no other.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": str(how.threads)}
+    allowed = sorted(os.sched_getaffinity(0))
+    some = allowed[: how.processes * how.threads]
+    os.sched_setaffinity(0, some)  # which they inherit
+    try:
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+            for command in commands
+        ]
+    finally:
+        os.sched_setaffinity(0, allowed)
     outputs = [process.communicate()[0] for process in running]
     for process in running:
         if process.returncode:
@@ -254,7 +274,7 @@ def table(results: dict[tuple[str, Arrangement, str], list[Result]]) -> str:
         how: max(rate for (who, h, _), rate in medians.items() if (who, h) == (GENERATE, how))
         for how in {how for _, how, _ in medians}
     }
-    one_process = next(rate for how, rate in alone.items() if how.processes == 1)
+    one_process = max(rate for how, rate in alone.items() if how.processes == 1)
     times = ours / one_process
     reached = "reached" if times >= GOAL_TIMES_FASTER else "MISSED"
     lines += [
@@ -274,6 +294,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--python", type=Path, help="of an environment that has transformers")
     parser.add_argument("--torch-index", help="package index with torch for CPU")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
@@ -284,18 +305,26 @@ def main() -> None:
         how = Arrangement(int(processes), int(threads))
         print(json.dumps(asdict(translate_here(run, count, beam, how, precision))))
         return
-    python = environment_with(HUGGING_FACE, PEERS / "hugging-face", arguments.torch_index)
-    ways = sorted({(1, cores()), (cores(), 1)})
+    python = arguments.python or environment_with(
+        HUGGING_FACE, PEERS / "hugging-face", arguments.torch_index
+    )
+    ways = sorted({(1, 1), (1, cores()), (cores(), 1)})
     with tempfile.TemporaryDirectory() as temporary:
         write_input_of_hugging_face(run, count, beam, Path(temporary))
         measure: dict[tuple[str, Arrangement, str], Callable[[], Result]] = {}
-        for how, precision in product((Arrangement(*way) for way in ways), PRECISIONS):
-            measure[TRANSLOOM, how, precision] = partial(
-                measured_here, run, count, beam, how, precision
-            )
-            measure[GENERATE, how, precision] = partial(
-                measured_there, python, Path(temporary), how, precision
-            )
+        for how in (Arrangement(*way) for way in ways):
+            for precision in PRECISIONS:
+                measure[TRANSLOOM, how, precision] = partial(
+                    measured_here, run, count, beam, how, precision
+                )
+            for compute_type in COMPUTE_TYPES:
+                measure[CTRANSLATE2, how, compute_type] = partial(
+                    measured_here, run, count, beam, how, compute_type
+                )
+            for precision in PRECISIONS:
+                measure[GENERATE, how, precision] = partial(
+                    measured_there, python, Path(temporary), how, precision
+                )
         results: dict[tuple[str, Arrangement, str], list[Result]] = {key: [] for key in measure}
         for _ in range(arguments.rounds):
             for (who, how, precision), once in measure.items():

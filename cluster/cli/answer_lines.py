@@ -3,10 +3,13 @@
 from cluster.cli.options import (
     BeamOption,
     CheckpointOption,
+    ComputeTypeOption,
+    EngineOption,
     PenaltyOption,
     PrecisionOption,
     RunArgument,
 )
+from trainer.inference.engine_names import Engine
 
 
 def answer_lines(
@@ -15,11 +18,21 @@ def answer_lines(
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     precision: PrecisionOption = "fp32",
+    engine: EngineOption = Engine.TORCH,
+    compute_type: ComputeTypeOption = None,
 ) -> None:
     """Translate for another program: a line of JSON for each line of JSON on standard input."""
     from cluster.commands.answering_lines import answer_until_the_end
     from cluster.commands.inference import load_translator
 
     answer_until_the_end(
-        load_translator(run, checkpoint, beam_size, length_penalty, precision=precision)
+        load_translator(
+            run,
+            checkpoint,
+            beam_size,
+            length_penalty,
+            precision=precision,
+            engine=engine,
+            compute_type=compute_type,
+        )
     )

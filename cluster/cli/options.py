@@ -11,6 +11,7 @@ from cluster.cli.completion import override_keys, recipe_names, run_folders
 from cluster.terminal import Terminal, tell, tell_in_json
 from cluster.views.tables import AnswerTable
 from model.config import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
+from trainer.inference.engine_names import ComputeType, Engine
 
 WIDTH_WHEN_PIPED = 200
 
@@ -61,6 +62,17 @@ CheckpointOption = Annotated[
 PrecisionOption = Annotated[
     Literal["fp32", "bf16"],
     typer.Option(help="bf16 takes half the memory and, on recent processors, half the time."),
+]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        help="What searches: transloom itself, or CTranslate2, which is faster on CPUs; install "
+        "'transloom[ctranslate2]'. The checkpoint is converted once and kept in the run."
+    ),
+]
+ComputeTypeOption = Annotated[
+    ComputeType | None,
+    typer.Option(help="What CTranslate2 multiplies in. Default: float32. int8 is fastest."),
 ]
 TagOption = Annotated[
     str | None,

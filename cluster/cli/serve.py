@@ -9,10 +9,13 @@ from cluster.cli.completion import run_folders
 from cluster.cli.options import (
     BeamOption,
     CheckpointOption,
+    ComputeTypeOption,
+    EngineOption,
     PenaltyOption,
     PrecisionOption,
 )
 from cluster.terminal import tell, warn
+from trainer.inference.engine_names import Engine
 
 
 def serve(
@@ -34,6 +37,8 @@ def serve(
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     precision: PrecisionOption = "fp32",
+    engine: EngineOption = Engine.TORCH,
+    compute_type: ComputeTypeOption = None,
     host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -91,6 +96,8 @@ def serve(
             checkpoint=checkpoint,
             follow=follow,
             precision=precision,
+            engine=engine,
+            compute_type=compute_type,
             beam_size=beam_size,
             length_penalty=length_penalty,
             cpus=cpus,

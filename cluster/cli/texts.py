@@ -15,6 +15,7 @@ from cluster.cli.options import (
 )
 from cluster.commands.export_targets import Target
 from cluster.terminal import hand_over
+from trainer.inference.engine_names import ComputeType
 
 
 def generate(
@@ -76,22 +77,29 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     to: Annotated[Target, typer.Option(help="For which library.")] = Target.HUGGINGFACE,
     checkpoint: CheckpointOption = None,
+    quantization: Annotated[
+        ComputeType | None,
+        typer.Option(help="For ctranslate2: store rounded weights. Default: as they are, in fp32."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's model and tokenizers for another library.
 
     For Hugging Face's `from_pretrained`, a translation model becomes a MarianMT and a language
-    model a GPT-2 or Llama. What a library cannot hold is refused by name.
+    model a GPT-2 or Llama; CTranslate2 takes translation models. What a library cannot hold is
+    refused by name.
 
     Examples:
 
       transloom export runs/multi30k-ende exported
 
       transloom export runs/shakespeare-char exported --to huggingface --checkpoint 2000
+
+      transloom export runs/phrasebook exported --to ctranslate2 --quantization int8
     """
     from cluster.commands.exporting import export_run
 
-    summary = export_run(run, folder, checkpoint, to)
+    summary = export_run(run, folder, checkpoint, to, quantization)
     answer(summary, as_json, f"{summary['folder']}: {summary['model']}, {summary['files']}")
 
 

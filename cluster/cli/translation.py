@@ -10,6 +10,8 @@ from cluster.cli.options import (
     AlignmentsOption,
     BeamOption,
     CheckpointOption,
+    ComputeTypeOption,
+    EngineOption,
     JsonOption,
     LongLinesOption,
     MaxTokensOption,
@@ -24,6 +26,7 @@ from cluster.cli.options import (
     answer,
 )
 from cluster.terminal import Terminal, hand_over
+from trainer.inference.engine_names import Engine
 
 
 def translate(
@@ -48,6 +51,8 @@ def translate(
     alignments: AlignmentsOption = False,
     tag: TagOption = None,
     precision: PrecisionOption = "fp32",
+    engine: EngineOption = Engine.TORCH,
+    compute_type: ComputeTypeOption = None,
     processes: ProcessesOption = None,
     long_lines: LongLinesOption = "refuse",
     max_tokens: MaxTokensOption = None,
@@ -73,6 +78,8 @@ def translate(
       transloom translate runs/many-languages sentences.txt --tag "<2de>"
 
       transloom translate runs/seed-1 runs/seed-2 runs/seed-3@8000 sentences.txt
+
+      transloom translate runs/phrasebook sentences.txt --engine ctranslate2 --compute-type int8
     """
     if long_lines == "split" and (n_best > 1 or prefixes is not None or alignments):
         raise typer.BadParameter(
@@ -87,7 +94,9 @@ def translate(
     from cluster.commands.inference import load_together
     from cluster.commands.translate import translated_lines
 
-    translator = load_together(names, checkpoint, beam_size, length_penalty, n_best, precision)
+    translator = load_together(
+        names, checkpoint, beam_size, length_penalty, n_best, precision, engine, compute_type
+    )
     for line in translated_lines(
         translator,
         file,
@@ -159,6 +168,8 @@ def evaluate(
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     dataset: MovedDatasetOption = None,
+    engine: EngineOption = Engine.TORCH,
+    compute_type: ComputeTypeOption = None,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -182,7 +193,9 @@ def evaluate(
         scores = inference.score_sets(run, test_set, checkpoint or named_checkpoint, dataset)
         answer(scores, as_json, inference.plain_scores_table(scores))
         return
-    translator = load_together(runs, checkpoint, beam_size, length_penalty)
+    translator = load_together(
+        runs, checkpoint, beam_size, length_penalty, engine=engine, compute_type=compute_type
+    )
     console = Terminal(stderr=True)
     evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
     answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))

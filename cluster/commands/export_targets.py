@@ -11,6 +11,7 @@ class Target(StrEnum):
     """A library."""
 
     HUGGINGFACE = "huggingface"
+    CTRANSLATE2 = "ctranslate2"
 
 
 # MODULE:NAME of a `cluster.commands.exporting.Write`, for each task.
@@ -18,5 +19,8 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "trainer.inference.export.language_model:write_language_model",
         "translation": "trainer.inference.export.marian:write_marian",
+    },
+    Target.CTRANSLATE2: {
+        "translation": "trainer.inference.ctranslate2.conversion:write_translation_model",
     },
 }

@@ -13,18 +13,28 @@ from cluster.commands.export_targets import WRITERS, Target
 from data_pipeline.registry import imported
 from data_pipeline.wording import listed
 from trainer.errors import TrainerError
+from trainer.inference.engine_names import ComputeType
 from trainer.inference.trained_network import TrainedNetwork, load_network
 
 # Writes the files of a run into a folder, and returns in a few words which model they are.
 Write = Callable[[TrainedNetwork, Path], str]
+# One that may be told in what to store weights.
+Quantize = Callable[[TrainedNetwork, Path, ComputeType | None], str]
 
 
 def export_run(
-    run: Path, folder: Path, checkpoint: str | None, target: Target = Target.HUGGINGFACE
+    run: Path,
+    folder: Path,
+    checkpoint: str | None,
+    target: Target = Target.HUGGINGFACE,
+    quantization: ComputeType | None = None,
 ) -> dict[str, Any]:
     """Write the model and its tokenizers into a new folder, and return a summary.
 
     The files go into a hidden folder beside it, which gets its name when they are complete.
+
+    Args:
+        quantization: in what CTranslate2's models store weights; None: as they are, in fp32.
 
     Raises:
         TrainerError: the folder has files, or runs of this task cannot be exported to the target.
@@ -33,8 +43,13 @@ def export_run(
     folder = folder.absolute()  # also "." has a name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TrainerError(f"{folder} has files already, or is one: name a new folder")
+    if quantization is not None and target is not Target.CTRANSLATE2:
+        raise TrainerError(
+            f"--quantization is {quantization}, and only models of ctranslate2 store rounded "
+            f"weights, which --to {target} is not: leave it out"
+        )
     trained = load_network(run, checkpoint, "cpu", "fp32")
-    write = _writer(trained, target)
+    write = _writer(trained, target, quantization)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
     unfinished.mkdir()
@@ -53,7 +68,7 @@ def export_run(
     }
 
 
-def _writer(trained: TrainedNetwork, target: Target) -> Write:
+def _writer(trained: TrainedNetwork, target: Target, quantization: ComputeType | None) -> Write:
     task, writers = trained.recipe.task, WRITERS[target]
     if task not in writers:
         others = [str(name) for name, tasks in WRITERS.items() if task in tasks]
@@ -62,4 +77,7 @@ def _writer(trained: TrainedNetwork, target: Target) -> Write:
             f"{trained.weights.run} was trained for {task}, and {target} takes runs of "
             f"{listed(writers)}: {remedy}"
         )
-    return cast(Write, imported(writers[task]))
+    write = imported(writers[task])
+    if quantization is None:
+        return cast(Write, write)
+    return lambda trained, folder: cast(Quantize, write)(trained, folder, quantization)

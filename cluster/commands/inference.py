@@ -10,11 +10,12 @@ from cluster.views.tables import AnswerTable, Column
 from data_pipeline.config import DataConfig
 from data_pipeline.wording import listed
 from model.config import DecodingConfig
-from trainer.errors import RunMismatchError
+from trainer.errors import EngineError, RunMismatchError
 from trainer.explain.explanation import explain
 from trainer.explain.live.panel import live_section
 from trainer.explain.page import LiveSection, render
 from trainer.explain.sections import page_of
+from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.evaluation import Evaluation, evaluate
 from trainer.inference.scoring import score_heldout
 from trainer.inference.trained_network import Precision, load_network
@@ -38,15 +39,19 @@ def load_together(
     length_penalty: float | None = None,
     n_best: int = 1,
     precision: Precision = "fp32",
+    engine: Engine = Engine.TORCH,
+    compute_type: ComputeType | None = None,
 ) -> Translator:
     """Load the translator of one run, or of several that translate together.
 
     Args:
         names: each RUN or RUN@CHECKPOINT, a step or the name of an average.
         checkpoint: of one run alone.
+        engine, compute_type: as in `Translator.load`; several runs need torch.
 
     Raises:
         RunMismatchError: a checkpoint for several runs, or what `Translator.load_ensemble` raises.
+        EngineError: another engine than torch for several runs, or what `Translator.load` raises.
     """
     if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
         raise RunMismatchError(
@@ -55,8 +60,21 @@ def load_together(
         )
     if len(names) == 1:
         run, named_checkpoint = named_run(names[0])
+        named_checkpoint = checkpoint or named_checkpoint
         return load_translator(
-            run, checkpoint or named_checkpoint, beam_size, length_penalty, n_best, precision
+            run,
+            named_checkpoint,
+            beam_size,
+            length_penalty,
+            n_best,
+            precision,
+            engine,
+            compute_type,
+        )
+    if engine != Engine.TORCH or compute_type is not None:
+        raise EngineError(
+            f"{engine} searches with one run's probabilities, and {len(names)} runs are named: "
+            "leave out --engine and --compute-type, or name one run"
         )
     translator = Translator.load_ensemble([named_run(n) for n in names], precision=precision)
     for problem in translator.damaged:
@@ -72,13 +90,18 @@ def load_translator(
     length_penalty: float | None = None,
     n_best: int = 1,
     precision: Precision = "fp32",
+    engine: Engine = Engine.TORCH,
+    compute_type: ComputeType | None = None,
 ) -> Translator:
     """Load a run's translator, and name newer checkpoints that were passed over.
 
     Args:
         checkpoint: a step or the name of an average.
+        engine, compute_type: as in `Translator.load`.
     """
-    translator = Translator.load(run, checkpoint, precision=precision)
+    translator = Translator.load(
+        run, checkpoint, precision=precision, engine=engine, compute_type=compute_type
+    )
     for problem in translator.damaged:
         warn(f"{problem}; using {translator.checkpoint.path}")
     translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)

@@ -15,7 +15,6 @@ from data_pipeline.errors import CorpusError
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
 from trainer.host_memory import keep_freed
-from trainer.inference.search_processes import processes_for
 from trainer.inference.sentence_memory import LongSentenceError, SentenceLimit
 from trainer.inference.translation import Translation
 from trainer.inference.translator import Translator
@@ -66,8 +65,8 @@ def translated_lines(
         sentences, beginnings = _read(file, prefixes)
         counts = translator.count_tokens(sentences, tag)
         _check_lengths(counts, file, limit, long_lines)
-        longest = translator.memory.bytes(min(max(counts, default=0), limit.tokens))
-        processes = processes or processes_for(len(sentences), longest)
+        longest = min(max(counts, default=0), limit.tokens)
+        processes = processes or translator.processes_for(len(sentences), longest)
         at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
         batches = _batches(sentences, beginnings, at_once)
     done = 0  # lines

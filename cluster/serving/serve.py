@@ -32,6 +32,7 @@ from cluster.supervision.command_signals import ignore_signals
 from cluster.web.doors import TOKEN, is_loopback
 from cluster.web.listening import address_of, listen, told_to_stop
 from data_pipeline.wording import counted
+from trainer.inference.engine_names import Engine
 
 PORT = 8644
 LOOK_SECONDS = 1.0  # whether Ray is there
@@ -47,8 +48,11 @@ def serve_runs(settings: ServingSettings, *, tell: Tell, warn: Tell) -> None:
     Raises:
         ClusterError: Ray Serve is not installed, Ray has not come up, or nobody can listen there.
         RunMismatchError, CheckpointError: a run cannot be served.
+        EngineError: the engine is not installed, or cannot do what is wanted.
     """
     _require_ray_serve()
+    for of_run in settings.runs.values():
+        _require_engine(of_run)
     facts = {name: facts_of(of_run) for name, of_run in settings.runs.items()}
     with listen("the server", settings.host, settings.port, PORT, tell) as listening:
         if not is_loopback(settings.host):
@@ -73,6 +77,14 @@ def _require_ray_serve() -> None:
             'pip install "transloom[serve]"'
         ) from error
     logging.getLogger(SERVE_LOGGER).setLevel(logging.ERROR)  # its progress is not ours
+
+
+def _require_engine(settings: ReplicaSettings) -> None:
+    if settings.engine is Engine.TORCH and settings.compute_type is None:
+        return
+    from trainer.inference.engines import require_possible  # torch: for this alone
+
+    require_possible(settings.engine, settings.compute_type, "cpu", settings.precision)
 
 
 def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:

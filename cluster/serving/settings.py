@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from trainer.inference.trained_network import Precision
+from trainer.inference.engine_names import ComputeType, Engine
+
+if TYPE_CHECKING:  # the server has no torch
+    from trainer.inference.trained_network import Precision
 
 # Which checkpoint is taken up when there is another one.
 Follow = Literal["newest", "best", "average", "nothing"]
@@ -52,6 +55,7 @@ class ReplicaSettings:
     Attributes:
         run: the run's folder, absolute.
         checkpoint: a step or an average that is kept to; None: as `follow` says.
+        engine, compute_type: as in `Translator.load`.
         beam_size, length_penalty: replace the recipe's.
         cpus: threads that compute.
         max_tokens: as in `Limits`.
@@ -62,7 +66,9 @@ class ReplicaSettings:
     run: Path
     checkpoint: str | None = None
     follow: Follow = "newest"
-    precision: Precision = "fp32"
+    precision: "Precision" = "fp32"
+    engine: Engine = Engine.TORCH
+    compute_type: ComputeType | None = None
     beam_size: int | None = None
     length_penalty: float | None = None
     cpus: int = 1

@@ -19,7 +19,13 @@ def prepare_process(settings: ReplicaSettings) -> None:
 
 def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
     """The run with the weights of a checkpoint, verified; raises what `Translator.load` does."""
-    return Translator.load(settings.run, checkpoint, precision=settings.precision)
+    return Translator.load(
+        settings.run,
+        checkpoint,
+        precision=settings.precision,
+        engine=settings.engine,
+        compute_type=settings.compute_type,
+    )
 
 
 def translated(translator: Translator, batch: Batch, settings: ReplicaSettings) -> list[Found]:

@@ -87,11 +87,11 @@ class SearchState:
         self.indices = list(range(b))
         # Sources may be of other lengths to other networks: the longest counts.
         limits = [
-            _limits(source, model.vocabulary.pad_id, decoding)
+            output_limits(source, model.vocabulary.pad_id, decoding)
             for model, source in zip(models, sources, strict=True)
         ]
         self.limits = [max(of_one) for of_one in zip(*limits, strict=True)]
-        self.prefixes = _prefixes(prefix_bp, b, self.limits, self.vocabulary)
+        self.prefixes = unpadded_prefixes(prefix_bp, b, self.limits, self.vocabulary)
         self.members = [
             Member(model, source, k) for model, source in zip(models, sources, strict=True)
         ]
@@ -203,8 +203,12 @@ class SearchState:
         return given
 
 
-def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
-    """Tokens that each sentence's translation may have, EOS included."""
+def output_limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
+    """Returns how many tokens each sentence's translation may have, EOS included.
+
+    Raises:
+        ModelError: a source is empty.
+    """
     lengths = (source_bs != pad_id).sum(dim=1).tolist()
     if 0 in lengths:
         raise ModelError(
@@ -215,10 +219,14 @@ def _limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[in
     return [int(factor * length) + extra for length in lengths]
 
 
-def _prefixes(
+def unpadded_prefixes(
     prefix_bp: Tensor | None, sentences: int, limits: list[int], vocabulary: Vocabulary
 ) -> list[list[int]]:
-    """Each sentence's prefix without padding."""
+    """Returns each sentence's prefix without padding.
+
+    Raises:
+        PrefixError: a prefix cannot be continued.
+    """
     if prefix_bp is None:
         return [[] for _ in range(sentences)]
     assert len(prefix_bp) == sentences, "one prefix for each source"

@@ -59,7 +59,7 @@ def assert_nothing_is_wrong(watched, server):
 def test_what_is_typed_is_translated(browser, server, run, width, scheme):
     with closing(Watched(browser, width, scheme)) as watched:
         page = opened(watched, server)
-        page.get_by_label("Source (fr)").fill(TEXT)
+        page.get_by_role("textbox", name="Source (fr)").fill(TEXT)
         pairs = page.locator("#pairs > li")
         pairs.nth(1).wait_for()
         expected = Translator.load(run).translate(TEXT.split("\n"))
@@ -76,14 +76,14 @@ def test_words_that_belong_together_are_shown_by_pointer_and_by_keys(browser, se
         asked = server.translate({"sentences": ["je suis étudiant"], "alignments": True})
         best = asked.json["translations"][0][0]
         first = [source for source, target in best["alignment"] if target == 0]
-        page.get_by_label("Source (fr)").fill("je suis étudiant")
+        page.get_by_role("textbox", name="Source (fr)").fill("je suis étudiant")
         page.locator(".best .word").first.hover()
         marked = page.locator(".source .word.marked")
         assert marked.count() == len(first)
         words = ["je", "suis", "étudiant"]
         page.mouse.move(0, 0)
         assert page.locator(".marked").count() == 0
-        page.locator("#pairs > li").focus()
+        page.locator("#pairs > li > [role=group]").focus()
         page.keyboard.press("ArrowRight")
         assert page.locator(".best .word.marked").count() == 1
         said = page.locator("#said").inner_text()
@@ -93,10 +93,10 @@ def test_words_that_belong_together_are_shown_by_pointer_and_by_keys(browser, se
 def test_a_problem_is_said_and_goes_when_it_is_put_right(browser, server):
     with closing(Watched(browser)) as watched:
         page = opened(watched, server)
-        page.get_by_label("Source (fr)").fill("mot " * 900)
+        page.get_by_role("textbox", name="Source (fr)").fill("mot " * 900)
         page.locator("#said.problem", has_text="split it").wait_for()
         watched.complaints.clear()  # the browser's own line about the status
-        page.get_by_label("Source (fr)").fill("elle est là")
+        page.get_by_role("textbox", name="Source (fr)").fill("elle est là")
         page.locator("#pairs > li").wait_for()
         page.locator("#said:not(.problem)").wait_for(state="attached")
         assert_nothing_is_wrong(watched, server)
@@ -106,7 +106,7 @@ def test_right_to_left_is_written_from_the_right(browser, tmp_path_factory, phra
     run = served(tmp_path_factory, phrasebook, source_language="ar", target_language="he")
     with RunningServer(run) as server, closing(Watched(browser)) as watched:
         page = opened(watched, server)
-        page.get_by_label("Source (ar)").fill("elle est là")
+        page.get_by_role("textbox", name="Source (ar)").fill("elle est là")
         page.locator("#pairs > li").wait_for()
         assert page.locator("#source").get_attribute("dir") == "rtl"
         assert page.locator(".best").get_attribute("dir") == "rtl"

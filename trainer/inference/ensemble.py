@@ -25,7 +25,7 @@ from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import HEADER, sha256_of
 from trainer.errors import RunMismatchError
-from trainer.inference.search_processes import Find, Found, search_processes
+from trainer.inference.search_processes import Find, Found, processes_for, search_processes
 from trainer.inference.searchers import Search
 from trainer.inference.trained_network import TrainedNetwork, Weights, load_network
 from trainer.runs.folder import RunFolder
@@ -129,6 +129,8 @@ def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
 class EnsembleSearcher:
     """Our own search over several networks."""
 
+    engine: str | None = None
+
     def __init__(self, models: Sequence[Transformer], origin: EnsembleOrigin) -> None:
         self._models = models
         self._origin = origin
@@ -146,6 +148,10 @@ class EnsembleSearcher:
             return
         with search_processes(processes, self._origin) as search_there:
             yield search_there
+
+    def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
+        """See `trainer.inference.searchers.Searcher`."""
+        return processes_for(sentences, bytes_of_longest)
 
 
 def search_together(

@@ -23,7 +23,6 @@ from data_pipeline.written import Count, Written
 from model.config import DecodingConfig
 from trainer.checkpoints.format import HEADER, STEP, Checkpoint, sha256_of
 from trainer.errors import TranslationError
-from trainer.inference.search_processes import processes_for
 from trainer.inference.sentence_memory import LongSentenceError
 from trainer.inference.trained_network import Precision
 from trainer.inference.translator import Translator
@@ -39,6 +38,8 @@ class Origin(Written):
             ensemble, of these hashes.
         sources_sha256: of the sources, each with a line end.
         decoding: the search.
+        engine: what searched, and in which numbers; None: transloom's own search. Then it is not
+            written, so that earlier versions know the card.
     """
 
     test_set: str
@@ -48,6 +49,7 @@ class Origin(Written):
     tag: str | None
     decoding: dict[str, Any]
     precision: Precision
+    engine: str | None = None
 
 
 class HypothesesCard(Written):
@@ -79,6 +81,7 @@ def origin_of(
     heldout: HeldOut,
     decoding: DecodingConfig,
     precision: Precision,
+    engine: str | None = None,
 ) -> Origin:
     """What the hypotheses of a checkpoint for a test set would depend on."""
     return Origin(
@@ -89,6 +92,7 @@ def origin_of(
         tag=heldout.tags.get(SOURCE),
         decoding=decoding.model_dump(mode="json"),
         precision=precision,
+        engine=engine,
     )
 
 
@@ -101,7 +105,8 @@ def file_name(origin: Origin) -> str:
     """The name of a file of hypotheses, without its ending."""
     weights = origin.checkpoint.removeprefix(STEP)
     beam, alpha = origin.decoding["beam_size"], origin.decoding["length_penalty"]
-    return f"{origin.test_set}-{weights}-beam{beam}-alpha{alpha:g}"
+    engine = "" if origin.engine is None else f"-{origin.engine}"
+    return f"{origin.test_set}-{weights}-beam{beam}-alpha{alpha:g}{engine}"
 
 
 def find_hypotheses(folder: Path, origin: Origin) -> Hypotheses | None:
@@ -140,14 +145,19 @@ def make_hypotheses(
     sources, tag = heldout.texts[SOURCE], heldout.tags.get(SOURCE)
     whole = sys.maxsize  # a set is scored whole, or refused because memory does not suffice
     try:
-        with translator.in_processes(processes or processes_for(total)):
+        with translator.in_processes(processes or translator.processes_for(total)):
             texts = translator.translate(
                 sources, tag, lambda done: report(done, total), max_tokens=whole
             )
     except LongSentenceError as error:
         raise TranslationError(f"The held-out set {name} cannot be scored: {error}") from error
     origin = origin_of(
-        translator.checkpoint, name, heldout, translator.decoding, translator.precision
+        translator.checkpoint,
+        name,
+        heldout,
+        translator.decoding,
+        translator.precision,
+        translator.engine,
     )
     if ensemble := translator.ensemble:
         origin = origin.model_copy(
@@ -155,5 +165,7 @@ def make_hypotheses(
         )
     file = save_texts(folder, file_name(origin), texts)
     card = HypothesesCard(origin=origin, sentences=total, sha256=sha256_of(file))
-    write_whole(file.with_suffix(".json"), card.model_dump_json(indent=1) + "\n")
+    unwritten = {"origin": {"engine"}} if origin.engine is None else None
+    written = card.model_dump_json(indent=1, exclude=unwritten)
+    write_whole(file.with_suffix(".json"), written + "\n")
     return Hypotheses(texts, file, reused=False)

@@ -13,7 +13,13 @@ from typing import Protocol
 from data_pipeline.batching.batch import MicroBatch
 from model.config import DecodingConfig
 from model.transformer import Transformer
-from trainer.inference.search_processes import Found, NetworkOrigin, search, search_processes
+from trainer.inference.search_processes import (
+    Found,
+    NetworkOrigin,
+    processes_for,
+    search,
+    search_processes,
+)
 from trainer.inference.trained_network import Weights
 
 
@@ -32,7 +38,13 @@ class Search(Protocol):
 
 
 class Searcher(Search, Protocol):
-    """Finds hypotheses, on several of the host's cores if it is told to."""
+    """Finds hypotheses, on several of the host's cores if it is told to.
+
+    Attributes:
+        engine: a name of the library and its numbers, fit for a file's name; None: our own search.
+    """
+
+    engine: str | None
 
     def in_processes(self, processes: int) -> AbstractContextManager[Search]:
         """The same search by so many at once, which share the cores; one is this process.
@@ -41,9 +53,18 @@ class Searcher(Search, Protocol):
             TranslationError: it cannot be done by several.
         """
 
+    def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
+        """How many at once are worth it.
+
+        Args:
+            bytes_of_longest: what the longest sentence takes.
+        """
+
 
 class NetworkSearcher:
     """Our own search over one network."""
+
+    engine: str | None = None
 
     def __init__(self, model: Transformer, weights: Weights | None) -> None:
         """
@@ -66,3 +87,7 @@ class NetworkSearcher:
         assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
         with search_processes(processes, NetworkOrigin(self._weights)) as search_there:
             yield search_there
+
+    def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
+        """See `Searcher`."""
+        return processes_for(sentences, bytes_of_longest)

@@ -19,6 +19,8 @@ from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TranslationError
 from trainer.host_memory import available_bytes
+from trainer.inference.engine_names import ComputeType, Engine
+from trainer.inference.engines import require_possible, searcher_of
 from trainer.inference.ensemble import Ensemble, join
 from trainer.inference.searchers import NetworkSearcher, Search, Searcher
 from trainer.inference.sentence_memory import (
@@ -128,6 +130,8 @@ class Translator:
         decoding: DecodingConfig | None = None,
         device: str = "cpu",
         precision: Precision = "fp32",
+        engine: Engine = Engine.TORCH,
+        compute_type: ComputeType | None = None,
     ) -> Self:
         """Load a run's weights: the newest intact ones, or those of one checkpoint.
 
@@ -135,11 +139,16 @@ class Translator:
             checkpoint: a step or the name of an average, such as `average-of-400-500`.
             decoding: replaces the recipe's beam size and length penalty.
             precision: that of weights and network; scores are summed in fp32 in any case.
+            engine: what finds hypotheses: our own search, or CTranslate2 (an extra), on the CPU.
+            compute_type: what CTranslate2 multiplies in; None: float32.
 
         Raises:
             RunMismatchError: there is no run at this path.
             CheckpointError: the run has no such checkpoint, or it is damaged.
+            EngineError: the engine is not installed, or cannot do what is wanted.
+            ModelError: the engine does not hold the network; the message names what.
         """
+        require_possible(engine, compute_type, device, precision)
         network = load_network(Path(run), checkpoint, device, precision)
         found = network.of_task("translation")
         recipe_decoding = found.recipe.decoding
@@ -154,6 +163,7 @@ class Translator:
             found.damaged,
             found.weights,
             found.recipe.data.max_source_length,
+            searcher_of(engine, found, compute_type),
         )
 
     @contextmanager
@@ -181,6 +191,11 @@ class Translator:
     def precision(self) -> Precision:
         """That of weights and network."""
         return "fp32" if self._weights is None else self._weights.precision
+
+    @property
+    def engine(self) -> str | None:
+        """What searches in the place of our own search, and in which numbers."""
+        return self._searcher.engine
 
     @property
     def memory(self) -> SentenceMemory:
@@ -236,6 +251,10 @@ class Translator:
     def split(self, sentence: str, max_tokens: int, tag: str | None = None) -> list[str]:
         """The sentence in parts of at most so many tokens: see `parts_of`."""
         return parts_of(sentence, max_tokens, lambda texts: self.count_tokens(texts, tag))
+
+    def processes_for(self, sentences: int, tokens_of_longest: int = 0) -> int:
+        """The number of processes that are worth it for so many sentences; see `in_processes`."""
+        return self._searcher.processes_for(sentences, self.memory.bytes(tokens_of_longest))
 
     def joined(self, parts: Sequence[Translation]) -> Translation:
         """The translations of a sentence's parts as one: see `joined`."""

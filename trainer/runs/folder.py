@@ -11,6 +11,7 @@
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       tuned-decoding.json  how best to translate, see trainer/inference/tuned_decoding.py
+      engines/         models of other engines, see trainer/inference/ctranslate2/kept_export.py
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
       nodes.jsonl      how busy their nodes were, see trainer/tracking/node_usage.py
@@ -123,6 +124,11 @@ class RunFolder:
     def tuned_decoding(self) -> Path:
         """How best to translate with it; see `trainer.inference.tuned_decoding`."""
         return self.path / "tuned-decoding.json"
+
+    @property
+    def engines(self) -> Path:
+        """The weights in the forms of other engines, which translate with them."""
+        return self.path / "engines"
 
     @property
     def profiles(self) -> Path:

@@ -99,7 +99,9 @@ function walk(item, label, sides, mark) {
 }
 
 function shownPair(sentence, translations, run) {
-  const item = document.createElement("li");
+  const entry = document.createElement("li");
+  const item = document.createElement("div");
+  entry.append(item);
   const [best, ...others] = translations;
   const pairs = best.alignment ?? [];
   const sides = {};
@@ -126,18 +128,18 @@ function shownPair(sentence, translations, run) {
     const list = document.createElement("ol");
     list.className = "others";
     for (const other of others) {
-      const entry = document.createElement("li");
+      const another = document.createElement("li");
       const text = document.createElement("bdi");
       text.lang = run.target_language;
       text.textContent = other.text;
       const value = score.cloneNode();
       value.textContent = ` ${other.score.toFixed(3)}`;
-      entry.append(text, value);
-      list.append(entry);
+      another.append(text, value);
+      list.append(another);
     }
     item.append(list);
   }
-  return item;
+  return entry;
 }
 
 async function translate() {

@@ -15,12 +15,12 @@ STEPS = (20, 40, 60)
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Path:
-    """A run with checkpoints of the steps above, each with a validation."""
+    """A run with checkpoints of the steps above, the last two of them with a validation."""
     folder = tmp_path_factory.mktemp("served")
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(values))
-    every = ("checkpoints.every_steps=20", "trainer.validate_every_steps=20")
+    every = ("checkpoints.every_steps=20", "trainer.validate_every_steps=40")
     keep = "checkpoints.keep_last=9"
     Runs(recipe, folder, "").train("run", "trainer.max_steps=60", *every, keep, inline=True)
     return folder / "run"

@@ -13,7 +13,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.serving.running import HANG_SECONDS, RunningServer
 
 from cluster.serving.dispatcher import MOST_LOSSES, ReplicaLostError
-from cluster.serving.settings import Batching, Limits
+from cluster.serving.replica import Batch
+from cluster.serving.settings import Batching, Limits, ReplicaSettings
+from cluster.serving.translating import load, translated
+from cluster.serving.waiting import Search
+from trainer.inference.engine_names import Engine
 from trainer.inference.translator import Translator
 from transloom import ServedTranslator, TransloomError
 
@@ -69,6 +73,19 @@ def test_translations_are_those_of_the_command(server, run):
         ]
         for ours, theirs in zip(found, expected, strict=True):
             assert [one["score"] for one in ours] == pytest.approx([one.score for one in theirs])
+
+
+def test_ctranslate2_translates_batches_too(run):
+    """What it finds is held to ours by tests of its own."""
+    batch = Batch(Search(None, 2, False, True), tuple(SENTENCES), ("",) * len(SENTENCES))
+    of_torch, of_ctranslate2 = (
+        translated(load(settings, "40"), batch, settings)
+        for settings in (ReplicaSettings(run), ReplicaSettings(run, engine=Engine.CTRANSLATE2))
+    )
+    for ours, theirs in zip(of_torch, of_ctranslate2, strict=True):
+        assert [(text, pairs) for text, _, pairs in theirs.translations] == [
+            (text, pairs) for text, _, pairs in ours.translations
+        ]
 
 
 def test_alignments_are_pairs_of_words(server, run):

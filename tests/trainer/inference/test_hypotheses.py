@@ -10,7 +10,12 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import HEADER, Checkpoint
-from trainer.inference.hypotheses import find_hypotheses, make_hypotheses, origin_of
+from trainer.inference.hypotheses import (
+    file_name,
+    find_hypotheses,
+    make_hypotheses,
+    origin_of,
+)
 from trainer.inference.translator import Translator
 
 FEW = 3
@@ -45,6 +50,18 @@ def test_what_was_made_is_found_again(made, few):
     assert found.reused
     assert found.texts == hypotheses.texts
     assert hypotheses.file.name == "few-00000002-beam4-alpha0.6.txt"
+
+
+def test_another_engine_is_another_origin_and_ours_is_not_written(made, few):
+    """So cards of transloom's own search stay as earlier versions write and read them."""
+    translator, hypotheses = made
+    card = json.loads(hypotheses.file.with_suffix(".json").read_text())
+    assert "engine" not in card["origin"]
+    theirs = origin_of(
+        translator.checkpoint, "few", few, translator.decoding, "fp32", "ctranslate2-int8"
+    )
+    assert find_hypotheses(hypotheses.file.parent, theirs) is None
+    assert file_name(theirs) == "few-00000002-beam4-alpha0.6-ctranslate2-int8"
 
 
 def changed_checkpoint(checkpoint, folder):
