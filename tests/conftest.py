@@ -3,8 +3,10 @@
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -39,6 +41,21 @@ def pytest_runtest_call() -> None:
     Otherwise all that later tests start would ignore them, too.
     """
     obey_signals()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_pauses() -> Iterator[None]:
+    """Files that cannot be read are read again as often as ever, after a hundredth of the pauses.
+
+    Where a test damages a shard, each reading of it would take 10 s. The processes of `ray_head`
+    do the same (support/faults/site), others pause as they do for users.
+    """
+    from data_pipeline.storage import remote
+
+    pauses = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "time", pauses)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@
 
 Both draw the same pieces to the bit, so it does not matter which of them a process has, and a run
 may change from one to the other. A library is used if it was made of this segmenter.c, and if it
-draws what Python draws in a first trial, which takes a few milliseconds.
+draws what Python draws in a first trial, which takes 25 ms.
 """
 
 import ctypes

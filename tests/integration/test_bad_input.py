@@ -47,7 +47,8 @@ def command(monkeypatch, capsys, tmp_path):
 def recipe(tmp_path, phrasebook):
     """The tiny recipe on the prepared phrase book, as a file."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
+    values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
+    path.write_text(yaml.safe_dump(values))
     return path
 
 

@@ -36,17 +36,13 @@ def test_a_run_that_changes_ranks_and_stage_has_the_bits_of_one_that_does_not(ru
     assert (resized["from_ranks"], resized["to_ranks"]) == (1, 3)
 
 
-def test_fast_numerics_promise_less(runs):
-    runs.train("fast", "trainer.max_steps=10", inline=True)
-    runs.train("fast", "trainer.max_steps=12", "engine.attention=sdpa", inline=True)
-    (resumed,) = runs.lines("fast", "event")
+def test_fast_numerics_promise_less_and_cannot_become_exact(inline_runs):
+    inline_runs.train("fast", "trainer.max_steps=2", inline=True)
+    inline_runs.train("fast", "trainer.max_steps=4", "engine.attention=sdpa", inline=True)
+    (resumed,) = inline_runs.lines("fast", "event")
     assert resumed["promise"] == (
         "same data, but losses and weights up to rounding only because attention was matmul and is "
         "sdpa"
     )
-
-
-def test_a_run_cannot_become_exact(runs):
-    runs.train("begun-fast", "trainer.max_steps=2", inline=True)
     with pytest.raises(Exception, match=r"engine.numerics: 'fast' there, 'exact' here"):
-        runs.train("begun-fast", EXACT, "trainer.max_steps=4", inline=True)
+        inline_runs.train("fast", EXACT, "trainer.max_steps=6", inline=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from support.recipes import tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.runs import Runs
 
 from cluster.recipe import Recipe
@@ -21,7 +21,7 @@ from trainer.zero.fragments import MASTER
 def test_validation_scores_the_average(tmp_path, phrasebook, stage):
     recipe_file = tmp_path / "tiny.yaml"
     values = tiny_values(phrasebook, max_steps=4, ema_decay=0.9)
-    values["decoding"]["max_extra_length"] = 1
+    values["decoding"] = SHORT_TRANSLATIONS
     recipe_file.write_text(yaml.safe_dump(values | {"engine": {"zero_stage": stage}}))
     runs = Runs(recipe_file, tmp_path, address="")
     result = runs.train("run", inline=True)

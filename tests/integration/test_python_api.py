@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.recipes import tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
 
 import transloom
 from trainer.inference.translator import Translator as InProcess
@@ -36,7 +36,7 @@ def project(phrasebook, tmp_path, monkeypatch):
     for name in ("cluster", "trainer", "model", "data_pipeline"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"WHOSE = 'mine: {name}'\n")
-    values = tiny_values(phrasebook)
+    values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
     values["trainer"]["validate_every_steps"] = 4
     (tmp_path / "phrasebook").write_text(yaml.safe_dump(values))  # found before the built-in one
     return tmp_path
@@ -128,7 +128,8 @@ def trained(tmp_path_factory, phrasebook):
     """A run of four steps."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
+    values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
+    recipe.write_text(yaml.safe_dump(values))
     return transloom.train(recipe, run=folder / "run", inline=True, quiet=True)
 
 

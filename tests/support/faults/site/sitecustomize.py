@@ -167,6 +167,16 @@ def step_of(partial):
     return int(partial.name.split("-")[1])
 
 
+def pause(wait_before_retry):
+    """No moment: a file that cannot be read is read again after a hundredth of the pause."""
+
+    @functools.wraps(wait_before_retry)
+    def wrapper(delay_seconds, what, reason):
+        return wait_before_retry(delay_seconds / 100, what, reason)
+
+    return wrapper
+
+
 HOOKS = {
     "trainer.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
@@ -177,6 +187,7 @@ HOOKS = {
     "trainer.checkpoints.state_file": {"write_state_file": write},
     "trainer.checkpoints.commit": {"sync_to_disk": commit},
     "data_pipeline.batching.window": {"WindowReader.fetch": fetch},
+    "data_pipeline.storage.remote": {"wait_before_retry": pause},
 }
 
 
