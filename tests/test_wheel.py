@@ -93,6 +93,8 @@ def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
     page = run_installed(unpacked, program)
     for name in ("page.css", "heat_map.js", "page.js"):
         assert (ROOT / "trainer" / "explain" / name).read_text(encoding="utf-8") in page
+    live = "from trainer.explain.live.scripts import ENGINE, VIEW, script; print(script(ENGINE + VIEW))"
+    assert "function originOf(" in run_installed(unpacked, live)
     assert "<h1>a title</h1>" in page
 
 
