@@ -144,7 +144,8 @@ def explain(
 ) -> None:
     """Show how a run translates a sentence, step by step, as one HTML page.
 
-    All numbers on the way are in it. It opens without a network, in any browser.
+    All numbers on the way are in it. It opens without a network, in any browser. A model of up to
+    5 million weights lies in it, too: type another sentence there.
 
     Examples:
 
@@ -156,7 +157,9 @@ def explain(
 
     translator = load_translator(run, checkpoint)
     summary = write_explanation(translator, sentence, tag, output or run / "explain.html")
-    answer(summary, as_json, f"{sentence} → {summary['translation']}\n{summary['file']}")
+    reason = summary["not_live"]
+    note = f"the page shows this sentence alone: {reason}\n" if reason else ""
+    answer(summary, as_json, f"{sentence} → {summary['translation']}\n{note}{summary['file']}")
 
 
 def evaluate(

@@ -1,15 +1,13 @@
 """The live section of a page, as HTML: what is typed in, where results go, and the packed model."""
 
-import html
 import json
 import re
 from importlib.resources import files
 
-from data_pipeline.strangers_text import visible
 from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
 from trainer.explain.live.scripts import ENGINE, VIEW, script
-from trainer.explain.page import LiveSection
+from trainer.explain.page import LiveSection, escape
 from trainer.inference.translator import Translator
 
 
@@ -20,8 +18,8 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Live
     except NotLiveError as error:
         return str(error)
     filling = {
-        "tag": html.escape(tag or ""),
-        "sentence": html.escape(visible(sentence)),
+        "tag": escape(tag or ""),
+        "sentence": escape(sentence),
         "model": model.replace("<", "\\u003c"),
     }
     folder = files("trainer.explain.live")
