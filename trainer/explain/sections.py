@@ -74,7 +74,7 @@ def _overview(explained: Explanation) -> Section:
         ),
         Heading("The model"),
         Table(
-            ["", ""],
+            ["property", "of this model"],
             [
                 ("layers", f"{config.encoder_layers} encoder, {config.decoder_layers} decoder"),
                 ("width", f"{config.width} numbers for each piece"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -57,3 +58,11 @@ def test_overrides_change_the_figure():
     pre = json.loads(command("phrasebook", "model.norm=pre", "--json"))
     keys = [box["key"] for box in pre["blueprint"]["columns"][0]["after"]]
     assert "encoder.last_norm" in keys
+
+
+def test_the_documents_picture_is_what_the_command_draws(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command("phrasebook", "--svg", "drawn.svg")
+    images = Path(__file__).parents[4] / "docs" / "images"
+    drawn = Path("drawn.svg").read_text("utf-8")
+    assert (images / "phrasebook-model.svg").read_text("utf-8") == drawn
