@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     Task,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -95,6 +96,18 @@ def percentages(terminal: Terminal) -> Progress:
         TimeRemainingColumn(),
         console=terminal,
     )
+
+
+def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
+    """Tells a progress what is being done, how much of it is done, and of how much; a bar each."""
+    bars: dict[str, TaskID] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=total)
+        progress.update(bars[what], completed=done, total=total)
+
+    return report
 
 
 def step_counts(console: Console) -> Progress:

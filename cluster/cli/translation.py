@@ -56,6 +56,24 @@ def translate(
     processes: ProcessesOption = None,
     long_lines: LongLinesOption = "refuse",
     max_tokens: MaxTokensOption = None,
+    on_cluster: Annotated[
+        bool,
+        typer.Option(
+            "--on-cluster", help="Let actors on a Ray cluster translate FILE to --output."
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="With --on-cluster: the file to write.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="The cluster: HOST:PORT or auto. Default: Ray is started here."),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Default: as many as the cluster has room for.")
+    ] = None,
+    cpus_per_actor: Annotated[float, typer.Option(min=0.1, help="Each is a process.")] = 1.0,
+    gpus_per_actor: Annotated[float, typer.Option(min=0.0, help="With any, on a GPU.")] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
@@ -63,6 +81,9 @@ def translate(
     Several runs translate together, as papers do with seeds: each token has the mean of their
     probabilities. They need one target tokenizer. A run is a folder, a file of sentences is none,
     so arguments are told apart by that, and --input says it.
+
+    --on-cluster deals a large file to actors. The output is that of this command without it, and
+    appears whole; whatever is killed, the same command goes on where it was.
 
     Text is UTF-8 whatever the locale, and a line ends with \\n alone. A line that is not UTF-8 or
     too long is named, and nothing is translated (exit code 1).
@@ -80,6 +101,8 @@ def translate(
       transloom translate runs/seed-1 runs/seed-2 runs/seed-3@8000 sentences.txt
 
       transloom translate runs/phrasebook sentences.txt --engine ctranslate2 --compute-type int8
+
+      transloom translate runs/de-en mono.de --output mono.en --on-cluster --address auto
     """
     if long_lines == "split" and (n_best > 1 or prefixes is not None or alignments):
         raise typer.BadParameter(
@@ -91,12 +114,38 @@ def translate(
         raise typer.BadParameter(
             "--alignments are what one model looks at, and several runs are named: name one run"
         )
+    if on_cluster != (output is not None):
+        raise typer.BadParameter(
+            "--on-cluster and --output OUT belong together; without a cluster, redirect the output"
+        )
+    if on_cluster and engine is not Engine.TORCH:
+        raise typer.BadParameter(f"--on-cluster translates with torch, and --engine is {engine}")
+    if on_cluster and (prefixes is not None or processes is not None):
+        raise typer.BadParameter(
+            "--on-cluster takes no --prefixes, and --actors in place of --processes"
+        )
     from cluster.commands.inference import load_together
-    from cluster.commands.translate import translated_lines
+    from cluster.commands.translate import LinesWanted, translated_lines
 
     translator = load_together(
         names, checkpoint, beam_size, length_penalty, n_best, precision, engine, compute_type
     )
+    if output is not None:
+        from cluster.lines.spread import translate_on_cluster
+
+        translate_on_cluster(
+            translator,
+            file,
+            output,
+            LinesWanted(tag, n_best, alignments, as_json, long_lines),
+            max_tokens,
+            address,
+            actors,
+            cpus_per_actor,
+            gpus_per_actor,
+            Terminal(stderr=True),
+        )
+        return
     for line in translated_lines(
         translator,
         file,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.commands.inference import load_translator, named_run
-from cluster.terminal import Terminal, note, percentages, warn
+from cluster.terminal import Terminal, bars_by_name, note, percentages, warn
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import Manifest
@@ -75,13 +75,7 @@ def compare_on_test_set(
     first = found[0]
     kinds: list[dict[str, Any]] = []
     with percentages(console) as progress:
-        bars: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=total)
-            progress.update(bars[what], completed=done, total=total)
-
+        report = bars_by_name(progress)
         candidates = []
         for one in found:
             hypotheses = _hypotheses(one, test_set, processes, report)

@@ -42,12 +42,15 @@ def typed_lines() -> Iterator[str]:
     return lines_of(_standard_input(), STANDARD_INPUT)
 
 
-def lines_of(data: BinaryIO, file: str) -> Iterator[str]:
+def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
     """The lines of bytes, without their ends.
 
     No more of a line is read than it may have, so that a line without end takes no memory.
+
+    Args:
+        before: lines of the file that were read earlier.
     """
-    number = 0
+    number = before
     while line := data.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > MAX_LINE_BYTES:

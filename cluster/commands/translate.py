@@ -5,7 +5,8 @@ sentences, prefixes ─▶ batches ─▶ translations ─▶ alignments, if wan
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -25,6 +26,27 @@ SENTENCES_OF_EACH = 2048  # for each of several processes, which wait for each o
 LINES_NAMED = 5  # of those that are too long
 
 LongLines = Literal["refuse", "split"]
+
+
+@dataclass(frozen=True)
+class LinesWanted:
+    """What is printed for each sentence, and how it is translated.
+
+    Attributes:
+        alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
+        long_lines: whether sentences of more tokens are refused, or translated in parts, which the
+            first of `n_best`, without prefixes and alignments, is made of.
+        most: tokens of a sentence.
+    """
+
+    tag: str | None = None
+    n_best: int = 1
+    alignments: bool = False
+    as_json: bool = False
+    long_lines: LongLines = "refuse"
+    most: int = sys.maxsize
+
+
 Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
 
 
@@ -64,37 +86,56 @@ def translated_lines(
     else:
         sentences, beginnings = _read(file, prefixes)
         counts = translator.count_tokens(sentences, tag)
-        _check_lengths(counts, file, limit, long_lines)
+        check_lengths(counts, file, limit, long_lines)
         longest = min(max(counts, default=0), limit.tokens)
         processes = processes or translator.processes_for(len(sentences), longest)
         at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
         batches = _batches(sentences, beginnings, at_once)
+    wanted = LinesWanted(tag, n_best, alignments, as_json, long_lines, limit.tokens)
     done = 0  # lines
     with translator.in_processes(processes):
         for sentences, beginnings in batches:
             try:
-                parts, best = _translated(
-                    translator, sentences, beginnings, tag, n_best, limit.tokens, long_lines
-                )
+                lines = lines_of_batch(translator, sentences, beginnings, wanted)
             except LongSentenceError as error:
-                lines = [(done + index, tokens) for index, tokens in error.sentences]
-                raise _too_long(lines, file, limit) from error
+                too_long = [(done + index, tokens) for index, tokens in error.sentences]
+                raise _too_long(too_long, file, limit) from error
             except PrefixError as error:
                 assert prefixes is not None
                 line = f"{named(prefixes)}, line {done + error.index + 1}"
                 raise CorpusError(f"{line}: this prefix {error.problem}") from error
             done += len(sentences)
-            aligned = _aligned(translator, sentences, best, tag) if alignments else None
-            for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
-                pairs = aligned[row] if aligned is not None else None
-                if as_json:
-                    yield _in_json(sentence, translations, pairs, parts[row])
-                else:
-                    yield _text(translations, pairs)
+            yield from lines
 
 
-def _check_lengths(
-    counts: list[int], file: str, limit: SentenceLimit, long_lines: LongLines
+def lines_of_batch(
+    translator: Translator,
+    sentences: list[str],
+    beginnings: list[str] | None,
+    wanted: LinesWanted,
+) -> list[str]:
+    """What is printed for each of some sentences.
+
+    Args:
+        beginnings: what each translation begins with.
+
+    Raises:
+        LongSentenceError, PrefixError: numbered from 0 among these sentences.
+    """
+    parts, best = _translated(translator, sentences, beginnings, wanted)
+    aligned = _aligned(translator, sentences, best, wanted.tag) if wanted.alignments else None
+    lines = []
+    for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
+        pairs = aligned[row] if aligned is not None else None
+        if wanted.as_json:
+            lines.append(_in_json(sentence, translations, pairs, parts[row]))
+        else:
+            lines.append(_text(translations, pairs))
+    return lines
+
+
+def check_lengths(
+    counts: Iterable[int], file: str, limit: SentenceLimit, long_lines: LongLines
 ) -> None:
     """Refuse a file with sentences that are too long, or say that they are split."""
     too_long = [(line, tokens) for line, tokens in enumerate(counts) if tokens > limit.tokens]
@@ -125,17 +166,12 @@ def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
 
 
 def _translated(
-    translator: Translator,
-    sentences: list[str],
-    prefixes: list[str] | None,
-    tag: str | None,
-    n_best: int,
-    most: int,
-    long_lines: LongLines,
+    translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LinesWanted
 ) -> tuple[list[int], list[list[Translation]]]:
     """The translations of each sentence, and the parts in which it was translated."""
-    if long_lines == "refuse":
-        best = translator.translate_n_best(sentences, tag, prefixes, n_best, max_tokens=most)
+    tag, most = wanted.tag, wanted.most
+    if wanted.long_lines == "refuse":
+        best = translator.translate_n_best(sentences, tag, prefixes, wanted.n_best, max_tokens=most)
         return [1] * len(sentences), best
     parts = [translator.split(sentence, most, tag) for sentence in sentences]
     try:
@@ -158,17 +194,17 @@ def _typed(prefixes: str | None) -> Iterator[Batch]:
         raise _not_counted(prefixes)
     note("Type a sentence and press return; Ctrl-D ends.")
     for line in typed_lines():
-        yield [_sentence(line)], None
+        yield [as_sentence(line)], None
 
 
 def _read(file: str, prefixes: str | None) -> Batch:
     """All sentences, and their prefixes if there are any."""
     if file == prefixes == "-":
         raise _not_counted(prefixes)
-    sentences = [_sentence(line) for line in read_lines(file)]
+    sentences = [as_sentence(line) for line in read_lines(file)]
     if prefixes is None:
         return sentences, None
-    beginnings = [_sentence(line) for line in read_lines(prefixes)]
+    beginnings = [as_sentence(line) for line in read_lines(prefixes)]
     if len(beginnings) != len(sentences):
         raise CorpusError(
             f"The lines of {named(prefixes)} ({len(beginnings):,}) and of {named(file)} "
@@ -191,7 +227,7 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
         yield sentences[part], None if beginnings is None else beginnings[part]
 
 
-def _sentence(line: str) -> str:
+def as_sentence(line: str) -> str:
     """A line as corpora have it: \\r within it is a space."""
     return line.replace("\r", " ")
 

@@ -12,7 +12,7 @@ from rich.console import Group
 from cluster.commands.checkpoints import average_run
 from cluster.commands.inference import load_translator, task_of
 from cluster.recipe import load_recipe
-from cluster.terminal import Terminal, percentages, shown
+from cluster.terminal import Terminal, bars_by_name, percentages, shown
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, listed
 from trainer.checkpoints.format import STEP, list_checkpoints, read_header, step_of
@@ -69,14 +69,7 @@ def tune_decoding(
     if dataset is not None:
         data = data.model_copy(update={"dataset": dataset})
     with percentages(console) as progress:
-        bars: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=total)
-            progress.update(bars[what], completed=done, total=total)
-
-        tuner = DecodingTuner(first, data, grid, metric, report)
+        tuner = DecodingTuner(first, data, grid, metric, bars_by_name(progress))
         for name in names:
             tuner.try_out(load_translator(run, name, precision=precision), processes)
         tuned = tuner.judge()

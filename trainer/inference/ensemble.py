@@ -23,7 +23,7 @@ from model.errors import PrefixError
 from model.generation.search import ensemble_search
 from model.transformer import Transformer
 from trainer.batch import to_device
-from trainer.checkpoints.format import HEADER, sha256_of
+from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
 from trainer.errors import RunMismatchError
 from trainer.inference.search_processes import Find, Found, processes_for, search_processes
 from trainer.inference.searchers import Search
@@ -62,8 +62,11 @@ class Ensemble:
         tokenizers: by field; one for each source tokenizer, and the target's.
         longest_trained: the most tokens of a source that all members were trained on.
         other_configs: of the members but the first.
+        members, checkpoints: of each, in their order.
     """
 
+    members: tuple[Weights, ...]
+    checkpoints: tuple[Checkpoint, ...]
     name: str
     sha256: str
     tokenizers: dict[str, Tokenizer]
@@ -88,6 +91,8 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
     sha256 = hashlib.sha256("".join(f"{found}\n" for found in hashes).encode()).hexdigest()
     sources = {f: n.tokenizers[SOURCE] for f, n in zip(fields, networks, strict=True)}
     return Ensemble(
+        members=tuple(network.weights for network in networks),
+        checkpoints=tuple(network.checkpoint for network in networks),
         name=_name([network.weights for network in networks], sha256),
         sha256=sha256,
         tokenizers={**sources, TARGET: networks[0].tokenizers[TARGET]},

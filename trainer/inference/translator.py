@@ -198,6 +198,14 @@ class Translator:
         return self._searcher.engine
 
     @property
+    def members(self) -> list[tuple[Weights, Checkpoint]]:
+        """The weights and checkpoints that translate: several of an ensemble."""
+        if self.ensemble is not None:
+            return list(zip(self.ensemble.members, self.ensemble.checkpoints, strict=True))
+        assert self._weights is not None, "only weights that were loaded have a name"
+        return [(self._weights, self.checkpoint)]
+
+    @property
     def memory(self) -> SentenceMemory:
         """What a sentence takes under the present decoding."""
         return SentenceMemory(

@@ -1,0 +1,138 @@
+"""`transloom translate --on-cluster` on a real Ray, whose actors and driver are killed."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from typer.testing import CliRunner
+
+from cluster.cli.app import app
+from cluster.commands import translate
+from cluster.errors import ClusterError
+from cluster.lines import spread
+from cluster.lines.actors import Dealer
+from cluster.lines.work import Work
+from data_pipeline.errors import CorpusError
+
+LINES_PER_CHUNK = 3
+SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non", "il est là"] * 3
+# A driver that is killed when its second chunk is to be kept.
+KILLED_DRIVER = """
+import os, signal, sys
+from cluster.lines import spread
+from cluster.lines.work import Work
+spread.SENTENCES_AT_ONCE = 3
+keep, kept = Work.keep, []
+def keep_one(self, number, lines):
+    if kept:
+        os.kill(os.getpid(), signal.SIGKILL)
+    kept.append(number)
+    keep(self, number, lines)
+Work.keep = keep_one
+from cluster.cli.app import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(spread, "SENTENCES_AT_ONCE", LINES_PER_CHUNK)
+    monkeypatch.setattr(translate, "SENTENCES_AT_ONCE", LINES_PER_CHUNK)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "sentences.txt"
+    path.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    return path
+
+
+@pytest.fixture
+def command(untrained_run, file, ray_head, tmp_path):
+    """The arguments on the cluster."""
+    to = ["--on-cluster", "--output", tmp_path / "out.txt", "--address", ray_head.address]
+    run = untrained_run.path
+    return ["translate", run, run, file, *to, "--actors", 2, "--cpus-per-actor", 0.5]
+
+
+def invoke(arguments, code=0):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def expected(untrained_run, file):
+    run = untrained_run.path
+    return invoke(["translate", run, run, file, "--processes", 1]).stdout
+
+
+def test_the_output_is_the_local_commands_though_an_actor_is_killed(
+    command, expected, tmp_path, monkeypatch
+):
+    killed = []
+    take = Dealer._taken
+
+    def kill_one_that_works(self, answer, actor, chunk, waiting):
+        if chunk is not None and not killed:
+            victims = [other for other, number in self._asked.values() if number is not None]
+            killed.extend(victims[:1])
+            for victim in victims[:1]:
+                ray.kill(victim)
+        return take(self, answer, actor, chunk, waiting)
+
+    monkeypatch.setattr(Dealer, "_taken", kill_one_that_works)
+    told = invoke(command)
+    assert killed
+    assert "An actor died; its lines are translated by another one" in told.stderr
+    assert (tmp_path / "out.txt").read_text() == expected
+    assert not (tmp_path / "out.txt.work").exists()
+    with pytest.raises(ClusterError, match="is there already"):
+        invoke(command)
+
+
+def test_a_killed_driver_goes_on_where_it_was(command, expected, tmp_path, monkeypatch):
+    driver = [sys.executable, "-c", KILLED_DRIVER, *map(str, command)]
+    ended = subprocess.run(driver, cwd=Path(__file__).parents[3], check=False, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not (tmp_path / "out.txt").exists()
+    with pytest.raises(ClusterError, match=r"decoding beam_size 4, .* → beam_size 2, "):
+        invoke([*command, "--beam-size", 2])
+
+    kept = []
+    keep = Work.keep
+    monkeypatch.setattr(Work, "keep", lambda self, n, lines: (kept.append(n), keep(self, n, lines)))
+    invoke(command)
+    assert len(kept) == len(SENTENCES) // LINES_PER_CHUNK - 1
+    assert (tmp_path / "out.txt").read_text() == expected
+
+
+def test_lines_that_are_too_long_are_named_before_anything_begins(command, file, tmp_path):
+    file.write_text("non\n" + "non " * 500 + "\n")
+    with pytest.raises(CorpusError, match=r"line 2 \(.* tokens\): too long"):
+        invoke(command)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--on-cluster"], "belong together"),
+        (["--output", "out"], "belong together"),
+        (["--on-cluster", "--output", "out", "--processes", "2"], "in place of --processes"),
+    ],
+)
+def test_options_that_do_not_go_together(untrained_run, options, problem):
+    told = invoke(["translate", untrained_run.path, "file", *options], code=2).output
+    assert problem in " ".join(told.replace("│", " ").split())
+
+
+def test_standard_input_is_refused(untrained_run, tmp_path):
+    options = ["--on-cluster", "--output", tmp_path / "out"]
+    with pytest.raises(ClusterError, match="name a file"):
+        invoke(["translate", untrained_run.path, *options])
