@@ -75,7 +75,7 @@ class CheckpointReader:
         for kind in {MASTER, *(kind for kind, _ in self._pieces)}:
             for parameter, shape in shapes.items():
                 expected = kind == MASTER or parameter not in frozen
-                if expected and prod(shape) and (kind, parameter) not in self._pieces:
+                if expected and prod(shape) > 0 and (kind, parameter) not in self._pieces:
                     raise CheckpointError(
                         f"{self.checkpoint.path} lacks {kind} of {parameter}, of the shape "
                         f"{shape}: it is damaged"

@@ -7,7 +7,8 @@ from importlib.resources import files
 from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
 from trainer.explain.live.scripts import ENGINE, VIEW, script
-from trainer.explain.page import LiveSection, escape
+from trainer.explain.markup import escape
+from trainer.explain.page import LiveSection
 from trainer.inference.translator import Translator
 
 
