@@ -69,6 +69,17 @@ class ModelConfig(NetworkConfig):
         "Which matrices are one: source, target and output (all, the paper's "
         "§3.4; needs a joint vocabulary), target and output (decoder), or none.",
     )
+    activation: Literal["relu", "gelu", "silu"] = identity(
+        "relu",
+        "Non-linearity of the feed-forward network: max(0, x) (the paper's §3.3), GELU (Hendrycks "
+        "& Gimpel 2016), or SiLU, which Marian calls swish.",
+    )
+    output_bias: bool = identity(
+        False, "Whether the logits have a bias. The paper has none; Marian's models have one."
+    )
+    decoder_start: Literal["bos", "pad"] = identity(
+        "bos", "What a target begins with as the decoder reads it; Marian's models: pad."
+    )
 
     def __str__(self) -> str:
         return f"{self.encoder_layers}+{self.decoder_layers} layers, width {self.width}"

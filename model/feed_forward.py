@@ -50,20 +50,25 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": gelu_tanh,
+    "silu": F.silu,
 }
 
 
 class FeedForward(nn.Module):
-    """FFN(x) = max(0, xW₁ + b₁)W₂ + b₂, at every position alike."""
+    """FFN(x) = max(0, xW₁ + b₁)W₂ + b₂, at every position alike.
+
+    `model.activation` may name another function in the place of max(0, x).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.inner = Linear(config.width, config.feed_forward_width)
         self.outer = Linear(config.feed_forward_width, config.width)
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x_btm: Tensor) -> Tensor:
         """Returns (b, t, width)."""
-        y: Tensor = self.outer(F.relu(self.inner(x_btm)))
+        y: Tensor = self.outer(self.activation(self.inner(x_btm)))
         return y
 
 
@@ -71,6 +76,7 @@ class ActivatedFeedForward(nn.Module):
     """The same with another function in the place of max(0, x), and biases or none.
 
     GELU(x) = x · Φ(x) (Hendrycks & Gimpel 2016, §2); gelu_tanh is the approximation given there.
+    SiLU(x) = x · σ(x) (the same, §2).
     """
 
     def __init__(self, width: int, inner_width: int, activation: str, bias: bool) -> None:

@@ -4,7 +4,8 @@
     target ids ─▶ embedding × √d + positions ─▶ decoder ◀─ memory ─▶ hidden ─▶ logits ─▶ loss
 
 Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result.
-A source ends with EOS. A target input starts with BOS, its output ends with EOS.
+A source ends with EOS. A target input starts with BOS, its output ends with EOS. In networks with
+`model.decoder_start` pad, padding stands in the place of BOS.
 With `AttentionBackend.VARLEN` the loss is computed from packed sentences (`model.packing`): from
 the embedding on, there is no padding. Decoding and traces stay padded.
 Shape suffixes: b batch, s source length, t target length, d model width, v target vocabulary,
@@ -31,10 +32,18 @@ from model.loss import Loss, LossSums
 from model.packing import PackedMask, Packing, packings
 from model.positions import SinusoidalPositions
 
+# Columns that make room for the output's bias, all but the first of zeros: products are fastest
+# with a multiple of 8.
+BIAS_COLUMNS = 8
+
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Sizes of the two vocabularies and the special ids, which both share."""
+    """Sizes of the two vocabularies and the special ids, which both share.
+
+    Attributes:
+        bos_id: what a target input begins with; the padding's id if it begins with padding.
+    """
 
     source_size: int
     target_size: int
@@ -45,14 +54,19 @@ class Vocabulary:
     def __post_init__(self) -> None:
         special = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
         smaller = min(self.source_size, self.target_size)
-        if len(set(special.values())) < len(special) or not all(
+        if self.eos_id in (self.pad_id, self.bos_id) or not all(
             0 <= number < smaller for number in special.values()
         ):
             raise ModelError(
-                f"The special tokens are {special}, but they must be three different ids below "
-                f"{smaller}, the size of the smaller vocabulary. Train or choose a tokenizer that "
-                "has padding, BOS and EOS."
+                f"The special tokens are {special}, but they must be ids below {smaller}, the size "
+                "of the smaller vocabulary, and EOS another one than padding and BOS. Train or "
+                "choose a tokenizer that has padding, BOS and EOS."
             )
+
+    @property
+    def starts_with_padding(self) -> bool:
+        """Whether a target input begins with padding."""
+        return self.bos_id == self.pad_id
 
 
 class Transformer(nn.Module):
@@ -79,6 +93,13 @@ class Transformer(nn.Module):
                 f"{config.attention_dropout}, but attention over packed sentences has no dropout. "
                 "Set model.attention_dropout=0, as in the paper, or engine.attention=sdpa."
             )
+        if (config.decoder_start == "pad") != vocabulary.starts_with_padding:
+            raise ModelError(
+                f"model.decoder_start is {config.decoder_start}, but the vocabulary's padding is "
+                f"{vocabulary.pad_id} and its BOS {vocabulary.bos_id}: they must be one id if a "
+                "target begins with padding, and else two. Choose decoder_start to fit the "
+                "tokenizer."
+            )
         shared = config.share_embeddings
         if shared == "all" and vocabulary.source_size != vocabulary.target_size:
             raise ModelError(
@@ -93,6 +114,9 @@ class Transformer(nn.Module):
         )
         self.output_embedding = (
             Embedding(vocabulary.target_size, width) if shared == "none" else None
+        )
+        self.output_bias = (
+            nn.Parameter(torch.zeros(vocabulary.target_size)) if config.output_bias else None
         )
         self.positions = SinusoidalPositions(config.width)
         self.dropout = Dropout(config.dropout)
@@ -111,7 +135,20 @@ class Transformer(nn.Module):
         packed = self.attention_backend is AttentionBackend.VARLEN
         hidden = self._hidden_packed if packed else self._hidden_padded
         hidden_nd, target_n = hidden(source_bs, target_input_bt, target_output_bt)
-        return loss(hidden_nd, self.output_weight, target_n)
+        return loss(*self._with_bias_as_weights(hidden_nd), target_n)
+
+    def _with_bias_as_weights(self, hidden_nd: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns hidden states (n, d) and matrix (v, d) whose product has the output's bias in it.
+
+        The bias is one more column of the matrix, and 1 is what it is multiplied by. So a loss has
+        to know of no bias.
+        """
+        weight_vd, bias_v = self.output_weight, self.output_bias
+        if bias_v is None:
+            return hidden_nd, weight_vd
+        columns_vc = F.pad(bias_v.unsqueeze(1), (0, BIAS_COLUMNS - 1))
+        ones_nd = F.pad(hidden_nd, (0, BIAS_COLUMNS), value=1.0)
+        return ones_nd, torch.cat([weight_vd, columns_vc], dim=1)
 
     def _hidden_padded(
         self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
@@ -210,8 +247,9 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
         if torch.is_grad_enabled():  # product has none
-            return F.linear(hidden, self.output_weight)
-        return product(hidden, self.output_weight)
+            return F.linear(hidden, self.output_weight, self.output_bias)
+        logits = product(hidden, self.output_weight)
+        return logits if self.output_bias is None else logits.add_(self.output_bias)
 
     def is_real(self, ids_bt: Tensor) -> Tensor:
         """True at tokens, false at padding, (b, t)."""

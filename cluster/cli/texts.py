@@ -85,14 +85,17 @@ def export(
 ) -> None:
     """Write a run's model and tokenizers for another library.
 
-    For Hugging Face's `from_pretrained`, a language model becomes a GPT-2 or Llama. A translation
-    model becomes one of CTranslate2's.
+    For Hugging Face's `from_pretrained`, a translation model becomes a MarianMT and a language
+    model a GPT-2 or Llama. For CTranslate2, a translation model. What a library cannot hold is
+    refused by name.
 
     Examples:
 
-      transloom export runs/shakespeare-char exported
+      transloom export runs/multi30k-ende exported
 
-      transloom export runs/phrasebook exported --to ctranslate2 --quantization int8
+      transloom export runs/multi30k-ende exported --to ctranslate2 --quantization int8
+
+      transloom export runs/shakespeare-char exported --to huggingface --checkpoint 2000
     """
     from cluster.commands.exporting import export_run
 

@@ -18,8 +18,9 @@ class Target(StrEnum):
 WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "trainer.inference.export.language_model:write_language_model",
+        "translation": "trainer.inference.export.marian:write_marian",
     },
     Target.CTRANSLATE2: {
-        "translation": "trainer.inference.ctranslate2.conversion:write_translation_model",
+        "translation": "trainer.inference.export.ctranslate2:write_ctranslate2",
     },
 }

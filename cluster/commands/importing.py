@@ -18,7 +18,7 @@ from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
-from model.hugging_face import load_hugging_face
+from model.hugging_face.language_model import load_hugging_face
 from trainer.checkpoints.lease import Lease
 from trainer.errors import RunMismatchError
 from trainer.inference.export.language_model import TOKENIZER_FILE

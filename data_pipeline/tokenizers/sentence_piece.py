@@ -97,7 +97,7 @@ class SentencePieceTokenizer(Tokenizer):
                 "tokenizer.model to have one trained."
             )
         self.special_ids = SpecialIds(**special)
-        self._is_verbatim = _is_verbatim(model)
+        self.is_verbatim = _is_verbatim(model)
 
     @classmethod
     def train(
@@ -171,7 +171,7 @@ class SentencePieceTokenizer(Tokenizer):
             TokenizerError: the model cannot be sampled from, or lacks the tag.
         """
         sample = self._segmentations.sample
-        if self._is_verbatim:
+        if self.is_verbatim:
             sentences = [escape(text) for text in sentences]
         texts = self._processor.normalize(sentences)
         sampled = [
@@ -204,7 +204,7 @@ class SentencePieceTokenizer(Tokenizer):
         return (BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling)(pieces)
 
     def _encoded(self, texts: list[str], *, add_eos: bool = False) -> list[list[int]]:
-        if not self._is_verbatim:
+        if not self.is_verbatim:
             return list(self._processor.encode(texts, add_eos=add_eos))
         # Line by line, as in training: no piece reaches beyond a line end.
         lines = [_lines(text) for text in texts]
@@ -243,7 +243,7 @@ class SentencePieceTokenizer(Tokenizer):
     def decode(self, ids: list[list[int]]) -> list[str]:
         """Text of each sequence; special pieces, except unk, leave nothing behind."""
         texts = list(self._processor.decode(ids)) if ids else []
-        return [unescape(text) for text in texts] if self._is_verbatim else texts
+        return [unescape(text) for text in texts] if self.is_verbatim else texts
 
     def piece(self, number: int) -> str:
         return str(self._processor.id_to_piece(number))

@@ -41,7 +41,7 @@ TABLE = {
         "batching": "max_tokens_per_micro_batch micro_batches_per_step window_shards",
         "model": """
             network encoder_layers decoder_layers width feed_forward_width heads dropout
-            attention_dropout norm share_embeddings
+            attention_dropout norm share_embeddings activation output_bias decoder_start
         """,
         "trainer": "loss loss_options label_smoothing gradient_clipping ema_decay init_from",
         "trainer.optimizer": "type betas epsilon weight_decay options",

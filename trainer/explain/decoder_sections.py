@@ -8,7 +8,7 @@ from torch import Tensor
 from model.inspection.trace import AttentionTrace, DecoderLayerTrace
 from trainer.explain import figures
 from trainer.explain.explanation import Explanation
-from trainer.explain.layer_parts import head_names, stages, weight_maps
+from trainer.explain.layer_parts import ACTIVATION_NAMES, head_names, stages, weight_maps
 from trainer.explain.parts import (
     Bar,
     Bars,
@@ -128,6 +128,7 @@ def _layer_parts(
         way += stages(name, sublayer.output_btm, residual, explained.config.norm == "pre")
     rows = torch.stack([values_tm[t] for _, values_tm in way])
     inner = traced.feed_forward.inner_btf[0, t : t + 1]
+    activation = ACTIVATION_NAMES[explained.config.activation]
     return [
         Heading(f"Decoder layer {layer}"),
         *([how_to_read] if layer == 1 else []),
@@ -141,7 +142,7 @@ def _layer_parts(
                     rows,
                     [label for label, _ in way],
                 ),
-                figures.vectors("feed-forward, inner numbers after ReLU", inner, [newest]),
+                figures.vectors(f"feed-forward, inner numbers after {activation}", inner, [newest]),
             ],
         ),
     ]

@@ -4,6 +4,7 @@ from model.inspection.trace import EncoderLayerTrace
 from trainer.explain import figures
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import (
+    ACTIVATION_NAMES,
     feed_forward_text,
     head_folds,
     one_row_by_hand,
@@ -87,7 +88,8 @@ def _feed_forward_section(explained: Explanation, layer: int, traced: EncoderLay
 
     attended = stages("output of the attention", traced.self_attention.output_btm, first, pre_norm)
     fed = stages("output of the network", feed_forward.output_btm, second, pre_norm)
-    inner = figures.vectors("inner numbers, after ReLU", feed_forward.inner_btf[0], pieces)
+    activation = ACTIVATION_NAMES[config.activation]
+    inner = figures.vectors(f"inner numbers, after {activation}", feed_forward.inner_btf[0], pieces)
     return Section(
         group=GROUP,
         name=f"Layer {layer}: the rest",

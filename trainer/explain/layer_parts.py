@@ -9,6 +9,8 @@ from model.inspection.trace import AttentionTrace, FeedForwardTrace, ResidualTra
 from trainer.explain import figures
 from trainer.explain.parts import Beside, Fold, HeatMap, Part, Table, Text, number
 
+ACTIVATION_NAMES = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
+
 
 def head_names(config: ModelConfig) -> list[str]:
     return [f"head {head + 1}" for head in range(min(config.heads, figures.MAX_HEADS))]
@@ -98,13 +100,18 @@ def residual_text(residual: ResidualTrace, config: ModelConfig, row: int, label:
 def feed_forward_text(
     feed_forward: FeedForwardTrace, config: ModelConfig, row: int, label: str
 ) -> Text:
-    """How many inner numbers of one row the ReLU let through."""
+    """How many inner numbers of one row the activation let through."""
     inner = feed_forward.inner_btf[0, row]
+    does = (
+        "sets the negative ones to zero (ReLU)"
+        if config.activation == "relu"
+        else f"brings the negative ones close to zero ({ACTIVATION_NAMES[config.activation]})"
+    )
     return Text(
         f"The feed-forward network widens each row from {config.width} to "
-        f"{config.feed_forward_width} numbers, sets the negative ones to zero (ReLU), and narrows "
-        f"it again; no row looks at another here. For “{label}”, {int((inner > 0).sum())} of "
-        f"{len(inner)} inner numbers are above zero."
+        f"{config.feed_forward_width} numbers, {does}, and narrows it again; no row looks at "
+        f"another here. For “{label}”, {int((inner > 0).sum())} of {len(inner)} inner numbers are "
+        "above zero."
     )
 
 

@@ -13,7 +13,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.config import DecodingConfig, ModelConfig
+from model.config import DecodingConfig, ModelConfig, NetworkConfig
 from model.generation.search import greedy_search
 from model.loss import CrossEntropy
 from model.transformer import Transformer, Vocabulary
@@ -28,17 +28,25 @@ _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table of a validation
 def build_transformer(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> Transformer:
     """The encoder-decoder Transformer."""
     assert isinstance(recipe.model, ModelConfig)
-    return Transformer(recipe.model, vocabulary_of(tokenizers), recipe.engine.attention)
+    vocabulary = vocabulary_of(tokenizers, recipe.model)
+    return Transformer(recipe.model, vocabulary, recipe.engine.attention)
 
 
-def vocabulary_of(tokenizers: Mapping[str, Tokenizer]) -> Vocabulary:
-    """The vocabulary that the model needs to know of its tokenizers."""
+def vocabulary_of(
+    tokenizers: Mapping[str, Tokenizer], model: NetworkConfig | None = None
+) -> Vocabulary:
+    """The vocabulary that the model needs to know of its tokenizers.
+
+    Args:
+        model: tells what a target begins with; None: with BOS.
+    """
     target = tokenizers[TARGET]
+    starts_with_padding = isinstance(model, ModelConfig) and model.decoder_start == "pad"
     return Vocabulary(
         source_size=tokenizers[SOURCE].vocabulary_size,
         target_size=target.vocabulary_size,
         pad_id=target.pad_id,
-        bos_id=target.bos_id,
+        bos_id=target.pad_id if starts_with_padding else target.bos_id,
         eos_id=target.eos_id,
     )
 
@@ -57,7 +65,7 @@ class Translation(TrainingTask):
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return vocabulary_of(self.tokenizers)
+        return vocabulary_of(self.tokenizers, self.recipe.model)
 
 
 class TranslationScoring(Scoring):

@@ -5,7 +5,7 @@ from pathlib import Path
 from data_pipeline.text_config import TEXT
 from model.decoder_only import DecoderOnly
 from model.errors import ModelError
-from model.hugging_face import save_hugging_face, to_hugging_face
+from model.hugging_face.language_model import save_hugging_face, to_hugging_face
 from trainer.inference.trained_network import TrainedNetwork
 
 TOKENIZER_FILE = "tokenizer.model"

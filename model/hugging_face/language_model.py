@@ -3,46 +3,28 @@
     DecoderOnly ─▶ to_hugging_face ─▶ config, weights ─▶ config.json, model.safetensors
     config.json, *.safetensors ─▶ config, weights ─▶ from_hugging_face ─▶ DecoderOnly
 
-What neither layout (`model.hugging_face_layouts`) can hold is refused by name. Dropout is no part
+What neither layout (`model.hugging_face.layouts`) can hold is refused by name. Dropout is no part
 of Llama's and acts in training alone: there it is left out, apart from that of attention.
-Files are read as safetensors only: pickle can execute code.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.config import AttentionBackend
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
 from model.errors import ModelError
-from model.hugging_face_layouts import HEAD, LAYOUTS, Layout, Place
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+from model.hugging_face.files import CONFIG_FILE, read_model, write_model
+from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
+from model.hugging_face.places import HuggingFaceModel, joined, taken_apart
 
 # Constants that older versions have stored beside the weights.
 CONSTANTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
-
-
-class HuggingFaceModel(NamedTuple):
-    """What the two kinds of file hold.
-
-    Attributes:
-        config: of config.json.
-        weights: by Hugging Face's names, on the device and in the dtype of the network.
-    """
-
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
 
 
 def to_hugging_face(network: DecoderOnly) -> HuggingFaceModel:
@@ -66,14 +48,9 @@ def to_hugging_face(network: DecoderOnly) -> HuggingFaceModel:
         "pad_token_id": network.pad_id,
     }
     places = layout.places(network.config)
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
-        place = places[name]
-        whole = parameter.detach()
-        parts = whole.split(place.rows) if place.rows else [whole]
-        for their_name, part in zip(place.names, parts, strict=True):
-            theirs = part.T if place.transposed else part
-            weights[their_name] = theirs.clone(memory_format=torch.contiguous_format)
+        weights |= taken_apart(parameter, places[name])
     return HuggingFaceModel(config, weights)
 
 
@@ -113,7 +90,7 @@ def from_hugging_face(
         )
     theirs = _as_named_now(weights, layout, ours.tie_embeddings)
     state = {
-        name: _joined(theirs, place, network.get_parameter(name).shape)
+        name: joined(theirs, place, network.get_parameter(name).shape)
         for name, place in layout.places(ours).items()
     }
     if theirs:
@@ -136,11 +113,7 @@ def save_hugging_face(
     """
     config, weights = to_hugging_face(network)
     special = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    folder.mkdir(parents=True, exist_ok=True)
-    on_host = {name: tensor.cpu() for name, tensor in weights.items()}
-    save_file(on_host, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    text = json.dumps(config | special, indent=2, sort_keys=True)
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    write_model(folder, HuggingFaceModel(config | special, weights))
 
 
 def load_hugging_face(
@@ -151,15 +124,7 @@ def load_hugging_face(
     Raises:
         ModelError: a file is missing or damaged, or `from_hugging_face` refuses what it holds.
     """
-    config = _read_json(folder / CONFIG_FILE)
-    weights: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        try:
-            weights |= load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(
-                f"{file} cannot be read as safetensors: {error}. Download it again."
-            ) from error
+    config, weights = read_model(folder)
     return from_hugging_face(config, weights, attention_backend)
 
 
@@ -200,60 +165,3 @@ def _as_named_now(weights: Mapping[str, Tensor], layout: Layout, tied: bool) -> 
                 f"{layout.embedding}. Set it to false in {CONFIG_FILE}."
             )
     return named
-
-
-def _joined(theirs: dict[str, Tensor], place: Place, shape: torch.Size) -> Tensor:
-    """Takes the parts of a parameter out of the weights and makes one of them."""
-    missing = [name for name in place.names if name not in theirs]
-    if missing:
-        raise ModelError(
-            f"There is no weight {missing[0]}. Take all files of the network, and the "
-            f"{CONFIG_FILE} that belongs to them."
-        )
-    parts = [theirs.pop(name) for name in place.names]
-    if place.transposed:
-        parts = [part.T for part in parts]
-    rows = place.rows or [shape[0]]
-    for name, part, count in zip(place.names, parts, rows, strict=True):
-        expected = (count, *shape[1:])
-        if part.shape != expected:
-            found, wanted = tuple(part.shape), expected
-            if place.transposed:
-                found, wanted = found[::-1], wanted[::-1]
-            raise ModelError(
-                f"The weight {name} has the shape {found}, but by the config it must be {wanted}. "
-                f"Take the {CONFIG_FILE} that belongs to the weights."
-            )
-    return torch.cat(parts)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX_FILE).is_file():
-        files = _read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(files, dict) or not all(_is_plain(name) for name in files.values()):
-            raise ModelError(
-                f"weight_map of {folder / INDEX_FILE} does not name safetensors files of its "
-                "folder. Download it again."
-            )
-        return [folder / name for name in sorted(set(files.values()))]
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise ModelError(
-            f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}, and weights in other formats "
-            "are not read: pickle can execute code. Save the network as safetensors."
-        )
-    return [folder / WEIGHTS_FILE]
-
-
-def _is_plain(name: object) -> bool:
-    """Whether a name cannot lead out of its folder."""
-    return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}. Download it again.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is no JSON object. Download it again.")
-    return content

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
-from model.errors import ModelError
+from model.hugging_face.places import Place, count, refuse_others
 
 HEAD = "lm_head.weight"
 
@@ -38,20 +38,6 @@ LLAMA_LAYER = {
     "feed_forward.gate_and_inner": ["mlp.gate_proj", "mlp.up_proj"],
     "feed_forward.outer": ["mlp.down_proj"],
 }
-
-
-class Place(NamedTuple):
-    """Where a parameter of ours is in their layout.
-
-    Attributes:
-        names: theirs, one below the other in ours.
-        rows: how many rows of ours each of several names has.
-        transposed: whether theirs is (in, out), as in a `Conv1D`.
-    """
-
-    names: list[str]
-    rows: list[int] | None = None
-    transposed: bool = False
 
 
 class Described(NamedTuple):
@@ -91,30 +77,6 @@ def _not_in(config: DecoderOnlyConfig, **possible: tuple[object, ...]) -> list[s
     return [f"{name}={value}" for name, value in given.items() if value not in possible[name]]
 
 
-def _refuse_others(config: Mapping[str, Any], **expected: tuple[object, ...]) -> None:
-    """Raises if a key has a value with which the network would compute something else.
-
-    A key that the config lacks has the first of its values.
-    """
-    for name, values in expected.items():
-        value = config.get(name, values[0])
-        if value not in values:
-            raise ModelError(
-                f"{name} of the config is {value!r}, but here a network can only have "
-                f"{' or '.join(repr(each) for each in values)}. Convert it, or choose another one."
-            )
-
-
-def _count(config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or value < 1:
-        raise ModelError(
-            f"{name} of the config is {value!r}, but it must be a number from 1. Take the "
-            "config.json that belongs to the weights."
-        )
-    return value
-
-
 # ---- GPT-2 (Radford et al. 2019) ----
 
 
@@ -147,7 +109,7 @@ def _gpt2_config(network: DecoderOnly) -> dict[str, Any]:
 
 def _read_gpt2(config: Mapping[str, Any]) -> Described:
     dropout = config.get("resid_pdrop", 0.1)
-    _refuse_others(
+    refuse_others(
         config,
         activation_function=tuple(GPT2_ACTIVATIONS_READ),
         scale_attn_weights=(True,),
@@ -155,12 +117,12 @@ def _read_gpt2(config: Mapping[str, Any]) -> Described:
         add_cross_attention=(False,),
         quantization_config=(None,),
     )
-    _refuse_others({"embd_pdrop": config.get("embd_pdrop", 0.1)}, embd_pdrop=(dropout,))
+    refuse_others({"embd_pdrop": config.get("embd_pdrop", 0.1)}, embd_pdrop=(dropout,))
     ours = {
         "preset": "gpt2",
-        "layers": _count(config, "n_layer"),
-        "width": _count(config, "n_embd"),
-        "heads": _count(config, "n_head"),
+        "layers": count(config, "n_layer"),
+        "width": count(config, "n_embd"),
+        "heads": count(config, "n_head"),
         "feed_forward_width": config.get("n_inner"),
         "activation": GPT2_ACTIVATIONS_READ[config.get("activation_function", "gelu_new")],
         "norm_epsilon": config.get("layer_norm_epsilon", 1e-5),
@@ -170,8 +132,8 @@ def _read_gpt2(config: Mapping[str, Any]) -> Described:
     }
     return Described(
         DecoderOnlyConfig.model_validate(ours),
-        _count(config, "vocab_size"),
-        _count(config, "n_positions"),
+        count(config, "vocab_size"),
+        count(config, "n_positions"),
     )
 
 
@@ -220,27 +182,27 @@ def _llama_config(network: DecoderOnly) -> dict[str, Any]:
 
 
 def _read_llama(config: Mapping[str, Any]) -> Described:
-    width, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    width, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
     bias = config.get("attention_bias", False)
-    _refuse_others(
+    refuse_others(
         config,
         hidden_act=("silu", "swish"),
         head_dim=(width // heads, None),
         quantization_config=(None,),
     )
-    _refuse_others({"mlp_bias": config.get("mlp_bias", False)}, mlp_bias=(bias,))
+    refuse_others({"mlp_bias": config.get("mlp_bias", False)}, mlp_bias=(bias,))
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rotary.get("rope_type", rotary.get("type", "default"))
-    _refuse_others({"rope_type": kind}, rope_type=("default",))
-    _refuse_others(rotary, partial_rotary_factor=(1.0,))
+    refuse_others({"rope_type": kind}, rope_type=("default",))
+    refuse_others(rotary, partial_rotary_factor=(1.0,))
     ours = {
         "preset": "llama",
-        "layers": _count(config, "num_hidden_layers"),
+        "layers": count(config, "num_hidden_layers"),
         "width": width,
         "heads": heads,
         "key_value_heads": config.get("num_key_value_heads"),
         "rotary_base": rotary.get("rope_theta", config.get("rope_theta", 10000.0)),
-        "feed_forward_width": _count(config, "intermediate_size"),
+        "feed_forward_width": count(config, "intermediate_size"),
         "norm_epsilon": config.get("rms_norm_eps", 1e-6),
         "bias": bias,
         "tie_embeddings": config.get("tie_word_embeddings", False),
@@ -248,8 +210,8 @@ def _read_llama(config: Mapping[str, Any]) -> Described:
     }
     return Described(
         DecoderOnlyConfig.model_validate(ours),
-        _count(config, "vocab_size"),
-        _count(config, "max_position_embeddings"),
+        count(config, "vocab_size"),
+        count(config, "max_position_embeddings"),
     )
 
 

@@ -17,7 +17,7 @@ from model.config import AttentionBackend
 from model.decoder_only_config import SamplingConfig
 from model.errors import ModelError
 from model.generation.sampling import generate
-from model.hugging_face import (
+from model.hugging_face.language_model import (
     from_hugging_face,
     load_hugging_face,
     save_hugging_face,

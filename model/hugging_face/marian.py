@@ -1,0 +1,308 @@
+"""Encoder–decoders to and from Hugging Face, as MarianMT.
+
+    Transformer ─▶ to_marian ─▶ config, weights
+    config, weights ─▶ from_marian ─▶ Transformer
+
+Read in transformers 5.23.0. Marian's networks (Junczys-Dowmunt et al. 2018) are post-norm. They
+hold all sines of a position before all cosines, where ours alternate (Vaswani et al. 2017, §3.5).
+Their class computes the positions itself, so the numbers of every vector as wide as the model are
+reordered: no product, sum or norm of such vectors depends on their order but by rounding.
+
+Dropout inside the feed-forward network and of whole layers acts in training alone and is not read.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from model.config import AttentionBackend, ModelConfig
+from model.errors import ModelError
+from model.hugging_face.places import (
+    HuggingFaceModel,
+    Place,
+    count,
+    joined,
+    refuse_others,
+    taken_apart,
+)
+from model.positions import SinusoidalPositions, sinusoidal_table
+from model.transformer import Transformer, Vocabulary
+
+ARCHITECTURE = "MarianMTModel"
+MAX_POSITIONS = 512  # as Marian's published models have
+
+# Ours: theirs, as it is written.
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
+# Theirs: ours, as it is read; two of the names stand for one function.
+ACTIVATIONS_READ = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}
+# What a key means that a config lacks.
+DEFAULTS = {
+    "activation_function": "gelu",
+    "attention_dropout": 0.0,
+    "dropout": 0.1,
+    "scale_embedding": False,
+    "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
+}
+
+SHARED, HEAD, BIAS = "model.shared.weight", "lm_head.weight", "final_logits_bias"
+SOURCE, TARGET = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
+# By what is shared: where each of our matrices is, and the other names of a matrix.
+EMBEDDINGS: Mapping[str, Mapping[str, list[str]]] = {
+    "all": {"target_embedding": [SHARED, SOURCE, TARGET, HEAD]},
+    "decoder": {"source_embedding": [SOURCE], "target_embedding": [TARGET, HEAD]},
+    "none": {
+        "source_embedding": [SOURCE],
+        "target_embedding": [TARGET],
+        "output_embedding": [HEAD],
+    },
+}
+POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
+POSITIONS_DIFFER = 2e-3  # more than rounding to fp16
+
+# Ours: their modules, and the axes of weight and bias that are as wide as the model.
+ATTENTION = {
+    "self_attention.query_key_value": ([f"self_attn.{part}_proj" for part in "qkv"], 1, None),
+    "self_attention.output": (["self_attn.out_proj"], 0, 0),
+    "self_attention_norm": (["self_attn_layer_norm"], 0, 0),
+}
+CROSS_ATTENTION = {
+    "cross_attention.query": (["encoder_attn.q_proj"], 1, None),
+    "cross_attention.key_value": ([f"encoder_attn.{part}_proj" for part in "kv"], 1, None),
+    "cross_attention.output": (["encoder_attn.out_proj"], 0, 0),
+    "cross_attention_norm": (["encoder_attn_layer_norm"], 0, 0),
+}
+FEED_FORWARD = {
+    "feed_forward.inner": (["fc1"], 1, None),
+    "feed_forward.outer": (["fc2"], 0, 0),
+    "feed_forward_norm": (["final_layer_norm"], 0, 0),
+}
+LAYERS = {
+    "encoder": ATTENTION | FEED_FORWARD,
+    "decoder": ATTENTION | CROSS_ATTENTION | FEED_FORWARD,
+}
+
+
+def to_marian(network: Transformer, max_positions: int = MAX_POSITIONS) -> HuggingFaceModel:
+    """Returns a network, its weights copied, in Marian's layout.
+
+    Args:
+        max_positions: tokens of a source or a target at most; ours has no such limit.
+
+    Raises:
+        ModelError: Marian has no such network.
+    """
+    if network.config.norm != "post":
+        raise ModelError(
+            f"model.norm is {network.config.norm}, and Marian's networks are post-norm. Export to "
+            "a library that holds such a network, or train one with model.norm=post."
+        )
+    weights: dict[str, Tensor] = {}
+    for name, place in _places(network.config).items():
+        weights |= taken_apart(network.get_parameter(name), place)
+    bias = network.output_bias
+    size, like = network.vocabulary.target_size, network.output_weight.detach()
+    weights[BIAS] = (like.new_zeros(size) if bias is None else bias.detach().clone())[None]
+    return HuggingFaceModel(_config_of(network, max_positions), weights)
+
+
+def from_marian(
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    attention_backend: AttentionBackend | None = None,
+) -> Transformer:
+    """Returns the network that a config and weights describe, with copies of the weights.
+
+    It has the device and the dtype of the token vectors. It has an output bias if theirs has one
+    that is not all zeros. What the decoder starts with is its BOS, unless that is padding.
+
+    Raises:
+        ModelError: the network is of another family or form, or the weights are not its own.
+    """
+    config = {**DEFAULTS, **config}
+    theirs = dict(weights)
+    _drop_positions(theirs, config)
+    bias = theirs.pop(BIAS, None)
+    if bias is not None and not bias.any():
+        bias = None
+    try:
+        ours = _read(config, output_bias=bias is not None)
+    except ValidationError as error:
+        raise ModelError(
+            f"The config describes no network that can be built: {error}. Take the config.json "
+            "that belongs to the weights."
+        ) from error
+    with torch.device("meta"):  # the weights come from elsewhere
+        network = Transformer(ours, _vocabulary(config), attention_backend)
+    network.positions = SinusoidalPositions(ours.width)
+    _drop_tied(theirs, ours)
+    state = {
+        name: joined(theirs, place, network.get_parameter(name).shape)
+        for name, place in _places(ours).items()
+    }
+    if theirs:
+        raise ModelError(
+            f"{len(theirs)} weights are none of Marian's, such as {min(theirs)}. Take a network "
+            f"of the class {ARCHITECTURE} and nothing else."
+        )
+    if bias is not None:
+        state["output_bias"] = joined({BIAS: bias.flatten()}, Place([BIAS]), _bias_shape(network))
+    vectors = state["target_embedding.weight"]
+    network.load_state_dict({name: x.to(vectors) for name, x in state.items()}, assign=True)
+    network.positions.to(vectors.device)
+    return network
+
+
+def _config_of(network: Transformer, max_positions: int) -> dict[str, Any]:
+    ours, vocabulary = network.config, network.vocabulary
+    sides: dict[str, Any] = {}
+    for side, layers in (("encoder", ours.encoder_layers), ("decoder", ours.decoder_layers)):
+        sides[f"{side}_layers"] = layers
+        sides[f"{side}_ffn_dim"] = ours.feed_forward_width
+        sides[f"{side}_attention_heads"] = ours.heads
+        sides[f"{side}_layerdrop"] = 0.0
+    return {
+        **sides,
+        "model_type": "marian",
+        "architectures": [ARCHITECTURE],
+        "is_encoder_decoder": True,
+        "vocab_size": vocabulary.source_size,
+        "decoder_vocab_size": vocabulary.target_size,
+        "d_model": ours.width,
+        "dropout": ours.dropout,
+        "attention_dropout": ours.attention_dropout,
+        "activation_dropout": 0.0,
+        "activation_function": ACTIVATIONS[ours.activation],
+        "max_position_embeddings": max_positions,
+        "scale_embedding": True,
+        "share_encoder_decoder_embeddings": ours.share_embeddings == "all",
+        "tie_word_embeddings": ours.share_embeddings != "none",
+        "dtype": str(network.output_weight.dtype).removeprefix("torch."),
+        "pad_token_id": vocabulary.pad_id,
+        "bos_token_id": None if vocabulary.starts_with_padding else vocabulary.bos_id,
+        "eos_token_id": vocabulary.eos_id,
+        "forced_eos_token_id": vocabulary.eos_id,
+        "decoder_start_token_id": vocabulary.bos_id,
+    }
+
+
+def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
+    refuse_others(
+        config,
+        model_type=("marian",),
+        activation_function=tuple(ACTIVATIONS_READ),
+        scale_embedding=(True,),
+        normalize_before=(False,),
+        normalize_embedding=(False,),
+        add_final_layer_norm=(False,),
+        quantization_config=(None,),
+        decoder_ffn_dim=(count(config, "encoder_ffn_dim"),),
+        decoder_attention_heads=(count(config, "encoder_attention_heads"),),
+    )
+    shared, tied = config["share_encoder_decoder_embeddings"], config["tie_word_embeddings"]
+    if shared:
+        refuse_others(config, tie_word_embeddings=(True,))
+    values = {
+        "encoder_layers": count(config, "encoder_layers"),
+        "decoder_layers": count(config, "decoder_layers"),
+        "width": count(config, "d_model"),
+        "feed_forward_width": count(config, "encoder_ffn_dim"),
+        "heads": count(config, "encoder_attention_heads"),
+        "dropout": config["dropout"],
+        "attention_dropout": config["attention_dropout"],
+        "share_embeddings": "all" if shared else "decoder" if tied else "none",
+        "activation": ACTIVATIONS_READ[config["activation_function"]],
+        "output_bias": output_bias,
+        "decoder_start": "pad" if _start(config) == _token(config, "pad_token_id") else "bos",
+    }
+    return ModelConfig.model_validate(values)
+
+
+def _vocabulary(config: Mapping[str, Any]) -> Vocabulary:
+    source_size = count(config, "vocab_size")
+    own = config.get("decoder_vocab_size") and not config["share_encoder_decoder_embeddings"]
+    return Vocabulary(
+        source_size=source_size,
+        target_size=count(config, "decoder_vocab_size") if own else source_size,
+        pad_id=_token(config, "pad_token_id"),
+        bos_id=_start(config),
+        eos_id=_token(config, "eos_token_id"),
+    )
+
+
+def _start(config: Mapping[str, Any]) -> int:
+    return _token(config, "decoder_start_token_id")
+
+
+def _token(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ModelError(
+            f"{name} of the config is {value!r}, but it must be the id of one token. Set it in "
+            "config.json."
+        )
+    return value
+
+
+def _places(config: ModelConfig) -> dict[str, Place]:
+    """Where each of our parameters is, except for the bias of the output."""
+    order = _sines_first(config.width)
+    places = {
+        f"{ours}.weight": Place(names[:1], reordered=1, order=order)
+        for ours, names in EMBEDDINGS[config.share_embeddings].items()
+    }
+    for stack, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        for number in range(layers):
+            for ours, (modules, *axes) in LAYERS[stack].items():
+                rows = [config.width] * len(modules) if len(modules) > 1 else None
+                for kind, axis in zip(("weight", "bias"), axes, strict=True):
+                    names = [f"model.{stack}.layers.{number}.{name}.{kind}" for name in modules]
+                    place = Place(names, rows, reordered=axis, order=order)
+                    places[f"{stack}.layers.{number}.{ours}.{kind}"] = place
+    return places
+
+
+def _sines_first(width: int) -> Tensor:
+    """The places of all sines, then those of all cosines."""
+    return torch.cat([torch.arange(0, width, 2), torch.arange(1, width, 2)])
+
+
+def _bias_shape(network: Transformer) -> torch.Size:
+    assert network.output_bias is not None
+    return network.output_bias.shape
+
+
+def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Takes out the positions, which older files have, if they are those that we compute."""
+    for name in POSITIONS:
+        table = theirs.pop(name, None)
+        if table is None:
+            continue
+        width = count(config, "d_model")
+        expected = sinusoidal_table(len(table), width)[:, _sines_first(width)].to(table.device)
+        if table.shape != expected.shape or (table - expected).abs().max() > POSITIONS_DIFFER:
+            raise ModelError(
+                f"{name} holds other positions than sines and cosines (Vaswani et al. 2017, §3.5), "
+                "and those alone can be computed here. Choose another network."
+            )
+
+
+def _drop_tied(theirs: dict[str, Tensor], config: ModelConfig) -> None:
+    """Leaves one name of each matrix that has several; files may have any of them."""
+    for names in EMBEDDINGS[config.share_embeddings].values():
+        there = [name for name in names if name in theirs]
+        if not there:
+            continue  # which is told where the weight is looked for
+        matrix = theirs[there[0]]
+        for name in there[1:]:
+            if not torch.equal(matrix, theirs[name]):
+                raise ModelError(
+                    f"By the config {name} is {there[0]}, but they differ. Set tie_word_embeddings "
+                    "and share_encoder_decoder_embeddings in config.json as the network was "
+                    "trained."
+                )
+            del theirs[name]
+        theirs[names[0]] = theirs.pop(there[0])
