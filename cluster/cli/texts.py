@@ -93,9 +93,9 @@ def export(
 
       transloom export runs/multi30k-ende exported
 
-      transloom export runs/shakespeare-char exported --to huggingface --checkpoint 2000
+      transloom export runs/multi30k-ende exported --to ctranslate2 --quantization int8
 
-      transloom export runs/phrasebook exported --to ctranslate2 --quantization int8
+      transloom export runs/shakespeare-char exported --to huggingface --checkpoint 2000
     """
     from cluster.commands.exporting import export_run
 

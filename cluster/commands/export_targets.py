@@ -21,6 +21,6 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
         "translation": "trainer.inference.export.marian:write_marian",
     },
     Target.CTRANSLATE2: {
-        "translation": "trainer.inference.ctranslate2.conversion:write_translation_model",
+        "translation": "trainer.inference.export.ctranslate2:write_ctranslate2",
     },
 }

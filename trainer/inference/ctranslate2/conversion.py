@@ -29,7 +29,6 @@ from model.positions import sinusoidal_table
 from model.transformer import Transformer
 from trainer.inference.ctranslate2.library import specifications
 from trainer.inference.engine_names import ComputeType
-from trainer.inference.trained_network import TrainedNetwork
 from trainer.recipe import TrainingRecipe
 
 SOURCE_MODEL, TARGET_MODEL = "source.model", "target.model"
@@ -41,17 +40,10 @@ LEAST_POSITIONS = 1024
 FIELDS = {
     *("network", "encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"),
     *("norm", "share_embeddings", "dropout", "attention_dropout"),
+    *("activation", "output_bias", "decoder_start"),
 }
-
-
-def write_translation_model(
-    trained: TrainedNetwork, folder: Path, quantization: ComputeType | None = None
-) -> str:
-    """Write a run's model into a folder, and say what it is; see `write_model`."""
-    write_model(
-        trained.model, trained.tokenizers, positions_of(trained.recipe), folder, quantization
-    )
-    return f"a model of CTranslate2's in {quantization or ComputeType.FLOAT32}"
+# CTranslate2's names; its GELU is the exact one.
+ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "silu": "SWISH"}
 
 
 def write_model(
@@ -148,6 +140,7 @@ def _model_spec(network: Transformer, positions: int) -> Any:
         (config.encoder_layers, config.decoder_layers),
         config.heads,
         pre_norm=config.norm == "pre",
+        activation=specifications().common_spec.Activation[ACTIVATIONS[config.activation]],
         # Those that `model.inspection.alignment` asks: the layer before the last, all heads.
         alignment_layer=max(0, config.decoder_layers - 2),
         alignment_heads=config.heads,
@@ -163,6 +156,8 @@ def _model_spec(network: Transformer, positions: int) -> Any:
     spec.encoder.embeddings[0].weight = source
     spec.decoder.embeddings.weight = target
     spec.decoder.projection.weight = output
+    if network.output_bias is not None:
+        spec.decoder.projection.bias = network.output_bias.detach().numpy()
     for layer, ours in zip(spec.encoder.layer, network.encoder.layers, strict=True):
         _self_attention(layer.self_attention, ours.self_attention, ours.self_attention_norm)
         _feed_forward(layer.ffn, ours.feed_forward, ours.feed_forward_norm)

@@ -8,7 +8,8 @@ finished; a sentence is done when k are. What differs, and what is made of it he
 - Its score is log-probability / length^α; ours divides by ((5 + length) / 6)^α. So its
   log-probabilities are taken back, and hypotheses scored and ordered by our formula. They are those
   of the numbers that it multiplied in: with int8 the rounded weights', with float32 ours within
-  1e-3. If more than k hypotheses end, its own order says which k it gives.
+  1e-3. If more than k hypotheses end, its own order says which k it gives; so it gets the
+  exponent with which the two penalties grow alike around the length of the sources.
 - Its limit on the length holds for a batch, and what reaches it is cut. A sentence of which a
   hypothesis reaches its own limit, where ours makes EOS follow, is searched by ours.
 - It never chooses PAD and BOS, as we never do, but the other probabilities then add up to 1.
@@ -64,6 +65,7 @@ class Asked:
         prefixes: without padding.
         rows: those that CTranslate2 was asked for, and its answers to come.
         prefix_scores: of these rows, if there are prefixes.
+        exponent: of CTranslate2's length penalty.
     """
 
     source_bs: torch.Tensor
@@ -72,6 +74,7 @@ class Asked:
     rows: list[int]
     answers: list[Any]
     prefix_scores: list[Any]
+    exponent: float
 
 
 class CTranslate2Searcher:
@@ -164,19 +167,24 @@ class CTranslate2Searcher:
             self._source.of(tensors.source[row, : lengths[row] - 1].tolist()) for row in rows
         ]
         begun = [self._target.of(prefixes[row]) for row in rows]
+        exponent = _exponent(decoding.length_penalty, sum(lengths) / len(lengths))
         return Asked(
             tensors.source,
             limits,
             prefixes,
             rows,
-            self._answers(translator, decoding, sources, begun, [limits[row] for row in rows]),
+            self._answers(
+                translator, decoding, exponent, sources, begun, [limits[row] for row in rows]
+            ),
             _prefix_scores(translator, sources, begun) if any(begun) else [],
+            exponent,
         )
 
     def _answers(
         self,
         translator: Any,
         decoding: DecodingConfig,
+        exponent: float,
         sources: list[list[str]],
         begun: list[list[str]],
         limits: list[int],
@@ -192,7 +200,7 @@ class CTranslate2Searcher:
             asynchronous=True,
             beam_size=decoding.beam_size,
             num_hypotheses=decoding.beam_size,
-            length_penalty=max(decoding.length_penalty, NO_PENALTY),
+            length_penalty=exponent,
             suppress_sequences=[self._target.of([number]) for number in never],
             return_end_token=True,
             max_input_length=0,  # nothing is cut
@@ -206,12 +214,12 @@ class CTranslate2Searcher:
         """The hypotheses of a batch's sentences, in its order."""
         found: Found = [[] for _ in asked.limits]
         for index, (row, answer) in enumerate(zip(asked.rows, asked.answers, strict=True)):
-            of_prefix = (
-                sum(asked.prefix_scores[index].result().log_probs[:-1])
-                if (asked.prefix_scores and asked.prefixes[row])
-                else 0.0
+            of_prefix = 0.0
+            if asked.prefixes[row]:
+                of_prefix = sum(asked.prefix_scores[index].result().log_probs[:-1])  # not EOS
+            found[row] = self._rescored(
+                decoding, asked.exponent, answer.result(), asked.limits[row], of_prefix
             )
-            found[row] = self._rescored(decoding, answer.result(), asked.limits[row], of_prefix)
         if ours := [row for row, hypotheses in enumerate(found) if not hypotheses]:
             again = self._searched_by_ours(decoding, asked, ours)
             for row, hypotheses in zip(ours, again, strict=True):
@@ -219,17 +227,21 @@ class CTranslate2Searcher:
         return found
 
     def _rescored(
-        self, decoding: DecodingConfig, result: Any, limit: int, of_prefix: float
+        self,
+        decoding: DecodingConfig,
+        exponent: float,
+        result: Any,
+        limit: int,
+        of_prefix: float,
     ) -> list[Hypothesis]:
         """The hypotheses of a sentence by our score; none if our search has to find them."""
-        theirs = max(decoding.length_penalty, NO_PENALTY)
         hypotheses = []
         for pieces, score in zip(result.hypotheses, result.scores, strict=True):
             length = len(pieces)  # with EOS
             ids = self._target.ids(pieces)
             if length >= limit or ids[-1] != self._network.vocabulary.eos_id:
                 return []
-            log_probability = score * length**theirs
+            log_probability = score * length**exponent
             if not math.isfinite(log_probability):
                 return []
             if log_probability > RULED_OUT:
@@ -277,6 +289,14 @@ class _Pieces:
 
     def ids(self, pieces: Sequence[str]) -> list[int]:
         return [self._ids[piece] for piece in pieces]
+
+
+def _exponent(alpha: float, length: float) -> float:
+    """That of length^x, which grows at this length as ((5 + length) / 6)^α does: x = α n / (n + 5).
+
+    Never 0, with which CTranslate2 would stop earlier.
+    """
+    return max(NO_PENALTY, alpha * length / (length + 5))
 
 
 def _prefix_scores(translator: Any, sources: list[list[str]], begun: list[list[str]]) -> list[Any]:

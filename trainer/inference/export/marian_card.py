@@ -92,12 +92,13 @@ who trained it: name a licence in the first lines of this file before you publis
 """
 
 
-def model_card(trained: TrainedNetwork, folder: Path, positions: int) -> str:
+def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: str = CARD) -> str:
     """The text of the card.
 
     Args:
         folder: has the other files.
         positions: the most tokens of a source or a target.
+        template: the card with names in braces in the place of what is known.
     """
     recipe, checkpoint = trained.recipe, trained.checkpoint
     data, decoding = recipe.data, recipe.decoding
@@ -110,7 +111,7 @@ def model_card(trained: TrainedNetwork, folder: Path, positions: int) -> str:
     settings = recipe.model_dump(mode="json", include=SECTIONS)
     settings["trainer"].pop("init_from")  # it may name a place
     tags = sorted({called(tag) for corpus in data.train for tag in corpus.tags.values()})
-    return CARD.format(
+    return template.format(
         source=data.source_language,
         target=data.target_language,
         size=f"{recipe.model}, {counted(parameters, 'weight')}",
@@ -171,7 +172,8 @@ def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str
     metric = sacrebleu.BLEU()
     score = metric.corpus_score(found.texts, [heldout.texts[TARGET]]).score
     beam, alpha = origin.decoding["beam_size"], origin.decoding["length_penalty"]
+    numbers = origin.engine or origin.precision
     return (
-        f"- {origin.test_set}, transloom's beam {beam}, α {alpha:g}, {origin.precision}: BLEU "
+        f"- {origin.test_set}, transloom's beam {beam}, α {alpha:g}, {numbers}: BLEU "
         f"{score:.2f} (sacreBLEU {metric.get_signature()})"
     )

@@ -50,16 +50,17 @@ def network_for():
     def build(tokenizers, seed=0, **settings):
         source, target = tokenizers["src"], tokenizers["tgt"]
         small = {"encoder_layers": 2, "decoder_layers": 2, "width": 32, "heads": 4}
-        small |= {"feed_forward_width": 48, "dropout": 0.1}
+        small |= {"feed_forward_width": 48, "dropout": 0.1} | settings
+        with_padding = small.get("decoder_start") == "pad"
         torch.manual_seed(seed)
         vocabulary = Vocabulary(
             source.vocabulary_size,
             target.vocabulary_size,
             target.pad_id,
-            target.bos_id,
+            target.pad_id if with_padding else target.bos_id,
             target.eos_id,
         )
-        network = Transformer(ModelConfig(**small | settings), vocabulary).eval()
+        network = Transformer(ModelConfig(**small), vocabulary).eval()
         with torch.no_grad():
             for parameter in network.parameters():
                 if parameter.dim() == 1:  # biases and norms, away from 0 and 1

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from cluster.commands.export_targets import Target
 from cluster.commands.exporting import export_run
+from trainer.checkpoints.format import sha256_of
 from trainer.errors import EngineError, TrainerError
 from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.translator import Translator
@@ -46,6 +47,9 @@ def test_a_run_is_exported_with_its_tokenizers(untrained_run, tmp_path):
             "layer_norm_epsilon": 1e-5,
         }.items()
     )
+    card = (folder / "README.md").read_text()
+    assert "ctranslate2.Translator" in card
+    assert sha256_of(folder / "model.bin") in card
     translator = ctranslate2.Translator(str(folder))
     pieces = [tokenizer.piece(number) for number in tokenizer.encode(SENTENCES[:1])[0].tolist()]
     assert translator.translate_batch([pieces], max_decoding_length=9)[0].hypotheses[0]

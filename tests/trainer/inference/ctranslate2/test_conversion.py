@@ -21,6 +21,8 @@ FORMS = [
     {"norm": "pre", "share_embeddings": "decoder", "heads": 8},
     {"norm": "post", "share_embeddings": "none", "encoder_layers": 3, "decoder_layers": 1},
     {"norm": "pre", "share_embeddings": "none"},
+    {"share_embeddings": "all", "activation": "silu", "output_bias": True, "decoder_start": "pad"},
+    {"share_embeddings": "decoder", "activation": "gelu"},
 ]
 SOURCES = [[5, 9, 7, 30, 12, 8, 21], [4], [17, 11, 11, 6, 40, 13, 9, 22, 5, 31, 18]]
 
