@@ -25,10 +25,14 @@ State = dict[tuple[str, str], torch.Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """What no shape changes: how parameters are grouped, and which embeddings are one."""
+    """What no shape changes: how parameters are grouped, which embeddings are one, and the form.
+
+    Marian's has SiLU and a bias of the output.
+    """
 
     groups: Literal["matrices and vectors", "one"] = "matrices and vectors"
     share_embeddings: Literal["all", "decoder", "none"] = "all"
+    form: Literal["paper", "marian"] = "paper"
 
 
 def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
@@ -111,7 +115,10 @@ def _owned(engine: Engine, ema: Ema) -> Pieces:
 
 @contextlib.contextmanager
 def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[Engine]:
-    config = MODEL.model_copy(update={"share_embeddings": network.share_embeddings})
+    changes: dict[str, Any] = {"share_embeddings": network.share_embeddings}
+    if network.form == "marian":
+        changes |= {"activation": "silu", "output_bias": True}
+    config = MODEL.model_copy(update=changes)
     usual = engine_module.parameter_groups
     if network.groups == "one":
         engine_module.parameter_groups = lambda model, decay: [
