@@ -149,7 +149,8 @@ def from_marian(
             f"of the class {ARCHITECTURE} and nothing else."
         )
     if bias is not None:
-        state["output_bias"] = joined({BIAS: bias.flatten()}, Place([BIAS]), _bias_shape(network))
+        shape = network.get_parameter("output_bias").shape
+        state["output_bias"] = joined({BIAS: bias.flatten()}, Place([BIAS]), shape)
     vectors = state["target_embedding.weight"]
     network.load_state_dict({name: x.to(vectors) for name, x in state.items()}, assign=True)
     network.positions.to(vectors.device)
@@ -203,7 +204,7 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
         decoder_attention_heads=(count(config, "encoder_attention_heads"),),
     )
     shared, tied = config["share_encoder_decoder_embeddings"], config["tie_word_embeddings"]
-    if shared:
+    if shared:  # source and target, but not the output: no network of ours
         refuse_others(config, tie_word_embeddings=(True,))
     values = {
         "encoder_layers": count(config, "encoder_layers"),
@@ -268,11 +269,6 @@ def _places(config: ModelConfig) -> dict[str, Place]:
 def _sines_first(width: int) -> Tensor:
     """The places of all sines, then those of all cosines."""
     return torch.cat([torch.arange(0, width, 2), torch.arange(1, width, 2)])
-
-
-def _bias_shape(network: Transformer) -> torch.Size:
-    assert network.output_bias is not None
-    return network.output_bias.shape
 
 
 def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> None:

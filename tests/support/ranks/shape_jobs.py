@@ -25,11 +25,15 @@ State = dict[tuple[str, str], torch.Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """What no shape changes: groups of parameters, which embeddings are one, what is frozen."""
+    """What no shape changes: groups of parameters, which embeddings are one, what is frozen, the form.
+
+    Marian's form has SiLU and a bias of the output.
+    """
 
     groups: Literal["matrices and vectors", "one"] = "matrices and vectors"
     share_embeddings: Literal["all", "decoder", "none"] = "all"
     frozen: tuple[str, ...] = ()
+    form: Literal["paper", "marian"] = "paper"
 
 
 def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
@@ -112,7 +116,10 @@ def _owned(engine: Engine, ema: Ema) -> Pieces:
 
 @contextlib.contextmanager
 def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[Engine]:
-    config = MODEL.model_copy(update={"share_embeddings": network.share_embeddings})
+    changes: dict[str, Any] = {"share_embeddings": network.share_embeddings}
+    if network.form == "marian":
+        changes |= {"activation": "silu", "output_bias": True}
+    config = MODEL.model_copy(update=changes)
     usual = engine_module.parameter_groups
     if network.groups == "one":
         engine_module.parameter_groups = lambda model, decay: [

@@ -29,8 +29,8 @@ def undisturbed(rank_pools):
     return result
 
 
-def trained(rank_pools, ranks, shape, steps):
-    results = rank_pools(ranks).run(shape_jobs.train, shape, Network(), steps)
+def trained(rank_pools, ranks, shape, steps, network=None):
+    results = rank_pools(ranks).run(shape_jobs.train, shape, network or Network(), steps)
     assert all(losses == results[0][0] for losses, _ in results)
     return results[0][0], shape_jobs.whole([owned for _, owned in results])
 
@@ -59,6 +59,15 @@ def test_losses_weights_moments_and_average_are_the_same_bits(
 ):
     found = trained(rank_pools, ranks, shape, STEPS)
     assert_same_bits(found, undisturbed(shape.precision, STEPS))
+
+
+@pytest.mark.parametrize(("ranks", "stage"), [(2, 3), (3, 2)])
+def test_so_they_are_with_what_marians_networks_have(rank_pools, ranks, stage):
+    shapes = [Shape(number, numerics="exact") for number in (1, stage)]
+    network = Network(form="marian")
+    expected = trained(rank_pools, 1, shapes[0], 4, network)
+    assert_same_bits(trained(rank_pools, ranks, shapes[1], 4, network), expected)
+    assert expected[1]["master", "output_bias"].any()
 
 
 def test_fast_sums_depend_on_the_ranks(rank_pools):
