@@ -5,10 +5,9 @@ exponential form forgets the early ones: after each applied step
 
     average ← decay · average + (1 - decay) · weights
 
-Frozen weights are their own average, and are not kept twice. Each rank averages the fp32 master
-weights that it owns, so the average takes as little memory as
+Each rank averages the fp32 master weights that it owns, so the average takes as little memory as
 one of Adam's moments and moves between shapes as they do. Validation and translation use it in
-place of the weights.
+place of the weights. Frozen weights are their own average, and are not kept twice.
 """
 
 import contextlib
