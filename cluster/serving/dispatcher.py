@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from cluster.serving.errors import RefusedError, ReplicaLostError
 from cluster.serving.facts import RunFacts
 from cluster.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
 from cluster.serving.metrics import ServingMetrics
@@ -31,30 +32,6 @@ logger = logger_of(__name__)
 
 # Sends a batch to a replica.
 Ask = Callable[[Batch], Awaitable[BatchAnswer]]
-
-
-class ReplicaLostError(Exception):
-    """The replica that had a batch is gone, or none was there to take it."""
-
-
-class RefusedError(Exception):
-    """A request gets no translations.
-
-    Attributes:
-        status: of the HTTP answer.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        kind: ProblemKind,
-        problem: str,
-        sentence: int | None = None,
-        retry_after_seconds: int | None = None,
-    ) -> None:
-        super().__init__(problem)
-        self.status, self.kind, self.problem = status, kind, problem
-        self.sentence, self.retry_after_seconds = sentence, retry_after_seconds
 
 
 @dataclass(eq=False)

@@ -21,8 +21,9 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.ray.embedded import EmbeddedRay, embedded_ray_is_lost
 from cluster.ray.session import ray_session
-from cluster.serving.dispatcher import Ask, Dispatcher, ReplicaLostError
+from cluster.serving.dispatcher import Ask, Dispatcher
 from cluster.serving.doors import ServingDoors
+from cluster.serving.errors import ReplicaLostError
 from cluster.serving.facts import RunFacts, facts_of
 from cluster.serving.metrics import ServingMetrics
 from cluster.serving.replica import Batch, BatchAnswer, Replica

@@ -16,8 +16,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from cluster.serving.dispatcher import Dispatcher, RefusedError
+from cluster.serving.dispatcher import Dispatcher
 from cluster.serving.doors import ServingDoors
+from cluster.serving.errors import RefusedError
 from cluster.serving.messages import (
     OneTranslation,
     Problem,

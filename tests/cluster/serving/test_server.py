@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.serving.running import HANG_SECONDS, RunningServer
 
-from cluster.serving.dispatcher import MOST_LOSSES, ReplicaLostError
+from cluster.serving.dispatcher import MOST_LOSSES
+from cluster.serving.errors import ReplicaLostError
 from cluster.serving.replica import Batch
 from cluster.serving.settings import Batching, Limits, ReplicaSettings
 from cluster.serving.translating import load, translated
