@@ -25,7 +25,7 @@ State = dict[tuple[str, str], torch.Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """What no shape changes: groups of parameters, which embeddings are one, what is frozen, the form.
+    """What no shape changes: groups of parameters, shared embeddings, what is frozen, the form.
 
     Marian's form has SiLU and a bias of the output.
     """
