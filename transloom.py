@@ -471,11 +471,8 @@ class ServedTranslator:
                     raise TransloomError(problem, 1) from error
                 with suppress(ValueError):  # a proxy may say it by a date
                     pause = float(error.headers.get("Retry-After", pause))
-            except (
-                URLError,
-                ConnectionError,
-                HTTPException,
-            ) as error:  # it is being started, or replaced
+            # It is being started, or replaced.
+            except (URLError, ConnectionError, HTTPException) as error:
                 problem = f"{self._url} cannot be reached: {getattr(error, 'reason', error)}"
             if time.monotonic() + pause > until:
                 raise TransloomError(problem, 1)
