@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -468,8 +469,10 @@ class ServedTranslator:
                     problem = json.loads(problem)["problem"]
                 if error.code not in _COME_AGAIN:
                     raise TransloomError(problem, 1) from error
-                pause = float(error.headers.get("Retry-After", pause))
-            except (URLError, ConnectionError) as error:  # it is being started, or replaced
+                with suppress(ValueError):  # a proxy may say it by a date
+                    pause = float(error.headers.get("Retry-After", pause))
+            # It is being started, or replaced.
+            except (URLError, ConnectionError, HTTPException) as error:
                 problem = f"{self._url} cannot be reached: {getattr(error, 'reason', error)}"
             if time.monotonic() + pause > until:
                 raise TransloomError(problem, 1)

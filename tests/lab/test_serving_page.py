@@ -9,6 +9,8 @@ from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.runs import Runs
 from support.serving.running import RunningServer
 
+from cluster.recipe import Recipe
+from data_pipeline.preparation.prepare import prepare
 from trainer.inference.translator import Translator
 
 pytestmark = pytest.mark.needs("browser")
@@ -23,18 +25,20 @@ def browser():
         yield browser
 
 
-def served(tmp_path_factory, dataset, **data):
-    folder = tmp_path_factory.mktemp("served")
+def served(folder, dataset, **languages):
+    """A run that has learnt enough to write words."""
     values = tiny_values(dataset) | {"decoding": SHORT_TRANSLATIONS}
-    values["data"] |= data
+    values["data"] |= languages
+    if not dataset.exists():
+        prepare(Recipe.of(values).data_settings, lambda progress: None)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
-    Runs(folder / "tiny.yaml", folder, "").train("phrases", "trainer.max_steps=40", inline=True)
+    Runs(folder / "tiny.yaml", folder, "").train("phrases", "trainer.max_steps=200", inline=True)
     return folder / "phrases"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, phrasebook):
-    return served(tmp_path_factory, phrasebook)
+    return served(tmp_path_factory.mktemp("served"), phrasebook)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +106,9 @@ def test_a_problem_is_said_and_goes_when_it_is_put_right(browser, server):
         assert_nothing_is_wrong(watched, server)
 
 
-def test_right_to_left_is_written_from_the_right(browser, tmp_path_factory, phrasebook):
-    run = served(tmp_path_factory, phrasebook, source_language="ar", target_language="he")
+def test_right_to_left_is_written_from_the_right(browser, tmp_path):
+    languages = {"source_language": "ar", "target_language": "he"}
+    run = served(tmp_path, tmp_path / "dataset", **languages)
     with RunningServer(run) as server, closing(Watched(browser)) as watched:
         page = opened(watched, server)
         page.get_by_role("textbox", name="Source (ar)").fill("elle est là")
