@@ -41,6 +41,10 @@ class Oracle:
         self.checkpoint = SimpleNamespace(header=header, path=path, step=7)
         self.decoding = DecodingConfig()
         self._answers = answers
+        self.engine = None  # our own search
+
+    def processes_for(self, sentences):
+        return 1
 
     def in_processes(self, count):
         return nullcontext()

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from trainer.inference.ctranslate2.conversion import positions_of, write_model
 from trainer.inference.engine_names import ComputeType
-from trainer.inference.export.marian_card import model_card
+from trainer.inference.export.marian_card import LAST_SECTIONS, model_card
 from trainer.inference.trained_network import TrainedNetwork
 
 CARD_FILE = "README.md"
 
-CARD = """---
+CARD = (
+    """---
 library_name: ctranslate2
 pipeline_tag: translation
 language:
@@ -56,24 +57,9 @@ is a piece of its own, which stands before the others.
 - Padding and BOS are ruled out by `suppress_sequences`, if at all; a trained model does not write
   them.
 
-## Training
-
-Corpora: {corpora}. No text of them is in this folder, apart from the pieces of the vocabulary.
-
-```yaml
-{recipe}```
-
-## Licence
-
-None is given here. What may be done with this model depends on the licences of its corpora and on
-who trained it: name a licence in the first lines of this file before you publish it.
-
-## Hashes
-
-| file | sha256 |
-| --- | --- |
-{hashes}
 """
+    + LAST_SECTIONS
+)
 
 
 def write_ctranslate2(

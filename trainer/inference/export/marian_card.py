@@ -26,7 +26,28 @@ from trainer.runs.folder import RunFolder
 # The sections of a recipe that say how a model was trained, and name no place.
 SECTIONS = {"seed", "model", "batching", "trainer", "engine", "decoding"}
 
-CARD = """---
+# What a card for any library ends with.
+LAST_SECTIONS = """## Training
+
+Corpora: {corpora}. No text of them is in this folder, apart from the pieces of the vocabulary.
+
+```yaml
+{recipe}```
+
+## Licence
+
+None is given here. What may be done with this model depends on the licences of its corpora and on
+who trained it: name a licence in the first lines of this file before you publish it.
+
+## Hashes
+
+| file | sha256 |
+| --- | --- |
+{hashes}
+"""
+
+CARD = (
+    """---
 library_name: transformers
 pipeline_tag: translation
 language:
@@ -72,24 +93,9 @@ Text goes in as it is written: cased, and not tokenised.{tags}
   transloom writes " ⁇ " for it.
 - A text that begins with `>>…<<` loses that: MarianTokenizer takes it for the name of a language.
 
-## Training
-
-Corpora: {corpora}. No text of them is in this folder, apart from the pieces of the vocabulary.
-
-```yaml
-{recipe}```
-
-## Licence
-
-None is given here. What may be done with this model depends on the licences of its corpora and on
-who trained it: name a licence in the first lines of this file before you publish it.
-
-## Hashes
-
-| file | sha256 |
-| --- | --- |
-{hashes}
 """
+    + LAST_SECTIONS
+)
 
 
 def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: str = CARD) -> str:
