@@ -119,7 +119,7 @@ def test_logits_loss_and_gradients_are_marians(sentences, form, share, smoothing
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("form", FORMS)
 def test_greedy_translations_are_marians(sentences, form, share):
-    ours = network_of(seed=3, share_embeddings=share, **FORMS[form]).eval()
+    ours = network_of(seed=7, share_embeddings=share, **FORMS[form]).eval()
     source, vocabulary = sentences([9] * 4, seed=5), ours.vocabulary
     greedy = marian_of(ours).generate(
         source,
