@@ -112,9 +112,8 @@ def _work_off(
             work.keep(number, found)
             new += given.size(number)
             speed = new / max(time.monotonic() - begun, 1e-9)
-            progress.update(
-                bar, completed=lines + new, description=f"translating, {speed:,.0f} lines/s"
-            )
+            said = f"translating lines, {speed:,.0f} a second"
+            progress.update(bar, completed=lines + new, description=said)
 
 
 def _token_counts(translator: Translator, given: InputFile, tag: str | None) -> Iterator[int]:

@@ -198,7 +198,7 @@ def test_every_box_of_the_figure_leads_to_a_part_of_the_page_that_is_there(expla
 def test_a_page_is_as_large_as_the_documents_say(translator_of):
     """Of a network as large as the phrase book's, a short sentence and a long one."""
     said = re.search(
-        r"phrase book's model has ([\d.]+) to ([\d.]+) MB", DOCUMENT.read_text("utf-8")
+        r"phrase book's model have ([\d.]+) to ([\d.]+) MB", DOCUMENT.read_text("utf-8")
     )
     translator = translator_of(width=128, heads=4, feed_forward_width=256)
     for source, steps in (("je suis étudiant", 5), (f"{SENTENCE} {SENTENCE}", 12)):

@@ -12,7 +12,9 @@ from trainer.runs.folder import RunFolder
 
 @pytest.fixture
 def run(untrained_run, tmp_path):
-    return RunFolder(shutil.copytree(untrained_run.path, tmp_path / "run"))
+    # Other tests keep translations in the run that they share.
+    others = shutil.ignore_patterns("translations")
+    return RunFolder(shutil.copytree(untrained_run.path, tmp_path / "run", ignore=others))
 
 
 def references_of(phrasebook):
