@@ -76,17 +76,15 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
     command, expected, tmp_path, monkeypatch
 ):
     killed = []
-    take = Dealer._taken
+    give = Dealer._give
 
-    def kill_one_that_works(self, answer, actor, chunk, waiting):
-        if chunk is not None and not killed:
-            victims = [other for other, number in self._asked.values() if number is not None]
-            killed.extend(victims[:1])
-            for victim in victims[:1]:
-                ray.kill(victim)
-        return take(self, answer, actor, chunk, waiting)
+    def give_and_kill(self, actor, waiting, read):
+        give(self, actor, waiting, read)
+        if not killed:  # it has all its chunks, and none of them is done
+            killed.append(actor)
+            ray.kill(actor)
 
-    monkeypatch.setattr(Dealer, "_taken", kill_one_that_works)
+    monkeypatch.setattr(Dealer, "_give", give_and_kill)
     told = invoke(command)
     assert killed
     assert "An actor died; its lines are translated by another one" in told.stderr
