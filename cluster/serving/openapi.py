@@ -22,6 +22,7 @@ _PROBLEMS = {
     "413": "The body, the number of sentences or a sentence is too large.",
     "415": "The body is not application/json.",
     "429": "Too much waits already: ask again after Retry-After.",
+    "500": "The server has failed; its log says why.",
     "503": "The server is being stopped, or replicas were lost: ask again after Retry-After.",
     "504": "There was no translation in time: ask again after Retry-After.",
 }

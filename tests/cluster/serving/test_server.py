@@ -4,20 +4,26 @@ It translates in this process; `test_serve.py` has Ray.
 """
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from types import SimpleNamespace
 
+import ctranslate2
 import pytest
 from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.serving.running import HANG_SECONDS, RunningServer
 
-from cluster.serving.dispatcher import MOST_LOSSES
+from cluster.serving import dispatcher
+from cluster.serving.dispatcher import LATELY_SECONDS, MOST_LOSSES, Dispatcher
 from cluster.serving.errors import ReplicaLostError
+from cluster.serving.facts import RunFacts
 from cluster.serving.replica import Batch
 from cluster.serving.settings import Batching, Limits, ReplicaSettings
 from cluster.serving.translating import load, translated
 from cluster.serving.waiting import Search
+from data_pipeline.process_pool import cores
 from trainer.inference.engine_names import Engine
 from trainer.inference.translator import Translator
 from transloom import ServedTranslator, TransloomError
@@ -89,6 +95,22 @@ def test_ctranslate2_translates_batches_too(run):
         ]
 
 
+def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replica(run, monkeypatch):
+    made, translator = [], ctranslate2.Translator
+
+    def note(*arguments, **options):
+        made.append((options["inter_threads"], options["intra_threads"]))
+        return translator(*arguments, **options)
+
+    monkeypatch.setattr(ctranslate2, "Translator", note)
+    settings = ReplicaSettings(run, engine=Engine.CTRANSLATE2, cpus=cores() + 1)
+    batch = Batch(Search(None, 1, False, False), tuple(SENTENCES), ("",) * len(SENTENCES))
+    translator_of_run = load(settings, "40")
+    assert made == [(1, settings.cpus)]  # before the first batch comes
+    assert len(translated(translator_of_run, batch, settings)) == len(SENTENCES)
+    assert len(made) == 1
+
+
 def test_alignments_are_pairs_of_words(server, run):
     translator = Translator.load(run)
     best = [of[0] for of in translator.translate_n_best(SENTENCES, n_best=1)]
@@ -115,6 +137,7 @@ REFUSED = [
     ({"sentences": ["one"], "n_best": 17}, 400, "not_allowed"),
     ({"sentences": ["one"], "prefixes": ["a", "b"]}, 400, "not_understood"),
     ({"sentences": ["one"], "prefixes": ["of very many words " * 20]}, 400, "prefix"),
+    ({"sentences": ["one"], "tag": "<2xx>"}, 400, "tag"),
     ({"sentences": ["one"] * 257}, 413, "too_many_sentences"),
     ({"sentences": ["one", "word " * 1000]}, 413, "too_long"),
     ({"sentences": ["x" * 1_000_000]}, 413, "too_large"),
@@ -212,6 +235,67 @@ def test_too_much_at_once_is_told_to_come_again_and_what_takes_too_long_too(run)
         later = pool.submit(ServedTranslator(server.address).translate, SENTENCES[:1])
         held.set()
         assert len(later.result()) == 1
+
+
+def test_sentences_whose_tokens_are_counted_take_room_too(run, monkeypatch):
+    held, count = threading.Event(), RunFacts.count_tokens
+
+    def hold(*arguments):
+        assert held.wait(HANG_SECONDS)
+        return count(*arguments)
+
+    monkeypatch.setattr(RunFacts, "count_tokens", hold)
+    with RunningServer(run, Limits(waiting_sentences=3)) as server, ThreadPoolExecutor(5) as pool:
+        answers = [pool.submit(server.translate, {"sentences": ["un"]}) for _ in range(5)]
+        done = as_completed(answers, HANG_SECONDS)
+        assert [problem(next(done).result())[0] for _ in range(2)] == [429, 429]
+        held.set()
+        assert [one.result().status for one in done] == [200] * 3
+
+
+def test_a_replica_with_a_long_batch_is_not_taken_for_lost(run, monkeypatch):
+    held, asked = threading.Event(), threading.Event()
+
+    def hold(batch):
+        asked.set()
+        assert held.wait(HANG_SECONDS)
+
+    with RunningServer(run, before=hold) as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.translate, {"sentences": SENTENCES})
+        assert asked.wait(HANG_SECONDS)
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 10 * LATELY_SECONDS)
+        monkeypatch.setattr(dispatcher, "time", later)
+        assert server.get("/readyz").status == 200
+        held.set()
+        assert answer.result().status == 200
+
+
+def test_an_error_of_the_servers_own_is_told_as_such(server, samples, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("a bug")
+
+    name = ("transloom_serve_requests_total", "500", "phrases")
+    before = samples().get(name, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFacts, "count_tokens", fail)
+        assert problem(server.translate({"sentences": SENTENCES})) == (500, "failed")
+    assert samples()[name] == before + 1
+    assert server.translate({"sentences": SENTENCES}).status == 200
+
+
+def test_a_replica_that_cannot_tell_how_it_stands_still_gets_batches(run, monkeypatch):
+    looks, heard = threading.Semaphore(0), Dispatcher._heard
+    monkeypatch.setattr(dispatcher, "LOOK_SECONDS", 0.01)
+
+    def fail(*arguments):
+        looks.release()
+        raise RuntimeError("a bug")
+
+    with RunningServer(run) as server:
+        monkeypatch.setattr(Dispatcher, "_heard", fail)
+        assert all(looks.acquire(timeout=HANG_SECONDS) for _ in range(2))
+        monkeypatch.setattr(Dispatcher, "_heard", heard)
+        assert server.translate({"sentences": SENTENCES}).status == 200
 
 
 def test_a_server_that_is_stopped_answers_what_it_has_taken(run):
