@@ -219,18 +219,37 @@ def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server):
     server.before = lambda batch: None
 
 
-def test_too_much_at_once_is_told_to_come_again_and_what_takes_too_long_too(run):
+def test_too_much_at_once_is_told_to_come_again(run):
+    held, asked = threading.Event(), threading.Event()
+
+    def hold(batch):
+        asked.set()
+        assert held.wait(HANG_SECONDS)
+
+    limits = Limits(waiting_sentences=3)
+    with RunningServer(run, limits, before=hold) as server, ThreadPoolExecutor(8) as pool:
+        first = pool.submit(server.translate, {"sentences": ["un"]})
+        assert asked.wait(HANG_SECONDS)
+        others = [pool.submit(server.translate, {"sentences": ["deux"]}) for _ in range(7)]
+        done = as_completed(others, HANG_SECONDS)
+        refused = [next(done).result() for _ in range(4)]
+        assert {problem(one) for one in refused} == {(429, "queue_full")}
+        assert all(int(one.headers["Retry-After"]) > 0 for one in refused)
+        held.set()
+        assert [one.result().status for one in (first, *done)] == [200] * 4
+
+
+def test_what_takes_too_long_is_told_so_and_takes_no_more_room(run):
     held = threading.Event()
-    limits = Limits(waiting_sentences=3, timeout_seconds=1.0)
+    limits = Limits(waiting_sentences=1, timeout_seconds=0.5)
     with (
         RunningServer(run, limits, before=lambda batch: held.wait(HANG_SECONDS)) as server,
-        ThreadPoolExecutor(9) as pool,
+        ThreadPoolExecutor(1) as pool,
     ):
-        answers = [pool.submit(server.translate, {"sentences": [one]}) for one in SENTENCES * 2]
-        found = [answer.result() for answer in answers]
-        assert {problem(one) for one in found} == {(429, "queue_full"), (504, "timeout")}
-        assert all(int(one.headers["Retry-After"]) > 0 for one in found)
-        # Those that nobody waits for any more take no room.
+        for _ in range(2):  # the first is at work, the second waits
+            late = server.translate({"sentences": SENTENCES[:1]})
+            assert problem(late) == (504, "timeout")
+            assert int(late.headers["Retry-After"]) > 0
         assert server.get("/readyz").json["runs"][0]["waiting_sentences"] == 0
         later = pool.submit(ServedTranslator(server.address).translate, SENTENCES[:1])
         held.set()
