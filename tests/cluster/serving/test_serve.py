@@ -175,7 +175,8 @@ def test_a_server_whose_ray_is_lost_says_so_and_leaves_nothing(run_with):
         (raylet,) = [process for process in below if process.name() == "raylet"]
         raylet.kill()
         assert server.process.wait(HANG_SECONDS) == 1
-        assert "Ray is lost on this machine: start the server again" in server.process.stdout.read()
+        said = " ".join(server.process.stdout.read().split())
+        assert "Ray is lost on this machine: start the server again" in said
         _, alive = psutil.wait_procs(below, HANG_SECONDS)
         assert not alive
 
