@@ -357,10 +357,17 @@ class Translator:
         with self._lock:
             if self._child.stdin is None or self._child.stdin.closed:
                 raise TransloomError("The translator is closed: make another one", 1)
-            with suppress(BrokenPipeError):  # it has ended; the answer says why
-                self._child.stdin.write(json.dumps(request) + "\n")
-                self._child.stdin.flush()
-            found = self._answer()["translations"]
+            try:
+                with suppress(BrokenPipeError):  # it has ended; the answer says why
+                    self._child.stdin.write(json.dumps(request) + "\n")
+                    self._child.stdin.flush()
+                found = self._answer()["translations"]
+            except TransloomError:
+                raise
+            except BaseException:  # the next request would get the answer that is still to come
+                self._child.kill()
+                self.close()
+                raise
         return [[Translation(**translation) for translation in of_one] for of_one in found]
 
     def close(self) -> None:

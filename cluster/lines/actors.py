@@ -15,8 +15,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.commands.translate import LinesWanted, lines_of_batch
 from cluster.environment_file import read_environment
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.health.watchdog import Heartbeat, Watchdog
+from cluster.ray.embedded import embedded_ray_is_lost
 from data_pipeline.errors import DataError
 from data_pipeline.wording import counted
 from model.config import DecodingConfig
@@ -31,7 +32,8 @@ from trainer.inference.translator import Translator
 DEATHS_OF_A_CHUNK = 3
 # Chunks given to an actor: one at work, and one so that it need not wait.
 CHUNKS_AHEAD = 2
-PLACE_SECONDS = 60.0  # without any actor, after which somebody is told
+LOOK_SECONDS = 5.0  # at Ray, where no answer comes
+LOOKS_UNTOLD = 12  # without any actor, after which somebody is told
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Dealer:
 
         Raises:
             ClusterError: a chunk has cost several actors, or actors cannot be opened.
+            EmbeddedRayError: the Ray that this process has started is gone.
             TrainerError, DataError, ModelError: what an actor has raised.
         """
         waiting = deque(chunks)
@@ -136,10 +139,7 @@ class Dealer:
                 for _ in range(min(self._resources.actors, len(waiting))):
                     self._start_actor()
                 while waiting or any(chunk is not None for _, chunk in self._asked.values()):
-                    answers, _ = ray.wait(list(self._asked), timeout=PLACE_SECONDS)
-                    if not answers:
-                        self._tell_if_nobody_works()
-                    for answer in answers:
+                    for answer in self._answers():
                         actor, chunk = self._asked.pop(answer)
                         found = self._taken(answer, actor, chunk, waiting)
                         if chunk is not None and found is not None:
@@ -147,8 +147,25 @@ class Dealer:
                     for actor in self._open:
                         self._give(actor, waiting, read)
             finally:
-                for actor in self._actors:
+                for actor in () if embedded_ray_is_lost() else self._actors:
                     ray.kill(actor)
+
+    def _answers(self) -> list[Any]:
+        """Those that are there, or come within a while.
+
+        Raises:
+            EmbeddedRayError: the Ray that this process has started is gone.
+        """
+        for _ in range(LOOKS_UNTOLD):
+            answers, _ = ray.wait(list(self._asked), timeout=LOOK_SECONDS)
+            if embedded_ray_is_lost():
+                raise EmbeddedRayError(
+                    "Ray is lost on this machine: the same command goes on where it was"
+                )
+            if answers:
+                return answers
+        self._tell_if_nobody_works()
+        return []
 
     def _start_actor(self) -> None:
         resources = self._resources
@@ -205,7 +222,7 @@ class Dealer:
         if all(chunk is None for _, chunk in self._asked.values()):
             resources = self._resources
             self._tell(
-                f"No actor has begun in {PLACE_SECONDS:.0f} s: each needs "
+                f"No actor has begun in {LOOKS_UNTOLD * LOOK_SECONDS:.0f} s: each needs "
                 f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, which "
                 "the cluster has not free"
             )

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from cluster.serving.checks import check_numbers, counted_tokens
 from cluster.serving.errors import RefusedError, ReplicaLostError
 from cluster.serving.facts import RunFacts
 from cluster.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
@@ -82,9 +83,11 @@ class Dispatcher:
         self._waiting: WaitingSentences[_Pending] = WaitingSentences(
             batching.tokens, batching.wait_seconds
         )
+        self._arriving = 0  # sentences whose tokens are being counted: they take room, too
         self._arrived = asyncio.Event()
         self._replicas = replicas
         self._standings: dict[str, tuple[float, ReplicaStanding]] = {}
+        self._under_way: list[float] = []  # when each batch that has no answer yet was sent
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -105,11 +108,13 @@ class Dispatcher:
         Raises:
             RefusedError: the request asks for too much, or there is no answer in time.
         """
-        self._check_numbers(request)
-        counts = await asyncio.to_thread(
-            self._facts.count_tokens, [*request.sentences], request.tag
-        )
-        self._check_lengths(counts)
+        check_numbers(request, self._limits)
+        self._check_room(len(request.sentences))
+        self._arriving += len(request.sentences)
+        try:
+            counts = await asyncio.to_thread(counted_tokens, request, self._facts)
+        finally:
+            self._arriving -= len(request.sentences)
         search = Search(
             request.tag, request.n_best, request.prefixes is not None, request.alignments
         )
@@ -117,7 +122,6 @@ class Dispatcher:
         now = time.monotonic()
         prefixes = request.prefixes or [""] * len(counts)
         texts = zip(request.sentences, prefixes, counts, strict=True)
-        self._check_room(len(counts))
         self._waiting.add(
             [
                 Sentence(text, prefix, tokens, search, now, pending, position)
@@ -164,51 +168,18 @@ class Dispatcher:
         )
 
     def _lately(self) -> list[ReplicaStanding]:
-        since = time.monotonic() - LATELY_SECONDS
+        # Whoever has a batch says nothing until it is done.
+        since = min([time.monotonic(), *self._under_way]) - LATELY_SECONDS
         return [standing for at, standing in self._standings.values() if at >= since]
-
-    def _check_numbers(self, request: TranslateRequest) -> None:
-        most = self._limits
-        if len(request.sentences) > most.sentences:
-            raise RefusedError(
-                413,
-                "too_many_sentences",
-                f"{counted(len(request.sentences), 'sentence')} in one request, and at most "
-                f"{most.sentences:,} are taken: send several requests",
-            )
-        if request.n_best > most.n_best:
-            raise RefusedError(
-                400,
-                "not_allowed",
-                f"n_best is {request.n_best:,}, and at most {most.n_best:,} are given",
-            )
-        if request.prefixes is not None and len(request.prefixes) != len(request.sentences):
-            raise RefusedError(
-                400,
-                "not_understood",
-                f"{counted(len(request.sentences), 'sentence')} and "
-                f"{counted(len(request.prefixes), 'prefix')}: "
-                'each sentence needs one; "" leaves it free',
-            )
-
-    def _check_lengths(self, counts: list[int]) -> None:
-        for position, tokens in enumerate(counts):
-            if tokens > self._facts.longest:
-                raise RefusedError(
-                    413,
-                    "too_long",
-                    f"sentence {position + 1} has {tokens:,} tokens, and at most "
-                    f"{self._facts.longest:,} are taken: split it",
-                    position,
-                )
 
     def _check_room(self, sentences: int) -> None:
         most = self._limits.waiting_sentences
-        if len(self._waiting) + sentences > max(most, sentences) or len(self._waiting) >= most:
+        waiting = len(self._waiting) + self._arriving
+        if waiting + sentences > max(most, sentences) or waiting >= most:
             raise RefusedError(
                 429,
                 "queue_full",
-                f"{counted(len(self._waiting), 'sentence')} wait already, of at most {most:,}: "
+                f"{counted(waiting, 'sentence')} wait already, of at most {most:,}: "
                 "ask again later",
                 retry_after_seconds=1,
             )
@@ -229,8 +200,12 @@ class Dispatcher:
 
     async def look(self) -> None:
         """Ask a replica how it stands."""
-        with suppress(ReplicaLostError):
+        try:
             self._heard((await self._ask(Batch(Search(None, 1, False, False)))).standing)
+        except ReplicaLostError:
+            pass  # the next look may find another one
+        except Exception:  # a bug: whoever looks sends batches, too
+            logger.exception("a replica of %s could not tell how it stands", self.name)
 
     async def _send(self, sentences: list[Sentence[_Pending]]) -> None:
         began = time.monotonic()
@@ -239,6 +214,7 @@ class Dispatcher:
             tuple(one.text for one in sentences),
             tuple(one.prefix for one in sentences),
         )
+        self._under_way.append(began)
         try:
             answer = await self._ask(batch)
         except ReplicaLostError as error:
@@ -257,6 +233,8 @@ class Dispatcher:
             metrics.batch_sentences.labels(name).observe(len(sentences))
             longest = max(one.tokens for one in sentences)
             metrics.batch_tokens.labels(name).observe(longest * len(sentences))
+        finally:
+            self._under_way.remove(began)
 
     async def _lost(self, sentences: list[Sentence[_Pending]], error: ReplicaLostError) -> None:
         logger.warning(

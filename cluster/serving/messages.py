@@ -13,6 +13,7 @@ ProblemKind = Literal[
     "too_large",
     "too_many_sentences",
     "too_long",
+    "tag",
     "prefix",
     "queue_full",
     "not_ready",

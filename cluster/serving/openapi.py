@@ -21,7 +21,9 @@ _PROBLEMS = {
     "403": "A page of another site asks.",
     "413": "The body, the number of sentences or a sentence is too large.",
     "415": "The body is not application/json.",
+    "421": "Without a token, the server was asked by another name than its machine has.",
     "429": "Too much waits already: ask again after Retry-After.",
+    "500": "The server has failed; its log says why.",
     "503": "The server is being stopped, or replicas were lost: ask again after Retry-After.",
     "504": "There was no translation in time: ask again after Retry-After.",
 }

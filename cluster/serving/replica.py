@@ -97,7 +97,8 @@ class Replica:
         """The translations of a batch, all with one checkpoint."""
         from cluster.serving.translating import translated
 
-        translator, standing = self._taking_up.current, self.standing()
+        translator = self._taking_up.current  # once: another one may be taken up meanwhile
+        standing = self._standing(translator)
         if not batch.texts:
             return BatchAnswer((), standing)
         self._busy_since = time.monotonic()
@@ -109,8 +110,7 @@ class Replica:
             self._busy_since = None
         return BatchAnswer(tuple(found), standing)
 
-    def standing(self) -> ReplicaStanding:
-        translator = self._taking_up.current
+    def _standing(self, translator: "Translator") -> ReplicaStanding:
         return ReplicaStanding(
             process=self._name,
             checkpoint=translator.checkpoint.path.name,

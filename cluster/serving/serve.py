@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -133,20 +133,24 @@ def _applications(settings: ServingSettings, cpus: int) -> Iterator[dict[str, As
     was_there = bool(_applications_there())
     serve.start(proxy_location="Disabled")
     mark = secrets.token_hex(4)
-    names = {name: f"transloom-{name}-{mark}" for name in settings.runs}
-    started = []
-    try:
+    with ExitStack() as at_the_end:  # all of it, also where a part of it fails
+        on_cluster = settings.address is not None
+        if on_cluster and not was_there:
+            at_the_end.callback(_shut_down_if_idle)
         asks = {}
         for name, of_run in settings.runs.items():
-            started.append(names[name])
-            asks[name] = _started(names[name], of_run, settings.replicas)
+            application = f"transloom-{name}-{mark}"
+            if on_cluster:
+                at_the_end.callback(serve.delete, application)
+            asks[name] = _started(application, of_run, settings.replicas)
         yield asks
-    finally:
-        if settings.address is not None:
-            for name in started:
-                serve.delete(name)
-            if not was_there and not _applications_there():
-                serve.shutdown()
+
+
+def _shut_down_if_idle() -> None:
+    from ray import serve
+
+    if not _applications_there():
+        serve.shutdown()
 
 
 def _applications_there() -> dict[str, Any]:

@@ -32,8 +32,11 @@ from cluster.serving.openapi import description, description_page
 from cluster.serving.settings import Limits
 from cluster.web.doors import add_headers
 from cluster.web.page_files import INDEX, PageFile, page_files
+from data_pipeline.strangers_text import logger_of
 from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.written import told
+
+logger = logger_of(__name__)
 
 DRAIN_LOOK_SECONDS = 0.05
 RETRY_AFTER_TIMEOUT_SECONDS = 5
@@ -106,7 +109,7 @@ class ServingServer:
                 503, "not_ready", "the server is being stopped", retry_after_seconds=5
             )
         self._in_flight += 1
-        status, began = 499, time.monotonic()  # of a client that has left
+        status, began = 500, time.monotonic()
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 wanted = await self._wanted(request)
@@ -121,11 +124,11 @@ class ServingServer:
                 f"no translation within {self._limits.timeout_seconds:g} s",
                 retry_after_seconds=RETRY_AFTER_TIMEOUT_SECONDS,
             ) from None
-        except RefusedError as error:
+        except (RefusedError, web.HTTPException) as error:
             status = error.status
             raise
-        except web.HTTPException as error:
-            status = error.status
+        except asyncio.CancelledError:
+            status = 499  # the client has left
             raise
         finally:
             self._in_flight -= 1
@@ -220,6 +223,10 @@ class ServingServer:
             if "Allow" in error.headers:
                 answer.headers["Allow"] = error.headers["Allow"]
             return answer
+        except Exception:
+            logger.exception("a request has failed")
+            problem = Problem(kind="failed", problem="the server has failed; its log says why")
+            return _answer(problem, 500)
 
 
 def _answer(

@@ -18,14 +18,20 @@ def prepare_process(settings: ReplicaSettings) -> None:
 
 
 def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
-    """The run with the weights of a checkpoint, verified; raises what `Translator.load` does."""
-    return Translator.load(
+    """The run with the weights of a checkpoint, verified; raises what `Translator.load` does.
+
+    All that a batch needs is there: also what CTranslate2 translates with.
+    """
+    translator = Translator.load(
         settings.run,
         checkpoint,
         precision=settings.precision,
         engine=settings.engine,
         compute_type=settings.compute_type,
+        threads=settings.cpus,
     )
+    translator.prepare()
+    return translator
 
 
 def translated(translator: Translator, batch: Batch, settings: ReplicaSettings) -> list[Found]:

@@ -74,7 +74,7 @@ class Site:
             origin = urlsplit(origins[0])
         except ValueError:
             return False
-        return origin.scheme in ("http", "https") and origin.netloc == request.headers["Host"]
+        return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("Host")
 
 
 class TokenForCookie:

@@ -147,7 +147,8 @@ class CompiledSegmentation(RandomSegmentation):
         )
         if not self._segmenter:
             raise MemoryError(f"for a trie of {len(ids):,} pieces")
-        weakref.finalize(self, self._functions.segmenter_free, self._segmenter)
+        end = weakref.finalize(self, self._functions.segmenter_free, self._segmenter)
+        end.atexit = False  # a thread may still draw then
 
     def sample_all(
         self, texts: list[str], alpha: float, seeds: UInt64Array, end: int

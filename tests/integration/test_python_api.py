@@ -151,6 +151,19 @@ def test_a_translator_says_what_the_network_says(trained):
         translator.translate("je suis")
 
 
+def test_after_an_interrupt_no_request_gets_the_answer_of_another(trained, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with transloom.Translator(trained) as translator:
+        with monkeypatch.context() as patch:
+            patch.setattr(translator, "_answer", interrupted)  # which reads it from the process
+            with pytest.raises(KeyboardInterrupt):
+                translator.translate(["je suis étudiant"])
+        with pytest.raises(transloom.TransloomError, match="is closed: make another one"):
+            translator.translate(["elle est là"])
+
+
 def test_a_run_tells_its_record(trained):
     assert (trained.outcome, trained.step) == ("finished", 4)
     assert len(trained.losses()) == 4

@@ -50,9 +50,15 @@ def require_possible(
 
 
 def searcher_of(
-    engine: Engine, found: TrainedNetwork, compute_type: ComputeType | None
+    engine: Engine,
+    found: TrainedNetwork,
+    compute_type: ComputeType | None,
+    threads: int | None = None,
 ) -> Searcher:
     """What finds hypotheses with a run's weights.
+
+    Args:
+        threads: of CTranslate2; None: as many as this process may use cores.
 
     Raises:
         ModelError: the engine does not hold the network; the message names what.
@@ -72,4 +78,5 @@ def searcher_of(
         partial(kept_files, engines, origin, write),
         positions,
         compute_type or ComputeType.FLOAT32,
+        threads,
     )

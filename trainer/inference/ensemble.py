@@ -145,6 +145,9 @@ class EnsembleSearcher:
         fields = self._origin.fields
         return (search_together(self._models, fields, decoding, batch) for batch in batches)
 
+    def prepare(self) -> None:
+        """Nothing: the networks are there."""
+
     @contextmanager
     def in_processes(self, processes: int) -> Generator[Search]:
         """See `trainer.inference.searchers.Searcher`."""

@@ -46,6 +46,9 @@ class Searcher(Search, Protocol):
 
     engine: str | None
 
+    def prepare(self) -> None:
+        """Do what the first search would have to wait for."""
+
     def in_processes(self, processes: int) -> AbstractContextManager[Search]:
         """The same search by so many at once, which share the cores; one is this process.
 
@@ -77,6 +80,9 @@ class NetworkSearcher:
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
         """See `Search`."""
         return (search(self._model, decoding, batch) for batch in batches)
+
+    def prepare(self) -> None:
+        """Nothing: the network is there."""
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator[Search]:

@@ -102,6 +102,9 @@ class LongSentenceError(TranslationError):
         self.sentences = tuple(sentences)
         self.limit = limit
 
+    def __reduce__(self) -> tuple[type["LongSentenceError"], tuple[object, SentenceLimit]]:
+        return LongSentenceError, (self.sentences, self.limit)  # from one process to another
+
 
 def count_tokens(
     tokenizer: Tokenizer, sentences: Sequence[str], tag: str | None = None

@@ -132,6 +132,7 @@ class Translator:
         precision: Precision = "fp32",
         engine: Engine = Engine.TORCH,
         compute_type: ComputeType | None = None,
+        threads: int | None = None,
     ) -> Self:
         """Load a run's weights: the newest intact ones, or those of one checkpoint.
 
@@ -141,6 +142,8 @@ class Translator:
             precision: that of weights and network; scores are summed in fp32 in any case.
             engine: what finds hypotheses: our own search, or CTranslate2 (an extra), on the CPU.
             compute_type: what CTranslate2 multiplies in; None: float32.
+            threads: of CTranslate2; None: as many as this process may use cores. Our own search
+                has those of torch.
 
         Raises:
             RunMismatchError: there is no run at this path.
@@ -163,8 +166,16 @@ class Translator:
             found.damaged,
             found.weights,
             found.recipe.data.max_source_length,
-            searcher_of(engine, found, compute_type),
+            searcher_of(engine, found, compute_type, threads),
         )
+
+    def prepare(self) -> None:
+        """Do what the first translation would have to wait for, such as loading an engine's model.
+
+        Raises:
+            OSError: an engine's model cannot be kept.
+        """
+        self._searcher.prepare()
 
     @contextmanager
     def in_processes(self, processes: int) -> Iterator[None]:

@@ -1,13 +1,15 @@
-"""A run with several checkpoints, to be served."""
+"""Runs to be served, and a server of one of them."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.runs import Runs
+from support.serving.running import RunningServer
 from support.serving.spoiling import spoil
 
 STEPS = (20, 40, 60)
@@ -52,3 +54,32 @@ def add(trained: Path) -> Callable[[Path, int], Path]:
         return draft.rename(place)
 
     return add
+
+
+@pytest.fixture(scope="package")
+def run(run_with: Callable[..., Path]) -> Path:
+    """A run with one checkpoint, which nothing changes."""
+    return run_with(40)
+
+
+@pytest.fixture(scope="package")
+def server(run: Path) -> Iterator[RunningServer]:
+    """A server of it in this process, without Ray."""
+    with RunningServer(run) as server:
+        yield server
+
+
+@pytest.fixture
+def samples(server: RunningServer) -> Callable[[], dict[tuple[str, ...], float]]:
+    """Reads the numbers of the server: by name and labels."""
+
+    def read() -> dict[tuple[str, ...], float]:
+        text = server.get("/metrics").body.decode()
+        families = text_string_to_metric_families(text)  # refuses what is no OpenMetrics
+        return {
+            (one.name, *sorted(one.labels.values())): one.value
+            for family in families
+            for one in family.samples
+        }
+
+    return read

@@ -3,58 +3,22 @@
 It translates in this process; `test_serve.py` has Ray.
 """
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
+import ctranslate2
 import pytest
 from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from support.serving.running import HANG_SECONDS, RunningServer
+from support.serving.running import RunningServer, problem
 
-from cluster.serving.dispatcher import MOST_LOSSES
-from cluster.serving.errors import ReplicaLostError
 from cluster.serving.replica import Batch
-from cluster.serving.settings import Batching, Limits, ReplicaSettings
+from cluster.serving.settings import ReplicaSettings
 from cluster.serving.translating import load, translated
 from cluster.serving.waiting import Search
+from data_pipeline.process_pool import cores
 from trainer.inference.engine_names import Engine
 from trainer.inference.translator import Translator
 from transloom import ServedTranslator, TransloomError
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
-
-
-@pytest.fixture(scope="module")
-def run(run_with):
-    return run_with(40)
-
-
-@pytest.fixture(scope="module")
-def server(run):
-    with RunningServer(run) as server:
-        yield server
-
-
-@pytest.fixture
-def samples(server):
-    """The numbers of the server: by name and labels."""
-
-    def read():
-        text = server.get("/metrics").body.decode()
-        families = text_string_to_metric_families(text)  # refuses what is no OpenMetrics
-        return {
-            (one.name, *sorted(one.labels.values())): one.value
-            for family in families
-            for one in family.samples
-        }
-
-    return read
-
-
-def problem(answer):
-    assert answer.headers["Content-Type"].startswith("application/json")
-    return answer.status, answer.json["kind"]
 
 
 def test_translations_are_those_of_the_command(server, run):
@@ -89,6 +53,22 @@ def test_ctranslate2_translates_batches_too(run):
         ]
 
 
+def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replica(run, monkeypatch):
+    made, translator = [], ctranslate2.Translator
+
+    def note(*arguments, **options):
+        made.append((options["inter_threads"], options["intra_threads"]))
+        return translator(*arguments, **options)
+
+    monkeypatch.setattr(ctranslate2, "Translator", note)
+    settings = ReplicaSettings(run, engine=Engine.CTRANSLATE2, cpus=cores() + 1)
+    batch = Batch(Search(None, 1, False, False), tuple(SENTENCES), ("",) * len(SENTENCES))
+    translator_of_run = load(settings, "40")
+    assert made == [(1, settings.cpus)]  # before the first batch comes
+    assert len(translated(translator_of_run, batch, settings)) == len(SENTENCES)
+    assert len(made) == 1
+
+
 def test_alignments_are_pairs_of_words(server, run):
     translator = Translator.load(run)
     best = [of[0] for of in translator.translate_n_best(SENTENCES, n_best=1)]
@@ -115,6 +95,7 @@ REFUSED = [
     ({"sentences": ["one"], "n_best": 17}, 400, "not_allowed"),
     ({"sentences": ["one"], "prefixes": ["a", "b"]}, 400, "not_understood"),
     ({"sentences": ["one"], "prefixes": ["of very many words " * 20]}, 400, "prefix"),
+    ({"sentences": ["one"], "tag": "<2xx>"}, 400, "tag"),
     ({"sentences": ["one"] * 257}, 413, "too_many_sentences"),
     ({"sentences": ["one", "word " * 1000]}, 413, "too_long"),
     ({"sentences": ["x" * 1_000_000]}, 413, "too_large"),
@@ -143,105 +124,6 @@ def test_other_paths_methods_and_types_are_refused_as_json(server):
     )
     as_text = server.translate({"sentences": ["one"]}, **{"Content-Type": "text/plain"})
     assert problem(as_text) == (415, "not_understood")
-
-
-def test_sentences_of_several_requests_share_a_batch(server):
-    """The first batch is held until the others have arrived."""
-    held, asked = threading.Event(), threading.Event()
-
-    def hold(batch):
-        asked.set()
-        assert held.wait(HANG_SECONDS)
-
-    server.before, server.batches[:] = hold, []
-    with ThreadPoolExecutor(5) as pool:
-        first = pool.submit(server.translate, {"sentences": ["bonjour"]})
-        assert asked.wait(HANG_SECONDS)
-        others = [pool.submit(server.translate, {"sentences": [one]}) for one in SENTENCES]
-        while server.get("/readyz").json["runs"][0]["waiting_sentences"] < 4:
-            pass
-        held.set()
-        assert {one.result().status for one in (first, *others)} == {200}
-    server.before = lambda batch: None
-    assert [len(batch.texts) for batch in server.batches] == [1, 4]
-
-
-def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, samples):
-    losses = iter(range(MOST_LOSSES - 1))
-
-    def lose(batch):
-        if next(losses, None) is not None:
-            raise ReplicaLostError("killed")
-
-    before = samples()["transloom_serve_lost_batches_total", "phrases"]
-    server.before = lose
-    assert server.translate({"sentences": SENTENCES}).status == 200
-    lost = samples()["transloom_serve_lost_batches_total", "phrases"] - before
-    server.before = lambda batch: None
-    assert lost == MOST_LOSSES - 1
-
-
-def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server):
-    def lose(batch):
-        if "poison" in batch.texts:
-            raise ReplicaLostError("killed")
-
-    server.before = lose
-    with ThreadPoolExecutor(2) as pool:
-        bad = pool.submit(server.translate, {"sentences": ["poison"]})
-        good = pool.submit(server.translate, {"sentences": SENTENCES})
-        assert good.result().status == 200
-        assert problem(bad.result()) == (503, "failed")
-        assert bad.result().headers["Retry-After"] == "5"
-    server.before = lambda batch: None
-
-
-def test_too_much_at_once_is_told_to_come_again_and_what_takes_too_long_too(run):
-    held = threading.Event()
-    limits = Limits(waiting_sentences=3, timeout_seconds=1.0)
-    with (
-        RunningServer(run, limits, before=lambda batch: held.wait(HANG_SECONDS)) as server,
-        ThreadPoolExecutor(9) as pool,
-    ):
-        answers = [pool.submit(server.translate, {"sentences": [one]}) for one in SENTENCES * 2]
-        found = [answer.result() for answer in answers]
-        assert {problem(one) for one in found} == {(429, "queue_full"), (504, "timeout")}
-        assert all(int(one.headers["Retry-After"]) > 0 for one in found)
-        # Those that nobody waits for any more take no room.
-        assert server.get("/readyz").json["runs"][0]["waiting_sentences"] == 0
-        later = pool.submit(ServedTranslator(server.address).translate, SENTENCES[:1])
-        held.set()
-        assert len(later.result()) == 1
-
-
-def test_a_server_that_is_stopped_answers_what_it_has_taken(run):
-    held, asked = threading.Event(), threading.Event()
-
-    def hold(batch):
-        asked.set()
-        assert held.wait(HANG_SECONDS)
-
-    with RunningServer(run, before=hold) as server, ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(server.translate, {"sentences": SENTENCES})
-        assert asked.wait(HANG_SECONDS)
-        drained = server.drain()
-        while server.get("/readyz").status == 200:
-            pass
-        late = server.translate({"sentences": SENTENCES})
-        assert problem(late) == (503, "not_ready")
-        assert "Retry-After" in late.headers
-        assert server.get("/healthz").status == 200
-        assert not drained.done()
-        held.set()
-        assert taken.result().status == 200
-        assert drained.result(HANG_SECONDS) == 0
-
-
-def test_batches_keep_to_their_budget(run):
-    with RunningServer(run, batching=Batching(tokens=24)) as server:
-        assert server.translate({"sentences": SENTENCES * 8}).status == 200
-        assert sum(len(batch.texts) for batch in server.batches) == 32
-        assert max(len(batch.texts) for batch in server.batches) <= 8
 
 
 def test_its_health_and_numbers_are_told(server, samples):
@@ -333,15 +215,3 @@ def test_with_a_token_only_who_has_it_gets_in(run):
         assert server.get("/docs", **own).status == 200
         assert server.translate(asked, **own, Origin=server.address).status == 200
         assert server.translate(asked, **own, Origin="http://evil.example").status == 403
-
-
-def test_a_client_gives_up_when_its_patience_ends(run):
-    with RunningServer(run, Limits(waiting_sentences=1, timeout_seconds=0.2)) as server:
-        held = threading.Event()
-        server.before = lambda batch: held.wait(HANG_SECONDS)
-        impatient = ServedTranslator(server.address, patience_seconds=0.0)
-        with pytest.raises(TransloomError, match="no translation within"):
-            impatient.translate(SENTENCES[:1])
-        held.set()
-    with pytest.raises(TransloomError, match="cannot be reached"):
-        impatient.translate(SENTENCES[:1])

@@ -133,6 +133,12 @@ class RunningServer:
         await run.close()
 
 
+def problem(answer: Answer) -> tuple[int, str]:
+    """Why there was no answer, as it is said in JSON: status and kind."""
+    assert answer.headers["Content-Type"].startswith("application/json")
+    return answer.status, answer.json["kind"]
+
+
 def newest(run: Path) -> int:
     """The step of a run's newest checkpoint."""
     return max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))

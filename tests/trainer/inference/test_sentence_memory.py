@@ -1,11 +1,17 @@
 """How long sentences are cut, and what a sentence takes of memory."""
 
+import copy
 import random
 
 import pytest
 
 from model.config import DecodingConfig, ModelConfig
-from trainer.inference.sentence_memory import SentenceMemory, parts_of
+from trainer.inference.sentence_memory import (
+    LongSentenceError,
+    SentenceLimit,
+    SentenceMemory,
+    parts_of,
+)
 
 
 def words_and_eos(texts):
@@ -61,3 +67,9 @@ def test_memory_grows_with_the_square_and_gives_the_longest_sentence():
         longest = memory.longest(available)
         assert memory.bytes(longest + 1) > available
         assert longest == 0 or memory.bytes(longest) <= available
+
+
+def test_what_is_too_long_is_told_from_one_process_to_another():
+    error = LongSentenceError([(2, 700)], SentenceLimit(512, "memory"))
+    there = copy.copy(error)  # made anew in the way of pickle
+    assert (str(there), there.sentences, there.limit) == (str(error), ((2, 700),), error.limit)

@@ -87,12 +87,14 @@ class CTranslate2Searcher:
         files: Callable[[], Files],
         positions: int,
         compute_type: ComputeType,
+        threads: int | None = None,
     ) -> None:
         """
         Args:
             tokenizers: by field.
             files: gets the model's files, by name.
             positions: the rows of its table of positions; our search takes longer sentences.
+            threads: that compute; None: as many as this process may use cores.
         """
         self.engine: str | None = f"ctranslate2-{compute_type}"
         self._network = network
@@ -101,10 +103,15 @@ class CTranslate2Searcher:
         self._files = files
         self._positions = positions
         self._compute_type = compute_type
+        self._threads = cores() if threads is None else threads
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
         """See `trainer.inference.searchers.Search`."""
         return self._search(self._on_all_cores, 1, decoding, batches)
+
+    def prepare(self) -> None:
+        """Convert and load the model: see `kept_export`."""
+        _ = self._on_all_cores
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator["CTranslate2Searcher | _Workers"]:
@@ -116,7 +123,7 @@ class CTranslate2Searcher:
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
         """A thread for each core: they share the weights and start at once."""
-        return cores()
+        return self._threads
 
     @cached_property
     def _on_all_cores(self) -> Any:
@@ -128,7 +135,7 @@ class CTranslate2Searcher:
             device="cpu",
             compute_type=self._compute_type.value,
             inter_threads=workers,
-            intra_threads=max(1, cores() // workers),
+            intra_threads=max(1, self._threads // workers),
             files=self._files(),
         )
 
