@@ -124,7 +124,7 @@ def from_marian(
     """
     config = {**DEFAULTS, **config}
     theirs = dict(weights)
-    _require_vectors(theirs, config)
+    _require_sizes(theirs, config)
     _drop_positions(theirs, config)
     bias = theirs.pop(BIAS, None)
     if bias is not None and not bias.any():
@@ -223,8 +223,15 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
     return ModelConfig.model_validate(values)
 
 
-def _require_vectors(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Require the config's width of the vectors, before tables of this width are made."""
+def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Require the config's width and layers of the weights, before so much is built."""
+    for side in LAYERS:
+        last = f"model.{side}.layers.{count(config, f'{side}_layers') - 1}.fc1.weight"
+        if last not in theirs:
+            raise ModelError(
+                f"There is no weight {last}. Take all files of the network, and the config.json "
+                "that belongs to them."
+            )
     width = count(config, "d_model")
     for name in (SHARED, SOURCE, TARGET, HEAD):
         if name not in theirs:
