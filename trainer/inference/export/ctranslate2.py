@@ -8,7 +8,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from trainer.errors import TrainerError
 from trainer.inference.ctranslate2.conversion import positions_of, write_model
 from trainer.inference.engine_names import ComputeType
-from trainer.inference.export.marian_card import LAST_SECTIONS, model_card
+from trainer.inference.export.model_card import LAST_SECTIONS, model_card
 from trainer.inference.trained_network import TrainedNetwork
 
 CARD_FILE = "README.md"
