@@ -18,7 +18,7 @@ from cluster.commands.recipe_template import (
 from cluster.errors import RecipeError
 from data_pipeline.tokenizers.marian import MarianTokenizer
 from data_pipeline.wording import counted, listed
-from trainer.runs.model_folder import is_model_folder, weights_file
+from trainer.runs.model_folder import is_model_folder, weights_files
 
 TAGS_TOLD = 8
 
@@ -70,7 +70,7 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
         )
     if tag is not None:
         tokenizer.tag_id(tag)
-    weights_file(folder)
+    weights_files(folder)
     network = from_marian(*read_model(folder))
     values = network.config.model_dump(mode="json", exclude={"network"})
     settings = "\n".join(f"  {name}: {str(value).lower()}" for name, value in values.items())

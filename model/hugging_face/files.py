@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from data_pipeline.wording import listed
 from model.errors import ModelError
 from model.hugging_face.places import HuggingFaceModel
 
@@ -42,7 +43,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
     """
     config = read_json(folder / CONFIG_FILE)
     weights: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         try:
             weights |= load_file(file)
         except (OSError, SafetensorError) as error:
@@ -52,7 +53,12 @@ def read_model(folder: Path) -> HuggingFaceModel:
     return HuggingFaceModel(config, weights)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that `read_model` reads: those of the index, if there is one.
+
+    Raises:
+        ModelError: there are none, or the index names what is not there.
+    """
     if (folder / INDEX_FILE).is_file():
         files = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(files, dict) or not all(_is_plain(name) for name in files.values()):
@@ -60,7 +66,14 @@ def _weight_files(folder: Path) -> list[Path]:
                 f"weight_map of {folder / INDEX_FILE} does not name safetensors files of its "
                 "folder. Download it again."
             )
-        return [folder / name for name in sorted(set(files.values()))]
+        named = [folder / name for name in sorted(set(files.values()))]
+        missing = [file.name for file in named if not file.is_file()]
+        if missing:
+            raise ModelError(
+                f"{folder / INDEX_FILE} names {listed(missing)}, which the folder lacks. Download "
+                "all files."
+            )
+        return named
     if not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(
             f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}, and weights in other formats "

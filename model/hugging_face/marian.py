@@ -124,6 +124,7 @@ def from_marian(
     """
     config = {**DEFAULTS, **config}
     theirs = dict(weights)
+    _require_sizes(theirs, config)
     _drop_positions(theirs, config)
     bias = theirs.pop(BIAS, None)
     if bias is not None and not bias.any():
@@ -222,6 +223,28 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
     return ModelConfig.model_validate(values)
 
 
+def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Require the config's width and layers of the weights, before so much is built."""
+    for side in LAYERS:
+        last = f"model.{side}.layers.{count(config, f'{side}_layers') - 1}.fc1.weight"
+        if last not in theirs:
+            raise ModelError(
+                f"There is no weight {last}. Take all files of the network, and the config.json "
+                "that belongs to them."
+            )
+    width = count(config, "d_model")
+    for name in (SHARED, SOURCE, TARGET, HEAD):
+        if name not in theirs:
+            continue
+        shape, dtype = tuple(theirs[name].shape), theirs[name].dtype
+        if shape[1:] != (width,) or not dtype.is_floating_point:
+            raise ModelError(
+                f"The weight {name} has the shape {shape} in {dtype}, but by the config it must be "
+                f"vectors of {width} floating-point numbers. Take the config.json that belongs to "
+                "the weights."
+            )
+
+
 def _vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     source_size = count(config, "vocab_size")
     own = config.get("decoder_vocab_size") and not config["share_encoder_decoder_embeddings"]
@@ -277,13 +300,19 @@ def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> Non
         table = theirs.pop(name, None)
         if table is None:
             continue
-        width = count(config, "d_model")
-        expected = sinusoidal_table(len(table), width)[:, _sines_first(width)].to(table.device)
-        if table.shape != expected.shape or (table - expected).abs().max() > POSITIONS_DIFFER:
+        if not _are_ours(table, count(config, "d_model")):
             raise ModelError(
                 f"{name} holds other positions than sines and cosines (Vaswani et al. 2017, §3.5), "
                 "and those alone can be computed here. Choose another network."
             )
+
+
+def _are_ours(table: Tensor, width: int) -> bool:
+    """Whether positions are the sines and cosines of networks of this width."""
+    if table.dim() != 2 or table.shape[1] != width or width % 2 or not len(table):
+        return False
+    expected = sinusoidal_table(len(table), width)[:, _sines_first(width)].to(table.device)
+    return bool((table - expected).abs().max() <= POSITIONS_DIFFER)  # which NaN is not
 
 
 def _drop_tied(theirs: dict[str, Tensor], config: ModelConfig) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from model.errors import ModelError
 
+LARGEST = 2**31 - 1  # of sizes: their products are still sizes of tensors
+
 
 class HuggingFaceModel(NamedTuple):
     """What the two kinds of file hold.
@@ -107,15 +109,15 @@ def refuse_others(config: Mapping[str, Any], **expected: tuple[object, ...]) -> 
 
 
 def count(config: Mapping[str, Any], name: str) -> int:
-    """A number of the config from 1.
+    """A number of the config from 1 to `LARGEST`.
 
     Raises:
         ModelError: it is none.
     """
     value = config.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
         raise ModelError(
-            f"{name} of the config is {value!r}, but it must be a number from 1. Take the "
-            "config.json that belongs to the weights."
+            f"{name} of the config is {value!r:.100}, but it must be a number from 1 to "
+            f"{LARGEST:,}. Take the config.json that belongs to the weights."
         )
     return value

@@ -4,8 +4,9 @@
         ──▶ model.safetensors beside it, which is read from then on
 
 With `weights_only` torch rebuilds tensors and plain containers, and refuses every other name that
-the pickle asks for. Its sizes are compared first, so that no file takes more memory than the
-network that config.json describes.
+the pickle asks for. Its sizes are compared first, and those of its tensors afterwards (which may
+show the same bytes many times), so that no file takes more memory than the network that
+config.json describes.
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,8 +29,9 @@ from model.hugging_face.marian import from_marian, to_marian
 from model.hugging_face.places import count
 
 BYTES_PER_WEIGHT = 4
-ROOM = 1.1  # for names, and what lies between the tensors
+ROOM_DIVISOR = 10  # a tenth for names, and what lies between the tensors
 ROOM_BYTES = 1_000_000
+POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # of transformers' MarianConfig
 MOST_ENTRIES = 100_000  # of an archive
 # What torch's reader raises on bytes that are no pickle of tensors: it trusts their order.
 DAMAGE = (
@@ -58,7 +61,7 @@ def convert_marian(folder: Path, source: Path, target: Path) -> None:
     try:
         save_file(found, partial, metadata={"format": "pt"})
         partial.replace(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is a SafetensorError
         partial.unlink(missing_ok=True)
         raise ModelError(
             f"{target}, to which {source.name} is converted once, cannot be written: {error}. Copy "
@@ -72,15 +75,18 @@ def most_bytes(config: Mapping[str, Any]) -> int:
     Raises:
         ModelError: the config lacks a size.
     """
-    width = count(config, "d_model")
-    weights = 4 * max(count(config, "vocab_size"), config.get("decoder_vocab_size") or 0) * width
-    weights += 2 * count({"max": config.get("max_position_embeddings", 512)}, "max") * width
+    width, vocabulary = count(config, "d_model"), count(config, "vocab_size")
+    if config.get("decoder_vocab_size") is not None:
+        vocabulary = max(vocabulary, count(config, "decoder_vocab_size"))
+    weights = 4 * vocabulary * width
+    weights += 2 * count({**POSITIONS_BY_DEFAULT, **config}, "max_position_embeddings") * width
     for side, attentions in (("encoder", 1), ("decoder", 2)):
         inner = count(config, f"{side}_ffn_dim")
         layer = attentions * (4 * width * (width + 1) + 2 * width)
         layer += 2 * width * inner + inner + 3 * width
         weights += count(config, f"{side}_layers") * layer
-    return int(ROOM * BYTES_PER_WEIGHT * weights) + ROOM_BYTES
+    wanted = BYTES_PER_WEIGHT * weights
+    return wanted + wanted // ROOM_DIVISOR + ROOM_BYTES
 
 
 def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
@@ -118,6 +124,14 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
     ):
         raise ModelError(f"{path} holds no tensors by name. Take the file of a network's weights.")
+    for name, tensor in found.items():
+        if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
+            raise ModelError(
+                f"{name[:200]} in {path} is no plain tensor of floating-point numbers "
+                f"({tensor.layout}, {tensor.dtype}, on {tensor.device}). Take the file of a "
+                "network's weights."
+            )
+    _require_size(path, sum(t.numel() * t.element_size() for t in found.values()), most)
     return dict(found)
 
 

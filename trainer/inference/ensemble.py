@@ -79,13 +79,14 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
     """Let networks translate together.
 
     Raises:
-        RunMismatchError: they do not write with one target tokenizer.
+        RunMismatchError: they do not write with one target tokenizer, or begin with other tokens.
     """
     fields = _source_fields(networks)
     models = [network.model for network in networks]
     of_pairs = [n.recipe.data for n in networks if isinstance(n.recipe.data, PairDataConfig)]
     assert all(isinstance(model, Transformer) for model in models)
     transformers = [model for model in models if isinstance(model, Transformer)]
+    _require_one_start(networks, transformers)
     limits = [data.max_source_length for data in of_pairs if data.max_source_length is not None]
     hashes = [sha256_of(network.checkpoint.path / HEADER) for network in networks]
     sha256 = hashlib.sha256("".join(f"{found}\n" for found in hashes).encode()).hexdigest()
@@ -129,6 +130,18 @@ def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
             manifest.tokenizers[SOURCE].sha256, SOURCE if number == 1 else f"{SOURCE}.{number}"
         )
     return tuple(fields[manifest.tokenizers[SOURCE].sha256] for manifest in manifests)
+
+
+def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Transformer]) -> None:
+    """A search has one first token for all: what one network begins with, another never saw."""
+    for network, model in zip(networks, models, strict=True):
+        if model.config.decoder_start != models[0].config.decoder_start:
+            raise RunMismatchError(
+                f"model.decoder_start of {networks[0].weights.run} is "
+                f"{models[0].config.decoder_start} and of {network.weights.run} "
+                f"{model.config.decoder_start}, so their translations begin with other tokens. "
+                "Name runs that begin with the same one"
+            )
 
 
 class EnsembleSearcher:

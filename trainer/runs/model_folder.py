@@ -1,6 +1,6 @@
 """A Marian model's folder in Hugging Face's layout, as what a run begins with.
 
-config.json, model.safetensors ──sha256──▶ Parent, which the run pins
+config.json, model.safetensors (or several, with their index) ──sha256──▶ Parent, which the run pins
 pytorch_model.bin alone ──converted once, beside it──▶ model.safetensors
 """
 
@@ -15,6 +15,7 @@ from trainer.errors import RunMismatchError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
 
 
@@ -32,23 +33,29 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
         RunMismatchError: its tokenizers are not the dataset's.
     """
     _require_same_pieces(folder, manifest)
-    files = [folder / CONFIG, weights_file(folder)]
+    files = [folder / CONFIG, *weights_files(folder)]
     hashes = {file.name: sha256_of(file) for file in files}
     text = json.dumps(hashes, sort_keys=True)
     return Parent(run_id=folder.name, step=0, sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
-def weights_file(folder: Path) -> Path:
-    """The folder's safetensors file; if there is a PyTorch file alone, it is converted now.
+def weights_files(folder: Path) -> list[Path]:
+    """What a network's weights are read from: a safetensors file, or several and their index.
+
+    If there is a PyTorch file alone, it is converted now.
 
     Raises:
-        ModelError: there is none, or it cannot be converted.
+        ModelError: there is none, one is missing, or it cannot be converted.
     """
+    if (folder / INDEX).is_file():  # which the reader follows, too
+        from model.hugging_face.files import weight_files  # imports torch, for seconds
+
+        return [folder / INDEX, *weight_files(folder)]
     if not (folder / WEIGHTS).is_file():
         from model.hugging_face.pytorch_file import convert_marian  # imports torch, for seconds
 
         convert_marian(folder, folder / PYTORCH_WEIGHTS, folder / WEIGHTS)
-    return folder / WEIGHTS
+    return [folder / WEIGHTS]
 
 
 def _require_same_pieces(folder: Path, manifest: Manifest) -> None:

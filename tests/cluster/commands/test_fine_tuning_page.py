@@ -8,24 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 from support.marian import write_model, write_tokenizer
-from transformers import MarianMTModel, MarianTokenizer
+from transformers import AutoTokenizer, MarianMTModel, MarianTokenizer
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from data_pipeline.storage.locations import cache_folder, open_location
+from model.config import DecodingConfig
+from model.generation.search import greedy_search
 from model.hugging_face.files import read_model
 from model.hugging_face.marian import from_marian
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import RunMismatchError
+from trainer.inference.translator import Translator
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "fine-tuning.md"
 LINES = 200
-FEW = [
-    *("trainer.max_steps=2", "trainer.frozen=['*embedding*','encoder.*']"),
+SHORT = [
     *("decoding.max_length_factor=0.1", "decoding.max_extra_length=2", "decoding.beam_size=1"),
     *("tracking.wandb=disabled", "--inline", "--run", "runs/tuned"),
 ]
+FEW = ["trainer.max_steps=2", "trainer.frozen=['*embedding*','encoder.*']", *SHORT]
+TAG = ">>fra<<"
+GREEDY = DecodingConfig(max_length_factor=1, max_extra_length=6)
 
 
 def commands():
@@ -103,6 +108,56 @@ def assert_transformers_have_the_same_model(weights):
     source = batch["input_ids"]
     found = ours.logits(ours.decode(targets, ours.encode(source), source))
     torch.testing.assert_close(found, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [3, pytest.param(100, marks=pytest.mark.lab)])
+def test_what_was_tuned_translates_there_as_here(transloom, place, steps):
+    """From several files, with a tag, and with all weights trained."""
+    theirs = Path("opus-mt-en-ROMANCE")
+    model = write_model(theirs, len(json.loads((theirs / "vocab.json").read_text())))
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (theirs / name).unlink()
+    model.save_pretrained(theirs, max_shard_size="20KB")
+    assert len(list(theirs.glob("model-0*.safetensors"))) > 1
+    init = next(command for command in commands() if "--tag" in command)
+    assert TAG in init
+    for command in (
+        init,
+        ["prepare", "romance.yaml"],
+        ["train", "romance.yaml", f"trainer.max_steps={steps}", *SHORT],
+        ["export", "runs/tuned", "back"],
+    ):
+        result = transloom(*command)
+        assert result.exit_code == 0, (command, result.output)
+    assert not (theirs / "model.safetensors").exists()
+    ours = Translator.load("runs/tuned")
+    assert ours.checkpoint.step == steps
+    before = dict(from_marian(*read_model(theirs)).named_parameters())
+    for name, weight in ours.model.named_parameters():
+        assert not torch.equal(weight, before[name]), name
+    assert_it_translates_there_as_here(ours, Path("back"))
+
+
+@torch.no_grad()
+def assert_it_translates_there_as_here(ours, folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    theirs = MarianMTModel.from_pretrained(folder).eval()
+    vocabulary = ours.model.vocabulary
+    found = set()
+    for line in [*Path("mine.en").read_text().splitlines()[:6], "", "a</s> b", "日本 <pad>"]:
+        ids = ours.source_ids(line, TAG)
+        assert tokenizer(f"{TAG} {line}")["input_ids"] == ids, line
+        source = torch.tensor([ids])
+        (mine,) = greedy_search(ours.model, source, GREEDY)
+        (made,) = theirs.generate(source, num_beams=1, max_new_tokens=len(ids) + 6).tolist()
+        assert made == [vocabulary.bos_id, *mine.ids, vocabulary.eos_id], line
+        target = torch.tensor([made[:-1]])
+        logits = theirs(source, decoder_input_ids=target).logits
+        here = ours.model.logits(ours.model.decode(target, ours.model.encode(source), source))
+        largest = logits.abs().max().item()
+        torch.testing.assert_close(here, logits, rtol=0, atol=1e-5 * largest)
+        found.add(mine.ids)
+    assert len(found) > 3
 
 
 def test_a_model_of_many_languages_wants_a_tag(transloom, place):

@@ -245,6 +245,8 @@ def test_pre_norm_is_refused_by_name():
         ({"pad_token_id": None}, "pad_token_id of the config is None"),
         ({"d_model": 33, "encoder_attention_heads": 3}, "33"),
         ({"d_model": "wide"}, "d_model of the config is 'wide'"),
+        ({"d_model": 10**6}, r"shared\.weight has the shape \(30, 32\).*vectors of 1000000"),
+        ({"vocab_size": 10**25}, r"vocab_size of the config is 1000000.*from 1 to 2,147,483,647"),
         ({"vocab_size": 31}, r"shared\.weight has the shape \(30, 32\).*\(31, 32\)"),
         ({"encoder_layers": 4}, r"no weight model\.encoder\.layers\.3"),
         ({"encoder_layers": 2}, r"none of Marian's, such as model\.encoder\.layers\.2"),
@@ -296,6 +298,15 @@ def test_other_positions_are_refused():
     from_marian(config, weights | {name: theirs[name].half()})
     with pytest.raises(ModelError, match=r"decoder\.embed_positions.* other positions"):
         from_marian(config, weights | {name: theirs[name].roll(1, 0)})
+    for table in (torch.zeros(0, 32), torch.zeros(()), torch.full((4, 32), torch.nan)):
+        with pytest.raises(ModelError, match=r"decoder\.embed_positions.* other positions"):
+            from_marian(config, weights | {name: table})
+
+
+def test_vectors_of_whole_numbers_are_refused():
+    config, weights = to_marian(network_of())
+    with pytest.raises(ModelError, match=r"shape \(30, 32\) in torch\.int64"):
+        from_marian(config, weights | {SHARED: weights[SHARED].long()})
 
 
 def test_an_exported_network_has_copies_of_the_weights():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from support.marian import write_model
 
@@ -93,6 +94,47 @@ def test_an_archive_that_unfolds_is_not_read(folder):
     assert path.stat().st_size < most
     with pytest.raises(ModelError, match=rf"has {most + 1:,} bytes, and the network"):
         convert(folder)
+
+
+def test_a_tensor_that_shows_the_same_bytes_many_times_is_not_read(folder):
+    """Its file is small."""
+    path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
+    torch.save({"model.decoder.embed_positions.weight": torch.zeros(1).expand(most, 32)}, path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(ModelError, match=rf"has {4 * 32 * most:,} bytes, and the network"):
+        convert(folder)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.ones(2, device="meta"), torch.ones(2, 2).to_sparse(), torch.ones(2, dtype=torch.long)],
+)
+def test_tensors_that_are_no_weights_are_refused(tmp_path, tensor):
+    torch.save({"lm_head.weight": tensor}, tmp_path / "file")
+    with pytest.raises(ModelError, match=r"lm_head\.weight in .*file is no plain tensor"):
+        read_pytorch(tmp_path / "file", 10**6)
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(folder, monkeypatch):
+    def full(weights, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr("model.hugging_face.pytorch_file.save_file", full)
+    with pytest.raises(ModelError, match=r"model\.safetensors.* cannot be written.*No space left"):
+        convert(folder)
+    assert list(folder.glob(".*")) == []
+    assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"decoder_vocab_size": "many"}, {"decoder_vocab_size": -1}, {"d_model": 10**400}],
+)
+def test_sizes_that_are_none_are_named(folder, changes):
+    config = read_json(folder / "config.json") | changes
+    with pytest.raises(ModelError, match=rf"{min(changes)} of the config is"):
+        most_bytes(config)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.ones(2)])

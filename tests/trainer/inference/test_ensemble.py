@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from model.generation.search import ensemble_search
 from trainer.errors import RunMismatchError, TranslationError
-from trainer.inference.ensemble import EnsembleOrigin, EnsembleSearcher
+from trainer.inference.ensemble import EnsembleOrigin, EnsembleSearcher, join
+from trainer.inference.trained_network import load_network
 from trainer.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
@@ -92,6 +93,16 @@ def test_another_target_tokenizer_is_refused(untrained_run, tmp_path):
     (other / "dataset" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RunMismatchError, match=r"target tokenizers of .*tiny .*differ"):
         Translator.load_ensemble([(untrained_run.path, None), (other, None)])
+
+
+def test_networks_that_begin_with_other_tokens_are_refused(members):
+    """The search would give both the first one's."""
+    networks = [load_network(run, step, "cpu", "fp32") for run, step in members]
+    assert join(networks).members == tuple(network.weights for network in networks)
+    model = networks[1].model
+    model.config = model.config.model_copy(update={"decoder_start": "pad"})
+    with pytest.raises(RunMismatchError, match=r"decoder_start of .*tiny is bos and of .* pad"):
+        join(networks)
 
 
 def test_runs_come_first_and_the_file_last(untrained_run, together, tmp_path):

@@ -1,6 +1,7 @@
 """What a run pins of a Marian model's folder."""
 
 import hashlib
+import json
 
 import pytest
 from support.marian import write_tokenizer
@@ -8,6 +9,7 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.marian import pack
+from model.errors import ModelError
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.model_folder import is_model_folder, origin_of
@@ -54,6 +56,29 @@ def test_config_and_weights_are_pinned(phrasebook, folder, manifest, tmp_path, n
     (folder / name).write_bytes(b"{} ")
     with pytest.raises(RunMismatchError, match=r"was started from step 0 of opus with sha256"):
         warm_start_of(recipe, run, manifest, found.parent)
+
+
+def test_several_files_are_pinned_with_their_index(folder, manifest):
+    """They are what is read, also where a file of the usual name lies beside them."""
+    alone = origin_of(folder, manifest)
+    names = ["model-1.safetensors", "model-2.safetensors"]
+    for name in names:
+        (folder / name).write_bytes(b"weights")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": names[0], "b": names[1], "c": names[0]}}))
+    found = {alone.sha256, origin_of(folder, manifest).sha256}
+    assert len(found) == 2
+    for name in (*names, index.name, "config.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b" ")
+        found.add(origin_of(folder, manifest).sha256)
+        (folder / name).write_bytes(content)
+    assert len(found) == 6
+    (folder / "model.safetensors").unlink()
+    assert origin_of(folder, manifest).sha256 in found
+    (folder / names[1]).unlink()
+    with pytest.raises(ModelError, match=r"index\.json names model-2\.safetensors, which the fol"):
+        origin_of(folder, manifest)
 
 
 def test_other_tokenizers_than_the_datasets_are_refused(folder, manifest):

@@ -1,10 +1,14 @@
 """A translation model for CTranslate2, with its tokenizers and a model card."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from trainer.errors import TrainerError
 from trainer.inference.ctranslate2.conversion import positions_of, write_model
 from trainer.inference.engine_names import ComputeType
-from trainer.inference.export.marian_card import LAST_SECTIONS, model_card
+from trainer.inference.export.model_card import LAST_SECTIONS, model_card
 from trainer.inference.trained_network import TrainedNetwork
 
 CARD_FILE = "README.md"
@@ -69,10 +73,28 @@ def write_ctranslate2(
 
     Raises:
         ModelError: CTranslate2 does not hold the network or a tokenizer; the message names what.
+        TrainerError: a tokenizer does more than its SentencePiece model.
         EngineError: the library is not installed.
     """
+    require_plain(trained.tokenizers.values())
     positions = positions_of(trained.recipe)
     write_model(trained.model, trained.tokenizers, positions, folder, quantization)
     card = model_card(trained, folder, positions, CARD)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     return f"a model of CTranslate2's in {quantization or ComputeType.FLOAT32}"
+
+
+def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
+    """Require that other programs get a run's ids from its SentencePiece models alone.
+
+    Raises:
+        TrainerError: text is rewritten before a model sees it.
+    """
+    for tokenizer in tokenizers:
+        if isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.is_verbatim:
+            raise TrainerError(
+                f"{tokenizer.name} was trained with tokenizer.verbatim, which writes line ends and "
+                "some characters as others before it segments; a program with the SentencePiece "
+                "model alone does not. Translate with --engine ctranslate2, or export a run with "
+                "tokenizer.verbatim=false."
+            )

@@ -9,8 +9,8 @@ from model.errors import ModelError
 from model.hugging_face.files import write_json, write_model
 from model.hugging_face.marian import ARCHITECTURE, MAX_POSITIONS, to_marian
 from model.transformer import Transformer
-from trainer.inference.export.marian_card import model_card
 from trainer.inference.export.marian_tokenizer import tokenizer_files
+from trainer.inference.export.model_card import model_card
 from trainer.inference.trained_network import TrainedNetwork
 
 GENERATION_FILE = "generation_config.json"

@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from cluster.commands.export_targets import Target
 from cluster.commands.exporting import export_run
+from data_pipeline.config import TokenizerConfig
+from data_pipeline.tokenizers.tokenizer import train_tokenizer
 from trainer.checkpoints.format import sha256_of
 from trainer.errors import EngineError, TrainerError
 from trainer.inference.engine_names import ComputeType, Engine
+from trainer.inference.export.ctranslate2 import require_plain
 from trainer.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
@@ -53,6 +56,15 @@ def test_a_run_is_exported_with_its_tokenizers(untrained_run, tmp_path):
     translator = ctranslate2.Translator(str(folder))
     pieces = [tokenizer.piece(number) for number in tokenizer.encode(SENTENCES[:1])[0].tolist()]
     assert translator.translate_batch([pieces], max_decoding_length=9)[0].hypotheses[0]
+
+
+def test_a_tokenizer_that_rewrites_text_is_refused_by_name():
+    config = TokenizerConfig(type="char", vocabulary_size=20, verbatim=True)
+    rewriting = train_tokenizer(["ab"] * 9, config, "words.model")
+    plain = train_tokenizer(["ab"] * 9, config.model_copy(update={"verbatim": False}), "plain")
+    require_plain([plain])
+    with pytest.raises(TrainerError, match=r"words\.model was trained with tokenizer\.verbatim"):
+        require_plain([plain, rewriting])
 
 
 def test_only_this_target_rounds_weights(untrained_run, tmp_path):
