@@ -45,7 +45,8 @@ def translator(kind="bpe", two=False, seed=0, checkpoint=None, decoding=DECODING
     torch.manual_seed(seed)
     special = target.special_ids
     sizes = source.vocabulary_size, target.vocabulary_size
-    model = Transformer(config, Vocabulary(*sizes, special.pad, special.bos, special.eos))
+    bos = special.pad if config.decoder_start == "pad" else special.bos
+    model = Transformer(config, Vocabulary(*sizes, special.pad, bos, special.eos))
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)  # biases and norms, too
@@ -83,6 +84,7 @@ def compare(name, live, traced):
             compare(f"{name}.{field.name}", live[key], getattr(traced, field.name))
 
 
+MARIAN = {"activation": "silu", "output_bias": True, "decoder_start": "pad"}
 VARIANTS = {
     f"{norm}, {share}, {kind}": {"norm": norm, "share_embeddings": share, "kind": kind}
     for norm, share, kind in itertools.product(
@@ -90,6 +92,8 @@ VARIANTS = {
     )
 } | {
     "two vocabularies": {"two": True, "share_embeddings": "decoder", "norm": "pre"},
+    "gelu": {"activation": "gelu"},
+    "as Marian's networks": MARIAN,
     "one head, unlike stacks": {"heads": 1, "encoder_layers": 1, "decoder_layers": 3},
 }
 
@@ -109,10 +113,10 @@ def test_every_tensor_is_the_traces(variant, tmp_path):
     assert torch.equal(found.argmax(1), traced.logits_btv[0].argmax(1))
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_untrained_networks_find_the_same_hypotheses(norm, tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, MARIAN], ids=["post", "pre", "Marian"])
+def test_untrained_networks_find_the_same_hypotheses(settings, tmp_path):
     """Their probabilities lie close together, and many translations run into their limit."""
-    made = translator(norm=norm, share_embeddings="none")
+    made = translator(share_embeddings="none", **settings)
     sentences = [pair[0] for pair in PAIRS[:40]]
     sources = [made.source_ids(sentence) for sentence in [*sentences, ""]]
     greedy, beam = ask(
@@ -204,10 +208,14 @@ def test_what_the_page_cannot_compute_is_refused(monkeypatch):
         packed(translator())
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_every_number_says_where_it_comes_from(norm, tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"norm": "pre"}, {"activation": "gelu"}, MARIAN],
+    ids=["post", "pre", "gelu", "Marian"],
+)
+def test_every_number_says_where_it_comes_from(settings, tmp_path):
     """What it is worked out from anew gives it, and the way back ends at the embedding."""
-    made = translator(norm=norm, share_embeddings="none")
+    made = translator(share_embeddings="none", **settings)
     draw = random.Random(4)
     cells = [[draw.randrange(10_000) for _ in range(3)] for _ in range(6)]
     question = {"source": made.source_ids("je suis étudiant"), "target": [2, 40, 50, 60]}
