@@ -37,7 +37,7 @@ def file(translator, tmp_path_factory):
 def watched(request, file):
     with chromium() as browser:
         watched = Watched(browser, *request.param)
-        watched.page.goto(file.as_uri())
+        watched.page.goto(f"{file.as_uri()}#live")
         watched.page.locator("[data-live=matrices] table").first.wait_for()
         yield watched
         assert watched.complaints == []

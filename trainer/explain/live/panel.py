@@ -8,7 +8,7 @@ from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
 from trainer.explain.live.scripts import ENGINE, VIEW, script
 from trainer.explain.markup import escape
-from trainer.explain.page import LiveSection
+from trainer.explain.page import LIVE, LiveSection
 from trainer.inference.translator import Translator
 
 
@@ -21,6 +21,8 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Live
     filling = {
         "tag": escape(tag or ""),
         "sentence": escape(sentence),
+        "asked": escape(sentence),
+        "place": LIVE,
         "model": model.replace("<", "\\u003c"),
     }
     folder = files("trainer.explain.live")

@@ -106,10 +106,12 @@
     const heads = hasHeads(looksAt) ? [...Array(model.config.heads).keys()] : [null];
     const results = changed
       ? [["as trained", plain], ["with your changes", changed]] : [["", plain]];
-    const drawn = heads.flatMap((head) => {
-      const matrices = results.map(([, result]) =>
-        matrixOf(looksAt, head, result.traced, result.pieces));
-      const greatest = Math.max(...matrices.map(greatestOfMatrix));
+    const shared = document.documentElement.dataset.scale === "shared";
+    const all = heads.map((head) => results.map(([, result]) =>
+      matrixOf(looksAt, head, result.traced, result.pieces)));
+    const drawn = all.flatMap((matrices, place) => {
+      const head = heads[place];
+      const greatest = Math.max(...(shared ? all.flat() : matrices).map(greatestOfMatrix));
       return matrices.map((matrix, n) => {
         const title = [head === null ? nameOf(looksAt) : `head ${head + 1}`, results[n][0]]
           .filter(Boolean).join(", ");
@@ -256,14 +258,13 @@
       state.looksAt = event.target.value;
       showMatrices();
     });
+    document.getElementById("scale").addEventListener("change", showMatrices);
     part("beam-fold").addEventListener("toggle", () => part("beam-fold").open && showBeam());
     part("reset").addEventListener("click", () => {
       state.switches = freshSwitches();
       showSwitches();
       compute();
     });
-    // The arrow keys belong to what is in this section; elsewhere they turn the page.
-    section.addEventListener("keydown", (event) => event.stopPropagation());
   }
 
   async function start() {
