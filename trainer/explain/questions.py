@@ -117,7 +117,7 @@ def _of_attention(explained: Explanation) -> Iterator[Question]:
     yield Question(
         f"Why is a score divided by √{d}, and why a softmax?",
         f"A dot product adds up {d} products, so it tends to grow with √{d} = {number(d**0.5)}; "
-        "divided by that, its size does not depend on the heads' width. The softmax makes of any "
+        "divided by that, it is about as large whatever the heads' width. The softmax makes of any "
         f"scores weights above 0 that add up to 1. In head 1, “{pieces[0]}” takes "
         f"{number(weights[top].item())} from “{pieces[top]}”; undivided, it would take "
         f"{number(sharp[top].item())}.",

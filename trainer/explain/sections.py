@@ -70,8 +70,8 @@ def _overview(explained: Explanation) -> Section:
             f"{explained.blueprint.parameters:,}. Choose a box to see its numbers for this "
             "sentence. Rows of numbers go upwards along the arrows."
         ),
+        Link("Or type a sentence of your own", LIVE),
         Drawing(explained.blueprint, each_layer=layers <= LAYERS_DRAWN),
-        Link("Type a sentence of your own", LIVE),
         Heading("The sentence"),
         Tokens("Source", explained.source.texts),
         Tokens("Translation", explained.chosen.texts),

@@ -98,7 +98,7 @@ class _Figure:
 
     def _feed_forward(self, key: str, prefix: str) -> list[Box]:
         weights = self._parameters.take(f"{prefix}.feed_forward")
-        lines = [f"each row alone: W₁, {ACTIVATION_NAMES[self._config.activation]}, W₂"]
+        lines = ["each row alone", f"W₁, {ACTIVATION_NAMES[self._config.activation]}, W₂"]
         network = box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
         return self._sublayer(network, f"{prefix}.feed_forward_norm")
 

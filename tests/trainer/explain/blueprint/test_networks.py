@@ -133,7 +133,7 @@ def test_shared_matrices_are_counted_once_and_said(config):
 def test_the_options_of_marians_networks_are_said():
     config = next(c for c in ENCODER_DECODERS if c.activation == "silu")
     boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
-    assert "each row alone: W₁, SiLU, W₂" in boxes["encoder.1.feed_forward"].lines
+    assert "W₁, SiLU, W₂" in boxes["encoder.1.feed_forward"].lines
     assert boxes["decoder.ids"].lines == ("t ids: <pad> and those before",)
     assert [w.name for w in boxes["decoder.output"].weights] == ["output_bias"]
     assert boxes["decoder.output"].lines[-2:] == ("biases: 70", "70 parameters")
