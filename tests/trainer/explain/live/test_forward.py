@@ -235,6 +235,22 @@ def test_every_number_says_where_it_comes_from(settings, tmp_path):
             assert 0 < one["steps"] < 200, one
 
 
+@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, MARIAN], ids=["post", "pre", "Marian"])
+@torch.no_grad()
+def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(settings, tmp_path):
+    made = translator(share_embeddings="none", **settings)
+    source, target = made.source_ids("je suis étudiant"), [2, 40, 50, 60]
+    (lens,) = ask(packed(made), tmp_path, ("lens", {"source": source, "target": target}))
+    model, traced = made.model, trace(made.model, torch.tensor([source]), torch.tensor([target]))
+    layers = [layer.feed_forward_residual.output_btm for layer in traced.decoder.layers]
+    last_norm = model.decoder.last_norm if settings.get("norm") == "pre" else torch.nn.Identity()
+    assert [one["name"] for one in lens] == ["embedding", "layer 1", "layer 2"]
+    for one, row in zip(lens, [traced.decoder.embedding.sum_btm, *layers], strict=True):
+        expected = model.logits(last_norm(row))[0].softmax(1)
+        close(one["name"], one["probabilities_tv"], expected)
+    close("the last", lens[-1]["probabilities_tv"], traced.probabilities_btv[0])
+
+
 def test_a_sentence_is_shown_with_its_characters_and_candidates(tmp_path):
     made = translator("bpe")
     sentence = "je  suis ÉTUDIANT 日本"

@@ -41,6 +41,7 @@
     showPieces();
     showTranslation();
     showSteps();
+    showLens();
     showMatrices();
     showOrigin();
   }
@@ -99,6 +100,29 @@
       element("thead", {}, element("tr", {},
         titles.map((title) => element("th", { scope: "col" }, title)))),
       element("tbody", {}, rows)));
+  }
+
+  // A row for each step: what the rows of the layers would say, the last one as the model says it.
+  function showLens() {
+    const { plain, changed, model } = state;
+    const lens = lensOf(model, (changed ?? plain).traced);
+    const piece = (id) => visibleText(model.target.pieces[id]);
+    const cell = (reading, t) => {
+      const { best, probability, ofChosen } = lensAt(reading, t, plain.chosen[t]);
+      const agrees = best === plain.chosen[t];
+      return element("td", { class: agrees ? "agrees" : null },
+        element("b", { dir: "auto" }, piece(best)), ` ${percent(probability)}`,
+        agrees ? null : element("small", {}, `chosen: ${percent(ofChosen)}`));
+    };
+    const lines = plain.chosen.map((id, t) => element("tr", {},
+      element("th", { scope: "row" }, `${t + 1}`), lens.map((reading) => cell(reading, t)),
+      element("td", { dir: "auto" }, piece(id))));
+    const titles = ["step", ...lens.map(({ name }) => name), "chosen"];
+    part("lens").replaceChildren(element("table", { class: "steps" },
+      ...(changed ? [element("caption", {}, "with your changes")] : []),
+      element("thead", {}, element("tr", {},
+        titles.map((title) => element("th", { scope: "col" }, title)))),
+      element("tbody", {}, lines)));
   }
 
   function showMatrices() {
