@@ -41,6 +41,16 @@ const answers = {
       best: found.chosen.map((_, t) => candidatesAt(found, t, 3)) };
   },
   lens: ({ source, target }) => plain(lensOf(model, trace(model, source, target))),
+  heads: ({ sentence, switches }) => {
+    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
+    const found = computeSentence(model, sentence, null, used);
+    return plain({
+      ids: found.ids, chosen: found.chosen, mean: meanCrossAttention(model, found.traced),
+      drops: occlusionOf(model, found),
+      lengths: attentionsOf(model).map(({ key }) =>
+        ({ key, lengths: lengthsTaken(model, found.traced, key, used) })),
+    });
+  },
   greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
   beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
 };

@@ -251,6 +251,47 @@ def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(settings, tm
     close("the last", lens[-1]["probabilities_tv"], traced.probabilities_btv[0])
 
 
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@torch.no_grad()
+def test_lengths_and_occlusion_are_what_the_model_gives(norm, tmp_path):
+    made = translator(norm=norm)
+    question = {"sentence": "je suis étudiant"}
+    off = {"headsOff": ["decoder.1.cross_attention.2"]}
+    found, without = ask(
+        packed(made), tmp_path, ("heads", question), ("heads", {**question, "switches": off})
+    )
+    model, ids, chosen = made.model, found["ids"], torch.tensor(found["chosen"])
+    read = torch.tensor([[model.vocabulary.bos_id, *found["chosen"][:-1]]])
+    traced = trace(model, torch.tensor([ids]), read)
+
+    def log_probabilities(source):
+        return trace(model, torch.tensor([source]), read).probabilities_btv[0].log()
+
+    def of_chosen(source):
+        return log_probabilities(source).gather(1, chosen[:, None])[:, 0]
+
+    unknown = made.tokenizers[0].unk_id
+    drops = [
+        of_chosen(ids) - of_chosen([*ids[:s], unknown, *ids[s + 1 :]]) for s in range(len(ids) - 1)
+    ]
+    close("drops", found["drops"], torch.stack(drops, dim=1))
+    crossed = [layer.cross_attention.weights_bhts[0] for layer in traced.decoder.layers]
+    close("mean", found["mean"], torch.cat(crossed).mean(0))
+    assert len(found["lengths"]) == 2 + 2 * 2
+    for one in found["lengths"]:
+        stack, _, n, part = one["key"].split(".")
+        attention = getattr(getattr(traced, stack).layers[int(n)], part)
+        matrix = getattr(getattr(model, stack).layers[int(n)], part).output.weight  # (m, h · d)
+        brought = torch.einsum(
+            "hsd,mhd->hsm", attention.values_bhsd[0], matrix.unflatten(1, (4, -1))
+        )
+        close(one["key"], one["lengths"], attention.weights_bhts[0] * brought.norm(dim=2)[:, None])
+    changed = without["lengths"][-1]
+    assert changed["key"] == "decoder.layers.1.cross_attention"
+    lengths = torch.tensor([float(x) for x in changed["lengths"]["data"]])
+    assert [bool(head.any()) for head in lengths.view(4, -1)] == [True, True, False, True]
+
+
 def test_a_sentence_is_shown_with_its_characters_and_candidates(tmp_path):
     made = translator("bpe")
     sentence = "je  suis ÉTUDIANT 日本"

@@ -5,6 +5,7 @@
   const part = (name) => section.querySelector(`[data-live="${name}"]`);
   const STEPS_SHOWN = 5; // candidates of a step
   const WAIT_MS = 120; // after the last key
+  const MOST_OCCLUDED = 40; // pieces, each of which takes a forward pass
   const state = {
     model: null,
     switches: freshSwitches(),
@@ -42,6 +43,7 @@
     showTranslation();
     showSteps();
     showLens();
+    showHeads();
     showMatrices();
     showOrigin();
   }
@@ -125,7 +127,52 @@
       element("tbody", {}, lines)));
   }
 
+  function showHeads() {
+    const { plain, changed, model } = state;
+    const result = changed ?? plain;
+    const byLength = part("measure").value === "lengths";
+    const measured = attentionsOf(model).map((attention) => ({
+      attention,
+      found: byLength ? lengthsTaken(model, result.traced, attention.key, result.switches)
+        : tensorAt(result.traced, attention.key).weights_hts,
+    }));
+    const full = byLength ? measured.reduce((most, { found }) =>
+      found.data.reduce((a, b) => Math.max(a, b), most), 1e-9) : 1;
+    part("measure-scale").textContent = `full colour: ${byLength ? shortNumber(full) : "1"}` +
+      (changed ? ", with your changes" : "");
+    part("small-maps").replaceChildren(...measured.map(({ attention, found }) =>
+      smallMaps(attention, found, full, () => lookAt(`${attention.key}.weights_hts`))));
+    if (part("needed-fold").open) showNeeded();
+  }
+
+  function lookAt(key) {
+    state.looksAt = key;
+    part("places").value = key;
+    showMatrices();
+    part("places").focus();
+  }
+
+  function showNeeded() {
+    const result = state.changed ?? state.plain;
+    part("needed").replaceChildren(...(result.ids.length > MOST_OCCLUDED
+      ? [element("p", {}, `These are ${result.ids.length} pieces; up to ${MOST_OCCLUDED} are tried.`)]
+      : neededBesideLooked(state.model, result)));
+  }
+
+  // Of the attention whose matrices are shown; of other places, the last one's stay.
+  function showArcs() {
+    const base = state.looksAt.replace(/\.[^.]+$/, "");
+    if (!base.endsWith("attention")) return;
+    const result = state.changed ?? state.plain;
+    const key = `${base}.weights_hts`;
+    const { rows, columns } = labelsOf(key, result.traced, result.pieces);
+    part("arcs-name").textContent = fullNameOf(key) + (state.changed ? ", with your changes. " : ". ");
+    part("legend").replaceChildren(...legendOf(state.model.config.heads));
+    drawArcs(part("arcs"), tensorAt(result.traced, key), rows, columns);
+  }
+
   function showMatrices() {
+    showArcs();
     const { plain, changed, looksAt, model } = state;
     const heads = hasHeads(looksAt) ? [...Array(model.config.heads).keys()] : [null];
     const results = changed
@@ -282,6 +329,8 @@
       state.looksAt = event.target.value;
       showMatrices();
     });
+    part("measure").addEventListener("change", showHeads);
+    part("needed-fold").addEventListener("toggle", () => part("needed-fold").open && showNeeded());
     document.getElementById("scale").addEventListener("change", showMatrices);
     part("beam-fold").addEventListener("toggle", () => part("beam-fold").open && showBeam());
     part("reset").addEventListener("click", () => {
