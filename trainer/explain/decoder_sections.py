@@ -8,9 +8,9 @@ from torch import Tensor
 
 from model.inspection.trace import AttentionTrace, DecoderLayerTrace
 from trainer.explain import figures
+from trainer.explain.blueprint.encoder_decoder import ACTIVATION_NAMES
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import (
-    ACTIVATION_NAMES,
     head_folds,
     head_names,
     stages,
@@ -84,11 +84,12 @@ def _step_section(explained: Explanation, t: int) -> Section:
     others = len(explained.vocabulary) - len(bars)
     rest = 1 - sum(bar.probability for bar in bars)
     last = " after the last normalisation" if config.norm == "pre" else ""
+    gives = "With a bias that gives" if config.output_bias else "That gives"
     parts += [
         Heading("The next piece", "next"),
         Text(
             f"The row that leaves the last layer{last} is multiplied with one row of numbers for "
-            f"each of the {len(explained.vocabulary):,} pieces. That gives a logit for each; the "
+            f"each of the {len(explained.vocabulary):,} pieces. {gives} a logit for each; the "
             "softmax makes probabilities of them."
         ),
         figures.vectors("leaves the decoder", hidden, [pieces[t]]),

@@ -2,9 +2,9 @@
 
 from model.inspection.trace import EncoderLayerTrace
 from trainer.explain import figures
+from trainer.explain.blueprint.encoder_decoder import ACTIVATION_NAMES
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import (
-    ACTIVATION_NAMES,
     feed_forward_text,
     head_folds,
     join_text,

@@ -18,11 +18,15 @@ from trainer.explain.parts import Section
 
 STYLES = ("palette.css", "page.css", "blueprint/figure.css")
 SCRIPTS = ("heat_map.js", "cells.js", "page.js")
+LIVE = "live"  # the place that the live section has, for links to it
 
 
 @dataclass(frozen=True)
 class LiveSection:
-    """The section in which the model itself runs, as HTML, with its style and script."""
+    """The section in which the model itself runs, as HTML, with its style and script.
+
+    Its id is `LIVE`; it stands after the first of the other sections.
+    """
 
     html: str
     style: str
@@ -31,33 +35,26 @@ class LiveSection:
 
 def render(sections: Sequence[Section], title: str, live: LiveSection | None = None) -> str:
     """The whole page as HTML."""
-    places = _places(sections)
+    places = _places(sections) | ({LIVE: f"#{LIVE}"} if live else {})
+    drawn = [_section(n, section, places) for n, section in enumerate(sections, start=1)]
+    groups = _groups(sections)
+    if live is not None:
+        drawn.insert(1, live.html)
+        groups.insert(1, _group("Live", [_entry(LIVE, "Your sentence")]))
     filling = {
         "title": escape(title),
         "style": "\n".join(_file(name) for name in STYLES),
-        "list": _list(sections),
-        "sections": "\n".join(
-            _section(n, section, places) for n, section in enumerate(sections, start=1)
-        ),
+        "list": "\n".join(groups),
+        "sections": "\n".join(drawn),
         "script": "\n".join(_file(name) for name in SCRIPTS),
+        # Where a page has no live section, the browser finds nothing to run.
+        "live_style": live.style if live else "",
+        "live_script": live.script if live else "",
     }
-    filling |= _live(live)
     # Of scripts the browser runs these alone: what is not on the list is not the page's.
     filling["hashes"] = " ".join(_hash(filling[name]) for name in ("script", "live_script"))
     # In one pass: a text that contains {{style}} stays as it is.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], _file("page.html"))
-
-
-def _live(live: LiveSection | None) -> dict[str, str]:
-    """Where a page without a live section has nothing, the browser finds nothing to run."""
-    if live is None:
-        return dict.fromkeys(("live", "live_link", "live_style", "live_script"), "")
-    return {
-        "live": live.html,
-        "live_link": '<h2>Live</h2><ol><li><a href="#live">Your sentence</a></li></ol>',
-        "live_style": live.style,
-        "live_script": live.script,
-    }
 
 
 def _hash(text: str) -> str:
@@ -79,16 +76,21 @@ def _places(sections: Sequence[Section]) -> dict[str, str]:
     }
 
 
-def _list(sections: Sequence[Section]) -> str:
+def _groups(sections: Sequence[Section]) -> list[str]:
+    """The list of sections, a part for each group."""
     numbered = list(enumerate(sections, start=1))
-    groups = []
-    for group, members in groupby(numbered, key=lambda pair: pair[1].group):
-        links = "".join(
-            f'<li><a href="#section-{n}"><bdi>{escape(section.name)}</bdi></a></li>'
-            for n, section in members
-        )
-        groups.append(f"<h2>{escape(group)}</h2><ol>{links}</ol>")
-    return "\n".join(groups)
+    return [
+        _group(name, [_entry(f"section-{n}", section.name) for n, section in members])
+        for name, members in groupby(numbered, key=lambda pair: pair[1].group)
+    ]
+
+
+def _group(name: str, entries: Sequence[str]) -> str:
+    return f"<h2>{escape(name)}</h2><ol>{''.join(entries)}</ol>"
+
+
+def _entry(place: str, name: str) -> str:
+    return f'<li><a href="#{place}"><bdi>{escape(name)}</bdi></a></li>'
 
 
 def _section(n: int, section: Section, places: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from data_pipeline.wording import counted
+from trainer.explain.blueprint.encoder_decoder import ACTIVATION_NAMES
 from trainer.explain.explanation import Explanation
 from trainer.explain.parts import Heading, Link, Part, Section, Text, number
 
@@ -73,7 +74,8 @@ def _of_input(explained: Explanation) -> Iterator[Question]:
     )
     yield Question(
         f"Why is the embedding multiplied by √{width}?",
-        "So that the positions do not drown it. Every position's vector has the length "
+        "The paper does not say. It keeps positions from drowning what the piece says: every "
+        "position's vector has the length "
         f"√{width // 2} = {number((width / 2) ** 0.5)}; the embedding of “{piece}” has "
         f"{number(_length(scaled))} as multiplied, and would have "
         f"{number(_length(scaled) / width**0.5)}.",
@@ -115,7 +117,7 @@ def _of_attention(explained: Explanation) -> Iterator[Question]:
     yield Question(
         f"Why is a score divided by √{d}, and why a softmax?",
         f"A dot product adds up {d} products, so it tends to grow with √{d} = {number(d**0.5)}; "
-        "divided by that, its size does not depend on the heads' width. The softmax makes of any "
+        "divided by that, it is about as large whatever the heads' width. The softmax makes of any "
         f"scores weights above 0 that add up to 1. In head 1, “{pieces[0]}” takes "
         f"{number(weights[top].item())} from “{pieces[top]}”; undivided, it would take "
         f"{number(sharp[top].item())}.",
@@ -151,14 +153,14 @@ def _of_layers(explained: Explanation) -> Iterator[Question]:
     residual = layer.self_attention_residual
     before, total = residual.input_btm[0, 0, 0].item(), residual.sum_btm[0, 0, 0].item()
     found = layer.self_attention.output_btm[0, 0, 0].item()
-    then = (
-        "The sum goes on as it is."
-        if config.norm == "pre"
-        else "Then the whole row is normalised, so the input does not go on unchanged."
-    )
+    if config.norm == "pre":
+        added, then = "The row from before the normalisation", "The sum goes on as it is."
+    else:
+        added = "The row that went into the sub-layer"
+        then = "Then the whole row is normalised, so the input does not go on unchanged."
     yield Question(
         "What is added at a skip, and is anything lost?",
-        "The row that went into the sub-layer is added to what came out, number by number. For "
+        f"{added} is added to what came out of the sub-layer, number by number. For "
         f"“{piece}”, dimension 0: {number(before, 3)} + {number(found, 3)} ≈ {number(total, 3)}. "
         f"From the sum alone nobody could tell the two apart again. {then}",
         "encoder.1.self_attention.sum",
@@ -166,17 +168,23 @@ def _of_layers(explained: Explanation) -> Iterator[Question]:
     yield Question(
         "Does a residual connection skip the sub-layer? Is it dropout?",
         "Neither. The way through and the way around are both taken, always, and are added. "
-        "Dropout sets each number to zero by chance, in training alone (here a share of "
-        f"{config.dropout:g}); on this page there is none.",
+        "Dropout sets numbers to zero by chance and enlarges the others, in training alone (here "
+        f"a share of {config.dropout:g}), so that no few numbers come to decide everything; on "
+        "this page there is none.",
         "encoder.1.self_attention.sum",
     )
     inner = layer.feed_forward.inner_btf[0, 0]
+    activation = ACTIVATION_NAMES[config.activation]
+    bends = (
+        "sets negative numbers to zero"
+        if config.activation == "relu"
+        else "keeps large positive numbers and brings large negative ones close to zero"
+    )
     yield Question(
-        "Why linear layers, and why the ReLU between them?",
+        f"Why linear layers, and why the {activation} between them?",
         "A linear layer is the simplest blend of numbers that can be learned. Two of them with "
-        "nothing between are one: x·W₁·W₂ = x·(W₁·W₂). The ReLU sets negative numbers to zero, so "
-        f"that they are not. For “{piece}”, {int((inner > 0).sum())} of {len(inner)} are above "
-        "zero.",
+        f"nothing between are one: x·W₁·W₂ = x·(W₁·W₂). The {activation} {bends}, so that they "
+        f"are not. For “{piece}”, {int((inner > 0).sum())} of {len(inner)} are above zero.",
         "encoder.1.feed_forward",
     )
     own = sum(box.parameters for box in explained.blueprint.columns[0].layers[0].boxes)
@@ -253,8 +261,9 @@ def _of_weights(explained: Explanation) -> Iterator[Question]:
     )
     yield Question(
         "Where do the weights come from?",
-        "They began as random numbers. Each step of training moved them a little, so that the "
-        f"right pieces became more probable. This page has those of {explained.checkpoint}.",
+        "Matrices begin as random numbers, gains as ones, biases and shifts as zeros. Each step of "
+        "training moves them a little, so that the right pieces become more probable. This page "
+        f"has those of {explained.checkpoint}.",
         "decoder.output",
     )
 

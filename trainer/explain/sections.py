@@ -4,7 +4,18 @@ from trainer.explain import figures
 from trainer.explain.decoder_sections import decoder_sections
 from trainer.explain.encoder_sections import encoder_sections
 from trainer.explain.explanation import Explanation
-from trainer.explain.parts import Beside, Drawing, Heading, Part, Section, Table, Text, Tokens
+from trainer.explain.page import LIVE
+from trainer.explain.parts import (
+    Beside,
+    Drawing,
+    Heading,
+    Link,
+    Part,
+    Section,
+    Table,
+    Text,
+    Tokens,
+)
 from trainer.explain.questions import questions_section
 
 GROUP = "Input"
@@ -59,6 +70,7 @@ def _overview(explained: Explanation) -> Section:
             f"{explained.blueprint.parameters:,}. Choose a box to see its numbers for this "
             "sentence. Rows of numbers go upwards along the arrows."
         ),
+        Link("Or type a sentence of your own", LIVE),
         Drawing(explained.blueprint, each_layer=layers <= LAYERS_DRAWN),
         Heading("The sentence"),
         Tokens("Source", explained.source.texts),
@@ -98,7 +110,7 @@ def _overview(explained: Explanation) -> Section:
     if cuts := what_is_left_out(explained):
         parts.append(Text(f"To stay small, this page shows {'; '.join(cuts)}."))
     return Section(
-        group=GROUP,
+        group="The model",
         name="Overview",
         title=f"From “{explained.sentence}” to {translation}",
         lead=(

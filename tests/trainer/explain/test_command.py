@@ -31,17 +31,17 @@ def test_it_writes_the_page_and_names_it(untrained_run, tmp_path):
     assert said["file"] == str(file)
     assert said["bytes"] == file.stat().st_size < 2_000_000
     assert len(page.sections) == said["sections"] + 1  # and the live one
-    assert "step-00000002" in page.sections[1].text
+    assert "step-00000002" in page.sections[0].text
     beam = Translator.load(untrained_run.path).translate([SENTENCE])[0]
     if beam != said["translation"]:
-        assert f"finds “{beam}”" in page.sections[1].text
+        assert f"finds “{beam}”" in page.sections[0].text
 
 
 def test_the_page_lies_in_the_run_unless_told_otherwise(untrained_run):
     said = command(untrained_run.path, SENTENCE, "--checkpoint", 1)
     file = untrained_run.path / "explain.html"
     assert said.splitlines()[-1] == str(file)
-    assert "step-00000001" in PageReader(file.read_text(encoding="utf-8")).sections[1].text
+    assert "step-00000001" in PageReader(file.read_text(encoding="utf-8")).sections[0].text
 
 
 def test_what_it_cannot_explain_is_said(untrained_run, tmp_path):

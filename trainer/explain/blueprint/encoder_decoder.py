@@ -1,9 +1,10 @@
 """The boxes of the encoder–decoder Transformer (Vaswani et al. 2017, figure 1)."""
 
 from model.config import ModelConfig
-from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Layer
+from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Kind, Layer, Weight
 from trainer.explain.blueprint.parts import Parameters, Shapes, box, dimensions, sublayer
 
+ACTIVATION_NAMES = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 SIDES = {"encoder": ("Source", "s"), "decoder": ("Target", "t")}
 
 
@@ -53,7 +54,8 @@ class _Figure:
             weights = self._parameters.take(f"{name.lower()}_embedding")
             title = f"{name} embedding"
             embedding = box(f"{side}.embedding", "embedding", title, [said], weights)
-        so_far = "" if side == "encoder" else ": <s> and those before"
+        start = "<s>" if self._config.decoder_start == "bos" else "<pad>"
+        so_far = "" if side == "encoder" else f": {start} and those before"
         return (
             box(f"{side}.ids", "ids", f"{name} pieces", [f"{length} ids{so_far}"]),
             embedding,
@@ -96,7 +98,7 @@ class _Figure:
 
     def _feed_forward(self, key: str, prefix: str) -> list[Box]:
         weights = self._parameters.take(f"{prefix}.feed_forward")
-        lines = ["each row alone: W₁, ReLU, W₂"]
+        lines = ["each row alone", f"W₁, {ACTIVATION_NAMES[self._config.activation]}, W₂"]
         network = box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
         return self._sublayer(network, f"{prefix}.feed_forward_norm")
 
@@ -119,15 +121,18 @@ class _Figure:
 
     def _output(self) -> list[Box]:
         said = f"{dimensions((self._config.width, self._vocabulary))}: a logit for each piece"
+        weights = self._parameters.take("output_embedding") + self._parameters.take("output_bias")
         if self._config.share_embeddings == "none":
-            weights = self._parameters.take("output_embedding")
             output = box("decoder.output", "output", "Output matrix", [said], weights)
         else:
-            output = self._same("decoder.output", "output", "Output matrix", said)
+            output = self._same("decoder.output", "output", "Output matrix", said, weights)
         return [output, softmax(self._vocabulary)]
 
-    def _same(self, key: str, kind: str, title: str, said: str) -> Box:
-        return same_as(key, kind, title, said, "decoder.embedding", "the target embedding")
+    def _same(
+        self, key: str, kind: Kind, title: str, said: str, weights: tuple[Weight, ...] = ()
+    ) -> Box:
+        name = "the target embedding"
+        return same_as(key, kind, title, said, "decoder.embedding", name, weights)
 
 
 def softmax(vocabulary: int) -> Box:
@@ -135,9 +140,15 @@ def softmax(vocabulary: int) -> Box:
     return box("decoder.softmax", "softmax", "Softmax", lines)
 
 
-def same_as(key: str, kind: str, title: str, said: str, other: str, name: str) -> Box:
-    """A box that uses the matrix of another one."""
-    lines = [said, f"same matrix as {name}", "0 more parameters"]
-    return Box.model_validate(
-        {"key": key, "kind": kind, "title": title, "lines": lines, "same_as": other}
-    )
+def same_as(
+    key: str,
+    kind: Kind,
+    title: str,
+    said: str,
+    other: str,
+    name: str,
+    weights: tuple[Weight, ...] = (),
+) -> Box:
+    """A box that uses the matrix of another one, with what it has beside that (a bias)."""
+    lines = [said, f"same matrix as {name}", *([] if weights else ["0 more parameters"])]
+    return box(key, kind, title, lines, weights, same_as=other)

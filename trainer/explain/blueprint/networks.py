@@ -39,7 +39,8 @@ def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
         network: nn.Module
         if isinstance(config, ModelConfig):
             # Special ids are rows of the embedding like others: which ones, no shape tells.
-            network = Transformer(config, Vocabulary(sizes.source, sizes.target, 0, 1, 2))
+            bos = 0 if config.decoder_start == "pad" else 1
+            network = Transformer(config, Vocabulary(sizes.source, sizes.target, 0, bos, 2))
         elif isinstance(config, DecoderOnlyConfig):
             network = DecoderOnly(config, sizes.source, 0, sizes.context_length)
         else:

@@ -26,10 +26,10 @@ MOST_WEIGHTS = 5_000_000  # a page of about 21 MB; a sentence takes some seconds
 # What forward.js knows of a network's config, other than its defaults.
 KNOWN = frozenset(
     {"encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"}
-    | {"norm", "share_embeddings"}
+    | {"norm", "share_embeddings", "activation", "output_bias", "decoder_start"}
     | {"dropout", "attention_dropout"}  # nothing of them is left after training
 )
-READ_FROM_CONFIG = ("encoder_layers", "decoder_layers", "width", "heads", "norm")
+READ_FROM_CONFIG = ("encoder_layers", "decoder_layers", "width", "heads", "norm", "activation")
 
 
 def packed(translator: Translator) -> dict[str, Any]:

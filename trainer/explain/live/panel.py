@@ -6,9 +6,9 @@ from importlib.resources import files
 
 from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
-from trainer.explain.live.scripts import ENGINE, VIEW, script
+from trainer.explain.live.scripts import ANSWERS, ENGINE, VIEW, script
 from trainer.explain.markup import escape
-from trainer.explain.page import LiveSection
+from trainer.explain.page import LIVE, LiveSection
 from trainer.inference.translator import Translator
 
 
@@ -21,6 +21,8 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Live
     filling = {
         "tag": escape(tag or ""),
         "sentence": escape(sentence),
+        "asked": escape(sentence),
+        "place": LIVE,
         "model": model.replace("<", "\\u003c"),
     }
     folder = files("trainer.explain.live")
@@ -29,5 +31,5 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Live
         html=re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template),
         style=(folder / "live.css").read_text(encoding="utf-8"),
         # In a function of its own, so that no name meets one of the page's other scripts.
-        script=f"(() => {{\n{script((*ENGINE, *VIEW))}\n}})();",
+        script=f"(() => {{\n{script((*ENGINE, *ANSWERS, *VIEW))}\n}})();",
     )

@@ -5,8 +5,11 @@ from importlib.resources import files
 # What computes; a test runs it in Node.
 ENGINE = ("tensors.js", "normaliser.js", "pieces.js", "forward.js", "search.js", "loading.js")
 
-# What shows it; places.js and origins.js need no page.
-VIEW = ("places.js", "origins.js", "computing.js", "grid.js", "panel.js")
+# What a reader asks of it; needs no page, and is tested in Node, too.
+ANSWERS = ("places.js", "origins.js", "computing.js", "lens.js", "heads.js")
+
+# What shows it.
+VIEW = ("grid.js", "together.js", "panel.js")
 
 
 def script(names: tuple[str, ...]) -> str:

@@ -15,6 +15,12 @@ ENCODER_DECODERS = [
     ModelConfig(**SMALL, encoder_layers=3, decoder_layers=2, norm=norm, share_embeddings=sharing)
     for norm in ("post", "pre")
     for sharing in ("all", "decoder", "none")
+] + [
+    ModelConfig(**SMALL, share_embeddings=sharing, output_bias=True, **more)
+    for sharing, more in (
+        ("all", {"activation": "silu", "decoder_start": "pad"}),
+        ("none", {"activation": "gelu"}),
+    )
 ]
 DECODER_ONLY = [
     DecoderOnlyConfig(**SMALL, layers=3, preset=preset, **more)
@@ -40,7 +46,8 @@ def network(config):
     torch.manual_seed(0)
     some = sizes(config)
     if isinstance(config, ModelConfig):
-        return Transformer(config, Vocabulary(some.source, some.target, 0, 1, 2))
+        bos = 0 if config.decoder_start == "pad" else 1
+        return Transformer(config, Vocabulary(some.source, some.target, 0, bos, 2))
     return DecoderOnly(config, some.source, 0, some.context_length)
 
 
@@ -117,9 +124,19 @@ def test_shared_matrices_are_counted_once_and_said(config):
         sides = {"all": {"encoder.embedding", "decoder.output"}, "decoder": {"decoder.output"}}
         assert shared == sides.get(config.share_embeddings, set())
     for key in shared:
-        assert boxes[key].parameters == 0
+        biases = 70 if key == "decoder.output" and getattr(config, "output_bias", False) else 0
+        assert boxes[key].parameters == biases
         assert boxes[boxes[key].same_as].parameters > 0
         assert any("same matrix" in line for line in boxes[key].lines)
+
+
+def test_the_options_of_marians_networks_are_said():
+    config = next(c for c in ENCODER_DECODERS if c.activation == "silu")
+    boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
+    assert "W₁, SiLU, W₂" in boxes["encoder.1.feed_forward"].lines
+    assert boxes["decoder.ids"].lines == ("t ids: <pad> and those before",)
+    assert [w.name for w in boxes["decoder.output"].weights] == ["output_bias"]
+    assert boxes["decoder.output"].lines[-2:] == ("biases: 70", "70 parameters")
 
 
 def test_an_unknown_parameter_is_drawn_all_the_same():

@@ -45,7 +45,8 @@ def translator(kind="bpe", two=False, seed=0, checkpoint=None, decoding=DECODING
     torch.manual_seed(seed)
     special = target.special_ids
     sizes = source.vocabulary_size, target.vocabulary_size
-    model = Transformer(config, Vocabulary(*sizes, special.pad, special.bos, special.eos))
+    bos = special.pad if config.decoder_start == "pad" else special.bos
+    model = Transformer(config, Vocabulary(*sizes, special.pad, bos, special.eos))
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)  # biases and norms, too
@@ -83,6 +84,7 @@ def compare(name, live, traced):
             compare(f"{name}.{field.name}", live[key], getattr(traced, field.name))
 
 
+MARIAN = {"activation": "silu", "output_bias": True, "decoder_start": "pad"}
 VARIANTS = {
     f"{norm}, {share}, {kind}": {"norm": norm, "share_embeddings": share, "kind": kind}
     for norm, share, kind in itertools.product(
@@ -90,6 +92,8 @@ VARIANTS = {
     )
 } | {
     "two vocabularies": {"two": True, "share_embeddings": "decoder", "norm": "pre"},
+    "gelu": {"activation": "gelu"},
+    "as Marian's networks": MARIAN,
     "one head, unlike stacks": {"heads": 1, "encoder_layers": 1, "decoder_layers": 3},
 }
 
@@ -109,10 +113,10 @@ def test_every_tensor_is_the_traces(variant, tmp_path):
     assert torch.equal(found.argmax(1), traced.logits_btv[0].argmax(1))
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_untrained_networks_find_the_same_hypotheses(norm, tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, MARIAN], ids=["post", "pre", "Marian"])
+def test_untrained_networks_find_the_same_hypotheses(settings, tmp_path):
     """Their probabilities lie close together, and many translations run into their limit."""
-    made = translator(norm=norm, share_embeddings="none")
+    made = translator(share_embeddings="none", **settings)
     sentences = [pair[0] for pair in PAIRS[:40]]
     sources = [made.source_ids(sentence) for sentence in [*sentences, ""]]
     greedy, beam = ask(
@@ -204,10 +208,14 @@ def test_what_the_page_cannot_compute_is_refused(monkeypatch):
         packed(translator())
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_every_number_says_where_it_comes_from(norm, tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"norm": "pre"}, {"activation": "gelu"}, MARIAN],
+    ids=["post", "pre", "gelu", "Marian"],
+)
+def test_every_number_says_where_it_comes_from(settings, tmp_path):
     """What it is worked out from anew gives it, and the way back ends at the embedding."""
-    made = translator(norm=norm, share_embeddings="none")
+    made = translator(share_embeddings="none", **settings)
     draw = random.Random(4)
     cells = [[draw.randrange(10_000) for _ in range(3)] for _ in range(6)]
     question = {"source": made.source_ids("je suis étudiant"), "target": [2, 40, 50, 60]}
@@ -225,6 +233,63 @@ def test_every_number_says_where_it_comes_from(norm, tmp_path):
             assert value == pytest.approx(number, rel=1e-4, abs=1e-5), one
             assert one["wrong"] == 0, one
             assert 0 < one["steps"] < 200, one
+
+
+@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, MARIAN], ids=["post", "pre", "Marian"])
+@torch.no_grad()
+def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(settings, tmp_path):
+    made = translator(share_embeddings="none", **settings)
+    source, target = made.source_ids("je suis étudiant"), [2, 40, 50, 60]
+    (lens,) = ask(packed(made), tmp_path, ("lens", {"source": source, "target": target}))
+    model, traced = made.model, trace(made.model, torch.tensor([source]), torch.tensor([target]))
+    layers = [layer.feed_forward_residual.output_btm for layer in traced.decoder.layers]
+    last_norm = model.decoder.last_norm if settings.get("norm") == "pre" else torch.nn.Identity()
+    assert [one["name"] for one in lens] == ["embedding", "layer 1", "layer 2"]
+    for one, row in zip(lens, [traced.decoder.embedding.sum_btm, *layers], strict=True):
+        expected = model.logits(last_norm(row))[0].softmax(1)
+        close(one["name"], one["probabilities_tv"], expected)
+    close("the last", lens[-1]["probabilities_tv"], traced.probabilities_btv[0])
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@torch.no_grad()
+def test_lengths_and_occlusion_are_what_the_model_gives(norm, tmp_path):
+    made = translator(norm=norm)
+    question = {"sentence": "je suis étudiant"}
+    off = {"headsOff": ["decoder.1.cross_attention.2"]}
+    found, without = ask(
+        packed(made), tmp_path, ("heads", question), ("heads", {**question, "switches": off})
+    )
+    model, ids, chosen = made.model, found["ids"], torch.tensor(found["chosen"])
+    read = torch.tensor([[model.vocabulary.bos_id, *found["chosen"][:-1]]])
+    traced = trace(model, torch.tensor([ids]), read)
+
+    def log_probabilities(source):
+        return trace(model, torch.tensor([source]), read).probabilities_btv[0].log()
+
+    def of_chosen(source):
+        return log_probabilities(source).gather(1, chosen[:, None])[:, 0]
+
+    unknown = made.tokenizers[0].unk_id
+    drops = [
+        of_chosen(ids) - of_chosen([*ids[:s], unknown, *ids[s + 1 :]]) for s in range(len(ids) - 1)
+    ]
+    close("drops", found["drops"], torch.stack(drops, dim=1))
+    crossed = [layer.cross_attention.weights_bhts[0] for layer in traced.decoder.layers]
+    close("mean", found["mean"], torch.cat(crossed).mean(0))
+    assert len(found["lengths"]) == 2 + 2 * 2
+    for one in found["lengths"]:
+        stack, _, n, part = one["key"].split(".")
+        attention = getattr(getattr(traced, stack).layers[int(n)], part)
+        matrix = getattr(getattr(model, stack).layers[int(n)], part).output.weight  # (m, h · d)
+        brought = torch.einsum(
+            "hsd,mhd->hsm", attention.values_bhsd[0], matrix.unflatten(1, (4, -1))
+        )
+        close(one["key"], one["lengths"], attention.weights_bhts[0] * brought.norm(dim=2)[:, None])
+    changed = without["lengths"][-1]
+    assert changed["key"] == "decoder.layers.1.cross_attention"
+    lengths = torch.tensor([float(x) for x in changed["lengths"]["data"]])
+    assert [bool(head.any()) for head in lengths.view(4, -1)] == [True, True, False, True]
 
 
 def test_a_sentence_is_shown_with_its_characters_and_candidates(tmp_path):

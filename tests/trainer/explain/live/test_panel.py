@@ -22,13 +22,19 @@ def live_page(translator, sentence):
     return render(sections_of(explain(translator, sentence)), sentence, live)
 
 
-def test_the_sections_of_the_page_stay_and_the_live_one_is_first(translator_of):
+def test_the_sections_of_the_page_stay_and_the_live_one_follows_the_figure(translator_of):
     translator = translator_of()
     page = PageReader(live_page(translator, "je suis étudiant"))
     static = PageReader(render(sections_of(explain(translator, "je suis étudiant")), "x"))
-    assert "Your sentence" in page.sections[0].text
-    assert [s.text for s in page.sections[1:]] == [s.text for s in static.sections]
-    ((_, model),) = page.sections[0].figures
+    assert "Your sentence" in page.sections[1].text
+    assert [s.text for s in page.sections[2:]] == [s.text for s in static.sections[1:]]
+    sections = [a["id"] for tag, a in page.tags if tag == "section"]
+    links = [a["href"] for tag, a in page.tags if tag == "a" and "data-box" not in a]
+    assert links[: len(sections)] == [f"#{one}" for one in sections]  # the list, in their order
+    assert links[len(sections)] == "#live"  # "Type a sentence of your own"
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    ((_, model),) = page.sections[1].figures
     assert model["config"]["width"] == 32
     assert json.loads(json.dumps(packing.packed(translator))) == model
 
@@ -48,7 +54,7 @@ def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of
     assert "unsafe" not in script_policy
     assert policy.startswith("default-src 'none'")
     reader = PageReader(text)
-    assert f"{HOSTILE}" in reader.sections[0].text
+    assert reader.sections[1].text.count(HOSTILE) == 2
 
 
 def test_a_model_that_cannot_run_in_a_page_is_named(translator_of, monkeypatch):

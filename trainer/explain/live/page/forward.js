@@ -76,7 +76,7 @@ function decode(model, ids, memories, switches = NOTHING_SWITCHED, past = null) 
 
 // Hidden states (t, m) ─▶ logits (t, v).
 function logitsOf(model, hidden) {
-  return linear(hidden, outputEmbedding(model), null);
+  return linear(hidden, outputEmbedding(model), model.weights["output_bias"] ?? null);
 }
 
 // One pass over a source and what the decoder reads, as `trace` of model/inspection/trace.py.
@@ -186,11 +186,12 @@ function attention(at, name, [queries_htd, keys_hsd, values_hsd], causal) {
   return { queries_htd, keys_hsd, values_hsd, scores_hts, weights_hts, mix_htd, output_tm };
 }
 
-// max(0, xW₁ + b₁)W₂ + b₂ (§3.3)
+// f(xW₁ + b₁)W₂ + b₂; the paper's f is max(0, x) (§3.3).
 function feedForward(at, x) {
+  const activation = ACTIVATIONS[at.model.config.activation];
   const [first, second] = ["inner", "outer"].map((part) => parameters(at, `feed_forward.${part}`));
   const inner_tf = linear(x, first.weight, first.bias);
-  inner_tf.data.forEach((value, i) => { inner_tf.data[i] = Math.max(0, value); });
+  inner_tf.data.forEach((value, i) => { inner_tf.data[i] = activation(value); });
   return { inner_tf, output_tm: linear(inner_tf, second.weight, second.bias) };
 }
 

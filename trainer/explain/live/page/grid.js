@@ -31,11 +31,12 @@ function cellText(value, isShare) {
 
 function percent(share) {
   const text = (100 * share).toFixed(share < 0.0995 ? 2 : 1);
-  return share > 0 && Number(text) === 0 ? "< 0.01 %" : `${text} %`;
+  if (share > 0 && Number(text) === 0) return "< 0.01 %";
+  return share < 1 && Number(text) === 100 ? "> 99.9 %" : `${text} %`;
 }
 
 // A matrix: `matrix` is {key, head, rows, columns, columnsArePieces, numbers (rows of numbers)},
-// `greatest` the number of the full colour; `open` is called with {key, head, row, column}.
+// `greatest` the number of the full colour; `open`, if there is one, is called with {key, head, row, column}.
 function gridOf(title, matrix, greatest, open) {
   const { key, head, rows, columns, numbers } = matrix;
   const isShare = key.includes("weights") || key.includes("probabilities");
@@ -57,12 +58,12 @@ function gridOf(title, matrix, greatest, open) {
       element("span", {}, visibleText(label)))));
   const body = cells.map((line, r) => element("tr", { role: "row" },
     element("th", { role: "rowheader", scope: "row", dir: "auto" }, visibleText(rows[r])), line));
-  const table = element("table", { role: "grid", "aria-label": title, class: "numbers" },
+  const table = element("table", { role: "grid", "aria-label": title, class: open ? "numbers asked" : "numbers" },
     element("thead", { role: "rowgroup" }, head1), element("tbody", { role: "rowgroup" }, body));
   const cellOf = (target) => target.closest("td[data-row]");
   const opened = (target) => {
     const cell = cellOf(target);
-    if (!cell) return;
+    if (!cell || !open) return;
     const [r, c] = [cell.dataset.row, cell.dataset.column].map(Number);
     open({ key, head, row: r, column: c });
   };

@@ -8,6 +8,12 @@
 // {place, a, b, value}: its number a, what it is multiplied by (b, or null) and what it gives.
 // Terms add up; `added` is the bias, or null; what happens to the sum then, the formula says.
 
+const ACTIVATION_FORMULAS = {
+  relu: "max(0, z) (ReLU)",
+  gelu: "z · Φ(z), Φ the share of a normal distribution below z (GELU)",
+  silu: "z / (1 + exp(−z)) (SiLU)",
+};
+
 function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
   const path = cell.key.split(".");
   const name = path.at(-1);
@@ -43,10 +49,10 @@ function ofProduct({ traced }, formula, from, weights, bias) {
 
 function ofLogit({ model, ...context }) {
   const { row: t, column } = context.cell;
-  const matrix = outputEmbedding(model);
+  const [matrix, bias] = [outputEmbedding(model), model.weights["output_bias"]];
   const from = (i) => ({ key: "decoder.output_tm", head: null, row: t, column: i });
-  return ofProduct(context, "Σ hᵢ · Eᵢ: the row that leaves the decoder times the piece's row of " +
-    "the output matrix", from, row(matrix, column), null);
+  return ofProduct(context, `Σ hᵢ · Eᵢ${bias ? " + b" : ""}: the row that leaves the decoder times ` +
+    "the piece's row of the output matrix", from, row(matrix, column), bias?.data[column] ?? null);
 }
 
 function ofSoftmax({ traced, cell, switches }, key) {
@@ -162,10 +168,11 @@ function ofFeedForward(context) {
   const { weight, bias } = parameters(at, `feed_forward.${inner ? "inner" : "outer"}`);
   const key = inner ? keyRead(model, path) : cell.key.replace("output_tm", "inner_tf");
   const from = (column) => ({ key, head: null, row: cell.row, column });
-  const formula = inner ? "max(0, Σ xᵢ · W₁ᵢ + b₁): a column of W₁ and its bias, then ReLU"
-    : "Σ innerᵢ · W₂ᵢ + b₂";
+  const { activation } = model.config;
+  const formula = inner ? `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · W₁ᵢ + b₁: ` +
+    "a column of W₁ and its bias, then the non-linearity" : "Σ innerᵢ · W₂ᵢ + b₂";
   const found = ofProduct(context, formula, from, row(weight, cell.column), bias.data[cell.column]);
-  return inner ? { ...found, value: Math.max(0, found.value) } : found;
+  return inner ? { ...found, value: ACTIVATIONS[activation](found.value) } : found;
 }
 
 function ofAttention(context) {

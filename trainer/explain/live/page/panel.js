@@ -5,6 +5,7 @@
   const part = (name) => section.querySelector(`[data-live="${name}"]`);
   const STEPS_SHOWN = 5; // candidates of a step
   const WAIT_MS = 120; // after the last key
+  const MOST_OCCLUDED = 40; // pieces, each of which takes a forward pass
   const state = {
     model: null,
     switches: freshSwitches(),
@@ -41,6 +42,8 @@
     showPieces();
     showTranslation();
     showSteps();
+    showLens();
+    showHeads();
     showMatrices();
     showOrigin();
   }
@@ -101,15 +104,85 @@
       element("tbody", {}, rows)));
   }
 
+  // A row for each step: what the rows of the layers would say, the last one as the model says it.
+  function showLens() {
+    const { plain, changed, model } = state;
+    const lens = lensOf(model, (changed ?? plain).traced);
+    const piece = (id) => visibleText(model.target.pieces[id]);
+    const cell = (reading, t) => {
+      const { best, probability, ofChosen } = lensAt(reading, t, plain.chosen[t]);
+      const agrees = best === plain.chosen[t];
+      return element("td", { class: agrees ? "agrees" : null },
+        element("b", { dir: "auto" }, piece(best)), ` ${percent(probability)}`,
+        agrees ? null : element("small", {}, `chosen: ${percent(ofChosen)}`));
+    };
+    const lines = plain.chosen.map((id, t) => element("tr", {},
+      element("th", { scope: "row" }, `${t + 1}`), lens.map((reading) => cell(reading, t)),
+      element("td", { dir: "auto" }, piece(id))));
+    const titles = ["step", ...lens.map(({ name }) => name), "chosen"];
+    part("lens").replaceChildren(element("table", { class: "steps" },
+      ...(changed ? [element("caption", {}, "with your changes")] : []),
+      element("thead", {}, element("tr", {},
+        titles.map((title) => element("th", { scope: "col" }, title)))),
+      element("tbody", {}, lines)));
+  }
+
+  function showHeads() {
+    const { plain, changed, model } = state;
+    const result = changed ?? plain;
+    const byLength = part("measure").value === "lengths";
+    const measured = attentionsOf(model).map((attention) => ({
+      attention,
+      found: byLength ? lengthsTaken(model, result.traced, attention.key, result.switches)
+        : tensorAt(result.traced, attention.key).weights_hts,
+    }));
+    const full = byLength ? measured.reduce((most, { found }) =>
+      found.data.reduce((a, b) => Math.max(a, b), most), 1e-9) : 1;
+    part("measure-scale").textContent = `full colour: ${byLength ? shortNumber(full) : "1"}` +
+      (changed ? ", with your changes" : "");
+    part("small-maps").replaceChildren(...measured.map(({ attention, found }) =>
+      smallMaps(attention, found, full, () => lookAt(`${attention.key}.weights_hts`))));
+    if (part("needed-fold").open) showNeeded();
+  }
+
+  function lookAt(key) {
+    state.looksAt = key;
+    part("places").value = key;
+    showMatrices();
+    part("places").focus();
+  }
+
+  function showNeeded() {
+    const result = state.changed ?? state.plain;
+    part("needed").replaceChildren(...(result.ids.length > MOST_OCCLUDED
+      ? [element("p", {}, `These are ${result.ids.length} pieces; up to ${MOST_OCCLUDED} are tried.`)]
+      : neededBesideLooked(state.model, result)));
+  }
+
+  // Of the attention whose matrices are shown; of other places, the last one's stay.
+  function showArcs() {
+    const base = state.looksAt.replace(/\.[^.]+$/, "");
+    if (!base.endsWith("attention")) return;
+    const result = state.changed ?? state.plain;
+    const key = `${base}.weights_hts`;
+    const { rows, columns } = labelsOf(key, result.traced, result.pieces);
+    part("arcs-name").textContent = fullNameOf(key) + (state.changed ? ", with your changes. " : ". ");
+    part("legend").replaceChildren(...legendOf(state.model.config.heads));
+    drawArcs(part("arcs"), tensorAt(result.traced, key), rows, columns);
+  }
+
   function showMatrices() {
+    showArcs();
     const { plain, changed, looksAt, model } = state;
     const heads = hasHeads(looksAt) ? [...Array(model.config.heads).keys()] : [null];
     const results = changed
       ? [["as trained", plain], ["with your changes", changed]] : [["", plain]];
-    const drawn = heads.flatMap((head) => {
-      const matrices = results.map(([, result]) =>
-        matrixOf(looksAt, head, result.traced, result.pieces));
-      const greatest = Math.max(...matrices.map(greatestOfMatrix));
+    const shared = document.documentElement.dataset.scale === "shared";
+    const all = heads.map((head) => results.map(([, result]) =>
+      matrixOf(looksAt, head, result.traced, result.pieces)));
+    const drawn = all.flatMap((matrices, place) => {
+      const head = heads[place];
+      const greatest = Math.max(...(shared ? all.flat() : matrices).map(greatestOfMatrix));
       return matrices.map((matrix, n) => {
         const title = [head === null ? nameOf(looksAt) : `head ${head + 1}`, results[n][0]]
           .filter(Boolean).join(", ");
@@ -256,14 +329,15 @@
       state.looksAt = event.target.value;
       showMatrices();
     });
+    part("measure").addEventListener("change", showHeads);
+    part("needed-fold").addEventListener("toggle", () => part("needed-fold").open && showNeeded());
+    document.getElementById("scale").addEventListener("change", showMatrices);
     part("beam-fold").addEventListener("toggle", () => part("beam-fold").open && showBeam());
     part("reset").addEventListener("click", () => {
       state.switches = freshSwitches();
       showSwitches();
       compute();
     });
-    // The arrow keys belong to what is in this section; elsewhere they turn the page.
-    section.addEventListener("keydown", (event) => event.stopPropagation());
   }
 
   async function start() {

@@ -19,7 +19,7 @@ const TENSOR_NAMES = {
   weights_hts: "weights",
   mix_htd: "mix: weights · values",
   output_tm: "output",
-  inner_tf: "inner numbers, after ReLU",
+  inner_tf: "inner numbers",
   input_tm: "input",
   normed_tm: "layer normalisation",
 };

@@ -70,6 +70,25 @@ function logSumExp(numbers) {
   return greatest + Math.log(sum);
 }
 
+// The non-linearities of model/feed_forward.py.
+const ACTIVATIONS = {
+  relu: (x) => Math.max(0, x),
+  gelu: (x) => (x * (1 + erf(x * Math.SQRT1_2))) / 2,
+  silu: (x) => x / (1 + Math.exp(-x)),
+};
+
+// 2/√π · e^(−x²) · Σ 2ⁿx²ⁿ⁺¹ / (1 · 3 · … · (2n + 1)), whose terms all have the sign of x
+// (Abramowitz & Stegun 1964, 7.1.6).
+function erf(x) {
+  if (Math.abs(x) > 6) return Math.sign(x); // to the last bit
+  let [sum, term] = [x, x];
+  for (let n = 1; Math.abs(term) > Math.abs(sum) * 1e-17; n++) {
+    term *= (2 * x * x) / (2 * n + 1);
+    sum += term;
+  }
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+}
+
 // Cuts rows (t, h · d), from column `first` on, into heads (h, t, d).
 function split(x, first, heads, headWidth) {
   const [length, width] = x.shape;

@@ -1,0 +1,22 @@
+"use strict";
+// The layer lens: what the row of each decoder layer would predict if the output matrix read it
+// there and then (nostalgebraist 2020, "interpreting GPT: the logit lens"). An approximation: the
+// last layer alone was trained to be read so, and for it alone this is what the model predicts.
+
+// From the embedding up: [{name, probabilities_tv}].
+function lensOf(model, { decoder }) {
+  const rows = [["embedding", decoder.embedding.sum_tm], ...decoder.layers.map((layer, n) =>
+    [`layer ${n + 1}`, layer.feed_forward_residual.output_tm])];
+  return rows.map(([name, row_tm]) => ({
+    name, probabilities_tv: softmax(logitsOf(model, lastNorm(model, "decoder", row_tm))),
+  }));
+}
+
+// What one row of the lens says after step t: the piece that it finds most probable, and how
+// probable it finds the one that was chosen.
+function lensAt({ probabilities_tv }, t, chosen) {
+  const probabilities = row(probabilities_tv, t);
+  let best = 0;
+  probabilities.forEach((probability, id) => { if (probability > probabilities[best]) best = id; });
+  return { best, probability: probabilities[best], ofChosen: probabilities[chosen] };
+}

@@ -1,0 +1,95 @@
+"use strict";
+// What the live part draws of all heads together: a small map of each, arcs from rows to what they
+// look at, and what was needed beside what was looked at.
+
+const FAINT = 0.02; // of the full colour: what is less is not drawn
+const HUES = 137; // degrees from one head's colour to the next one's: no two are near each other
+
+// A small map for each head of an attention, as buttons: `choose` is called with nothing.
+function smallMaps({ name }, { shape, data }, full, choose) {
+  const [heads, length, keys] = shape;
+  const size = Math.max(2, Math.min(8, Math.floor(110 / Math.max(length, keys))));
+  const map = (h) => {
+    const cells = [];
+    for (let n = 0; n < length * keys; n++) {
+      const share = Math.min(1, data[h * length * keys + n] / full);
+      if (share < FAINT) continue;
+      const cell = element("i");
+      cell.style.gridArea = `${Math.floor(n / keys) + 1} / ${(n % keys) + 1}`;
+      cell.style.background = `rgb(var(--positive) / ${share.toFixed(2)})`;
+      cells.push(cell);
+    }
+    const drawn = element("span", { class: "small-map" }, cells);
+    drawn.style.gridTemplate = `repeat(${length}, ${size}px) / repeat(${keys}, ${size}px)`;
+    return element("button", {
+      type: "button", onclick: choose, "aria-label": `${name}, head ${h + 1}: show its numbers`,
+    }, drawn, element("small", {}, `head ${h + 1}`));
+  };
+  return element("figure", {}, element("figcaption", {}, name),
+    element("div", { class: "small-maps" }, Array.from({ length: heads }, (_, h) => map(h))));
+}
+
+// Fills an SVG element: rows at the left, what they look at at the right, an arc for each weight,
+// of a head's own colour, the fainter the smaller.
+function drawArcs(svg, { shape, data }, rows, columns) {
+  const [heads, length, keys] = shape;
+  const [step, left, right] = [24, 120, 240];
+  const made = (name, attributes, text = "") => {
+    const child = document.createElementNS(svg.namespaceURI, name);
+    Object.entries(attributes).forEach(([key, value]) => child.setAttribute(key, value));
+    child.textContent = text;
+    return child;
+  };
+  const y = (n) => 14 + n * step;
+  const label = (x, anchor) => (text, n) =>
+    made("text", { x, y: y(n) + 4, "text-anchor": anchor }, visibleText(text));
+  const arcs = [];
+  for (let h = 0; h < heads; h++) {
+    for (let n = 0; n < length * keys; n++) {
+      const weight = data[h * length * keys + n];
+      if (weight < FAINT) continue;
+      const aside = (h - (heads - 1) / 2) * Math.min(3, 16 / heads); // heads do not hide heads
+      const [from, to] = [Math.floor(n / keys), n % keys].map((place) => y(place) + aside);
+      const path = made("path", {
+        d: `M${left} ${from} C${left + 50} ${from} ${right - 50} ${to} ${right} ${to}`,
+        class: "arc", "stroke-opacity": weight.toFixed(2), "data-head": h,
+      });
+      path.style.stroke = colourOfHead(h);
+      arcs.push(path);
+    }
+  }
+  const height = y(Math.max(length, keys));
+  svg.setAttribute("viewBox", `0 0 360 ${height}`);
+  svg.replaceChildren(...arcs, ...Array.from(rows, label(left - 8, "end")),
+    ...Array.from(columns, label(right + 8, "start")));
+}
+
+function colourOfHead(h) {
+  return `hsl(${(210 + h * HUES) % 360} 70% 50%)`;
+}
+
+// Which colour is which head's.
+function legendOf(heads) {
+  return Array.from({ length: heads }, (_, h) => {
+    const swatch = element("i", { "aria-hidden": "true" });
+    swatch.style.background = colourOfHead(h);
+    return element("span", { class: "swatch" }, swatch, ` head ${h + 1}`);
+  });
+}
+
+// What each chosen piece needed of the sentence, beside what was looked at, as two tables.
+function neededBesideLooked(model, result) {
+  const { source, target } = result.pieces;
+  const table = (title, key, { shape, data }, columns) => {
+    const numbers = target.map((_, t) => data.subarray(t * shape[1], (t + 1) * shape[1]));
+    const rows = result.chosen.map((id) => model.target.pieces[id]);
+    const matrix = { key, head: null, rows, columns, columnsArePieces: true, numbers };
+    return gridOf(title, matrix, greatestOfMatrix(matrix), null);
+  };
+  return [
+    table("needed: nats lost without it", "occlusion", occlusionOf(model, result),
+      source.slice(0, -1)),
+    table("looked at: mean of all heads", "weights", meanCrossAttention(model, result.traced),
+      source),
+  ];
+}
