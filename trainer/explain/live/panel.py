@@ -4,6 +4,7 @@ import json
 import re
 from importlib.resources import files
 
+from data_pipeline.strangers_text import visible_in_json
 from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
 from trainer.explain.live.scripts import ANSWERS, ENGINE, VIEW, script
@@ -15,15 +16,17 @@ from trainer.inference.translator import Translator
 def live_section(translator: Translator, sentence: str, tag: str | None) -> LiveSection | str:
     """The section for a page about this sentence, or why the model cannot run in a page."""
     try:
-        model = json.dumps(packed(translator), ensure_ascii=False, separators=(",", ":"))
+        model = {**packed(translator), "sentence": sentence}
     except NotLiveError as error:
         return str(error)
+    # As text, a sentence has escapes for what steers or hides; the script puts in the one meant.
+    as_json = visible_in_json(json.dumps(model, ensure_ascii=False, separators=(",", ":")))
     filling = {
         "tag": escape(tag or ""),
         "sentence": escape(sentence),
         "asked": escape(sentence),
         "place": LIVE,
-        "model": model.replace("<", "\\u003c"),
+        "model": as_json.replace("<", "\\u003c"),
     }
     folder = files("trainer.explain.live")
     template = (folder / "panel.html").read_text(encoding="utf-8")

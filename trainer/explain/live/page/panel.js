@@ -343,6 +343,8 @@
   async function start() {
     const packed = JSON.parse(document.getElementById("live-model").textContent);
     state.model = await loadLiveModel(packed);
+    const typed = part("sentence");
+    if (typed.value === typed.defaultValue) typed.value = packed.sentence;
     showChoices();
     showSwitches();
     listen();
