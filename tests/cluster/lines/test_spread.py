@@ -35,6 +35,24 @@ Work.keep = keep_one
 from cluster.cli.app import main
 main()
 """
+# A driver whose own Ray is killed when its first chunk is to be kept.
+DRIVER_WITHOUT_RAY = """
+import psutil, time
+from cluster.lines import spread
+from cluster.lines.work import Work
+spread.SENTENCES_AT_ONCE = 3
+keep = Work.keep
+def keep_one(self, number, lines):
+    Work.keep = keep
+    keep(self, number, lines)
+    (raylet,) = [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
+    raylet.kill()
+    while raylet.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+Work.keep = keep_one
+from cluster.cli.app import main
+main()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +125,20 @@ def test_a_killed_driver_goes_on_where_it_was(command, expected, tmp_path, monke
     monkeypatch.setattr(Work, "keep", lambda self, n, lines: (kept.append(n), keep(self, n, lines)))
     invoke(command)
     assert len(kept) == len(SENTENCES) // LINES_PER_CHUNK - 1
+    assert (tmp_path / "out.txt").read_text() == expected
+
+
+def test_a_command_whose_ray_is_lost_ends_and_goes_on_where_it_was(command, expected, tmp_path):
+    at = command.index("--address")
+    here = [*command[:at], *command[at + 2 :]]
+    driver = [sys.executable, "-c", DRIVER_WITHOUT_RAY, *map(str, here)]
+    ended = subprocess.run(
+        driver, cwd=Path(__file__).parents[3], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "Ray is lost on this machine: the same command goes on" in " ".join(ended.stderr.split())
+    assert not (tmp_path / "out.txt").exists()
+    invoke(command)
     assert (tmp_path / "out.txt").read_text() == expected
 
 

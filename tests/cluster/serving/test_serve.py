@@ -1,6 +1,7 @@
-"""`transloom serve` as a process with a Ray and replicas of its own, which all tests here share.
+"""`transloom serve` as a process with a Ray and replicas of its own, which most tests here share.
 
-They come in an order: the run's folder gets newer checkpoints, and the last one stops the server.
+They come in an order: the run's folder gets newer checkpoints, and the last of them stops the
+server. Two more have servers of their own: one whose Ray is lost, and one on a cluster.
 """
 
 import re
@@ -52,10 +53,8 @@ class Serving(NamedTuple):
                 replica.resume()
 
 
-@pytest.fixture(scope="module")
-def serving(run_with):
-    run = run_with(20)
-    options = ["--replicas", "2", "--batch-tokens", "256", "--max-waiting", "2000"]
+@contextmanager
+def served(run: Path, *options: str) -> Iterator[Serving]:
     with subprocess.Popen(
         [*TRANSLOOM, "serve", run, *options, "--timeout-seconds", "240"],
         stdout=subprocess.PIPE,
@@ -72,6 +71,13 @@ def serving(run_with):
             yield Serving(process, address[1], run)
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def serving(run_with):
+    options = ["--replicas", "2", "--batch-tokens", "256", "--max-waiting", "2000"]
+    with served(run_with(20), *options) as server:
+        yield server
 
 
 def test_only_this_machine_reaches_what_it_opens(serving):
@@ -161,3 +167,30 @@ def test_told_to_stop_it_answers_what_it_has_taken(serving):
     assert "Stopped." in serving.process.stdout.read()
     _, alive = psutil.wait_procs(children, HANG_SECONDS)
     assert not alive
+
+
+def test_a_server_whose_ray_is_lost_says_so_and_leaves_nothing(run_with):
+    with served(run_with(20)) as server:
+        below = psutil.Process(server.process.pid).children(recursive=True)
+        (raylet,) = [process for process in below if process.name() == "raylet"]
+        raylet.kill()
+        assert server.process.wait(HANG_SECONDS) == 1
+        said = " ".join(server.process.stdout.read().split())
+        assert "Ray is lost on this machine: start the server again" in said
+        _, alive = psutil.wait_procs(below, HANG_SECONDS)
+        assert not alive
+
+
+def test_on_a_cluster_it_takes_away_what_it_has_started(run_with, ray_head):
+    """Others' applications would stay; where there are none Ray Serve goes, too."""
+    serve_actors = "(ServeController|ServeReplica)"
+    with served(run_with(20), "--address", ray_head.address) as server:
+        assert len(ray_head.actors("ServeReplica")) == 1
+        expected = Translator.load(server.run).translate(SENTENCES)
+        assert ServedTranslator(server.address).translate(SENTENCES) == expected
+        actors = ray_head.actors(serve_actors)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(HANG_SECONDS) == 0, server.process.stdout.read()
+        _, alive = psutil.wait_procs(actors, HANG_SECONDS)
+        assert not alive
+        assert not ray_head.actors(serve_actors)
