@@ -155,7 +155,8 @@
   function showNeeded() {
     const result = state.changed ?? state.plain;
     part("needed").replaceChildren(...(result.ids.length > MOST_OCCLUDED
-      ? [element("p", {}, `These are ${result.ids.length} pieces; up to ${MOST_OCCLUDED} are tried.`)]
+      ? [element("p", {},
+        `These are ${result.ids.length} pieces; up to ${MOST_OCCLUDED} are tried.`)]
       : neededBesideLooked(state.model, result)));
   }
 
@@ -166,7 +167,8 @@
     const result = state.changed ?? state.plain;
     const key = `${base}.weights_hts`;
     const { rows, columns } = labelsOf(key, result.traced, result.pieces);
-    part("arcs-name").textContent = fullNameOf(key) + (state.changed ? ", with your changes. " : ". ");
+    const whose = state.changed ? ", with your changes. " : ". ";
+    part("arcs-name").textContent = fullNameOf(key) + whose;
     part("legend").replaceChildren(...legendOf(state.model.config.heads));
     drawArcs(part("arcs"), tensorAt(result.traced, key), rows, columns);
   }
