@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data_pipeline.wording import listed
 from model.errors import ModelError
 from model.hugging_face.places import HuggingFaceModel
 
@@ -70,7 +69,7 @@ def weight_files(folder: Path) -> list[Path]:
         missing = [file.name for file in named if not file.is_file()]
         if missing:
             raise ModelError(
-                f"{folder / INDEX_FILE} names {listed(missing)}, which the folder lacks. Download "
+                f"{folder / INDEX_FILE} names {', '.join(missing)}, which the folder lacks. Download "
                 "all files."
             )
         return named
