@@ -66,11 +66,10 @@ def weight_files(folder: Path) -> list[Path]:
                 "folder. Download it again."
             )
         named = [folder / name for name in sorted(set(files.values()))]
-        missing = [file.name for file in named if not file.is_file()]
+        missing = ", ".join(file.name for file in named if not file.is_file())
         if missing:
             raise ModelError(
-                f"{folder / INDEX_FILE} names {', '.join(missing)}, which the folder lacks. Download "
-                "all files."
+                f"{folder / INDEX_FILE} names {missing}, which the folder lacks. Download all files."
             )
         return named
     if not (folder / WEIGHTS_FILE).is_file():
