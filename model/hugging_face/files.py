@@ -69,7 +69,7 @@ def weight_files(folder: Path) -> list[Path]:
         missing = ", ".join(file.name for file in named if not file.is_file())
         if missing:
             raise ModelError(
-                f"{folder / INDEX_FILE} names {missing}, which the folder lacks. Download all files."
+                f"{folder / INDEX_FILE} names {missing}, which the folder lacks. Download them."
             )
         return named
     if not (folder / WEIGHTS_FILE).is_file():
