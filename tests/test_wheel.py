@@ -114,7 +114,10 @@ def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
         "page.js",
     ):
         assert (ROOT / "trainer" / "explain" / name).read_text(encoding="utf-8") in page
-    live = "from trainer.explain.live.scripts import VIEW, script; print(script(VIEW))"
+    live = (
+        "from trainer.explain.live.scripts import ANSWERS, ENGINE, VIEW, script; "
+        "print(script((*ENGINE, *ANSWERS, *VIEW)))"
+    )
     assert "function originOf(" in run_installed(unpacked, live)
     assert "<h1>a title</h1>" in page
 

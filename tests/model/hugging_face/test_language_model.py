@@ -289,7 +289,7 @@ def test_weights_in_several_files(saved):
     for one, two in zip(network.parameters(), load_hugging_face(folder).parameters(), strict=True):
         assert torch.equal(one, two)
     (folder / "two.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"two\.safetensors cannot be read"):
+    with pytest.raises(ModelError, match=r"names two\.safetensors, which the folder lacks"):
         load_hugging_face(folder)
 
 
