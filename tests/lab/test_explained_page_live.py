@@ -1,5 +1,7 @@
 """The page of `transloom explain` in Chromium, at three widths: typed into, asked, switched."""
 
+import json
+
 import pytest
 from support.dashboard.browser import Watched, chromium
 
@@ -48,12 +50,14 @@ def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
     page = watched.page
     for sentence in (OTHER, ARABIC, "", "je suis"):
         page.locator("[data-live=sentence]").fill(sentence)
-        ids = translator.source_ids(sentence)
-        pieces = page.locator("[data-live=pieces] b")
+        found = translator.source_pieces(translator.source_ids(sentence))
         page.wait_for_function(
-            "n => document.querySelectorAll('[data-live=pieces] li').length === n", arg=len(ids)
+            """pieces => {
+                const shown = document.querySelectorAll("[data-live=pieces] b");
+                return JSON.stringify([...shown].map((b) => b.innerText)) === pieces;
+            }""",
+            arg=json.dumps(found, ensure_ascii=False, separators=(",", ":")),
         )
-        assert pieces.all_inner_texts() == translator.source_pieces(ids)
         explained = explain(translator, sentence)
         shown = page.locator("[data-live=translation] output").inner_text()
         assert shown == (explained.translation or "(nothing)")
