@@ -60,10 +60,9 @@ def load_together(
         )
     if len(names) == 1:
         run, named_checkpoint = named_run(names[0])
-        named_checkpoint = checkpoint or named_checkpoint
         return load_translator(
             run,
-            named_checkpoint,
+            checkpoint or named_checkpoint,
             beam_size,
             length_penalty,
             n_best,

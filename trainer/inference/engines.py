@@ -16,7 +16,7 @@ from trainer.inference.ctranslate2.kept_export import kept_files, origin_of
 from trainer.inference.ctranslate2.library import require_compute_type
 from trainer.inference.ctranslate2.searcher import CTranslate2Searcher
 from trainer.inference.engine_names import ComputeType, Engine
-from trainer.inference.searchers import NetworkSearcher, Searcher
+from trainer.inference.searchers import Searcher, network_searcher
 from trainer.inference.trained_network import Precision, TrainedNetwork
 from trainer.runs.folder import RunFolder
 
@@ -66,7 +66,7 @@ def searcher_of(
     network = found.model
     assert isinstance(network, Transformer)
     if engine is Engine.TORCH:
-        return NetworkSearcher(network, found.weights)
+        return network_searcher(network, found.weights)
     require_supported(network, found.tokenizers)
     positions = positions_of(found.recipe)
     origin = origin_of(found.checkpoint, positions)

@@ -8,25 +8,20 @@ seed alone are what papers report (Sutskever et al. 2014, §3.4).
 """
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.config import DecodingConfig, ModelConfig
-from model.errors import PrefixError
-from model.generation.search import ensemble_search
+from model.config import ModelConfig
 from model.transformer import Transformer
-from trainer.batch import to_device
 from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
 from trainer.errors import RunMismatchError
-from trainer.inference.search_processes import Find, Found, processes_for, search_processes
-from trainer.inference.searchers import Search
+from trainer.inference.search_processes import Find, search_together
+from trainer.inference.searchers import OwnSearcher, Searcher
 from trainer.inference.trained_network import TrainedNetwork, Weights, load_network
 from trainer.runs.folder import RunFolder
 
@@ -72,7 +67,7 @@ class Ensemble:
     tokenizers: dict[str, Tokenizer]
     longest_trained: int | None
     other_configs: tuple[ModelConfig, ...]
-    searcher: "EnsembleSearcher"
+    searcher: Searcher
 
 
 def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
@@ -99,8 +94,9 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
         tokenizers={**sources, TARGET: networks[0].tokenizers[TARGET]},
         longest_trained=min(limits, default=None),
         other_configs=tuple(model.config for model in transformers[1:]),
-        searcher=EnsembleSearcher(
-            transformers, EnsembleOrigin(tuple(n.weights for n in networks), fields)
+        searcher=OwnSearcher(
+            partial(search_together, transformers, fields),
+            EnsembleOrigin(tuple(network.weights for network in networks), fields),
         ),
     )
 
@@ -142,61 +138,3 @@ def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Tran
                 f"{model.config.decoder_start}, so their translations begin with other tokens. "
                 "Name runs that begin with the same one"
             )
-
-
-class EnsembleSearcher:
-    """Our own search over several networks."""
-
-    engine: str | None = None
-
-    def __init__(self, models: Sequence[Transformer], origin: EnsembleOrigin) -> None:
-        self._models = models
-        self._origin = origin
-
-    def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """See `trainer.inference.searchers.Search`."""
-        fields = self._origin.fields
-        return (search_together(self._models, fields, decoding, batch) for batch in batches)
-
-    def prepare(self) -> None:
-        """Nothing: the networks are there."""
-
-    @contextmanager
-    def in_processes(self, processes: int) -> Generator[Search]:
-        """See `trainer.inference.searchers.Searcher`."""
-        if processes == 1:
-            yield self
-            return
-        with search_processes(processes, self._origin) as search_there:
-            yield search_there
-
-    def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """See `trainer.inference.searchers.Searcher`."""
-        return processes_for(sentences, bytes_of_longest)
-
-
-def search_together(
-    models: Sequence[Transformer],
-    fields: Sequence[str],
-    decoding: DecodingConfig,
-    batch: MicroBatch,
-) -> Found:
-    """Hypotheses of each source, which begin with the batch's targets as prefixes.
-
-    Args:
-        fields: the field of the batch that each network reads.
-
-    Raises:
-        PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
-    """
-    seen = []
-    for model, field in zip(models, fields, strict=True):
-        read = MicroBatch(
-            batch.pair_ids, {SOURCE: batch.fields[field], TARGET: batch.fields[TARGET]}
-        )
-        seen.append(to_device(read, model.vocabulary, next(model.parameters()).device))
-    prefix_bp = seen[0].target_input[:, 1:]  # without BOS, with padding in place of EOS
-    try:
-        return ensemble_search(models, [one.source for one in seen], decoding, prefix_bp)
-    except PrefixError as error:
-        raise PrefixError(int(batch.pair_ids[error.index]), error.problem) from error

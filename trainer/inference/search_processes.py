@@ -8,7 +8,7 @@ cores, two processes with a thread each translate 1.1 to 1.3 times as much as on
 are given out, so translations do not depend on the number of processes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,10 +17,11 @@ from typing import Protocol
 import torch
 
 from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.process_pool import ProcessPool, cores, enough_processes, process_pool
 from model.config import DecodingConfig
 from model.errors import PrefixError
-from model.generation.search import Hypothesis, beam_search
+from model.generation.search import Hypothesis, ensemble_search
 from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.errors import TranslationError
@@ -36,15 +37,33 @@ BYTES_PER_PROCESS = 2 * 2**30
 
 
 def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> Found:
+    """As `search_together`, with one network, which reads the sources."""
+    return search_together([model], [SOURCE], decoding, batch)
+
+
+def search_together(
+    models: Sequence[Transformer],
+    fields: Sequence[str],
+    decoding: DecodingConfig,
+    batch: MicroBatch,
+) -> Found:
     """Hypotheses of each source, which begin with the batch's targets as prefixes.
+
+    Args:
+        fields: the field of the batch that each network reads.
 
     Raises:
         PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
     """
-    on_device = to_device(batch, model.vocabulary, next(model.parameters()).device)
-    prefix_bp = on_device.target_input[:, 1:]  # without BOS, with padding in place of EOS
+    seen = []
+    for model, field in zip(models, fields, strict=True):
+        read = MicroBatch(
+            batch.pair_ids, {SOURCE: batch.fields[field], TARGET: batch.fields[TARGET]}
+        )
+        seen.append(to_device(read, model.vocabulary, next(model.parameters()).device))
+    prefix_bp = seen[0].target_input[:, 1:]  # without BOS, with padding in place of EOS
     try:
-        return beam_search(model, on_device.source, decoding, prefix_bp)
+        return ensemble_search(models, [one.source for one in seen], decoding, prefix_bp)
     except PrefixError as error:
         raise PrefixError(int(batch.pair_ids[error.index]), error.problem) from error
 

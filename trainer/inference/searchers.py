@@ -3,19 +3,22 @@
     batches ─▶ Searcher.search ─▶ for each batch the hypotheses of its sentences, in order
 
 The translator cuts sentences into batches and turns hypotheses into text; it does not know what
-searches. `NetworkSearcher` is our own beam search over one network, in this process or in several.
+searches. `OwnSearcher` is our own beam search, in this process or in several.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Protocol
 
 from data_pipeline.batching.batch import MicroBatch
 from model.config import DecodingConfig
 from model.transformer import Transformer
 from trainer.inference.search_processes import (
+    Find,
     Found,
     NetworkOrigin,
+    Origin,
     processes_for,
     search,
     search_processes,
@@ -64,25 +67,26 @@ class Searcher(Search, Protocol):
         """
 
 
-class NetworkSearcher:
-    """Our own search over one network."""
+class OwnSearcher:
+    """Our own search, over one network or several."""
 
     engine: str | None = None
 
-    def __init__(self, model: Transformer, weights: Weights | None) -> None:
+    def __init__(self, find: Find, origin: Origin | None) -> None:
         """
         Args:
-            weights: where other processes find the network; None: nowhere, so there are none.
+            find: the search of a batch in this process.
+            origin: what other processes make it of; None: nothing, so there are none.
         """
-        self._model = model
-        self._weights = weights
+        self._find = find
+        self._origin = origin
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
         """See `Search`."""
-        return (search(self._model, decoding, batch) for batch in batches)
+        return (self._find(decoding, batch) for batch in batches)
 
     def prepare(self) -> None:
-        """Nothing: the network is there."""
+        """Nothing: the networks are there."""
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator[Search]:
@@ -90,10 +94,19 @@ class NetworkSearcher:
         if processes == 1:
             yield self
             return
-        assert self._weights is not None, "only weights that were loaded can be loaded elsewhere"
-        with search_processes(processes, NetworkOrigin(self._weights)) as search_there:
+        assert self._origin is not None, "only weights that were loaded can be loaded elsewhere"
+        with search_processes(processes, self._origin) as search_there:
             yield search_there
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
         """See `Searcher`."""
         return processes_for(sentences, bytes_of_longest)
+
+
+def network_searcher(model: Transformer, weights: Weights | None) -> OwnSearcher:
+    """Our own search over one network.
+
+    Args:
+        weights: where other processes find it; None: nowhere, so there are none.
+    """
+    return OwnSearcher(partial(search, model), None if weights is None else NetworkOrigin(weights))

@@ -22,7 +22,7 @@ from trainer.host_memory import available_bytes
 from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.engines import require_possible, searcher_of
 from trainer.inference.ensemble import Ensemble, join
-from trainer.inference.searchers import NetworkSearcher, Search, Searcher
+from trainer.inference.searchers import Search, Searcher, network_searcher
 from trainer.inference.sentence_memory import (
     LongSentenceError,
     SentenceLimit,
@@ -76,7 +76,7 @@ class Translator:
         self._device = next(model.parameters()).device
         self._weights = weights
         self._longest_trained = longest_trained
-        self._searcher = searcher or NetworkSearcher(self.model, weights)
+        self._searcher = searcher or network_searcher(self.model, weights)
         self._search_now: Search = self._searcher
         self.ensemble = ensemble
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from model.generation.search import ensemble_search
 from trainer.errors import RunMismatchError, TranslationError
-from trainer.inference.ensemble import EnsembleOrigin, EnsembleSearcher, join
+from trainer.inference.ensemble import EnsembleOrigin, join
+from trainer.inference.searchers import OwnSearcher
 from trainer.inference.trained_network import load_network
 from trainer.inference.translator import Translator
 
@@ -62,9 +63,8 @@ def test_other_source_tokenizers_read_the_same_sentences(together, members):
     """As if the second run had a tokenizer of its own, with the same pieces."""
     other = Translator.load_ensemble(members)
     other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
-    searcher = together._searcher
-    origin = EnsembleOrigin(searcher._origin.members, ("src", "src.2"))
-    other._search_now = EnsembleSearcher(searcher._models, origin)
+    origin = EnsembleOrigin(together._searcher._origin.members, ("src", "src.2"))
+    other._search_now = OwnSearcher(origin.open(), origin)
     expected = together.translate_n_best(SENTENCES, prefixes=["", "he", "", ""])
     assert other.translate_n_best(SENTENCES, prefixes=["", "he", "", ""]) == expected
     assert other.count_tokens(SENTENCES) == together.count_tokens(SENTENCES)

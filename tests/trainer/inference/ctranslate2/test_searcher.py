@@ -11,7 +11,7 @@ from model.generation.search import length_penalty
 from trainer.inference.ctranslate2.conversion import write_model
 from trainer.inference.ctranslate2.searcher import CTranslate2Searcher
 from trainer.inference.engine_names import ComputeType
-from trainer.inference.searchers import NetworkSearcher
+from trainer.inference.searchers import network_searcher
 
 from .conftest import SENTENCES, TAG
 
@@ -30,7 +30,7 @@ def searchers(network, tokenizers, tmp_path_factory):
     write_model(network, tokenizers, POSITIONS, folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     theirs = CTranslate2Searcher(network, tokenizers, lambda: files, POSITIONS, ComputeType.FLOAT32)
-    return NetworkSearcher(network, None), theirs
+    return network_searcher(network, None), theirs
 
 
 @pytest.fixture(scope="module")
