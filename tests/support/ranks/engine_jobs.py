@@ -27,6 +27,7 @@ from trainer.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
+from trainer.zero.settings import parameter_groups
 
 VOCABULARY = Vocabulary(source_size=37, target_size=37, pad_id=0, bos_id=2, eos_id=3)
 SPECIAL = SpecialIds(pad=0, unk=1, bos=2, eos=3)
@@ -52,6 +53,33 @@ class Shape:
 def make_model(config: ModelConfig = MODEL) -> Transformer:
     seed_torch(1, "weights")
     return Transformer(config, VOCABULARY)
+
+
+def plain_loop(
+    model: Transformer, steps: int, clipping: float = 0.0
+) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of the same training without DeepSpeed: autograd, torch's
+    clipping, torch's AdamW."""
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
+    )
+    losses, norms = [], []
+    for step in range(1, steps + 1):
+        batches = [micro_batch(step, slot) for slot in range(SLOTS)]
+        tokens = sum(batch.tokens("tgt") for batch in batches)
+        total = 0.0
+        for slot, read in enumerate(batches):
+            batch = to_device(read, VOCABULARY, torch.device("cpu"))
+            seed_torch(1, "dropout", step, slot)
+            sums = model(*batch.inputs, CrossEntropy(SMOOTHING))
+            (sums.smoothed / tokens).backward()
+            total += float(sums.smoothed.detach())
+        largest = clipping or float("inf")
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), largest).item())
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total / tokens)
+    return losses, norms
 
 
 def make_engine(

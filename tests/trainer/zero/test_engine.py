@@ -6,13 +6,16 @@ from functools import cache
 import pytest
 import torch
 from support.ranks import engine_jobs, poison_jobs
-from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
+from support.ranks.engine_jobs import (
+    MODEL,
+    VOCABULARY,
+    Shape,
+    make_model,
+    plain_loop,
+)
 
-from model.loss import CrossEntropy
 from model.transformer import Transformer
-from trainer.batch import to_device
 from trainer.config import EngineConfig
-from trainer.randomness import seed_torch
 from trainer.zero.settings import deepspeed_config, parameter_groups
 
 STEPS = 6
@@ -20,41 +23,14 @@ ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for st
 SHAPES = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)]
 
 
-def plain_loop(steps: int, clipping: float = 0.0) -> tuple[list[float], list[float]]:
-    """Losses and gradient norms of the same training without DeepSpeed: autograd, torch's
-    clipping, torch's AdamW."""
-    seed_torch(1, "weights")
-    model = Transformer(MODEL, VOCABULARY)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
-    )
-    losses, norms = [], []
-    for step in range(1, steps + 1):
-        batches = [engine_jobs.micro_batch(step, slot) for slot in range(SLOTS)]
-        tokens = sum(batch.tokens("tgt") for batch in batches)
-        total = 0.0
-        for slot, micro_batch in enumerate(batches):
-            batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
-            seed_torch(1, "dropout", step, slot)
-            sums = model(*batch.inputs, CrossEntropy(SMOOTHING))
-            (sums.smoothed / tokens).backward()
-            total += float(sums.smoothed.detach())
-        largest = clipping or float("inf")
-        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), largest).item())
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(total / tokens)
-    return losses, norms
-
-
 def plain_losses(steps: int, clipping: float = 0.0) -> list[float]:
-    return plain_loop(steps, clipping)[0]
+    return plain_loop(make_model(), steps, clipping)[0]
 
 
 @pytest.mark.parametrize(("ranks", "stage"), SHAPES)
 def test_every_shape_follows_the_plain_torch_loop(rank_pools, ranks, stage):
     results = rank_pools(ranks).run(engine_jobs.train, Shape(stage), STEPS)
-    plain, plain_norms = plain_loop(STEPS)
+    plain, plain_norms = plain_loop(make_model(), STEPS)
     for losses, _, norms in results:
         assert losses == pytest.approx(plain, rel=1e-6)
         assert norms == pytest.approx(plain_norms, rel=1e-4)

@@ -7,25 +7,19 @@ import pytest
 import torch
 from support.ranks import engine_jobs, frozen_jobs, shape_jobs
 from support.ranks.engine_jobs import (
-    SLOTS,
-    SMOOTHING,
-    VOCABULARY,
     Shape,
     committed,
     make_model,
+    plain_loop,
 )
 from support.ranks.shape_jobs import Network
 
-from model.loss import CrossEntropy
-from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import EngineError
 from trainer.frozen import frozen_names
-from trainer.randomness import seed_torch
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragments import MASTER
-from trainer.zero.settings import parameter_groups
 
 STEPS = 4
 CLIPPING = 0.1
@@ -37,31 +31,13 @@ ROUNDED = [(2, Shape(stage, "bf16")) for stage in (1, 2, 3)]
 
 
 @cache
-def plain_loop() -> tuple[list[float], list[float]]:
+def with_constants() -> tuple[list[float], list[float]]:
     """Losses and norms without DeepSpeed: frozen parameters are constants to autograd."""
     model = make_model()
     frozen = frozen_names(NAMES, FROZEN)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
-    )
-    losses, norms = [], []
-    for step in range(1, STEPS + 1):
-        batches = [engine_jobs.micro_batch(step, slot) for slot in range(SLOTS)]
-        tokens = sum(batch.tokens("tgt") for batch in batches)
-        total = 0.0
-        for slot, micro_batch in enumerate(batches):
-            batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
-            seed_torch(1, "dropout", step, slot)
-            sums = model(*batch.inputs, CrossEntropy(SMOOTHING))
-            (sums.smoothed / tokens).backward()
-            total += float(sums.smoothed.detach())
-        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIPPING).item())
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(total / tokens)
-    return losses, norms
+    return plain_loop(model, STEPS, CLIPPING)
 
 
 @pytest.mark.parametrize(("ranks", "shape"), [*SHAPES, *ROUNDED], ids=str)
@@ -69,7 +45,7 @@ def test_the_others_follow_a_plain_loop_with_constants(rank_pools, ranks, shape)
     """Norm and clipping count what is trained alone."""
     frozen = frozen_names(NAMES, FROZEN)
     initial = dict(make_model().named_parameters())
-    losses, norms = plain_loop()
+    losses, norms = with_constants()
     assert min(norms) > CLIPPING
     tolerance = 1e-5 if shape.precision == "fp32" else 1e-2
     for found in rank_pools(ranks).run(frozen_jobs.train, shape, FROZEN, STEPS, CLIPPING):
