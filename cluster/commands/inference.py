@@ -16,6 +16,7 @@ from trainer.explain.live.panel import live_section
 from trainer.explain.page import LiveSection, render
 from trainer.explain.sections import page_of
 from trainer.inference.engine_names import ComputeType, Engine
+from trainer.inference.engines import require_possible
 from trainer.inference.evaluation import Evaluation, evaluate
 from trainer.inference.scoring import score_heldout
 from trainer.inference.trained_network import Precision, load_network
@@ -70,11 +71,12 @@ def load_together(
             engine,
             compute_type,
         )
-    if engine != Engine.TORCH or compute_type is not None:
+    if engine is not Engine.TORCH:
         raise EngineError(
             f"{engine} searches with one run's probabilities, and {len(names)} runs are named: "
             "leave out --engine and --compute-type, or name one run"
         )
+    require_possible(engine, compute_type, "cpu", precision)
     translator = Translator.load_ensemble([named_run(n) for n in names], precision=precision)
     for problem in translator.damaged:
         warn(f"{problem}; using an older checkpoint")
