@@ -6,10 +6,12 @@
 measurement (`default_backend`) or by the caller. A fused kernel never holds scores and weights;
 `attention_scores` and `attention_weights` compute them. Self-attention projects queries, keys and
 values with one fused matrix. Cross-attention projects keys and values of the encoder's output
-("memory") with one, so that decoding computes them once per sentence. Packed sentences come as a
-batch of one row, with a `PackedMask` in the place of the mask.
+("memory") with one, so that decoding computes them once per sentence. Both may have fewer heads of
+keys and values than of queries (`model.heads`). Packed sentences come as a batch of one row, with a
+`PackedMask` in the place of the mask.
 
-Shape suffixes: b batch, h heads, t query length, s key length, d width of one head, m model width.
+Shape suffixes: b batch, h heads, g heads of keys and values, t query length, s key length, d width
+of one head, m model width.
 """
 
 from collections.abc import Callable
@@ -22,8 +24,10 @@ from torch.nn import functional as F
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import dropout as zero_some
+from model.heads import apart, for_every_query, split_heads
 from model.linear import Linear
 from model.packing import PackedMask
+from model.rotary import Rotation
 from model.varlen import packed_attention
 
 # A tensor is added to the scores (`additive_mask`); a PackedMask tells packed sentences apart.
@@ -34,10 +38,10 @@ LONG_ROW = 256  # keys in a row of scores that counts as long
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of every head, both (b, h, s, d)."""
+    """Keys and values of their heads, both (b, g, s, d)."""
 
-    keys_bhsd: Tensor
-    values_bhsd: Tensor
+    keys_bgsd: Tensor
+    values_bgsd: Tensor
 
 
 def default_backend(device: torch.device) -> AttentionBackend:
@@ -208,32 +212,19 @@ class _MultiHead(nn.Module):
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None) -> None:
         super().__init__()
         self.heads = config.heads
+        self.groups = config.groups
         self.head_width = config.head_width
         self.attention = ScaledDotProductAttention(config.attention_dropout, backend)
         self.output = Linear(config.width, config.width)
-
-    def split(self, projected: Tensor, parts: int) -> Tensor:
-        """Cuts (b, t, parts · h · d) into (parts, b, h, t, d), a view."""
-        b, t, _ = projected.shape
-        heads = projected.view(b, t, parts, self.heads, self.head_width)
-        return heads.permute(2, 0, 3, 1, 4)
 
     def attend(
         self, query_bhtd: Tensor, memory: KeyValue, mask: Mask | None, causal: bool = False
     ) -> Tensor:
         """Attends in every head, joins the heads and projects: (b, t, m)."""
-        mixed_bhtd: Tensor = self.attention(query_bhtd, *memory, mask, causal)
+        keys_bhsd, values_bhsd = (for_every_query(part, self.heads) for part in memory)
+        mixed_bhtd: Tensor = self.attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
         mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed
-
-
-def apart(heads: Tensor) -> Tensor:
-    """Copies heads, on a CPU, so that they lie one after the other.
-
-    A CPU multiplies interleaved heads at half speed. The copy is not made in the products, so that
-    a decoding step copies its own position and not the whole past.
-    """
-    return heads.contiguous() if heads.device.type == "cpu" else heads
 
 
 class SelfAttention(_MultiHead):
@@ -241,7 +232,8 @@ class SelfAttention(_MultiHead):
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
-        self.query_key_value = Linear(config.width, 3 * config.width)
+        rows = (config.heads + 2 * config.groups) * config.head_width
+        self.query_key_value = Linear(config.width, rows)
 
     def forward(
         self,
@@ -249,30 +241,37 @@ class SelfAttention(_MultiHead):
         mask: Mask | None = None,
         causal: bool = False,
         cache: SelfAttentionCache | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
-        """Returns (b, t, m); with a `cache`, x is one decoding step (see `model.cache`)."""
-        parts_3bhtd = self.split(self.query_key_value(x_btm), 3)
-        if cache is None:
-            query_bhtd, keys_bhtd, values_bhtd = apart(parts_3bhtd).unbind(0)
-        else:
-            query_bhtd = apart(parts_3bhtd[0])
-            keys_bhtd, values_bhtd = cache.append(parts_3bhtd[1:])
-        return self.attend(query_bhtd, KeyValue(keys_bhtd, values_bhtd), mask, causal)
+        """Returns (b, t, m); with a `cache`, x is one decoding step (see `model.cache`).
+
+        Args:
+            rotation: of the positions of x; None: there are none to rotate by.
+        """
+        query_bhtd, *own = split_heads(
+            self.query_key_value(x_btm), self.heads, self.groups, self.head_width, rotation
+        )
+        keys_and_values = own if cache is None else cache.append(*own)
+        return self.attend(query_bhtd, KeyValue(*keys_and_values), mask, causal)
 
 
 class CrossAttention(_MultiHead):
-    """Every decoder position looks at the encoder's output, the memory."""
+    """Every decoder position looks at the encoder's output, the memory.
+
+    Nothing is rotated here: how far a target's position is from a source's says little.
+    """
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
         self.query = Linear(config.width, config.width)
-        self.key_value = Linear(config.width, 2 * config.width)
+        self.key_value = Linear(config.width, 2 * config.groups * config.head_width)
 
     def project_memory(self, memory_bsm: Tensor) -> KeyValue:
         """Keys and values of the memory, the same for every decoding step."""
-        return KeyValue(*apart(self.split(self.key_value(memory_bsm), 2)).unbind(0))
+        heads_bsnd = self.key_value(memory_bsm).unflatten(2, (2, self.groups, self.head_width))
+        return KeyValue(*apart(heads_bsnd.permute(2, 0, 3, 1, 4)).unbind(0))
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask) -> Tensor:
         """Returns (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
-        query_bhtd = apart(self.split(self.query(x_btm), 1)[0])
+        query_bhtd = apart(self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2))
         return self.attend(query_bhtd, memory, memory_mask)

@@ -10,7 +10,8 @@ Room is made for several positions at a time, for more the longer the past is. A
 given the positions that are still empty, as zeros that the mask hides. So products have few
 different shapes (`model.linear` tells why), and take what is stored without a copy.
 
-Shape suffixes as in `model.attention`, and k hypotheses (slots of the beam), p positions.
+Shape suffixes as in `model.attention`, but h heads of keys and values, and k hypotheses (slots of
+the beam), p positions.
 """
 
 import torch
@@ -43,15 +44,16 @@ class SelfAttentionCache:
         self.length = 0
         self._stored_2bhpkd: Tensor | None = None
 
-    def append(self, keys_and_values_2bhkd: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, keys_bhkd: Tensor, values_bhkd: Tensor) -> tuple[Tensor, Tensor]:
         """Stores one position of hypotheses 0…k-1 and returns all keys and all values.
 
         Both are (b, h, p · slots, d), positions outermost; p counts the positions there is room for
         once this one is stored.
         """
-        self._stored_2bhpkd = stored_2bhpkd = self._with_room(keys_and_values_2bhkd)
-        k = keys_and_values_2bhkd.shape[3]
-        stored_2bhpkd[:, :, :, self.length, :k] = keys_and_values_2bhkd
+        self._stored_2bhpkd = stored_2bhpkd = self._with_room(keys_bhkd)
+        k = keys_bhkd.shape[2]
+        for stored_bhpkd, newest_bhkd in zip(stored_2bhpkd, (keys_bhkd, values_bhkd), strict=True):
+            stored_bhpkd[:, :, self.length, :k] = newest_bhkd
         self.length += 1
         keys_bhpkd, values_bhpkd = stored_2bhpkd.unbind(0)
         return keys_bhpkd.flatten(2, 3), values_bhpkd.flatten(2, 3)
@@ -61,11 +63,11 @@ class SelfAttentionCache:
         assert self._stored_2bhpkd is not None
         self._stored_2bhpkd = fill_gaps(self._stored_2bhpkd, gaps, movers, kept, dim=1)
 
-    def _with_room(self, new_2bhkd: Tensor) -> Tensor:
-        _, b, h, _, d = new_2bhkd.shape
+    def _with_room(self, newest_bhkd: Tensor) -> Tensor:
+        b, h, _, d = newest_bhkd.shape
         stored = self._stored_2bhpkd
         if stored is not None and self.length < stored.shape[3]:
             return stored
         more = room_for(self.length + 1) - self.length
-        room_2bhpkd = new_2bhkd.new_zeros(2, b, h, more, self.slots, d)
+        room_2bhpkd = newest_bhkd.new_zeros(2, b, h, more, self.slots, d)
         return room_2bhpkd if stored is None else torch.cat([stored, room_2bhpkd], dim=3)

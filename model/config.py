@@ -13,6 +13,7 @@ MAX_LAYERS = 1_000
 MAX_WIDTH = 1_000_000
 MAX_BEAM_SIZE = 1_000
 MAX_LENGTH_PENALTY = 10.0  # its power of a length stays a number
+ROTARY_BASE = 10000.0
 
 
 class AttentionBackend(StrEnum):
@@ -33,8 +34,41 @@ class NetworkConfig(Section):
         return self.network
 
 
+def check_heads(width: int, heads: int, groups: int) -> None:
+    """Raises ValueError unless heads divide the width, and heads of keys and values the heads."""
+    if width % heads:
+        raise ValueError(
+            f"model.width is {width}, which model.heads = {heads} does not divide. "
+            "Choose a width that is a multiple of the number of heads."
+        )
+    if heads % groups:
+        raise ValueError(
+            f"model.heads is {heads}, which model.key_value_heads = {groups} does "
+            "not divide. Choose a number of heads that is a multiple of key_value_heads."
+        )
+
+
+def check_rotation(positions: str, base: float, heads: int, head_width: int) -> None:
+    """Raises ValueError if heads cannot be rotated, or a base is given that rotates nothing."""
+    if positions == "rotary" and head_width % 2:
+        raise ValueError(
+            f"model.positions is rotary and each of {heads} heads is {head_width} "
+            "wide, but a rotation takes pairs of numbers. Choose model.width and model.heads "
+            "so that width / heads is even."
+        )
+    if positions != "rotary" and base != ROTARY_BASE:
+        raise ValueError(
+            f"model.rotary_base is {base:g}, but model.positions is {positions}, which rotates "
+            "nothing. Set positions=rotary, or leave rotary_base out."
+        )
+
+
 class ModelConfig(NetworkConfig):
-    """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017)."""
+    """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017).
+
+    Defaults are the paper's. What later networks have in its place: rotary positions, fewer heads
+    of keys and values, norms without a mean, gated feed-forward networks.
+    """
 
     encoder_layers: int = identity(
         6, "Layers of the encoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
@@ -69,16 +103,40 @@ class ModelConfig(NetworkConfig):
         "Which matrices are one: source, target and output (all, the paper's "
         "§3.4; needs a joint vocabulary), target and output (decoder), or none.",
     )
-    activation: Literal["relu", "gelu", "silu"] = identity(
+    activation: Literal["relu", "gelu", "silu", "swiglu"] = identity(
         "relu",
         "Non-linearity of the feed-forward network: max(0, x) (the paper's §3.3), GELU (Hendrycks "
-        "& Gimpel 2016), or SiLU, which Marian calls swish.",
+        "& Gimpel 2016), SiLU, which Marian calls swish, or a SiLU that gates a second projection, "
+        "a third matrix of feed_forward_width (Shazeer 2020).",
     )
     output_bias: bool = identity(
         False, "Whether the logits have a bias. The paper has none; Marian's models have one."
     )
     decoder_start: Literal["bos", "pad"] = identity(
         "bos", "What a target begins with as the decoder reads it; Marian's models: pad."
+    )
+    positions: Literal["sinusoidal", "rotary"] = identity(
+        "sinusoidal",
+        "Where order comes from: sines and cosines that are added to the embeddings (the paper's "
+        "§3.5), or queries and keys of self-attention that are rotated by their position (Su et "
+        "al. 2021); cross-attention rotates nothing.",
+    )
+    rotary_base: float = identity(
+        ROTARY_BASE, "Base of the rotations' wavelengths (Su et al. 2021, §3.2.2).", gt=1
+    )
+    key_value_heads: int | None = identity(
+        None,
+        "Heads of keys and values, each shared by a group of heads / key_value_heads queries, in "
+        "self- and cross-attention (Ainslie et al. 2023); none given: as many as heads.",
+        gt=0,
+    )
+    norm_kind: Literal["layer", "rms"] = identity(
+        "layer",
+        "Layer normalisation (Ba et al. 2016; the paper's), or division by the root mean square "
+        "(Zhang & Sennrich 2019). `norm` says where it stands.",
+    )
+    norm_epsilon: float = identity(
+        1e-5, "Added to the variance or the mean square (torch: 1e-5).", gt=0
     )
 
     def __str__(self) -> str:
@@ -89,13 +147,15 @@ class ModelConfig(NetworkConfig):
         """Width of one head, d_k = d_v in the paper."""
         return self.width // self.heads
 
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values, as a number that is always known."""
+        return self.heads if self.key_value_heads is None else self.key_value_heads
+
     @model_validator(mode="after")
     def _check_widths(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(
-                f"model.width is {self.width}, which model.heads = {self.heads} does not divide. "
-                "Choose a width that is a multiple of the number of heads."
-            )
+        check_heads(self.width, self.heads, self.groups)
+        check_rotation(self.positions, self.rotary_base, self.heads, self.head_width)
         if self.width % 2:
             raise ValueError(
                 f"model.width is {self.width}, but sines and cosines of the positions come in "

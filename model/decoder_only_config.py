@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.section import Section, continuable, identity
-from model.config import MAX_LAYERS, MAX_WIDTH, NetworkConfig
+from model.config import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    ROTARY_BASE,
+    NetworkConfig,
+    check_heads,
+    check_rotation,
+)
 
 # The form of two published families; sizes and dropout are the recipe's.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -26,7 +33,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tie_embeddings": False,
     },
 }
-ROTARY_BASE = 10000.0
 GATED_MULTIPLE = 32  # of which the inner width of a SwiGLU is one where no recipe gives it
 
 
@@ -149,32 +155,12 @@ class DecoderOnlyConfig(NetworkConfig):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(
-                f"model.width is {self.width}, which model.heads = {self.heads} does not divide. "
-                "Choose a width that is a multiple of the number of heads."
-            )
-        if self.heads % self.groups:
-            raise ValueError(
-                f"model.heads is {self.heads}, which model.key_value_heads = {self.groups} does "
-                "not divide. Choose a number of heads that is a multiple of key_value_heads."
-            )
-        if self.positions == "rotary" and self.head_width % 2:
-            raise ValueError(
-                f"model.positions is rotary and each of {self.heads} heads is {self.head_width} "
-                "wide, but a rotation takes pairs of numbers. Choose model.width and model.heads "
-                "so that width / heads is even."
-            )
+        check_heads(self.width, self.heads, self.groups)
+        check_rotation(self.positions, self.rotary_base, self.heads, self.head_width)
         if self.positions == "sinusoidal" and self.width % 2:
             raise ValueError(
                 f"model.positions is sinusoidal and model.width is {self.width}, but sines and "
                 "cosines come in pairs. Choose an even width."
-            )
-        if self.positions != "rotary" and self.rotary_base != ROTARY_BASE:
-            raise ValueError(
-                f"model.rotary_base is {self.rotary_base:g}, but model.positions is "
-                f"{self.positions}, which rotates nothing. Set positions=rotary, or leave "
-                "rotary_base out."
             )
         return self
 

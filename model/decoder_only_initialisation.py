@@ -15,7 +15,7 @@ import math
 from torch import nn
 
 from model.embeddings import Embedding
-from model.feed_forward import ActivatedFeedForward
+from model.feed_forward import FeedForward
 from model.grouped_attention import GroupedQueryAttention
 from model.learned_positions import LearnedPositions
 from model.norm import RMSNorm
@@ -34,7 +34,7 @@ def initialise_decoder_only(root: nn.Module, layers: int) -> None:
     for module in root.modules():
         if isinstance(module, GroupedQueryAttention):
             on_the_residual_path.add(module.output)
-        elif isinstance(module, ActivatedFeedForward | SwiGLU):
+        elif isinstance(module, FeedForward | SwiGLU):
             on_the_residual_path.add(module.outer)
     for module in root.modules():
         if isinstance(module, nn.Linear):

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from model.attention import Mask
 from model.config import AttentionBackend
 from model.decoder_only_config import DecoderOnlyConfig
-from model.feed_forward import ActivatedFeedForward
+from model.feed_forward import feed_forward_named
 from model.grouped_attention import GroupedQueryAttention
 from model.layers import ResidualSum
 from model.norm import norm_of
 from model.rotary import Rotation
-from model.swiglu import SwiGLU
 from model.text_cache import TextCache
 
 
@@ -27,7 +26,9 @@ class DecoderOnlyLayer(nn.Module):
         self.self_attention_norm = norm_of(config)
         self.self_attention = GroupedQueryAttention(config, backend)
         self.feed_forward_norm = norm_of(config)
-        self.feed_forward = feed_forward_of(config)
+        self.feed_forward = feed_forward_named(
+            config.activation, config.width, config.inner_width, config.bias
+        )
         self.add = ResidualSum(config.dropout)
 
     def forward(
@@ -44,10 +45,3 @@ class DecoderOnlyLayer(nn.Module):
         x_btm = self.add(x_btm, attended_btm)
         y_btm: Tensor = self.add(x_btm, self.feed_forward(self.feed_forward_norm(x_btm)))
         return y_btm
-
-
-def feed_forward_of(config: DecoderOnlyConfig) -> nn.Module:
-    """Returns the feed-forward network with the activation that the settings name."""
-    if config.activation == "swiglu":
-        return SwiGLU(config.width, config.inner_width, config.bias)
-    return ActivatedFeedForward(config.width, config.inner_width, config.activation, config.bias)

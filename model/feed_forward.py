@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from model.config import ModelConfig
 from model.linear import Linear
+from model.swiglu import SwiGLU
 
 # GELU(x) ≈ x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))) (Hendrycks & Gimpel 2016, §2).
 _SLOPE = 2 * math.sqrt(2 / math.pi)
@@ -55,28 +55,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """FFN(x) = max(0, xW₁ + b₁)W₂ + b₂, at every position alike.
+    """FFN(x) = f(xW₁ + b₁)W₂ + b₂, at every position alike, with biases or none.
 
-    `model.activation` may name another function in the place of max(0, x).
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.inner = Linear(config.width, config.feed_forward_width)
-        self.outer = Linear(config.feed_forward_width, config.width)
-        self.activation = ACTIVATIONS[config.activation]
-
-    def forward(self, x_btm: Tensor) -> Tensor:
-        """Returns (b, t, width)."""
-        y: Tensor = self.outer(self.activation(self.inner(x_btm)))
-        return y
-
-
-class ActivatedFeedForward(nn.Module):
-    """The same with another function in the place of max(0, x), and biases or none.
-
-    GELU(x) = x · Φ(x) (Hendrycks & Gimpel 2016, §2); gelu_tanh is the approximation given there.
-    SiLU(x) = x · σ(x) (the same, §2).
+    The paper's f is max(0, x). GELU(x) = x · Φ(x) (Hendrycks & Gimpel 2016, §2); gelu_tanh is the
+    approximation given there. SiLU(x) = x · σ(x) (the same, §2).
     """
 
     def __init__(self, width: int, inner_width: int, activation: str, bias: bool) -> None:
@@ -89,3 +71,12 @@ class ActivatedFeedForward(nn.Module):
         """Returns (b, t, width)."""
         y: Tensor = self.outer(self.activation(self.inner(x_btm)))
         return y
+
+
+def feed_forward_named(
+    activation: str, width: int, inner_width: int, bias: bool = True
+) -> FeedForward | SwiGLU:
+    """Returns the feed-forward network with this activation."""
+    if activation == "swiglu":
+        return SwiGLU(width, inner_width, bias)
+    return FeedForward(width, inner_width, activation, bias)

@@ -13,11 +13,12 @@ length, d width of one head, m model width.
 import torch
 from torch import Tensor, nn
 
-from model.attention import Mask, ScaledDotProductAttention, apart
+from model.attention import Mask, ScaledDotProductAttention
 from model.config import AttentionBackend
 from model.decoder_only_config import DecoderOnlyConfig
+from model.heads import for_every_query, split_heads
 from model.linear import Linear
-from model.rotary import Rotation, rotate
+from model.rotary import Rotation
 from model.text_cache import TextCache
 
 
@@ -53,7 +54,9 @@ class GroupedQueryAttention(nn.Module):
             places_b: None: x are the first tokens of the texts in the cache. Else x (b, 1, m) is a
                 token more of each, which has this place, and sees what is in the cache.
         """
-        query_bhtd, keys_bgsd, values_bgsd = self._project(x_btm, rotation)
+        query_bhtd, keys_bgsd, values_bgsd = split_heads(
+            self.query_key_value(x_btm), self.heads, self.groups, self.head_width, rotation
+        )
         if cache is not None:
             newest_2bgtd = torch.stack([keys_bgsd, values_bgsd])
             if places_b is None:
@@ -61,31 +64,11 @@ class GroupedQueryAttention(nn.Module):
             else:
                 keys_bgsd, values_bgsd = cache.append(newest_2bgtd, places_b)
         mixed_bhtd: Tensor = self.attention(
-            apart(query_bhtd),
-            self._for_every_query(keys_bgsd),
-            self._for_every_query(values_bgsd),
+            query_bhtd,
+            for_every_query(keys_bgsd, self.heads),
+            for_every_query(values_bgsd, self.heads),
             mask,
             causal=not isinstance(mask, Tensor),
         )
         mixed_btm: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed_btm
-
-    def _project(self, x_btm: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (b, h, t, d), keys and values (b, g, t, d), rotated."""
-        heads_btnd = self.query_key_value(x_btm).unflatten(2, (-1, self.head_width))
-        if rotation is None and self.groups == self.heads:  # one copy instead of three
-            query_bhtd, keys_bhtd, values_bhtd = apart(
-                heads_btnd.unflatten(2, (3, self.heads)).permute(2, 0, 3, 1, 4)
-            ).unbind(0)
-            return query_bhtd, keys_bhtd, values_bhtd
-        turned, values_btgd = heads_btnd.split([self.heads + self.groups, self.groups], dim=2)
-        if rotation is not None:
-            turned = rotate(turned, rotation)
-        query_bthd, keys_btgd = turned.split([self.heads, self.groups], dim=2)
-        return query_bthd.transpose(1, 2), keys_btgd.transpose(1, 2), values_btgd.transpose(1, 2)
-
-    def _for_every_query(self, heads_bgsd: Tensor) -> Tensor:
-        """Repeats each head of keys or values for its group of queries, (b, h, s, d)."""
-        if self.groups == self.heads:
-            return apart(heads_bgsd)
-        return heads_bgsd.repeat_interleave(self.heads // self.groups, dim=1)

@@ -7,8 +7,9 @@ The paper names none; these are the choices of the reference implementations tha
                       1 (both; fairseq sets the row of padding to 0, here it is as the others)
     other matrices    uniform Glorot (Glorot & Bengio 2010; both)
     Q, K and V        the same as if the three were one (3 · width, width) matrix, that is Glorot
-                      with gain 1/√2 for each (fairseq)
-    biases 0, layer norms 1 and 0 (both)
+                      with gain 1/√2 for each (fairseq); also where K and V have fewer heads
+    SwiGLU's gate and inner matrix, which are one here: Glorot for each
+    biases 0, norms 1 and 0 (both)
 
 All numbers come from torch's default generator, in a fixed order: seed it before.
 """
@@ -19,6 +20,8 @@ from torch import nn
 
 from model.attention import CrossAttention, SelfAttention
 from model.embeddings import Embedding
+from model.norm import RMSNorm
+from model.swiglu import SwiGLU
 
 
 def initialise(root: nn.Module) -> None:
@@ -29,6 +32,8 @@ def initialise(root: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
         elif isinstance(module, Embedding):
             nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5)
     for module in root.modules():
@@ -37,9 +42,15 @@ def initialise(root: nn.Module) -> None:
         elif isinstance(module, CrossAttention):
             _fused_glorot(module.query)
             _fused_glorot(module.key_value)
+        elif isinstance(module, SwiGLU):
+            _glorot(module.gate_and_inner, module.outer.in_features)
 
 
 def _fused_glorot(projection: nn.Linear) -> None:
-    width = projection.in_features
-    bound = math.sqrt(6 / (width + 3 * width))
+    _glorot(projection, 3 * projection.in_features)
+
+
+def _glorot(projection: nn.Linear, rows: int) -> None:
+    """Fills a matrix as if it had so many rows."""
+    bound = math.sqrt(6 / (projection.in_features + rows))
     nn.init.uniform_(projection.weight, -bound, bound)

@@ -17,7 +17,10 @@ from model.attention import CrossAttention, KeyValue, Mask, SelfAttention
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import Dropout
-from model.feed_forward import FeedForward
+from model.feed_forward import FeedForward, feed_forward_named
+from model.norm import norm_named
+from model.rotary import Rotation
+from model.swiglu import SwiGLU
 
 
 class ResidualSum(nn.Module):
@@ -61,14 +64,16 @@ class EncoderLayer(_Layer):
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config)
         self.self_attention = SelfAttention(config, backend)
-        self.self_attention_norm = nn.LayerNorm(config.width)
-        self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.self_attention_norm = _norm(config)
+        self.feed_forward = _feed_forward(config)
+        self.feed_forward_norm = _norm(config)
 
-    def forward(self, x_bsm: Tensor, mask: Mask) -> Tensor:
+    def forward(self, x_bsm: Tensor, mask: Mask, rotation: Rotation | None = None) -> Tensor:
         """Returns (b, s, m); `mask` (b, 1, 1, s) hides padding."""
         x_bsm = self.residual(
-            x_bsm, lambda x: self.self_attention(x, mask), self.self_attention_norm
+            x_bsm,
+            lambda x: self.self_attention(x, mask, rotation=rotation),
+            self.self_attention_norm,
         )
         return self.residual(x_bsm, self.feed_forward, self.feed_forward_norm)
 
@@ -79,11 +84,11 @@ class DecoderLayer(_Layer):
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config)
         self.self_attention = SelfAttention(config, backend)
-        self.self_attention_norm = nn.LayerNorm(config.width)
+        self.self_attention_norm = _norm(config)
         self.cross_attention = CrossAttention(config, backend)
-        self.cross_attention_norm = nn.LayerNorm(config.width)
-        self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.cross_attention_norm = _norm(config)
+        self.feed_forward = _feed_forward(config)
+        self.feed_forward_norm = _norm(config)
 
     def forward(
         self,
@@ -92,6 +97,7 @@ class DecoderLayer(_Layer):
         memory_mask: Mask,
         own_mask: Mask | None = None,
         cache: SelfAttentionCache | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """Returns (b, t, m).
 
@@ -100,10 +106,11 @@ class DecoderLayer(_Layer):
                 hides all but a hypothesis' own past.
             cache: with it, x is one decoding step; without it, x is a whole sequence and attention
                 is causal.
+            rotation: of the positions of x; None: there are none to rotate by.
         """
         x_btm = self.residual(
             x_btm,
-            lambda x: self.self_attention(x, own_mask, causal=cache is None, cache=cache),
+            lambda x: self.self_attention(x, own_mask, cache is None, cache, rotation),
             self.self_attention_norm,
         )
         x_btm = self.residual(
@@ -114,9 +121,17 @@ class DecoderLayer(_Layer):
         return self.residual(x_btm, self.feed_forward, self.feed_forward_norm)
 
 
+def _norm(config: ModelConfig) -> nn.Module:
+    return norm_named(config.norm_kind, config.width, config.norm_epsilon)
+
+
+def _feed_forward(config: ModelConfig) -> FeedForward | SwiGLU:
+    return feed_forward_named(config.activation, config.width, config.feed_forward_width)
+
+
 def _last_norm(config: ModelConfig) -> nn.Module:
     """The norm at the end of a stack, since pre-norm layers leave their sum unnormalised."""
-    return nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+    return _norm(config) if config.norm == "pre" else nn.Identity()
 
 
 def run_layer(layer: nn.Module, checkpoint_activations: bool, *inputs: object) -> Tensor:
@@ -139,10 +154,10 @@ class Encoder(nn.Module):
         self.checkpoint_activations = False
         self.last_norm = _last_norm(config)
 
-    def forward(self, x_bsm: Tensor, mask: Mask) -> Tensor:
+    def forward(self, x_bsm: Tensor, mask: Mask, rotation: Rotation | None = None) -> Tensor:
         """Returns the memory (b, s, m)."""
         for layer in self.layers:
-            x_bsm = run_layer(layer, self.checkpoint_activations, x_bsm, mask)
+            x_bsm = run_layer(layer, self.checkpoint_activations, x_bsm, mask, rotation)
         memory_bsm: Tensor = self.last_norm(x_bsm)
         return memory_bsm
 
@@ -172,6 +187,7 @@ class Decoder(nn.Module):
         memory_mask: Mask,
         own_mask: Mask | None = None,
         caches: Sequence[SelfAttentionCache] | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """Returns (b, t, m); `memories` and `caches` hold one element per layer."""
         for number, layer in enumerate(self.layers):
@@ -179,7 +195,7 @@ class Decoder(nn.Module):
             x_btm = run_layer(
                 layer,
                 self.checkpoint_activations,
-                *(x_btm, memories[number], memory_mask, own_mask, cache),
+                *(x_btm, memories[number], memory_mask, own_mask, cache, rotation),
             )
         hidden_btm: Tensor = self.last_norm(x_btm)
         return hidden_btm

@@ -1,5 +1,7 @@
 """Layer normalisation and its form without a mean (Zhang & Sennrich 2019)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,8 +26,15 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.view_as(x), (self.width,), self.weight, self.epsilon)
 
 
+def norm_named(
+    kind: Literal["layer", "rms"], width: int, epsilon: float, bias: bool = True
+) -> nn.Module:
+    """Returns a norm of this kind; RMSNorm has no bias."""
+    if kind == "rms":
+        return RMSNorm(width, epsilon)
+    return nn.LayerNorm(width, epsilon, bias=bias)
+
+
 def norm_of(config: DecoderOnlyConfig) -> nn.Module:
     """Returns a norm as wide as the network."""
-    if config.norm == "rms":
-        return RMSNorm(config.width, config.norm_epsilon)
-    return nn.LayerNorm(config.width, eps=config.norm_epsilon, bias=config.bias)
+    return norm_named(config.norm, config.width, config.norm_epsilon, config.bias)

@@ -3,6 +3,8 @@
     source ids ─▶ embedding × √d + positions ─▶ encoder ─▶ memory
     target ids ─▶ embedding × √d + positions ─▶ decoder ◀─ memory ─▶ hidden ─▶ logits ─▶ loss
 
+With `model.positions` rotary nothing is added to the embeddings; queries and keys of self-attention
+are rotated by their positions instead.
 Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result.
 A source ends with EOS. A target input starts with BOS, its output ends with EOS. In networks with
 `model.decoder_start` pad, padding stands in the place of BOS.
@@ -31,6 +33,7 @@ from model.linear import product
 from model.loss import Loss, LossSums
 from model.packing import PackedMask, Packing, packings
 from model.positions import SinusoidalPositions
+from model.rotary import RotaryPositions, Rotation
 
 # Columns that make room for the output's bias, all but the first of zeros: products are fastest
 # with a multiple of 8.
@@ -118,7 +121,9 @@ class Transformer(nn.Module):
         self.output_bias = (
             nn.Parameter(torch.zeros(vocabulary.target_size)) if config.output_bias else None
         )
-        self.positions = SinusoidalPositions(config.width)
+        rotates = config.positions == "rotary"
+        self.positions = None if rotates else SinusoidalPositions(config.width)
+        self.rotary = RotaryPositions(config.head_width, config.rotary_base) if rotates else None
         self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(config, attention_backend)
         self.decoder = Decoder(config, attention_backend)
@@ -169,13 +174,14 @@ class Transformer(nn.Module):
         # input may hold EOS, or PAD in its place, after its last real token.
         source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
         x_1sd = self.embed_packed(source_bs, self.source_embedding or self.target_embedding, source)
-        memory_1sd = self.encoder(x_1sd, PackedMask(source, source))
+        memory_1sd = self.encoder(x_1sd, PackedMask(source, source), self._rotation_packed(source))
         x_1nd = self.embed_packed(target_input_bt, self.target_embedding, target)
         hidden_1nd = self.decoder(
             x_1nd,
             self.decoder.project_memory(memory_1sd),
             PackedMask(target, source),
             PackedMask(target, target),
+            rotation=self._rotation_packed(target),
         )
         return hidden_1nd[0], target.pack(target_output_bt)[0]
 
@@ -190,14 +196,16 @@ class Transformer(nn.Module):
     def encode(self, source_bs: Tensor) -> Tensor:
         """Returns the memory (b, s, d)."""
         x_bsd = self.embed(source_bs, self.source_embedding or self.target_embedding)
-        memory_bsd: Tensor = self.encoder(x_bsd, self.source_mask(source_bs))
+        memory_bsd: Tensor = self.encoder(x_bsd, self.source_mask(source_bs), self._rotation(x_bsd))
         return memory_bsd
 
     def decode(self, target_input_bt: Tensor, memory_bsd: Tensor, source_bs: Tensor) -> Tensor:
         """Returns the hidden states (b, t, d) from which each next token is predicted."""
         x_btd = self.embed(target_input_bt, self.target_embedding)
         memories = self.decoder.project_memory(memory_bsd)
-        hidden_btd: Tensor = self.decoder(x_btd, memories, self.source_mask(source_bs))
+        hidden_btd: Tensor = self.decoder(
+            x_btd, memories, self.source_mask(source_bs), rotation=self._rotation(x_btd)
+        )
         return hidden_btd
 
     def decode_step(
@@ -212,26 +220,50 @@ class Transformer(nn.Module):
 
         It does what `decode` does, for one position more; `caches` hold what was computed before.
         """
-        x_bkd = self.embed(newest_bk, self.target_embedding, position=caches[0].length)
-        hidden_bkd: Tensor = self.decoder(x_bkd, memories, memory_mask, ancestry_mask, caches)
+        position = caches[0].length
+        x_bkd = self.embed(newest_bk, self.target_embedding, position)
+        rotation = self._rotation(x_bkd, position)
+        hidden_bkd: Tensor = self.decoder(
+            x_bkd, memories, memory_mask, ancestry_mask, caches, rotation
+        )
         return hidden_bkd
 
     def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
         """Turns ids (b, t) into vectors with positions 0…t-1, or all with the given position."""
-        start, stop = (0, ids.shape[1]) if position is None else (position, position + 1)
-        return self._add_positions(embedding(ids), self.positions(start, stop))
+        vectors = embedding(ids)
+        table = None
+        if self.positions is not None:
+            table = self.positions(*_bounds(vectors, position))
+        return self._add_positions(vectors, table)
 
     def embed_packed(self, ids_bt: Tensor, embedding: Embedding, packing: Packing) -> Tensor:
         """Turns padded ids into vectors (1, n, d), each with its position in its own sentence."""
-        table: Tensor = self.positions(0, packing.max_seqlen)
-        return self._add_positions(
-            embedding(packing.pack(ids_bt)), table.index_select(0, packing.positions_n)
-        )
+        table = None
+        if self.positions is not None:
+            table = self.positions(0, packing.max_seqlen).index_select(0, packing.positions_n)
+        return self._add_positions(embedding(packing.pack(ids_bt)), table)
 
-    def _add_positions(self, vectors: Tensor, positions: Tensor) -> Tensor:
-        # The table may have stayed in fp32 where an engine casts only parameters.
-        x: Tensor = self.dropout(vectors + positions.to(vectors.dtype))
+    def _add_positions(self, vectors: Tensor, table: Tensor | None) -> Tensor:
+        if table is not None:
+            # The table may have stayed in fp32 where an engine casts only parameters.
+            vectors = vectors + table.to(vectors.dtype)
+        x: Tensor = self.dropout(vectors)
         return x
+
+    def _rotation(self, x_btd: Tensor, position: int | None = None) -> Rotation | None:
+        """The rotation of positions 0…t-1, or of the one that all rows of a step have."""
+        if self.rotary is None:
+            return None
+        start, stop = _bounds(x_btd, position)
+        rotation: Rotation = self.rotary(torch.arange(start, stop, device=x_btd.device), stop)
+        return rotation
+
+    def _rotation_packed(self, packing: Packing) -> Rotation | None:
+        """The rotation of each token's position in its own sentence."""
+        if self.rotary is None:
+            return None
+        rotation: Rotation = self.rotary(packing.positions_n, packing.max_seqlen)
+        return rotation
 
     @property
     def width(self) -> int:
@@ -258,3 +290,8 @@ class Transformer(nn.Module):
     def source_mask(self, source_bs: Tensor) -> Tensor:
         """Hides padding from attention, (b, 1, 1, s)."""
         return additive_mask(self.is_real(source_bs))[:, None, None, :]
+
+
+def _bounds(x_btd: Tensor, position: int | None) -> tuple[int, int]:
+    """The first position of a row, and the one behind its last; a step has a single one."""
+    return (0, x_btd.shape[1]) if position is None else (position, position + 1)

@@ -90,7 +90,8 @@ def _moments(recipe: TrainingRecipe) -> int:
 
 
 def _encoder_decoder(model: ModelConfig, source_size: int, target_size: int) -> int:
-    attention, feed_forward = 4 * model.width**2, 2 * model.width * model.feed_forward_width
+    attention = _attention(model)
+    feed_forward = _feed_forward(model.activation, model.width, model.feed_forward_width)
     layers = model.encoder_layers * (attention + feed_forward)
     layers += model.decoder_layers * (2 * attention + feed_forward)
     rows = {
@@ -102,7 +103,14 @@ def _encoder_decoder(model: ModelConfig, source_size: int, target_size: int) -> 
 
 
 def _decoder_only(model: DecoderOnlyConfig, size: int) -> int:
-    keys_and_values = 2 * model.width * model.groups * model.head_width
-    projections = 3 if model.activation == "swiglu" else 2
-    layer = 2 * model.width**2 + keys_and_values + projections * model.width * model.inner_width
+    layer = _attention(model) + _feed_forward(model.activation, model.width, model.inner_width)
     return model.layers * layer + (1 if model.tie_embeddings else 2) * size * model.width
+
+
+def _attention(model: ModelConfig | DecoderOnlyConfig) -> int:
+    """Queries and output, keys and values."""
+    return 2 * model.width**2 + 2 * model.width * model.groups * model.head_width
+
+
+def _feed_forward(activation: str, width: int, inner_width: int) -> int:
+    return (3 if activation == "swiglu" else 2) * width * inner_width

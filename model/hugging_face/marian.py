@@ -33,6 +33,7 @@ from model.transformer import Transformer, Vocabulary
 
 ARCHITECTURE = "MarianMTModel"
 MAX_POSITIONS = 512  # as Marian's published models have
+NORM_EPSILON = 1e-5  # of their class, which no key of a config changes
 
 # Ours: theirs, as it is written.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
@@ -95,11 +96,7 @@ def to_marian(network: Transformer, max_positions: int = MAX_POSITIONS) -> Huggi
     Raises:
         ModelError: Marian has no such network.
     """
-    if network.config.norm != "post":
-        raise ModelError(
-            f"model.norm is {network.config.norm}, and Marian's networks are post-norm. Export to "
-            "a library that holds such a network, or train one with model.norm=post."
-        )
+    _refuse_what_marian_lacks(network.config)
     weights: dict[str, Tensor] = {}
     for name, place in _places(network.config).items():
         weights |= taken_apart(network.get_parameter(name), place)
@@ -138,7 +135,7 @@ def from_marian(
         ) from error
     with torch.device("meta"):  # the weights come from elsewhere
         network = Transformer(ours, _vocabulary(config), attention_backend)
-    network.positions = SinusoidalPositions(ours.width)
+    positions = network.positions = SinusoidalPositions(ours.width)
     _drop_tied(theirs, ours)
     state = {
         name: joined(theirs, place, network.get_parameter(name).shape)
@@ -154,8 +151,31 @@ def from_marian(
         state["output_bias"] = joined({BIAS: bias.flatten()}, Place([BIAS]), shape)
     vectors = state["target_embedding.weight"]
     network.load_state_dict({name: x.to(vectors) for name, x in state.items()}, assign=True)
-    network.positions.to(vectors.device)
+    positions.to(vectors.device)
     return network
+
+
+def _refuse_what_marian_lacks(config: ModelConfig) -> None:
+    if config.norm != "post":
+        raise ModelError(
+            f"model.norm is {config.norm}, and Marian's networks are post-norm. Export to "
+            "a library that holds such a network, or train one with model.norm=post."
+        )
+    fixed = {
+        "activation": tuple(ACTIVATIONS),
+        "positions": ("sinusoidal",),
+        "key_value_heads": (None, config.heads),
+        "norm_kind": ("layer",),
+        "norm_epsilon": (NORM_EPSILON,),
+    }
+    for name, possible in fixed.items():
+        value = getattr(config, name)
+        if value not in possible:
+            raise ModelError(
+                f"model.{name} is {value}, and Marian's networks have "
+                f"{' or '.join(str(each) for each in possible if each is not None)}. Train such a "
+                "network to export it, or translate with transloom."
+            )
 
 
 def _config_of(network: Transformer, max_positions: int) -> dict[str, Any]:

@@ -39,13 +39,17 @@ class EmbeddingTrace:
     """How ids become the first layer's input (§3.4, §3.5)."""
 
     scaled_btm: Tensor  # rows of the embedding matrix, times √m
-    positions_tm: Tensor
+    positions_tm: Tensor  # what is added: zeros where queries and keys are rotated instead
     sum_btm: Tensor
 
 
 @dataclass(frozen=True)
 class AttentionTrace:
-    """One multi-head attention (§3.2)."""
+    """One multi-head attention (§3.2).
+
+    Queries and keys of self-attention are rotated ones, where positions are rotary. Heads of keys
+    and values that several heads of queries share are repeated for each.
+    """
 
     queries_bhtd: Tensor
     keys_bhsd: Tensor
@@ -60,7 +64,7 @@ class AttentionTrace:
 class FeedForwardTrace:
     """One feed-forward network (§3.3)."""
 
-    inner_btf: Tensor  # max(0, xW₁ + b₁)
+    inner_btf: Tensor  # max(0, xW₁ + b₁); of a SwiGLU what is left of it by the gate
     output_btm: Tensor
 
 
@@ -205,9 +209,14 @@ def _layers(stack: Encoder | Decoder) -> Iterator[Any]:
 
 
 def _embedding(calls: _Calls, model: Transformer, embedding: Embedding) -> EmbeddingTrace:
+    scaled_btm = calls.next(embedding).output
     return EmbeddingTrace(
-        scaled_btm=calls.next(embedding).output,
-        positions_tm=calls.next(model.positions).output,
+        scaled_btm=scaled_btm,
+        positions_tm=(
+            torch.zeros_like(scaled_btm[0])
+            if model.positions is None
+            else calls.next(model.positions).output
+        ),
         sum_btm=calls.next(model.dropout).output,
     )
 

@@ -42,6 +42,7 @@ TABLE = {
         "model": """
             network encoder_layers decoder_layers width feed_forward_width heads dropout
             attention_dropout norm share_embeddings activation output_bias decoder_start
+            positions rotary_base key_value_heads norm_kind norm_epsilon
         """,
         "trainer": "loss loss_options label_smoothing gradient_clipping ema_decay init_from frozen",
         "trainer.optimizer": "type betas epsilon weight_decay options",

@@ -32,6 +32,7 @@ def test_the_recipes_are_those_that_the_readme_names():
     assert {path.stem for path in SHIPPED} == {
         "phrasebook",
         "multi30k-ende",
+        "multi30k-en-defr",
         "multi30k-enfr",
         "multi30k-fren",
         "shakespeare-char",

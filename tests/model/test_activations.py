@@ -7,7 +7,7 @@ from transformers import GPT2Config, LlamaConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from model.feed_forward import ActivatedFeedForward, gelu_tanh
+from model.feed_forward import FeedForward, gelu_tanh
 from model.swiglu import SwiGLU
 
 
@@ -21,7 +21,7 @@ def outcome(network, x):
 )
 def test_activations_are_gpt2s(name, theirs):
     torch.manual_seed(0)
-    ours = ActivatedFeedForward(12, 20, name, bias=True)
+    ours = FeedForward(12, 20, name, bias=True)
     settings = GPT2Config(n_embd=12, n_head=2, activation_function=theirs, resid_pdrop=0.0)
     reference = GPT2MLP(20, settings)
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_activations_differ():
     found = []
     for name in ("relu", "gelu", "gelu_tanh"):
         torch.manual_seed(0)
-        found.append(ActivatedFeedForward(12, 20, name, bias=True)(x))
+        found.append(FeedForward(12, 20, name, bias=True)(x))
     assert not torch.allclose(found[1], found[2], rtol=1e-6, atol=1e-6)
     assert not torch.allclose(found[0], found[1], rtol=1e-2, atol=1e-2)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.inspection.trace import AttentionTrace, DecoderLayerTrace
 from trainer.explain import figures
-from trainer.explain.blueprint.encoder_decoder import ACTIVATION_NAMES
+from trainer.explain.blueprint.forms import ACTIVATION_NAMES
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import (
     head_folds,

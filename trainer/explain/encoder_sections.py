@@ -2,7 +2,7 @@
 
 from model.inspection.trace import EncoderLayerTrace
 from trainer.explain import figures
-from trainer.explain.blueprint.encoder_decoder import ACTIVATION_NAMES
+from trainer.explain.blueprint.forms import ACTIVATION_NAMES
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import (
     feed_forward_text,

@@ -8,7 +8,7 @@ from data_pipeline.wording import counted
 from model.config import ModelConfig
 from model.inspection.trace import AttentionTrace, FeedForwardTrace, ResidualTrace
 from trainer.explain import figures
-from trainer.explain.blueprint.encoder_decoder import ACTIVATION_NAMES
+from trainer.explain.blueprint.forms import ACTIVATION_NAMES
 from trainer.explain.parts import Beside, Fold, HeatMap, Part, Table, Text, number
 
 

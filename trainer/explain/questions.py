@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from data_pipeline.wording import counted
-from trainer.explain.blueprint.encoder_decoder import ACTIVATION_NAMES
+from trainer.explain.blueprint.forms import ACTIVATION_NAMES
 from trainer.explain.explanation import Explanation
 from trainer.explain.parts import Heading, Link, Part, Section, Text, number
 

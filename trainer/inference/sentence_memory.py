@@ -45,7 +45,8 @@ class SentenceMemory:
     @property
     def of_position(self) -> int:
         """Bytes that the decoder remembers of a position: keys and values of each hypothesis."""
-        numbers = sum(2 * c.decoder_layers * c.width for c in (self.config, *self.others))
+        networks = (self.config, *self.others)
+        numbers = sum(2 * c.decoder_layers * c.groups * c.head_width for c in networks)
         return numbers * self.decoding.beam_size * self.element_bytes
 
     @property

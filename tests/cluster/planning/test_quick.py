@@ -160,9 +160,19 @@ def test_packages_of_other_versions_are_told(phrasebook, tmp_path, monkeypatch):
     assert "transloom was made for 1.0" in checked.notices[0]
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_matrices_are_nearly_all_of_a_network(path):
-    recipe = load_recipe(path)
+NEWER = ("model.key_value_heads=2", "model.activation=swiglu", "model.norm_kind=rms")
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides"),
+    [
+        *((path, ()) for path in sorted(RECIPES.glob("*.yaml"))),
+        (RECIPES / "vaswani-base.yaml", NEWER),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, tuple) else value.stem,
+)
+def test_the_matrices_are_nearly_all_of_a_network(path, overrides):
+    recipe = load_recipe(path, overrides)
     size = recipe.tokenizer.vocabulary_size
     names = ["src", "tgt"] if isinstance(recipe.model, ModelConfig) else ["text"]
     manifest = SimpleNamespace(

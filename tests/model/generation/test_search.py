@@ -69,9 +69,17 @@ LENGTHS = [9, 4, 1, 7, 12, 4]
 EXTRA = 16
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_greedy_with_cache_equals_greedy_without(network, sentences, norm):
-    model = network(norm=norm)
+NEWER = {
+    **{"norm": "pre", "positions": "rotary", "key_value_heads": 2},
+    **{"norm_kind": "rms", "activation": "swiglu"},
+}
+
+
+@pytest.mark.parametrize(
+    "form", [{"norm": "post"}, {"norm": "pre"}, NEWER], ids=["post", "pre", "newer parts"]
+)
+def test_greedy_with_cache_equals_greedy_without(network, sentences, form):
+    model = network(**form)
     source = sentences(LENGTHS)
     decoding = DecodingConfig(length_penalty=0.0, max_extra_length=EXTRA)
     found = greedy_search(model, source, decoding)
@@ -150,9 +158,11 @@ def test_one_search_has_the_best_of_every_length_penalty(network, sentences, bea
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_beam_search_equals_the_textbook(network, sentences, norm):
-    model, source = network(norm=norm), sentences(LENGTHS)
+@pytest.mark.parametrize(
+    "form", [{"norm": "post"}, {"norm": "pre"}, NEWER], ids=["post", "pre", "newer parts"]
+)
+def test_beam_search_equals_the_textbook(network, sentences, form):
+    model, source = network(**form), sentences(LENGTHS)
     decoding = DecodingConfig(beam_size=3, max_extra_length=8)
     for row, found in enumerate(beam_search(model, source, decoding)):
         length = LENGTHS[row]
@@ -287,14 +297,14 @@ def test_cache_returns_all_positions_and_drops_rows():
     cache = SelfAttentionCache(4)
     steps = [torch.randn(3, 2, 4, 5) for _ in range(19)]
     for number, step in enumerate(steps, 1):
-        keys, values = cache.append(torch.stack([step, -step]))
+        keys, values = cache.append(step, -step)
         assert keys.shape[2] == 4 * room_for(number)
     past = 4 * len(steps)
     assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2))
     assert not keys[:, :, past:].any()
     assert torch.equal(values, -keys)
     cache.fill_gaps(torch.tensor([0]), torch.tensor([2]), 2)
-    keys, values = cache.append(torch.stack([steps[0][:2], steps[1][:2]]))
+    keys, values = cache.append(steps[0][:2], steps[1][:2])
     assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2)[[2, 1]])
     assert torch.equal(values[:, :, past : past + 4], steps[1][:2])
 

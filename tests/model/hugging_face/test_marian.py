@@ -231,6 +231,21 @@ def test_pre_norm_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"positions": "rotary"}, r"model\.positions is rotary, .* have sinusoidal\."),
+        ({"key_value_heads": 1}, r"model\.key_value_heads is 1, .* have 4\."),
+        ({"norm_kind": "rms"}, r"model\.norm_kind is rms, .* have layer\."),
+        ({"norm_epsilon": 1e-6}, r"model\.norm_epsilon is 1e-06, .* have 1e-05\."),
+        ({"activation": "swiglu"}, r"model\.activation is swiglu, .* relu or gelu or silu\."),
+    ],
+)
+def test_what_came_after_marian_is_refused_by_name(settings, message):
+    with pytest.raises(ModelError, match=message):
+        to_marian(network_of(**settings))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model_type": "bart"}, "model_type of the config is 'bart'.*'marian'"),

@@ -85,6 +85,32 @@ def test_it_is_the_fused_forward_pass(build, pair, norm, share_embeddings):
         close(attention.weights_bhts.sum(dim=-1), torch.ones(attention.scores_bhts.shape[:3]))
 
 
+@torch.no_grad()
+def test_it_knows_what_came_after_the_paper(build, pair):
+    """Rotated queries and keys, repeated heads, a gated network, and bare embeddings."""
+    form = {"positions": "rotary", "key_value_heads": 2, "activation": "swiglu"}
+    source, target_input = pair
+    model = build(**form, norm_kind="rms").eval()
+    traced = trace(model, source, target_input)
+    embedding, layer = traced.encoder.embedding, traced.encoder.layers[0]
+    assert not embedding.positions_tm.any()
+    assert torch.equal(embedding.sum_btm, embedding.scaled_btm)
+    for attention in attentions(traced):
+        first, second, *_ = attention.values_bhsd.unbind(1)
+        assert torch.equal(first, second)
+        scores = attention.queries_bhtd @ attention.keys_bhsd.transpose(-1, -2) / math.sqrt(8)
+        visible = attention.scores_bhts.isfinite()
+        close(attention.scores_bhts[visible], scores[visible])
+    own, network = model.encoder.layers[0].self_attention, model.encoder.layers[0].feed_forward
+    unturned = own.query_key_value(embedding.sum_btm)[..., :32].unflatten(2, (4, 8)).transpose(1, 2)
+    turned = layer.self_attention.queries_bhtd
+    close(turned[:, :, 0], unturned[:, :, 0])  # by no angle at position 0
+    assert not torch.allclose(turned[:, :, 1], unturned[:, :, 1], atol=1e-3)
+    close(turned.norm(dim=-1), unturned.norm(dim=-1))
+    gate, inner = network.gate_and_inner(layer.self_attention_residual.output_btm).chunk(2, -1)
+    close(layer.feed_forward.inner_btf, torch.nn.functional.silu(gate) * inner)
+
+
 @NORMS
 def test_each_stage_follows_from_the_one_before(build, pair, norm):
     """The paper's formulas on the traced numbers; padding and the future get no weight."""

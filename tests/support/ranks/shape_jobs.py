@@ -17,6 +17,14 @@ from trainer.zero.engine import Engine
 from trainer.zero.fragments import Fragment
 
 DECAY = 0.9
+FORMS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "marian": {"activation": "silu", "output_bias": True},
+    "newer": {
+        **{"norm": "pre", "norm_kind": "rms", "activation": "swiglu"},
+        **{"positions": "rotary", "key_value_heads": 1},
+    },
+}
 # What a rank owned: kind, parameter, start, elements.
 Pieces = list[tuple[str, str, int, torch.Tensor]]
 # The whole state, by kind and parameter.
@@ -27,13 +35,13 @@ State = dict[tuple[str, str], torch.Tensor]
 class Network:
     """What no shape changes: groups of parameters, shared embeddings, what is frozen, the form.
 
-    Marian's form has SiLU and a bias of the output.
+    Marian's form has SiLU and a bias of the output, the newer one what came after the paper.
     """
 
     groups: Literal["matrices and vectors", "one"] = "matrices and vectors"
     share_embeddings: Literal["all", "decoder", "none"] = "all"
     frozen: tuple[str, ...] = ()
-    form: Literal["paper", "marian"] = "paper"
+    form: Literal["paper", "marian", "newer"] = "paper"
 
 
 def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
@@ -116,9 +124,7 @@ def _owned(engine: Engine, ema: Ema) -> Pieces:
 
 @contextlib.contextmanager
 def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[Engine]:
-    changes: dict[str, Any] = {"share_embeddings": network.share_embeddings}
-    if network.form == "marian":
-        changes |= {"activation": "silu", "output_bias": True}
+    changes = {"share_embeddings": network.share_embeddings, **FORMS[network.form]}
     config = MODEL.model_copy(update=changes)
     usual = engine_module.parameter_groups
     if network.groups == "one":

@@ -62,12 +62,16 @@ def test_losses_weights_moments_and_average_are_the_same_bits(
 
 
 @pytest.mark.parametrize(("ranks", "stage"), [(2, 3), (3, 2)])
-def test_so_they_are_with_what_marians_networks_have(rank_pools, ranks, stage):
+@pytest.mark.parametrize(
+    ("form", "part"),
+    [("marian", "output_bias"), ("newer", "encoder.layers.0.feed_forward.gate_and_inner.bias")],
+)
+def test_so_they_are_with_other_parts(rank_pools, ranks, stage, form, part):
     shapes = [Shape(number, numerics="exact") for number in (1, stage)]
-    network = Network(form="marian")
+    network = Network(form=form)
     expected = trained(rank_pools, 1, shapes[0], 4, network)
     assert_same_bits(trained(rank_pools, ranks, shapes[1], 4, network), expected)
-    assert expected[1]["master", "output_bias"].any()
+    assert expected[1]["master", part].any()
 
 
 def test_fast_sums_depend_on_the_ranks(rank_pools):

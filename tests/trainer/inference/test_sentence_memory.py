@@ -69,6 +69,14 @@ def test_memory_grows_with_the_square_and_gives_the_longest_sentence():
         assert longest == 0 or memory.bytes(longest) <= available
 
 
+def test_a_decoder_remembers_heads_of_keys_and_values():
+    shared = ModelConfig(key_value_heads=2)  # of 8
+    few, all_ = (
+        SentenceMemory(c, DecodingConfig(), 4).of_position for c in (shared, ModelConfig())
+    )
+    assert all_ == 4 * few
+
+
 def test_what_is_too_long_is_told_from_one_process_to_another():
     error = LongSentenceError([(2, 700)], SentenceLimit(512, "memory"))
     there = copy.copy(error)  # made anew in the way of pickle

@@ -3,15 +3,8 @@
 from model.decoder_only_config import DecoderOnlyConfig
 from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Layer
 from trainer.explain.blueprint.encoder_decoder import same_as, softmax
+from trainer.explain.blueprint.forms import head_lines, network_line, norm_title
 from trainer.explain.blueprint.parts import Parameters, Shapes, box, dimensions, sublayer
-
-NORMS = {"layer": "Layer norm", "rms": "RMS norm"}
-NETWORKS = {
-    "relu": "W₁, ReLU, W₂",
-    "gelu": "W₁, GELU, W₂",
-    "gelu_tanh": "W₁, GELU by tanh, W₂",
-    "swiglu": "SwiGLU: (silu(xW) ⊙ xV) W₂",
-}
 
 
 def decoder_only(config: DecoderOnlyConfig, shapes: Shapes) -> Blueprint:
@@ -33,7 +26,11 @@ class _Figure:
             for n in range(config.layers)
         )
         last = box(
-            "decoder.last_norm", "norm", self._norm("Last"), [], parameters.take("last_norm")
+            "decoder.last_norm",
+            "norm",
+            norm_title(config.norm, "last"),
+            [],
+            parameters.take("last_norm"),
         )
         after = (last, self._output(), softmax(self._vocabulary), *parameters.rest())
         return Blueprint(
@@ -72,37 +69,29 @@ class _Figure:
     def _layer(self, key: str, prefix: str) -> list[Box]:
         config = self._config
         lines = [
-            "looks back, not ahead",
             f"heads of queries: {config.heads}, {config.head_width} wide",
+            *head_lines(config.heads, config.groups, rotated=config.positions == "rotary"),
         ]
-        if config.groups != config.heads:
-            lines.append(f"heads of keys, values: {config.groups}")
-        if config.positions == "rotary":
-            lines.append("queries, keys turned by position")
         attention = box(
             f"{key}.self_attention",
             "attention",
             "Masked self-attention",
-            lines,
+            ["looks back, not ahead", *lines],
             self._parameters.take(f"{prefix}.self_attention"),
         )
         network = box(
             f"{key}.feed_forward",
             "feed-forward",
             "Feed-forward",
-            ["each row alone", NETWORKS[config.activation]],
+            ["each row alone", network_line(config.activation)],
             self._parameters.take(f"{prefix}.feed_forward"),
         )
         boxes: list[Box] = []
         for operation, name in ((attention, "self_attention"), (network, "feed_forward")):
             weights = self._parameters.take(f"{prefix}.{name}_norm")
-            norm = box(f"{operation.key}_norm", "norm", self._norm(), [], weights)
+            norm = box(f"{operation.key}_norm", "norm", norm_title(config.norm), [], weights)
             boxes += sublayer(operation, norm, operation.key, norm_first=True)
         return boxes
-
-    def _norm(self, which: str = "") -> str:
-        name = NORMS[self._config.norm]
-        return f"{which} {name if name.startswith('RMS') else name.lower()}" if which else name
 
     def _output(self) -> Box:
         said = f"{dimensions((self._config.width, self._vocabulary))}: a logit for each piece"

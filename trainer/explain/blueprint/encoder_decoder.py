@@ -2,9 +2,9 @@
 
 from model.config import ModelConfig
 from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Kind, Layer, Weight
+from trainer.explain.blueprint.forms import head_lines, network_line, norm_title
 from trainer.explain.blueprint.parts import Parameters, Shapes, box, dimensions, sublayer
 
-ACTIVATION_NAMES = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 SIDES = {"encoder": ("Source", "s"), "decoder": ("Target", "t")}
 
 
@@ -54,18 +54,21 @@ class _Figure:
             weights = self._parameters.take(f"{name.lower()}_embedding")
             title = f"{name} embedding"
             embedding = box(f"{side}.embedding", "embedding", title, [said], weights)
+        ids = self._ids(side)
+        if self._config.positions == "rotary":  # which turn queries and keys instead
+            return (ids, embedding)
+        positions = [f"sines and cosines, {length} × {width:,}"]
+        return (
+            ids,
+            embedding,
+            box(f"{side}.positions", "positions", "Add positions", positions),
+        )
+
+    def _ids(self, side: str) -> Box:
+        name, length = SIDES[side]
         start = "<s>" if self._config.decoder_start == "bos" else "<pad>"
         so_far = "" if side == "encoder" else f": {start} and those before"
-        return (
-            box(f"{side}.ids", "ids", f"{name} pieces", [f"{length} ids{so_far}"]),
-            embedding,
-            box(
-                f"{side}.positions",
-                "positions",
-                "Add positions",
-                [f"sines and cosines, {length} × {width:,}"],
-            ),
-        )
+        return box(f"{side}.ids", "ids", f"{name} pieces", [f"{length} ids{so_far}"])
 
     def _encoder_layer(self, key: str, prefix: str) -> list[Box]:
         return [
@@ -86,11 +89,16 @@ class _Figure:
 
     def _attention(self, key: str, prefix: str, name: str, title: str, what: str) -> list[Box]:
         config = self._config
+        rotated = config.positions == "rotary" and name == "self_attention"
         attention = box(
             f"{key}.{name}",
             "attention",
             title,
-            [what, f"heads: {config.heads}, each {config.head_width} wide"],
+            [
+                what,
+                f"heads: {config.heads}, each {config.head_width} wide",
+                *head_lines(config.heads, config.groups, rotated=rotated),
+            ],
             self._parameters.take(f"{prefix}.{name}"),
             reads_memory=name == "cross_attention",
         )
@@ -98,20 +106,22 @@ class _Figure:
 
     def _feed_forward(self, key: str, prefix: str) -> list[Box]:
         weights = self._parameters.take(f"{prefix}.feed_forward")
-        lines = ["each row alone", f"W₁, {ACTIVATION_NAMES[self._config.activation]}, W₂"]
+        lines = ["each row alone", network_line(self._config.activation)]
         network = box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
         return self._sublayer(network, f"{prefix}.feed_forward_norm")
 
     def _sublayer(self, operation: Box, norm_name: str) -> list[Box]:
         weights = self._parameters.take(norm_name)
-        norm = box(f"{operation.key}_norm", "norm", "Layer norm", [], weights)
+        title = norm_title(self._config.norm_kind)
+        norm = box(f"{operation.key}_norm", "norm", title, [], weights)
         return sublayer(operation, norm, operation.key, self._pre_norm)
 
     def _last_norm(self, side: str) -> list[Box]:
         if not self._pre_norm:
             return []
         weights = self._parameters.take(f"{side}.last_norm")
-        return [box(f"{side}.last_norm", "norm", "Last layer norm", [], weights)]
+        title = norm_title(self._config.norm_kind, "last")
+        return [box(f"{side}.last_norm", "norm", title, [], weights)]
 
     def _memory(self) -> list[Box]:
         layers = self._config.decoder_layers

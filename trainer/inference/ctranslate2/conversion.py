@@ -113,6 +113,11 @@ def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -
                 f"model.{name} is {value!r}, and a model of CTranslate2's is written for "
                 f"{getattr(default, name)!r} only. Translate with transloom's own engine."
             )
+    if network.config.activation not in ACTIVATIONS:
+        raise ModelError(
+            f"model.activation is {network.config.activation!r}, and a model of CTranslate2's is "
+            f"written for {' or '.join(ACTIVATIONS)} only. Translate with transloom's own engine."
+        )
     for tokenizer in tokenizers.values():
         if tokenizer.kind is not None:
             raise ModelError(

@@ -22,6 +22,10 @@ ENCODER_DECODERS = [
         ("none", {"activation": "gelu"}),
     )
 ]
+NEWER = [
+    ModelConfig(**SMALL, positions="rotary", norm="pre", norm_kind="rms"),
+    ModelConfig(**SMALL, key_value_heads=2, activation="swiglu", share_embeddings="none"),
+]
 DECODER_ONLY = [
     DecoderOnlyConfig(**SMALL, layers=3, preset=preset, **more)
     for preset, more in (
@@ -34,7 +38,7 @@ DECODER_ONLY = [
         ("llama", {"positions": "learned", "tie_embeddings": True}),
     )
 ]
-ALL = pytest.mark.parametrize("config", [*ENCODER_DECODERS, *DECODER_ONLY], ids=repr)
+ALL = pytest.mark.parametrize("config", [*ENCODER_DECODERS, *NEWER, *DECODER_ONLY], ids=repr)
 
 
 def sizes(config):
@@ -137,6 +141,23 @@ def test_the_options_of_marians_networks_are_said():
     assert boxes["decoder.ids"].lines == ("t ids: <pad> and those before",)
     assert [w.name for w in boxes["decoder.output"].weights] == ["output_bias"]
     assert boxes["decoder.output"].lines[-2:] == ("biases: 70", "70 parameters")
+
+
+def test_what_came_after_the_paper_is_said():
+    of_rotary, of_groups = (
+        {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
+        for config in NEWER
+    )
+    assert "encoder.positions" not in of_rotary
+    turned = {key for key, box in of_rotary.items() if "queries, keys turned" in str(box.lines)}
+    assert turned == {key for key, box in of_rotary.items() if key.endswith(".self_attention")}
+    assert of_rotary["decoder.last_norm"].title == "Last RMS norm"
+    assert of_rotary["encoder.1.feed_forward_norm"].title == "RMS norm"
+    assert "heads of keys, values: 2" in of_groups["decoder.1.cross_attention"].lines
+    assert of_groups["decoder.1.cross_attention"].parameters == 2 * 32 * (32 + 1) + 2 * 16 * (
+        32 + 1
+    )
+    assert "SwiGLU: (silu(xW) ⊙ xV) W₂" in of_groups["encoder.1.feed_forward"].lines
 
 
 def test_an_unknown_parameter_is_drawn_all_the_same():

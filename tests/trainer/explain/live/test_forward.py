@@ -208,6 +208,13 @@ def test_what_the_page_cannot_compute_is_refused(monkeypatch):
         packed(translator())
 
 
+@pytest.mark.parametrize("settings", [{"positions": "rotary"}, {"activation": "swiglu"}], ids=str)
+def test_what_came_after_the_paper_is_refused_by_name(settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(NotLiveError, match=rf"its model\.{name} is {value}"):
+        packed(translator(**settings))
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"norm": "pre"}, {"activation": "gelu"}, MARIAN],

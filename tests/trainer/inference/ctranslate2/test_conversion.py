@@ -137,6 +137,22 @@ def test_what_it_cannot_hold_is_named(joint, network_for):
         require_supported(network, {**joint, "tgt": OfAnotherKind()})
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"positions": "rotary"},
+        {"key_value_heads": 2},
+        {"norm_kind": "rms"},
+        {"activation": "swiglu"},
+    ],
+    ids=str,
+)
+def test_what_came_after_the_paper_is_refused_by_name(joint, network_for, settings):
+    (name,) = settings
+    with pytest.raises(ModelError, match=rf"model\.{name} is .*, and a model of CTranslate2's is"):
+        require_supported(network_for(joint, **settings), joint)
+
+
 def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeypatch):
     network = network_for(joint, norm="pre")
     known = "trainer.inference.ctranslate2.conversion.FIELDS"
