@@ -13,14 +13,14 @@ Shape suffixes: b batch, h heads, t query length, s key length, d width of one h
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.cache import SelfAttentionCache
-from model.config import AttentionBackend, ModelConfig
+from model.config import AttentionBackend
 from model.dropout import dropout as zero_some
 from model.linear import Linear
 from model.packing import PackedMask
@@ -31,6 +31,26 @@ Mask = Tensor | PackedMask
 
 VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
 LONG_ROW = 256  # keys in a row of scores that counts as long
+
+
+class HeadsConfig(Protocol):
+    """What heads of attention need to know of a network's settings."""
+
+    @property
+    def width(self) -> int:
+        """m."""
+
+    @property
+    def heads(self) -> int:
+        """h."""
+
+    @property
+    def head_width(self) -> int:
+        """d."""
+
+    @property
+    def attention_dropout(self) -> float:
+        """The share of attention weights set to zero."""
 
 
 class KeyValue(NamedTuple):
@@ -205,7 +225,7 @@ class ScaledDotProductAttention(nn.Module):
 class _MultiHead(nn.Module):
     """What self- and cross-attention share: heads, and the output projection W^O (§3.2.2)."""
 
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None) -> None:
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None) -> None:
         super().__init__()
         self.heads = config.heads
         self.head_width = config.head_width
@@ -239,7 +259,7 @@ def apart(heads: Tensor) -> Tensor:
 class SelfAttention(_MultiHead):
     """Every position looks at positions of its own sequence."""
 
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
         self.query_key_value = Linear(config.width, 3 * config.width)
 
@@ -263,7 +283,7 @@ class SelfAttention(_MultiHead):
 class CrossAttention(_MultiHead):
     """Every decoder position looks at the encoder's output, the memory."""
 
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
         self.query = Linear(config.width, config.width)
         self.key_value = Linear(config.width, 2 * config.width)
