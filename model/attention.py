@@ -15,14 +15,14 @@ of one head, m model width.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.cache import SelfAttentionCache
-from model.config import AttentionBackend, ModelConfig
+from model.config import AttentionBackend
 from model.dropout import dropout as zero_some
 from model.heads import apart, for_every_query, split_heads
 from model.linear import Linear
@@ -35,6 +35,30 @@ Mask = Tensor | PackedMask
 
 VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
 LONG_ROW = 256  # keys in a row of scores that counts as long
+
+
+class HeadsConfig(Protocol):
+    """What heads of attention need to know of a network's settings."""
+
+    @property
+    def width(self) -> int:
+        """m."""
+
+    @property
+    def heads(self) -> int:
+        """h."""
+
+    @property
+    def groups(self) -> int:
+        """g."""
+
+    @property
+    def head_width(self) -> int:
+        """d."""
+
+    @property
+    def attention_dropout(self) -> float:
+        """The share of attention weights set to zero."""
 
 
 class KeyValue(NamedTuple):
@@ -209,7 +233,7 @@ class ScaledDotProductAttention(nn.Module):
 class _MultiHead(nn.Module):
     """What self- and cross-attention share: heads, and the output projection W^O (§3.2.2)."""
 
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None) -> None:
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None) -> None:
         super().__init__()
         self.heads = config.heads
         self.groups = config.groups
@@ -230,7 +254,7 @@ class _MultiHead(nn.Module):
 class SelfAttention(_MultiHead):
     """Every position looks at positions of its own sequence."""
 
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
         rows = (config.heads + 2 * config.groups) * config.head_width
         self.query_key_value = Linear(config.width, rows)
@@ -261,7 +285,7 @@ class CrossAttention(_MultiHead):
     Nothing is rotated here: how far a target's position is from a source's says little.
     """
 
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config, backend)
         self.query = Linear(config.width, config.width)
         self.key_value = Linear(config.width, 2 * config.groups * config.head_width)

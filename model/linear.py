@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 def _onednn() -> Any:
@@ -79,5 +80,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _from_onednn(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
+    if not x.numel():  # oneDNN refuses to multiply nothing
+        return F.linear(x, weight_oi, bias_o)
     y: Tensor = _ONEDNN(x, weight_oi, bias_o, "none", [], "")
     return y

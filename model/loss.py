@@ -27,10 +27,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from model.linear import product
 
 MIN_CHUNK_TOKENS = 512
+# Columns that make room for an output's bias, all but the first of zeros: products are fastest with
+# a multiple of 8.
+BIAS_COLUMNS = 8
 
 
 class LossSums(NamedTuple):
@@ -48,6 +52,19 @@ class LossSums(NamedTuple):
 # A loss turns hidden states (n, d), the output matrix (v, d) and target ids (n,), all without
 # padding, into sums over the targets. The first of the sums is minimised.
 Loss = Callable[[Tensor, Tensor, Tensor], LossSums]
+
+
+def with_bias_as_weights(
+    hidden_nd: Tensor, weight_vd: Tensor, bias_v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns hidden states and matrix, each wider, whose product has the output's bias in it.
+
+    The bias is one more column of the matrix, and 1 is what it is multiplied by. So a loss has to
+    know of no bias.
+    """
+    columns_vc = F.pad(bias_v.unsqueeze(1), (0, BIAS_COLUMNS - 1))
+    ones_nd = F.pad(hidden_nd, (0, BIAS_COLUMNS), value=1.0)
+    return ones_nd, torch.cat([weight_vd, columns_vc], dim=1)
 
 
 @dataclass(frozen=True)

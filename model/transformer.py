@@ -30,14 +30,10 @@ from model.errors import ModelError
 from model.initialisation import initialise
 from model.layers import Decoder, Encoder
 from model.linear import product
-from model.loss import Loss, LossSums
+from model.loss import Loss, LossSums, with_bias_as_weights
 from model.packing import PackedMask, Packing, packings
 from model.positions import SinusoidalPositions
 from model.rotary import RotaryPositions, Rotation
-
-# Columns that make room for the output's bias, all but the first of zeros: products are fastest
-# with a multiple of 8.
-BIAS_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -140,20 +136,10 @@ class Transformer(nn.Module):
         packed = self.attention_backend is AttentionBackend.VARLEN
         hidden = self._hidden_packed if packed else self._hidden_padded
         hidden_nd, target_n = hidden(source_bs, target_input_bt, target_output_bt)
-        return loss(*self._with_bias_as_weights(hidden_nd), target_n)
-
-    def _with_bias_as_weights(self, hidden_nd: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns hidden states (n, d) and matrix (v, d) whose product has the output's bias in it.
-
-        The bias is one more column of the matrix, and 1 is what it is multiplied by. So a loss has
-        to know of no bias.
-        """
-        weight_vd, bias_v = self.output_weight, self.output_bias
-        if bias_v is None:
-            return hidden_nd, weight_vd
-        columns_vc = F.pad(bias_v.unsqueeze(1), (0, BIAS_COLUMNS - 1))
-        ones_nd = F.pad(hidden_nd, (0, BIAS_COLUMNS), value=1.0)
-        return ones_nd, torch.cat([weight_vd, columns_vc], dim=1)
+        weight_vd = self.output_weight
+        if self.output_bias is not None:
+            hidden_nd, weight_vd = with_bias_as_weights(hidden_nd, weight_vd, self.output_bias)
+        return loss(hidden_nd, weight_vd, target_n)
 
     def _hidden_padded(
         self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor

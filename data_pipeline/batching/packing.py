@@ -53,6 +53,7 @@ def plan_packed(
     seed: int,
     epoch: int,
     window: int,
+    before: int = 1,
 ) -> WindowPlan:
     """Packs a window's documents into rows, and cuts these into micro-batches.
 
@@ -60,6 +61,7 @@ def plan_packed(
         lengths: [documents], tokens to predict, at least one each.
         context_length: most tokens of a row.
         budget: most tokens of a micro-batch, padding included; at least `context_length`.
+        before: tokens that a part has beside its own, those before them.
     """
     order = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)
     state = stream_state(DOCUMENT_PHASE, seed, epoch, window)
@@ -67,11 +69,11 @@ def plan_packed(
     parts = cut_documents(lengths, order.tolist(), context_length, phases)
     rows = pack(parts, context_length)
     shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
-    return _plan([rows[number] for number in shuffle.tolist()], budget // context_length)
+    return _plan([rows[number] for number in shuffle.tolist()], budget // context_length, before)
 
 
 def plan_packed_heldout(
-    lengths: Int32Array | Int64Array, context_length: int, budget: int
+    lengths: Int32Array | Int64Array, context_length: int, budget: int, before: int = 1
 ) -> WindowPlan:
     """As `plan_packed`, but each document is cut from its beginning, and nothing is shuffled.
 
@@ -80,7 +82,8 @@ def plan_packed_heldout(
     parts = cut_documents(
         lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
     )
-    return _plan(_best_fit(_longest_first(parts), context_length), budget // context_length)
+    rows = _best_fit(_longest_first(parts), context_length)
+    return _plan(rows, budget // context_length, before)
 
 
 def cut_documents(
@@ -159,13 +162,12 @@ def _fill(rows: list[Row], context_length: int) -> list[Row]:
     return [row for row in rows if row]
 
 
-def _plan(rows: Sequence[Row], rows_per_micro_batch: int) -> WindowPlan:
+def _plan(rows: Sequence[Row], rows_per_micro_batch: int, before: int) -> WindowPlan:
     parts = np.array([part for row in rows for part in row], dtype=np.int64).reshape(-1, 3)
     sizes = np.array([len(row) for row in rows], dtype=np.int64)
     first_rows = np.arange(0, len(rows), rows_per_micro_batch)
     row_bounds = np.concatenate(([0], np.cumsum(sizes)))
     row_numbers = np.repeat(np.arange(len(rows)) % rows_per_micro_batch, sizes)
-    # Beside its own tokens a part has the one before them.
-    cuts = Cuts(parts[:, 1], parts[:, 2] + 1, row_numbers.astype(np.int32))
+    cuts = Cuts(parts[:, 1], parts[:, 2] + before, row_numbers.astype(np.int32))
     bounds = np.append(row_bounds[first_rows], row_bounds[-1])
     return WindowPlan(parts[:, 0], bounds, cuts)

@@ -79,6 +79,10 @@ class DataTask(ABC):
         """The token ids of a field's texts, as shards have them: by default with EOS."""
         return tokenizer.encode_field(texts, tag)
 
+    def own_pieces(self) -> tuple[str, ...]:
+        """Pieces that the tokenizer of every field has to have, and no text contains, as tags."""
+        return ()
+
     @abstractmethod
     def rules(self, data: DataConfig, corpus: CorpusConfig) -> Sequence[Rule]:
         """The rules on the text of a training corpus, in the order in which they are tried."""

@@ -84,10 +84,11 @@ def _field_names(settings: DataSettings) -> list[str]:
 
 
 def _tags(settings: DataSettings, field: str) -> list[str]:
-    """The tags that stand before texts of a field."""
+    """The tags that stand before texts of a field, and the task's own pieces."""
     data = settings.data
     corpora = (*data.train, data.validation, *data.tests.values())
-    return sorted({corpus.tags[field] for corpus in corpora if field in corpus.tags})
+    tags = {corpus.tags[field] for corpus in corpora if field in corpus.tags}
+    return sorted(tags.union(DATA_TASKS[settings.task].own_pieces()))
 
 
 def _samples(corpora: list[IngestedCorpus], config: TokenizerConfig) -> list[_Sample]:

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import AttentionBackend, ModelConfig
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
+from model.masked_head import MaskedLanguageModel
 from model.transformer import Transformer, Vocabulary
 
 PAD, BOS, EOS = 0, 2, 3
@@ -45,15 +47,41 @@ def build_decoder_only() -> Callable[..., DecoderOnly]:
         config = DecoderOnlyConfig(**{"layers": 2, "width": 32, "heads": 4, **settings})
         torch.manual_seed(seed)
         network = DecoderOnly(config, pieces, PAD, context_length, backend)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                if parameter.dim() == 1:  # biases and norms, away from 0 and 1
-                    parameter.add_(0.3 * torch.randn_like(parameter))
-                else:
-                    parameter.mul_(spread)
+        make_weights_large(network, spread)
         return network
 
     return build_network
+
+
+@pytest.fixture(scope="session")
+def build_masked() -> Callable[..., MaskedLanguageModel]:
+    """The same for a network that tells masked tokens, without dropout."""
+
+    def build_network(
+        seed: int = 0,
+        pieces: int = 30,
+        context_length: int = 24,
+        backend: AttentionBackend | None = None,
+        spread: float = 8.0,
+        **settings: Any,
+    ) -> MaskedLanguageModel:
+        small = {"layers": 2, "width": 32, "heads": 4, "feed_forward_width": 48, "dropout": 0.0}
+        config = EncoderOnlyConfig.model_validate({**small, **settings})
+        torch.manual_seed(seed)
+        network = MaskedLanguageModel(config, pieces, context_length, backend)
+        make_weights_large(network, spread)
+        return network
+
+    return build_network
+
+
+def make_weights_large(network: nn.Module, spread: float) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:  # biases and norms, away from 0 and 1
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(spread)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ def gradients(layer, x, y_grad):
     return torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], y_grad)
 
 
-@pytest.mark.parametrize("shape", [(7, 24), (3, 5, 24), (1, 1, 24)])
+@pytest.mark.parametrize("shape", [(7, 24), (3, 5, 24), (1, 1, 24), (0, 24)])
 @pytest.mark.parametrize("strided", [False, True])
 def test_outputs_and_gradients_are_those_of_torch_in_fp64(shape, strided):
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_pipeline.arrays import Int64Array, ranges
+from data_pipeline.arrays import ranges
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config import PackedBatchingConfig
@@ -22,6 +22,7 @@ from trainer.batch import DeviceBatch
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import CAUSAL_LM_SCORES
+from trainer.tasks.rows import numbers_in_rows, padded_rows, places_in_rows
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
 
 # Of a held-out document, what a sample is given to go on from; a short document is given by half.
@@ -56,14 +57,14 @@ class CausalLanguageModel(TrainingTask):
         sizes = field.lengths.astype(np.int64) - 1
         firsts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
         of_inputs = ranges(firsts, sizes)
-        places, shape = _places(micro_batch.rows, sizes)
+        places, shape = places_in_rows(micro_batch.rows, sizes)
         arrays = {
             "input": field.ids[of_inputs],
             "target": field.ids[of_inputs + 1],
-            "part": np.repeat(_numbers_in_rows(micro_batch.rows), sizes),
+            "part": np.repeat(numbers_in_rows(micro_batch.rows), sizes),
         }
         padding = {"input": self._pad_id, "target": self._pad_id, "part": -1}
-        padded = [_padded(arrays[name], places, shape, padding[name]) for name in arrays]
+        padded = [padded_rows(arrays[name], places, shape, padding[name]) for name in arrays]
         return DeviceBatch(
             inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in padded),
             digest=_digest(micro_batch, *padded),
@@ -137,29 +138,6 @@ class PerplexityScoring(Scoring):
             )
             for prompt, row, made, text in zip(prompts, ids, found, continuations, strict=True)
         ]
-
-
-def _places(rows: np.ndarray, sizes: Int64Array) -> tuple[Int64Array, tuple[int, int]]:
-    """Where each token lies in the flattened rows, and the shape of these."""
-    row_sizes = np.bincount(rows, weights=sizes).astype(np.int64)
-    width = int(row_sizes.max())
-    before_row = np.cumsum(row_sizes) - row_sizes
-    before_part = np.cumsum(sizes) - sizes
-    return ranges(before_part - before_row[rows] + rows * width, sizes), (len(row_sizes), width)
-
-
-def _numbers_in_rows(rows: np.ndarray) -> Int64Array:
-    """The number of each part in its row, from 0."""
-    first = np.searchsorted(rows, rows)
-    return np.arange(len(rows)) - first
-
-
-def _padded(
-    values: np.ndarray, places: Int64Array, shape: tuple[int, int], padding: int
-) -> np.ndarray:
-    padded = np.full(shape[0] * shape[1], padding, dtype=np.int64)
-    padded[places] = values
-    return padded.reshape(shape)
 
 
 def _digest(

@@ -141,7 +141,9 @@ class TrainingTask(ABC):
         losses_n = network(*self.collate(micro_batch, device).inputs, token_losses)
         targets = self.targets(micro_batch)
         starts = np.cumsum(targets) - targets
-        sums: np.ndarray = np.add.reduceat(losses_n.double().cpu().numpy(), starts)
+        sums = np.zeros(len(targets))
+        some = targets > 0  # of a part of a document there may be none
+        sums[some] = np.add.reduceat(losses_n.double().cpu().numpy(), starts[some])
         return sums
 
     def synthetic(self, shape: MicroBatchShape, device: torch.device) -> DeviceBatch:

@@ -74,6 +74,19 @@ def test_every_token_is_predicted_once_in_rows_and_batches_that_fit(
     assert sum(len(batch) < rows_per_batch for batch in batches) <= 1
 
 
+def test_a_part_may_have_its_own_tokens_alone():
+    lengths = np.array([30, 7, 12, 1])
+    where = {"seed": 1, "epoch": 0, "window": 0}
+    for found, with_one_more in (
+        (plan_packed(lengths, 8, 16, **where, before=0), plan_packed(lengths, 8, 16, **where)),
+        (plan_packed_heldout(lengths, 8, 16, before=0), plan_packed_heldout(lengths, 8, 16)),
+    ):
+        assert (found.cuts.stops - found.cuts.starts).sum() == lengths.sum()
+        assert found.cuts.starts.tolist() == with_one_more.cuts.starts.tolist()
+        assert (found.cuts.stops + 1).tolist() == with_one_more.cuts.stops.tolist()
+        assert found.order.tolist() == with_one_more.order.tolist()
+
+
 def fewest_rows(sizes, capacity):
     """The fewest rows that hold parts of these sizes uncut, by trying everything."""
     best = len(sizes)
