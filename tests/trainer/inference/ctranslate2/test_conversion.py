@@ -149,8 +149,10 @@ def test_what_it_cannot_hold_is_named(joint, network_for):
 )
 def test_what_came_after_the_paper_is_refused_by_name(joint, network_for, settings):
     (name,) = settings
+    network = network_for(joint)
+    network.config = network.config.model_copy(update=settings)
     with pytest.raises(ModelError, match=rf"model\.{name} is .*, and a model of CTranslate2's is"):
-        require_supported(network_for(joint, **settings), joint)
+        require_supported(network, joint)
 
 
 def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeypatch):

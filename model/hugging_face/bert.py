@@ -1,0 +1,249 @@
+"""Encoder-only networks to and from Hugging Face, as BERT with a masked language model's head.
+
+    MaskedLanguageModel ─▶ to_bert ─▶ config, weights
+    config, weights ─▶ from_bert ─▶ MaskedLanguageModel
+
+Read in transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, has learned positions and tells
+segments apart. Its positions begin at 0 in each row, so a row there is one part here. Published
+files also have a layer over the first token and a head for "next sentence", which were trained
+beside the head that is read, and are left out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from model.config import AttentionBackend
+from model.encoder_only_config import EncoderOnlyConfig
+from model.errors import ModelError
+from model.hugging_face.places import (
+    HuggingFaceModel,
+    Place,
+    count,
+    joined,
+    refuse_others,
+    taken_apart,
+)
+from model.masked_head import MaskedLanguageModel
+
+ARCHITECTURE = "BertForMaskedLM"
+
+# Ours: theirs, as it is written.
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
+# Theirs: ours, as it is read; two of the names stand for one function.
+ACTIVATIONS_READ = {
+    **{"relu": "relu", "gelu": "gelu"},
+    **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
+}
+# What a key means that a config lacks.
+DEFAULTS = {
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "layer_norm_eps": 1e-12,
+    "tie_word_embeddings": True,
+    "type_vocab_size": 2,
+}
+
+VECTORS, BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
+# Other names of the output matrix and of its bias.
+TIED = {"cls.predictions.decoder.weight": VECTORS, "cls.predictions.decoder.bias": BIAS}
+# What published files have beside a masked language model.
+UNUSED = ("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids")
+# Norms by the names of files that were converted from TensorFlow.
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+# Ours: their modules.
+EMBEDDINGS = {
+    "encoder.embedding": "bert.embeddings.word_embeddings",
+    "encoder.positions": "bert.embeddings.position_embeddings",
+    "encoder.segments": "bert.embeddings.token_type_embeddings",
+}
+OUTSIDE = {
+    "encoder.embedding_norm": "bert.embeddings.LayerNorm",
+    "head.dense": "cls.predictions.transform.dense",
+    "head.norm": "cls.predictions.transform.LayerNorm",
+}
+LAYER = {
+    "self_attention.query_key_value": [
+        f"attention.self.{part}" for part in ("query", "key", "value")
+    ],
+    "self_attention.output": ["attention.output.dense"],
+    "self_attention_norm": ["attention.output.LayerNorm"],
+    "feed_forward.inner": ["intermediate.dense"],
+    "feed_forward.outer": ["output.dense"],
+    "feed_forward_norm": ["output.LayerNorm"],
+}
+
+
+def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
+    """Returns a network, its weights copied, in BERT's layout.
+
+    Raises:
+        ModelError: BERT has no such network; the message names what it has not.
+    """
+    config = network.encoder.config
+    if config.norm != "post":
+        raise ModelError(
+            f"model.norm is {config.norm}, and BERT's networks are post-norm. Export a network "
+            "with the form of model.preset=bert."
+        )
+    if not config.segments:
+        raise ModelError(
+            "model.segments is 0, and BERT's networks tell segments apart. Export a network with "
+            "the form of model.preset=bert."
+        )
+    weights: dict[str, Tensor] = {}
+    for name, place in _places(config).items():
+        weights |= taken_apart(network.get_parameter(name), place)
+    return HuggingFaceModel(_config_of(network, pad_id), weights)
+
+
+def from_bert(
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    attention_backend: AttentionBackend | None = None,
+) -> MaskedLanguageModel:
+    """Returns the network that a config and weights describe, with copies of the weights.
+
+    It has the device and the dtype of the token vectors.
+
+    Raises:
+        ModelError: the network is of another family or form, or the weights are not its own.
+    """
+    config = {**DEFAULTS, **config}
+    theirs = _as_named_now(weights)
+    _require_sizes(theirs, config)
+    try:
+        ours = _read(config)
+    except ValidationError as error:
+        raise ModelError(
+            f"The config describes no network that can be built: {error}. Take the config.json "
+            "that belongs to the weights."
+        ) from error
+    sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
+    with torch.device("meta"):  # the weights come from elsewhere
+        network = MaskedLanguageModel(ours, *sizes, attention_backend)
+    state = {
+        name: joined(theirs, place, network.get_parameter(name).shape)
+        for name, place in _places(ours).items()
+    }
+    if theirs:
+        raise ModelError(
+            f"{len(theirs)} weights are none of BERT's, such as {min(theirs)}. Take a network of "
+            f"the class {ARCHITECTURE} and nothing else."
+        )
+    vectors = state["encoder.embedding.weight"]
+    network.load_state_dict({name: x.to(vectors) for name, x in state.items()}, assign=True)
+    return network
+
+
+def _config_of(network: MaskedLanguageModel, pad_id: int) -> dict[str, Any]:
+    ours = network.encoder.config
+    return {
+        "model_type": "bert",
+        "architectures": [ARCHITECTURE],
+        "vocab_size": network.encoder.vocabulary_size,
+        "hidden_size": ours.width,
+        "num_hidden_layers": ours.layers,
+        "num_attention_heads": ours.heads,
+        "intermediate_size": ours.inner_width,
+        "hidden_act": ACTIVATIONS[ours.activation],
+        "hidden_dropout_prob": ours.dropout,
+        "attention_probs_dropout_prob": ours.attention_dropout,
+        "max_position_embeddings": network.encoder.context_length,
+        "type_vocab_size": ours.segments,
+        "layer_norm_eps": ours.norm_epsilon,
+        "tie_word_embeddings": True,
+        "is_decoder": False,
+        "pad_token_id": pad_id,
+        "dtype": str(network.encoder.embedding.weight.dtype).removeprefix("torch."),
+    }
+
+
+def _read(config: Mapping[str, Any]) -> EncoderOnlyConfig:
+    refuse_others(
+        config,
+        model_type=("bert",),
+        hidden_act=tuple(ACTIVATIONS_READ),
+        tie_word_embeddings=(True,),
+        position_embedding_type=("absolute",),
+        is_decoder=(False,),
+        add_cross_attention=(False,),
+        quantization_config=(None,),
+    )
+    values = {
+        "preset": "bert",
+        "layers": count(config, "num_hidden_layers"),
+        "width": count(config, "hidden_size"),
+        "heads": count(config, "num_attention_heads"),
+        "feed_forward_width": count(config, "intermediate_size"),
+        "activation": ACTIVATIONS_READ[config["hidden_act"]],
+        "norm_epsilon": config["layer_norm_eps"],
+        "segments": count(config, "type_vocab_size"),
+        "dropout": config["hidden_dropout_prob"],
+        "attention_dropout": config["attention_probs_dropout_prob"],
+    }
+    return EncoderOnlyConfig.model_validate(values)
+
+
+def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Require the config's width and layers of the weights, before so much is built."""
+    layers, width = count(config, "num_hidden_layers"), count(config, "hidden_size")
+    for name in (VECTORS, f"bert.encoder.layer.{layers - 1}.output.dense.weight"):
+        if name not in theirs:
+            raise ModelError(
+                f"There is no weight {name}. Take all files of a {ARCHITECTURE}, and the "
+                "config.json that belongs to them."
+            )
+    vectors = theirs[VECTORS]
+    if vectors.shape != (count(config, "vocab_size"), width) or not vectors.is_floating_point():
+        raise ModelError(
+            f"The weight {VECTORS} has the shape {tuple(vectors.shape)} in {vectors.dtype}, but by "
+            f"the config it must be {config['vocab_size']:,} vectors of {width} floating-point "
+            "numbers. Take the config.json that belongs to the weights."
+        )
+
+
+def _as_named_now(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights that are read, each by its one name.
+
+    Raises:
+        ModelError: the output matrix or its bias has two values.
+    """
+    named: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name.startswith(UNUSED):
+            continue
+        for old, new in OLD_NAMES.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        named[name] = tensor
+    for other, name in TIED.items():
+        if other not in named:
+            continue
+        twin = named.pop(other)
+        if not torch.equal(named.setdefault(name, twin), twin):
+            raise ModelError(
+                f"{other} must be {name}, but they differ: this network was trained with an output "
+                "matrix of its own. Choose another one."
+            )
+    return named
+
+
+def _places(config: EncoderOnlyConfig) -> dict[str, Place]:
+    """Where each of our parameters is."""
+    places = {f"{ours}.weight": Place([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()}
+    places["output_bias"] = Place([BIAS])
+    modules = {ours: [name] for ours, name in OUTSIDE.items()}
+    for number in range(config.layers):
+        prefix = f"bert.encoder.layer.{number}."
+        for ours, names in LAYER.items():
+            modules[f"encoder.layers.{number}.{ours}"] = [prefix + name for name in names]
+    for ours, names in modules.items():
+        rows = [config.width] * len(names) if len(names) > 1 else None
+        for kind in ("weight", "bias"):
+            places[f"{ours}.{kind}"] = Place([f"{name}.{kind}" for name in names], rows)
+    return places

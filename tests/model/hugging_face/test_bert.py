@@ -1,0 +1,177 @@
+"""The network in BERT's layout, against the class that reads it."""
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
+
+from model.config import AttentionBackend
+from model.encoder_only_config import EncoderOnlyConfig
+from model.errors import ModelError
+from model.hugging_face.bert import BIAS, TIED, VECTORS, from_bert, to_bert
+from model.hugging_face.files import read_model, write_model
+from model.masked_head import MaskedLanguageModel
+
+PIECES, CONTEXT, PAD = 40, 24, 0
+FORMS = {
+    "bert": {},
+    "others": {"activation": "gelu_tanh", "norm_epsilon": 1e-3, "segments": 3},
+    "relu": {"activation": "relu", "feed_forward_width": 40, "heads": 2},
+}
+EACH = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+
+
+def network_of(seed=0, backend=None, **settings):
+    """One of our networks, with vectors that are neither 0 nor 1, and large weights."""
+    small = {"preset": "bert", "layers": 2, "width": 32, "heads": 4, "dropout": 0.0}
+    torch.manual_seed(seed)
+    network = MaskedLanguageModel(
+        EncoderOnlyConfig(**{**small, **settings}), PIECES, CONTEXT, backend
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(5)
+    return network.eval()
+
+
+def inputs(segments=2, lengths=(17, 9)):
+    generator = torch.Generator().manual_seed(3)
+    shape = len(lengths), max(lengths)
+    ids = torch.randint(1, PIECES, shape, generator=generator)
+    segment = torch.randint(segments, shape, generator=generator)
+    real = torch.arange(shape[1]) < torch.tensor(lengths).unsqueeze(1)
+    return ids * real, segment * real, real
+
+
+def logits_of_ours(network, ids, segment, real):
+    position = torch.arange(ids.shape[1]).expand_as(ids)
+    hidden = network.encoder(ids, segment, position, real.long() - 1)
+    return network.logits(hidden)[real]
+
+
+def logits_of_theirs(network, ids, segment, real):
+    asked = {"input_ids": ids, "token_type_ids": segment, "attention_mask": real.long()}
+    return network(**asked).logits[real]
+
+
+def same(found, expected):
+    """Equal to a hundred-thousandth of the largest."""
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@EACH
+@torch.no_grad()
+def test_an_exported_network_has_the_same_logits(tmp_path, form):
+    ours = network_of(**form)
+    write_model(tmp_path, to_bert(ours, PAD))
+    theirs, info = BertForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    batch = inputs(ours.encoder.config.segments)
+    same(logits_of_theirs(theirs.eval(), *batch), logits_of_ours(ours, *batch))
+    back = from_bert(*read_model(tmp_path))
+    assert {n: p.tolist() for n, p in back.named_parameters()} == {
+        n: p.tolist() for n, p in ours.named_parameters()
+    }
+    assert back.encoder.config == ours.encoder.config
+
+
+@pytest.mark.parametrize("backend", list(AttentionBackend))
+@torch.no_grad()
+def test_a_network_of_theirs_has_the_same_logits_here(tmp_path, backend):
+    torch.manual_seed(1)
+    theirs = BertForMaskedLM(
+        BertConfig(
+            vocab_size=PIECES,
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=56,
+            max_position_embeddings=CONTEXT,
+            attention_probs_dropout_prob=0.0,
+            initializer_range=0.2,
+        )
+    ).eval()
+    theirs.cls.predictions.bias.normal_()
+    theirs.save_pretrained(tmp_path)
+    ours = from_bert(*read_model(tmp_path), attention_backend=backend).eval()
+    assert (ours.encoder.config.layers, ours.encoder.context_length) == (3, CONTEXT)
+    batch = inputs()
+    same(logits_of_ours(ours, *batch), logits_of_theirs(theirs, *batch))
+
+
+def test_in_bf16_logits_are_close():
+    ours = network_of()
+    config, weights = to_bert(ours, PAD)
+    halved = from_bert(config, {name: x.bfloat16() for name, x in weights.items()}).eval()
+    assert {p.dtype for p in halved.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        exact, found = (logits_of_ours(n, *inputs()).float() for n in (ours, halved))
+    assert (found - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_what_published_files_have_besides_is_left_out():
+    """A pooler, another head, tied matrices twice, and norms by TensorFlow's names."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=PIECES, intermediate_size=64, **sizes)
+    theirs = BertForPreTraining(config)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): x
+        for name, x in theirs.state_dict().items()
+    }
+    assert any("pooler" in name for name in old)
+    assert any(name.endswith("gamma") for name in old)
+    assert TIED.keys() <= old.keys()
+    network = from_bert(config.to_dict(), old)
+    assert torch.equal(network.encoder.embedding.weight, old[VECTORS])
+    assert torch.equal(network.output_bias, old[BIAS])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"norm": "pre"}, r"model\.norm is pre"), ({"segments": 0}, r"model\.segments is 0")],
+)
+def test_what_bert_has_not_is_refused_by_name(settings, message):
+    with pytest.raises(ModelError, match=message):
+        to_bert(network_of(**settings), PAD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "roberta"}, "model_type of the config is 'roberta'.*'bert'"),
+        ({"hidden_act": "tanh"}, "hidden_act of the config is 'tanh'"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings of the config is False"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type of the config"),
+        ({"is_decoder": True}, "is_decoder of the config is True"),
+        ({"num_hidden_layers": 10**9}, r"no weight bert\.encoder\.layer\.999999999\."),
+        ({"num_hidden_layers": 1}, r"16 weights are none of BERT's, such as bert\.encoder\.layer"),
+        ({"hidden_size": 64}, r"word_embeddings.* shape \(40, 32\) .* 40 vectors of 64"),
+        ({"vocab_size": 2**31}, "vocab_size of the config is 2147483648"),
+        ({"num_attention_heads": 5}, "describes no network that can be built"),
+        ({"max_position_embeddings": 25}, r"position_embeddings.* shape \(24, 32\).*\(25, 32\)"),
+        ({"intermediate_size": None}, "intermediate_size of the config is None"),
+    ],
+)
+def test_a_config_of_another_network_is_refused(changes, message):
+    config, weights = to_bert(network_of(), PAD)
+    with pytest.raises(ModelError, match=message):
+        from_bert(config | changes, weights)
+
+
+def test_weights_that_are_not_its_own_are_refused():
+    config, weights = to_bert(network_of(), PAD)
+    with pytest.raises(ModelError, match=r"1 weights are none of BERT's, such as classifier\."):
+        from_bert(config, weights | {"classifier.weight": torch.zeros(2, 32)})
+    without = {name: x for name, x in weights.items() if name != BIAS}
+    with pytest.raises(ModelError, match=r"no weight cls\.predictions\.bias"):
+        from_bert(config, without)
+    other = {"cls.predictions.decoder.weight": weights[VECTORS] + 1}
+    with pytest.raises(ModelError, match=r"decoder\.weight must be .* they differ"):
+        from_bert(config, weights | other)
+    with pytest.raises(ModelError, match=r"in torch\.int64"):
+        from_bert(config, weights | {VECTORS: weights[VECTORS].long()})
