@@ -43,6 +43,7 @@ class Sources:
             for node in named
             if isinstance(node, ast.ClassDef) and node.name in self._clear
         }
+        self._related = self._families()
         for file, tree in trees.items():
             for node in tree.body:
                 self._take_in(file, "", node)
@@ -66,15 +67,18 @@ class Sources:
         return {
             read
             for owner, name in found
-            for related in self._related(owner)
+            for related in self._related.get(owner, {owner})
             for read in by_reader.get((related, name), ())
         }
 
-    def _related(self, owner: str) -> set[str]:
-        """A class, what it is made from, and what is made from it."""
-        return {owner, *self._ancestors(owner)} | {
-            name for name in self.bases if owner in self._ancestors(name)
-        }
+    def _families(self) -> dict[str, set[str]]:
+        """Each class with what it is made from, and what is made from it."""
+        families = {name: {name} for name in self.bases}
+        for name in self.bases:
+            for ancestor in self._ancestors(name):
+                families[name].add(ancestor)
+                families.setdefault(ancestor, {ancestor}).add(name)
+        return families
 
     def _ancestors(self, owner: str) -> set[str]:
         bases = self.bases.get(owner, NOTHING)
