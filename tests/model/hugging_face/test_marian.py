@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from support.marian import write_model
 from transformers import MarianConfig, MarianMTModel
 from transformers.trainer_pt_utils import LabelSmoother
 
 from model.config import AttentionBackend, DecodingConfig, ModelConfig
 from model.errors import ModelError
 from model.generation.search import greedy_search
+from model.hugging_face.files import read_model
+from model.hugging_face.files import write_model as write_ours
 from model.hugging_face.marian import BIAS, HEAD, SHARED, SOURCE, TARGET, from_marian, to_marian
 from model.inspection.trace import trace
 from model.loss import CrossEntropy
@@ -194,6 +197,35 @@ def test_networks_of_marians_class_are_read(sentences, share, activation):
     (own,) = greedy_search(ours, source[:1], DecodingConfig(max_extra_length=6))
     theirs = greedy[0, 1:].tolist()
     assert list(own.ids) == theirs[: theirs.index(0)]
+
+
+@pytest.mark.lab
+@torch.no_grad()
+def test_a_model_of_opus_mts_size_is_read_and_written(tmp_path):
+    """6 + 6 layers of width 512 and 58,101 pieces, as opus-mt-en-de has them: 74 M weights."""
+    size = {f"{side}_layers": 6 for side in ("encoder", "decoder")}
+    size |= {f"{side}_ffn_dim": 2048 for side in ("encoder", "decoder")}
+    size |= {f"{side}_attention_heads": 8 for side in ("encoder", "decoder")}
+    marian = write_model(tmp_path / "given", 58_101, d_model=512, **size)
+    ours = from_marian(*read_model(tmp_path / "given")).eval()
+    write_ours(tmp_path / "back", to_marian(ours))
+    back = MarianMTModel.from_pretrained(tmp_path / "back").eval()
+
+    source = torch.randint(1, 58_000, (4, 30), generator=torch.Generator().manual_seed(1))
+    source[:, -1] = 0
+    pad = marian.config.pad_token_id
+    target = torch.cat([torch.full((4, 1), pad), source[:, :20]], dim=1)
+    found = ours.logits(ours.decode(target, ours.encode(source), source))
+    for theirs in (marian, back):
+        expected = theirs(input_ids=source, decoder_input_ids=target).logits
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    greedy = marian.generate(
+        source, num_beams=1, max_new_tokens=30, bad_words_ids=[[pad]], do_sample=False
+    )
+    limit = DecodingConfig(max_length_factor=0.9, max_extra_length=1)
+    for hypothesis, row in zip(greedy_search(ours, source, limit), greedy.tolist(), strict=True):
+        assert len(hypothesis.ids) > 10
+        assert list(hypothesis.ids) == row[1 : 1 + len(hypothesis.ids)]
 
 
 def test_packed_sentences_give_the_same_loss_and_gradients(sentences):
