@@ -99,10 +99,14 @@ class RankActor:
 
     def import_modules(self, names: list[str]) -> None:
         """Import a rank's modules: torch and DeepSpeed import most of theirs when first used."""
-        for name in names:
-            if name not in sys.modules:
-                with suppress(Exception):  # not all that is in sys.modules can be imported
-                    importlib.import_module(name)
+        # Not above: it imports torch.
+        from trainer.zero.without_compiler import without_compiler
+
+        with without_compiler():  # as a rank's engine does: one of them would import the compiler
+            for name in names:
+                if name not in sys.modules:
+                    with suppress(Exception):  # not all that is in sys.modules can be imported
+                        importlib.import_module(name)
 
     def train(
         self,

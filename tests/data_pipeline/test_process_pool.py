@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from support.cluster.processes import children, is_alive, wait_until
+from support.cluster.processes import HANG_SECONDS, children, is_alive, wait_until
 from support.ranks import pool_jobs
 from support.ranks.pool_jobs import (
     DELIVERED,
@@ -128,7 +128,7 @@ def test_processes_end_with_their_owner(tmp_path: Path, how: signal.Signals) -> 
     pids = pids_of_busy_pool(tmp_path)
     owner.send_signal(how)
     owner.wait()
-    wait_until(lambda: not any(is_alive(pid) for pid in pids), seconds=60)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
 def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
     )
     pids = pids_of_busy_pool(tmp_path)
     os.killpg(owner.pid, signal.SIGINT)
-    _, errors = owner.communicate(timeout=60)
+    _, errors = owner.communicate(timeout=HANG_SECONDS)
     assert errors.decode().count("Traceback") == 1
     assert b"SpawnProcess" not in errors  # they say nothing of their own
     assert not any(is_alive(pid) for pid in pids)
@@ -147,5 +147,5 @@ def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
 
 def pids_of_busy_pool(folder: Path) -> list[int]:
     """When two processes are at work, and the third one has given its result and waits."""
-    wait_until(lambda: len(list(folder.iterdir())) == 4, seconds=60)
+    wait_until(lambda: len(list(folder.iterdir())) == 4)
     return [int(path.name) for path in folder.iterdir() if path.name != DELIVERED]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.cluster.processes import children, is_alive, wait_until
+from support.cluster.processes import HANG_SECONDS, children, is_alive, wait_until
 from support.cluster.sabotage import kill
 
 from trainer.tracking.metrics import read_metrics
@@ -47,7 +47,7 @@ def at_step(runs, driver, step: int) -> list[psutil.Process]:
     def has_come():
         return any(line.step >= step for line in read_metrics(metrics)[-3:])
 
-    wait_until(lambda: driver.poll() is not None or (metrics.exists() and has_come()), 250)
+    wait_until(lambda: driver.poll() is not None or (metrics.exists() and has_come()))
     assert driver.poll() is None, driver.communicate()
     return children(driver.pid)
 
@@ -71,7 +71,7 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
     first_session = at_step(runs, driver, 25)
     (process_id,) = pids(first_session, victim)
     kill(process_id)
-    output = driver.communicate(timeout=250)
+    output = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 0, output
     assert runs.curve("run") == undisturbed.curve("undisturbed")
     assert runs.digests("run") == undisturbed.digests("undisturbed")
@@ -90,7 +90,7 @@ def test_a_request_to_stop_is_obeyed_when_ray_is_lost(runs, driver):
     driver.send_signal(signal.SIGTERM)
     for process_id in pids(processes, "raylet"):
         kill(process_id)
-    output = driver.communicate(timeout=250)
+    output = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 75, output
     assert "Ray is started anew" not in (runs.folder / "run" / "log.txt").read_text()
     assert not [process for process in processes if is_alive(process.pid)]

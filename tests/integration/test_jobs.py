@@ -36,12 +36,12 @@ def decoys(tmp_path):
     return folder
 
 
-def test_submit_follow_and_read_the_result(runs, undisturbed, decoys, ray_head, monkeypatch):
-    """By the API, which calls the commands, from a folder with decoys: driver, ranks and workers
+def test_submit_follow_and_read_the_result(runs, one_rank, decoys, ray_head, monkeypatch):
+    """By the API, which calls the commands, from a folder with decoys: driver, rank and worker
     import ours all the same."""
     monkeypatch.chdir(decoys)
     run = runs.folder / "job"
-    overrides = {"trainer.max_steps": 12, "cluster.ranks": 2}
+    overrides = {"trainer.max_steps": 12}
     job = api.submit(runs.recipe, overrides, address=ray_head.dashboard, run=run)
     assert job.run.path == run
 
@@ -52,11 +52,8 @@ def test_submit_follow_and_read_the_result(runs, undisturbed, decoys, ray_head, 
     assert job.status()["status"] == "SUCCEEDED"
     assert job.run.step == 12
     assert "step 12/12" in job.logs()
-    listed = transloom("jobs", "list", "--json", *address, cwd=decoys)
-    assert job.id in [job["id"] for job in json.loads(listed.stdout)]
-
-    assert runs.curve("job") == undisturbed.curve("undisturbed")[:12]
-    assert runs.digests("job") == undisturbed.digests("undisturbed")[:12]
+    assert runs.curve("job") == one_rank.curve("one-rank")[:12]
+    assert runs.digests("job") == one_rank.digests("one-rank")[:12]
 
 
 # An extension: in each process of the job that has the variables of the file on the node, it keeps
@@ -151,50 +148,85 @@ def record_of(run: Path, job: str) -> JobRecord:
     return JobFolder.of(run, job).read()
 
 
-# The short form leaves out what is shown elsewhere: who comes third, and who does not wait, in
-# tests/cluster/launchers/ray_job; that a killed rank is replaced in test_faults.py.
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.chaos)])
-def test_jobs_from_their_submission_to_the_loss_of_their_head(
-    place: Place, undisturbed, runs, ray_head, decoys, tmp_path, whole
+# The short form leaves out what is shown elsewhere: who comes third, who does not wait, and how a
+# job is told to be lost, in tests/cluster/launchers/ray_job; that a killed rank is replaced in
+# test_faults.py.
+def test_jobs_wait_for_each_other_and_one_is_stopped_and_tried_again(
+    place: Place, undisturbed, runs, ray_head, orders, decoys, tmp_path
 ):
-    """Two or three jobs on room for one; a rank is killed, a job stopped, its head lost: one
-    curve."""
-    installed = unpacked_wheel(tmp_path)
-    with (installed / "model" / "loss.py").open("a") as code:
-        code.write("# not what the head has installed\n")
+    """Two jobs on room for one, of which the first is stopped meanwhile: one curve."""
+    client = Client(changed_installation(tmp_path), decoys, ray_head)
+    again = use_a_cluster(client, place, orders, whole=False)
+    wait_for_success(place.runs / "first", again)
+    no_secret_is_told(client, place)
+    no_secret_is_kept(ray_head, place, whole=False)
+    assert_undisturbed(runs, undisturbed)
+    look_at_spies(place)
+
+
+@pytest.mark.chaos
+def test_jobs_from_their_submission_to_the_loss_of_their_head(
+    place: Place, undisturbed, runs, ray_head, decoys, tmp_path
+):
+    """Three jobs on room for one; a rank is killed, a job stopped, its head lost: one curve."""
     orders = Orders(tmp_path / "orders")
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         head = RayHead(Path(folder), cpus=4, environment=orders.environment)
         try:
-            client = Client(installed, decoys, head)
-            first = use_a_cluster(client, place, orders, whole)
+            client = Client(changed_installation(tmp_path), decoys, head)
+            again = use_a_cluster(client, place, orders, whole=True)
             with standing_at(orders, step=45):
-                shown = client.ask("jobs", "list")
-                api = json.dumps(head.ask("v0/actors?detail=1"))
+                no_secret_is_told(client, place)
                 head.stop()
         finally:
             head.stop()
-        assert place.secret not in api + json.dumps(shown)
-        written = [head.folder, *(place.runs / name for name in ("first", *others(whole)))]
-        assert leaks([place.secret], *written) == []
+        no_secret_is_kept(head, place, whole=True)
 
     run = place.runs / "first"
     # Ray ends a job's processes within a second or two of its head's death.
     wait_until(lambda: client.ask("jobs", "status", run, head=False)["status"] == "LOST")
-    assert client.ask("jobs", "status", run, head=False)["id"] != first
+    assert client.ask("jobs", "status", run, head=False)["id"] == again
     log = client.ask("jobs", "logs", run, "-n", "5", head=False)["log"]
     assert log.count("\n") <= 5
     assert log
 
-    again = transloom("jobs", "retry", run, "--address", ray_head.dashboard, "--json", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    job = json.loads(again.stdout)["job"]
+    elsewhere = ["--address", ray_head.dashboard, "--json"]
+    told = transloom("jobs", "retry", run, *elsewhere, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    wait_for_success(run, json.loads(told.stdout)["job"])
+    assert_undisturbed(runs, undisturbed)
+    look_at_spies(place)
+
+
+def changed_installation(folder: Path) -> Path:
+    """A stranger's, with other code than the head has installed."""
+    installed = unpacked_wheel(folder)
+    with (installed / "model" / "loss.py").open("a") as code:
+        code.write("# not what the head has installed\n")
+    return installed
+
+
+def wait_for_success(run: Path, job: str) -> None:
     wait_until(lambda: JobFolder.of(run, job).record_file.exists())
     wait_until(lambda: record_of(run, job).exit_code is not None)
     assert record_of(run, job).state == "SUCCEEDED"
+
+
+def no_secret_is_told(client: Client, place: Place) -> None:
+    shown = client.ask("jobs", "list")
+    api = json.dumps(client.head.ask("v0/actors?detail=1&limit=10000"))
+    assert place.secret not in api + json.dumps(shown)
+
+
+def no_secret_is_kept(head: RayHead, place: Place, whole: bool) -> None:
+    """In what the head and the runs have written."""
+    written = [head.folder, *(place.runs / name for name in ("first", *others(whole)))]
+    assert leaks([place.secret], *written) == []
+
+
+def assert_undisturbed(runs, undisturbed) -> None:
     assert runs.curve("first") == undisturbed.curve("undisturbed")
     assert runs.digests("first") == undisturbed.digests("undisturbed")
-    look_at_spies(place)
 
 
 def others(whole: bool) -> tuple[str, ...]:
@@ -203,7 +235,7 @@ def others(whole: bool) -> tuple[str, ...]:
 
 
 def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> str:
-    """Runs `second` and `third` train behind `first`, which is then submitted again."""
+    """Runs `second` and `third` train behind `first`, which is then submitted again: its new id."""
     variables = ["--env", "SECRET", "--env", "SPY_FOLDER"]
     submit = ["submit", place.recipe, "--env-file", place.environment, *variables]
     first = client.ask(*submit, "--run", place.runs / "first")
@@ -241,14 +273,14 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     assert stopped.attempts[0].step == 30
 
     for name, job in zip(names, later, strict=True):
-        wait_until(lambda run=place.runs / name, job=job: record_of(run, job).exit_code is not None)
-        assert record_of(place.runs / name, job).state == "SUCCEEDED"
+        wait_for_success(place.runs / name, job)
     if whole:
         trained = [line.time for line in train_lines(place.runs / "second" / "metrics.jsonl")]
         assert max(trained) <= record_of(place.runs / "third", later[1]).attempts[0].started
     again = client.ask("jobs", "retry", first["job"])
     assert again["run"] == first["run"]
-    return str(first["job"])
+    assert again["job"] != first["job"]
+    return str(again["job"])
 
 
 def is_waiting(run: Path, job: str) -> bool:
@@ -265,22 +297,14 @@ def look_at_spies(place: Place) -> None:
         assert any(title in spy["title"] for spy in sent), title
 
 
-def test_a_client_without_the_token_is_refused(decoys, ray_head, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    for token in ("", "0" * 64):
-        result = transloom(
-            "jobs",
-            "list",
-            "--address",
-            ray_head.dashboard,
-            cwd=decoys,
-            HOME=str(home),
-            RAY_AUTH_TOKEN=token,
-        )
-        assert result.returncode == 1
-        assert "token" in result.stderr
-        assert "Traceback" not in result.stderr
+# What it is told without any token: tests/cluster/ray/test_jobs.py.
+def test_a_client_with_a_wrong_token_is_refused(decoys, ray_head):
+    result = transloom(
+        "jobs", "list", "--address", ray_head.dashboard, cwd=decoys, RAY_AUTH_TOKEN="0" * 64
+    )
+    assert result.returncode == 1
+    assert "token" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_train_from_a_folder_with_packages_of_the_same_names(runs, decoys):

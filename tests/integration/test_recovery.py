@@ -19,7 +19,8 @@ from trainer.runs.folder import RunFolder
 from trainer.tracking.metrics import read_metrics
 from trainer.tracking.records import TrainLine
 
-LAST_TO_BE_IMPORTED = "torch._inductor.compile_fx"  # by DeepSpeed, when it is first used
+IMPORTED_BY_AN_ENGINE = "deepspeed.runtime.zero.muon.muon_optimizer"
+COMPILER = "torch._dynamo"
 
 
 @pytest.fixture
@@ -44,14 +45,15 @@ def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups
 
     def tell():
         wait_until(lambda: supplies and len(supplies[0].waiting) == 2)
-        spares = supplies[0].waiting
-        wait_until(lambda: all(is_warm(spare) for spare in spares))
+        spares = list(supplies[0].waiting)
+        wait_until(lambda: all(IMPORTED_BY_AN_ENGINE in modules(spare) for spare in spares))
         wait_until(lambda: list_checkpoints(folder.checkpoints))
         figures["spares"] = ids_of(spares)
         kill(ids_of(groups[0].processes)[1])
         killed_at = time.monotonic()
         wait_until(has_recovered)
         figures["seconds"] = time.monotonic() - killed_at
+        assert not any(COMPILER in modules(spare) for spare in spares)  # they are the ranks now
         wait_until(lambda: len(spares_now()) == 2)
         figures["new spares"] = ids_of(spares_now())
 
@@ -75,8 +77,8 @@ def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups
     assert not any(map(is_alive, figures["spares"] + figures["new spares"]))
 
 
-def is_warm(spare) -> bool:
-    return LAST_TO_BE_IMPORTED in ray.get(spare.actor.modules.remote())
+def modules(spare) -> list[str]:
+    return ray.get(spare.actor.modules.remote())
 
 
 @pytest.mark.chaos  # the short form is among the faults

@@ -150,7 +150,7 @@ def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> N
         pids = json.loads(driver.stdout.readline())["processes"]
         agents = [pid for pid in pids if psutil.Process(pid).name().endswith("Agent")]
         driver.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 45
     # Ray's two agents look after nothing any more, but wait a minute for the head.
     while [pid for pid in pids if pid not in agents and is_running(pid)]:
         assert time.monotonic() < deadline

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import fsspec
 import pytest
+from support.cluster.processes import HANG_SECONDS
 from support.files.faulty_server import MODEST, Fault, FaultyServer
 from support.quality import memory
 
@@ -332,7 +333,7 @@ def test_a_server_that_does_not_accept(cache: ShardCache) -> None:
 def test_a_slow_server_is_waited_for(folder: Path, cache: ShardCache) -> None:
     with FaultyServer(folder, stall_seconds=0.3) as server:
         server.fail(Fault.STALL)
-        store = RemoteStore(server.url, cache, (), stall_timeout_seconds=5)
+        store = RemoteStore(server.url, cache, (), stall_timeout_seconds=60)
         assert read(store) == FILES[SHARD]
 
 
@@ -390,7 +391,7 @@ def test_a_forked_process_reads_too(server: FaultyServer, store: RemoteStore) ->
     read(store)
     name = "shards/train-00001.tar"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        assert pool.submit(store.read, name, SHA256[name]).result(timeout=30) == FILES[name]
+        assert pool.submit(store.read, name, SHA256[name]).result(HANG_SECONDS) == FILES[name]
     assert read(store, "shards/train-00002.tar") == FILES["shards/train-00002.tar"]
     assert server.requests.total() == 3
 

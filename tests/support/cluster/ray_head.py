@@ -177,13 +177,17 @@ def _started(
                 stderr=output,
                 start_new_session=True,
             )
-            while process.poll() is None:
-                said = os.pread(output.fileno(), 100_000, 0).decode()
-                with suppress(OSError, ValueError):  # the dashboard does not answer yet
-                    if "Ray runtime started" in said and runs():
-                        socket.create_connection(("127.0.0.1", agent)).close()
-                        return process
-                time.sleep(0.2)
+            try:
+                while process.poll() is None:
+                    said = os.pread(output.fileno(), 100_000, 0).decode()
+                    with suppress(OSError, ValueError):  # the dashboard does not answer yet
+                        if "Ray runtime started" in said and runs():
+                            socket.create_connection(("127.0.0.1", agent)).close()
+                            return process
+                    time.sleep(0.2)
+            except BaseException:  # such as pytest's, when a test has its time
+                _kill(process)
+                raise
             _kill(process)  # what it has started may live on
     raise AssertionError(f"`ray start {' '.join(options)}` has failed {STARTS} times: {said}")
 

@@ -136,6 +136,7 @@ def train_while_wandb_hangs(run: RunFolder) -> None:
 
 def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
     """Returns the steps in W&B's files at several moments, and what was noticed."""
+    plant(trainer.tracking.wandb_tracker, FLUSH_SECONDS=0.5)
     run, ballast = make_run(disk / "run"), disk / "ballast"
     found: dict[str, Any] = {}
 
