@@ -4,10 +4,11 @@
 
 Written for tokenizers 0.23 and read by transformers' `PreTrainedTokenizerFast`. Its ids are those
 of SentencePiece (0.2), but for texts that spell a special piece: `<mask>` in a text is the mask,
-which is wanted, and `</s>` is the end. Three things are written with care:
+which is wanted, and `</s>` is the end. Four things are written with care:
 
 - Rules of normalisation are SentencePiece's own table; runs of spaces become one and trailing ones
   go, as there. What stands behind a mask has no space put before it.
+- A verbatim model has neither. Its text is escaped, and read line by line, as it was in training.
 - SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` goes by a list
   of pairs. It has every pair that makes a piece, in the order of the pieces' scores.
 - A unigram model's special pieces have the score 0, and would be found in texts; they stand in the
@@ -20,7 +21,7 @@ from typing import Any
 
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
-from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
+from data_pipeline.tokenizers.sentence_piece import ESCAPES, SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from trainer.errors import TrainerError
 
@@ -39,7 +40,8 @@ def tokenizer_files(tokenizer: Tokenizer, mask: str, max_length: int) -> dict[st
     Raises:
         TrainerError: the file cannot hold the tokenizer.
     """
-    model = _model_of(tokenizer)
+    model, verbatim = _model_of(tokenizer)
+    joins = any(p.piece.startswith(SPACE) and len(p.piece) > 1 for p in model.pieces)
     special = {name: tokenizer.piece(n) for name, n in tokenizer.special_ids.model_dump().items()}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -51,23 +53,26 @@ def tokenizer_files(tokenizer: Tokenizer, mask: str, max_length: int) -> dict[st
         "sep_token": special["eos"],
         "mask_token": mask,
     }
-    added = [tokenizer.special_ids.pad, tokenizer.bos_id, tokenizer.eos_id, tokenizer.tag_id(mask)]
+    added = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.tag_id(mask)]
     file = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added(tokenizer.piece(number), number) for number in sorted(added)],
-        "normalizer": _normalizer(model),
-        "pre_tokenizer": _metaspace(),
+        "added_tokens": [
+            _added(tokenizer.piece(number), number, with_space=joins and number == added[-1])
+            for number in sorted(added)
+        ],
+        "normalizer": _escaping() if verbatim else _normalizer(model),
+        "pre_tokenizer": _lines_and_words() if verbatim else _metaspace("first"),
         "post_processor": _between(special["bos"], special["eos"], tokenizer),
-        "decoder": _decoder(model),
+        "decoder": _unescaping() if verbatim else _decoder(model),
         "model": _segmentation(model, tokenizer.unk_id),
     }
     return {"tokenizer.json": _json(file), "tokenizer_config.json": _json(config)}
 
 
-def _model_of(tokenizer: Tokenizer) -> ModelProto:
-    """The SentencePiece model, if `tokenizers` segments as it does."""
+def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
+    """The SentencePiece model, if `tokenizers` segments as it does, and whether it is verbatim."""
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, and tokenizer.json is written of "
@@ -76,13 +81,14 @@ def _model_of(tokenizer: Tokenizer) -> ModelProto:
     model = ModelProto()
     model.ParseFromString(tokenizer.model)
     trainer, rules = model.trainer_spec, model.normalizer_spec
+    verbatim = tokenizer.is_verbatim
     fits = {
-        "tokenizer.verbatim": not tokenizer.is_verbatim,
         "words as pieces": trainer.model_type != TrainerSpec.WORD,
-        "pieces across spaces": trainer.split_by_whitespace or _pieces_stay_in_words(model),
+        "pieces across spaces": all(SPACE not in piece.piece[1:] for piece in model.pieces),
         "spaces behind words": not trainer.treat_whitespace_as_suffix,
-        "no space before a text": rules.add_dummy_prefix,
-        "spaces as they are": rules.remove_extra_whitespaces and rules.escape_whitespaces,
+        "no space before a text": verbatim or rules.add_dummy_prefix,
+        "spaces as they are": verbatim or rules.remove_extra_whitespaces,
+        "spaces that are no ▁": rules.escape_whitespaces,
         "user-defined pieces": not any(p.type == _KINDS.USER_DEFINED for p in model.pieces),
     }
     if lacks := [what for what, fit in fits.items() if not fit]:
@@ -90,16 +96,17 @@ def _model_of(tokenizer: Tokenizer) -> ModelProto:
             f"{tokenizer.name} has {', '.join(lacks)}, which tokenizer.json is not written for. "
             "Export a run whose tokenizer was trained with transloom's defaults."
         )
-    return model
+    return model, verbatim
 
 
-def _pieces_stay_in_words(model: ModelProto) -> bool:
-    return all(SPACE not in piece.piece[1:] for piece in model.pieces)
+def _added(piece: str, number: int, *, with_space: bool) -> dict[str, Any]:
+    """A special piece, which a text may spell.
 
-
-def _added(piece: str, number: int) -> dict[str, Any]:
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": number, "content": piece, **plain, "special": True}
+    Args:
+        with_space: whether spaces before it are a part of it.
+    """
+    plain = dict.fromkeys(("single_word", "rstrip", "normalized"), False)
+    return {"id": number, "content": piece, "lstrip": with_space, **plain, "special": True}
 
 
 def _normalizer(model: ModelProto) -> dict[str, Any]:
@@ -115,13 +122,35 @@ def _normalizer(model: ModelProto) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": [*([own] if table else []), *spaces]}
 
 
-def _metaspace() -> dict[str, Any]:
+def _replaced(found: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": found}, "content": content}
+
+
+def _escaping() -> dict[str, Any]:
+    """`sentence_piece.escape`, a character at a time: first the one that escapes begin with."""
     return {
-        "type": "Metaspace",
-        "replacement": SPACE,
-        "prepend_scheme": "first",
-        "split": True,
+        "type": "Sequence",
+        "normalizers": [_replaced(found, written) for found, written in reversed(ESCAPES.items())],
     }
+
+
+def _unescaping() -> dict[str, Any]:
+    """`sentence_piece.unescape`: last the character that escapes begin with."""
+    meant = [_replaced(written, found) for found, written in ESCAPES.items()]
+    pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": [*pieces, *meant]}
+
+
+def _lines_and_words() -> dict[str, Any]:
+    end = {"type": "Split", "pattern": {"String": ESCAPES["\n"]}, "invert": False}
+    return {
+        "type": "Sequence",
+        "pretokenizers": [{**end, "behavior": "MergedWithPrevious"}, _metaspace("never")],
+    }
+
+
+def _metaspace(prepend: str) -> dict[str, Any]:
+    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": prepend, "split": True}
 
 
 def _between(bos: str, eos: str, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -146,11 +175,11 @@ def _between(bos: str, eos: str, tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _decoder(model: ModelProto) -> dict[str, Any]:
     if not model.trainer_spec.byte_fallback:
-        return _metaspace()
+        return _metaspace("first")
     return {
         "type": "Sequence",
         "decoders": [
-            {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+            _replaced(SPACE, " "),
             {"type": "ByteFallback"},
             {"type": "Fuse"},
             {"type": "Strip", "content": " ", "start": 1, "stop": 0},

@@ -40,10 +40,18 @@ NASTY = [
     "a" * 200,
     "ab" * 50,
     "“why” — don't…",
+    "two lines\n\n end \n",
+    "␊ ␛n ␛e ␛ ▅ \x1f",
 ]
 KINDS = pytest.mark.parametrize(
-    ("kind", "byte_fallback"),
-    [("bpe", False), ("unigram", False), ("bpe", True), ("unigram", True), ("char", False)],
+    ("kind", "settings"),
+    [
+        *((kind, {}) for kind in ("bpe", "unigram", "char")),
+        *((kind, {"byte_fallback": True}) for kind in ("bpe", "unigram")),
+        *((kind, {"verbatim": True}) for kind in ("bpe", "unigram", "char")),
+        ("bpe", {"verbatim": True, "byte_fallback": True}),
+    ],
+    ids=str,
 )
 
 
@@ -58,23 +66,23 @@ def with_ends(tokenizer, texts):
 
 
 @KINDS
-def test_ids_are_sentence_pieces_on_thousands_of_lines(multi30k, kind, byte_fallback):
+def test_ids_are_sentence_pieces_on_thousands_of_lines(multi30k, kind, settings):
     lines = [line for f in FILES for line in (multi30k / f).read_text("utf-8").splitlines()]
     assert len(lines) > 6000
-    tokenizer = trained(lines[::3], kind, byte_fallback=byte_fallback)
+    tokenizer = trained(lines[::3], kind, **settings)
     files = tokenizer_files(tokenizer, MASK, 64)
     fast = FastTokenizer.from_str(files["tokenizer.json"].decode())
     for texts in (lines, NASTY):
         assert [found.ids for found in fast.encode_batch(texts)] == with_ends(tokenizer, texts)
     unknown = tokenizer.unk_id
-    for ids in with_ends(tokenizer, lines[::10]):
+    for ids in with_ends(tokenizer, [*lines[::10], *NASTY]):
         if unknown not in ids:
             assert fast.decode(ids) == tokenizer.decode([ids])[0]
 
 
-def test_a_verbatim_tokenizer_is_refused_by_name():
-    with pytest.raises(TrainerError, match=r"tokenizer\.verbatim, no space before a text"):
-        tokenizer_files(trained(TEXTS, size=120, verbatim=True), MASK, 64)
+def test_a_tokenizer_of_another_kind_is_refused_by_name():
+    with pytest.raises(TrainerError, match=r"bytes\.model is of the kind bytes"):
+        tokenizer_files(SimpleNamespace(name="bytes.model", kind="bytes"), MASK, 64)
 
 
 @pytest.fixture(scope="module")
