@@ -11,8 +11,9 @@ which is wanted, and `</s>` is the end. Four things are written with care:
 - A verbatim model has neither. Its text is escaped, and read line by line, as it was in training.
 - SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` goes by a list
   of pairs. It has every pair that makes a piece, in the order of the pieces' scores.
-- A unigram model's special pieces have the score 0, and would be found in texts; they stand in the
-  list with a score that no segmentation takes.
+- A unigram model's special pieces and bytes have the score 0, and would be found in texts; they
+  stand in the list with a score that no segmentation takes, but one of unknown characters: a text
+  that spells the name of a byte, `<0x41>`, is that byte where the model has no "<".
 """
 
 import base64
@@ -190,8 +191,7 @@ def _decoder(model: ModelProto) -> dict[str, Any]:
 def _segmentation(model: ModelProto, unknown: int) -> dict[str, Any]:
     byte_fallback = model.trainer_spec.byte_fallback
     if model.trainer_spec.model_type == TrainerSpec.UNIGRAM:
-        read = (_KINDS.NORMAL, _KINDS.UNKNOWN, _KINDS.BYTE)
-        scored = [[p.piece, p.score if p.type in read else NEVER] for p in model.pieces]
+        scored = [[p.piece, p.score if p.type == _KINDS.NORMAL else NEVER] for p in model.pieces]
         return {
             "type": "Unigram",
             "unk_id": unknown,
