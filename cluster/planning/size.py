@@ -9,6 +9,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from model.config import ModelConfig
 from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
 from trainer.frozen import frozen_names
 from trainer.memory.state_size import StateSize, checkpoint_bytes, state_size
 from trainer.optimizers import OPTIMIZERS
@@ -23,6 +24,8 @@ def least_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
         return _encoder_decoder(model, sizes[0], sizes[-1])
     if isinstance(model, DecoderOnlyConfig):
         return _decoder_only(model, sizes[0])
+    if isinstance(model, EncoderOnlyConfig):
+        return _encoder_only(model, sizes[0])
     return None
 
 
@@ -106,3 +109,8 @@ def _decoder_only(model: DecoderOnlyConfig, size: int) -> int:
     projections = 3 if model.activation == "swiglu" else 2
     layer = 2 * model.width**2 + keys_and_values + projections * model.width * model.inner_width
     return model.layers * layer + (1 if model.tie_embeddings else 2) * size * model.width
+
+
+def _encoder_only(model: EncoderOnlyConfig, size: int) -> int:
+    layer = 4 * model.width**2 + 2 * model.width * model.inner_width
+    return model.layers * layer + size * model.width
