@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data_pipeline.tasks.masking import MASK
 from data_pipeline.text_config import TEXT
 from model.errors import ModelError
 from model.hugging_face.bert import ARCHITECTURE, to_bert
@@ -10,8 +11,6 @@ from model.masked_head import MaskedLanguageModel
 from trainer.inference.export.fast_tokenizer import tokenizer_files
 from trainer.inference.trained_network import TrainedNetwork
 from trainer.runs.model_folder import TOKENIZER
-
-MASK = "<mask>"
 
 
 def write_bert(trained: TrainedNetwork, folder: Path) -> str:

@@ -10,12 +10,13 @@ from tokenizers import Tokenizer as FastTokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from data_pipeline.config import TokenizerConfig
+from data_pipeline.tasks.masking import MASK
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
 from model.encoder_only_config import EncoderOnlyConfig
 from model.masked_head import MaskedLanguageModel
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.inference.export.bert import MASK, write_bert
+from trainer.inference.export.bert import write_bert
 from trainer.inference.export.fast_tokenizer import tokenizer_files
 from trainer.runs.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
