@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
+Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 # Ids in whatever type they were made in. Shards have the smallest type that holds them: half the
 # bytes reach a rank in half the time.

@@ -9,7 +9,7 @@ generators, but these numbers never change (golden numbers in the tests).
 
 import numpy as np
 
-from data_pipeline.arrays import Int64Array, UInt64Array
+from data_pipeline.arrays import Float64Array, Int32Array, Int64Array, UInt64Array, ranges
 
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 UINT64_MASK = (1 << 64) - 1
@@ -21,6 +21,9 @@ PAIR_SHUFFLE = 3
 MICRO_BATCH_SHUFFLE = 4
 SUBWORD_SAMPLING = 5
 DOCUMENT_PHASE = 6
+MASKED_TOKENS = 7
+MASK_KINDS = 8
+RANDOM_TOKENS = 9
 
 
 def splitmix64(state: int, count: int) -> UInt64Array:
@@ -30,7 +33,10 @@ def splitmix64(state: int, count: int) -> UInt64Array:
 
 def splitmix64_at(state: int, numbers: UInt64Array) -> UInt64Array:
     """The outputs of the same generator that have the given numbers, from 0; all differ."""
-    z = (numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK)
+    return _mixed((numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK))
+
+
+def _mixed(z: UInt64Array) -> UInt64Array:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -67,3 +73,18 @@ def example_seeds(
     """
     state = stream_state(use, seed, pass_number, field_number)
     return splitmix64_at(state, numbers.astype(np.uint64))
+
+
+def uniform_at_positions(seeds: UInt64Array, lengths: Int32Array) -> Float64Array:
+    """A number from 0 up to 1 for each token of each example: [tokens], one example after another.
+
+    Token p of an example has the output p of the generator that starts at the example's seed, so
+    it depends on the example and the position alone.
+
+    Args:
+        seeds: [examples], see `example_seeds`.
+        lengths: [examples], in tokens.
+    """
+    positions = ranges(np.zeros(len(lengths), dtype=np.int64), lengths).astype(np.uint64)
+    keys = _mixed((positions + np.uint64(1)) * GOLDEN_GAMMA + np.repeat(seeds, lengths))
+    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53  # all bits that a float has

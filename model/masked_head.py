@@ -9,6 +9,8 @@ those of the encoder (`model.encoder_only`): `head.dense.{weight,bias}` (d, d),
 Shape suffixes as in `model.encoder_only`, and m masked tokens.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +22,32 @@ from model.encoder_only_initialisation import initialise_encoder_only
 from model.encoder_only_layers import layer_norm_of
 from model.feed_forward import ACTIVATIONS
 from model.linear import Linear, product
-from model.loss import Loss, LossSums, with_bias_as_weights
+from model.loss import MIN_CHUNK_TOKENS, Loss, LossSums, with_bias_as_weights
+
+
+class ToldSums(NamedTuple):
+    """Sums over masked tokens, fp64 scalars.
+
+    Attributes:
+        nll: the negative log-likelihood, in nats.
+        right: how many are the likeliest token.
+    """
+
+    nll: Tensor
+    right: Tensor
+
+
+@torch.no_grad()
+def told_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> ToldSums:
+    """Returns how well masked tokens are told; it takes the place of a `Loss` in validation."""
+    nll, right = torch.zeros(2, dtype=torch.float64, device=hidden_md.device)
+    for start in range(0, len(hidden_md), MIN_CHUNK_TOKENS):
+        chunk = slice(start, start + MIN_CHUNK_TOKENS)
+        logits_cv, target_c = product(hidden_md[chunk], weight_vd).float(), target_m[chunk]
+        of_target_c = logits_cv.gather(1, target_c.unsqueeze(1)).squeeze(1)
+        nll = nll + (logits_cv.logsumexp(dim=1) - of_target_c).double().sum()
+        right = right + (logits_cv.argmax(dim=1) == target_c).sum()
+    return ToldSums(nll, right)
 
 
 class MaskedHead(nn.Module):

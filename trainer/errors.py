@@ -49,5 +49,9 @@ class TranslationError(TrainerError):
     """Sentences could not be translated, for a reason that lies outside the sentences."""
 
 
+class TextError(TrainerError):
+    """A text that a model was given cannot be what it is asked about."""
+
+
 class MemoryPreflightError(TrainerError):
     """The largest micro-batches of a run do not fit into a rank's memory."""

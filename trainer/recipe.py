@@ -54,7 +54,9 @@ class TrainingRecipe(Section):
         REQUIRED, "Names the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
     )
     seed: int = identity(1, "Of initial weights, data order and dropout.", ge=0)
-    task: str = identity(DEFAULT_TASK, "What is learned: translation, causal_lm or an extension's.")
+    task: str = identity(
+        DEFAULT_TASK, "What is learned: translation, causal_lm, masked_lm or an extension's."
+    )
     extensions: tuple[str, ...] = identity(
         (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."
     )

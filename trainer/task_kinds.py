@@ -16,12 +16,14 @@ from data_pipeline.config import (
     PackedBatchingConfig,
     TokenizerConfig,
 )
+from data_pipeline.masking_config import MaskedBatchingConfig
 from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.registry import Registry
 from data_pipeline.section import Section
 from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
 from model.config import DecodingConfig, ModelConfig, NetworkConfig
 from model.decoder_only_config import DecoderOnlyConfig, SamplingConfig
+from model.encoder_only_config import EncoderOnlyConfig, FillConfig
 from trainer.scores import MORE_IS_BETTER
 
 
@@ -115,5 +117,24 @@ TASKS.register(
         network="decoder_only",
         scores=CAUSAL_LM_SCORES,
         training="trainer.tasks.causal_lm:CausalLanguageModel",
+    ),
+)
+
+MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
+
+NETWORKS.register(
+    "encoder_only",
+    NetworkKind(EncoderOnlyConfig, "trainer.tasks.masked_lm:build_masked_language_model"),
+)
+TASKS.register(
+    "masked_lm",
+    TaskKind(
+        data=TextDataConfig,
+        tokenizer=TextTokenizerConfig,
+        batching=MaskedBatchingConfig,
+        decoding=FillConfig,
+        network="encoder_only",
+        scores=MASKED_LM_SCORES,
+        training="trainer.tasks.masked_lm:MaskedLanguageModelling",
     ),
 )

@@ -18,6 +18,7 @@ class Target(StrEnum):
 WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "trainer.inference.export.language_model:write_language_model",
+        "masked_lm": "trainer.inference.export.bert:write_bert",
         "translation": "trainer.inference.export.marian:write_marian",
     },
     Target.CTRANSLATE2: {

@@ -9,6 +9,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from model.config import ModelConfig
 from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
 from trainer.frozen import frozen_names
 from trainer.memory.state_size import StateSize, checkpoint_bytes, state_size
 from trainer.optimizers import OPTIMIZERS
@@ -23,6 +24,8 @@ def least_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
         return _encoder_decoder(model, sizes[0], sizes[-1])
     if isinstance(model, DecoderOnlyConfig):
         return _decoder_only(model, sizes[0])
+    if isinstance(model, EncoderOnlyConfig):
+        return _encoder_only(model, sizes[0])
     return None
 
 
@@ -107,7 +110,12 @@ def _decoder_only(model: DecoderOnlyConfig, size: int) -> int:
     return model.layers * layer + (1 if model.tie_embeddings else 2) * size * model.width
 
 
-def _attention(model: ModelConfig | DecoderOnlyConfig) -> int:
+def _encoder_only(model: EncoderOnlyConfig, size: int) -> int:
+    layer = _attention(model) + _feed_forward(model.activation, model.width, model.inner_width)
+    return model.layers * layer + size * model.width
+
+
+def _attention(model: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig) -> int:
     """Queries and output, keys and values."""
     return 2 * model.width**2 + 2 * model.width * model.groups * model.head_width
 

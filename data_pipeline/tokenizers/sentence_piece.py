@@ -48,9 +48,9 @@ VERBATIM = "x-verbatim"
 # What stands for the characters that SentencePiece takes for something else (of all characters, as
 # measured with release 0.2.3). "␊" may be a part of a piece, as in ".␊".
 ESCAPE = "␛"
-_ESCAPES = {"\n": "␊", "␊": "␛n", "▁": "␛s", "▅": "␛u", "\0": "␛0", "\x1f": "␛b", ESCAPE: "␛e"}
-_ESCAPE_TABLE = str.maketrans(_ESCAPES)
-_MEANT = {written: character for character, written in _ESCAPES.items()}
+ESCAPES = {"\n": "␊", "␊": "␛n", "▁": "␛s", "▅": "␛u", "\0": "␛0", "\x1f": "␛b", ESCAPE: "␛e"}
+_ESCAPE_TABLE = str.maketrans(ESCAPES)
+_MEANT = {written: character for character, written in ESCAPES.items()}
 _WRITTEN = re.compile("|".join(_MEANT))
 
 

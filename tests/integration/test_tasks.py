@@ -1,6 +1,6 @@
 """Tasks other than translation go the same way: the same bits whatever happens to a run.
 
-One lives outside of the packages and brings its own network; the other packs documents into rows.
+One lives outside of the packages and brings its own network; the others pack documents into rows.
 That a language model has them on three ranks too, tests/trainer/exact/test_language_model.py shows.
 """
 
@@ -15,7 +15,7 @@ from support.cluster.sabotage import kill
 from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 from support.runs import Runs
-from support.tasks import copy_values, language_model_values
+from support.tasks import copy_values, language_model_values, masked_values
 
 from cluster.commands.replay import ReplayWish, replay
 from cluster.data.trace import trace
@@ -25,8 +25,12 @@ from data_pipeline.preparation.prepare import prepare
 from trainer.step_range import StepRange
 from trainer.tracking.comparison import compare_runs
 
-VALUES = {"copy": copy_values, "language model": language_model_values}
-KILLED = "language model"
+VALUES = {
+    "copy": copy_values,
+    "language model": language_model_values,
+    "masked model": masked_values,
+}
+KILLED = ("language model", "masked model")
 
 
 @pytest.fixture(scope="module", params=list(VALUES))
@@ -38,7 +42,7 @@ def task_runs(request, tmp_path_factory, ray_head):
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
     runs = Runs(recipe, folder, ray_head.address)
     runs.train("whole", "cluster.ranks=1", inline=True)
-    return runs, request.param == KILLED
+    return runs, request.param in KILLED
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,20 @@ def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
     }
 
 
+def masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny masked model of the phrase book, of both languages, with weights that repeat one."""
+    values = language_model_values(dataset)
+    french = {"files": ["builtin:phrasebook/train.fr"], "format": "text", "weight": 1}
+    return values | {
+        "name": "tiny-masked",
+        "task": "masked_lm",
+        "data": values["data"] | {"train": [_lines("train") | {"weight": 2}, french]},
+        "batching": values["batching"] | {"context_length": 24, "masking": {"share": 0.2}},
+        "model": {"preset": "bert", "layers": 2, "width": 32, "heads": 4, **model},
+        "decoding": {"candidates": 3},
+    }
+
+
 def _lines(use: str) -> dict[str, Any]:
     return {"files": [f"builtin:phrasebook/{use}.en"], "format": "text"}
 

@@ -7,7 +7,7 @@ import pytest
 import ray.cloudpickle
 import yaml
 from support.recipes import tiny_values
-from support.tasks import EXTENSIONS, copy_values, language_model_values
+from support.tasks import EXTENSIONS, copy_values, language_model_values, masked_values
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
@@ -19,6 +19,7 @@ from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 VALUES = {
     "translation": tiny_values,
     "causal_lm": language_model_values,
+    "masked_lm": masked_values,
     "copy": copy_values,
 }
 

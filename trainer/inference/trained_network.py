@@ -28,7 +28,11 @@ from trainer.tasks.network import build_network, parameter_shapes
 Precision = Literal["fp32", "bf16"]
 
 # What is made with a run of each task.
-COMMANDS = {"translation": "transloom translate", "causal_lm": "transloom generate"}
+COMMANDS = {
+    "translation": "transloom translate",
+    "causal_lm": "transloom generate",
+    "masked_lm": "transloom fill",
+}
 
 
 @dataclass(frozen=True)

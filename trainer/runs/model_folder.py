@@ -1,7 +1,10 @@
-"""A Marian model's folder in Hugging Face's layout, as what a run begins with.
+"""A Marian or BERT model's folder in Hugging Face's layout, as what a run begins with.
 
 config.json, model.safetensors (or several, with their index) ──sha256──▶ Parent, which the run pins
-pytorch_model.bin alone ──converted once, beside it──▶ model.safetensors
+pytorch_model.bin of Marian's alone ──converted once, beside it──▶ model.safetensors
+
+A row of an embedding stands for a piece, so the folder has to have the dataset's tokenizer:
+Marian's files, or for BERT the SentencePiece model that `transloom export` leaves there.
 """
 
 import hashlib
@@ -9,7 +12,9 @@ import json
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.strict_json import parse_object
 from data_pipeline.tokenizers.marian import pack
+from model.errors import ModelError
 from trainer.checkpoints.format import Parent, sha256_of
 from trainer.errors import RunMismatchError
 
@@ -17,6 +22,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
+TOKENIZER = "tokenizer.model"
+BERT = "bert"  # the model_type of its config
 
 
 def is_model_folder(path: Path) -> bool:
@@ -32,7 +39,10 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
         TokenizerError: it has no Marian tokenizers.
         RunMismatchError: its tokenizers are not the dataset's.
     """
-    _require_same_pieces(folder, manifest)
+    if _model_type(folder) == BERT:
+        _require_same_model(folder, manifest)
+    else:
+        _require_same_pieces(folder, manifest)
     files = [folder / CONFIG, *weights_files(folder)]
     hashes = {file.name: sha256_of(file) for file in files}
     text = json.dumps(hashes, sort_keys=True)
@@ -47,15 +57,44 @@ def weights_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: there is none, one is missing, or it cannot be converted.
     """
-    if (folder / INDEX).is_file():  # which the reader follows, too
+    several = (folder / INDEX).is_file()  # which the reader follows, too
+    if several or _model_type(folder) == BERT:
         from model.hugging_face.files import weight_files  # imports torch, for seconds
 
-        return [folder / INDEX, *weight_files(folder)]
+        return [*([folder / INDEX] if several else []), *weight_files(folder)]
     if not (folder / WEIGHTS).is_file():
         from model.hugging_face.pytorch_file import convert_marian  # imports torch, for seconds
 
         convert_marian(folder, folder / PYTORCH_WEIGHTS, folder / WEIGHTS)
     return [folder / WEIGHTS]
+
+
+def _model_type(folder: Path) -> object:
+    try:
+        return parse_object((folder / CONFIG).read_bytes()).get("model_type")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder / CONFIG} cannot be read: {error}. Download it again."
+        ) from error
+
+
+def _require_same_model(folder: Path, manifest: Manifest) -> None:
+    file = folder / TOKENIZER
+    if not file.is_file():
+        raise RunMismatchError(
+            f"trainer.init_from: {folder} has no {TOKENIZER}, so nobody can tell whether its "
+            "embeddings and the dataset's pieces mean the same. Put the SentencePiece model there "
+            "with which the network was trained; one that was trained with WordPiece cannot be "
+            "gone on with"
+        )
+    theirs = sha256_of(file)
+    for field, ours in manifest.tokenizers.items():
+        if ours.sha256 != theirs:
+            raise RunMismatchError(
+                f"trainer.init_from: {file} has sha256 {theirs[:16]}…, the dataset's {field} "
+                f"tokenizer {ours.sha256[:16]}…, so their embeddings do not mean the same. Prepare "
+                f"the dataset with tokenizer.model={file} and tokenizer.model_sha256={theirs}"
+            )
 
 
 def _require_same_pieces(folder: Path, manifest: Manifest) -> None:

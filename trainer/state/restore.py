@@ -14,7 +14,7 @@ from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.runs.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
-from trainer.state.marian import marian_weights
+from trainer.state.model_folder import folder_weights
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
 from trainer.tracking.recorder import Recorder
@@ -63,9 +63,9 @@ def restore(
 
 
 def _first_weights(path: Path, engine: Engine) -> FragmentReader:
-    """Reads the weights of another run's checkpoint, or of a Marian model's folder."""
+    """Reads the weights of another run's checkpoint, or of a folder of Hugging Face's."""
     if is_model_folder(path):
-        return marian_weights(path, engine)
+        return folder_weights(path, engine)
     checkpoint = Checkpoint(path)
     require_same_shapes(checkpoint, engine.parameter_shapes)
     reader = CheckpointReader(checkpoint)

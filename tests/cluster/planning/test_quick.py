@@ -16,6 +16,8 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetError
 from model.config import ModelConfig
 from model.decoder_only import DecoderOnly
+from model.encoder_only_config import EncoderOnlyConfig
+from model.masked_head import MaskedLanguageModel
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
@@ -182,6 +184,8 @@ def test_the_matrices_are_nearly_all_of_a_network(path, overrides):
     with torch.device("meta"):
         if isinstance(recipe.model, ModelConfig):
             network = Transformer(recipe.model, Vocabulary(size, size, 0, 2, 3))
+        elif isinstance(recipe.model, EncoderOnlyConfig):
+            network = MaskedLanguageModel(recipe.model, size, recipe.batching.context_length)
         else:
             network = DecoderOnly(recipe.model, size, 0, recipe.batching.context_length)
     there = sum(parameter.numel() for parameter in network.parameters())

@@ -8,7 +8,7 @@ from model.hugging_face.marian import from_marian
 from model.transformer import Transformer
 from support.ranks.engine_jobs import Shape, full_weights, make_engine, train_steps
 from trainer.placement import Placement
-from trainer.state.marian import marian_weights
+from trainer.state.model_folder import folder_weights
 from trainer.zero import fragments
 
 
@@ -19,7 +19,7 @@ def tune(
     theirs = from_marian(*read_model(folder))
     model = Transformer(theirs.config, theirs.vocabulary)
     engine = make_engine(placement, shape, model=model, frozen=frozen)
-    fragments.load_state(engine, marian_weights(folder, engine), 0)
+    fragments.load_state(engine, folder_weights(folder, engine), 0)
     first = full_weights(engine)
     losses = train_steps(engine, 1, steps)
     found = first, losses, full_weights(engine)

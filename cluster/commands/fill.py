@@ -1,0 +1,55 @@
+"""`transloom fill`: texts with [MASK] in, likely pieces out."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from cluster.commands.given_text import STANDARD_INPUT, argument_text, read_lines
+from cluster.terminal import warn
+from data_pipeline.strangers_text import visible_in_json
+from trainer.inference.mask_filler import Filled, MaskFiller
+from trainer.inference.trained_network import Precision
+
+
+def load_filler(
+    run: Path, checkpoint: str | None, precision: Precision, candidates: int | None
+) -> MaskFiller:
+    """Load a run's filler, and name newer checkpoints that were passed over.
+
+    Args:
+        candidates: how many are named for a mask; None: as many as the recipe says.
+    """
+    filler = MaskFiller.load(run, checkpoint, precision)
+    for problem in filler.damaged:
+        warn(f"{problem}; using {filler.checkpoint.path}")
+    if candidates is not None:
+        filler.config = filler.config.model_copy(update={"candidates": candidates})
+    return filler
+
+
+def filled_lines(filler: MaskFiller, texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
+    """What is printed for each text: it with its likeliest pieces, and a line for each mask."""
+    for found in filler.fill(texts):
+        if as_json:
+            yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
+        else:
+            yield from _told(found)
+
+
+def texts_of(arguments: Sequence[str]) -> list[str]:
+    """The texts of a command line, or of standard input, one a line.
+
+    Raises:
+        CorpusError: a text is not UTF-8, or a line is too long.
+    """
+    if arguments:
+        return [argument_text(argument) for argument in arguments]
+    return read_lines(STANDARD_INPUT)
+
+
+def _told(found: Filled) -> Iterator[str]:
+    yield found.filled
+    for number, candidates in enumerate(found.masks, start=1):
+        named = (f"{each.text or each.piece} {each.probability:.1%}" for each in candidates)
+        yield f"    [MASK] {number}: {', '.join(named)}"

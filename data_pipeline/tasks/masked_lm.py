@@ -1,0 +1,128 @@
+"""Masked language modelling: documents of one field, of which a part is hidden and has to be told.
+
+A document is stored as BOS, its tokens, EOS, as for a language model, and packed into rows in the
+same way. What is hidden is drawn once for each pass of its corpus, before documents are cut: a
+micro-batch has the tokens as the network sees them in TEXT, and those to be told in TOLD. Of a
+held-out set the same tokens are hidden each time, in all runs.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.batching.batch import MicroBatch, assemble
+from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
+from data_pipeline.batching.plan import WindowPlan
+from data_pipeline.batching.task import Examples, HeldOut
+from data_pipeline.config import DataSettings
+from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.masking_config import MaskedBatchingConfig
+from data_pipeline.random_keys import example_seeds
+from data_pipeline.tasks.causal_lm import CausalLanguageModelData, RowsShape
+from data_pipeline.tasks.masking import (
+    MASK,
+    NOT_TOLD,
+    TOLD,
+    Seeds,
+    mask_tokens,
+    vocabulary_of,
+)
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+HELDOUT_SEED = 0
+
+
+class MaskedLanguageModelData(CausalLanguageModelData):
+    """The numpy half of masked language modelling: stored like documents of a language model."""
+
+    def own_pieces(self) -> tuple[str, ...]:
+        return (MASK,)
+
+    def realises(self, settings: DataSettings) -> bool:
+        return True
+
+    def realise(
+        self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
+    ) -> dict[str, FieldArrays]:
+        seeds = partial(examples.seeds, seed=settings.seed, field_number=0)
+        return self.masked(examples.fields, settings, tokenizers, seeds)
+
+    def masked(
+        self,
+        fields: Mapping[str, FieldArrays],
+        settings: DataSettings,
+        tokenizers: Mapping[str, Tokenizer],
+        seeds: Seeds,
+    ) -> dict[str, FieldArrays]:
+        """The fields of micro-batches: what is seen, and what is to be told."""
+        vocabulary = vocabulary_of(tokenizers[TEXT])
+        seen, told = mask_tokens(fields[TEXT], vocabulary, batching_of(settings).masking, seeds)
+        return {TEXT: seen, TOLD: told}
+
+    def plan(
+        self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
+    ) -> WindowPlan:
+        batching = batching_of(settings)
+        return plan_packed(
+            fields[TEXT].lengths,
+            batching.context_length,
+            batching.max_tokens_per_micro_batch,
+            seed=settings.seed,
+            epoch=epoch,
+            window=window,
+            before=0,
+        )
+
+    def heldout_micro_batches(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> list[MicroBatch]:
+        fields = {
+            name: tokenizer.encode_field(heldout.texts[name]).with_first(tokenizer.bos_id)
+            for name, tokenizer in tokenizers.items()
+        }
+        numbers = np.arange(len(heldout))
+
+        def seeds(use: int) -> np.ndarray:
+            return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
+
+        masked = self.masked(fields, settings, tokenizers, seeds)
+        batching = batching_of(settings)
+        plan = plan_packed_heldout(
+            masked[TEXT].lengths,
+            batching.context_length,
+            batching.max_tokens_per_micro_batch,
+            before=0,
+        )
+        return assemble(numbers, masked, plan)
+
+    def units(self, micro_batch: MicroBatch) -> int:
+        return int((micro_batch.fields[TOLD].ids != NOT_TOLD).sum())
+
+    def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
+        """All tokens are to be told, which is more than a micro-batch of that shape ever has."""
+        # Two parts in each row, where there is room, since these need a mask.
+        parts = [shape.length // 2, shape.length - shape.length // 2]
+        sizes = np.array([size for size in parts if size] * shape.rows, dtype=np.int32)
+        field = FieldArrays(np.full(int(sizes.sum()), special.eos, dtype=np.int32), sizes)
+        return MicroBatch(
+            np.full(len(sizes), -1, dtype=np.int64),
+            {TEXT: field, TOLD: field},
+            starts=np.zeros(len(sizes), dtype=np.int64),
+            rows=np.repeat(np.arange(shape.rows), len(sizes) // shape.rows).astype(np.int32),
+        )
+
+    def dummy(self, special: SpecialIds) -> MicroBatch:
+        """One document of one token."""
+        return self.synthetic(RowsShape(1, 1), special)
+
+
+def batching_of(settings: DataSettings) -> MaskedBatchingConfig:
+    """The section `batching` of a recipe that masks."""
+    assert isinstance(settings.batching, MaskedBatchingConfig)
+    return settings.batching
+
+
+TASK = MaskedLanguageModelData()

@@ -1,0 +1,62 @@
+"""Texts that people write and read with [MASK] where a token is hidden.
+
+"A man is [MASK] a bike." ──masked_ids──▶ ids with the mask's ──masked_text──▶ the text again
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+from data_pipeline.tasks.masking import vocabulary_of
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+SHOWN_MASK = "[MASK]"
+_SPACE = "▁"
+
+
+def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text, without BOS and EOS, in which each [MASK] is one token.
+
+    Where pieces begin with a space, the space before [MASK] belongs to the piece that is hidden.
+    """
+    runs = text.split(SHOWN_MASK)
+    keeps, joined = _keeps_spaces(tokenizer), _joins_spaces(tokenizer)
+    ids: list[int] = []
+    for number, run in enumerate(runs):
+        if number:
+            ids.append(vocabulary_of(tokenizer).mask)
+        if keeps and joined and number < len(runs) - 1:
+            run = run.removesuffix(" ")
+        found = tokenizer.encode([run])[0].tolist() if run.strip() or (keeps and run) else []
+        if not keeps and number and found and not run.startswith(" "):
+            found = _without_space(tokenizer, found)
+        ids += found
+    return ids
+
+
+def masked_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of ids, in which each hidden token is shown as [MASK]."""
+    mask = vocabulary_of(tokenizer).mask
+    places = [-1, *(place for place, token in enumerate(ids) if token == mask), len(ids)]
+    runs = tokenizer.decode([list(ids[start + 1 : stop]) for start, stop in pairwise(places)])
+    if _keeps_spaces(tokenizer):
+        space = " " if _joins_spaces(tokenizer) else ""
+        return f"{space}{SHOWN_MASK}".join(runs)
+    return f" {SHOWN_MASK} ".join(runs).strip()
+
+
+def _without_space(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """A run's ids without the space that some tokenizers put before any text."""
+    return ids[1:] if tokenizer.piece(ids[0]) == _SPACE else ids
+
+
+def _keeps_spaces(tokenizer: Tokenizer) -> bool:
+    """Whether a text's spaces are its own, and none is added or removed."""
+    return tokenizer.decode([tokenizer.encode([" a "])[0].tolist()])[0] == " a "
+
+
+@lru_cache(maxsize=8)
+def _joins_spaces(tokenizer: Tokenizer) -> bool:
+    """Whether there are pieces that begin with a space and go on."""
+    pieces = map(tokenizer.piece, vocabulary_of(tokenizer).ordinary.tolist())
+    return any(piece.startswith(_SPACE) and len(piece) > 1 for piece in pieces)

@@ -1,0 +1,118 @@
+"""Masking: which tokens of a text are hidden, as a function of keys.
+
+    ids ──keys of example and position──▶ which are to be told ──▶ what the network sees instead
+
+    stored   BOS  A  man  is  riding  a  bike  EOS
+    seen     BOS  A  man  is  <mask>  a  bike  EOS
+    told      -1 -1   -1  -1  riding -1    -1   -1
+
+Of the tokens that are to be told most are hidden by the mask, some are replaced by a random piece,
+and some are left, so that every hidden state has to know its token (Devlin et al. 2019, §3.1).
+Special pieces are never told. What is drawn for a token depends on the run's seed, the pass of the
+corpus, the example and the token's position alone.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from data_pipeline.arrays import BoolArray, FieldArrays, Float64Array, Int32Array, UInt64Array
+from data_pipeline.masking_config import MaskingConfig
+from data_pipeline.random_keys import (
+    MASK_KINDS,
+    MASKED_TOKENS,
+    RANDOM_TOKENS,
+    uniform_at_positions,
+)
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+MASK = "<mask>"
+NOT_TOLD = -1
+TOLD = "told"  # the field of what is to be told, beside that of what is seen
+_WORD = "▁"  # what a word's first piece begins with
+
+
+class Seeds(Protocol):
+    """Gives each example a seed for a use of random numbers, [examples]."""
+
+    def __call__(self, use: int) -> UInt64Array: ...
+
+
+class Masked(NamedTuple):
+    """Texts with some tokens hidden."""
+
+    seen: FieldArrays
+    told: FieldArrays  # NOT_TOLD where nothing is to be told
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What masking needs to know of a tokenizer's pieces.
+
+    Attributes:
+        mask: the id of the mask.
+        ordinary: the ids of all pieces that are not special.
+        is_ordinary: [pieces].
+        begins_word: [pieces].
+    """
+
+    mask: int
+    ordinary: Int32Array
+    is_ordinary: BoolArray
+    begins_word: BoolArray
+
+
+@lru_cache(maxsize=8)
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """The pieces of a tokenizer that has the mask.
+
+    Raises:
+        TokenizerError: it has none.
+    """
+    mask = tokenizer.tag_id(MASK)
+    pieces = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
+    is_ordinary = np.ones(len(pieces), dtype=bool)
+    is_ordinary[[mask, *tokenizer.special_ids.model_dump().values()]] = False
+    begins_word = np.array([piece.startswith(_WORD) for piece in pieces]) | ~is_ordinary
+    ordinary = np.flatnonzero(is_ordinary).astype(np.int32)
+    return Vocabulary(mask, ordinary, is_ordinary, begins_word)
+
+
+def mask_tokens(
+    field: FieldArrays, vocabulary: Vocabulary, config: MaskingConfig, seeds: Seeds
+) -> Masked:
+    """Hides tokens of texts, of which each has one token at least."""
+    ids = field.ids.astype(np.int32)
+    is_ordinary = vocabulary.is_ordinary[ids]
+    drawn = uniform_at_positions(seeds(MASKED_TOKENS), field.lengths)
+    if config.whole_words:
+        drawn = drawn[_first_of_word(field, vocabulary)]
+    told = is_ordinary & (drawn <= _bounds(drawn, is_ordinary, field.lengths, config.share))
+    kind = uniform_at_positions(seeds(MASK_KINDS), field.lengths)
+    which = uniform_at_positions(seeds(RANDOM_TOKENS), field.lengths)
+    seen = ids.copy()
+    seen[told & (kind < config.masked)] = vocabulary.mask
+    replaced = told & (kind >= config.masked) & (kind < config.masked + config.random)
+    places = (which[replaced] * len(vocabulary.ordinary)).astype(np.int64)
+    seen[replaced] = vocabulary.ordinary[places]
+    answers = np.where(told, ids, np.int32(NOT_TOLD))
+    return Masked(FieldArrays(seen, field.lengths), FieldArrays(answers, field.lengths))
+
+
+def _bounds(
+    drawn: Float64Array, is_ordinary: BoolArray, lengths: Int32Array, share: float
+) -> Float64Array:
+    """Up to which number a token is to be told: the share, or a text's least, if that is more."""
+    firsts = np.cumsum(lengths, dtype=np.int64) - lengths
+    least = np.minimum.reduceat(np.where(is_ordinary, drawn, 1.0), firsts)
+    return np.repeat(np.maximum(least, np.nextafter(share, 0)), lengths)
+
+
+def _first_of_word(field: FieldArrays, vocabulary: Vocabulary) -> np.ndarray:
+    """For each token, where the first of its word is: [tokens]."""
+    begins = vocabulary.begins_word[field.ids]
+    begins[np.cumsum(field.lengths, dtype=np.int64) - field.lengths] = True
+    begins[1:] |= ~vocabulary.is_ordinary[field.ids[:-1]]  # after BOS no piece needs a space
+    return np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))

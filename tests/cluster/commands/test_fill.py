@@ -1,0 +1,105 @@
+"""`transloom fill` and `evaluate` of a masked model."""
+
+import json
+from io import BytesIO, TextIOWrapper
+
+import pytest
+import torch
+import yaml
+from support.runs import Runs
+from support.tasks import masked_values
+
+from cluster.commands.fill import texts_of
+from cluster.recipe import load_recipe
+from data_pipeline.preparation.prepare import prepare
+from trainer.errors import RunMismatchError, TextError
+from trainer.inference.mask_filler import MaskFiller
+from trainer.inference.text_generator import TextGenerator
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that has learned a little, with a vocabulary of words."""
+    folder = tmp_path_factory.mktemp("masked")
+    values = masked_values(folder / "dataset")
+    for corpus in values["data"]["train"]:
+        corpus["part"] = [0, 0.05]
+    values["tokenizer"] = {"type": "unigram", "vocabulary_size": 120, "byte_fallback": False}
+    values["trainer"] |= {"max_steps": 6, "validate_every_steps": 6}
+    recipe = folder / "masked.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    prepare(load_recipe(recipe).data_settings, lambda progress: None)
+    Runs(recipe, folder, address="").train("masked", inline=True)
+    return folder / "masked"
+
+
+def lines(result):
+    assert result.exit_code == 0, result.output
+    return result.stdout.removesuffix("\n").split("\n")
+
+
+def told(result):
+    return [json.loads(line) for line in lines(result)]
+
+
+def test_candidates_are_the_networks_probabilities(transloom, run):
+    text = "the [MASK] is[MASK]"
+    (found,) = told(transloom("fill", run, text, "--json"))
+    filler = MaskFiller.load(run)
+    tokenizer, network = filler.tokenizer, filler.network
+    mask = tokenizer.tag_id("<mask>")
+    the, is_ = (tokenizer.encode([word])[0].tolist() for word in ("the", " is"))
+    ids = torch.tensor([[tokenizer.bos_id, *the, mask, *is_, mask, tokenizer.eos_id]])
+    zeros = torch.zeros_like(ids)
+    with torch.no_grad():
+        hidden = network.encoder(ids, zeros, torch.arange(ids.shape[1])[None], zeros)
+        probabilities = network.logits(hidden)[ids == mask].softmax(-1)
+    probabilities[:, [*range(4), mask]] = 0
+    assert [len(candidates) for candidates in found["masks"]] == [3, 3]
+    for candidates, row in zip(found["masks"], probabilities, strict=True):
+        values, best = row.topk(3)
+        assert [each["piece"] for each in candidates] == [tokenizer.piece(n) for n in best.tolist()]
+        shown = [each["probability"] for each in candidates]
+        assert shown == pytest.approx(values.tolist(), rel=1e-5)
+        ids[ids == mask] = torch.where(torch.arange((ids == mask).sum()) == 0, best[0], mask)
+    assert found["text"] == text
+    assert found["filled"] == tokenizer.decode(ids.tolist())[0]
+
+
+def test_other_texts_do_not_matter(transloom, run, monkeypatch):
+    texts = ["the [MASK]", "[MASK]", "the small [MASK] is here[MASK]"]
+    together = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
+    monkeypatch.setattr("trainer.inference.mask_filler.TEXTS_AT_ONCE", 1)
+    apart = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
+    for one, other in zip(together, apart, strict=True):
+        for mine, theirs in zip(one.pop("masks"), other.pop("masks"), strict=True):
+            assert [each["piece"] for each in mine] == [each["piece"] for each in theirs]
+            for each, expected in zip(mine, theirs, strict=True):
+                assert each["probability"] == pytest.approx(expected["probability"], rel=1e-4)
+        assert one == other
+
+
+def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
+    found = lines(transloom("fill", run, "the [MASK]"))
+    assert found[0].startswith("the")
+    assert found[1].startswith("    [MASK] 1: ")
+    assert found[1].count("%") == 3
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"the [MASK]\n"), encoding="latin-1"))
+    assert texts_of([]) == ["the [MASK]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("the cat", r"Text 2 has no \[MASK\]"), ("a cat " * 20 + "[MASK]", r"learned 24 positions")],
+)
+def test_a_text_that_cannot_be_filled_is_refused(transloom, run, text, message):
+    with pytest.raises(TextError, match=message):
+        transloom("fill", run, "[MASK]", text)
+
+
+def test_it_is_evaluated_and_is_no_language_model(transloom, run):
+    result = transloom("evaluate", run, "--set", "phrasebook")
+    assert result.exit_code == 0, result.output
+    assert "accuracy" in result.output
+    with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
+        TextGenerator.load(run)

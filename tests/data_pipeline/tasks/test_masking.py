@@ -1,0 +1,155 @@
+"""Masking: how much, of what, and that it depends on the example and the position alone."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data_pipeline.arrays import FieldArrays, concatenate
+from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.masking_config import MaskingConfig
+from data_pipeline.random_keys import (
+    MASKED_TOKENS,
+    example_seeds,
+    splitmix64,
+    uniform_at_positions,
+)
+from data_pipeline.tasks.masking import MASK, NOT_TOLD, mask_tokens, vocabulary_of
+
+PIECES = ["<pad>", "<unk>", "<s>", "</s>", MASK, *(f"▁{n}" for n in range(40)), *"abcdefghij"]
+SPECIAL = range(5)
+BOS, EOS, MASK_ID = 2, 3, 4
+
+
+class Tokenizer(SimpleNamespace):
+    __hash__ = object.__hash__
+
+    def __init__(self, pieces):
+        super().__init__(
+            special_ids=SpecialIds(pad=0, unk=1, bos=BOS, eos=EOS),
+            vocabulary_size=len(pieces),
+            piece=pieces.__getitem__,
+        )
+
+    def tag_id(self, tag):
+        return PIECES.index(tag)
+
+
+VOCABULARY = vocabulary_of(Tokenizer(PIECES))
+
+
+def texts(lengths, seed=1):
+    """Random texts: BOS, tokens of which each third goes on with the word before it, EOS."""
+    random = np.random.default_rng(seed)
+    sequences = []
+    for length in lengths:
+        words = random.integers(5, 45, length)
+        inner = random.integers(45, len(PIECES), length)
+        sequences.append([BOS, *np.where(random.random(length) < 0.3, inner, words), EOS])
+    return FieldArrays(
+        np.array([token for each in sequences for token in each], dtype=np.uint16),
+        np.array(list(map(len, sequences)), dtype=np.int32),
+    )
+
+
+def seeds_of(numbers, seed=5, pass_number=0):
+    return lambda use: example_seeds(use, seed, pass_number, 0, np.array(numbers))
+
+
+def masked(field, numbers=None, where=None, **settings):
+    numbers = range(len(field.lengths)) if numbers is None else numbers
+    where = where or {}
+    return mask_tokens(
+        field, VOCABULARY, MaskingConfig(**settings), seeds_of(list(numbers), **where)
+    )
+
+
+def test_numbers_at_positions_are_outputs_of_each_examples_generator():
+    seeds = example_seeds(MASKED_TOKENS, 3, 1, 0, np.array([4, 900, 0]))
+    found = uniform_at_positions(seeds, np.array([3, 1, 7], dtype=np.int32))
+    keys = [key for seed, n in zip(seeds, (3, 1, 7), strict=True) for key in splitmix64(seed, n)]
+    assert found.tolist() == [(int(key) >> 11) / 2**53 for key in keys]
+    assert 0 <= found.min() <= found.max() < 1
+
+
+def test_shares_are_those_of_the_recipe():
+    field = texts([40] * 3000)
+    seen, told = masked(field, share=0.2, masked=0.7, random=0.2)
+    ordinary = ~np.isin(field.ids, SPECIAL)
+    hidden = told.ids != NOT_TOLD
+    assert not (hidden & ~ordinary).any()
+    assert (told.ids[hidden] == field.ids[hidden]).all()
+    assert (seen.ids[~hidden] == field.ids[~hidden]).all()
+    assert hidden.sum() / ordinary.sum() == pytest.approx(0.2, abs=0.004)
+    now, before = seen.ids[hidden], field.ids[hidden]
+    assert (now == MASK_ID).mean() == pytest.approx(0.7, abs=0.01)
+    drawn = now[(now != MASK_ID) & (now != before)]
+    pieces = len(PIECES) - len(SPECIAL)
+    assert len(drawn) / len(now) == pytest.approx(0.2 * (1 - 1 / pieces), abs=0.01)
+    counts = np.bincount(drawn, minlength=len(PIECES))
+    assert not counts[SPECIAL].any()
+    assert counts[5:].min() > 0.7 * counts[5:].mean()
+    assert seen.ids.dtype == told.ids.dtype == np.int32
+    assert (seen.lengths == field.lengths).all()
+
+
+def test_by_default_they_are_berts():
+    hidden = masked(texts([40] * 2000)).told.ids != NOT_TOLD
+    assert hidden.sum() / (2000 * 40) == pytest.approx(0.15, abs=0.004)
+    assert MaskingConfig().model_dump() == {
+        **{"share": 0.15, "masked": 0.8, "random": 0.1, "whole_words": False}
+    }
+
+
+def test_it_depends_on_example_and_position_alone():
+    lengths = [7, 30, 1, 12, 19]
+    field = texts(lengths)
+    together = masked(field, [3, 10, 11, 40, 41])
+    parts = [masked(field.part(n, n + 1), [number]) for n, number in enumerate((3, 10, 11, 40, 41))]
+    for found, name in ((together.seen, "seen"), (together.told, "told")):
+        alone = concatenate([getattr(part, name) for part in parts])
+        assert found.ids.tolist() == alone.ids.tolist()
+    other_texts = masked(texts(lengths, seed=2), [3, 10, 11, 40, 41])
+    hidden, other = (x.told.ids != NOT_TOLD for x in (together, other_texts))
+    assert hidden.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize("changed", [{"seed": 6}, {"pass_number": 1}])
+def test_another_seed_and_another_pass_hide_others(changed):
+    field = texts([30] * 20)
+    first = masked(field)
+    assert masked(field).told.ids.tolist() == first.told.ids.tolist()
+    other = masked(field, where=changed)
+    hidden, now_hidden = (x.told.ids != NOT_TOLD for x in (first, other))
+    assert (hidden & now_hidden).sum() < 0.3 * hidden.sum()
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_of_each_text_something_is_to_be_told(whole_words):
+    field = texts([1, 2, 3] * 50)
+    told = masked(field, share=0.01, whole_words=whole_words).told
+    starts = np.cumsum(told.lengths) - told.lengths
+    assert (np.add.reduceat(told.ids != NOT_TOLD, starts) >= 1).all()
+    nothing = FieldArrays(np.array([BOS, EOS]), np.array([2], dtype=np.int32))
+    assert (masked(nothing).told.ids == NOT_TOLD).all()
+
+
+def test_whole_words_are_hidden_whole():
+    field = texts([40] * 500)
+    hidden = masked(field, whole_words=True).told.ids != NOT_TOLD
+    word, words = -1, []
+    for at, token in enumerate(field.ids.tolist()):
+        after_bos = at and field.ids[at - 1] == BOS
+        word += token in SPECIAL or PIECES[token].startswith("▁") or bool(after_bos)
+        words.append(word)
+    shares = np.bincount(words, weights=hidden) / np.bincount(words)
+    assert set(shares) == {0.0, 1.0}
+    assert max(np.bincount(words)) > 2
+    ordinary = ~np.isin(field.ids, SPECIAL)
+    assert hidden.sum() / ordinary.sum() == pytest.approx(0.15, abs=0.01)
+
+
+def test_shares_of_more_than_all_are_refused():
+    with pytest.raises(ValueError, match=r"masked is 0\.8 and random 0\.3: together"):
+        MaskingConfig(random=0.3)
+    assert masked(texts([9]), share=0.5, masked=1.0, random=0.0).seen.ids.max() < len(PIECES)

@@ -1,0 +1,226 @@
+"""A SentencePiece tokenizer as the file that the library `tokenizers` reads: tokenizer.json.
+
+    text ─▶ the model's own normalisation ─▶ words, each with "▁" before it ─▶ pieces ─▶ BOS … EOS
+
+Written for tokenizers 0.23 and read by transformers' `PreTrainedTokenizerFast`. Its ids are those
+of SentencePiece (0.2), but for texts that spell a special piece: `<mask>` in a text is the mask,
+which is wanted, and `</s>` is the end. Four things are written with care:
+
+- Rules of normalisation are SentencePiece's own table; runs of spaces become one and trailing ones
+  go, as there. What stands behind a mask has no space put before it.
+- A verbatim model has neither. Its text is escaped, and read line by line, as it was in training.
+- SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` goes by a list
+  of pairs. It has every pair that makes a piece, in the order of the pieces' scores.
+- A unigram model's special pieces and bytes have the score 0, and would be found in texts; they
+  stand in the list with a score that no segmentation takes, but one of unknown characters: a text
+  that spells the name of a byte, `<0x41>`, is that byte where the model has no "<".
+"""
+
+import base64
+import json
+from typing import Any
+
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+
+from data_pipeline.tokenizers.sentence_piece import ESCAPES, SentencePieceTokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from trainer.errors import TrainerError
+
+SPACE = "▁"
+NEVER = -1e9  # a score that no segmentation takes
+_KINDS = ModelProto.SentencePiece
+
+
+def tokenizer_files(tokenizer: Tokenizer, mask: str, max_length: int) -> dict[str, bytes]:
+    """The content of tokenizer.json and tokenizer_config.json, by name.
+
+    Args:
+        mask: the piece that stands in the place of a hidden one.
+        max_length: tokens of a text at most, BOS and EOS included.
+
+    Raises:
+        TrainerError: the file cannot hold the tokenizer.
+    """
+    model, verbatim = _model_of(tokenizer)
+    joins = any(p.piece.startswith(SPACE) and len(p.piece) > 1 for p in model.pieces)
+    special = {name: tokenizer.piece(n) for name, n in tokenizer.special_ids.model_dump().items()}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **{f"{name}_token": piece for name, piece in special.items()},
+        "cls_token": special["bos"],
+        "sep_token": special["eos"],
+        "mask_token": mask,
+    }
+    added = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.tag_id(mask)]
+    file = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            _added(tokenizer.piece(number), number, with_space=joins and number == added[-1])
+            for number in sorted(added)
+        ],
+        "normalizer": _escaping() if verbatim else _normalizer(model),
+        "pre_tokenizer": _lines_and_words() if verbatim else _metaspace("first"),
+        "post_processor": _between(special["bos"], special["eos"], tokenizer),
+        "decoder": _unescaping() if verbatim else _decoder(model),
+        "model": _segmentation(model, tokenizer.unk_id),
+    }
+    return {"tokenizer.json": _json(file), "tokenizer_config.json": _json(config)}
+
+
+def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
+    """The SentencePiece model, if `tokenizers` segments as it does, and whether it is verbatim."""
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise TrainerError(
+            f"{tokenizer.name} is of the kind {tokenizer.kind}, and tokenizer.json is written of "
+            "SentencePiece models. Export a run with such a tokenizer."
+        )
+    model = ModelProto()
+    model.ParseFromString(tokenizer.model)
+    trainer, rules = model.trainer_spec, model.normalizer_spec
+    verbatim = tokenizer.is_verbatim
+    fits = {
+        "words as pieces": trainer.model_type != TrainerSpec.WORD,
+        "pieces across spaces": all(SPACE not in piece.piece[1:] for piece in model.pieces),
+        "spaces behind words": not trainer.treat_whitespace_as_suffix,
+        "no space before a text": verbatim or rules.add_dummy_prefix,
+        "spaces as they are": verbatim or rules.remove_extra_whitespaces,
+        "spaces that are no ▁": rules.escape_whitespaces,
+        "user-defined pieces": not any(p.type == _KINDS.USER_DEFINED for p in model.pieces),
+    }
+    if lacks := [what for what, fit in fits.items() if not fit]:
+        raise TrainerError(
+            f"{tokenizer.name} has {', '.join(lacks)}, which tokenizer.json is not written for. "
+            "Export a run whose tokenizer was trained with transloom's defaults."
+        )
+    return model, verbatim
+
+
+def _added(piece: str, number: int, *, with_space: bool) -> dict[str, Any]:
+    """A special piece, which a text may spell.
+
+    Args:
+        with_space: whether spaces before it are a part of it.
+    """
+    plain = dict.fromkeys(("single_word", "rstrip", "normalized"), False)
+    return {"id": number, "content": piece, "lstrip": with_space, **plain, "special": True}
+
+
+def _normalizer(model: ModelProto) -> dict[str, Any]:
+    table = model.normalizer_spec.precompiled_charsmap
+    own = {
+        "type": "Precompiled",
+        "precompiled_charsmap": base64.b64encode(table).decode("ascii"),
+    }
+    spaces = [
+        {"type": "Replace", "pattern": {"Regex": found}, "content": content}
+        for found, content in ((" {2,}", " "), (" $", ""))
+    ]
+    return {"type": "Sequence", "normalizers": [*([own] if table else []), *spaces]}
+
+
+def _replaced(found: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": found}, "content": content}
+
+
+def _escaping() -> dict[str, Any]:
+    """`sentence_piece.escape`, a character at a time: first the one that escapes begin with."""
+    return {
+        "type": "Sequence",
+        "normalizers": [_replaced(found, written) for found, written in reversed(ESCAPES.items())],
+    }
+
+
+def _unescaping() -> dict[str, Any]:
+    """`sentence_piece.unescape`: last the character that escapes begin with."""
+    meant = [_replaced(written, found) for found, written in ESCAPES.items()]
+    pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": [*pieces, *meant]}
+
+
+def _lines_and_words() -> dict[str, Any]:
+    end = {"type": "Split", "pattern": {"String": ESCAPES["\n"]}, "invert": False}
+    return {
+        "type": "Sequence",
+        "pretokenizers": [{**end, "behavior": "MergedWithPrevious"}, _metaspace("never")],
+    }
+
+
+def _metaspace(prepend: str) -> dict[str, Any]:
+    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": prepend, "split": True}
+
+
+def _between(bos: str, eos: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    def token(piece: str, segment: int) -> dict[str, Any]:
+        return {"SpecialToken": {"id": piece, "type_id": segment}}
+
+    def text(name: str, segment: int) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": segment}}
+
+    single = [token(bos, 0), text("A", 0), token(eos, 0)]
+    ids = {bos: tokenizer.bos_id, eos: tokenizer.eos_id}
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, text("B", 1), token(eos, 1)],
+        "special_tokens": {
+            piece: {"id": piece, "ids": [number], "tokens": [piece]}
+            for piece, number in ids.items()
+        },
+    }
+
+
+def _decoder(model: ModelProto) -> dict[str, Any]:
+    if not model.trainer_spec.byte_fallback:
+        return _metaspace("first")
+    return {
+        "type": "Sequence",
+        "decoders": [
+            _replaced(SPACE, " "),
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ],
+    }
+
+
+def _segmentation(model: ModelProto, unknown: int) -> dict[str, Any]:
+    byte_fallback = model.trainer_spec.byte_fallback
+    if model.trainer_spec.model_type == TrainerSpec.UNIGRAM:
+        scored = [[p.piece, p.score if p.type == _KINDS.NORMAL else NEVER] for p in model.pieces]
+        return {
+            "type": "Unigram",
+            "unk_id": unknown,
+            "vocab": scored,
+            "byte_fallback": byte_fallback,
+        }
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": model.pieces[unknown].piece,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": byte_fallback,
+        "ignore_merges": False,
+        "vocab": {piece.piece: number for number, piece in enumerate(model.pieces)},
+        "merges": _merges(model) if model.trainer_spec.model_type == TrainerSpec.BPE else [],
+    }
+
+
+def _merges(model: ModelProto) -> list[list[str]]:
+    """Every pair of pieces that makes a piece; those of the piece with the best score first."""
+    normal = {p.piece: p.score for p in model.pieces if p.type == _KINDS.NORMAL}
+    merges = []
+    for piece in sorted(normal, key=lambda piece: -normal[piece]):
+        halves = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
+        merges += [[left, right] for left, right in halves if left in normal and right in normal]
+    return merges
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,84 @@
+"""The weights of a folder in Hugging Face's layout, as the first weights of a run.
+
+folder ──from_marian, from_bert──▶ network ──is it the recipe's?──▶ a reader of its weights
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.errors import ModelError
+from model.hugging_face.bert import from_bert
+from model.hugging_face.files import read_model
+from model.hugging_face.marian import from_marian
+from model.masked_head import MaskedLanguageModel
+from model.transformer import Transformer
+from trainer.errors import RunMismatchError
+from trainer.zero.engine import Engine
+from trainer.zero.fragments import MASTER, FragmentReader
+
+READERS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
+    Transformer: from_marian,
+    MaskedLanguageModel: from_bert,
+}
+# What a network computes does not depend on these.
+_FREE = ("network", "preset", "dropout", "attention_dropout")
+
+
+def folder_weights(folder: Path, engine: Engine) -> FragmentReader:
+    """Reads the weights of the folder's network as fp32; moments are zero.
+
+    Raises:
+        ModelError: the folder has no network that can be read.
+        RunMismatchError: it is not that of the engine.
+    """
+    ours = engine.module
+    if type(ours) not in READERS:
+        raise RunMismatchError(
+            f"trainer.init_from: {folder} has a network of Hugging Face's, and only encoder–"
+            f"decoders and encoders with a masked language model's head begin with one, not a "
+            f"{type(ours).__name__}: name a run of such a network"
+        )
+    theirs = READERS[type(ours)](*read_model(folder))
+    _require_same_network(folder, _facts(ours), _facts(theirs))
+    weights = {n: p.detach().float().flatten() for n, p in theirs.named_parameters()}
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise ModelError(f"{folder} has NaN or an infinite weight in {name}: download it again")
+
+    def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
+        return weights[parameter][start:stop] if kind == MASTER else torch.zeros(stop - start)
+
+    return read
+
+
+def _facts(network: nn.Module) -> dict[str, Any]:
+    """What two networks must have in common, by name."""
+    facts: dict[str, Any]
+    if isinstance(network, MaskedLanguageModel):
+        encoder = network.encoder
+        config, facts = encoder.config.model_dump(), {}
+        facts["pieces of the dataset's tokenizer"] = encoder.vocabulary_size
+        facts["batching.context_length"] = encoder.context_length
+    else:
+        assert isinstance(network, Transformer)
+        config = {**network.config.model_dump(), "key_value_heads": network.config.groups}
+        facts = {"the vocabulary": network.vocabulary}
+    return {f"model.{name}": x for name, x in config.items() if name not in _FREE} | facts
+
+
+def _require_same_network(folder: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    differences = [
+        f"{name}: {here} in the recipe, {theirs[name]} in {folder}"
+        for name, here in ours.items()
+        if here != theirs[name]
+    ]
+    if differences:
+        raise RunMismatchError(
+            f"trainer.init_from: the network in {folder} is not that of the recipe: "
+            f"{'; '.join(differences)}. Give the recipe its values: for translation `transloom "
+            "init --init-from` writes them"
+        )

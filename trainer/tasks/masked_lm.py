@@ -1,0 +1,158 @@
+"""Masked language modelling in torch: packed rows, scored by hidden tokens that are told."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pipeline.arrays import Int64Array
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.tasks.masked_text import masked_text
+from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.encoder_only_config import EncoderOnlyConfig
+from model.masked_head import MaskedLanguageModel, told_sums
+from trainer.batch import DeviceBatch
+from trainer.recipe import TrainingRecipe
+from trainer.scores import Score
+from trainer.task_kinds import MASKED_LM_SCORES
+from trainer.tasks.rows import numbers_in_rows, padded_rows, places_in_rows
+from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
+
+SAMPLES = 3
+
+
+def build_masked_language_model(
+    recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]
+) -> MaskedLanguageModel:
+    """The encoder-only Transformer with the head that tells masked tokens."""
+    assert isinstance(recipe.model, EncoderOnlyConfig)
+    assert isinstance(recipe.batching, PackedBatchingConfig)
+    (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
+    return MaskedLanguageModel(
+        recipe.model, size, recipe.batching.context_length, recipe.engine.attention
+    )
+
+
+class MaskedLanguageModelling(TrainingTask):
+    """Texts with hidden tokens, and a network that has `forward` of MaskedLanguageModel."""
+
+    def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
+        """Tokens, segments, positions and parts, int64 [rows, longest row]; places and targets."""
+        assert micro_batch.rows is not None
+        seen, told = micro_batch.fields[TEXT], micro_batch.fields[TOLD].ids
+        sizes = seen.lengths.astype(np.int64)
+        parts = np.repeat(numbers_in_rows(micro_batch.rows), sizes)
+        segments = np.zeros_like(parts)
+        places, shape = places_in_rows(micro_batch.rows, sizes)
+        positions = _positions(np.repeat(np.arange(len(sizes)), sizes), segments)
+        where = np.flatnonzero(told != NOT_TOLD)
+        rows = [
+            padded_rows(seen.ids, places, shape, self._tokenizer.pad_id),
+            padded_rows(segments, places, shape, 0),
+            padded_rows(positions, places, shape, 0),
+            padded_rows(parts, places, shape, -1),
+        ]
+        fed = [*rows, places[where], told[where].astype(np.int64)]
+        return DeviceBatch(
+            inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in fed),
+            digest=_digest(micro_batch, [seen.ids, segments, positions, parts, told]),
+            padding=shape[0] * shape[1] - len(places),
+            positions=shape[0] * shape[1],
+        )
+
+    def targets(self, micro_batch: MicroBatch) -> np.ndarray:
+        told = micro_batch.fields[TOLD]
+        ends = np.cumsum(told.lengths, dtype=np.int64)
+        before = np.concatenate(([0], np.cumsum(told.ids != NOT_TOLD)))
+        targets: np.ndarray = before[ends] - before[ends - told.lengths]
+        return targets
+
+    def scoring(self, heldout: HeldOut) -> "MaskedScoring":
+        return MaskedScoring(self, heldout)
+
+    def shown(self, ids: np.ndarray) -> str:
+        """A text as a person reads it, with hidden tokens marked."""
+        return masked_text(self._tokenizer, ids.tolist())
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return next(iter(self.tokenizers.values()))  # all fields share it
+
+
+class MaskedScoring(Scoring):
+    """Loss and accuracy over the hidden tokens of a held-out set, the same ones each time.
+
+    In the table each batch has a row.
+    """
+
+    columns = 2
+
+    def __init__(self, task: MaskedLanguageModelling, heldout: HeldOut) -> None:
+        self._task = task
+        self.batches = task.data.heldout_micro_batches(
+            heldout, task.tokenizers, task.recipe.data_settings
+        )
+        self.rows = len(self.batches)
+        self._tokens = sum(task.data.units(batch) for batch in self.batches)
+
+    def score(
+        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        sums = network(*self._task.collate(micro_batch, device).inputs, told_sums)
+        yield number, np.array([float(sums.nll), float(sums.right)])
+
+    def summarise(self, table: np.ndarray) -> ValidationResult:
+        nll, right = (math.fsum(column.tolist()) for column in table.T)
+        values = {**loss_scores(nll / self._tokens), "accuracy": 100 * right / self._tokens}
+        return ValidationResult(
+            {
+                name: Score(value=value, more_is_better=MASKED_LM_SCORES[name])
+                for name, value in values.items()
+            }
+        )
+
+    @torch.no_grad()
+    def samples(self, network: nn.Module) -> list[Example]:
+        """The first texts of a batch: as the network saw them, as they are, as it filled them."""
+        assert isinstance(network, MaskedLanguageModel)
+        batch = self.batches[0]
+        seen, told = batch.fields[TEXT], batch.fields[TOLD]
+        device = next(network.parameters()).device
+        *inputs, place_m, _ = self._task.collate(batch, device).inputs
+        hidden_btd = network.encoder(*inputs)
+        best_m = network.logits(hidden_btd.flatten(0, 1)[place_m]).argmax(dim=-1).cpu().numpy()
+        expected, made = seen.ids.copy(), seen.ids.copy()
+        hidden = told.ids != NOT_TOLD
+        expected[hidden], made[hidden] = told.ids[hidden], best_m
+        ends = np.cumsum(seen.lengths)[:SAMPLES]
+        texts = [
+            [self._task.shown(ids) for ids in np.split(of_all[: ends[-1]], ends[:-1])]
+            for of_all in (seen.ids, expected, made)
+        ]
+        return [Example(*three) for three in zip(*texts, strict=True)]
+
+
+def _positions(numbers: Int64Array, segments: Int64Array) -> Int64Array:
+    """Each token's position: it begins anew with each part, and with each side of one."""
+    begins = np.ones(len(numbers), dtype=bool)
+    begins[1:] = (np.diff(numbers) != 0) | (np.diff(segments) != 0)
+    place = np.arange(len(numbers))
+    positions: Int64Array = place - np.maximum.accumulate(np.where(begins, place, 0))
+    return positions
+
+
+def _digest(micro_batch: MicroBatch, fed: list[np.ndarray]) -> bytes:
+    """The hash of the examples' numbers, where their parts begin, and all that is fed, unpadded."""
+    state = hashlib.blake2b(digest_size=32)
+    for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
+        state.update(np.ascontiguousarray(numbers, dtype="<i8").data)
+    for array in fed:
+        state.update(array.astype("<i4").data)
+    return state.digest()
