@@ -396,7 +396,7 @@ class Translator:
             tag: put before the sentence, as a corpus's tag in training.
             live: whether the model lies in the page, so that other sentences can be typed there.
                 A notebook keeps the page in its file: of 5 MB for the phrase book's model, with
-                False of 1 MB.
+                False of less than 1 MB.
 
         Raises:
             TransloomError: the sentence is too long.

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
 SENTENCE = "je 漢 suis étudiant"
 CONTRAST = 4.5
+PRODUCT = "encoder.layers.0.self_attention.scores_hts"  # whose origin is drawn
 # What means something by its colour or ground, by the section that has it.
 PICTURES = {
     "#section-1": ("svg.blueprint.wide",),
@@ -73,6 +74,7 @@ def opened(watched, address, place):
     watched.page.goto(f"{address}{place}")
     watched.page.locator(f"{place}.here").wait_for()
     if place == "#live":
+        watched.page.locator("[data-live=places]").select_option(PRODUCT)
         watched.page.locator("[data-live=matrices] td[data-row]").first.click()
         watched.page.locator("summary", has_text="As arcs").click()
         watched.page.locator(".shapes svg").first.wait_for()
