@@ -105,6 +105,7 @@ def test_nothing_that_means_something_vanishes_where_colours_are_forced(browser,
                 ground = page_ground(page)
                 seen = max(contrast(ground, other) for n, other in colours if n > 3)
                 assert seen > 1.3, (place, picture, colours[:5])
+                assert len(colours) > 2, (place, picture, colours)  # more than a frame
             assert watched.violations() == [], place
         assert page.locator("#compare td.share").first.inner_text().endswith("%")
         assert watched.complaints == []
