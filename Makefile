@@ -15,7 +15,7 @@ LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-peers chaos lab mutants oldest fuzz lock wheelhouse clean
+.PHONY: help setup demo test check bench bench-peers chaos lab mutants oldest pictures fuzz lock wheelhouse clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -88,6 +88,9 @@ mutants: setup  ## plant known bugs in a copy and say which of them no test sees
 
 oldest: setup  ## tests with the oldest versions that pyproject.toml allows (before a release)
 	@scripts/oldest
+
+pictures: setup  ## renew the pictures of README and docs, and the example of alignments (Chromium)
+	@$(BIN)/python scripts/screenshots $(RUNS)
 
 clean:  ## remove caches and builds; .venv, datasets and runs stay
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -15,6 +15,7 @@ Interrupting a call once asks it to stop as Ctrl-C does: a run leaves a checkpoi
 docs/python.md has the whole of it, with an example that a test executes.
 """
 
+import html
 import json
 import signal
 import subprocess
@@ -26,7 +27,7 @@ import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
 __all__ = [
+    "Explanation",
     "Job",
     "Recipe",
     "Run",
@@ -280,6 +282,36 @@ class Translation:
     score: float
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """A sentence on its way through a model, as a page; a notebook shows it in its cell.
+
+    Attributes:
+        html: the whole page, which needs no network.
+    """
+
+    sentence: str
+    translation: str
+    html: str = field(repr=False)
+
+    def save(self, file: str | Path) -> Path:
+        """Write the page to a file, which any browser opens."""
+        Path(file).write_text(self.html, encoding="utf-8")
+        return Path(file)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own.
+
+        Its scripts run there, with no access to the notebook: the frame is an origin of its own.
+        """
+        title = html.escape(f"Inside the Transformer: {self.sentence}")
+        return (
+            f'<iframe title="{title}" sandbox="allow-scripts allow-downloads" '
+            f'srcdoc="{html.escape(self.html)}" '
+            'style="width: 100%; height: 720px; border: 1px solid #8888"></iframe>'
+        )
+
+
 class Translator:
     """A run's model in a process of its own, ready to translate until it is closed."""
 
@@ -354,21 +386,23 @@ class Translator:
             "tag": tag,
             "prefixes": None if prefixes is None else list(prefixes),
         }
-        with self._lock:
-            if self._child.stdin is None or self._child.stdin.closed:
-                raise TransloomError("The translator is closed: make another one", 1)
-            try:
-                with suppress(BrokenPipeError):  # it has ended; the answer says why
-                    self._child.stdin.write(json.dumps(request) + "\n")
-                    self._child.stdin.flush()
-                found = self._answer()["translations"]
-            except TransloomError:
-                raise
-            except BaseException:  # the next request would get the answer that is still to come
-                self._child.kill()
-                self.close()
-                raise
+        found = self._ask(request)["translations"]
         return [[Translation(**translation) for translation in of_one] for of_one in found]
+
+    def explain(self, sentence: str, *, tag: str | None = None, live: bool = True) -> Explanation:
+        """The page of `transloom explain` on a sentence; a notebook shows it in its cell.
+
+        Args:
+            tag: put before the sentence, as a corpus's tag in training.
+            live: whether the model lies in the page, so that other sentences can be typed there.
+                A notebook keeps the page in its file: of 5 MB for the phrase book's model, with
+                False of less than 1 MB.
+
+        Raises:
+            TransloomError: the sentence is too long.
+        """
+        answer = self._ask({"explain": sentence, "tag": tag, "live": live})
+        return Explanation(sentence, answer["translation"], answer["page"])
 
     def close(self) -> None:
         """End the process; no more can be translated."""
@@ -384,6 +418,22 @@ class Translator:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            if self._child.stdin is None or self._child.stdin.closed:
+                raise TransloomError("The translator is closed: make another one", 1)
+            try:
+                with suppress(BrokenPipeError):  # it has ended; the answer says why
+                    self._child.stdin.write(json.dumps(request) + "\n")
+                    self._child.stdin.flush()
+                return self._answer()
+            except TransloomError:
+                raise
+            except BaseException:  # the next request would get the answer that is still to come
+                self._child.kill()
+                self.close()
+                raise
 
     def _answer(self) -> dict[str, Any]:
         assert self._child.stdout is not None

@@ -188,27 +188,41 @@ def explain(
         Path | None, typer.Option(metavar="FILE", help="Default: explain.html in the run's folder.")
     ] = None,
     checkpoint: CheckpointOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN[@STEP]", help="Compare with this model; @STEP is one of the same run."
+        ),
+    ] = None,
     tag: TagOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how a run translates a sentence, step by step, as one HTML page.
 
     All numbers on the way are in it. It opens without a network, in any browser. A model of up to
-    5 million weights lies in it, too: type another sentence there.
+    5 million weights lies in it, too: type another sentence there. With --against, a section has
+    two models beside each other.
 
     Examples:
 
       transloom explain runs/phrasebook "je suis étudiant"
 
       transloom explain runs/phrasebook "elle est là" --checkpoint 150 --output early.html
+
+      transloom explain runs/phrasebook "elle est là" --against @150
     """
-    from cluster.commands.inference import load_translator, write_explanation
+    from cluster.commands.inference import (
+        explanation_notes,
+        load_other,
+        load_translator,
+        write_explanation,
+    )
 
     translator = load_translator(run, checkpoint)
-    summary = write_explanation(translator, sentence, tag, output or run / "explain.html")
-    reason = summary["not_live"]
-    note = f"the page shows this sentence alone: {reason}\n" if reason else ""
-    answer(summary, as_json, f"{sentence} → {summary['translation']}\n{note}{summary['file']}")
+    other = load_other(run, against) if against else None
+    summary = write_explanation(translator, sentence, tag, output or run / "explain.html", other)
+    notes = "".join(f"{note}\n" for note in explanation_notes(summary))
+    answer(summary, as_json, f"{sentence} → {summary['translation']}\n{notes}{summary['file']}")
 
 
 def evaluate(

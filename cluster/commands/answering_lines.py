@@ -1,7 +1,8 @@
 """A translator that answers another process: a line of JSON for each line of JSON.
 
     {"sentences": […], "n_best": 1, "tag": null, "prefixes": null} ──▶ {"translations": [[…], …]}
-                                                                   or {"error": "…"}
+    {"explain": "…", "tag": null, "live": true}        ──▶ {"translation": "…", "page": "<!doc…"}
+                                                        or {"error": "…"}
 
 It ends when nothing more can be asked of it. `transloom.py` asks, in Python programs.
 """
@@ -10,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from cluster.commands.inference import decoding_of
+from cluster.commands.inference import decoding_of, explanation
 from cluster.terminal import full_message, tell_in_json
 from data_pipeline.errors import DataError
 from model.errors import ModelError
@@ -25,12 +26,22 @@ def answer_until_the_end(translator: Translator) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
+            if "explain" in request:
+                tell_in_json(_explained(translator, request))
+                continue
             translator.decoding = decoding_of(translator, None, None, request["n_best"])
             tell_in_json({"translations": _translated(translator, request)})
         except (DataError, ModelError, TrainerError) as error:
             tell_in_json({"error": full_message(error)})
         finally:
             translator.decoding = decoding
+
+
+def _explained(translator: Translator, request: dict[str, Any]) -> dict[str, Any]:
+    page, summary = explanation(
+        translator, request["explain"], request["tag"], live=request["live"]
+    )
+    return {"translation": summary["translation"], "page": page}
 
 
 def _translated(translator: Translator, request: dict[str, Any]) -> list[list[dict[str, Any]]]:

@@ -142,7 +142,13 @@ def test_a_translator_says_what_the_network_says(trained):
         best = translator.translate_n_best(sentences, 3)
         with pytest.raises(transloom.TransloomError, match="tokens"):
             translator.translate(["chat " * 5000])
+        with pytest.raises(transloom.TransloomError, match="tokens"):
+            translator.explain("chat " * 5000)
+        explained, alone = (translator.explain(sentences[0], live=live) for live in (True, False))
         assert translator.translate(sentences) == expected.translate(sentences)  # it goes on
+    assert "From “je suis étudiant” to" in explained.html.replace("<bdi>", "").replace("</bdi>", "")
+    assert ('id="live"' in explained.html, 'id="live"' in alone.html) == (True, False)
+    assert explained.translation == alone.translation
     assert [len(of_one) for of_one in best] == [3, 3, 3]
     assert all(a.score >= b.score for of_one in best for a, b in pairwise(of_one))
     with pytest.raises(transloom.TransloomError, match="closed"):

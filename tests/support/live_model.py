@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ const answers = {
     const keys = [...allPlaces(model).map(({ key }) => key), "logits_tv", "probabilities_tv"];
     return keys.flatMap((key) => cells.map((cell) => originsOf(traced, used, key, cell)));
   },
+  // Of each tensor some cells: the picture of the product, and how many terms it has.
+  shapes: ({ source, target, cells, switches }) => {
+    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
+    const traced = trace(model, source, target, used);
+    const keys = [...allPlaces(model).map(({ key }) => key), "logits_tv", "probabilities_tv"];
+    return keys.flatMap((key) => cells.map((asked) => {
+      const { shape } = tensorAt(traced, key);
+      const cell = cellIn(shape, key, asked);
+      return { cell, shape: shape.slice(-2), masked: numberAt(traced, cell) === -Infinity,
+        parts: shapesOf(model, traced, cell, used),
+        terms: originOf(model, traced, cell, used).terms.length };
+    }));
+  },
   compute: ({ sentence, tag, switches }) => {
     const { pieces, ...found } = computeSentence(
       model, sentence, tag, { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) });
@@ -51,6 +65,13 @@ const answers = {
         ({ key, lengths: lengthsTaken(model, found.traced, key, used) })),
     });
   },
+  compare: ({ sentence, tag, names }) => {
+    const found = comparisonOf([model, second], names, sentence, tag);
+    for (const { attentions } of found.sides) {
+      for (const attention of attentions) attention.data = [...attention.data];
+    }
+    return found;
+  },
   greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
   beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
 };
@@ -59,10 +80,11 @@ const switchesOf = ({ headsOff, residualsOff, ...rest }) => ({
   ...(headsOff ? { headsOff: new Set(headsOff) } : {}),
   ...(residualsOff ? { residualsOff: new Set(residualsOff) } : {}),
 });
-const originsOf = (traced, used, key, [h, r, c]) => {
+const cellIn = (shape, key, [h, r, c]) => ({ key, head: hasHeads(key) ? h % shape[0] : null,
+  row: r % shape.at(-2), column: c % shape.at(-1) });
+const originsOf = (traced, used, key, asked) => {
   const { shape } = tensorAt(traced, key);
-  const cell = { key, head: hasHeads(key) ? h % shape[0] : null,
-    row: r % shape.at(-2), column: c % shape.at(-1) };
+  const cell = cellIn(shape, key, asked);
   const { value, terms, added } = originOf(model, traced, cell, used);
   const wrong = terms.filter(({ place, a }) => place && numberAt(traced, place) !== a);
   let steps = 0;
@@ -76,23 +98,34 @@ const originsOf = (traced, used, key, [h, r, c]) => {
     wrong: wrong.length, steps };
 };
 const fs = require("node:fs");
-const [packed, questions] = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
-let model;
-loadLiveModel(packed).then((loaded) => {
-  model = loaded;
+const [packed, questions, other] = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
+let [model, second] = [null, null];
+Promise.all([packed, other ?? packed].map(loadLiveModel)).then((loaded) => {
+  [model, second] = loaded;
   const found = questions.map(([name, argument]) => answers[name](argument));
   fs.writeFileSync(process.argv[3], JSON.stringify(found));
 });
 """
 
 
-def ask(packed: dict[str, Any], folder: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
-    """Loads a packed model in Node and returns an answer to each question (name, argument)."""
+def ask(
+    packed: dict[str, Any],
+    folder: Path,
+    *questions: tuple[str, dict[str, Any]],
+    other: dict[str, Any] | None = None,
+) -> list[Any]:
+    """Loads a packed model in Node and returns an answer to each question (name, argument).
+
+    Args:
+        other: a second packed model, for the question `compare`.
+    """
     program, asked, answered = (
         folder / name for name in ("live.js", "asked.json", "answered.json")
     )
-    program.write_text(script((*ENGINE, *ANSWERS)) + _ANSWERS, encoding="utf-8")
-    asked.write_text(json.dumps([packed, questions]), encoding="utf-8")
+    comparing = files("trainer.explain.compare") / "page" / "comparing.js"
+    code = [script((*ENGINE, *ANSWERS)), comparing.read_text(encoding="utf-8"), _ANSWERS]
+    program.write_text("\n".join(code), encoding="utf-8")
+    asked.write_text(json.dumps([packed, questions, other]), encoding="utf-8")
     done = node(
         [str(program), str(asked), str(answered)],
         return_completed_process=True,

@@ -1,11 +1,13 @@
 """Text of strangers as HTML or SVG."""
 
 import html
+import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from data_pipeline.strangers_text import visible
+from data_pipeline.strangers_text import visible, visible_in_json
 
 
 def escape(text: str) -> str:
@@ -16,6 +18,12 @@ def escape(text: str) -> str:
 def sentence(text: str) -> str:
     """A sentence as HTML, in which what is quoted keeps its own direction, left or right."""
     return re.sub("“([^”]*)”", "“<bdi>\\1</bdi>”", escape(text))
+
+
+def json_in_html(data: Mapping[str, Any]) -> str:
+    """Data for a script element of the page, which its scripts read as they are."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return visible_in_json(text).replace("<", "\\u003c")
 
 
 def is_right_to_left(texts: Iterable[str]) -> bool:

@@ -40,6 +40,16 @@
   on.addEventListener("click", () => go(here + 1));
   window.addEventListener("hashchange", () => follow(true));
 
+  // In a frame of a notebook (srcdoc), links would lead to places of the notebook.
+  if (location.protocol === "about:") {
+    document.addEventListener("click", (event) => {
+      const link = event.target.closest?.('a[href^="#"]');
+      if (!link) return;
+      event.preventDefault();
+      location.hash = link.getAttribute("href");
+    });
+  }
+
   // Light or dark: as the system, until the button says otherwise.
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
   const repaint = () => paintAll(sections[here]);

@@ -16,16 +16,18 @@ from trainer.explain.markup import escape, sentence
 from trainer.explain.part_markup import PartMarkup
 from trainer.explain.parts import Section
 
-STYLES = ("palette.css", "page.css", "blueprint/figure.css")
+STYLES = ("palette.css", "page.css", "blueprint/figure.css", "forced_colours.css")
 SCRIPTS = ("heat_map.js", "cells.js", "page.js")
-LIVE = "live"  # the place that the live section has, for links to it
+# The places of sections with scripts of their own, for links to them.
+LIVE = "live"
+COMPARE = "compare"
 
 
 @dataclass(frozen=True)
 class LiveSection:
-    """The section in which the model itself runs, as HTML, with its style and script.
+    """A section with a style and script of its own: where the model runs, or two stand together.
 
-    Its id is `LIVE`; it stands after the first of the other sections.
+    They stand after the first of the other sections. Their scripts run as one.
     """
 
     html: str
@@ -33,23 +35,36 @@ class LiveSection:
     script: str
 
 
-def render(sections: Sequence[Section], title: str, live: LiveSection | None = None) -> str:
-    """The whole page as HTML."""
-    places = _places(sections) | ({LIVE: f"#{LIVE}"} if live else {})
+def render(
+    sections: Sequence[Section],
+    title: str,
+    live: LiveSection | None = None,
+    compare: LiveSection | None = None,
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        live: the section at the place `LIVE`.
+        compare: the section at the place `COMPARE`.
+    """
+    given = ((LIVE, live, "Live", "Your sentence"), (COMPARE, compare, "Compare", "Two models"))
+    own = [(place, section, group, name) for place, section, group, name in given if section]
+    places = _places(sections) | {place: f"#{place}" for place, *_ in own}
     drawn = [_section(n, section, places) for n, section in enumerate(sections, start=1)]
     groups = _groups(sections)
-    if live is not None:
-        drawn.insert(1, live.html)
-        groups.insert(1, _group("Live", [_entry(LIVE, "Your sentence")]))
+    drawn[1:1] = [section.html for _, section, _, _ in own]
+    groups[1:1] = [_group(group, [_entry(place, name)]) for place, _, group, name in own]
+    scripts = "\n".join(section.script for _, section, _, _ in own)
     filling = {
         "title": escape(title),
         "style": "\n".join(_file(name) for name in STYLES),
         "list": "\n".join(groups),
         "sections": "\n".join(drawn),
         "script": "\n".join(_file(name) for name in SCRIPTS),
-        # Where a page has no live section, the browser finds nothing to run.
-        "live_style": live.style if live else "",
-        "live_script": live.script if live else "",
+        "live_style": "\n".join(section.style for _, section, _, _ in own),
+        # In a function of its own, so that no name meets one of the page's other scripts. Where
+        # there is no such section, the browser finds nothing to run.
+        "live_script": f"(() => {{\n{scripts}\n}})();" if scripts else "",
     }
     # Of scripts the browser runs these alone: what is not on the list is not the page's.
     filling["hashes"] = " ".join(_hash(filling[name]) for name in ("script", "live_script"))

@@ -4,7 +4,7 @@ from trainer.explain import figures
 from trainer.explain.decoder_sections import decoder_sections
 from trainer.explain.encoder_sections import encoder_sections
 from trainer.explain.explanation import Explanation
-from trainer.explain.page import LIVE
+from trainer.explain.page import COMPARE, LIVE
 from trainer.explain.parts import (
     Beside,
     Drawing,
@@ -71,6 +71,7 @@ def _overview(explained: Explanation) -> Section:
             "sentence. Rows of numbers go upwards along the arrows."
         ),
         Link("Or type a sentence of your own", LIVE),
+        Link("Or see two models beside each other", COMPARE),
         Drawing(explained.blueprint, each_layer=layers <= LAYERS_DRAWN),
         Heading("The sentence"),
         Tokens("Source", explained.source.texts),

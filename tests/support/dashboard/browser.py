@@ -30,9 +30,11 @@ class Watched:
         asked: the addresses of its requests.
     """
 
-    def __init__(self, browser: Browser, width: int = 1280, scheme: Any = "light") -> None:
+    def __init__(
+        self, browser: Browser, width: int = 1280, scheme: Any = "light", forced: Any = "none"
+    ) -> None:
         self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
+            viewport={"width": width, "height": 900}, color_scheme=scheme, forced_colors=forced
         )
         self.context.set_default_timeout(60_000)
         self.page: Page = self.context.new_page()

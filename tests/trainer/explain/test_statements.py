@@ -206,3 +206,35 @@ def test_a_page_is_as_large_as_the_documents_say(translator_of):
         explained = explain(translator, source)
         size = len(render(sections_of(explained), "a title").encode()) / 1e6
         assert float(said[1]) <= size <= float(said[2])
+
+
+def test_the_documents_alignments_name_words_that_are_there():
+    """`scripts/screenshots` writes it there from a trained run."""
+    text = DOCUMENT.read_text("utf-8")
+    (block,) = re.findall(r"```\n\$ cat sentences\.txt\n(.*?)```", text, re.S)
+    sentences, first, begun, second = re.split(r"\$ .*\n", block)
+    sources = [len(line.split()) for line in sentences.splitlines()]
+    prefixes = begun.splitlines()
+    assert len(sources) == len(prefixes) == 3
+    for printed in (first, second):
+        lines = [line.split("\t") for line in printed.splitlines()]
+        assert len(lines) == 3
+        for source, (translation, pairs) in zip(sources, lines, strict=True):
+            found = [tuple(map(int, pair.split("-"))) for pair in pairs.split()]
+            words = len(translation.split())
+            assert {target for _, target in found} <= set(range(words))
+            assert {origin for origin, _ in found} <= set(range(source))
+            assert found == sorted(set(found))
+    for prefix, line in zip(prefixes, second.splitlines(), strict=True):
+        assert line.startswith(prefix)
+
+
+def test_pictures_of_the_documents_are_there_and_small():
+    folder = DOCUMENT.parent
+    named = {
+        folder / one for one in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", DOCUMENT.read_text("utf-8"))
+    }
+    assert len(named) >= 5
+    sizes = [picture.stat().st_size for picture in named]
+    assert max(sizes) < 150_000
+    assert sum(sizes) < 1_000_000

@@ -6,7 +6,7 @@ from importlib.resources import files
 ENGINE = ("tensors.js", "normaliser.js", "pieces.js", "forward.js", "search.js", "loading.js")
 
 # What a reader asks of it; needs no page, and is tested in Node, too.
-ANSWERS = ("places.js", "origins.js", "computing.js", "lens.js", "heads.js")
+ANSWERS = ("places.js", "origins.js", "computing.js", "lens.js", "heads.js", "shapes.js")
 
 # What shows it.
 VIEW = ("grid.js", "together.js", "panel.js")
@@ -16,3 +16,8 @@ def script(names: tuple[str, ...]) -> str:
     """These scripts as one."""
     folder = files("trainer.explain.live") / "page"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def style() -> str:
+    """The style of what these scripts show."""
+    return (files("trainer.explain.live") / "live.css").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from pathlib import Path
 
 from support.explained_page import PageReader
 
@@ -61,3 +62,19 @@ def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of
 def test_a_model_that_cannot_run_in_a_page_is_named(translator_of, monkeypatch):
     monkeypatch.setattr(packing, "MOST_WEIGHTS", 10)
     assert "more than 10" in live_section(translator_of(), "je", None)
+
+
+def test_the_limit_is_in_weights_and_includes_itself(translator_of, monkeypatch):
+    translator = translator_of()
+    count = sum(weight.numel() for weight in translator.model.parameters())
+    monkeypatch.setattr(packing, "MOST_WEIGHTS", count)
+    assert isinstance(live_section(translator, "je", None), LiveSection)
+    monkeypatch.setattr(packing, "MOST_WEIGHTS", count - 1)
+    said = live_section(translator, "je", None)
+    assert said == f"it has {count:,} weights, more than {count - 1:,}"
+
+
+def test_the_documents_name_the_limit():
+    document = Path(__file__).parents[4] / "docs" / "looking-inside.md"
+    (said,) = re.findall(r"networks of up to (\d+) million\s+weights", document.read_text("utf-8"))
+    assert int(said) * 1_000_000 == packing.MOST_WEIGHTS

@@ -5,6 +5,17 @@
 //
 // A tensor is {shape, data}: float32, row by row. Weights have the names of the model's state dict.
 
+const modelsInPage = new Map(); // by the id of their element
+
+// The model in an element of the page, unpacked once, however many ask for it.
+function modelInPage(id) {
+  if (!modelsInPage.has(id)) {
+    const packed = JSON.parse(document.getElementById(id).textContent);
+    modelsInPage.set(id, loadLiveModel(packed));
+  }
+  return modelsInPage.get(id);
+}
+
 // Resolves to the model. Rejects where the browser cannot inflate, so that the page stays as it is.
 async function loadLiveModel(packed) {
   const bytes = await inflated(bytesOfBase85(packed.data, packed.bytes));
@@ -27,6 +38,7 @@ async function loadLiveModel(packed) {
     config: packed.config,
     decoding: packed.decoding,
     vocabulary: packed.vocabulary,
+    sentence: packed.sentence, // the one that the page was made for
     weights,
     source: tokenizers[0],
     target: tokenizers[tokenizers.length - 1],

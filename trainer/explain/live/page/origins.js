@@ -237,5 +237,5 @@ function ofHead(context, at, base, d) {
 function shortNumber(value) {
   if (value === -Infinity) return "−∞";
   const text = Math.abs(value) >= 1e-4 || value === 0 ? value.toFixed(4) : value.toExponential(2);
-  return text.replace(/^-(?=0\.0+$)/, "").replace("-", "−").replace("e−", "e−");
+  return text.replace(/^-(?=0\.0+$)/, "").replace("-", "−").replace("e-", "e−");
 }

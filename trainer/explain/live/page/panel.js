@@ -213,6 +213,7 @@
       element("h3", {}, cellName(cell, result)),
       element("p", { class: "value" }, shortNumber(numberAt(result.traced, cell))),
       element("p", {}, element("code", {}, found.formula)),
+      ...pictureOf(shapesOf(state.model, result.traced, cell, result.switches)),
       ...(found.note ? [element("p", {}, found.note)] : []),
       ...(found.terms.length ? [termsTable(found, cell, result)] : []),
       ...(state.back.length > 1 ? [element("button", { type: "button", onclick: () => {
@@ -343,10 +344,9 @@
   }
 
   async function start() {
-    const packed = JSON.parse(document.getElementById("live-model").textContent);
-    state.model = await loadLiveModel(packed);
+    state.model = await modelInPage("live-model");
     const typed = part("sentence");
-    if (typed.value === typed.defaultValue) typed.value = packed.sentence;
+    if (typed.value === typed.defaultValue) typed.value = state.model.sentence;
     showChoices();
     showSwitches();
     listen();

@@ -1,0 +1,74 @@
+"use strict";
+// Two models that lie in the page, on one sentence: the numbers of comparison.py, worked out here.
+// Beside a typed sentence nothing is rounded, and nothing is left out.
+
+const CANDIDATES_COMPARED = 5;
+
+// `models`: two of loading.js, `names` what they are called.
+function comparisonOf(models, names, sentence, tag) {
+  const results = models.map((model) => computeSentence(model, sentence, tag, NOTHING_SWITCHED));
+  const written = results.map(({ chosen }) => chosen);
+  const same_target = sameTexts(models[0].target.pieces, models[1].target.pieces);
+  if (same_target) { // the other model reads the first one's translation, too
+    results[1] = computeSentence(models[1], sentence, tag, NOTHING_SWITCHED, results[0]);
+  }
+  const sides = models.map((model, n) => sideOf(model, names[n], results[n], written[n]));
+  return {
+    sentence, tag, same_target,
+    same_source: sameTexts(sides[0].source, sides[1].source),
+    parting: same_target ? partingOf(results, written) : null,
+    cut: "",
+    sides,
+  };
+}
+
+// Where the translations part, and what each model says there of both pieces.
+function partingOf(results, written) {
+  const step = written[0].findIndex((id, n) => id !== written[1][n]);
+  if (step < 0) return null;
+  const probabilities = results.map(({ traced }) =>
+    written.map((ids) => row(traced.probabilities_tv, step)[ids[step]]));
+  return { step, probabilities };
+}
+
+function sameTexts(a, b) {
+  return a.length === b.length && a.every((text, n) => text === b[n]);
+}
+
+function sideOf(model, name, result, written) {
+  const { chosen, traced, pieces } = result;
+  const texts = (ids) => ids.map((id) => model.target.pieces[id]);
+  const best = ({ id, probability }) => ({ piece: model.target.pieces[id], probability });
+  return {
+    name,
+    source: result.ids.map((id, n) => shownPiece(model, result, n)),
+    target: pieces.target,
+    asked: texts(chosen),
+    written: texts(written),
+    translation: result.translation,
+    log_probability: result.logProbability,
+    steps: chosen.map((_, t) => ({
+      best: candidatesAt(result, t, CANDIDATES_COMPARED).map(best),
+      asked: row(traced.probabilities_tv, t)[chosen[t]],
+    })),
+    lens: lensOf(model, traced).map(({ name: layer, probabilities_tv }) => ({
+      name: layer,
+      steps: chosen.map((id, t) => {
+        const said = lensAt({ probabilities_tv }, t, id);
+        const most = best({ id: said.best, probability: said.probability });
+        return { best: [most], asked: said.ofChosen };
+      }),
+    })),
+    attentions: attentionsOf(model).map(({ key }) => {
+      const { shape, data } = tensorAt(traced, key).weights_hts;
+      return { key, shape, data };
+    }),
+  };
+}
+
+// A piece of the sentence; of an unknown one its characters, too.
+function shownPiece(model, result, n) {
+  const piece = model.source.pieces[result.ids[n]];
+  const { text, note } = standsFor(model, result, n);
+  return note.startsWith("unknown") ? `${text} (${piece})` : piece;
+}
