@@ -16,8 +16,16 @@ from trainer.explain.markup import escape, sentence
 from trainer.explain.part_markup import PartMarkup
 from trainer.explain.parts import Section
 
-STYLES = ("palette.css", "page.css", "blueprint/figure.css")
-SCRIPTS = ("heat_map.js", "cells.js", "page.js")
+STYLES = ("palette.css", "page.css", "blueprint/figure.css", "saving/saving.css")
+SCRIPTS = (
+    "elements.js",
+    "heat_map.js",
+    "cells.js",
+    "saving/csv.js",
+    "saving/matrices.js",
+    "saving/saving.js",
+    "page.js",
+)
 LIVE = "live"  # the place that the live section has, for links to it
 
 
