@@ -55,7 +55,7 @@ function placedNodes(columns, pieces) {
     const labels = nodes.map(({ id }) => shortLabel(pieces[id]));
     const longest = Math.max(0, ...labels.map((label, n) =>
       Math.max([...label].length, secondLine(nodes[n]).length * 0.86)));
-    const width = Math.max(TREE.narrowest, Math.ceil(longest * TREE.letter) + 14);
+    const width = Math.max(TREE.narrowest, Math.ceil(longest * TREE.letter) + 18);
     nodes.forEach((node, n) =>
       placed.set(node, { x, y: TREE.top + n * TREE.row, width, label: labels[n] }));
     x += width + TREE.gap;
