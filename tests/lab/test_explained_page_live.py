@@ -88,7 +88,7 @@ def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
 
 def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, translator):
     page, config = watched.page, translator.model.config
-    small = page.locator("[data-live=small-maps] button")
+    small = page.locator("[data-live=small-maps] .small-maps button")
     layers = config.encoder_layers + 2 * config.decoder_layers
     assert small.count() == layers * config.heads
     small.first.click()
