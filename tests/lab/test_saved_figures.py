@@ -85,7 +85,7 @@ def stands_alone(browser, data, tmp_path):
     path.write_bytes(data)
     with closing(Watched(browser)) as watched:
         watched.page.goto(path.as_uri())
-        assert watched.page.locator("svg rect").count() > 1
+        assert watched.page.locator("svg :is(rect, path)").count() > 1
         assert watched.complaints == []
     return float(root.get("width")), float(root.get("height"))
 
