@@ -88,7 +88,7 @@ def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
 
 def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, translator):
     page, config = watched.page, translator.model.config
-    small = page.locator("[data-live=small-maps] button")
+    small = page.locator("[data-live=small-maps] .small-maps button")
     layers = config.encoder_layers + 2 * config.decoder_layers
     assert small.count() == layers * config.heads
     small.first.click()
@@ -125,3 +125,61 @@ def test_what_is_switched_off_stands_beside_the_model_as_it_was_trained(watched)
     page.get_by_role("button", name="All on again").click()
     page.get_by_text("With your changes:").wait_for(state="detached")
     assert page.locator("[data-live=matrices] figure").count() == before
+
+
+def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
+    page = watched.page
+    page.locator("[data-live=sentence]").fill(OTHER)
+    found = translator.translate_n_best([OTHER])[0]
+    texts = [translator.target_text(one.ids) or "(nothing)" for one in found]
+    first = page.locator("[data-live=found] tbody th")
+    page.wait_for_function(
+        "text => document.querySelector('[data-live=found] tbody th')?.innerText === text",
+        arg=texts[0],
+    )
+    assert first.all_inner_texts() == texts
+    assert watched.violations() == []
+    assert not watched.is_wider_than_the_screen()
+
+    page.locator("[data-live=tree] [tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    said = page.locator("[data-live=node-said]").inner_text()
+    assert said.startswith("step 1, number 2 of ")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == said
+    page.keyboard.press("Enter")
+    page.get_by_text("Forced to begin with").wait_for()
+    assert "forced" in page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert page.locator("[data-live=tree] .node.forced").count() == 1
+    page.get_by_role("button", name="Free again").click()
+    assert page.locator("[data-live=tree] .node.forced").count() == 0
+    assert first.all_inner_texts() == texts
+
+    page.locator("[data-live=beam-size]").fill("1")
+    nodes = page.locator("[data-live=tree] .node")
+    best, greedy = (nodes.and_(page.locator(f".{way}")).count() for way in ("best", "greedy"))
+    assert best == greedy > 0
+    assert first.count() == 1
+    page.locator("[data-live=beam-size]").fill("")  # not a number yet: what is shown stays
+    assert first.count() == 1
+    page.get_by_role("button", name="As in the recipe").click()
+    assert first.all_inner_texts() == texts
+
+
+def test_sections_of_the_first_sentence_say_so(watched):
+    page = watched.page
+    notes = page.locator(".whose")
+    assert notes.count() == 0
+    page.locator("[data-live=sentence]").fill(OTHER)
+    page.locator(".whose").first.wait_for(state="attached")
+    assert notes.count() == page.locator("main > section").count() - 1
+    page.evaluate("location.hash = 'section-4'")
+    note = page.locator("#section-4 .whose")
+    assert SENTENCE in note.inner_text()
+    assert OTHER in note.inner_text()
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
+    note.get_by_role("link").click()
+    page.locator("#live.here").wait_for()
+    page.locator("[data-live=sentence]").fill(SENTENCE)
+    notes.first.wait_for(state="detached")

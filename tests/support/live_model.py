@@ -74,6 +74,19 @@ const answers = {
   },
   greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
   beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
+  trees: ({ sources, prefixes, beam, alpha, switches }) => sources.map((ids, n) => {
+    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
+    const prefix = prefixes?.[n] ?? [];
+    const tree = beamTree(model, ids, { beam, alpha, prefix, switches: used });
+    const { steps, found, best, greedy } = tree;
+    return {
+      found, best: best.ids, csv: tableOfTree(tree, model.target.pieces),
+      steps: steps.map((nodes) => nodes.map(({ ids, own, sum, fate, score, forced, parent }) =>
+        ({ ids, own, sum, fate, score, forced, parent: parent.ids }))),
+      greedy: { ids: greedy.end.ids, score: greedy.end.score, parts: greedy.parts,
+        lost: greedy.lost, way: greedy.way.map(({ ids }) => ids) },
+    };
+  }),
 };
 const switchesOf = ({ headsOff, residualsOff, ...rest }) => ({
   ...rest,

@@ -19,6 +19,7 @@
     on.disabled = here === sections.length - 1;
     document.getElementById("place").textContent = `${here + 1} of ${sections.length}`;
     paintAll(sections[here]);
+    makeSavable(sections[here]);
   }
 
   // A section, or a heading or fold in it, which is then opened.

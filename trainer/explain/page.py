@@ -16,8 +16,22 @@ from trainer.explain.markup import escape, sentence
 from trainer.explain.part_markup import PartMarkup
 from trainer.explain.parts import Section
 
-STYLES = ("palette.css", "page.css", "blueprint/figure.css", "forced_colours.css")
-SCRIPTS = ("heat_map.js", "cells.js", "page.js")
+STYLES = (
+    "palette.css",
+    "page.css",
+    "blueprint/figure.css",
+    "saving/saving.css",
+    "forced_colours.css",
+)
+SCRIPTS = (
+    "elements.js",
+    "heat_map.js",
+    "cells.js",
+    "saving/csv.js",
+    "saving/matrices.js",
+    "saving/saving.js",
+    "page.js",
+)
 # The places of sections with scripts of their own, for links to them.
 LIVE = "live"
 COMPARE = "compare"

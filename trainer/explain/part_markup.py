@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from data_pipeline.strangers_text import visible_in
+from trainer.explain.blueprint.boxes import Blueprint
 from trainer.explain.blueprint.drawing import svg_parts
 from trainer.explain.markup import escape, is_right_to_left, sentence
 from trainer.explain.parts import (
@@ -50,7 +51,8 @@ class PartMarkup:
                 inside = f"<summary>{sentence(title)}</summary>{self.parts(parts)}"
                 return f"<details{self._id(key)}>{inside}</details>"
             case Drawing(blueprint, each_layer):
-                return svg_parts(blueprint, self._places, each_layer=each_layer)
+                drawn = svg_parts(blueprint, self._places, each_layer=each_layer)
+                return drawn + _boxes(blueprint)
             case Link(text, box):
                 place = self._places.get(box)
                 return f'<p><a href="{escape(place)}">{escape(text)}</a></p>' if place else ""
@@ -65,6 +67,16 @@ class PartMarkup:
 
     def _id(self, key: str) -> str:
         return f' id="{self._section}-{escape(key)}"' if key else ""
+
+
+def _boxes(blueprint: Blueprint) -> str:
+    """All boxes of a figure as rows, for saving.js: the parameters add up to the model's."""
+    rows = [
+        ["box", "name", "shapes", "parameters"],
+        *([box.key, box.title, "; ".join(box.lines), box.parameters] for box in blueprint.boxes()),
+        ["all", blueprint.title, "", blueprint.parameters],
+    ]
+    return f'<div class="saved" data-boxes="{escape(_json(rows))}"></div>'
 
 
 def _tokens(tokens: Tokens) -> str:

@@ -6,10 +6,31 @@ from importlib.resources import files
 ENGINE = ("tensors.js", "normaliser.js", "pieces.js", "forward.js", "search.js", "loading.js")
 
 # What a reader asks of it; needs no page, and is tested in Node, too.
-ANSWERS = ("places.js", "origins.js", "computing.js", "lens.js", "heads.js", "shapes.js")
+ANSWERS = (
+    "places.js",
+    "origins.js",
+    "computing.js",
+    "lens.js",
+    "heads.js",
+    "shapes.js",
+    "beam_tree.js",
+)
 
 # What shows it.
-VIEW = ("grid.js", "together.js", "panel.js")
+VIEW = (
+    "grid.js",
+    "together.js",
+    "translation_view.js",
+    "steps_view.js",
+    "heads_view.js",
+    "matrices_view.js",
+    "origin_view.js",
+    "switches_view.js",
+    "tree_drawing.js",
+    "tree_panel.js",
+    "whose.js",
+    "panel.js",
+)
 
 
 def script(names: tuple[str, ...]) -> str:

@@ -49,6 +49,7 @@ def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
+        script = script.replace('"http://www.w3.org/2000/svg"', "")  # a name, and no address
         assert not re.search(
             r"https?:|fetch\(|XMLHttp|import\(|eval\(|Function\(|innerHTML", script
         )

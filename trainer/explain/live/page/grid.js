@@ -1,21 +1,9 @@
 "use strict";
-// What the live part draws: elements, pieces, and matrices as tables of numbers. A table can be
-// walked with the arrow keys; a cell is opened by a click, Enter or the space bar.
+// What the live part draws: texts, and matrices as tables of numbers. A table can be walked with the
+// arrow keys; a cell is opened by a click, Enter or the space bar.
 
 const HIDDEN_CHARACTERS = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]/gu;
 const DEEPEST = 0.5; // how much of a colour a cell takes: text on it keeps a contrast of 4.5
-
-// element("p", {class: "x", onclick: f, "aria-label": "…"}, child, "text", …)
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value !== null) made.setAttribute(key, value);
-  }
-  made.append(...children.flat().filter((child) => child !== null));
-  return made;
-}
 
 // A text in which everything can be seen.
 function visibleText(text) {
@@ -35,7 +23,7 @@ function percent(share) {
   return share < 1 && Number(text) === 100 ? "> 99.9 %" : `${text} %`;
 }
 
-// A matrix: `matrix` is {key, head, rows, columns, columnsArePieces, numbers (rows of numbers)},
+// A matrix: `matrix` is {key, head, name, rows, columns, columnsArePieces, numbers (rows of numbers)},
 // `greatest` the number of the full colour; `open`, if there is one, is called with {key, head, row, column}.
 function gridOf(title, matrix, greatest, open) {
   const { key, head, rows, columns, numbers } = matrix;
@@ -75,9 +63,11 @@ function gridOf(title, matrix, greatest, open) {
     opened(event.target);
   });
   const range = isShare ? "colours: 0 to 1" : `colours: ±${greatest.toFixed(2)}`;
-  return element("figure", { class: "matrix" },
-    element("figcaption", {}, title, " ",
-      element("small", {}, `${rows.length} × ${columns.length} · ${range}`)),
+  const caption = element("figcaption", {}, title, " ",
+    element("small", {}, `${rows.length} × ${columns.length} · ${range}`));
+  savableMatrices(caption, matrix.name ? `${matrix.name}, ${title}` : title, () =>
+    [{ title: range, rows, columns, values: numbers, signed: !isShare, full: greatest }]);
+  return element("figure", { class: "matrix" }, caption,
     element("div", { class: "scroll" }, table));
 }
 
@@ -115,7 +105,7 @@ function matrixOf(key, head, traced, pieces) {
   const first = (head ?? 0) * rows * width;
   const numbers = Array.from({ length: rows }, (_, r) =>
     data.subarray(first + r * width, first + (r + 1) * width));
-  return { key, head, numbers, ...labelsOf(key, traced, pieces) };
+  return { key, head, name: fullNameOf(key), numbers, ...labelsOf(key, traced, pieces) };
 }
 
 function greatestOfMatrix({ key, numbers }) {

@@ -7,33 +7,53 @@
 // al. 2016 (eq. 14). Padding and BOS are never chosen. The last piece that a limit allows is EOS.
 
 function greedySearch(model, source, switches = NOTHING_SWITCHED) {
-  return search(model, source, 1, switches)[0];
+  return search(model, source, { beam: 1, switches })[0];
 }
 
 function beamSearch(model, source, switches = NOTHING_SWITCHED) {
-  return search(model, source, model.decoding.beam_size, switches);
+  return search(model, source, { switches });
 }
 
 // Each step looks at the 2k best continuations. Those of the first k that end are found; the best k
 // that do not end live on. It is over when k are found. With k = 1 this is greedy search.
-function search(model, source, k, switches) {
+//
+// `beam` is k and `alpha` the exponent of the length penalty, the recipe's unless given. Translations
+// begin with the pieces `prefix`, which count as those that the model chose. `note`, if there is
+// one, is called after each step with its continuations, best first: see `judged`.
+function search(model, source, {
+  beam = model.decoding.beam_size, alpha = model.decoding.length_penalty, prefix = [],
+  switches = NOTHING_SWITCHED, note = null,
+} = {}) {
   const { eos_id, bos_id } = model.vocabulary;
   const memories = projectMemory(model, encode(model, source, switches).output_tm);
   const limit = limitOf(model, source.length);
   const found = [];
   let live = [{ ids: [], score: 0, past: null }];
-  for (let length = 1; length <= limit && found.length < k && live.length; length++) {
-    const allowed = length === limit ? [eos_id] : null;
+  for (let length = 1; length <= limit && found.length < beam && live.length; length++) {
+    const given = length <= prefix.length ? prefix[length - 1] : length === limit ? eos_id : null;
     const steps = live.map((hypothesis) =>
       decodeStep(model, [bos_id, ...hypothesis.ids], memories, switches, hypothesis.past));
-    const best = bestContinuations(model, live, steps, 2 * k, allowed);
-    const penalty = lengthPenalty(length, model.decoding.length_penalty);
-    best.slice(0, k).filter(({ id }) => id === eos_id).forEach(({ parent, score }) =>
+    const best = judged(
+      bestContinuations(model, live, steps, 2 * beam, given === null ? null : [given]), beam, eos_id);
+    const penalty = lengthPenalty(length, alpha);
+    best.filter(({ fate }) => fate === "ended").forEach(({ parent, score }) =>
       found.push({ ids: live[parent].ids, score: score / penalty }));
-    live = best.filter(({ id }) => id !== eos_id).slice(0, k).map(({ parent, id, score }) =>
+    note?.(best);
+    live = best.filter(({ fate }) => fate === "kept").map(({ parent, id, score }) =>
       ({ ids: [...live[parent].ids, id], score, past: steps[parent].past }));
   }
-  return found.sort((a, b) => b.score - a.score).slice(0, k);
+  return found.sort((a, b) => b.score - a.score).slice(0, beam);
+}
+
+// What becomes of a step's continuations, best first: each with its `fate`, "kept", "ended" or
+// "pruned".
+function judged(best, beam, eos_id) {
+  let kept = 0;
+  const fateOf = (id, rank) => {
+    if (id === eos_id) return rank < beam ? "ended" : "pruned";
+    return kept++ < beam ? "kept" : "pruned";
+  };
+  return best.map((one, rank) => ({ ...one, fate: fateOf(one.id, rank) }));
 }
 
 // Logits after the last of `ids`, and what the layers' self-attentions keep for the next step.

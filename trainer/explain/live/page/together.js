@@ -5,8 +5,9 @@
 const FAINT = 0.02; // of the full colour: what is less is not drawn
 const HUES = 137; // degrees from one head's colour to the next one's: no two are near each other
 
-// A small map for each head of an attention, as buttons: `choose` is called with nothing.
-function smallMaps({ name }, { shape, data }, full, choose) {
+// A small map for each head of an attention, as buttons: `choose` is called with nothing. `labels`
+// are those of rows and columns.
+function smallMaps({ name }, { shape, data }, labels, full, choose) {
   const [heads, length, keys] = shape;
   const size = Math.max(2, Math.min(8, Math.floor(110 / Math.max(length, keys))));
   const map = (h) => {
@@ -25,8 +26,15 @@ function smallMaps({ name }, { shape, data }, full, choose) {
       type: "button", onclick: choose, "aria-label": `${name}, head ${h + 1}: show its numbers`,
     }, drawn, element("small", {}, `head ${h + 1}`));
   };
-  return element("figure", {}, element("figcaption", {}, name),
-    element("div", { class: "small-maps" }, Array.from({ length: heads }, (_, h) => map(h))));
+  const caption = element("figcaption", {}, name);
+  const panel = (h) => ({
+    ...labels, title: `head ${h + 1}`, signed: false, full,
+    values: labels.rows.map((_, t) =>
+      data.subarray((h * length + t) * keys, (h * length + t + 1) * keys)),
+  });
+  const each = (one) => Array.from({ length: heads }, (_, h) => one(h));
+  savableMatrices(caption, name, () => each(panel));
+  return element("figure", {}, caption, element("div", { class: "small-maps" }, each(map)));
 }
 
 // Fills an SVG element: rows at the left, what they look at at the right, an arc for each weight,
@@ -62,6 +70,14 @@ function drawArcs(svg, { shape, data }, rows, columns) {
   svg.setAttribute("viewBox", `0 0 360 ${height}`);
   svg.replaceChildren(...arcs, ...Array.from(rows, label(left - 8, "end")),
     ...Array.from(columns, label(right + 8, "start")));
+}
+
+// Every weight of every head, also those that are too small for an arc.
+function tableOfArcs({ shape, data }, rows, columns) {
+  const [, length, keys] = shape;
+  return [["head", "row", "looks at", "weight"], ...Array.from(data, (weight, n) =>
+    [Math.floor(n / keys / length) + 1, rows[Math.floor(n / keys) % length], columns[n % keys],
+      weight])];
 }
 
 function colourOfHead(h) {

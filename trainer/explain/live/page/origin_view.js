@@ -1,0 +1,82 @@
+"use strict";
+// Where a number comes from: its formula and terms, each of which can be asked in turn.
+
+const MOST_TERMS = 12; // of the largest shares; the others stand as their sum
+
+// `result` is the one that has the number: of the model as it was trained, or with switches.
+function openOrigin(panel, cell, result) {
+  panel.back.push({ cell, result });
+  showOrigin(panel);
+  panel.part("origin").focus();
+}
+
+function showOrigin(panel) {
+  const { part, model, back } = panel;
+  const shown = back.at(-1);
+  if (!shown) {
+    part("origin").replaceChildren(element("p", { class: "quiet" },
+      "Choose any number above: here stands where it comes from."));
+    return;
+  }
+  const { cell, result } = shown;
+  const found = originOf(model, result.traced, cell, result.switches);
+  part("origin").replaceChildren(
+    element("h3", {}, cellName(cell, result)),
+    element("p", { class: "value" }, shortNumber(numberAt(result.traced, cell))),
+    element("p", {}, element("code", {}, found.formula)),
+    ...pictureOf(shapesOf(model, result.traced, cell, result.switches)),
+    ...(found.note ? [element("p", {}, found.note)] : []),
+    ...(found.terms.length ? [termsTable(panel, found, cell, result)] : []),
+    ...(back.length > 1 ? [element("button", { type: "button", onclick: () => {
+      back.pop();
+      showOrigin(panel);
+      part("origin").focus();
+    } }, "← the number before")] : []));
+}
+
+function cellName({ key, head, row: r, column }, { traced, pieces }) {
+  const { rows, columns, columnsArePieces } = labelsOf(key, traced, pieces);
+  const inHead = head === null ? "" : `, head ${head + 1}`;
+  const where = columnsArePieces ? `“${visibleText(columns[column])}”` : `number ${column}`;
+  return `${fullNameOf(key)}${inHead}: row “${visibleText(rows[r])}”, ${where}`;
+}
+
+// The terms with the largest shares, and how much the others add up to.
+function termsTable(panel, { terms, added }, cell, result) {
+  const order = terms.map((term, n) => ({ ...term, n }))
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value) || a.n - b.n);
+  const shown = order.slice(0, MOST_TERMS);
+  const rest = order.slice(MOST_TERMS);
+  const multiplied = terms.some(({ b }) => b !== null);
+  const name = ({ place, n }) => {
+    if (!place) return "the matrix";
+    const { rows, columns, columnsArePieces } = labelsOf(place.key, result.traced, result.pieces);
+    const elsewhere = place.head !== null && place.head !== cell.head;
+    const inHead = elsewhere ? `head ${place.head + 1}, ` : "";
+    const label = columnsArePieces ? visibleText(columns[place.column])
+      : place.column === cell.column && terms.length < 3 ? nameOf(place.key) : place.column;
+    return `${inHead}${label}`;
+  };
+  const line = (term) => element("tr", {},
+    element("th", { scope: "row", dir: "auto" }, name(term)),
+    element("td", {}, term.place
+      ? element("button", { type: "button", class: "number",
+        "aria-label": `${shortNumber(term.a)}: where from?`,
+        onclick: () => openOrigin(panel, term.place, result) }, shortNumber(term.a))
+      : shortNumber(term.a)),
+    ...(multiplied ? [element("td", {}, term.b === null ? "" : `× ${shortNumber(term.b)}`)] : []),
+    element("td", {}, shortNumber(term.value)));
+  const sumLine = (label, value) => element("tr", { class: "sum" },
+    element("th", { scope: "row" }, label), element("td"), ...(multiplied ? [element("td")] : []),
+    element("td", {}, shortNumber(value)));
+  const total = (some) => some.reduce((sum, { value }) => sum + value, 0);
+  const titles = ["which", "number", ...(multiplied ? ["times"] : []), "gives"];
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Terms" },
+    element("table", {},
+      element("thead", {}, element("tr", {},
+        titles.map((title) => element("th", { scope: "col" }, title)))),
+      element("tbody", {}, shown.map(line),
+        ...(rest.length ? [sumLine(`${rest.length} smaller ones`, total(rest))] : []),
+        ...(added === null ? [] : [sumLine("+ bias", added)]),
+        sumLine("sum", total(order) + (added ?? 0)))));
+}

@@ -1,0 +1,51 @@
+"use strict";
+// Step by step: the most probable pieces, and what the rows of the layers would say.
+
+const STEPS_SHOWN = 5; // candidates of a step
+
+// A row for each step: what went in, and the most probable pieces, each a button to its logit.
+function showSteps(panel) {
+  const { part, plain, changed, model } = panel;
+  const piece = (id) => visibleText(model.target.pieces[id]);
+  const button = (result, t, { id, probability }) => element("button", {
+    type: "button", class: id === plain.chosen[t] ? "candidate chosen" : "candidate",
+    "aria-label": `${piece(id)}, ${percent(probability)}: where from?`,
+    onclick: () =>
+      openOrigin(panel, { key: "probabilities_tv", head: null, row: t, column: id }, result),
+  }, element("b", { dir: "auto" }, piece(id)), ` ${percent(probability)}`);
+  const cells = (result, t) => element("td", {}, candidatesAt(result, t, STEPS_SHOWN)
+    .map((candidate) => button(result, t, candidate)));
+  const rows = plain.chosen.map((id, t) => element("tr", {},
+    element("th", { scope: "row" }, `${t + 1}`),
+    element("td", { dir: "auto" }, visibleText(plain.pieces.target[t])),
+    cells(plain, t), ...(changed ? [cells(changed, t)] : []),
+    element("td", { dir: "auto" }, piece(id))));
+  const titles = ["step", "goes in", changed ? "most probable, as trained" : "most probable next",
+    ...(changed ? ["with your changes"] : []), "chosen"];
+  part("steps").replaceChildren(element("table", { class: "steps" },
+    element("thead", {}, element("tr", {},
+      titles.map((title) => element("th", { scope: "col" }, title)))),
+    element("tbody", {}, rows)));
+}
+
+// A row for each step: what the rows of the layers would say, the last one as the model says it.
+function showLens({ part, plain, changed, model }) {
+  const lens = lensOf(model, (changed ?? plain).traced);
+  const piece = (id) => visibleText(model.target.pieces[id]);
+  const cell = (reading, t) => {
+    const { best, probability, ofChosen } = lensAt(reading, t, plain.chosen[t]);
+    const agrees = best === plain.chosen[t];
+    return element("td", { class: agrees ? "agrees" : null },
+      element("b", { dir: "auto" }, piece(best)), ` ${percent(probability)}`,
+      agrees ? null : element("small", {}, `chosen: ${percent(ofChosen)}`));
+  };
+  const lines = plain.chosen.map((id, t) => element("tr", {},
+    element("th", { scope: "row" }, `${t + 1}`), lens.map((reading) => cell(reading, t)),
+    element("td", { dir: "auto" }, piece(id))));
+  const titles = ["step", ...lens.map(({ name }) => name), "chosen"];
+  part("lens").replaceChildren(element("table", { class: "steps" },
+    ...(changed ? [element("caption", {}, "with your changes")] : []),
+    element("thead", {}, element("tr", {},
+      titles.map((title) => element("th", { scope: "col" }, title)))),
+    element("tbody", {}, lines)));
+}

@@ -1,0 +1,23 @@
+"use strict";
+// The pieces of the sentence, with the characters that each stands for, and the translation.
+
+function showPieces({ part, plain, model }) {
+  const items = plain.ids.map((id, n) => {
+    const { text, note } = standsFor(model, plain, n);
+    const letters = visibleText(text).replaceAll(" ", "␣");
+    return element("li", { class: note.startsWith("unknown") ? "unknown" : null },
+      element("b", { dir: "auto" }, visibleText(model.source.pieces[id])),
+      element("span", { dir: "auto" }, letters ? `“${letters}”` : "", note ? ` ${note}` : ""),
+      element("small", {}, `id ${id}`));
+  });
+  part("pieces").replaceChildren(...items);
+}
+
+function showTranslation({ part, plain, changed }) {
+  const line = (label, result) => element("p", {}, element("span", { class: "quiet" }, label),
+    element("output", { dir: "auto" }, visibleText(result.translation) || "(nothing)"),
+    element("small", {}, ` log-probability ${shortNumber(result.logProbability)} nats`));
+  part("translation").replaceChildren(
+    line(changed ? "As trained: " : "Translation: ", plain),
+    ...(changed ? [line("With your changes: ", changed)] : []));
+}

@@ -1,0 +1,161 @@
+"use strict";
+// The beam tree in the page: its controls, how one walks it, and what is said of it.
+//
+//   treePanel(part, model, current) ─▶ {show}        current() ─▶ {ids, switches}
+
+const WIDEST_BEAM = 8;
+
+function treePanel(part, model, current) {
+  const state = { tree: null, prefix: [], ids: [], boxes: new Map(), at: null, waiting: 0 };
+
+  // Searches anew, once what is shown already has been painted.
+  function show() {
+    clearTimeout(state.waiting);
+    state.waiting = setTimeout(search, 0);
+  }
+
+  function search() {
+    const { ids, switches } = current();
+    const [beam, alpha] = ["beam-size", "alpha"].map((name) => part(name));
+    if (![beam, alpha].every((input) => input.checkValidity())) return;
+    if (ids.join() !== state.ids.join()) state.prefix = []; // another sentence
+    state.ids = ids;
+    state.tree = beamTree(model, ids, {
+      beam: beam.valueAsNumber, alpha: alpha.valueAsNumber, prefix: state.prefix, switches,
+    });
+    draw();
+  }
+
+  function draw() {
+    const { tree } = state;
+    const { pieces } = model.target;
+    state.boxes = drawTree(part("tree"), tree, pieces, part("pruned").checked);
+    const wanted = followedTo(tree.root, state.prefix);
+    goTo(state.boxes.has(wanted) ? wanted : tree.root, false);
+    part("forced").hidden = state.prefix.length === 0;
+    part("forced-pieces").textContent =
+      state.prefix.map((id) => visibleText(pieces[id])).join(" ");
+    part("tree-said").textContent = partingText(tree, pieces);
+    part("found").replaceChildren(foundTable(tree, model.target));
+  }
+
+  // Makes a node the one that Tab leads to, and focuses it.
+  function goTo(node, focus = true) {
+    state.boxes.get(state.at)?.setAttribute("tabindex", -1);
+    state.at = node;
+    const box = state.boxes.get(node);
+    box.setAttribute("tabindex", 0);
+    part("node-said").textContent = spokenNode(state.tree, node, model.target.pieces);
+    if (focus) box.focus();
+  }
+
+  // The pieces up to this node become what translations begin with; the end is no such piece.
+  function force(node) {
+    const { eos_id } = model.vocabulary;
+    state.prefix = node.ids.filter((id) => id !== eos_id);
+    search();
+    goTo(state.at);
+  }
+
+  function pressed(event) {
+    const { at, boxes } = state;
+    const shown = (nodes) => nodes.filter((node) => boxes.has(node));
+    const beside = (by) => {
+      const column = at.parent ? shown(state.tree.steps[at.step - 1]) : [at];
+      return column[column.indexOf(at) + by];
+    };
+    const to = {
+      ArrowLeft: () => at.parent, ArrowRight: () => shown(at.children)[0],
+      ArrowUp: () => beside(-1), ArrowDown: () => beside(1),
+      Home: () => state.tree.root, End: () => state.tree.best,
+    }[event.key];
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (to) {
+      event.preventDefault();
+      const node = to();
+      if (node) goTo(node);
+    } else if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      force(at);
+    }
+  }
+
+  const nodeOf = (target) =>
+    [...state.boxes].find(([, box]) => box.contains(target))?.[0] ?? null;
+
+  part("tree").addEventListener("keydown", pressed);
+  part("tree").addEventListener("click", ({ target }) => nodeOf(target) && force(nodeOf(target)));
+  part("tree").addEventListener("pointerover", ({ target }) => {
+    const node = nodeOf(target);
+    if (!node) return;
+    part("node-said").textContent = spokenNode(state.tree, node, model.target.pieces);
+  });
+  part("tree").addEventListener("focusin", ({ target }) => goTo(nodeOf(target), false));
+  for (const name of ["beam-size", "alpha"]) part(name).addEventListener("input", search);
+  part("pruned").addEventListener("change", draw);
+  part("free").addEventListener("click", () => {
+    state.prefix = [];
+    search();
+    goTo(state.tree.root);
+  });
+  part("as-trained").addEventListener("click", () => {
+    recipes();
+    search();
+  });
+
+  savable(part("tree-save"), {
+    title: () => "Beam search",
+    table: () => tableOfTree(state.tree, model.target.pieces),
+    svg: () => standalone(part("tree")),
+  });
+
+  // The beam and α of the run's recipe.
+  function recipes() {
+    const { beam_size, length_penalty } = model.decoding;
+    part("beam-size").max = Math.max(WIDEST_BEAM, beam_size);
+    part("beam-size").value = beam_size;
+    part("alpha").value = length_penalty;
+  }
+
+  recipes();
+  return { show };
+}
+
+// The node to which these pieces lead, or as far as the tree has them.
+function followedTo(root, ids) {
+  return followed(root, ids).at(-1) ?? root;
+}
+
+// Where greedy search parts from the best translation.
+function partingText({ best, greedy, beam }, pieces) {
+  const piece = (id) => `“${visibleText(pieces[id])}”`;
+  const score = ({ score }) => shortNumber(score);
+  if (greedy.parts === null) {
+    return `Greedy search finds the same translation, with the score ${score(best)}.`;
+  }
+  const at = greedy.parts - 1;
+  const lost = greedy.lost === null ? ""
+    : ` In step ${greedy.lost} the beam of ${beam} has lost that way.`;
+  return `In step ${greedy.parts} greedy search parts from the best translation: it takes ` +
+    `${piece(greedy.end.ids[at])}, the most probable piece there, where the other has ` +
+    `${piece(best.ids[at])}. It ends with the score ${score(greedy.end)}, the best with ` +
+    `${score(best)}.${lost}`;
+}
+
+// What was found, best first, and how the length penalty makes scores of log-probabilities.
+function foundTable({ found, alpha }, target) {
+  const titles = ["translation", "pieces", "log-probability", "penalty", "score"];
+  const line = ({ ids, score }) => {
+    const length = ids.length + 1; // with EOS
+    const penalty = lengthPenalty(length, alpha);
+    return element("tr", {},
+      element("th", { scope: "row", dir: "auto" }, visibleText(target.decode(ids)) || "(nothing)"),
+      ...[String(length), shortNumber(score * penalty), `÷ ${shortNumber(penalty)}`,
+        shortNumber(score)].map((text) => element("td", {}, text)));
+  };
+  return element("table", { class: "steps" },
+    element("caption", {}, "What the search finds, best first; the end counts as a piece"),
+    element("thead", {}, element("tr", {},
+      titles.map((title) => element("th", { scope: "col" }, title)))),
+    element("tbody", {}, found.map(line)));
+}

@@ -1,0 +1,21 @@
+"use strict";
+// The other sections show the sentence for which the page was made. As long as another one is typed,
+// each of them says so, and leads to the numbers of that one. A section about something else has the
+// attribute data-whose.
+
+// `own` and `typed` are {sentence, tag}.
+function sayWhose(own, typed) {
+  const others = own.sentence !== typed.sentence || own.tag !== typed.tag;
+  for (const section of document.querySelectorAll("main > section:not([data-whose])")) {
+    section.querySelector(":scope > .whose")?.remove();
+    if (others) section.querySelector("h1").before(whoseNote(own, typed));
+  }
+}
+
+function whoseNote(own, typed) {
+  const quoted = ({ sentence, tag }) =>
+    ["“", element("bdi", {}, visibleText(sentence)), "”", tag ? ` (${tag})` : ""];
+  return element("p", { class: "whose", role: "note" },
+    "This section is about ", ...quoted(own), ", with which the page was made. ",
+    element("a", { href: "#live" }, "Your sentence"), ", ", ...quoted(typed), ", is computed there.");
+}
