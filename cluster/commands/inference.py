@@ -15,6 +15,7 @@ from trainer.explain.explanation import explain
 from trainer.explain.live.panel import live_section
 from trainer.explain.page import LiveSection, render
 from trainer.explain.sections import page_of
+from trainer.explain.time_lapse.section import moments_in, time_lapse_section
 from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.engines import require_possible
 from trainer.inference.evaluation import Evaluation, evaluate
@@ -127,6 +128,8 @@ def write_explanation(
     translator.check_lengths([sentence], tag)
     explained = explain(translator, sentence, tag)
     sections = page_of(explained)
+    lapse = time_lapse_section(translator)
+    sections += [lapse] if lapse else []
     live = live_section(translator, sentence, tag)
     page = render(
         sections,
@@ -141,6 +144,7 @@ def write_explanation(
         "steps": len(explained.chosen.ids),
         "sections": len(sections),
         "bytes": file.stat().st_size,
+        "time_lapse": moments_in(lapse) if lapse else 0,
         "not_live": live if isinstance(live, str) else None,
     }
 

@@ -34,7 +34,7 @@ class PageReader(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "link"):
+        if tag not in ("meta", "link", "input"):
             self._inside.append(tag)
         if tag == "section":
             self.sections.append(Section())

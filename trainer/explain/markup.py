@@ -1,6 +1,7 @@
 """Text of strangers as HTML or SVG."""
 
 import html
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -23,3 +24,9 @@ def is_right_to_left(texts: Iterable[str]) -> bool:
     directions = (unicodedata.bidirectional(character) for text in texts for character in text)
     strong = next((direction for direction in directions if direction in ("L", "R", "AL")), "L")
     return strong != "L"
+
+
+def as_json(data: object) -> str:
+    """Data as JSON that can stand in a script element; its texts are visible already."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")

@@ -16,8 +16,8 @@ from trainer.explain.markup import escape, sentence
 from trainer.explain.part_markup import PartMarkup
 from trainer.explain.parts import Section
 
-STYLES = ("palette.css", "page.css", "blueprint/figure.css")
-SCRIPTS = ("heat_map.js", "cells.js", "page.js")
+STYLES = ("palette.css", "page.css", "blueprint/figure.css", "time_lapse/lapse.css")
+SCRIPTS = ("heat_map.js", "cells.js", "time_lapse/lapse.js", "page.js")
 LIVE = "live"  # the place that the live section has, for links to it
 
 
