@@ -8,6 +8,7 @@ from data_pipeline.strangers_text import visible_in_json
 from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
 from trainer.explain.live.scripts import ANSWERS, ENGINE, VIEW, script
+from trainer.explain.live.training import training_settings
 from trainer.explain.markup import escape
 from trainer.explain.page import LIVE, LiveSection
 from trainer.inference.translator import Translator
@@ -17,6 +18,7 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Live
     """The section for a page about this sentence, or why the model cannot run in a page."""
     try:
         model = {**packed(translator), "sentence": sentence}
+        model["training"] = training_settings(translator)
     except NotLiveError as error:
         return str(error)
     # As text, a sentence has escapes for what steers or hides; the script puts in the one meant.

@@ -6,10 +6,10 @@ from importlib.resources import files
 ENGINE = ("tensors.js", "normaliser.js", "pieces.js", "forward.js", "search.js", "loading.js")
 
 # What a reader asks of it; needs no page, and is tested in Node, too.
-ANSWERS = ("places.js", "origins.js", "computing.js", "lens.js", "heads.js")
+ANSWERS = ("places.js", "origins.js", "computing.js", "lens.js", "heads.js", "training.js")
 
 # What shows it.
-VIEW = ("grid.js", "together.js", "panel.js")
+VIEW = ("grid.js", "together.js", "dropout_panel.js", "training_panel.js", "panel.js")
 
 
 def script(names: tuple[str, ...]) -> str:

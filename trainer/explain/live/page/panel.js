@@ -15,6 +15,8 @@
     back: [], // cells that were opened, the last one shown
   };
 
+  let training = null; // the panel of what training sees
+
   function freshSwitches() {
     return { ...NOTHING_SWITCHED, headsOff: new Set(), residualsOff: new Set() };
   }
@@ -43,6 +45,7 @@
     showTranslation();
     showSteps();
     showLens();
+    training.show();
     showHeads();
     showMatrices();
     showOrigin();
@@ -350,6 +353,11 @@
     showChoices();
     showSwitches();
     listen();
+    training = trainingPanel(part("training"), state.model, packed.training, () => state.plain,
+      (sentence) => {
+        typed.value = sentence;
+        compute();
+      });
     part("body").hidden = false;
     compute();
   }
