@@ -31,7 +31,8 @@ export class TimeLapse {
     if (names.includes(before)) this.#choice.value = before;
     if (!this.#said.isConnected) {
       fill(this.root, element("p", {}, this.#choice), element("p", {}, this.#slider),
-        element("p", {}, this.#step, " ", this.#said), this.#map, this.#all, ...told);
+        element("p", {}, this.#step, " ", this.#said),
+        element("div", { class: "beside" }, this.#map, this.#all), ...told);
     }
     this.#choose();
   }
@@ -45,7 +46,7 @@ export class TimeLapse {
     const wasLast = this.#slider.value === this.#slider.max || !this.#slider.hasAttribute("max");
     this.#slider.max = this.#moments.length - 1;
     if (wasLast) this.#slider.value = this.#slider.max;
-    const rows = this.#moments.toReversed().map(({ step, output }) => [whole(step), output]);
+    const rows = this.#moments.toReversed().map(({ step, output }) => [whole(step), output || "(nothing)"]);
     const drawn = table("The translation after each step", ["step", "translation"], rows, { quiet: true, texts: [1] });
     drawn.classList.add("tall");
     fill(this.#all, drawn);
@@ -63,8 +64,8 @@ export class TimeLapse {
 }
 
 // The mean of all heads' cross-attention as a table: a row for each piece that came out.
-function mapOf({ source, target, weights }) {
-  const pieces = [...target.slice(1), "…"];
+function mapOf({ source, target, weights, ended }) {
+  const pieces = [...target.slice(1), ended ? "(end)" : "…"];
   const cell = (weight) => {
     const drawn = element("td", {}, weight ? String(weight) : "");
     drawn.style.setProperty("--weight", `${weight / 2}%`); // half the colour: text stays readable
@@ -72,7 +73,7 @@ function mapOf({ source, target, weights }) {
   };
   return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Where it looked" },
     element("table", { class: "attention" },
-      element("caption", {}, "Where each piece looked, in percent: the mean of all heads' cross-attention"),
+      element("caption", {}, "Where each piece looked: mean of all heads, percent"),
       element("thead", {}, element("tr", {}, element("td", {}),
         source.map((piece) => element("th", { scope: "col", dir: "auto" }, piece)))),
       element("tbody", {}, weights.map((row, t) => element("tr", {},
