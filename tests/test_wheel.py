@@ -111,6 +111,8 @@ def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
         "blueprint/figure.css",
         "heat_map.js",
         "cells.js",
+        "time_lapse/lapse.js",
+        "time_lapse/lapse.css",
         "page.js",
     ):
         assert (ROOT / "trainer" / "explain" / name).read_text(encoding="utf-8") in page

@@ -25,6 +25,7 @@ from trainer.tasks.task import TrainingTask, training_task
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
+from trainer.training.prober import Prober
 from trainer.training.step_profiler import StepProfiler
 from trainer.validation import Validator
 from trainer.zero.engine import Engine
@@ -83,6 +84,12 @@ def build_trainer(
             recorder=recorder or NoRecorder(),
             observer=profiler,
             resources=resources.pop_all(),
+            prober=Prober(
+                task,
+                recipe.tracking.probe_sentences,
+                context.run.time_lapse if recorder else None,
+                supervision.notice,
+            ),
         )
 
 

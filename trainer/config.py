@@ -15,6 +15,11 @@ from trainer.schedules import SCHEDULES
 
 # W&B refuses longer ones (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+# Of probe sentences, which are kept with all attention at some forty steps of a long run.
+MOST_PROBES = 4
+LONGEST_PROBE = 300  # characters
+ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -317,6 +322,11 @@ class TrackingConfig(Section):
     )
     tags: tuple[Tag, ...] = execution((), "W&B's tags of the run.")
     notes: str | None = execution(None, "What W&B shows beside the run: what it is to find out.")
+    probe_sentences: tuple[ProbeSentence, ...] = execution(
+        (),
+        "Sentences, at most 4, whose translation and attention are kept at steps 0, 1, 2, 3, 4, 6, "
+        "8, 12, 16, … as the run's time-lapse.",
+    )
 
     @field_validator("tags")
     @classmethod
@@ -324,3 +334,12 @@ class TrackingConfig(Section):
         if len(set(tags)) < len(tags):
             raise ValueError(f"{listed(tags)}: a tag stands there twice, name each once")
         return tags
+
+    @field_validator("probe_sentences")
+    @classmethod
+    def _are_few(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
+        if len(sentences) > MOST_PROBES:
+            raise ValueError(f"{len(sentences)} sentences, at most {MOST_PROBES}: leave some out")
+        if len(set(sentences)) < len(sentences):
+            raise ValueError("a sentence stands there twice: give each once")
+        return sentences

@@ -88,6 +88,11 @@ class TrainingRecipe(Section):
             )
         for name in more:
             SCORES.known(name)
+        if self.tracking.probe_sentences and not self._can_probe:
+            raise ValueError(
+                f"tracking.probe_sentences are given, and {self.task} with the network "
+                f"{self.model.network} cannot trace one: leave them out"
+            )
         stopping = self.trainer.early_stopping
         for key, metric in (
             ("checkpoints.best_by", self.checkpoints.best_by),
@@ -111,6 +116,10 @@ class TrainingRecipe(Section):
                 f"be: {reason}. Set engine.numerics to 'fast', or take another optimizer"
             )
         return self
+
+    @property
+    def _can_probe(self) -> bool:
+        return self.kind.probes and self.model.network == self.kind.network
 
     @property
     def kind(self) -> TaskKind:

@@ -41,6 +41,7 @@ class TaskKind:
         scores: the scores of its validation, each with whether more is better; the first is that
             by which the best checkpoint is told, unless the recipe says otherwise.
         makes_texts: whether a validation makes a text for each example, which can be scored.
+        probes: whether its half in torch has `probe`, for its own network.
         training: where its half in torch is, as MODULE:CLASS; see `trainer.tasks.task`.
         check: raises ValueError if sections of a recipe contradict each other.
     """
@@ -53,6 +54,7 @@ class TaskKind:
     scores: Mapping[str, bool]
     training: str
     makes_texts: bool = False
+    probes: bool = False
     check: Callable[[Any], None] = _all_right
 
 
@@ -97,6 +99,7 @@ TASKS.register(
         scores=MORE_IS_BETTER,
         training="trainer.tasks.translation:Translation",
         makes_texts=True,
+        probes=True,
         check=_shared_embeddings_need_a_joint_vocabulary,
     ),
 )

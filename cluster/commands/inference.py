@@ -16,6 +16,7 @@ from trainer.explain.explanation import explain
 from trainer.explain.live.panel import live_section
 from trainer.explain.page import LiveSection, render
 from trainer.explain.sections import page_of
+from trainer.explain.time_lapse.section import moments_in, time_lapse_section
 from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.engines import require_possible
 from trainer.inference.evaluation import Evaluation, evaluate
@@ -144,6 +145,8 @@ def explanation(
         one.check_lengths([sentence], tag)
     explained = explain(translator, sentence, tag)
     sections = page_of(explained)
+    lapse = time_lapse_section(translator)
+    sections += [lapse] if lapse else []
     own = live_section(translator, sentence, tag) if live else "it was asked for so"
     runs = own if isinstance(own, LiveSection) else None
     names = names_of(both)
@@ -154,6 +157,7 @@ def explanation(
         "steps": len(explained.chosen.ids),
         "sections": len(sections),
         "bytes": len(page.encode()),
+        "time_lapse": moments_in(lapse) if lapse else 0,
         "not_live": own if isinstance(own, str) else None,
         "compared": names if against else None,
         "does_not_fit": misfits,

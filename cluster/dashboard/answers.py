@@ -9,6 +9,7 @@ report. Unknown values are null.
     api/runs/ID                           RunAnswer
     api/runs/ID/curves?points=&from=&to=  CurvesAnswer
     api/runs/ID/nodes                     NodesAnswer
+    api/runs/ID/time-lapse                TimeLapseAnswer
     api/runs/ID/looks/A-B                 LookAnswer; POST api/runs/ID/looks starts one: LookRequest
     api/follow                            server-sent events: runs (NewRuns), steps (NewSteps),
                                           curves (CurvesAgain), looks (NewLook)
@@ -43,6 +44,10 @@ def curves_path(run: str) -> str:
 
 def nodes_path(run: str) -> str:
     return f"{RUNS}/{run}/nodes"
+
+
+def time_lapse_path(run: str) -> str:
+    return f"{RUNS}/{run}/time-lapse"
 
 
 def look_path(run: str, first_step: int, last_step: int) -> str:
@@ -176,6 +181,31 @@ class NodesAnswer(Written):
     thinned: bool
     problem: str | None = None
     nodes: dict[str, NodeUsage]
+
+
+class ProbeMoment(Written):
+    """A probe sentence after a step.
+
+    Attributes:
+        target: the pieces that each decoding step read.
+        weights: the mean of all heads' cross-attention, in hundredths: a row for each step, a
+            column for each source piece.
+        ended: whether the translation ended by itself.
+    """
+
+    step: Count
+    output: str
+    ended: bool
+    source: list[str]
+    target: list[str]
+    weights: list[list[int]]
+
+
+class TimeLapseAnswer(Written):
+    """What became of probe sentences, by sentence, each with its moments in order."""
+
+    problems: list[str]
+    sentences: dict[str, list[ProbeMoment]]
 
 
 class LookRequest(Written):

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from cluster.dashboard import run_details
 from cluster.dashboard.answers import (
     RUNS,
@@ -18,13 +20,16 @@ from cluster.dashboard.answers import (
     Mark,
     NodesAnswer,
     NodeUsage,
+    ProbeMoment,
     RunAnswer,
     RunRow,
     RunsAnswer,
+    TimeLapseAnswer,
     ValidationRow,
     curves_path,
     nodes_path,
     run_path,
+    time_lapse_path,
 )
 from cluster.dashboard.runs_folder import run_id
 from cluster.dashboard.settings import settings_of
@@ -43,6 +48,7 @@ from trainer.tracking.node_usage import NodeLine, read_usage
 from trainer.tracking.records import Event, Sample, SkippedLine
 from trainer.tracking.run_facts import Problems
 from trainer.tracking.standing import BYTES_IN_A_LIST, standing_of
+from trainer.tracking.time_lapse import mean_cross_attention, read_time_lapse
 
 T = TypeVar("T")
 
@@ -171,6 +177,7 @@ def answers_for(run: Path, *more: Path, cache: Path | None = None) -> dict[str, 
             answers[run_path(name)] = run_answer(path, kept).model_dump(mode="json")
             answers[curves_path(name)] = curves_answer(path, kept).model_dump(mode="json")
             answers[nodes_path(name)] = nodes_answer(path).model_dump(mode="json")
+            answers[time_lapse_path(name)] = time_lapse_answer(path).model_dump(mode="json")
     folder = paths[0].parent.name
     table = RunsAnswer(folder=folder, problems=[], bytes_read=0, runs=rows)
     return {RUNS: table.model_dump(mode="json"), **answers}
@@ -188,6 +195,28 @@ def nodes_answer(path: Path) -> NodesAnswer:
         problem=usage.problem,
         nodes={node: _columns_of(lines) for node, lines in usage.nodes.items()},
     )
+
+
+def time_lapse_answer(path: Path) -> TimeLapseAnswer:
+    """What became of a run's probe sentences; empty if it has none.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    kept = read_time_lapse(RunFolder(path).time_lapse)
+    sentences: dict[str, list[ProbeMoment]] = {}
+    for moment in kept.moments:
+        for probe in moment.probes:
+            shown = ProbeMoment(
+                step=moment.step,
+                output=probe.output,
+                ended=probe.ended,
+                source=list(probe.source),
+                target=list(probe.target),
+                weights=np.rint(100 * mean_cross_attention(probe)).astype(int).tolist(),
+            )
+            sentences.setdefault(probe.sentence, []).append(shown)
+    return TimeLapseAnswer(problems=list(kept.problems), sentences=sentences)
 
 
 def _columns_of(lines: list[NodeLine]) -> NodeUsage:

@@ -27,7 +27,12 @@ from cluster.dashboard.audience import Audience, TooManyPagesError
 from cluster.dashboard.follower import Follower
 from cluster.dashboard.index_process import Indexer
 from cluster.dashboard.looks import LookRefusedError, Looks
-from cluster.dashboard.run_answers import curves_answer, nodes_answer, run_answer
+from cluster.dashboard.run_answers import (
+    curves_answer,
+    nodes_answer,
+    run_answer,
+    time_lapse_answer,
+)
 from cluster.dashboard.table import RunsTable
 from cluster.web.doors import Doors, add_headers
 from cluster.web.page_files import INDEX, PageFile, page_files
@@ -89,6 +94,7 @@ class Dashboard:
                 web.get("/api/runs/{run}", self._run),
                 web.get("/api/runs/{run}/curves", self._curves),
                 web.get("/api/runs/{run}/nodes", self._nodes),
+                web.get("/api/runs/{run}/time-lapse", self._time_lapse),
                 web.post("/api/runs/{run}/looks", self._start_look),
                 web.get("/api/runs/{run}/looks/{first:[0-9]+}-{last:[0-9]+}", self._look),
                 web.get("/api/follow", self._follow),
@@ -164,6 +170,10 @@ class Dashboard:
     async def _nodes(self, request: web.Request) -> web.Response:
         path = await self._path(request)
         return _answer(await self._in_thread(lambda: nodes_answer(path)))
+
+    async def _time_lapse(self, request: web.Request) -> web.Response:
+        path = await self._path(request)
+        return _answer(await self._in_thread(lambda: time_lapse_answer(path)))
 
     async def _start_look(self, request: web.Request) -> web.Response:
         path, run = await self._path(request), request.match_info["run"]

@@ -65,7 +65,7 @@ TABLE = {
         "": "name extension_folder",
         "data": "mirror dataset cache cache_gigabytes max_heldout_length",
         "engine": "zero_stage attention activation_checkpointing",
-        "tracking": "wandb project group tags notes",
+        "tracking": "wandb project group tags notes probe_sentences",
         "cluster": """
             address ranks cpus_per_rank niceness gpus_per_rank resources_per_rank node_labels
             placement data_workers cpus_per_data_worker

@@ -72,6 +72,16 @@ const answers = {
     }
     return found;
   },
+  // The loss of each piece, and with dropout the masks in the order in which they were drawn.
+  training: ({ source, reference, smoothing, rates, seed, row: t }) => {
+    const { input, target, losses, traced } = teacherForced(model, source, reference, smoothing);
+    const { drop, masks } = dropping(rates, seed);
+    const dropped = teacherForced(model, source, reference, smoothing, drop);
+    return { input, target, losses, dropped: dropped.losses,
+      wanted: targetBesideModel({ traced, target }, t, smoothing, 4),
+      masks: masks.map(({ place, before, kept, scale }) =>
+        ({ place, shape: before.shape, kept: [...kept], scale })) };
+  },
   greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
   beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
   trees: ({ sources, prefixes, beam, alpha, switches }) => sources.map((ids, n) => {

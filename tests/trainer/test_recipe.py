@@ -190,3 +190,14 @@ def test_a_checkpoint_with_wrong_extensions_is_refused(tmp_path, names):
     values = training.model_dump(mode="json") | {"extensions": names}
     with pytest.raises(RunMismatchError, match=r"recipe has extensions"):
         TrainingRecipe.of_checkpoint(values, identity_of(training))
+
+
+def test_probe_sentences_need_a_network_that_can_be_traced(reading):
+    sentences = 'tracking.probe_sentences=["je suis"]'
+    assert reading("translation", sentences).tracking.probe_sentences == ("je suis",)
+    with pytest.raises(RecipeError, match="causal_lm with the network decoder_only cannot trace"):
+        reading("causal_lm", sentences)
+    with pytest.raises(RecipeError, match="5 sentences, at most 4: leave some out"):
+        reading("translation", "tracking.probe_sentences=[a, b, c, d, e]")
+    with pytest.raises(RecipeError, match="a sentence stands there twice"):
+        reading("translation", "tracking.probe_sentences=[a, a]")

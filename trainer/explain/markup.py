@@ -4,8 +4,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from data_pipeline.strangers_text import visible, visible_in_json
 
@@ -20,7 +19,7 @@ def sentence(text: str) -> str:
     return re.sub("“([^”]*)”", "“<bdi>\\1</bdi>”", escape(text))
 
 
-def json_in_html(data: Mapping[str, Any]) -> str:
+def json_in_html(data: object) -> str:
     """Data for a script element of the page, which its scripts read as they are."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return visible_in_json(text).replace("<", "\\u003c")

@@ -21,6 +21,7 @@ STYLES = (
     "page.css",
     "blueprint/figure.css",
     "saving/saving.css",
+    "time_lapse/lapse.css",
     "forced_colours.css",
 )
 SCRIPTS = (
@@ -30,6 +31,7 @@ SCRIPTS = (
     "saving/csv.js",
     "saving/matrices.js",
     "saving/saving.js",
+    "time_lapse/lapse.js",
     "page.js",
 )
 # The places of sections with scripts of their own, for links to them.

@@ -1,12 +1,11 @@
 """Each kind of part as HTML."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 from data_pipeline.strangers_text import visible_in
 from trainer.explain.blueprint.boxes import Blueprint
 from trainer.explain.blueprint.drawing import svg_parts
-from trainer.explain.markup import escape, is_right_to_left, sentence
+from trainer.explain.markup import escape, is_right_to_left, json_in_html, sentence
 from trainer.explain.parts import (
     Bars,
     Beside,
@@ -14,6 +13,7 @@ from trainer.explain.parts import (
     Fold,
     Heading,
     HeatMap,
+    Lapse,
     Link,
     Part,
     Table,
@@ -22,6 +22,7 @@ from trainer.explain.parts import (
     number,
     percent,
 )
+from trainer.explain.time_lapse.markup import lapse_markup
 
 
 class PartMarkup:
@@ -64,6 +65,8 @@ class PartMarkup:
                 return _bars(part)
             case HeatMap():
                 return _heat_map(part)
+            case Lapse():
+                return lapse_markup(part, _heat_map)
 
     def _id(self, key: str) -> str:
         return f' id="{self._section}-{escape(key)}"' if key else ""
@@ -135,10 +138,5 @@ def _heat_map(heat_map: HeatMap) -> str:
     return (
         f'<figure class="map" data-colours="{heat_map.colours}">'
         f'<figcaption>{caption}<small class="scale"></small></figcaption>{grid}'
-        f'<script type="application/json">{_json(data)}</script></figure>'
+        f'<script type="application/json">{json_in_html(data)}</script></figure>'
     )
-
-
-def _json(data: object) -> str:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")

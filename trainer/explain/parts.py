@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from trainer.explain.blueprint.boxes import Blueprint
+from trainer.tasks.probe import Probe
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -151,7 +152,18 @@ class Drawing:
     each_layer: bool
 
 
-Part = Drawing | Link | Text | HeatMap | Tokens | Table | Bars | Heading | Beside | Fold
+@dataclass(frozen=True)
+class Lapse:
+    """Moments of the training, of which a slider shows one at a time.
+
+    Attributes:
+        moments: for each sentence, in order; each with the name of its step.
+    """
+
+    moments: Mapping[str, Sequence[tuple[str, Probe]]]
+
+
+Part = Lapse | Drawing | Link | Text | HeatMap | Tokens | Table | Bars | Heading | Beside | Fold
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from trainer.explain.parts import (
     Tokens,
 )
 from trainer.explain.questions import questions_section
+from trainer.explain.time_lapse.section import TIME_LAPSE
 
 GROUP = "Input"
 LAYERS_DRAWN = 2  # of a stack that the figure draws one by one; of more it draws one, N times
@@ -72,6 +73,7 @@ def _overview(explained: Explanation) -> Section:
         ),
         Link("Or type a sentence of your own", LIVE),
         Link("Or see two models beside each other", COMPARE),
+        Link("Or watch translations come into being while it was trained", TIME_LAPSE),
         Drawing(explained.blueprint, each_layer=layers <= LAYERS_DRAWN),
         Heading("The sentence"),
         Tokens("Source", explained.source.texts),

@@ -33,6 +33,7 @@ from trainer.inference.sentence_memory import (
 from trainer.inference.trained_network import Precision, Weights, load_network
 from trainer.inference.translation import Translation, joined
 from trainer.inference.word_alignment import fold, words_read, words_written
+from trainer.tasks.probing import pieces_read
 
 # Source tokens of a batch at most, bytes that the decoder may remember for them, and bytes of a
 # layer's attention scores: the lowest limit holds. A wide model is no faster with more than 2,000
@@ -427,15 +428,7 @@ class Translator:
 
     def source_texts(self, sentence: str, tag: str | None = None) -> list[str]:
         """The tokens of `source_ids` as they are shown; unknown ones with their characters."""
-        tokenizer = self._tokenizers[SOURCE]
-        ids = self.source_ids(sentence, tag)
-        shown = self.source_pieces(ids)
-        read = tokenizer.pieces(sentence)
-        first = len(ids) - 1 - len(read)  # behind the tag, and before EOS
-        for place, characters in enumerate(read, start=first):
-            if ids[place] == tokenizer.unk_id:
-                shown[place] = f"{characters} ({shown[place]})"
-        return shown
+        return pieces_read(self._tokenizers[SOURCE], sentence, self.source_ids(sentence, tag))
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         return [self._tokenizers[SOURCE].piece(token_id) for token_id in ids]

@@ -10,6 +10,7 @@
       metrics.jsonl    the record
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
+      time-lapse/      probe sentences at some steps, see trainer/tracking/time_lapse.py
       tuned-decoding.json  how best to translate, see trainer/inference/tuned_decoding.py
       engines/         models of other engines, see trainer/inference/ctranslate2/kept_export.py
       log.txt          what happened, in words
@@ -119,6 +120,11 @@ class RunFolder:
     @property
     def translations(self) -> Path:
         return self.path / "translations"
+
+    @property
+    def time_lapse(self) -> Path:
+        """What became of probe sentences; see `trainer.tracking.time_lapse`."""
+        return self.path / "time-lapse"
 
     @property
     def tuned_decoding(self) -> Path:

@@ -29,6 +29,7 @@ from trainer.losses import LOSSES
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Scores
 from trainer.tasks.network import build_network
+from trainer.tasks.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,14 @@ class TrainingTask(ABC):
     @abstractmethod
     def scoring(self, heldout: HeldOut) -> Scoring:
         """The scoring of a held-out set."""
+
+    def probe(self, network: nn.Module, sentence: str) -> Probe:
+        """What the network makes of a probe sentence; of tasks whose kind says that they have it.
+
+        Raises:
+            ModelError: the network gives NaN.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no probe")
 
     @torch.no_grad()
     def example_losses(

@@ -11,7 +11,7 @@ from torch import nn
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig, ModelConfig, NetworkConfig
 from model.generation.search import greedy_search
@@ -20,6 +20,8 @@ from model.transformer import Transformer, Vocabulary
 from trainer.batch import PairBatch, to_device
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Scores, scores_of
+from trainer.tasks.probe import Probe
+from trainer.tasks.probing import probe
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
 
 _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table of a validation
@@ -62,6 +64,13 @@ class Translation(TrainingTask):
 
     def scoring(self, heldout: HeldOut) -> "TranslationScoring":
         return TranslationScoring(self, heldout)
+
+    def probe(self, network: nn.Module, sentence: str) -> Probe:
+        """The sentence has the tag that those of the validation set have."""
+        assert isinstance(network, Transformer)
+        assert isinstance(self.recipe.data, PairDataConfig)
+        tag = self.recipe.data.validation.tag
+        return probe(network, self.tokenizers[SOURCE], self.tokenizers[TARGET], sentence, tag)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

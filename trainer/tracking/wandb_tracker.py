@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from trainer.runs.folder import RunFolder
 from trainer.tracking.leveldb_log import BLOCK_BYTES, whole_records
 from trainer.tracking.metrics import follow, read_backwards
 from trainer.tracking.records import Event, Line, StepLine, ValidationLine
+from trainer.tracking.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
 
 # Time between W&B's writes to its file; a kill loses no more than that.
 FLUSH_SECONDS = 2.0
@@ -40,6 +41,7 @@ FLUSH_SECONDS = 2.0
 FINISH_SECONDS = 60.0
 _TAIL_BYTES = 2**16
 SAMPLES = "validation/samples"
+TIME_LAPSE = "time-lapse"
 
 
 class WandbTracker:
@@ -138,8 +140,22 @@ class WandbTracker:
         if self._mode == "online" and run.starting_step - 1 != shown.step:
             shown = Shown(run.starting_step - 1, None)  # the server's step counts
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
-            run.log(_with_table(row, run, step), step=step, commit=True)
+            shown_row = _with_table(row, run, step) | self._time_lapse(run, step)
+            run.log(shown_row, step=step, commit=True)
         run.finish()
+
+    def _time_lapse(self, run: wandb.Run, step: int) -> dict[str, Any]:
+        """At a step that has a moment, a table of what probe sentences became until then.
+
+        A row is handed over when the next step begins, so its moment has been written.
+        """
+        folder = self._folder.time_lapse
+        if not (is_probed(step) and path_of(folder, step).exists()):
+            return {}
+        with suppress(OSError):
+            rows_of_all = table_of(read_time_lapse(folder, step).moments)
+            return {TIME_LAPSE: _table(run, TIME_LAPSE, step, TABLE_COLUMNS, rows_of_all)}
+        return {}
 
     def _begin(self) -> wandb.Run:
         # At its end, `wandb.init` would import W&B's launcher, which takes a second, to see whether
@@ -213,19 +229,25 @@ def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, A
 
 
 def _with_table(row: dict[str, Any], run: wandb.Run, step: int) -> dict[str, Any]:
-    """A row whose samples, if it has some, have become a table.
-
-    The table is bound to the run here, so that its file lies in the run's folder alone. Otherwise
-    `Run.log` would also make an artifact of it, whose files wait below the user's home for a sync
-    (`_log_table_artifact`, read in 0.31.0).
-    """
+    """A row whose samples, if it has some, have become a table."""
     if SAMPLES not in row:
         return row
     columns = ["source", "reference", "translation"]
-    data = [[visible(getattr(sample, name)) for name in columns] for sample in row[SAMPLES]]
-    table = wandb.Table(columns=columns, data=data)
-    table.bind_to_run(run, SAMPLES, step)
-    return row | {SAMPLES: table}
+    data = [[getattr(sample, name) for name in columns] for sample in row[SAMPLES]]
+    return row | {SAMPLES: _table(run, SAMPLES, step, columns, data)}
+
+
+def _table(
+    run: wandb.Run, key: str, step: int, columns: Sequence[str], data: list[list[Any]]
+) -> wandb.Table:
+    """A table that is bound to the run, so that its file lies in the run's folder alone.
+
+    Otherwise `Run.log` would also make an artifact of it, whose files wait below the user's home
+    for a sync (`_log_table_artifact`, read in 0.31.0).
+    """
+    table = wandb.Table(columns=list(columns), data=[visible_in(line) for line in data])
+    table.bind_to_run(run, key, step)
+    return table
 
 
 def last_logged_step(folder: Path) -> int:

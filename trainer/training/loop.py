@@ -35,6 +35,7 @@ from trainer.tracking.records import (
     TrainLine,
     ValidationLine,
 )
+from trainer.training.prober import NoProber, Probing
 from trainer.training.schedule import learning_rate
 from trainer.training.skipped_steps import skipped_line, too_many_skipped
 from trainer.training.step_exchange import StepReport, exchange
@@ -58,12 +59,14 @@ class Trainer:
         recorder: Recording,
         observer: StepObserver,
         resources: ExitStack,
+        prober: Probing | None = None,
     ) -> None:
         """
         Args:
             steps: opens this rank's stream of data at a cursor.
             observer: watches steps, and changes none.
             resources: closes what the parts hold: engine, record, a checkpoint being written.
+            prober: keeps what the network makes of probe sentences.
         """
         self.recipe = context.recipe
         self.progress = state.progress
@@ -77,6 +80,7 @@ class Trainer:
         self._recorder = recorder
         self._observer = observer
         self._resources = resources
+        self._prober = prober or NoProber()
         self._task = task
         self._dummy = task.dummy(self._placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
@@ -88,10 +92,13 @@ class Trainer:
             self._validate()
             if progress.validation_due:
                 return "preempted"  # the checkpoint that it resumed from already says so
+        if progress.step == 0:
+            self._probe()
         steps = self._open_stream(progress.cursor)
         while not self._is_over():
             with self._observer.step(progress.step + 1):
                 report = self._train_step(steps)
+            self._probe()
             stop = report.stop_requested
             if self._validation_is_due():
                 progress.validation_due = True
@@ -269,6 +276,17 @@ class Trainer:
                 ],
             )
         )
+
+    def _probe(self) -> None:
+        """Keep what the network makes of the probe sentences, if the step has its moment.
+
+        The weights are those of a validation, which is the phase that other ranks wait in.
+        """
+        step = self.progress.step
+        if self._prober.is_due(step):
+            self._supervision.progress("validation", step)
+            with (self._ema or self.engine).inference_model() as model:
+                self._prober.take(model, step)
 
     def _save(self, *, final: bool) -> None:
         self._supervision.progress("save", self.progress.step)

@@ -5,10 +5,11 @@ import { lineOf } from "./colours.js";
 import { element, fill, setText } from "./dom.js";
 import { EventList } from "./events.js";
 import { NodeCharts } from "./node_charts.js";
+import { TimeLapse } from "./time_lapse.js";
 import * as parts from "./run_parts.js";
 import { scoreName, scoreValue, span, whole } from "./words.js";
 
-// Each part: its name, what makes it, and which fields of the answer it shows. Two are made here.
+// Each part: its name, what makes it, and which fields of the answer it shows. Three are made here.
 const PARTS = [
   ["Standing", parts.standing, ["standing", "card"]],
   ["Events"],
@@ -17,6 +18,7 @@ const PARTS = [
   ["Test sets", parts.testScores, ["test_scores"]],
   ["Nodes"],
   ["Samples", parts.samples, ["samples"]],
+  ["Time-lapse"],
   ["Checkpoints", parts.checkpoints, ["checkpoints"]],
   ["Commands that repeat it", parts.commands, ["commands"]],
   ["Cleaning of the dataset", parts.cleaning, ["cleaning"]],
@@ -25,7 +27,7 @@ const PARTS = [
   ["Hashes", parts.hashes, ["hashes"]],
   ["Log", parts.log, ["log"]],
 ];
-const WIDE = ["Nodes", "Test sets", "Samples"];
+const WIDE = ["Nodes", "Test sets", "Samples", "Time-lapse"];
 
 export class RunPage {
   #store;
@@ -34,16 +36,20 @@ export class RunPage {
   #panel;
   #events;
   #nodes = new NodeCharts();
+  #timeLapse = new TimeLapse();
   #sections = new Map(); // by name: {root, body, shown}
   #shownNodes = null;
+  #shownLapse = null; // the run whose time-lapse was asked for, and at which step
 
   constructor({ store, colours, change, open }) {
     this.#store = store;
     this.#panel = new ChartPanel({ store, colours, change, open });
     this.#events = new EventList(open);
-    const bodies = { Events: this.#events.root, Nodes: this.#nodes.root };
+    const bodies = {
+      Events: this.#events.root, Nodes: this.#nodes.root, "Time-lapse": this.#timeLapse.root };
     const made = PARTS.map(([name]) => this.#section(name, bodies[name] ?? element("div", {})));
     const links = PARTS.map(([name]) => this.#sections.get(name).link);
+    this.#hide("Time-lapse", true); // until there is one
     this.root = element("div", { class: "run" },
       element("div", { class: "title" }, element("a", { href: "#", class: "back" }, "← all runs"), this.#title, this.#head),
       element("nav", { class: "parts", "aria-label": "Parts of this run" }, ...links),
@@ -67,6 +73,7 @@ export class RunPage {
     }
     this.#events.show([{ id, name: row.standing.name, colour: lineOf(0).colour, events: details.events }]);
     this.#showNodes(id);
+    this.#showTimeLapse(id, row.standing.step);
   }
 
   redraw() {
@@ -84,6 +91,27 @@ export class RunPage {
     } catch (error) {
       this.#nodes.show({ problem: error.message });
     }
+  }
+
+  // Asks for the time-lapse once, and again when the run has come to a step with another moment.
+  async #showTimeLapse(id, step) {
+    const moment = `${id} ${Math.floor(2 * Math.log2(step + 1))}`;
+    if (this.#shownLapse === moment) return;
+    this.#shownLapse = moment;
+    let answer;
+    try {
+      answer = await this.#store.timeLapse(id);
+    } catch (error) {
+      answer = { sentences: {}, problems: [error.message] };
+    }
+    if (this.#shownLapse !== moment) return; // somebody has gone to another run
+    this.#timeLapse.show(answer);
+    this.#hide("Time-lapse", this.#timeLapse.isEmpty);
+  }
+
+  #hide(name, isHidden) {
+    const { root, link } = this.#sections.get(name);
+    root.hidden = link.hidden = isHidden;
   }
 
   #section(name, body) {

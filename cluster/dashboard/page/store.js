@@ -72,6 +72,10 @@ export class Store {
     return this.#answers.ask(`/api/runs/${id}/nodes`);
   }
 
+  async timeLapse(id) {
+    return this.#answers.ask(`/api/runs/${id}/time-lapse`);
+  }
+
   async look(id, first, last) {
     return this.#answers.ask(`/api/runs/${id}/looks/${first}-${last}`);
   }

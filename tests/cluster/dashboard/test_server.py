@@ -13,10 +13,18 @@ import pytest
 from support.dashboard.running import HANG_SECONDS, RunningDashboard
 from support.records.lines import train_line, validation_line
 from support.records.long_records import long_record
+from support.records.moments import write_moments
 from support.records.run_folders import made_run, with_checkpoint, with_owner
 
 from cluster.dashboard import audience
-from cluster.dashboard.answers import CurvesAgain, CurvesAnswer, NodesAnswer, RunAnswer, RunsAnswer
+from cluster.dashboard.answers import (
+    CurvesAgain,
+    CurvesAnswer,
+    NodesAnswer,
+    RunAnswer,
+    RunsAnswer,
+    TimeLapseAnswer,
+)
 from cluster.dashboard.run_answers import answers_for
 from cluster.dashboard.runs_folder import run_id
 from trainer.tracking.node_usage import GpuUsage, NodeLine, Usage, append_usage
@@ -123,6 +131,25 @@ def test_one_run_has_all_that_is_known(served):
     assert any(command.startswith("transloom train ") for command in answer.commands)
     assert answer.vitals == {"time": 1.5}
     assert answer.cleaning == {"news": {"read": 3, "kept": 2, "dropped": {HTML: 1}}}
+
+
+def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
+    run = made_run(folder / "probed", train_line(1))
+    write_moments(run / "time-lapse", {0: "the the", 1: HTML})
+    write_moments(run / "time-lapse", {2: "il est"}, sentence=HTML)
+    (run / "time-lapse" / "step-00000003.json").write_text("{}")
+    found = TimeLapseAnswer.model_validate(served.get("/api/runs/probed/time-lapse").json)
+    said = {
+        sentence: [(moment.step, moment.output) for moment in moments]
+        for sentence, moments in found.sentences.items()
+    }
+    assert said == {"je suis": [(0, "the the"), (1, HTML)], HTML: [(2, "il est")]}
+    (first, *_) = found.sentences["je suis"]
+    assert (first.source, len(first.target)) == (["▁je", "▁suis", "</s>"], 2)
+    assert first.weights == [[33, 33, 33]] * 2
+    assert "step-00000003.json" in found.problems[0]
+    empty = TimeLapseAnswer.model_validate(served.get("/api/runs/alpha/time-lapse").json)
+    assert (empty.sentences, empty.problems) == ({}, [])
 
 
 def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):

@@ -139,6 +139,19 @@ class Validator:
         return ValidationResult(translation_scores(loss, 100.0 + step), examples)
 
 
+class Prober:
+    """Due at step 0 and at each third one."""
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def is_due(self, step: int) -> bool:
+        return step % 3 == 0
+
+    def take(self, model: Any, step: int) -> None:
+        self._story.events.append(("probed", step, model))
+
+
 class Saver:
     def __init__(self, story: Story, progress: Progress) -> None:
         self._story = story
@@ -199,6 +212,7 @@ def make_trainer(
     progress: Progress | None = None,
     *,
     ema: bool = False,
+    probes: bool = False,
     slots: range = range(SLOTS),
 ) -> Trainer:
     """A rank that computes these slots of each step, and a dummy if that is not all of them."""
@@ -224,4 +238,5 @@ def make_trainer(
         recorder=Recorder(story),
         observer=StepProfiler(None, RunFolder(run), 0, lambda text: None),
         resources=ExitStack(),
+        prober=Prober(story) if probes else None,
     )

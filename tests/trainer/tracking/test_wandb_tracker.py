@@ -11,6 +11,7 @@ import pytest
 from support.files.small_disk import run_on_small_disk
 from support.records import wandb_jobs
 from support.records.lines import skipped_line, train_line, validation_line
+from support.records.moments import write_moments
 from support.records.wandb_history import config, history, rows_of, run_of, summary, wandb_files
 from support.records.wandb_jobs import Start, in_a_process, make_run, steps_of
 from support.records.wandb_server import WandbServer
@@ -190,6 +191,31 @@ def test_config_tags_and_samples_of_every_start_are_shown(run, tmp_path, monkeyp
         assert content["data"] == [[f"a {number} \\u202e | <b>"] * 3]
     assert not [path for path in tmp_path.rglob("*") if "artifact" in path.name]
     assert steps_of(run) == [1, 2, 3, 4]
+
+
+def test_probe_sentences_are_a_table_of_all_moments_so_far(run, tmp_path, monkeypatch):
+    """A moment is written after its step's line; that of step 0 is in the table of step 1."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    write_moments(run.time_lapse, {0: "the the"})
+    start = Start(run)
+    for step, output in ((1, "she"), (2, "she \u202e is"), (3, "is"), (4, "at"), (5, None)):
+        start.train(step, step)
+        if output:
+            write_moments(run.time_lapse, {step: output})
+    start.end()
+    assert start.notices == []
+    (file,) = wandb_files(run.path)
+    rows = rows_of(file)
+    assert [row.get("time-lapse/nrows") for row in rows] == [2, 3, 4, 5, None]
+    content = json.loads((file.parent / "files" / rows[1]["time-lapse/path"]).read_text())
+    assert content["columns"] == ["step", "sentence", "translation", "looked at most"]
+    assert content["data"] == [
+        [0, "je suis", "the the", "the the→▁je"],
+        [1, "je suis", "she", "she→▁je"],
+        [2, "je suis", "she \\u202e is", "she \\u202e is→▁je"],
+    ]
+    assert not [path for path in tmp_path.rglob("*") if "artifact" in path.name]
 
 
 def test_a_long_history_is_read_to_its_end(run):

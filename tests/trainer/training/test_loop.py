@@ -58,6 +58,27 @@ def test_validations_and_checkpoints_come_when_they_are_due(tmp_path):
     assert [final for _, final in story.saved] == [False, False, False, True]
 
 
+@pytest.mark.parametrize(("ema", "weights"), [(False, "weights"), (True, "average")])
+def test_a_moment_has_the_weights_of_a_validation_and_is_there_before_the_checkpoint(
+    tmp_path, ema, weights
+):
+    """A run that goes on at the checkpoint's step has that step's moment already."""
+    story = Story()
+    trainer = make_trainer(
+        story, recipe(max_steps=6, validate_every_steps=3), tmp_path, ema=ema, probes=True
+    )
+    trainer.train()
+    assert story.of("probed") == [("probed", step, weights) for step in (0, 3, 6)]
+    assert [event[:2] for event in story.of("probed", "validated", "saved")][-3:] == [
+        ("probed", 6),
+        ("validated", 6),
+        ("saved", 6),
+    ]
+    later = Story()
+    make_trainer(later, recipe(max_steps=6), tmp_path, Progress(step=3), probes=True).train()
+    assert [event[1] for event in later.of("probed")] == [6]
+
+
 def test_a_score_is_that_of_the_checkpoints_own_step(tmp_path):
     """The checkpoint of step 4 is not as good as what was validated at step 3."""
     story = Story()

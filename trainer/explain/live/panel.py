@@ -6,6 +6,7 @@ from importlib.resources import files
 from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
 from trainer.explain.live.scripts import ANSWERS, ENGINE, VIEW, script, style
+from trainer.explain.live.training import training_settings
 from trainer.explain.markup import escape, json_in_html
 from trainer.explain.page import LIVE, LiveSection
 from trainer.inference.translator import Translator
@@ -15,6 +16,7 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Live
     """The section for a page about this sentence, or why the model cannot run in a page."""
     try:
         model = {**packed(translator), "sentence": sentence}
+        model["training"] = training_settings(translator)
     except NotLiveError as error:
         return str(error)
     filling = {

@@ -14,6 +14,7 @@ ANSWERS = (
     "heads.js",
     "shapes.js",
     "beam_tree.js",
+    "training.js",
 )
 
 # What shows it.
@@ -28,6 +29,8 @@ VIEW = (
     "switches_view.js",
     "tree_drawing.js",
     "tree_panel.js",
+    "dropout_panel.js",
+    "training_panel.js",
     "whose.js",
     "panel.js",
 )

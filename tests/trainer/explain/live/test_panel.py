@@ -38,6 +38,7 @@ def test_the_sections_of_the_page_stay_and_the_live_one_follows_the_figure(trans
     ((_, model),) = page.sections[1].figures
     assert model["config"]["width"] == 32
     assert model.pop("sentence") == "je suis étudiant"
+    assert model.pop("training")["label_smoothing"] == 0.1
     assert json.loads(json.dumps(packing.packed(translator))) == model
 
 

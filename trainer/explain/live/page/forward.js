@@ -16,13 +16,14 @@ const NOTHING_SWITCHED = Object.freeze({
   positions: true, // whether positions are added
   scaledScores: true, // whether scores are divided by √d
   mask: true, // whether a row of the decoder sees itself and earlier rows alone
+  drop: null, // dropout, as in training: (place, tensor) ─▶ tensor; see training.js
 });
 
 // {ids, embedding, layers, output_tm}
 function encode(model, ids, switches = NOTHING_SWITCHED) {
   const embedding = embed(model, ids, sourceEmbedding(model), 0, switches);
   const layers = [];
-  let x = embedding.sum_tm;
+  let x = dropped(switches, "encoder.embedding", embedding.sum_tm);
   for (let n = 0; n < model.config.encoder_layers; n++) {
     const at = { model, switches, name: `encoder.${n}` };
     const layer = {};
@@ -52,7 +53,7 @@ function decode(model, ids, memories, switches = NOTHING_SWITCHED, past = null) 
   const start = past ? past[0].keys_hsd.shape[1] : 0;
   const embedding = embed(model, ids, model.weights["target_embedding.weight"], start, switches);
   const layers = [];
-  let x = embedding.sum_tm;
+  let x = dropped(switches, "decoder.embedding", embedding.sum_tm);
   for (let n = 0; n < model.config.decoder_layers; n++) {
     const at = { model, switches, name: `decoder.${n}` };
     const layer = {};
@@ -86,6 +87,10 @@ function trace(model, source, targetInput, switches = NOTHING_SWITCHED) {
   const decoder = decode(model, targetInput, memories, switches);
   const logits_tv = logitsOf(model, decoder.output_tm);
   return { encoder, decoder, logits_tv, probabilities_tv: softmax(logits_tv) };
+}
+
+function dropped({ drop }, place, x) {
+  return drop ? drop(place, x) : x;
 }
 
 function sourceEmbedding(model) {
@@ -142,7 +147,8 @@ function sublayer(at, layer, name, input_tm, compute) {
   const normed = pre ? layerNorm(input_tm, weight, bias) : null;
   const computed = compute(normed ?? input_tm);
   const around = !at.switches.residualsOff.has(`${at.name}.${name}`);
-  const sum_tm = around ? plus(input_tm, computed.output_tm) : computed.output_tm;
+  const output = dropped(at.switches, `${at.name}.${name}`, computed.output_tm);
+  const sum_tm = around ? plus(input_tm, output) : output;
   const normed_tm = normed ?? layerNorm(sum_tm, weight, bias);
   const output_tm = pre ? sum_tm : normed_tm;
   layer[name] = computed;
@@ -170,12 +176,13 @@ function attention(at, name, [queries_htd, keys_hsd, values_hsd], causal) {
     }
   }
   const weights_hts = softmax(scores_hts);
+  const taken_hts = dropped(at.switches, `${at.name}.${name}.weights`, weights_hts);
   for (let h = 0; h < heads; h++) {
     if (at.switches.headsOff.has(`${at.name}.${name}.${h}`)) continue;
     for (let t = 0; t < length; t++) {
       const sums = new Float64Array(d);
       for (let s = 0; s < keys; s++) {
-        const weight = weights_hts.data[(h * length + t) * keys + s];
+        const weight = taken_hts.data[(h * length + t) * keys + s];
         vector(values_hsd, h * keys + s).forEach((value, i) => { sums[i] += weight * value; });
       }
       vector(mix_htd, h * length + t).set(sums);

@@ -39,6 +39,7 @@ async function loadLiveModel(packed) {
     decoding: packed.decoding,
     vocabulary: packed.vocabulary,
     sentence: packed.sentence, // the one that the page was made for
+    training: packed.training,
     weights,
     source: tokenizers[0],
     target: tokenizers[tokenizers.length - 1],

@@ -17,6 +17,7 @@
     back: [], // cells that were opened, the last one shown
     own: null, // the sentence and tag for which the page was made
     tree: null, // the panel of the beam tree
+    training: null, // the panel of what training sees
   };
 
   function compute() {
@@ -39,6 +40,7 @@
     showTranslation(state);
     showSteps(state);
     showLens(state);
+    state.training.show();
     showHeads(state);
     showMatrices(state);
     showOrigin(state);
@@ -97,6 +99,11 @@
     showChoices();
     showSwitches(state, compute);
     listen();
+    state.training = trainingPanel(part("training"), state.model, state.model.training, () => state.plain,
+      (sentence) => {
+        typed.value = sentence;
+        compute();
+      });
     part("body").hidden = false;
     compute();
   }

@@ -1,0 +1,81 @@
+// What became of a run's probe sentences: a slider over the steps at which they were kept, the
+// translation of each, and where it looked.
+
+import { element, fill, setText, table } from "./dom.js";
+import { counted, whole } from "./words.js";
+
+export class TimeLapse {
+  root = element("div", { class: "time-lapse" });
+  isEmpty = true;
+  #sentences = {};
+  #said = element("output", { dir: "auto" });
+  #step = element("span", { class: "quiet" });
+  #map = element("div", {});
+  #choice = element("select", { "aria-label": "Sentence", change: () => this.#choose() });
+  #slider = element("input", {
+    type: "range", min: "0", value: "0", "aria-label": "Step", input: () => this.#draw() });
+  #all = element("div", {});
+
+  // `answer`: of /api/runs/ID/time-lapse. The place that somebody has chosen stays.
+  show({ sentences, problems }) {
+    this.#sentences = sentences;
+    const names = Object.keys(sentences);
+    this.isEmpty = !names.length && !problems.length;
+    const told = problems.map((problem) => element("p", { class: "problem" }, problem));
+    if (!names.length) {
+      fill(this.root, ...told);
+      return;
+    }
+    const before = this.#choice.value;
+    fill(this.#choice, ...names.map((name) => element("option", { value: name }, name)));
+    if (names.includes(before)) this.#choice.value = before;
+    if (!this.#said.isConnected) {
+      fill(this.root, element("p", {}, this.#choice), element("p", {}, this.#slider),
+        element("p", {}, this.#step, " ", this.#said),
+        element("div", { class: "beside" }, this.#map, this.#all), ...told);
+    }
+    this.#choose();
+  }
+
+  get #moments() {
+    return this.#sentences[this.#choice.value] ?? Object.values(this.#sentences)[0];
+  }
+
+  // At the newest moment, as long as nobody has gone back.
+  #choose() {
+    const wasLast = this.#slider.value === this.#slider.max || !this.#slider.hasAttribute("max");
+    this.#slider.max = this.#moments.length - 1;
+    if (wasLast) this.#slider.value = this.#slider.max;
+    const rows = this.#moments.toReversed().map(({ step, output }) => [whole(step), output || "(nothing)"]);
+    const drawn = table("The translation after each step", ["step", "translation"], rows, { quiet: true, texts: [1] });
+    drawn.classList.add("tall");
+    fill(this.#all, drawn);
+    this.#draw();
+  }
+
+  #draw() {
+    const moment = this.#moments[Number(this.#slider.value)];
+    const { step, output, ended } = moment;
+    setText(this.#step, `after ${counted(step, "step")}:`);
+    setText(this.#said, (output || "(nothing)") + (ended ? "" : " …"));
+    this.#slider.setAttribute("aria-valuetext", `after ${counted(step, "step")}`);
+    fill(this.#map, mapOf(moment));
+  }
+}
+
+// The mean of all heads' cross-attention as a table: a row for each piece that came out.
+function mapOf({ source, target, weights, ended }) {
+  const pieces = [...target.slice(1), ended ? "(end)" : "…"];
+  const cell = (weight) => {
+    const drawn = element("td", {}, weight ? String(weight) : "");
+    drawn.style.setProperty("--weight", `${weight / 2}%`); // half the colour: text stays readable
+    return drawn;
+  };
+  return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Where it looked" },
+    element("table", { class: "attention" },
+      element("caption", {}, "Where each piece looked: mean of all heads, percent"),
+      element("thead", {}, element("tr", {}, element("td", {}),
+        source.map((piece) => element("th", { scope: "col", dir: "auto" }, piece)))),
+      element("tbody", {}, weights.map((row, t) => element("tr", {},
+        element("th", { scope: "row", dir: "auto" }, pieces[t]), row.map(cell))))));
+}

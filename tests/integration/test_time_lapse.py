@@ -1,0 +1,126 @@
+"""Probe sentences of a run: kept at their steps, once, and without a trace in its curve."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.cluster.processes import wait_until
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.runs import Runs
+
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.inference.translator import Translator
+from trainer.runs.folder import RunFolder
+from trainer.tasks.probing import probe
+from trainer.tracking.time_lapse import path_of, read_time_lapse
+from trainer.training.prober import Prober
+
+SENTENCES = ["elle est grande", "le chat dort 漢"]
+PROBES = f"tracking.probe_sentences={SENTENCES}"
+SHAPES = {
+    "stage 0": {"engine": {"zero_stage": 0}},
+    "stage 2, exact": {"engine": {"zero_stage": 2, "numerics": "exact"}},
+    "stage 3, average": {"engine": {"zero_stage": 3}, "ema_decay": 0.9},
+}
+
+
+def runs_of(folder, dataset, **changes):
+    """Runs in this process, of eight steps."""
+    values = tiny_values(dataset, max_steps=8)
+    values["decoding"] = SHORT_TRANSLATIONS
+    values["checkpoints"]["every_steps"] = 2
+    values["model"]["attention_dropout"] = 0.1
+    values["engine"] = changes.get("engine", values["engine"])
+    values["trainer"]["ema_decay"] = changes.get("ema_decay", 0.0)
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return Runs(file, folder, address="")
+
+
+def moments_of(folder):
+    found = read_time_lapse(RunFolder(folder).time_lapse)
+    assert found.problems == ()
+    return {moment.step: moment for moment in found.moments}
+
+
+def bits_of(run):
+    """Hashes of all that the newest checkpoint holds, and the curve."""
+    header = Checkpoint(list_checkpoints(RunFolder(run).checkpoints)[-1]).header
+    return [file.sha256 for file in header.files], header.step
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_curve_with_probes_is_the_one_without_them_to_the_last_bit(tmp_path, phrasebook, shape):
+    runs = runs_of(tmp_path, phrasebook, **SHAPES[shape])
+    runs.train("without", inline=True)
+    runs.train("with", PROBES, inline=True)
+    assert runs.curve("with") == runs.curve("without")
+    assert bits_of(runs.folder / "with") == bits_of(runs.folder / "without")
+    norms = [[line["grad_norm"] for line in runs.lines(name)] for name in ("with", "without")]
+    assert norms[0] == norms[1]
+    assert not (runs.folder / "without" / "time-lapse").exists()
+    moments = moments_of(runs.folder / "with")
+    assert list(moments) == [0, 1, 2, 3, 4, 6, 8]
+    # It is of the weights that a checkpoint of its step translates with: the average, if kept.
+    translator = Translator.load(runs.folder / "with", 8)
+    source, target = translator.tokenizers[0], translator.tokenizers[-1]
+    for found, sentence in zip(moments[8].probes, SENTENCES, strict=True):
+        assert found == probe(translator.model, source, target, sentence)
+        assert found.source == tuple(translator.source_texts(sentence))
+
+
+def test_a_run_that_goes_on_replaces_the_moments_of_steps_that_it_repeats(tmp_path, phrasebook):
+    runs = runs_of(tmp_path, phrasebook)
+    runs.train("whole", PROBES, inline=True)
+    runs.train("run", PROBES, "trainer.max_steps=5", inline=True)
+    folder = RunFolder(runs.folder / "run")
+    for newer in list_checkpoints(folder.checkpoints)[1:]:  # those of steps 4 and 5 are lost
+        shutil.rmtree(newer)
+    early = {path.name: path.stat().st_ino for path in folder.time_lapse.iterdir()}
+    runs.train("run", PROBES, inline=True)
+    assert moments_of(folder.path) == moments_of(runs.folder / "whole")
+    kept = {n: (folder.time_lapse / n).stat().st_ino == early[n] for n in sorted(early)}
+    assert list(kept.values()) == [True, True, True, False, False]  # of 0, 1, 2 and of 3, 4
+    assert runs.curve("run") == runs.curve("whole")
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(tmp_path, phrasebook):
+    runs = runs_of(tmp_path, phrasebook)
+    run = runs.folder / "run"
+    run.mkdir()
+    (run / "time-lapse").write_text("in the way")
+    runs.train("run", PROBES, "trainer.max_steps=2", inline=True)
+    assert len(runs.curve("run")) == 2
+    assert "the time-lapse has no moment of step 2" in (run / "log.txt").read_text()
+
+
+def test_a_run_that_is_killed_keeps_each_moment_once(tmp_path, phrasebook):
+    """It dies right after a moment of steps that it has to repeat."""
+    runs = runs_of(tmp_path, phrasebook)
+    options = [PROBES, "trainer.max_steps=64", "checkpoints.every_steps=10"]
+    folder = RunFolder(runs.folder / "run")
+    command = [Path(sys.executable).parent / "transloom", "train", runs.recipe, *options]
+    process = subprocess.Popen([*command, "--inline", "--run", folder.path])
+    wait_until(
+        lambda: list_checkpoints(folder.checkpoints) and path_of(folder.time_lapse, 12).exists()
+    )
+    process.kill()
+    process.wait()
+    assert len(runs.curve("run")) < 64, "it was over before it was killed"
+    runs.train("run", *options, inline=True)
+    runs.train("whole", *options, inline=True)
+    assert moments_of(folder.path) == moments_of(runs.folder / "whole")
+    assert list(moments_of(folder.path))[-4:] == [24, 32, 48, 64]
+    assert runs.curve("run") == runs.curve("whole")
+    assert [event["event"] for event in runs.lines("run", "event")] == ["resumed"]
+
+
+def test_other_ranks_compute_nothing(tmp_path):
+    """They only help to put the weights of rank 0 together."""
+    prober = Prober(None, SENTENCES, None, lambda text: None)
+    assert [step for step in range(9) if prober.is_due(step)] == [0, 1, 2, 3, 4, 6, 8]
+    prober.take(None, 8)
+    assert not any(Prober(None, (), tmp_path, print).is_due(step) for step in range(9))

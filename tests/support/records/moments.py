@@ -1,0 +1,32 @@
+"""Moments of a time-lapse without a network."""
+
+from pathlib import Path
+
+import numpy as np
+
+from trainer.tasks.probe import AttentionMap, Prediction, Probe
+from trainer.tracking.time_lapse import Moment, write_moment
+
+SOURCE = ("▁je", "▁suis", "</s>")
+EVEN = np.full((2, 2, 3), 1 / 3)
+
+
+def made_probe(output: str, sentence: str = "je suis", weights: np.ndarray = EVEN) -> Probe:
+    """Of a translation of one piece, which looks at three source pieces."""
+    best = (Prediction(piece=output, probability=0.5), Prediction(piece="x", probability=0.25))
+    return Probe(
+        sentence=sentence,
+        source=SOURCE,
+        source_pieces=3,
+        target=("<s>", output),
+        output=output,
+        ended=True,
+        predictions=(best, best),
+        attention=(AttentionMap.of("decoder.layers.0.cross_attention", weights),),
+    )
+
+
+def write_moments(folder: Path, outputs: dict[int, str], sentence: str = "je suis") -> None:
+    """A time-lapse: what the sentence became, by step."""
+    for step, output in outputs.items():
+        write_moment(folder, Moment(step=step, probes=(made_probe(output, sentence),)))

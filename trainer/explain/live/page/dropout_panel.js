@@ -1,0 +1,109 @@
+"use strict";
+// Draws a mask of dropout, what it makes of some numbers, and what it does to the loss.
+
+const NUMBERS_DROPPED = 16; // of a row, that are shown
+
+// `root` holds it. `show(forced, again)` draws a mask and returns the losses with it, or null where
+// the model has no dropout: `again(drop)` is the pass of `forced` with it. `redraw` is called when
+// somebody wants another mask.
+function dropoutPanel(model, settings, sentence, redraw) {
+  const { dropout, attention_dropout } = settings;
+  const state = { seed: 1, masks: [], place: null, input: [] };
+  const percentOf = (share) => `${+(100 * share).toFixed(2)} %`;
+  const root = element("div", {}, element("h3", {}, "Dropout"));
+  if (!dropout && !attention_dropout) {
+    root.append(element("p", {}, "This model was trained without dropout."));
+    return { root, show: () => null };
+  }
+  const seed = element("output", {});
+  const effect = element("p", {});
+  const masked = element("div", { class: "beside" });
+  const place = element("select", { onchange: () => {
+    state.place = place.value;
+    showMask();
+  } });
+  const another = element("button", { type: "button", onclick: () => {
+    state.seed += 1;
+    redraw();
+  } }, "Draw again");
+  root.append(
+    element("p", {}, `In each pass of training, ${percentOf(dropout)} of the numbers of each ` +
+      "sub-layer's result and of the embeddings are set to zero, drawn anew each time. Those " +
+      `that are kept are multiplied by 1/(1 − p) = ${(1 / (1 - dropout)).toFixed(3)}, so that sums ` +
+      "stay the same on average. When translating, nothing is dropped and nothing multiplied." +
+      (attention_dropout ? ` Of attention weights it is ${percentOf(attention_dropout)}.` : "")),
+    element("p", {}, another, " ", seed,
+      element("small", {}, " (this page's own numbers, not torch's)")),
+    effect, element("p", {}, element("label", {}, "Drawn for ", place)), masked);
+
+  function show(forced, again) {
+    const { drop, masks } = dropping(settings, state.seed);
+    const { losses } = again(drop);
+    Object.assign(state, { masks, input: forced.input });
+    const all = masks.reduce((sum, { kept }) => sum + kept.length, 0);
+    const left = masks.reduce((sum, { kept }) => sum + kept.reduce((n, one) => n + one, 0), 0);
+    const zeros = all - left;
+    const mean = (some) => nats(totalOf(some, "smoothed") / some.length);
+    seed.textContent = `seed ${state.seed}`;
+    effect.textContent = `This draw sets ${zeros.toLocaleString("en")} of ` +
+      `${all.toLocaleString("en")} numbers to zero (${percent(zeros / all)}), at ${masks.length} ` +
+      `places of the pass. The loss of a piece is ${mean(forced.losses)} without it and ` +
+      `${mean(losses)} with it.`;
+    place.replaceChildren(...masks.map(({ place: name }) =>
+      element("option", { value: name }, nameOfDropped(name))));
+    if (masks.some(({ place: name }) => name === state.place)) place.value = state.place;
+    state.place = place.value;
+    showMask();
+    return losses;
+  }
+
+  // The numbers before and after; where there are heads, those of the first one.
+  function showMask() {
+    const { before, kept, scale } = state.masks.find((mask) => mask.place === state.place);
+    const [height, width] = before.shape.slice(-2);
+    const { rows, columns } = labels(width);
+    const shown = Math.min(width, NUMBERS_DROPPED);
+    const matrix = (numberAt) => ({
+      key: columns.arePieces ? "weights" : "", head: null, rows, columns: columns.slice(0, shown),
+      columnsArePieces: columns.arePieces,
+      numbers: Array.from({ length: height }, (_, r) =>
+        Float32Array.from({ length: shown }, (_, c) => numberAt(r * width + c))),
+    });
+    const first = matrix((i) => before.data[i]);
+    const second = matrix((i) => before.data[i] * kept[i] * scale);
+    const greatest = Math.max(greatestOfMatrix(first), greatestOfMatrix(second));
+    const cut = width > shown ? `, the first ${shown} of ${width} numbers` : "";
+    const after = gridOf(`after: 0, or × ${scale.toFixed(3)}${cut}`, second, greatest, null);
+    after.querySelectorAll("td[data-row]").forEach((cell) => {
+      if (kept[Number(cell.dataset.row) * width + Number(cell.dataset.column)]) return;
+      cell.style.background = "";
+      cell.classList.add("dropped");
+      cell.textContent = "0";
+    });
+    masked.replaceChildren(gridOf(`before${cut}`, first, greatest, null), after);
+  }
+
+  // Of the rows and columns of what is dropped at the place that is shown.
+  function labels(width) {
+    const sources = sentence().pieces.source;
+    const read = state.input.map((id) => model.target.pieces[id]);
+    const isOfSource = state.place.startsWith("encoder.");
+    const rows = isOfSource ? sources : read;
+    if (!state.place.endsWith(ATTENTION_WEIGHTS)) {
+      return { rows, columns: Array.from({ length: width }, (_, n) => `${n}`) };
+    }
+    const seen = isOfSource || state.place.includes("cross_attention") ? sources : read;
+    return { rows, columns: Object.assign([...seen], { arePieces: true }) };
+  }
+
+  return { root, show };
+}
+
+// "decoder.0.cross_attention" in words.
+function nameOfDropped(place) {
+  const [stack, n, part, ofWeights] = place.split(".");
+  const side = `${stack[0].toUpperCase()}${stack.slice(1)}`;
+  if (n === "embedding") return `${side}: embedding + positions`;
+  const what = ofWeights ? "weights of the first head, " : "";
+  return `${side} layer ${Number(n) + 1}: ${what}${PART_NAMES[part]}`;
+}

@@ -1,0 +1,138 @@
+"use strict";
+// Draws what training sees of the sentence: a reference is typed, its losses and targets stand
+// below, and dropout_panel.js draws masks.
+
+const OTHERS = 5; // pieces beside the right one
+const nats = (value) => value.toFixed(4);
+const totalOf = (some, name) => some.reduce((sum, one) => sum + one[name], 0);
+
+// A table in a box that scrolls; `rows` are lists of cells, or such lists with a class.
+function scrollingTable(label) {
+  const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label });
+  const line = ({ cells, kind = null }) => element("tr", { class: kind }, cells.map((cell, n) =>
+    element(n ? "td" : "th", n ? {} : { scope: "row" }, cell)));
+  const fill = (titles, rows) => box.replaceChildren(element("table", { class: "steps losses" },
+    element("thead", {}, element("tr", {},
+      titles.map((title) => element("th", { scope: "col" }, title)))),
+    element("tbody", {}, rows.map(line))));
+  return { box, fill };
+}
+
+// Fills `root`. `settings` are the recipe's: {loss, label_smoothing, dropout, attention_dropout,
+// pairs}; `sentence` gives what the model makes of the present one, and `take` puts another in its
+// place. `show` draws everything anew.
+function trainingPanel(root, model, settings, sentence, take) {
+  const smoothing = settings.label_smoothing;
+  const state = { row: 0, forced: null, isTyped: false, waiting: 0 };
+  const piece = (id) => element("bdi", {}, visibleText(model.target.pieces[id]));
+  const count = (number) => number.toLocaleString("en");
+  const paragraph = (...parts) => element("p", {}, parts.join(" "));
+
+  const reference = element("textarea", { id: "live-reference", rows: 1, maxlength: 1000,
+    dir: "auto", spellcheck: "false", oninput: () => {
+      state.isTyped = true;
+      clearTimeout(state.waiting);
+      state.waiting = setTimeout(show, 120);
+    } });
+  const own = element("button", { type: "button", onclick: () => {
+    state.isTyped = false;
+    show();
+  } }, "Take the model's own");
+  const said = element("p", { role: "status" });
+  const losses = scrollingTable("Loss of each piece");
+  const row = element("select", { onchange: () => {
+    state.row = Number(row.value);
+    showTarget();
+  } });
+  const target = scrollingTable("Target and model");
+  const dropout = dropoutPanel(model, settings, sentence, show);
+
+  function pairs() {
+    if (!settings.pairs.length) return [];
+    const choice = element("select", { onchange: () => {
+      const pair = settings.pairs[Number(choice.value || NaN)];
+      if (!pair) return;
+      reference.value = pair[1];
+      state.isTyped = true;
+      take(pair[0]);
+    } }, element("option", { value: "" }, "choose …"),
+    settings.pairs.map(([source], n) => element("option", { value: n }, visibleText(source))));
+    return [" ", element("label", {}, "Or a pair of the validation set: ", choice)];
+  }
+
+  root.replaceChildren(
+    element("h2", { class: "part" }, "In training"),
+    paragraph("Training gives the decoder the right translation, moved by one place: each row has",
+      "read the right pieces before it, whatever the model would have said, and is to say the next",
+      "one (teacher forcing). The mask keeps each row from its own answer, so all rows are",
+      "computed at once."),
+    element("p", {}, element("label", { for: "live-reference" }, "Reference translation"),
+      reference),
+    element("p", {}, own, ...pairs()), said, losses.box,
+    element("h3", {}, "What the loss wants of one row"),
+    paragraph("loss = (1 − ε) · −log p(right) + ε/v · Σ −log p(each), with ε =", smoothing,
+      "(label smoothing) and v =", `${count(model.target.pieces.length)} pieces:`,
+      "a little of the target goes to every piece. “Push” is p − q, the gradient that reaches the",
+      "logit: training lowers what is above zero and raises what is below."),
+    ...(settings.loss === "cross_entropy" ? [] : [
+      paragraph("This run minimised another loss, of an extension:", visibleText(settings.loss))]),
+    element("p", {}, element("label", {}, "Row ", row)), target.box,
+    dropout.root);
+
+  function show() {
+    const { ids, translation } = sentence();
+    if (!state.isTyped) reference.value = translation;
+    const forced = (drop) => teacherForced(model, ids, reference.value, smoothing, drop);
+    try {
+      state.forced = forced(null);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      said.textContent = error.message;
+      return;
+    }
+    const dropped = dropout.show(state.forced, forced);
+    showLosses(dropped);
+    const labels = state.forced.target.map((id, t) => element("option", { value: t },
+      `${t + 1}: ${visibleText(model.target.pieces[id])}`));
+    row.replaceChildren(...labels);
+    state.row = Math.min(state.row, labels.length - 1);
+    row.value = state.row;
+    showTarget();
+  }
+
+  // `dropped`: the same with a mask of dropout; null for a model without.
+  function showLosses(dropped) {
+    const { input, target: ids, traced, losses: of } = state.forced;
+    const columns = [[of, "nll"], [of, "smoothed"], ...(dropped ? [[dropped, "smoothed"]] : [])];
+    const lines = ids.map((id, t) => {
+      const [best] = candidatesAt({ traced }, t, 1);
+      return { cells: [`${t + 1}`, piece(input[t]), piece(id), percent(Math.exp(-of[t].nll)),
+        best.id === id ? "the same" : piece(best.id),
+        ...columns.map(([some, name]) => nats(some[t][name]))] };
+    });
+    const sums = (label, share) => ({ kind: "sum", cells: [label, "", "", "", "",
+      ...columns.map(([some, name]) => nats(totalOf(some, name) / share))] });
+    losses.fill(["row", "goes in", "should come", "its probability", "the model's first",
+      "−log p, nats", `smoothed, ε = ${smoothing}`, ...(dropped ? ["with this dropout"] : [])],
+    [...lines, sums("sum", 1), sums("mean", of.length)]);
+    said.textContent = "Perplexity of this reference, e to the mean of −log p: " +
+      shortNumber(Math.exp(totalOf(of, "nll") / of.length));
+  }
+
+  function showTarget() {
+    const entries = targetBesideModel(state.forced, state.row, smoothing, OTHERS);
+    const share = (value) => (value && value < 1e-4 ? value.toExponential(1) : value.toFixed(4));
+    const signed = (value) => `${value < 0 ? "−" : "+"}${share(Math.abs(value))}`;
+    const lines = entries.map(({ id, count: rest, wanted, said: p, loss }) => ({
+      kind: id === state.forced.target[state.row] ? "sum" : null,
+      cells: [id === null ? `the other ${count(rest)}` : piece(id),
+        share(wanted), share(p), signed(p - wanted), nats(loss)],
+    }));
+    const sum = { kind: "sum", cells: ["sum", share(totalOf(entries, "wanted")),
+      share(totalOf(entries, "said")), "", nats(totalOf(entries, "loss"))] };
+    target.fill(["piece", "wanted, q", "said, p", "push, p − q", "loss, −q · log p"],
+      [...lines, sum]);
+  }
+
+  return { show };
+}

@@ -1,0 +1,124 @@
+"use strict";
+// The time-lapse: a slider over moments of the training, each with its translation, predictions and
+// attention. Its figures are heat maps that get other numbers.
+for (const lapse of document.querySelectorAll(".lapse")) {
+  const part = (name) => lapse.querySelector(`[data-lapse="${name}"]`);
+  const histories = JSON.parse(part("data").textContent);
+  const figures = [...part("maps").querySelectorAll("figure")];
+  const FULL = 255; // the byte of a weight of 1
+  const PAUSE_MS = 700; // from one moment to the next
+  let playing = null;
+
+  const made = (name, attributes, ...children) => {
+    const element = document.createElement(name);
+    Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+    element.append(...children);
+    return element;
+  };
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const history = () => histories[Number(part("sentence").value)];
+  const here = () => Number(part("moment").value);
+
+  function show() {
+    const { moments } = history();
+    const moment = moments[here()];
+    const { name, output, ended, cut } = moment;
+    part("step").textContent = `after ${name}:`;
+    part("output").textContent = output || "(nothing)";
+    part("ended").textContent = [
+      ended ? "" : "… and on, until it was stopped",
+      cut ? `The sentence's last ${cut} pieces are left out.` : "",
+    ].filter(Boolean).join(" ");
+    part("moment").setAttribute("aria-valuetext", `after ${name}: ${output}`);
+    part("before").disabled = here() === 0;
+    part("after").disabled = here() === moments.length - 1;
+    showPredictions(moment);
+    showMaps(moment);
+    markRow();
+  }
+
+  function showPredictions({ predictions, target, ended }) {
+    const candidate = (chosen) => ([piece, probability], place) => {
+      const isChosen = chosen === null ? place === 0 && ended : piece === chosen && place === 0;
+      const shown = made("span", { class: isChosen ? "candidate chosen" : "candidate" },
+        made("bdi", {}, piece), ` ${percent(probability)}`);
+      shown.style.setProperty("--share", `${100 * probability}%`);
+      return shown;
+    };
+    part("predictions").tBodies[0].replaceChildren(...predictions.map((best, t) => made("tr", {},
+      made("th", { scope: "row" }, `${t + 1}`), made("td", {}, made("bdi", {}, target[t])),
+      made("td", {}, ...best.map(candidate(target[t + 1] ?? null))))));
+  }
+
+  function showMaps({ maps, source, target }) {
+    const shown = maps.find(({ place }) => place === part("place").value) ?? maps[0];
+    const [heads, height, width] = shown.shape;
+    const bytes = Uint8Array.from(atob(shown.weights), (letter) => letter.charCodeAt(0));
+    const [rows, columns] = shown.sides.map((side) => (side === "source" ? source : target));
+    figures.forEach((figure, head) => {
+      figure.hidden = head >= heads;
+      if (figure.hidden) return;
+      const title = shown.mean > 1 ? `mean of ${shown.mean} heads` : `head ${head + 1}`;
+      const weight = (r, c) => Number((bytes[(head * height + r) * width + c] / FULL).toFixed(3));
+      figure.map = { rows, columns, values: rows.map((_, r) => columns.map((_, c) => weight(r, c))) };
+      figure.querySelector("figcaption").firstChild.textContent = `${title} `;
+      figure.querySelector("small").textContent = `${height} × ${width}`;
+      const grid = figure.querySelector("[role=grid]");
+      grid.setAttribute("aria-label", `${title}, ${height} × ${width}`);
+      grid.setAttribute("aria-rowcount", height);
+      grid.setAttribute("aria-colcount", width);
+      grid.at = [0, 0];
+      grid.querySelector(".frame").hidden = true;
+      paint(figure);
+    });
+  }
+
+  function markRow() {
+    const tables = [...part("all").children];
+    tables.forEach((table, n) => { table.hidden = n !== Number(part("sentence").value); });
+    tables.forEach((table) => table.querySelectorAll("[data-at]").forEach((button) => {
+      const isHere = Number(button.dataset.at) === here();
+      button.closest("tr").classList.toggle("marked", isHere);
+      if (isHere) button.setAttribute("aria-current", "step");
+      else button.removeAttribute("aria-current");
+    }));
+  }
+
+  function go(place) {
+    part("moment").value = place;
+    show();
+  }
+
+  function stop() {
+    clearInterval(playing);
+    playing = null;
+    part("play").textContent = "▶ Play";
+  }
+
+  function play() {
+    if (playing) return stop();
+    const last = history().moments.length - 1;
+    if (here() === last) go(0);
+    part("play").textContent = "■ Stop";
+    playing = setInterval(() => {
+      go(here() + 1);
+      if (here() === last) stop();
+    }, PAUSE_MS);
+  }
+
+  part("sentence").addEventListener("change", () => {
+    stop();
+    part("moment").max = history().moments.length - 1;
+    show();
+  });
+  part("moment").addEventListener("input", () => { stop(); show(); });
+  part("place").addEventListener("change", show);
+  part("before").addEventListener("click", () => { stop(); go(here() - 1); });
+  part("after").addEventListener("click", () => { stop(); go(here() + 1); });
+  part("play").addEventListener("click", play);
+  part("all").addEventListener("click", (event) => {
+    const button = event.target.closest("[data-at]");
+    if (button) { stop(); go(Number(button.dataset.at)); }
+  });
+  show();
+}

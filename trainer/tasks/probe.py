@@ -1,0 +1,125 @@
+"""What a network makes of one sentence while it is trained, small enough to be kept for ever.
+
+A `Probe` has the pieces, the first few predictions of each step, and every attention map, rounded
+to 255ths: a byte a weight. Nothing here needs torch; `trainer.tasks.probing` makes probes.
+"""
+
+import base64
+import binascii
+import math
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from data_pipeline.written import Written
+from trainer.config import LONGEST_PROBE
+
+MOST_PIECES = 32  # of a sentence and of its translation, EOS included
+MOST_PREDICTIONS = 3  # of each step
+MOST_LAYERS = 12  # of each stack: the last ones
+MOST_WEIGHTS = 48_000  # of all maps of a probe: else the heads of each map are averaged
+FULL = 255  # the byte of a weight of 1
+
+_PLACE = r"^(encoder\.layers\.\d{1,4}\.self|decoder\.layers\.\d{1,4}\.(self|cross))_attention$"
+_Piece = Annotated[str, Field(max_length=1_000)]
+_Pieces = Annotated[tuple[_Piece, ...], Field(min_length=1, max_length=MOST_PIECES)]
+_Axis = Annotated[int, Field(ge=1, le=MOST_WEIGHTS)]
+
+
+class Prediction(Written):
+    """A piece that may come next, and how probable it is."""
+
+    piece: _Piece
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+class AttentionMap(Written):
+    """The weights of an attention.
+
+    Attributes:
+        place: such as decoder.layers.1.cross_attention.
+        shape: heads, rows that look, and columns that are looked at.
+        mean_of_heads: of how many heads this is the mean; 1: each head has its own map.
+        weights: a byte for each, 255 for a weight of 1, as base64.
+    """
+
+    place: Annotated[str, Field(pattern=_PLACE)]
+    shape: tuple[_Axis, _Axis, _Axis]
+    mean_of_heads: int = 1
+    weights: Annotated[str, Field(max_length=2 * MOST_WEIGHTS)]
+
+    @classmethod
+    def of(cls, place: str, weights_hts: np.ndarray, mean_of_heads: int = 1) -> Self:
+        """The map of weights between 0 and 1."""
+        rounded = np.rint(weights_hts * FULL).clip(0, FULL).astype(np.uint8)
+        heads, rows, columns = rounded.shape
+        text = base64.b64encode(rounded.tobytes()).decode("ascii")
+        shape = (heads, rows, columns)
+        return cls(place=place, shape=shape, mean_of_heads=mean_of_heads, weights=text)
+
+    @property
+    def bytes_hts(self) -> NDArray[np.uint8]:
+        """The weights in 255ths."""
+        data = base64.b64decode(self.weights, validate=True)
+        return np.frombuffer(data, np.uint8).reshape(self.shape)
+
+    @model_validator(mode="after")
+    def _has_a_byte_for_each(self) -> Self:
+        try:
+            found = len(base64.b64decode(self.weights, validate=True))
+        except binascii.Error as error:
+            raise ValueError(f"weights are no base64: {error}") from error
+        if found != math.prod(self.shape):
+            raise ValueError(f"{found:,} bytes of weights for the shape {self.shape}")
+        return self
+
+
+class Probe(Written):
+    """A sentence as a network reads and translates it.
+
+    Attributes:
+        tag: what was put before it.
+        source: the pieces that the encoder reads; ends with EOS.
+        source_pieces: how many there would be: `source` has the first ones.
+        target: the pieces that the decoder reads, one a step; begins with BOS.
+        output: the text that greedy search finds.
+        ended: whether it chose to end; otherwise it was stopped by the limit of pieces.
+        predictions: for each step the most probable next pieces, best first.
+        attention: each attention of the last layers, in the order of computation.
+    """
+
+    sentence: Annotated[str, Field(max_length=LONGEST_PROBE)]
+    tag: _Piece | None = None
+    source: _Pieces
+    source_pieces: int
+    target: _Pieces
+    output: Annotated[str, Field(max_length=1_000 * MOST_PIECES)]
+    ended: bool
+    predictions: Annotated[
+        tuple[Annotated[tuple[Prediction, ...], Field(max_length=MOST_PREDICTIONS)], ...],
+        Field(max_length=MOST_PIECES),
+    ]
+    attention: Annotated[tuple[AttentionMap, ...], Field(max_length=3 * MOST_LAYERS)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.predictions) != len(self.target):
+            raise ValueError(
+                f"{len(self.predictions)} predictions for {len(self.target)} steps of a translation"
+            )
+        if not any(one.place.endswith("cross_attention") for one in self.attention):
+            raise ValueError("no map of a cross-attention")
+        for one in self.attention:
+            stack = {"source": len(self.source), "target": len(self.target)}
+            rows, columns = sides_of(one.place)
+            if one.shape[1:] != (stack[rows], stack[columns]):
+                raise ValueError(f"{one.place} has the shape {one.shape} for {stack} pieces")
+        return self
+
+
+def sides_of(place: str) -> tuple[str, str]:
+    """What the rows and the columns of an attention's map are: "source" or "target" pieces."""
+    looks = "source" if place.startswith("encoder.") else "target"
+    return looks, "source" if place.endswith("cross_attention") else looks

@@ -1,0 +1,133 @@
+"""A probe sentence on its way through a network in training: pieces, greedy search, attention.
+
+    sentence ─▶ ids, at most 32 ─▶ greedy search, bounded ─▶ one traced pass ─▶ Probe
+
+It draws nothing at random, and leaves the network as it was.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.config import DecodingConfig, ModelConfig
+from model.generation.search import greedy_search
+from model.inspection.trace import AttentionTrace, Trace, trace
+from model.transformer import Transformer
+from trainer.tasks.probe import (
+    MOST_LAYERS,
+    MOST_PIECES,
+    MOST_PREDICTIONS,
+    MOST_WEIGHTS,
+    AttentionMap,
+    Prediction,
+    Probe,
+)
+
+
+def probe(
+    network: Transformer,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    sentence: str,
+    tag: str | None = None,
+) -> Probe:
+    """What the network makes of a sentence.
+
+    Args:
+        network: in evaluation mode.
+        tag: put before the sentence.
+
+    Raises:
+        ModelError: the network gives NaN, or is in training mode.
+    """
+    device = next(network.parameters()).device
+    all_ids = source_tokenizer.encode_field([sentence], tag).ids.tolist()
+    texts = pieces_read(source_tokenizer, sentence, all_ids)
+    eos = network.vocabulary.eos_id
+    ids = all_ids
+    if len(all_ids) > MOST_PIECES:
+        ids, texts = [*all_ids[: MOST_PIECES - 1], eos], [*texts[: MOST_PIECES - 1], texts[-1]]
+    source = torch.tensor([ids], device=device)
+    limit = _limit(len(ids))
+    decoding = DecodingConfig(max_length_factor=0, max_extra_length=limit)
+    (found,) = greedy_search(network, source, decoding)
+    target = [network.vocabulary.bos_id, *found.ids]
+    traced = trace(network, source, torch.tensor([target], device=device))
+    best_tk, probabilities_tk = _best(network, traced)
+    return Probe(
+        sentence=sentence,
+        tag=tag,
+        source=tuple(texts),
+        source_pieces=len(all_ids),
+        target=tuple(target_tokenizer.piece(number) for number in target),
+        output=target_tokenizer.decode([list(found.ids)])[0],
+        ended=best_tk[-1][0] == eos,
+        predictions=tuple(
+            tuple(
+                Prediction(piece=target_tokenizer.piece(number), probability=round(share, 6))
+                for number, share in zip(numbers, shares, strict=True)
+            )
+            for numbers, shares in zip(best_tk, probabilities_tk, strict=True)
+        ),
+        attention=tuple(_maps(network.config, traced, len(ids), limit)),
+    )
+
+
+def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list[str]:
+    """The pieces of a sentence's ids as they are shown; unknown ones with their characters.
+
+    Args:
+        ids: a tag's if there is one, those of the sentence, and EOS.
+    """
+    shown = [tokenizer.piece(number) for number in ids]
+    read = tokenizer.pieces(sentence)
+    first = len(ids) - 1 - len(read)  # behind the tag, and before EOS
+    for place, characters in enumerate(read, start=first):
+        if ids[place] == tokenizer.special_ids.unk:
+            shown[place] = f"{characters} ({shown[place]})"
+    return shown
+
+
+def _limit(source_pieces: int) -> int:
+    """The most pieces of a translation, EOS included: an untrained network seldom ends one."""
+    return min(MOST_PIECES, 2 * source_pieces + 4)
+
+
+def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[list[float]]]:
+    """The most probable pieces of each step, of those that a search may choose."""
+    probabilities_tv = traced.probabilities_btv[0].clone()
+    vocabulary = network.vocabulary
+    probabilities_tv[:, sorted({vocabulary.pad_id, vocabulary.bos_id})] = 0
+    best = probabilities_tv.topk(min(MOST_PREDICTIONS, probabilities_tv.shape[1]), dim=1)
+    return best.indices.tolist(), best.values.clamp(0, 1).tolist()
+
+
+def _maps(
+    config: ModelConfig, traced: Trace, source_pieces: int, limit: int
+) -> Iterator[AttentionMap]:
+    """All maps of the last layers; whether heads are averaged is the same for all steps."""
+    encoder, decoder = traced.encoder.layers, traced.decoder.layers
+    of_a_head = min(len(encoder), MOST_LAYERS) * source_pieces**2
+    of_a_head += min(len(decoder), MOST_LAYERS) * limit * (limit + source_pieces)
+    mean = config.heads * of_a_head > MOST_WEIGHTS
+    for place, attention in _attentions(traced):
+        weights_hts = attention.weights_bhts[0].float()
+        if mean:
+            weights_hts = weights_hts.mean(dim=0, keepdim=True)
+        yield AttentionMap.of(place, _array(weights_hts), config.heads if mean else 1)
+
+
+def _attentions(traced: Trace) -> Iterator[tuple[str, AttentionTrace]]:
+    for n, encoder in list(enumerate(traced.encoder.layers))[-MOST_LAYERS:]:
+        yield f"encoder.layers.{n}.self_attention", encoder.self_attention
+    for n, decoder in list(enumerate(traced.decoder.layers))[-MOST_LAYERS:]:
+        yield f"decoder.layers.{n}.self_attention", decoder.self_attention
+        yield f"decoder.layers.{n}.cross_attention", decoder.cross_attention
+
+
+def _array(weights: Tensor) -> np.ndarray:
+    found: np.ndarray = weights.cpu().numpy()
+    return found
