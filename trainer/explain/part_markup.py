@@ -79,7 +79,7 @@ def _boxes(blueprint: Blueprint) -> str:
         *([box.key, box.title, "; ".join(box.lines), box.parameters] for box in blueprint.boxes()),
         ["all", blueprint.title, "", blueprint.parameters],
     ]
-    return f'<div class="saved" data-boxes="{escape(_json(rows))}"></div>'
+    return f'<div class="saved" data-boxes="{escape(json_in_html(rows))}"></div>'
 
 
 def _tokens(tokens: Tokens) -> str:

@@ -46,7 +46,9 @@ def lapse_markup(lapse: Lapse, heat_map: Callable[[HeatMap], str]) -> str:
     first = lapse.moments[sentences[0]]
     places = [one.place for one in first[0][1].attention]
     shown = places[-1]  # the cross-attention of the last layer
-    data = json_in_html([_data_of(sentence, moments) for sentence, moments in lapse.moments.items()])
+    data = json_in_html(
+        [_data_of(sentence, moments) for sentence, moments in lapse.moments.items()]
+    )
     options = "".join(f'<option value="{n}">{escape(s)}</option>' for n, s in enumerate(sentences))
     return _CONTROLS.format(
         one=" hidden" if len(sentences) == 1 else "",
