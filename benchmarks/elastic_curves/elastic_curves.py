@@ -51,6 +51,7 @@ SETTINGS = [
     # Large micro-batches: a run grows when there has been room for a minute, which shall be some 20
     # of the 60 steps.
     "batching.max_tokens_per_micro_batch=2048",
+    "batching.micro_batches_per_step=8",
     # A short validation, since it is not what is compared here.
     "data.validation={source: 'builtin:phrasebook/validation.fr', "
     "target: 'builtin:phrasebook/validation.en'}",

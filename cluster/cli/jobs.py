@@ -83,7 +83,7 @@ def submit(
 
     Examples:
 
-      transloom submit multi30k-ende cluster.ranks=8 --address http://head:8265
+      transloom submit multi30k-ende cluster.ranks=2 --address http://head:8265
 
       transloom submit phrasebook --env-file /etc/keys.env --run /shared/runs/phrasebook
     """

@@ -41,7 +41,7 @@ def plan(
 
       transloom plan phrasebook
 
-      transloom plan multi30k-ende cluster.ranks=8 --address 10.0.0.1:6379 --run /shared/runs/m30k
+      transloom plan multi30k-ende cluster.ranks=2 --address 10.0.0.1:6379 --run /shared/runs/m30k
 
       transloom plan vaswani-base --from runs/vaswani-base --no-measure --json
     """
