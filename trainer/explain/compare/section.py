@@ -83,6 +83,10 @@ def names_of(translators: Sequence[Translator]) -> list[str]:
     """What the page calls each: RUN@STEP or RUN@AVERAGE, with so much of the path as tells them."""
     paths = [translator.checkpoint.path for translator in translators]
     steps = [re.sub(r"^step-0*(?=\d)", "", path.name) for path in paths]
+    # Of a long average the first and the last step, where that tells them apart.
+    short_steps = [re.sub(r"^(average-of-\d+)-.*-(\d+)$", r"\1-…-\2", step) for step in steps]
+    if len(set(short_steps)) == len(set(steps)):
+        steps = short_steps
     runs = [path.parent.parent for path in paths]
     short = [f"{run.name}@{step}" for run, step in zip(runs, steps, strict=True)]
     if len(set(short)) == len(short) or len(set(runs)) == 1:

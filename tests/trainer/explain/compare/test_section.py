@@ -1,6 +1,8 @@
 """The section of two models in the page, and the command that asks for it."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.explained_page import PageReader
@@ -92,3 +94,14 @@ def test_models_are_named_as_they_are_on_the_command_line(untrained_run, untrain
     earlier = Translator.load(untrained_run.path, 1)
     assert names_of([untrained, earlier]) == ["tiny@2", "tiny@1"]
     assert names_of([untrained, untrained]) == ["tiny@2", "tiny@2"]
+
+
+def test_a_long_average_is_named_by_its_first_and_last_step():
+    def named(*checkpoints):
+        paths = [SimpleNamespace(path=Path("runs/a/checkpoints") / name) for name in checkpoints]
+        return names_of([SimpleNamespace(checkpoint=path) for path in paths])
+
+    assert named("average-of-1-2-3", "step-00000030") == ["a@average-of-1-…-3", "a@30"]
+    same = ["average-of-1-2-4", "average-of-1-3-4"]
+    assert named(*same) == [f"a@{name}" for name in same]
+    assert named("average-of-1-2", "step-00000000") == ["a@average-of-1-2", "a@0"]

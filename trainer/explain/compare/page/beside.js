@@ -169,8 +169,9 @@
 
   function showChoices() {
     const keys = allKeys();
-    if (!keys.includes(state.place)) {
-      state.place = keys.findLast((key) => key.endsWith("cross_attention"));
+    if (!keys.includes(state.place)) { // both have a first layer
+      state.place = keys.findLast((key) =>
+        key.endsWith("cross_attention") && attentionsAt(key).every(Boolean));
     }
     part("place").replaceChildren(...keys.map((key) =>
       element("option", { value: key }, nameOfAttention(key))));
