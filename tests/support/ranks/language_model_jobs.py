@@ -1,14 +1,19 @@
-"""Jobs for a `RankPool` that train a small language model on random rows by the engine alone."""
+"""Jobs for a `RankPool` that train a small model of documents by the engine alone."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import nn
 
 from data_pipeline.batching.plan import slots_of_rank
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
 from model.loss import CrossEntropy
+from model.masked_head import MaskedLanguageModel
+from model.packing import part_positions
 from support.ranks.engine_jobs import LEARNING_RATE, SLOTS, Shape, digest, full_weights
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig
@@ -19,6 +24,7 @@ from trainer.zero.engine import Engine
 
 VOCABULARY = 37
 CONTEXT = 12
+SIZES = {"layers": 2, "width": 24, "heads": 4, "dropout": 0.1}
 
 
 def rows(step: int, slot: int) -> DeviceBatch:
@@ -35,17 +41,49 @@ def rows(step: int, slot: int) -> DeviceBatch:
     return DeviceBatch((input_bt, target_bt, part_bt), bytes(32), padding, part_bt.numel())
 
 
+def masked_rows(step: int, slot: int) -> DeviceBatch:
+    """The same rows, of which some tokens are to be told, in one slot of a step none at all."""
+    input_bt, target_bt, part_bt = rows(step, slot).inputs
+    hidden = (part_bt >= 0) & (target_bt % 3 == 0) & (slot != step % SLOTS)
+    place_m = hidden.flatten().nonzero().squeeze(1)
+    segment_bt = input_bt % 2
+    fed = (input_bt, segment_bt, part_positions(part_bt), part_bt, place_m)
+    padding = int((part_bt < 0).sum())
+    return DeviceBatch((*fed, target_bt.flatten()[place_m]), bytes(32), padding, part_bt.numel())
+
+
 def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) -> dict[str, Any]:
     """Losses of a run, and digests of its weights and of each pass's gradients by parameter."""
-    config = DecoderOnlyConfig.model_validate(
-        {"layers": 2, "width": 24, "heads": 4, "dropout": 0.1, **form}
-    )
-    gradients: dict[str, list[str]] = {}
+    config = DecoderOnlyConfig.model_validate({**SIZES, **form})
 
     def build() -> DecoderOnly:
         seed_torch(1, "weights")
         return DecoderOnly(config, VOCABULARY, pad_id=0, context_length=CONTEXT)
 
+    return _train(placement, shape, build, rows, steps)
+
+
+def train_masked(
+    placement: Placement, shape: Shape, form: dict[str, Any], steps: int
+) -> dict[str, Any]:
+    """The same of a network that tells masked tokens."""
+    config = EncoderOnlyConfig.model_validate({**SIZES, **form})
+
+    def build() -> MaskedLanguageModel:
+        seed_torch(1, "weights")
+        return MaskedLanguageModel(config, VOCABULARY, CONTEXT)
+
+    return _train(placement, shape, build, masked_rows, steps)
+
+
+def _train(
+    placement: Placement,
+    shape: Shape,
+    build: Callable[[], nn.Module],
+    rows_of: Callable[[int, int], DeviceBatch],
+    steps: int,
+) -> dict[str, Any]:
+    gradients: dict[str, list[str]] = {}
     model = build()
     for name, parameter in model.named_parameters():
         parameter.register_hook(
@@ -61,15 +99,15 @@ def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) 
         micro_batches_per_step=SLOTS,
         placement=placement,
     )
-    losses = [_step(engine, step) for step in range(1, steps + 1)]
+    losses = [_step(engine, rows_of, step) for step in range(1, steps + 1)]
     weights = {name: digest(weight) for name, weight in full_weights(engine).items()}
     engine.destroy()
     return {"losses": losses, "weights": weights, "gradients": gradients}
 
 
-def _step(engine: Engine, step: int) -> float:
+def _step(engine: Engine, rows_of: Callable[[int, int], DeviceBatch], step: int) -> float:
     slots = slots_of_rank(engine.placement.rank, engine.placement.world_size, SLOTS)
-    batches = [rows(step, slot) for slot in range(SLOTS)]
+    batches = [rows_of(step, slot) for slot in range(SLOTS)]
     units = sum(batch.positions - batch.padding for batch in batches)
     while True:
         results = []

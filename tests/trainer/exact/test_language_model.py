@@ -1,6 +1,6 @@
-"""A language model with exact numerics: the same bits on any number of ranks and in any stage.
+"""Models of documents with exact numerics: the same bits on any number of ranks, in any stage.
 
-Its norm is where they could part: torch computes RMSNorm in several steps, and ZeRO-3 adds up
+A norm is where they could part: torch computes RMSNorm in several steps, and ZeRO-3 adds up
 gradients between modules.
 """
 
@@ -24,5 +24,16 @@ def test_losses_weights_and_gradients_have_the_same_bits(rank_pools, form):
     for ranks, stage in ((1, 3), (3, 0), (3, 2), (3, 3)):
         shape = Shape(stage, numerics="exact")
         for found in rank_pools(ranks).run(language_model_jobs.train, shape, form, 3):
+            assert found["losses"] == alone["losses"]
+            assert found["weights"] == alone["weights"]
+
+
+@pytest.mark.parametrize("form", [{"preset": "bert"}, {}], ids=["bert", "pre-norm"])
+def test_a_masked_model_has_the_same_bits_also_where_a_slot_has_nothing_masked(rank_pools, form):
+    job = language_model_jobs.train_masked
+    (alone,) = rank_pools(1).run(job, Shape(1, numerics="exact"), form, 3)
+    assert alone["losses"][0] != alone["losses"][-1]
+    for ranks, stage in ((1, 3), (2, 0), (3, 3)):
+        for found in rank_pools(ranks).run(job, Shape(stage, numerics="exact"), form, 3):
             assert found["losses"] == alone["losses"]
             assert found["weights"] == alone["weights"]

@@ -32,7 +32,7 @@ def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
     """The figure of a network that is built on torch's meta device, where it takes no memory.
 
     Raises:
-        RunMismatchError: the network is an extension's, of which nobody here knows the boxes.
+        RunMismatchError: the network is another, of which nobody here knows the boxes.
         ModelError: settings and sizes do not fit together.
     """
     with torch.device("meta"):
@@ -60,6 +60,6 @@ def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint
 
 def _no_figure(config: NetworkConfig) -> RunMismatchError:
     return RunMismatchError(
-        f"model.network is {config.network!r}, an extension's, and only transformer and "
-        "decoder_only have a figure: name a recipe or a run of one of these"
+        f"model.network is {config.network!r}, and only transformer and decoder_only have a "
+        "figure: name a recipe or a run of one of these"
     )

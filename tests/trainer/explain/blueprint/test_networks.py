@@ -171,5 +171,5 @@ def test_an_unknown_parameter_is_drawn_all_the_same():
 
 
 def test_an_extensions_network_has_no_figure():
-    with pytest.raises(RunMismatchError, match="'theirs', an extension's"):
+    with pytest.raises(RunMismatchError, match="'theirs', and only transformer"):
         blueprint_of_settings(NetworkConfig(network="theirs"), Sizes(8, 8))
