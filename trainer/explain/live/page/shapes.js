@@ -71,9 +71,11 @@ function spoken(part) {
 
 function drawMatrix({ name, rows, columns, row: r, column }) {
   const [wide, high] = [lengthOfSide(columns), lengthOfSide(rows)];
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  // Of the page's other figures; no address, not even of a namespace, stands in its scripts.
+  const { namespaceURI } = document.querySelector("svg");
+  const svg = document.createElementNS(namespaceURI, "svg");
   const rect = (x, y, width, height, kind) => {
-    const made = document.createElementNS(svg.namespaceURI, "rect");
+    const made = document.createElementNS(namespaceURI, "rect");
     Object.entries({ x, y, width, height, class: kind }).forEach(([key, value]) =>
       made.setAttribute(key, value));
     svg.append(made);
