@@ -126,7 +126,8 @@ def _entry(place: str, name: str) -> str:
 
 def _section(n: int, section: Section, places: dict[str, str]) -> str:
     markup = PartMarkup(f"section-{n}", places)
+    whose = "" if section.of_the_sentence else ' data-whose="own"'
     return (
-        f'<section id="section-{n}" tabindex="-1"><h1>{sentence(section.title)}</h1>'
+        f'<section id="section-{n}" tabindex="-1"{whose}><h1>{sentence(section.title)}</h1>'
         f'<p class="lead">{sentence(section.lead)}</p>{markup.parts(section.parts)}</section>'
     )

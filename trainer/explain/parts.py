@@ -176,6 +176,7 @@ class Section:
         lead: what happens here, in a sentence or two.
         shows: the boxes of the model's figure that are shown here, by the key of the heading or
             fold that has them; "" for the whole section.
+        of_the_sentence: whether it is about the sentence for which the page is made.
     """
 
     group: str
@@ -184,3 +185,4 @@ class Section:
     lead: str
     parts: Sequence[Part]
     shows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    of_the_sentence: bool = True

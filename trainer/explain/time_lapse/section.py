@@ -64,6 +64,7 @@ def section_of(moments: Moments, problems: Iterable[str] = ()) -> Section:
         ),
         parts=parts,
         shows={"": [TIME_LAPSE]},
+        of_the_sentence=False,
     )
 
 
