@@ -14,7 +14,7 @@
 //   left      kept, but k translations had ended: the search was over
 //
 // `found` is what the search returns, `best` the node at which its first translation ends, and
-// `greedy` the way of greedy search: its end, in a tree of its own, and what partingOf says.
+// `greedy` the way of greedy search: its end, in a tree of its own, and what greedyPartingOf says.
 
 function beamTree(model, source, { beam, alpha, prefix = [], switches = NOTHING_SWITCHED }) {
   const asked = { beam, alpha, prefix, switches };
@@ -25,7 +25,7 @@ function beamTree(model, source, { beam, alpha, prefix = [], switches = NOTHING_
   const way = endOf(greedy.root, greedy.found[0].ids, eos_id);
   return {
     root, steps, found, best, prefix, beam, alpha,
-    greedy: { end: way, ...partingOf(root, way, best) },
+    greedy: { end: way, ...greedyPartingOf(root, way, best) },
   };
 }
 
@@ -74,7 +74,7 @@ function followed(root, ids) {
 // Where the way of greedy search leaves that of the best translation, and where the tree loses it:
 // {way: its nodes in the tree, parts: the step from which the pieces differ, or null, lost: the step
 // from which the tree has it no more, or null}.
-function partingOf(root, end, best) {
+function greedyPartingOf(root, end, best) {
   const way = followed(root, end.ids);
   const differs = end.ids.findIndex((id, n) => id !== best.ids[n]); // both end with EOS
   return {
