@@ -103,3 +103,16 @@ def test_it_is_evaluated_and_is_no_language_model(transloom, run):
     assert "accuracy" in result.output
     with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
         TextGenerator.load(run)
+
+
+def test_it_has_a_figure_whose_boxes_add_up(transloom, run):
+    (said,) = told(transloom("model", "show", run, "--json"))
+    assert said["vocabulary_from"] == "dataset"
+    count = sum(p.numel() for p in MaskFiller.load(run).network.parameters())
+    assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count
+
+
+def test_explain_names_the_command_for_it(transloom, run):
+    with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
+        transloom("explain", run, "the [MASK]")
+    assert not (run / "explain.html").exists()

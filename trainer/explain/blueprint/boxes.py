@@ -37,7 +37,8 @@ class Box(Written):
 
     Attributes:
         key: names the box among all of a figure, such as `encoder.1.self_attention`.
-        lines: what it does, with shapes, in short lines; t or s stand for the number of pieces.
+        lines: what it does, with shapes, in short lines; t or s stand for the number of pieces, and
+            m for that of the masked ones.
         weights: its own parameters, each of which no other box has.
         same_as: the key of the box whose matrix it uses, too.
         around: of a sum, the first box that its residual connection goes around.
@@ -88,7 +89,7 @@ class Blueprint(Written):
     """A network's figure.
 
     Attributes:
-        columns: encoder and decoder, or a decoder alone.
+        columns: encoder and decoder, or one of them alone.
         parameters: the network's own count; the boxes' add up to it.
     """
 

@@ -2,9 +2,17 @@
 
 from model.decoder_only_config import DecoderOnlyConfig
 from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Layer
-from trainer.explain.blueprint.encoder_decoder import same_as, softmax
-from trainer.explain.blueprint.forms import head_lines, network_line, norm_title
-from trainer.explain.blueprint.parts import Parameters, Shapes, box, dimensions, sublayer
+from trainer.explain.blueprint.forms import head_lines, norm_title
+from trainer.explain.blueprint.parts import (
+    Parameters,
+    Shapes,
+    box,
+    dimensions,
+    feed_forward,
+    same_as,
+    softmax,
+    sublayer,
+)
 
 
 def decoder_only(config: DecoderOnlyConfig, shapes: Shapes) -> Blueprint:
@@ -32,7 +40,7 @@ class _Figure:
             [],
             parameters.take("last_norm"),
         )
-        after = (last, self._output(), softmax(self._vocabulary), *parameters.rest())
+        after = (last, self._output(), softmax("decoder", self._vocabulary), *parameters.rest())
         return Blueprint(
             title=f"Decoder-only Transformer, {config}",
             columns=(Column(name="Decoder", before=before, layers=layers, after=after),),
@@ -79,18 +87,12 @@ class _Figure:
             ["looks back, not ahead", *lines],
             self._parameters.take(f"{prefix}.self_attention"),
         )
-        network = box(
-            f"{key}.feed_forward",
-            "feed-forward",
-            "Feed-forward",
-            ["each row alone", network_line(config.activation)],
-            self._parameters.take(f"{prefix}.feed_forward"),
-        )
+        weights = self._parameters.take(f"{prefix}.feed_forward")
+        network = feed_forward(key, config.activation, weights)
         boxes: list[Box] = []
         for operation, name in ((attention, "self_attention"), (network, "feed_forward")):
             weights = self._parameters.take(f"{prefix}.{name}_norm")
-            norm = box(f"{operation.key}_norm", "norm", norm_title(config.norm), [], weights)
-            boxes += sublayer(operation, norm, operation.key, norm_first=True)
+            boxes += sublayer(operation, config.norm, weights, norm_first=True)
         return boxes
 
     def _output(self) -> Box:

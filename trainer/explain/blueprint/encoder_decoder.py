@@ -2,8 +2,17 @@
 
 from model.config import ModelConfig
 from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Kind, Layer, Weight
-from trainer.explain.blueprint.forms import head_lines, network_line, norm_title
-from trainer.explain.blueprint.parts import Parameters, Shapes, box, dimensions, sublayer
+from trainer.explain.blueprint.forms import head_lines, norm_title
+from trainer.explain.blueprint.parts import (
+    Parameters,
+    Shapes,
+    box,
+    dimensions,
+    feed_forward,
+    same_as,
+    softmax,
+    sublayer,
+)
 
 SIDES = {"encoder": ("Source", "s"), "decoder": ("Target", "t")}
 
@@ -106,15 +115,12 @@ class _Figure:
 
     def _feed_forward(self, key: str, prefix: str) -> list[Box]:
         weights = self._parameters.take(f"{prefix}.feed_forward")
-        lines = ["each row alone", network_line(self._config.activation)]
-        network = box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
+        network = feed_forward(key, self._config.activation, weights)
         return self._sublayer(network, f"{prefix}.feed_forward_norm")
 
     def _sublayer(self, operation: Box, norm_name: str) -> list[Box]:
         weights = self._parameters.take(norm_name)
-        title = norm_title(self._config.norm_kind)
-        norm = box(f"{operation.key}_norm", "norm", title, [], weights)
-        return sublayer(operation, norm, operation.key, self._pre_norm)
+        return sublayer(operation, self._config.norm_kind, weights, self._pre_norm)
 
     def _last_norm(self, side: str) -> list[Box]:
         if not self._pre_norm:
@@ -136,29 +142,10 @@ class _Figure:
             output = box("decoder.output", "output", "Output matrix", [said], weights)
         else:
             output = self._same("decoder.output", "output", "Output matrix", said, weights)
-        return [output, softmax(self._vocabulary)]
+        return [output, softmax("decoder", self._vocabulary)]
 
     def _same(
         self, key: str, kind: Kind, title: str, said: str, weights: tuple[Weight, ...] = ()
     ) -> Box:
         name = "the target embedding"
         return same_as(key, kind, title, said, "decoder.embedding", name, weights)
-
-
-def softmax(vocabulary: int) -> Box:
-    lines = [f"{vocabulary:,} probabilities a row"]
-    return box("decoder.softmax", "softmax", "Softmax", lines)
-
-
-def same_as(
-    key: str,
-    kind: Kind,
-    title: str,
-    said: str,
-    other: str,
-    name: str,
-    weights: tuple[Weight, ...] = (),
-) -> Box:
-    """A box that uses the matrix of another one, with what it has beside that (a bias)."""
-    lines = [said, f"same matrix as {name}", *([] if weights else ["0 more parameters"])]
-    return box(key, kind, title, lines, weights, same_as=other)

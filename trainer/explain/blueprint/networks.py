@@ -8,11 +8,14 @@ from torch import nn
 from model.config import ModelConfig, NetworkConfig
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
+from model.masked_head import MaskedLanguageModel
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.explain.blueprint.boxes import Blueprint
 from trainer.explain.blueprint.decoder_only import decoder_only
 from trainer.explain.blueprint.encoder_decoder import encoder_decoder
+from trainer.explain.blueprint.encoder_only import encoder_only
 from trainer.explain.blueprint.parts import Shapes
 
 
@@ -20,7 +23,7 @@ from trainer.explain.blueprint.parts import Shapes
 class Sizes:
     """What a network needs to know of data: pieces of both vocabularies, and the longest part.
 
-    A decoder-only network has the source's vocabulary alone.
+    A network with one stack has the source's vocabulary alone.
     """
 
     source: int
@@ -43,6 +46,8 @@ def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
             network = Transformer(config, Vocabulary(sizes.source, sizes.target, 0, bos, 2))
         elif isinstance(config, DecoderOnlyConfig):
             network = DecoderOnly(config, sizes.source, 0, sizes.context_length)
+        elif isinstance(config, EncoderOnlyConfig):
+            network = MaskedLanguageModel(config, sizes.source, sizes.context_length)
         else:
             raise _no_figure(config)
     return blueprint_of_network(config, network)
@@ -55,11 +60,13 @@ def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint
         return encoder_decoder(config, shapes)
     if isinstance(config, DecoderOnlyConfig):
         return decoder_only(config, shapes)
+    if isinstance(config, EncoderOnlyConfig):
+        return encoder_only(config, shapes)
     raise _no_figure(config)
 
 
 def _no_figure(config: NetworkConfig) -> RunMismatchError:
     return RunMismatchError(
-        f"model.network is {config.network!r}, and only transformer and decoder_only have a "
-        "figure: name a recipe or a run of one of these"
+        f"model.network is {config.network!r}, and only transformer, decoder_only and "
+        "encoder_only have a figure: name a recipe or a run of one of these"
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.explain.blueprint.boxes import Box, Kind, Weight
+from trainer.explain.blueprint.forms import network_line, norm_title
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -21,6 +22,7 @@ LETTERS = {
     "inner": "W₁",
     "gate_and_inner": "[W V]",
     "outer": "W₂",
+    "dense": "W",
 }
 _ORDER = list(LETTERS)
 
@@ -95,9 +97,12 @@ def _place(weight: Weight) -> int:
     return _ORDER.index(owner) if owner in _ORDER else -1
 
 
-def sublayer(operation: Box, norm: Box, key: str, norm_first: bool) -> list[Box]:
+def sublayer(
+    operation: Box, norm_kind: str, norm_weights: Sequence[Weight], norm_first: bool
+) -> list[Box]:
     """An operation with its norm in the true place, and the sum of its residual connection."""
-    what = operation.title.lower()
+    key, what = operation.key, operation.title.lower()
+    norm = box(f"{key}_norm", "norm", norm_title(norm_kind), [], norm_weights)
     first = norm if norm_first else operation
     total = Box(
         key=f"{key}.sum",
@@ -107,3 +112,28 @@ def sublayer(operation: Box, norm: Box, key: str, norm_first: bool) -> list[Box]
         around=first.key,
     )
     return [norm, operation, total] if norm_first else [operation, total, norm]
+
+
+def feed_forward(key: str, activation: str, weights: Sequence[Weight]) -> Box:
+    """The box of a layer's feed-forward network."""
+    lines = ["each row alone", network_line(activation)]
+    return box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
+
+
+def softmax(key: str, vocabulary: int) -> Box:
+    """The last box of a figure; `key` names the part of the network that it ends."""
+    return box(f"{key}.softmax", "softmax", "Softmax", [f"{vocabulary:,} probabilities a row"])
+
+
+def same_as(
+    key: str,
+    kind: Kind,
+    title: str,
+    said: str,
+    other: str,
+    name: str,
+    weights: tuple[Weight, ...] = (),
+) -> Box:
+    """A box that uses the matrix of another one, with what it has beside that (a bias)."""
+    lines = [said, f"same matrix as {name}", *([] if weights else ["0 more parameters"])]
+    return box(key, kind, title, lines, weights, same_as=other)

@@ -8,6 +8,7 @@ import pytest
 
 from model.config import ModelConfig
 from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
 from trainer.explain.blueprint.drawing import svg_file, svg_parts
 from trainer.explain.blueprint.layout import CHARACTER, lay_out
 from trainer.explain.blueprint.networks import Sizes, blueprint_of_settings
@@ -18,7 +19,8 @@ SMALL = blueprint_of_settings(
     Sizes(2_000, 2_000),
 )
 TEXT = blueprint_of_settings(DecoderOnlyConfig(preset="llama", layers=2), Sizes(32_000, 0))
-FIGURES = pytest.mark.parametrize("blueprint", [BASE, SMALL, TEXT], ids=lambda b: b.title)
+MASKED = blueprint_of_settings(EncoderOnlyConfig(preset="bert"), Sizes(30_522, 0, 512))
+FIGURES = pytest.mark.parametrize("blueprint", [BASE, SMALL, TEXT, MASKED], ids=lambda b: b.title)
 FORMS = pytest.mark.parametrize("narrow", [False, True])
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -6,6 +6,8 @@ import torch
 from model.config import ModelConfig, NetworkConfig
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
+from model.masked_head import MaskedLanguageModel
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.explain.blueprint.networks import Sizes, blueprint_of_network, blueprint_of_settings
@@ -38,7 +40,18 @@ DECODER_ONLY = [
         ("llama", {"positions": "learned", "tie_embeddings": True}),
     )
 ]
-ALL = pytest.mark.parametrize("config", [*ENCODER_DECODERS, *NEWER, *DECODER_ONLY], ids=repr)
+ENCODER_ONLY = [
+    EncoderOnlyConfig(**SMALL, layers=3, **more)
+    for more in (
+        {"preset": "bert"},
+        {"preset": "bert", "segments": 0, "activation": "relu"},
+        {},
+        {"segments": 3, "activation": "gelu_tanh"},
+    )
+]
+ALL = pytest.mark.parametrize(
+    "config", [*ENCODER_DECODERS, *NEWER, *DECODER_ONLY, *ENCODER_ONLY], ids=repr
+)
 
 
 def sizes(config):
@@ -52,6 +65,8 @@ def network(config):
     if isinstance(config, ModelConfig):
         bos = 0 if config.decoder_start == "pad" else 1
         return Transformer(config, Vocabulary(some.source, some.target, 0, bos, 2))
+    if isinstance(config, EncoderOnlyConfig):
+        return MaskedLanguageModel(config, some.source, some.context_length)
     return DecoderOnly(config, some.source, 0, some.context_length)
 
 
@@ -115,7 +130,8 @@ def test_norms_stand_where_the_network_has_them(config):
             for total in (box for box in layer.boxes if box.kind == "sum"):
                 (first,) = [box for box in layer.boxes if box.key == total.around]
                 assert first.kind == ("norm" if pre else layer.boxes[kinds.index(first.kind)].kind)
-        assert [box.kind for box in column.after].count("norm") == pre
+        after = [box for box in column.after if not box.key.startswith("head.")]
+        assert [box.kind for box in after].count("norm") == pre
 
 
 @ALL
@@ -124,11 +140,14 @@ def test_shared_matrices_are_counted_once_and_said(config):
     shared = {key for key, box in boxes.items() if box.same_as}
     if isinstance(config, DecoderOnlyConfig):
         assert shared == ({"decoder.output"} if config.tie_embeddings else set())
+    elif isinstance(config, EncoderOnlyConfig):
+        assert shared == {"head.output"}
     else:
         sides = {"all": {"encoder.embedding", "decoder.output"}, "decoder": {"decoder.output"}}
         assert shared == sides.get(config.share_embeddings, set())
     for key in shared:
-        biases = 70 if key == "decoder.output" and getattr(config, "output_bias", False) else 0
+        has_bias = key == "head.output" or getattr(config, "output_bias", False)
+        biases = 70 if key.endswith(".output") and has_bias else 0
         assert boxes[key].parameters == biases
         assert boxes[boxes[key].same_as].parameters > 0
         assert any("same matrix" in line for line in boxes[key].lines)
@@ -160,6 +179,49 @@ def test_what_came_after_the_paper_is_said():
     assert "SwiGLU: (silu(xW) ⊙ xV) W₂" in of_groups["encoder.1.feed_forward"].lines
 
 
+@pytest.mark.parametrize("config", ENCODER_ONLY, ids=repr)
+def test_an_encoder_by_itself_is_drawn_in_the_order_of_its_forward_pass(config):
+    (column,) = blueprint_of_settings(config, sizes(config)).columns
+    post, width, inner, pieces, context = config.norm == "post", 32, 48, 70, 16
+    dense, norm = width * width + width, 2 * width
+    assert [(box.key, box.parameters) for box in column.before] == [
+        ("encoder.ids", 0),
+        ("encoder.embedding", pieces * width),
+        ("encoder.positions", context * width),
+        *([("encoder.segments", config.segments * width)] if config.segments else []),
+        *([("encoder.embedding_norm", norm)] if post else []),
+    ]
+    assert [(box.key, box.parameters) for box in column.after] == [
+        *([] if post else [("encoder.last_norm", norm)]),
+        ("head.dense", dense),
+        ("head.norm", norm),
+        ("head.output", pieces),
+        ("head.softmax", 0),
+    ]
+    assert [layer.number for layer in column.layers] == [1, 2, 3]
+    for layer in column.layers:
+        counts = {kind: [b.parameters for b in layer.boxes if b.kind == kind] for kind in KINDS}
+        assert counts == {
+            "attention": [4 * dense],
+            "feed-forward": [2 * width * inner + inner + width],
+            "norm": [norm, norm],
+            "sum": [0, 0],
+        }
+
+
+def test_the_parts_of_a_masked_head_are_said():
+    config = ENCODER_ONLY[0]
+    boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
+    assert boxes["encoder.segments"].lines[0] == "one of 2 vectors, t × 32"
+    assert boxes["head.dense"].lines[1:4] == ("W, GELU", "W: 32 × 32", "biases: 32")
+    assert boxes["head.output"].lines == (
+        "32 × 70: a logit for each piece",
+        "same matrix as the embedding",
+        "biases: 70",
+        "70 parameters",
+    )
+
+
 def test_an_unknown_parameter_is_drawn_all_the_same():
     config = ENCODER_DECODERS[0]
     model = network(config)
@@ -171,5 +233,5 @@ def test_an_unknown_parameter_is_drawn_all_the_same():
 
 
 def test_an_extensions_network_has_no_figure():
-    with pytest.raises(RunMismatchError, match="'theirs', and only transformer"):
+    with pytest.raises(RunMismatchError, match=r"'theirs', and only .* encoder_only have a figure"):
         blueprint_of_settings(NetworkConfig(network="theirs"), Sizes(8, 8))

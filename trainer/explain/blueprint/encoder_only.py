@@ -1,0 +1,114 @@
+"""The boxes of an encoder by itself with its masked head (Devlin et al. 2019, §3)."""
+
+from model.encoder_only_config import EncoderOnlyConfig
+from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Layer
+from trainer.explain.blueprint.forms import ACTIVATION_NAMES, norm_title
+from trainer.explain.blueprint.parts import (
+    Parameters,
+    Shapes,
+    box,
+    dimensions,
+    feed_forward,
+    same_as,
+    softmax,
+    sublayer,
+)
+
+NORM = "layer"  # the network has no other kind
+
+
+def encoder_only(config: EncoderOnlyConfig, shapes: Shapes) -> Blueprint:
+    """The figure of a network of these settings, whose parameters have these shapes."""
+    return _Figure(config, shapes).blueprint()
+
+
+class _Figure:
+    def __init__(self, config: EncoderOnlyConfig, shapes: Shapes) -> None:
+        self._config = config
+        self._parameters = Parameters(shapes)
+        self._pre_norm = config.norm == "pre"
+        self._vocabulary = shapes["encoder.embedding.weight"][0]
+
+    def blueprint(self) -> Blueprint:
+        config, parameters = self._config, self._parameters
+        before = self._input()
+        layers = tuple(
+            Layer(
+                number=n + 1,
+                boxes=tuple(self._layer(f"encoder.{n + 1}", f"encoder.layers.{n}")),
+            )
+            for n in range(config.layers)
+        )
+        last = [self._norm("encoder.last_norm", "last")] if self._pre_norm else []
+        after = (*last, *self._head(), *parameters.rest())
+        return Blueprint(
+            title=f"Encoder-only Transformer, {config}, {config.norm}-norm",
+            columns=(Column(name="Encoder", before=before, layers=layers, after=after),),
+            parameters=parameters.total,
+        )
+
+    def _input(self) -> tuple[Box, ...]:
+        size = f"t × {self._config.width:,}"
+        take = self._parameters.take
+        boxes = [
+            box("encoder.ids", "ids", "Pieces", ["t ids, some of them <mask>"]),
+            box("encoder.embedding", "embedding", "Embedding", [size], take("encoder.embedding")),
+            box(
+                "encoder.positions",
+                "positions",
+                "Add positions",
+                [f"learned, {size}"],
+                take("encoder.positions"),
+            ),
+        ]
+        if self._config.segments:
+            lines = [f"one of {self._config.segments:,} vectors, {size}"]
+            segments = take("encoder.segments")
+            boxes.append(box("encoder.segments", "embedding", "Add segments", lines, segments))
+        if not self._pre_norm:
+            boxes.append(self._norm("encoder.embedding_norm", "embeddings'"))
+        return tuple(boxes)
+
+    def _layer(self, key: str, prefix: str) -> list[Box]:
+        config, take = self._config, self._parameters.take
+        attention = box(
+            f"{key}.self_attention",
+            "attention",
+            "Self-attention",
+            [
+                "each looks at all of its text",
+                f"heads: {config.heads}, each {config.head_width} wide",
+            ],
+            take(f"{prefix}.self_attention"),
+        )
+        network = feed_forward(key, config.activation, take(f"{prefix}.feed_forward"))
+        boxes: list[Box] = []
+        for operation, name in ((attention, "self_attention"), (network, "feed_forward")):
+            weights = take(f"{prefix}.{name}_norm")
+            boxes += sublayer(operation, NORM, weights, self._pre_norm)
+        return boxes
+
+    def _head(self) -> list[Box]:
+        """What only masked pieces go through: m of the t."""
+        width, activation = self._config.width, ACTIVATION_NAMES[self._config.activation]
+        dense = box(
+            "head.dense",
+            "feed-forward",
+            "Head's dense layer",
+            [f"m × {width:,}: masked pieces alone", f"W, {activation}"],
+            self._parameters.take("head.dense"),
+        )
+        output = same_as(
+            "head.output",
+            "output",
+            "Output matrix",
+            f"{dimensions((width, self._vocabulary))}: a logit for each piece",
+            "encoder.embedding",
+            "the embedding",
+            self._parameters.take("output_bias"),
+        )
+        return [dense, self._norm("head.norm", "head's"), output, softmax("head", self._vocabulary)]
+
+    def _norm(self, name: str, which: str) -> Box:
+        """A norm outside the layers, whose key is its name in the network."""
+        return box(name, "norm", norm_title(NORM, which), [], self._parameters.take(name))
