@@ -27,8 +27,9 @@ from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 _HERE = Path(__file__).resolve().parent
 RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
 
-
-# The folder of runs that were given none.
+# Of a wrong recipe: how much of a value a message quotes, and how many problems it names.
+LONGEST_SHOWN = 300
+MOST_PROBLEMS = 20
 
 
 class Recipe(TrainingRecipe):
@@ -126,7 +127,10 @@ def describe(error: ValidationError, recipe: type[Recipe]) -> str:
         return any(cause["loc"][: len(location)] == location for cause in causes)
 
     told = [p for p in problems if p["type"] != "too_short" or not follows(p["loc"])]
-    return "; ".join(_describe_one(dict(problem), recipe) for problem in told)
+    lines = [_describe_one(dict(problem), recipe) for problem in told[:MOST_PROBLEMS]]
+    if len(told) > MOST_PROBLEMS:
+        lines.append(f"and {len(told) - MOST_PROBLEMS} more")
+    return "; ".join(lines)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -202,7 +206,10 @@ def _describe_one(problem: dict[str, Any], recipe: type[Recipe]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else said(value)
+    text = repr(value) if isinstance(value, str) else said(value)
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    return f"{text[:LONGEST_SHOWN]}… ({counted(len(text), 'character')})"
 
 
 def _nearest(key: str, recipe: type[Recipe]) -> str | None:

@@ -147,6 +147,14 @@ def parts(annotation):
     return [annotation, *(p for inner in get_args(annotation) for p in parts(inner))]
 
 
+def test_what_is_wrong_is_quoted_in_bounds(recipe_file):
+    with pytest.raises(RecipeError, match=r"characters\)") as caught:
+        load_recipe(recipe_file, ["tracking.wandb=" + "x" * 50_000])
+    assert len(str(caught.value)) < 2_000
+    with pytest.raises(RecipeError, match=r"and 80 more$"):
+        load_recipe(recipe_file, [f"trainer.betas{n}=1" for n in range(100)])
+
+
 def test_a_file_that_is_no_recipe(tmp_path):
     for text, message in [("a: [", "is not YAML"), ("- 1", "holds list"), ("{}", "name is miss")]:
         path = tmp_path / "bad.yaml"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from data_pipeline.pair_config import PairCorpusConfig
+from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
 from data_pipeline.text_config import (
     TextCleaningConfig,
     TextCorpusConfig,
@@ -71,8 +71,15 @@ def test_defaults_of_documents() -> None:
 
 
 def test_the_page_shows_a_recipe_that_loads() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    data = TextDataConfig.model_validate(yaml.safe_load(example))
+    pairs, documents = map(
+        yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    )
+    languages = {"source_language": "en", "target_language": "de", "dataset": "datasets/all"}
+    assert [c.tag for c in PairDataConfig.model_validate(pairs | languages).train] == [
+        "<2de>",
+        "<2fr>",
+    ]
+    data = TextDataConfig.model_validate(documents)
     assert data.corpus_names == ("books", "wiki")
     assert len(data.train[0].locations) == 18
     assert data.train[1].share[1] == data.validation.share[0]

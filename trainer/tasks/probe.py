@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from data_pipeline.wording import counted
 from data_pipeline.written import Written
 from trainer.config import LONGEST_PROBE
 
@@ -107,7 +108,8 @@ class Probe(Written):
     def _fits_together(self) -> Self:
         if len(self.predictions) != len(self.target):
             raise ValueError(
-                f"{len(self.predictions)} predictions for {len(self.target)} steps of a translation"
+                f"{counted(len(self.predictions), 'prediction')} for a translation of "
+                f"{counted(len(self.target), 'step')}"
             )
         if not any(one.place.endswith("cross_attention") for one in self.attention):
             raise ValueError("no map of a cross-attention")
