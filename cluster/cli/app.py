@@ -57,7 +57,8 @@ from trainer.errors import TrainerError
 app = typer.Typer(
     cls=Commands,
     name="transloom",
-    help="Train Transformers: translation, language models, masked models. One recipe, one curve.\n\n"
+    help="Train Transformers for translation, as language models, as masked models: one recipe, "
+    "one curve.\n\n"
     "Begin with:  [bold]transloom demo[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",

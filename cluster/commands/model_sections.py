@@ -72,7 +72,7 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
         tokenizer.tag_id(tag)
     weights_files(folder)
     network = from_marian(*read_model(folder))
-    values = network.config.model_dump(mode="json", exclude={"network"})
+    values = network.config.model_dump(mode="json", exclude={"network"}, exclude_none=True)
     settings = "\n".join(f"  {name}: {str(value).lower()}" for name, value in values.items())
     return ModelSections(
         tokenizer=THEIR_TOKENIZER.format(
