@@ -162,7 +162,7 @@ def test_workers_join_and_leave(workers, expected):
     steps = steps_of(client)
     received = list(islice(steps, 10))
     started.resize(3, nodes=[])
-    ray.get([handle.actor.process_id.remote() for handle, _ in started._starting])
+    ray.get([answer for _, answer in started._starting])
     started.admit()
     assert [handle.number for handle in started.handles] == [0, 1, 2]
     client.workers = started.handles
