@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend
 from model.dropout import dropout as zero_some
+from model.errors import ModelError
 from model.heads import apart, for_every_query, split_heads
 from model.linear import Linear
 from model.packing import PackedMask
@@ -66,6 +67,25 @@ class KeyValue(NamedTuple):
 
     keys_bgsd: Tensor
     values_bgsd: Tensor
+
+
+def refuse_packed_dropout(
+    backend: AttentionBackend | None, attention_dropout: float, *, without: str = ""
+) -> None:
+    """Refuses dropout of attention weights where sentences are packed.
+
+    Args:
+        without: what the message says of a network that has none.
+
+    Raises:
+        ModelError: both are wanted.
+    """
+    if backend is AttentionBackend.VARLEN and attention_dropout:
+        raise ModelError(
+            f"engine.attention is {backend} and model.attention_dropout is {attention_dropout}, "
+            "but attention over packed sentences has no dropout. Set model.attention_dropout=0"
+            f"{without}, or engine.attention=sdpa."
+        )
 
 
 def default_backend(device: torch.device) -> AttentionBackend:

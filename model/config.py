@@ -1,7 +1,8 @@
 """The settings of the network and of its search for a translation."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -32,6 +33,13 @@ class NetworkConfig(Section):
     def __str__(self) -> str:
         """The size in a few words, for the first line of a run."""
         return self.network
+
+
+def with_preset(values: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Given settings with the values of the preset that they name, where they have none."""
+    if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
+        return values
+    return {**presets.get(values["preset"], {}), **values}
 
 
 def check_heads(width: int, heads: int, groups: int) -> None:

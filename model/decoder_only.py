@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import Mask, additive_mask
+from model.attention import Mask, additive_mask, refuse_packed_dropout
 from model.config import AttentionBackend
 from model.decoder_only_config import DecoderOnlyConfig
 from model.decoder_only_initialisation import initialise_decoder_only
@@ -72,12 +72,7 @@ class DecoderOnly(nn.Module):
                 f"The padding's id is {pad_id}, but it must be below {vocabulary_size}, the size "
                 "of the vocabulary. Train or choose a tokenizer that has padding."
             )
-        if attention_backend is AttentionBackend.VARLEN and config.attention_dropout:
-            raise ModelError(
-                f"engine.attention is {attention_backend} and model.attention_dropout is "
-                f"{config.attention_dropout}, but attention over packed sentences has no dropout. "
-                "Set model.attention_dropout=0, or engine.attention=sdpa."
-            )
+        refuse_packed_dropout(attention_backend, config.attention_dropout)
         self.config = config
         self.width = config.width
         self.context_length = context_length

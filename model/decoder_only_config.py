@@ -12,6 +12,7 @@ from model.config import (
     NetworkConfig,
     check_heads,
     check_rotation,
+    with_preset,
 )
 
 # The form of two published families; sizes and dropout are the recipe's.
@@ -134,9 +135,7 @@ class DecoderOnlyConfig(NetworkConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
-            return values
-        return {**PRESETS.get(values["preset"], {}), **values}
+        return with_preset(values, PRESETS)
 
     @field_validator("key_value_heads")
     @classmethod

@@ -28,7 +28,7 @@ Shape suffixes: b rows, t length, d model width, v vocabulary, n tokens without 
 
 from torch import Tensor, nn
 
-from model.attention import Mask, additive_mask
+from model.attention import Mask, additive_mask, refuse_packed_dropout
 from model.config import AttentionBackend
 from model.dropout import Dropout
 from model.embeddings import Embedding
@@ -65,12 +65,7 @@ class EncoderOnly(nn.Module):
             ModelError: the backend has no dropout.
         """
         super().__init__()
-        if attention_backend is AttentionBackend.VARLEN and config.attention_dropout:
-            raise ModelError(
-                f"engine.attention is {attention_backend} and model.attention_dropout is "
-                f"{config.attention_dropout}, but attention over packed sentences has no dropout. "
-                "Set model.attention_dropout=0, or engine.attention=sdpa."
-            )
+        refuse_packed_dropout(attention_backend, config.attention_dropout)
         self.config = config
         self.width = config.width
         self.context_length = context_length

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.section import Section, continuable, identity
-from model.config import MAX_LAYERS, MAX_WIDTH, NetworkConfig
+from model.config import MAX_LAYERS, MAX_WIDTH, NetworkConfig, check_heads, with_preset
 
 # The form of a published family; sizes and dropout are the recipe's.
 ENCODER_PRESETS: dict[str, dict[str, Any]] = {
@@ -84,9 +84,7 @@ class EncoderOnlyConfig(NetworkConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
-            return values
-        return {**ENCODER_PRESETS.get(values["preset"], {}), **values}
+        return with_preset(values, ENCODER_PRESETS)
 
     @field_validator("feed_forward_width")
     @classmethod
@@ -98,11 +96,7 @@ class EncoderOnlyConfig(NetworkConfig):
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(
-                f"model.width is {self.width}, which model.heads = {self.heads} does not divide. "
-                "Choose a width that is a multiple of the number of heads."
-            )
+        check_heads(self.width, self.heads, self.groups)
         return self
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import KeyValue, additive_mask
+from model.attention import KeyValue, additive_mask, refuse_packed_dropout
 from model.cache import SelfAttentionCache
 from model.config import AttentionBackend, ModelConfig
 from model.dropout import Dropout
@@ -86,12 +86,9 @@ class Transformer(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.attention_backend = attention_backend
-        if attention_backend is AttentionBackend.VARLEN and config.attention_dropout:
-            raise ModelError(
-                f"engine.attention is {attention_backend} and model.attention_dropout is "
-                f"{config.attention_dropout}, but attention over packed sentences has no dropout. "
-                "Set model.attention_dropout=0, as in the paper, or engine.attention=sdpa."
-            )
+        refuse_packed_dropout(
+            attention_backend, config.attention_dropout, without=", as in the paper"
+        )
         if (config.decoder_start == "pad") != vocabulary.starts_with_padding:
             raise ModelError(
                 f"model.decoder_start is {config.decoder_start}, but the vocabulary's padding is "

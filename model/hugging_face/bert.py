@@ -24,6 +24,9 @@ from model.hugging_face.places import (
     Place,
     count,
     joined,
+    load_like,
+    no_network,
+    refuse_left_over,
     refuse_others,
     taken_apart,
 )
@@ -120,10 +123,7 @@ def from_bert(
     try:
         ours = _read(config)
     except ValidationError as error:
-        raise ModelError(
-            f"The config describes no network that can be built: {error}. Take the config.json "
-            "that belongs to the weights."
-        ) from error
+        raise no_network(error) from error
     sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
     with torch.device("meta"):  # the weights come from elsewhere
         network = MaskedLanguageModel(ours, *sizes, attention_backend)
@@ -131,13 +131,8 @@ def from_bert(
         name: joined(theirs, place, network.get_parameter(name).shape)
         for name, place in _places(ours).items()
     }
-    if theirs:
-        raise ModelError(
-            f"{len(theirs)} weights are none of BERT's, such as {min(theirs)}. Take a network of "
-            f"the class {ARCHITECTURE} and nothing else."
-        )
-    vectors = state["encoder.embedding.weight"]
-    network.load_state_dict({name: x.to(vectors) for name, x in state.items()}, assign=True)
+    refuse_left_over(theirs, "BERT", f"of the class {ARCHITECTURE}")
+    load_like(network, state, "encoder.embedding.weight")
     return network
 
 

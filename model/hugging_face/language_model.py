@@ -21,7 +21,14 @@ from model.decoder_only_config import DecoderOnlyConfig
 from model.errors import ModelError
 from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
-from model.hugging_face.places import HuggingFaceModel, joined, taken_apart
+from model.hugging_face.places import (
+    HuggingFaceModel,
+    joined,
+    load_like,
+    no_network,
+    refuse_left_over,
+    taken_apart,
+)
 
 # Constants that older versions have stored beside the weights.
 CONSTANTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
@@ -76,10 +83,7 @@ def from_hugging_face(
     try:
         ours, vocabulary_size, context_length = layout.read(config)
     except ValidationError as error:
-        raise ModelError(
-            f"The config describes no network that can be built: {error}. Take the {CONFIG_FILE} "
-            "that belongs to the weights."
-        ) from error
+        raise no_network(error) from error
     with torch.device("meta"):  # the weights come from elsewhere
         network = DecoderOnly(
             ours,
@@ -93,13 +97,8 @@ def from_hugging_face(
         name: joined(theirs, place, network.get_parameter(name).shape)
         for name, place in layout.places(ours).items()
     }
-    if theirs:
-        raise ModelError(
-            f"{len(theirs)} weights are none of {layout.title}'s, such as {min(theirs)}. Take a "
-            "network that has a language model's head and nothing else."
-        )
-    vectors = state["embedding.weight"]
-    network.load_state_dict({name: x.to(vectors) for name, x in state.items()}, assign=True)
+    refuse_left_over(theirs, layout.title, "that has a language model's head")
+    load_like(network, state, "embedding.weight")
     return network
 
 

@@ -25,6 +25,9 @@ from model.hugging_face.places import (
     Place,
     count,
     joined,
+    load_like,
+    no_network,
+    refuse_left_over,
     refuse_others,
     taken_apart,
 )
@@ -129,10 +132,7 @@ def from_marian(
     try:
         ours = _read(config, output_bias=bias is not None)
     except ValidationError as error:
-        raise ModelError(
-            f"The config describes no network that can be built: {error}. Take the config.json "
-            "that belongs to the weights."
-        ) from error
+        raise no_network(error) from error
     with torch.device("meta"):  # the weights come from elsewhere
         network = Transformer(ours, _vocabulary(config), attention_backend)
     positions = network.positions = SinusoidalPositions(ours.width)
@@ -141,17 +141,12 @@ def from_marian(
         name: joined(theirs, place, network.get_parameter(name).shape)
         for name, place in _places(ours).items()
     }
-    if theirs:
-        raise ModelError(
-            f"{len(theirs)} weights are none of Marian's, such as {min(theirs)}. Take a network "
-            f"of the class {ARCHITECTURE} and nothing else."
-        )
+    refuse_left_over(theirs, "Marian", f"of the class {ARCHITECTURE}")
     if bias is not None:
         shape = network.get_parameter("output_bias").shape
         state["output_bias"] = joined({BIAS: bias.flatten()}, Place([BIAS]), shape)
-    vectors = state["target_embedding.weight"]
-    network.load_state_dict({name: x.to(vectors) for name, x in state.items()}, assign=True)
-    positions.to(vectors.device)
+    load_like(network, state, "target_embedding.weight")
+    positions.to(network.target_embedding.weight.device)
     return network
 
 

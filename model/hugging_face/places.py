@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from pydantic import ValidationError
+from torch import Tensor, nn
 
 from model.errors import ModelError
 
@@ -89,6 +90,38 @@ def joined(theirs: dict[str, Tensor], place: Place, shape: torch.Size) -> Tensor
         assert place.order is not None
         whole = whole.index_select(place.reordered, place.order.argsort().to(whole.device))
     return whole
+
+
+def no_network(error: ValidationError) -> ModelError:
+    """What is said of a config that describes none."""
+    return ModelError(
+        f"The config describes no network that can be built: {error}. Take the config.json that "
+        "belongs to the weights."
+    )
+
+
+def refuse_left_over(theirs: Mapping[str, Tensor], whose: str, wanted: str) -> None:
+    """Raises if weights are left of which a network has no use.
+
+    Args:
+        theirs: what `joined` has left.
+        whose: the family of which they are none.
+        wanted: what else is to be taken.
+
+    Raises:
+        ModelError: there are some.
+    """
+    if theirs:
+        raise ModelError(
+            f"{len(theirs)} weights are none of {whose}'s, such as {min(theirs)}. Take a network "
+            f"{wanted} and nothing else."
+        )
+
+
+def load_like(network: nn.Module, state: Mapping[str, Tensor], vectors: str) -> None:
+    """Gives a network its weights, all with device and dtype of those of that name."""
+    like = state[vectors]
+    network.load_state_dict({name: x.to(like) for name, x in state.items()}, assign=True)
 
 
 def refuse_others(config: Mapping[str, Any], **expected: tuple[object, ...]) -> None:
