@@ -12,14 +12,12 @@ from data_pipeline.tasks.masked_text import SHOWN_MASK, masked_ids
 from data_pipeline.tasks.masking import vocabulary_of
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.encoder_only_config import EncoderOnlyConfig, FillConfig
+from model.encoder_only_config import FillConfig
 from model.masked_head import MaskedLanguageModel
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TextError
+from trainer.inference.texts_at_once import texts_at_once
 from trainer.inference.trained_network import Precision, load_network
-
-TEXTS_AT_ONCE = 32
-BYTES_OF_SCORES = 2**28  # of a layer's attention: so fewer long texts
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,11 @@ class MaskFiller:
         """
         rows = [self._ids(number, text) for number, text in enumerate(texts, start=1)]
         found: list[Filled] = []
-        at_once = self._texts_at_once(max(map(len, rows), default=1))
+        at_once = texts_at_once(
+            max(map(len, rows), default=1),
+            self.network.encoder.config.heads,
+            self.network.output_bias.element_size(),
+        )
         for start in range(0, len(rows), at_once):
             some, given = rows[start : start + at_once], texts[start : start + at_once]
             hidden_btd = self._hidden(some)
@@ -111,11 +113,6 @@ class MaskFiller:
                 for row, (text, ids) in enumerate(zip(given, some, strict=True))
             ]
         return found
-
-    def _texts_at_once(self, longest: int) -> int:
-        config: EncoderOnlyConfig = self.network.encoder.config
-        bytes_of_score = config.heads * self.network.output_bias.element_size()
-        return max(1, min(TEXTS_AT_ONCE, BYTES_OF_SCORES // (bytes_of_score * longest**2)))
 
     def _ids(self, number: int, text: str) -> list[int]:
         ids = masked_ids(self.tokenizer, text)

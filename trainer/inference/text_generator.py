@@ -11,10 +11,8 @@ from model.decoder_only import DecoderOnly
 from model.decoder_only_config import SamplingConfig
 from model.generation.sampling import Ending, Finished, Generated, generate
 from trainer.checkpoints.format import Checkpoint
+from trainer.inference.texts_at_once import texts_at_once
 from trainer.inference.trained_network import Precision, load_network
-
-PROMPTS_AT_ONCE = 32
-BYTES_OF_SCORES = 2**28  # of a layer's attention, when prompts are read: so fewer long ones
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,11 @@ class TextGenerator:
         """
         continuations: list[Continuation] = []
         ids = [self._ids(prompt) for prompt in prompts]
-        at_once = self._prompts_at_once(max(map(len, ids), default=1))
+        at_once = texts_at_once(
+            max(map(len, ids), default=1),
+            self.network.config.heads,
+            self.network.output_weight.element_size(),
+        )
         for start in range(0, len(prompts), at_once):
             part = prompts[start : start + at_once]
             texts = [_Text(start + number, ids[start + number]) for number in range(len(part))]
@@ -102,11 +104,6 @@ class TextGenerator:
                 self._continuation(prompt, text) for prompt, text in zip(part, texts, strict=True)
             ]
         return continuations
-
-    def _prompts_at_once(self, longest: int) -> int:
-        bytes_of_score = self.network.config.heads * self.network.output_weight.element_size()
-        fitting: int = BYTES_OF_SCORES // (bytes_of_score * longest**2)
-        return max(1, min(PROMPTS_AT_ONCE, fitting))
 
     def _continue(self, texts: list["_Text"]) -> None:
         """Continue texts until they end or the context does."""

@@ -69,7 +69,7 @@ def test_candidates_are_the_networks_probabilities(transloom, run):
 def test_other_texts_do_not_matter(transloom, run, monkeypatch):
     texts = ["the [MASK]", "[MASK]", "the small [MASK] is here[MASK]"]
     together = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
-    monkeypatch.setattr("trainer.inference.mask_filler.TEXTS_AT_ONCE", 1)
+    monkeypatch.setattr("trainer.inference.texts_at_once.TEXTS_AT_ONCE", 1)
     apart = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
     for one, other in zip(together, apart, strict=True):
         for mine, theirs in zip(one.pop("masks"), other.pop("masks"), strict=True):
