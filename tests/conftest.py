@@ -70,6 +70,15 @@ def multi30k() -> Path:
     return MULTI30K
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for the tests of a file that look at pages."""
+    from support.dashboard.browser import chromium
+
+    with chromium() as started:
+        yield started
+
+
 @pytest.fixture(scope="session")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Moments at which the processes that `ray_head` starts stop, for a test to strike there."""

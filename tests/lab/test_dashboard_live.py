@@ -4,7 +4,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 from support.dashboard.command import dashboard
 from support.records.lines import skipped_line, train_line, validation_line
 from support.records.run_folders import made_run, with_owner
@@ -12,12 +12,6 @@ from support.records.run_folders import made_run, with_owner
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 
 pytestmark = pytest.mark.needs("browser")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

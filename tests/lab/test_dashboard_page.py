@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 from support.dashboard.made_up import HOSTILE, SPIKE, answers
 
 from cluster.dashboard.bundle import one_file
@@ -14,12 +14,6 @@ from cluster.dashboard.bundle import one_file
 pytestmark = pytest.mark.needs("browser")
 
 SCREENS = [(w, s) for w in (390, 1280, 1920) for s in ("light", "dark")]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

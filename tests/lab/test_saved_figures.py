@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 
 from model.inspection.trace import trace
 from trainer.explain.explanation import explain
@@ -35,12 +35,6 @@ def file(one_rank, explained, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "explain.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

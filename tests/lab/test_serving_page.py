@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 import yaml
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.runs import Runs
 from support.serving.running import RunningServer
@@ -17,12 +17,6 @@ pytestmark = pytest.mark.needs("browser")
 
 SCREENS = [(w, s) for w in (390, 1280) for s in ("light", "dark")]
 TEXT = "je suis étudiant\nelle est là"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 def served(folder, dataset, **languages):

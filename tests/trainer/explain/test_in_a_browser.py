@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 import torch
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 
 from model.config import DecodingConfig, ModelConfig
 from model.transformer import Transformer
@@ -30,12 +30,6 @@ INKS = """() => {
     figure.layout.writesNumbers ? numbersOf(figure).values.flat().filter((v) => v !== null)
       .map((v) => coloursOf(figure, v, scaleOf(figure).full)).map((c) => [c.ground, c.ink]) : []);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

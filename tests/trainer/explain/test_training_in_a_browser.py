@@ -1,7 +1,7 @@
 """The time-lapse and the view of training in Chromium, on screens of all widths, and by keys."""
 
 import pytest
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 
 from model.config import DecodingConfig
 from trainer.explain.explanation import explain
@@ -16,12 +16,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 SENTENCES = ["je suis étudiant", "أنا طالب"]
 STEPS = [0, 1, 2, 3, 4]
 OUTPUT = "document.querySelector('[data-lapse=output]').textContent"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

