@@ -68,7 +68,7 @@ class GroupedQueryAttention(nn.Module):
             for_every_query(keys_bgsd, self.heads),
             for_every_query(values_bgsd, self.heads),
             mask,
-            causal=not isinstance(mask, Tensor),
+            not isinstance(mask, Tensor),  # causal; by place, so that a hook sees it
         )
         mixed_btm: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed_btm

@@ -5,10 +5,7 @@
         decoder   the same, each layer with a second attention, over the memory
         logits, probabilities: row t is the step that predicts the token after input token t
 
-Nothing is computed a second time by other code: forward hooks note what each module of the model
-receives and returns while it runs. Only scores and weights are worked out from the noted queries
-and keys, since a fused kernel never holds them, by the functions that `AttentionBackend.MATMUL`
-uses (`attention_scores`, `attention_weights`).
+Forward hooks note what each module receives and returns (`model.inspection.recording`).
 
 Attention is causal, so row t depends on tokens 0…t alone: decoding step t of a hypothesis equals
 row t of one pass over BOS and the hypothesis.
@@ -18,90 +15,32 @@ width, f inner width of the feed-forward network, v target vocabulary. The rows 
 hold numbers too, which nothing reads.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.attention import attention_scores, attention_weights
 from model.embeddings import Embedding
 from model.errors import ModelError
-from model.layers import Decoder, DecoderLayer, Encoder, EncoderLayer
+from model.inspection.recording import (
+    Calls,
+    attention_trace,
+    feed_forward_trace,
+    layer_trace,
+    recorded,
+    require_evaluation,
+    residual_trace,
+)
+from model.inspection.records import (
+    DecoderLayerTrace,
+    EmbeddingTrace,
+    EncoderLayerTrace,
+    ResidualTrace,
+)
+from model.layers import Decoder, DecoderLayer, Encoder
 from model.transformer import Transformer
-
-
-@dataclass(frozen=True)
-class EmbeddingTrace:
-    """How ids become the first layer's input (§3.4, §3.5)."""
-
-    scaled_btm: Tensor  # rows of the embedding matrix, times √m
-    positions_tm: Tensor  # what is added: zeros where queries and keys are rotated instead
-    sum_btm: Tensor
-
-
-@dataclass(frozen=True)
-class AttentionTrace:
-    """One multi-head attention (§3.2).
-
-    Queries and keys of self-attention are rotated ones, where positions are rotary. Heads of keys
-    and values that several heads of queries share are repeated for each.
-    """
-
-    queries_bhtd: Tensor
-    keys_bhsd: Tensor
-    values_bhsd: Tensor
-    scores_bhts: Tensor  # QKᵀ / √d; -∞ where a query may not look
-    weights_bhts: Tensor  # softmax of the scores
-    mix_bhtd: Tensor  # weights · values, as the model's own backend computed it
-    output_btm: Tensor  # the heads joined and projected by W^O
-
-
-@dataclass(frozen=True)
-class FeedForwardTrace:
-    """One feed-forward network (§3.3)."""
-
-    inner_btf: Tensor  # max(0, xW₁ + b₁); of a SwiGLU what is left of it by the gate
-    output_btm: Tensor
-
-
-@dataclass(frozen=True)
-class ResidualTrace:
-    """The way around a sub-layer (§3.1).
-
-    post-norm: input ─▶ sub-layer ─▶ sum with the input ─▶ normed, which goes on.
-    pre-norm:  input ─▶ normed ─▶ sub-layer ─▶ sum with the input, which goes on.
-    """
-
-    input_btm: Tensor
-    sum_btm: Tensor
-    normed_btm: Tensor
-    output_btm: Tensor  # what goes on: normed (post) or sum (pre)
-
-
-@dataclass(frozen=True)
-class EncoderLayerTrace:
-    """Self-attention and feed-forward."""
-
-    self_attention: AttentionTrace
-    self_attention_residual: ResidualTrace
-    feed_forward: FeedForwardTrace
-    feed_forward_residual: ResidualTrace
-
-
-@dataclass(frozen=True)
-class DecoderLayerTrace:
-    """Masked self-attention, cross-attention and feed-forward."""
-
-    self_attention: AttentionTrace
-    self_attention_residual: ResidualTrace
-    cross_attention: AttentionTrace
-    cross_attention_residual: ResidualTrace
-    feed_forward: FeedForwardTrace
-    feed_forward_residual: ResidualTrace
 
 
 @dataclass(frozen=True)
@@ -148,7 +87,7 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
         ModelError: the model is in training mode, or the sentences do not fit together.
     """
     _check(model, source_bs, target_input_bt)
-    with _recorded(model) as calls:
+    with recorded(model) as calls:
         memory_bsm = model.encode(source_bs)
         hidden_btm = model.decode(target_input_bt, memory_bsm, source_bs)
         logits_btv = model.logits(hidden_btm)
@@ -158,7 +97,9 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
         encoder=EncoderTrace(
             ids_bt=source_bs,
             embedding=_embedding(calls, model, source_embedding),
-            layers=tuple(_encoder_layer(calls, layer) for layer in _layers(model.encoder)),
+            layers=tuple(
+                layer_trace(calls, layer, layer.pre_norm) for layer in _layers(model.encoder)
+            ),
             output_btm=memory_bsm,
         ),
         decoder=DecoderTrace(
@@ -172,43 +113,11 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
     )
 
 
-class _Call(NamedTuple):
-    """One call of a module."""
-
-    inputs: tuple[Any, ...]
-    output: Tensor
-
-
-class _Calls:
-    """The calls of each module, to be taken in the order in which they were made."""
-
-    def __init__(self) -> None:
-        self._of: dict[nn.Module, deque[_Call]] = {}
-
-    def note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self._of.setdefault(module, deque()).append(_Call(inputs, output))
-
-    def next(self, module: nn.Module) -> _Call:
-        return self._of[module].popleft()
-
-
-@contextmanager
-def _recorded(model: nn.Module) -> Iterator[_Calls]:
-    """Notes the calls of all modules below the model."""
-    calls = _Calls()
-    hooks = [module.register_forward_hook(calls.note) for module in model.modules()]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _layers(stack: Encoder | Decoder) -> Iterator[Any]:
     yield from stack.layers
 
 
-def _embedding(calls: _Calls, model: Transformer, embedding: Embedding) -> EmbeddingTrace:
+def _embedding(calls: Calls, model: Transformer, embedding: Embedding) -> EmbeddingTrace:
     scaled_btm = calls.next(embedding).output
     return EmbeddingTrace(
         scaled_btm=scaled_btm,
@@ -221,63 +130,22 @@ def _embedding(calls: _Calls, model: Transformer, embedding: Embedding) -> Embed
     )
 
 
-def _encoder_layer(calls: _Calls, layer: EncoderLayer) -> EncoderLayerTrace:
-    return EncoderLayerTrace(
-        self_attention=_attention(calls, layer.self_attention),
-        self_attention_residual=_residual(calls, layer, layer.self_attention_norm),
-        feed_forward=_feed_forward(calls, layer),
-        feed_forward_residual=_residual(calls, layer, layer.feed_forward_norm),
-    )
+def _decoder_layer(calls: Calls, layer: DecoderLayer) -> DecoderLayerTrace:
+    def residual(norm: nn.Module) -> ResidualTrace:
+        return residual_trace(calls, layer, norm, layer.pre_norm)
 
-
-def _decoder_layer(calls: _Calls, layer: DecoderLayer) -> DecoderLayerTrace:
     return DecoderLayerTrace(
-        self_attention=_attention(calls, layer.self_attention),
-        self_attention_residual=_residual(calls, layer, layer.self_attention_norm),
-        cross_attention=_attention(calls, layer.cross_attention),
-        cross_attention_residual=_residual(calls, layer, layer.cross_attention_norm),
-        feed_forward=_feed_forward(calls, layer),
-        feed_forward_residual=_residual(calls, layer, layer.feed_forward_norm),
-    )
-
-
-def _attention(calls: _Calls, module: Any) -> AttentionTrace:
-    core = calls.next(module.attention)
-    queries_bhtd, keys_bhsd, values_bhsd, mask, causal = core.inputs
-    scores_bhts = attention_scores(queries_bhtd, keys_bhsd, mask, causal)
-    return AttentionTrace(
-        queries_bhtd=queries_bhtd,
-        keys_bhsd=keys_bhsd,
-        values_bhsd=values_bhsd,
-        scores_bhts=scores_bhts,
-        weights_bhts=attention_weights(scores_bhts),
-        mix_bhtd=core.output,
-        output_btm=calls.next(module.output).output,
-    )
-
-
-def _feed_forward(calls: _Calls, layer: EncoderLayer | DecoderLayer) -> FeedForwardTrace:
-    outer = calls.next(layer.feed_forward.outer)
-    return FeedForwardTrace(inner_btf=outer.inputs[0], output_btm=outer.output)
-
-
-def _residual(calls: _Calls, layer: EncoderLayer | DecoderLayer, norm: nn.Module) -> ResidualTrace:
-    added = calls.next(layer.add)
-    normed_btm = calls.next(norm).output
-    return ResidualTrace(
-        input_btm=added.inputs[0],
-        sum_btm=added.output,
-        normed_btm=normed_btm,
-        output_btm=added.output if layer.pre_norm else normed_btm,
+        self_attention=attention_trace(calls, layer.self_attention),
+        self_attention_residual=residual(layer.self_attention_norm),
+        cross_attention=attention_trace(calls, layer.cross_attention),
+        cross_attention_residual=residual(layer.cross_attention_norm),
+        feed_forward=feed_forward_trace(calls, layer),
+        feed_forward_residual=residual(layer.feed_forward_norm),
     )
 
 
 def _check(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> None:
-    if model.training:
-        raise ModelError(
-            "The model is in training mode, in which dropout makes every pass another one. Call "
-            "model.eval() before trace."
-        )
+    require_evaluation(model)
     shapes = tuple(source_bs.shape), tuple(target_input_bt.shape)
     if not all(len(shape) == 2 and shape[1] > 0 for shape in shapes) or (
         shapes[0][0] != shapes[1][0]

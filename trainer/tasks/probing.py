@@ -14,7 +14,8 @@ from torch import Tensor
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config import DecodingConfig, ModelConfig
 from model.generation.search import greedy_search
-from model.inspection.trace import AttentionTrace, Trace, trace
+from model.inspection.records import AttentionTrace
+from model.inspection.trace import Trace, trace
 from model.transformer import Transformer
 from trainer.tasks.probe import (
     MOST_LAYERS,

@@ -11,7 +11,8 @@ from model.cache import SelfAttentionCache, room_for
 from model.config import AttentionBackend, DecodingConfig
 from model.errors import ModelError
 from model.generation.search import beam_search, greedy_search, length_penalty
-from model.inspection.trace import AttentionTrace, Trace, trace
+from model.inspection.records import AttentionTrace
+from model.inspection.trace import Trace, trace
 from model.transformer import Transformer
 
 NORMS = pytest.mark.parametrize("norm", ["post", "pre"])

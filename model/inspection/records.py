@@ -1,0 +1,79 @@
+"""What a trace holds of a layer: tensors, in the order of the forward pass.
+
+Shape suffixes: b batch, h heads, t length (queries), s length (keys), d width of one head, m model
+width, f inner width of the feed-forward network.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EmbeddingTrace:
+    """How ids become the first layer's input (§3.4, §3.5)."""
+
+    scaled_btm: Tensor  # rows of the embedding matrix, times √m
+    positions_tm: Tensor  # what is added: zeros where queries and keys are rotated instead
+    sum_btm: Tensor
+
+
+@dataclass(frozen=True)
+class AttentionTrace:
+    """One multi-head attention (§3.2).
+
+    Queries and keys of self-attention are rotated ones, where positions are rotary. Heads of keys
+    and values that several heads of queries share are repeated for each.
+    """
+
+    queries_bhtd: Tensor
+    keys_bhsd: Tensor
+    values_bhsd: Tensor
+    scores_bhts: Tensor  # QKᵀ / √d; -∞ where a query may not look
+    weights_bhts: Tensor  # softmax of the scores
+    mix_bhtd: Tensor  # weights · values, as the model's own backend computed it
+    output_btm: Tensor  # the heads joined and projected by W^O
+
+
+@dataclass(frozen=True)
+class FeedForwardTrace:
+    """One feed-forward network (§3.3)."""
+
+    inner_btf: Tensor  # max(0, xW₁ + b₁); of a SwiGLU what is left of it by the gate
+    output_btm: Tensor
+
+
+@dataclass(frozen=True)
+class ResidualTrace:
+    """The way around a sub-layer (§3.1).
+
+    post-norm: input ─▶ sub-layer ─▶ sum with the input ─▶ normed, which goes on.
+    pre-norm:  input ─▶ normed ─▶ sub-layer ─▶ sum with the input, which goes on.
+    """
+
+    input_btm: Tensor
+    sum_btm: Tensor
+    normed_btm: Tensor
+    output_btm: Tensor  # what goes on: normed (post) or sum (pre)
+
+
+@dataclass(frozen=True)
+class EncoderLayerTrace:
+    """Self-attention and feed-forward."""
+
+    self_attention: AttentionTrace
+    self_attention_residual: ResidualTrace
+    feed_forward: FeedForwardTrace
+    feed_forward_residual: ResidualTrace
+
+
+@dataclass(frozen=True)
+class DecoderLayerTrace:
+    """Masked self-attention, cross-attention and feed-forward."""
+
+    self_attention: AttentionTrace
+    self_attention_residual: ResidualTrace
+    cross_attention: AttentionTrace
+    cross_attention_residual: ResidualTrace
+    feed_forward: FeedForwardTrace
+    feed_forward_residual: ResidualTrace

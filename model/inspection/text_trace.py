@@ -1,0 +1,149 @@
+"""A look inside the networks that have one stack: what they compute of one text.
+
+    trace_decoder_only(network, ids) ─▶ DecoderOnlyTrace    row t predicts the token after token t
+    trace_masked(network, ids, places) ─▶ MaskedTrace       a row for each place that is to be told
+        stack: embedding, positions, segments, sum ─▶ layers ─▶ last norm
+
+Notes are taken as in `model.inspection.trace`. A text stands by itself in its row: no padding, and
+no other text beside it.
+
+Shape suffixes: b batch, which is 1, t length, m model width, n places that are told, v vocabulary.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.decoder_only import DecoderOnly
+from model.encoder_only import EncoderOnly
+from model.errors import ModelError
+from model.inspection.recording import Calls, layer_trace, recorded, require_evaluation
+from model.inspection.records import EncoderLayerTrace
+from model.masked_head import MaskedLanguageModel
+from model.rotary import RotaryPositions
+
+
+@dataclass(frozen=True)
+class TextEmbeddingTrace:
+    """How ids become the first layer's input (Devlin et al. 2019, figure 2)."""
+
+    tokens_btm: Tensor  # rows of the matrix; times √m where positions are sines and cosines
+    positions_tm: Tensor | None  # what is added; None where queries and keys are rotated instead
+    segments_btm: Tensor | None  # which side of its text a token is of; None where there are none
+    sum_btm: Tensor
+    normed_btm: Tensor | None  # of post-norm encoders
+
+
+@dataclass(frozen=True)
+class StackTrace:
+    """From ids to the hidden states."""
+
+    ids_bt: Tensor
+    embedding: TextEmbeddingTrace
+    layers: tuple[EncoderLayerTrace, ...]
+    output_btm: Tensor  # after the last norm, which post-norm networks do not have
+
+
+@dataclass(frozen=True)
+class DecoderOnlyTrace:
+    """One forward pass of a language model."""
+
+    stack: StackTrace
+    logits_btv: Tensor
+    probabilities_btv: Tensor  # fp32
+
+
+@dataclass(frozen=True)
+class MaskedTrace:
+    """One forward pass of a masked model."""
+
+    stack: StackTrace
+    places: tuple[int, ...]
+    inner_nm: Tensor  # the head's layer and activation
+    normed_nm: Tensor
+    logits_nv: Tensor
+    probabilities_nv: Tensor  # fp32
+
+
+@torch.no_grad()
+def trace_decoder_only(network: DecoderOnly, ids: Sequence[int]) -> DecoderOnlyTrace:
+    """Runs the network once over a text, and returns what was computed on the way.
+
+    Raises:
+        ModelError: the network is in training mode, or the text is empty or too long.
+    """
+    ids_bt = _checked(network, ids)
+    with recorded(network) as calls:
+        hidden_btm = network.hidden(ids_bt, torch.zeros_like(ids_bt))
+        logits_btv = network.logits(hidden_btm)
+    rotated = isinstance(network.positions, RotaryPositions)
+    embedding = TextEmbeddingTrace(
+        tokens_btm=calls.next(network.embedding).output,
+        positions_tm=None if rotated else calls.next(network.positions).output,
+        segments_btm=None,
+        sum_btm=calls.next(network.dropout).inputs[0],
+        normed_btm=None,
+    )
+    stack = StackTrace(ids_bt, embedding, _layers(calls, network.layers, True), hidden_btm)
+    return DecoderOnlyTrace(stack, logits_btv, logits_btv.float().softmax(dim=-1))
+
+
+@torch.no_grad()
+def trace_masked(
+    network: MaskedLanguageModel, ids: Sequence[int], places: Sequence[int]
+) -> MaskedTrace:
+    """Runs the network once over a text, and returns what was computed on the way.
+
+    Args:
+        places: where the tokens to be told are in the text.
+
+    Raises:
+        ModelError: as for `trace_decoder_only`.
+    """
+    ids_bt = _checked(network, ids)
+    zeros_bt = torch.zeros_like(ids_bt)
+    position_bt = torch.arange(len(ids), device=ids_bt.device).unsqueeze(0)
+    with recorded(network) as calls:
+        hidden_btm = network.encoder(ids_bt, zeros_bt, position_bt, zeros_bt)
+        logits_nv = network.logits(hidden_btm[0, list(places)])
+    head_norm = calls.next(network.head.norm)
+    return MaskedTrace(
+        stack=_encoder_stack(calls, network.encoder, ids_bt, hidden_btm),
+        places=tuple(places),
+        inner_nm=head_norm.inputs[0],
+        normed_nm=head_norm.output,
+        logits_nv=logits_nv,
+        probabilities_nv=logits_nv.float().softmax(dim=-1),
+    )
+
+
+def _encoder_stack(
+    calls: Calls, encoder: EncoderOnly, ids_bt: Tensor, hidden_btm: Tensor
+) -> StackTrace:
+    post = encoder.config.norm == "post"
+    norm = calls.next(encoder.embedding_norm)
+    segments = encoder.segments
+    embedding = TextEmbeddingTrace(
+        tokens_btm=calls.next(encoder.embedding).output,
+        positions_tm=calls.next(encoder.positions).output[0],
+        segments_btm=None if segments is None else calls.next(segments).output,
+        sum_btm=norm.inputs[0],
+        normed_btm=norm.output if post else None,
+    )
+    return StackTrace(ids_bt, embedding, _layers(calls, encoder.layers, not post), hidden_btm)
+
+
+def _layers(
+    calls: Calls, layers: Iterable[nn.Module], pre_norm: bool
+) -> tuple[EncoderLayerTrace, ...]:
+    return tuple(layer_trace(calls, layer, pre_norm) for layer in layers)
+
+
+def _checked(network: nn.Module, ids: Sequence[int]) -> Tensor:
+    """The ids as a batch of one text, where the network's weights are."""
+    require_evaluation(network)
+    if not ids:
+        raise ModelError("The text has no tokens, but at least 1 is needed: begin it with BOS.")
+    return torch.tensor([list(ids)], device=next(network.parameters()).device)
