@@ -155,6 +155,17 @@ class TrainingTask(ABC):
         sums[some] = np.add.reduceat(losses_n.double().cpu().numpy(), starts[some])
         return sums
 
+    def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
+        """The texts of each part of a micro-batch, to look at a step: by what they are called.
+
+        These are the fields by their roles, as the tokenizer reads their pieces.
+        """
+        return {
+            field.role: self.tokenizers[field.name].decode(micro_batch.fields[field.name].rows())
+            for field in self.manifest.fields
+            if field.name in micro_batch.fields
+        }
+
     def synthetic(self, shape: MicroBatchShape, device: torch.device) -> DeviceBatch:
         """The batch of a shape of `DataTask.widest`."""
         return self.collate(self.data.synthetic(shape, self.manifest.special_ids), device)

@@ -217,3 +217,15 @@ def test_a_person_writes_and_reads_masks(opened):
     plain = masked_ids(tokenizer, "the cat")
     assert plain == tokenizer.encode(["the cat"])[0].tolist()
     assert tokenizer.tag_id(MASK) not in tokenizer.encode([f"a {MASK} b"])[0]
+
+
+def test_examples_are_shown_with_their_masks_and_what_is_to_be_told(opened):
+    task, batch = opened[2], next(windows(opened))
+    texts, tokenizer = task.example_texts(batch), task.tokenizers["text"]
+    seen, told = batch.fields["text"].rows(), batch.fields[TOLD].rows()
+    for text, names, ids, hidden in zip(
+        texts["document"], texts["to be told"], seen, told, strict=True
+    ):
+        assert text == masked_text(tokenizer, ids)
+        pieces = [tokenizer.decode([[token]])[0].strip() for token in hidden if token != NOT_TOLD]
+        assert names == ", ".join(pieces)
