@@ -183,7 +183,9 @@ def _is_folder(word: str) -> bool:
 
 def explain(
     run: RunArgument,
-    sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="What to translate.")],
+    sentence: Annotated[
+        str, typer.Argument(metavar="SENTENCE", help="To translate, fill in, or go on with.")
+    ],
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Default: explain.html in the run's folder.")
     ] = None,
@@ -201,7 +203,8 @@ def explain(
 
     All numbers on the way are in it. It opens without a network, in any browser. A model of up to
     5 million weights lies in it, too: type another sentence there. With --against, a section has
-    two models beside each other.
+    two models beside each other. A masked model fills in a text that has [MASK], and a language
+    model goes on with one.
 
     Examples:
 
@@ -210,19 +213,15 @@ def explain(
       transloom explain runs/phrasebook "elle est là" --checkpoint 150 --output early.html
 
       transloom explain runs/phrasebook "elle est là" --against @150
-    """
-    from cluster.commands.inference import (
-        explanation_notes,
-        load_other,
-        load_translator,
-        write_explanation,
-    )
 
-    translator = load_translator(run, checkpoint)
-    other = load_other(run, against) if against else None
-    summary = write_explanation(translator, sentence, tag, output or run / "explain.html", other)
+      transloom explain runs/multi30k-masked "A man is [MASK] a bike."
+    """
+    from cluster.commands.explaining import Asked, explained_run, explanation_notes
+
+    asked = Asked(run, sentence, checkpoint, tag, against)
+    summary = explained_run(asked, output or run / "explain.html")
     notes = "".join(f"{note}\n" for note in explanation_notes(summary))
-    answer(summary, as_json, f"{sentence} → {summary['translation']}\n{notes}{summary['file']}")
+    answer(summary, as_json, f"{sentence} → {summary['made']}\n{notes}{summary['file']}")
 
 
 def evaluate(

@@ -11,7 +11,8 @@ import json
 import sys
 from typing import Any
 
-from cluster.commands.inference import decoding_of, explanation
+from cluster.commands.explaining import explanation
+from cluster.commands.inference import decoding_of
 from cluster.terminal import full_message, tell_in_json
 from data_pipeline.errors import DataError
 from model.errors import ModelError

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from cluster.commands.datasets import prepare_dataset
-from cluster.commands.inference import evaluate_sets, scores_table, write_explanation
+from cluster.commands.explaining import write_explanation
+from cluster.commands.inference import evaluate_sets, scores_table
 from cluster.commands.train import train_run
 from cluster.recipe import find_recipe, load_recipe
 from cluster.supervision.command_signals import expect_a_run, obey_signals

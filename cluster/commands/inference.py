@@ -2,21 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cluster.commands.given_text import argument_text
 from cluster.terminal import Terminal, percentages, warn
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.config import DataConfig
 from data_pipeline.wording import listed
 from model.config import DecodingConfig
 from trainer.errors import EngineError, RunMismatchError
-from trainer.explain.compare.section import compare_section, names_of, with_size
-from trainer.explain.explanation import explain
-from trainer.explain.live.panel import live_section
-from trainer.explain.page import LiveSection, render
-from trainer.explain.sections import page_of
-from trainer.explain.time_lapse.section import moments_in, time_lapse_section
 from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.engines import require_possible
 from trainer.inference.evaluation import Evaluation, evaluate
@@ -119,76 +111,6 @@ def decoding_of(
     width = max(decoding.beam_size if beam_size is None else beam_size, n_best)
     alpha = decoding.length_penalty if length_penalty is None else length_penalty
     return decoding.model_copy(update={"beam_size": width, "length_penalty": alpha})
-
-
-def load_other(run: Path, against: str) -> Translator:
-    """Load what `--against` names: RUN, RUN@CHECKPOINT, or @CHECKPOINT of the same run."""
-    other, checkpoint = named_run(against)
-    return load_translator(run if other == Path() else other, checkpoint)
-
-
-def explanation(
-    translator: Translator,
-    sentence: str,
-    tag: str | None,
-    against: Translator | None = None,
-    live: bool = True,
-) -> tuple[str, dict[str, Any]]:
-    """The page on how a sentence is translated, and a summary of it.
-
-    Args:
-        against: another model, which the page compares with the first one.
-        live: whether the model lies in the page, if it can.
-    """
-    both = [translator, *([against] if against else [])]
-    for one in both:
-        one.check_lengths([sentence], tag)
-    explained = explain(translator, sentence, tag)
-    sections = page_of(explained)
-    lapse = time_lapse_section(translator)
-    sections += [lapse] if lapse else []
-    own = live_section(translator, sentence, tag) if live else "it was asked for so"
-    runs = own if isinstance(own, LiveSection) else None
-    names = names_of(both)
-    compare, misfits = compare_section(both, names, sentence, tag, runs) if against else (None, [])
-    page = with_size(render(sections, f"{sentence} → {explained.translation}", runs, compare))
-    return page, {
-        "translation": explained.translation,
-        "steps": len(explained.chosen.ids),
-        "sections": len(sections),
-        "bytes": len(page.encode()),
-        "time_lapse": moments_in(lapse) if lapse else 0,
-        "not_live": own if isinstance(own, str) else None,
-        "compared": names if against else None,
-        "does_not_fit": misfits,
-    }
-
-
-def write_explanation(
-    translator: Translator,
-    sentence: str,
-    tag: str | None,
-    file: Path,
-    against: Translator | None = None,
-) -> dict[str, Any]:
-    """Write the page of `explanation`, and return a summary of it."""
-    page, summary = explanation(translator, argument_text(sentence), tag, against)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
-    return {"file": str(file), **summary}
-
-
-def explanation_notes(summary: dict[str, Any]) -> list[str]:
-    """What a reader should know of a page before he opens it."""
-    notes = []
-    if summary["not_live"]:
-        notes.append(f"the page shows this sentence alone: {summary['not_live']}")
-    if summary["compared"]:
-        first, second = summary["compared"]
-        megabytes = summary["bytes"] / 1e6
-        notes.append(f"{first} beside {second}: the page has {megabytes:.1f} MB")
-        notes += [f"what does not fit: {misfit}" for misfit in summary["does_not_fit"]]
-    return notes
 
 
 def evaluate_sets(

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.inspection.trace import AttentionTrace, DecoderLayerTrace
+from model.inspection.records import AttentionTrace, DecoderLayerTrace
 from trainer.explain import figures
-from trainer.explain.blueprint.forms import ACTIVATION_NAMES
+from trainer.explain.candidates import candidate_bars, others_share
 from trainer.explain.explanation import Explanation
 from trainer.explain.layer_parts import (
     head_folds,
     head_names,
+    inner_title,
     stages,
     weight_maps,
 )
@@ -32,7 +33,6 @@ from trainer.explain.parts import (
 )
 
 GROUP = "Decoding steps"
-CANDIDATES = 8
 TIE = 1e-6  # difference by rounding: the search computes step by step, the trace all steps at once
 
 
@@ -44,21 +44,9 @@ def decoder_sections(explained: Explanation) -> list[Section]:
 
 def candidates(explained: Explanation, t: int) -> list[Bar]:
     """The most probable pieces after step t, and the chosen one if it is not among them."""
-    logits, probabilities = (
-        values_btv[0, t].cpu()
-        for values_btv in (explained.trace.logits_btv, explained.trace.probabilities_btv)
-    )
-    chosen = explained.chosen.ids[t]
-    ids = probabilities.topk(min(CANDIDATES, len(probabilities))).indices.tolist()
-    return [
-        Bar(
-            piece=explained.vocabulary[piece],
-            logit=logits[piece].item(),
-            probability=probabilities[piece].item(),
-            chosen=piece == chosen,
-        )
-        for piece in (ids if chosen in ids else [*ids, chosen])
-    ]
+    traced, chosen = explained.trace, explained.chosen.ids[t]
+    logits_v, probabilities_v = traced.logits_btv[0, t], traced.probabilities_btv[0, t]
+    return candidate_bars(logits_v, probabilities_v, explained.vocabulary, chosen)
 
 
 def _step_section(explained: Explanation, t: int) -> Section:
@@ -81,8 +69,7 @@ def _step_section(explained: Explanation, t: int) -> Section:
         parts += _layer_parts(explained, layer, traced, t)
     hidden = explained.trace.decoder.output_btm[0, t : t + 1]
     bars = candidates(explained, t)
-    others = len(explained.vocabulary) - len(bars)
-    rest = 1 - sum(bar.probability for bar in bars)
+    others, rest = others_share(bars, explained.vocabulary)
     last = " after the last normalisation" if config.norm == "pre" else ""
     gives = "With a bias that gives" if config.output_bias else "That gives"
     parts += [
@@ -94,9 +81,7 @@ def _step_section(explained: Explanation, t: int) -> Section:
         ),
         figures.vectors("leaves the decoder", hidden, [pieces[t]]),
         Bars(bars),
-        Text(
-            f"The other {others:,} pieces share {percent(max(0.0, rest))}. {_choice(explained, t)}"
-        ),
+        Text(f"The other {others:,} pieces share {percent(rest)}. {_choice(explained, t)}"),
     ]
     if t == 0:
         lead = (
@@ -154,10 +139,9 @@ def _layer_parts(
         ("cross-attention", traced.cross_attention, traced.cross_attention_residual),
         ("feed-forward", traced.feed_forward, traced.feed_forward_residual),
     ):
-        way += stages(name, sublayer.output_btm, residual, explained.config.norm == "pre")
+        way += stages(name, sublayer.output_btm, residual, explained.form)
     rows = torch.stack([values_tm[t] for _, values_tm in way])
     inner = traced.feed_forward.inner_btf[0, t : t + 1]
-    activation = ACTIVATION_NAMES[explained.config.activation]
     return [
         Heading(f"Decoder layer {layer}", f"layer-{layer}"),
         *([how_to_read] if layer == 1 else []),
@@ -171,7 +155,7 @@ def _layer_parts(
                     rows,
                     [label for label, _ in way],
                 ),
-                figures.vectors(f"feed-forward, inner numbers after {activation}", inner, [newest]),
+                figures.vectors(f"feed-forward, {inner_title(explained.form)}", inner, [newest]),
             ],
             f"inside-{layer}",
         ),
@@ -188,7 +172,7 @@ def _weights(
 ) -> HeatMap:
     """How much the newest piece takes from each column, a row for each head."""
     weights = _heads(attention.weights_bhts, t)[:, : len(columns)]
-    return figures.weights(title, weights, head_names(explained.config), columns)
+    return figures.weights(title, weights, head_names(explained.form), columns)
 
 
 def _head_rows(
@@ -198,7 +182,7 @@ def _head_rows(
 
     Of self-attention also the key and the value that it leaves for itself and for later pieces.
     """
-    heads = head_names(explained.config)
+    heads = head_names(explained.form)
     count = explained.config.heads
 
     def vectors(what: str, values_bhtd: Tensor) -> HeatMap:
@@ -233,16 +217,16 @@ def _choice(explained: Explanation, t: int) -> str:
 
 
 def _all_steps_section(explained: Explanation) -> Section:
-    config, rows = explained.config, explained.target_input.texts
+    form, rows = explained.form, explained.target_input.texts
     parts: list[Part] = []
     layers = explained.trace.decoder.layers[: figures.MAX_LAYERS]
     for layer, traced in enumerate(layers, start=1):
         parts += [
             Heading(f"Decoder layer {layer}: masked self-attention"),
-            weight_maps(traced.self_attention, config, rows, rows),
-            *head_folds(traced.self_attention, config, rows, rows),
+            weight_maps(traced.self_attention, form, rows, rows),
+            *head_folds(traced.self_attention, form, rows, rows),
             Heading(f"Decoder layer {layer}: cross-attention"),
-            weight_maps(traced.cross_attention, config, rows, explained.source.texts),
+            weight_maps(traced.cross_attention, form, rows, explained.source.texts),
         ]
     total = sum(
         explained.trace.probabilities_btv[0, t, chosen].log().item()

@@ -15,6 +15,7 @@ from model.generation.search import greedy_search
 from model.inspection.trace import Trace, trace
 from trainer.explain.blueprint.boxes import Blueprint
 from trainer.explain.blueprint.networks import blueprint_of_network
+from trainer.explain.form import Form, form_of
 from trainer.inference.translator import Translator
 
 
@@ -54,6 +55,11 @@ class Explanation:
     vocabulary: tuple[str, ...]
     blueprint: Blueprint
     checkpoint: str
+
+    @property
+    def form(self) -> Form:
+        """What the texts about layers have to know."""
+        return form_of(self.config)
 
 
 def explain(translator: Translator, sentence: str, tag: str | None = None) -> Explanation:

@@ -4,6 +4,7 @@ from trainer.explain import figures
 from trainer.explain.decoder_sections import decoder_sections
 from trainer.explain.encoder_sections import encoder_sections
 from trainer.explain.explanation import Explanation
+from trainer.explain.overview import LAYERS_DRAWN, about_figure, how_to_read, model_table
 from trainer.explain.page import COMPARE, LIVE
 from trainer.explain.parts import (
     Beside,
@@ -20,7 +21,6 @@ from trainer.explain.questions import questions_section
 from trainer.explain.time_lapse.section import TIME_LAPSE
 
 GROUP = "Input"
-LAYERS_DRAWN = 2  # of a stack that the figure draws one by one; of more it draws one, N times
 
 
 def sections_of(explained: Explanation) -> list[Section]:
@@ -62,15 +62,9 @@ def _overview(explained: Explanation) -> Section:
     translation = f"“{explained.translation}”"
     same = explained.beam_translation == explained.translation
     found = "finds the same" if same else f"finds “{explained.beam_translation}”"
-    norm = {"post": "after each sum (post-norm)", "pre": "before each sub-layer (pre-norm)"}
     layers = max(config.encoder_layers, config.decoder_layers)
     parts: list[Part] = [
-        Heading("The model as a figure"),
-        Text(
-            "Each box has its true shapes and its parameters, which add up to the model's "
-            f"{explained.blueprint.parameters:,}. Choose a box to see its numbers for this "
-            "sentence. Rows of numbers go upwards along the arrows."
-        ),
+        *about_figure(explained.blueprint, "sentence"),
         Link("Or type a sentence of your own", LIVE),
         Link("Or see two models beside each other", COMPARE),
         Link("Or watch translations come into being while it was trained", TIME_LAPSE),
@@ -88,30 +82,15 @@ def _overview(explained: Explanation) -> Section:
             f"{explained.chosen.texts[-1]} comes out."
         ),
         Heading("The model"),
-        Table(
-            ["property", "of this model"],
-            [
-                ("layers", f"{config.encoder_layers} encoder, {config.decoder_layers} decoder"),
-                ("width", f"{config.width} numbers for each piece"),
-                ("heads", f"{config.heads}, each {config.head_width} wide"),
-                ("feed-forward", f"{config.feed_forward_width} inner numbers"),
-                ("normalisation", norm[config.norm]),
-                ("pieces", f"{len(explained.vocabulary):,}"),
-                ("parameters", f"{explained.blueprint.parameters:,}"),
-                ("weights", explained.checkpoint),
-            ],
+        model_table(
+            f"{config.encoder_layers} encoder, {config.decoder_layers} decoder",
+            explained.form,
+            explained.blueprint,
+            len(explained.vocabulary),
+            explained.checkpoint,
         ),
-        Heading("How to read this page"),
-        Text(
-            "Go on and back by the buttons above, or choose in the list. Each coloured field is a "
-            "matrix of real numbers of this model; point at a cell to read its number, or go there "
-            "by the tab key and then from cell to cell by the arrow keys. Blue is positive, orange "
-            "is negative, and the colour of the page is zero. Each map says which number has the "
-            "full colour; a choice above gives all signed maps of a section the same scale."
-        ),
+        *how_to_read(what_is_left_out(explained)),
     ]
-    if cuts := what_is_left_out(explained):
-        parts.append(Text(f"To stay small, this page shows {'; '.join(cuts)}."))
     return Section(
         group="The model",
         name="Overview",

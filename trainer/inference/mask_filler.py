@@ -98,7 +98,7 @@ class MaskFiller:
         Raises:
             TextError: a text has no [MASK], or more tokens than the network has positions.
         """
-        rows = [self._ids(number, text) for number, text in enumerate(texts, start=1)]
+        rows = [self.ids(text, number) for number, text in enumerate(texts, start=1)]
         found: list[Filled] = []
         at_once = texts_at_once(
             max(map(len, rows), default=1),
@@ -114,7 +114,15 @@ class MaskFiller:
             ]
         return found
 
-    def _ids(self, number: int, text: str) -> list[int]:
+    def ids(self, text: str, number: int = 1) -> list[int]:
+        """What the network reads: BOS, the text's tokens, EOS.
+
+        Args:
+            number: of the text, for messages.
+
+        Raises:
+            TextError: as for `fill`.
+        """
         ids = masked_ids(self.tokenizer, text)
         if vocabulary_of(self.tokenizer).mask not in ids:
             raise TextError(

@@ -112,7 +112,25 @@ def test_it_has_a_figure_whose_boxes_add_up(transloom, run):
     assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count
 
 
-def test_explain_names_the_command_for_it(transloom, run):
+def test_another_tasks_command_names_the_one_for_it(transloom, run, tmp_path):
+    (tmp_path / "text").write_text("the\n")
     with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
-        transloom("explain", run, "the [MASK]")
+        transloom("translate", run, tmp_path / "text")
+
+
+def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
+    text, file = "the [MASK] is[MASK]", tmp_path / "page.html"
+    (said,) = told(transloom("explain", run, text, "--output", file, "--json"))
+    (found,) = MaskFiller.load(run).fill([text])
+    assert (said["made"], said["steps"], said["file"]) == (found.filled, 2, str(file))
+    assert file.stat().st_size == said["bytes"]
+    said = lines(transloom("explain", run, text, "--output", file))
+    assert said[0] == f"{text} → {found.filled}"
+    assert said[-1] == str(file)
+
+
+@pytest.mark.parametrize("option", ["--tag", "--against"])
+def test_what_is_for_translation_is_refused(transloom, run, option):
+    with pytest.raises(RunMismatchError, match=f"{option} is for runs of translation"):
+        transloom("explain", run, "the [MASK]", option, "@3")
     assert not (run / "explain.html").exists()

@@ -228,3 +228,11 @@ def test_each_command_names_the_other_tasks_runs(transloom, llama, inline_runs):
     pairs = inline_runs.folder / "pairs"
     with pytest.raises(RunMismatchError, match=r"for translation, .*: use transloom translate"):
         transloom("generate", pairs, "a")
+
+
+def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
+    file = tmp_path / "page.html"
+    (said,) = told(transloom("explain", run, "the", "--output", file, "--json"))
+    assert said["steps"] == 12
+    assert file.stat().st_size == said["bytes"]
+    assert f"the{said['made']}" in file.read_text(encoding="utf-8")

@@ -56,7 +56,7 @@ def test_weights_add_up_to_1_or_the_map_says_what_is_missing(explained):
 def test_the_row_by_hand_adds_up_to_1_with_all_its_keys(explained):
     attention = explained.trace.encoder.layers[0].self_attention
     pieces = explained.source.texts
-    table = one_row_by_hand(attention, explained.config, 0, pieces)
+    table = one_row_by_hand(attention, explained.form, 0, pieces)
     *rows, total = table.rows
     assert total[0] == f"all {len(pieces)} keys"
     assert total[-1] == "1.000"

@@ -1,0 +1,167 @@
+"""`transloom explain`: the page about a sentence or a text, by what its run has learned."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.commands.fill import load_filler
+from cluster.commands.generate import load_generator
+from cluster.commands.given_text import argument_text
+from cluster.commands.inference import load_translator, named_run, task_of
+from trainer.errors import RunMismatchError
+from trainer.explain.compare.section import compare_section, names_of, with_size
+from trainer.explain.explanation import explain
+from trainer.explain.live.panel import live_section
+from trainer.explain.page import LiveSection, render
+from trainer.explain.sections import page_of
+from trainer.explain.text.continued_page import continued_page_of
+from trainer.explain.text.masked_page import masked_page_of
+from trainer.explain.text.text_explanation import explain_continuing, explain_filling
+from trainer.explain.time_lapse.section import moments_in, time_lapse_section
+from trainer.inference.translator import Translator
+
+NOT_LIVE = "only networks that translate are computed anew in a page"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What somebody wants to have explained.
+
+    Attributes:
+        text: the sentence to translate, or the text to fill in or to continue.
+        against: RUN, RUN@CHECKPOINT or @CHECKPOINT of another model to compare with.
+    """
+
+    run: Path
+    text: str
+    checkpoint: str | None = None
+    tag: str | None = None
+    against: str | None = None
+
+
+def explained_run(asked: Asked, file: Path) -> dict[str, Any]:
+    """Write the page of a run of any task that has one, and return a summary of it.
+
+    `made` in it is what the run makes of the text.
+
+    Raises:
+        RunMismatchError: there is no run, or none with a page; or its task has no such option.
+    """
+    task = task_of(asked.run)
+    if task not in _OF_TEXTS:
+        translator = load_translator(asked.run, asked.checkpoint)
+        other = load_other(asked.run, asked.against) if asked.against else None
+        summary = write_explanation(translator, asked.text, asked.tag, file, other)
+        return {**summary, "made": summary["translation"]}
+    for option, value in (("--tag", asked.tag), ("--against", asked.against)):
+        if value is not None:
+            raise RunMismatchError(
+                f"{asked.run} is a run of {task}, and {option} is for runs of translation: leave "
+                "it out"
+            )
+    page, summary = _OF_TEXTS[task](asked.run, asked.checkpoint, argument_text(asked.text))
+    return _written(page, summary, file)
+
+
+def load_other(run: Path, against: str) -> Translator:
+    """Load what `--against` names: RUN, RUN@CHECKPOINT, or @CHECKPOINT of the same run."""
+    other, checkpoint = named_run(against)
+    return load_translator(run if other == Path() else other, checkpoint)
+
+
+def explanation(
+    translator: Translator,
+    sentence: str,
+    tag: str | None,
+    against: Translator | None = None,
+    live: bool = True,
+) -> tuple[str, dict[str, Any]]:
+    """The page on how a sentence is translated, and a summary of it.
+
+    Args:
+        against: another model, which the page compares with the first one.
+        live: whether the model lies in the page, if it can.
+    """
+    both = [translator, *([against] if against else [])]
+    for one in both:
+        one.check_lengths([sentence], tag)
+    explained = explain(translator, sentence, tag)
+    sections = page_of(explained)
+    lapse = time_lapse_section(translator)
+    sections += [lapse] if lapse else []
+    own = live_section(translator, sentence, tag) if live else "it was asked for so"
+    runs = own if isinstance(own, LiveSection) else None
+    names = names_of(both)
+    compare, misfits = compare_section(both, names, sentence, tag, runs) if against else (None, [])
+    page = with_size(render(sections, f"{sentence} → {explained.translation}", runs, compare))
+    return page, {
+        "translation": explained.translation,
+        "steps": len(explained.chosen.ids),
+        "sections": len(sections),
+        "bytes": len(page.encode()),
+        "time_lapse": moments_in(lapse) if lapse else 0,
+        "not_live": own if isinstance(own, str) else None,
+        "compared": names if against else None,
+        "does_not_fit": misfits,
+    }
+
+
+def write_explanation(
+    translator: Translator,
+    sentence: str,
+    tag: str | None,
+    file: Path,
+    against: Translator | None = None,
+) -> dict[str, Any]:
+    """Write the page of `explanation`, and return a summary of it."""
+    return _written(*explanation(translator, argument_text(sentence), tag, against), file)
+
+
+def _filling(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
+    explained = explain_filling(load_filler(run, checkpoint, "fp32", None), text)
+    page = render(masked_page_of(explained), f"{text} → {explained.filled}")
+    return page, _about(page, explained.filled, len(explained.trace.places))
+
+
+def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
+    explained = explain_continuing(load_generator(run, checkpoint, "fp32", {}), text)
+    page = render(continued_page_of(explained), f"{text} …")
+    return page, _about(page, explained.continuation, len(explained.chosen.ids))
+
+
+# The page about a text by task, and its summary.
+_OF_TEXTS: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
+    "masked_lm": _filling,
+    "causal_lm": _continuing,
+}
+
+
+def _about(page: str, made: str, steps: int) -> dict[str, Any]:
+    return {
+        "made": made,
+        "steps": steps,
+        "sections": page.count("<section "),
+        "bytes": len(page.encode()),
+        "not_live": NOT_LIVE,
+        "compared": None,
+    }
+
+
+def _written(page: str, summary: dict[str, Any], file: Path) -> dict[str, Any]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    return {"file": str(file), **summary}
+
+
+def explanation_notes(summary: dict[str, Any]) -> list[str]:
+    """What a reader should know of a page before he opens it."""
+    notes = []
+    if summary["not_live"]:
+        notes.append(f"the page shows this text alone: {summary['not_live']}")
+    if summary["compared"]:
+        first, second = summary["compared"]
+        megabytes = summary["bytes"] / 1e6
+        notes.append(f"{first} beside {second}: the page has {megabytes:.1f} MB")
+        notes += [f"what does not fit: {misfit}" for misfit in summary["does_not_fit"]]
+    return notes
