@@ -3,7 +3,7 @@
 from trainer.explain import figures
 from trainer.explain.decoder_sections import decoder_sections
 from trainer.explain.encoder_sections import encoder_sections
-from trainer.explain.explanation import Explanation
+from trainer.explain.explanation import Explanation, Pieces
 from trainer.explain.overview import LAYERS_DRAWN, about_figure, how_to_read, model_table
 from trainer.explain.page import COMPARE, LIVE
 from trainer.explain.parts import (
@@ -104,12 +104,17 @@ def _overview(explained: Explanation) -> Section:
     )
 
 
+def ids_table(pieces: Pieces) -> Table:
+    """Each piece with its position and its id."""
+    rows = enumerate(zip(pieces.texts, pieces.ids, strict=True))
+    return Table(
+        ["position", "piece", "id"],
+        [(str(position), piece, str(number)) for position, (piece, number) in rows],
+    )
+
+
 def _pieces(explained: Explanation) -> Section:
     source = explained.source
-    rows = [
-        (str(position), piece, str(number))
-        for position, (piece, number) in enumerate(zip(source.texts, source.ids, strict=True))
-    ]
     return Section(
         group=GROUP,
         name="Pieces and ids",
@@ -120,7 +125,7 @@ def _pieces(explained: Explanation) -> Section:
         ),
         parts=[
             Tokens("Pieces", source.texts),
-            Table(["position", "piece", "id"], rows),
+            ids_table(source),
             Text(
                 "▁ stands for the space before a word. The last piece, the end of the sentence, "
                 "is always added."

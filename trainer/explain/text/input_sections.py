@@ -1,7 +1,8 @@
 """The sections on what goes in: pieces, then their vectors with positions."""
 
 from trainer.explain import figures
-from trainer.explain.parts import Part, Section, Table, Text, Tokens
+from trainer.explain.parts import Part, Section, Text, Tokens
+from trainer.explain.sections import ids_table
 from trainer.explain.text.text_explanation import ContinuedText, FilledText
 
 GROUP = "Input"
@@ -18,10 +19,6 @@ def input_sections(explained: FilledText | ContinuedText, key: str) -> list[Sect
 
 def _pieces(explained: FilledText | ContinuedText, key: str) -> Section:
     pieces = explained.pieces
-    rows = [
-        (str(position), piece, str(number))
-        for position, (piece, number) in enumerate(zip(pieces.texts, pieces.ids, strict=True))
-    ]
     if isinstance(explained, FilledText):
         ends = (
             "The first and the last piece tell where the text begins and ends. What stands for "
@@ -42,7 +39,7 @@ def _pieces(explained: FilledText | ContinuedText, key: str) -> Section:
         ),
         parts=[
             Tokens("Pieces", pieces.texts),
-            Table(["position", "piece", "id"], rows),
+            ids_table(pieces),
             Text(f"▁ stands for a space, ␊ for a line end. {ends}"),
         ],
         shows={"": [f"{key}.ids"]},
