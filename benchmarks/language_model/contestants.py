@@ -1,17 +1,14 @@
 """The contestants of language_model.py: their commands, settings, and the text in their forms."""
 
-import json
-import sys
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.peers.contestants import ENDLESS, HUGGING_FACE
-from benchmarks.support.environments import PEERS, ROOT, environment_with
-from benchmarks.support.record import Step, read_steps
+from benchmarks.support.contestants import Script
+from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.config import PackedBatchingConfig
 from data_pipeline.dataset.manifest import open_dataset
@@ -20,7 +17,6 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.decoder_only_config import DecoderOnlyConfig
-from trainer.tracking.metrics import train_lines
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "shakespeare-char"
@@ -73,68 +69,6 @@ def export_text(folder: Path, data: str | None) -> Text:
     return Text(overrides, folder / "ids.npy", vocabulary, recipe)
 
 
-class Transloom:
-    """`transloom train`: with all else that a run does; one rank is trained inline."""
-
-    folder: Path
-
-    def __init__(self, text: Text, threads: int, overrides: list[str], ranks: int = 1) -> None:
-        """
-        Args:
-            threads: of all ranks together.
-        """
-        self.environment: dict[str, str] = {}
-        self._inline = ["--inline"] if ranks == 1 else []
-        self._overrides = [
-            *text.overrides,
-            *overrides,
-            f"trainer.max_steps={ENDLESS}",
-            f"trainer.validate_every_steps={ENDLESS}",
-            f"checkpoints.every_steps={ENDLESS}",
-            f"cluster.ranks={ranks}",
-            f"cluster.cpus_per_rank={threads // ranks}",
-        ]
-
-    def enter(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    def command(self) -> list[str]:
-        transloom = str(Path(sys.executable).parent / "transloom")
-        run = str(self.folder / "run")
-        return [transloom, "train", RECIPE, *self._overrides, *self._inline, "--run", run]
-
-    def steps(self) -> list[Step]:
-        record = self.folder / "run" / "metrics.jsonl"
-        lines = train_lines(record) if record.exists() else []
-        return [Step(line.time, line.target_tokens) for line in lines]
-
-
-class Script:
-    """A script of this folder, which gets its settings as JSON and records its steps."""
-
-    folder: Path
-
-    def __init__(
-        self, script: str, settings: dict[str, Any], threads: int, python: Path | None = None
-    ) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-        self._command = [str(python or sys.executable), str(HERE / script)]
-        self._settings = settings | {"threads": threads}
-
-    def enter(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        (folder / "settings.json").write_text(json.dumps(self._settings))
-
-    def command(self) -> list[str]:
-        here = self.folder
-        return [*self._command, str(here / "settings.json"), str(here / "steps.jsonl")]
-
-    def steps(self) -> list[Step]:
-        return read_steps(self.folder / "steps.jsonl")
-
-
 def plain_loop(text: Text, threads: int) -> Script:
     trainer = text.recipe.trainer
     settings = {
@@ -155,7 +89,7 @@ def plain_loop(text: Text, threads: int) -> Script:
         "warmup_steps": trainer.schedule.warmup_steps,
         "decay_until_step": trainer.schedule.decay_until_step,
     }
-    return Script("plain_loop.py", settings, threads)
+    return Script(HERE / "plain_loop.py", settings, threads)
 
 
 def hugging_face(text: Text, threads: int, torch_index: str | None) -> Script:
@@ -197,4 +131,4 @@ def hugging_face(text: Text, threads: int, torch_index: str | None) -> Script:
         },
     }
     python = environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
-    return Script("hugging_face.py", settings, threads, python)
+    return Script(HERE / "hugging_face.py", settings, threads, python)

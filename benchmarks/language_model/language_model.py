@@ -27,55 +27,22 @@ of transloom's turns: engine.attention=sdpa.
 
 import argparse
 import json
-import os
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.language_model.contestants import (
-    Transloom,
+    RECIPE,
     export_text,
     hugging_face,
     plain_loop,
 )
-from benchmarks.support.speed import Contestant, Speed, measure
-from benchmarks.support.trainings import say
+from benchmarks.support.contestants import Transloom
+from benchmarks.support.speed import Contestant
+from benchmarks.support.turns import table, take_turns
 
 OURS = ("transloom, recipe", "transloom, one pass", "transloom, ranks")
 GOALS = {"plain loop": 1.0, "Hugging Face": 1.5}
-
-Speeds = dict[str, list[Speed]]
-
-
-def table(speeds: Speeds) -> str:
-    lines = [
-        "| | tokens/s, median | range | tokens/CPU s, median | range | runs |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, found in speeds.items():
-        columns = [
-            f"{statistics.median(values):,.0f} | {min(values):,.0f}–{max(values):,.0f}"
-            for values in zip(*found, strict=True)
-        ]
-        lines.append(f"| {name} | {' | '.join(columns)} | {len(found)} |")
-    lines += ["", "| ratio | by the clock | range | by CPU time | range | goal |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for ours in (name for name in OURS if name in speeds):
-        for peer, goal in GOALS.items():
-            if peer in speeds:
-                columns = [
-                    f"{statistics.median(values):.2f} | {min(values):.2f}–{max(values):.2f}"
-                    for values in ratios(speeds[ours], speeds[peer])
-                ]
-                lines.append(f"| {ours} / {peer} | {' | '.join(columns)} | {goal:g} |")
-    return "\n".join(lines)
-
-
-def ratios(ours: list[Speed], theirs: list[Speed]) -> list[list[float]]:
-    """Our speed over theirs in each round: by the clock, and by CPU time."""
-    pairs = list(zip(ours, theirs, strict=True))
-    return [[a[kind] / b[kind] for a, b in pairs] for kind in range(len(Speed._fields))]
 
 
 def main() -> None:
@@ -93,32 +60,25 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         text = export_text(Path(temporary), arguments.data)
-        threads, overrides = arguments.threads, arguments.overrides
+        threads, overrides = arguments.threads, [*text.overrides, *arguments.overrides]
         whole = f"batching.max_tokens_per_micro_batch={text.rows * text.context}"
         one_pass = [*overrides, whole, "batching.micro_batches_per_step=1"]
         contestants: dict[str, Contestant] = {
-            OURS[0]: Transloom(text, threads, overrides),
-            OURS[1]: Transloom(text, threads, one_pass),
+            OURS[0]: Transloom(RECIPE, threads, overrides),
+            OURS[1]: Transloom(RECIPE, threads, one_pass),
             "plain loop": plain_loop(text, threads),
         }
         if threads > 1:
             part = f"batching.max_tokens_per_micro_batch={text.rows // threads * text.context}"
             dealt = [*overrides, part, f"batching.micro_batches_per_step={threads}"]
-            contestants[OURS[2]] = Transloom(text, threads, dealt, ranks=threads)
+            contestants[OURS[2]] = Transloom(RECIPE, threads, dealt, ranks=threads)
         if not arguments.without_hugging_face:
             contestants["Hugging Face"] = hugging_face(text, threads, arguments.torch_index)
-        speeds: Speeds = {name: [] for name in contestants}
-        for round_number in range(arguments.rounds):
-            for number, (name, contestant) in enumerate(contestants.items()):
-                contestant.enter(Path(temporary) / f"{round_number}-{number}")
-                speeds[name].append(measure(contestant, arguments.seconds))
-                clock, cpu = speeds[name][-1]
-                load = os.getloadavg()[0]
-                say(f"{name}: {clock:,.0f}/s, {cpu:,.0f} per CPU second, load {load:.1f}")
+        speeds = take_turns(contestants, arguments.rounds, arguments.seconds)
     if arguments.json:
         json.dump(speeds, sys.stdout)
     else:
-        print(table(speeds))
+        print(table(speeds, GOALS))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""The contestants of masked_model.py: their settings, and the captions in their forms."""
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers.contestants import ENDLESS, HUGGING_FACE
+from benchmarks.support.contestants import Script, Transloom
+from benchmarks.support.environments import PEERS, environment_with
+from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tasks.masking import vocabulary_of
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
+from model.encoder_only_config import EncoderOnlyConfig
+
+HERE = Path(__file__).resolve().parent
+RECIPE = "multi30k-masked"
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The prepared captions, and what the recipe says of the network and a step."""
+
+    overrides: list[str]  # of the recipe: where the captions and the dataset are
+    ids: Path  # .npy, all captions one after another, each with BOS and EOS
+    tokenizer: Tokenizer
+    recipe: Recipe
+    tokens_of_each: float  # tokens that are read for each one that is to be told
+
+    @property
+    def batching(self) -> PackedBatchingConfig:
+        assert isinstance(self.recipe.batching, PackedBatchingConfig)
+        return self.recipe.batching
+
+    @property
+    def model(self) -> EncoderOnlyConfig:
+        assert isinstance(self.recipe.model, EncoderOnlyConfig)
+        return self.recipe.model
+
+    @property
+    def rows(self) -> int:
+        """Rows of a step."""
+        micro_batch = self.batching.max_tokens_per_micro_batch // self.batching.context_length
+        return micro_batch * self.batching.micro_batches_per_step
+
+
+def export_captions(folder: Path, data: str | None) -> Captions:
+    """Prepares the captions, and writes the same ids once more for the other."""
+    overrides = [f"data.dataset={folder / 'dataset'}", *([f"data.mirror={data}"] if data else [])]
+    recipe = load_recipe(find_recipe(RECIPE), overrides)
+    prepare(recipe.data_settings, lambda progress: None)
+    store, manifest = open_dataset(recipe.data)
+    tokenizer = load_tokenizers(store, manifest)[TEXT]
+    blocks = chain.from_iterable(
+        unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+        for shard in manifest.shards
+    )
+    ids = np.concatenate([block.fields[TEXT].ids for block in blocks]).astype(np.uint16)
+    np.save(folder / "ids.npy", ids, allow_pickle=False)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    units = reader.layout(0, 0).units
+    batches = reader.fetch(0, 0, 0, len(units))
+    read = sum(len(batch.fields[TEXT].ids) for batch in batches)
+    each = read / int(units.sum())
+    return Captions(overrides, folder / "ids.npy", tokenizer, recipe, each)
+
+
+def transloom(captions: Captions, threads: int, overrides: list[str]) -> Transloom:
+    return Transloom(
+        RECIPE,
+        threads,
+        [*captions.overrides, *overrides],
+        tokens_of_each=captions.tokens_of_each,
+    )
+
+
+def hugging_face(captions: Captions, threads: int, torch_index: str | None) -> Script:
+    model, trainer = captions.model, captions.recipe.trainer
+    tokenizer = captions.tokenizer
+    settings = {
+        "ids": str(captions.ids),
+        "context": captions.batching.context_length,
+        "mask": vocabulary_of(tokenizer).mask,
+        "special": [tokenizer.pad_id, tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id],
+        "model": {
+            "vocab_size": tokenizer.vocabulary_size,
+            "num_hidden_layers": model.layers,
+            "hidden_size": model.width,
+            "num_attention_heads": model.heads,
+            "intermediate_size": model.inner_width,
+            "max_position_embeddings": captions.batching.context_length,
+            "type_vocab_size": model.segments,
+            "hidden_dropout_prob": model.dropout,
+            "attention_probs_dropout_prob": model.attention_dropout,
+            "pad_token_id": tokenizer.pad_id,
+        },
+        "training": {
+            "output_dir": "output",
+            "max_steps": ENDLESS,
+            "per_device_train_batch_size": captions.rows,
+            "optim": "adamw_torch_fused",
+            "learning_rate": trainer.schedule.peak_learning_rate,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": trainer.schedule.warmup_steps,
+            "adam_beta1": trainer.optimizer.betas[0],
+            "adam_beta2": trainer.optimizer.betas[1],
+            "adam_epsilon": trainer.optimizer.epsilon,
+            "weight_decay": trainer.optimizer.weight_decay,
+            "max_grad_norm": trainer.gradient_clipping,
+            "use_cpu": True,
+            "logging_steps": 100,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        },
+    }
+    python = environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
+    return Script(HERE / "hugging_face.py", settings, threads, python)

@@ -1,0 +1,84 @@
+"""Contestants of which each run is a process that records its steps."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.contestants import ENDLESS
+from benchmarks.support.environments import ROOT
+from benchmarks.support.record import Step, read_steps
+from trainer.tracking.metrics import train_lines
+
+
+class Transloom:
+    """`transloom train`: with all else that a run does; one rank is trained inline."""
+
+    folder: Path
+
+    def __init__(
+        self,
+        recipe: str,
+        threads: int,
+        overrides: list[str],
+        ranks: int = 1,
+        tokens_of_each: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            overrides: of the recipe; where data and the dataset are, too.
+            threads: of all ranks together.
+            tokens_of_each: how many tokens stand for one that the record counts.
+        """
+        self._tokens_of_each = tokens_of_each
+        self._recipe = recipe
+        self.environment: dict[str, str] = {}
+        self._inline = ["--inline"] if ranks == 1 else []
+        self._overrides = [
+            *overrides,
+            f"trainer.max_steps={ENDLESS}",
+            f"trainer.validate_every_steps={ENDLESS}",
+            f"checkpoints.every_steps={ENDLESS}",
+            f"cluster.ranks={ranks}",
+            f"cluster.cpus_per_rank={threads // ranks}",
+        ]
+
+    def enter(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def command(self) -> list[str]:
+        transloom = str(Path(sys.executable).parent / "transloom")
+        run = str(self.folder / "run")
+        return [transloom, "train", self._recipe, *self._overrides, *self._inline, "--run", run]
+
+    def steps(self) -> list[Step]:
+        record = self.folder / "run" / "metrics.jsonl"
+        lines = train_lines(record) if record.exists() else []
+        each = self._tokens_of_each
+        return [Step(line.time, round(line.target_tokens * each)) for line in lines]
+
+
+class Script:
+    """A script that gets its settings as JSON and records its steps."""
+
+    folder: Path
+
+    def __init__(
+        self, script: Path, settings: dict[str, Any], threads: int, python: Path | None = None
+    ) -> None:
+        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        self._command = [str(python or sys.executable), str(script)]
+        self._settings = settings | {"threads": threads}
+
+    def enter(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps(self._settings))
+
+    def command(self) -> list[str]:
+        here = self.folder
+        return [*self._command, str(here / "settings.json"), str(here / "steps.jsonl")]
+
+    def steps(self) -> list[Step]:
+        return read_steps(self.folder / "steps.jsonl")
