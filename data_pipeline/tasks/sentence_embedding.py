@@ -36,7 +36,7 @@ class SentenceEmbeddingData(TranslationData):
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
     ) -> FieldArrays:
-        return tokenizer.encode_field(texts, tag).with_first(tokenizer.bos_id)
+        return with_ends(tokenizer, texts)  # no corpus of such a recipe has a tag
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
         return BOS_TOKENS + super().fewest_tokens(field, tag)
@@ -91,7 +91,8 @@ class SentenceEmbeddingData(TranslationData):
         """Groups of GROUP pairs in the set's order; what is left is no group, unless it is all."""
         longest = embedding_batching(settings).context_length
         fields = {
-            name: encoded(tokenizers[name], texts, longest) for name, texts in heldout.texts.items()
+            name: cut_to(with_ends(tokenizers[name], texts), longest, tokenizers[name].eos_id)
+            for name, texts in heldout.texts.items()
         }
         size = min(GROUP, len(heldout))
         whole = len(heldout) // size * size
@@ -111,12 +112,16 @@ class SentenceEmbeddingData(TranslationData):
         return self.synthetic(PairShape(1, 1, 1), special)
 
 
-def encoded(tokenizer: Tokenizer, texts: list[str], longest: int) -> FieldArrays:
-    """Sentences as the network reads them: BOS, at most `longest` tokens in all, EOS."""
-    field = tokenizer.encode_field(texts).with_first(tokenizer.bos_id)
-    lengths = np.minimum(field.lengths, longest).astype(np.int64)
-    cut = field.take_parts(np.arange(len(lengths)), np.zeros_like(lengths), lengths)
-    cut.ids[np.cumsum(lengths) - 1] = tokenizer.eos_id
+def with_ends(tokenizer: Tokenizer, texts: list[str]) -> FieldArrays:
+    """Sentences as the network reads them, with BOS and EOS."""
+    return tokenizer.encode_field(texts).with_first(tokenizer.bos_id)
+
+
+def cut_to(sentences: FieldArrays, longest: int, eos_id: int) -> FieldArrays:
+    """The sentences with at most so many tokens, of which the last one is EOS."""
+    lengths = np.minimum(sentences.lengths, longest).astype(np.int64)
+    cut = sentences.take_parts(np.arange(len(lengths)), np.zeros_like(lengths), lengths)
+    cut.ids[np.cumsum(lengths) - 1] = eos_id
     return cut
 
 

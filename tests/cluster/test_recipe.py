@@ -35,6 +35,7 @@ def test_the_recipes_are_those_that_the_readme_names():
         "multi30k-en-defr",
         "multi30k-enfr",
         "multi30k-fren",
+        "multi30k-embedding",
         "multi30k-masked",
         "shakespeare-char",
         "vaswani-base",

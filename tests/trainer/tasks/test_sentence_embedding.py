@@ -20,7 +20,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import BatchingError
 from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.tasks.sentence_embedding import GROUP, encoded
+from data_pipeline.tasks.sentence_embedding import GROUP, cut_to, with_ends
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.sentence_embedding import SentenceEmbedding
 from trainer.tasks.task import training_task
@@ -148,6 +148,10 @@ def test_long_sentences_are_cut_and_end_in_eos(opened):
     cut = [*whole[: len(whole) - 3], tokenizer.eos_id]
     assert field.ids.tolist() == [*cut, tokenizer.bos_id, tokenizer.eos_id, *cut]
     assert encoded(tokenizer, [text], 24).ids.tolist() == whole
+
+
+def encoded(tokenizer, texts, longest):
+    return cut_to(with_ends(tokenizer, texts), longest, tokenizer.eos_id)
 
 
 def vectors_of(task, network, texts):
