@@ -27,9 +27,10 @@ def embed(
 ) -> None:
     """Turn sentences into vectors with a run of task sentence_embedding.
 
-    Texts that mean the same have near vectors, in each language that was trained on. All have
-    length 1, so the product of two is their cosine: in Python, np.load("en.npy") @
-    np.load("de.npy").T has those of all pairs of two files.
+    Texts that mean the same have near vectors, in each language trained on.
+
+    All have length 1, so np.load("en.npy") @ np.load("de.npy").T has the
+    cosines of all pairs of two files.
 
     Examples:
 

@@ -131,3 +131,11 @@ def test_it_has_a_figure_whose_boxes_add_up(transloom, run, embedder):
     (said,) = told(transloom("model", "show", run, "--json"))
     count = sum(p.numel() for p in embedder.network.parameters())
     assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count
+
+
+def test_it_is_exported_for_sentence_transformers(transloom, run, tmp_path):
+    result = transloom("export", run, tmp_path / "exported")
+    assert result.exit_code == 0, result.output
+    assert "SentenceTransformer" in result.output
+    files = {path.name for path in (tmp_path / "exported").iterdir()}
+    assert {"modules.json", "1_Pooling", "2_Normalize", "config.json", "tokenizer.json"} <= files
