@@ -69,8 +69,8 @@ class SentenceEmbeddingData(TranslationData):
             )
         if pairs * longest > budget:
             raise BatchingError(
-                f"A side of {counted(pairs, 'pair')}, of which the longest has {longest} tokens, may take "
-                f"{pairs * longest:,}, and a micro-batch may have {budget:,}. Raise "
+                f"A side of {counted(pairs, 'pair')}, of which the longest has {longest} tokens, "
+                f"may take {pairs * longest:,}, and a micro-batch may have {budget:,}. Raise "
                 "batching.max_tokens_per_micro_batch to that, or lower "
                 "batching.pairs_per_micro_batch."
             )
