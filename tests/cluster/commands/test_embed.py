@@ -10,6 +10,7 @@ import yaml
 from support.runs import Runs
 from support.tasks import embedding_values
 
+import transloom as transloom_module
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from trainer.errors import RunMismatchError
@@ -91,6 +92,13 @@ def test_parts_of_many_texts_are_put_back_in_order(embedder, monkeypatch):
     assert cut.cut == [5, 7]
     np.testing.assert_allclose(cut.vectors[7], alone(embedder, long), rtol=0, atol=2e-6)
     assert embedder.embed([]).vectors.shape == (0, 32)
+
+
+def test_another_program_gets_the_same_vectors(run, embedder):
+    texts = [*TEXTS[:3], "two\nlines", "-- no option"]
+    found = np.array(transloom_module.Run(run).embed(texts), dtype=np.float32)
+    expected = embedder.embed([*texts[:3], "two lines", texts[4]]).vectors
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
 
 
 def test_what_was_not_read_is_said(transloom, run, embedder):
