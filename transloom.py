@@ -20,6 +20,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -268,6 +269,19 @@ class Run:
     def evaluate(self, *, quiet: bool = False) -> Any:
         """The scores of its test sets, as `transloom evaluate --json` says them."""
         return _call(["evaluate", str(self.path)], quiet=quiet)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """The vector of each text, of a run of sentence embeddings; line ends count as spaces.
+
+        Raises:
+            TransloomError: the run has learned something else, or has no checkpoint.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "texts"
+            lines = (" ".join(text.splitlines()) for text in texts)
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            answer = _text(["embed", str(self.path), "--input", str(file)])
+        return [json.loads(line)["vector"] for line in answer.split("\n")[:-1]]
 
     def stop(self) -> None:
         """Ask it to leave a checkpoint and stop, wherever it is being trained."""

@@ -16,6 +16,7 @@ from data_pipeline.config import (
     PackedBatchingConfig,
     TokenizerConfig,
 )
+from data_pipeline.embedding_config import EmbeddingBatchingConfig, check_recipe
 from data_pipeline.masking_config import MaskedBatchingConfig
 from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.registry import Registry
@@ -24,6 +25,7 @@ from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
 from model.config import DecodingConfig, ModelConfig, NetworkConfig
 from model.decoder_only_config import DecoderOnlyConfig, SamplingConfig
 from model.encoder_only_config import EncoderOnlyConfig, FillConfig
+from model.sentence_encoder_config import SentenceEncoderConfig
 from trainer.scores import MORE_IS_BETTER
 
 
@@ -120,6 +122,34 @@ TASKS.register(
         network="decoder_only",
         scores=CAUSAL_LM_SCORES,
         training="trainer.tasks.causal_lm:CausalLanguageModel",
+    ),
+)
+
+SENTENCE_EMBEDDING_SCORES = {"loss": False, "retrieval_accuracy": True}
+
+
+def _pairs_can_be_embedded(recipe: Any) -> None:
+    tokenizer = recipe.tokenizer
+    check_recipe(
+        recipe.data, recipe.batching, joint=tokenizer.joint, alpha=tokenizer.sampling.alpha
+    )
+
+
+NETWORKS.register(
+    "sentence_encoder",
+    NetworkKind(SentenceEncoderConfig, "trainer.tasks.sentence_embedding:build_sentence_encoder"),
+)
+TASKS.register(
+    "sentence_embedding",
+    TaskKind(
+        data=PairDataConfig,
+        tokenizer=TokenizerConfig,
+        batching=EmbeddingBatchingConfig,
+        decoding=Section,
+        network="sentence_encoder",
+        scores=SENTENCE_EMBEDDING_SCORES,
+        training="trainer.tasks.sentence_embedding:SentenceEmbedding",
+        check=_pairs_can_be_embedded,
     ),
 )
 

@@ -1,11 +1,56 @@
-"""Commands for encoders: `fill`."""
+"""Commands for encoders: `fill` and `embed`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cluster.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
 from cluster.terminal import hand_over
+
+
+def embed(
+    run: RunArgument,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts. Default: lines of --input or of stdin."),
+    ] = None,
+    given: Annotated[
+        str | None, typer.Option("--input", metavar="FILE", help="A file of one text a line.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="Write an array for numpy in place of JSON."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    precision: PrecisionOption = "fp32",
+) -> None:
+    """Turn sentences into vectors with a run of task sentence_embedding.
+
+    Texts that mean the same have near vectors, in each language trained on.
+
+    All have length 1, so np.load("en.npy") @ np.load("de.npy").T has the
+    cosines of all pairs of two files.
+
+    Examples:
+
+      transloom embed runs/multi30k-embedding "A dog runs." "Ein Hund rennt."
+
+      transloom embed runs/multi30k-embedding --input captions.en --out en.npy
+    """
+    from cluster.commands.embed import load_embedder, sentences_of, vector_lines, write_vectors
+
+    if given is not None and texts:
+        raise typer.BadParameter("name texts or --input, not both")
+    embedder, sentences = (
+        load_embedder(run, checkpoint, precision),
+        sentences_of(texts or [], given),
+    )
+    if out is not None:
+        write_vectors(embedder, sentences, out)
+        return
+    for line in vector_lines(embedder, sentences):
+        hand_over(line)
 
 
 def fill(

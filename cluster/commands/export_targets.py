@@ -18,6 +18,9 @@ class Target(StrEnum):
 WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "trainer.inference.export.language_model:write_language_model",
+        "sentence_embedding": (
+            "trainer.inference.export.sentence_transformers:write_sentence_transformer"
+        ),
         "masked_lm": "trainer.inference.export.bert:write_bert",
         "translation": "trainer.inference.export.marian:write_marian",
     },

@@ -41,12 +41,12 @@ def field_rows(
         for name, field in walk_fields(recipe)
         if (change := change_class(field)) and name.startswith(section)
     ]
-    if not rows:
+    if not rows and section not in recipe.model_fields:  # a task may leave one empty
         known = ", ".join(recipe.model_fields)
         raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
     words = search.casefold().split()
     found = [row for row in rows if all(word in _text_of(row) for word in words)]
-    if not found:
+    if words and not found:
         raise RecipeError(
             f"No field{f' of {section}' if section else ''} has {search!r} in its name or its "
             "meaning. Search for a part of the word, or see all: transloom fields"

@@ -101,6 +101,25 @@ def plan_window(
     )
 
 
+def plan_equal_numbers(
+    lengths: Int32Array | Int64Array, pairs: int, seed: int, epoch: int, window: int
+) -> WindowPlan:
+    """Shuffles a window's pairs and cuts them into micro-batches of equal numbers of pairs.
+
+    Those of a micro-batch have similar lengths. The last pairs of the shuffled order, too few for a
+    micro-batch, are left out; a window with fewer than that has none.
+
+    Args:
+        lengths: [pairs, fields], EOS included.
+        pairs: of each micro-batch.
+    """
+    batches = len(lengths) // pairs
+    kept = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)[: batches * pairs]
+    order = kept[sort_by_length(lengths[kept])].reshape(batches, pairs)
+    shuffle = permutation(batches, MICRO_BATCH_SHUFFLE, seed, epoch, window)
+    return WindowPlan(order[shuffle].ravel(), np.arange(batches + 1, dtype=np.int64) * pairs)
+
+
 def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
     """Checks that no pair alone exceeds the budget of a micro-batch.
 

@@ -72,7 +72,7 @@ def pair_micro_batches(
         field: tokenizers[field].encode_field(texts, heldout.tags.get(field))
         for field, texts in heldout.texts.items()
     }
-    lengths = _lengths(fields)
+    lengths = lengths_of(fields)
     pair_ids = np.arange(len(lengths), dtype=np.int64)
     return assemble(pair_ids, fields, plan_heldout(lengths, budget, budget_of_squares))
 
@@ -157,7 +157,7 @@ class TranslationData(DataTask):
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
     ) -> WindowPlan:
         budget = settings.batching.max_tokens_per_micro_batch
-        return plan_window(_lengths(fields), budget, settings.seed, epoch, window)
+        return plan_window(lengths_of(fields), budget, settings.seed, epoch, window)
 
     def heldout_limits(self, data: DataConfig) -> dict[str, int]:
         assert isinstance(data, PairDataConfig)
@@ -207,7 +207,7 @@ class TranslationData(DataTask):
         return MicroBatch(np.array([-1], dtype=np.int64), {SOURCE: field, TARGET: field})
 
 
-def _lengths(fields: Mapping[str, FieldArrays]) -> Int32Array:
+def lengths_of(fields: Mapping[str, FieldArrays]) -> Int32Array:
     """The lengths of all fields: [pairs, fields]."""
     return np.stack([field.lengths for field in fields.values()], axis=1)
 

@@ -35,6 +35,7 @@ def test_the_recipes_are_those_that_the_readme_names():
         "multi30k-en-defr",
         "multi30k-enfr",
         "multi30k-fren",
+        "multi30k-embedding",
         "multi30k-masked",
         "shakespeare-char",
         "vaswani-base",
@@ -133,7 +134,7 @@ def sections_of_all_tasks():
     return set().union(
         *(
             sections_of(recipe_class(Recipe, task))
-            for task in ("translation", "causal_lm", "masked_lm")
+            for task in ("translation", "causal_lm", "masked_lm", "sentence_embedding")
         )
     )
 
@@ -195,7 +196,8 @@ def test_every_field_is_read_by_something_other_than_its_config():
     configs = {Path(inspect.getfile(section)) for section in sections}
     reads = Sources(files).reads(set(files) - configs)
     # A preset gives other fields their values when the recipe is read, and is not needed later.
-    presets = [f"{config}.preset" for config in ("DecoderOnlyConfig", "EncoderOnlyConfig")]
+    networks = ("DecoderOnlyConfig", "EncoderOnlyConfig", "SentenceEncoderConfig")
+    presets = [f"{config}.preset" for config in networks]
     assert sorted(unread(sections, reads)) == presets
     # It is told whose field is read.
     assert ("Recipe", "name") in reads

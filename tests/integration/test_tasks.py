@@ -1,6 +1,7 @@
 """Tasks other than translation go the same way: the same bits whatever happens to a run.
 
-One lives outside of the packages and brings its own network; the others pack documents into rows.
+One lives outside of the packages and brings its own network; others pack documents into rows, or
+compare the pairs of a micro-batch with each other.
 That a language model has them on three ranks too, tests/trainer/exact/test_language_model.py shows.
 """
 
@@ -15,7 +16,7 @@ from support.cluster.sabotage import kill
 from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 from support.runs import Runs
-from support.tasks import copy_values, language_model_values, masked_values
+from support.tasks import copy_values, embedding_values, language_model_values, masked_values
 
 from cluster.commands.replay import ReplayWish, replay
 from cluster.data.trace import trace
@@ -29,6 +30,7 @@ VALUES = {
     "copy": copy_values,
     "language model": language_model_values,
     "masked model": masked_values,
+    "embedding": embedding_values,
 }
 KILLED = ("language model", "masked model")
 

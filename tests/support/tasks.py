@@ -74,6 +74,34 @@ def masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
     }
 
 
+def embedding_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny sentence encoder of the phrase book's pairs."""
+    tiny = tiny_values(dataset)
+    lengths = {"max_source_length": 23, "max_target_length": 23}
+    return {
+        **{name: tiny[name] for name in ("seed", "tokenizer", "tracking", "cluster")},
+        "name": "tiny-embedding",
+        "task": "sentence_embedding",
+        "data": {**tiny["data"], **lengths},
+        "batching": {
+            "pairs_per_micro_batch": 12,
+            "context_length": 24,
+            "max_tokens_per_micro_batch": 288,
+            "micro_batches_per_step": 5,
+            "window_shards": 2,
+        },
+        "model": {"preset": "bert", "layers": 2, "width": 32, "heads": 4, **model},
+        "trainer": {
+            "max_steps": 24,
+            "label_smoothing": 0.0,
+            "schedule": {"type": "constant", "peak_learning_rate": 0.005, "warmup_steps": 0},
+            "validate_every_steps": 12,
+        },
+        "engine": {"numerics": "exact"},
+        "checkpoints": {"every_steps": 6},
+    }
+
+
 def _lines(use: str) -> dict[str, Any]:
     return {"files": [f"builtin:phrasebook/{use}.en"], "format": "text"}
 

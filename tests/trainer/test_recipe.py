@@ -7,7 +7,13 @@ import pytest
 import ray.cloudpickle
 import yaml
 from support.recipes import tiny_values
-from support.tasks import EXTENSIONS, copy_values, language_model_values, masked_values
+from support.tasks import (
+    EXTENSIONS,
+    copy_values,
+    embedding_values,
+    language_model_values,
+    masked_values,
+)
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
@@ -20,6 +26,7 @@ VALUES = {
     "translation": tiny_values,
     "causal_lm": language_model_values,
     "masked_lm": masked_values,
+    "sentence_embedding": embedding_values,
     "copy": copy_values,
 }
 
@@ -125,6 +132,19 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
             "trainer.early_stopping={metric: accuracy}",
             r"trainer\.early_stopping\.metric is 'accuracy'",
         ),
+        (
+            "sentence_embedding",
+            "data.max_source_length=24",
+            r"context_length is 24, and .*max_source_length 24 .* tokens has 25 with BOS",
+        ),
+        (
+            "sentence_embedding",
+            "batching.pairs_per_micro_batch=289",
+            r"pairs_per_micro_batch is 289 and max_tokens_per_micro_batch 288",
+        ),
+        ("sentence_embedding", "tokenizer.joint=false", r"tokenizer\.joint is false, and one enc"),
+        ("sentence_embedding", "tokenizer.sampling.alpha=0.1", r"sampling\.alpha is 0\.1, and"),
+        ("sentence_embedding", "data.validation.tag=<2de>", r"data\.validation\.tag is '<2de>'"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(reading, task, override, message):

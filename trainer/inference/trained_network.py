@@ -31,6 +31,7 @@ Precision = Literal["fp32", "bf16"]
 COMMANDS = {
     "translation": "transloom translate",
     "causal_lm": "transloom generate",
+    "sentence_embedding": "transloom embed",
     "masked_lm": "transloom fill",
 }
 

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.arrays import balanced_block, ranges
-from data_pipeline.batching.plan import Cursor, cut, plan_window, slots_of_rank, sort_by_length
+from data_pipeline.batching.plan import (
+    Cursor,
+    cut,
+    plan_equal_numbers,
+    plan_window,
+    slots_of_rank,
+    sort_by_length,
+)
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import (
     MICRO_BATCH_SHUFFLE,
@@ -55,6 +62,40 @@ def test_window_has_each_pair_once_within_budget(
         members = lengths[plan.order[start:stop]]
         assert len(members) > 0
         assert len(members) * members.max() <= budget
+
+
+def test_golden_numbers_of_the_plan_of_equal_numbers() -> None:
+    """Never change them either."""
+    lengths = np.array([[3, 5], [4, 4], [9, 2], [5, 5], [2, 2], [7, 8], [1, 3], [6, 6]])
+    plan = plan_equal_numbers(lengths, 3, seed=1, epoch=0, window=0)
+    assert plan.order.tolist() == [0, 7, 5, 4, 6, 1]
+    assert plan.bounds.tolist() == [0, 3, 6]
+
+
+@reproducible
+@given(lengths_lists, st.integers(1, 9), st.integers(0, 5))
+def test_micro_batches_of_equal_numbers_leave_out_fewer_than_one_has(
+    pairs: list[tuple[int, int]], size: int, seed: int
+) -> None:
+    lengths = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    plan = plan_equal_numbers(lengths, size, seed, epoch=1, window=2)
+    assert np.diff(plan.bounds).tolist() == [size] * (len(pairs) // size)
+    assert plan.bounds[-1] == len(plan.order) == len(set(plan.order.tolist()))
+    longest = [lengths[plan.order[a:b]].max(axis=1) for a, b in pairwise(plan.bounds)]
+    by_length = sorted(longest, key=lambda of_one: (of_one.max(), of_one.min()))
+    assert all(one.max() <= two.min() for one, two in pairwise(by_length))
+    assert all((np.diff(of_one) >= 0).all() for of_one in longest)
+
+
+def test_other_pairs_are_left_out_in_each_epoch_and_window() -> None:
+    lengths = np.full((10, 2), 5)
+    left_out = {
+        frozenset(range(10)) - set(plan_equal_numbers(lengths, 4, 1, epoch, window).order.tolist())
+        for epoch in range(3)
+        for window in range(2)
+    }
+    assert {len(pairs) for pairs in left_out} == {2}
+    assert len(left_out) > 3
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

@@ -14,6 +14,8 @@ from model.encoder_only_config import EncoderOnlyConfig
 from model.loss import CrossEntropy
 from model.masked_head import MaskedLanguageModel
 from model.packing import part_positions
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
 from support.ranks.engine_jobs import LEARNING_RATE, SLOTS, Shape, digest, full_weights
 from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig, OptimizerConfig
@@ -52,6 +54,16 @@ def masked_rows(step: int, slot: int) -> DeviceBatch:
     return DeviceBatch((*fed, target_bt.flatten()[place_m]), bytes(32), padding, part_bt.numel())
 
 
+def sentence_rows(step: int, slot: int) -> DeviceBatch:
+    """Three pairs of the first parts of such rows, the others hidden as padding."""
+    (input_bt, target_bt, part_bt), (_, _, other_bt) = rows(step, slot).inputs, rows(9, slot).inputs
+    ids_bt = torch.cat([input_bt[:3], target_bt[:3]])
+    part_bt = torch.cat([part_bt[:3], other_bt[:3]])
+    part_bt[part_bt > 0] = -1
+    fed = (ids_bt, torch.zeros_like(ids_bt), part_positions(part_bt), part_bt)
+    return DeviceBatch(fed, bytes(32), int((part_bt < 0).sum()), part_bt.numel())
+
+
 def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) -> dict[str, Any]:
     """Losses of a run, and digests of its weights and of each pass's gradients by parameter."""
     config = DecoderOnlyConfig.model_validate({**SIZES, **form})
@@ -74,6 +86,19 @@ def train_masked(
         return MaskedLanguageModel(config, VOCABULARY, CONTEXT)
 
     return _train(placement, shape, build, masked_rows, steps)
+
+
+def train_sentences(
+    placement: Placement, shape: Shape, form: dict[str, Any], steps: int
+) -> dict[str, Any]:
+    """The same of a network that tells pairs of sentences apart."""
+    config = SentenceEncoderConfig.model_validate({**SIZES, **form})
+
+    def build() -> SentenceEncoder:
+        seed_torch(1, "weights")
+        return SentenceEncoder(config, VOCABULARY, CONTEXT)
+
+    return _train(placement, shape, build, sentence_rows, steps)
 
 
 def _train(

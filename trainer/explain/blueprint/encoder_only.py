@@ -1,6 +1,7 @@
-"""The boxes of an encoder by itself with its masked head (Devlin et al. 2019, §3)."""
+"""The boxes of an encoder by itself, with its masked head (Devlin et al. 2019, §3) or pooled."""
 
 from model.encoder_only_config import EncoderOnlyConfig
+from model.sentence_encoder_config import SentenceEncoderConfig
 from trainer.explain.blueprint.boxes import Blueprint, Box, Column, Layer
 from trainer.explain.blueprint.forms import ACTIVATION_NAMES, norm_title
 from trainer.explain.blueprint.parts import (
@@ -40,7 +41,8 @@ class _Figure:
             for n in range(config.layers)
         )
         last = [self._norm("encoder.last_norm", "last")] if self._pre_norm else []
-        after = (*last, *self._head(), *parameters.rest())
+        head = self._pooling(config) if isinstance(config, SentenceEncoderConfig) else self._head()
+        after = (*last, *head, *parameters.rest())
         return Blueprint(
             title=f"Encoder-only Transformer, {config}, {config.norm}-norm",
             columns=(Column(name="Encoder", before=before, layers=layers, after=after),),
@@ -50,8 +52,10 @@ class _Figure:
     def _input(self) -> tuple[Box, ...]:
         size = f"t × {self._config.width:,}"
         take = self._parameters.take
+        pools = isinstance(self._config, SentenceEncoderConfig)
+        ids = "t ids of a sentence" if pools else "t ids, some of them <mask>"
         boxes = [
-            box("encoder.ids", "ids", "Pieces", ["t ids, some of them <mask>"]),
+            box("encoder.ids", "ids", "Pieces", [ids]),
             box("encoder.embedding", "embedding", "Embedding", [size], take("encoder.embedding")),
             box(
                 "encoder.positions",
@@ -108,6 +112,17 @@ class _Figure:
             self._parameters.take("output_bias"),
         )
         return [dense, self._norm("head.norm", "head's"), output, softmax("head", self._vocabulary)]
+
+    def _pooling(self, config: SentenceEncoderConfig) -> list[Box]:
+        """What makes a vector of a sentence, and tells pairs apart: p of them."""
+        how = "mean of the t rows" if config.pooling == "mean" else "the first of the t rows"
+        size = dimensions((1, self._config.width))
+        cosines = [f"of a vector with p others, over {config.temperature:g}"]
+        return [
+            box("pooling", "output", "Pooling", [f"{how}: {size}", "brought to length 1"]),
+            box("cosines", "output", "Cosines", cosines),
+            box("pairs.softmax", "softmax", "Softmax", ["p probabilities: which is its pair"]),
+        ]
 
     def _norm(self, name: str, which: str) -> Box:
         """A norm outside the layers, whose key is its name in the network."""

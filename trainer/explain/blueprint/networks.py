@@ -10,6 +10,8 @@ from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
 from model.encoder_only_config import EncoderOnlyConfig
 from model.masked_head import MaskedLanguageModel
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.explain.blueprint.boxes import Blueprint
@@ -46,6 +48,8 @@ def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
             network = Transformer(config, Vocabulary(sizes.source, sizes.target, 0, bos, 2))
         elif isinstance(config, DecoderOnlyConfig):
             network = DecoderOnly(config, sizes.source, 0, sizes.context_length)
+        elif isinstance(config, SentenceEncoderConfig):
+            network = SentenceEncoder(config, sizes.source, sizes.context_length)
         elif isinstance(config, EncoderOnlyConfig):
             network = MaskedLanguageModel(config, sizes.source, sizes.context_length)
         else:
@@ -67,6 +71,6 @@ def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint
 
 def _no_figure(config: NetworkConfig) -> RunMismatchError:
     return RunMismatchError(
-        f"model.network is {config.network!r}, and only transformer, decoder_only and "
-        "encoder_only have a figure: name a recipe or a run of one of these"
+        f"model.network is {config.network!r}, and only transformer, decoder_only, "
+        "sentence_encoder and encoder_only have a figure: name a recipe or a run of one of these"
     )

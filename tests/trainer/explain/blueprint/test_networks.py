@@ -8,6 +8,8 @@ from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
 from model.encoder_only_config import EncoderOnlyConfig
 from model.masked_head import MaskedLanguageModel
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.explain.blueprint.networks import Sizes, blueprint_of_network, blueprint_of_settings
@@ -49,8 +51,14 @@ ENCODER_ONLY = [
         {"segments": 3, "activation": "gelu_tanh"},
     )
 ]
+SENTENCE_ENCODERS = [
+    SentenceEncoderConfig(**SMALL, layers=2, preset="bert"),
+    SentenceEncoderConfig(**SMALL, layers=2, pooling="first"),
+]
 ALL = pytest.mark.parametrize(
-    "config", [*ENCODER_DECODERS, *NEWER, *DECODER_ONLY, *ENCODER_ONLY], ids=repr
+    "config",
+    [*ENCODER_DECODERS, *NEWER, *DECODER_ONLY, *ENCODER_ONLY, *SENTENCE_ENCODERS],
+    ids=repr,
 )
 
 
@@ -65,6 +73,8 @@ def network(config):
     if isinstance(config, ModelConfig):
         bos = 0 if config.decoder_start == "pad" else 1
         return Transformer(config, Vocabulary(some.source, some.target, 0, bos, 2))
+    if isinstance(config, SentenceEncoderConfig):
+        return SentenceEncoder(config, some.source, some.context_length)
     if isinstance(config, EncoderOnlyConfig):
         return MaskedLanguageModel(config, some.source, some.context_length)
     return DecoderOnly(config, some.source, 0, some.context_length)
@@ -140,6 +150,8 @@ def test_shared_matrices_are_counted_once_and_said(config):
     shared = {key for key, box in boxes.items() if box.same_as}
     if isinstance(config, DecoderOnlyConfig):
         assert shared == ({"decoder.output"} if config.tie_embeddings else set())
+    elif isinstance(config, SentenceEncoderConfig):
+        assert shared == set()
     elif isinstance(config, EncoderOnlyConfig):
         assert shared == {"head.output"}
     else:
@@ -151,6 +163,17 @@ def test_shared_matrices_are_counted_once_and_said(config):
         assert boxes[key].parameters == biases
         assert boxes[boxes[key].same_as].parameters > 0
         assert any("same matrix" in line for line in boxes[key].lines)
+
+
+@pytest.mark.parametrize("config", SENTENCE_ENCODERS, ids=repr)
+def test_a_sentence_encoder_pools_and_tells_no_masked_pieces(config):
+    boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
+    assert list(boxes)[-3:] == ["pooling", "cosines", "pairs.softmax"]
+    assert "head.dense" not in boxes
+    assert "<mask>" not in boxes["encoder.ids"].lines[0]
+    how = "mean" if config.pooling == "mean" else "the first"
+    assert boxes["pooling"].lines[0].startswith(how)
+    assert boxes["cosines"].lines[0].endswith("over 0.05")
 
 
 def test_the_options_of_marians_networks_are_said():

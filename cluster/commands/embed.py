@@ -1,0 +1,85 @@
+"""`transloom embed`: texts in, vectors out.
+
+texts ─▶ parts of a few thousand ─▶ vectors ─▶ a line of JSON each, or one file of numpy's
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cluster.commands.fill import texts_of
+from cluster.commands.given_text import read_lines
+from cluster.terminal import Terminal, percentages, warn
+from data_pipeline.strangers_text import visible_in_json
+from data_pipeline.wording import counted
+from trainer.inference.sentence_embedder import TEXTS_OF_A_PART, Embedded, SentenceEmbedder
+from trainer.inference.trained_network import Precision
+
+
+def load_embedder(run: Path, checkpoint: str | None, precision: Precision) -> SentenceEmbedder:
+    """Load a run's embedder, and name newer checkpoints that were passed over."""
+    embedder = SentenceEmbedder.load(run, checkpoint, precision)
+    for problem in embedder.damaged:
+        warn(f"{problem}; using {embedder.checkpoint.path}")
+    return embedder
+
+
+def sentences_of(arguments: Sequence[str], file: str | None) -> list[str]:
+    """The texts of a command line, or of a file or standard input, one a line.
+
+    Raises:
+        CorpusError: a text is not UTF-8, or a line is too long.
+    """
+    return texts_of(arguments) if file is None else read_lines(file)
+
+
+def vector_lines(embedder: SentenceEmbedder, texts: Sequence[str]) -> Iterator[str]:
+    """A line of JSON for each text: it and its vector."""
+    cut = 0
+    for start, part in _parts(embedder, texts):
+        cut += len(part.cut)
+        for text, vector in zip(texts[start:], part.vectors, strict=False):
+            # As many digits as tell a float32 from its neighbours.
+            numbers = ", ".join(map(str, vector))
+            shown = visible_in_json(json.dumps(text, ensure_ascii=False))
+            yield f'{{"text": {shown}, "vector": [{numbers}]}}'
+    _tell_of(cut, embedder)
+
+
+def write_vectors(embedder: SentenceEmbedder, texts: Sequence[str], out: Path) -> None:
+    """Write all vectors as an array, float32 [texts, width], once they are complete.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    unfinished = out.with_name(out.name + ".unfinished")
+    shape, cut = (len(texts), embedder.width), 0
+    try:
+        with unfinished.open("wb") as file, percentages(Terminal(stderr=True)) as progress:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            bar = progress.add_task("embed", total=len(texts))
+            for _, part in _parts(embedder, texts):
+                file.write(part.vectors.astype("<f4").tobytes())
+                cut += len(part.cut)
+                progress.advance(bar, len(part.vectors))
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _tell_of(cut, embedder)
+
+
+def _parts(embedder: SentenceEmbedder, texts: Sequence[str]) -> Iterator[tuple[int, Embedded]]:
+    """The vectors of some texts after another, and the number of the first of these."""
+    for number, part in enumerate(embedder.embed_parts(texts)):
+        yield number * TEXTS_OF_A_PART, part
+
+
+def _tell_of(cut: int, embedder: SentenceEmbedder) -> None:
+    if cut:
+        warn(
+            f"{counted(cut, 'text')} of more than {embedder.longest} tokens, BOS and EOS "
+            "included: only the beginning was read, as the network has learned no more positions"
+        )

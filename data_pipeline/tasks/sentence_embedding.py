@@ -1,0 +1,134 @@
+"""Sentence embeddings: pairs whose sides mean the same, in micro-batches of equal numbers of pairs.
+
+    src   BOS  A  man  rides  a  bike  EOS       a row of its own
+    tgt   BOS  Ein  Mann  fährt  Rad  EOS        a row of its own; the other pairs' are wrong ones
+
+A sentence is compared with those of its own micro-batch alone. So each has the same number of
+pairs, whatever number of ranks there is: what is left of a window is left out of this pass, other
+pairs in each. Held-out sets are cut into groups of GROUP pairs, in their order.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array
+from data_pipeline.batching.batch import MicroBatch, assemble
+from data_pipeline.batching.mixture import Mixture, shares_of
+from data_pipeline.batching.plan import WindowPlan, plan_equal_numbers
+from data_pipeline.batching.task import Examples, HeldOut
+from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
+from data_pipeline.embedding_config import BOS_TOKENS, EmbeddingBatchingConfig
+from data_pipeline.errors import BatchingError
+from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.tasks.translation import PairShape, TranslationData, lengths_of
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.wording import counted
+
+GROUP = 100  # pairs of a held-out set that are compared with each other
+
+
+class SentenceEmbeddingData(TranslationData):
+    """The numpy half of sentence embeddings: translation's pairs, with BOS before each side."""
+
+    def encode(
+        self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
+    ) -> FieldArrays:
+        return with_ends(tokenizer, texts)  # no corpus of such a recipe has a tag
+
+    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
+        return BOS_TOKENS + super().fewest_tokens(field, tag)
+
+    def drops(
+        self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
+    ) -> dict[str, BoolArray]:
+        return super().drops({name: n - BOS_TOKENS for name, n in lengths.items()}, data, tags)
+
+    def texts_read(self, settings: DataSettings) -> frozenset[str]:
+        return frozenset()
+
+    def realise(
+        self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
+    ) -> dict[str, FieldArrays]:
+        return examples.fields
+
+    def check(self, manifest: Manifest, settings: DataSettings) -> None:
+        batching, longest = embedding_batching(settings), max(manifest.longest().values())
+        pairs, budget = batching.pairs_per_micro_batch, batching.max_tokens_per_micro_batch
+        shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])
+        mixture = Mixture(manifest.shard_pairs(), shares, batching.window_shards, settings.seed)
+        # The largest window has that many: otherwise no epoch might have a micro-batch.
+        of_window = sum(mixture.pairs_per_epoch) // mixture.windows_per_epoch
+        if of_window < pairs:
+            raise BatchingError(
+                f"An epoch has {counted(mixture.windows_per_epoch, 'window')} of about "
+                f"{counted(of_window, 'pair')}, too few for a micro-batch of {pairs:,}. Lower "
+                "batching.pairs_per_micro_batch, or raise batching.window_shards."
+            )
+        if pairs * longest > budget:
+            raise BatchingError(
+                f"A side of {counted(pairs, 'pair')}, of which the longest has {longest} tokens, "
+                f"may take {pairs * longest:,}, and a micro-batch may have {budget:,}. Raise "
+                "batching.max_tokens_per_micro_batch to that, or lower "
+                "batching.pairs_per_micro_batch."
+            )
+
+    def plan(
+        self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
+    ) -> WindowPlan:
+        pairs = embedding_batching(settings).pairs_per_micro_batch
+        return plan_equal_numbers(lengths_of(fields), pairs, settings.seed, epoch, window)
+
+    def heldout_limits(self, data: DataConfig) -> dict[str, int]:
+        """None: a held-out sentence is cut, as any that is embedded."""
+        return {}
+
+    def heldout_micro_batches(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> list[MicroBatch]:
+        """Groups of GROUP pairs in the set's order; what is left is no group, unless it is all."""
+        longest = embedding_batching(settings).context_length
+        fields = {
+            name: cut_to(with_ends(tokenizers[name], texts), longest, tokenizers[name].eos_id)
+            for name, texts in heldout.texts.items()
+        }
+        size = min(GROUP, len(heldout))
+        whole = len(heldout) // size * size
+        numbers = np.arange(whole, dtype=np.int64)
+        return assemble(numbers, fields, WindowPlan(numbers, np.arange(0, whole + 1, size)))
+
+    def units(self, micro_batch: MicroBatch) -> int:
+        return len(micro_batch.pair_ids)
+
+    def widest(self, manifest: Manifest, settings: DataSettings) -> list[PairShape]:
+        longest = manifest.longest()
+        pairs = embedding_batching(settings).pairs_per_micro_batch
+        return [PairShape(pairs, longest[SOURCE], longest[TARGET])]
+
+    def dummy(self, special: SpecialIds) -> MicroBatch:
+        """One pair of one token."""
+        return self.synthetic(PairShape(1, 1, 1), special)
+
+
+def with_ends(tokenizer: Tokenizer, texts: list[str]) -> FieldArrays:
+    """Sentences as the network reads them, with BOS and EOS."""
+    return tokenizer.encode_field(texts).with_first(tokenizer.bos_id)
+
+
+def cut_to(sentences: FieldArrays, longest: int, eos_id: int) -> FieldArrays:
+    """The sentences with at most so many tokens, of which the last one is EOS."""
+    lengths = np.minimum(sentences.lengths, longest).astype(np.int64)
+    cut = sentences.take_parts(np.arange(len(lengths)), np.zeros_like(lengths), lengths)
+    cut.ids[np.cumsum(lengths) - 1] = eos_id
+    return cut
+
+
+def embedding_batching(settings: DataSettings) -> EmbeddingBatchingConfig:
+    """The section `batching` of a recipe for embeddings."""
+    assert isinstance(settings.batching, EmbeddingBatchingConfig)
+    return settings.batching
+
+
+TASK = SentenceEmbeddingData()

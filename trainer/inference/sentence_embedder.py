@@ -1,0 +1,116 @@
+"""Vectors of sentences: `SentenceEmbedder.load("runs/x").embed(["A dog runs."]).vectors`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.pair_config import SOURCE
+from data_pipeline.tasks.sentence_embedding import cut_to, with_ends
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.sentence_encoder import SentenceEncoder
+from trainer.checkpoints.format import Checkpoint
+from trainer.inference.texts_at_once import texts_at_once
+from trainer.inference.trained_network import Precision, load_network
+from trainer.tasks.rows import sentence_rows
+
+TEXTS_OF_A_PART = 2048  # among which texts of equal length are read together
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Sentences as vectors.
+
+    Attributes:
+        vectors: float32 [sentences, width], each of length 1: a product of two is their cosine.
+        cut: the numbers of the sentences, from 0, of which the end was not read.
+    """
+
+    vectors: NDArray[np.float32]
+    cut: list[int]
+
+
+class SentenceEmbedder:
+    """A trained sentence encoder with its tokenizer."""
+
+    def __init__(
+        self,
+        network: SentenceEncoder,
+        tokenizer: Tokenizer,
+        checkpoint: Checkpoint,
+        damaged: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            damaged: what is wrong with newer checkpoints, which were passed over.
+        """
+        self.network = network.eval()
+        self.tokenizer = tokenizer
+        self.checkpoint = checkpoint
+        self.damaged = damaged
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        checkpoint: int | str | None = None,
+        precision: Precision = "fp32",
+    ) -> Self:
+        """Load a run's weights: the newest intact ones, or those of one checkpoint.
+
+        Args:
+            checkpoint: a step or the name of an average.
+
+        Raises:
+            RunMismatchError: there is no run at this path, or it is of another task.
+            CheckpointError: the run has no such checkpoint, or it is damaged.
+        """
+        found = load_network(Path(run), checkpoint, "cpu", precision).of_task("sentence_embedding")
+        assert isinstance(found.model, SentenceEncoder)
+        return cls(found.model, found.tokenizers[SOURCE], found.checkpoint, found.damaged)
+
+    @property
+    def width(self) -> int:
+        """Of a vector."""
+        return self.network.width
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sentence that are read, BOS and EOS among them."""
+        return self.network.encoder.context_length
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """The vector of each sentence, which depends on no other one but for rounding."""
+        parts = list(self.embed_parts(texts))
+        vectors = [np.zeros((0, self.width), dtype=np.float32), *(part.vectors for part in parts)]
+        cut = [
+            number * TEXTS_OF_A_PART + place
+            for number, part in enumerate(parts)
+            for place in part.cut
+        ]
+        return Embedded(np.concatenate(vectors), cut)
+
+    def embed_parts(self, texts: Sequence[str]) -> Iterator[Embedded]:
+        """The same for TEXTS_OF_A_PART sentences at a time; each part has numbers of its own."""
+        for start in range(0, len(texts), TEXTS_OF_A_PART):
+            whole = with_ends(self.tokenizer, list(texts[start : start + TEXTS_OF_A_PART]))
+            cut = np.flatnonzero(whole.lengths > self.longest).tolist()
+            yield Embedded(self._vectors(cut_to(whole, self.longest, self.tokenizer.eos_id)), cut)
+
+    @torch.no_grad()
+    def _vectors(self, sentences: FieldArrays) -> NDArray[np.float32]:
+        vectors = np.empty((len(sentences.lengths), self.width), dtype=np.float32)
+        order = np.argsort(-sentences.lengths, kind="stable").astype(np.int64)  # the longest first
+        number_bytes = self.network.encoder.embedding.weight.element_size()
+        heads = self.network.config.heads
+        while len(order):
+            longest = int(sentences.lengths[order[0]])
+            some, order = np.split(order, [texts_at_once(longest, heads, number_bytes)])
+            rows = sentence_rows(sentences.take(some), self.tokenizer.pad_id)
+            vectors[some] = self.network.embed(*map(torch.from_numpy, rows)).numpy()
+        return vectors

@@ -1,0 +1,125 @@
+"""Sentence embeddings in torch: pairs told apart, scored by translations that are found."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_pipeline.arrays import FieldArrays, concatenate
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.embedding_config import EmbeddingBatchingConfig
+from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.masked_head import told_sums
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
+from trainer.batch import DeviceBatch
+from trainer.recipe import TrainingRecipe
+from trainer.scores import Score
+from trainer.task_kinds import SENTENCE_EMBEDDING_SCORES
+from trainer.tasks.rows import sentence_rows
+from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult
+
+SAMPLES = 3
+
+
+def build_sentence_encoder(
+    recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]
+) -> SentenceEncoder:
+    """The encoder-only Transformer whose hidden states are pooled."""
+    assert isinstance(recipe.model, SentenceEncoderConfig)
+    assert isinstance(recipe.batching, EmbeddingBatchingConfig)
+    (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
+    return SentenceEncoder(
+        recipe.model, size, recipe.batching.context_length, recipe.engine.attention
+    )
+
+
+class SentenceEmbedding(TrainingTask):
+    """Pairs of sentences, and a network that has `forward` of SentenceEncoder."""
+
+    def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
+        """Tokens, segments, positions and parts, int64 [sources, then targets; longest]."""
+        sentences = concatenate([micro_batch.fields[name] for name in (SOURCE, TARGET)])
+        rows = sentence_rows(sentences, self._tokenizer.pad_id)
+        positions = rows[0].size
+        return DeviceBatch(
+            inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in rows),
+            digest=_digest(micro_batch.pair_ids, sentences, rows),
+            padding=positions - len(sentences.ids),
+            positions=positions,
+        )
+
+    def targets(self, micro_batch: MicroBatch) -> np.ndarray:
+        return np.ones(len(micro_batch.pair_ids), dtype=np.int64)
+
+    def scoring(self, heldout: HeldOut) -> "EmbeddingScoring":
+        return EmbeddingScoring(self, heldout)
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return next(iter(self.tokenizers.values()))  # both fields share it
+
+
+class EmbeddingScoring(Scoring):
+    """Loss, and the share of sentences whose nearest of a group is their translation.
+
+    Both are means over both directions, among the pairs of a group, which are the same for every
+    run. In the table each group has a row.
+    """
+
+    columns = 2
+
+    def __init__(self, task: SentenceEmbedding, heldout: HeldOut) -> None:
+        self._task = task
+        self._heldout = heldout
+        self.batches = task.data.heldout_micro_batches(
+            heldout, task.tokenizers, task.recipe.data_settings
+        )
+        self.rows = len(self.batches)
+        self._pairs = sum(task.data.units(batch) for batch in self.batches)
+
+    def score(
+        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        sums = network(*self._task.collate(micro_batch, device).inputs, told_sums)
+        yield number, np.array([float(sums.nll), float(sums.right)])
+
+    def summarise(self, table: np.ndarray) -> ValidationResult:
+        nll, right = (math.fsum(column.tolist()) / self._pairs for column in table.T)
+        values = {
+            "loss": nll if math.isfinite(nll) else None,
+            "retrieval_accuracy": 100 * right,
+        }
+        return ValidationResult(
+            {
+                name: Score(value=value, more_is_better=SENTENCE_EMBEDDING_SCORES[name])
+                for name, value in values.items()
+            }
+        )
+
+    @torch.no_grad()
+    def samples(self, network: nn.Module) -> list[Example]:
+        """The first sources of a group, their translations, and what of the group is nearest."""
+        assert isinstance(network, SentenceEncoder)
+        device = next(network.parameters()).device
+        vectors: Tensor = network.embed(*self._task.collate(self.batches[0], device).inputs)
+        source_pd, target_pd = vectors.chunk(2)
+        nearest = (source_pd[:SAMPLES] @ target_pd.T).argmax(dim=1).tolist()
+        sources, targets = self._heldout.texts[SOURCE], self._heldout.texts[TARGET]
+        return [Example(sources[n], targets[n], targets[near]) for n, near in enumerate(nearest)]
+
+
+def _digest(pair_ids: np.ndarray, sentences: FieldArrays, fed: list[np.ndarray]) -> bytes:
+    """The hash of the pairs' numbers, the sentences' lengths, and what is fed, unpadded."""
+    state = hashlib.blake2b(digest_size=32)
+    for numbers in (pair_ids, sentences.lengths):
+        state.update(np.ascontiguousarray(numbers, dtype="<i8").data)
+    *values, parts = fed
+    for array in values:
+        state.update(array[parts >= 0].astype("<i4").data)
+    return state.digest()
