@@ -36,6 +36,8 @@ def test_the_recipes_are_those_that_the_readme_names():
         "multi30k-enfr",
         "multi30k-fren",
         "multi30k-masked",
+        "multi30k-language",
+        "multi30k-case",
         "shakespeare-char",
         "vaswani-base",
         "vaswani-big",
@@ -133,7 +135,10 @@ def sections_of_all_tasks():
     return set().union(
         *(
             sections_of(recipe_class(Recipe, task))
-            for task in ("translation", "causal_lm", "masked_lm")
+            for task in (
+                *("translation", "causal_lm", "masked_lm"),
+                *("text_classification", "token_classification"),
+            )
         )
     )
 
@@ -195,7 +200,8 @@ def test_every_field_is_read_by_something_other_than_its_config():
     configs = {Path(inspect.getfile(section)) for section in sections}
     reads = Sources(files).reads(set(files) - configs)
     # A preset gives other fields their values when the recipe is read, and is not needed later.
-    presets = [f"{config}.preset" for config in ("DecoderOnlyConfig", "EncoderOnlyConfig")]
+    networks = ("DecoderOnlyConfig", "EncoderOnlyConfig", "LabelTextsConfig", "LabelTokensConfig")
+    presets = [f"{network}.preset" for network in networks]
     assert sorted(unread(sections, reads)) == presets
     # It is told whose field is read.
     assert ("Recipe", "name") in reads

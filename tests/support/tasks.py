@@ -74,6 +74,41 @@ def masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
     }
 
 
+def language_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny classifier that tells the languages of the phrase book apart."""
+    values = masked_values(dataset, **model)
+
+    def both(use: str) -> dict[str, Any]:
+        files = [f"builtin:phrasebook/{use}.{language}" for language in ("en", "fr")]
+        return {"files": files, "format": "text", "labels": ["en", "fr"]}
+
+    uses = {"train": [both("train")], "validation": both("validation")}
+    data = values["data"] | uses | {"labels": ["fr", "en"], "tests": {"phrasebook": both("test")}}
+    batching = {k: v for k, v in values["batching"].items() if k != "masking"}
+    values = {k: v for k, v in values.items() if k != "decoding"}
+    return values | {
+        "name": "tiny-language",
+        "task": "text_classification",
+        "data": data,
+        "batching": batching,
+    }
+
+
+def case_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny tagger that tells how the phrase book's words were written."""
+    values = language_values(dataset, **model)
+    uses = {use: _lines(use) | {"derived": "case"} for use in ("train", "validation", "test")}
+    data = {
+        "dataset": str(dataset),
+        "labels": ["lower", "title", "upper", "mixed"],
+        "train": [uses["train"]],
+        "validation": uses["validation"],
+        "tests": {"phrasebook": uses["test"]},
+        "pairs_per_block": 256,
+    }
+    return values | {"name": "tiny-case", "task": "token_classification", "data": data}
+
+
 def _lines(use: str) -> dict[str, Any]:
     return {"files": [f"builtin:phrasebook/{use}.en"], "format": "text"}
 

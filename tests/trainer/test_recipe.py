@@ -7,7 +7,14 @@ import pytest
 import ray.cloudpickle
 import yaml
 from support.recipes import tiny_values
-from support.tasks import EXTENSIONS, copy_values, language_model_values, masked_values
+from support.tasks import (
+    EXTENSIONS,
+    case_values,
+    copy_values,
+    language_model_values,
+    language_values,
+    masked_values,
+)
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
@@ -20,6 +27,8 @@ VALUES = {
     "translation": tiny_values,
     "causal_lm": language_model_values,
     "masked_lm": masked_values,
+    "text_classification": language_values,
+    "token_classification": case_values,
     "copy": copy_values,
 }
 
