@@ -55,3 +55,8 @@ class RankContext:
     @property
     def run(self) -> RunFolder:
         return RunFolder(self.job.run)
+
+    def tell(self, text: str) -> None:
+        """Say what holds for all ranks, once."""
+        if self.placement.rank == 0:
+            self.supervision.notice(text)

@@ -156,18 +156,21 @@ class CheckpointReader:
         return prod(self.checkpoint.header.parameters[parameter])
 
 
-def require_same_shapes(checkpoint: Checkpoint, model: Mapping[str, Sequence[int]]) -> None:
+def require_same_shapes(
+    checkpoint: Checkpoint, model: Mapping[str, Sequence[int]], within: str = ""
+) -> None:
     """Require the parameters of the recipe's model.
 
     Args:
         model: the shapes of its parameters by name.
+        within: what the names begin with that are compared.
 
     Raises:
         CheckpointError: the checkpoint has others.
     """
     theirs = checkpoint.header.parameters
     ours = {name: list(shape) for name, shape in model.items()}
-    for name in sorted(ours.keys() | theirs.keys()):
+    for name in sorted(name for name in ours.keys() | theirs.keys() if name.startswith(within)):
         if ours.get(name) != theirs.get(name):
             raise CheckpointError(
                 f"{checkpoint.path} has parameter {name[:200]} of shape {theirs.get(name)}, the "

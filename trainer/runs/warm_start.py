@@ -2,7 +2,8 @@
 
 Only the weights are taken (their moving average, if that run keeps one); data, schedule, moments
 and step are the new run's. When the run starts, it pins the checkpoint by its hash; or the files of
-a Marian model's folder (`trainer.runs.model_folder`).
+a Marian model's folder (`trainer.runs.model_folder`). Which weights a network of another kind
+takes, `trainer.state.inherited` says.
 """
 
 import hashlib
@@ -106,10 +107,15 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
 
 
 def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
-    """Require the same pieces of both runs, because a row of an embedding stands for a piece."""
+    """Require the same pieces of both runs, because a row of an embedding stands for a piece.
+
+    A field is compared with that of its name, or, if the old run's task has other fields, with the
+    one tokenizer that they share.
+    """
     theirs = Manifest.load(open_store(run.dataset)).tokenizers
+    shared = next(iter(theirs.values())) if len({t.sha256 for t in theirs.values()}) == 1 else None
     for side, ours in manifest.tokenizers.items():
-        old = theirs.get(side)
+        old = theirs.get(side, shared)
         if old is None or old.sha256 != ours.sha256:
             raise RunMismatchError(
                 f"trainer.init_from: the {side} pieces of {run.path} are those of tokenizer "

@@ -1,6 +1,6 @@
 """The state that a rank starts with: that of a checkpoint, of another run, or of step 0."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 
@@ -14,6 +14,7 @@ from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.runs.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
+from trainer.state.inherited import inheritance
 from trainer.state.model_folder import folder_weights
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
@@ -21,21 +22,28 @@ from trainer.tracking.recorder import Recorder
 from trainer.tracking.records import Resized, Resumed
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
-from trainer.zero.fragments import MASTER, FragmentReader
+from trainer.zero.fragments import MASTER
 
 
-def begin(engine: Engine, job: RankJob) -> TrainingState:
+def begin(engine: Engine, job: RankJob, tell: Callable[[str], None]) -> TrainingState:
     """The state of step 0: moments of zero, and the weights of the parent if the run has one.
 
+    Args:
+        tell: hears which weights are not the parent's, if some are not.
+
     Raises:
-        CheckpointError, RunMismatchError: the parent's network is not that of the recipe.
+        CheckpointError, RunMismatchError: the parent's network is not that of the recipe, nor has
+            it the encoder of that.
         ModelError: it is a foreign model that cannot be read.
     """
     warm_start = job.warm_start
-    if warm_start:
-        fragments.load_state(engine, _first_weights(warm_start.path, engine), optimizer_step=0)
-    else:
+    if warm_start is None:
         fragments.create_moments(engine, optimizer_step=0)
+    elif is_model_folder(warm_start.path):
+        read = folder_weights(warm_start.path, engine)
+        fragments.load_state(engine, read, optimizer_step=0)
+    else:
+        _inherit(engine, Checkpoint(warm_start.path), job.recipe.model.network, tell)
     progress = Progress(parent=warm_start.parent if warm_start else None)
     return TrainingState(progress, engine, _ema(engine, job.recipe))
 
@@ -62,12 +70,13 @@ def restore(
     return TrainingState(Progress.of_checkpoint(header, cursor), engine, ema)
 
 
-def _first_weights(path: Path, engine: Engine) -> FragmentReader:
-    """Reads the weights of another run's checkpoint, or of a folder of Hugging Face's."""
-    if is_model_folder(path):
-        return folder_weights(path, engine)
-    checkpoint = Checkpoint(path)
-    require_same_shapes(checkpoint, engine.parameter_shapes)
+def _inherit(
+    engine: Engine, checkpoint: Checkpoint, network: str, tell: Callable[[str], None]
+) -> None:
+    """Fill the weights with those of another run's checkpoint, or its encoder's."""
+    found = inheritance(checkpoint, network, engine.parameter_shapes)
+    if found.told:
+        tell(found.told)
     reader = CheckpointReader(checkpoint)
 
     def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
@@ -75,7 +84,7 @@ def _first_weights(path: Path, engine: Engine) -> FragmentReader:
             return torch.zeros(stop - start)
         return reader.read_weight(parameter, start, stop)
 
-    return read
+    fragments.load_state(engine, read, optimizer_step=0, fresh=found.fresh)
 
 
 def record_resumption(

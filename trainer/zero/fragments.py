@@ -10,7 +10,7 @@ under any other number of ranks and any other ZeRO stage.
 `trainer.zero.frozen` keeps.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,12 +82,19 @@ def held_fragments(engine: "Engine", kinds: Sequence[str] | None = None) -> Iter
 
 
 @torch.no_grad()
-def load_state(engine: "Engine", read: FragmentReader, optimizer_step: int) -> None:
-    """Fill master weights, moments and the step, then refresh the weights computed with."""
+def load_state(
+    engine: "Engine", read: FragmentReader, optimizer_step: int, fresh: Container[str] = ()
+) -> None:
+    """Fill master weights, moments and the step, then refresh the weights computed with.
+
+    Args:
+        fresh: parameters that keep the weights that they were built with, and have no moments yet.
+    """
     create_moments(engine, optimizer_step)
-    engine.frozen.load(engine, read)
+    engine.frozen.load(engine, read, fresh)
     for held in held_fragments(engine):
-        held.tensor.copy_(read(held.kind, held.parameter, held.start, held.stop))
+        if held.parameter not in fresh:
+            held.tensor.copy_(read(held.kind, held.parameter, held.start, held.stop))
     engine.stage.refresh_compute_weights()
 
 

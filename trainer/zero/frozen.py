@@ -7,7 +7,7 @@ What forward reads may be rounded to bf16. So that a checkpoint holds the very b
 with, each rank keeps the fp32 weights of a share of each frozen parameter.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -78,10 +78,14 @@ class FrozenWeights:
             if share.numel():
                 yield Fragment(MASTER, name, start, share)
 
-    def load(self, engine: "Engine", read: FragmentReader) -> None:
-        """Give the network the weights of a checkpoint, whole on every rank; a collective."""
+    def load(self, engine: "Engine", read: FragmentReader, fresh: Container[str]) -> None:
+        """Give the network the weights of a checkpoint, whole on every rank; a collective.
+
+        Args:
+            fresh: see `trainer.zero.fragments.load_state`.
+        """
         for name, parameter in engine.module.named_parameters():
-            if name in self._shares:
+            if name in self._shares and name not in fresh:
                 shape = engine.parameter_shapes[name]
                 weights = read(MASTER, name, 0, prod(shape)).view(shape)
                 engine.stage.set_frozen(parameter, weights)

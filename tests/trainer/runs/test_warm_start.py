@@ -9,6 +9,7 @@ from support.records.checkpoints import rewrite_header
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import HEADER
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.runs import warm_start
 from trainer.runs.folder import RunFolder
 from trainer.runs.warm_start import warm_start_of
 
@@ -29,10 +30,10 @@ def inherit(phrasebook, tmp_path):
     def ask(reference, manifest=manifest, *, start=False):
         wanted = tiny_recipe(phrasebook, init_from=str(reference)).training()
         pinned = new.card().parent if new.card_path.exists() else None
-        warm_start = warm_start_of(wanted, new, manifest, pinned)
+        found = warm_start_of(wanted, new, manifest, pinned)
         if start:
-            new.open(wanted, store, manifest, warm_start.parent)
-        return warm_start
+            new.open(wanted, store, manifest, found.parent)
+        return found
 
     ask.manifest = manifest
     return ask
@@ -91,3 +92,27 @@ def test_another_vocabulary_is_refused(old_run, inherit):
     other = inherit.manifest.model_copy(update={"tokenizers": tokenizers})
     with pytest.raises(RunMismatchError, match=r"pieces of .*old are those of tokenizer \w+…"):
         inherit(old_run.path, other)
+
+
+def test_a_run_of_another_task_needs_the_one_tokenizer_that_all_fields_share(old_run, inherit):
+    (pieces,) = set(inherit.manifest.tokenizers.values())
+
+    def of_documents(**changed):
+        tokenizers = {"text": pieces.model_copy(update=changed)}
+        return inherit.manifest.model_copy(update={"tokenizers": tokenizers})
+
+    assert inherit(old_run.path, of_documents()).parent.step == 2
+    with pytest.raises(RunMismatchError, match=r"the text pieces of .*old are those of token"):
+        inherit(old_run.path, of_documents(sha256="0" * 64))
+
+
+def test_nor_does_it_begin_with_one_of_two_tokenizers(old_run, inherit, monkeypatch):
+    theirs = {
+        side: info.model_copy(update={"sha256": side * 8})
+        for side, info in inherit.manifest.tokenizers.items()
+    }
+    apart = inherit.manifest.model_copy(update={"tokenizers": theirs})
+    monkeypatch.setattr(warm_start.Manifest, "load", lambda store: apart)
+    documents = inherit.manifest.model_copy(update={"tokenizers": {"text": theirs["src"]}})
+    with pytest.raises(RunMismatchError, match=r"are those of tokenizer none"):
+        inherit(old_run.path, documents)

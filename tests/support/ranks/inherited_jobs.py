@@ -1,0 +1,86 @@
+"""A job for a `RankPool`: a network that begins with the encoder of another one's checkpoint."""
+
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.encoder_only import EncoderOnly
+from model.encoder_only_config import EncoderOnlyConfig
+from model.encoder_only_initialisation import initialise_encoder_only
+from model.loss import CrossEntropy
+from model.masked_head import MaskedLanguageModel
+from support.ranks.engine_jobs import Shape, full_weights
+from trainer.config import EngineConfig, OptimizerConfig
+from trainer.placement import Placement
+from trainer.randomness import seed_torch
+from trainer.runs.warm_start import WarmStart
+from trainer.state.restore import begin
+from trainer.zero import fragments
+from trainer.zero.engine import Engine
+
+VOCABULARY, CONTEXT = 31, 10
+CONFIG = EncoderOnlyConfig(preset="bert", layers=2, width=20, heads=2)
+BEGUN_WITH = ("encoder.layers.0.*", "classes.weight")  # what is frozen, of either kind
+
+
+class Labelled(nn.Module):
+    """An encoder with a head of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = EncoderOnly(CONFIG, VOCABULARY, CONTEXT)
+        self.classes = nn.Linear(CONFIG.width, 3)
+        self.width = CONFIG.width
+        initialise_encoder_only(self)
+
+    def forward(self, *_: Tensor) -> None:
+        raise AssertionError("it is not trained")
+
+    def checkpoint_activations(self, on: bool) -> None:
+        self.encoder.checkpoint_activations(on)
+
+
+def make_labelled() -> Labelled:
+    seed_torch(1, "weights")
+    return Labelled()
+
+
+def make_masked(config: EncoderOnlyConfig = CONFIG) -> MaskedLanguageModel:
+    seed_torch(2, "weights")
+    return MaskedLanguageModel(config, VOCABULARY, CONTEXT)
+
+
+def begin_with(
+    placement: Placement, shape: Shape, checkpoint: Path, frozen: tuple[str, ...]
+) -> dict[str, Any]:
+    """What forward reads, what the rank owns of the state, and what was said."""
+    engine = Engine(
+        make_labelled,
+        engine=EngineConfig(**asdict(shape)),
+        optimizer=OptimizerConfig(),
+        gradient_clipping=0.0,
+        loss=CrossEntropy(),
+        micro_batches_per_step=5,
+        placement=placement,
+        frozen=frozen,
+    )
+    recipe = SimpleNamespace(
+        model=SimpleNamespace(network="labelled"), trainer=SimpleNamespace(ema_decay=0.0)
+    )
+    start: Any = WarmStart(parent=None, path=checkpoint)  # type: ignore[arg-type]
+    said: list[str] = []
+    begin(engine, SimpleNamespace(warm_start=start, recipe=recipe), said.append)  # type: ignore[arg-type]
+    found = {
+        "weights": full_weights(engine),
+        "owned": [
+            (f.kind, f.parameter, f.start, f.tensor.to(torch.float32, copy=True))
+            for f in fragments.owned_fragments(engine)
+        ],
+        "said": said,
+    }
+    engine.destroy()
+    return found
