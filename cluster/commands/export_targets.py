@@ -19,6 +19,8 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "trainer.inference.export.language_model:write_language_model",
         "masked_lm": "trainer.inference.export.bert:write_bert",
+        "text_classification": "trainer.inference.export.bert_labels:write_bert_labels",
+        "token_classification": "trainer.inference.export.bert_labels:write_bert_labels",
         "translation": "trainer.inference.export.marian:write_marian",
     },
     Target.CTRANSLATE2: {

@@ -2,6 +2,7 @@
 
     MaskedLanguageModel ─▶ to_bert ─▶ config, weights
     config, weights ─▶ from_bert ─▶ MaskedLanguageModel
+    any network's encoder ─▶ to_bert_encoder ─▶ config, weights of BertModel
 
 Read in transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, has learned positions and tells
 segments apart. Its positions begin at 0 in each row, so a row there is one part here. Published
@@ -14,9 +15,10 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import AttentionBackend
+from model.encoder_only import EncoderOnly
 from model.encoder_only_config import EncoderOnlyConfig
 from model.errors import ModelError
 from model.hugging_face.places import (
@@ -33,6 +35,8 @@ from model.hugging_face.places import (
 from model.masked_head import MaskedLanguageModel
 
 ARCHITECTURE = "BertForMaskedLM"
+ENCODER_ARCHITECTURE = "BertModel"
+OF_THE_ENCODER = "bert."  # what BertForMaskedLM's names have before those of BertModel
 
 # Ours: theirs, as it is written.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
@@ -67,6 +71,8 @@ EMBEDDINGS = {
 }
 OUTSIDE = {
     "encoder.embedding_norm": "bert.embeddings.LayerNorm",
+}
+HEAD = {
     "head.dense": "cls.predictions.transform.dense",
     "head.norm": "cls.predictions.transform.LayerNorm",
 }
@@ -88,7 +94,26 @@ def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
     Raises:
         ModelError: BERT has no such network; the message names what it has not.
     """
-    config = network.encoder.config
+    _require_form(network.encoder.config)
+    weights = _taken_apart(network, _places(network.encoder.config))
+    return HuggingFaceModel(_config_of(network.encoder, ARCHITECTURE, pad_id), weights)
+
+
+def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
+    """Returns an encoder without a head, its weights copied, in BERT's layout.
+
+    What is theirs over the first token, and was trained by nothing here, is left out.
+
+    Raises:
+        ModelError: BERT has no such network; the message names what it has not.
+    """
+    _require_form(encoder.config)
+    weights = _taken_apart(nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config))
+    named = {name.removeprefix(OF_THE_ENCODER): weight for name, weight in weights.items()}
+    return HuggingFaceModel(_config_of(encoder, ENCODER_ARCHITECTURE, pad_id), named)
+
+
+def _require_form(config: EncoderOnlyConfig) -> None:
     if config.norm != "post":
         raise ModelError(
             f"model.norm is {config.norm}, and BERT's networks are post-norm. Export a network "
@@ -99,10 +124,13 @@ def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
             "model.segments is 0, and BERT's networks tell segments apart. Export a network with "
             "the form of model.preset=bert."
         )
+
+
+def _taken_apart(network: nn.Module, places: Mapping[str, Place]) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
-    for name, place in _places(config).items():
+    for name, place in places.items():
         weights |= taken_apart(network.get_parameter(name), place)
-    return HuggingFaceModel(_config_of(network, pad_id), weights)
+    return weights
 
 
 def from_bert(
@@ -136,12 +164,12 @@ def from_bert(
     return network
 
 
-def _config_of(network: MaskedLanguageModel, pad_id: int) -> dict[str, Any]:
-    ours = network.encoder.config
+def _config_of(encoder: EncoderOnly, architecture: str, pad_id: int) -> dict[str, Any]:
+    ours = encoder.config
     return {
         "model_type": "bert",
-        "architectures": [ARCHITECTURE],
-        "vocab_size": network.encoder.vocabulary_size,
+        "architectures": [architecture],
+        "vocab_size": encoder.vocabulary_size,
         "hidden_size": ours.width,
         "num_hidden_layers": ours.layers,
         "num_attention_heads": ours.heads,
@@ -149,13 +177,13 @@ def _config_of(network: MaskedLanguageModel, pad_id: int) -> dict[str, Any]:
         "hidden_act": ACTIVATIONS[ours.activation],
         "hidden_dropout_prob": ours.dropout,
         "attention_probs_dropout_prob": ours.attention_dropout,
-        "max_position_embeddings": network.encoder.context_length,
+        "max_position_embeddings": encoder.context_length,
         "type_vocab_size": ours.segments,
         "layer_norm_eps": ours.norm_epsilon,
         "tie_word_embeddings": True,
         "is_decoder": False,
         "pad_token_id": pad_id,
-        "dtype": str(network.encoder.embedding.weight.dtype).removeprefix("torch."),
+        "dtype": str(encoder.embedding.weight.dtype).removeprefix("torch."),
     }
 
 
@@ -230,15 +258,28 @@ def _as_named_now(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _places(config: EncoderOnlyConfig) -> dict[str, Place]:
     """Where each of our parameters is."""
+    modules = {ours: [name] for ours, name in HEAD.items()}
+    head = {"output_bias": Place([BIAS]), **_module_places(modules, config.width)}
+    return _encoder_places(config) | head
+
+
+def _encoder_places(config: EncoderOnlyConfig) -> dict[str, Place]:
+    """Where each of the encoder's parameters is."""
     places = {f"{ours}.weight": Place([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()}
-    places["output_bias"] = Place([BIAS])
     modules = {ours: [name] for ours, name in OUTSIDE.items()}
     for number in range(config.layers):
         prefix = f"bert.encoder.layer.{number}."
         for ours, names in LAYER.items():
             modules[f"encoder.layers.{number}.{ours}"] = [prefix + name for name in names]
-    for ours, names in modules.items():
-        rows = [config.width] * len(names) if len(names) > 1 else None
-        for kind in ("weight", "bias"):
-            places[f"{ours}.{kind}"] = Place([f"{name}.{kind}" for name in names], rows)
-    return places
+    return places | _module_places(modules, config.width)
+
+
+def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, Place]:
+    """Where weight and bias of each module are, which is one or several of theirs."""
+    return {
+        f"{ours}.{kind}": Place(
+            [f"{name}.{kind}" for name in names], [width] * len(names) if len(names) > 1 else None
+        )
+        for ours, names in modules.items()
+        for kind in ("weight", "bias")
+    }

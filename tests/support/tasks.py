@@ -50,7 +50,7 @@ def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
         "trainer": {
             "max_steps": 24,
             "label_smoothing": 0.0,
-            "schedule": {"type": "constant", "peak_learning_rate": 0.01, "warmup_steps": 0},
+            "schedule": _constant(0.01),
             "validate_every_steps": 12,
         },
         "decoding": {"max_new_tokens": 12},
@@ -90,7 +90,9 @@ def language_values(dataset: Path, **model: Any) -> dict[str, Any]:
         "name": "tiny-language",
         "task": "text_classification",
         "data": data,
-        "batching": batching,
+        "tokenizer": {"type": "bpe", "vocabulary_size": 200},
+        "batching": batching | {"max_tokens_per_micro_batch": 120},
+        "trainer": values["trainer"] | {"schedule": _constant(0.006)},
     }
 
 
@@ -106,7 +108,17 @@ def case_values(dataset: Path, **model: Any) -> dict[str, Any]:
         "tests": {"phrasebook": uses["test"]},
         "pairs_per_block": 256,
     }
-    return values | {"name": "tiny-case", "task": "token_classification", "data": data}
+    return values | {
+        "name": "tiny-case",
+        "task": "token_classification",
+        "data": data,
+        "tokenizer": {"type": "char", "vocabulary_size": 60},
+        "batching": values["batching"] | {"max_tokens_per_micro_batch": 64},
+    }
+
+
+def _constant(rate: float) -> dict[str, Any]:
+    return {"type": "constant", "peak_learning_rate": rate, "warmup_steps": 0}
 
 
 def _lines(use: str) -> dict[str, Any]:

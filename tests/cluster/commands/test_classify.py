@@ -16,7 +16,7 @@ from trainer.errors import RunMismatchError
 from trainer.inference.labeller import Labeller
 from trainer.inference.mask_filler import MaskFiller
 
-LONG = "Le petit chat noir de Marie est sous la grande table du jardin."
+LONG = "Le petit chat noir de Marie est sous la grande table du jardin. Il dort encore."
 
 
 def trained(folder, values):

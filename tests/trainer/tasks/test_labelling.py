@@ -69,6 +69,13 @@ def test_an_epoch_tells_each_label_once_and_cuts_no_text_that_fits(opened):
         assert layout.units.tolist() == [task.data.units(batch) for batch in batches]
         for batch in batches:
             assert set(batch.fields) == {"text", TOLD}
+            shown = task.example_texts(batch)
+            for (_, labels), names in zip(parts_of(batch), shown["labels"], strict=True):
+                assert names.split() == [task.labels[n] for n in labels if n != NOT_TOLD]
+            assert (
+                shown["document"][0]
+                == task.tokenizers["text"].decode([next(parts_of(batch))[0]])[0]
+            )
             starts = batch.starts.tolist()
             for number, start, part in zip(
                 batch.pair_ids.tolist(), starts, parts_of(batch), strict=True
@@ -145,7 +152,9 @@ def test_scores_are_those_of_each_text_by_itself(opened):
 def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
     settings, (_, manifest), task, network = opened
     (shape,) = task.data.widest(manifest, settings)
-    for batch, tokens in ((task.synthetic(shape, CPU), 48), (task.dummy(CPU), 1)):
+    most = 120 if settings.task == "text_classification" else 48
+    assert str(shape) == f"{most // 24} × 24 tokens"
+    for batch, tokens in ((task.synthetic(shape, CPU), most), (task.dummy(CPU), 1)):
         assert (batch.positions, batch.padding, len(batch.inputs[-1])) == (tokens, 0, tokens)
         sums = network(*batch.inputs, task.loss)
         assert sums.nll.isfinite()

@@ -31,11 +31,11 @@ NEVER = -1e9  # a score that no segmentation takes
 _KINDS = ModelProto.SentencePiece
 
 
-def tokenizer_files(tokenizer: Tokenizer, mask: str, max_length: int) -> dict[str, bytes]:
+def tokenizer_files(tokenizer: Tokenizer, mask: str | None, max_length: int) -> dict[str, bytes]:
     """The content of tokenizer.json and tokenizer_config.json, by name.
 
     Args:
-        mask: the piece that stands in the place of a hidden one.
+        mask: the piece that stands in the place of a hidden one; None: there is none.
         max_length: tokens of a text at most, BOS and EOS included.
 
     Raises:
@@ -52,15 +52,16 @@ def tokenizer_files(tokenizer: Tokenizer, mask: str, max_length: int) -> dict[st
         **{f"{name}_token": piece for name, piece in special.items()},
         "cls_token": special["bos"],
         "sep_token": special["eos"],
-        "mask_token": mask,
+        **({} if mask is None else {"mask_token": mask}),
     }
-    added = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.tag_id(mask)]
+    masks = [] if mask is None else [tokenizer.tag_id(mask)]
+    added = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, *masks]
     file = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            _added(tokenizer.piece(number), number, with_space=joins and number == added[-1])
+            _added(tokenizer.piece(number), number, with_space=joins and number in masks)
             for number in sorted(added)
         ],
         "normalizer": _escaping() if verbatim else _normalizer(model),
