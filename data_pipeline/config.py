@@ -3,7 +3,7 @@
 Identity fields also decide the bytes of the prepared dataset, unless they are `plan_only`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -116,6 +116,13 @@ class DataConfig(ShardsConfig, CorporaConfig):
                     "held-out set is used whole"
                 )
         return self
+
+    def problem_of(self, texts: Sequence[str]) -> str | None:
+        """What is wrong with an example's texts although they could be read; None if nothing is.
+
+        Its end is the remedy: preparing stops at such an example and says where it is.
+        """
+        return None
 
     @property
     def corpus_names(self) -> tuple[str, ...]:

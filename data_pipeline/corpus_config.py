@@ -111,6 +111,14 @@ class CorpusConfig(_Weight, FilesConfig):
         return (0.0, 1.0)
 
     @property
+    def texts_of_files(self) -> tuple[tuple[str, ...], ...]:
+        """For each location the texts that all of its examples have, after those that are read.
+
+        Empty if there are none.
+        """
+        return ()
+
+    @property
     def tags(self) -> dict[str, str]:
         """The piece that stands before every text of a field, by field."""
         return {}

@@ -50,6 +50,8 @@ class TextCorpusConfig(CorpusConfig):
     noun: ClassVar[str] = "document"
     has_documents: ClassVar[bool] = True
     own_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl", "webdataset")
+    formats_by_name: ClassVar[Mapping[str, str]] = FORMATS
+    cut_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl")  # those of which part takes a share
 
     files: tuple[Location, ...] = identity(
         REQUIRED,
@@ -88,7 +90,7 @@ class TextCorpusConfig(CorpusConfig):
 
     @property
     def files_format(self) -> str:
-        found = self.format or FORMATS.get(name_suffix(self.locations[0]))
+        found = self.format or self.formats_by_name.get(name_suffix(self.locations[0]))
         assert found is not None, "checked when the recipe was loaded"
         return found
 
@@ -106,21 +108,24 @@ class TextCorpusConfig(CorpusConfig):
         start, stop = self.part
         if start >= stop:
             raise ValueError(f"part is {listed(self.part)}: the first share must be the smaller")
-        if self.part != (0.0, 1.0) and self.files_format not in ("text", "jsonl"):
+        if self.part != (0.0, 1.0) and self.files_format not in self.cut_formats:
             raise ValueError(
-                f"part is {listed(self.part)} and the format {self.files_format}: only text and "
-                "jsonl are cut. Leave out part, or name other files for each use"
+                f"part is {listed(self.part)} and the format {self.files_format}: only "
+                f"{' and '.join(self.cut_formats)} are cut. Leave out part, or name other files "
+                "for each use"
             )
         return self
 
     def _check_form(self) -> None:
-        formats = {name: FORMATS.get(name_suffix(name), "unknown") for name in self.locations}
+        formats = {
+            name: self.formats_by_name.get(name_suffix(name), "unknown") for name in self.locations
+        }
         if self.format is None and (
             len(set(formats.values())) > 1 or "unknown" in formats.values()
         ):
             raise ValueError(
                 f"the names of the files do not tell one format ({said(formats)}): set format to "
-                f"{', '.join(FORMATS.values())}"
+                f"{', '.join(dict.fromkeys(self.formats_by_name.values()))}"
             )
 
 

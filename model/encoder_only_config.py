@@ -100,6 +100,18 @@ class EncoderOnlyConfig(NetworkConfig):
         return self
 
 
+class LabelTextsConfig(EncoderOnlyConfig):
+    """The same Transformer with a head that tells a text's label, from its first token."""
+
+    network: str = identity("label_texts", "Which network, of those that the task can train.")
+
+
+class LabelTokensConfig(EncoderOnlyConfig):
+    """The same Transformer with a head that tells the labels of tokens."""
+
+    network: str = identity("label_tokens", "Which network, of those that the task can train.")
+
+
 class FillConfig(Section):
     """How masked tokens of a text are filled in."""
 

@@ -56,7 +56,8 @@ class TrainingRecipe(Section):
     seed: int = identity(1, "Of initial weights, data order and dropout.", ge=0)
     task: str = identity(
         DEFAULT_TASK,
-        "What is learned: translation, causal_lm, masked_lm, sentence_embedding or an extension's.",
+        "What is learned: translation, causal_lm, masked_lm, sentence_embedding, "
+        "text_classification, token_classification or an extension's.",
     )
     extensions: tuple[str, ...] = identity(
         (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."

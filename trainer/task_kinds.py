@@ -17,6 +17,7 @@ from data_pipeline.config import (
     TokenizerConfig,
 )
 from data_pipeline.embedding_config import EmbeddingBatchingConfig, check_recipe
+from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
 from data_pipeline.masking_config import MaskedBatchingConfig
 from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.registry import Registry
@@ -24,7 +25,12 @@ from data_pipeline.section import Section
 from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
 from model.config import DecodingConfig, ModelConfig, NetworkConfig
 from model.decoder_only_config import DecoderOnlyConfig, SamplingConfig
-from model.encoder_only_config import EncoderOnlyConfig, FillConfig
+from model.encoder_only_config import (
+    EncoderOnlyConfig,
+    FillConfig,
+    LabelTextsConfig,
+    LabelTokensConfig,
+)
 from model.sentence_encoder_config import SentenceEncoderConfig
 from trainer.scores import MORE_IS_BETTER
 
@@ -169,5 +175,54 @@ TASKS.register(
         network="encoder_only",
         scores=MASKED_LM_SCORES,
         training="trainer.tasks.masked_lm:MaskedLanguageModelling",
+    ),
+)
+
+LABEL_SCORES = {"loss": False, "accuracy": True, "macro_f1": True}
+TAG_SCORES = {**LABEL_SCORES, "span_f1": True}
+
+
+def _spans_are_scored_if_there_are_any(recipe: Any) -> None:
+    stopping = recipe.trainer.early_stopping
+    for key, metric in (
+        ("checkpoints.best_by", recipe.checkpoints.best_by),
+        ("trainer.early_stopping.metric", stopping.metric if stopping else None),
+    ):
+        if metric == "span_f1" and not recipe.data.has_spans:
+            raise ValueError(
+                f"{key} is span_f1, and data.labels are not O, B-X and I-X, so there are no spans: "
+                "name another score"
+            )
+
+
+NETWORKS.register(
+    "label_texts", NetworkKind(LabelTextsConfig, "trainer.tasks.labelling:build_label_model")
+)
+TASKS.register(
+    "text_classification",
+    TaskKind(
+        data=LabelledDataConfig,
+        tokenizer=TextTokenizerConfig,
+        batching=PackedBatchingConfig,
+        decoding=Section,
+        network="label_texts",
+        scores=LABEL_SCORES,
+        training="trainer.tasks.labelling:TextClassification",
+    ),
+)
+NETWORKS.register(
+    "label_tokens", NetworkKind(LabelTokensConfig, "trainer.tasks.labelling:build_label_model")
+)
+TASKS.register(
+    "token_classification",
+    TaskKind(
+        data=TaggedDataConfig,
+        tokenizer=TextTokenizerConfig,
+        batching=PackedBatchingConfig,
+        decoding=Section,
+        network="label_tokens",
+        scores=TAG_SCORES,
+        training="trainer.tasks.labelling:TokenClassification",
+        check=_spans_are_scored_if_there_are_any,
     ),
 )

@@ -17,7 +17,7 @@ from cluster.cli.control import stop, workers
 from cluster.cli.dashboard import dashboard
 from cluster.cli.data import data_app
 from cluster.cli.deploy import deploy_app
-from cluster.cli.encoders import embed, fill
+from cluster.cli.encoders import classify, embed, fill
 from cluster.cli.export_metrics import export_metrics
 from cluster.cli.jobs import jobs_app, submit
 from cluster.cli.learning import demo, fields
@@ -70,7 +70,10 @@ for panel, commands in {
     "Begin": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
     "Look": (watch, runs, status, dashboard, report, compare, replay, metrics, export_metrics),
-    "Use": (evaluate, tune_decoding, translate, generate, embed, fill, serve, explain, export),
+    "Use": (
+        *(evaluate, tune_decoding, translate, generate, fill, embed, classify),
+        *(serve, explain, export),
+    ),
     "On a cluster": (submit,),
 }.items():
     for command in commands:

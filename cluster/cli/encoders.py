@@ -1,4 +1,4 @@
-"""Commands for encoders: `fill` and `embed`."""
+"""Commands for encoders: `fill`, `embed`, `classify`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -80,4 +80,45 @@ def fill(
 
     filler = load_filler(run, checkpoint, precision, candidates)
     for line in filled_lines(filler, texts_of(texts or []), as_json=as_json):
+        hand_over(line)
+
+
+def classify(
+    run: RunArgument,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts. Default: lines of stdin."),
+    ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE", help="A file of texts, one a line; - is stdin."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    precision: PrecisionOption = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Label texts, or each of their words, as the run has learned it.
+
+    A run of text_classification gives a line for each text: its label. A run of
+    token_classification gives a line for each word, the word and its label after a tab, and a
+    blank line after each text: the form of CoNLL, which such a run is trained on. Words are what
+    stands between spaces.
+
+    With --json each text has a line: of texts {"text", "label", "probabilities", "tokens",
+    "read"}, of words {"text", "words": [{"word", "label", "probability"}, …]}.
+
+    Examples:
+
+      transloom classify runs/multi30k-language "Ein Mann fährt Rad." "Un homme fait du vélo."
+
+      transloom classify runs/multi30k-language --input captions.txt --json > labels.jsonl
+
+      transloom classify runs/multi30k-case "ein mann hält eine gitarre"
+    """
+    if texts and given is not None:
+        raise typer.BadParameter(f"texts are given, and --input {given}: leave out one of the two")
+    from cluster.commands.classify import labelled_lines, load_labeller, texts_to_label
+
+    labeller = load_labeller(run, checkpoint, precision)
+    for line in labelled_lines(labeller, texts_to_label(texts or [], given), as_json=as_json):
         hand_over(line)

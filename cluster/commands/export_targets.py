@@ -22,6 +22,8 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
             "trainer.inference.export.sentence_transformers:write_sentence_transformer"
         ),
         "masked_lm": "trainer.inference.export.bert:write_bert",
+        "text_classification": "trainer.inference.export.bert_labels:write_bert_labels",
+        "token_classification": "trainer.inference.export.bert_labels:write_bert_labels",
         "translation": "trainer.inference.export.marian:write_marian",
     },
     Target.CTRANSLATE2: {

@@ -54,16 +54,20 @@ def _sizes_of_dataset(recipe: Recipe, dataset: str) -> Sizes | None:
     except DataError:  # not prepared yet
         return None
     found = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
-    return Sizes(found[0], found[-1], _context_length(recipe))
+    return Sizes(found[0], found[-1], _context_length(recipe), _labels(recipe))
 
 
 def _sizes_of_recipe(recipe: Recipe) -> Sizes:
     size = recipe.tokenizer.vocabulary_size
-    return Sizes(size, size, _context_length(recipe))
+    return Sizes(size, size, _context_length(recipe), _labels(recipe))
 
 
 def _context_length(recipe: Recipe) -> int:
     return getattr(recipe.batching, "context_length", 0)
+
+
+def _labels(recipe: Recipe) -> int:
+    return len(getattr(recipe.data, "labels", ()))
 
 
 def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:

@@ -54,6 +54,7 @@ def plan_packed(
     epoch: int,
     window: int,
     before: int = 1,
+    fills: bool = True,
 ) -> WindowPlan:
     """Packs a window's documents into rows, and cuts these into micro-batches.
 
@@ -62,12 +63,14 @@ def plan_packed(
         context_length: most tokens of a row.
         budget: most tokens of a micro-batch, padding included; at least `context_length`.
         before: tokens that a part has beside its own, those before them.
+        fills: whether parts are cut once more to fill rows; where not, no document is cut that
+            fits into a row, and more may be padded.
     """
     order = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)
     state = stream_state(DOCUMENT_PHASE, seed, epoch, window)
     phases = (splitmix64(state, len(lengths)) % np.uint64(context_length)).astype(np.int64)
     parts = cut_documents(lengths, order.tolist(), context_length, phases)
-    rows = pack(parts, context_length)
+    rows = pack(parts, context_length, fills=fills)
     shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
     return _plan([rows[number] for number in shuffle.tolist()], budget // context_length, before)
 
@@ -109,9 +112,10 @@ def cut_documents(
     return parts
 
 
-def pack(parts: Sequence[Part], context_length: int) -> list[Row]:
+def pack(parts: Sequence[Part], context_length: int, *, fills: bool = True) -> list[Row]:
     """Rows of at most `context_length` tokens that have all tokens of the parts once."""
-    return _fill(_best_fit(_longest_first(parts), context_length), context_length)
+    rows = _best_fit(_longest_first(parts), context_length)
+    return _fill(rows, context_length) if fills else rows
 
 
 def _longest_first(parts: Sequence[Part]) -> list[Part]:

@@ -79,6 +79,25 @@ class DataTask(ABC):
         """The token ids of a field's texts, as shards have them: by default with EOS."""
         return tokenizer.encode_field(texts, tag)
 
+    def encode_all(
+        self,
+        fields: Sequence[FieldInfo],
+        tokenizers: Mapping[str, Tokenizer],
+        texts: Mapping[str, list[str]],
+        tags: Mapping[str, str],
+    ) -> dict[str, FieldArrays]:
+        """The token ids of examples, by field: by default each field for itself, by `encode`.
+
+        Args:
+            tokenizers, texts, tags: by field.
+        """
+        return {
+            field.name: self.encode(
+                field, tokenizers[field.name], texts[field.name], tags.get(field.name)
+            )
+            for field in fields
+        }
+
     def own_pieces(self) -> tuple[str, ...]:
         """Pieces that the tokenizer of every field has to have, and no text contains, as tags."""
         return ()
@@ -186,7 +205,7 @@ def _rules(
     special, longest = manifest.special_ids, manifest.longest()
     rules = {}
     for field in manifest.fields:
-        size = manifest.tokenizers[field.name].vocabulary_size
+        size = field.label_ids or manifest.tokenizers[field.name].vocabulary_size
         fewest = task.fewest_tokens(field, corpus.tag) if task else None
         if fewest is None:
             rules[field.name] = SequenceRules(size, longest[field.name])
@@ -202,3 +221,5 @@ DATA_TASKS.register("translation", "data_pipeline.tasks.translation:TASK")
 DATA_TASKS.register("causal_lm", "data_pipeline.tasks.causal_lm:TASK")
 DATA_TASKS.register("sentence_embedding", "data_pipeline.tasks.sentence_embedding:TASK")
 DATA_TASKS.register("masked_lm", "data_pipeline.tasks.masked_lm:TASK")
+DATA_TASKS.register("text_classification", "data_pipeline.tasks.text_classification:TASK")
+DATA_TASKS.register("token_classification", "data_pipeline.tasks.token_classification:TASK")

@@ -109,10 +109,12 @@ class WindowReader:
             for part in self._mixture.slices(epoch, window)
             if self.manifest.shards[part.shard].name not in self._left_out
         ]
-        parts: dict[str, list[FieldArrays]] = {field.name: [] for field in self.manifest.fields}
+        parts: dict[str, list[FieldArrays]] = {}
         for part in slices:
             for name, arrays in self._read_slice(part).items():
                 parts.setdefault(name, []).extend(arrays)
+        if not slices:
+            parts = {field.name: [] for field in self.manifest.fields}
         fields = {name: concatenate(arrays) for name, arrays in parts.items()}
         plan = self._task.plan(fields, self._settings, epoch, window)
         micro_batches = assemble(_pair_ids(self.manifest, slices), fields, plan)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.corpora.cutting import check_alignment, cut_aligned, cut_file
-from data_pipeline.corpora.documents import Documents, Files, read_file, span_of
-from data_pipeline.corpora.formats import Chunk, Content, parse
+from data_pipeline.corpora.documents import Files, read_file, span_of
+from data_pipeline.corpora.formats import Chunk, Content, ProblemOf, WithTexts, parse
 from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
@@ -43,8 +43,17 @@ class WholeText:
     sha256s: tuple[str, ...]  # of each location's decompressed content
 
 
-def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> WholeText:
+def read_whole(
+    corpus: CorpusConfig,
+    *,
+    mirror: str | None,
+    cache: Path,
+    problem_of: ProblemOf | None = None,
+) -> WholeText:
     """All examples of a small corpus.
+
+    Args:
+        problem_of: see `data_pipeline.corpora.formats.parse`.
 
     Raises:
         CorpusError: anything is wrong with the corpus, or it is not small.
@@ -57,7 +66,7 @@ def read_whole(corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> Whol
     texts: list[tuple[str, ...]] = []
     characters = 0
     for chunk in reader.chunks(EXAMPLES_PER_CHUNK):
-        texts += [example.texts for example in parse(chunk)]
+        texts += [example.texts for example in parse(chunk, problem_of)]
         characters += sum(len(text) for parts in texts[chunk.first :] for text in parts)
         HELD_OUT_EXAMPLES.check(len(texts), too_large)
         HELD_OUT_CHARACTERS.check(characters, too_large)
@@ -126,22 +135,30 @@ class CorpusReader:
         if isinstance(corpus, TextCorpusConfig) and corpus.files_are_documents:
             yield from self._whole_files(examples_per_chunk)
             return
-        for location in self._locations:
+        for number, location in enumerate(self._locations):
             span = self._span(*location)
             with self._opened([location]) as (stream,):
-                yield from cut_file(stream, corpus, span, examples_per_chunk)
+                for part in cut_file(stream, corpus, span, examples_per_chunk):
+                    yield self._whole_texts(number, part)
 
     def _whole_files(self, examples_per_chunk: int) -> Iterator[Files]:
-        files: list[Documents] = []
-        for location in self._locations:
+        files: list[Content] = []
+        size = 0
+        for number, location in enumerate(self._locations):
             with self._opened([location]) as (stream,):
-                files.append(read_file(stream, self._span(*location)))
-            size = sum(len(file.lines.data) for file in files)
+                file = read_file(stream, self._span(*location))
+            files.append(self._whole_texts(number, file))
+            size += len(file.lines.data)
             if len(files) == examples_per_chunk or size >= PART_BYTES:
                 yield Files(tuple(files))
-                files = []
+                files, size = [], 0
         if files:
             yield Files(tuple(files))
+
+    def _whole_texts(self, file: int, part: Content) -> Content:
+        """A part of a file whose examples have all of their texts."""
+        more = self._corpus.texts_of_files
+        return WithTexts(part, more[file]) if more else part
 
     def _span(self, location: str, sha256: str | None) -> range:
         """The bytes of a file at which the corpus's examples begin."""

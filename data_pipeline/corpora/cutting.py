@@ -26,8 +26,10 @@ from data_pipeline.corpora.formats import (
     TsvLines,
 )
 from data_pipeline.corpora.lines import MAX_LINE_BYTES, PART_BYTES, LineReader
+from data_pipeline.corpora.tagged import LAST, CasedWords, ConllSentences, TaggedLines
 from data_pipeline.corpus_config import READERS, CorpusConfig
 from data_pipeline.errors import CorpusError, TarContentError
+from data_pipeline.label_config import TaggedCorpusConfig
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import LocationStream
 from data_pipeline.storage.tar import NAME_SHOWN, Member, read_members
@@ -116,6 +118,9 @@ def cut_file(
     """
     columns, file_format = corpus.columns, corpus.files_format
     limit = MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES
+    if isinstance(corpus, TaggedCorpusConfig):
+        yield from _cut_tagged(stream, corpus, span, examples_per_part)
+        return
     if file_format in READERS:
         yield from _read_by_registered(stream, corpus, examples_per_part)
         return
@@ -138,12 +143,36 @@ def cut_file(
         yield make(lines)
 
 
+def _cut_tagged(
+    stream: LocationStream, corpus: TaggedCorpusConfig, span: range, examples_per_part: int
+) -> Iterator[Content]:
+    words, tags = corpus.columns.texts
+    if corpus.files_format == "jsonl":
+        reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
+        while (lines := reader.take(examples_per_part)).count:
+            yield TaggedLines(lines, words, tags)
+    elif corpus.files_format == "conll":
+        word = words if isinstance(words, int) else 0
+        tag = tags if isinstance(tags, int) else LAST
+        for sentences in cut_paragraphs(stream, span, examples_per_part):
+            yield ConllSentences(sentences, word, tag)
+    else:
+        cut = cut_lines if corpus.documents == "line" else cut_paragraphs
+        for documents in cut(stream, span, examples_per_part):
+            yield CasedWords(documents)
+
+
 def _read_by_registered(
     stream: LocationStream, corpus: CorpusConfig, examples_per_part: int
 ) -> Iterator[ReadExamples]:
     assert corpus.files_format is not None
     examples: list[Example] = []
-    size, limit = 0, MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES
+    size, limit, number = 0, MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES, 0
+
+    def part() -> ReadExamples:
+        first = number - len(examples) + 1
+        return ReadExamples(tuple(examples), corpus.has_documents, stream.location, first)
+
     for number, example in enumerate(READERS[corpus.files_format](stream, corpus), 1):
         place = f"{stream.location}, {corpus.noun} {number:,}"
         if len(example.texts) != len(corpus.columns.texts):
@@ -160,10 +189,10 @@ def _read_by_registered(
         examples.append(example)
         size += sum(map(len, example.texts))
         if len(examples) == examples_per_part or size >= PART_BYTES:
-            yield ReadExamples(tuple(examples), corpus.has_documents)
+            yield part()
             examples, size = [], 0
     if examples:
-        yield ReadExamples(tuple(examples), corpus.has_documents)
+        yield part()
 
 
 def _cut_samples(

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from data_pipeline.arrays import BoolArray
-from data_pipeline.corpora.formats import Example, Lines
+from data_pipeline.corpora.formats import Content, Example, Lines
 from data_pipeline.corpora.lines import WHOLE_FILE, LineReader
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
@@ -47,6 +47,10 @@ class Documents:
         for part in texts:
             yield Example((part,), None)
 
+    def place(self, number: int) -> str:
+        first = self.lines.place(number if self.borders == "line" else 0)
+        return first if self.borders == "line" else f"{first} and after it"
+
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
     for is_blank, group in groupby(lines, lambda line: not line.strip(BLANKS)):
@@ -58,7 +62,7 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 class Files:
     """Files that are a document each."""
 
-    files: tuple[Documents, ...]
+    files: tuple[Content, ...]
 
     @property
     def count(self) -> int:
@@ -67,6 +71,9 @@ class Files:
     def examples(self) -> Iterator[Example]:
         for file in self.files:
             yield from file.examples()
+
+    def place(self, number: int) -> str:
+        return self.files[number].place(0)
 
 
 def read_file(stream: LocationStream, span: range = WHOLE_FILE) -> Documents:

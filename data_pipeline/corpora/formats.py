@@ -7,8 +7,9 @@ TsvLines      columns between tabs; quotes have no meaning, so no value can hold
 JsonLines     one JSON object a line; a dot in a column's name leads into an inner object
 Samples       UTF-8 files in a WebDataset tar, one example a sample
 ReadExamples  what a reader of `readers.py` has made of a file
+WithTexts     another format's part, all examples of which have some texts more, as a label
 
-documents.py has plain text.
+documents.py has plain text, tagged.py words with tags.
 
 Lines end at \\n alone: other characters that Unicode calls line ends occur inside sentences, and
 splitting there would shift the alignment of everything that follows. A dataset stores one sentence
@@ -19,7 +20,7 @@ becomes \\n.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -38,6 +39,10 @@ JSON_VALUES = Budget(
 JSON_COUNTED_FROM = 1_000_000  # characters
 _COUNTED_AT_ONCE = 1024 * 1024
 SPACES = str.maketrans("\n\r\t", "   ")
+
+
+# What is wrong with texts of an example that could be read, with the remedy; None if nothing is.
+ProblemOf = Callable[[Sequence[str]], str | None]
 
 
 class Example(NamedTuple):
@@ -84,6 +89,10 @@ class Lines:
                 "are two files."
             ) from error
 
+    def place(self, number: int) -> str:
+        """Where a line is, for messages; the first is 0."""
+        return f"{self.location}, line {self.first + number:,}"
+
 
 @dataclass(frozen=True)
 class AlignedLines:
@@ -98,6 +107,9 @@ class AlignedLines:
     def examples(self) -> Iterator[Example]:
         for texts in zip(*(side.decode() for side in self.sides), strict=True):
             yield Example(texts, None)
+
+    def place(self, number: int) -> str:
+        return self.sides[0].place(number)
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,10 @@ class TsvLines:
                     "recipe."
                 ) from None
             except ValueError as error:
-                raise _bad_value(f"{self.lines.location}, line {number:,}", error) from error
+                raise bad_value(f"{self.lines.location}, line {number:,}", error) from error
+
+    def place(self, number: int) -> str:
+        return self.lines.place(number)
 
 
 @dataclass(frozen=True)
@@ -175,18 +190,21 @@ class JsonLines:
     def count(self) -> int:
         return self.lines.count
 
+    def place(self, number: int) -> str:
+        return self.lines.place(number)
+
     def examples(self) -> Iterator[Example]:
         texts, score = self.columns.texts, self.columns.of_score
         cleared = document if self.are_documents else sentence
         for number, line in enumerate(self.lines.decode(), self.lines.first):
             try:
-                value = _parse_json(line)
+                value = parse_json(line)
                 yield Example(
                     tuple([cleared(_text_at(value, column)) for column in texts]),
-                    None if score is None else read_score(_value_at(value, score)),
+                    None if score is None else read_score(value_at(value, score)),
                 )
             except ValueError as error:
-                raise _bad_value(f"{self.lines.location}, line {number:,}", error) from error
+                raise bad_value(f"{self.lines.location}, line {number:,}", error) from error
 
 
 class Sample(NamedTuple):
@@ -216,13 +234,18 @@ class Samples:
                     None if sample.score is None else read_score(sample.score.decode()),
                 )
             except ValueError as error:
-                raise _bad_value(f"{self.location}, sample {sample.key!r}", error) from error
+                raise bad_value(f"{self.location}, sample {sample.key!r}", error) from error
+
+    def place(self, number: int) -> str:
+        return f"{self.location}, sample {self.samples[number].key!r}"
 
 
 @dataclass(frozen=True)
 class ReadExamples:
     read: tuple[Example, ...]
     are_documents: bool = False
+    location: str = ""
+    first: int = 1  # the number of the first one in its file, from 1
 
     @property
     def count(self) -> int:
@@ -233,6 +256,9 @@ class ReadExamples:
         for example in self.read:
             yield Example(tuple([cleared(text) for text in example.texts]), example.score)
 
+    def place(self, number: int) -> str:
+        return f"{self.location}, example {self.first + number:,}"
+
 
 class Content(Protocol):
     """A raw part of a corpus."""
@@ -241,6 +267,28 @@ class Content(Protocol):
     def count(self) -> int: ...
 
     def examples(self) -> Iterator[Example]: ...
+
+    def place(self, number: int) -> str:
+        """Where the example of that number is, for messages; the first is 0."""
+
+
+@dataclass(frozen=True)
+class WithTexts:
+    """A part of which all examples have some texts more, after their own."""
+
+    content: Content
+    more: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return self.content.count
+
+    def examples(self) -> Iterator[Example]:
+        for example in self.content.examples():
+            yield Example((*example.texts, *self.more), example.score)
+
+    def place(self, number: int) -> str:
+        return self.content.place(number)
 
 
 @dataclass(frozen=True)
@@ -251,16 +299,25 @@ class Chunk:
     content: Content
 
 
-def parse(chunk: Chunk) -> list[Example]:
+def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
     """The examples in their order.
+
+    Args:
+        problem_of: see `ProblemOf`; None: nothing is.
 
     Raises:
         CorpusError: an example is wrong; the message names file and line.
     """
-    return list(chunk.content.examples())
+    examples = list(chunk.content.examples())
+    if problem_of is not None:
+        for number, example in enumerate(examples):
+            if problem := problem_of(example.texts):
+                raise CorpusError(f"{chunk.content.place(number)}: {problem}.")
+    return examples
 
 
-def _bad_value(place: str, error: ValueError) -> CorpusError:
+def bad_value(place: str, error: ValueError) -> CorpusError:
+    """The error of an example that is wrong, with the remedy."""
     return CorpusError(f"{place}: {error}. Correct it there, or columns in the recipe.")
 
 
@@ -293,7 +350,12 @@ def read_score(value: object) -> float:
     raise ValueError(f"expected a number as score, found {_shown(value)}")
 
 
-def _parse_json(line: str) -> object:
+def parse_json(line: str) -> object:
+    """The value of a line.
+
+    Raises:
+        ValueError: it is no JSON, or too large.
+    """
     if len(line) > JSON_COUNTED_FROM:
         JSON_VALUES.check(_json_values(line), ValueError)
     try:
@@ -317,7 +379,12 @@ def _json_values(line: str) -> int:
     return count
 
 
-def _value_at(value: Any, column: Column) -> object:
+def value_at(value: Any, column: Column) -> object:
+    """The value under a key; a dot in the key leads into an inner object.
+
+    Raises:
+        ValueError: there is none.
+    """
     for key in str(column).split("."):
         if not isinstance(value, dict):
             raise ValueError(f"expected an object with the key {key!r}, found {_shown(value)}")
@@ -330,7 +397,7 @@ def _value_at(value: Any, column: Column) -> object:
 
 
 def _text_at(value: object, column: Column) -> str:
-    text = _value_at(value, column)
+    text = value_at(value, column)
     if not isinstance(text, str):
         raise ValueError(f"expected a string at {column!r}, found {_shown(text)}")
     text.encode()  # raises for half a surrogate pair, which JSON's escapes allow

@@ -20,13 +20,22 @@ class FieldInfo(Written):
     """One sequence of every example, by the name it has in shards and batches."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    role: str  # what the task takes it for: source, target, document
+    role: str  # what the task takes it for: source, target, document, label, tags
     language: str
+    # Of a field that is no text but names some of these: its ids are their numbers from 1; 0: none.
+    labels: Annotated[tuple[str, ...], Field(fail_fast=True)] = Field(
+        default=(), exclude_if=lambda labels: not labels
+    )
 
     @property
     def is_document(self) -> bool:
         """Whether its texts may hold line ends."""
         return self.role == "document"
+
+    @property
+    def label_ids(self) -> int:
+        """How many ids a field of labels can have; 0 for a field of texts."""
+        return len(self.labels) + 1 if self.labels else 0
 
 
 class DocumentLengths(Written):

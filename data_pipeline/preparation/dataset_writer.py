@@ -47,7 +47,12 @@ def read_heldout(data: DataConfig) -> dict[str, WholeText]:
         CorpusError: anything is wrong with them.
     """
     return {
-        use: read_whole(corpus, mirror=data.mirror, cache=cache_folder(data.cache))
+        use: read_whole(
+            corpus,
+            mirror=data.mirror,
+            cache=cache_folder(data.cache),
+            problem_of=data.problem_of,
+        )
         for use, corpus in (("validation", data.validation), *data.tests.items())
     }
 

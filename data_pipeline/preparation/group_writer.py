@@ -83,12 +83,8 @@ def write_group(job: GroupJob) -> WrittenGroup:
     texts = {
         field.name: [row.texts[number] for row in rows] for number, field in enumerate(job.fields)
     }
-    fields = {
-        field.name: task.encode(
-            field, _open(job, field), texts[field.name], job.tags.get(field.name)
-        )
-        for field in job.fields
-    }
+    tokenizers = {field.name: _open(job, field) for field in job.fields}
+    fields = task.encode_all(job.fields, tokenizers, texts, job.tags)
     kept = _usable(rows, fields, job, report)
     fields = {name: field.take(kept) for name, field in fields.items()}
     texts = {name: [lines[number] for number in kept.tolist()] for name, lines in texts.items()}

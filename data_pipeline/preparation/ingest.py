@@ -85,7 +85,7 @@ def ingest(
 
 
 def _clean(job: _CleanJob) -> _CleanedChunk:
-    examples = parse(job.chunk)
+    examples = parse(job.chunk, job.settings.data.problem_of)
     cleaner = _cleaner(job.settings, job.corpus, job.heldout)
     kept, dropped = cleaner.clean(job.chunk.first, examples)
     by_content = job.settings.data.cleaning.drop_duplicates

@@ -120,6 +120,8 @@ def _rows(sample: _Sample, fields: int, by_content: bool) -> Iterator[Row]:
 
 def _training_texts(field: FieldInfo, texts: Iterable[str]) -> Iterator[str]:
     """The texts of a field as a model is trained on them."""
+    if field.labels:
+        return
     if not field.is_document:
         yield from texts
         return

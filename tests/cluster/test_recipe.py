@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from support.quality.attributes_read import Sources
 from support.recipes import tiny_values
+from support.tasks import BUILT_IN
 
 from cluster.errors import RecipeError
 from cluster.packages import PACKAGES
@@ -37,6 +38,8 @@ def test_the_recipes_are_those_that_the_readme_names():
         "multi30k-fren",
         "multi30k-embedding",
         "multi30k-masked",
+        "multi30k-language",
+        "multi30k-case",
         "shakespeare-char",
         "vaswani-base",
         "vaswani-big",
@@ -131,12 +134,7 @@ def sections_of(config):
 
 
 def sections_of_all_tasks():
-    return set().union(
-        *(
-            sections_of(recipe_class(Recipe, task))
-            for task in ("translation", "causal_lm", "masked_lm", "sentence_embedding")
-        )
-    )
+    return set().union(*(sections_of(recipe_class(Recipe, task)) for task in BUILT_IN))
 
 
 def takes(kind, annotation):
@@ -196,8 +194,11 @@ def test_every_field_is_read_by_something_other_than_its_config():
     configs = {Path(inspect.getfile(section)) for section in sections}
     reads = Sources(files).reads(set(files) - configs)
     # A preset gives other fields their values when the recipe is read, and is not needed later.
-    networks = ("DecoderOnlyConfig", "EncoderOnlyConfig", "SentenceEncoderConfig")
-    presets = [f"{config}.preset" for config in networks]
+    networks = (
+        *("DecoderOnlyConfig", "EncoderOnlyConfig"),
+        *("LabelTextsConfig", "LabelTokensConfig", "SentenceEncoderConfig"),
+    )
+    presets = [f"{network}.preset" for network in networks]
     assert sorted(unread(sections, reads)) == presets
     # It is told whose field is read.
     assert ("Recipe", "name") in reads

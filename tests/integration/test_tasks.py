@@ -16,7 +16,14 @@ from support.cluster.sabotage import kill
 from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 from support.runs import Runs
-from support.tasks import copy_values, embedding_values, language_model_values, masked_values
+from support.tasks import (
+    case_values,
+    copy_values,
+    embedding_values,
+    language_model_values,
+    language_values,
+    masked_values,
+)
 
 from cluster.commands.replay import ReplayWish, replay
 from cluster.data.trace import trace
@@ -31,8 +38,10 @@ VALUES = {
     "language model": language_model_values,
     "masked model": masked_values,
     "embedding": embedding_values,
+    "labels of texts": language_values,
+    "labels of words": case_values,
 }
-KILLED = ("language model", "masked model")
+KILLED = ("language model", "masked model", "labels of words")
 
 
 @pytest.fixture(scope="module", params=list(VALUES))

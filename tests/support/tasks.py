@@ -7,6 +7,14 @@ import yaml
 
 from support.recipes import tiny_values
 
+BUILT_IN = (
+    "translation",
+    "causal_lm",
+    "masked_lm",
+    "sentence_embedding",
+    "text_classification",
+    "token_classification",
+)
 EXTENSIONS = Path(__file__).resolve().parents[2] / "docs" / "extensions"
 
 
@@ -50,7 +58,7 @@ def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
         "trainer": {
             "max_steps": 24,
             "label_smoothing": 0.0,
-            "schedule": {"type": "constant", "peak_learning_rate": 0.01, "warmup_steps": 0},
+            "schedule": _constant(0.01),
             "validate_every_steps": 12,
         },
         "decoding": {"max_new_tokens": 12},
@@ -100,6 +108,53 @@ def embedding_values(dataset: Path, **model: Any) -> dict[str, Any]:
         "engine": {"numerics": "exact"},
         "checkpoints": {"every_steps": 6},
     }
+
+
+def language_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny classifier that tells the languages of the phrase book apart."""
+    values = masked_values(dataset, **model)
+
+    def both(use: str) -> dict[str, Any]:
+        files = [f"builtin:phrasebook/{use}.{language}" for language in ("en", "fr")]
+        return {"files": files, "format": "text", "labels": ["en", "fr"]}
+
+    uses = {"train": [both("train")], "validation": both("validation")}
+    data = values["data"] | uses | {"labels": ["fr", "en"], "tests": {"phrasebook": both("test")}}
+    batching = {k: v for k, v in values["batching"].items() if k != "masking"}
+    values = {k: v for k, v in values.items() if k != "decoding"}
+    return values | {
+        "name": "tiny-language",
+        "task": "text_classification",
+        "data": data,
+        "tokenizer": {"type": "bpe", "vocabulary_size": 200},
+        "batching": batching | {"max_tokens_per_micro_batch": 120},
+        "trainer": values["trainer"] | {"schedule": _constant(0.006)},
+    }
+
+
+def case_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny tagger that tells how the phrase book's words were written."""
+    values = language_values(dataset, **model)
+    uses = {use: _lines(use) | {"derived": "case"} for use in ("train", "validation", "test")}
+    data = {
+        "dataset": str(dataset),
+        "labels": ["lower", "title", "upper", "mixed"],
+        "train": [uses["train"]],
+        "validation": uses["validation"],
+        "tests": {"phrasebook": uses["test"]},
+        "pairs_per_block": 256,
+    }
+    return values | {
+        "name": "tiny-case",
+        "task": "token_classification",
+        "data": data,
+        "tokenizer": {"type": "char", "vocabulary_size": 60},
+        "batching": values["batching"] | {"max_tokens_per_micro_batch": 64},
+    }
+
+
+def _constant(rate: float) -> dict[str, Any]:
+    return {"type": "constant", "peak_learning_rate": rate, "warmup_steps": 0}
 
 
 def _lines(use: str) -> dict[str, Any]:

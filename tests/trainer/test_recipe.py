@@ -9,9 +9,11 @@ import yaml
 from support.recipes import tiny_values
 from support.tasks import (
     EXTENSIONS,
+    case_values,
     copy_values,
     embedding_values,
     language_model_values,
+    language_values,
     masked_values,
 )
 
@@ -27,6 +29,8 @@ VALUES = {
     "causal_lm": language_model_values,
     "masked_lm": masked_values,
     "sentence_embedding": embedding_values,
+    "text_classification": language_values,
+    "token_classification": case_values,
     "copy": copy_values,
 }
 

@@ -74,7 +74,7 @@ class MaskedLanguageModelling(TrainingTask):
         targets: np.ndarray = before[ends] - before[ends - told.lengths]
         return targets
 
-    def scoring(self, heldout: HeldOut) -> "MaskedScoring":
+    def scoring(self, heldout: HeldOut) -> Scoring:
         return MaskedScoring(self, heldout)
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:

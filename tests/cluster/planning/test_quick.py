@@ -16,7 +16,8 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetError
 from model.config import ModelConfig
 from model.decoder_only import DecoderOnly
-from model.encoder_only_config import EncoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.label_head import LabelModel
 from model.masked_head import MaskedLanguageModel
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
@@ -184,6 +185,9 @@ def test_the_matrices_are_nearly_all_of_a_network(path, overrides):
     with torch.device("meta"):
         if isinstance(recipe.model, ModelConfig):
             network = Transformer(recipe.model, Vocabulary(size, size, 0, 2, 3))
+        elif isinstance(recipe.model, LabelTextsConfig | LabelTokensConfig):
+            labels, context = len(recipe.data.labels), recipe.batching.context_length
+            network = LabelModel(recipe.model, size, context, labels)
         elif isinstance(recipe.model, EncoderOnlyConfig):
             network = MaskedLanguageModel(recipe.model, size, recipe.batching.context_length)
         else:

@@ -74,6 +74,18 @@ def test_every_token_is_predicted_once_in_rows_and_batches_that_fit(
     assert sum(len(batch) < rows_per_batch for batch in batches) <= 1
 
 
+@given(lengths_of_documents, st.integers(1, 20), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_rows_that_are_not_filled_cut_no_document_that_fits(lengths, context_length, seed):
+    where = {"seed": seed, "epoch": 0, "window": 0}
+    plan = plan_packed(np.array(lengths), context_length, context_length, **where, fills=False)
+    rows = [row for batch in rows_of(plan) for row in batch]
+    assert_each_token_once(rows, lengths)
+    assert all(sum(part.size for part in row) <= context_length for row in rows)
+    whole = [part for row in rows for part in row if lengths[part.document] <= context_length]
+    assert all(part.size == lengths[part.document] for part in whole)
+
+
 def test_a_part_may_have_its_own_tokens_alone():
     lengths = np.array([30, 7, 12, 1])
     where = {"seed": 1, "epoch": 0, "window": 0}

@@ -1,7 +1,7 @@
 """Jobs for a `RankPool` that train a small model of documents by the engine alone."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import nn
 from data_pipeline.batching.plan import slots_of_rank
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.label_head import LabelModel
 from model.loss import CrossEntropy
 from model.masked_head import MaskedLanguageModel
 from model.packing import part_positions
@@ -25,6 +26,7 @@ from trainer.training.step_exchange import exchange
 from trainer.zero.engine import Engine
 
 VOCABULARY = 37
+LABELS = 5
 CONTEXT = 12
 SIZES = {"layers": 2, "width": 24, "heads": 4, "dropout": 0.1}
 
@@ -99,6 +101,25 @@ def train_sentences(
         return SentenceEncoder(config, VOCABULARY, CONTEXT)
 
     return _train(placement, shape, build, sentence_rows, steps)
+
+
+def labelled_rows(step: int, slot: int) -> DeviceBatch:
+    """The same rows, of which some tokens have a label, in one slot of a step none at all."""
+    batch = masked_rows(step, slot)
+    return replace(batch, inputs=(*batch.inputs[:-1], batch.inputs[-1] % LABELS))
+
+
+def train_labels(
+    placement: Placement, shape: Shape, kind: str, form: dict[str, Any], steps: int
+) -> dict[str, Any]:
+    """The same of a network that tells labels, of texts or of tokens."""
+    config = {"texts": LabelTextsConfig, "tokens": LabelTokensConfig}[kind](**SIZES, **form)
+
+    def build() -> LabelModel:
+        seed_torch(1, "weights")
+        return LabelModel(config, VOCABULARY, CONTEXT, LABELS)
+
+    return _train(placement, shape, build, labelled_rows, steps)
 
 
 def _train(

@@ -39,6 +39,17 @@ def test_pairs_that_are_told_apart_have_the_same_bits(rank_pools, pooling):
             assert found["weights"] == alone["weights"]
 
 
+@pytest.mark.parametrize("kind", ["texts", "tokens"])
+def test_heads_for_labels_have_the_same_bits_also_where_a_slot_has_no_label(rank_pools, kind):
+    job, form = language_model_jobs.train_labels, {"preset": "bert"}
+    (alone,) = rank_pools(1).run(job, Shape(1, numerics="exact"), kind, form, 3)
+    assert alone["losses"][0] != alone["losses"][-1]
+    for ranks, stage in ((1, 3), (2, 0), (3, 3)):
+        for found in rank_pools(ranks).run(job, Shape(stage, numerics="exact"), kind, form, 3):
+            assert found["losses"] == alone["losses"]
+            assert found["weights"] == alone["weights"]
+
+
 @pytest.mark.parametrize("form", [{"preset": "bert"}, {}], ids=["bert", "pre-norm"])
 def test_a_masked_model_has_the_same_bits_also_where_a_slot_has_nothing_masked(rank_pools, form):
     job = language_model_jobs.train_masked

@@ -1,4 +1,4 @@
-"""The boxes of an encoder by itself, with its masked head (Devlin et al. 2019, §3) or pooled."""
+"""The boxes of an encoder by itself, pooled or with its head (Devlin et al. 2019, §3)."""
 
 from model.encoder_only_config import EncoderOnlyConfig
 from model.sentence_encoder_config import SentenceEncoderConfig
@@ -29,6 +29,9 @@ class _Figure:
         self._parameters = Parameters(shapes)
         self._pre_norm = config.norm == "pre"
         self._vocabulary = shapes["encoder.embedding.weight"][0]
+        self._is_masked = "head.dense.weight" in shapes
+        self._pools = "pooler.weight" in shapes
+        self._labels = shapes["classifier.weight"][0] if "classifier.weight" in shapes else 0
 
     def blueprint(self) -> Blueprint:
         config, parameters = self._config, self._parameters
@@ -41,8 +44,7 @@ class _Figure:
             for n in range(config.layers)
         )
         last = [self._norm("encoder.last_norm", "last")] if self._pre_norm else []
-        head = self._pooling(config) if isinstance(config, SentenceEncoderConfig) else self._head()
-        after = (*last, *head, *parameters.rest())
+        after = (*last, *self._head(), *parameters.rest())
         return Blueprint(
             title=f"Encoder-only Transformer, {config}, {config.norm}-norm",
             columns=(Column(name="Encoder", before=before, layers=layers, after=after),),
@@ -52,8 +54,7 @@ class _Figure:
     def _input(self) -> tuple[Box, ...]:
         size = f"t × {self._config.width:,}"
         take = self._parameters.take
-        pools = isinstance(self._config, SentenceEncoderConfig)
-        ids = "t ids of a sentence" if pools else "t ids, some of them <mask>"
+        ids = "t ids" + ", some of them <mask>" * self._is_masked
         boxes = [
             box("encoder.ids", "ids", "Pieces", [ids]),
             box("encoder.embedding", "embedding", "Embedding", [size], take("encoder.embedding")),
@@ -93,6 +94,23 @@ class _Figure:
         return boxes
 
     def _head(self) -> list[Box]:
+        if isinstance(self._config, SentenceEncoderConfig):
+            return self._pooling(self._config)
+        return self._masked_head() if self._is_masked else self._label_head()
+
+    def _label_head(self) -> list[Box]:
+        """What only tokens with a label go through: m of the t, or a text's first."""
+        take, width = self._parameters.take, self._config.width
+        which = "the first of each text" if self._pools else "the first of each word"
+        boxes = []
+        if self._pools:
+            lines = [f"m × {width:,}: {which}", "W, tanh"]
+            boxes.append(box("head.pooler", "feed-forward", "Pooler", lines, take("pooler")))
+        said = [f"m × {self._labels:,}: a logit for each label" + f", {which}" * (not self._pools)]
+        output = box("head.output", "output", "Output matrix", said, take("classifier"))
+        return [*boxes, output, softmax("head", self._labels)]
+
+    def _masked_head(self) -> list[Box]:
         """What only masked pieces go through: m of the t."""
         width, activation = self._config.width, ACTIVATION_NAMES[self._config.activation]
         dense = box(

@@ -8,7 +8,8 @@ from torch import nn
 from model.config import ModelConfig, NetworkConfig
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.label_head import LabelModel
 from model.masked_head import MaskedLanguageModel
 from model.sentence_encoder import SentenceEncoder
 from model.sentence_encoder_config import SentenceEncoderConfig
@@ -23,7 +24,7 @@ from trainer.explain.blueprint.parts import Shapes
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a network needs to know of data: pieces of both vocabularies, and the longest part.
+    """What a network needs to know of data: pieces of both vocabularies, the longest part, labels.
 
     A network with one stack has the source's vocabulary alone.
     """
@@ -31,6 +32,7 @@ class Sizes:
     source: int
     target: int
     context_length: int = 0
+    labels: int = 0
 
 
 def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
@@ -50,6 +52,8 @@ def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
             network = DecoderOnly(config, sizes.source, 0, sizes.context_length)
         elif isinstance(config, SentenceEncoderConfig):
             network = SentenceEncoder(config, sizes.source, sizes.context_length)
+        elif isinstance(config, LabelTextsConfig | LabelTokensConfig):
+            network = LabelModel(config, sizes.source, sizes.context_length, sizes.labels)
         elif isinstance(config, EncoderOnlyConfig):
             network = MaskedLanguageModel(config, sizes.source, sizes.context_length)
         else:
@@ -71,6 +75,7 @@ def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint
 
 def _no_figure(config: NetworkConfig) -> RunMismatchError:
     return RunMismatchError(
-        f"model.network is {config.network!r}, and only transformer, decoder_only, "
-        "sentence_encoder and encoder_only have a figure: name a recipe or a run of one of these"
+        f"model.network is {config.network!r}, and only transformer, decoder_only, encoder_only, "
+        "label_texts, label_tokens and sentence_encoder have a figure: name a recipe or a run of "
+        "one of these"
     )

@@ -23,6 +23,8 @@ LETTERS = {
     "gate_and_inner": "[W V]",
     "outer": "W₂",
     "dense": "W",
+    "pooler": "W",
+    "classifier": "W",
 }
 _ORDER = list(LETTERS)
 

@@ -6,7 +6,8 @@ import torch
 from model.config import ModelConfig, NetworkConfig
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.label_head import LabelModel
 from model.masked_head import MaskedLanguageModel
 from model.sentence_encoder import SentenceEncoder
 from model.sentence_encoder_config import SentenceEncoderConfig
@@ -55,16 +56,20 @@ SENTENCE_ENCODERS = [
     SentenceEncoderConfig(**SMALL, layers=2, preset="bert"),
     SentenceEncoderConfig(**SMALL, layers=2, pooling="first"),
 ]
+LABELS = [
+    LabelTextsConfig(**SMALL, layers=3, preset="bert"),
+    LabelTokensConfig(**SMALL, layers=3, norm="pre"),
+]
 ALL = pytest.mark.parametrize(
     "config",
-    [*ENCODER_DECODERS, *NEWER, *DECODER_ONLY, *ENCODER_ONLY, *SENTENCE_ENCODERS],
+    [*ENCODER_DECODERS, *NEWER, *DECODER_ONLY, *ENCODER_ONLY, *SENTENCE_ENCODERS, *LABELS],
     ids=repr,
 )
 
 
 def sizes(config):
     shared = getattr(config, "share_embeddings", "all") == "all"
-    return Sizes(70, 70 if shared else 50, 16)
+    return Sizes(70, 70 if shared else 50, 16, 5)
 
 
 def network(config):
@@ -75,6 +80,8 @@ def network(config):
         return Transformer(config, Vocabulary(some.source, some.target, 0, bos, 2))
     if isinstance(config, SentenceEncoderConfig):
         return SentenceEncoder(config, some.source, some.context_length)
+    if config in LABELS:
+        return LabelModel(config, some.source, some.context_length, some.labels)
     if isinstance(config, EncoderOnlyConfig):
         return MaskedLanguageModel(config, some.source, some.context_length)
     return DecoderOnly(config, some.source, 0, some.context_length)
@@ -153,7 +160,7 @@ def test_shared_matrices_are_counted_once_and_said(config):
     elif isinstance(config, SentenceEncoderConfig):
         assert shared == set()
     elif isinstance(config, EncoderOnlyConfig):
-        assert shared == {"head.output"}
+        assert shared == (set() if config in LABELS else {"head.output"})
     else:
         sides = {"all": {"encoder.embedding", "decoder.output"}, "decoder": {"decoder.output"}}
         assert shared == sides.get(config.share_embeddings, set())
@@ -245,6 +252,19 @@ def test_the_parts_of_a_masked_head_are_said():
     )
 
 
+def test_the_parts_of_a_head_for_labels_are_said():
+    texts, tokens = (
+        {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
+        for config in LABELS
+    )
+    assert texts["encoder.ids"].lines == ("t ids",)
+    assert texts["head.pooler"].lines[:2] == ("m × 32: the first of each text", "W, tanh")
+    assert texts["head.output"].lines[0] == "m × 5: a logit for each label"
+    assert "head.pooler" not in tokens
+    assert tokens["head.output"].lines[0].endswith("for each label, the first of each word")
+    assert tokens["head.softmax"].lines == ("5 probabilities a row",)
+
+
 def test_an_unknown_parameter_is_drawn_all_the_same():
     config = ENCODER_DECODERS[0]
     model = network(config)
@@ -256,5 +276,5 @@ def test_an_unknown_parameter_is_drawn_all_the_same():
 
 
 def test_an_extensions_network_has_no_figure():
-    with pytest.raises(RunMismatchError, match=r"'theirs', and only .* encoder_only have a figure"):
+    with pytest.raises(RunMismatchError, match=r"'theirs', and only .* label_tokens have a figure"):
         blueprint_of_settings(NetworkConfig(network="theirs"), Sizes(8, 8))

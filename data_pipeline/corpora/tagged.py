@@ -1,0 +1,154 @@
+"""Words with tags: from parts of files to sentences whose words have a tag each.
+
+    CoNLL: a word a line with its tag ─▶ ConllSentences ─┐
+    {"words": […], "tags": […]} a line ─▶ TaggedLines ───┼─▶ Example(("the words", "their tags"))
+    plain text, whose case is the tag ─▶ CasedWords ─────┘
+
+A word has no space in it, nor a tag: both texts of an example are joined by single spaces, so the
+n-th tag is that of the n-th word.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from data_pipeline.corpora.documents import BLANKS, Documents
+from data_pipeline.corpora.formats import Content, Example, Lines, bad_value, parse_json, value_at
+from data_pipeline.corpus_config import Column
+from data_pipeline.errors import CorpusError
+
+LAST = -1
+
+
+@dataclass(frozen=True)
+class ConllSentences:
+    """Lines of columns between tabs or spaces, and blank lines between sentences."""
+
+    sentences: Documents
+    word: int  # the number of a column, from 0
+    tag: int
+
+    @property
+    def count(self) -> int:
+        return self.sentences.count
+
+    def examples(self) -> Iterator[Example]:
+        for sentence in self._sentences():
+            pairs = [self._columns(number, line) for number, line in sentence]
+            words, tags = (" ".join(pair[side] for pair in pairs) for side in (0, 1))
+            yield Example((words, tags), None)
+
+    def place(self, number: int) -> str:
+        first = list(self._sentences())[number][0][0]
+        return f"{self._lines.place(first)} and after it"
+
+    @property
+    def _lines(self) -> Lines:
+        return self.sentences.lines
+
+    def _sentences(self) -> Iterator[list[tuple[int, str]]]:
+        """The lines of each sentence, with their numbers from 0."""
+        lines = self._lines.text().removesuffix("\n").split("\n")
+        for is_blank, group in groupby(
+            enumerate(lines), lambda numbered: not numbered[1].strip(BLANKS)
+        ):
+            if not is_blank:
+                yield list(group)
+
+    def _columns(self, number: int, line: str) -> tuple[str, str]:
+        found = line.strip(BLANKS).split("\t" if "\t" in line else None)
+        needed = max(self.word, self.tag, 1) + 1
+        if len(found) < needed:
+            raise CorpusError(
+                f"{self._lines.place(number)}: expected at least {needed} columns between tabs or "
+                f"spaces, a word and its tag among them, found {len(found)} in {line[:80]!r}. "
+                "Correct the line, put a blank line between sentences, or correct columns in the "
+                "recipe."
+            )
+        try:
+            return one_word(found[self.word], "word"), one_word(found[self.tag], "tag")
+        except ValueError as error:
+            raise bad_value(self._lines.place(number), error) from error
+
+
+@dataclass(frozen=True)
+class TaggedLines:
+    """JSON lines with a list of words and a list of as many tags."""
+
+    lines: Lines
+    words: Column
+    tags: Column
+
+    @property
+    def count(self) -> int:
+        return self.lines.count
+
+    def examples(self) -> Iterator[Example]:
+        for number, line in enumerate(self.lines.decode()):
+            try:
+                value = parse_json(line)
+                words, tags = (_list_at(value, column) for column in (self.words, self.tags))
+                if len(words) != len(tags):
+                    raise ValueError(
+                        f"expected a tag for each word, found {len(words)} words and {len(tags)} "
+                        "tags"
+                    )
+                yield Example((" ".join(words), " ".join(tags)), None)
+            except ValueError as error:
+                raise bad_value(self.place(number), error) from error
+
+    def place(self, number: int) -> str:
+        return self.lines.place(number)
+
+
+@dataclass(frozen=True)
+class CasedWords:
+    """Lower-cased words of plain text, tagged with the case that they had."""
+
+    content: Content
+
+    @property
+    def count(self) -> int:
+        return self.content.count
+
+    def examples(self) -> Iterator[Example]:
+        for example in self.content.examples():
+            words = example.texts[0].split()
+            tags = " ".join(map(case_of, words))
+            yield Example((" ".join(map(str.lower, words)), tags), None)
+
+    def place(self, number: int) -> str:
+        return self.content.place(number)
+
+
+def case_of(word: str) -> str:
+    """How a word is written: lower, title, upper or mixed.
+
+    A word of one upper-case letter is of the case title.
+    """
+    cased = [letter for letter in word if letter.lower() != letter.upper()]
+    upper = [letter != letter.lower() for letter in cased]
+    if not any(upper):
+        return "lower"
+    if not any(upper[1:]):
+        return "title"
+    return "upper" if all(upper) else "mixed"
+
+
+def one_word(text: str, noun: str) -> str:
+    """A word or tag as it is.
+
+    Raises:
+        ValueError: it is empty, or has a space in it.
+    """
+    if len(text.split()) != 1 or text != text.strip():
+        raise ValueError(f"expected a {noun} without a space in it, found {text[:80]!r}")
+    text.encode()  # raises for half a surrogate pair, which JSON's escapes allow
+    return text
+
+
+def _list_at(value: object, column: Column) -> list[str]:
+    found = value_at(value, column)
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise ValueError(f"expected a list of strings at {column!r}, found {str(found)[:80]!r}")
+    return [one_word(item, "word or tag") for item in found]

@@ -1,0 +1,112 @@
+"""What labelling texts and labelling words have in common.
+
+A text is stored as BOS, its tokens, EOS, as for a masked model, and its labels are a field of their
+own, by numbers from 1. A micro-batch has the tokens in TEXT and what is to be told of each in TOLD:
+a label's number from 0, or NOT_TOLD. A label takes the place of a hidden token, and all the rest is
+as for masked models. Texts are packed whole: none is cut that fits into a row.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from data_pipeline.arrays import FieldArrays, Int32Array
+from data_pipeline.batching.batch import MicroBatch, assemble
+from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
+from data_pipeline.batching.plan import WindowPlan
+from data_pipeline.batching.task import Examples, HeldOut
+from data_pipeline.config import DataConfig, DataSettings, PackedBatchingConfig
+from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
+from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.tasks.causal_lm import RowsShape
+from data_pipeline.tasks.masked_lm import MaskedLanguageModelData
+from data_pipeline.tasks.masking import TOLD
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+
+class LabelledData(MaskedLanguageModelData):
+    """The numpy half of labelling: stored and packed like documents of a masked model.
+
+    Attributes:
+        labels: the name of the field of labels, which is also its role.
+    """
+
+    labels: str
+
+    @abstractmethod
+    def told(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
+        """The fields of micro-batches, TEXT and TOLD, of those that are stored."""
+
+    @abstractmethod
+    def read_of(self, lengths: Int32Array, context_length: int) -> Int32Array:
+        """How many tokens of each text the network reads, from its beginning: [texts]."""
+
+    def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
+        assert isinstance(data, LabelledDataConfig | TaggedDataConfig)
+        labels = FieldInfo(
+            name=self.labels, role=self.labels, language=data.language, labels=data.labels
+        )
+        return (*super().fields(data), labels)
+
+    def own_pieces(self) -> tuple[str, ...]:
+        return ()
+
+    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
+        return super().fewest_tokens(field, tag) if field.name == TEXT else None
+
+    def realise(
+        self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
+    ) -> dict[str, FieldArrays]:
+        return self.told(examples.fields)
+
+    def plan(
+        self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
+    ) -> WindowPlan:
+        batching = settings.batching
+        assert isinstance(batching, PackedBatchingConfig)
+        return plan_packed(
+            self.read_of(fields[TEXT].lengths, batching.context_length),
+            batching.context_length,
+            batching.max_tokens_per_micro_batch,
+            seed=settings.seed,
+            epoch=epoch,
+            window=window,
+            before=0,
+            fills=False,
+        )
+
+    def heldout_fields(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> dict[str, FieldArrays]:
+        """TEXT and TOLD of a held-out set, in the order of its examples."""
+        fields = self.fields(settings.data)
+        return self.told(self.encode_all(fields, tokenizers, heldout.texts, heldout.tags))
+
+    def heldout_micro_batches(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> list[MicroBatch]:
+        fields = self.heldout_fields(heldout, tokenizers, settings)
+        batching = settings.batching
+        assert isinstance(batching, PackedBatchingConfig)
+        plan = plan_packed_heldout(
+            self.read_of(fields[TEXT].lengths, batching.context_length),
+            batching.context_length,
+            batching.max_tokens_per_micro_batch,
+            before=0,
+        )
+        return assemble(np.arange(len(heldout)), fields, plan)
+
+    def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
+        """Of all tokens the first label is to be told, which is more than there ever is."""
+        batch = super().synthetic(shape, special)
+        text = batch.fields[TEXT]
+        told = FieldArrays(np.zeros_like(text.ids), text.lengths)
+        return replace(batch, fields={TEXT: text, TOLD: told})
+
+
+def numbers_of(field: FieldInfo) -> dict[str, int]:
+    """The number of each label of a field, as shards have it, from 1."""
+    return {label: number for number, label in enumerate(field.labels, start=1)}

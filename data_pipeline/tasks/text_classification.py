@@ -1,0 +1,47 @@
+"""Classification of texts: one label for each, told at BOS, BERT's [CLS] (Devlin et al. 2019, §3).
+
+Of a text that is longer than the context the network reads the beginning.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_pipeline.arrays import FieldArrays, Int32Array
+from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.label_config import LABEL
+from data_pipeline.tasks.labelled import LabelledData, numbers_of
+from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+
+class TextClassificationData(LabelledData):
+    """The numpy half of the classification of texts; a label is stored as one number."""
+
+    labels = LABEL
+
+    def encode(
+        self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
+    ) -> FieldArrays:
+        if field.name != LABEL:
+            return super().encode(field, tokenizer, texts, tag)
+        numbers = numbers_of(field)
+        found = np.fromiter((numbers[text] for text in texts), np.int32, len(texts))
+        return FieldArrays(found, np.ones(len(texts), dtype=np.int32))
+
+    def told(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
+        text = fields[TEXT]
+        told = np.full(len(text.ids), NOT_TOLD, dtype=np.int32)
+        told[np.cumsum(text.lengths, dtype=np.int64) - text.lengths] = _from_0(fields[LABEL])
+        return {TEXT: text, TOLD: FieldArrays(told, text.lengths)}
+
+    def read_of(self, lengths: Int32Array, context_length: int) -> Int32Array:
+        return np.minimum(lengths, np.int32(context_length))
+
+
+def _from_0(labels: FieldArrays) -> Int32Array:
+    return labels.ids.astype(np.int32) - np.int32(1)
+
+
+TASK = TextClassificationData()

@@ -1,0 +1,77 @@
+"""Classification of words, as in tagging: one label for each, told at its first piece.
+
+Each word is encoded by itself, with the space before it. So a piece belongs to one word, whatever
+the tokenizer; where no piece goes beyond a space, as in models that are trained here, the ids are
+those of the whole text (Devlin et al. 2019, §5.3, label the first piece, too).
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from data_pipeline.arrays import FieldArrays, Int32Array, flattened
+from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.label_config import TAGS
+from data_pipeline.tasks.labelled import LabelledData, numbers_of
+from data_pipeline.tasks.masking import TOLD
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+_NO_TAG = 0
+
+
+class TokenClassificationData(LabelledData):
+    """The numpy half of tagging; tags are stored as a number for each token, 0 for none."""
+
+    labels = TAGS
+
+    def encode_all(
+        self,
+        fields: Sequence[FieldInfo],
+        tokenizers: Mapping[str, Tokenizer],
+        texts: Mapping[str, list[str]],
+        tags: Mapping[str, str],
+    ) -> dict[str, FieldArrays]:
+        tokenizer = tokenizers[TEXT]
+        (numbers,) = (numbers_of(field) for field in fields if field.name == TAGS)
+        sentences = encode_words(tokenizer, [words_of(text) for text in texts[TEXT]])
+        ids, found = [], []
+        for words, text in zip(sentences, texts[TAGS], strict=True):
+            ids.append([tokenizer.bos_id, *chain.from_iterable(words), tokenizer.eos_id])
+            of_words = [
+                [numbers[tag], *[_NO_TAG] * (len(pieces) - 1)]
+                for pieces, tag in zip(words, words_of(text), strict=True)
+            ]
+            found.append([_NO_TAG, *chain.from_iterable(of_words), _NO_TAG])
+        return {TEXT: flattened(ids), TAGS: flattened(found)}
+
+    def told(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
+        told = fields[TAGS].ids.astype(np.int32) - np.int32(1)
+        return {TEXT: fields[TEXT], TOLD: FieldArrays(told, fields[TAGS].lengths)}
+
+    def read_of(self, lengths: Int32Array, context_length: int) -> Int32Array:
+        return lengths
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text as it is stored, or its tags: between single spaces."""
+    return text.split(" ") if text else []
+
+
+def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """The pieces of each word of each sentence, one at least, without BOS and EOS."""
+    spaced = [
+        [word if not place else f" {word}" for place, word in enumerate(words)]
+        for words in sentences
+    ]
+    different = list(dict.fromkeys(chain.from_iterable(spaced)))
+    # A word of characters that the tokenizer leaves out still has a tag.
+    pieces = {
+        word: ids.tolist() or [tokenizer.unk_id]
+        for word, ids in zip(different, tokenizer.encode(different), strict=True)
+    }
+    return [[pieces[word] for word in words] for words in spaced]
+
+
+TASK = TokenClassificationData()

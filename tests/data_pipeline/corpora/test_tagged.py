@@ -1,0 +1,139 @@
+"""Words with tags: formats, and what is wrong said with its line."""
+
+import pytest
+
+from data_pipeline.corpora.corpus import CorpusReader
+from data_pipeline.corpora.formats import parse
+from data_pipeline.corpora.tagged import case_of
+from data_pipeline.errors import CorpusError
+from data_pipeline.label_config import LabelledCorpusConfig, TaggedCorpusConfig, TaggedDataConfig
+
+
+@pytest.fixture
+def read(tmp_path):
+    """The texts of a corpus in one file, read a few examples at a time."""
+
+    def read_file(name, content, at_once=2, kind=TaggedCorpusConfig, **settings):
+        path = tmp_path / name
+        path.write_bytes(content.encode())
+        corpus = kind(files=(str(path),), **settings)
+        reader = CorpusReader(corpus, mirror=None, cache=tmp_path)
+        chunks = list(reader.chunks(at_once))
+        found = [example.texts for chunk in chunks for example in parse(chunk)]
+        assert [chunk.content.count for chunk in chunks] == [len(parse(chunk)) for chunk in chunks]
+        return found
+
+    return read_file
+
+
+CONLL = (
+    "\nEU\tNNP\tB-ORG\nrejects\tVBZ\tO\n\n \nPeter\tNNP\tB-PER\r\nBlackburn\tNNP\tI-PER\n\nOK UH O"
+)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_conll_is_words_and_tags_by_sentence(read, at_once):
+    assert read("a.conll", CONLL, at_once) == [
+        ("EU rejects", "B-ORG O"),
+        ("Peter Blackburn", "B-PER I-PER"),
+        ("OK", "O"),
+    ]
+    parts = read("a.conll", CONLL, at_once, columns={"text": 0, "tags": 1})
+    assert [tags for _, tags in parts] == ["NNP VBZ", "NNP NNP", "UH"]
+
+
+def test_parts_of_a_file_have_each_sentence_once(read):
+    shares = [[0.0, 0.3], [0.3, 0.7], [0.7, 1.0]]
+    found = [pair for share in shares for pair in read("a.conll", CONLL, part=share)]
+    assert found == read("a.conll", CONLL)
+
+
+def test_json_lines_have_lists(read):
+    lines = '{"words": ["a", "b"], "tags": ["X", "Y"]}\n{"tags": ["Z"], "words": ["ü"]}\n'
+    assert read("a.jsonl", lines) == [("a b", "X Y"), ("ü", "Z")]
+    inner = '{"x": {"tokens": ["a"]}, "ner": ["X"]}'
+    columns = {"text": "x.tokens", "tags": "ner"}
+    assert read("a.jsonl", inner, columns=columns) == [("a", "X")]
+
+
+def test_words_of_plain_text_are_tagged_with_their_case(read):
+    text = "Ein Mann  im\tTV-Studio,\n\nMcDonald's II A ß\n"
+    assert read("a.txt", text, derived="case") == [
+        ("ein mann im tv-studio,", "title title lower mixed"),
+        ("", ""),
+        ("mcdonald's ii a ß", "mixed upper title lower"),
+    ]
+    assert [case_of(word) for word in ("§5", "“Ja", "É", "ÉTÉ")] == [
+        *("lower", "title", "title", "upper"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.conll", "a X\n\nb\n", r"line 3: expected at least 2 columns .* found 1 in 'b'"),
+        (
+            "a.conll",
+            "a\tX\nb\t \tc d\n",
+            r"line 2: expected a tag without a space in it, found 'c d",
+        ),
+        ("a.jsonl", '{"words": ["a"], "tags": ["X"]}\n{"words": []}\n', r"line 2: .* 'tags'"),
+        ("a.jsonl", '{"words": ["a", "b"], "tags": ["X"]}', r"line 1: .* 2 words and 1 tags"),
+        (
+            "a.jsonl",
+            '{"words": "a", "tags": "X"}',
+            r"line 1: expected a list of strings at 'words'",
+        ),
+        ("a.jsonl", '{"words": ["a b"], "tags": ["X"]}', r"line 1: .* without a space in it"),
+        ("a.jsonl", '{"words": [1], "tags": ["X"]}', r"line 1: expected a list of strings"),
+        ("a.jsonl", "a X", r"line 1: expected a JSON object"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(read, name, content, message):
+    with pytest.raises(CorpusError, match=message):
+        read(name, content)
+
+
+def test_an_unknown_tag_is_said_where_it_stands(tmp_path):
+    path = tmp_path / "a.conll"
+    path.write_text(CONLL)
+    corpus = {"files": [str(path)]}
+    data = TaggedDataConfig.model_validate(
+        {"dataset": "d", "train": [corpus], "validation": corpus, "labels": ["O", "B-ORG", "B-PER"]}
+    )
+    reader = CorpusReader(data.train[0], mirror=None, cache=tmp_path)
+    with pytest.raises(CorpusError, match=r"line 6 and after it: the tag 'I-PER', .*O, B-ORG, B-P"):
+        [parse(chunk, data.problem_of) for chunk in reader.chunks(10)]
+    assert data.problem_of(("", "")) is None
+    assert "2 words and 1 tags" in data.problem_of(("a b", "O"))
+
+
+def test_labels_stand_beside_texts_or_are_those_of_files(read):
+    lines = '{"text": "a\\nb", "label": "x"}\n{"text": "c", "label": "y"}\n'
+    assert read("a.jsonl", lines, kind=LabelledCorpusConfig) == [("a\nb", "x"), ("c", "y")]
+    numbers = {"text": 1, "label": 0}
+    tsv = read("a.tsv", "x\ta b\ny\tc\n", kind=LabelledCorpusConfig, columns=numbers)
+    assert tsv == [("a b", "x"), ("c", "y")]
+    assert read("a.tsv", "label\ttext\nx\ta\n", kind=LabelledCorpusConfig) == [("a", "x")]
+    for documents, expected in (("line", ["a", "b"]), ("file", ["a\nb\n"])):
+        found = read(
+            "a.txt", "a\nb\n", kind=LabelledCorpusConfig, labels=["x"], documents=documents
+        )
+        assert found == [(text, "x") for text in expected]
+    with pytest.raises(CorpusError, match=r"line 2: expected the key 'label'"):
+        read("a.jsonl", lines[:30] + '\n{"text": "a"}', kind=LabelledCorpusConfig)
+
+
+def test_files_of_braces_have_the_label_of_their_entry(tmp_path):
+    for name in ("pos-0", "pos-1", "neg-0"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}\n")
+    files = [f"{tmp_path}/pos-{{0..1}}.txt", f"{tmp_path}/neg-{{0..0}}.txt"]
+    for documents in ("line", "file"):
+        corpus = LabelledCorpusConfig(files=files, labels=["good", "bad"], documents=documents)
+        chunks = CorpusReader(corpus, mirror=None, cache=tmp_path).chunks(10)
+        examples = [example.texts for chunk in chunks for example in parse(chunk)]
+        assert [(text.strip(), label) for text, label in examples] == [
+            ("pos-0", "good"),
+            ("pos-1", "good"),
+            ("neg-0", "bad"),
+        ]

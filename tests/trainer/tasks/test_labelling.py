@@ -1,0 +1,203 @@
+"""Labels of texts and words: what is fed, and that scores are those of each text by itself."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from support.tasks import case_values, language_values
+
+from cluster.recipe import Recipe
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.errors import CorpusError
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.token_classification import encode_words
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.tasks.task import training_task
+
+CPU = torch.device("cpu")
+VALUES = {"text_classification": language_values, "token_classification": case_values}
+# A held-out text of more than the 24 tokens of a context, and one without any.
+LONG = "Le petit chat noir de Marie est sous la grande table du jardin."
+
+
+@pytest.fixture(scope="module", params=VALUES)
+def opened(request, tmp_path_factory):
+    """The settings, the dataset, and the task with an untrained network."""
+    folder = tmp_path_factory.mktemp(request.param)
+    values = VALUES[request.param](folder / "dataset")
+    values["data"]["train"][0]["part"] = [0, 0.005]
+    values["data"]["validation"]["part"] = [0, 0.1]
+    if request.param == "token_classification":
+        (folder / "heldout.txt").write_text(f"{LONG}\n\nI am a student\n")
+        values["data"]["validation"] = {"files": [str(folder / "heldout.txt")], "derived": "case"}
+    recipe = Recipe.of(values).training()
+    prepare(recipe.data_settings, lambda progress: None)
+    store, manifest = open_dataset(recipe.data)
+    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    network = task.build_network().eval()
+    with torch.no_grad():  # so that some are told right and some wrong
+        network.classifier.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return recipe.data_settings, (store, manifest), task, network
+
+
+def parts_of(batch):
+    """The tokens of each part, and what is told of them."""
+    bounds = pairwise([0, *np.cumsum(batch.fields["text"].lengths).tolist()])
+    for a, b in bounds:
+        yield tuple(batch.fields[name].ids[a:b].tolist() for name in ("text", TOLD))
+
+
+def labels_in_shards(store, manifest):
+    """The labels of each example, by name, as a person reads them in the shards."""
+    field = manifest.fields[1].name
+    shards = (unpack_shard(store.read(s.name, s.sha256, s.bytes), s) for s in manifest.shards)
+    return [line.split(" ") for blocks in shards for b in blocks for line in b.sentences(field)]
+
+
+def test_an_epoch_tells_each_label_once_and_cuts_no_text_that_fits(opened):
+    settings, (store, manifest), task, _ = opened
+    reader = WindowReader(store, manifest, settings)
+    found = {}
+    for window in range(reader.layout(0, 0).windows_per_epoch):
+        layout = reader.layout(0, window)
+        batches = reader.fetch(0, window, 0, len(layout.units))
+        assert layout.units.tolist() == [task.data.units(batch) for batch in batches]
+        for batch in batches:
+            assert set(batch.fields) == {"text", TOLD}
+            shown = task.example_texts(batch)
+            for (_, labels), names in zip(parts_of(batch), shown["labels"], strict=True):
+                assert names.split() == [task.labels[n] for n in labels if n != NOT_TOLD]
+            assert (
+                shown["document"][0]
+                == task.tokenizers["text"].decode([next(parts_of(batch))[0]])[0]
+            )
+            starts = batch.starts.tolist()
+            for number, start, part in zip(
+                batch.pair_ids.tolist(), starts, parts_of(batch), strict=True
+            ):
+                found.setdefault(number, {})[start] = part
+    for number, names in enumerate(labels_in_shards(store, manifest)):
+        parts = [part for _, part in sorted(found.pop(number).items())]
+        told = [label for _, labels in parts for label in labels if label != NOT_TOLD]
+        assert [task.labels[label] for label in told] == names
+        ids = [token for seen, _ in parts for token in seen]
+        if settings.task == "text_classification":
+            assert parts[0][1][0] == told[0]  # at BOS, which the rest of a long text has not
+            assert len(ids) <= 24
+        if len(ids) <= 24:
+            assert len(parts) == 1
+        assert ids[0] == task.tokenizers["text"].bos_id
+    assert not found
+
+
+def alone(network, seen):
+    """Log-probabilities of all labels at each token of a part by itself."""
+    ids = torch.tensor([seen])
+    zeros = torch.zeros_like(ids)
+    with torch.no_grad():
+        hidden = network.encoder(ids, zeros, torch.arange(len(seen)).unsqueeze(0), zeros)
+        return network.logits(hidden)[0].double().log_softmax(-1)
+
+
+def test_scores_are_those_of_each_text_by_itself(opened):
+    _, (store, manifest), task, network = opened
+    heldout = load_heldout(store, manifest, "validation")
+    scoring = task.scoring(heldout)
+    table = np.full((scoring.rows, 2), np.nan)
+    told = {}
+    for number, batch in enumerate(scoring.batches):
+        for row, values in scoring.score(network, batch, number, CPU):
+            assert np.isnan(table[row]).all()  # a row has one writer
+            table[row] = values
+        sums = []
+        for text, start, (seen, labels) in zip(
+            batch.pair_ids.tolist(), batch.starts.tolist(), parts_of(batch), strict=True
+        ):
+            logs = alone(network, seen)
+            mine = [
+                (start + n, label, -float(logs[n, label]), int(logs[n].argmax()))
+                for n, label in enumerate(labels)
+                if label != NOT_TOLD
+            ]
+            told.setdefault(text, []).extend(mine)
+            sums.append(sum(nll for _, _, nll, _ in mine))
+        found = task.example_losses(network, batch, CPU).tolist()
+        assert found == pytest.approx(sums, rel=1e-5, abs=1e-6)
+    rows = [row for text in sorted(told) for row in sorted(told[text])]
+    nll, best = table.T
+    assert nll.tolist() == pytest.approx([nll for _, _, nll, _ in rows], rel=1e-5, abs=1e-6)
+    assert best.tolist() == [made for *_, made in rows]
+    names = [names.split(" ") if names else [] for names in heldout.texts[manifest.fields[1].name]]
+    assert [task.labels[label] for _, label, *_ in rows] == [name for n in names for name in n]
+    result = scoring.summarise(table)
+    scores = {name: score.value for name, score in result.scores.items()}
+    assert scores.keys() == {"loss", "accuracy", "macro_f1"}
+    assert scores["loss"] == pytest.approx(np.mean([nll for _, _, nll, _ in rows]), rel=1e-6)
+    right = [label == made for _, label, _, made in rows]
+    assert 0 < sum(right) < len(right)
+    assert scores["accuracy"] == pytest.approx(100 * np.mean(right))
+    assert 0 < len(result.examples) <= 3
+    for shown in result.examples:
+        text = heldout.texts["text"].index(shown.given)
+        assert shown.expected == " ".join(names[text])
+        made = [task.labels[made] for *_, made in sorted(told.get(text, []))]
+        assert shown.made == " ".join(made)
+
+
+def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
+    settings, (_, manifest), task, network = opened
+    (shape,) = task.data.widest(manifest, settings)
+    most = 120 if settings.task == "text_classification" else 48
+    assert str(shape) == f"{most // 24} × 24 tokens"
+    for batch, tokens in ((task.synthetic(shape, CPU), most), (task.dummy(CPU), 1)):
+        assert (batch.positions, batch.padding, len(batch.inputs[-1])) == (tokens, 0, tokens)
+        sums = network(*batch.inputs, task.loss)
+        assert sums.nll.isfinite()
+        sums.smoothed.backward()
+        gradients = {n: p.grad for n, p in network.named_parameters()}
+        assert all(gradient is not None for gradient in gradients.values())
+        network.zero_grad()
+
+
+def test_pieces_of_words_are_those_of_the_whole_text(opened):
+    *_, task, _ = opened
+    tokenizer = task.tokenizers["text"]
+    (words,) = encode_words(tokenizer, [LONG.split()])
+    whole = tokenizer.encode([LONG])[0].tolist()
+    assert [piece for pieces in words for piece in pieces] == whole
+    assert encode_words(tokenizer, [["\u200b", "a"], []])[1] == []
+    assert all(encode_words(tokenizer, [["\u200b", "\U0001f600"]])[0])
+
+
+def test_the_manifest_names_the_labels_and_no_text_of_theirs_is_in_the_vocabulary(opened):
+    settings, (_, manifest), task, _ = opened
+    text, labels = manifest.fields
+    assert (text.name, text.labels, labels.labels) == ("text", (), settings.data.labels)
+    assert b'"labels"' not in manifest.model_dump_json(include={"fields": {0}}).encode()
+    assert manifest.noun == "document"
+    tokenizer = task.tokenizers["text"]
+    pieces = "".join(tokenizer.piece(number) for number in range(4, tokenizer.vocabulary_size))
+    assert settings.task != "token_classification" or pieces == pieces.lower()
+
+
+def test_an_unknown_label_stops_preparing_where_it_stands(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "z"}\n')
+    values = language_values(tmp_path / "dataset")
+    corpus = {"files": [str(tmp_path / "a.jsonl")]}
+    for train, validation in ((corpus, values["data"]["validation"]), (None, corpus)):
+        values = language_values(tmp_path / "dataset")
+        values["data"]["labels"] = ["en", "fr", "x"]
+        values["data"]["validation"] = validation
+        if train:
+            values["data"]["train"] = [train]
+        recipe = Recipe.of(values)
+        with pytest.raises(
+            CorpusError, match=r"a\.jsonl, line 2: the label 'z', .* en, fr, x\. Co"
+        ):
+            prepare(recipe.data_settings, lambda progress: None)
+        assert not (tmp_path / "dataset").exists()

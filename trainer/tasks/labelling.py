@@ -1,0 +1,154 @@
+"""Labels of texts and of words, in torch: batches of a masked model, scored by label."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pipeline.arrays import ranges
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.tasks.labelled import LabelledData
+from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.encoder_only_config import EncoderOnlyConfig
+from model.label_head import LabelModel, label_guesses
+from trainer.recipe import TrainingRecipe
+from trainer.scores import Score
+from trainer.task_kinds import TAG_SCORES
+from trainer.tasks.label_scores import accuracy, macro_f1, span_f1
+from trainer.tasks.masked_lm import MaskedLanguageModelling
+from trainer.tasks.task import Example, Scoring, ValidationResult
+
+SAMPLES = 3
+Labels = list[str]  # of a text
+
+
+def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> LabelModel:
+    """The encoder-only Transformer with a head that tells the recipe's labels."""
+    assert isinstance(recipe.model, EncoderOnlyConfig)
+    assert isinstance(recipe.batching, PackedBatchingConfig)
+    assert isinstance(recipe.data, LabelledDataConfig | TaggedDataConfig)
+    return LabelModel(
+        recipe.model,
+        tokenizers[TEXT].vocabulary_size,
+        recipe.batching.context_length,
+        len(recipe.data.labels),
+        recipe.engine.attention,
+    )
+
+
+class Labelling(MaskedLanguageModelling):
+    """Texts with labels, and a network that has `forward` of LabelModel.
+
+    A label is fed as a hidden token is: by its place, and what is to be told there.
+    """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels, in the order of their numbers."""
+        data = self.recipe.data
+        assert isinstance(data, LabelledDataConfig | TaggedDataConfig)
+        return data.labels
+
+    def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
+        """Each text, and the labels that are to be told of it, to look at a step."""
+        text, told = micro_batch.fields[TEXT], micro_batch.fields[TOLD]
+        ends = np.cumsum(text.lengths)[:-1]
+        names = [
+            " ".join(self.labels[number] for number in numbers if number != NOT_TOLD)
+            for numbers in np.split(told.ids, ends)
+        ]
+        ids = [part.tolist() for part in np.split(text.ids, ends)]
+        return {"document": self.tokenizers[TEXT].decode(ids), "labels": names}
+
+    def scoring(self, heldout: HeldOut) -> "LabelScoring":
+        return LabelScoring(self, heldout)
+
+    @abstractmethod
+    def more_scores(self, expected: Sequence[Labels], told: Sequence[Labels]) -> dict[str, float]:
+        """The scores that only this task has, by name, of all texts' labels."""
+
+
+class TextClassification(Labelling):
+    """One label for each text."""
+
+    def more_scores(self, expected: Sequence[Labels], told: Sequence[Labels]) -> dict[str, float]:
+        return {}
+
+
+class TokenClassification(Labelling):
+    """One label for each word."""
+
+    def more_scores(self, expected: Sequence[Labels], told: Sequence[Labels]) -> dict[str, float]:
+        data = self.recipe.data
+        assert isinstance(data, TaggedDataConfig)
+        return {"span_f1": span_f1(expected, told)} if data.has_spans else {}
+
+
+class LabelScoring(Scoring):
+    """Scores of the labels of a held-out set, which has one at least.
+
+    In the table each label has a row, text after text: its negative log-likelihood, in nats, and
+    the number of the label that is likeliest.
+    """
+
+    columns = 2
+
+    def __init__(self, task: Labelling, heldout: HeldOut) -> None:
+        data, settings = task.data, task.recipe.data_settings
+        assert isinstance(data, LabelledData)
+        self._task = task
+        self._texts = heldout.texts[TEXT]
+        self.batches = data.heldout_micro_batches(heldout, task.tokenizers, settings)
+        told = data.heldout_fields(heldout, task.tokenizers, settings)[TOLD]
+        is_told = told.ids != NOT_TOLD
+        self._before = np.concatenate(([0], np.cumsum(is_told)))  # labels before each token
+        self._firsts = np.cumsum(told.lengths, dtype=np.int64) - told.lengths
+        self._expected = told.ids[is_told]
+        self.rows = len(self._expected)
+
+    def score(
+        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        assert micro_batch.starts is not None
+        guesses = network(*self._task.collate(micro_batch, device).inputs, label_guesses)
+        values = torch.stack([guesses.nll_m.double(), guesses.best_m.double()], dim=1)
+        # A part's labels follow one another, in the set as in the batch.
+        first = self._before[self._firsts[micro_batch.pair_ids] + micro_batch.starts]
+        counts = self._task.targets(micro_batch)
+        yield from zip(ranges(first, counts).tolist(), values.cpu().numpy(), strict=True)
+
+    def summarise(self, table: np.ndarray) -> ValidationResult:
+        expected, told = self._expected, table[:, 1].astype(np.int64)
+        loss = math.fsum(table[:, 0].tolist()) / self.rows
+        wanted, made = self._by_text(expected), self._by_text(told)
+        values = {
+            "loss": loss if math.isfinite(loss) else None,
+            "accuracy": accuracy(expected, told),
+            "macro_f1": macro_f1(expected, told, len(self._task.labels)),
+            **self._task.more_scores(wanted, made),
+        }
+        scores = {
+            name: Score(value=value, more_is_better=TAG_SCORES[name])
+            for name, value in values.items()
+        }
+        return ValidationResult(scores, self._examples(wanted, made))
+
+    def _by_text(self, numbers: np.ndarray) -> list[Labels]:
+        """The labels of each text."""
+        names = [self._task.labels[number] for number in numbers.tolist()]
+        bounds = [*self._before[self._firsts].tolist(), len(names)]
+        return [names[start:stop] for start, stop in pairwise(bounds)]
+
+    def _examples(self, expected: list[Labels], told: list[Labels]) -> list[Example]:
+        """Some texts from all over the set, as files often have label after label."""
+        numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
+        return [Example(self._texts[n], " ".join(expected[n]), " ".join(told[n])) for n in numbers]
