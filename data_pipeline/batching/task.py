@@ -120,7 +120,10 @@ class DataTask(ABC):
     def realise(
         self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
     ) -> dict[str, FieldArrays]:
-        """What is trained on in this pass: by default the fields as they are stored."""
+        """What is trained on in this pass: by default the fields as they are stored.
+
+        A task may make other fields of them, which its micro-batches then have.
+        """
         return examples.fields
 
     @abstractmethod
