@@ -54,6 +54,10 @@ class FieldArrays:
         starts = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
         return FieldArrays(np.insert(self.ids, starts, token), self.lengths + np.int32(1))
 
+    def sequences(self) -> list[IdArray]:
+        """Each sequence by itself, without a copy."""
+        return np.split(self.ids, np.cumsum(self.lengths)[:-1])
+
     @property
     def bytes(self) -> int:
         return self.ids.nbytes + self.lengths.nbytes

@@ -56,7 +56,8 @@ class Example(Written):
         slot, rank: its micro-batch, and which rank of the recorded run computed it.
         example: its number in the dataset, as `transloom data trace` has it.
         start: where in its example a part begins, in tokens; None for whole ones.
-        texts: by the field's role (source, target, document), as the tokenizer reads its pieces.
+        texts: by the field's role (source, target, document), as the tokenizer reads its pieces;
+            of a masked model with [MASK] where a token is hidden, of a pair in one text as `pair`.
         tokens: its target tokens.
         loss: nats per token with the step's own dropout, without label smoothing; None if it is
             not finite.

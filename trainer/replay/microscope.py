@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
@@ -111,11 +110,7 @@ class Microscope:
                     self._examples += self._seen(slot, batch, losses)
 
     def _seen(self, slot: int, batch: MicroBatch, losses: np.ndarray) -> Iterator[SeenExample]:
-        texts = {
-            field.role: self._task.tokenizers[field.name].decode(_rows(batch.fields[field.name]))
-            for field in self._task.manifest.fields
-            if field.name in batch.fields
-        }
+        texts = self._task.texts(batch)
         tokens = self._task.targets(batch)
         for index, example in enumerate(batch.pair_ids.tolist()):
             yield SeenExample(
@@ -215,9 +210,3 @@ def activations_of(network: nn.Module) -> Iterator[dict[str, SeenActivations | N
         in_order = {name: seen[name] for name, _ in network.named_modules() if name in seen}
         seen.clear()
         seen.update(in_order)
-
-
-def _rows(field: FieldArrays) -> list[list[int]]:
-    """The ids of each sequence."""
-    ends = np.cumsum(field.lengths)
-    return [part.tolist() for part in np.split(field.ids, ends[:-1])]

@@ -126,6 +126,16 @@ class TrainingTask(ABC):
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         """How many tokens of each of its parts are predicted, in the order that forward has."""
 
+    def texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
+        """What a person reads of each part, by its field's role: as the tokenizer reads pieces."""
+        return {
+            field.role: self.tokenizers[field.name].decode(
+                [ids.tolist() for ids in micro_batch.fields[field.name].sequences()]
+            )
+            for field in self.manifest.fields
+            if field.name in micro_batch.fields
+        }
+
     @abstractmethod
     def scoring(self, heldout: HeldOut) -> Scoring:
         """The scoring of a held-out set."""
