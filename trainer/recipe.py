@@ -55,7 +55,7 @@ class TrainingRecipe(Section):
     )
     seed: int = identity(1, "Of initial weights, data order and dropout.", ge=0)
     task: str = identity(
-        DEFAULT_TASK, "What is learned: translation, causal_lm, masked_lm or an extension's."
+        DEFAULT_TASK, "What is learned: translation, causal_lm, masked_lm, tlm or an extension's."
     )
     extensions: tuple[str, ...] = identity(
         (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."

@@ -19,6 +19,7 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "trainer.inference.export.language_model:write_language_model",
         "masked_lm": "trainer.inference.export.bert:write_bert",
+        "tlm": "trainer.inference.export.bert:write_bert_of_pairs",
         "translation": "trainer.inference.export.marian:write_marian",
     },
     Target.CTRANSLATE2: {

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays
+from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
 from data_pipeline.batching.plan import WindowPlan
@@ -84,10 +84,7 @@ class MaskedLanguageModelData(CausalLanguageModelData):
             for name, tokenizer in tokenizers.items()
         }
         numbers = np.arange(len(heldout))
-
-        def seeds(use: int) -> np.ndarray:
-            return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
-
+        seeds = partial(heldout_seeds, numbers=numbers)
         masked = self.masked(fields, settings, tokenizers, seeds)
         batching = batching_of(settings)
         plan = plan_packed_heldout(
@@ -117,6 +114,15 @@ class MaskedLanguageModelData(CausalLanguageModelData):
     def dummy(self, special: SpecialIds) -> MicroBatch:
         """One document of one token."""
         return self.synthetic(RowsShape(1, 1), special)
+
+
+def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
+    """The seeds of a held-out set's texts, whatever the recipe's seed is: [texts].
+
+    Args:
+        numbers: of the texts in the set.
+    """
+    return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
 
 
 def batching_of(settings: DataSettings) -> MaskedBatchingConfig:

@@ -36,6 +36,7 @@ def test_the_recipes_are_those_that_the_readme_names():
         "multi30k-enfr",
         "multi30k-fren",
         "multi30k-masked",
+        "multi30k-tlm",
         "shakespeare-char",
         "vaswani-base",
         "vaswani-big",
@@ -133,7 +134,7 @@ def sections_of_all_tasks():
     return set().union(
         *(
             sections_of(recipe_class(Recipe, task))
-            for task in ("translation", "causal_lm", "masked_lm")
+            for task in ("translation", "causal_lm", "masked_lm", "tlm")
         )
     )
 

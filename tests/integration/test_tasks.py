@@ -1,6 +1,7 @@
 """Tasks other than translation go the same way: the same bits whatever happens to a run.
 
-One lives outside of the packages and brings its own network; the others pack documents into rows.
+One lives outside of the packages and brings its own network; the others pack documents, or pairs,
+into rows.
 That a language model has them on three ranks too, tests/trainer/exact/test_language_model.py shows.
 """
 
@@ -15,7 +16,7 @@ from support.cluster.sabotage import kill
 from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 from support.runs import Runs
-from support.tasks import copy_values, language_model_values, masked_values
+from support.tasks import copy_values, language_model_values, masked_values, pair_masked_values
 
 from cluster.commands.replay import ReplayWish, replay
 from cluster.data.trace import trace
@@ -29,8 +30,9 @@ VALUES = {
     "copy": copy_values,
     "language model": language_model_values,
     "masked model": masked_values,
+    "masked model of pairs": pair_masked_values,
 }
-KILLED = ("language model", "masked model")
+KILLED = ("language model", "masked model", "masked model of pairs")
 
 
 @pytest.fixture(scope="module", params=list(VALUES))

@@ -7,7 +7,13 @@ import pytest
 import ray.cloudpickle
 import yaml
 from support.recipes import tiny_values
-from support.tasks import EXTENSIONS, copy_values, language_model_values, masked_values
+from support.tasks import (
+    EXTENSIONS,
+    copy_values,
+    language_model_values,
+    masked_values,
+    pair_masked_values,
+)
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
@@ -20,6 +26,7 @@ VALUES = {
     "translation": tiny_values,
     "causal_lm": language_model_values,
     "masked_lm": masked_values,
+    "tlm": pair_masked_values,
     "copy": copy_values,
 }
 
@@ -125,6 +132,9 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
             "trainer.early_stopping={metric: accuracy}",
             r"trainer\.early_stopping\.metric is 'accuracy'",
         ),
+        ("tlm", "model.segments=1", r"model\.segments is 1, and tlm .* set model\.segments to 2"),
+        ("tlm", "tokenizer.joint=false", r"tokenizer\.joint is false, and tlm has both languages"),
+        ("tlm", "data.validation.tag=<2en>", r"have the tag <2en>, and tlm tells languages apart"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(reading, task, override, message):

@@ -32,6 +32,7 @@ COMMANDS = {
     "translation": "transloom translate",
     "causal_lm": "transloom generate",
     "masked_lm": "transloom fill",
+    "tlm": "transloom fill",
 }
 
 
@@ -61,18 +62,18 @@ class TrainedNetwork:
     weights: Weights
     damaged: list[str]
 
-    def of_task(self, task: str) -> "TrainedNetwork":
-        """This network, if its run has learned what is needed.
+    def of_task(self, *tasks: str) -> "TrainedNetwork":
+        """This network, if its run has learned what is needed: one of these tasks.
 
         Raises:
             RunMismatchError: the run has learned something else.
         """
-        if self.recipe.task != task:
+        if self.recipe.task not in tasks:
             made_for_it = COMMANDS.get(self.recipe.task)
             remedy = f"use {made_for_it} for it, or " if made_for_it else ""
             raise RunMismatchError(
-                f"{self.weights.run} was trained for {self.recipe.task}, and a run of {task} is "
-                f"needed: {remedy}name another run"
+                f"{self.weights.run} was trained for {self.recipe.task}, and a run of "
+                f"{' or '.join(tasks)} is needed: {remedy}name another run"
             )
         return self
 

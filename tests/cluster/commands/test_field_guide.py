@@ -18,7 +18,7 @@ def fields_of_recipes(task):
     }
 
 
-@pytest.mark.parametrize("task", ["translation", "causal_lm", "masked_lm"])
+@pytest.mark.parametrize("task", ["translation", "causal_lm", "masked_lm", "tlm"])
 @pytest.mark.parametrize("section", ["", *Recipe.model_fields])
 def test_every_section_is_told_in_json(transloom, section, task):
     result = transloom("fields", *[section] * bool(section), "--task", task, "--json")
