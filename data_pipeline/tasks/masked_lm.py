@@ -16,7 +16,7 @@ from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
 from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config import DataSettings
+from data_pipeline.config import DataSettings, PackedBatchingConfig
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.masking_config import MaskedBatchingConfig
 from data_pipeline.random_keys import example_seeds
@@ -86,14 +86,7 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         numbers = np.arange(len(heldout))
         seeds = partial(heldout_seeds, numbers=numbers)
         masked = self.masked(fields, settings, tokenizers, seeds)
-        batching = batching_of(settings)
-        plan = plan_packed_heldout(
-            masked[TEXT].lengths,
-            batching.context_length,
-            batching.max_tokens_per_micro_batch,
-            before=0,
-        )
-        return assemble(numbers, masked, plan)
+        return packed_heldout(numbers, masked, batching_of(settings))
 
     def units(self, micro_batch: MicroBatch) -> int:
         return int((micro_batch.fields[TOLD].ids != NOT_TOLD).sum())
@@ -123,6 +116,23 @@ def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
         numbers: of the texts in the set.
     """
     return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
+
+
+def packed_heldout(
+    numbers: Int64Array, fields: Mapping[str, FieldArrays], batching: PackedBatchingConfig
+) -> list[MicroBatch]:
+    """Texts of a held-out set in rows; parts have no other tokens than their own.
+
+    Args:
+        numbers: the example of each text.
+    """
+    plan = plan_packed_heldout(
+        fields[TEXT].lengths,
+        batching.context_length,
+        batching.max_tokens_per_micro_batch,
+        before=0,
+    )
+    return assemble(numbers, fields, plan)
 
 
 def batching_of(settings: DataSettings) -> MaskedBatchingConfig:

@@ -19,8 +19,8 @@ from itertools import pairwise
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays, Int64Array, concatenate
-from data_pipeline.batching.batch import MicroBatch, assemble
-from data_pipeline.batching.packing import Part, plan_packed_heldout, plan_uncut
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.packing import Part, plan_uncut
 from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
 from data_pipeline.config import DataSettings
@@ -105,7 +105,7 @@ class TranslationLanguageModelData(PairsData):
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
         joined = _joined(_masked_heldout(heldout, tokenizers, settings))
-        return _packed_heldout(np.arange(len(heldout)), joined, settings)
+        return masked_lm.packed_heldout(np.arange(len(heldout)), joined, _pair_batching(settings))
 
     def alone_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
@@ -113,7 +113,8 @@ class TranslationLanguageModelData(PairsData):
         """The same texts with the same tokens hidden, but each side by itself."""
         source, target = _masked_heldout(heldout, tokenizers, settings)
         apart = {name: concatenate([source[name], target[name]]) for name in source}
-        return _packed_heldout(np.tile(np.arange(len(heldout)), len(SIDES)), apart, settings)
+        numbers = np.tile(np.arange(len(heldout)), len(SIDES))
+        return masked_lm.packed_heldout(numbers, apart, _pair_batching(settings))
 
     def units(self, micro_batch: MicroBatch) -> int:
         return masked_lm.TASK.units(micro_batch)
@@ -154,19 +155,6 @@ def _masked_heldout(
     numbers = np.arange(len(SIDES) * len(heldout)).reshape(len(SIDES), -1)
     seeds = [partial(masked_lm.heldout_seeds, numbers=of_side) for of_side in numbers]
     return _masked_sides(stored, settings, tokenizers, seeds)
-
-
-def _packed_heldout(
-    numbers: Int64Array, fields: Fields, settings: DataSettings
-) -> list[MicroBatch]:
-    batching = _pair_batching(settings)
-    plan = plan_packed_heldout(
-        fields[TEXT].lengths,
-        batching.context_length,
-        batching.max_tokens_per_micro_batch,
-        before=0,
-    )
-    return assemble(numbers, fields, plan)
 
 
 def _joined(sides: Sequence[Fields]) -> Fields:

@@ -26,25 +26,23 @@ def run(tmp_path_factory):
     for corpus in values["data"]["train"]:
         corpus["part"] = [0, 0.05]
     values["tokenizer"] = {"type": "unigram", "vocabulary_size": 120, "byte_fallback": False}
-    values["trainer"] |= {"max_steps": 6, "validate_every_steps": 6}
-    recipe = folder / "masked.yaml"
-    recipe.write_text(yaml.safe_dump(values))
-    prepare(load_recipe(recipe).data_settings, lambda progress: None)
-    Runs(recipe, folder, address="").train("masked", inline=True)
-    return folder / "masked"
+    return trained(values, folder)
 
 
 @pytest.fixture(scope="module")
 def pair_run(tmp_path_factory):
     """A run of pairs that has learned a little."""
     folder = tmp_path_factory.mktemp("pairs")
-    values = pair_masked_values(folder / "dataset")
+    return trained(pair_masked_values(folder / "dataset"), folder)
+
+
+def trained(values, folder):
     values["trainer"] |= {"max_steps": 6, "validate_every_steps": 6}
-    recipe = folder / "tlm.yaml"
+    recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
-    Runs(recipe, folder, address="").train("tlm", inline=True)
-    return folder / "tlm"
+    Runs(recipe, folder, address="").train("run", inline=True)
+    return folder / "run"
 
 
 def lines(result):
