@@ -36,3 +36,15 @@ class MaskedBatchingConfig(PackedBatchingConfig):
     """How texts are masked, packed into rows, and rows into micro-batches and steps."""
 
     masking: MaskingConfig = MaskingConfig()
+
+
+class PairMaskedBatchingConfig(MaskedBatchingConfig):
+    """How pairs are masked and packed; none is cut."""
+
+    alone: float = identity(
+        0.0,
+        "share of pairs whose sides are texts by themselves, neither of which sees the other, as "
+        "in masked_lm (Lample and Conneau 2019 train on both in turn)",
+        ge=0,
+        le=1,
+    )

@@ -24,6 +24,7 @@ DOCUMENT_PHASE = 6
 MASKED_TOKENS = 7
 MASK_KINDS = 8
 RANDOM_TOKENS = 9
+SIDES_ALONE = 10
 
 
 def splitmix64(state: int, count: int) -> UInt64Array:
@@ -87,4 +88,9 @@ def uniform_at_positions(seeds: UInt64Array, lengths: Int32Array) -> Float64Arra
     """
     positions = ranges(np.zeros(len(lengths), dtype=np.int64), lengths).astype(np.uint64)
     keys = _mixed((positions + np.uint64(1)) * GOLDEN_GAMMA + np.repeat(seeds, lengths))
+    return uniform(keys)
+
+
+def uniform(keys: UInt64Array) -> Float64Array:
+    """The numbers from 0 up to 1 that keys stand for."""
     return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53  # all bits that a float has

@@ -56,7 +56,7 @@ class TrainingRecipe(Section):
     seed: int = identity(1, "Of initial weights, data order and dropout.", ge=0)
     task: str = identity(
         DEFAULT_TASK,
-        "What is learned: translation, causal_lm, masked_lm, sentence_embedding, "
+        "What is learned: translation, causal_lm, masked_lm, tlm, sentence_embedding, "
         "text_classification, token_classification or an extension's.",
     )
     extensions: tuple[str, ...] = identity(

@@ -18,7 +18,7 @@ from data_pipeline.config import (
 )
 from data_pipeline.embedding_config import EmbeddingBatchingConfig, check_recipe
 from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
-from data_pipeline.masking_config import MaskedBatchingConfig
+from data_pipeline.masking_config import MaskedBatchingConfig, PairMaskedBatchingConfig
 from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.registry import Registry
 from data_pipeline.section import Section
@@ -224,5 +224,41 @@ TASKS.register(
         scores=TAG_SCORES,
         training="trainer.tasks.labelling:TokenClassification",
         check=_spans_are_scored_if_there_are_any,
+    ),
+)
+
+TLM_SCORES = {**MASKED_LM_SCORES, "alone_loss": False}
+
+
+def _sides_are_told_apart(recipe: Any) -> None:
+    segments = getattr(recipe.model, "segments", None)
+    if segments is not None and segments < 2:
+        raise ValueError(
+            f"model.segments is {segments}, and tlm tells the two languages of a pair apart by "
+            "them: set model.segments to 2, or model.preset to bert"
+        )
+    if not recipe.tokenizer.joint:
+        raise ValueError(
+            "tokenizer.joint is false, and tlm has both languages in one text: leave it out"
+        )
+    corpora = [*recipe.data.train, recipe.data.validation, *recipe.data.tests.values()]
+    if tags := {tag for corpus in corpora for tag in corpus.tags.values()}:
+        raise ValueError(
+            f"corpora have the tag {' and '.join(sorted(tags))}, and tlm tells languages apart by "
+            "segments: leave it out"
+        )
+
+
+TASKS.register(
+    "tlm",
+    TaskKind(
+        data=PairDataConfig,
+        tokenizer=TokenizerConfig,
+        batching=PairMaskedBatchingConfig,
+        decoding=FillConfig,
+        network="encoder_only",
+        scores=TLM_SCORES,
+        training="trainer.tasks.tlm:TranslationLanguageModelling",
+        check=_sides_are_told_apart,
     ),
 )

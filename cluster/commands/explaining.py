@@ -133,6 +133,7 @@ def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict
 # The page about a text by task, and its summary.
 _OF_TEXTS: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
     "masked_lm": _filling,
+    "tlm": _filling,
     "causal_lm": _continuing,
 }
 

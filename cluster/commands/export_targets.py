@@ -24,6 +24,7 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
         "masked_lm": "trainer.inference.export.bert:write_bert",
         "text_classification": "trainer.inference.export.bert_labels:write_bert_labels",
         "token_classification": "trainer.inference.export.bert_labels:write_bert_labels",
+        "tlm": "trainer.inference.export.bert:write_bert_of_pairs",
         "translation": "trainer.inference.export.marian:write_marian",
     },
     Target.CTRANSLATE2: {

@@ -70,9 +70,26 @@ def plan_packed(
     state = stream_state(DOCUMENT_PHASE, seed, epoch, window)
     phases = (splitmix64(state, len(lengths)) % np.uint64(context_length)).astype(np.int64)
     parts = cut_documents(lengths, order.tolist(), context_length, phases)
-    rows = pack(parts, context_length, fills=fills)
-    shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
-    return _plan([rows[number] for number in shuffle.tolist()], budget // context_length, before)
+    rows = _shuffled(pack(parts, context_length, fills=fills), seed, epoch, window)
+    return _plan(rows, budget // context_length, before)
+
+
+def plan_uncut(
+    parts: Sequence[Part],
+    context_length: int,
+    budget: int,
+    *,
+    seed: int,
+    epoch: int,
+    window: int,
+) -> WindowPlan:
+    """As `plan_packed`, of parts that are cut no more; more may be padded for it.
+
+    Args:
+        parts: of at most `context_length` tokens each, in a random order.
+    """
+    rows = _shuffled(pack(parts, context_length, fills=False), seed, epoch, window)
+    return _plan(rows, budget // context_length, before=0)
 
 
 def plan_packed_heldout(
@@ -164,6 +181,11 @@ def _fill(rows: list[Row], context_length: int) -> list[Row]:
         rows[donor] = []
         padding -= context_length
     return [row for row in rows if row]
+
+
+def _shuffled(rows: list[Row], seed: int, epoch: int, window: int) -> list[Row]:
+    shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
+    return [rows[number] for number in shuffle.tolist()]
 
 
 def _plan(rows: Sequence[Row], rows_per_micro_batch: int, before: int) -> WindowPlan:

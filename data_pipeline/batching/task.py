@@ -139,7 +139,10 @@ class DataTask(ABC):
     def realise(
         self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
     ) -> dict[str, FieldArrays]:
-        """What is trained on in this pass: by default the fields as they are stored."""
+        """What is trained on in this pass: by default the fields as they are stored.
+
+        A task may make other fields of them, which its micro-batches then have.
+        """
         return examples.fields
 
     @abstractmethod
@@ -223,3 +226,4 @@ DATA_TASKS.register("sentence_embedding", "data_pipeline.tasks.sentence_embeddin
 DATA_TASKS.register("masked_lm", "data_pipeline.tasks.masked_lm:TASK")
 DATA_TASKS.register("text_classification", "data_pipeline.tasks.text_classification:TASK")
 DATA_TASKS.register("token_classification", "data_pipeline.tasks.token_classification:TASK")
+DATA_TASKS.register("tlm", "data_pipeline.tasks.tlm:TASK")

@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays
+from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
 from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config import DataSettings
+from data_pipeline.config import DataSettings, PackedBatchingConfig
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.masking_config import MaskedBatchingConfig
 from data_pipeline.random_keys import example_seeds
@@ -84,19 +84,9 @@ class MaskedLanguageModelData(CausalLanguageModelData):
             for name, tokenizer in tokenizers.items()
         }
         numbers = np.arange(len(heldout))
-
-        def seeds(use: int) -> np.ndarray:
-            return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
-
+        seeds = partial(heldout_seeds, numbers=numbers)
         masked = self.masked(fields, settings, tokenizers, seeds)
-        batching = batching_of(settings)
-        plan = plan_packed_heldout(
-            masked[TEXT].lengths,
-            batching.context_length,
-            batching.max_tokens_per_micro_batch,
-            before=0,
-        )
-        return assemble(numbers, masked, plan)
+        return packed_heldout(numbers, masked, batching_of(settings))
 
     def units(self, micro_batch: MicroBatch) -> int:
         return int((micro_batch.fields[TOLD].ids != NOT_TOLD).sum())
@@ -117,6 +107,32 @@ class MaskedLanguageModelData(CausalLanguageModelData):
     def dummy(self, special: SpecialIds) -> MicroBatch:
         """One document of one token."""
         return self.synthetic(RowsShape(1, 1), special)
+
+
+def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
+    """The seeds of a held-out set's texts, whatever the recipe's seed is: [texts].
+
+    Args:
+        numbers: of the texts in the set.
+    """
+    return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
+
+
+def packed_heldout(
+    numbers: Int64Array, fields: Mapping[str, FieldArrays], batching: PackedBatchingConfig
+) -> list[MicroBatch]:
+    """Texts of a held-out set in rows; parts have no other tokens than their own.
+
+    Args:
+        numbers: the example of each text.
+    """
+    plan = plan_packed_heldout(
+        fields[TEXT].lengths,
+        batching.context_length,
+        batching.max_tokens_per_micro_batch,
+        before=0,
+    )
+    return assemble(numbers, fields, plan)
 
 
 def batching_of(settings: DataSettings) -> MaskedBatchingConfig:

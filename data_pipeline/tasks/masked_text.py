@@ -1,6 +1,8 @@
 """Texts that people write and read with [MASK] where a token is hidden.
 
 "A man is [MASK] a bike." ──masked_ids──▶ ids with the mask's ──masked_text──▶ the text again
+
+A pair is one text to them, with ||| between its sides: "A man is [MASK] a bike. ||| Ein Mann …".
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from data_pipeline.tasks.masking import vocabulary_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 SHOWN_MASK = "[MASK]"
+BETWEEN_SIDES = "|||"
 _SPACE = "▁"
 
 
@@ -43,6 +46,13 @@ def masked_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
         space = " " if _joins_spaces(tokenizer) else ""
         return f"{space}{SHOWN_MASK}".join(runs)
     return f" {SHOWN_MASK} ".join(runs).strip()
+
+
+def masked_pair_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of a pair's ids, or of a part of them; each side begins with BOS."""
+    begins = [place for place, token in enumerate(ids) if token == tokenizer.bos_id and place]
+    sides = [ids[start:stop] for start, stop in pairwise([0, *begins, len(ids)])]
+    return f" {BETWEEN_SIDES} ".join(masked_text(tokenizer, side) for side in sides)
 
 
 def _without_space(tokenizer: Tokenizer, ids: list[int]) -> list[int]:

@@ -31,6 +31,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 MASK = "<mask>"
 NOT_TOLD = -1
 TOLD = "told"  # the field of what is to be told, beside that of what is seen
+SEGMENTS = "segments"  # the field of which side of its text each token is on, where there are two
 _WORD = "▁"  # what a word's first piece begins with
 
 

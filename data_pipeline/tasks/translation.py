@@ -1,7 +1,7 @@
 """Translation: pairs of a source and a target sentence, batched by length.
 
-Segmentations may be sampled anew in each pass (subword sampling). Each pair has a row of its own,
-and a micro-batch has pairs of similar length, so that little is padded.
+Each pair has a row of its own, and a micro-batch has pairs of similar length, so that little is
+padded.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.arrays import BoolArray, FieldArrays, Int32Array, Int64Array
+from data_pipeline.arrays import FieldArrays, Int32Array, Int64Array
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.plan import (
     WindowPlan,
@@ -19,19 +19,13 @@ from data_pipeline.batching.plan import (
     plan_window,
     sort_by_length,
 )
-from data_pipeline.batching.task import DataTask, Examples, HeldOut, MicroBatchShape
-from data_pipeline.config import DataConfig, DataSettings
-from data_pipeline.corpora.cleaning import EMPTY, Rule
-from data_pipeline.corpora.pair_rules import pair_rules
-from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.batching.task import HeldOut, MicroBatchShape
+from data_pipeline.config import DataSettings
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
-from data_pipeline.pair_config import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
-from data_pipeline.random_keys import SUBWORD_SAMPLING
-from data_pipeline.tokenizers.subword_sampling import resample
+from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-
-TOO_LONG = {SOURCE: "source_too_long", TARGET: "target_too_long"}
 
 
 @dataclass(frozen=True)
@@ -97,57 +91,8 @@ def plan_heldout(
     return WindowPlan(order, cut(longest, budget))
 
 
-class TranslationData(DataTask):
+class TranslationData(PairsData):
     """The numpy half of translation."""
-
-    def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
-        assert isinstance(data, PairDataConfig)
-        return (
-            FieldInfo(name=SOURCE, role="source", language=data.source_language),
-            FieldInfo(name=TARGET, role="target", language=data.target_language),
-        )
-
-    def rules(self, data: DataConfig, corpus: CorpusConfig) -> list[Rule]:
-        assert isinstance(data, PairDataConfig)
-        assert isinstance(corpus, PairCorpusConfig)
-        return pair_rules(data.cleaning, corpus)
-
-    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
-        """A token and EOS, and the tag before a source sentence."""
-        return 2 + (field.name == SOURCE and tag is not None)
-
-    def drops(
-        self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
-    ) -> dict[str, BoolArray]:
-        assert isinstance(data, PairDataConfig)
-        source, target = lengths[SOURCE], lengths[TARGET]
-        nothing = 1 + (SOURCE in tags)  # tokens of an empty source: EOS, and the tag
-        # Zero-width and control characters are text until SentencePiece's normalisation drops them.
-        return {
-            EMPTY: (source == nothing) | (target == 1),
-            TOO_LONG[SOURCE]: source > data.max_source_length,
-            TOO_LONG[TARGET]: target > data.max_target_length,
-        }
-
-    def texts_read(self, settings: DataSettings) -> frozenset[str]:
-        return frozenset(_sampled(settings))
-
-    def realise(
-        self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
-    ) -> dict[str, FieldArrays]:
-        fields = dict(examples.fields)
-        for number, name in enumerate((SOURCE, TARGET)):
-            if name in _sampled(settings):
-                fields[name] = resample(
-                    tokenizers[name],
-                    examples.texts[name],
-                    fields[name],
-                    examples.seeds(SUBWORD_SAMPLING, settings.seed, number),
-                    alpha=settings.tokenizer.sampling.alpha,
-                    max_length=_sampled(settings)[name],
-                    tag=examples.corpus.tag if name == SOURCE else None,
-                )
-        return fields
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
         longest = np.array([list(manifest.longest().values())])
@@ -158,11 +103,6 @@ class TranslationData(DataTask):
     ) -> WindowPlan:
         budget = settings.batching.max_tokens_per_micro_batch
         return plan_window(lengths_of(fields), budget, settings.seed, epoch, window)
-
-    def heldout_limits(self, data: DataConfig) -> dict[str, int]:
-        assert isinstance(data, PairDataConfig)
-        limits = {SOURCE: data.max_source_length, TARGET: data.max_target_length}
-        return {field: max(limit, data.max_heldout_length) for field, limit in limits.items()}
 
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
@@ -180,7 +120,7 @@ class TranslationData(DataTask):
         sides. Most of a pass's memory grows with the padded tokens, that of attention scores with
         the square of the lengths. For every micro-batch, one of the shapes is as large in either.
         """
-        longest = _longest(manifest, settings)
+        longest = longest_sequences(manifest, settings)
         lengths = np.arange(_shortest(manifest), max(longest.values()) + 1)
         budget = settings.batching.max_tokens_per_micro_batch
         rows = np.minimum(budget // lengths, manifest.pairs)  # a window has at most an epoch's
@@ -210,24 +150,6 @@ class TranslationData(DataTask):
 def lengths_of(fields: Mapping[str, FieldArrays]) -> Int32Array:
     """The lengths of all fields: [pairs, fields]."""
     return np.stack([field.lengths for field in fields.values()], axis=1)
-
-
-def _sampled(settings: DataSettings) -> dict[str, int]:
-    """The fields whose segmentations are sampled, each with its longest allowed length."""
-    data, sampling = settings.data, settings.tokenizer.sampling
-    assert isinstance(data, PairDataConfig)
-    if not sampling.alpha:
-        return {}
-    limits = {SOURCE: data.max_source_length, TARGET: data.max_target_length}
-    wanted = {"both": (SOURCE, TARGET), "source": (SOURCE,), "target": (TARGET,)}[sampling.sides]
-    budget = settings.batching.max_tokens_per_micro_batch
-    return {field: min(limits[field], budget) for field in wanted}
-
-
-def _longest(manifest: Manifest, settings: DataSettings) -> dict[str, int]:
-    """The longest sequence of each field; subword sampling may lengthen one to its limit."""
-    longest, sampled = manifest.longest(), _sampled(settings)
-    return {field: max(length, sampled.get(field, 0)) for field, length in longest.items()}
 
 
 def _shortest(manifest: Manifest) -> int:

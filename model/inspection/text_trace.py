@@ -92,21 +92,28 @@ def trace_decoder_only(network: DecoderOnly, ids: Sequence[int]) -> DecoderOnlyT
 
 @torch.no_grad()
 def trace_masked(
-    network: MaskedLanguageModel, ids: Sequence[int], places: Sequence[int]
+    network: MaskedLanguageModel,
+    ids: Sequence[int],
+    places: Sequence[int],
+    segments: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
 ) -> MaskedTrace:
     """Runs the network once over a text, and returns what was computed on the way.
 
     Args:
         places: where the tokens to be told are in the text.
+        segments: which side of a pair each token is of; None: there is one side.
+        positions: each token's; None: 0, 1, 2, ….
 
     Raises:
         ModelError: as for `trace_decoder_only`.
     """
     ids_bt = _checked(network, ids)
     zeros_bt = torch.zeros_like(ids_bt)
-    position_bt = torch.arange(len(ids), device=ids_bt.device).unsqueeze(0)
+    segment_bt = zeros_bt if segments is None else ids_bt.new_tensor([list(segments)])
+    position_bt = ids_bt.new_tensor([list(positions or range(len(ids)))])
     with recorded(network) as calls:
-        hidden_btm = network.encoder(ids_bt, zeros_bt, position_bt, zeros_bt)
+        hidden_btm = network.encoder(ids_bt, segment_bt, position_bt, zeros_bt)
         logits_nv = network.logits(hidden_btm[0, list(places)])
     head_norm = calls.next(network.head.norm)
     return MaskedTrace(

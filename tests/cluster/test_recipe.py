@@ -40,6 +40,7 @@ def test_the_recipes_are_those_that_the_readme_names():
         "multi30k-masked",
         "multi30k-language",
         "multi30k-case",
+        "multi30k-tlm",
         "shakespeare-char",
         "vaswani-base",
         "vaswani-big",

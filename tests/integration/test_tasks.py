@@ -1,7 +1,7 @@
 """Tasks other than translation go the same way: the same bits whatever happens to a run.
 
-One lives outside of the packages and brings its own network; others pack documents into rows, or
-compare the pairs of a micro-batch with each other.
+One lives outside of the packages and brings its own network; others pack documents, or pairs, into
+rows, or compare the pairs of a micro-batch with each other.
 That a language model has them on three ranks too, tests/trainer/exact/test_language_model.py shows.
 """
 
@@ -23,6 +23,7 @@ from support.tasks import (
     language_model_values,
     language_values,
     masked_values,
+    pair_masked_values,
 )
 
 from cluster.commands.replay import ReplayWish, replay
@@ -40,8 +41,9 @@ VALUES = {
     "embedding": embedding_values,
     "labels of texts": language_values,
     "labels of words": case_values,
+    "masked model of pairs": pair_masked_values,
 }
-KILLED = ("language model", "masked model", "labels of words")
+KILLED = ("language model", "masked model", "masked model of pairs", "labels of words")
 
 
 @pytest.fixture(scope="module", params=list(VALUES))

@@ -11,6 +11,7 @@ BUILT_IN = (
     "translation",
     "causal_lm",
     "masked_lm",
+    "tlm",
     "sentence_embedding",
     "text_classification",
     "token_classification",
@@ -155,6 +156,23 @@ def case_values(dataset: Path, **model: Any) -> dict[str, Any]:
 
 def _constant(rate: float) -> dict[str, Any]:
     return {"type": "constant", "peak_learning_rate": rate, "warmup_steps": 0}
+
+
+def pair_masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny masked model of the phrase book's pairs, a third of which stand alone."""
+    masked = masked_values(dataset, **model)
+    pairs = tiny_values(dataset)["data"]
+    train = [corpus | {"weight": 2} for corpus in pairs["train"]]
+    more = {"source": "builtin:phrasebook/test.fr", "target": "builtin:phrasebook/test.en"}
+    return masked | {
+        "name": "tiny-tlm",
+        "task": "tlm",
+        "data": pairs
+        | {"train": [*train, {**more, "weight": 1}]}
+        | {"max_source_length": 40, "max_target_length": 40},
+        "batching": masked["batching"]
+        | {"context_length": 112, "max_tokens_per_micro_batch": 224, "alone": 0.33},
+    }
 
 
 def _lines(use: str) -> dict[str, Any]:

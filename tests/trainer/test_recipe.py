@@ -15,6 +15,7 @@ from support.tasks import (
     language_model_values,
     language_values,
     masked_values,
+    pair_masked_values,
 )
 
 from cluster.errors import RecipeError
@@ -31,6 +32,7 @@ VALUES = {
     "sentence_embedding": embedding_values,
     "text_classification": language_values,
     "token_classification": case_values,
+    "tlm": pair_masked_values,
     "copy": copy_values,
 }
 
@@ -149,6 +151,9 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
         ("sentence_embedding", "tokenizer.joint=false", r"tokenizer\.joint is false, and one enc"),
         ("sentence_embedding", "tokenizer.sampling.alpha=0.1", r"sampling\.alpha is 0\.1, and"),
         ("sentence_embedding", "data.validation.tag=<2de>", r"data\.validation\.tag is '<2de>'"),
+        ("tlm", "model.segments=1", r"model\.segments is 1, and tlm .* set model\.segments to 2"),
+        ("tlm", "tokenizer.joint=false", r"tokenizer\.joint is false, and tlm has both languages"),
+        ("tlm", "data.validation.tag=<2en>", r"have the tag <2en>, and tlm tells languages apart"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(reading, task, override, message):

@@ -1,16 +1,19 @@
-"""Filling in hidden tokens: `MaskFiller.load("runs/masked").fill(["A man is [MASK] a bike."])`."""
+"""Filling in hidden tokens: `MaskFiller.load("runs/masked").fill(["A man is [MASK] a bike."])`.
+
+A run of `tlm` also takes a translation beside it: "A man is [MASK] a bike. ||| Ein Mann fährt Rad."
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipeline.tasks.masked_text import SHOWN_MASK, masked_ids
+from data_pipeline.tasks.masked_text import BETWEEN_SIDES, SHOWN_MASK, masked_ids, masked_pair_text
 from data_pipeline.tasks.masking import vocabulary_of
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.encoder_only_config import FillConfig
 from model.masked_head import MaskedLanguageModel
@@ -18,6 +21,7 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TextError
 from trainer.inference.texts_at_once import texts_at_once
 from trainer.inference.trained_network import Precision, load_network
+from trainer.tasks.masked_lm import positions_begun_anew
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,20 @@ class Filled:
     masks: list[list[Candidate]]
 
 
+class TextRow(NamedTuple):
+    """A text as the network reads it, with BOS and EOS around each side."""
+
+    ids: list[int]
+    segments: list[int]
+
+    @property
+    def positions(self) -> list[int]:
+        """They begin anew with each side."""
+        segments = np.array(self.segments)
+        begun: list[int] = positions_begun_anew(np.zeros_like(segments), segments).tolist()
+        return begun
+
+
 class MaskFiller:
     """A trained masked model with its tokenizer, ready to fill in texts."""
 
@@ -58,16 +76,20 @@ class MaskFiller:
         config: FillConfig,
         checkpoint: Checkpoint,
         damaged: Sequence[str] = (),
+        *,
+        pairs: bool = False,
     ) -> None:
         """
         Args:
             damaged: what is wrong with newer checkpoints, which were passed over.
+            pairs: whether a text may have two sides, with ||| between them.
         """
         self.network = network.eval()
         self.tokenizer = tokenizer
         self.config = config
         self.checkpoint = checkpoint
         self.damaged = damaged
+        self.pairs = pairs
 
     @classmethod
     def load(
@@ -85,23 +107,35 @@ class MaskFiller:
             RunMismatchError: there is no run at this path, or it is of another task.
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
-        found = load_network(Path(run), checkpoint, "cpu", precision).of_task("masked_lm")
+        found = load_network(Path(run), checkpoint, "cpu", precision).of_task("masked_lm", "tlm")
         assert isinstance(found.model, MaskedLanguageModel)
         assert isinstance(found.recipe.decoding, FillConfig)
-        tokenizer = found.tokenizers[TEXT]
-        return cls(found.model, tokenizer, found.recipe.decoding, found.checkpoint, found.damaged)
+        tokenizer = next(iter(found.tokenizers.values()))  # all fields share it
+        return cls(
+            found.model,
+            tokenizer,
+            found.recipe.decoding,
+            found.checkpoint,
+            found.damaged,
+            pairs=found.recipe.task == "tlm",
+        )
 
     @torch.no_grad()
     def fill(self, texts: Sequence[str]) -> list[Filled]:
         """Fill in each text by itself.
 
+        Args:
+            texts: with `pairs` the source, the target, or both with ||| between them; a text
+                without ||| is a source, one that begins with it a target.
+
         Raises:
-            TextError: a text has no [MASK], or more tokens than the network has positions.
+            TextError: a text has no [MASK], more tokens than the network has positions, or more
+                than two sides.
         """
-        rows = [self.ids(text, number) for number, text in enumerate(texts, start=1)]
+        rows = [self.row(text, number) for number, text in enumerate(texts, start=1)]
         found: list[Filled] = []
         at_once = texts_at_once(
-            max(map(len, rows), default=1),
+            max((len(row.ids) for row in rows), default=1),
             self.network.encoder.config.heads,
             self.network.output_bias.element_size(),
         )
@@ -109,13 +143,13 @@ class MaskFiller:
             some, given = rows[start : start + at_once], texts[start : start + at_once]
             hidden_btd = self._hidden(some)
             found += [
-                self._filled(text, ids, hidden_btd[row])
-                for row, (text, ids) in enumerate(zip(given, some, strict=True))
+                self._filled(text, row.ids, hidden_td)
+                for text, row, hidden_td in zip(given, some, hidden_btd, strict=True)
             ]
         return found
 
-    def ids(self, text: str, number: int = 1) -> list[int]:
-        """What the network reads: BOS, the text's tokens, EOS.
+    def row(self, text: str, number: int = 1) -> TextRow:
+        """What the network reads of a text.
 
         Args:
             number: of the text, for messages.
@@ -123,33 +157,52 @@ class MaskFiller:
         Raises:
             TextError: as for `fill`.
         """
-        ids = masked_ids(self.tokenizer, text)
-        if vocabulary_of(self.tokenizer).mask not in ids:
+        sides = text.split(BETWEEN_SIDES) if self.pairs else [text]
+        if len(sides) > 2:
+            raise TextError(
+                f"Text {number} has {BETWEEN_SIDES} {len(sides) - 1} times, and it stands between "
+                "two sides: write it once."
+            )
+        if len(sides) == 2:  # the spaces around ||| are not the text's
+            sides = [sides[0].rstrip(" "), sides[1].lstrip(" ")]
+        row = TextRow([], [])
+        for segment, side in enumerate(sides):
+            if not side and len(sides) == 2:
+                continue
+            ids = [self.tokenizer.bos_id, *self._ids(number, side), self.tokenizer.eos_id]
+            row.ids.extend(ids)
+            row.segments.extend([segment] * len(ids))
+        if vocabulary_of(self.tokenizer).mask not in row.ids:
             raise TextError(
                 f"Text {number} has no {SHOWN_MASK}, so nothing is to be filled in: write one in "
                 "the place of a word."
             )
-        with_ends = [self.tokenizer.bos_id, *ids, self.tokenizer.eos_id]
-        longest = self.network.encoder.context_length
-        if len(with_ends) > longest:
+        return row
+
+    def _ids(self, number: int, text: str) -> list[int]:
+        """The ids of one side, without BOS and EOS."""
+        ids = masked_ids(self.tokenizer, text)
+        longest, tokens = self.network.encoder.context_length, len(ids) + 2
+        if tokens > longest:
             raise TextError(
-                f"Text {number} has {len(with_ends)} tokens with BOS and EOS, and the network has "
+                f"Text {number} has {tokens} tokens with BOS and EOS, and the network has "
                 f"learned {longest} positions: give a shorter part of it."
             )
-        return with_ends
+        return ids
 
-    def _hidden(self, rows: list[list[int]]) -> Tensor:
+    def _hidden(self, rows: list[TextRow]) -> Tensor:
         """Returns the hidden states of all tokens, [rows, longest, width]."""
-        shape = len(rows), max(map(len, rows))
+        shape = len(rows), max(len(row.ids) for row in rows)
         ids_bt = torch.full(shape, self.tokenizer.pad_id)
         part_bt = torch.full(shape, -1)
-        for row, ids in enumerate(rows):
-            ids_bt[row, : len(ids)] = torch.tensor(ids)
-            part_bt[row, : len(ids)] = 0
-        position_bt = torch.arange(shape[1]).expand(shape)
-        hidden_btd: Tensor = self.network.encoder(
-            ids_bt, torch.zeros_like(ids_bt), position_bt, part_bt
-        )
+        segment_bt, position_bt = torch.zeros(2, *shape, dtype=torch.int64)
+        for number, row in enumerate(rows):
+            length = len(row.ids)
+            ids_bt[number, :length] = torch.tensor(row.ids)
+            part_bt[number, :length] = 0
+            segment_bt[number, :length] = torch.tensor(row.segments)
+            position_bt[number, :length] = torch.tensor(row.positions)
+        hidden_btd: Tensor = self.network.encoder(ids_bt, segment_bt, position_bt, part_bt)
         return hidden_btd
 
     def _filled(self, text: str, ids: list[int], hidden_td: Tensor) -> Filled:
@@ -168,7 +221,7 @@ class MaskFiller:
         filled = list(ids)
         for place, token in zip(places, best.indices[:, 0].tolist(), strict=True):
             filled[place] = token
-        return Filled(text, self.tokenizer.decode([filled])[0], masks)
+        return Filled(text, masked_pair_text(self.tokenizer, filled), masks)
 
     def _candidate(self, token: int, probability: float) -> Candidate:
         text = self.tokenizer.decode([[token]])[0].strip()

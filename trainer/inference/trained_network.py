@@ -35,6 +35,7 @@ COMMANDS = {
     "masked_lm": "transloom fill",
     "text_classification": "transloom classify",
     "token_classification": "transloom classify",
+    "tlm": "transloom fill",
 }
 
 

@@ -13,7 +13,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config import PackedBatchingConfig
 from data_pipeline.tasks.masked_text import masked_text
-from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import NOT_TOLD, SEGMENTS, TOLD
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.encoder_only_config import EncoderOnlyConfig
@@ -41,7 +41,13 @@ def build_masked_language_model(
 
 
 class MaskedLanguageModelling(TrainingTask):
-    """Texts with hidden tokens, and a network that has `forward` of MaskedLanguageModel."""
+    """Texts with hidden tokens, and a network that has `forward` of MaskedLanguageModel.
+
+    Attributes:
+        role: what `example_texts` calls them.
+    """
+
+    role = "document"
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
         """Tokens, segments, positions and parts, int64 [rows, longest row]; places and targets."""
@@ -49,9 +55,10 @@ class MaskedLanguageModelling(TrainingTask):
         seen, told = micro_batch.fields[TEXT], micro_batch.fields[TOLD].ids
         sizes = seen.lengths.astype(np.int64)
         parts = np.repeat(numbers_in_rows(micro_batch.rows), sizes)
-        segments = np.zeros_like(parts)
+        sides = micro_batch.fields.get(SEGMENTS)
+        segments = np.zeros_like(parts) if sides is None else sides.ids.astype(np.int64)
         places, shape = places_in_rows(micro_batch.rows, sizes)
-        positions = _positions(np.repeat(np.arange(len(sizes)), sizes), segments)
+        positions = positions_begun_anew(np.repeat(np.arange(len(sizes)), sizes), segments)
         where = np.flatnonzero(told != NOT_TOLD)
         rows = [
             padded_rows(seen.ids, places, shape, self._tokenizer.pad_id),
@@ -82,7 +89,7 @@ class MaskedLanguageModelling(TrainingTask):
         told = micro_batch.fields[TOLD].rows()
         pieces = [[[token] for token in row if token != NOT_TOLD] for row in told]
         return {
-            "document": [self.shown(ids) for ids in micro_batch.fields[TEXT].rows()],
+            self.role: [self.shown(ids) for ids in micro_batch.fields[TEXT].rows()],
             "to be told": [
                 ", ".join(text.strip() for text in self._tokenizer.decode(row)) for row in pieces
             ],
@@ -150,7 +157,7 @@ class MaskedScoring(Scoring):
         return [Example(*three) for three in zip(*texts, strict=True)]
 
 
-def _positions(numbers: Int64Array, segments: Int64Array) -> Int64Array:
+def positions_begun_anew(numbers: Int64Array, segments: Int64Array) -> Int64Array:
     """Each token's position: it begins anew with each part, and with each side of one."""
     begins = np.ones(len(numbers), dtype=bool)
     begins[1:] = (np.diff(numbers) != 0) | (np.diff(segments) != 0)

@@ -1,4 +1,4 @@
-"""`transloom fill` and `evaluate` of a masked model."""
+"""`transloom fill` and `evaluate` of masked models, of texts and of pairs."""
 
 import json
 from io import BytesIO, TextIOWrapper
@@ -7,11 +7,12 @@ import pytest
 import torch
 import yaml
 from support.runs import Runs
-from support.tasks import masked_values
+from support.tasks import masked_values, pair_masked_values
 
 from cluster.commands.fill import texts_of
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tasks.masked_text import masked_ids
 from trainer.errors import RunMismatchError, TextError
 from trainer.inference.mask_filler import MaskFiller
 from trainer.inference.text_generator import TextGenerator
@@ -25,12 +26,23 @@ def run(tmp_path_factory):
     for corpus in values["data"]["train"]:
         corpus["part"] = [0, 0.05]
     values["tokenizer"] = {"type": "unigram", "vocabulary_size": 120, "byte_fallback": False}
+    return trained(values, folder)
+
+
+@pytest.fixture(scope="module")
+def pair_run(tmp_path_factory):
+    """A run of pairs that has learned a little."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return trained(pair_masked_values(folder / "dataset"), folder)
+
+
+def trained(values, folder):
     values["trainer"] |= {"max_steps": 6, "validate_every_steps": 6}
-    recipe = folder / "masked.yaml"
+    recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
-    Runs(recipe, folder, address="").train("masked", inline=True)
-    return folder / "masked"
+    Runs(recipe, folder, address="").train("run", inline=True)
+    return folder / "run"
 
 
 def lines(result):
@@ -134,3 +146,69 @@ def test_what_is_for_translation_is_refused(transloom, run, option):
     with pytest.raises(RunMismatchError, match=f"{option} is for runs of translation"):
         transloom("explain", run, "the [MASK]", option, "@3")
     assert not (run / "explain.html").exists()
+
+
+PAIRS = {
+    "both": "le [MASK] est ici ||| the man is [MASK]",
+    "source": "le [MASK] est ici",
+    "target": "||| the man is [MASK]",
+}
+
+
+@pytest.mark.parametrize("text", PAIRS.values(), ids=PAIRS.keys())
+def test_a_pair_is_read_as_in_training(transloom, pair_run, text):
+    (found,) = told(transloom("fill", pair_run, text, "--json"))
+    filler = MaskFiller.load(pair_run)
+    tokenizer, network = filler.tokenizer, filler.network
+    ids, segments, positions = [], [], []
+    for segment, side in enumerate(text.split("|||")):
+        if side:
+            pieces = masked_ids(tokenizer, side.strip())
+            ids += [tokenizer.bos_id, *pieces, tokenizer.eos_id]
+            segments += [segment] * (len(pieces) + 2)
+            positions += range(len(pieces) + 2)
+    ids, segments, positions = torch.tensor([[ids], [segments], [positions]])
+    with torch.no_grad():
+        hidden = network.encoder(ids, segments, positions, torch.zeros_like(ids))
+        probabilities = network.logits(hidden)[ids == tokenizer.tag_id("<mask>")].softmax(-1)
+    assert len(found["masks"]) == len(probabilities) == text.count("[MASK]")
+    for candidates, row in zip(found["masks"], probabilities, strict=True):
+        for each in candidates:
+            number = [tokenizer.piece(n) for n in range(len(row))].index(each["piece"])
+            assert each["probability"] == pytest.approx(float(row[number]), rel=1e-4)
+    assert ("|||" in found["filled"]) == (text == PAIRS["both"])
+    assert "[MASK]" not in found["filled"]
+
+
+def test_a_pair_is_filled_among_other_texts_as_alone(transloom, pair_run):
+    together = told(transloom("fill", pair_run, *PAIRS.values(), "--json"))
+    for text, found in zip(PAIRS.values(), together, strict=True):
+        (alone,) = told(transloom("fill", pair_run, text, "--json"))
+        for mine, theirs in zip(found["masks"], alone["masks"], strict=True):
+            assert [each["piece"] for each in mine] == [each["piece"] for each in theirs]
+            assert [each["probability"] for each in mine] == pytest.approx(
+                [each["probability"] for each in theirs], rel=1e-4
+            )
+
+
+def test_a_pair_has_two_sides_at_most_each_within_the_positions(transloom, pair_run):
+    with pytest.raises(TextError, match=r"Text 1 has \|\|\| 2 times"):
+        transloom("fill", pair_run, "un [MASK] ||| a cat ||| eine Katze")
+    side = "un chat " * 7
+    (found,) = told(transloom("fill", pair_run, f"{side}||| {side}[MASK]", "--json"))
+    assert found["masks"]
+    with pytest.raises(TextError, match=r"Text 1 has \d+ tokens .* learned 112 positions"):
+        transloom("fill", pair_run, f"{side * 3}||| a [MASK]")
+
+
+def test_a_run_of_pairs_is_evaluated_and_exported(transloom, pair_run):
+    result = transloom("evaluate", pair_run, "--set", "phrasebook")
+    assert result.exit_code == 0, result.output
+    assert "alone_loss" in result.output
+    assert transloom("export", pair_run, pair_run.parent / "bert").exit_code == 0
+    assert "fr and en" in (pair_run.parent / "bert" / "README.md").read_text()
+    (said,) = told(transloom("model", "show", pair_run, "--json"))
+    count = sum(p.numel() for p in MaskFiller.load(pair_run).network.parameters())
+    assert sum(said["parameters_by_box"].values()) == count
+    with pytest.raises(RunMismatchError, match=r"for tlm, .*: use transloom fill for it"):
+        transloom("explain", pair_run, "le [MASK]")

@@ -14,6 +14,7 @@ from data_pipeline.batching.packing import (
     pack,
     plan_packed,
     plan_packed_heldout,
+    plan_uncut,
 )
 
 lengths_of_documents = st.lists(st.integers(1, 70), min_size=1, max_size=40)
@@ -208,6 +209,18 @@ def test_the_plan_is_a_promise():
     assert plan.cuts.starts.tolist() == [25, 57, 0, 0, 9, 9, 73, 89, 25, 41, 0, 0]
     assert plan.cuts.stops.tolist() == [42, 74, 10, 6, 26, 26, 90, 101, 31, 58, 10, 8]
     assert plan.cuts.rows.tolist() == [0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0]
+
+
+@given(st.lists(st.integers(1, 16), min_size=1, max_size=40), st.integers(0, 99))
+def test_parts_that_are_not_cut_are_all_there_in_rows_that_fit(lengths, seed):
+    parts = [Part(number, 3, 3 + length) for number, length in enumerate(lengths)]
+    plan = plan_uncut(parts, 16, 32, seed=seed, epoch=0, window=0)
+    rows = [row for batch in rows_of(plan) for row in batch]
+    # `rows_of` is for parts that have a token more.
+    found = sorted(part._replace(stop=part.stop + 1) for row in rows for part in row)
+    assert found == parts
+    assert max(sum(part.size + 1 for part in row) for row in rows) <= 16
+    assert max(map(len, rows_of(plan))) <= 2
 
 
 def test_heldout_documents_are_cut_from_their_beginning():

@@ -57,17 +57,14 @@ def _vectors(explained: FilledText | ContinuedText, key: str) -> Section:
             )
         )
     else:
-        places = [f"position {position}" for position in range(len(pieces))]
+        places = [f"position {position}" for position in explained.positions]
         parts += [
             Text(f"Attention alone does not see the order of the pieces. {_order(explained)}"),
             figures.vectors("+ positions", embedding.positions_tm, places),
         ]
     if embedding.segments_btm is not None:
         parts += [
-            Text(
-                "One more vector tells which side of a pair a piece is of. A text by itself has "
-                "one side, so all rows get the same."
-            ),
+            Text(f"One more vector tells which side of a pair a piece is of. {_sides(explained)}"),
             figures.vectors("+ segments", embedding.segments_btm[0], pieces),
         ]
     if embedding.positions_tm is not None:
@@ -106,3 +103,9 @@ def _order(explained: FilledText | ContinuedText) -> str:
             "left, slow ones at the right."
         )
     return "So a learned row of numbers is added that belongs to the position."
+
+
+def _sides(explained: FilledText | ContinuedText) -> str:
+    if isinstance(explained, FilledText) and explained.is_pair:
+        return "The sides of this pair have a vector each; positions begin anew with the second."
+    return "A text by itself has one side, so all rows get the same."

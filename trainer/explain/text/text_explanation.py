@@ -36,10 +36,12 @@ class TextExplanation:
     Attributes:
         text: as it was given.
         pieces: what the network reads, from BOS on.
+        positions: of each of them.
     """
 
     text: str
     pieces: Pieces
+    positions: tuple[int, ...]
     config: EncoderOnlyConfig | DecoderOnlyConfig
     vocabulary: tuple[str, ...]
     blueprint: Blueprint
@@ -58,11 +60,13 @@ class FilledText(TextExplanation):
     Attributes:
         ordinary: ids of which one may be hidden; special pieces never are.
         filled: the text with the likeliest piece at each [MASK].
+        is_pair: whether the text has two sides, each with its segment and positions of its own.
         trace: the pass over `pieces`; its places are those of [MASK].
     """
 
     ordinary: tuple[int, ...]
     filled: str
+    is_pair: bool
     trace: MaskedTrace
 
     @property
@@ -101,20 +105,22 @@ def explain_filling(filler: MaskFiller, text: str) -> FilledText:
     """
     network, tokenizer = filler.network, filler.tokenizer
     (found,) = filler.fill([text])
-    ids = filler.ids(text)
+    row = filler.row(text)
     mask = vocabulary_of(tokenizer).mask
-    places = [place for place, token in enumerate(ids) if token == mask]
+    places = [place for place, token in enumerate(row.ids) if token == mask]
     config = network.encoder.config
     return FilledText(
         text=text,
-        pieces=_pieces(tokenizer, ids),
+        pieces=_pieces(tokenizer, row.ids),
         config=config,
         vocabulary=_vocabulary(tokenizer),
         ordinary=tuple(vocabulary_of(tokenizer).ordinary.tolist()),
         blueprint=blueprint_of_network(config, network),
         checkpoint=filler.checkpoint.path.name,
         filled=found.filled,
-        trace=trace_masked(network, ids, places),
+        positions=tuple(row.positions),
+        is_pair=len(set(row.segments)) > 1,
+        trace=trace_masked(network, row.ids, places, row.segments, row.positions),
     )
 
 
@@ -137,6 +143,7 @@ def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
     return ContinuedText(
         text=text,
         pieces=_pieces(tokenizer, read, tokenizer.pieces(text)),
+        positions=tuple(range(len(read))),
         config=network.config,
         vocabulary=_vocabulary(tokenizer),
         blueprint=blueprint_of_network(network.config, network),

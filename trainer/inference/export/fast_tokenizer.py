@@ -31,12 +31,15 @@ NEVER = -1e9  # a score that no segmentation takes
 _KINDS = ModelProto.SentencePiece
 
 
-def tokenizer_files(tokenizer: Tokenizer, mask: str | None, max_length: int) -> dict[str, bytes]:
+def tokenizer_files(
+    tokenizer: Tokenizer, mask: str | None, max_length: int, *, second_begins: bool = False
+) -> dict[str, bytes]:
     """The content of tokenizer.json and tokenizer_config.json, by name.
 
     Args:
         mask: the piece that stands in the place of a hidden one; None: there is none.
         max_length: tokens of a text at most, BOS and EOS included.
+        second_begins: whether the second text of a pair begins with BOS, too.
 
     Raises:
         TrainerError: the file cannot hold the tokenizer.
@@ -66,7 +69,7 @@ def tokenizer_files(tokenizer: Tokenizer, mask: str | None, max_length: int) -> 
         ],
         "normalizer": _escaping() if verbatim else _normalizer(model),
         "pre_tokenizer": _lines_and_words() if verbatim else _metaspace("first"),
-        "post_processor": _between(special["bos"], special["eos"], tokenizer),
+        "post_processor": _between(special["bos"], special["eos"], tokenizer, second_begins),
         "decoder": _unescaping() if verbatim else _decoder(model),
         "model": _segmentation(model, tokenizer.unk_id),
     }
@@ -155,7 +158,7 @@ def _metaspace(prepend: str) -> dict[str, Any]:
     return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": prepend, "split": True}
 
 
-def _between(bos: str, eos: str, tokenizer: Tokenizer) -> dict[str, Any]:
+def _between(bos: str, eos: str, tokenizer: Tokenizer, second_begins: bool) -> dict[str, Any]:
     def token(piece: str, segment: int) -> dict[str, Any]:
         return {"SpecialToken": {"id": piece, "type_id": segment}}
 
@@ -163,11 +166,12 @@ def _between(bos: str, eos: str, tokenizer: Tokenizer) -> dict[str, Any]:
         return {"Sequence": {"id": name, "type_id": segment}}
 
     single = [token(bos, 0), text("A", 0), token(eos, 0)]
+    second = [token(bos, 1)] * second_begins + [text("B", 1), token(eos, 1)]
     ids = {bos: tokenizer.bos_id, eos: tokenizer.eos_id}
     return {
         "type": "TemplateProcessing",
         "single": single,
-        "pair": [*single, text("B", 1), token(eos, 1)],
+        "pair": [*single, *second],
         "special_tokens": {
             piece: {"id": piece, "ids": [number], "tokens": [piece]}
             for piece, number in ids.items()

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,13 +11,14 @@ from tokenizers import Tokenizer as FastTokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from data_pipeline.config import TokenizerConfig
+from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tasks.masking import MASK
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
 from model.encoder_only_config import EncoderOnlyConfig
 from model.masked_head import MaskedLanguageModel
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.inference.export.bert import write_bert
+from trainer.inference.export.bert import write_bert, write_bert_of_pairs
 from trainer.inference.export.fast_tokenizer import tokenizer_files
 from trainer.runs.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
@@ -89,8 +91,8 @@ def test_a_tokenizer_of_another_kind_is_refused_by_name():
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A network with large weights, its tokenizer, and the folder that it was written into."""
+def network_of_syllables():
+    """A network with large weights, and its tokenizer."""
     tokenizer = trained(TEXTS, size=120)
     config = EncoderOnlyConfig(preset="bert", layers=2, width=32, heads=4, dropout=0.0)
     torch.manual_seed(0)
@@ -98,6 +100,13 @@ def exported(tmp_path_factory):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
+    return network, tokenizer
+
+
+@pytest.fixture(scope="module")
+def exported(network_of_syllables, tmp_path_factory):
+    """These, and the folder that they were written into."""
+    network, tokenizer = network_of_syllables
     folder = tmp_path_factory.mktemp("exported") / "bert"
     folder.mkdir()
     trained_network = SimpleNamespace(model=network, tokenizers={TEXT: tokenizer})
@@ -124,6 +133,43 @@ def test_transformers_opens_the_folder_and_has_the_same_logits(exported):
     assert (found - expected)[real].abs().max() <= 1e-5 * expected.abs().max()
     pair = theirs("karimo", "moriing")
     assert pair["token_type_ids"].count(1) == len(tokenizer.encode(["moriing"])[0]) + 1
+
+
+@torch.no_grad()
+def test_pairs_have_the_same_logits_by_the_code_of_the_card(network_of_syllables, tmp_path):
+    network, tokenizer = network_of_syllables
+    data = PairDataConfig.model_construct(source_language="en", target_language="de")
+    trained = SimpleNamespace(
+        model=network,
+        tokenizers=dict.fromkeys((SOURCE, TARGET), tokenizer),
+        recipe=SimpleNamespace(data=data),
+    )
+    assert write_bert_of_pairs(trained, tmp_path) == "BertForMaskedLM"
+    card = (tmp_path / "README.md").read_text()
+    assert "# en and de" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    code = code.replace("FOLDER", str(tmp_path)).replace("… <mask> …", f"karimo {MASK} telshuban")
+    known = {}
+    exec(code.replace('"…"', '"moriing kaban"'), known)  # noqa: S102
+    sides = [["karimo", MASK, "telshuban"], ["moriing kaban"]]
+    ends, row, segments, positions = (tokenizer.bos_id, tokenizer.eos_id), [], [], []
+    for segment, texts in enumerate(sides):
+        ids = [
+            id_
+            for text in texts
+            for id_ in (
+                [tokenizer.tag_id(MASK)] if text == MASK else tokenizer.encode([text])[0].tolist()
+            )
+        ]
+        row += [ends[0], *ids, ends[1]]
+        segments += [segment] * (len(ids) + 2)
+        positions += range(len(ids) + 2)
+    ids_bt, segment_bt, position_bt = torch.tensor([[row], [segments], [positions]])
+    assert known["ids"].tolist() == ids_bt.tolist()
+    assert known["batch"]["token_type_ids"].tolist() == segment_bt.tolist()
+    hidden = network.encoder(ids_bt, segment_bt, position_bt, torch.zeros_like(ids_bt))
+    expected = network.logits(hidden)
+    assert (known["logits"] - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_a_run_may_begin_with_the_folder_if_pieces_mean_the_same(exported):

@@ -1,0 +1,99 @@
+"""Pairs of a source and a target sentence, whatever is learned of them.
+
+    corpora ──rules──▶ pairs ──encode──▶ shards ──realise──▶ the same pairs, segmented anew
+
+Segmentations may be sampled anew in each pass (subword sampling).
+"""
+
+from collections.abc import Mapping
+
+from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array
+from data_pipeline.batching.task import DataTask, Examples
+from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.corpora.cleaning import EMPTY, Rule
+from data_pipeline.corpora.pair_rules import pair_rules
+from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.pair_config import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
+from data_pipeline.random_keys import SUBWORD_SAMPLING
+from data_pipeline.tokenizers.subword_sampling import resample
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+TOO_LONG = {SOURCE: "source_too_long", TARGET: "target_too_long"}
+
+
+class PairsData(DataTask):
+    """What tasks of pairs have in common: how these are stored, and sampled in a pass."""
+
+    def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
+        assert isinstance(data, PairDataConfig)
+        return (
+            FieldInfo(name=SOURCE, role="source", language=data.source_language),
+            FieldInfo(name=TARGET, role="target", language=data.target_language),
+        )
+
+    def rules(self, data: DataConfig, corpus: CorpusConfig) -> list[Rule]:
+        assert isinstance(data, PairDataConfig)
+        assert isinstance(corpus, PairCorpusConfig)
+        return pair_rules(data.cleaning, corpus)
+
+    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
+        """A token and EOS, and the tag before a source sentence."""
+        return 2 + (field.name == SOURCE and tag is not None)
+
+    def drops(
+        self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
+    ) -> dict[str, BoolArray]:
+        assert isinstance(data, PairDataConfig)
+        source, target = lengths[SOURCE], lengths[TARGET]
+        nothing = 1 + (SOURCE in tags)  # tokens of an empty source: EOS, and the tag
+        # Zero-width and control characters are text until SentencePiece's normalisation drops them.
+        return {
+            EMPTY: (source == nothing) | (target == 1),
+            TOO_LONG[SOURCE]: source > data.max_source_length,
+            TOO_LONG[TARGET]: target > data.max_target_length,
+        }
+
+    def texts_read(self, settings: DataSettings) -> frozenset[str]:
+        return frozenset(_sampled(settings))
+
+    def realise(
+        self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
+    ) -> dict[str, FieldArrays]:
+        fields = dict(examples.fields)
+        for number, name in enumerate((SOURCE, TARGET)):
+            if name in _sampled(settings):
+                fields[name] = resample(
+                    tokenizers[name],
+                    examples.texts[name],
+                    fields[name],
+                    examples.seeds(SUBWORD_SAMPLING, settings.seed, number),
+                    alpha=settings.tokenizer.sampling.alpha,
+                    max_length=_sampled(settings)[name],
+                    tag=examples.corpus.tag if name == SOURCE else None,
+                )
+        return fields
+
+    def heldout_limits(self, data: DataConfig) -> dict[str, int]:
+        assert isinstance(data, PairDataConfig)
+        limits = {SOURCE: data.max_source_length, TARGET: data.max_target_length}
+        return {field: max(limit, data.max_heldout_length) for field, limit in limits.items()}
+
+
+def _sampled(settings: DataSettings) -> dict[str, int]:
+    """The fields whose segmentations are sampled, each with its longest allowed length."""
+    data, sampling = settings.data, settings.tokenizer.sampling
+    assert isinstance(data, PairDataConfig)
+    if not sampling.alpha:
+        return {}
+    limits = {SOURCE: data.max_source_length, TARGET: data.max_target_length}
+    wanted = {"both": (SOURCE, TARGET), "source": (SOURCE,), "target": (TARGET,)}[sampling.sides]
+    budget = settings.batching.max_tokens_per_micro_batch
+    return {field: min(limits[field], budget) for field in wanted}
+
+
+def longest_sequences(manifest: Manifest, settings: DataSettings) -> dict[str, int]:
+    """The longest sequence of each field; subword sampling may lengthen one to its limit."""
+    longest, sampled = manifest.longest(), _sampled(settings)
+    return {field: max(length, sampled.get(field, 0)) for field, length in longest.items()}

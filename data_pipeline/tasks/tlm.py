@@ -1,0 +1,187 @@
+"""Translation language modelling: both sides of a pair in one text, of which a part is hidden.
+
+A hidden word of one language may be told from its translation (Lample and Conneau 2019, §3.3).
+Pairs are stored as for translation. A micro-batch has texts, and the side of each token beside it:
+
+    stored     A man rides EOS      Ein Mann fährt EOS
+    text       BOS  A man rides EOS BOS Ein Mann fährt EOS
+    segments    0   0  0    0    0   1   1    1    1    1
+
+Each side is masked as if it were a text by itself, so the same tokens are hidden whether it stands
+beside its translation or alone. No pair is cut in training. Of a held-out set the same tokens are
+hidden in all runs: those of `masked_lm` for a set of the sources, and then the targets.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from data_pipeline.arrays import FieldArrays, Int64Array, concatenate
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.packing import Part, plan_uncut
+from data_pipeline.batching.plan import WindowPlan
+from data_pipeline.batching.task import Examples, HeldOut
+from data_pipeline.config import DataSettings
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.errors import BatchingError
+from data_pipeline.masking_config import PairMaskedBatchingConfig
+from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.random_keys import (
+    PAIR_SHUFFLE,
+    SIDES_ALONE,
+    permutation,
+    splitmix64,
+    stream_state,
+    uniform,
+)
+from data_pipeline.tasks import masked_lm
+from data_pipeline.tasks.causal_lm import RowsShape
+from data_pipeline.tasks.masking import SEGMENTS, TOLD, Seeds, mask_tokens, vocabulary_of
+from data_pipeline.tasks.pairs import PairsData, longest_sequences
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+
+SIDES = (SOURCE, TARGET)  # a token's segment is its side's place here
+
+Fields = dict[str, FieldArrays]
+
+
+class TranslationLanguageModelData(PairsData):
+    """The numpy half of translation language modelling: stored like translation."""
+
+    def own_pieces(self) -> tuple[str, ...]:
+        return masked_lm.TASK.own_pieces()
+
+    def realises(self, settings: DataSettings) -> bool:
+        return True
+
+    def realise(
+        self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
+    ) -> Fields:
+        stored = super().realise(examples, settings, tokenizers)
+        seeds = [
+            partial(examples.seeds, seed=settings.seed, field_number=number)
+            for number in range(len(SIDES))
+        ]
+        return _joined(_masked_sides(stored, settings, tokenizers, seeds))
+
+    def check(self, manifest: Manifest, settings: DataSettings) -> None:
+        longest = longest_sequences(manifest, settings)
+        context_length = _pair_batching(settings).context_length
+        whole = sum(longest.values()) + len(SIDES)  # a BOS before each
+        if whole > context_length:
+            raise BatchingError(
+                f"A pair may have {longest[SOURCE]} and {longest[TARGET]} tokens, {whole} with BOS "
+                f"before each side, and batching.context_length is {context_length}: no pair is "
+                f"cut. Raise it to {whole} or more, or lower data.max_source_length and "
+                "data.max_target_length and prepare again."
+            )
+
+    def plan(
+        self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
+    ) -> WindowPlan:
+        batching, coordinate = _pair_batching(settings), (settings.seed, epoch, window)
+        wholes = fields[TEXT].lengths.tolist()
+        sources = _source_lengths(fields[SEGMENTS]).tolist()
+        drawn = uniform(splitmix64(stream_state(SIDES_ALONE, *coordinate), len(wholes)))
+        alone = (drawn < batching.alone).tolist()
+        parts: list[Part] = []
+        for pair in permutation(len(wholes), PAIR_SHUFFLE, *coordinate).tolist():
+            bounds = [0, sources[pair], wholes[pair]] if alone[pair] else [0, wholes[pair]]
+            parts += [Part(pair, *ends) for ends in pairwise(bounds)]
+        return plan_uncut(
+            parts,
+            batching.context_length,
+            batching.max_tokens_per_micro_batch,
+            seed=settings.seed,
+            epoch=epoch,
+            window=window,
+        )
+
+    def heldout_micro_batches(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> list[MicroBatch]:
+        joined = _joined(_masked_heldout(heldout, tokenizers, settings))
+        return masked_lm.packed_heldout(np.arange(len(heldout)), joined, _pair_batching(settings))
+
+    def alone_micro_batches(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> list[MicroBatch]:
+        """The same texts with the same tokens hidden, but each side by itself."""
+        source, target = _masked_heldout(heldout, tokenizers, settings)
+        apart = {name: concatenate([source[name], target[name]]) for name in source}
+        numbers = np.tile(np.arange(len(heldout)), len(SIDES))
+        return masked_lm.packed_heldout(numbers, apart, _pair_batching(settings))
+
+    def units(self, micro_batch: MicroBatch) -> int:
+        return masked_lm.TASK.units(micro_batch)
+
+    def widest(self, manifest: Manifest, settings: DataSettings) -> list[RowsShape]:
+        return masked_lm.TASK.widest(manifest, settings)
+
+    def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
+        return masked_lm.TASK.synthetic(shape, special)
+
+    def dummy(self, special: SpecialIds) -> MicroBatch:
+        return masked_lm.TASK.dummy(special)
+
+
+def _masked_sides(
+    stored: Mapping[str, FieldArrays],
+    settings: DataSettings,
+    tokenizers: Mapping[str, Tokenizer],
+    seeds: Sequence[Seeds],
+) -> list[Fields]:
+    """The fields of each side by itself: what is seen, what is to be told, and which side it is."""
+    found = []
+    for number, name in enumerate(SIDES):
+        tokenizer = tokenizers[name]
+        text = stored[name].with_first(tokenizer.bos_id)
+        seen, told = mask_tokens(
+            text, vocabulary_of(tokenizer), _pair_batching(settings).masking, seeds[number]
+        )
+        segments = FieldArrays(np.full(len(text.ids), number, dtype=np.int32), text.lengths)
+        found.append({TEXT: seen, TOLD: told, SEGMENTS: segments})
+    return found
+
+
+def _masked_heldout(
+    heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+) -> list[Fields]:
+    stored = {name: tokenizers[name].encode_field(heldout.texts[name]) for name in SIDES}
+    numbers = np.arange(len(SIDES) * len(heldout)).reshape(len(SIDES), -1)
+    seeds = [partial(masked_lm.heldout_seeds, numbers=of_side) for of_side in numbers]
+    return _masked_sides(stored, settings, tokenizers, seeds)
+
+
+def _joined(sides: Sequence[Fields]) -> Fields:
+    """The fields of whole pairs: of each, its source and then its target."""
+    source, target = sides
+    return {name: _one_after_the_other(source[name], target[name]) for name in source}
+
+
+def _one_after_the_other(first: FieldArrays, second: FieldArrays) -> FieldArrays:
+    numbers = np.arange(2 * len(first.lengths)).reshape(2, -1)
+    ids = concatenate([first, second]).take(numbers.T.ravel()).ids
+    return FieldArrays(ids, first.lengths + second.lengths)
+
+
+def _source_lengths(segments: FieldArrays) -> Int64Array:
+    """The tokens of each pair's source: those of segment 0."""
+    ends = np.cumsum(segments.lengths, dtype=np.int64)
+    targets_before = np.concatenate(([0], np.cumsum(segments.ids, dtype=np.int64)))
+    targets = targets_before[ends] - targets_before[ends - segments.lengths]
+    sources: Int64Array = segments.lengths - targets
+    return sources
+
+
+def _pair_batching(settings: DataSettings) -> PairMaskedBatchingConfig:
+    """The section `batching` of a recipe that masks pairs."""
+    assert isinstance(settings.batching, PairMaskedBatchingConfig)
+    return settings.batching
+
+
+TASK = TranslationLanguageModelData()

@@ -1,0 +1,49 @@
+"""Translation language modelling in torch: masked language modelling of pairs.
+
+What it adds: the same hidden tokens are also scored with each side by itself, as a masked language
+model sees them, so that one validation says how much the other language tells.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.tasks.masked_text import masked_pair_text
+from data_pipeline.tasks.tlm import TranslationLanguageModelData
+from trainer.scores import Score
+from trainer.task_kinds import TLM_SCORES
+from trainer.tasks.masked_lm import MaskedLanguageModelling, MaskedScoring
+from trainer.tasks.task import ValidationResult, loss_scores
+
+
+class TranslationLanguageModelling(MaskedLanguageModelling):
+    """Pairs with hidden tokens: segments tell the sides apart, and positions begin anew."""
+
+    role = "pair"
+
+    def scoring(self, heldout: HeldOut) -> "PairScoring":
+        return PairScoring(self, heldout)
+
+    def shown(self, ids: Sequence[int]) -> str:
+        return masked_pair_text(self._tokenizer, ids)
+
+
+class PairScoring(MaskedScoring):
+    """The scores of masked language modelling, and the loss of each side by itself."""
+
+    def __init__(self, task: TranslationLanguageModelling, heldout: HeldOut) -> None:
+        super().__init__(task, heldout)
+        assert isinstance(task.data, TranslationLanguageModelData)
+        self._together = len(self.batches)
+        self.batches += task.data.alone_micro_batches(
+            heldout, task.tokenizers, task.recipe.data_settings
+        )
+        self.rows = len(self.batches)
+
+    def summarise(self, table: np.ndarray) -> ValidationResult:
+        together = super().summarise(table[: self._together])
+        alone = math.fsum(table[self._together :, 0].tolist()) / self._tokens
+        score = Score(value=loss_scores(alone)["loss"], more_is_better=TLM_SCORES["alone_loss"])
+        return ValidationResult({**together.scores, "alone_loss": score})
