@@ -6,6 +6,7 @@ from io import BytesIO, TextIOWrapper
 import pytest
 import torch
 import yaml
+from support.explained_page import PageReader
 from support.runs import Runs
 from support.tasks import masked_values, pair_masked_values
 
@@ -210,5 +211,16 @@ def test_a_run_of_pairs_is_evaluated_and_exported(transloom, pair_run):
     (said,) = told(transloom("model", "show", pair_run, "--json"))
     count = sum(p.numel() for p in MaskFiller.load(pair_run).network.parameters())
     assert sum(said["parameters_by_box"].values()) == count
-    with pytest.raises(RunMismatchError, match=r"for tlm, .*: use transloom fill for it"):
-        transloom("explain", pair_run, "le [MASK]")
+
+
+def test_explain_tells_the_sides_of_a_pair_apart(transloom, pair_run, tmp_path):
+    text, file = "le [MASK] ||| a cat", tmp_path / "page.html"
+    (said,) = told(transloom("explain", pair_run, text, "--output", file, "--json"))
+    (found,) = MaskFiller.load(pair_run).fill([text])
+    assert (said["made"], said["steps"]) == (found.filled, 1)
+    page = PageReader(file.read_text(encoding="utf-8"))
+    positions = page.sections[2].figure("+ positions")["rows"]
+    assert positions.count("position 0") == 2
+    segments = page.sections[2].figure("+ segments")["values"]
+    second = positions.index("position 0", 1)
+    assert segments[0] == segments[second - 1] != segments[second] == segments[-1]
