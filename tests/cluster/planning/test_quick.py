@@ -18,6 +18,8 @@ from model.config import ModelConfig
 from model.decoder_only import DecoderOnly
 from model.encoder_only_config import EncoderOnlyConfig
 from model.masked_head import MaskedLanguageModel
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
@@ -184,6 +186,8 @@ def test_the_matrices_are_nearly_all_of_a_network(path, overrides):
     with torch.device("meta"):
         if isinstance(recipe.model, ModelConfig):
             network = Transformer(recipe.model, Vocabulary(size, size, 0, 2, 3))
+        elif isinstance(recipe.model, SentenceEncoderConfig):
+            network = SentenceEncoder(recipe.model, size, recipe.batching.context_length)
         elif isinstance(recipe.model, EncoderOnlyConfig):
             network = MaskedLanguageModel(recipe.model, size, recipe.batching.context_length)
         else:
