@@ -40,7 +40,8 @@ def vector_lines(embedder: SentenceEmbedder, texts: Sequence[str]) -> Iterator[s
     cut = 0
     for start, part in _parts(embedder, texts):
         cut += len(part.cut)
-        for text, vector in zip(texts[start:], part.vectors, strict=False):
+        some = texts[start : start + len(part.vectors)]
+        for text, vector in zip(some, part.vectors, strict=True):
             # As many digits as tell a float32 from its neighbours.
             numbers = ", ".join(map(str, vector))
             shown = visible_in_json(json.dumps(text, ensure_ascii=False))

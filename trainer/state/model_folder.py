@@ -15,6 +15,7 @@ from model.hugging_face.bert import from_bert
 from model.hugging_face.files import read_model
 from model.hugging_face.marian import from_marian
 from model.masked_head import MaskedLanguageModel
+from model.sentence_encoder import SentenceEncoder
 from model.transformer import Transformer
 from trainer.errors import RunMismatchError
 from trainer.zero.engine import Engine
@@ -23,9 +24,10 @@ from trainer.zero.fragments import MASTER, FragmentReader
 READERS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
     Transformer: from_marian,
     MaskedLanguageModel: from_bert,
+    SentenceEncoder: from_bert,  # of whose weights only the encoder's are asked for
 }
-# What a network computes does not depend on these.
-_FREE = ("network", "preset", "dropout", "attention_dropout")
+# What the weights of the folder compute does not depend on these.
+_FREE = ("network", "preset", "dropout", "attention_dropout", "pooling", "temperature")
 
 
 def folder_weights(folder: Path, engine: Engine) -> FragmentReader:
@@ -39,7 +41,7 @@ def folder_weights(folder: Path, engine: Engine) -> FragmentReader:
     if type(ours) not in READERS:
         raise RunMismatchError(
             f"trainer.init_from: {folder} has a network of Hugging Face's, and only encoder–"
-            f"decoders and encoders with a masked language model's head begin with one, not a "
+            f"decoders, masked models and sentence encoders begin with one, not a "
             f"{type(ours).__name__}: name a run of such a network"
         )
     theirs = READERS[type(ours)](*read_model(folder))
@@ -58,7 +60,7 @@ def folder_weights(folder: Path, engine: Engine) -> FragmentReader:
 def _facts(network: nn.Module) -> dict[str, Any]:
     """What two networks must have in common, by name."""
     facts: dict[str, Any]
-    if isinstance(network, MaskedLanguageModel):
+    if isinstance(network, MaskedLanguageModel | SentenceEncoder):
         encoder = network.encoder
         config, facts = encoder.config.model_dump(), {}
         facts["pieces of the dataset's tokenizer"] = encoder.vocabulary_size

@@ -19,6 +19,8 @@ from model.decoder_only import DecoderOnly
 from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
 from model.label_head import LabelModel
 from model.masked_head import MaskedLanguageModel
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
@@ -188,6 +190,8 @@ def test_the_matrices_are_nearly_all_of_a_network(path, overrides):
         elif isinstance(recipe.model, LabelTextsConfig | LabelTokensConfig):
             labels, context = len(recipe.data.labels), recipe.batching.context_length
             network = LabelModel(recipe.model, size, context, labels)
+        elif isinstance(recipe.model, SentenceEncoderConfig):
+            network = SentenceEncoder(recipe.model, size, recipe.batching.context_length)
         elif isinstance(recipe.model, EncoderOnlyConfig):
             network = MaskedLanguageModel(recipe.model, size, recipe.batching.context_length)
         else:

@@ -70,7 +70,11 @@ def _steps(network: SentenceEncoder, longest: int) -> dict[str, Any]:
     ]
     return {
         "modules.json": modules,
-        "sentence_bert_config.json": {"max_seq_length": longest, "do_lower_case": False},
+        "sentence_bert_config.json": {
+            "max_seq_length": longest,
+            "do_lower_case": False,
+            "model_args": {"add_pooling_layer": False},  # BERT's own, which has no weights here
+        },
         "1_Pooling/config.json": {
             "word_embedding_dimension": network.width,
             **{name: name == wanted for name in POOLING.values()},

@@ -17,6 +17,8 @@ from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
 from model.encoder_only_config import EncoderOnlyConfig
 from model.masked_head import MaskedLanguageModel
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.inference.export.bert import write_bert, write_bert_of_pairs
 from trainer.inference.export.fast_tokenizer import tokenizer_files
@@ -203,5 +205,13 @@ def test_its_weights_are_a_runs_first_ones(exported):
     named = r"norm_epsilon: 0\.1 in the recipe, 1e-12 in .*; batching\.context_length: 32 in"
     with pytest.raises(RunMismatchError, match=named):
         folder_weights(folder, SimpleNamespace(module=other))
+    settings = network.encoder.config.model_dump(exclude={"network"})
+    sentences = SentenceEncoder(
+        SentenceEncoderConfig(**settings, pooling="first"), tokenizer.vocabulary_size, 64
+    )
+    read = folder_weights(folder, SimpleNamespace(module=sentences))
+    for name, parameter in sentences.named_parameters():
+        weight = network.get_parameter(name).detach().flatten()
+        assert torch.equal(read(MASTER, name, 0, parameter.numel()), weight), name
     with pytest.raises(RunMismatchError, match="begin with one, not a Linear"):
         folder_weights(folder, SimpleNamespace(module=torch.nn.Linear(2, 2)))

@@ -76,7 +76,9 @@ def test_its_steps_are_in_the_files(exported):
     mean = embedder.network.config.pooling == "mean"
     assert kinds == ["pooling_mode_mean_tokens" if mean else "pooling_mode_cls_token"]
     assert pooling["word_embedding_dimension"] == 32
-    assert content("sentence_bert_config.json")["max_seq_length"] == LONGEST
+    first = content("sentence_bert_config.json")
+    assert first["max_seq_length"] == LONGEST
+    assert first["model_args"] == {"add_pooling_layer": False}
     assert (folder / "tokenizer.model").read_bytes() == embedder.tokenizer.model
     names = content("tokenizer_config.json")
     tokenizer = embedder.tokenizer
