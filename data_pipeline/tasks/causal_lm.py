@@ -52,7 +52,7 @@ class CausalLanguageModelData(DataTask):
         assert isinstance(corpus, TextCorpusConfig)
         return text_rules(data.cleaning, corpus)
 
-    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
+    def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
         """BOS, a token and EOS."""
         return 3
 
