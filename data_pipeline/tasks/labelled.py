@@ -19,7 +19,7 @@ from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
 from data_pipeline.config import DataConfig, DataSettings, PackedBatchingConfig
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
-from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.label_config import LabelsDataConfig
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.masked_lm import MaskedLanguageModelData
 from data_pipeline.tasks.masking import TOLD
@@ -45,7 +45,7 @@ class LabelledData(MaskedLanguageModelData):
         """How many tokens of each text the network reads, from its beginning: [texts]."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
-        assert isinstance(data, LabelledDataConfig | TaggedDataConfig)
+        assert isinstance(data, LabelsDataConfig)
         labels = FieldInfo(
             name=self.labels, role=self.labels, language=data.language, labels=data.labels
         )

@@ -172,6 +172,16 @@ def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
     assert "anew: pooler.weight" in (run / "log.txt").read_text()
 
 
+def test_what_a_dataset_holds_names_the_labels(transloom, language, case):
+    for run, told in (
+        (language, "label, of 2 labels: fr, en"),
+        (case, "tags, of 4 labels: lower, title, upper, mixed"),
+    ):
+        found = transloom("data", "info", run.parent / "dataset")
+        assert told in found.stdout
+        assert found.stdout.count("tokens with EOS") == 1
+
+
 def test_it_is_evaluated_and_drawn(transloom, language, case):
     for run, labels in ((language, 2), (case, 4)):
         result = transloom("evaluate", run, "--set", "phrasebook", "--json")
