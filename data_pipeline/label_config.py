@@ -12,12 +12,11 @@ from braceexpand import braceexpand
 from pydantic import Field, model_validator
 
 from data_pipeline.config import HeldOutName
-from data_pipeline.corpus_config import LOCATION, Column, NormaliseConfig
+from data_pipeline.corpus_config import LOCATION, Column
 from data_pipeline.location import Location
 from data_pipeline.section import REQUIRED, identity
 from data_pipeline.text_config import (
     FORMATS,
-    TextCleaningConfig,
     TextColumns,
     TextCorpusConfig,
     TextDataConfig,
@@ -96,12 +95,37 @@ class LabelledCorpusConfig(TextCorpusConfig):
         return self
 
 
-class LabelledDataConfig(TextDataConfig):
-    """Texts with a label each, and the shape of the prepared dataset."""
+class LabelsDataConfig(TextDataConfig):
+    """What texts and words with labels have in common."""
 
     labels: tuple[str, ...] = identity(
-        REQUIRED, "all labels, in the order in which the network has them", min_length=2
+        REQUIRED,
+        "all labels, in the order in which the network has them; of words and of the form O, B-X, "
+        "I-X, spans are scored, too",
+        min_length=2,
     )
+
+    @model_validator(mode="after")
+    def _labels_are_words_of_their_own(self) -> Self:
+        for label in self.labels:
+            if self.labels.count(label) > 1:
+                raise ValueError(f"labels has {label!r} twice: name each once")
+            if label != label.strip() or not label.isprintable() or not label:
+                raise ValueError(
+                    f"labels has {label!r}: a label is a text without spaces around it, on one line"
+                )
+            form = self.cleaning.normalise
+            if form is not None and unicodedata.normalize(form, label) != label:
+                raise ValueError(
+                    f"labels has {label!r}, which cleaning.normalise={form} changes: write it as "
+                    f"{unicodedata.normalize(form, label)!r} there and in the corpora"
+                )
+        return self
+
+
+class LabelledDataConfig(LabelsDataConfig):
+    """Texts with a label each, and the shape of the prepared dataset."""
+
     train: tuple[LabelledCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
     )
@@ -114,11 +138,6 @@ class LabelledDataConfig(TextDataConfig):
 
     def problem_of(self, texts: Sequence[str]) -> str | None:
         return unknown_label(texts[1], self.labels, "label")
-
-    @model_validator(mode="after")
-    def _labels_are_words_of_their_own(self) -> Self:
-        check_labels(self.labels, self.cleaning)
-        return self
 
     @model_validator(mode="after")
     def _labels_of_files_are_known(self) -> Self:
@@ -208,15 +227,9 @@ class TaggedCorpusConfig(TextCorpusConfig):
         return self
 
 
-class TaggedDataConfig(TextDataConfig):
+class TaggedDataConfig(LabelsDataConfig):
     """Sentences whose words have a tag each, and the shape of the prepared dataset."""
 
-    labels: tuple[str, ...] = identity(
-        REQUIRED,
-        "all tags, in the order in which the network has them; of the form O, B-X, I-X, spans are "
-        "scored, too",
-        min_length=2,
-    )
     train: tuple[TaggedCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
     )
@@ -241,8 +254,7 @@ class TaggedDataConfig(TextDataConfig):
         return next(filter(None, found), None)
 
     @model_validator(mode="after")
-    def _labels_are_words_of_their_own(self) -> Self:
-        check_labels(self.labels, self.cleaning)
+    def _tags_and_words_stay_as_they_are(self) -> Self:
         if blank := [label for label in self.labels if len(label.split()) != 1]:
             raise ValueError(f"labels has {blank[0]!r}: a tag has no space in it")
         if self.cleaning.normalise is not None:
@@ -262,27 +274,6 @@ class TaggedDataConfig(TextDataConfig):
                 f"{listed(missing)}"
             )
         return self
-
-
-def check_labels(labels: Sequence[str], cleaning: TextCleaningConfig | NormaliseConfig) -> None:
-    """Checks that no two labels are the same, nor become another one.
-
-    Raises:
-        ValueError: two are, or one is.
-    """
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ValueError(f"labels has {label!r} twice: name each once")
-        if label != label.strip() or not label.isprintable() or not label:
-            raise ValueError(
-                f"labels has {label!r}: a label is a text without spaces around it, on one line"
-            )
-        form = cleaning.normalise
-        if form is not None and unicodedata.normalize(form, label) != label:
-            raise ValueError(
-                f"labels has {label!r}, which cleaning.normalise={form} changes: write it as "
-                f"{unicodedata.normalize(form, label)!r} there and in the corpora"
-            )
 
 
 def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:

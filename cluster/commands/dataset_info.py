@@ -16,11 +16,12 @@ from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
 from data_pipeline.strangers_text import visible, visible_line
 from data_pipeline.strict_json import JsonLimits, parse_object
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, listed
 from data_pipeline.written import Count, Written, told
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
 
+LABELS_SHOWN = 20
 REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # a document may be long
 
 Facts = dict[str, Any]
@@ -160,6 +161,8 @@ def dataset_report(facts: Facts) -> Group:
     """The facts for a person; examples of what was dropped if the facts have some."""
     parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
     for field in facts["fields"]:
+        if field.get("labels"):
+            continue  # as many as there are texts or tokens
         parts += ["", _lengths_title(field)]
         if "lengths" in field:
             parts.append(histogram(field["lengths"]))
@@ -192,11 +195,7 @@ def _overview(facts: Facts) -> Table:
     if facts["quarantined"]:
         table.add_row("origin", facts["origin"])
     for field in facts["fields"]:
-        table.add_row(
-            field["role"],
-            f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "
-            f"{counted(field['vocabulary_size'], 'piece')} in {field['tokenizer']}",
-        )
+        table.add_row(field["role"], _what_it_holds(field))
     noun = facts["noun"]
     table.add_row(f"{noun}s", f"{facts['pairs']:,}")
     table.add_row("shards", f"{facts['shards']:,} with {facts['bytes'] / 1e6:,.1f} MB")
@@ -212,6 +211,16 @@ def _overview(facts: Facts) -> Table:
         )
         table.add_row("to train on", left)
     return table
+
+
+def _what_it_holds(field: Facts) -> str:
+    if labels := field.get("labels"):
+        named = f": {listed(labels[:LABELS_SHOWN])}" + ", …" * (len(labels) > LABELS_SHOWN)
+        return f"{field['name']}, of {counted(len(labels), 'label')}{named}"
+    return (
+        f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "
+        f"{counted(field['vocabulary_size'], 'piece')} in {field['tokenizer']}"
+    )
 
 
 def _corpora_table(corpora: list[Facts]) -> Table:

@@ -17,8 +17,10 @@ from data_pipeline.corpora.cutting import check_alignment, cut_aligned, cut_file
 from data_pipeline.corpora.documents import Files, read_file, span_of
 from data_pipeline.corpora.formats import Chunk, Content, ProblemOf, WithTexts, parse
 from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
+from data_pipeline.corpora.tagged import CasedWords
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
+from data_pipeline.label_config import TaggedCorpusConfig
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import (
     LocationStream,
@@ -157,6 +159,8 @@ class CorpusReader:
 
     def _whole_texts(self, file: int, part: Content) -> Content:
         """A part of a file whose examples have all of their texts."""
+        if isinstance(self._corpus, TaggedCorpusConfig) and self._corpus.derived:
+            return CasedWords(part)
         more = self._corpus.texts_of_files
         return WithTexts(part, more[file]) if more else part
 

@@ -26,7 +26,7 @@ from data_pipeline.corpora.formats import (
     TsvLines,
 )
 from data_pipeline.corpora.lines import MAX_LINE_BYTES, PART_BYTES, LineReader
-from data_pipeline.corpora.tagged import LAST, CasedWords, ConllSentences, TaggedLines
+from data_pipeline.corpora.tagged import LAST, ConllSentences, TaggedLines
 from data_pipeline.corpus_config import READERS, CorpusConfig
 from data_pipeline.errors import CorpusError, TarContentError
 from data_pipeline.label_config import TaggedCorpusConfig
@@ -108,7 +108,7 @@ def check_alignment(readers: Sequence[LineReader]) -> None:
 def cut_file(
     stream: LocationStream, corpus: CorpusConfig, span: range, examples_per_part: int
 ) -> Iterator[Content]:
-    """Cuts a file that has all texts of its examples into parts.
+    """Cuts a file into parts; what it has not of its examples' texts, `CorpusReader` adds.
 
     Args:
         span: only examples that begin at these bytes are wanted, where a file can be cut.
@@ -118,7 +118,7 @@ def cut_file(
     """
     columns, file_format = corpus.columns, corpus.files_format
     limit = MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES
-    if isinstance(corpus, TaggedCorpusConfig):
+    if isinstance(corpus, TaggedCorpusConfig) and not corpus.derived:
         yield from _cut_tagged(stream, corpus, span, examples_per_part)
         return
     if file_format in READERS:
@@ -151,15 +151,11 @@ def _cut_tagged(
         reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
         while (lines := reader.take(examples_per_part)).count:
             yield TaggedLines(lines, words, tags)
-    elif corpus.files_format == "conll":
+    else:
         word = words if isinstance(words, int) else 0
         tag = tags if isinstance(tags, int) else LAST
         for sentences in cut_paragraphs(stream, span, examples_per_part):
             yield ConllSentences(sentences, word, tag)
-    else:
-        cut = cut_lines if corpus.documents == "line" else cut_paragraphs
-        for documents in cut(stream, span, examples_per_part):
-            yield CasedWords(documents)
 
 
 def _read_by_registered(

@@ -18,26 +18,15 @@ in aligned lines, which is no separator there, stays). A document keeps its line
 becomes \\n.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
-
+from data_pipeline.corpora.json_values import parse_json, shown, text_at, value_at
 from data_pipeline.corpus_config import Column, Columns
 from data_pipeline.errors import CorpusError
-from data_pipeline.storage.budget import Budget
 
-# A value takes up to a hundred bytes in memory, and two in its line.
-JSON_VALUES = Budget(
-    "values in a line of more than a million characters",
-    2_000_000,
-    "Leave out what is not the text, or split the line",
-)
-JSON_COUNTED_FROM = 1_000_000  # characters
-_COUNTED_AT_ONCE = 1024 * 1024
 SPACES = str.maketrans("\n\r\t", "   ")
 
 
@@ -200,7 +189,7 @@ class JsonLines:
             try:
                 value = parse_json(line)
                 yield Example(
-                    tuple([cleared(_text_at(value, column)) for column in texts]),
+                    tuple([cleared(text_at(value, column)) for column in texts]),
                     None if score is None else read_score(value_at(value, score)),
                 )
             except ValueError as error:
@@ -347,63 +336,4 @@ def read_score(value: object) -> float:
             score = math.nan
         if math.isfinite(score):
             return score
-    raise ValueError(f"expected a number as score, found {_shown(value)}")
-
-
-def parse_json(line: str) -> object:
-    """The value of a line.
-
-    Raises:
-        ValueError: it is no JSON, or too large.
-    """
-    if len(line) > JSON_COUNTED_FROM:
-        JSON_VALUES.check(_json_values(line), ValueError)
-    try:
-        return json.loads(line)
-    # Python refuses integers of thousands of digits with ValueError.
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object, found {_shown(line)} ({error})") from error
-
-
-def _json_values(line: str) -> int:
-    """About how many values a line has, without parsing it; exact where it is valid JSON."""
-    # Without escaped quotation marks, each mark begins or ends a string.
-    data = line.encode(errors="replace").replace(b"\\\\", b"").replace(b'\\"', b"")
-    count, is_inside = 1, 0
-    for start in range(0, len(data), _COUNTED_AT_ONCE):
-        part = np.frombuffer(data, np.uint8, min(_COUNTED_AT_ONCE, len(data) - start), start)
-        inside = (np.cumsum(part == ord('"'), dtype=np.uint8) + is_inside) & 1
-        begins = (part == ord(",")) | (part == ord("[")) | (part == ord("{"))
-        count += int(np.count_nonzero(begins & (inside == 0)))
-        is_inside = int(inside[-1])
-    return count
-
-
-def value_at(value: Any, column: Column) -> object:
-    """The value under a key; a dot in the key leads into an inner object.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for key in str(column).split("."):
-        if not isinstance(value, dict):
-            raise ValueError(f"expected an object with the key {key!r}, found {_shown(value)}")
-        if key not in value:
-            raise ValueError(
-                f"expected the key {key!r} of {column!r}, found {_shown(sorted(value)[:20])}"
-            )
-        value = value[key]
-    return value
-
-
-def _text_at(value: object, column: Column) -> str:
-    text = value_at(value, column)
-    if not isinstance(text, str):
-        raise ValueError(f"expected a string at {column!r}, found {_shown(text)}")
-    text.encode()  # raises for half a surrogate pair, which JSON's escapes allow
-    return text
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    raise ValueError(f"expected a number as score, found {shown(value)}")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from data_pipeline.corpora.documents import BLANKS, Documents
-from data_pipeline.corpora.formats import Content, Example, Lines, bad_value, parse_json, value_at
+from data_pipeline.corpora.formats import Content, Example, Lines, bad_value
+from data_pipeline.corpora.json_values import parse_json, shown, value_at
 from data_pipeline.corpus_config import Column
 from data_pipeline.errors import CorpusError
 
@@ -142,7 +143,7 @@ def one_word(text: str, noun: str) -> str:
         ValueError: it is empty, or has a space in it.
     """
     if len(text.split()) != 1 or text != text.strip():
-        raise ValueError(f"expected a {noun} without a space in it, found {text[:80]!r}")
+        raise ValueError(f"expected a {noun} without a space in it, found {shown(text)}")
     text.encode()  # raises for half a surrogate pair, which JSON's escapes allow
     return text
 
@@ -150,5 +151,5 @@ def one_word(text: str, noun: str) -> str:
 def _list_at(value: object, column: Column) -> list[str]:
     found = value_at(value, column)
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise ValueError(f"expected a list of strings at {column!r}, found {str(found)[:80]!r}")
+        raise ValueError(f"expected a list of strings at {column!r}, found {shown(found)}")
     return [one_word(item, "word or tag") for item in found]

@@ -18,13 +18,16 @@ from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
 from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
 from data_pipeline.config import DataConfig, DataSettings, PackedBatchingConfig
+from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
-from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.errors import BatchingError
+from data_pipeline.label_config import LabelsDataConfig
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.masked_lm import MaskedLanguageModelData
 from data_pipeline.tasks.masking import TOLD
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.wording import listed
 
 
 class LabelledData(MaskedLanguageModelData):
@@ -45,7 +48,7 @@ class LabelledData(MaskedLanguageModelData):
         """How many tokens of each text the network reads, from its beginning: [texts]."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
-        assert isinstance(data, LabelledDataConfig | TaggedDataConfig)
+        assert isinstance(data, LabelsDataConfig)
         labels = FieldInfo(
             name=self.labels, role=self.labels, language=data.language, labels=data.labels
         )
@@ -56,6 +59,16 @@ class LabelledData(MaskedLanguageModelData):
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
         return super().fewest_tokens(field, tag) if field.name == TEXT else None
+
+    def check(self, manifest: Manifest, settings: DataSettings) -> None:
+        (found,) = (field.labels for field in manifest.fields if field.name == self.labels)
+        data = settings.data
+        assert isinstance(data, LabelsDataConfig)
+        if found != data.labels:
+            raise BatchingError(
+                f"The dataset has the labels {listed(found)}, and data.labels are "
+                f"{listed(data.labels)}. Prepare it again, or correct data.labels."
+            )
 
     def realise(
         self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]

@@ -1,10 +1,15 @@
 """What a recipe may say about labels, and what is wrong with one said with its remedy."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "labels.md"
 TEXTS = {"files": ["a.txt", "b.txt"], "labels": ["x", "y"]}
 TAGS = {"files": ["a.conll"]}
 BIO = ["O", "B-X", "I-X"]
@@ -74,3 +79,14 @@ def test_what_a_recipe_says_comes_back(tmp_path):
 )
 def test_spans_are_told_by_the_names_of_tags(labels, there_are):
     assert tagged(labels=labels).has_spans == there_are
+
+
+def test_what_the_page_says_of_data_can_be_read():
+    blocks = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)
+    ]
+    texts, words = (block["data"] for block in blocks if "data" in block)
+    data = LabelledDataConfig.model_validate(texts)
+    assert len(data.train[0].locations) == 18
+    assert data.validation.texts_of_files == (("good",), ("bad",))
+    assert TaggedDataConfig.model_validate(words).has_spans

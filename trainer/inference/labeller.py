@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.label_config import LabelsDataConfig, TaggedDataConfig
 from data_pipeline.tasks.token_classification import encode_words
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ class Labeller:
     def __init__(self, trained: TrainedNetwork) -> None:
         data = trained.recipe.data
         assert isinstance(trained.model, LabelModel)
-        assert isinstance(data, LabelledDataConfig | TaggedDataConfig)
+        assert isinstance(data, LabelsDataConfig)
         self.network = trained.model.eval()
         self.tokenizer: Tokenizer = trained.tokenizers[TEXT]
         self.labels = data.labels

@@ -13,7 +13,7 @@ from data_pipeline.arrays import ranges
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config import PackedBatchingConfig
-from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.label_config import LabelsDataConfig, TaggedDataConfig
 from data_pipeline.tasks.labelled import LabelledData
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
 from data_pipeline.text_config import TEXT
@@ -35,7 +35,7 @@ def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer
     """The encoder-only Transformer with a head that tells the recipe's labels."""
     assert isinstance(recipe.model, EncoderOnlyConfig)
     assert isinstance(recipe.batching, PackedBatchingConfig)
-    assert isinstance(recipe.data, LabelledDataConfig | TaggedDataConfig)
+    assert isinstance(recipe.data, LabelsDataConfig)
     return LabelModel(
         recipe.model,
         tokenizers[TEXT].vocabulary_size,
@@ -55,7 +55,7 @@ class Labelling(MaskedLanguageModelling):
     def labels(self) -> tuple[str, ...]:
         """All labels, in the order of their numbers."""
         data = self.recipe.data
-        assert isinstance(data, LabelledDataConfig | TaggedDataConfig)
+        assert isinstance(data, LabelsDataConfig)
         return data.labels
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """`transloom classify` and `evaluate` of classifiers of texts and of words."""
 
+import hashlib
 import json
 from io import BytesIO, TextIOWrapper
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 import yaml
 from support.runs import Runs
-from support.tasks import case_values, language_values
+from support.tasks import case_values, language_values, masked_values
 
 from cluster.commands import classify
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from trainer.errors import RunMismatchError
 from trainer.inference.labeller import Labeller
 from trainer.inference.mask_filler import MaskFiller
@@ -150,6 +152,34 @@ def test_a_run_is_used_for_what_it_has_learned(transloom, language, case):
         Labeller.load(case).label(["a"])
     with pytest.raises(RunMismatchError, match=r"use transloom classify for it"):
         MaskFiller.load(language)
+
+
+def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
+    masked = trained(tmp_path, masked_values(tmp_path / "masked"))
+    model = tmp_path / "masked" / "tokenizer.model"
+    values = language_values(tmp_path / "language")
+    values["tokenizer"] = {
+        "vocabulary_size": SentencePieceTokenizer.load(model).vocabulary_size,
+        "model": str(model),
+        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+    }
+    values["trainer"] |= {"init_from": str(masked), "frozen": ["encoder.*"]}
+    (tmp_path / "head").mkdir()
+    run = trained(tmp_path / "head", values)
+    theirs = MaskFiller.load(masked).network.encoder.state_dict()
+    ours = Labeller.load(run).network.encoder.state_dict()
+    assert all(torch.equal(weight, ours[name]) for name, weight in theirs.items())
+    assert "anew: pooler.weight" in (run / "log.txt").read_text()
+
+
+def test_what_a_dataset_holds_names_the_labels(transloom, language, case):
+    for run, told in (
+        (language, "label, of 2 labels: fr, en"),
+        (case, "tags, of 4 labels: lower, title, upper, mixed"),
+    ):
+        found = transloom("data", "info", run.parent / "dataset")
+        assert told in found.stdout
+        assert found.stdout.count("tokens with EOS") == 1
 
 
 def test_it_is_evaluated_and_drawn(transloom, language, case):

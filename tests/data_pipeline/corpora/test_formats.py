@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.corpora import formats
+from data_pipeline.corpora import json_values
 from data_pipeline.corpora.formats import (
     AlignedLines,
     Chunk,
@@ -151,13 +151,13 @@ def test_wrong_json_is_named_with_its_line(line: bytes, message: str) -> None:
         parse(Chunk(0, content))
 
 
-json_values = st.recursive(
+values_of_json = st.recursive(
     st.none() | st.integers() | st.text(st.sampled_from('a"\\[{,\u00e9')),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.sampled_from('a"\\,[')), inner),
 )
 
 
-@given(json_values, st.integers(1, 40))
+@given(values_of_json, st.integers(1, 40))
 def test_values_are_counted_as_json_has_them(value: object, at_once: int) -> None:
     def separators(value: object) -> int:
         if not isinstance(value, list | dict):
@@ -166,10 +166,10 @@ def test_values_are_counted_as_json_has_them(value: object, at_once: int) -> Non
         return 1 + max(0, len(value) - 1) + sum(map(separators, inner))
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(formats, "_COUNTED_AT_ONCE", at_once)
+        monkeypatch.setattr(json_values, "_COUNTED_AT_ONCE", at_once)
         for ascii_only in (True, False):
             line = json.dumps(value, ensure_ascii=ascii_only)
-            assert formats._json_values(line) == 1 + separators(value)
+            assert json_values.count_values(line) == 1 + separators(value)
 
 
 def test_a_long_line_has_few_values() -> None:

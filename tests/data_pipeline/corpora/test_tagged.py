@@ -63,6 +63,9 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
         ("", ""),
         ("mcdonald's ii a ß", "mixed upper title lower"),
     ]
+    whole = read("a.txt", text, derived="case", documents="file")
+    assert [len(words.split(" ")) for words, _ in whole] == [8]
+    assert whole[0][1].split(" ")[-1] == "lower"
     assert [case_of(word) for word in ("§5", "“Ja", "É", "ÉTÉ")] == [
         *("lower", "title", "title", "upper"),
     ]

@@ -12,7 +12,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.errors import CorpusError
+from data_pipeline.errors import BatchingError, CorpusError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
 from data_pipeline.tasks.token_classification import encode_words
@@ -183,6 +183,15 @@ def test_the_manifest_names_the_labels_and_no_text_of_theirs_is_in_the_vocabular
     tokenizer = task.tokenizers["text"]
     pieces = "".join(tokenizer.piece(number) for number in range(4, tokenizer.vocabulary_size))
     assert settings.task != "token_classification" or pieces == pieces.lower()
+
+
+def test_a_dataset_of_other_labels_is_refused(opened):
+    settings, (store, manifest), *_ = opened
+    text, labels = manifest.fields
+    more = labels.model_copy(update={"labels": (*labels.labels, "more")})
+    other = manifest.model_copy(update={"fields": (text, more)})
+    with pytest.raises(BatchingError, match=r"has the labels .*, more, and data\.labels are"):
+        WindowReader(store, other, settings)
 
 
 def test_an_unknown_label_stops_preparing_where_it_stands(tmp_path):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_pipeline.errors import TokenizerError
-from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.label_config import LabelsDataConfig
 from data_pipeline.tasks.masking import MASK
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
             f"model.network is {trained.recipe.model.network}, and only label_texts and "
             "label_tokens have BERT's layout. Export a run of one of these networks."
         )
-    assert isinstance(data, LabelledDataConfig | TaggedDataConfig)
+    assert isinstance(data, LabelsDataConfig)
     found = to_bert_labels(network, tokenizer.pad_id, data.labels)
     files = tokenizer_files(tokenizer, _mask_of(tokenizer), network.encoder.context_length)
     write_model(folder, found)
