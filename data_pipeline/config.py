@@ -125,6 +125,11 @@ class DataConfig(ShardsConfig, CorporaConfig):
         return None
 
     @property
+    def sentences_before(self) -> int:
+        """How many sentences of its document each text of the first field has before it."""
+        return 0
+
+    @property
     def corpus_names(self) -> tuple[str, ...]:
         """The name of each training corpus, given or made from its position."""
         alone = len(self.train) == 1

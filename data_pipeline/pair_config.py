@@ -197,3 +197,30 @@ class PairDataConfig(DataConfig, _SentenceLengths, _Languages):
     tests: Mapping[HeldOutName, PairCorpusConfig] = identity(
         {}, "held-out sets for `transloom evaluate`, by name"
     )
+
+
+class TranslationDataConfig(PairDataConfig):
+    """The parallel text of a translation model, which may read whole documents."""
+
+    context_sentences: int = identity(
+        0,
+        "sentences of its document before each source sentence, joined to it by ␞ (Tiedemann and "
+        "Scherrer 2017); an empty line ends a document. Corpora are aligned files",
+        ge=0,
+        le=16,
+    )
+
+    @property
+    def sentences_before(self) -> int:
+        return self.context_sentences
+
+    @model_validator(mode="after")
+    def _documents_have_an_order(self) -> Self:
+        corpora = (*self.train, self.validation, *self.tests.values())
+        others = [corpus.files[0] for corpus in corpora if corpus.files]
+        if self.context_sentences and others:
+            raise ValueError(
+                f"context_sentences is {self.context_sentences}, and {listed(others)} is no pair "
+                "of aligned files, whose lines are documents in order: give source and target"
+            )
+        return self

@@ -19,7 +19,7 @@ from data_pipeline.config import (
 from data_pipeline.embedding_config import EmbeddingBatchingConfig, check_recipe
 from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
 from data_pipeline.masking_config import MaskedBatchingConfig, PairMaskedBatchingConfig
-from data_pipeline.pair_config import PairDataConfig
+from data_pipeline.pair_config import PairDataConfig, TranslationDataConfig
 from data_pipeline.registry import Registry
 from data_pipeline.section import Section
 from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
@@ -99,7 +99,7 @@ NETWORKS.register(
 TASKS.register(
     "translation",
     TaskKind(
-        data=PairDataConfig,
+        data=TranslationDataConfig,
         tokenizer=TokenizerConfig,
         batching=BatchingConfig,
         decoding=DecodingConfig,

@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 from cluster.commands.given_text import STANDARD_INPUT, named, read_lines, typed_lines
 from cluster.terminal import note, warn
+from data_pipeline.corpora.context import Context, in_context
 from data_pipeline.errors import CorpusError
+from data_pipeline.wording import counted
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
+from trainer.errors import RunMismatchError
 from trainer.host_memory import keep_freed
 from trainer.inference.sentence_memory import LongSentenceError, SentenceLimit
 from trainer.inference.translation import Translation
@@ -74,17 +77,25 @@ def translated_lines(
             prefixes and alignments, is made of.
         max_tokens: most tokens of a sentence; None: as many as the model was trained on.
 
+    A model that was trained with context reads the lines as documents: each with those before it.
+
     Raises:
         CorpusError: a file cannot be read, a sentence is too long, or a prefix cannot begin a
             translation.
+        RunMismatchError: the model reads context, and what is wanted has none.
     """
+    if alignments:
+        require_no_context(translator, "--alignments are of words of one sentence")
+    if long_lines == "split":
+        require_no_context(translator, "--long-lines split cuts it off")
     assert long_lines == "refuse" or (n_best == 1 and not (prefixes or alignments))
     keep_freed()
     limit = translator.longest_sentence(max_tokens)
     if file == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
-        batches, processes = _typed(prefixes), processes or 1
+        batches, processes = _typed(prefixes, Context(translator.sentences_before)), processes or 1
     else:
         sentences, beginnings = _read(file, prefixes)
+        sentences = list(in_context(sentences, translator.sentences_before))
         counts = translator.count_tokens(sentences, tag)
         check_lengths(counts, file, limit, long_lines)
         longest = min(max(counts, default=0), limit.tokens)
@@ -132,6 +143,20 @@ def lines_of_batch(
         else:
             lines.append(_text(translations, pairs))
     return lines
+
+
+def require_no_context(translator: Translator, reason: str) -> None:
+    """Refuse a model that reads the sentences before each.
+
+    Raises:
+        RunMismatchError: it does.
+    """
+    if before := translator.sentences_before:
+        raise RunMismatchError(
+            f"The model reads {counted(before, 'sentence')} before each "
+            f"(data.context_sentences={before}), and {reason}: leave it out, or name a run "
+            "without context"
+        )
 
 
 def check_lengths(
@@ -188,13 +213,13 @@ def _translated(
     return [len(of_one) for of_one in parts], best
 
 
-def _typed(prefixes: str | None) -> Iterator[Batch]:
+def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
     """Sentences one by one, as they are typed."""
     if prefixes is not None:
         raise _not_counted(prefixes)
     note("Type a sentence and press return; Ctrl-D ends.")
     for line in typed_lines():
-        yield [as_sentence(line)], None
+        yield [context.added(as_sentence(line))], None
 
 
 def _read(file: str, prefixes: str | None) -> Batch:

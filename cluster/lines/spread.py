@@ -14,7 +14,12 @@ from pathlib import Path
 import ray
 
 from cluster.commands.given_text import STANDARD_INPUT
-from cluster.commands.translate import SENTENCES_AT_ONCE, LinesWanted, check_lengths
+from cluster.commands.translate import (
+    SENTENCES_AT_ONCE,
+    LinesWanted,
+    check_lengths,
+    require_no_context,
+)
 from cluster.errors import ClusterError
 from cluster.lines.actors import ActorResources, Dealer, TranslatorOrigin
 from cluster.lines.work import InputFile, Work, WorkCard, look_at
@@ -50,7 +55,9 @@ def translate_on_cluster(
     Raises:
         CorpusError: the file cannot be read, or a sentence is too long; nothing is translated.
         ClusterError: the work was begun with other settings, or it cannot be done.
+        RunMismatchError: the model reads context.
     """
+    require_no_context(translator, "--on-cluster deals lines out, away from those before them")
     if file == STANDARD_INPUT:
         raise ClusterError(
             "Standard input is read once, and a cluster's work may have to be continued: name a "

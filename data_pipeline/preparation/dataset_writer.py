@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.batching.heldout import first_too_long
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config import DataConfig
+from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import WholeText, read_whole
 from data_pipeline.dataset.manifest_records import (
     FieldInfo,
@@ -41,12 +43,12 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
 
 
 def read_heldout(data: DataConfig) -> dict[str, WholeText]:
-    """The texts of the validation and test sets.
+    """The texts of the validation and test sets, with their context.
 
     Raises:
         CorpusError: anything is wrong with them.
     """
-    return {
+    found = {
         use: read_whole(
             corpus,
             mirror=data.mirror,
@@ -55,6 +57,15 @@ def read_heldout(data: DataConfig) -> dict[str, WholeText]:
         )
         for use, corpus in (("validation", data.validation), *data.tests.items())
     }
+    if not data.sentences_before:
+        return found
+    return {use: _in_context(text, data.sentences_before) for use, text in found.items()}
+
+
+def _in_context(whole: WholeText, before: int) -> WholeText:
+    joined = in_context((texts[0] for texts in whole.texts), before)
+    texts = zip(joined, (texts[1:] for texts in whole.texts), strict=True)
+    return replace(whole, texts=tuple((first, *others) for first, others in texts))
 
 
 def write_heldout(

@@ -3,15 +3,17 @@
 files ──one process──▶ chunks ──all processes──▶ parsed, cleaned, keyed ──one──▶ partitions
 """
 
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config import DataSettings
-from data_pipeline.corpora.cleaning import HELD_OUT, Cleaner, DropReport, HeldOutTexts, Rule
+from data_pipeline.corpora.cleaning import HELD_OUT, Cleaner, DropReport, HeldOutTexts, Kept, Rule
+from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import EXAMPLES_PER_CHUNK, CorpusReader
-from data_pipeline.corpora.formats import Chunk, parse
+from data_pipeline.corpora.formats import Chunk, Example, parse
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.preparation.shuffle import PackedRows, Partitions, pack_rows
 from data_pipeline.process_pool import ProcessPool
@@ -34,6 +36,7 @@ class _CleanJob:
     settings: DataSettings  # first: unpickling it loads what the chunk may be of
     corpus: int
     heldout: HeldOutTexts
+    before: Chunk | None  # the one before, if its last sentences are context
     chunk: Chunk
 
 
@@ -70,8 +73,10 @@ def ingest(
     read = 0
 
     def jobs() -> Iterator[_CleanJob]:
+        before = None
         for chunk in reader.chunks(EXAMPLES_PER_CHUNK):
-            yield _CleanJob(settings, index, heldout, chunk)
+            yield _CleanJob(settings, index, heldout, before, chunk)
+            before = chunk if data.sentences_before else None
 
     for cleaned in pool.map(_clean, jobs()):
         partitions.add(cleaned.rows)
@@ -88,8 +93,26 @@ def _clean(job: _CleanJob) -> _CleanedChunk:
     examples = parse(job.chunk, job.settings.data.problem_of)
     cleaner = _cleaner(job.settings, job.corpus, job.heldout)
     kept, dropped = cleaner.clean(job.chunk.first, examples)
+    if job.settings.data.sentences_before:
+        kept = _in_context(job, examples, kept)
     by_content = job.settings.data.cleaning.drop_duplicates
     return _CleanedChunk(len(examples), dropped, pack_rows(kept, job.corpus, by_content=by_content))
+
+
+def _in_context(job: _CleanJob, examples: Sequence[Example], kept: list[Kept]) -> list[Kept]:
+    """The kept examples, with the sentences before them, whether these are kept or not."""
+    data = job.settings.data
+    earlier = parse(job.before)[-data.sentences_before :] if job.before else []
+    form = data.cleaning.normalise
+    sentences = [
+        unicodedata.normalize(form, example.texts[0]) if form else example.texts[0]
+        for example in (*earlier, *examples)
+    ]
+    joined = list(in_context(sentences, data.sentences_before))[len(earlier) :]
+    return [
+        each._replace(texts=(joined[each.position - job.chunk.first], *each.texts[1:]))
+        for each in kept
+    ]
 
 
 def _cleaner(settings: DataSettings, corpus: int, heldout: HeldOutTexts) -> Cleaner:

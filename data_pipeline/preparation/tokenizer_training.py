@@ -2,6 +2,7 @@
 
 The text is shuffled already, so the first examples of each corpus are a fair sample of it. Training
 holds the sample in memory several times, so it runs in a process of its own where there are any.
+A sentence is taken without its context, whose sentences are examples themselves.
 A document is cut into its lines for the training, each with its end, and long lines are cut again:
 a model is slow to train on long texts, and learns no more from them.
 """
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config import TOKENIZERS, DataSettings, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
+from data_pipeline.corpora.context import SEPARATOR, without_context
 from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.errors import TokenizerError
 from data_pipeline.preparation.ingest import IngestedCorpus
@@ -61,6 +63,8 @@ def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
     names = _field_names(settings)
     for tag in sorted({tag for name in names for tag in _tags(settings, name)}):
         tokenizer.tag_id(tag)
+    if settings.data.sentences_before:
+        _require_separator(tokenizer)
     return {name: tokenizer.of_field(place) for place, name in enumerate(names)}
 
 
@@ -77,6 +81,15 @@ def train_tokenizers(
     kind = TOKENIZERS[settings.tokenizer.type].kind
     by_model = {model: open_tokenizer(model, name, kind) for name, model in models.items()}
     return {field: by_model[model] for field, model in models.items()}
+
+
+def _require_separator(tokenizer: Tokenizer) -> None:
+    if tokenizer.unk_id in tokenizer.encode([SEPARATOR])[0]:
+        raise TokenizerError(
+            f"{tokenizer.name} has no piece for {SEPARATOR}, which data.context_sentences puts "
+            "between sentences. Leave out tokenizer.model to have one trained, or train it on "
+            f"text that has {SEPARATOR}."
+        )
 
 
 def _field_names(settings: DataSettings) -> list[str]:
@@ -148,6 +161,8 @@ def _train(job: _TrainingJob) -> dict[str, bytes]:
         field.name: list(_training_texts(field, (row.texts[number] for row in rows)))
         for number, field in enumerate(fields)
     }
+    if settings.data.sentences_before:
+        texts[fields[0].name] = list(map(without_context, texts[fields[0].name]))
     del rows
     tags = {name: _tags(settings, name) for name in texts}
     if config.joint:

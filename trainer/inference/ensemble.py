@@ -74,8 +74,10 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
     """Let networks translate together.
 
     Raises:
-        RunMismatchError: they do not write with one target tokenizer, or begin with other tokens.
+        RunMismatchError: they do not write with one target tokenizer, begin with other tokens, or
+            read other sentences before each.
     """
+    _require_one_context(networks)
     fields = _source_fields(networks)
     models = [network.model for network in networks]
     of_pairs = [n.recipe.data for n in networks if isinstance(n.recipe.data, PairDataConfig)]
@@ -126,6 +128,17 @@ def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
             manifest.tokenizers[SOURCE].sha256, SOURCE if number == 1 else f"{SOURCE}.{number}"
         )
     return tuple(fields[manifest.tokenizers[SOURCE].sha256] for manifest in manifests)
+
+
+def _require_one_context(networks: Sequence[TrainedNetwork]) -> None:
+    first, *others = networks
+    for other in others:
+        if other.recipe.data.sentences_before != first.recipe.data.sentences_before:
+            raise RunMismatchError(
+                f"data.context_sentences is {first.recipe.data.sentences_before} in "
+                f"{first.weights.run} and {other.recipe.data.sentences_before} in "
+                f"{other.weights.run}, so they would read other texts. Name runs that have the same"
+            )
 
 
 def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Transformer]) -> None:

@@ -60,6 +60,7 @@ class Translator:
         longest_trained: int | None = None,
         searcher: Searcher | None = None,
         ensemble: Ensemble | None = None,
+        sentences_before: int = 0,
     ) -> None:
         """
         Args:
@@ -68,6 +69,8 @@ class Translator:
                 known, so that only memory limits sentences.
             searcher: what finds hypotheses; None: our own search over the model.
             ensemble: what is known of the other runs that translate together with this one.
+            sentences_before: how many sentences of its document the model has learned to read
+                before each, see `data_pipeline.corpora.context`; they are a part of what is given.
         """
         self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
         self.model = model.eval()
@@ -80,6 +83,7 @@ class Translator:
         self._searcher = searcher or network_searcher(self.model, weights)
         self._search_now: Search = self._searcher
         self.ensemble = ensemble
+        self.sentences_before = sentences_before
 
     @classmethod
     def load_ensemble(
@@ -121,6 +125,7 @@ class Translator:
             joined_together.longest_trained,
             joined_together.searcher,
             joined_together,
+            found.recipe.data.sentences_before,
         )
 
     @classmethod
@@ -168,6 +173,7 @@ class Translator:
             found.weights,
             found.recipe.data.max_source_length,
             searcher_of(engine, found, compute_type, threads),
+            sentences_before=found.recipe.data.sentences_before,
         )
 
     def prepare(self) -> None:
