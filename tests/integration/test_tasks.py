@@ -32,7 +32,7 @@ VALUES = {
     "masked model": masked_values,
     "embedding": embedding_values,
 }
-KILLED = ("language model", "masked model")
+KILLED = ("language model", "masked model", "embedding")
 
 
 @pytest.fixture(scope="module", params=list(VALUES))
