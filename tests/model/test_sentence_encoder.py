@@ -187,3 +187,17 @@ def test_a_form_that_bert_has_not_is_refused():
     network = SentenceEncoder(SentenceEncoderConfig(layers=1, width=8, heads=1), PIECES, CONTEXT)
     with pytest.raises(ModelError, match=r"model\.norm is pre, and BERT's networks are post-norm"):
         to_bert_encoder(network.encoder, PAD)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@every_backend
+@every_pooling
+def test_vectors_of_a_gpu_in_bf16_are_near_those_of_a_cpu(build_encoder, backend, pooling):
+    expected = build_encoder(pooling=pooling).embed(*batch()).detach()
+    network = build_encoder(backend, pooling).to(device="cuda", dtype=torch.bfloat16)
+    inputs = [each.cuda() for each in batch()]
+    found = network.embed(*inputs).detach().cpu()
+    assert F.cosine_similarity(found, expected).min() > 0.99
+    network(*inputs, CrossEntropy()).smoothed.backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())

@@ -126,9 +126,8 @@ def test_bf16_is_near(run, embedder):
 
 
 def test_it_is_evaluated_and_is_no_masked_model(transloom, run):
-    result = transloom("evaluate", run, "--set", "phrasebook")
-    assert result.exit_code == 0, result.output
-    assert "retrieval_accuracy" in result.output
+    (found,) = told(transloom("evaluate", run, "--set", "phrasebook", "--json"))
+    assert found["phrasebook"]["retrieval_accuracy"] > 50  # of 100 sentences; 1 by chance
     with pytest.raises(RunMismatchError, match=r"for sentence_embedding, .*: use transloom embed"):
         MaskFiller.load(run)
     with pytest.raises(RunMismatchError, match=r"for sentence_embedding, .*: use transloom embed"):
