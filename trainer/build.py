@@ -58,10 +58,7 @@ def build_trainer(
         check_heldout(heldout, "validation", recipe.data_settings, tokenizers, store.location)
         scoring = task.scoring(heldout)
         validator = Validator(scoring, placement, recipe.trainer.validation_scores)
-        if checkpoint:
-            state = restore(engine, job, checkpoint, manifest)
-        else:
-            state = begin(engine, job, context.tell)
+        state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, context)
         recorder = Recorder(context, checkpoint, manifest) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)

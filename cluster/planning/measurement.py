@@ -178,7 +178,7 @@ def _train(
     scoring = task.scoring(load_heldout(store, manifest, "validation"))
     trainer = Trainer(
         context,
-        begin(engine, job, watcher.notice),
+        begin(engine, context),
         task,
         steps=lambda cursor: local_rank_steps(
             reader, cursor, 0, 1, recipe.batching.micro_batches_per_step

@@ -68,10 +68,7 @@ def build_replay(
     with ExitStack() as resources:
         engine = build_engine(recipe, task, placement)
         resources.callback(engine.destroy)
-        if checkpoint:
-            state = restore(engine, job, checkpoint, manifest)
-        else:
-            state = begin(engine, job, lambda text: None)
+        state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, context)
         recorder = None
         if placement.rank == 0:
             recorder = ReplayRecorder(context, checkpoint.step if checkpoint else 0)

@@ -1,7 +1,5 @@
 """The state that a rank starts with: that of a checkpoint, of another run, or of step 0."""
 
-from collections.abc import Callable
-
 import torch
 
 from data_pipeline.batching.plan import Cursor
@@ -25,27 +23,26 @@ from trainer.zero.engine import Engine
 from trainer.zero.fragments import MASTER
 
 
-def begin(engine: Engine, job: RankJob, tell: Callable[[str], None]) -> TrainingState:
+def begin(engine: Engine, context: RankContext) -> TrainingState:
     """The state of step 0: moments of zero, and the weights of the parent if the run has one.
 
-    Args:
-        tell: hears which weights are not the parent's, if some are not.
+    Which weights are not the parent's is said, if some are not.
 
     Raises:
         CheckpointError, RunMismatchError: the parent's network is not that of the recipe, nor has
             it the encoder of that.
         ModelError: it is a foreign model that cannot be read.
     """
-    warm_start = job.warm_start
+    warm_start = context.job.warm_start
     if warm_start is None:
         fragments.create_moments(engine, optimizer_step=0)
     elif is_model_folder(warm_start.path):
         read = folder_weights(warm_start.path, engine)
         fragments.load_state(engine, read, optimizer_step=0)
     else:
-        _inherit(engine, Checkpoint(warm_start.path), job.recipe.model.network, tell)
+        _inherit(engine, Checkpoint(warm_start.path), context)
     progress = Progress(parent=warm_start.parent if warm_start else None)
-    return TrainingState(progress, engine, _ema(engine, job.recipe))
+    return TrainingState(progress, engine, _ema(engine, context.recipe))
 
 
 def restore(
@@ -70,13 +67,11 @@ def restore(
     return TrainingState(Progress.of_checkpoint(header, cursor), engine, ema)
 
 
-def _inherit(
-    engine: Engine, checkpoint: Checkpoint, network: str, tell: Callable[[str], None]
-) -> None:
+def _inherit(engine: Engine, checkpoint: Checkpoint, context: RankContext) -> None:
     """Fill the weights with those of another run's checkpoint, or its encoder's."""
-    found = inheritance(checkpoint, network, engine.parameter_shapes)
+    found = inheritance(checkpoint, context.recipe.model.network, engine.parameter_shapes)
     if found.told:
-        tell(found.told)
+        context.tell(found.told)
     reader = CheckpointReader(checkpoint)
 
     def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:

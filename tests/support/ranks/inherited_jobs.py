@@ -73,7 +73,8 @@ def begin_with(
     )
     start: Any = WarmStart(parent=None, path=checkpoint)  # type: ignore[arg-type]
     said: list[str] = []
-    begin(engine, SimpleNamespace(warm_start=start, recipe=recipe), said.append)  # type: ignore[arg-type]
+    job = SimpleNamespace(warm_start=start)
+    begin(engine, SimpleNamespace(job=job, recipe=recipe, tell=said.append))  # type: ignore[arg-type]
     found = {
         "weights": full_weights(engine),
         "owned": [

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from support.tasks import case_values, language_values
 
 from cluster.recipe import Recipe
@@ -183,6 +184,56 @@ def test_the_manifest_names_the_labels_and_no_text_of_theirs_is_in_the_vocabular
     tokenizer = task.tokenizers["text"]
     pieces = "".join(tokenizer.piece(number) for number in range(4, tokenizer.vocabulary_size))
     assert settings.task != "token_classification" or pieces == pieces.lower()
+
+
+SENTENCES = """\
+Marie B-PER
+Martin I-PER
+sees O
+Lyon B-LOC
+
+in O
+Lyon B-LOC
+Paul B-PER
+sleeps O
+"""
+
+
+def test_spans_of_conll_are_scored(tmp_path):
+    (tmp_path / "a.conll").write_text(SENTENCES * 5)
+    corpus = {"files": [str(tmp_path / "a.conll")]}
+    values = case_values(tmp_path / "dataset")
+    values["data"] = {
+        "dataset": str(tmp_path / "dataset"),
+        "labels": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
+        "train": [corpus],
+        "validation": corpus,
+        "cleaning": {"drop_heldout": False},
+    }
+    values["tokenizer"] = {"type": "bpe", "vocabulary_size": 40}
+    values["checkpoints"]["best_by"] = "span_f1"
+    recipe = Recipe.of(values).training()
+    prepare(recipe.data_settings, lambda progress: None)
+    store, manifest = open_dataset(recipe.data)
+    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    scoring = task.scoring(load_heldout(store, manifest, "validation"))
+    assert scoring.rows == 40
+    right = [task.labels.index(line.split()[1]) for line in (SENTENCES * 5).split("\n") if line]
+    table = np.array([right, right], dtype=np.float64).T
+    assert scoring.summarise(table).scores["span_f1"].value == 100
+    table[0, 1], table[2, 1] = 0, 1  # half a name, and one that is none
+    scores = scoring.summarise(table).scores
+    # Of 20 spans 19 are there: I-PER alone is another span, and one more is made up.
+    assert scores["span_f1"].value == pytest.approx(200 * 19 / (20 + 21))
+    assert scores["accuracy"].value == 95
+    assert scores["span_f1"].more_is_better
+
+
+def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
+    values = case_values(tmp_path / "dataset")
+    values["checkpoints"]["best_by"] = "span_f1"
+    with pytest.raises(ValidationError, match=r"best_by is span_f1, and data\.labels are not O"):
+        Recipe.of(values)
 
 
 def test_a_dataset_of_other_labels_is_refused(opened):
