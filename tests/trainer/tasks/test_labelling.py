@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from support.tasks import case_values, language_values
+from support.tasks import case_values, language_values, masked_values
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import HeldOut
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
@@ -18,6 +19,8 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
 from data_pipeline.tasks.token_classification import encode_words
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.errors import RunMismatchError
+from trainer.tasks.network import build_network
 from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
@@ -234,6 +237,24 @@ def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
     values["checkpoints"]["best_by"] = "span_f1"
     with pytest.raises(ValidationError, match=r"best_by is span_f1, and data\.labels are not O"):
         Recipe.of(values)
+
+
+@pytest.mark.parametrize("values_of", [*VALUES.values(), masked_values])
+def test_a_network_that_tells_something_else_is_refused(tmp_path, values_of):
+    if values_of is masked_values:
+        recipe = Recipe.of(values_of(tmp_path, network="label_texts")).training()
+        with pytest.raises(RunMismatchError, match="tells labels, and masked_lm has none"):
+            build_network(recipe, {})
+        return
+    with pytest.raises(ValidationError, match=r"encoder_only, which tells pieces, and \w+_class"):
+        Recipe.of(values_of(tmp_path, network="encoder_only"))
+
+
+def test_a_heldout_set_without_words_is_refused(opened):
+    *_, task, _ = opened
+    if task.recipe.task == "token_classification":
+        with pytest.raises(BatchingError, match=r"of 2 texts has no word"):
+            task.scoring(HeldOut({"text": ["", ""], "tags": ["", ""]}, {}))
 
 
 def test_a_dataset_of_other_labels_is_refused(opened):
