@@ -129,25 +129,6 @@ TASKS.register(
     ),
 )
 
-MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
-
-NETWORKS.register(
-    "encoder_only",
-    NetworkKind(EncoderOnlyConfig, "trainer.tasks.masked_lm:build_masked_language_model"),
-)
-TASKS.register(
-    "masked_lm",
-    TaskKind(
-        data=TextDataConfig,
-        tokenizer=TextTokenizerConfig,
-        batching=MaskedBatchingConfig,
-        decoding=FillConfig,
-        network="encoder_only",
-        scores=MASKED_LM_SCORES,
-        training="trainer.tasks.masked_lm:MaskedLanguageModelling",
-    ),
-)
-
 LABEL_SCORES = {"loss": False, "accuracy": True, "macro_f1": True}
 TAG_SCORES = {**LABEL_SCORES, "span_f1": True}
 
@@ -205,5 +186,24 @@ TASKS.register(
         scores=TAG_SCORES,
         training="trainer.tasks.labelling:TokenClassification",
         check=_tags_are_told_and_scored,
+    ),
+)
+
+MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
+
+NETWORKS.register(
+    "encoder_only",
+    NetworkKind(EncoderOnlyConfig, "trainer.tasks.masked_lm:build_masked_language_model"),
+)
+TASKS.register(
+    "masked_lm",
+    TaskKind(
+        data=TextDataConfig,
+        tokenizer=TextTokenizerConfig,
+        batching=MaskedBatchingConfig,
+        decoding=FillConfig,
+        network="encoder_only",
+        scores=MASKED_LM_SCORES,
+        training="trainer.tasks.masked_lm:MaskedLanguageModelling",
     ),
 )

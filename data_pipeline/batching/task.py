@@ -219,6 +219,6 @@ def _rules(
 DATA_TASKS = Registry[DataTask]("task", "task")
 DATA_TASKS.register("translation", "data_pipeline.tasks.translation:TASK")
 DATA_TASKS.register("causal_lm", "data_pipeline.tasks.causal_lm:TASK")
-DATA_TASKS.register("masked_lm", "data_pipeline.tasks.masked_lm:TASK")
 DATA_TASKS.register("text_classification", "data_pipeline.tasks.text_classification:TASK")
 DATA_TASKS.register("token_classification", "data_pipeline.tasks.token_classification:TASK")
+DATA_TASKS.register("masked_lm", "data_pipeline.tasks.masked_lm:TASK")

@@ -109,12 +109,12 @@ class WindowReader:
             for part in self._mixture.slices(epoch, window)
             if self.manifest.shards[part.shard].name not in self._left_out
         ]
+        if not slices:
+            return _Window(self._layout_of([]), [])
         parts: dict[str, list[FieldArrays]] = {}
         for part in slices:
             for name, arrays in self._read_slice(part).items():
                 parts.setdefault(name, []).extend(arrays)
-        if not slices:
-            parts = {field.name: [] for field in self.manifest.fields}
         fields = {name: concatenate(arrays) for name, arrays in parts.items()}
         plan = self._task.plan(fields, self._settings, epoch, window)
         micro_batches = assemble(_pair_ids(self.manifest, slices), fields, plan)
@@ -128,7 +128,10 @@ class WindowReader:
         )
 
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
-        """The sequences of each field in this pass, in one part or several."""
+        """The sequences of each field in this pass, in one part or several.
+
+        The fields are the dataset's, or those that the task makes of them.
+        """
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))

@@ -32,11 +32,11 @@ from trainer.step_range import StepRange
 from trainer.tracking.comparison import compare_runs
 
 VALUES = {
+    "labels of texts": language_values,
+    "labels of words": case_values,
     "copy": copy_values,
     "language model": language_model_values,
     "masked model": masked_values,
-    "labels of texts": language_values,
-    "labels of words": case_values,
 }
 KILLED = ("language model", "masked model", "labels of words")
 

@@ -25,10 +25,10 @@ from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
 VALUES = {
     "translation": tiny_values,
-    "causal_lm": language_model_values,
-    "masked_lm": masked_values,
     "text_classification": language_values,
     "token_classification": case_values,
+    "causal_lm": language_model_values,
+    "masked_lm": masked_values,
     "copy": copy_values,
 }
 

@@ -30,10 +30,10 @@ Precision = Literal["fp32", "bf16"]
 # What is made with a run of each task.
 COMMANDS = {
     "translation": "transloom translate",
-    "causal_lm": "transloom generate",
-    "masked_lm": "transloom fill",
     "text_classification": "transloom classify",
     "token_classification": "transloom classify",
+    "causal_lm": "transloom generate",
+    "masked_lm": "transloom fill",
 }
 
 
