@@ -266,6 +266,21 @@ class Run:
         rows: list[dict[str, Any]] = _call(["checkpoints", "list", str(self.path)])
         return rows
 
+    def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The label of each text, or of its words, as `transloom classify --json` says them.
+
+        Line ends count as spaces.
+
+        Raises:
+            TransloomError: the run has learned something else, or has no checkpoint.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "texts"
+            lines = (" ".join(text.splitlines()) for text in texts)
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            answer = _text(["classify", str(self.path), "--input", str(file), "--json"])
+        return [json.loads(line) for line in answer.split("\n")[:-1]]
+
     def evaluate(self, *, quiet: bool = False) -> Any:
         """The scores of its test sets, as `transloom evaluate --json` says them."""
         return _call(["evaluate", str(self.path)], quiet=quiet)

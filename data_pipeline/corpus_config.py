@@ -50,6 +50,11 @@ class Columns(Section):
         """The column of a number that says how good the example is."""
         return None
 
+    @property
+    def of_numbers(self) -> frozenset[Column]:
+        """The columns of texts that may be whole numbers, which then stand for their digits."""
+        return frozenset()
+
 
 # The order of fields is a format: manifests and the names of run folders have it. Fields of pairs
 # stand between those that all corpora share, so both are inherited, the last base's first.

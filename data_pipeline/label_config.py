@@ -6,10 +6,10 @@
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from braceexpand import braceexpand
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_pipeline.config import HeldOutName
 from data_pipeline.corpus_config import LOCATION, Column
@@ -40,6 +40,10 @@ class LabelledColumns(TextColumns):
     @property
     def texts(self) -> tuple[Column, ...]:
         return (self.text, self.label)
+
+    @property
+    def of_numbers(self) -> frozenset[Column]:
+        return frozenset([self.label])
 
 
 class LabelledCorpusConfig(TextCorpusConfig):
@@ -104,6 +108,17 @@ class LabelsDataConfig(TextDataConfig):
         "I-X, spans are scored, too",
         min_length=2,
     )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_are_texts(cls, given: Any) -> Any:
+        for label in given if isinstance(given, list | tuple) else ():
+            if isinstance(label, bool | int | float):
+                raise ValueError(
+                    f"YAML reads {said(label)} as no text: put it in quotes, such as "
+                    f'"{said(label)}", or in case of yes and no the word that is meant'
+                )
+        return given
 
     @model_validator(mode="after")
     def _labels_are_words_of_their_own(self) -> Self:

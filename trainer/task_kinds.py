@@ -159,30 +159,21 @@ TASKS.register(
     ),
 )
 
-MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
-
-NETWORKS.register(
-    "encoder_only",
-    NetworkKind(EncoderOnlyConfig, "trainer.tasks.masked_lm:build_masked_language_model"),
-)
-TASKS.register(
-    "masked_lm",
-    TaskKind(
-        data=TextDataConfig,
-        tokenizer=TextTokenizerConfig,
-        batching=MaskedBatchingConfig,
-        decoding=FillConfig,
-        network="encoder_only",
-        scores=MASKED_LM_SCORES,
-        training="trainer.tasks.masked_lm:MaskedLanguageModelling",
-    ),
-)
-
 LABEL_SCORES = {"loss": False, "accuracy": True, "macro_f1": True}
 TAG_SCORES = {**LABEL_SCORES, "span_f1": True}
 
 
-def _spans_are_scored_if_there_are_any(recipe: Any) -> None:
+def _the_network_tells_labels(recipe: Any) -> None:
+    network = recipe.model.network
+    if network in ("transformer", "decoder_only", "encoder_only"):
+        raise ValueError(
+            f"model.network is {network}, which tells pieces, and {recipe.task} needs one that "
+            "tells labels: leave model.network out"
+        )
+
+
+def _tags_are_told_and_scored(recipe: Any) -> None:
+    _the_network_tells_labels(recipe)
     stopping = recipe.trainer.early_stopping
     for key, metric in (
         ("checkpoints.best_by", recipe.checkpoints.best_by),
@@ -208,6 +199,7 @@ TASKS.register(
         network="label_texts",
         scores=LABEL_SCORES,
         training="trainer.tasks.labelling:TextClassification",
+        check=_the_network_tells_labels,
     ),
 )
 NETWORKS.register(
@@ -223,7 +215,26 @@ TASKS.register(
         network="label_tokens",
         scores=TAG_SCORES,
         training="trainer.tasks.labelling:TokenClassification",
-        check=_spans_are_scored_if_there_are_any,
+        check=_tags_are_told_and_scored,
+    ),
+)
+
+MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
+
+NETWORKS.register(
+    "encoder_only",
+    NetworkKind(EncoderOnlyConfig, "trainer.tasks.masked_lm:build_masked_language_model"),
+)
+TASKS.register(
+    "masked_lm",
+    TaskKind(
+        data=TextDataConfig,
+        tokenizer=TextTokenizerConfig,
+        batching=MaskedBatchingConfig,
+        decoding=FillConfig,
+        network="encoder_only",
+        scores=MASKED_LM_SCORES,
+        training="trainer.tasks.masked_lm:MaskedLanguageModelling",
     ),
 )
 

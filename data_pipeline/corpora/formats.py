@@ -184,12 +184,13 @@ class JsonLines:
 
     def examples(self) -> Iterator[Example]:
         texts, score = self.columns.texts, self.columns.of_score
+        of_numbers = self.columns.of_numbers
         cleared = document if self.are_documents else sentence
         for number, line in enumerate(self.lines.decode(), self.lines.first):
             try:
                 value = parse_json(line)
                 yield Example(
-                    tuple([cleared(text_at(value, column)) for column in texts]),
+                    tuple([cleared(text_at(value, column, of_numbers)) for column in texts]),
                     None if score is None else read_score(value_at(value, score)),
                 )
             except ValueError as error:

@@ -64,13 +64,22 @@ def value_at(value: Any, column: Column) -> object:
     return value
 
 
-def text_at(value: object, column: Column) -> str:
+def text_at(value: object, column: Column, of_numbers: frozenset[Column] = frozenset()) -> str:
     """The string under a key.
+
+    Args:
+        of_numbers: the columns where a whole number stands for its digits.
 
     Raises:
         ValueError: there is none.
     """
-    text = value_at(value, column)
+    return as_text(value_at(value, column), column, of_numbers)
+
+
+def as_text(text: object, column: Column, of_numbers: frozenset[Column]) -> str:
+    """The value of a column as a string; see `text_at`."""
+    if column in of_numbers and isinstance(text, int) and not isinstance(text, bool):
+        return str(text)
     if not isinstance(text, str):
         raise ValueError(f"expected a string at {column!r}, found {shown(text)}")
     text.encode()  # raises for half a surrogate pair, which JSON's escapes allow

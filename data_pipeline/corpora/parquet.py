@@ -75,7 +75,8 @@ def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
                     for index in range(batch.num_rows):
                         number += 1
                         row = {name: column[index].as_py() for name, column in columns.items()}
-                        yield _example(row, texts, score, f"{location}, row {number:,}")
+                        place = f"{location}, row {number:,}"
+                        yield _example(_with_digits(row, corpus), texts, score, place)
         except (ArrowException, OSError) as error:
             raise CorpusError(
                 f"{location} is no whole Parquet file ({error}). Get it again, or correct format "
@@ -121,6 +122,14 @@ def _check_expansion(column: Any, place: str) -> None:
     size, stored = column.total_uncompressed_size, column.total_compressed_size
     if size > EXPANSION_FREE_BYTES:
         EXPANSION.check(size // max(1, stored), lambda problem: CorpusError(f"{place}: {problem}."))
+
+
+def _with_digits(row: dict[str, Any], corpus: CorpusConfig) -> dict[str, Any]:
+    """A row, in which whole numbers that stand for texts are these."""
+    for column in corpus.columns.of_numbers:
+        if type(row[str(column)]) is int:  # a truth value is none
+            row[str(column)] = str(row[str(column)])
+    return row
 
 
 def _example(row: dict[str, Any], texts: list[str], score: str | None, place: str) -> Example:

@@ -24,10 +24,10 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.label_config import LabelsDataConfig
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.masked_lm import MaskedLanguageModelData
-from data_pipeline.tasks.masking import TOLD
+from data_pipeline.tasks.masking import NOT_TOLD, TOLD
 from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from data_pipeline.wording import listed
+from data_pipeline.wording import counted, listed
 
 
 class LabelledData(MaskedLanguageModelData):
@@ -94,9 +94,19 @@ class LabelledData(MaskedLanguageModelData):
     def heldout_fields(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> dict[str, FieldArrays]:
-        """TEXT and TOLD of a held-out set, in the order of its examples."""
+        """TEXT and TOLD of a held-out set, in the order of its examples.
+
+        Raises:
+            BatchingError: it has no label.
+        """
         fields = self.fields(settings.data)
-        return self.told(self.encode_all(fields, tokenizers, heldout.texts, heldout.tags))
+        found = self.told(self.encode_all(fields, tokenizers, heldout.texts, heldout.tags))
+        if (found[TOLD].ids == NOT_TOLD).all():
+            raise BatchingError(
+                f"A held-out set of {counted(len(heldout), 'text')} has no word, so no label can "
+                "be scored. Give texts with words, and prepare again."
+            )
+        return found
 
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings

@@ -37,6 +37,8 @@ def tagged(corpus=(), **more):
         (labelled, {}, {"labels": ["x", "y", "x"]}, r"labels has 'x' twice"),
         (labelled, {}, {"labels": ["x", "y", " z"]}, "without spaces around it"),
         (labelled, {}, {"labels": ["x"]}, "at least 2 items"),
+        (labelled, {}, {"labels": ["x", True]}, "YAML reads true as no text: put it in quotes"),
+        (labelled, {}, {"labels": [0, 1]}, 'such as "0"'),
         (
             *(labelled, {}, {"labels": ["x", "y", "ﬁ"], "cleaning": {"normalise": "NFKC"}}),
             r"normalise=NFKC changes: write it as 'fi'",

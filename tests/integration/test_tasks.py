@@ -35,12 +35,12 @@ from trainer.step_range import StepRange
 from trainer.tracking.comparison import compare_runs
 
 VALUES = {
+    "labels of texts": language_values,
+    "labels of words": case_values,
     "copy": copy_values,
     "language model": language_model_values,
     "masked model": masked_values,
     "embedding": embedding_values,
-    "labels of texts": language_values,
-    "labels of words": case_values,
     "masked model of pairs": pair_masked_values,
 }
 KILLED = ("language model", "masked model of pairs", "embedding", "labels of words")

@@ -20,6 +20,7 @@ from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.encoder_only_config import EncoderOnlyConfig
 from model.label_head import LabelModel, label_guesses
+from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import TAG_SCORES
@@ -32,10 +33,18 @@ Labels = list[str]  # of a text
 
 
 def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> LabelModel:
-    """The encoder-only Transformer with a head that tells the recipe's labels."""
+    """The encoder-only Transformer with a head that tells the recipe's labels.
+
+    Raises:
+        RunMismatchError: the task has none.
+    """
+    if not isinstance(recipe.data, LabelsDataConfig):
+        raise RunMismatchError(
+            f"model.network is {recipe.model.network}, which tells labels, and {recipe.task} has "
+            "none: leave model.network out"
+        )
     assert isinstance(recipe.model, EncoderOnlyConfig)
     assert isinstance(recipe.batching, PackedBatchingConfig)
-    assert isinstance(recipe.data, LabelsDataConfig)
     return LabelModel(
         recipe.model,
         tokenizers[TEXT].vocabulary_size,

@@ -10,6 +10,7 @@ import yaml
 from support.runs import Runs
 from support.tasks import case_values, language_values, masked_values
 
+import transloom as transloom_module
 from cluster.commands import classify
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
@@ -143,6 +144,16 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
     both = transloom("classify", language, "a", "--input", tmp_path / "texts.txt")
     assert both.exit_code == 2
     assert "leave out one" in both.stderr
+
+
+def test_another_program_gets_the_same_labels(transloom, language, case):
+    texts = ["the cat\nis here", "-- le chat", "[MASK]"]
+    given = [text.replace("\n", " ") for text in texts]
+    for run in (language, case):
+        expected = told(transloom("classify", run, "--json", "--", *given))
+        assert transloom_module.Run(run).classify(texts) == expected
+    with pytest.raises(transloom_module.TransloomError, match="no run"):
+        transloom_module.Run(language.parent).classify(texts)
 
 
 def test_a_run_is_used_for_what_it_has_learned(transloom, language, case):

@@ -1,6 +1,8 @@
 """Words with tags: formats, and what is wrong said with its line."""
 
+import pyarrow as pa
 import pytest
+from pyarrow.parquet import write_table
 
 from data_pipeline.corpora.corpus import CorpusReader
 from data_pipeline.corpora.formats import parse
@@ -123,8 +125,30 @@ def test_labels_stand_beside_texts_or_are_those_of_files(read):
             "a.txt", "a\nb\n", kind=LabelledCorpusConfig, labels=["x"], documents=documents
         )
         assert found == [(text, "x") for text in expected]
+    digits = '{"text": "a", "label": 1}\n{"text": "b", "label": "0"}'
+    assert read("a.jsonl", digits, kind=LabelledCorpusConfig) == [("a", "1"), ("b", "0")]
+    for wrong in ('{"text": 1, "label": "x"}', '{"text": "a", "label": true}'):
+        with pytest.raises(CorpusError, match="line 1: expected a string at"):
+            read("a.jsonl", wrong, kind=LabelledCorpusConfig)
     with pytest.raises(CorpusError, match=r"line 2: expected the key 'label'"):
         read("a.jsonl", lines[:30] + '\n{"text": "a"}', kind=LabelledCorpusConfig)
+
+
+def test_a_column_of_parquet_may_have_numbers_as_labels(tmp_path):
+    table = pa.table({"text": ["a", "b"], "label": [1, 0], "wrong": [True, False]})
+    write_table(table, tmp_path / "a.parquet")
+    found = []
+    for columns in ({}, {"label": "wrong"}):
+        corpus = LabelledCorpusConfig(files=[str(tmp_path / "a.parquet")], columns=columns)
+        reader = CorpusReader(corpus, mirror=None, cache=tmp_path)
+        if columns:
+            with pytest.raises(CorpusError, match="row 1: expected a string in the column 'wrong'"):
+                list(reader.chunks(10))
+        else:
+            (chunk,) = reader.chunks(10)
+            found = parse(chunk)
+            assert chunk.content.place(1) == f"{tmp_path / 'a.parquet'}, example 2"
+    assert [example.texts for example in found] == [("a", "1"), ("b", "0")]
 
 
 def test_files_of_braces_have_the_label_of_their_entry(tmp_path):

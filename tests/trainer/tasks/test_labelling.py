@@ -5,10 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from support.tasks import case_values, language_values
+from pydantic import ValidationError
+from support.tasks import case_values, language_values, masked_values
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import HeldOut
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
@@ -17,6 +19,8 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
 from data_pipeline.tasks.token_classification import encode_words
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.errors import RunMismatchError
+from trainer.tasks.network import build_network
 from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
@@ -183,6 +187,74 @@ def test_the_manifest_names_the_labels_and_no_text_of_theirs_is_in_the_vocabular
     tokenizer = task.tokenizers["text"]
     pieces = "".join(tokenizer.piece(number) for number in range(4, tokenizer.vocabulary_size))
     assert settings.task != "token_classification" or pieces == pieces.lower()
+
+
+SENTENCES = """\
+Marie B-PER
+Martin I-PER
+sees O
+Lyon B-LOC
+
+in O
+Lyon B-LOC
+Paul B-PER
+sleeps O
+"""
+
+
+def test_spans_of_conll_are_scored(tmp_path):
+    (tmp_path / "a.conll").write_text(SENTENCES * 5)
+    corpus = {"files": [str(tmp_path / "a.conll")]}
+    values = case_values(tmp_path / "dataset")
+    values["data"] = {
+        "dataset": str(tmp_path / "dataset"),
+        "labels": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
+        "train": [corpus],
+        "validation": corpus,
+        "cleaning": {"drop_heldout": False},
+    }
+    values["tokenizer"] = {"type": "bpe", "vocabulary_size": 40}
+    values["checkpoints"]["best_by"] = "span_f1"
+    recipe = Recipe.of(values).training()
+    prepare(recipe.data_settings, lambda progress: None)
+    store, manifest = open_dataset(recipe.data)
+    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    scoring = task.scoring(load_heldout(store, manifest, "validation"))
+    assert scoring.rows == 40
+    right = [task.labels.index(line.split()[1]) for line in (SENTENCES * 5).split("\n") if line]
+    table = np.array([right, right], dtype=np.float64).T
+    assert scoring.summarise(table).scores["span_f1"].value == 100
+    table[0, 1], table[2, 1] = 0, 1  # half a name, and one that is none
+    scores = scoring.summarise(table).scores
+    # Of 20 spans 19 are there: I-PER alone is another span, and one more is made up.
+    assert scores["span_f1"].value == pytest.approx(200 * 19 / (20 + 21))
+    assert scores["accuracy"].value == 95
+    assert scores["span_f1"].more_is_better
+
+
+def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
+    values = case_values(tmp_path / "dataset")
+    values["checkpoints"]["best_by"] = "span_f1"
+    with pytest.raises(ValidationError, match=r"best_by is span_f1, and data\.labels are not O"):
+        Recipe.of(values)
+
+
+@pytest.mark.parametrize("values_of", [*VALUES.values(), masked_values])
+def test_a_network_that_tells_something_else_is_refused(tmp_path, values_of):
+    if values_of is masked_values:
+        recipe = Recipe.of(values_of(tmp_path, network="label_texts")).training()
+        with pytest.raises(RunMismatchError, match="tells labels, and masked_lm has none"):
+            build_network(recipe, {})
+        return
+    with pytest.raises(ValidationError, match=r"encoder_only, which tells pieces, and \w+_class"):
+        Recipe.of(values_of(tmp_path, network="encoder_only"))
+
+
+def test_a_heldout_set_without_words_is_refused(opened):
+    *_, task, _ = opened
+    if task.recipe.task == "token_classification":
+        with pytest.raises(BatchingError, match=r"of 2 texts has no word"):
+            task.scoring(HeldOut({"text": ["", ""], "tags": ["", ""]}, {}))
 
 
 def test_a_dataset_of_other_labels_is_refused(opened):

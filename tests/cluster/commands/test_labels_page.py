@@ -1,0 +1,42 @@
+"""The commands of docs/labels.md, one after the other, on smaller recipes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import yaml
+from support.tasks import case_values, language_values
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "labels.md"
+
+
+def commands():
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+
+
+def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, values_of in (("multi30k-language", language_values), ("multi30k-case", case_values)):
+        values = values_of(Path("datasets") / name) | {"name": name}
+        values["data"]["train"][0]["part"] = [0, 0.05]
+        values["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
+        Path(name).write_text(yaml.safe_dump(values))  # found before the built-in ones
+    found = commands()
+    assert [command for command, *_ in found] == [
+        *("prepare", "train", "classify", "evaluate"),
+        *("prepare", "train", "classify", "export"),
+    ]
+    outputs = []
+    for command in found:
+        without_ray = ["--inline"] if command[0] == "train" else []
+        result = transloom(*command, *without_ray)
+        assert result.exit_code == 0, (command, result.output)
+        outputs.append(result.stdout)
+    assert set(outputs[2].split("\n")) <= {"en", "fr", ""}
+    assert outputs[2].count("\n") == 2
+    assert "macro_f1" in outputs[3]
+    assert [line.split("\t")[0] for line in outputs[6].split("\n")[:5]] == [
+        *("ein", "mann", "hält", "eine", "gitarre"),
+    ]
+    assert "BertForSequenceClassification" in outputs[7]
