@@ -41,6 +41,11 @@ class FieldArrays:
         sizes = stops - starts
         return FieldArrays(self.ids.take(ranges(firsts + starts, sizes)), sizes.astype(np.int32))
 
+    def rows(self) -> list[list[int]]:
+        """The ids of each sequence."""
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        return [sequence.tolist() for sequence in np.split(self.ids, ends[:-1])]
+
     def part(self, start: int, stop: int) -> "FieldArrays":
         """The sequences `start` to `stop`, without a copy."""
         if (start, stop) == (0, len(self.lengths)):
@@ -53,10 +58,6 @@ class FieldArrays:
         """The sequences with a token before each."""
         starts = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
         return FieldArrays(np.insert(self.ids, starts, token), self.lengths + np.int32(1))
-
-    def sequences(self) -> list[IdArray]:
-        """Each sequence by itself, without a copy."""
-        return np.split(self.ids, np.cumsum(self.lengths)[:-1])
 
     @property
     def bytes(self) -> int:

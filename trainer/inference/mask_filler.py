@@ -125,7 +125,7 @@ class MaskFiller:
             TextError: a text has no [MASK], more tokens than the network has positions, or more
                 than two sides.
         """
-        rows = [self._row(number, text) for number, text in enumerate(texts, start=1)]
+        rows = [self._row(text, number) for number, text in enumerate(texts, start=1)]
         found: list[Filled] = []
         at_once = texts_at_once(
             max((len(row.ids) for row in rows), default=1),
@@ -141,7 +141,18 @@ class MaskFiller:
             ]
         return found
 
-    def _row(self, number: int, text: str) -> _Row:
+    def ids(self, text: str, number: int = 1) -> list[int]:
+        """What the network reads: BOS, the text's tokens, EOS, of a pair for each side.
+
+        Args:
+            number: of the text, for messages.
+
+        Raises:
+            TextError: as for `fill`.
+        """
+        return self._row(text, number).ids
+
+    def _row(self, text: str, number: int) -> _Row:
         sides = text.split(BETWEEN_SIDES) if self.pairs else [text]
         if len(sides) > 2:
             raise TextError(
@@ -154,7 +165,7 @@ class MaskFiller:
         for segment, side in enumerate(sides):
             if not side and len(sides) == 2:
                 continue
-            ids = [self.tokenizer.bos_id, *self._ids(number, side), self.tokenizer.eos_id]
+            ids = [self.tokenizer.bos_id, *self._side(side, number), self.tokenizer.eos_id]
             row.ids.extend(ids)
             row.segments.extend([segment] * len(ids))
         if vocabulary_of(self.tokenizer).mask not in row.ids:
@@ -164,7 +175,7 @@ class MaskFiller:
             )
         return row
 
-    def _ids(self, number: int, text: str) -> list[int]:
+    def _side(self, text: str, number: int) -> list[int]:
         """The ids of one side, without BOS and EOS."""
         ids = masked_ids(self.tokenizer, text)
         longest, tokens = self.network.encoder.context_length, len(ids) + 2

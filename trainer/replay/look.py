@@ -56,8 +56,8 @@ class Example(Written):
         slot, rank: its micro-batch, and which rank of the recorded run computed it.
         example: its number in the dataset, as `transloom data trace` has it.
         start: where in its example a part begins, in tokens; None for whole ones.
-        texts: by the field's role (source, target, document), as the tokenizer reads its pieces;
-            of a masked model with [MASK] where a token is hidden, of a pair in one text as `pair`.
+        texts: by what they are called, a field's role (source, target, document) or what else a
+            task tells, see `trainer.tasks.task.TrainingTask.example_texts`.
         tokens: its target tokens.
         loss: nats per token with the step's own dropout, without label smoothing; None if it is
             not finite.

@@ -110,14 +110,14 @@ class Microscope:
                     self._examples += self._seen(slot, batch, losses)
 
     def _seen(self, slot: int, batch: MicroBatch, losses: np.ndarray) -> Iterator[SeenExample]:
-        texts = self._task.texts(batch)
+        texts = self._task.example_texts(batch)
         tokens = self._task.targets(batch)
         for index, example in enumerate(batch.pair_ids.tolist()):
             yield SeenExample(
                 slot=slot,
                 example=example,
                 start=None if batch.starts is None else int(batch.starts[index]),
-                texts={role: lines[index] for role, lines in texts.items()},
+                texts={name: lines[index] for name, lines in texts.items()},
                 tokens=int(tokens[index]),
                 loss=finite(float(losses[index])),
             )

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -41,13 +41,7 @@ def build_masked_language_model(
 
 
 class MaskedLanguageModelling(TrainingTask):
-    """Texts with hidden tokens, and a network that has `forward` of MaskedLanguageModel.
-
-    Attributes:
-        role: what `texts` calls them.
-    """
-
-    role = "document"
+    """Texts with hidden tokens, and a network that has `forward` of MaskedLanguageModel."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
         """Tokens, segments, positions and parts, int64 [rows, longest row]; places and targets."""
@@ -81,16 +75,23 @@ class MaskedLanguageModelling(TrainingTask):
         targets: np.ndarray = before[ends] - before[ends - told.lengths]
         return targets
 
-    def texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """As the network sees them: with hidden tokens marked."""
-        return {self.role: [self.shown(ids) for ids in micro_batch.fields[TEXT].sequences()]}
-
     def scoring(self, heldout: HeldOut) -> "MaskedScoring":
         return MaskedScoring(self, heldout)
 
-    def shown(self, ids: np.ndarray) -> str:
+    def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
+        """Each text as the network sees it, and the pieces of it that are to be told."""
+        told = micro_batch.fields[TOLD].rows()
+        pieces = [[[token] for token in row if token != NOT_TOLD] for row in told]
+        return {
+            "document": [self.shown(ids) for ids in micro_batch.fields[TEXT].rows()],
+            "to be told": [
+                ", ".join(text.strip() for text in self._tokenizer.decode(row)) for row in pieces
+            ],
+        }
+
+    def shown(self, ids: Sequence[int]) -> str:
         """A text as a person reads it, with hidden tokens marked."""
-        return masked_text(self._tokenizer, ids.tolist())
+        return masked_text(self._tokenizer, ids)
 
     @property
     def _tokenizer(self) -> Tokenizer:
@@ -144,7 +145,7 @@ class MaskedScoring(Scoring):
         expected[hidden], made[hidden] = told.ids[hidden], best_m
         ends = np.cumsum(seen.lengths)[:SAMPLES]
         texts = [
-            [self._task.shown(ids) for ids in np.split(of_all[: ends[-1]], ends[:-1])]
+            [self._task.shown(ids.tolist()) for ids in np.split(of_all[: ends[-1]], ends[:-1])]
             for of_all in (seen.ids, expected, made)
         ]
         return [Example(*three) for three in zip(*texts, strict=True)]

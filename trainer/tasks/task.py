@@ -126,16 +126,6 @@ class TrainingTask(ABC):
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         """How many tokens of each of its parts are predicted, in the order that forward has."""
 
-    def texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """What a person reads of each part, by its field's role: as the tokenizer reads pieces."""
-        return {
-            field.role: self.tokenizers[field.name].decode(
-                [ids.tolist() for ids in micro_batch.fields[field.name].sequences()]
-            )
-            for field in self.manifest.fields
-            if field.name in micro_batch.fields
-        }
-
     @abstractmethod
     def scoring(self, heldout: HeldOut) -> Scoring:
         """The scoring of a held-out set."""
@@ -164,6 +154,17 @@ class TrainingTask(ABC):
         some = targets > 0  # of a part of a document there may be none
         sums[some] = np.add.reduceat(losses_n.double().cpu().numpy(), starts[some])
         return sums
+
+    def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
+        """The texts of each part of a micro-batch, to look at a step: by what they are called.
+
+        These are the fields by their roles, as the tokenizer reads their pieces.
+        """
+        return {
+            field.role: self.tokenizers[field.name].decode(micro_batch.fields[field.name].rows())
+            for field in self.manifest.fields
+            if field.name in micro_batch.fields
+        }
 
     def synthetic(self, shape: MicroBatchShape, device: torch.device) -> DeviceBatch:
         """The batch of a shape of `DataTask.widest`."""

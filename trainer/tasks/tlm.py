@@ -5,9 +5,11 @@ model sees them, so that one validation says how much the other language tells.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.tasks.masked_text import masked_pair_text
 from data_pipeline.tasks.tlm import TranslationLanguageModelData
@@ -20,13 +22,15 @@ from trainer.tasks.task import ValidationResult, loss_scores
 class TranslationLanguageModelling(MaskedLanguageModelling):
     """Pairs with hidden tokens: segments tell the sides apart, and positions begin anew."""
 
-    role = "pair"
-
     def scoring(self, heldout: HeldOut) -> "PairScoring":
         return PairScoring(self, heldout)
 
-    def shown(self, ids: np.ndarray) -> str:
-        return masked_pair_text(self._tokenizer, ids.tolist())
+    def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
+        texts = super().example_texts(micro_batch)
+        return {"pair": texts.pop("document"), **texts}
+
+    def shown(self, ids: Sequence[int]) -> str:
+        return masked_pair_text(self._tokenizer, ids)
 
 
 class PairScoring(MaskedScoring):

@@ -49,9 +49,9 @@ def settings_with(recipe, **batching):
 def parts_of(batches):
     """Of each part its example, where in it it begins, what is seen and told, and its segments."""
     for batch in batches:
-        arrays = (batch.fields[name].sequences() for name in (TEXT, TOLD, SEGMENTS))
+        arrays = (batch.fields[name].rows() for name in (TEXT, TOLD, SEGMENTS))
         for number, start, *part in zip(batch.pair_ids, batch.starts, *arrays, strict=True):
-            yield int(number), int(start), *(array.tolist() for array in part)
+            yield int(number), int(start), *part
 
 
 def windows(opened, count=2, **batching):
@@ -71,9 +71,9 @@ def stored_pairs(opened):
     found = {}
     for window in range(reader.layout(0, 0).windows_per_epoch):
         for batch in reader.fetch(0, window, 0, len(reader.layout(0, window).units)):
-            sides = (batch.fields[name].sequences() for name in (SOURCE, TARGET))
+            sides = (batch.fields[name].rows() for name in (SOURCE, TARGET))
             for number, *pair in zip(batch.pair_ids.tolist(), *sides, strict=True):
-                found[number] = [side.tolist() for side in pair]
+                found[number] = pair
     return found
 
 
@@ -145,7 +145,7 @@ def test_of_a_heldout_set_those_are_hidden_that_a_masked_model_tells(opened):
     def texts(batches):
         """What is seen and told, side by side."""
         arrays = [concatenate([b.fields[name] for b in batches]) for name in (TEXT, TOLD)]
-        both = zip(*(array.sequences() for array in arrays), strict=True)
+        both = zip(*(array.rows() for array in arrays), strict=True)
         found = np.concatenate([np.stack(pair, axis=1) for pair in both])
         begins = np.flatnonzero(found[:, 0] == tokenizer.bos_id)
         return sorted(text.tolist() for text in np.split(found, begins[1:]))
@@ -215,8 +215,8 @@ def test_the_digest_sees_which_side_a_token_is_on(opened):
 def test_what_a_step_was_fed_is_shown_as_pairs(opened):
     *_, task, _ = opened
     (batch, *_) = windows(opened, 1, alone=0.0)
-    shown = task.texts(batch)
-    assert list(shown) == ["pair"]
+    shown = task.example_texts(batch)
+    assert list(shown) == ["pair", "to be told"]
     assert len(shown["pair"]) == len(batch.pair_ids)
     assert all(text.count("|||") == 1 for text in shown["pair"])
     mask = task.tokenizers[SOURCE].tag_id(MASK)
