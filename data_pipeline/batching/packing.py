@@ -67,7 +67,22 @@ def plan_packed(
     state = stream_state(DOCUMENT_PHASE, seed, epoch, window)
     phases = (splitmix64(state, len(lengths)) % np.uint64(context_length)).astype(np.int64)
     parts = cut_documents(lengths, order.tolist(), context_length, phases)
-    rows = _shuffled(pack(parts, context_length), seed, epoch, window)
+    rows = pack(parts, context_length)
+    shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
+    return _plan([rows[number] for number in shuffle.tolist()], budget // context_length, before)
+
+
+def plan_packed_heldout(
+    lengths: Int32Array | Int64Array, context_length: int, budget: int, before: int = 1
+) -> WindowPlan:
+    """As `plan_packed`, but each document is cut from its beginning, and nothing is shuffled.
+
+    No part is cut to fill a row: a document's loss does not depend on which others are there.
+    """
+    parts = cut_documents(
+        lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
+    )
+    rows = _best_fit(_longest_first(parts), context_length)
     return _plan(rows, budget // context_length, before)
 
 
@@ -85,22 +100,9 @@ def plan_uncut(
     Args:
         parts: of at most `context_length` tokens each, in a random order.
     """
-    rows = _shuffled(_best_fit(_longest_first(parts), context_length), seed, epoch, window)
-    return _plan(rows, budget // context_length, before=0)
-
-
-def plan_packed_heldout(
-    lengths: Int32Array | Int64Array, context_length: int, budget: int, before: int = 1
-) -> WindowPlan:
-    """As `plan_packed`, but each document is cut from its beginning, and nothing is shuffled.
-
-    No part is cut to fill a row: a document's loss does not depend on which others are there.
-    """
-    parts = cut_documents(
-        lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
-    )
     rows = _best_fit(_longest_first(parts), context_length)
-    return _plan(rows, budget // context_length, before)
+    shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
+    return _plan([rows[n] for n in shuffle.tolist()], budget // context_length, before=0)
 
 
 def cut_documents(
@@ -177,11 +179,6 @@ def _fill(rows: list[Row], context_length: int) -> list[Row]:
         rows[donor] = []
         padding -= context_length
     return [row for row in rows if row]
-
-
-def _shuffled(rows: list[Row], seed: int, epoch: int, window: int) -> list[Row]:
-    shuffle = permutation(len(rows), MICRO_BATCH_SHUFFLE, seed, epoch, window)
-    return [rows[number] for number in shuffle.tolist()]
 
 
 def _plan(rows: Sequence[Row], rows_per_micro_batch: int, before: int) -> WindowPlan:

@@ -203,5 +203,5 @@ def _rules(
 DATA_TASKS = Registry[DataTask]("task", "task")
 DATA_TASKS.register("translation", "data_pipeline.tasks.translation:TASK")
 DATA_TASKS.register("causal_lm", "data_pipeline.tasks.causal_lm:TASK")
-DATA_TASKS.register("masked_lm", "data_pipeline.tasks.masked_lm:TASK")
 DATA_TASKS.register("tlm", "data_pipeline.tasks.tlm:TASK")
+DATA_TASKS.register("masked_lm", "data_pipeline.tasks.masked_lm:TASK")

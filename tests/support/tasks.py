@@ -60,20 +60,6 @@ def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
     }
 
 
-def masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny masked model of the phrase book, of both languages, with weights that repeat one."""
-    values = language_model_values(dataset)
-    french = {"files": ["builtin:phrasebook/train.fr"], "format": "text", "weight": 1}
-    return values | {
-        "name": "tiny-masked",
-        "task": "masked_lm",
-        "data": values["data"] | {"train": [_lines("train") | {"weight": 2}, french]},
-        "batching": values["batching"] | {"context_length": 24, "masking": {"share": 0.2}},
-        "model": {"preset": "bert", "layers": 2, "width": 32, "heads": 4, **model},
-        "decoding": {"candidates": 3},
-    }
-
-
 def pair_masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
     """A tiny masked model of the phrase book's pairs, a third of which stand alone."""
     masked = masked_values(dataset, **model)
@@ -88,6 +74,20 @@ def pair_masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
         | {"max_source_length": 40, "max_target_length": 40},
         "batching": masked["batching"]
         | {"context_length": 112, "max_tokens_per_micro_batch": 224, "alone": 0.33},
+    }
+
+
+def masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
+    """A tiny masked model of the phrase book, of both languages, with weights that repeat one."""
+    values = language_model_values(dataset)
+    french = {"files": ["builtin:phrasebook/train.fr"], "format": "text", "weight": 1}
+    return values | {
+        "name": "tiny-masked",
+        "task": "masked_lm",
+        "data": values["data"] | {"train": [_lines("train") | {"weight": 2}, french]},
+        "batching": values["batching"] | {"context_length": 24, "masking": {"share": 0.2}},
+        "model": {"preset": "bert", "layers": 2, "width": 32, "heads": 4, **model},
+        "decoding": {"candidates": 3},
     }
 
 

@@ -25,8 +25,8 @@ from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 VALUES = {
     "translation": tiny_values,
     "causal_lm": language_model_values,
-    "masked_lm": masked_values,
     "tlm": pair_masked_values,
+    "masked_lm": masked_values,
     "copy": copy_values,
 }
 

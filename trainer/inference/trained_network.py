@@ -31,8 +31,8 @@ Precision = Literal["fp32", "bf16"]
 COMMANDS = {
     "translation": "transloom translate",
     "causal_lm": "transloom generate",
-    "masked_lm": "transloom fill",
     "tlm": "transloom fill",
+    "masked_lm": "transloom fill",
 }
 
 
@@ -63,7 +63,7 @@ class TrainedNetwork:
     damaged: list[str]
 
     def of_task(self, *tasks: str) -> "TrainedNetwork":
-        """This network, if its run has learned what is needed: one of these tasks.
+        """This network, if its run has learned one of what can be used.
 
         Raises:
             RunMismatchError: the run has learned something else.
