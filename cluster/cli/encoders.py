@@ -70,11 +70,15 @@ def fill(
 
     Several masks of a text are told at once, each without knowing what the others become.
 
+    A run of pairs (task: tlm) takes the source, the target behind |||, or both with ||| between.
+
     Examples:
 
       transloom fill runs/multi30k-masked "A man is [MASK] a bike."
 
       transloom fill runs/multi30k-masked "Ein [MASK] spielt [MASK]." --candidates 10 --json
+
+      transloom fill runs/multi30k-tlm "A [MASK] runs. ||| Ein Hund läuft."
     """
     from cluster.commands.fill import filled_lines, load_filler, texts_of
 

@@ -20,7 +20,6 @@ from data_pipeline.arrays import Int32Array, Int64Array
 from data_pipeline.batching.plan import Cuts, WindowPlan
 from data_pipeline.random_keys import (
     DOCUMENT_PHASE,
-    MICRO_BATCH_SHUFFLE,
     PAIR_SHUFFLE,
     permutation,
     splitmix64,
@@ -102,7 +101,7 @@ def plan_packed_heldout(
     parts = cut_documents(
         lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
     )
-    rows = _best_fit(_longest_first(parts), context_length)
+    rows = pack(parts, context_length, fills=False)
     return _plan(rows, budget // context_length, before)
 
 

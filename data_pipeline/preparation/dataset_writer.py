@@ -43,12 +43,12 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
 
 
 def read_heldout(data: DataConfig) -> dict[str, WholeText]:
-    """The texts of the validation and test sets, with their context.
+    """The texts of the validation and test sets.
 
     Raises:
         CorpusError: anything is wrong with them.
     """
-    found = {
+    return {
         use: read_whole(
             corpus,
             mirror=data.mirror,
@@ -57,9 +57,13 @@ def read_heldout(data: DataConfig) -> dict[str, WholeText]:
         )
         for use, corpus in (("validation", data.validation), *data.tests.items())
     }
+
+
+def with_context(texts: dict[str, WholeText], data: DataConfig) -> dict[str, WholeText]:
+    """The same texts, each of the first field with as many before it as the recipe says."""
     if not data.sentences_before:
-        return found
-    return {use: _in_context(text, data.sentences_before) for use, text in found.items()}
+        return texts
+    return {use: _in_context(text, data.sentences_before) for use, text in texts.items()}
 
 
 def _in_context(whole: WholeText, before: int) -> WholeText:

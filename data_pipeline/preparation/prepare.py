@@ -24,6 +24,7 @@ from data_pipeline.preparation.dataset_writer import (
     check_heldout_lengths,
     number_shards,
     read_heldout,
+    with_context,
     write_cleaning_report,
     write_heldout,
     write_tokenizers,
@@ -131,7 +132,7 @@ class _Preparation:
         settings, new = self._settings, self._new
         for folder in (new, new / "shards", new / "heldout"):
             folder.mkdir()
-        texts = read_heldout(settings.data)
+        texts = with_context(read_heldout(settings.data), settings.data)
         heldout = write_heldout(new, settings.data, self._fields, texts)
         if self._given:  # fails before hours of reading
             self._check_lengths(texts, self._given)

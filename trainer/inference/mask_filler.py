@@ -169,7 +169,7 @@ class MaskFiller:
         for segment, side in enumerate(sides):
             if not side and len(sides) == 2:
                 continue
-            ids = [self.tokenizer.bos_id, *self._ids(number, side), self.tokenizer.eos_id]
+            ids = [self.tokenizer.bos_id, *self._side(side, number), self.tokenizer.eos_id]
             row.ids.extend(ids)
             row.segments.extend([segment] * len(ids))
         if vocabulary_of(self.tokenizer).mask not in row.ids:
@@ -179,7 +179,7 @@ class MaskFiller:
             )
         return row
 
-    def _ids(self, number: int, text: str) -> list[int]:
+    def _side(self, text: str, number: int) -> list[int]:
         """The ids of one side, without BOS and EOS."""
         ids = masked_ids(self.tokenizer, text)
         longest, tokens = self.network.encoder.context_length, len(ids) + 2

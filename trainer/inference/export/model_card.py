@@ -9,6 +9,7 @@ import sacrebleu
 import yaml
 
 from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.corpora.context import SEPARATOR
 from data_pipeline.errors import DataError
 from data_pipeline.location import Location
 from data_pipeline.pair_config import TARGET, PairCorpusConfig, PairDataConfig
@@ -123,7 +124,8 @@ def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: 
         size=f"{recipe.model}, {counted(parameters, 'weight')}",
         checkpoint=checkpoint.path.name,
         tokens=counted(checkpoint.header.target_tokens_seen, "target token"),
-        tags=f" It may begin with a tag: {', '.join(f'`{tag}`' for tag in tags)}." if tags else "",
+        tags=(f" It may begin with a tag: {', '.join(f'`{tag}`' for tag in tags)}." if tags else "")
+        + _on_context(data),
         scores="\n".join(_scores(trained, data)) or "None were computed with these weights.",
         alpha=decoding.length_penalty,
         factor=decoding.max_length_factor,
@@ -146,6 +148,15 @@ def _described(corpus: PairCorpusConfig) -> str:
 
 def _file_name(location: Location) -> str:
     return str(location).rsplit("/", 1)[-1]
+
+
+def _on_context(data: PairDataConfig) -> str:
+    if not data.sentences_before:
+        return ""
+    read = counted(data.sentences_before, "sentence")
+    return (
+        f" Up to {read} of its document may stand before it, each with ` {SEPARATOR} ` behind it."
+    )
 
 
 def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
