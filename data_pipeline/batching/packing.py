@@ -20,6 +20,7 @@ from data_pipeline.arrays import Int32Array, Int64Array
 from data_pipeline.batching.plan import Cuts, WindowPlan
 from data_pipeline.random_keys import (
     DOCUMENT_PHASE,
+    MICRO_BATCH_SHUFFLE,
     PAIR_SHUFFLE,
     permutation,
     splitmix64,
