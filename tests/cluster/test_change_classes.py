@@ -23,8 +23,8 @@ TABLE = {
     "identity": {
         "": "seed task extensions",
         "data": """
-            source_language target_language train tests temperature max_source_length
-            max_target_length pairs_per_block blocks_per_shard
+            source_language target_language train tests temperature context_sentences
+            max_source_length max_target_length pairs_per_block blocks_per_shard
         """,
         "data.train": CORPUS,
         "data.validation": CORPUS,

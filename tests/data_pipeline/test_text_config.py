@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
+from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig, TranslationDataConfig
 from data_pipeline.text_config import (
     TextCleaningConfig,
     TextCorpusConfig,
@@ -71,7 +71,7 @@ def test_defaults_of_documents() -> None:
 
 
 def test_the_page_shows_a_recipe_that_loads() -> None:
-    pairs, documents = map(
+    pairs, context, documents = map(
         yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     )
     languages = {"source_language": "en", "target_language": "de", "dataset": "datasets/all"}
@@ -79,6 +79,8 @@ def test_the_page_shows_a_recipe_that_loads() -> None:
         "<2de>",
         "<2fr>",
     ]
+    with_context = TranslationDataConfig.model_validate(pairs | languages | context["data"])
+    assert with_context.sentences_before == 2
     data = TextDataConfig.model_validate(documents)
     assert data.corpus_names == ("books", "wiki")
     assert len(data.train[0].locations) == 18

@@ -2,6 +2,7 @@
 
 import math
 
+from data_pipeline.wording import counted
 from trainer.explain import figures
 from trainer.explain.candidates import candidate_bars, others_share
 from trainer.explain.parts import (
@@ -44,6 +45,7 @@ def continued_page_of(explained: ContinuedText) -> list[Section]:
 
 
 def _overview(explained: ContinuedText) -> Section:
+    steps = counted(len(explained.chosen.ids), "step")
     return overview_section(
         explained,
         f"How “{explained.text}” goes on",
@@ -53,10 +55,10 @@ def _overview(explained: ContinuedText) -> Section:
             Tokens("Text", explained.pieces.texts[: explained.given]),
             Tokens("Goes on", explained.chosen.texts),
             Text(
-                f"This page follows greedy search for {len(explained.chosen.ids)} steps: each "
-                "takes the most probable piece. With them the text reads "
-                f"“{explained.text}{explained.continuation}”. The command transloom generate draws "
-                "pieces by their probability instead, unless decoding.temperature is 0."
+                f"This page follows greedy search for {steps}: each takes the most probable piece. "
+                f"With them the text reads “{explained.text}{explained.continuation}”. The command "
+                "transloom generate draws pieces by their probability instead, unless "
+                "decoding.temperature is 0."
             ),
         ],
     )

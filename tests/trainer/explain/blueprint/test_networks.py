@@ -276,5 +276,5 @@ def test_an_unknown_parameter_is_drawn_all_the_same():
 
 
 def test_an_extensions_network_has_no_figure():
-    with pytest.raises(RunMismatchError, match=r"'theirs', and only .* label_tokens have a figure"):
+    with pytest.raises(RunMismatchError, match=r"'theirs', and only .* sentence_encoder have"):
         blueprint_of_settings(NetworkConfig(network="theirs"), Sizes(8, 8))
