@@ -53,15 +53,18 @@ def _step_section(explained: Explanation, t: int) -> Section:
     config, pieces = explained.config, explained.target_input.texts
     chosen = explained.chosen.texts[t]
     embedding = explained.trace.decoder.embedding
-    newest = torch.stack(
-        [embedding.scaled_btm[0, t], embedding.positions_tm[t], embedding.sum_btm[0, t]]
-    )
+    enters = [(f"embedding × √{config.width}", embedding.scaled_btm[0, t])]
+    if not explained.form.turned:
+        enters += [
+            (f"position {t}", embedding.positions_tm[t]),
+            ("sum", embedding.sum_btm[0, t]),
+        ]
     parts: list[Part] = [
         Tokens("The translation so far", pieces[: t + 1], newest=True, follows=chosen),
         figures.vectors(
             f"“{pieces[t]}” enters",
-            newest,
-            [f"embedding × √{config.width}", f"position {t}", "sum"],
+            torch.stack([values for _, values in enters]),
+            [label for label, _ in enters],
         ),
     ]
     layers = explained.trace.decoder.layers[: figures.MAX_LAYERS]

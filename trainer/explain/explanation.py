@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 
 from model.config import ModelConfig
-from model.errors import ModelError
 from model.generation.search import greedy_search
 from model.inspection.trace import Trace, trace
 from trainer.explain.blueprint.boxes import Blueprint
@@ -70,10 +69,9 @@ def explain(translator: Translator, sentence: str, tag: str | None = None) -> Ex
 
     Raises:
         TokenizerError: the model has no such tag.
-        ModelError: the page's texts do not fit the network, or it gives NaN.
+        ModelError: the network gives NaN.
     """
     model = translator.model
-    _require_the_papers_parts(model.config)
     device = next(model.parameters()).device
     source_ids = translator.source_ids(sentence, tag)
     source = torch.tensor([source_ids], device=device)
@@ -96,20 +94,3 @@ def explain(translator: Translator, sentence: str, tag: str | None = None) -> Ex
         blueprint=blueprint_of_network(model.config, model),
         checkpoint=translator.checkpoint.path.name,
     )
-
-
-def _require_the_papers_parts(config: ModelConfig) -> None:
-    """Refuses networks of which the page would say wrong things: it tells the paper's parts."""
-    papers = {
-        "positions": config.positions == "sinusoidal",
-        "key_value_heads": config.groups == config.heads,
-        "norm_kind": config.norm_kind == "layer",
-        "activation": config.activation != "swiglu",
-    }
-    others = [f"model.{name}={getattr(config, name)}" for name, fits in papers.items() if not fits]
-    if others:
-        raise ModelError(
-            f"This run has {', '.join(others)}, and the page explains sines and cosines, heads "
-            "with keys and values of their own, layer norms and networks of two matrices. "
-            "`transloom model show` draws the network as it is."
-        )

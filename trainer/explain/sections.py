@@ -4,6 +4,7 @@ from trainer.explain import figures
 from trainer.explain.decoder_sections import decoder_sections
 from trainer.explain.encoder_sections import encoder_sections
 from trainer.explain.explanation import Explanation, Pieces
+from trainer.explain.input_questions import rotation_of_last_pair
 from trainer.explain.overview import LAYERS_DRAWN, about_figure, how_to_read, model_table
 from trainer.explain.page import COMPARE, LIVE
 from trainer.explain.parts import (
@@ -165,6 +166,35 @@ def _embedding(explained: Explanation) -> Section:
 
 
 def _positions(explained: Explanation) -> Section:
+    return _turned(explained) if explained.form.turned else _added_positions(explained)
+
+
+def _turned(explained: Explanation) -> Section:
+    return Section(
+        group=GROUP,
+        name="Positions",
+        title="Where each piece stands",
+        lead=(
+            "Attention alone does not see the order of the pieces. In this model nothing is added "
+            "for it: in every layer's self-attention, queries and keys are turned by angles that "
+            "grow with the position, so that their product tells how far apart two pieces stand."
+        ),
+        parts=[
+            figures.vectors(
+                "input of the first layer",
+                explained.trace.encoder.embedding.sum_btm[0],
+                explained.source.texts,
+            ),
+            Text(
+                "Numbers are turned in pairs, each pair of a head by an angle of its own (rotary "
+                "positions): the first by 1 radian a position, the last by "
+                f"{rotation_of_last_pair(explained.config):.2g}."
+            ),
+        ],
+    )
+
+
+def _added_positions(explained: Explanation) -> Section:
     embedding = explained.trace.encoder.embedding
     pieces = explained.source.texts
     places = [f"position {position}" for position in range(len(pieces))]
