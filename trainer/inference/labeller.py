@@ -8,21 +8,17 @@ Labeller.load("runs/multi30k-case").tag(["ein mann"])    or each of its words ha
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor
 
 from data_pipeline.label_config import LabelsDataConfig, TaggedDataConfig
 from data_pipeline.tasks.token_classification import encode_words
-from data_pipeline.text_config import TEXT
-from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.label_head import LabelModel
-from trainer.checkpoints.format import Checkpoint
 from trainer.errors import RunMismatchError
+from trainer.inference.text_reader import TextReader
 from trainer.inference.texts_at_once import texts_at_once
-from trainer.inference.trained_network import Precision, TrainedNetwork, load_network
+from trainer.inference.trained_network import TrainedNetwork
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class _Row:
     places: list[int]
 
 
-class Labeller:
+class Labeller(TextReader[LabelModel]):
     """A trained classifier of texts or of words with its tokenizer.
 
     Attributes:
@@ -75,39 +71,18 @@ class Labeller:
         of_words: whether it labels words: `tag` them, else `label` texts.
     """
 
+    tasks = ("text_classification", "token_classification")
+
     def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__(trained)
         data = trained.recipe.data
-        assert isinstance(trained.model, LabelModel)
         assert isinstance(data, LabelsDataConfig)
-        self.network = trained.model.eval()
-        self.tokenizer: Tokenizer = trained.tokenizers[TEXT]
         self.labels = data.labels
         self.of_words = isinstance(data, TaggedDataConfig)
         self._lower_cases = isinstance(data, TaggedDataConfig) and all(
             corpus.derived == "case" for corpus in data.train
         )
         self._run = trained.weights.run
-        self.checkpoint: Checkpoint = trained.checkpoint
-        self.damaged = trained.damaged
-
-    @classmethod
-    def load(
-        cls,
-        run: str | Path,
-        checkpoint: int | str | None = None,
-        precision: Precision = "fp32",
-    ) -> Self:
-        """Load a run's weights: the newest intact ones, or those of one checkpoint.
-
-        Args:
-            checkpoint: a step or the name of an average.
-
-        Raises:
-            RunMismatchError: there is no run at this path, or it is of another task.
-            CheckpointError: the run has no such checkpoint, or it is damaged.
-        """
-        found = load_network(Path(run), checkpoint, "cpu", precision)
-        return cls(found.of_task("text_classification", "token_classification"))
 
     def label(self, texts: Sequence[str]) -> list[LabelledText]:
         """The label of each text, which does not depend on the others.

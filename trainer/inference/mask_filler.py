@@ -5,8 +5,7 @@ A run of `tlm` also takes a translation beside it: "A man is [MASK] a bike. ||| 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +13,12 @@ from torch import Tensor
 
 from data_pipeline.tasks.masked_text import BETWEEN_SIDES, SHOWN_MASK, masked_ids, masked_pair_text
 from data_pipeline.tasks.masking import vocabulary_of
-from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.encoder_only_config import FillConfig
 from model.masked_head import MaskedLanguageModel
-from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TextError
+from trainer.inference.text_reader import TextReader
 from trainer.inference.texts_at_once import texts_at_once
-from trainer.inference.trained_network import Precision, load_network
+from trainer.inference.trained_network import TrainedNetwork
 from trainer.tasks.masked_lm import positions_begun_anew
 
 
@@ -66,59 +64,20 @@ class TextRow(NamedTuple):
         return begun
 
 
-class MaskFiller:
-    """A trained masked model with its tokenizer, ready to fill in texts."""
+class MaskFiller(TextReader[MaskedLanguageModel]):
+    """A trained masked model with its tokenizer, ready to fill in texts.
 
-    def __init__(
-        self,
-        network: MaskedLanguageModel,
-        tokenizer: Tokenizer,
-        config: FillConfig,
-        checkpoint: Checkpoint,
-        damaged: Sequence[str] = (),
-        *,
-        pairs: bool = False,
-    ) -> None:
-        """
-        Args:
-            damaged: what is wrong with newer checkpoints, which were passed over.
-            pairs: whether a text may have two sides, with ||| between them.
-        """
-        self.network = network.eval()
-        self.tokenizer = tokenizer
-        self.config = config
-        self.checkpoint = checkpoint
-        self.damaged = damaged
-        self.pairs = pairs
+    Attributes:
+        pairs: whether a text may have two sides, with ||| between them.
+    """
 
-    @classmethod
-    def load(
-        cls,
-        run: str | Path,
-        checkpoint: int | str | None = None,
-        precision: Precision = "fp32",
-    ) -> Self:
-        """Load a run's weights: the newest intact ones, or those of one checkpoint.
+    tasks = ("masked_lm", "tlm")
 
-        Args:
-            checkpoint: a step or the name of an average.
-
-        Raises:
-            RunMismatchError: there is no run at this path, or it is of another task.
-            CheckpointError: the run has no such checkpoint, or it is damaged.
-        """
-        found = load_network(Path(run), checkpoint, "cpu", precision).of_task("masked_lm", "tlm")
-        assert isinstance(found.model, MaskedLanguageModel)
-        assert isinstance(found.recipe.decoding, FillConfig)
-        tokenizer = next(iter(found.tokenizers.values()))  # all fields share it
-        return cls(
-            found.model,
-            tokenizer,
-            found.recipe.decoding,
-            found.checkpoint,
-            found.damaged,
-            pairs=found.recipe.task == "tlm",
-        )
+    def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__(trained)
+        assert isinstance(trained.recipe.decoding, FillConfig)
+        self.config = trained.recipe.decoding
+        self.pairs = trained.recipe.task == "tlm"
 
     @torch.no_grad()
     def fill(self, texts: Sequence[str]) -> list[Filled]:

@@ -2,21 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.pair_config import SOURCE
 from data_pipeline.tasks.sentence_embedding import cut_to, with_ends
-from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.sentence_encoder import SentenceEncoder
-from trainer.checkpoints.format import Checkpoint
+from trainer.inference.text_reader import TextReader
 from trainer.inference.texts_at_once import texts_at_once
-from trainer.inference.trained_network import Precision, load_network
 from trainer.tasks.rows import sentence_rows
 
 TEXTS_OF_A_PART = 2048  # among which texts of equal length are read together
@@ -35,44 +30,10 @@ class Embedded:
     cut: list[int]
 
 
-class SentenceEmbedder:
+class SentenceEmbedder(TextReader[SentenceEncoder]):
     """A trained sentence encoder with its tokenizer."""
 
-    def __init__(
-        self,
-        network: SentenceEncoder,
-        tokenizer: Tokenizer,
-        checkpoint: Checkpoint,
-        damaged: Sequence[str] = (),
-    ) -> None:
-        """
-        Args:
-            damaged: what is wrong with newer checkpoints, which were passed over.
-        """
-        self.network = network.eval()
-        self.tokenizer = tokenizer
-        self.checkpoint = checkpoint
-        self.damaged = damaged
-
-    @classmethod
-    def load(
-        cls,
-        run: str | Path,
-        checkpoint: int | str | None = None,
-        precision: Precision = "fp32",
-    ) -> Self:
-        """Load a run's weights: the newest intact ones, or those of one checkpoint.
-
-        Args:
-            checkpoint: a step or the name of an average.
-
-        Raises:
-            RunMismatchError: there is no run at this path, or it is of another task.
-            CheckpointError: the run has no such checkpoint, or it is damaged.
-        """
-        found = load_network(Path(run), checkpoint, "cpu", precision).of_task("sentence_embedding")
-        assert isinstance(found.model, SentenceEncoder)
-        return cls(found.model, found.tokenizers[SOURCE], found.checkpoint, found.damaged)
+    tasks = ("sentence_embedding",)
 
     @property
     def width(self) -> int:

@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
 
-from data_pipeline.text_config import TEXT
-from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import SamplingConfig
 from model.generation.sampling import Ending, Finished, Generated, generate
-from trainer.checkpoints.format import Checkpoint
+from trainer.inference.text_reader import TextReader
 from trainer.inference.texts_at_once import texts_at_once
-from trainer.inference.trained_network import Precision, load_network
+from trainer.inference.trained_network import TrainedNetwork
 
 
 @dataclass(frozen=True)
@@ -32,54 +28,15 @@ class Continuation:
     ended: Ending
 
 
-class TextGenerator:
+class TextGenerator(TextReader[DecoderOnly]):
     """A trained language model with its tokenizer, ready to continue texts."""
 
-    def __init__(
-        self,
-        network: DecoderOnly,
-        tokenizer: Tokenizer,
-        sampling: SamplingConfig,
-        checkpoint: Checkpoint,
-        damaged: Sequence[str] = (),
-    ) -> None:
-        """
-        Args:
-            damaged: what is wrong with newer checkpoints, which were passed over.
-        """
-        self.network = network.eval()
-        self.sampling = sampling
-        self.checkpoint = checkpoint
-        self.damaged = damaged
-        self.tokenizer = tokenizer
+    tasks = ("causal_lm",)
 
-    @classmethod
-    def load(
-        cls,
-        run: str | Path,
-        checkpoint: int | str | None = None,
-        precision: Precision = "fp32",
-    ) -> Self:
-        """Load a run's weights: the newest intact ones, or those of one checkpoint.
-
-        Args:
-            checkpoint: a step or the name of an average.
-
-        Raises:
-            RunMismatchError: there is no run at this path, or it is of another task.
-            CheckpointError: the run has no such checkpoint, or it is damaged.
-        """
-        found = load_network(Path(run), checkpoint, "cpu", precision)
-        found = found.of_task("causal_lm")
-        assert isinstance(found.model, DecoderOnly)
-        assert isinstance(found.recipe.decoding, SamplingConfig)
-        return cls(
-            found.model,
-            found.tokenizers[TEXT],
-            found.recipe.decoding,
-            found.checkpoint,
-            found.damaged,
-        )
+    def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__(trained)
+        assert isinstance(trained.recipe.decoding, SamplingConfig)
+        self.sampling = trained.recipe.decoding
 
     def generate(self, prompts: Sequence[str]) -> list[Continuation]:
         """A continuation of each prompt, under `sampling`.

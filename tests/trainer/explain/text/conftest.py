@@ -22,7 +22,6 @@ from trainer.inference.text_generator import TextGenerator
 
 SMALL = {"layers": 2, "width": 32, "heads": 4}
 CONTEXT = 40
-CHECKPOINT: Any = SimpleNamespace(path=SimpleNamespace(name="step-00000007"))
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +40,7 @@ def filler_of(tokenizer: Tokenizer) -> Callable[..., MaskFiller]:
         torch.manual_seed(0)
         config = EncoderOnlyConfig(**{**SMALL, **form})
         network = MaskedLanguageModel(config, tokenizer.vocabulary_size, CONTEXT)
-        return MaskFiller(_stirred(network), tokenizer, FillConfig(), CHECKPOINT)
+        return MaskFiller(_trained(network, tokenizer, FillConfig()))
 
     return build
 
@@ -55,12 +54,12 @@ def generator_of(tokenizer: Tokenizer) -> Callable[..., TextGenerator]:
         config = DecoderOnlyConfig(**{**SMALL, **form})
         size = tokenizer.vocabulary_size
         network = DecoderOnly(config, size, tokenizer.pad_id, CONTEXT)
-        return TextGenerator(_stirred(network), tokenizer, SamplingConfig(), CHECKPOINT)
+        return TextGenerator(_trained(network, tokenizer, SamplingConfig()))
 
     return build
 
 
-def _stirred(network: Any) -> Any:
+def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
     """Weights so large that probabilities differ, biases and gains that are not 0 and 1."""
     with torch.no_grad():
         for parameter in network.parameters():
@@ -68,4 +67,10 @@ def _stirred(network: Any) -> Any:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
                 parameter.mul_(6)
-    return network
+    return SimpleNamespace(
+        model=network,
+        tokenizers={TEXT: tokenizer},
+        recipe=SimpleNamespace(decoding=decoding, task=""),
+        checkpoint=SimpleNamespace(path=SimpleNamespace(name="step-00000007")),
+        damaged=[],
+    )

@@ -41,9 +41,11 @@ def exported(request, tmp_path_factory):
             parameter.add_(0.2 * torch.randn_like(parameter))
     folder = tmp_path_factory.mktemp("exported") / "encoder"
     folder.mkdir()
-    found = SimpleNamespace(model=network, tokenizers={SOURCE: tokenizer})
+    found = SimpleNamespace(
+        model=network, tokenizers={SOURCE: tokenizer}, checkpoint=None, damaged=[]
+    )
     assert write_sentence_transformer(found, folder) == "SentenceTransformer of a BertModel"
-    return SentenceEmbedder(network, tokenizer, None), folder
+    return SentenceEmbedder(found), folder
 
 
 @torch.no_grad()

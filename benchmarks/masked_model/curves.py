@@ -1,0 +1,57 @@
+"""The validation curve of a masked model's run, and what a unigram model has on the same tokens.
+
+    .venv/bin/python benchmarks/masked_model/curves.py RUN     in the folder in which it was begun
+
+The unigram model tells every hidden token by how often each piece is in the training text, with one
+added to all counts. The hidden tokens are those of every validation of the run.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from cluster.recipe import load_recipe
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import DATA_TASKS
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.runs.folder import RunFolder
+from trainer.tracking.metrics import read_metrics
+from trainer.tracking.records import ValidationLine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    run = RunFolder(parser.parse_args().run)
+    recipe = load_recipe(run.recipe).training()
+    store, manifest = open_dataset(recipe.data)
+    tokenizers = load_tokenizers(store, manifest)
+    (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
+    counts = np.ones(size, dtype=np.int64)
+    for shard in manifest.shards:
+        data = store.read(shard.name, shard.sha256, shard.bytes)
+        for block in unpack_shard(data, shard):
+            for field in block.fields.values():
+                counts += np.bincount(field.ids, minlength=size)
+    heldout = load_heldout(store, manifest, "validation")
+    task = DATA_TASKS[recipe.task]
+    batches = task.heldout_micro_batches(heldout, tokenizers, recipe.data_settings)
+    told = np.concatenate([batch.fields[TOLD].ids for batch in batches])
+    told = told[told != NOT_TOLD]
+    loss = -np.log(counts[told] / counts.sum()).mean()
+    print(f"unigram: {loss:.3f} nats per token, of {len(told):,} hidden ones")
+    for line in read_metrics(run.metrics):
+        if isinstance(line, ValidationLine):
+            print(
+                line.step, {name: round(score.value or 0, 3) for name, score in line.scores.items()}
+            )
+
+
+if __name__ == "__main__":
+    main()
