@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers.contestants import ENDLESS, HUGGING_FACE
-from benchmarks.support.contestants import Script
+from benchmarks.support.contestants import Script, hugging_face_training
 from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.config import PackedBatchingConfig
@@ -93,7 +93,6 @@ def plain_loop(text: Text, threads: int) -> Script:
 
 
 def hugging_face(text: Text, threads: int, torch_index: str | None) -> Script:
-    trainer = text.recipe.trainer
     settings = {
         "ids": str(text.ids),
         "context": text.context,
@@ -110,25 +109,7 @@ def hugging_face(text: Text, threads: int, torch_index: str | None) -> Script:
             "bos_token_id": None,
             "eos_token_id": None,
         },
-        "training": {
-            "output_dir": "output",
-            "max_steps": ENDLESS,
-            "per_device_train_batch_size": text.rows,
-            "optim": "adamw_torch_fused",
-            "learning_rate": trainer.schedule.peak_learning_rate,
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": trainer.schedule.warmup_steps,
-            "adam_beta1": trainer.optimizer.betas[0],
-            "adam_beta2": trainer.optimizer.betas[1],
-            "adam_epsilon": trainer.optimizer.epsilon,
-            "weight_decay": trainer.optimizer.weight_decay,
-            "max_grad_norm": trainer.gradient_clipping,
-            "use_cpu": True,
-            "logging_steps": 100,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-        },
+        "training": hugging_face_training(text.recipe, text.rows),
     }
     python = environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
     return Script(HERE / "hugging_face.py", settings, threads, python)

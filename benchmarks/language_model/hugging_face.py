@@ -17,11 +17,10 @@ import torch
 from transformers import (  # type: ignore[import-not-found]
     GPT2Config,
     GPT2LMHeadModel,
-    Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 
+from benchmarks.support.hugging_face import CountingTrainer, Recorder
 from benchmarks.support.record import StepRecord
 
 
@@ -38,27 +37,6 @@ class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
     def __getitem__(self, number: int) -> dict[str, Any]:
         row = self._rows[number]
         return {"input_ids": row, "labels": row}
-
-
-class CountingTrainer(Trainer):  # type: ignore[misc]
-    """Knows the tokens of the newest step."""
-
-    tokens = 0
-
-    def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
-        self.tokens = inputs["input_ids"].numel()
-        return super().training_step(model, inputs, *rest)
-
-
-class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Writes down each step."""
-
-    def __init__(self, record: StepRecord) -> None:
-        self.record = record
-        self.trainer: CountingTrainer
-
-    def on_step_end(self, *arguments: Any, **by_name: Any) -> None:
-        self.record.step(self.trainer.tokens)
 
 
 def main(settings_path: str, steps: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.contestants import ENDLESS, HUGGING_FACE
-from benchmarks.support.contestants import Script, Transloom
+from benchmarks.peers.contestants import HUGGING_FACE
+from benchmarks.support.contestants import Script, Transloom, hugging_face_training
 from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.window import WindowReader
@@ -82,8 +82,7 @@ def transloom(captions: Captions, threads: int, overrides: list[str]) -> Translo
 
 
 def hugging_face(captions: Captions, threads: int, torch_index: str | None) -> Script:
-    model, trainer = captions.model, captions.recipe.trainer
-    tokenizer = captions.tokenizer
+    model, tokenizer = captions.model, captions.tokenizer
     settings = {
         "ids": str(captions.ids),
         "context": captions.batching.context_length,
@@ -101,25 +100,7 @@ def hugging_face(captions: Captions, threads: int, torch_index: str | None) -> S
             "attention_probs_dropout_prob": model.attention_dropout,
             "pad_token_id": tokenizer.pad_id,
         },
-        "training": {
-            "output_dir": "output",
-            "max_steps": ENDLESS,
-            "per_device_train_batch_size": captions.rows,
-            "optim": "adamw_torch_fused",
-            "learning_rate": trainer.schedule.peak_learning_rate,
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": trainer.schedule.warmup_steps,
-            "adam_beta1": trainer.optimizer.betas[0],
-            "adam_beta2": trainer.optimizer.betas[1],
-            "adam_epsilon": trainer.optimizer.epsilon,
-            "weight_decay": trainer.optimizer.weight_decay,
-            "max_grad_norm": trainer.gradient_clipping,
-            "use_cpu": True,
-            "logging_steps": 100,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-        },
+        "training": hugging_face_training(captions.recipe, captions.rows),
     }
     python = environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
     return Script(HERE / "hugging_face.py", settings, threads, python)

@@ -11,18 +11,16 @@ when a batch is put together, by the rules of DataCollatorForLanguageModeling.
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import (  # type: ignore[import-not-found]
     BertConfig,
     BertForMaskedLM,
-    Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 
+from benchmarks.support.hugging_face import CountingTrainer, Recorder
 from benchmarks.support.record import StepRecord
 
 SHARE = 0.15
@@ -61,27 +59,6 @@ class Collator:
         ids = torch.where(told & (kind < 0.8), torch.tensor(self._mask), ids)
         ids = torch.where(told & (kind >= 0.9), others, ids)
         return {"input_ids": ids, "labels": labels}
-
-
-class CountingTrainer(Trainer):  # type: ignore[misc]
-    """Knows the tokens of the newest step."""
-
-    tokens = 0
-
-    def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
-        self.tokens = inputs["input_ids"].numel()
-        return super().training_step(model, inputs, *rest)
-
-
-class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Writes down each step."""
-
-    def __init__(self, record: StepRecord) -> None:
-        self.record = record
-        self.trainer: CountingTrainer
-
-    def on_step_end(self, *arguments: Any, **by_name: Any) -> None:
-        self.record.step(self.trainer.tokens)
 
 
 def main(settings_path: str, steps: str) -> None:

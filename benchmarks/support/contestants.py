@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.peers.contestants import ENDLESS
 from benchmarks.support.environments import ROOT
 from benchmarks.support.record import Step, read_steps
+from cluster.recipe import Recipe
 from trainer.tracking.metrics import train_lines
 
 
@@ -82,3 +83,27 @@ class Script:
 
     def steps(self) -> list[Step]:
         return read_steps(self.folder / "steps.jsonl")
+
+
+def hugging_face_training(recipe: Recipe, rows: int) -> dict[str, Any]:
+    """TrainingArguments of Hugging Face that say what a recipe says of its steps."""
+    trainer = recipe.trainer
+    return {
+        "output_dir": "output",
+        "max_steps": ENDLESS,
+        "per_device_train_batch_size": rows,
+        "optim": "adamw_torch_fused",
+        "learning_rate": trainer.schedule.peak_learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": trainer.schedule.warmup_steps,
+        "adam_beta1": trainer.optimizer.betas[0],
+        "adam_beta2": trainer.optimizer.betas[1],
+        "adam_epsilon": trainer.optimizer.epsilon,
+        "weight_decay": trainer.optimizer.weight_decay,
+        "max_grad_norm": trainer.gradient_clipping,
+        "use_cpu": True,
+        "logging_steps": 100,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }

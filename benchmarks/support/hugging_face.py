@@ -1,0 +1,28 @@
+"""Hugging Face's Trainer, whose steps are recorded. For scripts in an environment of their own."""
+
+from typing import Any
+
+from transformers import Trainer, TrainerCallback  # type: ignore[import-not-found]
+
+from benchmarks.support.record import StepRecord
+
+
+class CountingTrainer(Trainer):  # type: ignore[misc]
+    """Knows the tokens of the newest step."""
+
+    tokens = 0
+
+    def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
+        self.tokens = inputs["input_ids"].numel()
+        return super().training_step(model, inputs, *rest)
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Writes down each step."""
+
+    def __init__(self, record: StepRecord) -> None:
+        self.record = record
+        self.trainer: CountingTrainer
+
+    def on_step_end(self, *arguments: Any, **by_name: Any) -> None:
+        self.record.step(self.trainer.tokens)
