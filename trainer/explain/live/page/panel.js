@@ -5,7 +5,7 @@
 {
   const section = document.getElementById("live");
   const part = (name) => section.querySelector(`[data-live="${name}"]`);
-  const WAIT_MS = 120; // after the last key
+  const WAIT_MS = 20; // after the last key: with what is computed then, less than a reader notices
   const state = {
     part,
     model: null,
