@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from data_pipeline.wording import counted
 from model.config import ModelConfig
 from trainer.explain.explanation import Explanation
 from trainer.explain.parts import number
@@ -64,9 +65,9 @@ def _how_order_is_known(explained: Explanation) -> Question:
         "Nothing is added to the embedding: how does the model know the order?",
         "In each self-attention a query at position p is turned by p times some angles, a key at "
         "position q by q times the same. What is left of that in their product is p − q, so a "
-        f"score can depend on the distance, whatever the positions. The {d // 2} pairs of a head's "
-        f"{d} numbers have angles from 1 radian a position down to {last:.2g}: the first tell "
-        "neighbours apart, the last what is far.",
+        f"score can depend on the distance, whatever the positions. Of a head's {d} numbers "
+        f"{counted(d // 2, 'pair')} have angles from 1 radian a position down to {last:.2g}: the "
+        "first tell neighbours apart, the last what is far.",
         "encoder.1.self_attention",
     )
 

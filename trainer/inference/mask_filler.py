@@ -75,8 +75,9 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
 
     def __init__(self, trained: TrainedNetwork) -> None:
         super().__init__(trained)
-        assert isinstance(trained.recipe.decoding, FillConfig)
-        self.config = trained.recipe.decoding
+        config = trained.recipe.decoding
+        assert isinstance(config, FillConfig)
+        self.config: FillConfig = config
         self.pairs = trained.recipe.task == "tlm"
 
     @torch.no_grad()

@@ -35,8 +35,9 @@ class TextGenerator(TextReader[DecoderOnly]):
 
     def __init__(self, trained: TrainedNetwork) -> None:
         super().__init__(trained)
-        assert isinstance(trained.recipe.decoding, SamplingConfig)
-        self.sampling = trained.recipe.decoding
+        sampling = trained.recipe.decoding
+        assert isinstance(sampling, SamplingConfig)
+        self.sampling: SamplingConfig = sampling
 
     def generate(self, prompts: Sequence[str]) -> list[Continuation]:
         """A continuation of each prompt, under `sampling`.

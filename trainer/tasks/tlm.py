@@ -21,6 +21,8 @@ from trainer.tasks.task import ValidationResult, loss_scores
 class TranslationLanguageModelling(MaskedLanguageModelling):
     """Pairs with hidden tokens: segments tell the sides apart, and positions begin anew."""
 
+    role = "pair"
+
     def scoring(self, heldout: HeldOut) -> "PairScoring":
         return PairScoring(self, heldout)
 

@@ -5,7 +5,6 @@ import torch
 from support.explained_page import PageReader
 
 from model.config import DecodingConfig
-from model.errors import ModelError
 from model.generation.search import greedy_search
 from trainer.explain import figures
 from trainer.explain.explanation import explain
@@ -188,12 +187,3 @@ def test_a_large_model_and_a_long_sentence_are_cut_and_the_page_says_where(
             assert columns <= 128, caption
             assert len(data["rows"]) == rows
             assert data["columns"] is None or len(data["columns"]) == columns
-
-
-def test_networks_that_the_page_would_say_wrong_things_of_are_refused_by_name(translator_of):
-    newer = translator_of(positions="rotary", key_value_heads=2, norm_kind="rms")
-    named = r"positions=rotary, model\.key_value_heads=2, model\.norm_kind=rms, and the page"
-    with pytest.raises(ModelError, match=named):
-        explain(newer, "je suis étudiant")
-    with pytest.raises(ModelError, match=r"model\.activation=swiglu, and the page"):
-        explain(translator_of(activation="swiglu"), "je suis étudiant")
