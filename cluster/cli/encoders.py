@@ -38,14 +38,15 @@ def embed(
 
       transloom embed runs/multi30k-embedding --input captions.en --out en.npy
     """
-    from cluster.commands.embed import load_embedder, sentences_of, vector_lines, write_vectors
+    from cluster.commands.embed import vector_lines, write_vectors
+    from cluster.commands.given_text import given_texts
+    from cluster.commands.text_readers import load_reader
+    from trainer.inference.sentence_embedder import SentenceEmbedder
 
     if given is not None and texts:
         raise typer.BadParameter("name texts or --input, not both")
-    embedder, sentences = (
-        load_embedder(run, checkpoint, precision),
-        sentences_of(texts or [], given),
-    )
+    embedder = load_reader(SentenceEmbedder, run, checkpoint, precision)
+    sentences = given_texts(texts or [], given)
     if out is not None:
         write_vectors(embedder, sentences, out)
         return
@@ -80,10 +81,11 @@ def fill(
 
       transloom fill runs/multi30k-tlm "A [MASK] runs. ||| Ein Hund läuft."
     """
-    from cluster.commands.fill import filled_lines, load_filler, texts_of
+    from cluster.commands.fill import filled_lines, load_filler
+    from cluster.commands.given_text import given_texts
 
     filler = load_filler(run, checkpoint, precision, candidates)
-    for line in filled_lines(filler, texts_of(texts or []), as_json=as_json):
+    for line in filled_lines(filler, given_texts(texts or []), as_json=as_json):
         hand_over(line)
 
 
@@ -121,8 +123,11 @@ def classify(
     """
     if texts and given is not None:
         raise typer.BadParameter(f"texts are given, and --input {given}: leave out one of the two")
-    from cluster.commands.classify import labelled_lines, load_labeller, texts_to_label
+    from cluster.commands.classify import labelled_lines
+    from cluster.commands.given_text import given_texts
+    from cluster.commands.text_readers import load_reader
+    from trainer.inference.labeller import Labeller
 
-    labeller = load_labeller(run, checkpoint, precision)
-    for line in labelled_lines(labeller, texts_to_label(texts or [], given), as_json=as_json):
+    labeller = load_reader(Labeller, run, checkpoint, precision)
+    for line in labelled_lines(labeller, given_texts(texts or [], given), as_json=as_json):
         hand_over(line)

@@ -4,36 +4,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from cluster.commands.given_text import STANDARD_INPUT, argument_text, read_lines
 from cluster.terminal import Terminal, percentages, warn
 from data_pipeline.strangers_text import visible_in_json
 from data_pipeline.wording import counted
 from trainer.inference.labeller import LabelledText, Labeller, TaggedText
-from trainer.inference.trained_network import Precision
 
 TEXTS_AT_ONCE = 512  # sorted by length, so that little is padded
 SHOWN_FROM = 2 * TEXTS_AT_ONCE  # texts: fewer are done before a bar is looked at
-
-
-def load_labeller(run: Path, checkpoint: str | None, precision: Precision) -> Labeller:
-    """Load a run's labeller, and name newer checkpoints that were passed over."""
-    labeller = Labeller.load(run, checkpoint, precision)
-    for problem in labeller.damaged:
-        warn(f"{problem}; using {labeller.checkpoint.path}")
-    return labeller
-
-
-def texts_to_label(arguments: Sequence[str], file: str | None) -> list[str]:
-    """The texts of a command line, or of a file or standard input, one a line.
-
-    Raises:
-        CorpusError: a text is not UTF-8, a line is too long, or the file cannot be read.
-    """
-    if arguments:
-        return [argument_text(argument) for argument in arguments]
-    return read_lines(file or STANDARD_INPUT)
 
 
 def labelled_lines(labeller: Labeller, texts: Sequence[str], *, as_json: bool) -> Iterator[str]:

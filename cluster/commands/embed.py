@@ -9,30 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.commands.fill import texts_of
-from cluster.commands.given_text import read_lines
 from cluster.terminal import Terminal, percentages, warn
 from data_pipeline.strangers_text import visible_in_json
 from data_pipeline.wording import counted
 from trainer.inference.sentence_embedder import TEXTS_OF_A_PART, Embedded, SentenceEmbedder
-from trainer.inference.trained_network import Precision
-
-
-def load_embedder(run: Path, checkpoint: str | None, precision: Precision) -> SentenceEmbedder:
-    """Load a run's embedder, and name newer checkpoints that were passed over."""
-    embedder = SentenceEmbedder.load(run, checkpoint, precision)
-    for problem in embedder.damaged:
-        warn(f"{problem}; using {embedder.checkpoint.path}")
-    return embedder
-
-
-def sentences_of(arguments: Sequence[str], file: str | None) -> list[str]:
-    """The texts of a command line, or of a file or standard input, one a line.
-
-    Raises:
-        CorpusError: a text is not UTF-8, or a line is too long.
-    """
-    return texts_of(arguments) if file is None else read_lines(file)
 
 
 def vector_lines(embedder: SentenceEmbedder, texts: Sequence[str]) -> Iterator[str]:

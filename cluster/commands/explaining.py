@@ -120,14 +120,16 @@ def write_explanation(
 
 def _filling(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     explained = explain_filling(load_filler(run, checkpoint, "fp32", None), text)
-    page = render(masked_page_of(explained), f"{text} → {explained.filled}")
-    return page, _about(page, explained.filled, len(explained.trace.places))
+    sections = masked_page_of(explained)
+    page = render(sections, f"{text} → {explained.filled}")
+    return page, _about(page, len(sections), explained.filled, len(explained.trace.places))
 
 
 def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     explained = explain_continuing(load_generator(run, checkpoint, "fp32", {}), text)
-    page = render(continued_page_of(explained), f"{text} …")
-    return page, _about(page, explained.continuation, len(explained.chosen.ids))
+    sections = continued_page_of(explained)
+    page = render(sections, f"{text} …")
+    return page, _about(page, len(sections), explained.continuation, len(explained.chosen.ids))
 
 
 # The page about a text by task, and its summary.
@@ -138,11 +140,11 @@ _OF_TEXTS: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]
 }
 
 
-def _about(page: str, made: str, steps: int) -> dict[str, Any]:
+def _about(page: str, sections: int, made: str, steps: int) -> dict[str, Any]:
     return {
         "made": made,
         "steps": steps,
-        "sections": page.count("<section "),
+        "sections": sections,
         "bytes": len(page.encode()),
         "not_live": NOT_LIVE,
         "compared": None,

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster.commands.given_text import STANDARD_INPUT, argument_text, read_lines
-from cluster.terminal import warn
+from cluster.commands.text_readers import load_reader
 from data_pipeline.strangers_text import visible_in_json
 from trainer.inference.mask_filler import Filled, MaskFiller
 from trainer.inference.trained_network import Precision
@@ -20,9 +19,7 @@ def load_filler(
     Args:
         candidates: how many are named for a mask; None: as many as the recipe says.
     """
-    filler = MaskFiller.load(run, checkpoint, precision)
-    for problem in filler.damaged:
-        warn(f"{problem}; using {filler.checkpoint.path}")
+    filler = load_reader(MaskFiller, run, checkpoint, precision)
     if candidates is not None:
         filler.config = filler.config.model_copy(update={"candidates": candidates})
     return filler
@@ -35,17 +32,6 @@ def filled_lines(filler: MaskFiller, texts: Sequence[str], *, as_json: bool) -> 
             yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
         else:
             yield from _told(found)
-
-
-def texts_of(arguments: Sequence[str]) -> list[str]:
-    """The texts of a command line, or of standard input, one a line.
-
-    Raises:
-        CorpusError: a text is not UTF-8, or a line is too long.
-    """
-    if arguments:
-        return [argument_text(argument) for argument in arguments]
-    return read_lines(STANDARD_INPUT)
 
 
 def _told(found: Filled) -> Iterator[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cluster.commands.given_text import STANDARD_INPUT, argument_text, read_lines
+from cluster.commands.given_text import given_texts
+from cluster.commands.text_readers import load_reader
 from cluster.errors import RecipeError
-from cluster.terminal import warn
 from data_pipeline.strangers_text import visible_in_json
 from model.decoder_only_config import SamplingConfig
 from trainer.inference.text_generator import TextGenerator
@@ -26,9 +26,7 @@ def load_generator(
     Args:
         changed: settings of `decoding` that differ from the recipe's; None stands for no change.
     """
-    generator = TextGenerator.load(run, checkpoint, precision)
-    for problem in generator.damaged:
-        warn(f"{problem}; using {generator.checkpoint.path}")
+    generator = load_reader(TextGenerator, run, checkpoint, precision)
     given = {name: value for name, value in changed.items() if value is not None}
     try:
         generator.sampling = SamplingConfig.model_validate(generator.sampling.model_dump() | given)
@@ -56,8 +54,6 @@ def prompts_of(arguments: Sequence[str]) -> list[str]:
     Raises:
         CorpusError: a prompt is not UTF-8, or a line is too long.
     """
-    if arguments:
-        return [argument_text(argument) for argument in arguments]
-    if sys.stdin is not None and sys.stdin.isatty():
+    if not arguments and sys.stdin is not None and sys.stdin.isatty():
         return [""]
-    return read_lines(STANDARD_INPUT) or [""]
+    return given_texts(arguments) or [""]

@@ -7,7 +7,7 @@ line N of the output belongs to line N of the input; a \\r before it belongs to 
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -92,3 +92,14 @@ def _standard_input() -> BinaryIO:
     if sys.stdin is None:
         raise CorpusError("Standard input is closed. Name a file, or give text through a pipe")
     return sys.stdin.buffer
+
+
+def given_texts(arguments: Sequence[str], file: str | None = None) -> list[str]:
+    """The texts of a command line, or of a file or standard input, one a line.
+
+    Raises:
+        CorpusError: a text is not UTF-8, a line is too long, or the file cannot be read.
+    """
+    if arguments:
+        return [argument_text(argument) for argument in arguments]
+    return read_lines(STANDARD_INPUT if file is None else file)

@@ -12,6 +12,7 @@ from support.tasks import case_values, language_values, masked_values
 
 import transloom as transloom_module
 from cluster.commands import classify
+from cluster.commands.given_text import given_texts
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
@@ -140,7 +141,7 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
     assert lines(result) == given
     assert "classify" in result.stderr
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"the cat\n"), encoding="latin-1"))
-    assert classify.texts_to_label([], None) == ["the cat"]
+    assert given_texts([], None) == ["the cat"]
     both = transloom("classify", language, "a", "--input", tmp_path / "texts.txt")
     assert both.exit_code == 2
     assert "leave out one" in both.stderr

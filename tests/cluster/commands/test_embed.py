@@ -112,9 +112,9 @@ def test_what_was_not_read_is_said(transloom, run, embedder):
 def test_texts_may_be_typed_or_piped(transloom, run, monkeypatch):
     data = "the cat\né\n".encode()
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data), encoding="latin-1"))
-    from cluster.commands.embed import sentences_of
+    from cluster.commands.given_text import given_texts
 
-    assert sentences_of([], None) == ["the cat", "é"]
+    assert given_texts([], None) == ["the cat", "é"]
     result = transloom("embed", run, "a cat", "--input", "file.txt")
     assert result.exit_code == 2
     assert "not both" in result.output

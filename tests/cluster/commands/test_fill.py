@@ -10,7 +10,7 @@ from support.explained_page import PageReader
 from support.runs import Runs
 from support.tasks import masked_values, pair_masked_values
 
-from cluster.commands.fill import texts_of
+from cluster.commands.given_text import given_texts
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids
@@ -98,7 +98,7 @@ def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
     assert found[1].startswith("    [MASK] 1: ")
     assert found[1].count("%") == 3
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"the [MASK]\n"), encoding="latin-1"))
-    assert texts_of([]) == ["the [MASK]"]
+    assert given_texts([]) == ["the [MASK]"]
 
 
 @pytest.mark.parametrize(
