@@ -88,9 +88,13 @@ class TextGenerator(TextReader[DecoderOnly]):
 
         return is_complete
 
-    def _ids(self, prompt: str) -> list[int]:
+    def ids(self, prompt: str) -> list[int]:
+        """BOS and the tokens of a prompt, however many."""
         tokens: list[int] = self.tokenizer.encode([prompt])[0].tolist()
-        return [self.tokenizer.bos_id, *tokens][-self.network.context_length :]
+        return [self.tokenizer.bos_id, *tokens]
+
+    def _ids(self, prompt: str) -> list[int]:
+        return self.ids(prompt)[-self.network.context_length :]
 
     def _continuation(self, prompt: str, found: "_Text") -> Continuation:
         text = self.tokenizer.decode([found.ids])[0]

@@ -69,14 +69,12 @@ class Labelling(MaskedLanguageModelling):
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
         """Each text, and the labels that are to be told of it, to look at a step."""
-        text, told = micro_batch.fields[TEXT], micro_batch.fields[TOLD]
-        ends = np.cumsum(text.lengths)[:-1]
         names = [
             " ".join(self.labels[number] for number in numbers if number != NOT_TOLD)
-            for numbers in np.split(told.ids, ends)
+            for numbers in micro_batch.fields[TOLD].rows()
         ]
-        ids = [part.tolist() for part in np.split(text.ids, ends)]
-        return {"document": self.tokenizers[TEXT].decode(ids), "labels": names}
+        ids = micro_batch.fields[TEXT].rows()
+        return {self.role: self.tokenizers[TEXT].decode(ids), "labels": names}
 
     def scoring(self, heldout: HeldOut) -> "LabelScoring":
         return LabelScoring(self, heldout)

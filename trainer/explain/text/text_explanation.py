@@ -131,7 +131,7 @@ def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
         TextError: the text leaves no room for its continuation.
     """
     network, tokenizer = generator.network, generator.tokenizer
-    prompt = [tokenizer.bos_id, *tokenizer.encode([text])[0].tolist()]
+    prompt = generator.ids(text)
     longest = network.context_length - STEPS
     if len(prompt) > longest:
         raise TextError(

@@ -3,14 +3,11 @@
 from pathlib import Path
 
 from data_pipeline.pair_config import PairDataConfig
-from data_pipeline.tasks.masking import MASK
 from model.errors import ModelError
-from model.hugging_face.bert import ARCHITECTURE, to_bert
-from model.hugging_face.files import write_model
+from model.hugging_face.bert import to_bert
 from model.masked_head import MaskedLanguageModel
-from trainer.inference.export.fast_tokenizer import tokenizer_files
+from trainer.inference.export.bert_folder import write_bert_folder
 from trainer.inference.trained_network import TrainedNetwork
-from trainer.runs.model_folder import TOKENIZER
 
 # What the folder of a network that was trained on pairs says of itself.
 CARD = """---
@@ -82,9 +79,4 @@ def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
             "layout. Export a run of that network."
         )
     found = to_bert(network, tokenizer.pad_id)
-    files = tokenizer_files(tokenizer, MASK, network.encoder.context_length, second_begins=pairs)
-    write_model(folder, found)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    (folder / TOKENIZER).write_bytes(tokenizer.model)
-    return ARCHITECTURE
+    return write_bert_folder(folder, found, tokenizer, second_begins=pairs)

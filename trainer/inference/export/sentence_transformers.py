@@ -14,17 +14,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.errors import TokenizerError
 from data_pipeline.pair_config import SOURCE
-from data_pipeline.tasks.masking import MASK
-from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.errors import ModelError
 from model.hugging_face.bert import to_bert_encoder
-from model.hugging_face.files import write_model
 from model.sentence_encoder import SentenceEncoder
-from trainer.inference.export.fast_tokenizer import tokenizer_files
+from trainer.inference.export.bert_folder import write_bert_folder
 from trainer.inference.trained_network import TrainedNetwork
-from trainer.runs.model_folder import TOKENIZER
 
 # The steps after the tokenizer: their folders and classes there.
 MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
@@ -48,16 +43,9 @@ def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
             "opened by sentence-transformers. Export a run of that network."
         )
     found = to_bert_encoder(network.encoder, tokenizer.pad_id)
-    longest = network.encoder.context_length
-    files = tokenizer_files(tokenizer, _mask_of(tokenizer), longest)
-    for name, content in _steps(network, longest).items():
-        files[name] = (json.dumps(content, indent=2) + "\n").encode()
-    write_model(folder, found)
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)
-    (folder / TOKENIZER).write_bytes(tokenizer.model)
+    steps = _steps(network, network.encoder.context_length)
+    more = {name: (json.dumps(step, indent=2) + "\n").encode() for name, step in steps.items()}
+    write_bert_folder(folder, found, tokenizer, more=more)
     return "SentenceTransformer of a BertModel"
 
 
@@ -86,12 +74,3 @@ def _steps(network: SentenceEncoder, longest: int) -> dict[str, Any]:
             "similarity_fn_name": "cosine",
         },
     }
-
-
-def _mask_of(tokenizer: Tokenizer) -> str | None:
-    """The mask, if the tokenizer was made for a masked model."""
-    try:
-        tokenizer.tag_id(MASK)
-    except TokenizerError:
-        return None
-    return MASK
