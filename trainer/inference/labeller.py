@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from data_pipeline.arrays import flattened
 from data_pipeline.label_config import LabelsDataConfig, TaggedDataConfig
 from data_pipeline.tasks.token_classification import encode_words
 from model.label_head import LabelModel
@@ -19,6 +20,7 @@ from trainer.errors import RunMismatchError
 from trainer.inference.text_reader import TextReader
 from trainer.inference.texts_at_once import texts_at_once
 from trainer.inference.trained_network import TrainedNetwork
+from trainer.tasks.rows import sentence_rows
 
 
 @dataclass(frozen=True)
@@ -178,16 +180,9 @@ class Labeller(TextReader[LabelModel]):
         return [found[number] for number in range(len(rows))]
 
     def _of_batch(self, rows: list[_Row]) -> Tensor:
-        width = max(len(row.ids) for row in rows)
-        shape = len(rows), width
-        ids_bt = torch.full(shape, self.tokenizer.pad_id)
-        part_bt = torch.full(shape, -1)
-        for number, row in enumerate(rows):
-            ids_bt[number, : len(row.ids)] = torch.tensor(row.ids)
-            part_bt[number, : len(row.ids)] = 0
-        hidden_btd = self.network.encoder(
-            ids_bt, torch.zeros_like(ids_bt), torch.arange(width).expand(shape), part_bt
-        )
+        fed = sentence_rows(flattened([row.ids for row in rows]), self.tokenizer.pad_id)
+        hidden_btd = self.network.encoder(*map(torch.from_numpy, fed))
+        width = hidden_btd.shape[1]
         places = [n * width + place for n, row in enumerate(rows) for place in row.places]
         hidden_md = hidden_btd.flatten(0, 1)[torch.tensor(places, dtype=torch.int64)]
         return self.network.logits(hidden_md).float().softmax(dim=-1)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipeline.arrays import flattened
 from data_pipeline.tasks.masked_text import BETWEEN_SIDES, SHOWN_MASK, masked_ids, masked_pair_text
 from data_pipeline.tasks.masking import vocabulary_of
 from model.encoder_only_config import FillConfig
@@ -19,7 +20,7 @@ from trainer.errors import TextError
 from trainer.inference.text_reader import TextReader
 from trainer.inference.texts_at_once import texts_at_once
 from trainer.inference.trained_network import TrainedNetwork
-from trainer.tasks.masked_lm import positions_begun_anew
+from trainer.tasks.rows import positions_begun_anew, sentence_rows
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,9 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
 
     def _hidden(self, rows: list[TextRow]) -> Tensor:
         """Returns the hidden states of all tokens, [rows, longest, width]."""
-        shape = len(rows), max(len(row.ids) for row in rows)
-        ids_bt = torch.full(shape, self.tokenizer.pad_id)
-        part_bt = torch.full(shape, -1)
-        segment_bt, position_bt = torch.zeros(2, *shape, dtype=torch.int64)
-        for number, row in enumerate(rows):
-            length = len(row.ids)
-            ids_bt[number, :length] = torch.tensor(row.ids)
-            part_bt[number, :length] = 0
-            segment_bt[number, :length] = torch.tensor(row.segments)
-            position_bt[number, :length] = torch.tensor(row.positions)
-        hidden_btd: Tensor = self.network.encoder(ids_bt, segment_bt, position_bt, part_bt)
+        segments = np.concatenate([row.segments for row in rows])
+        fed = sentence_rows(flattened([row.ids for row in rows]), self.tokenizer.pad_id, segments)
+        hidden_btd: Tensor = self.network.encoder(*map(torch.from_numpy, fed))
         return hidden_btd
 
     def _filled(self, text: str, ids: list[int], hidden_td: Tensor) -> Filled:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_pipeline.arrays import Int64Array
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config import PackedBatchingConfig
@@ -22,7 +21,12 @@ from trainer.batch import DeviceBatch
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import MASKED_LM_SCORES
-from trainer.tasks.rows import numbers_in_rows, padded_rows, places_in_rows
+from trainer.tasks.rows import (
+    numbers_in_rows,
+    padded_rows,
+    places_in_rows,
+    positions_begun_anew,
+)
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
 
 SAMPLES = 3
@@ -155,15 +159,6 @@ class MaskedScoring(Scoring):
             for of_all in (seen.ids, expected, made)
         ]
         return [Example(*three) for three in zip(*texts, strict=True)]
-
-
-def positions_begun_anew(numbers: Int64Array, segments: Int64Array) -> Int64Array:
-    """Each token's position: it begins anew with each part, and with each side of one."""
-    begins = np.ones(len(numbers), dtype=bool)
-    begins[1:] = (np.diff(numbers) != 0) | (np.diff(segments) != 0)
-    place = np.arange(len(numbers))
-    positions: Int64Array = place - np.maximum.accumulate(np.where(begins, place, 0))
-    return positions
 
 
 def _digest(micro_batch: MicroBatch, fed: list[np.ndarray]) -> bytes:

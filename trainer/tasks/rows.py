@@ -20,17 +20,38 @@ def numbers_in_rows(rows: np.ndarray) -> Int64Array:
     return np.arange(len(rows)) - first
 
 
-def sentence_rows(sentences: FieldArrays, pad_id: int) -> list[np.ndarray]:
+def positions_begun_anew(numbers: Int64Array, segments: Int64Array) -> Int64Array:
+    """Each token's position: it begins anew with each part, and with each side of one."""
+    begins = np.ones(len(numbers), dtype=bool)
+    begins[1:] = (np.diff(numbers) != 0) | (np.diff(segments) != 0)
+    place = np.arange(len(numbers))
+    positions: Int64Array = place - np.maximum.accumulate(np.where(begins, place, 0))
+    return positions
+
+
+def sentence_rows(
+    sentences: FieldArrays, pad_id: int, segments: Int64Array | None = None
+) -> list[np.ndarray]:
     """What an encoder reads of sentences that have a row each, int64 [sentences, longest].
 
-    Tokens, segments (0), positions and parts: 0, and -1 at padding.
+    Tokens, segments, positions and parts: 0, and -1 at padding.
+
+    Args:
+        segments: of each token, all sentences concatenated; None: 0.
     """
     lengths = sentences.lengths.astype(np.int64)
-    places, shape = places_in_rows(np.arange(len(lengths)), lengths)
-    ids = padded_rows(sentences.ids, places, shape, pad_id)
+    numbers = np.arange(len(lengths))
+    places, shape = places_in_rows(numbers, lengths)
     zeros = np.zeros(len(places), dtype=np.int64)
-    positions = padded_rows(ranges(zeros[: len(lengths)], lengths), places, shape, 0)
-    return [ids, np.zeros_like(ids), positions, padded_rows(zeros, places, shape, -1)]
+    if segments is None:
+        segments = zeros
+    positions = positions_begun_anew(np.repeat(numbers, lengths), segments)
+    return [
+        padded_rows(sentences.ids, places, shape, pad_id),
+        padded_rows(segments, places, shape, 0),
+        padded_rows(positions, places, shape, 0),
+        padded_rows(zeros, places, shape, -1),
+    ]
 
 
 def padded_rows(
