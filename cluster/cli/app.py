@@ -50,6 +50,7 @@ from cluster.terminal import (
     show_tracebacks_visibly,
     tell,
 )
+from cluster.threads import fall_asleep_soon
 from data_pipeline.errors import DataError
 from model.errors import ModelError
 from trainer.errors import TrainerError
@@ -94,6 +95,7 @@ def main() -> None:
     """The console script: users' mistakes end in one paragraph and an exit code."""
     show_tracebacks_visibly()
     print_in_any_locale()
+    fall_asleep_soon()
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:

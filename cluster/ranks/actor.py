@@ -23,6 +23,7 @@ from cluster.health.watchdog import Watchdog
 from cluster.ranks.mailbox import Mailbox
 from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.reports import Report
+from cluster.threads import fall_asleep_soon
 from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.supervision import Outcome
@@ -45,6 +46,7 @@ class RankActor:
             # Imports ask whether there is a GPU: let that leave CUDA untouched.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         read_environment()
+        fall_asleep_soon()
         allow_dumps()
         self._watchdog = Watchdog()
         self._mailbox = Mailbox()

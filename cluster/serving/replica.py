@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.serving.settings import ReplicaSettings
 from cluster.serving.waiting import Search
+from cluster.threads import fall_asleep_soon
 from data_pipeline.strangers_text import logger_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Replica:
     """Translates a batch at a time, in a thread, and takes up newer checkpoints in another."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
+        fall_asleep_soon()
         from cluster.ray.private_serve import close_the_replicas_port
         from cluster.serving.taking_up import TakingUp, keep_looking
         from cluster.serving.translating import load, prepare_process

@@ -1,0 +1,24 @@
+"""How long torch's threads wait for each other awake.
+
+On Linux torch computes with GNU's OpenMP. A thread that is done first waits for the others by
+spinning up to 300,000 times, which is some 20 ms. Where other work needs the cores, it may be the
+core of the very thread that it waits for, and that at each of thousands of small operations. Beside
+one busy process a beam search took twelve times as long, and training more than four times. Falling
+asleep at once makes training a fifth slower where nothing else runs. Measured in
+benchmarks/README.md, "Threads that wait".
+"""
+
+import os
+
+VARIABLE = "GOMP_SPINCOUNT"
+POLICY = "OMP_WAIT_POLICY"
+SPINS = "10000"  # about half a millisecond
+
+
+def fall_asleep_soon() -> None:
+    """Let threads that wait fall asleep soon, here and in the processes that are started here.
+
+    What the environment says already stays. torch reads it when it is imported: call this before.
+    """
+    if POLICY not in os.environ:
+        os.environ.setdefault(VARIABLE, SPINS)
