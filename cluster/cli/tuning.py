@@ -50,8 +50,8 @@ def tune_decoding(
     """Choose beam size, length penalty and weights on the validation set.
 
     All combinations are scored. Those that chance may set apart from the best one are named (paired
-    bootstrap), and the smallest beam among them is recommended. The result is kept in the run's
-    folder as tuned-decoding.json.
+    bootstrap). Of these the smallest beam is recommended, with the length penalty that is nearest
+    to the recipe's. The result is kept in the run's folder as tuned-decoding.json.
 
     Examples:
 

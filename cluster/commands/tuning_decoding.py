@@ -24,6 +24,7 @@ from trainer.inference.tuned_decoding import (
     VALIDATION,
     DecodingTuner,
     Grid,
+    Point,
     TunedDecoding,
     write_tuned_decoding,
 )
@@ -150,9 +151,12 @@ def _advice(run: Path, tuned: TunedDecoding) -> list[str]:
         f"α {best_one.length_penalty:g} of {best_one.checkpoint}. From it {as_good} of "
         f"{counted(len(tuned.points), 'point')} (≈) differ by no more than chance may "
         f"(paired bootstrap, p ≥ {tuned.noise_p:g}).",
-        f"Recommended, the smallest beam of these (←): {chosen.score:.2f} with beam "
-        f"{chosen.beam_size}, α {chosen.length_penalty:g} of {chosen.checkpoint} "
-        f"(p = {chosen.p:.3f}).",
+        f"Recommended, of these the smallest beam and the α nearest to the recipe's (←): "
+        f"{chosen.score:.2f} with beam {chosen.beam_size}, α {chosen.length_penalty:g} of "
+        f"{chosen.checkpoint} (p = {chosen.p:.3f}).",
+        f"Characters of the translations to those of the references: the best {_ratio(best_one)}, "
+        f"the recommended {_ratio(chosen)}. A penalty fits the length of these references; others "
+        "may be shorter or longer for the same sources.",
     ]
     if tuned.at_the_edge:
         lines.append(
@@ -175,6 +179,10 @@ def _advice(run: Path, tuned: TunedDecoding) -> list[str]:
         "",
         f"All of it is in {RunFolder(run).tuned_decoding}",
     ]
+
+
+def _ratio(point: Point) -> str:
+    return "unknown" if point.length_ratio is None else f"{point.length_ratio:.3f}"
 
 
 def _checkpoint_option(folder: str) -> str:

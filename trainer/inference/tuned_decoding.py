@@ -56,6 +56,8 @@ class Point(Written):
         checkpoint: the name of its folder.
         p: of its difference from the best one, by paired bootstrap; 1 where all translations are
             the same.
+        length_ratio: characters of the translations to those of the references; None in records
+            from before it was counted.
     """
 
     checkpoint: str
@@ -63,6 +65,7 @@ class Point(Written):
     length_penalty: float
     score: float
     p: float
+    length_ratio: float | None = None
 
     @property
     def as_good_as_best(self) -> bool:
@@ -78,8 +81,9 @@ class TunedDecoding(Written):
         checkpoints: the sha256 of each one's checkpoint.json, by its name.
         recipe: the decoding of the run's recipe; what the points do not say is as there.
         best: the point with the highest score.
-        recommended: of those that chance may set apart from the best one, that with the smallest
-            beam; of these the one with the highest score.
+        recommended: of those that chance may set apart from the best one, those with the smallest
+            beam; of these, those with the length penalty nearest to the recipe's, since nothing
+            speaks for another; of these the one with the highest score.
     """
 
     version: Literal[1] = 1
@@ -197,9 +201,6 @@ class DecodingTuner:
 
         best = max(range(len(tried)), key=rank)
         points = self._points(scores, best)
-        as_good = [number for number, point in enumerate(points) if point.as_good_as_best]
-        smallest = min(points[number].beam_size for number in as_good)
-        recommended = max((n for n in as_good if points[n].beam_size == smallest), key=rank)
         files = self._manifest.heldout[VALIDATION].files
         return TunedDecoding(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -214,7 +215,7 @@ class DecodingTuner:
             recipe=self._recipe,
             points=points,
             best=points[best],
-            recommended=points[recommended],
+            recommended=recommended_point(points, usual),
         )
 
     def _points(self, scores: Sequence[float], best: int) -> list[Point]:
@@ -228,10 +229,25 @@ class DecodingTuner:
                     length_penalty=one.length_penalty,
                     score=score,
                     p=p,
+                    length_ratio=self._scorer.length_ratio(one.texts),
                 )
             )
             self._report("significance", len(points), len(scores))
         return points
+
+
+def recommended_point(points: Sequence[Point], usual: float) -> Point:
+    """What is recommended: see `TunedDecoding`.
+
+    Args:
+        points: the best one among them.
+        usual: the recipe's length penalty.
+    """
+
+    def rank(point: Point) -> tuple[int, float, float]:
+        return -point.beam_size, -abs(point.length_penalty - usual), point.score
+
+    return max((point for point in points if point.as_good_as_best), key=rank)
 
 
 def write_tuned_decoding(run: RunFolder, tuned: TunedDecoding) -> None:
@@ -247,6 +263,7 @@ class _Scorer:
         if metric == "bleu_literature":
             self._language = next(f.language for f in manifest.fields if f.name == TARGET)
         self._tokens: dict[str, str] = {}
+        self._reference_characters = sum(map(len, heldout.texts[TARGET]))
         self._metric = OneMetric(metric, self._prepared(heldout.texts[TARGET]))
 
     @property
@@ -257,6 +274,9 @@ class _Scorer:
 
     def score(self, texts: Sequence[str]) -> float:
         return self._metric.score(self._prepared(texts))
+
+    def length_ratio(self, texts: Sequence[str]) -> float:
+        return sum(map(len, texts)) / max(1, self._reference_characters)
 
     def p_values(self, baseline: Sequence[str], others: Iterable[Sequence[str]]) -> Iterator[float]:
         return self._metric.p_values(self._prepared(baseline), map(self._prepared, others))

@@ -1,0 +1,99 @@
+"""What it costs when torch's threads wait for each other awake: on an idle core and on a busy one.
+
+One process with two threads trains the phrase book, with each way of waiting in turn, first with
+nothing else on the machine and then beside processes that only count. The figure is the median of a
+step's seconds. A way that has not come far enough after a while is told as more than what it took.
+
+    .venv/bin/python benchmarks/waiting_threads.py [--rounds N] [--busy N] [--steps N]
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cluster.recipe import find_recipe, load_recipe
+from cluster.threads import POLICY, SPINS, VARIABLE
+from data_pipeline.preparation.prepare import prepare
+from trainer.tracking.metrics import train_lines
+
+TRANSLOOM = str(Path(sys.executable).parent / "transloom")
+WARM_UP = 6  # steps
+PATIENCE_SECONDS = 180.0
+WAYS = {
+    "as libgomp does by itself": {VARIABLE: "300000"},
+    "30,000 looks": {VARIABLE: "30000"},
+    f"{int(SPINS):,} looks, transloom's": {VARIABLE: SPINS},
+    "3,000 looks": {VARIABLE: "3000"},
+    "asleep at once": {POLICY: "passive"},
+}
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many processes that only count."""
+    running = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)
+    ]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def seconds_of_a_step(folder: Path, steps: int, way: dict[str, str]) -> str:
+    """The median, as it is printed."""
+    run = Path(tempfile.mkdtemp(dir=folder)) / "run"
+    command = [
+        *(TRANSLOOM, "train", "phrasebook", f"data.dataset={folder}/dataset", "--inline"),
+        *("--run", str(run), "cluster.ranks=1", "cluster.cpus_per_rank=2"),
+        *(f"trainer.max_steps={WARM_UP + steps}", "trainer.validate_every_steps=100000"),
+        *("checkpoints.every_steps=100000", "tracking.wandb=disabled"),
+    ]
+    inherited = {k: v for k, v in os.environ.items() if k not in (VARIABLE, POLICY)}
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command,
+            env=inherited | way,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=PATIENCE_SECONDS,
+        )
+    record = run / "metrics.jsonl"
+    lines = [line.step_seconds for line in train_lines(record)] if record.exists() else []
+    if len(lines) <= WARM_UP:
+        return f"> {PATIENCE_SECONDS / (len(lines) + 1):.3f}"
+    return f"{statistics.median(lines[WARM_UP:]):.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--busy", type=int, default=1, help="processes that only count")
+    parser.add_argument("--steps", type=int, default=30)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        recipe = load_recipe(find_recipe("phrasebook"), [f"data.dataset={folder}/dataset"])
+        prepare(recipe.data_settings, lambda progress: None)
+        print("| beside it | threads that wait | seconds a step |\n|---|---|---|", flush=True)
+        for others in (0, arguments.busy):
+            found: dict[str, list[str]] = {name: [] for name in WAYS}
+            for _ in range(arguments.rounds):
+                for name, way in WAYS.items():
+                    with busy(others):
+                        found[name].append(seconds_of_a_step(folder, arguments.steps, way))
+            for name, seconds in found.items():
+                print(f"| {others} | {name} | {', '.join(seconds)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
