@@ -47,7 +47,7 @@ class TextGenerator(TextReader[DecoderOnly]):
         time that learned positions have come to theirs.
         """
         continuations: list[Continuation] = []
-        ids = [self.ids(prompt)[-self.network.context_length :] for prompt in prompts]
+        ids = [self.read_ids(prompt) for prompt in prompts]
         at_once = texts_at_once(
             max(map(len, ids), default=1),
             self.network.config.heads,
@@ -92,6 +92,10 @@ class TextGenerator(TextReader[DecoderOnly]):
         """BOS and the tokens of a prompt, however many."""
         tokens: list[int] = self.tokenizer.encode([prompt])[0].tolist()
         return [self.tokenizer.bos_id, *tokens]
+
+    def read_ids(self, prompt: str) -> list[int]:
+        """Of these the last ones, as many as the network reads."""
+        return self.ids(prompt)[-self.network.context_length :]
 
     def _continuation(self, prompt: str, found: "_Text") -> Continuation:
         text = self.tokenizer.decode([found.ids])[0]

@@ -90,7 +90,7 @@ def test_a_run_is_the_network_that_was_imported(transloom, imported, given, tmp_
     assert answer["checkpoint"] == "step-00000000"
     assert answer["parameters"] == sum(p.numel() for p in theirs.parameters())
     ours = TextGenerator.load(tmp_path / "imported")
-    prompt = torch.tensor([ours._ids("the cat")])
+    prompt = torch.tensor([ours.read_ids("the cat")])
     with torch.no_grad():
         found = ours.network.logits(ours.network.hidden(prompt, torch.zeros_like(prompt)))
         torch.testing.assert_close(found, theirs(prompt).logits, rtol=1e-5, atol=1e-5)

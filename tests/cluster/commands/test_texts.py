@@ -131,8 +131,8 @@ def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
         assert long["prompt"] == prompt
         assert long["tokens"] > 0
         generator = TextGenerator.load(folder)
-        other = generator._ids("another beginning " + prompt)
-        assert generator._ids(prompt) == other
+        other = generator.read_ids("another beginning " + prompt)
+        assert generator.read_ids(prompt) == other
         assert len(other) == 16
 
 
@@ -152,7 +152,7 @@ def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom
     options = ("--temperature", 0, "--max-new-tokens", 30, "--json")
     (found,) = told(transloom("generate", run, "the cat sees", *options))
     generator = TextGenerator.load(run)
-    context, made = generator._ids("the cat sees"), []
+    context, made = generator.read_ids("the cat sees"), []
     with torch.no_grad():
         while len(made) < 30 and generator.tokenizer.eos_id not in made:
             context = context if len(context) <= 16 else context[-8:]
@@ -196,7 +196,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
     assert answer["files"] == "config.json, model.safetensors, tokenizer.model"
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "exported").eval()
     ours = TextGenerator.load(run)
-    prompt = torch.tensor([ours._ids("the cat")])
+    prompt = torch.tensor([ours.read_ids("the cat")])
     with torch.no_grad():
         expected = theirs(prompt).logits
         found = ours.network.logits(ours.network.hidden(prompt, torch.zeros_like(prompt)))
