@@ -25,6 +25,20 @@ KEPT_BY_LIBRARIES = {
     "MALLOC_MMAP_MAX_": "0",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(2**14),
 }
+# Products of a step or two: enough for layers of the same shapes, where no shape comes back later.
+_CODE_OF_A_STEP = str(2**8)
+
+
+def kept_by_libraries(*, shapes_recur: bool) -> dict[str, str]:
+    """The environment of a rank: `KEPT_BY_LIBRARIES`, or less of it.
+
+    Args:
+        shapes_recur: whether the micro-batches of a pass have the shapes of those of the one
+            before. Where they do not, code that is kept takes gigabytes and is never used again.
+    """
+    if shapes_recur:
+        return dict(KEPT_BY_LIBRARIES)
+    return KEPT_BY_LIBRARIES | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": _CODE_OF_A_STEP}
 
 
 def available_bytes() -> int:

@@ -26,12 +26,19 @@ from trainer.tracking.node_usage import Usage
 class RankSupply:
     """Groups of ranks, one after another, as many ranks as the cluster has room for."""
 
-    def __init__(self, config: ClusterConfig, clock: SuspendAwareClock) -> None:
+    def __init__(
+        self, config: ClusterConfig, clock: SuspendAwareClock, environment: Mapping[str, str]
+    ) -> None:
+        """
+        Args:
+            environment: what the libraries of a rank read when its process starts.
+        """
         self._config = config
         self._clock = clock
         self._agents = NodeAgents()
         self._reservation = Reservation(config)
-        self._spares = Spares("cuda" if config.gpus_per_rank else "cpu", self._kill)
+        device = "cuda" if config.gpus_per_rank else "cpu"
+        self._spares = Spares(device, environment, self._kill)
         self._group: RankGroup | None = None
         self._heartbeat = Heartbeat(self._actors)
 

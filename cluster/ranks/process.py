@@ -5,7 +5,7 @@ spare waits for every seat, and a group that has to be started again takes the s
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -14,7 +14,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.ranks.actor import RankActor
 from cluster.ranks.node_agent import ProcessName, answered
 from cluster.ray.reservation import Seat
-from trainer.host_memory import KEPT_BY_LIBRARIES
 
 ANSWER_SECONDS = 2.0
 
@@ -22,15 +21,16 @@ ANSWER_SECONDS = 2.0
 class RankProcess:
     """An actor for a seat, and the name of its process once that is known."""
 
-    def __init__(self, seat: Seat, device: str) -> None:
+    def __init__(self, seat: Seat, device: str, environment: Mapping[str, str]) -> None:
         """
         Args:
             device: the device that it will compute on, `cpu` or `cuda`.
+            environment: what libraries read when the process starts.
         """
         self.seat = seat
         self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
-            runtime_env={"env_vars": KEPT_BY_LIBRARIES},
+            runtime_env={"env_vars": dict(environment)},
         ).remote(seat.gpu)
         self.said_name = self.actor.process.remote()
         self.actor.import_trainer.remote(device)  # runs while the group is being put together
@@ -47,8 +47,14 @@ class RankProcess:
 class Spares:
     """Warm processes, one for each seat."""
 
-    def __init__(self, device: str, kill: Callable[[list[RankProcess]], None]) -> None:
+    def __init__(
+        self,
+        device: str,
+        environment: Mapping[str, str],
+        kill: Callable[[list[RankProcess]], None],
+    ) -> None:
         self._device = device
+        self._environment = environment
         self._kill = kill
         self.waiting: list[RankProcess] = []
 
@@ -68,14 +74,17 @@ class Spares:
         self._dismiss(superfluous)
         modules = rank.modules.remote()
         for seat in missing.elements():
-            process = RankProcess(seat, self._device)
+            process = self._new(seat)
             process.actor.import_modules.remote(modules)
             self.waiting.append(process)
 
     def take(self, seats: Sequence[Seat]) -> list[RankProcess]:
         """Processes for ranks on these seats: healthy spares, otherwise new processes."""
         self._dismiss(self._unwell())
-        return [self._take(seat) or RankProcess(seat, self._device) for seat in seats]
+        return [self._take(seat) or self._new(seat) for seat in seats]
+
+    def _new(self, seat: Seat) -> RankProcess:
+        return RankProcess(seat, self._device, self._environment)
 
     def _take(self, seat: Seat) -> RankProcess | None:
         for process in self.waiting:

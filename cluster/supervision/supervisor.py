@@ -30,6 +30,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted, said
 from trainer.checkpoints.lease import Lease
+from trainer.host_memory import kept_by_libraries
 from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.step_range import StepRange
@@ -115,10 +116,11 @@ def _train_in_session(
     config = _on_this_machine(recipe.cluster, audience)
     tell_of_sampling(recipe, audience)
     clock = SuspendAwareClock()
+    environment = kept_by_libraries(shapes_recur=not recipe.tokenizer.sampling.alpha)
     with (
         ray_session(config.address, _embedded_ray(config, audience), tell_open),
         ClusterView(config.wait_for_head_seconds, audience.notice) as view,
-        RankSupply(config, clock) as supply,
+        RankSupply(config, clock, environment) as supply,
         RayMetrics(run.path, config.address),
     ):
         require_gpus(config.least_gpus)
