@@ -5,7 +5,8 @@ would be equal even when a rank trained on wrong arrays.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -32,6 +33,10 @@ class DeviceBatch:
     digest: bytes
     padding: int
     positions: int
+
+    def twice(self) -> Self:
+        """The batch with all rows once more, behind the others, as `model.r_drop` takes them."""
+        return replace(self, inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs))
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,12 @@ class TrainerConfig(Section):
     loss: str = identity("cross_entropy", "`cross_entropy`, or a loss that an extension registers.")
     loss_options: dict[str, Any] = identity({}, "The settings of an extension's loss.")
     label_smoothing: float = identity(0.1, "ε_ls of the paper's §5.4.", ge=0, lt=1)
+    r_drop: float = identity(
+        0.0,
+        "α of R-Drop (Liang et al. 2021), 5 in their translations: two passes over each "
+        "micro-batch, whose dropout differs, shall agree. 0 makes one pass.",
+        ge=0,
+    )
     gradient_clipping: float = identity(0.0, "Largest global gradient norm; 0 leaves it.", ge=0)
     validate_every_steps: int = continuable(
         500, "Steps between validations; the last step has one too.", gt=0
@@ -242,7 +248,7 @@ class TrainerConfig(Section):
     @model_validator(mode="after")
     def _extensions_loss_reads_what_is_set(self) -> "TrainerConfig":
         if LOSSES[self.loss] is not None:
-            _require_defaults(self, f"loss {self.loss!r}", ["label_smoothing"])
+            _require_defaults(self, f"loss {self.loss!r}", ["label_smoothing", "r_drop"])
         return self
 
     @model_validator(mode="after")

@@ -95,6 +95,7 @@ class TrainingRecipe(Section):
                 f"tracking.probe_sentences are given, and {self.task} with the network "
                 f"{self.model.network} cannot trace one: leave them out"
             )
+        self._require_two_passes_that_differ()
         stopping = self.trainer.early_stopping
         for key, metric in (
             ("checkpoints.best_by", self.checkpoints.best_by),
@@ -118,6 +119,21 @@ class TrainingRecipe(Section):
                 f"be: {reason}. Set engine.numerics to 'fast', or take another optimizer"
             )
         return self
+
+    def _require_two_passes_that_differ(self) -> None:
+        """Require, for `trainer.r_drop`, a task that can feed two passes, and dropout."""
+        weight = self.trainer.r_drop
+        if weight and not self.kind.repeats:
+            can = listed([name for name in TASKS if TASKS[name].repeats])
+            raise ValueError(
+                f"trainer.r_drop is {weight}, and micro-batches of {self.task} cannot be fed "
+                f"twice, as those of {can} can: leave it out"
+            )
+        if weight and not getattr(self.model, "dropout", 1):
+            raise ValueError(
+                f"trainer.r_drop is {weight} and model.dropout is 0, with which both passes over "
+                "a micro-batch are equal: set model.dropout, or leave trainer.r_drop out"
+            )
 
     @property
     def _can_probe(self) -> bool:

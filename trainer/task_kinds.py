@@ -50,6 +50,8 @@ class TaskKind:
             by which the best checkpoint is told, unless the recipe says otherwise.
         makes_texts: whether a validation makes a text for each example, which can be scored.
         probes: whether its half in torch has `probe`, for its own network.
+        repeats: whether a micro-batch can be fed twice in one pass, row after row, for
+            `trainer.r_drop`.
         training: where its half in torch is, as MODULE:CLASS; see `trainer.tasks.task`.
         check: raises ValueError if sections of a recipe contradict each other.
     """
@@ -63,6 +65,7 @@ class TaskKind:
     training: str
     makes_texts: bool = False
     probes: bool = False
+    repeats: bool = False
     check: Callable[[Any], None] = _all_right
 
 
@@ -108,6 +111,7 @@ TASKS.register(
         training="trainer.tasks.translation:Translation",
         makes_texts=True,
         probes=True,
+        repeats=True,
         check=_shared_embeddings_need_a_joint_vocabulary,
     ),
 )

@@ -44,7 +44,9 @@ TABLE = {
             attention_dropout norm share_embeddings activation output_bias decoder_start
             positions rotary_base key_value_heads norm_kind norm_epsilon
         """,
-        "trainer": "loss loss_options label_smoothing gradient_clipping ema_decay init_from frozen",
+        "trainer": """
+            loss loss_options label_smoothing r_drop gradient_clipping ema_decay init_from frozen
+        """,
         "trainer.optimizer": "type betas epsilon weight_decay options",
         "trainer.schedule": """
             type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step

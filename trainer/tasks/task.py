@@ -24,6 +24,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.registry import imported
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.loss import CrossEntropy, token_losses
+from model.r_drop import RDrop
 from trainer.batch import DeviceBatch
 from trainer.losses import LOSSES
 from trainer.recipe import TrainingRecipe
@@ -114,6 +115,8 @@ class TrainingTask(ABC):
         """What the network's forward gets after the tensors of a batch: the recipe's loss."""
         config = self.recipe.trainer
         kind = LOSSES[config.loss]
+        if kind is None and config.r_drop:
+            return RDrop(config.label_smoothing, config.r_drop)
         if kind is None:
             return CrossEntropy(config.label_smoothing)
         return kind.model_validate(config.loss_options).build()
@@ -121,6 +124,11 @@ class TrainingTask(ABC):
     @abstractmethod
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
         """The tensors of a micro-batch, and the digest of what they feed to the network."""
+
+    def collate_for_training(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
+        """What a step of training feeds: under R-Drop both of its passes."""
+        batch = self.collate(micro_batch, device)
+        return batch.twice() if self.recipe.trainer.r_drop else batch
 
     @abstractmethod
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
@@ -167,12 +175,14 @@ class TrainingTask(ABC):
         }
 
     def synthetic(self, shape: MicroBatchShape, device: torch.device) -> DeviceBatch:
-        """The batch of a shape of `DataTask.widest`."""
-        return self.collate(self.data.synthetic(shape, self.manifest.special_ids), device)
+        """The batch of a training step for a shape of `DataTask.widest`."""
+        return self.collate_for_training(
+            self.data.synthetic(shape, self.manifest.special_ids), device
+        )
 
     def dummy(self, device: torch.device) -> DeviceBatch:
         """The batch of ranks that have a slot less than others."""
-        return self.collate(self.data.dummy(self.manifest.special_ids), device)
+        return self.collate_for_training(self.data.dummy(self.manifest.special_ids), device)
 
 
 def training_task(

@@ -216,7 +216,9 @@ class Trainer:
         for index in range(passes):
             is_dummy = index >= len(data.slots)
             if not is_dummy:
-                batch = self._task.collate(data.micro_batches[index], self._placement.torch_device)
+                batch = self._task.collate_for_training(
+                    data.micro_batches[index], self._placement.torch_device
+                )
                 batches.append(batch)
                 seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
             result = self.engine.forward_backward(

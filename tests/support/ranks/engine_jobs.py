@@ -16,6 +16,7 @@ from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.tasks.translation import TASK
 from model.config import ModelConfig
 from model.loss import CrossEntropy
+from model.r_drop import RDrop
 from model.transformer import Transformer, Vocabulary
 from support.records.checkpoints import commit_state, make_header, work_folder, write_state
 from trainer.batch import to_device
@@ -137,7 +138,7 @@ def accumulate(
             seed_torch(1, "dropout", step, slot)
         before_pass(slot)
         result = engine.forward_backward(
-            batch,
+            batch.twice() if isinstance(engine.loss, RDrop) else batch,
             units_global=tokens,
             is_accumulation_boundary=index == engine.slots_per_rank - 1,
             is_dummy=slot is None,

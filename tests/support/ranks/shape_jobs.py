@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from support.ranks.engine_jobs import MODEL, Shape, make_engine, make_model, train_steps
+from model.r_drop import RDrop
+from support.ranks.engine_jobs import (
+    MODEL,
+    SMOOTHING,
+    Shape,
+    make_engine,
+    make_model,
+    train_steps,
+)
 from trainer.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import engine as engine_module
@@ -42,6 +50,7 @@ class Network:
     share_embeddings: Literal["all", "decoder", "none"] = "all"
     frozen: tuple[str, ...] = ()
     form: Literal["paper", "marian", "newer"] = "paper"
+    r_drop: float = 0.0
 
 
 def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
@@ -136,5 +145,7 @@ def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[En
         engine = make_engine(placement, shape, model=model, frozen=network.frozen)
     finally:
         engine_module.parameter_groups = usual
+    if network.r_drop:
+        engine.loss = RDrop(SMOOTHING, network.r_drop)
     yield engine
     engine.destroy()

@@ -74,6 +74,16 @@ def test_so_they_are_with_other_parts(rank_pools, ranks, stage, form, part):
     assert expected[1]["master", part].any()
 
 
+def test_so_they_are_where_two_passes_shall_agree(rank_pools):
+    network = Network(r_drop=5.0)
+    expected = trained(rank_pools, 1, Shape(1, numerics="exact"), 4, network)
+    for ranks, stage in ((2, 0), (3, 3)):
+        found = trained(rank_pools, ranks, Shape(stage, numerics="exact"), 4, network)
+        assert_same_bits(found, expected)
+    one_pass = trained(rank_pools, 1, Shape(1, numerics="exact"), 4)
+    assert expected[0] != one_pass[0]
+
+
 def test_fast_sums_depend_on_the_ranks(rank_pools):
     """Or the test above would show nothing."""
     one, three = (trained(rank_pools, ranks, Shape(1), STEPS) for ranks in (1, 3))

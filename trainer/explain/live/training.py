@@ -20,6 +20,7 @@ def training_settings(translator: Translator) -> dict[str, Any]:
     return {
         "loss": trainer.get("loss", "cross_entropy"),
         "label_smoothing": trainer.get("label_smoothing", 0.0),
+        "r_drop": trainer.get("r_drop", 0.0),
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
         "pairs": _pairs(RunFolder(translator.checkpoint.path.parents[1])),

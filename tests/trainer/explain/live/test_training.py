@@ -134,6 +134,7 @@ def test_the_settings_are_those_of_the_checkpoint(untrained_run):
     assert settings == {
         "loss": "cross_entropy",
         "label_smoothing": 0.1,
+        "r_drop": 0.0,
         "dropout": 0.1,
         "attention_dropout": 0.0,
         "pairs": [],

@@ -18,8 +18,8 @@ function scrollingTable(label) {
   return { box, fill };
 }
 
-// Fills `root`. `settings` are the recipe's: {loss, label_smoothing, dropout, attention_dropout,
-// pairs}; `sentence` gives what the model makes of the present one, and `take` puts another in its
+// Fills `root`. `settings` are the recipe's: {loss, label_smoothing, r_drop, dropout,
+// attention_dropout, pairs}; `sentence` gives what the model makes of the present one, and `take` puts another in its
 // place. `show` draws everything anew.
 function trainingPanel(root, model, settings, sentence, take) {
   const smoothing = settings.label_smoothing;
@@ -76,6 +76,10 @@ function trainingPanel(root, model, settings, sentence, take) {
       "logit: training lowers what is above zero and raises what is below."),
     ...(settings.loss === "cross_entropy" ? [] : [
       paragraph("This run minimised another loss, of an extension:", visibleText(settings.loss))]),
+    ...(settings.r_drop === 0 ? [] : [
+      paragraph("A step of this run fed each sentence twice, with other numbers dropped, and added",
+        `${settings.r_drop}/4 times how far the two distributions were apart (R-Drop, Kullback`,
+        "and Leibler's divergence both ways). This is the loss of one of them.")]),
     element("p", {}, element("label", {}, "Row ", row)), target.box,
     dropout.root);
 

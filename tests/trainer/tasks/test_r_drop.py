@@ -1,0 +1,90 @@
+"""R-Drop in training: what is fed, what is recorded, and where it is refused."""
+
+import pytest
+import torch
+import yaml
+from support.recipes import tiny_values
+from support.runs import Runs
+from support.tasks import language_model_values
+
+from cluster.errors import RecipeError
+from cluster.recipe import load_recipe
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from model.config import AttentionBackend
+from trainer.randomness import seed_torch
+from trainer.recipe import identity_of
+from trainer.tasks.task import training_task
+
+CPU = torch.device("cpu")
+R_DROP = 5.0
+
+
+def values_of(dataset, **trainer):
+    return tiny_values(dataset, r_drop=R_DROP, max_steps=3, validate_every_steps=3, **trainer)
+
+
+@pytest.fixture
+def recipe_file(phrasebook, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values_of(phrasebook)))
+    return path
+
+
+@pytest.mark.parametrize("backend", AttentionBackend)
+def test_rows_of_both_passes_stand_for_the_same_tokens(phrasebook, recipe_file, backend):
+    recipe = load_recipe(recipe_file, [f"engine.attention={backend}"]).training()
+    store, manifest = open_dataset(recipe.data)
+    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    (shape, *_) = task.data.widest(manifest, recipe.data_settings)
+    micro_batch = task.data.synthetic(shape, manifest.special_ids)
+    once, twice = task.collate(micro_batch, CPU), task.collate_for_training(micro_batch, CPU)
+    assert twice.digest == once.digest  # of the data, which both passes have in common
+
+    network = task.build_network()
+    seed_torch(1, "dropout")
+    hidden_md, _, target_m = network.train()(*twice.inputs, lambda *tensors: tensors)
+    first, second = target_m.chunk(2)
+    assert torch.equal(first, second)
+    assert len(first) == task.targets(micro_batch).sum()
+    one, other = hidden_md.chunk(2)
+    assert not torch.equal(one, other)
+    one, other = network.eval()(*twice.inputs, lambda *tensors: tensors)[0].chunk(2)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_run_records_how_far_the_passes_are_apart(recipe_file, tmp_path):
+    runs = Runs(recipe_file, tmp_path, address="")
+    runs.train("two", inline=True)
+    runs.train("one", "trainer.r_drop=0", inline=True)
+    assert runs.digests("two") == runs.digests("one")
+    for two, one in zip(runs.lines("two"), runs.lines("one"), strict=True):
+        assert list(two["other_sums"]) == ["divergence"]
+        assert two["other_sums"]["divergence"] > 0
+        assert "other_sums" not in one
+        assert two["target_tokens"] == one["target_tokens"]
+        # Untrained, both passes are far from the targets, and near each other.
+        assert two["nll"] == pytest.approx(one["nll"], rel=0.05)
+        assert two["loss"] > two["nll"]
+
+
+def test_it_makes_another_run_and_is_refused_where_it_cannot_be(recipe_file):
+    ours, other = (
+        identity_of(load_recipe(recipe_file, [f"trainer.r_drop={weight}"])) for weight in (5, 0)
+    )
+    assert {name for name in ours if ours[name] != other[name]} == {"trainer.r_drop"}
+    for override, message in (
+        ("trainer.r_drop=-1", r"trainer\.r_drop.*greater than or equal to 0"),
+        ("model.dropout=0", r"trainer\.r_drop is 5\.0 and model\.dropout is 0, with which both"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(recipe_file, [override])
+
+
+def test_tasks_that_cannot_feed_a_batch_twice_refuse_it(phrasebook_documents, tmp_path):
+    values = language_model_values(phrasebook_documents)
+    values["trainer"] |= {"r_drop": R_DROP}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(RecipeError, match=r"micro-batches of causal_lm cannot be fed twice, as"):
+        load_recipe(path, [])
