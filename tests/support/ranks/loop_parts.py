@@ -118,11 +118,11 @@ class Ema:
 class Task:
     """Batches as those of translation."""
 
-    def collate(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
+    def collate_for_training(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
         return to_device(micro_batch, VOCABULARY, device)
 
     def dummy(self, device: torch.device) -> PairBatch:
-        return self.collate(TASK.dummy(SPECIAL), device)
+        return self.collate_for_training(TASK.dummy(SPECIAL), device)
 
 
 class Validator:

@@ -174,7 +174,7 @@ class CTranslate2Searcher:
             self._source.of(tensors.source[row, : lengths[row] - 1].tolist()) for row in rows
         ]
         begun = [self._target.of(prefixes[row]) for row in rows]
-        exponent = _exponent(decoding.length_penalty, sum(lengths) / len(lengths))
+        exponent = exponent_near(decoding.length_penalty, sum(lengths) / len(lengths))
         return Asked(
             tensors.source,
             limits,
@@ -298,7 +298,7 @@ class _Pieces:
         return [self._ids[piece] for piece in pieces]
 
 
-def _exponent(alpha: float, length: float) -> float:
+def exponent_near(alpha: float, length: float) -> float:
     """That of length^x, which grows at this length as ((5 + length) / 6)^α does: x = α n / (n + 5).
 
     Never 0, with which CTranslate2 would stop earlier.
