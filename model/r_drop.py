@@ -103,23 +103,22 @@ class _ProjectedRDrop(torch.autograd.Function):
             log_sums += log_sum_e.sum()
             nll += (log_sum_e - logits_ev.gather(1, right).squeeze(1)).sum()
 
-            first_cv, second_cv = p_ev.chunk(2)
-            apart_cv = torch.sub(*logits_ev.chunk(2))
-            by_first_c1 = (first_cv * apart_cv).sum(dim=1, keepdim=True)
-            by_second_c1 = (second_cv * apart_cv).sum(dim=1, keepdim=True)
-            divergences += (by_first_c1 - by_second_c1).sum()
+            p_cv, q_cv = p_ev.chunk(2)
+            apart_cv, grad_q_cv = logits_ev.chunk(2)
+            apart_cv -= grad_q_cv  # the logits are needed no more
+            by_p_c1, by_q_c1 = (_row_products(each_cv, apart_cv) for each_cv in (p_cv, q_cv))
+            divergences += (by_p_c1 - by_q_c1).sum()
             if with_gradients:
                 # Of the cross-entropies without the share that all entries get, and of the
                 # divergences: p - q + p (z - y - Σ p (z - y)), and the same with p and q exchanged.
+                # The place of the logits is taken, and each line is one pass over it.
                 quarter = alpha / 4
-                grad_ev = torch.cat(
-                    [
-                        first_cv * (0.5 + quarter + quarter * (apart_cv - by_first_c1))
-                        - quarter * second_cv,
-                        second_cv * (0.5 + quarter - quarter * (apart_cv - by_second_c1))
-                        - quarter * first_cv,
-                    ]
-                )
+                grad_p_cv = apart_cv.mul_(quarter)
+                torch.sub(0.5 + quarter + quarter * by_q_c1, grad_p_cv, out=grad_q_cv)
+                grad_p_cv += 0.5 + quarter - quarter * by_p_c1
+                grad_p_cv.mul_(p_cv).sub_(q_cv, alpha=quarter)
+                grad_q_cv.mul_(q_cv).sub_(p_cv, alpha=quarter)
+                grad_ev = logits_ev
                 grad_ev.scatter_(1, right, grad_ev.gather(1, right) - (1 - label_smoothing) / 2)
                 grad_ev = grad_ev.to(weight_vd.dtype)
                 hidden_grad_ed = product(grad_ev, weight_vd.T)
@@ -145,3 +144,8 @@ class _ProjectedRDrop(torch.autograd.Function):
         hidden_grad_md, weight_grad_vd = ctx.saved_tensors
         weight_grad = (weight_grad_vd * smoothed_grad).to(hidden_grad_md.dtype)
         return hidden_grad_md * smoothed_grad, weight_grad, None, None, None, None
+
+
+def _row_products(one_cv: Tensor, other_cv: Tensor) -> Tensor:
+    """Returns the scalar product of each row of the one with that of the other, (c, 1)."""
+    return torch.bmm(one_cv.unsqueeze(1), other_cv.unsqueeze(2)).squeeze(2)
