@@ -106,7 +106,10 @@ class _ProjectedRDrop(torch.autograd.Function):
             p_cv, q_cv = p_ev.chunk(2)
             apart_cv, grad_q_cv = logits_ev.chunk(2)
             apart_cv -= grad_q_cv  # the logits are needed no more
-            by_p_c1, by_q_c1 = (_row_products(each_cv, apart_cv) for each_cv in (p_cv, q_cv))
+            by_p_c1, by_q_c1 = (
+                torch.mul(each_cv, apart_cv, out=grad_q_cv).sum(dim=1, keepdim=True)
+                for each_cv in (p_cv, q_cv)
+            )
             divergences += (by_p_c1 - by_q_c1).sum()
             if with_gradients:
                 # Of the cross-entropies without the share that all entries get, and of the
@@ -144,8 +147,3 @@ class _ProjectedRDrop(torch.autograd.Function):
         hidden_grad_md, weight_grad_vd = ctx.saved_tensors
         weight_grad = (weight_grad_vd * smoothed_grad).to(hidden_grad_md.dtype)
         return hidden_grad_md * smoothed_grad, weight_grad, None, None, None, None
-
-
-def _row_products(one_cv: Tensor, other_cv: Tensor) -> Tensor:
-    """Returns the scalar product of each row of the one with that of the other, (c, 1)."""
-    return torch.bmm(one_cv.unsqueeze(1), other_cv.unsqueeze(2)).squeeze(2)
