@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from benchmarks.support.trainings import complete
 from cluster.recipe import find_recipe, load_recipe
 from cluster.threads import POLICY, SPINS, VARIABLE
 from data_pipeline.preparation.prepare import prepare
@@ -59,14 +60,7 @@ def seconds_of_a_step(folder: Path, steps: int, way: dict[str, str]) -> str:
     ]
     inherited = {k: v for k, v in os.environ.items() if k not in (VARIABLE, POLICY)}
     with suppress(subprocess.TimeoutExpired):
-        subprocess.run(
-            command,
-            env=inherited | way,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=PATIENCE_SECONDS,
-        )
+        complete(command, inherited | way, PATIENCE_SECONDS)
     record = run / "metrics.jsonl"
     lines = [line.step_seconds for line in train_lines(record)] if record.exists() else []
     if len(lines) <= WARM_UP:

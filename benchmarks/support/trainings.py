@@ -22,9 +22,28 @@ class Training(Protocol):
         """The command that starts the training."""
 
 
-def complete(command: list[str]) -> None:
-    """Runs a training to its end; one that fails ends the benchmark with all it has said."""
-    training = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def complete(
+    command: list[str],
+    environment: dict[str, str] | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Runs a training to its end; one that fails ends the benchmark with all it has said.
+
+    Args:
+        environment: all of it; None: this process's.
+        seconds: after which it is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: it was killed.
+    """
+    training = subprocess.run(
+        command,
+        env=environment,
+        timeout=seconds,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if training.returncode:
         sys.exit(training.stdout)
 

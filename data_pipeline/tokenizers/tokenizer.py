@@ -18,7 +18,7 @@ it, and decoding leaves it out.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -212,6 +212,11 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
             f"{tokenizer.vocabulary_size}."
         )
     return tokenizer
+
+
+def shared_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> Tokenizer:
+    """The tokenizer that all fields share, of a task that has no other."""
+    return next(iter(tokenizers.values()))
 
 
 def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokenizer]:

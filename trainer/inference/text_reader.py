@@ -5,6 +5,7 @@ from typing import ClassVar, Generic, Self, TypeVar, cast
 
 from torch import nn
 
+from data_pipeline.tokenizers.tokenizer import shared_tokenizer
 from trainer.inference.trained_network import Precision, TrainedNetwork, load_network
 
 N = TypeVar("N", bound=nn.Module)
@@ -22,7 +23,7 @@ class TextReader(Generic[N]):
 
     def __init__(self, trained: TrainedNetwork) -> None:
         self.network = cast(N, trained.model.eval())
-        self.tokenizer = next(iter(trained.tokenizers.values()))  # all fields share it
+        self.tokenizer = shared_tokenizer(trained.tokenizers)
         self.checkpoint = trained.checkpoint
         self.damaged = trained.damaged
 

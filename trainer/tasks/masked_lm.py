@@ -14,7 +14,7 @@ from data_pipeline.config import PackedBatchingConfig
 from data_pipeline.tasks.masked_text import masked_text
 from data_pipeline.tasks.masking import NOT_TOLD, SEGMENTS, TOLD
 from data_pipeline.text_config import TEXT
-from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from model.encoder_only_config import EncoderOnlyConfig
 from model.masked_head import MaskedLanguageModel, told_sums
 from trainer.batch import DeviceBatch
@@ -105,7 +105,7 @@ class MaskedLanguageModelling(TrainingTask):
 
     @property
     def _tokenizer(self) -> Tokenizer:
-        return next(iter(self.tokenizers.values()))  # all fields share it
+        return shared_tokenizer(self.tokenizers)
 
 
 class MaskedScoring(Scoring):

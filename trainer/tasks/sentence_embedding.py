@@ -13,7 +13,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.embedding_config import EmbeddingBatchingConfig
 from data_pipeline.pair_config import SOURCE, TARGET
-from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from model.masked_head import told_sums
 from model.sentence_encoder import SentenceEncoder
 from model.sentence_encoder_config import SentenceEncoderConfig
@@ -62,7 +62,7 @@ class SentenceEmbedding(TrainingTask):
 
     @property
     def _tokenizer(self) -> Tokenizer:
-        return next(iter(self.tokenizers.values()))  # both fields share it
+        return shared_tokenizer(self.tokenizers)
 
 
 class EmbeddingScoring(Scoring):

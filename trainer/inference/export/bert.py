@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data_pipeline.pair_config import PairDataConfig
+from data_pipeline.tokenizers.tokenizer import shared_tokenizer
 from model.errors import ModelError
 from model.hugging_face.bert import to_bert
 from model.masked_head import MaskedLanguageModel
@@ -72,7 +73,7 @@ def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
 
 def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
     network = trained.model
-    tokenizer = next(iter(trained.tokenizers.values()))  # all fields share it
+    tokenizer = shared_tokenizer(trained.tokenizers)
     if not isinstance(network, MaskedLanguageModel):
         raise ModelError(
             f"model.network is {trained.recipe.model.network}, and only encoder_only has BERT's "
