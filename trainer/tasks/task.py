@@ -153,9 +153,13 @@ class TrainingTask(ABC):
         """The loss of each part of a micro-batch by itself, [parts], to look at a step.
 
         It is a sum over the part's targets, in nats, without label smoothing or what else is
-        minimised; with the network's dropout, if it is in training mode.
+        minimised; with the network's dropout, if it is in training mode. Under R-Drop it is the
+        mean of both passes.
         """
-        losses_n = network(*self.collate(micro_batch, device).inputs, token_losses)
+        inputs = self.collate_for_training(micro_batch, device).inputs
+        losses_n = network(*inputs, token_losses)
+        if self.recipe.trainer.r_drop:
+            losses_n = losses_n.view(2, -1).mean(dim=0)
         targets = self.targets(micro_batch)
         starts = np.cumsum(targets) - targets
         sums = np.zeros(len(targets))

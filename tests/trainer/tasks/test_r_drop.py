@@ -1,5 +1,8 @@
 """R-Drop in training: what is fed, what is recorded, and where it is refused."""
 
+import io
+import math
+
 import pytest
 import torch
 import yaml
@@ -7,13 +10,16 @@ from support.recipes import tiny_values
 from support.runs import Runs
 from support.tasks import language_model_values
 
+from cluster.commands.replay import ReplayWish, replay
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
+from cluster.terminal import Terminal
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.config import AttentionBackend
 from trainer.randomness import seed_torch
 from trainer.recipe import identity_of
+from trainer.step_range import StepRange
 from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
@@ -66,6 +72,20 @@ def test_a_run_records_how_far_the_passes_are_apart(recipe_file, tmp_path):
         # Untrained, both passes are far from the targets, and near each other.
         assert two["nll"] == pytest.approx(one["nll"], rel=0.05)
         assert two["loss"] > two["nll"]
+
+
+def test_a_step_that_is_looked_at_again_has_the_losses_of_both_passes(recipe_file, tmp_path):
+    runs = Runs(recipe_file, tmp_path, address="")
+    runs.train("run", inline=True)
+    wish = ReplayWish(StepRange(2, 3), look=True)
+    found = replay(tmp_path / "run", wish, Terminal(file=io.StringIO()))
+    assert found.verdict.same, found.verdict
+    lines = {line["step"]: line for line in runs.lines("run")}
+    assert len(found.steps) == 2
+    for step in found.steps:
+        line = lines[step.step]
+        total = math.fsum(example.loss * example.tokens for example in step.examples)
+        assert total / line["target_tokens"] == pytest.approx(line["nll"], rel=1e-5)
 
 
 def test_it_makes_another_run_and_is_refused_where_it_cannot_be(recipe_file):
