@@ -18,6 +18,7 @@ from cluster.config import ClusterConfig
 from cluster.data.streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import WorkerHandle
 from cluster.environment_file import read_environment
+from cluster.garbage import nothing_looked_through
 from cluster.health.stacks import allow_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.ranks.mailbox import Mailbox
@@ -97,14 +98,16 @@ class RankActor:
     def import_trainer(self, device: str) -> None:
         """Import DeepSpeed for a device, and everything that the trainer itself imports."""
         os.environ["DS_ACCELERATOR"] = device
-        import trainer.replay.build  # noqa: F401
+        with nothing_looked_through():
+            import trainer.replay.build  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
         """Import a rank's modules: torch and DeepSpeed import most of theirs when first used."""
         # Not above: it imports torch.
         from trainer.zero.without_compiler import without_compiler
 
-        with without_compiler():  # as a rank's engine does: one of them would import the compiler
+        # As a rank's engine does: one of them would import the compiler.
+        with nothing_looked_through(), without_compiler():
             for name in names:
                 if name not in sys.modules:
                     with suppress(Exception):  # not all that is in sys.modules can be imported
@@ -118,12 +121,14 @@ class RankActor:
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; return the outcome."""
         # Not above: the supervisor imports this class too, and does without torch.
-        from trainer.distributed import process_group
+        with nothing_looked_through():
+            from trainer.distributed import process_group
 
         placement = replace(placement, node_address=ray.util.get_node_ip_address())
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Not above: it imports DeepSpeed, which reads the environment.
-            from trainer.replay.build import build_rank
+            with nothing_looked_through():
+                from trainer.replay.build import build_rank
 
             self._client.hopeless_seconds = min(
                 HOPELESS_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster.garbage import nothing_looked_through
 from cluster.serving.settings import ReplicaSettings
 from cluster.serving.waiting import Search
 from cluster.threads import fall_asleep_soon
@@ -72,9 +73,10 @@ class Replica:
 
     def __init__(self, settings: ReplicaSettings) -> None:
         fall_asleep_soon()
-        from cluster.ray.private_serve import close_the_replicas_port
-        from cluster.serving.taking_up import TakingUp, keep_looking
-        from cluster.serving.translating import load, prepare_process
+        with nothing_looked_through():
+            from cluster.ray.private_serve import close_the_replicas_port
+            from cluster.serving.taking_up import TakingUp, keep_looking
+            from cluster.serving.translating import load, prepare_process
 
         close_the_replicas_port()
         prepare_process(settings)
