@@ -92,8 +92,8 @@ class _ProjectedRDrop(torch.autograd.Function):
         tokens = len(hidden_md) // 2
         chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_md.shape[1]) // 2
         for start in range(0, tokens, chunk_tokens):
-            ends = start, min(start + chunk_tokens, tokens)
-            halves = [slice(tokens * half + ends[0], tokens * half + ends[1]) for half in (0, 1)]
+            stop = min(start + chunk_tokens, tokens)
+            halves = slice(start, stop), slice(tokens + start, tokens + stop)
             hidden_ed = torch.cat([hidden_md[half] for half in halves])
             right = torch.cat([target_m[half] for half in halves]).unsqueeze(1)
             logits_ev = product(hidden_ed, weight_vd).float()
