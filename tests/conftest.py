@@ -32,8 +32,8 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 
-# Half a million objects of libraries and of the tests themselves stay until the end; to look through
-# them for garbage again and again took a tenth of the time.
+# Half a million objects of libraries and of the tests themselves stay until the end; to look
+# through them for garbage again and again took a tenth of the time.
 gc.disable()
 
 
