@@ -129,10 +129,11 @@ class TrainingRecipe(Section):
                 f"trainer.r_drop is {weight}, and micro-batches of {self.task} cannot be fed "
                 f"twice, as those of {can} can: leave it out"
             )
-        if weight and not getattr(self.model, "dropout", 1):
+        rates = ("dropout", "attention_dropout")
+        if weight and not any(getattr(self.model, rate, 1) for rate in rates):
             raise ValueError(
-                f"trainer.r_drop is {weight} and model.dropout is 0, with which both passes over "
-                "a micro-batch are equal: set model.dropout, or leave trainer.r_drop out"
+                f"trainer.r_drop is {weight} and model.dropout is 0, so both passes over a "
+                "micro-batch are equal: set model.dropout, or leave trainer.r_drop out"
             )
 
     @property

@@ -95,10 +95,11 @@ def test_it_makes_another_run_and_is_refused_where_it_cannot_be(recipe_file):
     assert {name for name in ours if ours[name] != other[name]} == {"trainer.r_drop"}
     for override, message in (
         ("trainer.r_drop=-1", r"trainer\.r_drop.*greater than or equal to 0"),
-        ("model.dropout=0", r"trainer\.r_drop is 5\.0 and model\.dropout is 0, with which both"),
+        ("model.dropout=0", r"trainer\.r_drop is 5\.0 and model\.dropout is 0, so both"),
     ):
         with pytest.raises(RecipeError, match=message):
             load_recipe(recipe_file, [override])
+    load_recipe(recipe_file, ["model.dropout=0", "model.attention_dropout=0.1"])
 
 
 def test_tasks_that_cannot_feed_a_batch_twice_refuse_it(phrasebook_documents, tmp_path):
