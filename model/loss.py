@@ -108,6 +108,21 @@ def label_smoothed_sums(
     return LossSums(*sums)
 
 
+def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns logits and probabilities (c, v), and the log of each softmax' denominator (c,)."""
+    logits_cv = product(hidden_cd, weight_vd).float()
+    p_cv = torch.softmax(logits_cv, dim=1)
+    # Taken from the likeliest entry, because its probability is never rounded to zero.
+    return logits_cv, p_cv, logits_cv.amax(dim=1) - p_cv.amax(dim=1).log()
+
+
+def scaled_gradients(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the gradients of hidden states and matrix that a forward pass has saved, scaled."""
+    hidden_grad_nd, weight_grad_vd = ctx.saved_tensors
+    weight_grad = (weight_grad_vd * loss_grad).to(hidden_grad_nd.dtype)
+    return hidden_grad_nd * loss_grad, weight_grad
+
+
 class _ProjectedCrossEntropy(torch.autograd.Function):
     """Computes the gradients of its inputs in the forward pass; backward only scales them."""
 
@@ -130,10 +145,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden_nd), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             hidden_cd, right = hidden_nd[chunk], target_n[chunk].unsqueeze(1)
-            logits_cv = product(hidden_cd, weight_vd).float()
-            p_cv = torch.softmax(logits_cv, dim=1)
-            # Taken from the likeliest entry, because its probability is never rounded to zero.
-            log_sum_c = logits_cv.amax(dim=1) - p_cv.amax(dim=1).log()
+            logits_cv, p_cv, log_sum_c = distributions(hidden_cd, weight_vd)
             log_sums += log_sum_c.sum()
             nll += (log_sum_c - logits_cv.gather(1, right).squeeze(1)).sum()
             if with_gradients:
@@ -156,6 +168,4 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, smoothed_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad_nd, weight_grad_vd = ctx.saved_tensors
-        weight_grad = (weight_grad_vd * smoothed_grad).to(hidden_grad_nd.dtype)
-        return hidden_grad_nd * smoothed_grad, weight_grad, None, None, None
+        return *scaled_gradients(ctx, smoothed_grad), None, None, None

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.linear import product
-from model.loss import MIN_CHUNK_TOKENS
+from model.loss import MIN_CHUNK_TOKENS, distributions, scaled_gradients
 
 
 class RDropSums(NamedTuple):
@@ -96,10 +96,7 @@ class _ProjectedRDrop(torch.autograd.Function):
             halves = slice(start, stop), slice(tokens + start, tokens + stop)
             hidden_ed = torch.cat([hidden_md[half] for half in halves])
             right = torch.cat([target_m[half] for half in halves]).unsqueeze(1)
-            logits_ev = product(hidden_ed, weight_vd).float()
-            p_ev = torch.softmax(logits_ev, dim=1)
-            # Taken from the likeliest entry, because its probability is never rounded to zero.
-            log_sum_e = logits_ev.amax(dim=1) - p_ev.amax(dim=1).log()
+            logits_ev, p_ev, log_sum_e = distributions(hidden_ed, weight_vd)
             log_sums += log_sum_e.sum()
             nll += (log_sum_e - logits_ev.gather(1, right).squeeze(1)).sum()
 
@@ -144,6 +141,4 @@ class _ProjectedRDrop(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, smoothed_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad_md, weight_grad_vd = ctx.saved_tensors
-        weight_grad = (weight_grad_vd * smoothed_grad).to(hidden_grad_md.dtype)
-        return hidden_grad_md * smoothed_grad, weight_grad, None, None, None, None
+        return *scaled_gradients(ctx, smoothed_grad), None, None, None, None

@@ -19,8 +19,8 @@ function scrollingTable(label) {
 }
 
 // Fills `root`. `settings` are the recipe's: {loss, label_smoothing, r_drop, dropout,
-// attention_dropout, pairs}; `sentence` gives what the model makes of the present one, and `take` puts another in its
-// place. `show` draws everything anew.
+// attention_dropout, pairs}; `sentence` gives what the model makes of the present one, and `take`
+// puts another in its place. `show` draws everything anew.
 function trainingPanel(root, model, settings, sentence, take) {
   const smoothing = settings.label_smoothing;
   const state = { row: 0, forced: null, isTyped: false, waiting: 0 };
