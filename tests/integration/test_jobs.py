@@ -46,7 +46,9 @@ def test_submit_follow_and_read_the_result(runs, one_rank, decoys, ray_head, mon
     assert job.run.path == run
 
     address = ["--address", ray_head.dashboard]
-    log = transloom("jobs", "logs", job.id, "--follow", *address, cwd=decoys)
+    log = transloom(
+        "jobs", "logs", job.id, "--follow", *address, cwd=decoys, PYTHONPATH=str(decoys)
+    )
     assert "step 12/12" in log.stdout, log.stdout + log.stderr
     assert "Finished at step 12" in log.stdout
     assert job.status()["status"] == "SUCCEEDED"
@@ -305,22 +307,3 @@ def test_a_client_with_a_wrong_token_is_refused(decoys, ray_head):
     assert result.returncode == 1
     assert "token" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_train_from_a_folder_with_packages_of_the_same_names(runs, decoys):
-    result = transloom(
-        "train",
-        runs.recipe,
-        "trainer.max_steps=3",
-        "--run",
-        runs.folder / "decoyed",
-        "--address",
-        runs.address,
-        "--json",
-        cwd=decoys,
-        PYTHONPATH=str(decoys),
-    )
-    assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
-    assert answer["outcome"] == "finished"
-    assert answer["step"] == 3

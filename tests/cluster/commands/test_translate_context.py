@@ -25,7 +25,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("context")
     values = tiny_values(folder / "dataset", max_steps=2, validate_every_steps=2)
     values["data"]["context_sentences"] = 2
-    values["data"]["validation"] = values["data"]["tests"].pop("phrasebook")
+    held_out = folder / "held-out.txt"
+    held_out.write_text("".join(f"{line}\n" for line in LINES if line), encoding="utf-8")
+    values["data"]["validation"] = {"source": str(held_out), "target": str(held_out)}
     values["decoding"] = SHORT_TRANSLATIONS
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
