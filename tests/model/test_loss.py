@@ -1,8 +1,8 @@
 import pytest
 import torch
 from support.gradients import assert_same_gradients
+from support.sizes import Sizes
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.loss import MIN_CHUNK_TOKENS, label_smoothed_sums
 
@@ -42,21 +42,6 @@ def test_bf16_is_summed_in_fp32():
     assert_same_gradients(
         sums.smoothed / TOKENS, expected / TOKENS, [hidden, weight], rtol=2e-2, atol=1e-3
     )
-
-
-class Sizes(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.largest = 0  # elements
-        self.rows = []  # of each softmax
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        result = function(*arguments, **(keywords or {}))
-        if isinstance(result, torch.Tensor):
-            self.largest = max(self.largest, result.numel())
-        if function is torch.ops.aten._softmax.default:
-            self.rows.append(len(result))
-        return result
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.gradients import assert_same_gradients
+from support.sizes import Sizes
 from torch.nn import functional as F
 
 from model.loss import MIN_CHUNK_TOKENS, label_smoothed_sums
@@ -54,6 +55,15 @@ def test_bf16_is_summed_in_fp32():
     assert_same_gradients(
         sums.smoothed / TOKENS, expected / TOKENS, [hidden, weight], rtol=2e-2, atol=3e-3
     )
+
+
+def test_logits_of_a_whole_batch_never_exist():
+    hidden, weight, target = case()
+    with Sizes() as seen:
+        r_drop_sums(hidden, weight, target, 0.1, 5.0).smoothed.backward()
+    chunk = MIN_CHUNK_TOKENS * len(weight)  # of both passes together
+    assert seen.rows == [MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS, 14]
+    assert seen.largest == max(chunk, hidden.numel()) < len(hidden) * len(weight)
 
 
 def test_two_equal_passes_have_the_loss_of_one():

@@ -1,0 +1,30 @@
+"""How large the tensors are that an operation makes on its way."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Sizes(TorchDispatchMode):
+    """Watches what is called within it.
+
+    Attributes:
+        largest: the elements of the largest tensor that was made.
+        rows: those of each softmax, in turn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+        self.rows: list[int] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        if isinstance(result, torch.Tensor):
+            self.largest = max(self.largest, result.numel())
+        if function is torch.ops.aten._softmax.default:
+            self.rows.append(len(result))
+        return result
