@@ -1,9 +1,19 @@
 import pytest
 import torch
 
-from model.linear import Linear, product, uses_onednn
+from model.linear import ONEDNN_FROM, Linear, product, uses_onednn
 
 CPU = torch.device("cpu")
+has_onednn = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
+)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """All products count as large, and come from oneDNN whatever the processor."""
+    monkeypatch.setattr("model.linear._ONEDNN", torch.ops.mkldnn._linear_pointwise)
+    monkeypatch.setattr("model.linear.ONEDNN_FROM", 1)
 
 
 def close(ours, reference):
@@ -16,7 +26,10 @@ def gradients(layer, x, y_grad):
 
 @pytest.mark.parametrize("shape", [(7, 24), (3, 5, 24), (1, 1, 24), (0, 24)])
 @pytest.mark.parametrize("strided", [False, True])
-def test_outputs_and_gradients_are_those_of_torch_in_fp64(shape, strided):
+@pytest.mark.parametrize("size", ["small", pytest.param("large", marks=has_onednn)])
+def test_outputs_and_gradients_are_those_of_torch_in_fp64(shape, strided, size, request):
+    if size == "large":
+        request.getfixturevalue(size)
     torch.manual_seed(0)
     layer, x = Linear(24, 40), torch.randn(shape)
     if strided:
@@ -52,12 +65,19 @@ def test_a_product_takes_any_leading_axes(shape):
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX512", reason="oneDNN is asked with AVX-512 only"
 )
-def test_onednn_is_asked_in_fp32_and_only_then():
+def test_onednn_is_used_in_fp32_and_only_then():
     assert uses_onednn(CPU, torch.float32)  # this torch has the operation
     assert not uses_onednn(CPU, torch.bfloat16)
     assert not uses_onednn(CPU, torch.float64)
-    layer, x = Linear(8, 8), torch.randn(2, 8)
+
+
+@has_onednn
+def test_onednn_is_asked_for_large_products_only(monkeypatch):
+    monkeypatch.setattr("model.linear._ONEDNN", torch.ops.mkldnn._linear_pointwise)
+    torch.manual_seed(0)
+    layer, x = Linear(128, 128), torch.randn(ONEDNN_FROM // 128**2, 128)
     assert "_Linear" in type(layer(x).grad_fn).__name__
+    assert "_Linear" not in type(layer(x[1:]).grad_fn).__name__
     with torch.no_grad():
         assert torch.equal(layer(x), layer(x.clone().requires_grad_()))
 
@@ -70,11 +90,9 @@ def test_the_same_rows_are_the_same_bits_again():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
-)
-def test_a_layer_without_bias_is_torchs_whoever_computes_it(monkeypatch):
-    monkeypatch.setattr("model.linear._ONEDNN", torch.ops.mkldnn._linear_pointwise)
+@has_onednn
+@pytest.mark.usefixtures("large")
+def test_a_layer_without_bias_is_torchs_whoever_computes_it():
     torch.manual_seed(0)
     layer, x = Linear(24, 40, bias=False), torch.randn(3, 5, 24, requires_grad=True)
     y_grad = torch.randn(3, 5, 40)

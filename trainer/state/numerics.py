@@ -14,7 +14,7 @@ import torch
 
 from model.attention import default_backend
 from model.config import AttentionBackend
-from model.linear import uses_onednn
+from model.linear import ONEDNN_FROM, uses_onednn
 from trainer.config import EngineConfig
 from trainer.placement import Placement
 
@@ -40,7 +40,7 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         entries["exact_sums"] = EXACT_SUMS
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
     if uses_onednn(torch.device(placement.device), dtype):
-        entries["products"] = "oneDNN"  # see model/linear.py
+        entries["products"] = f"oneDNN from {ONEDNN_FROM}"  # see model/linear.py
     if not cuda and dtype is torch.bfloat16 and entries["attention"] == AttentionBackend.MATMUL:
         entries["softmax"] = "fp32 for short rows"  # see model/attention.py
     return entries

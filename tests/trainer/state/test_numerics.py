@@ -7,6 +7,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.attention import SelfAttention
 from model.config import AttentionBackend
+from model.linear import ONEDNN_FROM
 from trainer.config import EngineConfig
 from trainer.placement import Placement
 from trainer.state import numerics
@@ -40,7 +41,8 @@ def test_products_of_onednn_are_named():
     fp32, bf16 = (
         numerics.fingerprint(EngineConfig(precision=name), Placement()) for name in ("fp32", "bf16")
     )
-    assert fp32.get("products") == ("oneDNN" if "AVX512" in fp32["device"] else None)
+    from_where = f"oneDNN from {ONEDNN_FROM}" if "AVX512" in fp32["device"] else None
+    assert fp32.get("products") == from_where
     assert "products" not in bf16  # torch takes those from oneDNN anyway
 
 
