@@ -63,6 +63,8 @@ def build_trainer(
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.notice(f"attention is computed by {backend}")
+            if slow := numerics.slow_precision(recipe.engine, placement):
+                supervision.notice(slow)
             if engine.frozen.names:
                 supervision.notice(engine.frozen.told(engine.parameter_shapes))
             resources.callback(recorder.close)

@@ -51,6 +51,17 @@ def attention_backend(engine: EngineConfig, placement: Placement) -> AttentionBa
     return engine.attention or default_backend(torch.device(placement.device))
 
 
+def slow_precision(engine: EngineConfig, placement: Placement) -> str | None:
+    """What to say when the device computes faster in fp32 than in the precision of the recipe."""
+    emulated = placement.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    if engine.precision == "fp32" or not emulated:
+        return None
+    return (
+        f"engine.precision is {engine.precision}, which is slow on this CPU: it has no AVX-512. "
+        "fp32 is several times as fast, for a curve of its own"
+    )
+
+
 def _cpu() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 

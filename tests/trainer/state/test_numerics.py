@@ -65,3 +65,20 @@ def test_every_attention_of_the_model_is_computed_by_the_one_named(phrasebook, n
     model = build_network(recipe, load_tokenizers(*open_dataset(recipe.data)))
     attentions = [m for m in model.modules() if isinstance(m, SelfAttention)]
     assert {m.attention.backend for m in attentions} == {name}
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "device", "slow"),
+    [
+        ("AVX2", "bf16", "cpu", True),
+        ("AVX2", "fp32", "cpu", False),
+        ("AVX512", "bf16", "cpu", False),
+        ("AVX2", "bf16", "cuda", False),
+    ],
+)
+def test_bf16_on_a_cpu_without_avx512_is_called_slow(
+    capability, precision, device, slow, monkeypatch
+):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    advice = numerics.slow_precision(EngineConfig(precision=precision), Placement(device=device))
+    assert bool(advice) == slow
