@@ -44,7 +44,7 @@ class FieldArrays:
     def rows(self) -> list[list[int]]:
         """The ids of each sequence."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
-        return [sequence.tolist() for sequence in np.split(self.ids, ends[:-1])]
+        return [sequence.tolist() for sequence in np.split(self.ids, ends)[:-1]]
 
     def part(self, start: int, stop: int) -> "FieldArrays":
         """The sequences `start` to `stop`, without a copy."""
