@@ -7,36 +7,22 @@ again, then gets that of the signal. See docs/decisions/0075.
 """
 
 import atexit
-import os
-import sys
+import ctypes
 
 
-class KeptExitCode:
-    """Ends the process with `code`, whatever its libraries would do at the very end.
+def keep_exit_code() -> None:
+    """Have this process end once Python's part of its end is done, with the code that Python says.
 
-    Python's part of the end is as ever: threads that are no daemons are waited for, and functions
-    run that were registered with `atexit` after this object was made: make it early. Then the
-    process is gone, and the system takes back what its libraries hold.
-
-    Attributes:
-        code: None leaves the end to Python.
+    What the C library and the libraries would do then (destructors, their functions for the exit)
+    is left out, and the system takes back what they hold. Where the C library has no `on_exit`,
+    which glibc has, nothing is left out.
     """
+    atexit.register(_leave_first)
 
-    def __init__(self) -> None:
-        self.code: int | None = None
-        atexit.register(self._leave)  # what is registered first runs last
 
-    def take(self, end: SystemExit) -> None:
-        """Take the code of an exit. One with a text is left to Python, which prints it."""
-        if end.code is None or isinstance(end.code, int):
-            self.code = end.code or 0
-
-    def _leave(self) -> None:
-        if self.code is None:
-            return
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (OSError, ValueError):  # the reader has left: Python has a code for that
-            return
-        os._exit(self.code)
+def _leave_first() -> None:
+    """Called late, since what is registered last for the exit of the process runs first."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.fflush(None)  # what libraries have printed
+        libc.on_exit(libc._exit, None)  # which is called with the exit code

@@ -16,11 +16,10 @@ import yaml
 from support.machine_parts import lacks, missing
 from support.real_data import MULTI30K
 
-from cluster.exit_code import KeptExitCode
+from cluster.exit_code import keep_exit_code
 from cluster.supervision.command_signals import obey_signals
 
-# This process is a driver of Ray again and again; made before anything registers with atexit.
-EXIT_CODE = KeptExitCode()
+keep_exit_code()  # this process is a driver of Ray again and again
 
 os.environ.pop("WANDB_MODE", None)  # the recipes say it
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -39,12 +38,6 @@ hypothesis.settings.load_profile("reproducible")
 # Half a million objects of libraries and of the tests themselves stay until the end; to look
 # through them for garbage again and again took a tenth of the time.
 gc.disable()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(exitstatus: int) -> None:
-    """The tests end with the code that they came to, as commands do."""
-    EXIT_CODE.code = int(exitstatus)
 
 
 def pytest_collection_finish() -> None:

@@ -43,7 +43,7 @@ from cluster.errors import (
     HeadLostError,
     RecipeError,
 )
-from cluster.exit_code import KeptExitCode
+from cluster.exit_code import keep_exit_code
 from cluster.terminal import (
     complain,
     full_message,
@@ -93,17 +93,8 @@ for name, group, panel in (
 
 
 def main() -> None:
-    """The console script: `run_command` in a process that ends with it, and with its exit code."""
-    exit_code = KeptExitCode()
-    try:
-        run_command()
-    except SystemExit as end:
-        exit_code.take(end)
-        raise
-
-
-def run_command() -> None:
-    """Run the command of `sys.argv`: users' mistakes end in one paragraph and an exit code."""
+    """The console script: users' mistakes end in one paragraph and an exit code."""
+    keep_exit_code()
     show_tracebacks_visibly()
     print_in_any_locale()
     fall_asleep_soon()

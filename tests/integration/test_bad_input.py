@@ -35,7 +35,7 @@ def command(monkeypatch, capsys, tmp_path):
     def run(*arguments: object) -> Failure:
         monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            app.run_command()
+            app.main()
         output = capsys.readouterr()
         assert "Traceback" not in output.err
         return Failure(exit_.value.code, output.err)
@@ -128,7 +128,7 @@ def test_a_held_out_sentence_that_is_too_long(command, corpus_recipe, tmp_path, 
     arguments = ["prepare", str(corpus_recipe), override, "data.max_heldout_length=100000"]
     monkeypatch.setattr(sys, "argv", ["transloom", *arguments])
     with pytest.raises(SystemExit) as done:
-        app.run_command()
+        app.main()
     assert not done.value.code
     run = tmp_path / "run"
     failure = command("train", corpus_recipe, override, "--inline", "--run", run)

@@ -32,7 +32,7 @@ def transloom(monkeypatch, capsys):
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            app.run_command()
+            app.main()
         output = capsys.readouterr()
         assert exit_.value.code == 0, output.err
         return output.out

@@ -127,7 +127,7 @@ def said_of(monkeypatch, capsys, tmp_path):
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            app.run_command()
+            app.main()
         assert exit_.value.code in (1, 2)
         output = capsys.readouterr()
         assert "Traceback" not in output.err

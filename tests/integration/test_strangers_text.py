@@ -183,7 +183,7 @@ def test_a_traceback_that_nobody_expected(shown, monkeypatch):
     def as_python_does():
         monkeypatch.setattr(app, "app", fail)
         try:
-            app.run_command()
+            app.main()
         except ValueError as error:
             sys.excepthook(type(error), error, error.__traceback__)
 

@@ -31,11 +31,13 @@ def started(ray_head):
 
 @pytest.fixture
 def agents(started, monkeypatch):
-    """Nothing is known of the agent yet, which may be slow on a busy machine; the node's id."""
+    """An agent that answers, though it may be slow on a busy machine; the node's id."""
     monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 60.0)
     agents, node = started
     anew = NodeAgents()
     anew.by_node, anew._names = dict(agents.by_node), {node: "here"}
+    anew.call([node])
+    wait_until(lambda: not anew.silent([node]))  # the test before may have killed it
     return anew, node
 
 

@@ -1,13 +1,10 @@
 """A command that is sent SIGTERM and SIGINT at every stage of its leaving.
 
-::
-
-    site/sitecustomize.py   sends them, in the command's own process, when it comes to a stage
-    end.c                   the last stage: Python is gone, and the process nearly
+site/sitecustomize.py sends them, in the command's own process, when it comes to a stage. Once
+Python is done, the process is gone: see `cluster.exit_code`.
 """
 
 import os
-import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,7 +21,6 @@ LAST = [
     "first hook at exit",
     "last hook at exit",
     "modules are cleared",
-    "the process ends",
 ]
 
 
@@ -33,9 +29,6 @@ class Leaving:
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "stages"
-        self._library = folder / "end.so"
-        command = ["cc", "-std=gnu11", "-shared", "-fPIC", "-o", self._library, HERE / "end.c"]
-        subprocess.run(command, check=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -43,7 +36,6 @@ class Leaving:
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path),
-            "LD_PRELOAD": str(self._library),
             "TRANSLOOM_LEAVING_LOG": str(self._log),
         }
 

@@ -68,7 +68,6 @@ def arms(let_outcome_stand):
         if Here.leaves:
             return
         Here.leaves = True
-        os.environ["TRANSLOOM_LEAVING_PROCESS"] = str(os.getpid())
         atexit.register(strike, "first hook at exit")
         threading._shutdown = strikes("shuts down")(threading._shutdown)
         sys.modules["remains"] = Remains()
