@@ -1,6 +1,6 @@
 """Hugging Face's turn in decoding.py: MarianMTModel with transloom's weights. Own environment.
 
-python decoding_hugging_face.py FOLDER fp32|bf16 PART/PARTS
+python hugging_face.py FOLDER fp32|bf16 PART/PARTS
 
 Translates one of PARTS parts into which the sentences are dealt out. Prints the seconds, and the
 number of each sentence with its best translation, as ids without BOS and EOS.
