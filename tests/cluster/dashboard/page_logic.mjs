@@ -161,9 +161,18 @@ test("a report answers any part of a curve with the whole", async () => {
 });
 
 test("charts are those for a start, or the chosen ones", () => {
-  const all = measures(["loss", "bleu"], (name) => name);
+  const all = measures(new Map([["loss", {}], ["bleu", { decoding: "greedy" }]]), false);
   assert.deepEqual(shown(all, null).slice(0, 3).map(({ key }) => key), ["loss", "score.bleu", "grad_norm"]);
   assert.deepEqual(shown(all, ["score.loss", "goodput"]).map(({ key }) => key), ["score.loss", "goodput"]);
+});
+
+test("a smoothed loss is named so, and the NLL that compares is shown from the start", () => {
+  const titles = (smoothed) => shown(measures(new Map([["bleu", { decoding: "greedy" }]]), smoothed), null)
+    .slice(0, 3).map(({ title }) => title);
+  assert.deepEqual(titles(true), ["training NLL", "training loss (smoothed)", "BLEU (greedy)"]);
+  assert.deepEqual(titles(false), ["training loss", "BLEU (greedy)", "gradient norm"]);
+  assert.equal(words.searchLabel({ beam_size: 1, length_penalty: 0.6 }), "greedy");
+  assert.equal(words.searchLabel({ beam_size: 4, length_penalty: 0.6 }), "beam 4, α 0.6");
 });
 
 // A server: counts what it is asked, and says what is new.
