@@ -170,7 +170,7 @@ export class StepPanel {
     const isRunning = answer.state === "running";
     this.root.classList.toggle("busy", isRunning);
     setText(this.#state, answer.message || (isRunning ? "Steps are trained again …" : ""));
-    if (answer.state === "done" && answer.look) fill(this.#result, ...lookParts(answer.look));
+    if (answer.state === "done" && answer.look) fill(this.#result, ...lookParts(answer.look, capital(lossName(this.#store.row(step.id)?.standing))));
     if (isRunning) this.#timer = setTimeout(() => this.#askAgain(step, first, last), ASK_EVERY_MS);
   }
 
@@ -183,6 +183,10 @@ export class StepPanel {
       setText(this.#state, error.message);
     }
   }
+}
+
+function capital(text) {
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 function stepInput(label) {

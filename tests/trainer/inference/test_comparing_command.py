@@ -117,7 +117,9 @@ def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
     assert again["metrics"]["BLEU"]["bootstrap"] in markdown.replace("\\", "")
     decoding = "beam 4, α 0.6"
     assert decoding in text
-    table = [line for line in markdown.split("\n") if line.startswith(f"| seed-4 | {decoding} | BLEU |")]
+    table = [
+        line for line in markdown.split("\n") if line.startswith(f"| seed-4 | {decoding} | BLEU |")
+    ]
     score = again["systems"][1]["scores"]["BLEU"]["score"]
     assert f"| {score:.2f} |" in table[0]
 
