@@ -38,7 +38,7 @@ export function measures(scoresByName, smoothed) {
   ));
   const [loss, nll, ...rest] = OF_STEPS;
   if (!smoothed) return [loss, ...scores, nll, ...rest];
-  const named = { ...loss, title: SMOOTHED, unit: "nats per token, with label smoothing" };
+  const named = { ...loss, title: SMOOTHED };
   return [{ ...nll, first: true }, named, ...scores, ...rest];
 }
 
