@@ -172,6 +172,14 @@ class ModelConfig(NetworkConfig):
         return self
 
 
+GREEDY = "greedy"
+
+
+def search_label(beam_size: int, length_penalty: float) -> str:
+    """Return the label of a search, which stands beside each score of what it found."""
+    return GREEDY if beam_size == 1 else f"beam {beam_size}, α {length_penalty:g}"
+
+
 class DecodingConfig(Section):
     """How a translation is searched for. Defaults are the paper's (§6.1)."""
 

@@ -238,6 +238,11 @@ class TrainerConfig(Section):
     def _is_known(cls, name: str) -> str:
         return LOSSES.known(name)
 
+    @property
+    def smooths_labels(self) -> bool:
+        """Return whether the loss includes label smoothing, which the NLL never does."""
+        return self.loss == "cross_entropy" and self.label_smoothing > 0
+
     @field_validator("loss_options")
     @classmethod
     def _are_those_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> Any:

@@ -24,10 +24,13 @@ class Score(Written):
 
     Attributes:
         value: the measure's value; None if it is not finite.
+        decoding: the search that made the scored texts, such as "greedy"; None if the score is
+            not one of searched texts, or if the version that recorded it did not say.
     """
 
     value: float | None = None
     more_is_better: bool
+    decoding: str | None = None
 
     @property
     def cost(self) -> float | None:

@@ -73,5 +73,9 @@ class Validator:
         for name in self._more_scores:
             value = float(SCORES[name].of(result.texts, expected))
             finite = value if math.isfinite(value) else None
-            more[name] = Score(value=finite, more_is_better=SCORES[name].more_is_better)
+            more[name] = Score(
+                value=finite,
+                more_is_better=SCORES[name].more_is_better,
+                decoding=result.decoding,
+            )
         return replace(result, scores={**result.scores, **more})

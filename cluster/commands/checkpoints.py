@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.recipe import load_recipe
 from cluster.terminal import Terminal, percentages
-from cluster.views.scores import score_name, score_value
+from cluster.views.scores import score_heading, score_value
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, listed
 from trainer.checkpoints.format import (
@@ -159,7 +159,7 @@ def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:
         Column("step", copied=True),
         "size",
         "written by",
-        *(f"validation {score_name(measure)}" for measure in measures),
+        *(f"validation {score_heading(measure, _decoding(rows, measure))}" for measure in measures),
         Column("data digest", copied=True, shown=DIGEST_DIGITS_SHOWN),
     )
     for row in rows:
@@ -200,6 +200,11 @@ def _writer_text(row: dict[str, Any]) -> str:
     if source := row["imported_from"]:
         return f"imported from {source}"
     return f"{counted(row['ranks'], 'rank')}, ZeRO {row['zero_stage']}"
+
+
+def _decoding(rows: list[dict[str, Any]], measure: str) -> str | None:
+    found = (row.get("scores", {}).get(measure, {}).get("decoding") for row in rows)
+    return next(filter(None, found), None)
 
 
 def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:

@@ -153,7 +153,7 @@ class FolderFeed:
 def _line(known: _Known) -> str:
     standing = known.standing
     why = f": {standing.reason}" if standing.reason and not known.is_under_way else ""
-    scores = ", ".join(score_text(name, score.value) for name, score in standing.scores.items())
+    scores = ", ".join(score_text(name, score) for name, score in standing.scores.items())
     left = f", {time_text(standing.seconds_left)} left" if standing.seconds_left else ""
     behind = f", {scores}" if scores else ""
     return f"{standing.name}: {known.state}{why}, step {steps_text(standing)}{behind}{left}"

@@ -7,7 +7,7 @@ from cluster.terminal import Terminal, percentages, warn
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.config import DataConfig
 from data_pipeline.wording import listed
-from model.config import DecodingConfig
+from model.config import DecodingConfig, search_label
 from trainer.errors import EngineError, RunMismatchError
 from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.engines import require_possible
@@ -196,14 +196,20 @@ def plain_scores_table(scores: dict[str, dict[str, float | None]]) -> AnswerTabl
 
 
 def scores_table(evaluations: list[Evaluation]) -> AnswerTable:
-    table = AnswerTable("test set", "metric", "score", Column("signature", copied=True))
+    table = AnswerTable(
+        "test set",
+        "metric",
+        "score",
+        *(Column(name, copied=True) for name in ("decoding", "signature")),
+    )
     for evaluation in evaluations:
+        decoding = search_label(evaluation.beam_size, evaluation.length_penalty)
         for metric, score in (
             ("BLEU", evaluation.bleu),
             ("chrF", evaluation.chrf),
             ("BLEU, as the literature scores Multi30k", evaluation.bleu_literature),
         ):
-            table.add(evaluation.name, metric, f"{score.score:.2f}", score.signature)
-        table.add(evaluation.name, "weights", "", evaluation.checkpoint)
-        table.add(evaluation.name, "hypotheses", "", evaluation.hypotheses)
+            table.add(evaluation.name, metric, f"{score.score:.2f}", decoding, score.signature)
+        table.add(evaluation.name, "weights", "", "", evaluation.checkpoint)
+        table.add(evaluation.name, "hypotheses", "", "", evaluation.hypotheses)
     return table

@@ -217,7 +217,9 @@ def _look(
 ) -> Look:
     """The verdict, and what the ranks saw."""
     lines = _step_lines(scratch)
-    promise = plan.recorded.promise(plan.fingerprint_of, _numerics(scratch), plan.trained)
+    fingerprints = plan.fingerprint_of, _numerics(scratch), plan.trained
+    promise = plan.recorded.promise(*fingerprints)
+    ranks_for_bits = plan.recorded.ranks_for_bits(*fingerprints)
     states = [_state(plan, scratch, step) for step in sorted(plan.checkpoints) if step in lines]
     places = ExamplePlaces(plan.manifest, plan.recipe.batching.micro_batches_per_step)
     recorded = plan.recorded.lines
@@ -229,7 +231,7 @@ def _look(
         replayed_from=plan.from_step,
         steps_trained=len(lines),
         ranks=wish.ranks,
-        verdict=judge(plan.recorded, lines, states, promise, unreadable),
+        verdict=judge(plan.recorded, lines, states, promise, unreadable, ranks_for_bits),
         steps=[
             looked_step(lines[step], recorded.get(step), _seen(scratch, step), places)
             for step in asked

@@ -118,6 +118,7 @@ class RunFeed:
         if picture.job and picture.job.is_under_way and standing.state != "training":
             picture.state, picture.reason = picture.job.state, None
         picture.max_steps = standing.max_steps or picture.max_steps
+        picture.smooths_labels = standing.smooths_labels
         picture.step = max(picture.step, standing.step)
         picture.nodes = standing.nodes
         picture.owner = _owner(standing)

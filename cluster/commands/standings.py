@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cluster.views.scores import score_name, score_text, score_value
+from cluster.views.scores import score_heading, score_text, score_value, training_losses
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted
 from trainer.errors import RunMismatchError
@@ -56,13 +56,15 @@ def progress_text(run: Path) -> str:
 
 def runs_table(standings: list[Standing]) -> AnswerTable:
     table = AnswerTable(
-        Column("run", copied=True), "state", "step", "newest scores", "tokens/s", "left", "owner"
+        *(Column("run", copied=True), "state", "step", "training NLL", "newest scores"),
+        *("tokens/s", "left", "owner"),
     )
     for standing in standings:
         table.add(
             standing.name,
             _state_text(standing),
             steps_text(standing),
+            "" if standing.training_nll is None else f"{standing.training_nll:.3f}",
             scores_text(standing),
             _number(standing.tokens_per_second),
             time_text(standing.seconds_left),
@@ -77,6 +79,7 @@ def status_text(standing: Standing) -> str:
     rows = [
         ("state", standing.state + (f": {standing.reason}" if standing.reason else "")),
         ("step", _progress_text(standing)),
+        ("last step", _training_line(standing)),
         ("newest scores", _scores_line(standing)),
         ("best scores", _best_line(standing)),
         ("speed", _speed_line(standing)),
@@ -112,7 +115,7 @@ def _progress_text(standing: Standing) -> str:
 
 def scores_text(standing: Standing) -> str:
     """The scores of the newest validation."""
-    return ", ".join(score_text(name, score.value) for name, score in standing.scores.items())
+    return ", ".join(score_text(name, score) for name, score in standing.scores.items())
 
 
 def best_text(standing: Standing, measure: str) -> str:
@@ -134,8 +137,18 @@ def _scores_line(standing: Standing) -> str:
     return f"{scores_text(standing)} (step {standing.scores_step:,})"
 
 
+def _training_line(standing: Standing) -> str:
+    if standing.training_loss is None or standing.training_nll is None:
+        return ""
+    losses = training_losses(standing.training_loss, standing.training_nll, standing.smooths_labels)
+    return ", ".join(f"training {name} {value:.3f}" for name, value in losses.items())
+
+
 def _best_line(standing: Standing) -> str:
-    best = [f"{score_name(name)} {best_text(standing, name)}" for name in standing.best]
+    best = [
+        f"{score_heading(name, found.decoding)} {best_text(standing, name)}"
+        for name, found in standing.best.items()
+    ]
     since = standing.best_since_step
     looked = f", of validations since step {since:,}" if best and since and since > 1 else ""
     return ", ".join(best) + looked

@@ -10,7 +10,7 @@ from rich.live import Live
 from cluster.commands.standings import STYLES, best_text, steps_text, time_text
 from cluster.commands.sweep import SweepRun
 from cluster.terminal import Terminal, shown
-from cluster.views.scores import score_name
+from cluster.views.scores import score_heading
 from cluster.views.tables import AnswerTable, Column
 
 LINE_SECONDS = 10.0
@@ -44,7 +44,7 @@ def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
         Column("run", copied=True),
         *fields,
         "step",
-        *(f"best {score_name(measure)}" for measure in measures),
+        *(f"best {score_heading(measure, _decoding(runs, measure))}" for measure in measures),
         "left",
         "state",
     )
@@ -59,6 +59,12 @@ def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
             style=STYLES.get(run.state, ""),
         )
     return table
+
+
+def _decoding(runs: Sequence[SweepRun], measure: str) -> str | None:
+    """Return the search behind a measure, as all runs of a sweep have the same task."""
+    found = (run.standing.best.get(measure) for run in runs)
+    return next((best.decoding for best in found if best and best.decoding), None)
 
 
 class _Lines:

@@ -102,8 +102,9 @@ def train_run(
     store, manifest = checked.require()
     if profile:
         _check_profile(profile, loaded, folder)
+    title, settings = title_of(loaded, folder), loaded.trainer
     with audience_for(
-        console, title_of(loaded, folder), loaded.trainer.max_steps, folder
+        console, title, settings.max_steps, folder, settings.smooths_labels
     ) as display:
         audience = LoggedAudience(display, folder.log)
         try:

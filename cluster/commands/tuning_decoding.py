@@ -15,6 +15,7 @@ from cluster.recipe import load_recipe
 from cluster.terminal import Terminal, bars_by_name, percentages, shown
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, listed
+from model.config import search_label
 from trainer.checkpoints.format import STEP, list_checkpoints, read_header, step_of
 from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, RunMismatchError
@@ -147,13 +148,11 @@ def _advice(run: Path, tuned: TunedDecoding) -> list[str]:
     lines = [
         f"{METRICS[tuned.metric]} on {VALIDATION}, {counted(tuned.sentences, 'sentence')} "
         f"({tuned.signature}).",
-        f"The best: {best_one.score:.2f} with beam {best_one.beam_size}, "
-        f"α {best_one.length_penalty:g} of {best_one.checkpoint}. From it {as_good} of "
-        f"{counted(len(tuned.points), 'point')} (≈) differ by no more than chance may "
-        f"(paired bootstrap, p ≥ {tuned.noise_p:g}).",
+        f"The best: {best_one.score:.2f} with {_search(best_one)} of {best_one.checkpoint}. "
+        f"From it {as_good} of {counted(len(tuned.points), 'point')} (≈) differ by no more than "
+        f"chance may (paired bootstrap, p ≥ {tuned.noise_p:g}).",
         f"Recommended, of these the smallest beam and the α nearest to the recipe's (←): "
-        f"{chosen.score:.2f} with beam {chosen.beam_size}, α {chosen.length_penalty:g} of "
-        f"{chosen.checkpoint} (p = {chosen.p:.3f}).",
+        f"{chosen.score:.2f} with {_search(chosen)} of {chosen.checkpoint} (p = {chosen.p:.3f}).",
         f"Characters of the translations to those of the references: the best {_ratio(best_one)}, "
         f"the recommended {_ratio(chosen)}. A penalty fits the length of these references; others "
         "may be shorter or longer for the same sources.",
@@ -179,6 +178,10 @@ def _advice(run: Path, tuned: TunedDecoding) -> list[str]:
         "",
         f"All of it is in {RunFolder(run).tuned_decoding}",
     ]
+
+
+def _search(point: Point) -> str:
+    return search_label(point.beam_size, point.length_penalty)
 
 
 def _ratio(point: Point) -> str:

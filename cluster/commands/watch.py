@@ -90,7 +90,9 @@ def _print(feed: Feed, console: Terminal) -> None:
 
 def _tell_of_run(feed: RunFeed, console: Terminal) -> None:
     """A line now and then, as `transloom train` has them where nothing can be drawn."""
-    lines = PlainLines(console, visible_line(feed.summary()), feed.picture.max_steps or 0)
+    picture = feed.picture
+    title = visible_line(feed.summary())
+    lines = PlainLines(console, title, picture.max_steps or 0, picture.smooths_labels)
     while not feed.is_over:
         time.sleep(LOOK_SECONDS)
         feed.look()

@@ -11,6 +11,7 @@ from cluster.terminal import shown
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.strangers_text import visible
 from data_pipeline.wording import counted, listed
+from model.config import search_label
 from trainer.inference.significance import Tested
 from trainer.inference.system_comparison import SystemComparison
 
@@ -47,7 +48,7 @@ def comparison_markdown(comparison: SystemComparison) -> str:
     return "\n\n".join([*parts, *(f"- {_cell(text)}" for text in _notes(comparison))])
 
 
-_COPIED = ("system", "hypotheses")
+_COPIED = ("system", "decoding", "hypotheses")
 
 
 def _title(comparison: SystemComparison) -> str:
@@ -66,10 +67,17 @@ def _sheets(comparison: SystemComparison) -> list[_Sheet]:
 
 
 def _scores(comparison: SystemComparison, names: list[str]) -> _Sheet:
-    headings = ("system", "metric", "score", "95 % interval", "p, bootstrap", "p, randomisation")
+    headings = (
+        *("system", "decoding", "metric", "score"),
+        *("95 % interval", "p, bootstrap", "p, randomisation"),
+    )
+    systems = zip(names, comparison.systems, comparison.scores, strict=True)
     rows = [
-        [name, metric, f"{t.score:.2f}", f"{t.mean:.2f} ± {t.interval:.2f}", *_p_values(t)]
-        for name, scores in zip(names, comparison.scores, strict=True)
+        [
+            *(name, search_label(system.beam_size, system.length_penalty), metric),
+            *(f"{t.score:.2f}", f"{t.mean:.2f} ± {t.interval:.2f}", *_p_values(t)),
+        ]
+        for name, system, scores in systems
         for metric, t in scores.items()
     ]
     return _Sheet("Scores, and whether they differ from the baseline's", headings, rows)
@@ -120,14 +128,14 @@ def _systems(comparison: SystemComparison, names: list[str]) -> _Sheet:
             name,
             system.checkpoint,
             str(system.seed),
-            f"{system.beam_size}, {system.length_penalty:g}",
+            search_label(system.beam_size, system.length_penalty),
             "reused" if system.reused else "translated now",
             str(system.file),
             system.sha256[:HASH_SHOWN],
         ]
         for name, system in zip(names, comparison.systems, strict=True)
     ]
-    headings = ("system", "checkpoint", "seed", "beam, α", "made", "hypotheses", "sha256")
+    headings = ("system", "checkpoint", "seed", "decoding", "made", "hypotheses", "sha256")
     return _Sheet("What was compared", headings, rows)
 
 

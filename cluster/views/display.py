@@ -10,7 +10,7 @@ from cluster.terminal import Terminal, shown
 from cluster.views.live_picture import LivePicture, is_drawn_anew
 from cluster.views.run_history import take_history
 from cluster.views.run_picture import RunPicture
-from cluster.views.scores import score_text
+from cluster.views.scores import score_text, training_losses
 from data_pipeline.location import without_credentials
 from data_pipeline.strangers_text import visible, visible_line
 from data_pipeline.wording import said
@@ -24,20 +24,22 @@ PLAIN_LINE_SECONDS = 10.0
 
 
 def audience_for(
-    console: Terminal, title: str, max_steps: int, run: RunFolder
+    console: Terminal, title: str, max_steps: int, run: RunFolder, smooths_labels: bool = False
 ) -> "LivePicture | PlainLines":
-    """A live picture if the console is a terminal on which text can be drawn anew."""
+    """Return a live picture if the console is a terminal that can redraw, else plain lines."""
     if not is_drawn_anew(console):
-        return PlainLines(console, title, max_steps)
-    picture = RunPicture(title, max_steps)
+        return PlainLines(console, title, max_steps, smooths_labels)
+    picture = RunPicture(title, max_steps, smooths_labels=smooths_labels)
     take_history(picture, run)
     return LivePicture(console, picture, Checkpoints(run.checkpoints))
 
 
-def train_summary(line: TrainLine) -> str:
-    """The numbers of a training step in one line."""
+def train_summary(line: TrainLine, smooths_labels: bool) -> str:
+    """Return the numbers of a training step in one line."""
+    losses = training_losses(line.loss, line.nll, smooths_labels)
     return (
-        f"loss {line.loss:.3f}  grad norm {line.grad_norm:.2f}  "
+        f"{'  '.join(f'{name} {value:.3f}' for name, value in losses.items())}  "
+        f"grad norm {line.grad_norm:.2f}  "
         f"lr {line.learning_rate:.2e}  {line.target_tokens_per_second:,.0f} target tokens/s  "
         f"padding {line.padding_fraction:.1%}  data stall {line.data_stall_seconds:.3f} s"
     )
@@ -45,7 +47,7 @@ def train_summary(line: TrainLine) -> str:
 
 def validation_summary(line: ValidationLine) -> str:
     """The scores of a validation in one line."""
-    scores = (score_text(name, score.value) for name, score in line.scores.items())
+    scores = (score_text(name, score) for name, score in line.scores.items())
     return f"step {line.step}: validation {', '.join(scores)}"
 
 
@@ -79,9 +81,12 @@ class LoggedAudience:
 class PlainLines:
     """Prints a line now and then, for logs."""
 
-    def __init__(self, console: Terminal, title: str, max_steps: int) -> None:
+    def __init__(
+        self, console: Terminal, title: str, max_steps: int, smooths_labels: bool = False
+    ) -> None:
         self._console = console
         self._max_steps = max_steps
+        self._smooths_labels = smooths_labels
         self._next_line = 0.0
         self._print(title)
 
@@ -99,7 +104,8 @@ class PlainLines:
             now = time.monotonic()
             if now >= self._next_line or line.step == self._max_steps:
                 self._next_line = now + PLAIN_LINE_SECONDS
-                self._print(f"step {line.step}/{self._max_steps}  {train_summary(line)}")
+                summary = train_summary(line, self._smooths_labels)
+                self._print(f"step {line.step}/{self._max_steps}  {summary}")
         elif isinstance(line, ValidationLine):
             self._print(validation_summary(line))
             for sample in line.samples:

@@ -128,7 +128,7 @@ def _score(row: FolderRow) -> str:
     if not row.scores:
         return ""
     name = list(row.scores)[-1]
-    return visible_line(score_text(name, row.scores[name].value))
+    return visible_line(score_text(name, row.scores[name]))
 
 
 def _speed(row: FolderRow) -> str:

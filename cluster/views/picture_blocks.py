@@ -20,7 +20,12 @@ from cluster.views.picture_layout import (
 )
 from cluster.views.picture_processes import processes
 from cluster.views.run_picture import RunPicture
-from cluster.views.scores import score_name, score_value
+from cluster.views.scores import (
+    score_heading,
+    score_name,
+    score_value,
+    training_losses,
+)
 from cluster.views.sparkline import Series, sparkline
 from cluster.views.time_words import clock, span
 from data_pipeline.strangers_text import visible_line
@@ -104,14 +109,18 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         return Block([row], importance)
 
     if last:
-        yield curve("loss", f"{last.loss:.3f}", picture.loss, 2)
+        losses = training_losses(last.loss, last.nll, picture.smooths_labels)
+        for name, loss in losses.items():
+            series = picture.nll if name == "NLL" else picture.loss
+            yield curve(name, f"{loss:.3f}", series, 9 if name == "NLL" else 2)
     for number, name in enumerate(reversed(picture.scores)):  # the last one says most
         newest = picture.newest.scores.get(name) if picture.newest else None
         value = newest.value if newest else None
         text = "not finite" if value is None else score_value(name, value)
         importance = 3 if number == 0 else min(12 + number, 14)
         series = picture.scores[name]
-        yield curve(_measure(name), text, series, importance, _best(picture, name))
+        decoding = newest.decoding if newest else None
+        yield curve(_measure(name, decoding), text, series, importance, _best(picture, name))
     if last:
         speed = picture.speed.tokens_per_second or last.target_tokens_per_second
         yield curve("tokens/s", f"{speed:,.0f}", picture.tokens_per_second, 5)
@@ -123,9 +132,12 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         yield Block([labelled("loss", "waiting for the first step")], importance=2)
 
 
-def _measure(name: str) -> str:
-    """A measure's name, as the loss of training has its own row."""
-    return "validation loss" if name == "loss" else visible_line(score_name(name))[: LABEL - 1]
+def _measure(name: str, decoding: str | None) -> str:
+    """Return the label of a measure's row, without its decoding if that has no room."""
+    if name == "loss":  # the loss of training has its own row
+        return "validation loss"
+    heading = visible_line(score_heading(name, decoding))
+    return heading if len(heading) < LABEL else visible_line(score_name(name))[: LABEL - 1]
 
 
 def _best(picture: RunPicture, name: str) -> str:

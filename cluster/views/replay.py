@@ -1,5 +1,6 @@
 """A replay for a person: the verdict, then a table of each step that was looked into."""
 
+import shlex
 from typing import cast
 
 from rich.console import Group, RenderableType
@@ -23,6 +24,8 @@ def look_report(look: Look, examples: int) -> Group:
     """
     parts: list[RenderableType] = [_heading(look)]
     parts += [shown(f"  {name:8}", text) for name, text in verdict_lines(look.verdict)]
+    if command := _command_for_bits(look):
+        parts.append(shown(f"  {'bits':8}", f"compared by  {command}"))
     for step in look.steps:
         if step.examples:
             parts += ["", *_step(step, examples)]
@@ -36,6 +39,14 @@ def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
     if verdict.first_difference:
         lines.append(("first", (_difference(verdict.first_difference), "bold red")))
     return lines
+
+
+def _command_for_bits(look: Look) -> str | None:
+    """Return the command that replays on as many ranks as the run had, if that keeps all bits."""
+    if look.verdict.ranks_for_bits is None:
+        return None
+    steps = f"--steps {look.from_step}:{look.to_step}"
+    return f"transloom replay {shlex.quote(look.run)} {steps} --ranks {look.verdict.ranks_for_bits}"
 
 
 def _heading(look: Look) -> RenderableType:
@@ -58,6 +69,8 @@ def _losses(verdict: Verdict) -> str:
     if verdict.losses == "not_compared":
         return "not compared"
     bits = "the same bits in every step" if verdict.to_the_last_bit else "the same up to rounding"
+    if verdict.amplified_rounding:
+        bits = "the same but for rounding, which training has amplified"
     same = verdict.losses == "same"
     told = bits if same else "DIFFERENT"
     if same and (verdict.to_the_last_bit or not verdict.largest_difference):
@@ -94,9 +107,10 @@ def _value(value: object) -> str:
 
 def _step(step: LookedStep, examples: int) -> list[RenderableType]:
     count = len(step.examples)
+    nll = "" if step.nll == step.loss else f"   NLL {_number(step.nll)}"
     heading = shown(
         (f"step {step.step:,}", "bold"),
-        f"   loss {_number(step.loss)}   gradient norm {_number(step.grad_norm)}   "
+        f"   loss {_number(step.loss)}{nll}   gradient norm {_number(step.grad_norm)}   "
         f"{counted(count, 'example')}" + (f", the worst {examples}" if count > examples else ""),
     )
     return [

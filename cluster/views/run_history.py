@@ -40,6 +40,7 @@ def _take_curves(picture: RunPicture, curves: Curves) -> None:
     columns = curves.columns
     for name, series in (
         ("loss", picture.loss),
+        ("nll", picture.nll),
         ("target_tokens_per_second", picture.tokens_per_second),
         ("grad_norm_max", picture.grad_norm),
         ("learning_rate", picture.learning_rate),

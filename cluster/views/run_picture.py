@@ -51,6 +51,7 @@ class RunPicture:
         state: as `trainer.tracking.standing` has it.
         reason: why it has that state.
         owner: who trains it, in words.
+        smooths_labels: whether the loss includes label smoothing, which the NLL never does.
         recent: the last applied steps of one start of the ranks.
         scores: the values of each measure over the run.
         best: the best value of each measure, and its step.
@@ -66,7 +67,9 @@ class RunPicture:
     reason: str | None = None
     owner: str = ""
     step: int = 0
+    smooths_labels: bool = False
     loss: Series = field(default_factory=Series)
+    nll: Series = field(default_factory=Series)
     tokens_per_second: Series = field(default_factory=Series)
     grad_norm: Series = field(default_factory=lambda: Series(keeps_spikes=True))
     learning_rate: Series = field(default_factory=Series)
@@ -105,7 +108,7 @@ class RunPicture:
     def forget_curves(self) -> None:
         """The record is another one than before."""
         empty = RunPicture(self.title)
-        for name in ("loss", "tokens_per_second", "grad_norm", "learning_rate", "scores"):
+        for name in ("loss", "nll", "tokens_per_second", "grad_norm", "learning_rate", "scores"):
             setattr(self, name, getattr(empty, name))
         self.best, self.recent, self.newest = empty.best, empty.recent, None
         self.step = self.skipped_steps = 0
@@ -134,6 +137,7 @@ class RunPicture:
         self.recent.append(line)
         self.step = max(self.step, line.step)
         self.loss.add(line.step, line.loss)
+        self.nll.add(line.step, line.nll)
         self.tokens_per_second.add(line.step, line.target_tokens_per_second)
         self.grad_norm.add(line.step, line.grad_norm)
         self.learning_rate.add(line.step, line.learning_rate)

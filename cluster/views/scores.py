@@ -1,5 +1,8 @@
 """Scores of a validation in words."""
 
+from trainer.scores import Score
+
+SMOOTHED_LOSS = "loss (smoothed)"  # with label smoothing
 _NAMES = {"bleu": "BLEU"}
 _DECIMALS = {"loss": 3, "perplexity": 2, "bleu": 1}
 
@@ -9,10 +12,26 @@ def score_name(measure: str) -> str:
     return _NAMES.get(measure, measure)
 
 
-def score_text(measure: str, value: float | None) -> str:
-    """A measure with its value; None means that the value is not finite."""
-    name = score_name(measure)
-    return f"{name} is not finite" if value is None else f"{name} {score_value(measure, value)}"
+def training_losses(loss: float, nll: float, smooths_labels: bool) -> dict[str, float]:
+    """Return the losses of a training step by name: one where the recipe minimises the NLL itself.
+
+    Only the NLL compares with the loss of a validation, which has no label smoothing.
+    """
+    if loss == nll:
+        return {"loss": loss}
+    return {SMOOTHED_LOSS if smooths_labels else "loss": loss, "NLL": nll}
+
+
+def score_heading(measure: str, decoding: str | None) -> str:
+    """Return a measure's name with the search that made the scored texts."""
+    return score_name(measure) + (f" ({decoding})" if decoding else "")
+
+
+def score_text(measure: str, score: Score) -> str:
+    """Return a measure with its value and decoding, such as "BLEU 31.2 (greedy)"."""
+    name, value = score_name(measure), score.value
+    text = f"{name} is not finite" if value is None else f"{name} {score_value(measure, value)}"
+    return text + (f" ({score.decoding})" if score.decoding else "")
 
 
 def score_value(measure: str, value: float) -> str:

@@ -29,7 +29,9 @@ def at_step(monkeypatch):
                     act()
 
         monkeypatch.setattr(
-            train, "audience_for", lambda console, title, steps, run: Acting(console, title, steps)
+            train,
+            "audience_for",
+            lambda console, title, steps, run, smooths: Acting(console, title, steps, smooths),
         )
 
     return at

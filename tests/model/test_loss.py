@@ -54,6 +54,11 @@ def test_logits_of_a_whole_batch_never_exist(dtype):
     assert seen.largest == max(chunk, hidden.numel()) < len(hidden) * len(weight)
 
 
+def test_without_label_smoothing_the_loss_is_the_nll_to_the_last_bit():
+    sums = label_smoothed_sums(*case(), 0.0)
+    assert sums.smoothed.item() == sums.nll.item()
+
+
 def test_without_gradients_the_sums_are_the_same():
     with_gradients = label_smoothed_sums(*case(), 0.1)
     with torch.no_grad():

@@ -45,8 +45,11 @@ def test_it_is_in_the_record_and_in_checkpoints(runs):
     made = texts.removesuffix("\n").split("\n")
     words = sum(len(line.split()) for line in made) / len(made)
     assert words > 0
-    assert last["scores"]["words_per_sentence"] == {"value": words, "more_is_better": True}
-    assert last["scores"]["not_a_number"] == {"more_is_better": True}
+    made_greedily = {"more_is_better": True, "decoding": "greedy"}
+    assert last["scores"]["words_per_sentence"] == {"value": words, **made_greedily}
+    assert last["scores"]["not_a_number"] == made_greedily
+    assert last["scores"]["bleu"]["decoding"] == "greedy"
+    assert "decoding" not in last["scores"]["loss"]
     newest = Checkpoint(list_checkpoints(runs.folder / "run" / "checkpoints")[-1])
     assert newest.header.scores["words_per_sentence"].value == words
 

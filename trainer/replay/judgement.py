@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from trainer.replay.look import Difference, Verdict
 from trainer.replay.recorded import Recorded
 from trainer.replay.reports import SeenState
+from trainer.replay.rounding import RoundingBounds
 from trainer.tracking.metrics import REPLAY_TOLERANCE
 from trainer.tracking.records import StepLine
-from trainer.tracking.step_difference import loss_difference, step_difference
+from trainer.tracking.step_difference import EVERY_BIT, loss_difference, step_difference
 
 MAX_DIFFERENCE = 1e300  # in place of infinity, which JSON has not
 
@@ -71,18 +72,27 @@ def judge(
     states: Iterable[ComparedState],
     promise: tuple[bool, str],
     unreadable: UnreadableData | None = None,
+    ranks_for_bits: int | None = None,
 ) -> Verdict:
     """Compare all steps that were trained again, also those before the ones asked for.
 
     Args:
         promise: whether to the last bit, and in words; see `Recorded.promise`.
+        ranks_for_bits: see `Recorded.ranks_for_bits`.
     """
     exact, words = promise
-    tolerance = 0.0 if exact else REPLAY_TOLERANCE
-    found = []
+    bounds = None if exact else RoundingBounds()
+    found: list[Difference] = []
+    losses: list[float] = []
+    other_losses = False
     for step in sorted(replayed.keys() & recorded.lines.keys()):
-        unknown = recorded.unknown_of(step)
-        apart = step_difference(recorded.lines[step], replayed[step], tolerance, unknown)
+        then, now, unknown = recorded.lines[step], replayed[step], recorded.unknown_of(step)
+        tolerances = bounds.by_field if bounds else EVERY_BIT
+        losses.append(loss_difference(then, now))
+        other_losses |= losses[-1] > tolerances.get("loss", 0.0)
+        apart = step_difference(then, now, tolerances, unknown)
+        if bounds and not apart:
+            bounds.add(then, now, unknown)
         if apart:
             found.append(
                 Difference(
@@ -102,21 +112,20 @@ def judge(
         Difference(step=state.step, what="state", details=list(state.different))
         for state in other_states
     ]
-    losses = [
-        loss_difference(recorded.lines[s], replayed[s]) for s in replayed if s in recorded.lines
-    ]
     largest = max(losses, default=0.0)
-    other_losses = largest > tolerance or any(d.what not in ("data", "state") for d in found)
+    other_losses |= any(d.what not in ("data", "state") for d in found)
     return Verdict(
         same=not found,
         promise=words,
         to_the_last_bit=exact,
+        ranks_for_bits=ranks_for_bits,
         data="unreadable" if unreadable else "different" if other_data else "same",
         losses="different" if other_losses else "same" if losses else "not_compared",
         state="different" if other_states else "same" if compared else "not_compared",
         tensors=max((state.tensors for state in compared), default=0),
         state_steps=[state.step for state in compared],
         largest_difference=min(largest, MAX_DIFFERENCE),
+        amplified_rounding=bool(bounds) and not found and largest > REPLAY_TOLERANCE,
         first_difference=min(found, key=lambda difference: difference.step, default=None),
     )
 

@@ -30,22 +30,28 @@ class Verdict(Written):
     Attributes:
         promise: to what the run was held, in words.
         to_the_last_bit: whether losses and state were held to every bit; if not, losses and
-            gradient norms to a tolerance.
+            gradient norms to what rounding explains, see `trainer.replay.rounding`.
+        ranks_for_bits: the number of ranks on which a replay here would be held to every bit; None
+            if it was, or if more than the ranks keeps it from that.
         data: `same`, `different`, or `unreadable`: the dataset does not give it any more.
         losses: with gradient norms and learning rates. `not_compared` after unreadable data.
         state: weights and moments at the run's checkpoints among these steps; `not_compared` if
             there is none, or if bits are not promised.
+        amplified_rounding: whether losses are `same` although training has amplified the rounding
+            to more than the tolerance of a single step.
     """
 
     same: bool
     promise: str
     to_the_last_bit: bool
+    ranks_for_bits: int | None = None
     data: Literal["same", "different", "unreadable"]
     losses: Literal["same", "different", "not_compared"]
     state: Literal["same", "different", "not_compared"]
     tensors: int = 0  # weights and moments that were compared
     state_steps: list[int] = Field(default_factory=list)  # the checkpoints' steps
     largest_difference: float = 0.0  # between losses of the same step, relative to the record's
+    amplified_rounding: bool = False
     first_difference: Difference | None = None
 
 
@@ -89,7 +95,7 @@ class LookedStep(Written):
     """A step as it was trained again, beside its line in the record.
 
     Attributes:
-        loss, grad_norm: None if the step was skipped.
+        loss, nll, grad_norm: None if the step was skipped; the NLL has no label smoothing.
         examples: those with the largest loss first.
         gradient_norms: before clipping, by module; the root of the sum of their squares is
             `grad_norm`.
@@ -98,6 +104,7 @@ class LookedStep(Written):
 
     step: int
     loss: float | None
+    nll: float | None = None
     grad_norm: float | None
     recorded_loss: float | None
     recorded_grad_norm: float | None

@@ -61,6 +61,7 @@ def looked_step(
     return LookedStep(
         step=replayed.step,
         loss=getattr(replayed, "loss", None),
+        nll=getattr(replayed, "nll", None),
         grad_norm=getattr(replayed, "grad_norm", None),
         recorded_loss=getattr(recorded, "loss", None),
         recorded_grad_norm=getattr(recorded, "grad_norm", None),

@@ -111,8 +111,26 @@ class Recorded:
                 for time in (0, 1):  # before and after the start
                     changed = {name: pair[time] for name, pair in start.numerics_changed.items()}
                     held.append(before.numerics | changed)
-        lines = [line for step, line in self.lines.items() if step in steps]
-        ranks = {line.world_size for line in lines if isinstance(line, TrainLine)}
-        held += [before.numerics | {"ranks": number} for number in sorted(ranks)]
+        held += [before.numerics | {"ranks": number} for number in self._ranks_of(steps)]
         worst = next((f for f in held if not numerics.keeps_every_bit(f, now)), held[0])
         return numerics.keeps_every_bit(worst, now), numerics.promise(worst, now)
+
+    def ranks_for_bits(
+        self, before: CheckpointHeader | None, now: dict[str, Any], steps: StepRange
+    ) -> int | None:
+        """Return the number of ranks on which a replay of these steps would keep every bit.
+
+        None if this one does, or if something else than the ranks differs. Arguments are those of
+        `promise`.
+        """
+        if self.promise(before, now, steps)[0]:
+            return None
+        ranks = self._ranks_of(steps)
+        if len(ranks) == 1 and self.promise(before, now | {"ranks": ranks[0]}, steps)[0]:
+            return ranks[0]
+        return None
+
+    def _ranks_of(self, steps: StepRange) -> list[int]:
+        """Return the numbers of ranks that trained these steps, in order."""
+        lines = (line for step, line in self.lines.items() if step in steps)
+        return sorted({line.world_size for line in lines if isinstance(line, TrainLine)})

@@ -44,10 +44,15 @@ class Example:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Scores of one validation, and what it made of the examples."""
+    """Scores of one validation, and what it made of the examples.
+
+    Attributes:
+        decoding: the search that made the texts, see `trainer.scores.Score`.
+    """
 
     scores: Scores
     examples: list[Example] = field(default_factory=list)
+    decoding: str | None = None
 
     @property
     def texts(self) -> list[str]:

@@ -13,7 +13,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.config import DecodingConfig, ModelConfig, NetworkConfig
+from model.config import GREEDY, DecodingConfig, ModelConfig, NetworkConfig
 from model.generation.search import greedy_search
 from model.loss import CrossEntropy
 from model.transformer import Transformer, Vocabulary
@@ -116,14 +116,15 @@ class TranslationScoring(Scoring):
         loss = math.fsum(table[:, _NLL].tolist()) / self._target_tokens
         columns = zip(sources, references, translations, strict=True)
         scores = translation_scores(loss, bleu.score)
-        return ValidationResult(scores, [Example(*texts) for texts in columns])
+        return ValidationResult(scores, [Example(*texts) for texts in columns], GREEDY)
 
 
 def translation_scores(loss: float, bleu: float) -> Scores:
-    """The scores of a validation.
+    """Return the scores of a validation.
 
     Args:
         loss: nats per target token, without label smoothing.
-        bleu: sacreBLEU's BLEU, 0 to 100.
+        bleu: sacreBLEU's BLEU of greedy translations, 0 to 100.
     """
-    return scores_of({**loss_scores(loss), "bleu": bleu})
+    scores = scores_of({**loss_scores(loss), "bleu": bleu})
+    return scores | {"bleu": scores["bleu"].model_copy(update={"decoding": GREEDY})}

@@ -26,13 +26,22 @@ T = TypeVar("T")
 RECIPE_BYTES = 2_000_000
 # `recipe.yaml` is written by us, so it has this form; to parse a thousand of them takes a minute.
 _MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
+_LOSS = re.compile(rb"^trainer:\n(?:  .*\n)*?  loss: (\w+)\n", re.MULTILINE)
+_LABEL_SMOOTHING = re.compile(
+    rb"^trainer:\n(?:  .*\n)*?  label_smoothing: ([\d.e+-]{1,30})\n", re.MULTILINE
+)
 
 
 class RunFacts(NamedTuple):
-    """What a folder holds, as far as it can be read."""
+    """What a folder holds, as far as it can be read.
+
+    Attributes:
+        smooths_labels: whether the training loss includes label smoothing, as the recipe says.
+    """
 
     has_card: bool
     max_steps: int | None
+    smooths_labels: bool
     ownership: Ownership | None
     log: list[LogEntry]
     record: RecordEnd
@@ -77,9 +86,12 @@ def read_facts(run: RunFolder, record_bytes: int) -> RunFacts:
     paths = problems.tried(checkpoints, lambda: list_checkpoints(checkpoints), none)
     newest = paths[-1] if paths else None
     header = problems.tried(checkpoints, lambda: read_header(newest), None) if newest else None
+    unknown: tuple[int | None, bool] = (None, False)
+    max_steps, smooths_labels = problems.tried(run.recipe, lambda: _of_recipe(run, header), unknown)
     return RunFacts(
         has_card=problems.tried(run.card_path, lambda: bool(run.card()), False),
-        max_steps=problems.tried(run.recipe, lambda: _max_steps(run, header), None),
+        max_steps=max_steps,
+        smooths_labels=smooths_labels,
         ownership=held,
         log=problems.tried(run.log, lambda: last_entries(run.log), []),
         record=record,
@@ -90,16 +102,23 @@ def read_facts(run: RunFolder, record_bytes: int) -> RunFacts:
     )
 
 
-def _max_steps(run: RunFolder, header: CheckpointHeader | None) -> int | None:
-    """From `recipe.yaml`, that of the last start, or else from the newest checkpoint."""
+def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | None, bool]:
+    """Return `max_steps` and `smooths_labels`.
+
+    They are read from `recipe.yaml`, that of the last start, or else from the newest checkpoint.
+    """
     try:
-        found = _MAX_STEPS.search(read_regular(run.recipe, RECIPE_BYTES))
+        recipe = read_regular(run.recipe, RECIPE_BYTES)
     except FileNotFoundError:
-        found = None
-    if found:
-        return int(found[1])
-    steps = value_within(header.recipe, "trainer", "max_steps") if header else None
-    return steps if isinstance(steps, int) else None
+        recipe = b""
+    if found := _MAX_STEPS.search(recipe):
+        loss, smoothing = _LOSS.search(recipe), _LABEL_SMOOTHING.search(recipe)
+        is_cross_entropy = loss is not None and loss[1] == b"cross_entropy"
+        return int(found[1]), is_cross_entropy and smoothing is not None and float(smoothing[1]) > 0
+    trainer = value_within(header.recipe, "trainer") if header else None
+    steps, smoothing_then = (value_within(trainer, key) for key in ("max_steps", "label_smoothing"))
+    smooths = value_within(trainer, "loss") == "cross_entropy" and bool(smoothing_then)
+    return steps if isinstance(steps, int) else None, smooths
 
 
 def value_within(values: Any, *keys: str) -> Any:

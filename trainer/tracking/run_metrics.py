@@ -31,7 +31,9 @@ RUN_METRICS = {
     "transloom_run_step_age_seconds": "while it trains: since the last recorded step, or the start",
     "transloom_run_ranks": "ranks of the last start",
     "transloom_run_target_tokens_per_second": "target tokens of all ranks, in recent steps",
-    "transloom_run_loss": "of the last applied step: nats per target token",
+    "transloom_run_loss": "what training minimises, in the last applied step: nats per target "
+    "token, with label smoothing",
+    "transloom_run_nll": "of the last applied step: nats per target token, no label smoothing",
     "transloom_run_data_stall_ratio": "share of recent time in which ranks waited for data",
     "transloom_run_checkpoint_stall_ratio": "share of recent time in which a checkpoint stalled",
     "transloom_run_restarts": "starts of the ranks after the first",
@@ -111,6 +113,7 @@ def _of_record(record: RecordEnd) -> dict[str, float | None]:
     lost_steps = [line.lost_steps for line in (last, record.resumed) if line]
     return {
         "loss": last.loss if last else None,
+        "nll": last.nll if last else None,
         "data_stall_ratio": record.share_of_time("data_stall_seconds"),
         "checkpoint_stall_ratio": record.share_of_time("checkpoint_stall_seconds"),
         "restarts": max((n for n in restarts if n is not None), default=None),

@@ -51,10 +51,11 @@ class Owner(Written):
 
 
 class BestScore(Written):
-    """The best value of a measure, and the step of its validation."""
+    """The best value of a measure, the step of its validation, and the decoding of its texts."""
 
     value: float
     step: int
+    decoding: str | None = None
 
 
 class Standing(Written):
@@ -64,6 +65,9 @@ class Standing(Written):
         reason: why it failed, was abandoned or is damaged.
         step: the last recorded one.
         max_steps: None if `recipe.yaml` is not there.
+        training_loss, training_nll: of the last applied step, in nats per target token; the NLL
+            is without label smoothing, as a validation's loss is.
+        smooths_labels: whether `training_loss` includes label smoothing.
         scores: of the newest validation, which was that of `scores_step`.
         best: the best of each measure among the validations from step `best_since_step` on.
         tokens_per_second: target tokens of all ranks in recent steps, with all that lay between
@@ -81,6 +85,9 @@ class Standing(Written):
     reason: str | None = None
     step: int = 0
     max_steps: int | None = None
+    training_loss: float | None = None
+    training_nll: float | None = None
+    smooths_labels: bool = False
     scores: Scores = Field(default_factory=dict)
     scores_step: int | None = None
     best: dict[str, BestScore] = Field(default_factory=dict)
@@ -134,6 +141,9 @@ def standing_from(run: RunFolder, facts: RunFacts) -> Standing:
         reason=reason,
         step=max(record.step, step_of(newest) if newest else 0),
         max_steps=facts.max_steps,
+        training_loss=record.recent[-1].loss if record.recent else None,
+        training_nll=record.recent[-1].nll if record.recent else None,
+        smooths_labels=facts.smooths_labels,
         scores=scores,
         scores_step=scores_step,
         best=_best(record, scores, scores_step),
@@ -242,7 +252,7 @@ def _best(record: RecordEnd, scores: Scores, step: int | None) -> dict[str, Best
             if score.is_better_than(before):
                 best[name] = score, at
     return {
-        name: BestScore(value=score.value, step=at)
+        name: BestScore(value=score.value, step=at, decoding=score.decoding)
         for name, (score, at) in best.items()
         if score.value is not None
     }

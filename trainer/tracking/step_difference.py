@@ -1,7 +1,7 @@
 """What differs first in two lines of the same step: of two runs, or of a run and its replay."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from trainer.tracking.records import SkippedLine, StepLine, TrainLine
@@ -17,8 +17,7 @@ _FIELDS = (
     ("slots", "slots that are not finite"),
     ("learning_rate", "learning rate"),
 )
-# Those that rounding may change.
-_ROUNDED = ("loss", "nll", "grad_norm")
+EVERY_BIT: Mapping[str, float] = {}
 KIND = "whether the step counts"
 
 
@@ -31,21 +30,26 @@ class StepDifference(NamedTuple):
 
 
 def step_difference(
-    first: StepLine, second: StepLine, tolerance: float = 0.0, unknown: Collection[str] = ()
+    first: StepLine,
+    second: StepLine,
+    tolerances: Mapping[str, float] = EVERY_BIT,
+    unknown: Collection[str] = (),
 ) -> StepDifference | None:
-    """What differs first; None if nothing does.
+    """Return what differs first, or None if nothing does.
 
     Args:
-        tolerance: the relative difference up to which losses and gradient norms are the same.
+        tolerances: relative differences up to which losses and gradient norms are the same, by
+            field.
         unknown: fields that one of the lines does not really tell.
     """
     for field, what in _FIELDS:
         values: list[Any] = [getattr(line, field, None) for line in (first, second)]
         if field == "target_tokens" and type(first) is not type(second):
             return StepDifference(KIND, _kind(first), _kind(second))
-        if field in unknown or (field == "other_sums" and tolerance):
+        if field in unknown or (field == "other_sums" and tolerances):
             continue
-        if field in _ROUNDED and None not in values and math.isclose(*values, rel_tol=tolerance):
+        tolerance = tolerances.get(field)
+        if tolerance and None not in values and math.isclose(*values, rel_tol=tolerance):
             continue
         if values[0] != values[1]:
             return StepDifference(what, *values)

@@ -305,7 +305,8 @@ def _values(line: Line) -> dict[str, Any]:
         values = {}
         said = line.model_dump(exclude={"version", "step", "kind", "samples", "scores"})
     if isinstance(line, ValidationLine):
-        said |= {measure: score.value for measure, score in line.scores.items()}
+        for measure, score in line.scores.items():
+            said |= {measure: score.value, f"{measure}_decoding": score.decoding}
         if line.samples:
             values[SAMPLES] = line.samples
     for key, value in said.items():

@@ -9,7 +9,7 @@ import { kindOf } from "./events.js";
 import { measures, shown } from "./measures.js";
 import { AXES, extent, scorePoints, smoothed, stepAtX, xAtStep, xs } from "./series.js";
 import { X_AXES } from "./view_state.js";
-import { scoreName, whole } from "./words.js";
+import { whole } from "./words.js";
 
 export class ChartPanel {
   #store;
@@ -56,7 +56,7 @@ export class ChartPanel {
     if (Number(this.#smooth.value) !== view.smooth) this.#smooth.value = String(view.smooth);
     setText(this.#smoothed, view.smooth.toFixed(2));
     this.#whole.hidden = view.zoom === null;
-    const all = measures(this.#scoreNames(), scoreName);
+    const all = measures(this.#scores(), this.#smooths(ids));
     const wanted = shown(all, view.charts).filter((measure) => this.#hasData(measure));
     this.#choices(all, wanted);
     for (const measure of wanted) {
@@ -98,10 +98,17 @@ export class ChartPanel {
     return this.#store.curves(id, [Math.max(1, from), Math.max(1, to)]);
   }
 
-  #scoreNames() {
-    const names = this.#content.ready.flatMap(({ details }) => (
-      (details?.validations ?? []).flatMap(({ scores }) => Object.keys(scores))));
-    return [...new Set(names)];
+  #smooths(ids) {
+    return ids.some((id) => this.#store.row(id)?.standing.smooths_labels);
+  }
+
+  // The validations' scores by name; one that tells its decoding stands for those that do not.
+  #scores() {
+    const all = this.#content.ready.flatMap(({ details }) => (
+      (details?.validations ?? []).flatMap(({ scores }) => Object.entries(scores))));
+    const found = new Map();
+    for (const [name, score] of all) if (!found.get(name)?.decoding) found.set(name, score);
+    return found;
   }
 
   #hasData(measure) {
@@ -111,8 +118,9 @@ export class ChartPanel {
   }
 
   #chart(measure) {
-    if (!this.#charts.has(measure.key)) this.#charts.set(measure.key, this.#newChart(measure));
-    return this.#charts.get(measure.key);
+    const name = `${measure.key} ${measure.title}`; // other runs may give a chart another title
+    if (!this.#charts.has(name)) this.#charts.set(name, this.#newChart(measure));
+    return this.#charts.get(name);
   }
 
   #newChart(measure) {
@@ -166,7 +174,7 @@ export class ChartPanel {
   }
 
   #choices(all, wanted) {
-    const keys = all.map(({ key }) => key).join();
+    const keys = all.map(({ key, title }) => `${key} ${title}`).join();
     if (this.#chosen.dataset.keys !== keys) {
       this.#chosen.dataset.keys = keys;
       fill(this.#chosen, ...all.map(({ key, title, unit }) => element("label", {},

@@ -8,9 +8,16 @@ const VERDICT = {
   unreadable: "cannot be read any more", not_compared: "not compared",
 };
 
-// The whole of a look, a part for each of its steps.
-export function lookParts(look) {
-  return [verdict(look), ...look.steps.map((step) => stepPart(step, look.steps.length > 1))];
+// The whole of a look, a part for each of its steps. `lossName`: what the run minimises.
+export function lookParts(look, lossName) {
+  return [verdict(look), ...look.steps.map((step) => stepPart(step, lossName, look.steps.length > 1))];
+}
+
+// The verdict on losses that are held to rounding, or to every bit.
+export function lossesText({ losses, to_the_last_bit: areBits, amplified_rounding: isAmplified, largest_difference: apart }) {
+  if (losses !== "same" || areBits) return VERDICT[losses] ?? losses;
+  if (!isAmplified) return "the same up to rounding";
+  return `the same but for rounding, which training has amplified (up to ${apart.toExponential(1)} apart)`;
 }
 
 function verdict(look) {
@@ -18,22 +25,27 @@ function verdict(look) {
   const trained = `${counted(look.steps_trained, "step")} trained again from ${
     look.replayed_from ? `the checkpoint of step ${whole(look.replayed_from)}` : "the run's first weights"}`;
   const first = found.first_difference;
-  const isRounded = found.losses === "same" && !found.to_the_last_bit;
-  const losses = isRounded ? "the same up to rounding" : VERDICT[found.losses] ?? found.losses;
   return element("div", { class: found.same ? "verdict same" : "verdict different" },
-    element("p", {}, element("b", {}, found.same ? "It is the step of the record. " : "It differs from the record. "),
-      `${trained}. Data ${VERDICT[found.data] ?? found.data}, losses ${losses}, `
+    element("p", {}, element("b", {}, heading(found)),
+      `${trained}. Data ${VERDICT[found.data] ?? found.data}, losses ${lossesText(found)}, `
       + `state ${VERDICT[found.state] ?? found.state}. `, element("small", {}, `Held to: ${found.promise}.`)),
     first && element("p", {}, `First difference: step ${whole(first.step)}, ${first.what}`
       + `${first.recorded === null ? "" : `: ${first.recorded} recorded, ${first.replayed} now`}. `
-      + (first.details ?? []).join("; ")));
+      + (first.details ?? []).join("; ")),
+    found.ranks_for_bits && element("p", {}, "Every bit is compared by ", element("code", {},
+      `transloom replay ${look.run} --steps ${look.from_step}:${look.to_step} --ranks ${found.ranks_for_bits}`)));
 }
 
-function stepPart(step, isOneOfSeveral) {
+function heading({ same, to_the_last_bit: areBits }) {
+  if (!same) return "It differs from the record. ";
+  return areBits ? "It is the step of the record. " : "It is the step of the record, up to rounding. ";
+}
+
+function stepPart(step, lossName, isOneOfSeveral) {
   const below = isOneOfSeveral ? "h4" : "h3";
   return element("section", { class: "looked" },
     isOneOfSeveral && element("h3", {}, `Step ${whole(step.step)}`),
-    element("p", {}, `Loss ${number(step.loss)}, recorded ${number(step.recorded_loss)}; `
+    element("p", {}, `${lossName} ${number(step.loss)}, recorded ${number(step.recorded_loss)}; `
       + `gradient norm ${number(step.grad_norm)}, recorded ${number(step.recorded_grad_norm)}.`),
     element(below, {}, `${counted(step.examples.length, "sentence")}, the largest loss first`),
     examplesTable(step),

@@ -1,8 +1,13 @@
 // The charts that there are, in their order on the page. `low` and `high` name columns with the
 // least and the largest value of the steps that a point stands for.
 
+import { scoreTitle } from "./words.js";
+
+const LOSS = "training loss";
+const SMOOTHED = "training loss (smoothed)";
+
 const OF_STEPS = [
-  { key: "loss", title: "training loss", unit: "nats per token", low: "loss_min", high: "loss_max" },
+  { key: "loss", title: LOSS, unit: "nats per token", low: "loss_min", high: "loss_max" },
   { key: "nll", title: "training NLL", unit: "nats per token, without label smoothing" },
   { key: "grad_norm", title: "gradient norm", unit: "", high: "grad_norm_max" },
   { key: "learning_rate", title: "learning rate", unit: "" },
@@ -20,18 +25,27 @@ const AT_FIRST = ["loss", "grad_norm", "learning_rate", "target_tokens_per_secon
 
 const SCORE = "score.";
 
-// All charts of runs with scores of these names: the training loss, the scores, and the rest.
-export function measures(scoreNames, nameOf) {
-  const scores = scoreNames.map((name) => (
-    { key: SCORE + name, title: nameOf(name), unit: "validation", score: name }
+// The name of what a run minimises: with label smoothing it does not compare with a validation's loss.
+export function lossName(standing) {
+  return standing?.smooths_labels ? SMOOTHED : LOSS;
+}
+
+// All charts of runs with these scores, by name: the training loss, the scores, and the rest.
+// `smoothed`: whether a run smooths labels; then its NLL, which compares, comes first.
+export function measures(scoresByName, smoothed) {
+  const scores = [...scoresByName].map(([name, score]) => (
+    { key: SCORE + name, title: scoreTitle(name, score), unit: "validation", score: name }
   ));
-  return [OF_STEPS[0], ...scores, ...OF_STEPS.slice(1)];
+  const [loss, nll, ...rest] = OF_STEPS;
+  if (!smoothed) return [loss, ...scores, nll, ...rest];
+  const named = { ...loss, title: SMOOTHED };
+  return [{ ...nll, first: true }, named, ...scores, ...rest];
 }
 
 // Those to be shown: the chosen ones, or those for a start.
 export function shown(all, chosen) {
   const isShown = (measure) => (chosen
     ? chosen.includes(measure.key)
-    : AT_FIRST.includes(measure.key) || (measure.score && measure.score !== "loss"));
+    : AT_FIRST.includes(measure.key) || measure.first || (measure.score && measure.score !== "loss"));
   return all.filter(isShown);
 }

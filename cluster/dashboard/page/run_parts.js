@@ -1,7 +1,8 @@
 // The parts of a run's page that are text: each makes elements of the answer to /api/runs/ID.
 
 import { element, table } from "./dom.js";
-import { bytes, counted, moment, scoreName, scoreValue, settingText, span, whole } from "./words.js";
+import { lossName } from "./measures.js";
+import { bytes, counted, moment, scoreTitle, scoreValue, searchLabel, settingText, span, whole } from "./words.js";
 
 export function standing({ standing: run, card }) {
   const steps = run.max_steps ? `${whole(run.step)} of ${whole(run.max_steps)}` : whole(run.step);
@@ -9,8 +10,10 @@ export function standing({ standing: run, card }) {
   return facts([
     ["state", run.state + (run.reason ? `: ${run.reason}` : "")],
     ["step", steps],
-    ...Object.entries(run.scores ?? {}).map(([name, { value }]) => (
-      [scoreName(name), scoreValue(name, value) + bestOf(run, name)])),
+    [lossName(run), typeof run.training_loss === "number" && scoreValue("loss", run.training_loss)],
+    ["training NLL", run.training_nll !== run.training_loss && scoreValue("loss", run.training_nll)],
+    ...Object.entries(run.scores ?? {}).map(([name, score]) => (
+      [scoreTitle(name, score), scoreValue(name, score.value) + bestOf(run, name)])),
     ["speed", run.tokens_per_second ? `${whole(run.tokens_per_second)} target tokens/s` : null],
     ["time left", span(run.seconds_left)],
     ["ranks", run.ranks ? counted(run.ranks, "rank") + (nodes ? `: ${nodes}` : "") : null],
@@ -29,18 +32,19 @@ function bestOf(run, name) {
 
 export function validations({ validations: all }) {
   if (!all.length) return [quiet("No validation yet.")];
-  const names = [...new Set(all.flatMap(({ scores }) => Object.keys(scores)))];
+  const newest = Object.assign({}, ...all.map(({ scores }) => scores));
+  const names = Object.keys(newest);
   const rows = all.toReversed().map(({ step, scores }) => (
     [whole(step), ...names.map((name) => scoreValue(name, scores[name]?.value))]));
-  return [tall(table("Scores of each validation", ["step", ...names.map(scoreName)], rows, { quiet: true }))];
+  return [tall(table("Scores of each validation", ["step", ...names.map((name) => scoreTitle(name, newest[name]))], rows, { quiet: true }))];
 }
 
 // Scores on test sets, each with the signature that says how it was computed; reports have them.
 export function testScores({ test_scores: sets }) {
   if (!sets?.length) return [];
   const rows = sets.map((row) => [row.test_set, row.score, row.value.toFixed(2), row.checkpoint,
-    `${row.beam_size}, ${row.length_penalty}`, row.signature]);
-  const header = ["test set", "score", "value", "checkpoint", "beam, length penalty", "signature"];
+    searchLabel(row), row.signature]);
+  const header = ["test set", "score", "value", "checkpoint", "decoding", "signature"];
   return [table("Scores on test sets", header, rows, { quiet: true, texts: [3, 4, 5] })];
 }
 
@@ -54,7 +58,7 @@ export function checkpoints({ checkpoints: all }) {
   if (!all.length) return [quiet("No checkpoint yet.")];
   const rows = all.toReversed().map(({ step, state, bytes: size, time, scores }) => [
     whole(step), element("span", { class: `state ${state}` }, state), bytes(size), time ? moment(time) : "",
-    Object.entries(scores ?? {}).map(([name, { value }]) => `${scoreName(name)} ${scoreValue(name, value)}`).join(", "),
+    Object.entries(scores ?? {}).map(([name, score]) => `${scoreTitle(name, score)} ${scoreValue(name, score.value)}`).join(", "),
   ]);
   return [tall(table("All checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true }))];
 }

@@ -4,7 +4,7 @@
 
 import { element, fill, setText } from "./dom.js";
 import { COLUMNS, fits, parseFilter, sorted, unknownFields, valueOf } from "./filters.js";
-import { counted, scoreName, scoreValue, settingText, span, whole } from "./words.js";
+import { counted, scoreTitle, scoreValue, settingText, span, whole } from "./words.js";
 
 const WIDE_SETTING = 60; // characters of a setting that a cell shows
 
@@ -160,8 +160,9 @@ export class RunsTable {
 function columnsOf(runs, view) {
   const names = [...new Set(runs.flatMap(({ standing }) => Object.keys(standing.scores ?? {})))];
   const scores = names.map((name) => {
-    const better = runs.find(({ standing }) => standing.scores?.[name])?.standing.scores[name].more_is_better;
-    return { field: name, name: scoreName(name), order: better ? "-" : "", score: name };
+    const found = runs.map(({ standing }) => standing.scores?.[name]).filter(Boolean);
+    const score = found.find(({ decoding }) => decoding) ?? found[0];
+    return { field: name, name: scoreTitle(name, score), order: score.more_is_better ? "-" : "", score: name };
   });
   return [
     { field: "name", name: "run", order: "" },

@@ -5,11 +5,12 @@
 
 import { element, fill, setText } from "./dom.js";
 import { lookParts } from "./look.js";
+import { lossName } from "./measures.js";
 import { firstFrom } from "./series.js";
 import { number, whole } from "./words.js";
 
 const FIELDS = [
-  ["loss", "training loss"], ["nll", "NLL"], ["grad_norm", "gradient norm"], ["learning_rate", "learning rate"],
+  ["nll", "training NLL"], ["grad_norm", "gradient norm"], ["learning_rate", "learning rate"],
   ["target_tokens_per_second", "target tokens/s"], ["step_seconds", "seconds"],
   ["data_stall_seconds", "waited for data (s)"], ["world_size", "ranks"], ["target_tokens_seen", "target tokens so far"],
 ];
@@ -123,8 +124,12 @@ export class StepPanel {
       fill(this.#record, element("p", { class: "quiet" }, why), said);
       return;
     }
-    fill(this.#record, element("dl", { class: "facts" }, ...FIELDS.map(([key, name]) => element("div", {},
+    fill(this.#record, element("dl", { class: "facts" }, ...this.#fields().map(([key, name]) => element("div", {},
       element("dt", {}, name), element("dd", {}, number(columns[key]?.[n]))))), said);
+  }
+
+  #fields() {
+    return [["loss", lossName(this.#store.row(this.#shown.id)?.standing)], ...FIELDS];
   }
 
   // A look that this page has heard of is shown at once.
@@ -165,7 +170,7 @@ export class StepPanel {
     const isRunning = answer.state === "running";
     this.root.classList.toggle("busy", isRunning);
     setText(this.#state, answer.message || (isRunning ? "Steps are trained again …" : ""));
-    if (answer.state === "done" && answer.look) fill(this.#result, ...lookParts(answer.look));
+    if (answer.state === "done" && answer.look) fill(this.#result, ...lookParts(answer.look, capital(lossName(this.#store.row(step.id)?.standing))));
     if (isRunning) this.#timer = setTimeout(() => this.#askAgain(step, first, last), ASK_EVERY_MS);
   }
 
@@ -178,6 +183,10 @@ export class StepPanel {
       setText(this.#state, error.message);
     }
   }
+}
+
+function capital(text) {
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 function stepInput(label) {

@@ -73,6 +73,16 @@ export function scoreName(name) {
   return SCORE_NAMES[name] ?? name.replaceAll("_", " ");
 }
 
+// A score's name with the search that made the scored texts, such as "BLEU (greedy)".
+export function scoreTitle(name, score) {
+  return scoreName(name) + (score?.decoding ? ` (${score.decoding})` : "");
+}
+
+// The search that `beam_size` and `length_penalty` stand for, as `search_label` in Python has it.
+export function searchLabel({ beam_size: beam, length_penalty: alpha }) {
+  return beam === 1 ? "greedy" : `beam ${beam}, α ${alpha}`;
+}
+
 // A score's value as papers print it.
 export function scoreValue(name, value) {
   if (value === null || value === undefined) return "–";

@@ -189,6 +189,13 @@ def test_the_command_that_average_prints_translates(transloom, run, tmp_path):
     assert len(averaged.stdout.splitlines()) == 2
 
 
+def test_the_list_names_the_decoding_of_scores(transloom, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    text = transloom("checkpoints", "list", run).stdout
+    assert "validation loss " in text
+    assert "validation BLEU (greedy)" in text
+
+
 def test_evaluate_keeps_the_hypotheses_of_an_average_apart(transloom, run):
     transloom("checkpoints", "average", run, "--last", 2)
     for checkpoint, name in (("6", "step-00000006"), ("average-of-4-6", "average-of-4-6")):

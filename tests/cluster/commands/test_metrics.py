@@ -73,6 +73,7 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_ranks",): 1,
         ("transloom_run_target_tokens_per_second",): pytest.approx(1, rel=0.01),
         ("transloom_run_loss",): pytest.approx(1 / 6),
+        ("transloom_run_nll",): pytest.approx(0.9 / 6),
         ("transloom_run_data_stall_ratio",): pytest.approx(0.4, rel=0.01),
         ("transloom_run_checkpoint_stall_ratio",): pytest.approx(0.1, rel=0.01),
         ("transloom_run_restarts",): 3,  # one since the last step

@@ -47,7 +47,9 @@ def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypat
     monkeypatch.setenv("COLUMNS", "160")
     text = transloom("runs", folder).stdout
     assert "2 of 20" in text
-    assert "BLEU 30.0" in text
+    assert "BLEU 30.0 (greedy)" in text
+    assert "training NLL" in text
+    assert "0.450" in text  # of step 2
     assert f"{os.getpid()} on " in text
     assert "\x1b" not in text
     assert r"e\x1b]0;owned\x07[red]x" in text
@@ -67,6 +69,18 @@ def test_status_tells_all_of_one(transloom, folder):
     text = transloom("status", folder / "f-damaged").stdout
     assert "damaged" in text
     assert "run.json is damaged" in text.replace("\n", "")
+
+
+def test_status_names_each_loss_and_the_decoding_of_scores(transloom, tmp_path):
+    smoothed = made_run(tmp_path / "smoothed", *LINES, label_smoothing=0.1)
+    text = transloom("status", smoothed).stdout
+    assert "training loss (smoothed) 0.500, training NLL 0.450" in text
+    assert "best scores    loss 2.000" in text
+    assert "BLEU (greedy) 30.0 (step 2)" in text
+    plain = made_run(tmp_path / "plain", train_line(2, loss=0.5, nll=0.5))
+    text = transloom("status", plain).stdout
+    assert "training loss 0.500\n" in text
+    assert "NLL" not in text
 
 
 def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(

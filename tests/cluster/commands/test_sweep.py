@@ -144,9 +144,11 @@ def test_at_most_so_many_train_at_once_and_all_are_trained(stage):
             for child in stage.training:
                 stage.finish(child)
 
-    assert stage.sweep(at_once=2).train(stage.signals, show) == 0
+    sweep = stage.sweep(at_once=2)
+    assert sweep.train(stage.signals, show) == 0
     assert stage.most == 2
     assert names(stage.children) == [f"run-{n}" for n in range(4)]
+    assert "best BLEU (greedy)" in sweep_table(sweep.runs).plain()
 
 
 def test_a_failure_ends_no_other_run_and_is_told_at_the_end(stage):

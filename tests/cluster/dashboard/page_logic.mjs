@@ -15,6 +15,7 @@ const { Colours, lineOf } = await module("colours.js");
 const { FrozenAnswers } = await module("answers.js");
 const { Store } = await module("store.js");
 const { measures, shown } = await module("measures.js");
+const { lossesText } = await module("look.js");
 
 const columns = () => ({
   step: [1, 2, 3, 5], time: [100, 460, 820, 1540], target_tokens_seen: [10, 20, 30, 50],
@@ -161,9 +162,26 @@ test("a report answers any part of a curve with the whole", async () => {
 });
 
 test("charts are those for a start, or the chosen ones", () => {
-  const all = measures(["loss", "bleu"], (name) => name);
+  const all = measures(new Map([["loss", {}], ["bleu", { decoding: "greedy" }]]), false);
   assert.deepEqual(shown(all, null).slice(0, 3).map(({ key }) => key), ["loss", "score.bleu", "grad_norm"]);
   assert.deepEqual(shown(all, ["score.loss", "goodput"]).map(({ key }) => key), ["score.loss", "goodput"]);
+});
+
+test("a smoothed loss is named so, and the NLL that compares is shown from the start", () => {
+  const titles = (smoothed) => shown(measures(new Map([["bleu", { decoding: "greedy" }]]), smoothed), null)
+    .slice(0, 3).map(({ title }) => title);
+  assert.deepEqual(titles(true), ["training NLL", "training loss (smoothed)", "BLEU (greedy)"]);
+  assert.deepEqual(titles(false), ["training loss", "BLEU (greedy)", "gradient norm"]);
+  assert.equal(words.searchLabel({ beam_size: 1, length_penalty: 0.6 }), "greedy");
+  assert.equal(words.searchLabel({ beam_size: 4, length_penalty: 0.6 }), "beam 4, α 0.6");
+});
+
+test("losses that are held to rounding are no error, and are not called equal bits", () => {
+  const found = { losses: "same", to_the_last_bit: false, largest_difference: 0.0023 };
+  assert.equal(lossesText(found), "the same up to rounding");
+  assert.match(lossesText({ ...found, amplified_rounding: true }), /rounding.*2\.3e-3 apart/);
+  assert.equal(lossesText({ ...found, to_the_last_bit: true }), "the same as recorded");
+  assert.equal(lossesText({ ...found, losses: "different" }), "DIFFERENT from the record");
 });
 
 // A server: counts what it is asked, and says what is new.

@@ -52,6 +52,16 @@ def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
     assert "checkpoint of step 3 is complete" in text
 
 
+def test_plain_lines_name_each_loss_and_the_decoding():
+    where = console(terminal=False, width=300)
+    with PlainLines(where, "title", 1, smooths_labels=True) as audience:
+        audience.line(train_line(1, loss=1.168, nll=0.07))
+        audience.line(VALIDATION)
+    text = where.file.getvalue()
+    assert "loss (smoothed) 1.168  NLL 0.070  " in text
+    assert "validation loss 2.000, perplexity 7.39, BLEU 12.3 (greedy)\n" in text
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_sentences_are_text_and_not_markup(tmp_path, terminal):
     text = shown(tmp_path, terminal)

@@ -15,6 +15,7 @@ from cluster.views.run_picture import JobPicture, RunPicture
 from trainer.checkpoints.condition import CheckpointCondition
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
+from trainer.scores import Score
 
 NOW = 1_700_000_000.0
 ATTACK = "\x1b]0;owned\x07\u202e[red]\n"
@@ -68,10 +69,26 @@ def test_the_numbers_of_a_run():
     assert "4 of 20" in row_of(picture, "step")
     assert "20.0% 0:00:16 left" in row_of(picture, "step")
     assert row_of(picture, "loss") == "loss 2.000 █▅▁"
-    assert "31.2 ▁ best 31.2 at step 3" in row_of(picture, "BLEU")
+    assert row_of(picture, "NLL") == "NLL 0.300 █▃▁"
+    assert "31.2 ▁ best 31.2 at step 3" in row_of(picture, "BLEU (greedy)")
     assert "1.00e-04" in row_of(picture, "learning rate")
     assert "3 steps skipped" in row_of(picture, "gradient norm")
     assert "data 25.0%, checkpoints 0.0% of the last 1 step" in row_of(picture, "stalls")
+
+
+def test_a_smoothed_loss_is_named_so_and_stands_beside_the_nll():
+    said = text_of(a_run(train_line(1, loss=1.168, nll=0.07), smooths_labels=True))
+    assert "\nloss (smoothed)      1.168" in said
+    assert "\nNLL                  0.070" in said
+    said = text_of(a_run(train_line(1, loss=0.07, nll=0.07), smooths_labels=True))
+    assert "\nloss                 0.070" in said
+    assert "NLL" not in said
+
+
+def test_a_decoding_without_room_leaves_the_measures_name_whole():
+    exact = Score(value=1.5, more_is_better=True, decoding="greedy")
+    line = validation_line(7).model_copy(update={"scores": {"exact_matches": exact}})
+    assert "\nexact_matches " in text_of(a_run(line))
 
 
 def test_goodput_with_what_it_was_lost_to():

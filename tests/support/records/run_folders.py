@@ -17,13 +17,16 @@ from trainer.tracking.records import Line
 LONG_AGO = 1000.0
 
 
-def made_run(path: Path, *lines: Line, max_steps: int = 20) -> Path:
-    """A run with this record, without an owner or a checkpoint."""
+def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: float = 0.0) -> Path:
+    """Make a run with this record, without an owner or a checkpoint."""
     (path / "checkpoints").mkdir(parents=True)
     (path / "owners").mkdir()
     card = RunCard(id="1", name=path.name, dataset_identity="d", identity={})
     (path / "run.json").write_text(card.model_dump_json())
-    trainer = f"trainer:\n  ema_decay: null\n  max_steps: {max_steps}\n"
+    trainer = (
+        f"trainer:\n  ema_decay: null\n  max_steps: {max_steps}\n  loss: cross_entropy\n"
+        f"  label_smoothing: {label_smoothing}\n"
+    )
     (path / "recipe.yaml").write_text(f"name: tiny\nmodel:\n  max_steps: 7\n{trainer}")
     (path / "metrics.jsonl").write_text("".join(f"{line.to_json()}\n" for line in lines))
     return path

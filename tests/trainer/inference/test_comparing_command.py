@@ -115,7 +115,11 @@ def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
         assert "Seeds of one recipe" in shown
         assert "p, bootstrap" in shown
     assert again["metrics"]["BLEU"]["bootstrap"] in markdown.replace("\\", "")
-    table = [line for line in markdown.split("\n") if line.startswith("| seed-4 | BLEU |")]
+    decoding = "beam 4, α 0.6"
+    assert decoding in text
+    table = [
+        line for line in markdown.split("\n") if line.startswith(f"| seed-4 | {decoding} | BLEU |")
+    ]
     score = again["systems"][1]["scores"]["BLEU"]["score"]
     assert f"| {score:.2f} |" in table[0]
 
@@ -126,6 +130,8 @@ def test_hypotheses_of_evaluate_are_taken(runs, monkeypatch):
         shutil.rmtree(Path(name) / "translations", ignore_errors=True)
         done = CliRunner().invoke(app, ["evaluate", name, "--processes", "1"])
         assert done.exit_code == 0, done.output
+        assert "\tBLEU\t" in done.output
+        assert "\tbeam 4, α 0.6\t" in done.output
     monkeypatch.setattr("cluster.commands.comparing.load_translator", None)
     found = compare(runs, "seed-2", "other", "--test", "phrasebook", "--json")
     assert [s["reused"] for s in json.loads(found.stdout)["systems"]] == [True, True]

@@ -62,6 +62,58 @@ def test_rounding_is_allowed_where_bits_are_not_promised():
     assert judged(promise=ROUNDED, states=[other]).same  # its bits are not promised either
 
 
+def apart_from(differences, by=None):
+    """The verdict on a replay whose loss, NLL and gradient norm differ so at each step."""
+    steps = range(1, len(differences) + 1)
+    lines = {n: train_line(n) for n in steps}
+    replayed = {}
+    for step, difference in zip(steps, differences, strict=True):
+        fields = {f: getattr(lines[step], f) for f in ("loss", "nll", "grad_norm")}
+        replayed[step] = lines[step].model_copy(
+            update={f: value * (1 + difference) for f, value in fields.items()}
+        )
+    if by:
+        lines[len(lines)] = lines[len(lines)].model_copy(update=by)
+    return judge(Recorded(lines), replayed, (), ROUNDED, ranks_for_bits=2)
+
+
+def test_rounding_that_training_amplifies_step_by_step_is_no_difference():
+    verdict = apart_from([0.0, 3e-8, 1e-6, 2e-7, 3e-5, 4e-4, 1e-4, 3e-3, 2e-2])
+    assert (verdict.same, verdict.losses, verdict.amplified_rounding) == (True, "same", True)
+    assert verdict.largest_difference == pytest.approx(2e-2)
+    assert verdict.ranks_for_bits == 2
+    assert not apart_from([0.0, 3e-8, 9e-6]).amplified_rounding  # as of a step after a restart
+
+
+@pytest.mark.parametrize(
+    ("differences", "what"),
+    [
+        ([0.0, 0.0, 2e-4], "loss"),  # a jump without a beginning
+        ([0.0, 3e-8, 5e-4, 5e-4], "loss"),
+        ([1e-8, 1e-6, 1e-4, 1e-2, 0.2], "loss"),  # more than rounding ever does
+    ],
+)
+def test_a_loss_that_jumps_is_not_explained_by_rounding(differences, what):
+    verdict = apart_from(differences)
+    assert (verdict.same, verdict.losses, verdict.amplified_rounding) == (
+        False,
+        "different",
+        False,
+    )
+    assert verdict.first_difference.what == what
+
+
+def test_a_record_that_was_changed_is_found_although_losses_drift():
+    drift = [0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-5]
+    assert apart_from(drift).same
+    changed = apart_from(drift, by={"loss": 1 / 6 * 1.01})
+    assert changed.first_difference.step == 6
+    assert apart_from(drift, by={"data_digest": "x"}).data == "different"
+    assert apart_from(drift, by={"learning_rate": 0.1000001}).first_difference.what == (
+        "learning rate"
+    )
+
+
 def test_a_state_comes_after_the_line_of_its_step():
     other = ComparedState(4, 2, {"master:a": 0.1, "exp_avg:a": 0.2})
     verdict = judged(states=[other])
@@ -142,19 +194,22 @@ EXACT = FAST | {"exact_sums": 2}
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "bits"),
+    ("before", "now", "bits", "ranks_for_bits"),
     [
-        (FAST, FAST, True),
-        (FAST, FAST | {"ranks": 1}, False),
-        (EXACT, EXACT | {"ranks": 1}, True),
-        (EXACT, EXACT | {"threads": 2}, False),
+        (FAST, FAST, True, None),
+        (FAST, FAST | {"ranks": 1}, False, 2),
+        (FAST, FAST | {"ranks": 1, "threads": 2}, False, None),
+        (EXACT, EXACT | {"ranks": 1}, True, None),
+        (EXACT, EXACT | {"threads": 2}, False, None),
     ],
 )
-def test_bits_are_promised_where_the_numerics_promise_them(before, now, bits):
+def test_bits_are_promised_where_the_numerics_promise_them(before, now, bits, ranks_for_bits):
     recorded = Recorded.of(train_line(number, world_size=2) for number in range(1, 9))
-    promised, words = recorded.promise(make_header(2, numerics=before), now, STEPS)
+    header = make_header(2, numerics=before)
+    promised, words = recorded.promise(header, now, STEPS)
     assert promised == bits
     assert ("last bit" in words) == bits
+    assert recorded.ranks_for_bits(header, now, STEPS) == ranks_for_bits
 
 
 def test_a_stretch_under_several_shapes_is_held_to_the_least():
@@ -166,4 +221,5 @@ def test_a_stretch_under_several_shapes_is_held_to_the_least():
     assert recorded.promise(make_header(4, numerics=FAST), FAST, StepRange(7, 8))[0]
     mixed = Recorded.of([*lines[:4], train_line(5, world_size=3)])
     assert not mixed.promise(make_header(2, numerics=FAST), FAST, STEPS)[0]
+    assert mixed.ranks_for_bits(make_header(2, numerics=FAST), FAST, STEPS) is None
     assert not recorded.promise(None, FAST, STEPS)[0]

@@ -193,6 +193,18 @@ def test_lines_of_the_first_version_are_read_as_those_of_this(tmp_path, loss):
     assert better == ["bleu"]
 
 
+def test_scores_whose_decoding_was_not_recorded_are_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    text = validation_line(3, bleu=12.5).to_json()
+    before = text.replace(', "decoding": "greedy"', "")
+    assert before != text
+    path.write_text(f"{before}\n{text}\n")
+    old, new = read_metrics(path)
+    assert [line.scores["bleu"].value for line in (old, new)] == [12.5, 12.5]
+    assert [line.scores["bleu"].decoding for line in (old, new)] == [None, "greedy"]
+    assert new.scores["loss"].decoding is None
+
+
 @pytest.mark.parametrize(
     "line",
     [

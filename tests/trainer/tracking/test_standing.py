@@ -39,6 +39,26 @@ def test_a_run_whose_owner_lives_is_trained(run):
 
 
 @pytest.mark.parametrize(
+    ("loss", "smoothing", "smooths"),
+    [
+        ("cross_entropy", "0.1", True),
+        ("cross_entropy", "1.0e-05", True),
+        ("cross_entropy", "0.0", False),
+        ("of_an_extension", "0.1", False),  # which ignores the field
+    ],
+)
+def test_whether_the_training_loss_is_smoothed_is_in_the_recipe(run, loss, smoothing, smooths):
+    recipe = f"trainer:\n  max_steps: 20\n  loss: {loss}\n  label_smoothing: {smoothing}\n"
+    (run / "recipe.yaml").write_text(recipe)
+    standing = standing_of(run)
+    assert standing.smooths_labels == smooths
+    assert (standing.training_loss, standing.training_nll) == (1 / 2, 0.9 / 2)
+    trainer = {"max_steps": 20, "loss": loss, "label_smoothing": float(smoothing)}
+    (with_checkpoint(run, 2, recipe={"trainer": trainer}) / "recipe.yaml").unlink()
+    assert standing_of(run).smooths_labels == smooths
+
+
+@pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"process": dead_process()}, "has ended without leaving"),

@@ -60,6 +60,7 @@ VALIDATIONS = Table(
         "score": "text",
         "value": "number",
         "more_is_better": "truth",
+        "decoding": "text",
     },
 )
 SAMPLES = Table(
@@ -83,7 +84,8 @@ def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
         yield table, [getattr(line, column) for column in table.columns]
     elif isinstance(line, ValidationLine):
         for name, score in line.scores.items():
-            yield VALIDATIONS, [line.step, line.seconds, name, score.value, score.more_is_better]
+            row = [line.step, line.seconds, name, score.value, score.more_is_better, score.decoding]
+            yield VALIDATIONS, row
         for number, sample in enumerate(line.samples, 1):
             yield SAMPLES, [line.step, number, sample.source, sample.reference, sample.translation]
     else:
