@@ -6,7 +6,7 @@ that is. The folder of a run is named by its recipe and the identity fields that
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,10 @@ from data_pipeline.errors import ExtensionError, LocationError
 from data_pipeline.location import check_all
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.wording import counted, said
+from trainer.config import CheckpointsConfig
+from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
+from trainer.runs.folder import RunFolder
 
 # The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
@@ -73,6 +76,68 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
     except ValidationError as error:
         raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
+
+
+def load_run_recipe(run: RunFolder, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe of a run's last start, and apply the user's overrides.
+
+    Whoever wrote the run executes no code: see `TrainingRecipe.of_untrusted`.
+
+    Raises:
+        RunMismatchError: there is no run, or an extension of the run is not here.
+        RecipeError: the recipe or an override is wrong.
+    """
+    return load_untrusted_recipe(run.recipe, run.card().identity, overrides)
+
+
+def load_untrusted_recipe(
+    path: Path,
+    identity: Mapping[str, Any] | None,
+    overrides: Sequence[str] = (),
+    theirs: Sequence[str] = (),
+) -> Recipe:
+    """Read a recipe that a run or a job holds.
+
+    Args:
+        identity: the run's identity; None if there is none to compare with.
+        overrides: the user's, which may name an `extension_folder`.
+        theirs: overrides that the run or job holds, which come first.
+
+    Raises:
+        RunMismatchError: an extension is not here.
+        RecipeError: the recipe or an override is wrong.
+    """
+    try:
+        check_all(list(overrides), "override")
+        values = _read(path)
+        for override in theirs:
+            _apply(values, override)
+        named_folder = values.pop("extension_folder", None)
+        for override in overrides:
+            _apply(values, override)
+        own_folder = values.pop("extension_folder", None)
+        return Recipe.of_untrusted(
+            values | {"extension_folder": named_folder}, identity, own_folder
+        )
+    except ExtensionError as error:
+        raise RunMismatchError(f"{path}: {error}") from error
+    except LocationError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
+
+
+def checkpoints_of_run(run: RunFolder) -> CheckpointsConfig:
+    """Read which checkpoints of a run stay, without its other settings and its extensions.
+
+    Raises:
+        RecipeError: the run's recipe or this section of it is wrong.
+    """
+    section = _read(run.recipe).get("checkpoints", {})
+    try:
+        return CheckpointsConfig.model_validate(section)
+    except ValidationError as error:
+        raise RecipeError(f"{run.recipe}: checkpoints: {describe(error, Recipe)}") from error
 
 
 def find_recipe(name: str) -> Path:
