@@ -8,7 +8,7 @@ import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -24,7 +24,9 @@ from data_pipeline.wording import counted, said
 from trainer.config import CheckpointsConfig
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
-from trainer.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder  # imports numpy, for which no completion waits
 
 # The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
@@ -78,7 +80,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
 
 
-def load_run_recipe(run: RunFolder, overrides: Sequence[str] = ()) -> Recipe:
+def load_run_recipe(run: "RunFolder", overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a run's last start, and apply the user's overrides.
 
     Whoever wrote the run executes no code: see `TrainingRecipe.of_untrusted`.
@@ -127,7 +129,7 @@ def load_untrusted_recipe(
         raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
 
 
-def checkpoints_of_run(run: RunFolder) -> CheckpointsConfig:
+def checkpoints_of_run(run: "RunFolder") -> CheckpointsConfig:
     """Read which checkpoints of a run stay, without its other settings and its extensions.
 
     Raises:
