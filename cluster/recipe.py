@@ -6,6 +6,7 @@ that is. The folder of a run is named by its recipe and the identity fields that
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -18,6 +19,7 @@ from cluster.errors import RecipeError
 from cluster.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.errors import ExtensionError, LocationError
+from data_pipeline.extensions import FOLDER_VARIABLE
 from data_pipeline.location import check_all
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.wording import counted, said
@@ -117,7 +119,8 @@ def load_untrusted_recipe(
         named_folder = values.pop("extension_folder", None)
         for override in overrides:
             _apply(values, override)
-        own_folder = values.pop("extension_folder", None)
+        # Ranks and workers on other nodes are told the environment's folder, which they may lack.
+        own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
         return Recipe.of_untrusted(
             values | {"extension_folder": named_folder}, identity, own_folder
         )

@@ -74,6 +74,6 @@ def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
     monkeypatch.setenv(FOLDER_VARIABLE, str(sent))
     for _ in range(2):  # once more after that
         recipe, request = request_again(request, sent.parent)
-        assert recipe.extension_folder is None
+        assert recipe.extension_folder == str(sent)
         assert request.extensions == ("ext_sent.py",)
         assert request.overrides == ("seed=2", "extension_folder=null")
