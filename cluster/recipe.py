@@ -121,6 +121,11 @@ def load_untrusted_recipe(
             _apply(values, override)
         # Ranks and workers on other nodes are told the environment's folder, which they may lack.
         own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
+        if not isinstance(own_folder, str | None):
+            raise RecipeError(
+                f"extension_folder is {_shown(own_folder)}, expected the path of a folder: give it "
+                "as extension_folder=FOLDER"
+            )
         return Recipe.of_untrusted(
             values | {"extension_folder": named_folder}, identity, own_folder
         )

@@ -96,14 +96,14 @@ CASES = [
     Case("plan MINE --no-measure --run OUT --from RUN"),
     Case("plan MINE --no-measure --run OUT trainer.init_from=RUN"),
 ]
-ONLY_WITH_CHECKPOINTS = [Case("serve RUN", CHECKPOINTS, own_process=True)]
 # They read checkpoints alone, and would go on for long if those named no extension.
 LONG = [
     Case("serve RUN", CHECKPOINTS, own_process=True),
     Case("translate RUN LINES --on-cluster --output OUT", CHECKPOINTS),
     Case("compare RUN@1 RUN@2 --test phrasebook", CHECKPOINTS),
 ]
-# Commands that read no run: recipes that the user names, datasets, jobs of a cluster, nodes.
+# Commands that read no run: they take recipes that the user names, datasets, jobs of a cluster or
+# nodes. What they read of the folder of a run that goes on, `train` and `plan` read, too.
 WITHOUT_RUN = {
     *("demo", "recipes", "init", "fields", "prepare", "sweep", "submit", "import"),
     *("data info", "data verify", "data quarantine", "jobs list"),
@@ -160,7 +160,7 @@ class Theirs:
 def theirs(
     tmp_path: Path, untrained_run: Any, fresh_extensions: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Theirs]:
-    """Makes a run that names an extension in its own folder, with the hash of that code."""
+    """Make a run that names an extension in its own folder, with the hash of that code."""
     found = Theirs(tmp_path)
     mine = yaml.safe_load(untrained_run.recipe.read_text())
 
@@ -207,7 +207,7 @@ def theirs(
 
 
 def write_job(theirs: Theirs, recipe: str) -> None:
-    """A job that has failed, with what was sent for it."""
+    """Write the record of a job that has failed, with the extension that was sent for it."""
     record = a_record(theirs.run, state="FAILED", exit_code=1)
     request = record.request.model_copy(update={"recipe": recipe, "extensions": (f"{NAME}.py",)})
     job = JobFolder.of(theirs.run, record.id)
@@ -218,7 +218,7 @@ def write_job(theirs: Theirs, recipe: str) -> None:
 
 
 def outcome(case: Case, theirs: Theirs) -> tuple[int, str]:
-    """The exit code of a command, and what it says."""
+    """Return the exit code of a command and its output."""
     arguments = theirs.arguments(case.words)
     if case.own_process:
         done = in_a_process(*arguments, cwd=theirs.folder)
@@ -228,7 +228,7 @@ def outcome(case: Case, theirs: Theirs) -> tuple[int, str]:
 
 
 def line_told(text: str) -> str:
-    """The value for the environment that a message tells."""
+    """Return the folder for the environment that a message names."""
     (value,) = re.findall(rf"{FOLDER_VARIABLE}=(\S+)", text)
     return value
 
@@ -271,6 +271,9 @@ def test_the_line_that_is_told_works(theirs, monkeypatch, words):
 
 def test_a_replay_takes_a_folder_on_its_command_line(theirs):
     found = theirs(RECIPE)
+    code, said = outcome(Case("replay RUN --steps 1 extension_folder=5"), found)
+    assert (code, found.has_run_code()) == (1, False)
+    assert "extension_folder is 5, expected the path of a folder" in said
     outcome(Case("replay RUN --steps 1 extension_folder=RUN/code"), found)
     assert found.has_run_code()
 
