@@ -6,9 +6,10 @@ that is. The folder of a run is named by its recipe and the identity fields that
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -18,10 +19,16 @@ from cluster.errors import RecipeError
 from cluster.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.errors import ExtensionError, LocationError
+from data_pipeline.extensions import FOLDER_VARIABLE
 from data_pipeline.location import check_all
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.wording import counted, said
+from trainer.config import CheckpointsConfig
+from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder  # imports numpy, for which no completion waits
 
 # The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
@@ -73,6 +80,74 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
     except ValidationError as error:
         raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
+
+
+def load_run_recipe(run: "RunFolder", overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe of a run's last start, and apply the user's overrides.
+
+    Whoever wrote the run executes no code: see `TrainingRecipe.of_untrusted`.
+
+    Raises:
+        RunMismatchError: there is no run, or an extension of the run is not here.
+        RecipeError: the recipe or an override is wrong.
+    """
+    return load_untrusted_recipe(run.recipe, run.card().identity, overrides)
+
+
+def load_untrusted_recipe(
+    path: Path,
+    identity: Mapping[str, Any] | None,
+    overrides: Sequence[str] = (),
+    theirs: Sequence[str] = (),
+) -> Recipe:
+    """Read a recipe that a run or a job holds.
+
+    Args:
+        identity: the run's identity; None if there is none to compare with.
+        overrides: the user's, which may name an `extension_folder`.
+        theirs: overrides that the run or job holds, which come first.
+
+    Raises:
+        RunMismatchError: an extension is not here.
+        RecipeError: the recipe or an override is wrong.
+    """
+    try:
+        check_all(list(overrides), "override")
+        values = _read(path)
+        for override in theirs:
+            _apply(values, override)
+        named_folder = values.pop("extension_folder", None)
+        for override in overrides:
+            _apply(values, override)
+        # Ranks and workers on other nodes are told the environment's folder, which they may lack.
+        own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
+        if not isinstance(own_folder, str | None):
+            raise RecipeError(
+                f"extension_folder is {_shown(own_folder)}, expected the path of a folder: give it "
+                "as extension_folder=FOLDER"
+            )
+        return Recipe.of_untrusted(
+            values | {"extension_folder": named_folder}, identity, own_folder
+        )
+    except ExtensionError as error:
+        raise RunMismatchError(f"{path}: {error}") from error
+    except LocationError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
+
+
+def checkpoints_of_run(run: "RunFolder") -> CheckpointsConfig:
+    """Read which checkpoints of a run stay, without its other settings and its extensions.
+
+    Raises:
+        RecipeError: the run's recipe or this section of it is wrong.
+    """
+    section = _read(run.recipe).get("checkpoints", {})
+    try:
+        return CheckpointsConfig.model_validate(section)
+    except ValidationError as error:
+        raise RecipeError(f"{run.recipe}: checkpoints: {describe(error, Recipe)}") from error
 
 
 def find_recipe(name: str) -> Path:

@@ -3,17 +3,20 @@
     names, folder ──find──▶ files, their sha256 ──compared with what is expected──▶ import
 
 A recipe lists modules under `extensions`. They are loaded before the rest of the recipe is read,
-in every process that handles it. Code comes from installed packages, from the folder that the
-recipe names, or from that in the environment's TRANSLOOM_EXTENSIONS; never from data, and from a
-checkpoint's recipe only the names are taken. What is known of an extension (its version, the
-sha256 of its package's Python files) is part of the run's identity, so that other code is another
-run; a process that finds other files than it was told to expect imports nothing.
+in every process that handles it. Code comes from installed packages, from the folder in the
+environment's TRANSLOOM_EXTENSIONS, or from the `extension_folder` of a recipe that the user named.
+It never comes from data: of the recipe in a run, a checkpoint or a job only the names are used.
+The version of an extension and the sha256 of its package's Python files are part of the run's
+identity, so that other code is another run. A process that finds other files than those that it
+expects imports nothing.
 """
 
 import hashlib
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.machinery import ModuleSpec, PathFinder
@@ -21,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.errors import ExtensionError
+from data_pipeline.errors import ExtensionError, ExtensionNotFoundError
 
 FOLDER_VARIABLE = "TRANSLOOM_EXTENSIONS"
 NO_VERSION = "0"
@@ -82,16 +85,31 @@ def loaded_extensions(names: Sequence[str], folder: str | None = None) -> Extens
     return Extensions(tuple(_loaded[name] for name in names), folder)
 
 
-def load_expected(names: Sequence[str], identity: dict[str, Any]) -> Extensions:
-    """Loads the extensions of a run that exists, if they are those it was trained with.
+def load_expected(
+    names: Sequence[str],
+    identity: Mapping[str, Any] | None,
+    folder: str | None = None,
+    named_folder: str | None = None,
+) -> Extensions:
+    """Load the extensions that a run names, if their code is that of the run.
 
     Args:
-        identity: the run's identity, see `Extensions.identity`.
+        identity: the run's identity, see `Extensions.identity`; None compares nothing.
+        folder: a folder with their packages that the user names.
+        named_folder: the folder that the run names. Nothing is loaded from it; a message quotes it.
 
     Raises:
         ExtensionError: one is not found, or is another.
     """
-    return Extensions(tuple(_load(n, None, str(identity.get(f"extensions.{n}"))) for n in names))
+    expected = {
+        name: None if identity is None else str(identity.get(f"extensions.{name}"))
+        for name in names
+    }
+    try:
+        return Extensions(tuple(_load(n, folder, expected[n]) for n in names), folder)
+    except ExtensionNotFoundError as error:
+        remedy = _remedy_of_run(error.name.partition(".")[0], named_folder)
+        raise ExtensionNotFoundError(error.name, error.places, remedy) from None
 
 
 def _load_same(modules: tuple[Extension, ...], folder: str | None) -> Extensions:
@@ -132,20 +150,40 @@ def _require_same(found: Extension, expected: str | None) -> None:
     if expected not in (None, str(found)):
         raise ExtensionError(
             f"The extension {found.name} is {found} here, and {expected} where the run was "
-            "started. Install that version, or start another run with this one."
+            f"started. Install that version or name the folder that has it with {FOLDER_VARIABLE}, "
+            "or start another run with this one."
         )
 
 
 def _find(name: str, package: str, folders: list[str]) -> ModuleSpec:
-    """Where a package lies, without importing anything of it."""
+    """Find a package without importing anything of it."""
     spec = PathFinder.find_spec(package, [*folders, *sys.path]) or _find_installed(package)
     if spec is None or not _places(spec):
         places = " or ".join(["the installed packages", *folders])
-        raise ExtensionError(
-            f"The extension {name} is not found in {places}. Install it, or name the folder that "
-            f"has {package} with extension_folder in the recipe or with {FOLDER_VARIABLE}."
+        remedy = (
+            f"Install it, or name the folder that has {package} with extension_folder in the "
+            f"recipe or with {FOLDER_VARIABLE}."
         )
+        raise ExtensionNotFoundError(name, places, remedy)
     return spec
+
+
+def _remedy_of_run(package: str, named_folder: str | None) -> str:
+    """Tell a user who trusts a run's extension how to load it."""
+    found = False
+    with suppress(OSError):
+        names = (package, f"{package}.py")
+        found = any(Path(named_folder or "", name).exists() for name in names)
+    if named_folder and found:
+        return (
+            "The run names a folder that has it, which is not used unasked: code in it would run "
+            "as yours. If you trust that code, put this before the command: "
+            f"{FOLDER_VARIABLE}={shlex.quote(named_folder)}"
+        )
+    return (
+        f"Install it, or put this before the command, with the folder that has {package}: "
+        f"{FOLDER_VARIABLE}=FOLDER"
+    )
 
 
 def _find_installed(package: str) -> ModuleSpec | None:

@@ -3,6 +3,7 @@
 import gc
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -229,6 +230,21 @@ def _runs(folder: Path, phrasebook: Path, address: str) -> Any:
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
     recipe.write_text(yaml.safe_dump(values))
     return Runs(recipe, folder, address)
+
+
+@pytest.fixture
+def fresh_extensions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No extension is loaded and no folder of them set; modules ext_… are forgotten afterwards."""
+    from data_pipeline import extensions
+
+    monkeypatch.delenv(extensions.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(extensions, "_loaded", {})
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("ext_"):
+            del sys.modules[name]
 
 
 @pytest.fixture

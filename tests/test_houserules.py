@@ -154,6 +154,18 @@ def test_nothing_that_is_read_can_execute():
     assert found == []
 
 
+def test_recipes_of_runs_are_read_as_untrusted():
+    """Which commands run nothing that they name: tests/cluster/cli/test_untrusted_runs.py."""
+    trusting = re.compile(r"\bload_recipe\([^)]*\.recipe\b|\w*Recipe\.of\(|\bload_extensions\(")
+    users = {str(p.relative_to(ROOT)) for p in SOURCES if trusting.search(p.read_text())}
+    assert users == {
+        "cluster/recipe.py",  # recipes that the user names
+        "cluster/commands/replay_plan.py",  # values of a recipe that was read
+        "data_pipeline/extensions.py",
+        "trainer/recipe.py",
+    }
+
+
 def test_no_file_says_where_it_was_made():
     """Neither what people write nor what was recorded, in text or not."""
     if not (ROOT / ".git").exists():

@@ -4,7 +4,7 @@ values ──▶ its extensions are loaded ──▶ its task and network tell t
     ──▶ a recipe of these classes, validated
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -172,20 +172,42 @@ class TrainingRecipe(Section):
         return class_of(cls, values).model_validate(values)
 
     @classmethod
-    def of_checkpoint(cls, values: dict[str, Any], identity: dict[str, Any]) -> Self:
-        """The recipe that a checkpoint holds.
+    def of_untrusted(
+        cls,
+        values: dict[str, Any],
+        identity: Mapping[str, Any] | None,
+        own_folder: str | None = None,
+    ) -> Self:
+        """Return the recipe that a run, a checkpoint or a job holds, whoever wrote it.
+
+        Extensions are loaded only if their code is that of the identity, and never from the folder
+        that the values name.
 
         Args:
-            identity: the identity in the checkpoint; extensions are loaded only if they are those
-                that it tells, and from no folder that the checkpoint names.
+            identity: the run's identity; None if there is none to compare with.
+            own_folder: the folder that the user names for extensions, besides the environment's.
+
+        Raises:
+            LocationError, ExtensionError, pydantic.ValidationError: as `of` does.
+        """
+        named = values.get("extension_folder")
+        named_folder = named if isinstance(named, str) else None
+        load_expected(_extension_names(values), identity, own_folder, named_folder)
+        return cls.of(values | {"extension_folder": own_folder})
+
+    @classmethod
+    def of_checkpoint(cls, values: dict[str, Any], identity: dict[str, Any]) -> Self:
+        """Return the recipe that a checkpoint holds.
+
+        Args:
+            identity: the identity in the checkpoint.
 
         Raises:
             RunMismatchError: it was written by a version with other fields, or with extensions
                 that are not here.
         """
         try:
-            load_expected(_extension_names(values), identity)
-            return cls.of(bared(values) | {"extension_folder": None})
+            return cls.of_untrusted(bared(values), identity)
         except ExtensionError as error:
             raise RunMismatchError(f"The checkpoint's recipe cannot be read: {error}") from error
         except ValidationError as error:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cluster.recipe import load_recipe
+from cluster.recipe import checkpoints_of_run
 from cluster.terminal import Terminal, percentages
 from cluster.views.scores import score_heading, score_value
 from cluster.views.tables import AnswerTable, Column
@@ -101,7 +101,7 @@ def prune_run(
     folder = RunFolder(run)
     folder.card()
     given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every_steps}
-    config = load_recipe(folder.recipe).checkpoints.model_copy(
+    config = checkpoints_of_run(folder).model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )
     _, damaged = newest_intact(folder.checkpoints)
@@ -138,7 +138,7 @@ def average_run(
     if last is not None:
         chosen = chosen[-last:]
     elif best_so_many is not None:
-        metric = load_recipe(folder.recipe).checkpoints.best_by
+        metric = checkpoints_of_run(folder).best_by
         ranking = best({path: read_header(path) for path in paths.values()}, metric)
         chosen = sorted(map(step_of, ranking[:best_so_many]))
     elif steps is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RecipeError
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.recipe import Recipe, find_recipe, load_recipe, load_run_recipe
 from cluster.views.tables import AnswerTable
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DataError
@@ -37,9 +37,9 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
         if overrides:
             raise RecipeError(
                 f"{name} is a run, whose model is what it is, and {overrides[0]} would change it: "
-                f"leave it out, or name a recipe such as {run.recipe}"
+                "leave it out, or name a recipe"
             )
-        recipe, dataset = load_recipe(run.recipe), str(run.dataset)
+        recipe, dataset = load_run_recipe(run), str(run.dataset)
     else:
         recipe = load_recipe(find_recipe(name), overrides)
         dataset = recipe.data.dataset

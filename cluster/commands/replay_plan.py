@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.data.record import DataRecord, Start
 from cluster.errors import RecipeError
-from cluster.recipe import Recipe, load_recipe, with_absolute_paths
+from cluster.recipe import Recipe, load_run_recipe, with_absolute_paths
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
@@ -113,17 +113,19 @@ class ReplayPlan:
 def recipe_of(
     run: RunFolder, overrides: Sequence[str], dataset: str | None, address: str | None, ranks: int
 ) -> Recipe:
-    """The run's recipe as it is to be executed.
+    """Return the run's recipe as it is to be executed.
 
     Args:
         overrides: of fields that change no curve.
 
     Raises:
         RecipeError: an override is of another field, or there are more ranks than slots.
+        RunMismatchError: an extension is not here, or has other code than in the run.
     """
-    before = load_recipe(run.recipe)
+    own_folder = [text for text in overrides if text.startswith("extension_folder=")]
+    before = load_run_recipe(run, own_folder)
     where = [f"cluster.address={json.dumps(address)}", f"cluster.ranks={ranks}"]
-    recipe = load_recipe(run.recipe, [*where, "cluster.warm_spares=false", *overrides])
+    recipe = load_run_recipe(run, [*where, "cluster.warm_spares=false", *overrides])
     if dataset is not None:
         moved = recipe.data.model_copy(update={"dataset": dataset})
         recipe = recipe.model_copy(update={"data": moved})
@@ -248,17 +250,24 @@ def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:
 
 
 def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
-    """The recipe with settings that changed after the steps, as they were."""
+    """Return the recipe with settings that changed after the steps, as they were.
+
+    Raises:
+        TrainerError: the record names a field that cannot change in a run.
+    """
+    # The record is untrusted: no other field, such as extension_folder, may come from it.
+    may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
+    if others := [name for name in values if name not in may_change]:
+        raise TrainerError(
+            f"By its record the run was trained with other settings of {listed(others)}, expected "
+            "only fields of the class continuable that the recipe of its last start has: restore "
+            "record and recipe.yaml from a copy, or replay later steps"
+        )
     dumped = recipe.model_dump(mode="json")
     for name, value in values.items():
         *sections, field = name.split(".")
         section = dumped
         for part in sections:
-            if not isinstance(section.get(part), dict):
-                raise TrainerError(
-                    f"The run was trained with other settings ({listed(values)}), which the recipe "
-                    "of its last start has no place for"
-                )
             section = section[part]
         section[field] = value
     return Recipe.of(dumped)

@@ -11,7 +11,7 @@ from rich.console import Group
 
 from cluster.commands.checkpoints import average_run
 from cluster.commands.inference import load_translator, task_of
-from cluster.recipe import load_recipe
+from cluster.recipe import checkpoints_of_run
 from cluster.terminal import Terminal, bars_by_name, percentages, shown
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, listed
@@ -101,7 +101,7 @@ def _found(run: RunFolder, name: str) -> str:
         return str(find_checkpoint(run, None)[0].step)
     if name == "best":
         paths = list_checkpoints(run.checkpoints)
-        metric = load_recipe(run.recipe).checkpoints.best_by
+        metric = checkpoints_of_run(run).best_by
         ranking = best({path: read_header(path) for path in paths}, metric)
         if not ranking:
             raise CheckpointError(

@@ -122,7 +122,7 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
         log=log[-LOG_ENTRIES:],
         cleaning=cleaning,
         environment=run_details.environment(run, header),
-        commands=run_details.commands(run),
+        commands=run_details.commands(run, row.settings),
         vitals=vitals,
     )
 

@@ -4,6 +4,7 @@ Every file is read within a bound. What cannot be read raises an OSError or a Va
 """
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,20 @@ def environment(run: RunFolder, header: CheckpointHeader | None) -> dict[str, An
     return known
 
 
-def commands(run: RunFolder) -> list[str]:
-    """What was typed for the run's last start, and what repeats and proves the run."""
+def commands(run: RunFolder, settings: Mapping[str, Any]) -> list[str]:
+    """Return what was typed for the run's last start, and commands that repeat and prove the run.
+
+    Args:
+        settings: of the run's recipe, by dotted key; empty if it cannot be read.
+    """
     start, name = read_start(run), shlex.quote(str(run.path))
     typed = start.invocation.command if start else None
+    # `train` trusts the recipe that it is given, and this one may be anybody's.
+    harmless = settings and settings.get("extension_folder") is None
+    no_folder = "" if harmless else " extension_folder=null"
     return [
         *([typed] if typed else []),
-        f"transloom train {shlex.quote(str(run.recipe))} --run {name}-again",
+        f"transloom train {shlex.quote(str(run.recipe))}{no_folder} --run {name}-again",
         f"transloom compare {name} {name}-again",
         f"transloom replay {name} --steps 1:20",
     ]

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from cluster.data.record import DataRecord, Start
-from cluster.recipe import load_recipe
+from cluster.recipe import load_run_recipe
 from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
@@ -88,7 +88,7 @@ def trace(
     """
     folder = RunFolder(run)
     folder.card()
-    recipe = load_recipe(folder.recipe)
+    recipe = load_run_recipe(folder)
     if dataset is not None:
         moved = recipe.data.model_copy(update={"dataset": dataset})
         recipe = recipe.model_copy(update={"data": moved})

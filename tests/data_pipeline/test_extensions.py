@@ -1,6 +1,7 @@
 """Extensions: where they are found, what of them is an identity, and when nothing is imported."""
 
 import pickle
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -23,17 +24,7 @@ from data_pipeline.extensions import (
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def fresh_imports(monkeypatch):
-    """What a test loads is forgotten after it."""
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(extensions, "_loaded", {})
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("ext_"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("fresh_extensions")
 
 
 @pytest.fixture
@@ -147,6 +138,30 @@ def test_a_run_gets_only_what_it_was_trained_with(make, monkeypatch):
     assert "ext_run" not in sys.modules
     with pytest.raises(ExtensionError, match=r"and None where the run was started"):
         load_expected(["ext_run"], {})
+
+
+@pytest.mark.parametrize("name", ["ext_theirs", "ext_theirs.part"])
+def test_the_folder_that_a_run_names_is_told_as_a_shell_takes_it_and_not_used(make, name):
+    named = make({"ext_theirs.py": "value = 1"}, "it's theirs; true")
+    with pytest.raises(ExtensionError, match="is not used unasked") as error:
+        load_expected([name], None, named_folder=named)
+    assert "ext_theirs" not in sys.modules
+    told = shlex.split(str(error.value).partition("before the command: ")[2])
+    assert told == [f"{FOLDER_VARIABLE}={named}"]
+
+
+@pytest.mark.parametrize("named", [None, "", "/nowhere", "a\0b", "~", "x" * 5000])
+def test_a_folder_without_the_extension_is_not_told(named):
+    with pytest.raises(ExtensionError, match=rf"that has ext_theirs: {FOLDER_VARIABLE}=FOLDER$"):
+        load_expected(["ext_theirs"], None, named_folder=named)
+
+
+def test_a_run_gets_its_extension_from_a_folder_of_the_user(make):
+    folder = make({"ext_run.py": "value = 1"})
+    expected = identity("ext_run", folder)
+    forget("ext_run")
+    sys.path.pop(0)
+    assert load_expected(["ext_run"], expected, folder).identity() == expected
 
 
 def test_an_import_gives_the_files_that_were_hashed(make):

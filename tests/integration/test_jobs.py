@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from support.wheel import unpacked_wheel
 
 import transloom as api
 from cluster.launchers.ray_job.record import JobFolder, JobRecord
+from data_pipeline.extensions import FOLDER_VARIABLE
 from trainer.tracking.metrics import train_lines
 
 
@@ -94,21 +96,29 @@ class Client:
             "RAY_AUTH_TOKEN": head.token,
         }
 
-    def start(self, *words: object, head: bool = True) -> "subprocess.Popen[str]":
-        """head: whether the head is asked."""
+    def start(
+        self, *words: object, head: bool = True, variables: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
+        """
+        Args:
+            head: whether the head is asked.
+            variables: more of its environment.
+        """
         program = "from cluster.cli.app import main; main()"
         address = ["--address", self.head.dashboard] if head else []
         return subprocess.Popen(
             [sys.executable, "-P", "-c", program, *map(str, words), *address],
             cwd=self.folder,
-            env=self._environment,
+            env=self._environment | dict(variables or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def ask(self, *words: object, head: bool = True) -> Any:
-        process = self.start(*words, "--json", head=head)
+    def ask(
+        self, *words: object, head: bool = True, variables: Mapping[str, str] | None = None
+    ) -> Any:
+        process = self.start(*words, "--json", head=head, variables=variables)
         said, complained = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 0, said + complained
         return json.loads(said)
@@ -193,7 +203,7 @@ def test_jobs_from_their_submission_to_the_loss_of_their_head(
     assert log
 
     elsewhere = ["--address", ray_head.dashboard, "--json"]
-    told = transloom("jobs", "retry", run, *elsewhere, cwd=tmp_path)
+    told = transloom("jobs", "retry", run, *elsewhere, cwd=tmp_path, **trusted(place, again))
     assert told.returncode == 0, told.stderr
     wait_for_success(run, json.loads(told.stdout)["job"])
     assert_undisturbed(runs, undisturbed)
@@ -279,10 +289,16 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     if whole:
         trained = [line.time for line in train_lines(place.runs / "second" / "metrics.jsonl")]
         assert max(trained) <= record_of(place.runs / "third", later[1]).attempts[0].started
-    again = client.ask("jobs", "retry", first["job"])
+    again = client.ask("jobs", "retry", first["job"], variables=trusted(place, first["job"]))
     assert again["run"] == first["run"]
     assert again["job"] != first["job"]
     return str(again["job"])
+
+
+def trusted(place: Place, job: str) -> dict[str, str]:
+    """The environment of a user who trusts the extensions that were sent with a job."""
+    sent = JobFolder.of(place.runs / "first", job).path / "extensions"
+    return {FOLDER_VARIABLE: str(sent)}
 
 
 def is_waiting(run: Path, job: str) -> bool:

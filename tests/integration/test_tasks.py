@@ -17,6 +17,7 @@ from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 from support.runs import Runs
 from support.tasks import (
+    EXTENSIONS,
     case_values,
     copy_values,
     embedding_values,
@@ -29,6 +30,7 @@ from cluster.commands.replay import ReplayWish, replay
 from cluster.data.trace import trace
 from cluster.recipe import load_recipe
 from cluster.terminal import Terminal
+from data_pipeline.extensions import FOLDER_VARIABLE
 from data_pipeline.preparation.prepare import prepare
 from trainer.step_range import StepRange
 from trainer.tracking.comparison import compare_runs
@@ -120,8 +122,10 @@ def test_20_of_its_steps_once_more_on_another_number_of_ranks_are_the_same_bits(
         assert step.activations
 
 
-def test_a_look_by_two_ranks_is_that_of_one(moved):
+def test_a_look_by_two_ranks_is_that_of_one(moved, monkeypatch):
+    """The ranks, which have another environment, find the extension in the folder of ours."""
     moved, task = moved
+    monkeypatch.setenv(FOLDER_VARIABLE, str(EXTENSIONS))
     if task not in LOOKED_AT_BY_TWO:
         pytest.skip("the same code as for the others")
     looks = [

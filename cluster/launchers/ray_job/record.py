@@ -39,6 +39,8 @@ FINAL: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 # Not written by anybody: the record says that the job is under way, and nobody is there.
 LOST = "LOST"
 Code = Annotated[int, Field(ge=0, le=255)]
+# Of a file that is written in a folder of ours: it leads nowhere else.
+FileName = Annotated[str, Field(pattern=r"^[^/\x00]+$", max_length=255)]
 
 
 class Needs(Written):
@@ -81,7 +83,7 @@ class JobRequest(Written):
         digest: of the transloom that is to run (`head_look.digest_of`).
     """
 
-    name: str
+    name: FileName
     recipe: str
     overrides: tuple[str, ...]
     run: str

@@ -4,6 +4,7 @@ look at the head ──▶ what is open, what is installed there, what it lacks
                  ──▶ `JobRequest` + files that it lacks ──▶ a Ray job that runs `runner.py`
 """
 
+import json
 import math
 import re
 import secrets
@@ -33,6 +34,7 @@ from cluster.recipe import (
     Recipe,
     find_recipe,
     load_recipe,
+    load_untrusted_recipe,
     run_name,
     with_absolute_paths,
 )
@@ -42,6 +44,7 @@ from trainer.runs.folder import RunFolder
 # After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
 LEAVE_SECONDS = 30
 ENVELOPE = "job.json"
+NO_FOLDER = "extension_folder=null"  # nodes use the extensions that are sent, or installed ones
 # Of W&B's variables those that say who somebody is and where the server is, by name.
 WANDB_KEY = "WANDB_API_KEY"
 WANDB_VARIABLES = (
@@ -217,28 +220,40 @@ def resubmit(
     """Submit the same again: the recipe as it was, and the transloom that runs here.
 
     Args:
-        folder: where the former job keeps its record, for what was sent with it; None if that is
-            not to be had here.
+        folder: of the former job, which may hold the extensions that were sent with it.
 
     Raises:
-        ClusterError: as `send`; or an extension that was sent is not to be had here.
+        ClusterError: as `send`.
+        RunMismatchError: as `request_again`.
     """
+    recipe, again = request_again(request, folder)
+    return send(recipe, again, Look(address, again.places), notice)
+
+
+def request_again(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:
+    """Build the request for another job like a former one (no network access).
+
+    A job's record is untrusted, as its run is: here and on the nodes, extensions come from the
+    user's own environment.
+
+    Raises:
+        RunMismatchError: an extension is not here, or has other code than in the run.
+    """
+    theirs = request.overrides
+    if folder and request.extensions:
+        theirs = (*theirs, f"extension_folder={json.dumps(str(folder / 'extensions'))}")
+    run = RunFolder(Path(request.run))
+    identity = run.card().identity if run.has_begun() else None
     with tempfile.TemporaryDirectory(prefix="transloom-job-") as here:
         path = Path(here) / request.name
         path.write_text(request.recipe, encoding="utf-8")
-        overrides = list(request.overrides)
-        if request.extensions:
-            extensions = folder / "extensions" if folder else None
-            if extensions is None or not extensions.is_dir():
-                raise ClusterError(
-                    f"The job was sent with extensions ({', '.join(request.extensions)}), which "
-                    f"are not to be had here{f' in {extensions}' if extensions else ''}: submit "
-                    "the recipe again from where it lies"
-                )
-            overrides.append(f"extension_folder={extensions}")
-        recipe = load_recipe(path, overrides)
-        again = request.model_copy(update={"digest": digest_of(INSTALLATION)})
-        return send(recipe, again, Look(address, again.places), notice)
+        recipe = load_untrusted_recipe(path, identity, theirs=theirs)
+    changes = {
+        "overrides": (*(text for text in request.overrides if text != NO_FOLDER), NO_FOLDER),
+        "extensions": tuple(extension_files(recipe)),
+        "digest": digest_of(INSTALLATION),
+    }
+    return recipe, request.model_copy(update=changes)
 
 
 def new_id(name: str) -> str:

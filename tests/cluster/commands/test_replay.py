@@ -25,6 +25,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from trainer.errors import TrainerError
 from trainer.tracking.metrics import train_lines
+from trainer.tracking.records import Resumed
 
 SOURCE = "le zèbre zézaie"
 GARBAGE = "Qx7#Zv 9%wK&p Jj0=Qq X4+Vz 8*uU Yy-2@ qZ!xJ 3~kW Gg/5 Zz"
@@ -296,6 +297,16 @@ def test_a_language_model_that_validates_after_it_was_resumed(
 def test_what_cannot_be_replayed_is_refused(poisoned, transloom, options, message):
     with pytest.raises((TrainerError, RecipeError), match=message):
         transloom("replay", poisoned / "run", *options)
+
+
+@pytest.mark.parametrize("key", ["extension_folder", "extensions", "seed", "trainer.no_setting"])
+def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key):
+    """Else it could name code, which the replay would execute."""
+    changed = Resumed(step=40, from_step=40, settings_changed={key: ["ext_theirs", None]})
+    with (copied / "run" / "metrics.jsonl").open("a") as record:
+        record.write(f"{changed.to_json()}\n")
+    with pytest.raises(TrainerError, match=rf"other settings of {key}, .* class continuable"):
+        transloom("replay", copied / "run", "--steps", "1:2")
 
 
 def test_steps_or_worst_have_to_be_named(poisoned, transloom):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from support.records.run_folders import made_run, with_checkpoint
 
 from cluster.dashboard.run_details import checkpoint_rows, commands, environment
@@ -36,9 +37,9 @@ def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: P
 def test_what_was_typed_is_the_first_of_the_commands(tmp_path: Path) -> None:
     run = RunFolder(made_run(tmp_path / "my run"))
     write_start(run, START)
-    typed, train, compare, replay = commands(run)
+    typed, train, compare, replay = commands(run, {"seed": 2})
     assert typed == "transloom train phrasebook seed=2"
-    assert train.endswith(f"--run '{run.path}'-again")
+    assert train == f"transloom train '{run.recipe}' --run '{run.path}'-again"
     assert compare == f"transloom compare '{run.path}' '{run.path}'-again"
     assert replay == f"transloom replay '{run.path}' --steps 1:20"
 
@@ -46,4 +47,10 @@ def test_what_was_typed_is_the_first_of_the_commands(tmp_path: Path) -> None:
 def test_a_run_without_start_and_checkpoints_has_its_commands(tmp_path: Path) -> None:
     run = RunFolder(made_run(tmp_path / "run"))
     assert environment(run, None) == {}
-    assert len(commands(run)) == 3
+    assert len(commands(run, {})) == 3
+
+
+@pytest.mark.parametrize("settings", [{"extension_folder": "/theirs"}, {}])
+def test_the_command_that_repeats_a_run_loads_no_code_of_the_run(tmp_path: Path, settings) -> None:
+    train, *_ = commands(RunFolder(made_run(tmp_path / "run")), settings)
+    assert "recipe.yaml extension_folder=null --run " in train

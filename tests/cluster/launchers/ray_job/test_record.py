@@ -29,6 +29,17 @@ def folder(tmp_path: Path) -> JobFolder:
     return folder
 
 
+@pytest.mark.parametrize("name", ["/etc/profile", "../../.bashrc", "a/b.yaml", ""])
+def test_the_recipes_file_stays_in_a_folder_of_ours(
+    name: str, folder: JobFolder, tmp_path: Path
+) -> None:
+    values = json.loads(a_record(tmp_path).model_dump_json())
+    values["request"]["name"] = name
+    folder.record_file.write_text(json.dumps(values))
+    with pytest.raises(ClusterError, match=rf"request\.name: .*found '{name}'"):
+        folder.read()
+
+
 def elsewhere(runner: Runner) -> Runner:
     """As on another machine, whose processes cannot be looked for here."""
     return runner.model_copy(update={"boot": "another machine", "host": "far"})

@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 import yaml
+from support.launchers.job_records import a_record
 from support.recipes import tiny_values
 
 from cluster.environment_file import VARIABLE
-from cluster.launchers.ray_job.submission import Submission, environment_of, request_of
+from cluster.launchers.ray_job.submission import (
+    Submission,
+    environment_of,
+    request_again,
+    request_of,
+)
+from data_pipeline.extensions import FOLDER_VARIABLE
+from trainer.errors import RunMismatchError
 
 
 @pytest.fixture
@@ -48,3 +56,24 @@ def test_a_request_has_what_was_typed(recipe: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.argv", ["/bin/transloom", "submit", str(recipe), "seed=2"])
     _, request = request_of(Submission(str(recipe), ["seed=2"]))
     assert request.invocation.command == f"transloom submit {recipe} seed=2"
+
+
+def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
+    tmp_path: Path, fresh_extensions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = tmp_path / "job" / "extensions"
+    sent.mkdir(parents=True)
+    (sent / "ext_sent.py").write_text("")
+    values = tiny_values(tmp_path / "dataset")
+    values |= {"extensions": ["ext_sent"], "extension_folder": "/on/the/nodes"}
+    request = a_record(tmp_path / "run").request.model_copy(
+        update={"recipe": yaml.safe_dump(values), "extensions": ("../ext_sent.py",)}
+    )
+    with pytest.raises(RunMismatchError, match=f"{FOLDER_VARIABLE}={sent}$"):
+        request_again(request, sent.parent)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(sent))
+    for _ in range(2):  # once more after that
+        recipe, request = request_again(request, sent.parent)
+        assert recipe.extension_folder == str(sent)
+        assert request.extensions == ("ext_sent.py",)
+        assert request.overrides == ("seed=2", "extension_folder=null")
