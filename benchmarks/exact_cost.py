@@ -16,8 +16,8 @@ from datetime import timedelta
 from typing import Literal
 
 import torch
-from finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 
+from benchmarks.finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import with_a_ranks_environment
 from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig

@@ -34,7 +34,7 @@ import numpy as np
 from benchmarks.data_plane.peers import READERS as PEERS
 from benchmarks.data_plane.peers import WRITERS, timed
 from benchmarks.support.environments import PEERS as ENVIRONMENTS
-from benchmarks.support.environments import environment_with
+from benchmarks.support.environments import environment_with, peer_variables
 from cluster.data.streams import WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
 from cluster.health.watchdog import Heartbeat
@@ -189,7 +189,10 @@ def run_measurement(name: str, folder: Path, core: int, python: Path | None) -> 
     else:
         command = [sys.executable, __file__, "--folder", str(folder), "--measure", name]
     command += ["--core", str(core)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    environment = os.environ | (peer_variables() if name in PEERS else {})
+    output = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
     measurement: Measurement = json.loads(output.splitlines()[-1])
     return measurement
 
@@ -262,7 +265,10 @@ def main() -> None:
             for name in WRITERS:
                 _say(f"writing {name}")
                 script = [str(python), str(HERE / "peers.py"), "write", name]
-                subprocess.run([*script, str(folder)], check=True, stdout=subprocess.DEVNULL)
+                environment = os.environ | peer_variables()
+                subprocess.run(
+                    [*script, str(folder)], check=True, stdout=subprocess.DEVNULL, env=environment
+                )
             names += PEERS
         rates: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(arguments.repetitions):

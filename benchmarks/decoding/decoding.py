@@ -41,7 +41,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.peers.contestants import HUGGING_FACE
-from benchmarks.support.environments import PEERS, environment_with
+from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
@@ -222,19 +222,23 @@ def measured_there(python: Path, folder: Path, how: Arrangement, precision: str)
     script = str(HERE / "hugging_face.py")
     parts = [f"{part}/{how.processes}" for part in range(how.processes)]
     outputs = outputs_of(
-        [[str(python), script, str(folder), precision, part] for part in parts], how
+        [[str(python), script, str(folder), precision, part] for part in parts],
+        how,
+        peer_variables(),
     )
     found = dict(pair for output in outputs for pair in output["translations"])
     rate = sum(len(output["translations"]) / output["seconds"] for output in outputs)
     return Result(rate, [found[number] for number in range(len(found))])
 
 
-def outputs_of(commands: list[list[str]], how: Arrangement) -> list[Any]:
-    """Runs commands at the same time; the JSON in the last line that each prints.
+def outputs_of(
+    commands: list[list[str]], how: Arrangement, variables: dict[str, str] | None = None
+) -> list[Any]:
+    """Run commands at the same time; return the JSON in the last line that each prints.
 
     All of them together have a core for each thread, and no other.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(how.threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(how.threads)} | (variables or {})
     allowed = sorted(os.sched_getaffinity(0))
     some = allowed[: how.processes * how.threads]
     os.sched_setaffinity(0, some)  # which they inherit

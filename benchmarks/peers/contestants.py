@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.corpus import PIECES, RECIPE, Corpus, overrides_of
-from benchmarks.support.environments import PEERS, ROOT, environment_with
+from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.record import Step, read_steps
 from trainer.tracking.metrics import train_lines
 
@@ -85,7 +85,7 @@ class Eole:
     folder: Path
 
     def __init__(self, corpus: Corpus, size: Size, mode: str, threads: int, python: Path) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
         self._python = python
         self._settings = {
             "seed": 1,
@@ -154,7 +154,7 @@ class Eole:
 
     def command(self) -> list[str]:
         here = self.folder
-        script = [str(self._python), str(HERE / "eole.py")]
+        script = [str(self._python), str(HERE / "train_eole.py")]
         return [*script, str(here / "config.yaml"), str(here / "steps.jsonl")]
 
     def steps(self) -> list[Step]:
@@ -169,7 +169,7 @@ class HuggingFace:
     def __init__(
         self, corpus: Corpus, size: Size, precision: str, threads: int, python: Path
     ) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
         self._python = python
         sides = ("encoder", "decoder")
         self._settings = {

@@ -31,8 +31,11 @@ from pathlib import Path
 
 from benchmarks.peers.contestants import SIZES, Eole, HuggingFace, Transloom
 from benchmarks.peers.corpus import Corpus, export_corpus
+from benchmarks.support.names import names_from
 from benchmarks.support.speed import Contestant, measure
 
+PRECISIONS = ("fp32", "bf16")
+PEERS = ("eole", "hf")
 GOALS = {"Eole": 1.5, "Hugging Face": 4.0}
 
 Rates = dict[str, list[float]]
@@ -102,18 +105,14 @@ def table(duels: list[Duel]) -> str:
     return "\n".join(lines)
 
 
-def listed(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="folder with the files of Multi30k")
-    parser.add_argument("--models", type=listed, default=["tiny", "base"])
-    parser.add_argument("--precisions", type=listed, default=["fp32", "bf16"])
-    parser.add_argument("--peers", type=listed, default=["eole", "hf"])
+    parser.add_argument("--models", type=names_from(SIZES), default=["tiny", "base"])
+    parser.add_argument("--precisions", type=names_from(PRECISIONS), default=list(PRECISIONS))
+    parser.add_argument("--peers", type=names_from(PEERS), default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of the steady state, a run")
     parser.add_argument("--threads", type=int, default=2, help="of each contestant's torch")

@@ -8,7 +8,7 @@ loading the checkpoint, and repeating the steps since.
 
     transloom                   `transloom train`, as the recipe has it
     … without warm spares       the same with cluster.warm_spares=false
-    Ray Train V2                a minimal loop: recovery_ray_train.py
+    Ray Train V2                a minimal loop: ray_train.py
     … polling every 0.1 s       the same with RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1 (default: 2)
 
 Ray Train runs in an environment of its own, into which its packages are put when they are missing.
@@ -33,7 +33,7 @@ from typing import Protocol
 
 import psutil
 
-from benchmarks.support.environments import PEERS, environment_with
+from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.trainings import Training, descendants, has_ended, running, say
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.batch import MicroBatch
@@ -110,7 +110,7 @@ class RayTrain:
         polling_seconds: float | None = None,
     ) -> None:
         self.folder = folder
-        self.environment = {"RAY_TRAIN_V2_ENABLED": "1", "PYTHONPATH": str(HERE.parents[1])}
+        self.environment = {"RAY_TRAIN_V2_ENABLED": "1", **peer_variables()}
         if polling_seconds:
             self.environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(polling_seconds)
         self._python = python
