@@ -109,7 +109,9 @@ def test_kills_leave_one_history(run):
     assert len(wandb_files(run)) >= 4
     assert [row["_step"] for row in rows] == list(range(1, STEPS + 1))
     for row in rows:
-        train = steps[row["_step"]].model_dump(exclude={"version", "step", "kind"})
+        train = steps[row["_step"]].model_dump(
+            exclude={"version", "step", "kind"}, exclude_none=True
+        )
         assert {k.removeprefix("train/"): row[k] for k in row if k.startswith("train/")} == train
     validations = [line for line in lines if isinstance(line, ValidationLine)]
     losses = {line.step: line.scores["loss"].value for line in validations}
