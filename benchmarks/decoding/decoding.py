@@ -41,6 +41,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.peers.contestants import HUGGING_FACE
+from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
@@ -304,7 +305,10 @@ def main() -> None:
     parser.add_argument("--torch-index", help="package index with torch for CPU")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="{run} --sentences 3 --beam 2 --rounds 1 --precisions fp32 --python {python}",
+    )
     run, count, beam = arguments.run, arguments.sentences, arguments.beam
     if arguments.measure:
         precision, processes, threads = arguments.measure
@@ -314,7 +318,7 @@ def main() -> None:
     python = arguments.python or environment_with(
         HUGGING_FACE, PEERS / "hugging-face", arguments.torch_index
     )
-    ways = sorted({(1, 1), (1, cores()), (cores(), 1)})
+    ways = [(1, 1)] if arguments.smoke else sorted({(1, 1), (1, cores()), (cores(), 1)})
     with tempfile.TemporaryDirectory() as temporary:
         write_input_of_hugging_face(run, count, beam, Path(temporary))
         measure: dict[tuple[str, Arrangement, str], Callable[[], Result]] = {}

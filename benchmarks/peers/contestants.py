@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.corpus import PIECES, RECIPE, Corpus, overrides_of
+from benchmarks.peers.corpus import RECIPE, Corpus, overrides_of
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.record import Step, read_steps
 from trainer.tracking.metrics import train_lines
@@ -92,8 +92,8 @@ class Eole:
             "share_vocab": True,
             "pad_token": corpus.pad,
             "src_vocab": str(corpus.vocabulary),
-            "src_vocab_size": PIECES,
-            "tgt_vocab_size": PIECES,
+            "src_vocab_size": corpus.vocabulary_size,
+            "tgt_vocab_size": corpus.vocabulary_size,
             "report_every": 100,
             "data": {
                 "multi30k": {
@@ -175,7 +175,7 @@ class HuggingFace:
         self._settings = {
             "ids": str(corpus.ids),
             "model": {
-                "vocab_size": PIECES,
+                "vocab_size": corpus.vocabulary_size,
                 "d_model": size.width,
                 **{f"{side}_layers": size.layers for side in sides},
                 **{f"{side}_ffn_dim": size.feed_forward_width for side in sides},

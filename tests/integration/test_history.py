@@ -17,7 +17,7 @@ import psutil
 import pytest
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.strike import standing_at
-from support.records.wandb_history import history, wandb_files
+from support.records.wandb_history import flattened, history, wandb_files
 from support.records.wandb_server import WandbServer
 
 from trainer.tracking.metrics import read_metrics
@@ -126,7 +126,7 @@ def test_kills_leave_one_history(run):
         printed = server.sync(run)
     assert "ERROR" not in printed
     (uploaded,) = server.history.values()
-    assert uploaded == rows
+    assert [flattened(row) for row in uploaded] == rows
     (summary,) = server.summary.values()
     for name in ("restarts", "lost_steps", "goodput"):
         assert summary[f"train/{name}"] == getattr(last, name)
