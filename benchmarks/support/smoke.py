@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from benchmarks.support.corpora import PHRASEBOOK, corpus_overrides
@@ -56,7 +57,6 @@ class SmokeFiles(dict[str, Path]):
     def __init__(self) -> None:
         records = ROOT / "benchmarks" / "multi30k" / "records"
         super().__init__(python=Path(sys.executable), records=records)
-        self._temporary = tempfile.TemporaryDirectory(prefix="smoke-")
         self._makers: dict[str, Callable[[Path], None]] = {
             "folder": Path.mkdir,
             "corpus": write_corpus,
@@ -64,6 +64,10 @@ class SmokeFiles(dict[str, Path]):
             "export": lambda path: complete([TRANSLOOM, "export", str(self["run"]), str(path)]),
             "masked_run": lambda path: train("multi30k-masked", path),
         }
+
+    @cached_property
+    def _temporary(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="smoke-")
 
     def __missing__(self, name: str) -> Path:
         path = Path(self._temporary.name) / name
