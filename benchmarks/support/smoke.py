@@ -1,5 +1,6 @@
 """What the smoke forms of benchmarks start from: folders, sentences, and runs of a few steps."""
 
+import atexit
 import sys
 import tempfile
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def train(recipe: str, run: Path) -> None:
 class SmokeFiles(dict[str, Path]):
     """Files for smoke forms by name, each made when it is first asked for.
 
-    They are removed with this object.
+    They are removed when the process ends.
 
         python      this Python
         records     the folder of Multi30k's records
@@ -67,7 +68,9 @@ class SmokeFiles(dict[str, Path]):
 
     @cached_property
     def _temporary(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="smoke-")
+        temporary = tempfile.TemporaryDirectory(prefix="smoke-")
+        atexit.register(temporary.cleanup)
+        return temporary
 
     def __missing__(self, name: str) -> Path:
         path = Path(self._temporary.name) / name
