@@ -157,10 +157,7 @@ def main() -> None:
     parser.add_argument("--network", choices=list(NETWORKS), default="base")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--json", action="store_true")
-    arguments = parse_arguments(
-        parser,
-        smoke="--repetitions 1 --network tiny",
-    )
+    arguments = parse_arguments(parser, smoke="--repetitions 1 --network tiny")
     rows = []
     for ranks in (1, 2):
         state_bytes, found = stalls(

@@ -194,10 +194,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where a folder for all files is made")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--prepare-since", type=float, help=argparse.SUPPRESS)
-    arguments = parse_arguments(
-        parser,
-        smoke="--pairs 5000 --pieces 2000",
-    )
+    arguments = parse_arguments(parser, smoke="--pairs 5000 --pieces 2000")
     if arguments.prepare_since is not None:
         prepare_here(arguments.folder, arguments.pieces, arguments.prepare_since)
         return

@@ -63,10 +63,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=29_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pieces", type=int, default=8000, help="size of the vocabulary")
-    arguments = parse_arguments(
-        parser,
-        smoke="{corpus} --pairs 200 --rounds 1 --pieces 400",
-    )
+    arguments = parse_arguments(parser, smoke="{corpus} --pairs 200 --rounds 1 --pieces 400")
     sides = [
         (arguments.data / f"train.{language}").read_text().splitlines()[: arguments.pairs]
         for language in ("en", "de")

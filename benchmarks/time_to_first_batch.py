@@ -141,10 +141,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--late", type=int, default=1_000_000, help="the late step")
     parser.add_argument("--json", action="store_true")
-    arguments = parse_arguments(
-        parser,
-        smoke="--mirror phrasebook --repetitions 1 --late 1000",
-    )
+    arguments = parse_arguments(parser, smoke="--mirror phrasebook --repetitions 1 --late 1000")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         corpus = corpus_overrides(RECIPE, arguments.mirror)

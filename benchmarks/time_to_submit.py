@@ -121,10 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
-    arguments = parse_arguments(
-        parser,
-        smoke="--runs 1",
-    )
+    arguments = parse_arguments(parser, smoke="--runs 1")
     seconds = measure(arguments.runs)
     base = statistics.median(seconds["train"])
     result = {

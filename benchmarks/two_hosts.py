@@ -113,10 +113,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments = parse_arguments(
-        parser,
-        smoke="--pairs 1 --seconds 1 --settling 0",
-    )
+    arguments = parse_arguments(parser, smoke="--pairs 1 --seconds 1 --settling 0")
     speeds: dict[str, list[float]] = {"one host of two cores": [], "two hosts of one core": []}
     with tempfile.TemporaryDirectory(prefix="two-hosts-", dir="/tmp") as temporary:
         dataset = f"data.dataset={temporary}/dataset"

@@ -75,10 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--busy", type=int, default=1, help="processes that only count")
     parser.add_argument("--steps", type=int, default=30)
-    arguments = parse_arguments(
-        parser,
-        smoke="--rounds 1 --steps 1 --busy 0",
-    )
+    arguments = parse_arguments(parser, smoke="--rounds 1 --steps 1 --busy 0")
     ways = {OURS: WAYS[OURS]} if arguments.smoke else WAYS
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

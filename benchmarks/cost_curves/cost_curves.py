@@ -127,10 +127,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")
-    arguments = parse_arguments(
-        parser,
-        smoke="",
-    )
+    arguments = parse_arguments(parser, smoke="")
     with_a_ranks_environment()
     sizes = SMOKE if arguments.smoke else QUICK if arguments.quick else Sizes()
     tables, started = [], time.monotonic()

@@ -55,10 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lines", type=int)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.0, 1.0])
-    return parse_arguments(
-        parser,
-        smoke="{run} {corpus}/train.en --lines 3",
-    )
+    return parse_arguments(parser, smoke="{run} {corpus}/train.en --lines 3")
 
 
 def _compared(

@@ -60,10 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--checkpoint")
     parser.add_argument("--lines", type=int)
     parser.add_argument("--beam", type=int, default=5)
-    return parse_arguments(
-        parser,
-        smoke="{run} {export} {corpus}/train.en --lines 3",
-    )
+    return parse_arguments(parser, smoke="{run} {export} {corpus}/train.en --lines 3")
 
 
 def _same_ids(ours: Translator, tokenizer: Any, lines: list[str]) -> dict[str, Any]:

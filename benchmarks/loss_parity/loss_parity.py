@@ -177,10 +177,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--micro-batches-per-step", type=int, default=1, help="of 1,024 tokens")
     parser.add_argument("--json", action="store_true")
-    arguments = parse_arguments(
-        parser,
-        smoke="--data phrasebook --steps 2 --seeds 1",
-    )
+    arguments = parse_arguments(parser, smoke="--data phrasebook --steps 2 --seeds 1")
     curves: tuple[Curves, Curves] = ([], [])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -29,10 +29,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    arguments = parse_arguments(
-        parser,
-        smoke="{masked_run}",
-    )
+    arguments = parse_arguments(parser, smoke="{masked_run}")
     run = RunFolder(arguments.run)
     recipe = load_recipe(run.recipe).training()
     store, manifest = open_dataset(recipe.data)

@@ -75,10 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", nargs="+", type=Path)
     parser.add_argument("--picture", type=Path)
-    arguments = parse_arguments(
-        parser,
-        smoke="{records}/enfr-seed-1.jsonl.gz",
-    )
+    arguments = parse_arguments(parser, smoke="{records}/enfr-seed-1.jsonl.gz")
     curves = [curve_of(record) for record in arguments.records]
     print(f"{'record':24}{'M tokens':>10}{'hours':>8}{'perplexity':>12}{'BLEU':>8}")
     for curve in curves:
