@@ -44,7 +44,7 @@ from trainer.tracking.records import TrainLine
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
-RANKS = (2, 1, 3, 2)  # of the run that is continued, each for a quarter of the steps
+RANKS = [2, 1, 3, 2]
 BOUNDS = {"fast": 1e-5, "exact": 0.0}  # largest relative differences between losses
 TIMEOUT_SECONDS = 300.0
 SETTINGS = [
@@ -184,6 +184,9 @@ def main() -> None:
     )
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", default=RANKS, help="of the run that is continued"
+    )
     parser.add_argument("--without-elastic", action="store_true", help="no third run")
     parser.add_argument("--numerics", choices=list(BOUNDS), default="fast")
     parser.add_argument(
@@ -193,7 +196,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(
         parser,
-        smoke="--mirror phrasebook --steps 4 --without-elastic --without-picture",
+        smoke="--mirror phrasebook --steps 2 --ranks 2 1 --without-elastic --without-picture",
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -203,7 +206,8 @@ def main() -> None:
         recipe = load_recipe(find_recipe(RECIPE), overrides)
         prepare(recipe.data_settings, lambda progress: None)
         steps = arguments.steps
-        parts = [(ranks, steps * (n + 1) // len(RANKS)) for n, ranks in enumerate(RANKS)]
+        count = len(arguments.ranks)
+        parts = [(ranks, steps * (n + 1) // count) for n, ranks in enumerate(arguments.ranks)]
         train(folder / "undisturbed", overrides, [(2, steps)])
         train(folder / "continued", overrides, parts)
         reference = train_lines(folder / "undisturbed" / "metrics.jsonl")
