@@ -3,7 +3,7 @@
 PHRASEBOOK = "phrasebook"
 _TRAIN, _VALIDATION = ("'builtin:phrasebook/train.{}'", "'builtin:phrasebook/validation.{}'")
 _PAIRS = "{{source: {0}, target: {1}}}"
-_TEXT = "{{name: en, format: text, files: [{0}]}}"
+_TEXT = "{{format: text, files: [{0}]}}"
 _STREAM = "{{format: text, files: [{0}], documents: file}}"
 # By recipe: how it names a corpus, and with which other settings it takes little text and time.
 _INSTEAD = {
