@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.support.command_line import parse_arguments
 from model.config import ModelConfig
 from model.transformer import Transformer, Vocabulary
 from trainer.checkpoints.commit import partial_folder
@@ -35,7 +36,10 @@ from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragments import MASTER, Fragment
 
 GOAL_SECONDS = 0.2
-PIECES = 31_000  # vocabulary size: with the paper's base model, 60 million parameters in all
+NETWORKS = {  # with the size of the vocabulary
+    "base": (ModelConfig(), 31_000),  # the paper's base model: 60 million parameters in all
+    "tiny": (ModelConfig(encoder_layers=1, decoder_layers=1, width=64, heads=4), 1000),
+}
 ATTEMPT = "benchmark"
 KINDS = {"behind the training": False, "waited for": True}
 
@@ -56,27 +60,28 @@ class Listener:
         print(text, file=sys.stderr)
 
 
-def shapes() -> dict[str, torch.Size]:
-    """The shapes of the model's parameters."""
-    vocabulary = Vocabulary(PIECES, PIECES, pad_id=0, bos_id=1, eos_id=2)
+def shapes(network: str) -> dict[str, torch.Size]:
+    """Return the shapes of a network's parameters."""
+    config, pieces = NETWORKS[network]
+    vocabulary = Vocabulary(pieces, pieces, pad_id=0, bos_id=1, eos_id=2)
     with torch.device("meta"):
-        model = Transformer(ModelConfig(), vocabulary)
+        model = Transformer(config, vocabulary)
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
-def share(rank: int, world_size: int) -> Iterator[Fragment]:
-    """The state that a rank owns; each parameter is cut into equal parts."""
-    for name, shape in shapes().items():
+def share(network: str, rank: int, world_size: int) -> Iterator[Fragment]:
+    """Yield the state that a rank owns; each parameter is cut into equal parts."""
+    for name, shape in shapes(network).items():
         start = shape.numel() * rank // world_size
         stop = shape.numel() * (rank + 1) // world_size
         for kind in (MASTER, *AdamWKind.moments):
             yield Fragment(kind, name, start, torch.randn(stop - start))
 
 
-def be_a_rank(pipe: Connection, work: Path, rank: int, world_size: int) -> None:
-    """Saves when it is told to, and answers with the stall in seconds."""
+def be_a_rank(pipe: Connection, work: Path, network: str, rank: int, world_size: int) -> None:
+    """Save on request, and answer with the stall in seconds."""
     torch.set_num_threads(1)
-    owned, heard = list(share(rank, world_size)), Listener()
+    owned, heard = list(share(network, rank, world_size)), Listener()
     writer = CheckpointWriter(
         lambda: owned,
         work=work,
@@ -110,15 +115,19 @@ def header(step: int) -> CheckpointHeader:
     )
 
 
-def stalls(folder: Path, world_size: int, repetitions: int) -> tuple[int, dict[str, list[float]]]:
-    """The bytes of the state, and the slowest rank's stall in each repetition, after a warm-up."""
+def stalls(
+    folder: Path, network: str, world_size: int, repetitions: int
+) -> tuple[int, dict[str, list[float]]]:
+    """Return the bytes of the state, and the slowest stalls of the repetitions after a warm-up."""
     work = Path(tempfile.mkdtemp(prefix="checkpoint-stall-", dir=folder))
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
         for rank in range(world_size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=be_a_rank, args=(theirs, work, rank, world_size))
+            process = context.Process(
+                target=be_a_rank, args=(theirs, work, network, rank, world_size)
+            )
             process.start()
             pipes.append(ours)
             processes.append(process)
@@ -145,12 +154,15 @@ def stalls(folder: Path, world_size: int, repetitions: int) -> tuple[int, dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--network", choices=list(NETWORKS), default="base")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="--repetitions 1 --network tiny")
     rows = []
     for ranks in (1, 2):
-        state_bytes, found = stalls(arguments.folder, ranks, arguments.repetitions)
+        state_bytes, found = stalls(
+            arguments.folder, arguments.network, ranks, arguments.repetitions
+        )
         for name, seconds in found.items():
             rows.append(
                 {

@@ -16,9 +16,10 @@ from datetime import timedelta
 from typing import Literal
 
 import torch
-from finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 
+from benchmarks.finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import with_a_ranks_environment
+from benchmarks.support.command_line import names_from, parse_arguments
 from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig
 from model.loss import CrossEntropy
@@ -69,7 +70,7 @@ def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
 
 
 def measured(
-    name: str, config: ModelConfig, tokens: int, precision: Precision, numerics: Numerics
+    config: ModelConfig, tokens: int, precision: Precision, numerics: Numerics, steps: int
 ) -> float:
     """The seconds of the median step of an engine that is built for this measurement."""
     engine = Engine(
@@ -82,7 +83,7 @@ def measured(
         placement=PLACEMENT,
     )
     batch = micro_batch(tokens)
-    taken = [seconds_of_a_step(engine, batch) for _ in range(WARM_UP + STEPS[name])]
+    taken = [seconds_of_a_step(engine, batch) for _ in range(WARM_UP + steps)]
     engine.destroy()
     return statistics.median(taken[WARM_UP:])
 
@@ -90,17 +91,21 @@ def measured(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
+    parser.add_argument("--steps", type=int, help="of each engine in a round, after the warm-up")
+    arguments = parse_arguments(parser, smoke="--rounds 1 --models tiny --steps 1")
     with_a_ranks_environment()
     print("| model | precision | ms a step, fast | exact | ratio | range of the rounds |")
     print("|---|---|---|---|---|---|")
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     kinds: tuple[Numerics, ...] = ("fast", "exact")
     with process_group(PLACEMENT, timedelta(minutes=1)):
-        for name, (config, tokens) in MODELS.items():
+        for name in arguments.models:
+            config, tokens = MODELS[name]
+            steps = arguments.steps or STEPS[name]
             for precision in precisions:
                 rounds = [
-                    [measured(name, config, tokens, precision, kind) for kind in kinds]
+                    [measured(config, tokens, precision, kind, steps) for kind in kinds]
                     for _ in range(arguments.rounds)
                 ]
                 fast, exact = (statistics.median(kind) for kind in zip(*rounds, strict=True))

@@ -16,6 +16,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.trainings import complete, say
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
@@ -73,7 +75,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
     parser.add_argument("--folder", type=Path, default=Path("runs/exact-quality"))
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="--mirror phrasebook --steps 2 --folder {folder}")
     every = max(1, arguments.steps // VALIDATIONS)
     settings = [
         f"trainer.max_steps={arguments.steps}",
@@ -82,16 +84,19 @@ def main() -> None:
         "cluster.ranks=1",
         "tracking.wandb=disabled",
         f"data.dataset={arguments.folder.absolute()}/dataset",
+        *corpus_overrides(RECIPE, arguments.mirror),
     ]
-    if arguments.mirror:
-        settings.append(f"data.mirror={arguments.mirror}")
     recipe = load_recipe(find_recipe(RECIPE), settings)
     if not (arguments.folder / "dataset" / "manifest.json").exists():
         prepare(recipe.data_settings, lambda progress: None)
     with ThreadPoolExecutor(arguments.at_once) as pool:
         found = pool.map(lambda name: train(arguments.folder, name, [*settings, *RUNS[name]]), RUNS)
         validations = dict(zip(RUNS, found, strict=True))
-    print(json.dumps(validations) if arguments.json else table(validations))
+    if arguments.json:
+        found = {name: [line.model_dump() for line in lines] for name, lines in validations.items()}
+        print(json.dumps(found))
+    else:
+        print(table(validations))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.support.as_rank import with_a_ranks_environment
+from benchmarks.support.command_line import names_from, parse_arguments
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from model.config import ModelConfig
@@ -70,13 +71,15 @@ def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=20)
-    arguments = parser.parse_args()
+    parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
+    arguments = parse_arguments(parser, smoke="--pairs 1 --models tiny")
     with_a_ranks_environment()
     placement = Placement()
     print("| model | precision | ms a step | cost, median | range of the ratios |")
     print("|---|---|---|---|---|")
     with process_group(placement, timedelta(minutes=1)):
-        for name, (config, tokens) in MODELS.items():
+        for name in arguments.models:
+            config, tokens = MODELS[name]
             for precision in ("fp32", "bf16"):
                 engines = [
                     kind(

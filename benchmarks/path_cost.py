@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.support.command_line import parse_arguments
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
@@ -89,7 +90,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--steps 12 --pairs 1 data.dataset={folder}/dataset tracking.wandb=disabled "
+        "decoding.beam_size=1 decoding.max_extra_length=1",
+    )
     overrides = [
         *arguments.overrides,
         "cluster.ranks=1",

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks.support.command_line import parse_arguments
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
@@ -81,7 +82,7 @@ def write_corpus(folder: Path, pairs: int, seed: int) -> None:
                 file.write(b"".join(parts[side][numbers].tolist()))
 
 
-def load(folder: Path) -> Recipe:
+def load(folder: Path, pieces: int) -> Recipe:
     phrases = "builtin:phrasebook/validation"
     return load_recipe(
         find_recipe("multi30k-ende"),
@@ -92,13 +93,13 @@ def load(folder: Path) -> Recipe:
             f"data.dataset={folder}/dataset",
             "data.max_source_length=256",
             "data.max_target_length=256",
-            "tokenizer.vocabulary_size=32000",
+            f"tokenizer.vocabulary_size={pieces}",
         ],
     )
 
 
-def prepare_here(folder: Path, started: float) -> None:
-    """Prepares, and prints when each stage had done its first and its last part."""
+def prepare_here(folder: Path, pieces: int, started: float) -> None:
+    """Prepare, and print when each stage had done its first and its last part."""
     seen: set[tuple[str, bool]] = set()
 
     def report(progress: PrepareProgress) -> None:
@@ -107,7 +108,7 @@ def prepare_here(folder: Path, started: float) -> None:
             seen.add(mark)
             print(json.dumps([progress.stage, time.monotonic() - started]), flush=True)
 
-    recipe = load(folder)
+    recipe = load(folder, pieces)
     prepare(recipe.data_settings, report)
     print(json.dumps(["publish", time.monotonic() - started]))
 
@@ -130,10 +131,11 @@ def sample_memory(process: psutil.Process, started: float) -> MemorySample:
     return MemorySample(time.monotonic() - started, sum(sizes), max(sizes))
 
 
-def prepare_and_watch(folder: Path) -> tuple[dict[str, float], list[MemorySample]]:
-    """Prepares in another process; returns when each stage ended, and samples of its memory."""
+def prepare_and_watch(folder: Path, pieces: int) -> tuple[dict[str, float], list[MemorySample]]:
+    """Prepare in another process; return when each stage ended, and samples of its memory."""
     started = time.monotonic()
-    command = [sys.executable, __file__, "--folder", str(folder), "--prepare-since", str(started)]
+    command = [sys.executable, __file__, "--folder", str(folder), "--pieces", str(pieces)]
+    command += ["--prepare-since", str(started)]
     with (folder / "stages.jsonl").open("w+") as stages:
         child = subprocess.Popen(command, stdout=stages)
         process = psutil.Process(child.pid)
@@ -187,13 +189,14 @@ def table(stages: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10_000_000)
+    parser.add_argument("--pieces", type=int, default=32_000, help="size of the vocabulary")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where a folder for all files is made")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--prepare-since", type=float, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="--pairs 5000 --pieces 2000")
     if arguments.prepare_since is not None:
-        prepare_here(arguments.folder, arguments.prepare_since)
+        prepare_here(arguments.folder, arguments.pieces, arguments.prepare_since)
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
@@ -207,7 +210,7 @@ def main() -> None:
             file=sys.stderr,
             flush=True,
         )
-        stages = summary(arguments.pairs, *prepare_and_watch(folder))
+        stages = summary(arguments.pairs, *prepare_and_watch(folder, arguments.pieces))
     print(json.dumps(stages) if arguments.json else table(stages))
 
 

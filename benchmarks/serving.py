@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.support.command_line import parse_arguments
 from data_pipeline.process_pool import cores
 from trainer.inference.translator import Translator
 from transloom import ServedTranslator
@@ -100,7 +101,10 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = parse_arguments(
+        parser,
+        smoke="{run} {corpus}/train.en --sentences 8 --clients 2 --replicas 1 --rounds 1",
+    )
     sentences = given.file.read_text(encoding="utf-8").split("\n")[: given.sentences]
     translator = Translator.load(given.run)
     served: dict[int, list[Served]] = {clients: [] for clients in given.clients}

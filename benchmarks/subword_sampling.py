@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.support.command_line import parse_arguments
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.random_keys import splitmix64
@@ -24,7 +25,6 @@ from data_pipeline.tokenizers.compiled_segmentation import LIBRARY, Library
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 
 ALPHAS = {"bpe": 0.1, "unigram": 0.2}
-VOCABULARY_SIZE = 8000
 WINDOW = 2000
 
 
@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--pairs", type=int, default=29_000)
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    parser.add_argument("--pieces", type=int, default=8000, help="size of the vocabulary")
+    arguments = parse_arguments(parser, smoke="{corpus} --pairs 200 --rounds 1 --pieces 400")
     sides = [
         (arguments.data / f"train.{language}").read_text().splitlines()[: arguments.pairs]
         for language in ("en", "de")
@@ -70,7 +71,7 @@ def main() -> None:
     print("| kind, alpha | compiled, pairs/s | Python, pairs/s | times as fast, median |")
     print("|---|---|---|---|")
     for kind, alpha in ALPHAS.items():
-        config = TokenizerConfig.model_validate({"type": kind, "vocabulary_size": VOCABULARY_SIZE})
+        config = TokenizerConfig.model_validate({"type": kind, "vocabulary_size": arguments.pieces})
         model = SentencePieceTokenizer.train(sides[0] + sides[1], config, "benchmark").model
         speeds: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(arguments.rounds):

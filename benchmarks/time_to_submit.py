@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.support.command_line import parse_arguments
 from cluster.commands.datasets import prepare_dataset
 from cluster.launchers.ray_job.shipment import own_code
 from cluster.recipe import find_recipe, load_recipe
@@ -120,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="--runs 1")
     seconds = measure(arguments.runs)
     base = statistics.median(seconds["train"])
     result = {

@@ -26,7 +26,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.support.record import SKIPPED_SECONDS, Step, tokens_per_second
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.record import SETTLING_SECONDS, Step, tokens_per_second
 from benchmarks.support.trainings import complete, say
 from trainer.runs.folder import RunFolder
 from trainer.tracking.metrics import train_lines
@@ -50,9 +51,9 @@ SETTINGS = [
 
 
 def tokens_a_second(
-    cores: Sequence[Sequence[int]], recipe: str, settings: list[str], folder: Path, seconds: float
+    cores: Sequence[Sequence[int]], arguments: argparse.Namespace, settings: list[str], folder: Path
 ) -> float:
-    """The speed of one turn, on hosts that have these cores."""
+    """Return the speed of one turn, on hosts that have these cores."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support.cluster.hosts import Hosts, Names
     from support.cluster.ray_on_hosts import join, start_head
@@ -69,22 +70,31 @@ def tokens_a_second(
         address = start_head(hosts, environment, len(cores[0]), bound[0])
         for host in range(1, len(cores)):
             join(hosts, host, environment, len(cores[host]), bound[host])
-        train = [*bound[0], BIN / "transloom", "train", recipe, *settings, "--address", address]
+        train = [
+            *bound[0],
+            BIN / "transloom",
+            "train",
+            arguments.recipe,
+            *settings,
+            "--address",
+            address,
+        ]
         driver = hosts.start(0, *train, "--run", run, env=environment)
-        wait_for(driver, run, seconds)
+        wait_for(driver, run, arguments.settling + arguments.seconds)
         RunFolder(run).ask_to_stop()
         driver.communicate()
     lines = train_lines(run / "metrics.jsonl")
     assert {line.world_size for line in lines} == {2}
-    return tokens_per_second([Step(line.time, line.target_tokens) for line in lines])
+    steps = [Step(line.time, line.target_tokens) for line in lines]
+    return tokens_per_second(steps, arguments.settling)
 
 
 def wait_for(driver: "subprocess.Popen[str]", run: Path, seconds: float) -> None:
-    """Waits until the run has trained that long in its steady state."""
+    """Wait until the run has trained that long after its first step."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and driver.poll() is None:
         lines = train_lines(run / "metrics.jsonl")
-        if lines and lines[-1].time - lines[0].time > SKIPPED_SECONDS + seconds:
+        if lines and lines[-1].time - lines[0].time > seconds:
             return
         time.sleep(1.0)
     driver.kill()
@@ -97,10 +107,13 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady state, a turn")
+    parser.add_argument(
+        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
+    )
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="--pairs 1 --seconds 1 --settling 0")
     speeds: dict[str, list[float]] = {"one host of two cores": [], "two hosts of one core": []}
     with tempfile.TemporaryDirectory(prefix="two-hosts-", dir="/tmp") as temporary:
         dataset = f"data.dataset={temporary}/dataset"
@@ -113,9 +126,7 @@ def main() -> None:
                 folder = Path(temporary) / f"{pair}-{len(cores)}"
                 folder.mkdir()
 
-                speed = tokens_a_second(
-                    cores, arguments.recipe, settings, folder, arguments.seconds
-                )
+                speed = tokens_a_second(cores, arguments, settings, folder)
                 speeds[name].append(speed)
                 say(f"{name}: {speed:,.0f} target tokens/s, load {os.getloadavg()[0]:.1f}")
     ratios = [two / one for one, two in zip(*speeds.values(), strict=True)]

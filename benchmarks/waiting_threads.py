@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.trainings import complete
 from cluster.recipe import find_recipe, load_recipe
 from cluster.threads import POLICY, SPINS, VARIABLE
@@ -26,10 +27,11 @@ from trainer.tracking.metrics import train_lines
 TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 WARM_UP = 6  # steps
 PATIENCE_SECONDS = 180.0
+OURS = f"{int(SPINS):,} looks, transloom's"
 WAYS = {
     "as libgomp does by itself": {VARIABLE: "300000"},
     "30,000 looks": {VARIABLE: "30000"},
-    f"{int(SPINS):,} looks, transloom's": {VARIABLE: SPINS},
+    OURS: {VARIABLE: SPINS},
     "3,000 looks": {VARIABLE: "3000"},
     "asleep at once": {POLICY: "passive"},
 }
@@ -73,16 +75,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--busy", type=int, default=1, help="processes that only count")
     parser.add_argument("--steps", type=int, default=30)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="--rounds 1 --steps 1 --busy 0")
+    ways = {OURS: WAYS[OURS]} if arguments.smoke else WAYS
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         recipe = load_recipe(find_recipe("phrasebook"), [f"data.dataset={folder}/dataset"])
         prepare(recipe.data_settings, lambda progress: None)
         print("| beside it | threads that wait | seconds a step |\n|---|---|---|", flush=True)
         for others in (0, arguments.busy):
-            found: dict[str, list[str]] = {name: [] for name in WAYS}
+            found: dict[str, list[str]] = {name: [] for name in ways}
             for _ in range(arguments.rounds):
-                for name, way in WAYS.items():
+                for name, way in ways.items():
                     with busy(others):
                         found[name].append(seconds_of_a_step(folder, arguments.steps, way))
             for name, seconds in found.items():

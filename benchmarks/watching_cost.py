@@ -28,6 +28,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.trainings import descendants, has_ended, running, say
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
@@ -48,6 +49,7 @@ class Run:
     folder: Path
     inline: bool
     overrides: list[str]
+    settling_seconds: float
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -109,7 +111,7 @@ def speed(run: Run, since: float, until: float) -> float:
 
 def window(run: Run, seconds: float, driver: psutil.Process) -> float:
     """The speed of the next seconds, after it has settled."""
-    time.sleep(SETTLING_SECONDS)
+    time.sleep(run.settling_seconds)
     since = time.time()
     time.sleep(seconds)
     if has_ended(driver):
@@ -121,11 +123,11 @@ def watched_window(run: Run, seconds: float, driver: psutil.Process) -> tuple[fl
     """The speed of a window with a watcher, its share of a core, and CPU seconds of its start."""
     with watcher(run.path) as process:
         began = time.monotonic()
-        time.sleep(SETTLING_SECONDS)
+        time.sleep(run.settling_seconds)
         start = cpu_seconds(process)
         since = time.time()
         time.sleep(seconds)
-        share = (cpu_seconds(process) - start) / (time.monotonic() - began - SETTLING_SECONDS)
+        share = (cpu_seconds(process) - start) / (time.monotonic() - began - run.settling_seconds)
         if has_ended(driver):
             sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
         return speed(run, since, time.time()), share, start
@@ -147,9 +149,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each window")
+    parser.add_argument(
+        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before each window"
+    )
     parser.add_argument("--inline", action="store_true", help="train without Ray")
     parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--pairs 1 --seconds 4 --settling 1 --inline batching.max_tokens_per_micro_batch=64 "
+        "data.dataset={folder}/dataset model.width=32 tracking.wandb=disabled",
+    )
     never = 10_000_000
     overrides = [
         "batching.max_tokens_per_micro_batch=256",  # several steps a second, each with its line
@@ -161,7 +170,7 @@ def main() -> None:
     prepare(load_recipe(find_recipe("phrasebook"), overrides).data_settings, lambda progress: None)
     ratios, shares, starts = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), arguments.inline, overrides)
+        run = Run(Path(folder), arguments.inline, overrides, arguments.settling)
         with running(run, grace_seconds=60.0) as driver:
             wait_for_steps(run, driver)
             for pair in range(arguments.pairs):

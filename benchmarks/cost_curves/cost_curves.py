@@ -36,6 +36,7 @@ from benchmarks.cost_curves.points import (
 )
 from benchmarks.cost_curves.tables import Table
 from benchmarks.support.as_rank import with_a_ranks_environment
+from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import draw
 from model.config import AttentionBackend
 
@@ -64,6 +65,15 @@ QUICK = Sizes(
     tokens_over_lengths=1000,
     tokens_over_layers=500,
     repetitions=3,
+    memory_precisions=("fp32",),
+)
+SMOKE = Sizes(
+    tokens=(40, 80),
+    lengths=(10, 20),
+    layers=(1, 2),
+    tokens_over_lengths=40,
+    tokens_over_layers=40,
+    repetitions=1,
     memory_precisions=("fp32",),
 )
 
@@ -117,9 +127,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="")
     with_a_ranks_environment()
-    sizes, tables, started = QUICK if arguments.quick else Sizes(), [], time.monotonic()
+    sizes = SMOKE if arguments.smoke else QUICK if arguments.quick else Sizes()
+    tables, started = [], time.monotonic()
     measures = (over_tokens, over_lengths, over_layers, memory_over_lengths)
     with one_rank():
         for measure in measures:

@@ -151,7 +151,7 @@ def megabytes(points: list[Point]) -> list[list[float]]:
     """The peak memory of each point, one number, measured in a process of its own."""
 
     def in_a_process(point: Point) -> list[float]:
-        command = [sys.executable, __file__, json.dumps(asdict(point))]
+        command = [sys.executable, "-m", "benchmarks.cost_curves.points", json.dumps(asdict(point))]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return [float(found.stdout.splitlines()[-1])]
 

@@ -33,8 +33,10 @@ import numpy as np
 
 from benchmarks.data_plane.peers import READERS as PEERS
 from benchmarks.data_plane.peers import WRITERS, timed
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.environments import PEERS as ENVIRONMENTS
-from benchmarks.support.environments import environment_with
+from benchmarks.support.environments import environment_with, peer_variables
 from cluster.data.streams import WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
 from cluster.health.watchdog import Heartbeat
@@ -52,6 +54,7 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 HERE = Path(__file__).resolve().parent
 PEERS_PACKAGES = ["torch==2.13.0", "torchvision", "numpy", "webdataset", "litdata==0.2.76"]
+RECIPE = "multi30k-ende"
 FIELDS = ("src", "tgt")
 GOAL_PAIRS_PER_SECOND = 1_000_000
 GOAL_OVER_LITDATA = 3.0
@@ -141,27 +144,27 @@ OURS: dict[str, tuple[Callable[[Recipe], Measurement], list[str]]] = {
 }
 
 
-def load(folder: Path, overrides: list[str]) -> Recipe:
-    """The recipe of Multi30k on the repeated corpus, with the dataset in the folder."""
+def load(folder: Path, pieces: int, overrides: list[str]) -> Recipe:
+    """Return the recipe of Multi30k on the repeated corpus, with the dataset in the folder."""
     data = [
         f"data.train=[{{source: {folder}/repeated.src, target: {folder}/repeated.tgt}}]",
         "data.validation={source: 'builtin:phrasebook/validation.fr', "
         "target: 'builtin:phrasebook/validation.en'}",  # not read here
         "data.tests={}",
         f"data.dataset={folder}/dataset",
+        f"tokenizer.vocabulary_size={pieces}",
     ]
-    return load_recipe(find_recipe("multi30k-ende"), [*data, *overrides])
+    return load_recipe(find_recipe(RECIPE), [*data, *overrides])
 
 
-def make_dataset(folder: Path, mirror: str | None, pairs: int) -> None:
-    """Repeats the corpus, prepares it, and writes the prepared pairs once more for the peers."""
-    overrides = [f"data.mirror={mirror}"] if mirror else []
-    data = load_recipe(find_recipe("multi30k-ende"), overrides).data
+def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> None:
+    """Repeat the corpus, prepare it, and write the prepared pairs once more for the peers."""
+    data = load_recipe(find_recipe(RECIPE), corpus_overrides(RECIPE, mirror)).data
     text = read_whole(data.train[0], mirror=data.mirror, cache=cache_folder(data.cache))
     for field, sentences in zip(FIELDS, zip(*text.texts, strict=True), strict=True):
         lines = (sentence + "\n" for sentence in islice(cycle(sentences), pairs))
         (folder / f"repeated.{field}").write_text("".join(lines))
-    recipe = load(folder, [])
+    recipe = load(folder, pieces, [])
     prepare(recipe.data_settings, lambda progress: None)
 
     blocks = list(_blocks(recipe))
@@ -182,23 +185,29 @@ def _blocks(recipe: Recipe) -> Iterator[Block]:
     )
 
 
-def run_measurement(name: str, folder: Path, core: int, python: Path | None) -> Measurement:
-    """Runs one measurement in a process of its own."""
+def run_measurement(
+    name: str, folder: Path, pieces: int, core: int, python: Path | None
+) -> Measurement:
+    """Run one measurement in a process of its own."""
     if name in PEERS:
         command = [str(python), str(HERE / "peers.py"), "read", name, str(folder)]
     else:
         command = [sys.executable, __file__, "--folder", str(folder), "--measure", name]
+        command += ["--pieces", str(pieces)]
     command += ["--core", str(core)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    environment = os.environ | (peer_variables() if name in PEERS else {})
+    output = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
     measurement: Measurement = json.loads(output.splitlines()[-1])
     return measurement
 
 
-def measure_here(name: str, folder: Path, core: int) -> None:
+def measure_here(name: str, folder: Path, pieces: int, core: int) -> None:
     function, overrides = OURS[name]
     if function is not read_through_ray:
         os.sched_setaffinity(0, {core})
-    print(json.dumps(function(load(folder, overrides))))
+    print(json.dumps(function(load(folder, pieces, overrides))))
 
 
 def goals_of(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -240,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--pairs", type=int, default=290_000)
+    parser.add_argument("--pieces", type=int, default=10_000, help="size of the vocabulary")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--peers-env", type=Path, default=ENVIRONMENTS / "data-plane")
@@ -248,26 +258,32 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", choices=OURS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--mirror phrasebook --pairs 2000 --pieces 1000 --repetitions 1 --without-peers",
+    )
     if arguments.measure:
-        measure_here(arguments.measure, arguments.folder, arguments.core)
+        measure_here(arguments.measure, arguments.folder, arguments.pieces, arguments.core)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _say(f"preparing {arguments.pairs:,} pairs")
-        make_dataset(folder, arguments.mirror, arguments.pairs)
+        make_dataset(folder, arguments.mirror, arguments.pairs, arguments.pieces)
         names, python = list(OURS), None
         if not arguments.without_peers:
             python = environment_with(PEERS_PACKAGES, arguments.peers_env, arguments.torch_index)
             for name in WRITERS:
                 _say(f"writing {name}")
                 script = [str(python), str(HERE / "peers.py"), "write", name]
-                subprocess.run([*script, str(folder)], check=True, stdout=subprocess.DEVNULL)
+                environment = os.environ | peer_variables()
+                subprocess.run(
+                    [*script, str(folder)], check=True, stdout=subprocess.DEVNULL, env=environment
+                )
             names += PEERS
         rates: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(arguments.repetitions):
             for name in names:
-                found = run_measurement(name, folder, arguments.core, python)
+                found = run_measurement(name, folder, arguments.pieces, arguments.core, python)
                 rates[name].append(found["count"] / found["seconds"])
                 share = found["cpu_seconds"] / found["seconds"]
                 _say(f"{name}: {rates[name][-1]:,.0f}/s with {share:.0%} of a core")

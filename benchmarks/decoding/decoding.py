@@ -41,7 +41,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.peers.contestants import HUGGING_FACE
-from benchmarks.support.environments import PEERS, environment_with
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
@@ -222,19 +223,23 @@ def measured_there(python: Path, folder: Path, how: Arrangement, precision: str)
     script = str(HERE / "hugging_face.py")
     parts = [f"{part}/{how.processes}" for part in range(how.processes)]
     outputs = outputs_of(
-        [[str(python), script, str(folder), precision, part] for part in parts], how
+        [[str(python), script, str(folder), precision, part] for part in parts],
+        how,
+        peer_variables(),
     )
     found = dict(pair for output in outputs for pair in output["translations"])
     rate = sum(len(output["translations"]) / output["seconds"] for output in outputs)
     return Result(rate, [found[number] for number in range(len(found))])
 
 
-def outputs_of(commands: list[list[str]], how: Arrangement) -> list[Any]:
-    """Runs commands at the same time; the JSON in the last line that each prints.
+def outputs_of(
+    commands: list[list[str]], how: Arrangement, variables: dict[str, str] | None = None
+) -> list[Any]:
+    """Run commands at the same time; return the JSON in the last line that each prints.
 
     All of them together have a core for each thread, and no other.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(how.threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(how.threads)} | (variables or {})
     allowed = sorted(os.sched_getaffinity(0))
     some = allowed[: how.processes * how.threads]
     os.sched_setaffinity(0, some)  # which they inherit
@@ -300,7 +305,10 @@ def main() -> None:
     parser.add_argument("--torch-index", help="package index with torch for CPU")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="{run} --sentences 3 --beam 2 --rounds 1 --precisions fp32 --python {python}",
+    )
     run, count, beam = arguments.run, arguments.sentences, arguments.beam
     if arguments.measure:
         precision, processes, threads = arguments.measure
@@ -310,7 +318,7 @@ def main() -> None:
     python = arguments.python or environment_with(
         HUGGING_FACE, PEERS / "hugging-face", arguments.torch_index
     )
-    ways = sorted({(1, 1), (1, cores()), (cores(), 1)})
+    ways = [(1, 1)] if arguments.smoke else sorted({(1, 1), (1, cores()), (cores(), 1)})
     with tempfile.TemporaryDirectory() as temporary:
         write_input_of_hugging_face(run, count, beam, Path(temporary))
         measure: dict[tuple[str, Arrangement, str], Callable[[], Result]] = {}

@@ -32,6 +32,8 @@ from typing import Any
 
 import ray
 
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.environments import draw
 from benchmarks.support.trainings import complete, say
 from cluster.ray.session import ray_session
@@ -42,8 +44,7 @@ from trainer.tracking.records import TrainLine
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
-STEPS = 60
-PARTS = ((2, 15), (1, 30), (3, 45), (2, STEPS))  # ranks, and their last step
+RANKS = [2, 1, 3, 2]
 BOUNDS = {"fast": 1e-5, "exact": 0.0}  # largest relative differences between losses
 TIMEOUT_SECONDS = 300.0
 SETTINGS = [
@@ -62,14 +63,14 @@ SETTINGS = [
 ]
 
 
-def command(run: Path, overrides: list[str], ranks: str, steps: int = STEPS) -> list[str]:
+def command(run: Path, overrides: list[str], ranks: str, steps: int) -> list[str]:
     """The command that trains or continues a run up to a step."""
     transloom = str(Path(sys.executable).parent / "transloom")
     settings = [*overrides, f"cluster.ranks={ranks}", f"trainer.max_steps={steps}"]
     return [transloom, "train", RECIPE, *settings, "--run", str(run)]
 
 
-def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -> None:
+def train(run: Path, overrides: list[str], parts: list[tuple[int, int]]) -> None:
     """Trains in parts, each of so many ranks and up to a step."""
     share = "cluster.cpus_per_rank=0.5"  # so that two cores have room for three ranks
     for ranks, step in parts:
@@ -77,8 +78,8 @@ def train(run: Path, overrides: list[str], parts: tuple[tuple[int, int], ...]) -
         complete(command(run, [*overrides, share], str(ranks), step))
 
 
-def train_while_nodes_come_and_go(run: Path, overrides: list[str]) -> None:
-    """Trains in one go on nodes of one CPU each, which have room for one rank."""
+def train_while_nodes_come_and_go(run: Path, overrides: list[str], steps: int) -> None:
+    """Train in one go on nodes of one CPU each, which have room for one rank."""
     sys.path.insert(0, str(HERE.parents[1] / "tests"))
     from support.cluster.ray_head import RayHead, RayNode
 
@@ -98,7 +99,7 @@ def train_while_nodes_come_and_go(run: Path, overrides: list[str]) -> None:
         address = f"cluster.address={head.address}"
         output = stack.enter_context(run.with_suffix(".txt").open("wb"))
         training = subprocess.Popen(
-            command(run, [*overrides, address], "{min: 1, max: 3}"),
+            command(run, [*overrides, address], "{min: 1, max: 3}", steps),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -182,33 +183,43 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", default=RANKS, help="of the run that is continued"
+    )
+    parser.add_argument("--without-elastic", action="store_true", help="no third run")
     parser.add_argument("--numerics", choices=list(BOUNDS), default="fast")
     parser.add_argument(
         "--picture", type=Path, default=HERE.parents[1] / "docs" / "images" / "elastic.png"
     )
     parser.add_argument("--without-picture", action="store_true")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--mirror phrasebook --steps 2 --ranks 2 1 --without-elastic --without-picture",
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         numerics = f"engine.numerics={arguments.numerics}"
-        overrides = [*SETTINGS, numerics, f"data.dataset={folder}/dataset"]
-        if arguments.mirror:
-            overrides.append(f"data.mirror={arguments.mirror}")
+        corpus = corpus_overrides(RECIPE, arguments.mirror)
+        overrides = [*corpus, *SETTINGS, numerics, f"data.dataset={folder}/dataset"]
         recipe = load_recipe(find_recipe(RECIPE), overrides)
         prepare(recipe.data_settings, lambda progress: None)
-        train(folder / "undisturbed", overrides, ((2, STEPS),))
-        train(folder / "continued", overrides, PARTS)
-        train_while_nodes_come_and_go(folder / "elastic", overrides)
+        steps = arguments.steps
+        count = len(arguments.ranks)
+        parts = [(ranks, steps * (n + 1) // count) for n, ranks in enumerate(arguments.ranks)]
+        train(folder / "undisturbed", overrides, [(2, steps)])
+        train(folder / "continued", overrides, parts)
         reference = train_lines(folder / "undisturbed" / "metrics.jsonl")
         runs = {
             "stopped and continued": compare(
                 reference, train_lines(folder / "continued" / "metrics.jsonl")
-            ),
-            "nodes lost and added": compare(
-                reference, train_lines(folder / "elastic" / "metrics.jsonl")
-            ),
+            )
         }
+        if not arguments.without_elastic:
+            train_while_nodes_come_and_go(folder / "elastic", overrides, steps)
+            elastic = train_lines(folder / "elastic" / "metrics.jsonl")
+            runs["nodes lost and added"] = compare(reference, elastic)
     bound = BOUNDS[arguments.numerics]
     curves = {"undisturbed": [line.loss for line in reference], "bound": bound, "runs": runs}
     print(json.dumps(curves) if arguments.json else table(runs, bound))

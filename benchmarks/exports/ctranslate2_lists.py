@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from benchmarks.support.command_line import parse_arguments
 from model.generation.search import length_penalty
 from trainer.inference.ctranslate2.searcher import exponent_near
 from trainer.inference.engine_names import ComputeType, Engine
@@ -54,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lines", type=int)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.0, 1.0])
-    return parser.parse_args()
+    return parse_arguments(parser, smoke="{run} {corpus}/train.en --lines 3")
 
 
 def _compared(

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, MarianMTModel
 
+from benchmarks.support.command_line import parse_arguments
 from model.config import DecodingConfig
 from model.generation.search import Hypothesis, beam_search, greedy_search
 from trainer.inference.translator import Translator
@@ -59,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--checkpoint")
     parser.add_argument("--lines", type=int)
     parser.add_argument("--beam", type=int, default=5)
-    return parser.parse_args()
+    return parse_arguments(parser, smoke="{run} {export} {corpus}/train.en --lines 3")
 
 
 def _same_ids(ours: Translator, tokenizer: Any, lines: list[str]) -> dict[str, Any]:

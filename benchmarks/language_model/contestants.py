@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.peers.contestants import ENDLESS, HUGGING_FACE
 from benchmarks.support.contestants import Script, hugging_face_training
+from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.config import PackedBatchingConfig
@@ -55,7 +56,7 @@ class Text:
 
 def export_text(folder: Path, data: str | None) -> Text:
     """Prepares the text, and writes the same ids once more for the others."""
-    overrides = [f"data.dataset={folder / 'dataset'}", *([f"data.mirror={data}"] if data else [])]
+    overrides = [f"data.dataset={folder / 'dataset'}", *corpus_overrides(RECIPE, data)]
     recipe = load_recipe(find_recipe(RECIPE), overrides)
     prepare(recipe.data_settings, lambda progress: None)
     store, manifest = open_dataset(recipe.data)

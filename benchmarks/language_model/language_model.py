@@ -37,7 +37,9 @@ from benchmarks.language_model.contestants import (
     hugging_face,
     plain_loop,
 )
+from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.contestants import Transloom
+from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant
 from benchmarks.support.turns import table, take_turns
 
@@ -52,12 +54,18 @@ def main() -> None:
     parser.add_argument("--data", help="folder with input.txt")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15.0, help="of the steady state, a run")
+    parser.add_argument(
+        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of each contestant's torch")
     parser.add_argument("--without-hugging-face", action="store_true")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for the peer")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--data phrasebook --rounds 1 --seconds 1 --settling 0 --without-hugging-face",
+    )
     with tempfile.TemporaryDirectory() as temporary:
         text = export_text(Path(temporary), arguments.data)
         threads, overrides = arguments.threads, [*text.overrides, *arguments.overrides]
@@ -74,7 +82,7 @@ def main() -> None:
             contestants[OURS[2]] = Transloom(RECIPE, threads, dealt, ranks=threads)
         if not arguments.without_hugging_face:
             contestants["Hugging Face"] = hugging_face(text, threads, arguments.torch_index)
-        speeds = take_turns(contestants, arguments.rounds, arguments.seconds)
+        speeds = take_turns(contestants, arguments.rounds, arguments.seconds, arguments.settling)
     if arguments.json:
         json.dump(speeds, sys.stdout)
     else:

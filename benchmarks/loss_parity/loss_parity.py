@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.corpora import corpus_overrides
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import concatenate
 from data_pipeline.batching.plan import Cursor
@@ -65,7 +67,7 @@ class Row:
 
 def overrides_of(arguments: argparse.Namespace, folder: Path, seed: int) -> list[str]:
     return [
-        *([f"data.mirror={arguments.data}"] if arguments.data else []),
+        *corpus_overrides(RECIPE, arguments.data),
         f"data.dataset={folder}/dataset",
         f"seed={seed}",
         "engine.precision=fp32",
@@ -175,7 +177,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--micro-batches-per-step", type=int, default=1, help="of 1,024 tokens")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="--data phrasebook --steps 2 --seeds 1")
     curves: tuple[Curves, Curves] = ([], [])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -191,7 +193,7 @@ def main() -> None:
         print(json.dumps({"transloom": curves[0], "plain": curves[1]}))
     else:
         print(table(rows))
-    if not all(row.agrees for row in rows):
+    if not arguments.smoke and not all(row.agrees for row in rows):
         sys.exit(1)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.support.command_line import parse_arguments
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import DATA_TASKS
@@ -28,7 +29,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    run = RunFolder(parser.parse_args().run)
+    arguments = parse_arguments(parser, smoke="{masked_run}")
+    run = RunFolder(arguments.run)
     recipe = load_recipe(run.recipe).training()
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)

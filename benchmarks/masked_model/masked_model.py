@@ -26,6 +26,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.masked_model.contestants import export_captions, hugging_face, transloom
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant
 from benchmarks.support.turns import table, take_turns
 
@@ -39,18 +41,28 @@ def main() -> None:
     parser.add_argument("--data", help="folder with the captions' files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15.0, help="of the steady state, a run")
+    parser.add_argument(
+        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of each contestant's torch")
+    parser.add_argument("--without-hugging-face", action="store_true")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for the peer")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--data phrasebook --rounds 1 --seconds 1 --settling 0 --without-hugging-face "
+        "batching.max_tokens_per_micro_batch=128 batching.micro_batches_per_step=1",
+    )
     with tempfile.TemporaryDirectory() as temporary:
         captions = export_captions(Path(temporary), arguments.data)
         contestants: dict[str, Contestant] = {
-            "transloom": transloom(captions, arguments.threads, arguments.overrides),
-            "Hugging Face": hugging_face(captions, arguments.threads, arguments.torch_index),
+            "transloom": transloom(captions, arguments.threads, arguments.overrides)
         }
-        speeds = take_turns(contestants, arguments.rounds, arguments.seconds)
+        if not arguments.without_hugging_face:
+            peer = hugging_face(captions, arguments.threads, arguments.torch_index)
+            contestants["Hugging Face"] = peer
+        speeds = take_turns(contestants, arguments.rounds, arguments.seconds, arguments.settling)
     if arguments.json:
         json.dump(speeds, sys.stdout)
     else:

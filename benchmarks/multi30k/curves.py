@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import draw
 from trainer.tracking.metrics import read_metrics
 from trainer.tracking.records import Line, TrainLine, ValidationLine
@@ -74,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", nargs="+", type=Path)
     parser.add_argument("--picture", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser, smoke="{records}/enfr-seed-1.jsonl.gz")
     curves = [curve_of(record) for record in arguments.records]
     print(f"{'record':24}{'M tokens':>10}{'hours':>8}{'perplexity':>12}{'BLEU':>8}")
     for curve in curves:

@@ -5,8 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.corpus import PIECES, RECIPE, Corpus, overrides_of
-from benchmarks.support.environments import PEERS, ROOT, environment_with
+from benchmarks.peers.corpus import RECIPE, Corpus, overrides_of
+from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.record import Step, read_steps
 from trainer.tracking.metrics import train_lines
 
@@ -85,15 +85,15 @@ class Eole:
     folder: Path
 
     def __init__(self, corpus: Corpus, size: Size, mode: str, threads: int, python: Path) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
         self._python = python
         self._settings = {
             "seed": 1,
             "share_vocab": True,
             "pad_token": corpus.pad,
             "src_vocab": str(corpus.vocabulary),
-            "src_vocab_size": PIECES,
-            "tgt_vocab_size": PIECES,
+            "src_vocab_size": corpus.vocabulary_size,
+            "tgt_vocab_size": corpus.vocabulary_size,
             "report_every": 100,
             "data": {
                 "multi30k": {
@@ -154,7 +154,7 @@ class Eole:
 
     def command(self) -> list[str]:
         here = self.folder
-        script = [str(self._python), str(HERE / "eole.py")]
+        script = [str(self._python), str(HERE / "train_eole.py")]
         return [*script, str(here / "config.yaml"), str(here / "steps.jsonl")]
 
     def steps(self) -> list[Step]:
@@ -169,13 +169,13 @@ class HuggingFace:
     def __init__(
         self, corpus: Corpus, size: Size, precision: str, threads: int, python: Path
     ) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
         self._python = python
         sides = ("encoder", "decoder")
         self._settings = {
             "ids": str(corpus.ids),
             "model": {
-                "vocab_size": PIECES,
+                "vocab_size": corpus.vocabulary_size,
                 "d_model": size.width,
                 **{f"{side}_layers": size.layers for side in sides},
                 **{f"{side}_ffn_dim": size.feed_forward_width for side in sides},

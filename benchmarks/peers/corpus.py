@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.support.corpora import corpus_overrides
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
@@ -22,8 +23,9 @@ class Corpus:
     """The prepared corpus in the form that each contestant reads."""
 
     dataset: Path  # transloom's dataset
-    data: str | None  # a folder with the corpus, which is downloaded otherwise
+    data: str | None  # see `corpus_overrides`
     pieces: dict[str, Path]  # a side's sentences as pieces with spaces between them
+    vocabulary_size: int
     vocabulary: Path  # a piece a line, in the order of their ids
     ids: Path  # npz
     longest_mean: float  # tokens of a pair's longer side, on average
@@ -33,14 +35,14 @@ class Corpus:
 
 def overrides_of(data: str | None, dataset: Path) -> list[str]:
     return [
-        *([f"data.mirror={data}"] if data else []),
         f"data.dataset={dataset}",
         f"tokenizer.vocabulary_size={PIECES}",
+        *corpus_overrides(RECIPE, data),
     ]
 
 
 def export_corpus(folder: Path, data: str | None) -> Corpus:
-    """Prepares the corpus, and writes the same pieces once more for the peers."""
+    """Prepare the corpus, and write the same pieces once more for the peers."""
     recipe = load_recipe(find_recipe(RECIPE), overrides_of(data, folder / "dataset"))
     prepare(recipe.data_settings, lambda progress: None)
     store, manifest = open_dataset(recipe.data)
@@ -70,6 +72,7 @@ def export_corpus(folder: Path, data: str | None) -> Corpus:
         dataset=folder / "dataset",
         data=data,
         pieces=pieces,
+        vocabulary_size=tokenizer.vocabulary_size,
         vocabulary=vocabulary,
         ids=folder / "ids.npz",
         longest_mean=float(longest.mean()),

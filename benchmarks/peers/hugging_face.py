@@ -1,6 +1,6 @@
 """Hugging Face's Seq2SeqTrainer with Marian, as its documentation has it. Own environment.
 
-python peers_hugging_face.py SETTINGS STEPS
+    python hugging_face.py SETTINGS STEPS
 
 SETTINGS is a JSON file: `ids` (an npz with each side's flat ids and lengths), `model` (arguments
 of MarianConfig), `training` (arguments of Seq2SeqTrainingArguments).

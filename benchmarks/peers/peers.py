@@ -31,8 +31,12 @@ from pathlib import Path
 
 from benchmarks.peers.contestants import SIZES, Eole, HuggingFace, Transloom
 from benchmarks.peers.corpus import Corpus, export_corpus
+from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant, measure
 
+PRECISIONS = ("fp32", "bf16")
+PEERS = ("eole", "hf")
 GOALS = {"Eole": 1.5, "Hugging Face": 4.0}
 
 Rates = dict[str, list[float]]
@@ -102,40 +106,48 @@ def table(duels: list[Duel]) -> str:
     return "\n".join(lines)
 
 
-def listed(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="folder with the files of Multi30k")
-    parser.add_argument("--models", type=listed, default=["tiny", "base"])
-    parser.add_argument("--precisions", type=listed, default=["fp32", "bf16"])
-    parser.add_argument("--peers", type=listed, default=["eole", "hf"])
+    parser.add_argument("--models", type=names_from(SIZES), default=["tiny", "base"])
+    parser.add_argument("--precisions", type=names_from(PRECISIONS), default=list(PRECISIONS))
+    parser.add_argument("--peers", type=names_from(PEERS), default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of the steady state, a run")
+    parser.add_argument("--without-peers", action="store_true", help="transloom alone")
+    parser.add_argument(
+        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of each contestant's torch")
     parser.add_argument(
         "--cpu-time", action="store_true", help="tokens per CPU second, on a machine others use too"
     )
     parser.add_argument("--torch-index", help="package index with torch for CPU, for the peers")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--data phrasebook --models tiny --precisions fp32 --rounds 1 --seconds 1 "
+        "--settling 0 --without-peers",
+    )
     duels = []
     with tempfile.TemporaryDirectory() as temporary:
         corpus = export_corpus(Path(temporary), arguments.data)
         for model in arguments.models:
             contestants = contestants_of(
-                model, arguments.precisions, arguments.peers, corpus, arguments
+                model,
+                arguments.precisions,
+                [] if arguments.without_peers else arguments.peers,
+                corpus,
+                arguments,
             )
             rates: Rates = {name: [] for name, _ in contestants}
             for round_number in range(arguments.rounds):
                 for number, (name, contestant) in enumerate(contestants):
                     place = Path(temporary) / f"{model}-{round_number}-{number}"
                     contestant.enter(place)
-                    speed = measure(contestant, arguments.seconds)
+                    speed = measure(contestant, arguments.seconds, arguments.settling)
                     rates[name].append(
                         speed.per_cpu_second if arguments.cpu_time else speed.per_second
                     )

@@ -1,4 +1,4 @@
-"""Ray Train's part of recovery.py, which runs this in an environment of its own.
+r"""Ray Train's part of recovery.py, which runs this in an environment of its own.
 
     settings.json ──▶ TorchTrainer: two CPU workers, gloo, DDP ──▶ steps.jsonl, rank-N.pid
 
@@ -9,7 +9,8 @@ tokens are random numbers, made in place. There is no reading of data, record, v
 tracking. Rank 0 writes a line after each optimizer step, with its process id: another process is
 another start of the workers.
 
-    PYTHONPATH=. .bench-peers/bin/python benchmarks/recovery/ray_train.py FOLDER
+    PYTHONPATH=.bench-peers/imports PYTHONSAFEPATH=1 .bench-peers/ray-train/bin/python \
+        benchmarks/recovery/ray_train.py FOLDER
 """
 
 import argparse

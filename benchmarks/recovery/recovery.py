@@ -8,7 +8,7 @@ loading the checkpoint, and repeating the steps since.
 
     transloom                   `transloom train`, as the recipe has it
     … without warm spares       the same with cluster.warm_spares=false
-    Ray Train V2                a minimal loop: recovery_ray_train.py
+    Ray Train V2                a minimal loop: ray_train.py
     … polling every 0.1 s       the same with RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1 (default: 2)
 
 Ray Train runs in an environment of its own, into which its packages are put when they are missing.
@@ -33,7 +33,8 @@ from typing import Protocol
 
 import psutil
 
-from benchmarks.support.environments import PEERS, environment_with
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.trainings import Training, descendants, has_ended, running, say
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.batch import MicroBatch
@@ -58,7 +59,6 @@ SETTINGS = [
     f"checkpoints.every_steps={CHECKPOINT_EVERY_STEPS}",
 ]
 DIFFERENT_STEPS = 50  # steps whose shapes Ray Train's loop repeats
-QUIET_SECONDS = 15.0  # training between a recovery and the next kill, and up to 2 more
 TIMEOUT_SECONDS = 180.0
 GOAL_SECONDS = 5.0
 GOAL_TIMES_FASTER = 2.0
@@ -110,7 +110,7 @@ class RayTrain:
         polling_seconds: float | None = None,
     ) -> None:
         self.folder = folder
-        self.environment = {"RAY_TRAIN_V2_ENABLED": "1", "PYTHONPATH": str(HERE.parents[1])}
+        self.environment = {"RAY_TRAIN_V2_ENABLED": "1", **peer_variables()}
         if polling_seconds:
             self.environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(polling_seconds)
         self._python = python
@@ -142,13 +142,15 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
-def recoveries(contestant: Contestant, kills: int, dice: random.Random) -> list[float]:
-    """Seconds from each kill to the next new step."""
+def recoveries(
+    contestant: Contestant, kills: int, quiet_seconds: float, dice: random.Random
+) -> list[float]:
+    """Return the seconds from each kill to the next new step."""
     found = []
     with running(contestant) as driver:
         for number in range(kills):
             wait_for(contestant, driver, starts=number + 1)
-            time.sleep(QUIET_SECONDS + dice.uniform(0, 2))
+            time.sleep(quiet_seconds + dice.uniform(0, 2))
             ranks = contestant.ranks(driver)
             assert len(ranks) == RANKS, f"the ranks are {ranks}"
             before = len(contestant.starts())
@@ -219,12 +221,21 @@ def main() -> None:
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument("--kills", type=int, default=2, help="in each run")
+    parser.add_argument(
+        "--quiet-seconds",
+        type=float,
+        default=15.0,
+        help="training between a recovery and the next kill, and up to 2 more",
+    )
     parser.add_argument("--peers-env", type=Path, default=PEERS / "ray-train")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for Ray Train")
     parser.add_argument("--without-peers", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        parser,
+        smoke="--rounds 1 --kills 1 --quiet-seconds 0 --without-peers tracking.wandb=disabled",
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         overrides = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
@@ -254,7 +265,9 @@ def main() -> None:
                 place.mkdir()
                 # The same moments and victims for all of a round.
                 dice = random.Random(round_number)
-                found = recoveries(contestant_in(place), arguments.kills, dice)
+                found = recoveries(
+                    contestant_in(place), arguments.kills, arguments.quiet_seconds, dice
+                )
                 seconds[name] += found
                 say(f"{name}: {', '.join(f'{value:.2f} s' for value in found)}")
     print(json.dumps(seconds) if arguments.json else table(seconds))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.contestants import ENDLESS
-from benchmarks.support.environments import ROOT
+from benchmarks.support.environments import peer_variables
 from benchmarks.support.record import Step, read_steps
 from cluster.recipe import Recipe
 from trainer.tracking.metrics import train_lines
@@ -68,7 +68,7 @@ class Script:
     def __init__(
         self, script: Path, settings: dict[str, Any], threads: int, python: Path | None = None
     ) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
         self._command = [str(python or sys.executable), str(script)]
         self._settings = settings | {"threads": threads}
 

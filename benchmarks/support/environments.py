@@ -4,18 +4,35 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".bench-peers"  # git ignores it
+SHARED_PACKAGES = ("benchmarks", "data_pipeline", "model")  # what scripts for peers import
 MATPLOTLIB = ["matplotlib==3.11.2"]
+
+
+def peer_variables() -> dict[str, str]:
+    """Return the environment variables for a script that runs in a peer's environment.
+
+    The script imports our packages through links in a folder that has nothing else in it. A path
+    to the repository's root would also offer `datasets/` and `wandb/`, and Python's default a
+    script's neighbours: a peer takes them for the packages of these names.
+    """
+    links = PEERS / "imports"
+    links.mkdir(parents=True, exist_ok=True)
+    for package in SHARED_PACKAGES:
+        with suppress(FileExistsError):
+            (links / package).symlink_to(Path("..", "..", package), target_is_directory=True)
+    return {"PYTHONPATH": str(links), "PYTHONSAFEPATH": "1"}
 
 
 def draw(script: Path, curves: str, picture: Path) -> None:
     """Have a script draw curves, which are JSON, with matplotlib."""
     python = environment_with(MATPLOTLIB, PEERS / "plots")
     drawing = [str(python), str(script), str(picture)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | peer_variables()
     subprocess.run(drawing, input=curves, text=True, check=True, env=environment)
     print(f"drawn: {picture}", file=sys.stderr)
 

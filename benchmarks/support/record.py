@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-SKIPPED_SECONDS = 10.0  # not counted after the first step: caches fill, queues run full
+SETTLING_SECONDS = 10.0  # not counted after the first step: caches fill, queues run full
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ def read_steps(path: Path) -> list[Step]:
     return [Step(*json.loads(line)) for line in text.split("\n")[:-1]]
 
 
-def tokens_per_second(steps: list[Step]) -> float:
-    """The speed in the steady state: of the steps that ended after the skipped seconds."""
-    start = steps[0].time + SKIPPED_SECONDS
+def tokens_per_second(steps: list[Step], settling_seconds: float) -> float:
+    """Return the speed in the steady state: of the steps that ended after it had settled."""
+    start = steps[0].time + settling_seconds
     before = [step for step in steps if step.time <= start]
     after = [step for step in steps if step.time > start]
     assert len(after) > 1, f"{len(after)} steps in the steady state: give --seconds more"

@@ -8,11 +8,12 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
-from benchmarks.support.record import SKIPPED_SECONDS, Step, tokens_per_second
+from benchmarks.support.record import Step, tokens_per_second
 from benchmarks.support.trainings import Training, has_ended, running
 
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0
+STEPS_AT_LEAST = 2  # of the steady state
 
 
 class Contestant(Training, Protocol):
@@ -32,17 +33,22 @@ class Speed(NamedTuple):
     per_cpu_second: float  # of all its processes: others on the machine hardly change it
 
 
-def measure(contestant: Contestant, seconds: float) -> Speed:
-    """The speed of one run, which is stopped after some seconds of its steady state."""
+def measure(contestant: Contestant, seconds: float, settling_seconds: float) -> Speed:
+    """Return the speed of one run, which is stopped after some seconds of its steady state.
+
+    Args:
+        settling_seconds: from the first step to the steady state. See `record.SETTLING_SECONDS`.
+    """
     with running(contestant, cwd=contestant.folder, grace_seconds=STOP_SECONDS) as driver:
-        wait_for_first_step(contestant, driver)
-        start = contestant.steps()[0].time + SKIPPED_SECONDS
+        wait_for_steps(1, contestant, driver)
+        start = contestant.steps()[0].time + settling_seconds
         wait_until(start, contestant, driver)
         cpu_before, before = cpu_seconds(driver), len(contestant.steps())
         wait_until(start + seconds, contestant, driver)
+        wait_for_steps(before + STEPS_AT_LEAST, contestant, driver)
         cpu_used, steps = cpu_seconds(driver) - cpu_before, contestant.steps()
     tokens = sum(step.target_tokens for step in steps[before:])
-    return Speed(tokens_per_second(steps), tokens / cpu_used)
+    return Speed(tokens_per_second(steps, settling_seconds), tokens / cpu_used)
 
 
 def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> None:
@@ -61,12 +67,12 @@ def cpu_seconds(driver: psutil.Process) -> float:
     return used
 
 
-def wait_for_first_step(contestant: Contestant, driver: psutil.Process) -> None:
+def wait_for_steps(count: int, contestant: Contestant, driver: psutil.Process) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not contestant.steps():
+    while (done := len(contestant.steps())) < count:
         check(contestant, driver)
         if time.monotonic() > deadline:
-            fail(contestant, f"no step after {START_SECONDS:.0f} s")
+            fail(contestant, f"{done} steps after {START_SECONDS:.0f} s more, {count} expected")
         time.sleep(0.5)
 
 

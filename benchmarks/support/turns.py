@@ -47,14 +47,16 @@ def ratios(ours: list[Speed], theirs: list[Speed]) -> list[list[float]]:
     return [[a[kind] / b[kind] for a, b in pairs] for kind in range(len(Speed._fields))]
 
 
-def take_turns(contestants: Mapping[str, Contestant], rounds: int, seconds: float) -> Speeds:
-    """Measures all contestants in turn, in each round anew."""
+def take_turns(
+    contestants: Mapping[str, Contestant], rounds: int, seconds: float, settling_seconds: float
+) -> Speeds:
+    """Measure all contestants in turn in each round; see `speed.measure`."""
     speeds: Speeds = {name: [] for name in contestants}
     with tempfile.TemporaryDirectory() as temporary:
         for round_number in range(rounds):
             for number, (name, contestant) in enumerate(contestants.items()):
                 contestant.enter(Path(temporary) / f"{round_number}-{number}")
-                speeds[name].append(measure(contestant, seconds))
+                speeds[name].append(measure(contestant, seconds, settling_seconds))
                 clock, cpu = speeds[name][-1]
                 load = os.getloadavg()[0]
                 say(f"{name}: {clock:,.0f}/s, {cpu:,.0f} per CPU second, load {load:.1f}")

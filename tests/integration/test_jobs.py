@@ -148,7 +148,10 @@ def place(runs, tmp_path, decoys) -> Place:
     (decoys / "keys").write_text(secret)
     values = yaml.safe_load(runs.recipe.read_text())
     values |= {"extensions": ["spy"], "extension_folder": str(decoys)}
-    values["cluster"] |= {"ranks": 2, "cpus_per_rank": 1.5}  # room for one job on four CPUs
+    values["cluster"] |= {
+        "ranks": 2,
+        "cpus_per_rank": 1.5,
+    }  # room for one job on four CPUs
     values["trainer"]["max_steps"] = 60
     values["checkpoints"] = {"every_steps": 10}
     recipe = decoys / "spied.yaml"
@@ -253,7 +256,8 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     first = client.ask(*submit, "--run", place.runs / "first")
     assert first["sent_code"]
     with standing_at(orders, step=15) as rank:
-        few = ["trainer.max_steps=2", "cluster.ranks=1"]
+        # Four CPUs have no room for two of these either.
+        few = ["trainer.max_steps=2", "cluster.ranks=1", "cluster.cpus_per_rank=2.5"]
         names = others(whole)
         later = [client.ask(*submit, *few, "--run", place.runs / name)["job"] for name in names]
         for name, job in zip(names, later, strict=True):
@@ -262,11 +266,11 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
         assert jobs[first["job"]]["status"] == "RUNNING"
         assert {jobs[job]["status"] for job in later} == {"WAITING"}
         waits_for = [jobs[job]["waits_for"] for job in later]
-        assert waits_for[0].startswith("room: it needs 1 × (1.5 CPU); free is 1 CPU")
+        assert waits_for[0].startswith("room: it needs 1 × (2.5 CPU); free is 1 CPU")
         watched = {job: client.ask("watch", job) for job in (first["job"], later[0])}
         assert watched[first["job"]]["standing"]["state"] == "training"
         assert watched[first["job"]]["vitals_are_current"]
-        assert watched[later[0]]["job"]["waits_for"].startswith("room: it needs 1 × (1.5 CPU)")
+        assert watched[later[0]]["job"]["waits_for"].startswith("room: it needs 1 × (2.5 CPU)")
         if whole:
             assert waits_for[1].startswith(f"{later[0]}, submitted before it")
             refused = client.ask(*submit, "--no-wait", "--run", place.runs / "refused")["job"]

@@ -142,8 +142,10 @@ def test_many_sentences_are_encoded_on_one_thread(trained: Tokenizer, text: list
     with ThreadPoolExecutor(1) as pool:
         most = pool.submit(most_threads)
         before = threads()
-        trained.encode_field(text * 30)
-        done.set()
+        try:
+            trained.encode_field(text * 30)
+        finally:
+            done.set()
     assert most.result() <= before + 1, "SentencePiece has one, while ours waits for it"
 
 

@@ -31,6 +31,15 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     ]
 
 
+def flattened(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row that a server got with the keys that it has in W&B's files."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        inner = flattened(value) if isinstance(value, dict) else None
+        flat |= {key: value} if inner is None else {f"{key}/{k}": v for k, v in inner.items()}
+    return flat
+
+
 def run_of(file: Path) -> Any:
     """What one file says of its run: W&B's own record of it."""
     records = (Record.FromString(content) for _, content in whole_records(file))

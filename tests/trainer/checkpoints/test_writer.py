@@ -1,7 +1,6 @@
 """Saving behind the training: what is written, who is told, and what a full disk does."""
 
 import shutil
-import threading
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.files.small_disk import run_on_small_disk
+from support.gate import Gate
 from support.records.checkpoints import Listener, commit_state, make_header, work_folder
 
 from trainer import host_memory
@@ -51,16 +51,15 @@ def state_of(work, step):
 
 @pytest.fixture
 def slow_disk(monkeypatch):
-    """Files are not begun before the event is set."""
-    ready = threading.Event()
-    write = writer_module.write_state_file
+    """Hold the writing of files at a gate."""
+    gate, write = Gate(), writer_module.write_state_file
 
     def late(*arguments):
-        assert ready.wait(60)
+        gate()
         return write(*arguments)
 
     monkeypatch.setattr(writer_module, "write_state_file", late)
-    return ready
+    return gate
 
 
 def test_a_save_is_written_and_reported(work, state):
@@ -81,11 +80,11 @@ def test_a_save_is_written_and_reported(work, state):
 
 def test_training_goes_on_while_the_copy_is_written(work, state, slow_disk):
     heard = Listener()
-    with closing(make_writer(work, state, heard)) as writer:
+    with closing(make_writer(work, state, heard)) as writer, slow_disk:
         writer.save(make_header(10), final=False)
         state[0].tensor.add_(100)
         assert heard.written == []
-        slow_disk.set()
+        slow_disk.open()
     assert len(heard.written) == 1
     assert state_of(work, 10)["master:a:0"].tolist() == [0, 1, 2, 3, 4]
 
@@ -94,11 +93,11 @@ def test_a_save_waits_for_the_write_before_and_says_so(work, state, slow_disk, m
     times = iter([1.0, 1.4, 1.5])
 
     def now():
-        slow_disk.set()
+        slow_disk.open()
         return next(times)
 
     heard = Listener()
-    with closing(make_writer(work, state, heard)) as writer:
+    with closing(make_writer(work, state, heard)) as writer, slow_disk:
         writer.save(make_header(10), final=False)
         monkeypatch.setattr(writer_module, "time", SimpleNamespace(monotonic=now))
         assert writer.save(make_header(20), final=False) == 0.5

@@ -1,6 +1,8 @@
-"""`eole train`, with the time of each step written down. Runs in Eole's own environment.
+"""`eole train` that records the time of each step. Runs in Eole's environment.
 
-python peers_eole.py CONFIG STEPS
+    python train_eole.py CONFIG STEPS
+
+A file called eole.py here could be imported instead of Eole itself.
 """
 
 import sys
@@ -14,7 +16,7 @@ from benchmarks.support.record import StepRecord
 
 
 def record_steps(path: Path) -> None:
-    """Lets Eole's trainer write down each step; its statistics count unpadded target tokens."""
+    """Make Eole's trainer record each step, with the unpadded target tokens of its statistics."""
     record = StepRecord(path)
     train_step = Trainer._train_step
 
