@@ -158,7 +158,9 @@ class ServingServer:
             )
         except ValidationError as error:
             raise RefusedError(400, "not_understood", told(error)) from error
-        except (ValueError, web.RequestPayloadError, ConnectionError) as error:
+        except ConnectionError as error:
+            raise RefusedError(499, "not_understood", "the client has left") from error
+        except (ValueError, web.RequestPayloadError) as error:
             raise RefusedError(400, "not_understood", f"the body is no request: {error}") from error
 
     def _now(self) -> Standing:

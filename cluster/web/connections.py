@@ -52,7 +52,7 @@ async def http_server(
     handler_cancellation: bool = False,
     headers_seconds: float = HEADERS_SECONDS,
 ) -> AsyncIterator[None]:
-    """Serve an application on a listening socket for as long as the context lasts.
+    """Serve an application on a listening socket for as long as the context lasts; then close it.
 
     Args:
         shutdown_seconds: how long requests in progress may take at the end.
@@ -69,10 +69,13 @@ async def http_server(
     assert runner.server is not None
     connections = Connections(runner.server, headers_seconds)
     accepting = asyncio.create_task(connections.accept(listening))
+    accepting.add_done_callback(lambda task: task.cancelled() or task.result())  # logs its error
     try:
         yield
     finally:
         accepting.cancel()
+        await asyncio.wait({accepting})
+        listening.close()
         await runner.cleanup()
         connections.refusals.close()
 
@@ -200,6 +203,8 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]
         )
         self._connections = connections
+        # `transport` is None as soon as aiohttp closes it, though data may still wait to be sent.
+        self._open: asyncio.Transport | None = None
         self.is_admitted = False
 
     def admit(self) -> None:
@@ -210,20 +215,23 @@ class Connection(web.RequestHandler):
     def wait_again(self) -> None:
         """Undo `admit`: the connection waits as the newest one, unless it has ended."""
         self.is_admitted = False
-        if self.transport is not None:
+        if self._open is not None:
             self._connections.add(self)
 
     def abort(self) -> None:
         """Close the connection at once, whatever is still to be sent."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self._open is not None:
+            self._open.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
+        self._open = transport
         self._connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.remove(self)
+        self._open = None
         super().connection_lost(exc)
 
     def handle_error(

@@ -9,12 +9,13 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+from aiohttp import web
 from support.connections import HALF_REQUEST, answer_to, connect, half_requests, received
 from support.dashboard.running import RunningDashboard
 
 from cluster.dashboard.answers import CurvesAgain
 from cluster.web import connections
-from cluster.web.connections import MOST_WAITING, Refusals
+from cluster.web.connections import MOST_WAITING, Refusals, http_server
 from cluster.web.headers import HEADERS
 
 MALFORMED = {
@@ -90,6 +91,45 @@ def test_headers_that_do_not_come_in_time_end_the_connection(tmp_path, sent):
     ):
         connection.sendall(sent)
         assert received(connection) == b""
+
+
+def test_a_client_that_takes_no_answer_makes_room_too():
+    whole = 20_000_000  # more than the kernel keeps for both ends
+    kept = []
+
+    async def send(request):
+        kept.append(request.protocol)
+        return web.Response(body=bytes(whole))
+
+    async def read(client):
+        loop, found = asyncio.get_running_loop(), 0
+        with suppress(ConnectionError):
+            while more := await loop.sock_recv(client, 1_000_000):
+                found += len(more)
+        return found
+
+    async def check():
+        loop = asyncio.get_running_loop()
+        app = web.Application()
+        app.router.add_get("/", send)
+        listening = socket.create_server(("127.0.0.1", 0))
+        place = listening.getsockname()
+        with unconnected(MOST_WAITING + 1) as (oldest, *newer):
+            async with http_server(app, listening, shutdown_seconds=1):
+                for client in (oldest, *newer):
+                    client.setblocking(False)
+                await loop.sock_connect(oldest, place)
+                await loop.sock_sendall(oldest, WHOLE_REQUEST)
+                while not (kept and kept[0].writing_paused):
+                    await asyncio.sleep(0)
+                kept[0].force_close()  # as aiohttp does when an idle connection's time is over
+                for client in newer:
+                    await loop.sock_connect(client, place)
+                    await loop.sock_sendall(client, WHOLE_REQUEST.replace(b"/", b"/none", 1))
+                    assert b" 404 " in await loop.sock_recv(client, 10_000)
+                assert await read(oldest) < whole
+
+    asyncio.run(check())
 
 
 @contextmanager
