@@ -133,7 +133,7 @@ def kuberay(
 
 
 def _check_encodable(text: str) -> None:
-    """Check that a script or manifest is text: a path may have bytes that are none.
+    """Check that a script or manifest is UTF-8: a path may have other bytes.
 
     Raises:
         ClusterError: it is not.
@@ -143,7 +143,7 @@ def _check_encodable(text: str) -> None:
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - 60) : error.end + 20]
         raise ClusterError(
-            f"A path or an override has bytes that are no UTF-8, in {around!r}: rename the folder "
+            f"A path or an override has bytes that are not UTF-8, in {around!r}: rename the folder "
             "or file, or write the override in UTF-8"
         ) from error
 

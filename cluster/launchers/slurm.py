@@ -182,16 +182,16 @@ def _options(
 
 
 def _check_folder(folder: Path) -> None:
-    """Check that a job can run in a folder: its log's name is a pattern, the folder part of it.
+    """Check that a job can run in a folder: Slurm expands patterns in the log's whole path.
 
     Raises:
         ClusterError: its path has a character that no quotes protect.
     """
     if found := re.search(r"[%\\\r\n]", str(folder)):
         raise ClusterError(
-            f"The current folder is {str(folder)!r}, in which Slurm would read {found[0]!r} "
-            "otherwise than it is meant. The job runs and leaves its log here: run the command in "
-            "a folder whose path has no line end, % or backslash"
+            f"The current folder is {str(folder)!r}, and Slurm would interpret its {found[0]!r}. "
+            "The job would run there and leave its log there: run the command in a folder whose "
+            "path has no line end, % or backslash"
         )
 
 
