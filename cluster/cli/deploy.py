@@ -1,5 +1,6 @@
 """`transloom deploy`: a run as a job of Slurm, or as a RayJob on Kubernetes."""
 
+import shlex
 import signal
 import sys
 from pathlib import Path, PurePosixPath
@@ -8,12 +9,13 @@ from typing import Annotated
 import typer
 
 from cluster.cli.options import JsonOption, Overrides, RecipeArgument
-from cluster.terminal import hand_over, tell, tell_in_json
+from cluster.errors import ClusterError
+from cluster.terminal import hand_over, note, tell, tell_in_json
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train as a job of Slurm or of Kubernetes.")
 
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", metavar="FILE", help="Write it there instead.")
+    Path | None, typer.Option("--output", metavar="FILE", help="Write it to a file instead.")
 ]
 
 
@@ -64,15 +66,21 @@ def slurm(
         programs=Path(sys.executable).parent,
         at_once=at_once,
     )
+    _check_encodable(script)
     if output:
         output.write_text(script, encoding="utf-8")
     job = slurm.submit(script) if submit else None
     if as_json:
         folders = [str(one.folder) for one in runs]
-        tell_in_json({"job": job, "runs": folders, "script": None if output else script})
+        values = {"job": job, "runs": folders, "script": None if output else script}
+        tell_in_json(values | {"file": str(output) if output else None})
     elif job:
         tell(job)
-    elif not output:
+        if output:
+            note(f"Wrote the job's script to {output}.")
+    elif output:
+        _tell_written(output, "the job", ["sbatch"])
+    else:
         hand_over(script, end="")
 
 
@@ -112,12 +120,37 @@ def kuberay(
         )
     documents = kuberay.manifests(loaded, path.read_text(encoding="utf-8"), changes, folder, job)
     text = kuberay.to_yaml(documents)
+    _check_encodable("\n".join(documents[0]["data"].values()))  # YAML would have it as an escape
     if output:
         output.write_text(text, encoding="utf-8")
     if as_json:
-        tell_in_json({"job": job, "run": str(folder), "manifests": documents})
-    elif not output:
+        values = {"job": job, "run": str(folder), "manifests": documents}
+        tell_in_json(values | {"file": str(output) if output else None})
+    elif output:
+        _tell_written(output, f"the RayJob {job}", ["kubectl", "apply", "-f"])
+    else:
         hand_over(text, end="")
+
+
+def _check_encodable(text: str) -> None:
+    """Check that a script or manifest is UTF-8: a path may have other bytes.
+
+    Raises:
+        ClusterError: it is not.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 60) : error.end + 20]
+        raise ClusterError(
+            f"A path or an override has bytes that are not UTF-8, in {around!r}: rename the folder "
+            "or file, or write the override in UTF-8"
+        ) from error
+
+
+def _tell_written(output: Path, what: str, command: list[str]) -> None:
+    """Name the file that was written, and the command that submits it."""
+    tell(f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}")
 
 
 @deploy_app.command("drain-node", hidden=True)

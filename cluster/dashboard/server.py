@@ -34,7 +34,7 @@ from cluster.dashboard.run_answers import (
     time_lapse_answer,
 )
 from cluster.dashboard.table import RunsTable
-from cluster.web.doors import Doors, add_headers
+from cluster.web.doors import Doors
 from cluster.web.page_files import INDEX, PageFile, page_files
 from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.written import told
@@ -83,7 +83,6 @@ class Dashboard:
         self.app = web.Application(
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
         )
-        self.app.on_response_prepare.append(add_headers)
         self.app.cleanup_ctx.append(self._parts)
         self.app.on_shutdown.append(self._let_all_go)
         self.app.add_routes(

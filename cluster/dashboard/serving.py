@@ -11,6 +11,7 @@ from aiohttp import web
 from cluster.dashboard.runs_folder import RunsFolder
 from cluster.dashboard.server import Dashboard
 from cluster.dashboard.table import RunsTable
+from cluster.web.connections import http_server
 from cluster.web.doors import TOKEN, Doors, is_loopback
 from cluster.web.listening import HOST, address_of, listen, told_to_stop
 from data_pipeline.storage.locations import cache_folder
@@ -64,10 +65,5 @@ def default_cache() -> Path:
 
 
 async def _serve(app: web.Application, listening: socket.socket) -> None:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listening).start()
+    async with http_server(app, listening, shutdown_seconds=STOP_SECONDS):
         await told_to_stop()
-    finally:
-        await runner.cleanup()

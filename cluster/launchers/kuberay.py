@@ -82,8 +82,10 @@ def manifests(
 
 
 def to_yaml(documents: Sequence[Manifest]) -> str:
-    """All documents, as `kubectl apply -f` takes them; scripts stay readable."""
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, explicit_start=True)
+    """Return all documents for `kubectl apply -f`, with the recipe and scripts as they are."""
+    return yaml.dump_all(
+        documents, Dumper=_Dumper, sort_keys=False, explicit_start=True, allow_unicode=True
+    )
 
 
 def default_run(recipe: Recipe, run_name: str) -> PurePosixPath:
@@ -303,17 +305,29 @@ def _without_nothing(values: Manifest) -> Manifest:
     return {key: value for key, value in values.items() if value not in (None, [], {}, "")}
 
 
+# Characters of a literal block that every reader of YAML gives back as they are.
+_LITERAL = re.compile(r"[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
+# Words that no reader takes for a number or a truth value: `1e3` and `y` are texts to PyYAML alone.
+_PLAIN = re.compile(r"[A-Za-z/][\w./:-]+", re.ASCII)
+
+
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines stand as they are, and nothing is an alias of something else."""
+    """Write texts of several lines as literal blocks, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def analyze_scalar(self, scalar: str) -> Any:
+        """Allow a literal block for lines with tabs or spaces at their end, too."""
+        analysis = super().analyze_scalar(scalar)
+        analysis.allow_block = analysis.multiline and bool(_LITERAL.fullmatch(scalar))
+        return analysis
+
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
-    )
+    plain = _PLAIN.fullmatch(text)
+    style = "|" if "\n" in text else None if plain else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)

@@ -9,6 +9,7 @@ of Ray on each (`cluster.launchers.slurm_node`).
 """
 
 import math
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -121,7 +122,9 @@ def slurm_script(
 
     Raises:
         RecipeError: the nodes, CPUs or minutes that the recipe asks for will not do.
+        ClusterError: Slurm cannot run a job in this folder.
     """
+    _check_folder(folder)
     share = NodeShare.of(recipe.cluster)
     lines = ["#!/bin/bash", *_options(recipe, share, len(runs), folder, at_once), ""]
     settings = {
@@ -174,8 +177,33 @@ def _options(
         "chdir": folder,
         "output": f"{recipe.name}-{'%A_%a' if array else '%j'}.out",
     }
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    given = [f"--{name}={_quoted(str(v))}" for name, v in options.items() if v is not None]
     return [f"#SBATCH {option}" for option in [*given, "--requeue", *slurm.options]]
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that a job can run in a folder: Slurm expands patterns in the log's whole path.
+
+    Raises:
+        ClusterError: its path has a character that no quotes protect.
+    """
+    if found := re.search(r"[%\\\r\n]", str(folder)):
+        raise ClusterError(
+            f"The current folder is {str(folder)!r}, and Slurm would interpret its {found[0]!r}. "
+            "The job would run there and leave its log there: run the command in a folder whose "
+            "path has no line end, % or backslash"
+        )
+
+
+def _quoted(value: str) -> str:
+    """Quote a value of one line so that `sbatch` reads it from an #SBATCH line as it is.
+
+    Unquoted, a space ends the value and # begins a comment. A backslash escapes the next character
+    (Slurm 22.05; `tests/lab/test_slurm.py` asks the Slurm that is installed).
+    """
+    if re.fullmatch(r"[\w@%+=:,./-]+", value, re.ASCII):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
 def submit(script: str) -> str:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from cluster.serving.messages import Problem
+from cluster.web.connections import admit
 from cluster.web.doors import SAFE_METHODS, TOKEN, Site, TokenForCookie, same
 
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -33,8 +34,10 @@ class ServingDoors:
                 return await handler(request)
             if refusal := self._refusal(request):
                 return refusal
-            if self._entrance and TOKEN in request.query:
-                return self._entrance.let_in(request)
+            if self._entrance:
+                admit(request)
+                if TOKEN in request.query:
+                    return self._entrance.let_in(request)
             return await handler(request)
 
         return guard

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import ray
-from aiohttp import web
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.errors import ClusterError, EmbeddedRayError
@@ -30,12 +29,14 @@ from cluster.serving.replica import Batch, BatchAnswer, Replica
 from cluster.serving.server import ServingServer
 from cluster.serving.settings import ReplicaSettings, ServingSettings
 from cluster.supervision.command_signals import ignore_signals
+from cluster.web.connections import http_server
 from cluster.web.doors import TOKEN, is_loopback
 from cluster.web.listening import address_of, listen, told_to_stop
 from data_pipeline.wording import counted
 from trainer.inference.engine_names import Engine
 
 PORT = 8644
+STOP_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # whether Ray is there
 HEALTH_SECONDS = 2.0  # between two looks of Ray Serve at a replica
 SERVE_LOGGER = "ray.serve"
@@ -214,24 +215,20 @@ async def _serve(
     ]
     doors = ServingDoors(listening.getsockname()[1], settings.host, settings.token)
     server = ServingServer(runs, settings.limits, metrics, doors)
-    runner = web.AppRunner(
-        server.app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True
-    )
-    await runner.setup()
-    site = web.SockSite(runner, listening)
     try:
         for run in runs:
             await run.look()
             run.start()
-        await site.start()
-        _tell_where(settings, address_of(settings.host, listening), tell)
-        await _told_to_stop_or_lost()
-        tell("Told to stop: requests that were taken are answered, and no more are taken.")
-        left = await server.drain(settings.limits.timeout_seconds)
-        if left:
-            tell(f"{counted(left, 'request')} were not answered in time.")
+        async with http_server(
+            server.app, listening, shutdown_seconds=STOP_SECONDS, handler_cancellation=True
+        ):
+            _tell_where(settings, address_of(settings.host, listening), tell)
+            await _told_to_stop_or_lost()
+            tell("Told to stop: requests that were taken are answered, and no more are taken.")
+            left = await server.drain(settings.limits.timeout_seconds)
+            if left:
+                tell(f"{counted(left, 'request')} were not answered in time.")
     finally:
-        await runner.cleanup()
         for run in runs:
             await run.close()
 

@@ -30,7 +30,7 @@ from cluster.serving.messages import (
 from cluster.serving.metrics import CONTENT_TYPE, ServingMetrics
 from cluster.serving.openapi import description, description_page
 from cluster.serving.settings import Limits
-from cluster.web.doors import add_headers
+from cluster.web.connections import admitted
 from cluster.web.page_files import INDEX, PageFile, page_files
 from data_pipeline.strangers_text import logger_of
 from data_pipeline.strict_json import JsonLimits, parse_object
@@ -70,7 +70,6 @@ class ServingServer:
         self.app = web.Application(
             middlewares=[doors.middleware, self._problems], client_max_size=limits.request_bytes
         )
-        self.app.on_response_prepare.append(add_headers)
         self.app.add_routes(
             [
                 web.get("/", self._index),
@@ -113,7 +112,8 @@ class ServingServer:
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 wanted = await self._wanted(request)
-                found, checkpoints = await run.translate(wanted)
+                with admitted(request):
+                    found, checkpoints = await run.translate(wanted)
             status = 200
             self._metrics.request_seconds.labels(name).observe(time.monotonic() - began)
         except TimeoutError:
@@ -158,7 +158,9 @@ class ServingServer:
             )
         except ValidationError as error:
             raise RefusedError(400, "not_understood", told(error)) from error
-        except ValueError as error:
+        except ConnectionError as error:
+            raise RefusedError(499, "not_understood", "the client has left") from error
+        except (ValueError, web.RequestPayloadError) as error:
             raise RefusedError(400, "not_understood", f"the body is no request: {error}") from error
 
     def _now(self) -> Standing:

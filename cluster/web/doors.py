@@ -8,7 +8,7 @@ Other users of the machine can reach 127.0.0.1, and so can pages of other sites 
 - The name of the host must be this machine's: a foreign name that resolves to 127.0.0.1 (DNS
   rebinding) would make another site's page one of ours.
 - What changes anything, starting a look, must come from a page of ours, by its Origin.
-- The page may load scripts and styles of this server, and ask nobody else.
+- A page may load from its own server alone: see `cluster.web.headers`.
 """
 
 import ipaddress
@@ -20,19 +20,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Server": "transloom",
-}
+from cluster.web.connections import admit
+
 TOKEN = "token"
 SAFE_METHODS = ("GET", "HEAD")
 
@@ -120,6 +109,7 @@ class Doors:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             if refusal := self._refusal(request):
                 return refusal
+            admit(request)
             if TOKEN in request.query:
                 return self._entrance.let_in(request)
             return await handler(request)
@@ -141,12 +131,6 @@ class Doors:
         return _refused(
             401, "open the address that `transloom dashboard` has printed, with its token"
         )
-
-
-async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """For every answer, also for refusals; see `web.Application.on_response_prepare`."""
-    for name, value in HEADERS.items():
-        response.headers[name] = value
 
 
 def is_loopback(host: str) -> bool:

@@ -114,6 +114,27 @@ def test_two_jobs_on_two_nodes(hosts, slurm, runs, orders, one_host):
     assert [path.name for path in runs.folder.glob("*.slurm-*")] == []
 
 
+ODD_FOLDERS = [
+    *("plain", "a  b", "--uid=0 # no comment", "it's", 'a "quoted" one', "été", "tab\there"),
+    *("star*[a]", "dollar$HOME`id`"),
+]
+
+
+@pytest.mark.parametrize("hosts", [1], indirect=True)
+def test_a_job_runs_in_the_folder_that_it_is_submitted_from(slurm, runs):
+    jobs = {}
+    for name in ODD_FOLDERS:
+        folder = runs.folder / name
+        folder.mkdir()
+        command = [TRANSLOOM, "deploy", "slurm", runs.recipe, "cluster.slurm.setup=[pwd, exit]"]
+        jobs[name] = slurm("env", f"--chdir={folder}", *command, "--submit")
+    for name, job in jobs.items():
+        until_in_state(slurm, job, "COMPLETED")
+        (log,) = (runs.folder / name).iterdir()
+        assert log.name == f"tiny-{job}.out"
+        assert log.read_text() == f"{runs.folder / name}\n"
+
+
 def assert_nobody_sees_the_token(slurm, runs, job):
     (file,) = runs.folder.glob(f"run.slurm-{job}.*/token")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -9,6 +9,8 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from support.recipes import tiny_values
 
 from cluster.errors import RecipeError
@@ -134,6 +136,34 @@ def test_what_kuberay_checks_beside_its_schema(transloom, recipe_file):
         assert "labels" not in group["rayStartParams"]
     # The operator puts it unquoted into a line of the shell.
     assert spec["entrypoint"] == "bash /etc/transloom/train.sh"
+
+
+def test_the_recipe_stays_readable(transloom, recipe_file):
+    recipe = recipe_file.read_text() + "# très: \t▁a \n\n#\ttab  \n"
+    recipe_file.write_text(recipe)
+    printed = transloom("deploy", "kuberay", recipe_file).output
+    assert "  recipe.yaml: |\n" in printed
+    block = "".join(f"    {line}" if line.strip() else line for line in recipe.splitlines(True))
+    assert block in printed
+    files, _ = yaml.safe_load_all(printed)
+    assert files["data"]["recipe.yaml"] == recipe
+
+
+@pytest.mark.parametrize("text", ["1e3", "y", "No", "0o17", "1_000", "~", "null", "12:30", " "])
+def test_texts_that_another_reader_of_yaml_takes_for_something_else_are_quoted(text):
+    """YAML 1.1 and 1.2 differ in numbers and truth values, and kubectl reads some of both."""
+    (written,) = (
+        event
+        for event in yaml.parse(kuberay.to_yaml([{"key": text}]))
+        if isinstance(event, yaml.ScalarEvent) and event.value == text
+    )
+    assert written.style in ("'", '"')
+
+
+@given(st.text(st.sampled_from("\n \t\r#:-|>'\"%é▁\x85\u2028\ufeff\0\x1b😀a1ey"), max_size=20))
+def test_any_text_is_read_as_it_was(text):
+    document = {"data": {"recipe.yaml": text, f"key {text}": "1e3"}}
+    assert list(yaml.safe_load_all(kuberay.to_yaml([document]))) == [document]
 
 
 def test_what_the_recipe_says(transloom, recipe_file):

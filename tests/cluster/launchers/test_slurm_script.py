@@ -32,6 +32,12 @@ def script_of(recipe_file, *overrides, array=None, at_once=None):
     )
 
 
+def script_in(recipe_file, folder):
+    (run,) = slurm.runs_of(recipe_file, (), None, None, Path("runs"))
+    recipe = load_recipe(recipe_file, ())
+    return slurm.slurm_script(recipe, recipe_file, [run], folder=folder, programs=Path("/bin"))
+
+
 def options_of(script):
     """The #SBATCH lines, which Slurm reads up to the first command."""
     head = script[: re.search(r"^[^#\n]", script, re.MULTILINE).start()]
@@ -78,6 +84,51 @@ def test_what_the_recipe_says_of_slurm(recipe_file):
     assert f"\nruns=({runs}/tiny,seed=1 {runs}/tiny,seed=2 {runs}/tiny)\n" in script.replace(
         "'", ""
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("my --uid=0 project", '"/shared/my --uid=0 project"'),
+        ("a#b", '"/shared/a#b"'),
+        ("it's", '"/shared/it\'s"'),
+        ('a "b"', r'"/shared/a \"b\""'),
+        ("tab\there", '"/shared/tab\there"'),
+        ("été", '"/shared/été"'),
+        ("plain,name=1", "/shared/plain,name=1"),
+    ],
+)
+def test_a_folder_is_one_word_of_a_line(recipe_file, name, quoted):
+    """`tests/lab/test_slurm.py` asks Slurm what it reads there."""
+    options = options_of(script_in(recipe_file, Path("/shared") / name))
+    assert f"--chdir={quoted}" in options
+    assert len(options) == 9
+
+
+@pytest.mark.parametrize("name", ["a\n#SBATCH --wrap=x", "a\rb", "a%jb", "a\\b"])
+def test_a_folder_that_slurm_would_misread_is_refused(recipe_file, name):
+    with pytest.raises(ClusterError) as error:
+        script_in(recipe_file, Path("/shared") / name)
+    assert repr(f"/shared/{name}") in str(error.value)
+    assert "run the command in a folder whose path has no line end" in str(error.value)
+
+
+def test_names_of_files_are_single_words_of_the_shell(recipe_file, tmp_path):
+    odd = "it's\n#SBATCH --wrap=x $(touch x)"
+    copy = tmp_path / odd / "tiny.yaml"
+    copy.parent.mkdir()
+    copy.write_text(recipe_file.read_text())
+    run = tmp_path / odd / "run"
+    runs = slurm.runs_of(copy, (f"tracking.project={odd}",), None, run, Path("runs"))
+    script = slurm.slurm_script(
+        load_recipe(copy, ()), copy, runs, folder=Path("/shared"), programs=tmp_path / odd
+    )
+    assert not any("wrap" in option for option in options_of(script))
+    settings = script.removesuffix(slurm.JOB.read_text())
+    shown = settings + 'printf "%s\\0" "$programs" "$recipe" "${overrides_0[@]}" "${runs[@]}"'
+    read = subprocess.run(["bash"], input=shown, capture_output=True, text=True, check=True).stdout
+    expected = [str(tmp_path / odd), str(copy), f"tracking.project={odd}", str(run)]
+    assert read.split("\0")[:-1] == expected
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

@@ -3,16 +3,22 @@
 It translates in this process; `test_serve.py` has Ray.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import ctranslate2
 import pytest
 from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
+from support.connections import answer_to, connect, half_requests, received
+from support.dashboard.running import HANG_SECONDS
 from support.serving.running import RunningServer, problem
 
 from cluster.serving.replica import Batch
 from cluster.serving.settings import ReplicaSettings
 from cluster.serving.translating import load, translated
 from cluster.serving.waiting import Search
+from cluster.web.connections import MOST_WAITING
 from data_pipeline.process_pool import cores
 from trainer.inference.engine_names import Engine
 from trainer.inference.translator import Translator
@@ -215,3 +221,52 @@ def test_with_a_token_only_who_has_it_gets_in(run):
         assert server.get("/docs", **own).status == 200
         assert server.translate(asked, **own, Origin=server.address).status == 200
         assert server.translate(asked, **own, Origin="http://evil.example").status == 403
+
+
+def test_broken_bodies_are_refused_and_only_counted(run, caplog):
+    head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with RunningServer(run) as server:
+        for _ in range(5):
+            for body in (
+                b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+                b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+            ):
+                answer = answer_to(server.port, head + b"Connection: close\r\n" + body)
+                assert answer.split(b" ")[1] == b"400"
+            with connect(server.port) as leaves:
+                leaves.sendall(head + b"Content-Length: 50\r\n\r\nhello")
+        assert server.get("/healthz").status == 200
+    assert len(caplog.records) <= 2
+    assert {record.name for record in caplog.records} <= {"cluster.web.connections"}
+
+
+def test_a_request_that_is_being_translated_stays_while_others_hold_connections(run):
+    is_asked, goes_on = Event(), Event()
+
+    def hold(batch):
+        is_asked.set()
+        assert goes_on.wait(HANG_SECONDS)
+
+    with RunningServer(run, before=hold) as server, ThreadPoolExecutor(1) as client:
+        asked = client.submit(server.translate, {"sentences": SENTENCES})
+        assert is_asked.wait(HANG_SECONDS)
+        with half_requests(server.port, MOST_WAITING + 5) as held:
+            assert [received(connection) for connection in held[:5]] == [b""] * 5
+            goes_on.set()
+            assert asked.result().status == 200
+            assert server.get("/readyz").status == 200
+
+
+def test_who_has_the_token_gets_in_while_others_hold_connections(run):
+    token = "a-token-of-more-than-sixteen-letters"
+    bearer = f"Authorization: Bearer {token}"
+    ask = f"GET /runs HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n\r\n".encode()
+    with RunningServer(run, token=token) as server, connect(server.port) as owner:
+        owner.sendall(ask)
+        assert b" 200 " in received(owner)
+        with half_requests(server.port, 2 * MOST_WAITING) as held:
+            for oldest in held[:MOST_WAITING]:
+                assert received(oldest) == b""
+            owner.sendall(ask)
+            assert b" 200 " in received(owner)
+            assert len(ServedTranslator(server.address, token=token).translate(SENTENCES)) == 4

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from aiohttp import web
 from pydantic import BaseModel
 
 from cluster.dashboard import look_process
 from cluster.dashboard.runs_folder import RunsFolder
 from cluster.dashboard.server import Dashboard
 from cluster.dashboard.table import RunsTable
+from cluster.web.connections import HEADERS_SECONDS, http_server
 from cluster.web.doors import Doors
 
 HANG_SECONDS = 300.0  # after which a test has failed; nothing waits for it
@@ -45,8 +45,13 @@ class RunningDashboard:
     """
 
     def __init__(
-        self, folder: Path, cache: Path, look_command: Sequence[str] = look_process.COMMAND
+        self,
+        folder: Path,
+        cache: Path,
+        look_command: Sequence[str] = look_process.COMMAND,
+        headers_seconds: float = HEADERS_SECONDS,
     ) -> None:
+        self._headers_seconds = headers_seconds
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.doors = Doors(self.port)
@@ -125,18 +130,19 @@ class RunningDashboard:
             connection.close()
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        runner = web.AppRunner(self.dashboard.app, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        await web.SockSite(runner, self._socket).start()
-        self._listens.set()
-        await self._stop.wait()
-        await runner.cleanup()
+        async with http_server(
+            self.dashboard.app,
+            self._socket,
+            shutdown_seconds=1.0,
+            headers_seconds=self._headers_seconds,
+        ):
+            self._listens.set()
+            await self._stop.wait()
 
 
 class Events:

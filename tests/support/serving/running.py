@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import web
-
 from cluster.serving.dispatcher import Dispatcher
 from cluster.serving.doors import ServingDoors
 from cluster.serving.facts import facts_of
@@ -21,6 +19,7 @@ from cluster.serving.replica import Batch, BatchAnswer, ReplicaStanding
 from cluster.serving.server import ServingServer
 from cluster.serving.settings import Batching, Limits, ReplicaSettings
 from cluster.serving.translating import load, translated
+from cluster.web.connections import http_server
 from support.dashboard.running import HANG_SECONDS, Answer
 
 Before = Callable[[Batch], None]
@@ -120,16 +119,13 @@ class RunningServer:
         )
         doors = ServingDoors(self.port, "127.0.0.1", self._token)
         self._server = ServingServer([run], self._limits, metrics, doors)
-        runner = web.AppRunner(
-            self._server.app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True
-        )
-        await runner.setup()
         await run.look()
         run.start()
-        await web.SockSite(runner, self._socket).start()
-        self._listens.set()
-        await self._stop.wait()
-        await runner.cleanup()
+        async with http_server(
+            self._server.app, self._socket, shutdown_seconds=1.0, handler_cancellation=True
+        ):
+            self._listens.set()
+            await self._stop.wait()
         await run.close()
 
 

@@ -1,0 +1,52 @@
+"""Files that `transloom deploy` writes, and what it says of them."""
+
+import json
+import os
+import shlex
+
+import pytest
+
+from cluster.errors import ClusterError
+
+KUBERAY = [
+    *("kuberay", "phrasebook", "data.dataset=/shared/d", "cluster.kubernetes.image=transloom:cpu"),
+    "cluster.kubernetes.volumes=[{claim: shared, path: /shared}]",
+]
+
+
+@pytest.mark.parametrize(
+    ("job", "command"),
+    [(["slurm", "phrasebook"], ["sbatch"]), (KUBERAY, ["kubectl", "apply", "-f"])],
+)
+def test_what_was_written_and_how_it_is_submitted_is_said(transloom, tmp_path, job, command):
+    output = tmp_path / "my job"
+    said = transloom("deploy", *job, "--output", output).output
+    assert f"to {output}." in said
+    assert shlex.split(said.splitlines()[-1]) == [*command, str(output)]
+    assert output.read_text() == transloom("deploy", *job).output
+    as_json = json.loads(transloom("deploy", *job, "--output", output, "--json").output)
+    assert as_json["file"] == str(output)
+
+
+def test_a_script_that_is_submitted_and_written(transloom, tmp_path, monkeypatch):
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\ncat >/dev/null\necho 7\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    output = tmp_path / "job.sbatch"
+    done = transloom("deploy", "slurm", "phrasebook", "--submit", "--output", output)
+    assert done.stdout == "7\n"
+    assert str(output) in done.stderr
+    assert output.read_text() == transloom("deploy", "slurm", "phrasebook").output
+
+
+@pytest.mark.parametrize(
+    "job", [["slurm", "phrasebook", "--run", "a\udcff"], [*KUBERAY, "--run", "/shared/a\udcff"]]
+)
+def test_a_path_that_is_no_text_is_refused_before_anything_is_written(transloom, tmp_path, job):
+    output = tmp_path / "job"
+    with pytest.raises(ClusterError) as error:
+        transloom("deploy", *job, "--output", output)
+    assert "a\\udcff" in str(error.value)
+    assert "rename" in str(error.value)
+    assert not output.exists()
