@@ -1,12 +1,14 @@
 // The charts that there are, in their order on the page. `low` and `high` name columns with the
-// least and the largest value of the steps that a point stands for.
+// least and the largest value of the steps that a point stands for. `unitOf` makes the unit of what
+// the loss is a mean over: runs with different ones have charts of their own.
 
+const natsPer = (unit) => `nats per ${unit}`;
 const OF_STEPS = [
-  { key: "loss", title: "training loss", unit: "nats per token", low: "loss_min", high: "loss_max" },
-  { key: "nll", title: "training NLL", unit: "nats per token, without label smoothing" },
+  { key: "loss", title: "training loss", unitOf: natsPer, low: "loss_min", high: "loss_max" },
+  { key: "nll", title: "training NLL", unitOf: (unit) => `${natsPer(unit)}, without label smoothing` },
   { key: "grad_norm", title: "gradient norm", unit: "", high: "grad_norm_max" },
   { key: "learning_rate", title: "learning rate", unit: "" },
-  { key: "target_tokens_per_second", title: "speed", unit: "target tokens/s" },
+  { key: "target_tokens_per_second", title: "speed", unitOf: (unit) => `${unit}s/s` },
   { key: "step_seconds", title: "seconds per step", unit: "s" },
   { key: "data_stall_seconds", title: "waiting for data", unit: "s per step" },
   { key: "checkpoint_stall_seconds", title: "waiting for checkpoints", unit: "s" },
@@ -19,11 +21,12 @@ const AT_FIRST = ["loss", "grad_norm", "learning_rate", "target_tokens_per_secon
   "data_stall_seconds", "checkpoint_stall_seconds"];
 
 const SCORE = "score.";
+const SCORES_PER_UNIT = ["loss", "alone_loss", "perplexity"];
 
 // All charts of runs with scores of these names: the training loss, the scores, and the rest.
 export function measures(scoreNames, nameOf) {
   const scores = scoreNames.map((name) => (
-    { key: SCORE + name, title: nameOf(name), unit: "validation", score: name }
+    { key: SCORE + name, title: nameOf(name), score: name, ...unitOfScore(name) }
   ));
   return [OF_STEPS[0], ...scores, ...OF_STEPS.slice(1)];
 }
@@ -34,4 +37,31 @@ export function shown(all, chosen) {
     ? chosen.includes(measure.key)
     : AT_FIRST.includes(measure.key) || (measure.score && measure.score !== "loss"));
   return all.filter(isShown);
+}
+
+// A chart for each unit in which runs have a measure: {…measure, title, unit, runs}, `runs` by id.
+// The runs are given as {id, task, lossUnit}.
+export function charts(measures, runs) {
+  return measures.flatMap((measure) => {
+    const { title, unitOf } = measure;
+    if (!unitOf) return [{ ...measure, runs: runs.map(({ id }) => id) }];
+    const units = [...new Set(runs.map(unitKey))];
+    return units.map((unit) => {
+      const members = runs.filter((run) => unitKey(run) === unit);
+      const named = { ...measure, unit: unitOf(unit), runs: members.map(({ id }) => id) };
+      // One of several has its unit in its title, which names the chart.
+      return units.length > 1 ? { ...named, title: `${title}, ${named.unit}`, unit: "" } : named;
+    });
+  });
+}
+
+// An extension may have any unit: runs of its task alone are sure to have the same one.
+function unitKey({ lossUnit, task }) {
+  return lossUnit ?? `${task} unit`;
+}
+
+function unitOfScore(name) {
+  if (!SCORES_PER_UNIT.includes(name)) return { unit: "validation" };
+  const per = name === "perplexity" ? (unit) => `per ${unit}` : natsPer;
+  return { unitOf: (unit) => `validation, ${per(unit)}` };
 }

@@ -45,7 +45,7 @@ def test_the_page_lies_in_the_run_unless_told_otherwise(untrained_run):
 
 
 def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
-    long = "je suis étudiant " * 20
+    long = "je suis étudiant " * 90
     with pytest.raises(TranslationError, match=r"has \d+ tokens.*--max-tokens"):
         command(untrained_run.path, long)
     file = tmp_path / "long.html"
