@@ -104,7 +104,7 @@ def explanation(
     both = [translator, *([against] if against else [])]
     for one in both:
         one.check_lengths([sentence], tag, max_tokens)
-    explained = explain(translator, sentence, tag)
+    explained = explain(translator, sentence, tag, max_tokens)
     sections = page_of(explained)
     lapse = time_lapse_section(translator)
     sections += [lapse] if lapse else []
