@@ -3,9 +3,9 @@
 export const COLOURS = 8; // style.css has so many: --run-0 to --run-7
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 
-// The places of the runs that are shown among the lines. They depend on which runs these are, and
-// not on their order: of two runs with the same colour one keeps it, by its hash, and the other
-// takes its next free one.
+// Give each run that is shown a place among the lines. The places depend on which runs these are, not
+// on their order: of two runs with the same colour, the one with the lower hash keeps it, and the
+// other one takes its next free colour.
 export class Colours {
   #places = new Map();
 
@@ -40,7 +40,7 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// The places that a run wants, one for each turn: all colours once, from its own one on, then dashed.
+// The place that a run tries at a turn: all colours once, its own one first, and then dashed ones.
 function placeOf(hash, turn) {
   const step = 1 + 2 * ((hash >>> 8) % (COLOURS / 2)); // odd, so that it comes by each colour
   const dashed = Math.floor(turn / COLOURS);
