@@ -53,6 +53,7 @@ class TaskKind:
         repeats: whether a micro-batch can be fed twice in one pass, row after row, for
             `trainer.r_drop`.
         training: where its half in torch is, as MODULE:CLASS; see `trainer.tasks.task`.
+        loss_unit: what the loss is a mean over, for axes of charts.
         check: raises ValueError if sections of a recipe contradict each other.
     """
 
@@ -66,6 +67,7 @@ class TaskKind:
     makes_texts: bool = False
     probes: bool = False
     repeats: bool = False
+    loss_unit: str = "unit"
     check: Callable[[Any], None] = _all_right
 
 
@@ -109,6 +111,7 @@ TASKS.register(
         network="transformer",
         scores=MORE_IS_BETTER,
         training="trainer.tasks.translation:Translation",
+        loss_unit="target token",
         makes_texts=True,
         probes=True,
         repeats=True,
@@ -132,6 +135,7 @@ TASKS.register(
         network="decoder_only",
         scores=CAUSAL_LM_SCORES,
         training="trainer.tasks.causal_lm:CausalLanguageModel",
+        loss_unit="token",
     ),
 )
 
@@ -159,6 +163,7 @@ TASKS.register(
         network="sentence_encoder",
         scores=SENTENCE_EMBEDDING_SCORES,
         training="trainer.tasks.sentence_embedding:SentenceEmbedding",
+        loss_unit="sentence pair",
         check=_pairs_can_be_embedded,
     ),
 )
@@ -203,6 +208,7 @@ TASKS.register(
         network="label_texts",
         scores=LABEL_SCORES,
         training="trainer.tasks.labelling:TextClassification",
+        loss_unit="text",
         check=_the_network_tells_labels,
     ),
 )
@@ -219,6 +225,7 @@ TASKS.register(
         network="label_tokens",
         scores=TAG_SCORES,
         training="trainer.tasks.labelling:TokenClassification",
+        loss_unit="word",
         check=_tags_are_told_and_scored,
     ),
 )
@@ -239,6 +246,7 @@ TASKS.register(
         network="encoder_only",
         scores=MASKED_LM_SCORES,
         training="trainer.tasks.masked_lm:MaskedLanguageModelling",
+        loss_unit="masked token",
     ),
 )
 
@@ -274,6 +282,7 @@ TASKS.register(
         network="encoder_only",
         scores=TLM_SCORES,
         training="trainer.tasks.tlm:TranslationLanguageModelling",
+        loss_unit="masked token",
         check=_sides_are_told_apart,
     ),
 )

@@ -99,8 +99,8 @@ MaxTokensOption = Annotated[
     int | None,
     typer.Option(
         min=2,
-        help="Most tokens of a line, tag and EOS included. Default: what the run was trained on, "
-        "data.max_source_length of its recipe. Memory grows with the square.",
+        help="Most tokens of a sentence, tag and EOS included. Default: what the run was trained "
+        "on, data.max_source_length of its recipe. Memory grows with the square.",
     ),
 ]
 AlignmentsOption = Annotated[

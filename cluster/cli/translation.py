@@ -187,7 +187,10 @@ def explain(
         str, typer.Argument(metavar="SENTENCE", help="To translate, fill in, or go on with.")
     ],
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: explain.html in the run's folder.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Default: explain.html in the run's folder."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     against: Annotated[
@@ -197,6 +200,7 @@ def explain(
         ),
     ] = None,
     tag: TagOption = None,
+    max_tokens: MaxTokensOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how a run translates a sentence, step by step, as one HTML page.
@@ -210,7 +214,7 @@ def explain(
 
       transloom explain runs/phrasebook "je suis étudiant"
 
-      transloom explain runs/phrasebook "elle est là" --checkpoint 150 --output early.html
+      transloom explain runs/phrasebook "elle est là" --checkpoint 150 -o early.html
 
       transloom explain runs/phrasebook "elle est là" --against @150
 
@@ -218,7 +222,7 @@ def explain(
     """
     from cluster.commands.explaining import Asked, explained_run, explanation_notes
 
-    asked = Asked(run, sentence, checkpoint, tag, against)
+    asked = Asked(run, sentence, checkpoint, tag, against, max_tokens)
     summary = explained_run(asked, output or run / "explain.html")
     notes = "".join(f"{note}\n" for note in explanation_notes(summary))
     answer(summary, as_json, f"{sentence} → {summary['made']}\n{notes}{summary['file']}")

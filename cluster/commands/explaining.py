@@ -9,7 +9,7 @@ from cluster.commands.fill import load_filler
 from cluster.commands.generate import load_generator
 from cluster.commands.given_text import argument_text
 from cluster.commands.inference import load_translator, named_run, task_of
-from trainer.errors import RunMismatchError
+from trainer.errors import RunMismatchError, TranslationError
 from trainer.explain.compare.section import compare_section, names_of, with_size
 from trainer.explain.explanation import explain
 from trainer.explain.live.panel import live_section
@@ -19,6 +19,7 @@ from trainer.explain.text.continued_page import continued_page_of
 from trainer.explain.text.masked_page import masked_page_of
 from trainer.explain.text.text_explanation import explain_continuing, explain_filling
 from trainer.explain.time_lapse.section import moments_in, time_lapse_section
+from trainer.inference.sentence_memory import LongSentenceError
 from trainer.inference.translator import Translator
 
 NOT_LIVE = "only networks that translate are computed anew in a page"
@@ -31,6 +32,7 @@ class Asked:
     Attributes:
         text: the sentence to translate, or the text to fill in or to continue.
         against: RUN, RUN@CHECKPOINT or @CHECKPOINT of another model to compare with.
+        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
     """
 
     run: Path
@@ -38,6 +40,7 @@ class Asked:
     checkpoint: str | None = None
     tag: str | None = None
     against: str | None = None
+    max_tokens: int | None = None
 
 
 def explained_run(asked: Asked, file: Path) -> dict[str, Any]:
@@ -47,14 +50,27 @@ def explained_run(asked: Asked, file: Path) -> dict[str, Any]:
 
     Raises:
         RunMismatchError: there is no run, or none with a page; or its task has no such option.
+        TranslationError: the sentence is too long.
     """
     task = task_of(asked.run)
     if task not in _OF_TEXTS:
         translator = load_translator(asked.run, asked.checkpoint)
         other = load_other(asked.run, asked.against) if asked.against else None
-        summary = write_explanation(translator, asked.text, asked.tag, file, other)
+        try:
+            summary = write_explanation(
+                translator, asked.text, asked.tag, file, other, asked.max_tokens
+            )
+        except LongSentenceError as error:
+            if error.limit.reason == "memory":
+                raise
+            raise TranslationError(f"{error}, or allow more with --max-tokens") from error
         return {**summary, "made": summary["translation"]}
-    for option, value in (("--tag", asked.tag), ("--against", asked.against)):
+    of_translation = {
+        "--tag": asked.tag,
+        "--against": asked.against,
+        "--max-tokens": asked.max_tokens,
+    }
+    for option, value in of_translation.items():
         if value is not None:
             raise RunMismatchError(
                 f"{asked.run} is a run of {task}, and {option} is for runs of translation: leave "
@@ -76,17 +92,19 @@ def explanation(
     tag: str | None,
     against: Translator | None = None,
     live: bool = True,
+    max_tokens: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The page on how a sentence is translated, and a summary of it.
 
     Args:
         against: another model, which the page compares with the first one.
         live: whether the model lies in the page, if it can.
+        max_tokens: as in `Asked`.
     """
     both = [translator, *([against] if against else [])]
     for one in both:
-        one.check_lengths([sentence], tag)
-    explained = explain(translator, sentence, tag)
+        one.check_lengths([sentence], tag, max_tokens)
+    explained = explain(translator, sentence, tag, max_tokens)
     sections = page_of(explained)
     lapse = time_lapse_section(translator)
     sections += [lapse] if lapse else []
@@ -113,9 +131,13 @@ def write_explanation(
     tag: str | None,
     file: Path,
     against: Translator | None = None,
+    max_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Write the page of `explanation`, and return a summary of it."""
-    return _written(*explanation(translator, argument_text(sentence), tag, against), file)
+    page, summary = explanation(
+        translator, argument_text(sentence), tag, against, max_tokens=max_tokens
+    )
+    return _written(page, summary, file)
 
 
 def _filling(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:

@@ -60,12 +60,15 @@ class RunRow(Written):
     Attributes:
         id: of the run in this dashboard's addresses; the same whenever the folder is served.
         settings: of its recipe, by dotted key.
+        loss_unit: what its loss is a mean over, such as "target token"; None for the task of an
+            extension, which is not loaded here.
     """
 
     id: str
     name: str
     standing: Standing
     settings: dict[str, Any]
+    loss_unit: str | None = None
 
 
 class RunsAnswer(Written):

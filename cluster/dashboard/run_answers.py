@@ -5,7 +5,7 @@ is told in the answer; the rest of it is there.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ from trainer.checkpoints.format import (
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
+from trainer.task_kinds import TASKS
 from trainer.tracking.curve_index import extend_index
 from trainer.tracking.curves import MOST_POINTS, Curves, read_curves
 from trainer.tracking.node_usage import NodeLine, read_usage
@@ -73,7 +74,19 @@ def row_of(path: Path, record_bytes: int) -> RunRow:
     standing = standing_of(path, record_bytes)
     if problems:
         standing = standing.model_copy(update={"problems": [*standing.problems, *problems]})
-    return RunRow(id=run_id(path.name), name=path.name, standing=standing, settings=settings)
+    return RunRow(
+        id=run_id(path.name),
+        name=path.name,
+        standing=standing,
+        settings=settings,
+        loss_unit=_loss_unit(settings),
+    )
+
+
+def _loss_unit(settings: Mapping[str, Any]) -> str | None:
+    """The unit of the loss by a recipe's task, which older recipes leave out."""
+    task = settings.get("task", "translation")
+    return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 
 
 def row_bytes(path: Path, record_bytes: int) -> int:

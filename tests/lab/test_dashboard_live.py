@@ -1,5 +1,6 @@
 """`transloom dashboard` in a browser: it follows runs whose records grow."""
 
+import re
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -59,6 +60,26 @@ def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_
         assert {urlsplit(url).netloc for url in watched.asked if url.startswith("http")} == {own}
         assert "token" not in page.url
         assert watched.violations() == []
+
+
+def test_the_page_of_a_run_says_what_it_still_reads(watched, run, tmp_path):
+    """Answers are held back until the page has said so."""
+    held = []
+    with dashboard(run.parent, tmp_path / "cache") as address:
+        page = watched.open(address)
+        page.route(re.compile(r"/api/runs/growing$"), lambda route: held.append(route))
+        page.goto(f"{page.url.split('#')[0]}#run=growing")
+        page.reload()
+        page.get_by_text("Reading its folder …").wait_for()
+        progress = page.get_by_role("progressbar", name="Reading the run")
+        assert progress.evaluate("bar => [bar.value, bar.max]") == [1, 2]
+        assert not page.get_by_role("region", name="Samples").is_visible()
+        assert watched.violations() == []
+        for route in held:
+            route.continue_()
+        page.get_by_role("region", name="Checkpoints").first.wait_for()
+        assert not progress.is_visible()
+        assert watched.complaints == []
 
 
 def test_a_new_run_appears(watched, run, tmp_path):

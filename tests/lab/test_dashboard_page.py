@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.dashboard.browser import Watched
-from support.dashboard.made_up import HOSTILE, SPIKE, answers
+from support.dashboard.made_up import HOSTILE, SPIKE, answers, of_task
 
 from cluster.dashboard.bundle import one_file
 
@@ -153,6 +153,77 @@ def test_the_numbers_of_a_chart_are_a_table(watched, report):
     rows = chart.get_by_role("region", name="BLEU").locator("tbody tr")
     assert rows.first.locator("td").all_inner_texts()[0] == "75"
     assert chart.locator("thead th").all_inner_texts()[1] == "phrasebook"
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """The address of a report about six runs, of which one is masked and one has a sample alone."""
+    made = answers(runs=6)
+    of_task(made, 2, "masked_lm", "masked token")
+    last = made["/api/runs"]["runs"][-1]["id"]
+    nodes = made[f"/api/runs/{last}/nodes"]["nodes"]
+    columns = nodes["node-1"].items()
+    nodes["node-1"] = {name: values[:1] for name, values in columns}
+    del nodes["node-2"]
+    file = tmp_path / "mixed.html"
+    file.write_text(one_file(made | {"/frozen": {"time": 1_795_297_887.0}}), encoding="utf-8")
+    return file.as_uri()
+
+
+def colour_of(page, run):
+    swatch = page.locator("table.runs tr", has_text=run).locator(".swatch")
+    return swatch.evaluate("node => getComputedStyle(node).backgroundColor")
+
+
+def test_runs_of_one_task_are_ticked_and_another_task_has_its_own_charts(watched, mixed):
+    page = watched.open(mixed)
+    assert page.locator("table.runs input:checked").count() == 5
+    assert not page.get_by_label("curves of run <img").is_checked()
+    assert page.locator("figure.chart", has_text="nats per target token").count() == 1
+    page.get_by_label("curves of run <img").check()
+    masked = page.locator("figure.chart", has_text="training loss, nats per masked token")
+    masked.wait_for()
+    assert masked.locator(".readout li").count() == 1
+    paper = page.locator("figure.chart", has_text="training loss, nats per target token")
+    assert paper.locator(".readout li").count() == 5
+    assert watched.violations() == []
+
+
+def test_a_colour_stays_with_its_run_whatever_is_shown(watched, browser, mixed):
+    page = watched.open(mixed)
+    colour = colour_of(page, "seed=3")
+    with closing(Watched(browser)) as other:
+        shown = other.open(f"{mixed}#runs=id-3,id-0&sort=-seed")
+        assert colour_of(shown, "seed=3") == colour
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_the_table_of_differences_shows_all_ticked_runs(browser, mixed, width):
+    with closing(Watched(browser, width)) as watched:
+        page = watched.open(f"{mixed}#runs=id-0,id-1,id-2,id-3,id-4,id-5")
+        box = page.get_by_role("region", name="Table of differences")
+        assert box.locator("thead th").count() == 7
+        assert box.evaluate("node => node.scrollWidth <= node.clientWidth")
+
+
+def test_a_single_sample_is_drawn_as_a_point(watched, mixed):
+    page = watched.open(f"{mixed}#run=id-5")
+    chart = page.locator("figure.chart", has_text="% of a node")
+    chart.scroll_into_view_if_needed()
+    chart.locator("canvas").wait_for()
+    drawn = chart.locator("canvas").evaluate(
+        """canvas => {
+            const { width, height } = canvas;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+            let coloured = 0;
+            for (let n = 0; n < data.length; n += 4) {
+                const [r, g, b, alpha] = data.subarray(n, n + 4);
+                coloured += alpha > 200 && Math.max(r, g, b) - Math.min(r, g, b) > 60;
+            }
+            return coloured;
+        }"""
+    )
+    assert drawn > 5
 
 
 def test_it_says_that_it_thins(watched, browser, tmp_path):

@@ -1,6 +1,7 @@
 """The page of `transloom explain` in Chromium, at three widths: typed into, asked, switched."""
 
 import json
+import re
 
 import pytest
 from support.dashboard.browser import Watched, chromium
@@ -41,6 +42,7 @@ def watched(request, file):
         watched = Watched(browser, *request.param)
         watched.page.goto(f"{file.as_uri()}#live")
         watched.page.locator("[data-live=matrices] table").first.wait_for()
+        watched.settle()
         yield watched
         assert watched.complaints == []
         assert [address.split("#")[0] for address in watched.asked] == [file.as_uri()]
@@ -58,12 +60,61 @@ def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
             }""",
             arg=json.dumps(found, ensure_ascii=False, separators=(",", ":")),
         )
+        watched.settle()
         explained = explain(translator, sentence)
         shown = page.locator("[data-live=translation] output").inner_text()
         assert shown == (explained.translation or "(nothing)")
         assert page.locator("[data-live=steps] tbody tr").count() == len(explained.chosen.ids)
         assert not watched.is_wider_than_the_screen()
     assert watched.violations() == []
+
+
+def test_a_sentence_that_is_too_long_dims_the_results_of_the_one_before(watched):
+    page, body = watched.page, watched.page.locator("[data-live=body]")
+    state = page.locator("[data-live=state]")
+    page.locator("[data-live=sentence]").fill("漢字 " * 200)
+    page.get_by_text("the page takes 128").wait_for()
+    said = state.inner_text()
+    assert re.search(r"These are \d{3} pieces", said)
+    assert "shorten the sentence" in said
+    assert SENTENCE in said  # whose the dimmed results are
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.stale')).opacity < 0.5")
+    assert body.get_attribute("class") == "stale"
+    page.locator("[data-live=sentence]").fill(OTHER)
+    page.get_by_text("Computed here").wait_for()
+    watched.settle()
+    assert page.locator("#live .stale").count() == 0
+    page.locator("#live-reference").fill("漢字 " * 200)
+    page.get_by_text("The reference has").wait_for()
+    assert page.locator("[data-live=training] .stale").count() == 3
+    page.get_by_role("button", name="Take the model's own").click()
+    watched.settle()
+    assert page.locator("#live .stale").count() == 0
+
+
+def test_the_page_takes_what_is_typed_while_it_computes(watched):
+    """Another sentence takes the place of a long one whose computation has just begun."""
+    watched.page.evaluate(
+        """() => {
+            const part = (name) => document.querySelector(`[data-live=${name}]`);
+            const type = (text) => {
+                part("sentence").value = text;
+                part("sentence").dispatchEvent(new Event("input"));
+            };
+            window.shown = [];
+            new MutationObserver(() => window.shown.push(part("pieces").children.length))
+                .observe(part("pieces"), { childList: true });
+            new MutationObserver((_, observer) => {
+                observer.disconnect();
+                setTimeout(() => type("je suis"));
+            }).observe(part("state"), { childList: true });
+            type("est ".repeat(100));
+        }"""
+    )
+    watched.page.wait_for_function("() => window.shown.length > 0")
+    watched.settle()
+    assert len(watched.page.evaluate("window.shown")) == 1  # never those of the long sentence
+    assert watched.page.locator("[data-live=pieces] li").count() < 10
 
 
 def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
@@ -92,6 +143,7 @@ def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, transla
     layers = config.encoder_layers + 2 * config.decoder_layers
     assert small.count() == layers * config.heads
     small.first.click()
+    watched.settle()
     key = "encoder.layers.0.self_attention.weights_hts"
     assert page.locator("[data-live=places]").input_value() == key
     page.locator("summary", has_text="As arcs").click()
@@ -101,8 +153,10 @@ def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, transla
     drawn = page.locator("path.arc").count()
     assert sum(w > 0.03 for w in weights) <= drawn <= sum(w > 0.01 for w in weights)
     page.locator("[data-live=measure]").select_option("lengths")
+    watched.settle()
     assert page.locator("[data-live=measure-scale]").inner_text() != "full colour: 1"
     page.locator("summary", has_text="Needed").click()
+    page.locator("[data-live=needed] table").nth(1).wait_for()
     steps = len(explain(translator, SENTENCE).chosen.ids)
     tables = page.locator("[data-live=needed] table")
     assert [tables.nth(n).locator("tbody tr").count() for n in range(2)] == [steps, steps]
@@ -118,12 +172,14 @@ def test_what_is_switched_off_stands_beside_the_model_as_it_was_trained(watched)
     page.locator("summary", has_text="Switches").click()
     page.get_by_label("positions are added").uncheck()
     page.get_by_text("With your changes:").wait_for()
+    watched.settle()
     assert page.locator("[data-live=matrices] figure").count() == 2 * before
     assert page.locator("[data-live=steps] th", has_text="with your changes").count() == 1
     assert not watched.is_wider_than_the_screen()
     assert watched.violations() == []
     page.get_by_role("button", name="All on again").click()
     page.get_by_text("With your changes:").wait_for(state="detached")
+    watched.settle()
     assert page.locator("[data-live=matrices] figure").count() == before
 
 
@@ -137,6 +193,7 @@ def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
         "text => document.querySelector('[data-live=found] tbody th')?.innerText === text",
         arg=texts[0],
     )
+    watched.settle()
     assert first.all_inner_texts() == texts
     assert watched.violations() == []
     assert not watched.is_wider_than_the_screen()
@@ -149,13 +206,16 @@ def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == said
     page.keyboard.press("Enter")
     page.get_by_text("Forced to begin with").wait_for()
+    watched.settle()
     assert "forced" in page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert page.locator("[data-live=tree] .node.forced").count() == 1
     page.get_by_role("button", name="Free again").click()
+    watched.settle()
     assert page.locator("[data-live=tree] .node.forced").count() == 0
     assert first.all_inner_texts() == texts
 
     page.locator("[data-live=beam-size]").fill("1")
+    watched.settle()
     nodes = page.locator("[data-live=tree] .node")
     best, greedy = (nodes.and_(page.locator(f".{way}")).count() for way in ("best", "greedy"))
     assert best == greedy > 0
@@ -163,6 +223,7 @@ def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
     page.locator("[data-live=beam-size]").fill("")  # not a number yet: what is shown stays
     assert first.count() == 1
     page.get_by_role("button", name="As in the recipe").click()
+    watched.settle()
     assert first.all_inner_texts() == texts
 
 

@@ -61,13 +61,17 @@ class Explanation:
         return form_of(self.config)
 
 
-def explain(translator: Translator, sentence: str, tag: str | None = None) -> Explanation:
+def explain(
+    translator: Translator, sentence: str, tag: str | None = None, max_tokens: int | None = None
+) -> Explanation:
     """Translate a sentence greedily, and trace every step.
 
     Args:
         tag: put before the sentence, as a corpus's tag is in training.
+        max_tokens: most tokens of the sentence; None: as many as the model was trained on.
 
     Raises:
+        LongSentenceError: the sentence has more tokens.
         TokenizerError: the model has no such tag.
         ModelError: the network gives NaN.
     """
@@ -87,7 +91,7 @@ def explain(translator: Translator, sentence: str, tag: str | None = None) -> Ex
         never_chosen=frozenset((model.vocabulary.pad_id, bos)),
         trace=trace(model, source, torch.tensor([input_ids], device=device)),
         translation=translator.target_text(found.ids),
-        beam_translation=translator.translate([sentence], tag)[0],
+        beam_translation=translator.translate([sentence], tag, max_tokens=max_tokens)[0],
         beam_size=translator.decoding.beam_size,
         config=model.config,
         vocabulary=tuple(translator.target_pieces(range(size))),

@@ -3,7 +3,8 @@
 // an entry of the browser's history, so that its Back leads to the step before.
 {
   const sections = [...document.querySelectorAll("main > section")];
-  const links = [...document.querySelectorAll("nav a")];
+  const list = document.querySelector("nav");
+  const links = [...list.querySelectorAll("a")];
   const back = document.getElementById("back");
   const on = document.getElementById("on");
   const root = document.documentElement;
@@ -14,12 +15,19 @@
     sections.forEach((section, i) => section.classList.toggle("here", i === here));
     links.forEach((link, i) =>
       i === here ? link.setAttribute("aria-current", "step") : link.removeAttribute("aria-current"));
-    links[here].scrollIntoView({ block: "nearest" });
+    scrollListTo(links[here]);
     back.disabled = here === 0;
     on.disabled = here === sections.length - 1;
     document.getElementById("place").textContent = `${here + 1} of ${sections.length}`;
     paintAll(sections[here]);
     makeSavable(sections[here]);
+  }
+
+  // Scroll the list of sections, but never the page: on narrow screens the list is below the text,
+  // and scrollIntoView would leave the reader there.
+  function scrollListTo(link) {
+    const [shown, wanted] = [list, link].map((node) => node.getBoundingClientRect());
+    list.scrollTop += Math.min(0, wanted.top - shown.top) + Math.max(0, wanted.bottom - shown.bottom);
   }
 
   // A section, or a heading or fold in it, which is then opened.

@@ -95,10 +95,8 @@ class LongSentenceError(TranslationError):
 
     def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
         first, tokens = sentences[0]
-        remedy = "" if limit.reason == "memory" else ", or set max_tokens"
         super().__init__(
             f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, and {limit}. Split it"
-            f"{remedy}"
         )
         self.sentences = tuple(sentences)
         self.limit = limit

@@ -8,12 +8,13 @@
 
 import { colour } from "./colours.js";
 import { element, fill, setText, table } from "./dom.js";
-import { extent, firstFrom, nearest, positive, readable } from "./series.js";
+import { extent, firstFrom, lonely, nearest, positive, readable } from "./series.js";
 import { number, short } from "./words.js";
 
 const HEIGHT = 210;
 const REACH = 14; // pixels around a click in which a point is meant
 const ROWS = 60;
+const SHORT = 40; // points of a line that are all drawn
 const MOST_LINES = 40; // of marks: more of them would cover the curves
 
 export class Chart {
@@ -31,6 +32,7 @@ export class Chart {
   // `tell`: {zoom([from, to] | null), pick(line, x), cursor(x), log()}.
   constructor({ title, unit, ...tell }) {
     this.title = title;
+    this.unit = unit;
     this.#tell = tell;
     this.#readout = element("ul", { class: "readout" });
     this.#numbers = element("details", { class: "numbers", toggle: () => this.#fillNumbers() },
@@ -323,12 +325,19 @@ function columnsOf(line) {
   return [line.raw, line.ys, line.low, line.high].filter(Boolean);
 }
 
+// Points of a short line; of a long one only those that no line leads to, which are not seen otherwise.
 function pointsOf(line, stroke) {
-  return line.ys.length <= 40 ? { show: true, size: 5, fill: stroke } : { show: false };
+  const points = { size: 5, fill: stroke };
+  if (isShort(line)) return { ...points, show: true };
+  return { ...points, show: false, filter: (plot, series) => lonely(plot.data[series]) };
+}
+
+function isShort(line) {
+  return line.ys.length <= SHORT;
 }
 
 // What of a chart takes a new plot, and not only new data.
 function formOf({ lines, log, axis }) {
-  const form = lines.map((line) => [line.colour, line.dash.join(), columnsOf(line).length, line.ys.length <= 40]);
+  const form = lines.map((line) => [line.colour, line.dash.join(), columnsOf(line).length, isShort(line)]);
   return JSON.stringify([form, log, axis.name]);
 }

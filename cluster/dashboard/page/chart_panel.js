@@ -6,8 +6,9 @@ import { Chart } from "./chart.js";
 import { lineOf } from "./colours.js";
 import { element, fill, setText } from "./dom.js";
 import { kindOf } from "./events.js";
-import { measures, shown } from "./measures.js";
-import { AXES, extent, scorePoints, smoothed, stepAtX, xAtStep, xs } from "./series.js";
+import { taskOf } from "./filters.js";
+import { charts, measures, shown } from "./measures.js";
+import { AXES, extent, scorePoints, smoothed, stepAtX, widened, xAtStep, xs } from "./series.js";
 import { X_AXES } from "./view_state.js";
 import { whole } from "./words.js";
 
@@ -16,7 +17,8 @@ export class ChartPanel {
   #colours;
   #change;
   #open;
-  #charts = new Map(); // by measure
+  #charts = new Map(); // by title
+  #measures = new Map(); // those that the charts show, by title
   #grid = element("div", { class: "charts" });
   #note = element("p", { class: "quiet", role: "status" });
   #axis;
@@ -57,13 +59,15 @@ export class ChartPanel {
     setText(this.#smoothed, view.smooth.toFixed(2));
     this.#whole.hidden = view.zoom === null;
     const all = measures(this.#scores(), this.#smooths(ids));
-    const wanted = shown(all, view.charts).filter((measure) => this.#hasData(measure));
-    this.#choices(all, wanted);
-    for (const measure of wanted) {
+    const wanted = shown(all, view.charts);
+    const drawn = charts(wanted, this.#content.ready).filter((measure) => this.#hasData(measure));
+    this.#choices(all, drawn);
+    this.#measures = new Map(drawn.map((measure) => [measure.title, measure]));
+    for (const measure of drawn) {
       const chart = this.#chart(measure);
       chart.show(this.#chartOf(measure, view));
     }
-    const roots = wanted.map((measure) => this.#chart(measure).root);
+    const roots = drawn.map((measure) => this.#chart(measure).root);
     if (roots.length !== this.#grid.children.length || roots.some((root, n) => root !== this.#grid.children[n])) {
       this.#grid.replaceChildren(...roots);
     }
@@ -80,7 +84,9 @@ export class ChartPanel {
       const details = this.#store.details(id);
       const curves = this.#curvesOf(id, view);
       const place = lineOf(this.#colours.place(id));
-      return { id, name: this.#store.row(id)?.standing.name ?? id, curves, details, ...place };
+      const row = this.#store.row(id);
+      const units = row ? { task: taskOf(row), lossUnit: row.loss_unit } : {};
+      return { id, name: row?.standing.name ?? id, ...units, curves, details, ...place };
     });
     const ready = runs.filter(({ curves }) => curves?.columns?.step.length);
     const ends = ready.flatMap(({ id, curves }) => {
@@ -112,15 +118,18 @@ export class ChartPanel {
   }
 
   #hasData(measure) {
-    if (measure.score) return true;
-    return this.#content.ready.some(({ curves }) => (
+    const lines = this.#linesOf(measure);
+    if (measure.score) return lines.length > 0;
+    return lines.some(({ curves }) => (
       curves.columns[measure.key]?.some((value) => value !== null)));
   }
 
   #chart(measure) {
-    const name = `${measure.key} ${measure.title}`; // other runs may give a chart another title
-    if (!this.#charts.has(name)) this.#charts.set(name, this.#newChart(measure));
-    return this.#charts.get(name);
+    const { title, unit } = measure;
+    const kept = this.#charts.get(title);
+    if (kept?.unit === unit) return kept;
+    this.#charts.set(title, this.#newChart(measure));
+    return this.#charts.get(title);
   }
 
   #newChart(measure) {
@@ -130,7 +139,7 @@ export class ChartPanel {
       log: () => this.#toggleLog(measure.key),
       zoom: (ends) => this.#change({ zoom: ends && inside(ends, this.#content.extent) }),
       cursor: (x) => this.#pointOthers(chart, x),
-      pick: (line, x) => this.#pick(measure, line, x),
+      pick: (line, x) => this.#pick(chart, line, x),
     });
     return chart;
   }
@@ -147,15 +156,17 @@ export class ChartPanel {
     }
   }
 
-  #pick(measure, line, x) {
+  #pick(chart, line, x) {
+    const measure = this.#measures.get(chart.title);
     const run = this.#linesOf(measure)[line];
     const step = stepAtX(run.curves.columns, this.#content.view.x, x);
     this.#open(run.id, step, measure.key);
   }
 
   #linesOf(measure) {
-    if (!measure.score) return this.#content.ready;
-    return this.#content.ready.filter(({ details }) => (
+    const runs = this.#content.ready.filter(({ id }) => measure.runs.includes(id));
+    if (!measure.score) return runs;
+    return runs.filter(({ details }) => (
       scorePoints(details?.validations ?? [], measure.score).length));
   }
 
@@ -177,9 +188,9 @@ export class ChartPanel {
     const keys = all.map(({ key, title }) => `${key} ${title}`).join();
     if (this.#chosen.dataset.keys !== keys) {
       this.#chosen.dataset.keys = keys;
-      fill(this.#chosen, ...all.map(({ key, title, unit }) => element("label", {},
+      fill(this.#chosen, ...all.map(({ key, title, score }) => element("label", {},
         element("input", { type: "checkbox", value: key, change: () => this.#choose() }),
-        title, unit === "validation" && element("small", {}, " validation"))));
+        title, score && element("small", {}, " validation"))));
     }
     const on = new Set(wanted.map(({ key }) => key));
     for (const box of this.#chosen.querySelectorAll("input")) box.checked = on.has(box.value);
@@ -238,8 +249,4 @@ function inside([from, to], ends) {
   const start = Math.max(ends[0], Math.min(from, ends[1] - width));
   const stop = Math.min(ends[1], start + width);
   return stop - start >= room * 0.999 ? null : [start, stop];
-}
-
-function widened(ends) {
-  return ends && ends[0] === ends[1] ? [ends[0] - 0.5, ends[1] + 0.5] : ends;
 }

@@ -66,6 +66,22 @@ export function sorted(rows, order) {
     .map(([, row]) => row);
 }
 
+// The runs that are shown until somebody chooses: those `chosen` before, then of the same task those
+// that train, and those with the most steps; `most` in all.
+export function firstChoice(rows, chosen, most) {
+  const trains = ({ standing }) => (standing.state === "training" ? 1 : 0);
+  const others = rows.filter(({ id }) => !chosen.includes(id))
+    .sort((a, b) => trains(b) - trains(a) || b.standing.step - a.standing.step);
+  const first = rows.find(({ id }) => chosen.includes(id)) ?? others[0];
+  const more = others.filter((row) => taskOf(row) === taskOf(first));
+  return [...chosen, ...more.slice(0, most - chosen.length).map(({ id }) => id)];
+}
+
+// The task of a run, which older recipes leave out.
+export function taskOf({ settings }) {
+  return settings.task ?? "translation";
+}
+
 // The settings in which runs differ: [{key, values}], a value for each run.
 export function differences(rows) {
   const keys = [...new Set(rows.flatMap(({ settings }) => Object.keys(settings)))].sort();

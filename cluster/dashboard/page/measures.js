@@ -1,17 +1,19 @@
 // The charts that there are, in their order on the page. `low` and `high` name columns with the
-// least and the largest value of the steps that a point stands for.
+// least and the largest value of the steps that a point stands for. `unitOf` makes the unit of what
+// the loss is a mean over: runs with different ones have charts of their own.
 
 import { scoreTitle } from "./words.js";
 
 const LOSS = "training loss";
 const SMOOTHED = "training loss (smoothed)";
 
+const natsPer = (unit) => `nats per ${unit}`;
 const OF_STEPS = [
-  { key: "loss", title: LOSS, unit: "nats per token", low: "loss_min", high: "loss_max" },
-  { key: "nll", title: "training NLL", unit: "nats per token, without label smoothing" },
+  { key: "loss", title: LOSS, unitOf: natsPer, low: "loss_min", high: "loss_max" },
+  { key: "nll", title: "training NLL", unitOf: (unit) => `${natsPer(unit)}, without label smoothing` },
   { key: "grad_norm", title: "gradient norm", unit: "", high: "grad_norm_max" },
   { key: "learning_rate", title: "learning rate", unit: "" },
-  { key: "target_tokens_per_second", title: "speed", unit: "target tokens/s" },
+  { key: "target_tokens_per_second", title: "speed", unitOf: (unit) => `${unit}s/s` },
   { key: "step_seconds", title: "seconds per step", unit: "s" },
   { key: "data_stall_seconds", title: "waiting for data", unit: "s per step" },
   { key: "checkpoint_stall_seconds", title: "waiting for checkpoints", unit: "s" },
@@ -24,6 +26,7 @@ const AT_FIRST = ["loss", "grad_norm", "learning_rate", "target_tokens_per_secon
   "data_stall_seconds", "checkpoint_stall_seconds"];
 
 const SCORE = "score.";
+const SCORES_PER_UNIT = ["loss", "alone_loss", "perplexity"];
 
 // The name of what a run minimises: with label smoothing it does not compare with a validation's loss.
 export function lossName(standing) {
@@ -34,7 +37,7 @@ export function lossName(standing) {
 // `smoothed`: whether a run smooths labels; then its NLL, which compares, comes first.
 export function measures(scoresByName, smoothed) {
   const scores = [...scoresByName].map(([name, score]) => (
-    { key: SCORE + name, title: scoreTitle(name, score), unit: "validation", score: name }
+    { key: SCORE + name, title: scoreTitle(name, score), score: name, ...unitOfScore(name) }
   ));
   const [loss, nll, ...rest] = OF_STEPS;
   if (!smoothed) return [loss, ...scores, nll, ...rest];
@@ -48,4 +51,31 @@ export function shown(all, chosen) {
     ? chosen.includes(measure.key)
     : AT_FIRST.includes(measure.key) || measure.first || (measure.score && measure.score !== "loss"));
   return all.filter(isShown);
+}
+
+// A chart for each unit in which runs have a measure: {…measure, title, unit, runs}, `runs` by id.
+// The runs are given as {id, task, lossUnit}.
+export function charts(measures, runs) {
+  return measures.flatMap((measure) => {
+    const { title, unitOf } = measure;
+    if (!unitOf) return [{ ...measure, runs: runs.map(({ id }) => id) }];
+    const units = [...new Set(runs.map(unitKey))];
+    return units.map((unit) => {
+      const members = runs.filter((run) => unitKey(run) === unit);
+      const named = { ...measure, unit: unitOf(unit), runs: members.map(({ id }) => id) };
+      // One of several has its unit in its title, which names the chart.
+      return units.length > 1 ? { ...named, title: `${title}, ${named.unit}`, unit: "" } : named;
+    });
+  });
+}
+
+// An extension may have any unit: runs of its task alone are sure to have the same one.
+function unitKey({ lossUnit, task }) {
+  return lossUnit ?? `${task} unit`;
+}
+
+function unitOfScore(name) {
+  if (!SCORES_PER_UNIT.includes(name)) return { unit: "validation" };
+  const per = name === "perplexity" ? (unit) => `per ${unit}` : natsPer;
+  return { unitOf: (unit) => `validation, ${per(unit)}` };
 }

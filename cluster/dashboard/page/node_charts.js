@@ -3,7 +3,7 @@
 import { Chart } from "./chart.js";
 import { lineOf } from "./colours.js";
 import { element, fill } from "./dom.js";
-import { extent } from "./series.js";
+import { extent, widened } from "./series.js";
 import { moment } from "./words.js";
 
 const GIB = 2 ** 30;
@@ -42,7 +42,7 @@ export class NodeCharts {
   }
 
   #draw(wanted, nodes) {
-    const whole = extent(nodes.flatMap(([, { time }]) => time));
+    const whole = widened(extent(nodes.flatMap(([, { time }]) => time)));
     for (const kind of wanted) {
       let place = 0;
       const lines = nodes.flatMap(([name, node]) => kind.of(node).map(([part, ys]) => (

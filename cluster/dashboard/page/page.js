@@ -10,6 +10,7 @@ import { Colours, lineOf } from "./colours.js";
 import { Differences } from "./differences.js";
 import { element, fill, setText } from "./dom.js";
 import { EventList } from "./events.js";
+import { firstChoice } from "./filters.js";
 import { RunPage } from "./run_page.js";
 import { RunsTable } from "./runs_table.js";
 import { StepPanel } from "./step_panel.js";
@@ -49,9 +50,8 @@ class Page {
     this.#run = new RunPage(shared);
     this.#step = new StepPanel(shared);
     this.#runsView = element("div", {}, element("h1", { class: "unseen" }, "Runs"), this.#table.root, this.#panel.root,
-      element("div", { class: "halves" },
-        element("section", { class: "part", "aria-label": "Differences of the recipes" }, element("h2", {}, "Differences of the recipes"), this.#differences.root),
-        element("section", { class: "part", "aria-label": "Events" }, element("h2", {}, "Events"), this.#events.root)));
+      element("section", { class: "part", "aria-label": "Differences of the recipes" }, element("h2", {}, "Differences of the recipes"), this.#differences.root),
+      element("section", { class: "part", "aria-label": "Events" }, element("h2", {}, "Events"), this.#events.root));
     document.body.append(this.#step.root);
     this.#followTheme();
     window.addEventListener("hashchange", () => this.#go(parseView(location.hash)));
@@ -143,13 +143,8 @@ class Page {
     document.title = `${counted(this.#store.runs.length, "run")} · transloom`;
   }
 
-  // Runs that train, and then those with the most steps.
   #firstChoice() {
-    const trains = ({ standing }) => (standing.state === "training" ? 1 : 0);
-    const more = this.#store.runs.filter(({ id }) => !this.#chosen.includes(id))
-      .sort((a, b) => trains(b) - trains(a) || b.standing.step - a.standing.step)
-      .slice(0, SHOWN_AT_FIRST - this.#chosen.length).map(({ id }) => id);
-    this.#chosen.push(...more);
+    this.#chosen = firstChoice(this.#store.runs, this.#chosen, SHOWN_AT_FIRST);
     return this.#chosen;
   }
 

@@ -7,7 +7,7 @@ import { EventList } from "./events.js";
 import { NodeCharts } from "./node_charts.js";
 import { TimeLapse } from "./time_lapse.js";
 import * as parts from "./run_parts.js";
-import { scoreTitle, scoreValue, span, whole } from "./words.js";
+import { bytes, scoreTitle, scoreValue, span, whole } from "./words.js";
 
 // Each part: its name, what makes it, and which fields of the answer it shows. Three are made here.
 const PARTS = [
@@ -31,6 +31,9 @@ const WIDE = ["Nodes", "Test sets", "Samples", "Time-lapse"];
 
 export class RunPage {
   #store;
+  #colours;
+  #reading = element("progress", { "aria-label": "Reading the run" });
+  #notice = element("p", { class: "quiet", role: "status" });
   #title = element("h1", {});
   #head = element("p", { class: "headline" });
   #panel;
@@ -43,6 +46,7 @@ export class RunPage {
 
   constructor({ store, colours, change, open }) {
     this.#store = store;
+    this.#colours = colours;
     this.#panel = new ChartPanel({ store, colours, change, open });
     this.#events = new EventList(open);
     const bodies = {
@@ -51,7 +55,8 @@ export class RunPage {
     const links = PARTS.map(([name]) => this.#sections.get(name).link);
     this.#hide("Time-lapse", true); // until there is one
     this.root = element("div", { class: "run" },
-      element("div", { class: "title" }, element("a", { href: "#", class: "back" }, "← all runs"), this.#title, this.#head),
+      element("div", { class: "title" }, element("a", { href: "#", class: "back" }, "← all runs"), this.#title, this.#head,
+        element("div", { class: "reading" }, this.#reading, this.#notice)),
       element("nav", { class: "parts", "aria-label": "Parts of this run" }, ...links),
       this.#panel.root, ...made);
   }
@@ -62,8 +67,11 @@ export class RunPage {
     this.#panel.show([id], view);
     setText(this.#title, row?.standing.name ?? id);
     const details = this.#store.details(id);
-    if (!row || !details || details.failed) {
-      setText(this.#head, row ? details?.failed ?? "It is being read …" : "There is no such run here.");
+    this.#showReading(id, row);
+    const isThere = Boolean(row && details && !details.failed);
+    this.root.classList.toggle("unread", !isThere);
+    if (!isThere) {
+      setText(this.#head, row ? details?.failed ?? "" : "There is no such run here.");
       return;
     }
     fill(this.#head, ...headline(row.standing));
@@ -71,7 +79,7 @@ export class RunPage {
     for (const [name, make, fields] of PARTS.filter(([, make]) => make)) {
       this.#showPart(name, make, answer, fields.map((field) => answer[field]));
     }
-    this.#events.show([{ id, name: row.standing.name, colour: lineOf(0).colour, events: details.events }]);
+    this.#events.show([{ id, name: row.standing.name, colour: lineOf(this.#colours.place(id)).colour, events: details.events }]);
     this.#showNodes(id);
     this.#showTimeLapse(id, row.standing.step);
   }
@@ -79,6 +87,20 @@ export class RunPage {
   redraw() {
     this.#panel.redraw();
     this.#nodes.redraw();
+  }
+
+  // Show how much of the run has come, and afterwards whether its record is still being read.
+  #showReading(id, row) {
+    const { done, all, missing } = this.#store.progress(id);
+    this.#reading.hidden = !row || done === all;
+    this.#reading.max = all;
+    this.#reading.value = done;
+    const { complete } = this.#store.details(id) ?? {};
+    const size = bytes(this.#store.curves(id)?.recorded_bytes);
+    setText(this.#notice, !row ? "" : missing.length ? `Reading ${missing.join(" and ")} …`
+      : complete === false ? `The record, ${size}, is still being read: some events and validations are not here yet.`
+        : "");
+    this.#notice.hidden = this.#notice.textContent === "";
   }
 
   // Asks for the usage of nodes, at each visit and then once in a while.

@@ -116,6 +116,20 @@ export function readable(rows, most) {
   return kept;
 }
 
+// The places of known values without a known one beside them, of which no line is drawn. Where other
+// lines alone have a point the value is undefined, and what is beside it lies beyond.
+export function lonely(values) {
+  const isKnown = (value) => value !== null && value !== undefined;
+  const places = [...values.keys()].filter((n) => values[n] !== undefined);
+  return places.filter((n, at) => isKnown(values[n])
+    && !isKnown(values[places[at - 1]]) && !isKnown(values[places[at + 1]]));
+}
+
+// A range for an axis: one of a single place gets some room.
+export function widened(ends) {
+  return ends && ends[0] === ends[1] ? [ends[0] - 0.5, ends[1] + 0.5] : ends;
+}
+
 // The lowest and the highest of numbers, or null; for lists too long to be arguments.
 export function extent(values) {
   let low = Infinity;

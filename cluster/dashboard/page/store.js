@@ -63,6 +63,13 @@ export class Store {
     return this.#once(`details ${id}`, this.#details, id, () => this.#answers.ask(`/api/runs/${id}`));
   }
 
+  // How much of a run has come: {done, all, missing}, `missing` in words.
+  progress(id) {
+    const parts = [["its curves", this.#curves], ["its folder", this.#details]];
+    const missing = parts.filter(([, kept]) => !kept.has(id)).map(([name]) => name);
+    return { done: parts.length - missing.length, all: parts.length, missing };
+  }
+
   // Each step from one to another, for a look close by.
   async steps(id, first, last) {
     return this.#answers.ask(`/api/runs/${id}/curves?points=${POINTS}&from=${first}&to=${last}`);

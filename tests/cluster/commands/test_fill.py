@@ -142,10 +142,12 @@ def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
     assert said[-1] == str(file)
 
 
-@pytest.mark.parametrize("option", ["--tag", "--against"])
-def test_what_is_for_translation_is_refused(transloom, run, option):
+@pytest.mark.parametrize(
+    ("option", "value"), [("--tag", "@3"), ("--against", "@3"), ("--max-tokens", "30")]
+)
+def test_what_is_for_translation_is_refused(transloom, run, option, value):
     with pytest.raises(RunMismatchError, match=f"{option} is for runs of translation"):
-        transloom("explain", run, "the [MASK]", option, "@3")
+        transloom("explain", run, "the [MASK]", option, value)
     assert not (run / "explain.html").exists()
 
 

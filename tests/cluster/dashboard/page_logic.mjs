@@ -11,10 +11,10 @@ const filters = await module("filters.js");
 const state = await module("view_state.js");
 const words = await module("words.js");
 const { visible } = await module("dom.js");
-const { Colours, lineOf } = await module("colours.js");
+const { COLOURS, Colours, lineOf } = await module("colours.js");
 const { FrozenAnswers } = await module("answers.js");
 const { Store } = await module("store.js");
-const { measures, shown } = await module("measures.js");
+const { charts, measures, shown } = await module("measures.js");
 const { lossesText } = await module("look.js");
 
 const columns = () => ({
@@ -146,12 +146,64 @@ test("numbers read well", () => {
   assert.equal(words.scoreValue("bleu", 30.126), "30.13");
 });
 
-test("a run keeps its colour while it is shown", () => {
+const placesOf = (ids) => {
   const colours = new Colours();
-  colours.assign(["a", "b", "c"]);
-  colours.assign(["c", "d"]);
-  assert.deepEqual([colours.place("c"), colours.place("d")], [2, 0]);
+  colours.assign(ids);
+  return Object.fromEntries(ids.map((id) => [id, colours.place(id)]));
+};
+const ownPlace = (id) => placesOf([id])[id];
+
+test("a run has the colour of its name, whatever is shown and in whatever order", () => {
+  const ids = ["phrasebook", "seed-1", "seed-2", "~0badcafe", "漢字"];
+  assert.deepEqual(placesOf(ids), placesOf(ids.toReversed()));
+  const colours = new Colours();
+  colours.assign(ids.slice(1)); // what was shown before changes nothing
+  colours.assign(ids);
+  assert.deepEqual(ids.map((id) => colours.place(id)), Object.values(placesOf(ids)));
+  assert.equal(ownPlace("phrasebook"), 5); // in the next version, too
+});
+
+test("of two runs with the same colour one keeps it, and all are told apart", () => {
+  const names = Array.from({ length: 30 }, (_, n) => `run-${n}`);
+  const [first, second] = names.flatMap((a, n) => names.slice(n + 1)
+    .filter((b) => ownPlace(a) === ownPlace(b)).map((b) => [a, b]))[0];
+  const places = placesOf([first, second]);
+  const kept = [first, second].filter((id) => places[id] === ownPlace(id));
+  assert.equal(kept.length, 1);
+  assert.ok(Object.values(places).every((place) => place < COLOURS)); // no dashes yet
+  assert.equal(new Set(Object.values(placesOf(names.slice(0, COLOURS)))).size, COLOURS);
+  const lines = Object.values(placesOf(names)).map((place) => JSON.stringify(lineOf(place)));
+  assert.equal(new Set(lines).size, names.length);
+  const owns = new Set(names.map(ownPlace));
+  assert.equal(owns.size, COLOURS); // names spread over all colours
+});
+
+test("a place beyond the last colour is dashed", () => {
   assert.deepEqual(lineOf(8), { colour: "--run-0", dash: [8, 4] });
+});
+
+test("runs of one task are chosen for a start: those that train, then those with most steps", () => {
+  const of = (id, task, step, state = "finished") => row(id, task ? { task } : {}, { step, state });
+  const all = [of("lm", "causal_lm", 900), of("old", null, 5), of("a", "translation", 10),
+    of("b", "translation", 20), of("trains", "translation", 1, "training"), of("bert", "masked_lm", 800)];
+  assert.deepEqual(filters.firstChoice(all, [], 5), ["trains", "b", "a", "old"]);
+  assert.deepEqual(filters.firstChoice(all, [], 2), ["trains", "b"]);
+  assert.deepEqual(filters.firstChoice(all, ["lm"], 5), ["lm"]); // what is chosen stays
+  assert.deepEqual(filters.firstChoice([...all, of("lm-2", "causal_lm", 1)], ["lm"], 5), ["lm", "lm-2"]);
+  assert.deepEqual(filters.firstChoice([], [], 5), []);
+});
+
+test("points that no line leads to are lonely", () => {
+  assert.deepEqual(series.lonely([7]), [0]);
+  assert.deepEqual(series.lonely([1, 2, null, 3, null, null, 4, 5, null, 6]), [3, 9]);
+  assert.deepEqual(series.lonely([1, undefined, 2, null, undefined, 3, undefined]), [5]);
+  assert.deepEqual(series.lonely([null, undefined]), []);
+});
+
+test("an axis of a single place has room around it", () => {
+  assert.deepEqual(series.widened([3, 3]), [2.5, 3.5]);
+  assert.deepEqual(series.widened([3, 4]), [3, 4]);
+  assert.equal(series.widened(null), null);
 });
 
 test("a report answers any part of a curve with the whole", async () => {
@@ -182,6 +234,27 @@ test("losses that are held to rounding are no error, and are not called equal bi
   assert.match(lossesText({ ...found, amplified_rounding: true }), /rounding.*2\.3e-3 apart/);
   assert.equal(lossesText({ ...found, to_the_last_bit: true }), "the same as recorded");
   assert.equal(lossesText({ ...found, losses: "different" }), "DIFFERENT from the record");
+});
+
+test("runs with other units have charts of their own", () => {
+  const runs = [
+    { id: "a", task: "translation", lossUnit: "target token" },
+    { id: "b", task: "masked_lm", lossUnit: "masked token" },
+    { id: "c", task: "translation", lossUnit: "target token" },
+    { id: "d", task: "copy", lossUnit: null }, { id: "e", task: "sort", lossUnit: null },
+  ];
+  const all = measures(new Map(["loss", "bleu", "perplexity"].map((name) => [name, {}])));
+  const drawn = (some) => charts(all, some).map(({ key, title, unit, runs: ids }) => [key, title, unit, ids.join()]);
+  const of = (key, some) => drawn(some).filter(([its]) => its === key).map(([, ...rest]) => rest);
+  assert.deepEqual(of("loss", [runs[0], runs[2]]), [["training loss", "nats per target token", "a,c"]]);
+  assert.deepEqual(of("loss", runs).map(([title, , ids]) => [title, ids]), [
+    ["training loss, nats per target token", "a,c"], ["training loss, nats per masked token", "b"],
+    ["training loss, nats per copy unit", "d"], ["training loss, nats per sort unit", "e"]]);
+  assert.deepEqual(of("score.perplexity", runs.slice(0, 2)).map(([, , ids]) => ids), ["a", "b"]);
+  assert.deepEqual(of("target_tokens_per_second", [runs[1]]), [["speed", "masked tokens/s", "b"]]);
+  assert.deepEqual(of("score.bleu", runs), [["bleu", "validation", "a,b,c,d,e"]]);
+  assert.deepEqual(of("learning_rate", runs), [["learning rate", "", "a,b,c,d,e"]]);
+  assert.equal(new Set(drawn(runs).map(([, title]) => title)).size, drawn(runs).length);
 });
 
 // A server: counts what it is asked, and says what is new.
@@ -215,7 +288,9 @@ test("what is shown is asked for once, and then followed", async () => {
   assert.equal(store.curves("a"), null);
   store.curves("a");
   store.details("a");
+  assert.deepEqual(store.progress("a"), { done: 0, all: 2, missing: ["its curves", "its folder"] });
   await settled();
+  assert.deepEqual(store.progress("a"), { done: 2, all: 2, missing: [] });
   assert.deepEqual(store.curves("a").columns.step, [1, 2, 3, 5]);
   server.listener.message("steps", {
     id: "a", columns: { step: [6], loss: [0.5] }, validations: [], events: [{ step: 6, event: "resumed" }],

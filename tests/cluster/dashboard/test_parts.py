@@ -22,6 +22,32 @@ from cluster.web.doors import Doors, is_loopback
 from cluster.web.listening import listen
 from cluster.web.page_files import INDEX, _collect, page_files
 from trainer.errors import RunMismatchError
+from trainer.task_kinds import TASKS, TaskKind
+
+# --- units of the loss
+
+
+@pytest.mark.parametrize(
+    ("recipe", "unit"),
+    [
+        ("seed: 1", "target token"),  # a recipe of before there were tasks
+        ("task: masked_lm", "masked token"),
+        ("task: sentence_embedding", "sentence pair"),
+        ("task: of_an_extension", None),
+        ("task: [translation]", None),
+    ],
+)
+def test_a_row_names_the_unit_of_its_loss(tmp_path, recipe, unit):
+    run = made_run(tmp_path / "run")
+    (run / "recipe.yaml").write_text(recipe)
+    assert row_of(run, 2**18).loss_unit == unit
+
+
+def test_every_task_has_a_unit():
+    own = [name for name in TASKS if TASKS[name].training.startswith("trainer.")]
+    assert len(own) > 6
+    assert [name for name in own if TASKS[name].loss_unit == TaskKind.loss_unit] == []
+
 
 # --- settings
 

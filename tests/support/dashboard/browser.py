@@ -50,6 +50,10 @@ class Watched:
         self.page.locator("figure.chart canvas").first.wait_for()
         return self.page
 
+    def settle(self) -> None:
+        """Wait until nothing on the page is being computed for what was typed or chosen."""
+        self.page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
+
     def violations(self) -> list[tuple[str, list[str]]]:
         """What axe finds: the rule, and the elements."""
         found = Axe().run(self.page).response["violations"]

@@ -100,6 +100,7 @@ def row(name: str, seed: int, steps: int, state: str) -> dict[str, Any]:
             "trainer.max_steps": 600,
             "data.tag": HOSTILE if seed == 1 else None,
         },
+        "loss_unit": "target token",
     }
 
 
@@ -180,6 +181,13 @@ def nodes() -> dict[str, Any]:
         "gpus": [],
     }
     return {"thinned": False, "problem": None, "nodes": {"node-1": usage, "node-2": usage}}
+
+
+def of_task(made: dict[str, Any], number: int, task: str, loss_unit: str | None) -> None:
+    """Make a run of `answers` one of another task."""
+    its_row = made["/api/runs"]["runs"][number]
+    its_row["settings"]["task"] = task
+    its_row["loss_unit"] = loss_unit
 
 
 def answers(runs: int = 3, steps: int = 420, every: int = 1) -> dict[str, Any]:

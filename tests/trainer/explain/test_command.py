@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cluster.cli.app import app
 from data_pipeline.errors import CorpusError, TokenizerError
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, TranslationError
 from trainer.inference.translator import Translator
 
 SENTENCE = "je suis étudiant"
@@ -42,6 +42,16 @@ def test_the_page_lies_in_the_run_unless_told_otherwise(untrained_run):
     file = untrained_run.path / "explain.html"
     assert said.splitlines()[-1] == str(file)
     assert "step-00000001" in PageReader(file.read_text(encoding="utf-8")).sections[0].text
+
+
+def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
+    long = "je suis étudiant " * 90
+    with pytest.raises(TranslationError, match=r"has \d+ tokens.*--max-tokens"):
+        command(untrained_run.path, long)
+    file = tmp_path / "long.html"
+    said = command(untrained_run.path, long, "--max-tokens", 1000, "-o", file)
+    assert said.splitlines()[-1] == str(file)
+    assert file.stat().st_size > 0
 
 
 def test_what_it_cannot_explain_is_said(untrained_run, tmp_path):

@@ -86,6 +86,27 @@ def test_every_section_fits_every_screen_and_axe_finds_nothing(browser, address,
         assert [url for url in watched.asked if not url.startswith(("file:", "data:"))] == []
 
 
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_the_page_opens_at_its_top_on_every_screen(browser, address, width):
+    with closing(Watched(browser, width)) as watched:
+        page = watched.page
+        page.goto(address)
+        page.locator("#section-1.here").wait_for()
+        last = page.locator("main > section").count()
+        for number in (1, 2, last):
+            if number > 1:
+                page.evaluate("n => { location.hash = `section-${n}`; }", number)
+                page.locator(f"#section-{number}.here").wait_for()
+            assert page.evaluate("scrollY") == 0, number
+        if width > 820:  # the list is beside the text, and scrolls by itself
+            current, nav = (
+                page.locator(css).bounding_box() for css in ("nav a[aria-current]", "nav")
+            )
+            assert nav["y"] <= current["y"]
+            assert current["y"] + current["height"] <= nav["y"] + nav["height"] + 1
+        assert watched.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_numbers_in_cells_can_be_read(browser, address, scheme):
     def luminance(rgb):

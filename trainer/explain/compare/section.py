@@ -28,7 +28,7 @@ HEADS = {
     "other, unless one run went on from the other. The mean of all heads can be compared.",
 }
 SCRIPTS = ("comparing.js", "beside.js")
-FIGURES = ("places.js", "origins.js", "grid.js")  # of the live part, what figures alone take
+FIGURES = ("slices.js", "places.js", "origins.js", "grid.js")  # the live part's, for figures alone
 SIZE = "<!-- size -->"  # no text of a page can be this, since all text is escaped
 
 

@@ -3,7 +3,15 @@
 from importlib.resources import files
 
 # What computes; a test runs it in Node.
-ENGINE = ("tensors.js", "normaliser.js", "pieces.js", "forward.js", "search.js", "loading.js")
+ENGINE = (
+    "slices.js",
+    "tensors.js",
+    "normaliser.js",
+    "pieces.js",
+    "forward.js",
+    "search.js",
+    "loading.js",
+)
 
 # What a reader asks of it; needs no page, and is tested in Node, too.
 ANSWERS = (

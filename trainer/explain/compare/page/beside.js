@@ -4,7 +4,6 @@
 {
   const section = document.getElementById("compare");
   const part = (name) => section.querySelector(`[data-compare="${name}"]`);
-  const WAIT_TO_COMPARE_MS = 200; // after the last key: two models take longer than one
   const MEAN = "mean"; // of all heads
   const state = { found: null, models: null, place: null, head: MEAN };
 
@@ -214,16 +213,20 @@
     part("maps").replaceChildren(...drawn);
   }
 
-  function compute() {
+  const results = ["translations", "parting", "parting-table", "steps", "lens", "distances", "maps"];
+  const inTurn = slicesInTurn(results.map(part), (message) => {
+    part("state").replaceChildren(message, " What is dimmed below belongs to “",
+      element("bdi", {}, visibleText(state.found.sentence)), "”.");
+  });
+
+  async function compute() {
     const { names, tag } = state.given;
     const started = performance.now();
-    try {
-      state.found = comparisonOf(state.models, names, part("sentence").value, tag);
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      part("state").textContent = error.message;
-      return;
-    }
+    part("state").textContent = "Computing …";
+    const found = await inTurn.run(
+      comparisonSlices(state.models, names, part("sentence").value, tag));
+    if (!found) return;
+    state.found = found;
     const took = Math.max(1, Math.round(performance.now() - started));
     part("state").textContent = `Computed here by both models in ${took} ms.`;
     show();
@@ -242,7 +245,8 @@
     let waiting = 0;
     part("sentence").addEventListener("input", () => {
       clearTimeout(waiting);
-      waiting = setTimeout(compute, WAIT_TO_COMPARE_MS);
+      inTurn.outdate();
+      waiting = setTimeout(compute, WAIT_MS);
     });
   }
 

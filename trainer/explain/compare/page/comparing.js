@@ -5,14 +5,21 @@
 const CANDIDATES_COMPARED = 5;
 
 // `models`: two of loading.js, `names` what they are called.
-function comparisonOf(models, names, sentence, tag) {
-  const results = models.map((model) => computeSentence(model, sentence, tag, NOTHING_SWITCHED));
+function* comparisonSlices(models, names, sentence, tag) {
+  const results = [];
+  for (const model of models) {
+    results.push(yield* computeSentenceSlices(model, sentence, tag, NOTHING_SWITCHED));
+  }
   const written = results.map(({ chosen }) => chosen);
   const same_target = sameTexts(models[0].target.pieces, models[1].target.pieces);
   if (same_target) { // the other model reads the first one's translation, too
-    results[1] = computeSentence(models[1], sentence, tag, NOTHING_SWITCHED, results[0]);
+    results[1] = yield* computeSentenceSlices(
+      models[1], sentence, tag, NOTHING_SWITCHED, results[0]);
   }
-  const sides = models.map((model, n) => sideOf(model, names[n], results[n], written[n]));
+  const sides = [];
+  for (const [n, model] of models.entries()) {
+    sides.push(yield* sideSlices(model, names[n], results[n], written[n]));
+  }
   return {
     sentence, tag, same_target,
     same_source: sameTexts(sides[0].source, sides[1].source),
@@ -21,6 +28,8 @@ function comparisonOf(models, names, sentence, tag) {
     sides,
   };
 }
+
+const comparisonOf = atOnce(comparisonSlices);
 
 // Where the translations part, and what each model says there of both pieces.
 function partingOf(results, written) {
@@ -35,9 +44,10 @@ function sameTexts(a, b) {
   return a.length === b.length && a.every((text, n) => text === b[n]);
 }
 
-function sideOf(model, name, result, written) {
+function* sideSlices(model, name, result, written) {
   const { chosen, traced, pieces } = result;
   const texts = (ids) => ids.map((id) => model.target.pieces[id]);
+  const lens = yield* lensSlices(model, traced);
   const best = ({ id, probability }) => ({ piece: model.target.pieces[id], probability });
   return {
     name,
@@ -51,7 +61,7 @@ function sideOf(model, name, result, written) {
       best: candidatesAt(result, t, CANDIDATES_COMPARED).map(best),
       asked: row(traced.probabilities_tv, t)[chosen[t]],
     })),
-    lens: lensOf(model, traced).map(({ name: layer, probabilities_tv }) => ({
+    lens: lens.map(({ name: layer, probabilities_tv }) => ({
       name: layer,
       steps: chosen.map((id, t) => {
         const said = lensAt({ probabilities_tv }, t, id);

@@ -16,10 +16,10 @@
 // `found` is what the search returns, `best` the node at which its first translation ends, and
 // `greedy` the way of greedy search: its end, in a tree of its own, and what greedyPartingOf says.
 
-function beamTree(model, source, { beam, alpha, prefix = [], switches = NOTHING_SWITCHED }) {
+function* beamTreeSlices(model, source, { beam, alpha, prefix = [], switches = NOTHING_SWITCHED }) {
   const asked = { beam, alpha, prefix, switches };
-  const { root, steps, found } = grown(model, source, asked);
-  const greedy = grown(model, source, { ...asked, beam: 1 });
+  const { root, steps, found } = yield* grownSlices(model, source, asked);
+  const greedy = yield* grownSlices(model, source, { ...asked, beam: 1 });
   const { eos_id } = model.vocabulary;
   const best = endOf(root, found[0].ids, eos_id);
   const way = endOf(greedy.root, greedy.found[0].ids, eos_id);
@@ -29,8 +29,10 @@ function beamTree(model, source, { beam, alpha, prefix = [], switches = NOTHING_
   };
 }
 
+const beamTree = atOnce(beamTreeSlices);
+
 // One search, with all that it looked at.
-function grown(model, source, asked) {
+function* grownSlices(model, source, asked) {
   const node = (parent, id, own, sum, rank, fate) => ({
     id, own, sum, rank, fate, parent, children: [],
     step: parent ? parent.step + 1 : 0, ids: parent ? [...parent.ids, id] : [],
@@ -49,7 +51,7 @@ function grown(model, source, asked) {
     steps.push(nodes);
     live = nodes.filter(({ fate }) => fate === "kept");
   };
-  const found = search(model, source, { ...asked, note });
+  const found = yield* searchSlices(model, source, { ...asked, note });
   live.forEach((one) => { one.fate = "left"; });
   return { root, steps, found };
 }

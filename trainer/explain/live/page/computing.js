@@ -5,18 +5,18 @@ const MOST_PIECES = 128;
 
 // {source, texts, parts, translation, chosen, traced, hypotheses, logProbability}; with `kept`, a
 // result of before, the decoder reads the translation of then, so that both can be compared.
-function computeSentence(model, sentence, tag, switches, kept = null) {
+function* computeSentenceSlices(model, sentence, tag, switches, kept = null) {
   const { bos_id, eos_id } = model.vocabulary;
   const parts = model.source.encode(sentence);
   const first = tag ? [model.source.reserved.get(tag)] : [];
   const ids = [...first, ...parts.map(({ id }) => id), eos_id];
   if (ids.length > MOST_PIECES) {
-    throw new RangeError(`These are ${ids.length} pieces; the page takes ${MOST_PIECES}.`);
+    throw new RangeError(`These are ${ids.length} pieces, and the page takes ${MOST_PIECES}: shorten the sentence.`);
   }
-  const found = greedySearch(model, ids, switches);
+  const [found] = yield* searchSlices(model, ids, { beam: 1, switches });
   if (!found) throw new RangeError("The model's probabilities are not numbers.");
   const chosen = kept ? kept.chosen : [...found.ids, eos_id];
-  const traced = trace(model, ids, [bos_id, ...chosen.slice(0, -1)], switches);
+  const traced = yield* traceSlices(model, ids, [bos_id, ...chosen.slice(0, -1)], switches);
   return {
     sentence, tag, ids, parts, traced, chosen, switches,
     translation: model.target.decode(found.ids),
@@ -30,11 +30,20 @@ function computeSentence(model, sentence, tag, switches, kept = null) {
   };
 }
 
-// The most probable pieces after step t: [{id, probability}], most probable first.
+const computeSentence = atOnce(computeSentenceSlices);
+
+// The most probable pieces after step t: [{id, probability}], most probable first. Of equal ones
+// the lower id comes first.
 function candidatesAt({ traced }, t, count) {
-  const probabilities = row(traced.probabilities_tv, t);
-  return Array.from(probabilities, (probability, id) => ({ id, probability }))
-    .sort((a, b) => b.probability - a.probability || a.id - b.id).slice(0, count);
+  const best = [];
+  row(traced.probabilities_tv, t).forEach((probability, id) => {
+    if (best.length === count && !(probability > best[count - 1].probability)) return;
+    let place = best.length;
+    while (place && probability > best[place - 1].probability) place--;
+    best.splice(place, 0, { id, probability });
+    if (best.length > count) best.pop();
+  });
+  return best;
 }
 
 // What piece n of the sentence stands for: {text, note}.

@@ -4,8 +4,8 @@
 const NUMBERS_DROPPED = 16; // of a row, that are shown
 
 // `root` holds it. `show(forced, again)` draws a mask and returns the losses with it, or null where
-// the model has no dropout: `again(drop)` is the pass of `forced` with it. `redraw` is called when
-// somebody wants another mask.
+// the model has no dropout: `again(drop)` is the pass of `forced` with it; both are sliced. `redraw`
+// is called when somebody wants another mask.
 function dropoutPanel(model, settings, sentence, redraw) {
   const { dropout, attention_dropout } = settings;
   const state = { seed: 1, masks: [], place: null, input: [] };
@@ -13,7 +13,7 @@ function dropoutPanel(model, settings, sentence, redraw) {
   const root = element("div", {}, element("h3", {}, "Dropout"));
   if (!dropout && !attention_dropout) {
     root.append(element("p", {}, "This model was trained without dropout."));
-    return { root, show: () => null };
+    return { root, *show() { return null; } };
   }
   const seed = element("output", {});
   const effect = element("p", {});
@@ -36,9 +36,9 @@ function dropoutPanel(model, settings, sentence, redraw) {
       element("small", {}, " (this page's own numbers, not torch's)")),
     effect, element("p", {}, element("label", {}, "Drawn for ", place)), masked);
 
-  function show(forced, again) {
+  function* show(forced, again) {
     const { drop, masks } = dropping(settings, state.seed);
-    const { losses } = again(drop);
+    const { losses } = yield* again(drop);
     Object.assign(state, { masks, input: forced.input });
     const all = masks.reduce((sum, { kept }) => sum + kept.length, 0);
     const left = masks.reduce((sum, { kept }) => sum + kept.reduce((n, one) => n + one, 0), 0);

@@ -2,7 +2,9 @@
 // The forward pass (Vaswani et al. 2017, §3), as model/transformer.py computes it, with all that it
 // computes on the way. The tensors have the names that model/inspection/trace.py gives them.
 //
-//   encode(model, ids) ─▶ EncoderTrace         decode(model, ids, memories) ─▶ DecoderTrace
+//   encodeSlices(model, ids) ─▶ EncoderTrace     decodeSlices(model, ids, memories) ─▶ DecoderTrace
+//
+// Both can pause after each sub-layer: see slices.js.
 //
 // Shape suffixes: h heads, t queries, s keys, d width of a head, m width of the model, f inner
 // width, v pieces. There is one sentence at a time: no axis for a batch, and no padding.
@@ -19,8 +21,10 @@ const NOTHING_SWITCHED = Object.freeze({
   drop: null, // dropout, as in training: (place, tensor) ─▶ tensor; see training.js
 });
 
+const ROWS_OF_LOGITS = 8; // of a slice
+
 // {ids, embedding, layers, output_tm}
-function encode(model, ids, switches = NOTHING_SWITCHED) {
+function* encodeSlices(model, ids, switches = NOTHING_SWITCHED) {
   const embedding = embed(model, ids, sourceEmbedding(model), 0, switches);
   const layers = [];
   let x = dropped(switches, "encoder.embedding", embedding.sum_tm);
@@ -31,7 +35,9 @@ function encode(model, ids, switches = NOTHING_SWITCHED) {
       const { weight, bias } = parameters(at, "self_attention.query_key_value");
       return attention(at, "self_attention", headsOf(at, linear(y, weight, bias), 3), null);
     });
+    yield;
     x = sublayer(at, layer, "feed_forward", x, (y) => feedForward(at, y));
+    yield;
     layers.push(layer);
   }
   return { ids, embedding, layers, output_tm: lastNorm(model, "encoder", x) };
@@ -49,7 +55,7 @@ function projectMemory(model, memory) {
 
 // {ids, embedding, layers, output_tm}. With `past`, the layers' self-attentions of the pieces
 // before, only the rows of the new pieces are computed.
-function decode(model, ids, memories, switches = NOTHING_SWITCHED, past = null) {
+function* decodeSlices(model, ids, memories, switches = NOTHING_SWITCHED, past = null) {
   const start = past ? past[0].keys_hsd.shape[1] : 0;
   const embedding = embed(model, ids, model.weights["target_embedding.weight"], start, switches);
   const layers = [];
@@ -63,31 +69,47 @@ function decode(model, ids, memories, switches = NOTHING_SWITCHED, past = null) 
       const all = [queries, below(past?.[n].keys_hsd, keys), below(past?.[n].values_hsd, values)];
       return attention(at, "self_attention", all, switches.mask ? start : null);
     });
+    yield;
     x = sublayer(at, layer, "cross_attention", x, (y) => {
       const { weight, bias } = parameters(at, "cross_attention.query");
       const [queries] = headsOf(at, linear(y, weight, bias), 1);
       const { keys_hsd, values_hsd } = memories[n];
       return attention(at, "cross_attention", [queries, keys_hsd, values_hsd], null);
     });
+    yield;
     x = sublayer(at, layer, "feed_forward", x, (y) => feedForward(at, y));
+    yield;
     layers.push(layer);
   }
   return { ids, embedding, layers, output_tm: lastNorm(model, "decoder", x) };
 }
 
 // Hidden states (t, m) ─▶ logits (t, v).
-function logitsOf(model, hidden) {
-  return linear(hidden, outputEmbedding(model), model.weights["output_bias"] ?? null);
+function* logitsSlices(model, hidden) {
+  const [count, width] = hidden.shape;
+  const [matrix, bias] = [outputEmbedding(model), model.weights["output_bias"] ?? null];
+  const pieces = matrix.shape[0];
+  const logits_tv = tensor([count, pieces]);
+  for (let first = 0; first < count; first += ROWS_OF_LOGITS) {
+    const end = Math.min(first + ROWS_OF_LOGITS, count);
+    const rows = tensor([end - first, width], hidden.data.subarray(first * width, end * width));
+    logits_tv.data.set(linear(rows, matrix, bias).data, first * pieces);
+    yield;
+  }
+  return logits_tv;
 }
 
 // One pass over a source and what the decoder reads, as `trace` of model/inspection/trace.py.
-function trace(model, source, targetInput, switches = NOTHING_SWITCHED) {
-  const encoder = encode(model, source, switches);
+function* traceSlices(model, source, targetInput, switches = NOTHING_SWITCHED) {
+  const encoder = yield* encodeSlices(model, source, switches);
   const memories = projectMemory(model, encoder.output_tm);
-  const decoder = decode(model, targetInput, memories, switches);
-  const logits_tv = logitsOf(model, decoder.output_tm);
+  yield;
+  const decoder = yield* decodeSlices(model, targetInput, memories, switches);
+  const logits_tv = yield* logitsSlices(model, decoder.output_tm);
   return { encoder, decoder, logits_tv, probabilities_tv: softmax(logits_tv) };
 }
+
+const trace = atOnce(traceSlices);
 
 function dropped({ drop }, place, x) {
   return drop ? drop(place, x) : x;

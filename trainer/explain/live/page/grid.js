@@ -48,14 +48,11 @@ function gridOf(title, matrix, greatest, open) {
     element("th", { role: "rowheader", scope: "row", dir: "auto" }, visibleText(rows[r])), line));
   const table = element("table", { role: "grid", "aria-label": title, class: open ? "numbers asked" : "numbers" },
     element("thead", { role: "rowgroup" }, head1), element("tbody", { role: "rowgroup" }, body));
-  const cellOf = (target) => target.closest("td[data-row]");
   const opened = (target) => {
-    const cell = cellOf(target);
-    if (!cell || !open) return;
-    const [r, c] = [cell.dataset.row, cell.dataset.column].map(Number);
-    open({ key, head, row: r, column: c });
+    const place = placeOfCell(target);
+    if (place && open) open({ key, head, ...place });
   };
-  walkable(cells);
+  walkable(table, cells);
   table.addEventListener("click", (event) => opened(event.target));
   table.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;
@@ -71,31 +68,37 @@ function gridOf(title, matrix, greatest, open) {
     element("div", { class: "scroll" }, table));
 }
 
-// One cell of the table can be reached by Tab, the others from it by the arrow keys.
-function walkable(cells) {
-  if (cells.length && cells[0].length) cells[0][0].tabIndex = 0;
-  const move = (from, to) => {
-    if (!to) return;
-    from.tabIndex = -1;
-    to.tabIndex = 0;
-    to.focus();
-  };
-  cells.forEach((line, r) => line.forEach((cell, c) => {
-    cell.addEventListener("keydown", (event) => {
-      const to = {
-        ArrowUp: cells[r - 1]?.[c], ArrowDown: cells[r + 1]?.[c],
-        ArrowLeft: line[c - 1], ArrowRight: line[c + 1],
-        Home: line[0], End: line.at(-1),
-      };
-      if (!(event.key in to)) return;
-      event.preventDefault();
-      move(cell, to[event.key]);
-    });
-    cell.addEventListener("focus", () => {
-      for (const other of cells.flat()) if (other.tabIndex === 0) other.tabIndex = -1;
-      cell.tabIndex = 0;
-    });
-  }));
+// Make one cell of the table reachable by Tab, and the others from it by the arrow keys. The table
+// listens for its cells, of which it may have thousands.
+function walkable(table, cells) {
+  let reachable = cells[0]?.[0];
+  if (reachable) reachable.tabIndex = 0;
+  table.addEventListener("keydown", (event) => {
+    const place = placeOfCell(event.target);
+    if (!place) return;
+    const { row: r, column: c } = place;
+    const to = {
+      ArrowUp: cells[r - 1]?.[c], ArrowDown: cells[r + 1]?.[c],
+      ArrowLeft: cells[r][c - 1], ArrowRight: cells[r][c + 1],
+      Home: cells[r][0], End: cells[r].at(-1),
+    };
+    if (!(event.key in to)) return;
+    event.preventDefault();
+    to[event.key]?.focus();
+  });
+  table.addEventListener("focusin", ({ target }) => {
+    const place = placeOfCell(target);
+    if (!place) return;
+    reachable.tabIndex = -1;
+    reachable = cells[place.row][place.column];
+    reachable.tabIndex = 0;
+  });
+}
+
+// {row, column} of the cell that an element is in, or null.
+function placeOfCell(target) {
+  const cell = target.closest("td[data-row]");
+  return cell && { row: Number(cell.dataset.row), column: Number(cell.dataset.column) };
 }
 
 // The numbers of a tensor, or of one of its heads, with their labels.

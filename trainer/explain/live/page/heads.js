@@ -44,17 +44,20 @@ function lengthsTaken(model, traced, key, switches = NOTHING_SWITCHED) {
 
 // log p(chosen piece) less what it is without a source piece, in nats, (t, s). The last source
 // piece, the end of the sentence, is not replaced.
-function occlusionOf(model, { ids, chosen, traced, switches }) {
+function* occlusionSlices(model, { ids, chosen, traced, switches }) {
   const { unk_id } = model.source.described;
   const input = traced.decoder.ids;
   const logOf = ({ logits_tv }, t) => row(logits_tv, t)[chosen[t]] - logSumExp(row(logits_tv, t));
   const drops_ts = tensor([chosen.length, ids.length - 1]);
   for (let s = 0; s < ids.length - 1; s++) {
-    const without = trace(model, ids.map((id, n) => (n === s ? unk_id : id)), input, switches);
+    const without =
+      yield* traceSlices(model, ids.map((id, n) => (n === s ? unk_id : id)), input, switches);
     chosen.forEach((_, t) => { row(drops_ts, t)[s] = logOf(traced, t) - logOf(without, t); });
   }
   return drops_ts;
 }
+
+const occlusionOf = atOnce(occlusionSlices);
 
 // The mean of all heads of all cross-attentions, (t, s): what is usually shown as "the attention".
 function meanCrossAttention(model, traced) {

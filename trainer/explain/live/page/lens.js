@@ -4,13 +4,18 @@
 // last layer alone was trained to be read so, and for it alone this is what the model predicts.
 
 // From the embedding up: [{name, probabilities_tv}].
-function lensOf(model, { decoder }) {
+function* lensSlices(model, { decoder }) {
   const rows = [["embedding", decoder.embedding.sum_tm], ...decoder.layers.map((layer, n) =>
     [`layer ${n + 1}`, layer.feed_forward_residual.output_tm])];
-  return rows.map(([name, row_tm]) => ({
-    name, probabilities_tv: softmax(logitsOf(model, lastNorm(model, "decoder", row_tm))),
-  }));
+  const lens = [];
+  for (const [name, row_tm] of rows) {
+    const logits_tv = yield* logitsSlices(model, lastNorm(model, "decoder", row_tm));
+    lens.push({ name, probabilities_tv: softmax(logits_tv) });
+  }
+  return lens;
 }
+
+const lensOf = atOnce(lensSlices);
 
 // What one row of the lens says after step t: the piece that it finds most probable, and how
 // probable it finds the one that was chosen.

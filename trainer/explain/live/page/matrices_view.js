@@ -3,6 +3,10 @@
 // what switches make of it.
 
 function showMatrices(panel) {
+  return panel.inTurn.matrices.run(matricesSlices(panel));
+}
+
+function* matricesSlices(panel) {
   showArcs(panel);
   const { part, plain, changed, looksAt, model } = panel;
   const heads = hasHeads(looksAt) ? [...Array(model.config.heads).keys()] : [null];
@@ -11,16 +15,17 @@ function showMatrices(panel) {
   const shared = document.documentElement.dataset.scale === "shared";
   const all = heads.map((head) => results.map(([, result]) =>
     matrixOf(looksAt, head, result.traced, result.pieces)));
-  const drawn = all.flatMap((matrices, place) => {
+  const grids = all.flatMap((matrices, place) => {
     const head = heads[place];
     const greatest = Math.max(...(shared ? all.flat() : matrices).map(greatestOfMatrix));
     return matrices.map((matrix, n) => {
       const title = [head === null ? nameOf(looksAt) : `head ${head + 1}`, results[n][0]]
         .filter(Boolean).join(", ");
-      return gridOf(title, matrix, greatest, (cell) => openOrigin(panel, cell, results[n][1]));
+      return { title, matrix, greatest, result: results[n][1] };
     });
   });
-  part("matrices").replaceChildren(...drawn);
+  yield* replaceOneByOne(part("matrices"), grids, ({ title, matrix, greatest, result }) =>
+    gridOf(title, matrix, greatest, (cell) => openOrigin(panel, cell, result)));
 }
 
 // Shows the matrices of another place.

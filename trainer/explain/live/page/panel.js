@@ -2,10 +2,11 @@
 // The live section: a sentence is typed, and everything in it is computed anew.
 //
 //   sentence, tag, switches ─computeSentence─▶ plain, changed ─▶ the views, each a file beside this one
+//
+// Each computes in slices, and dims what it has drawn as long as that belongs to a former sentence.
 {
   const section = document.getElementById("live");
   const part = (name) => section.querySelector(`[data-live="${name}"]`);
-  const WAIT_MS = 20; // after the last key: with what is computed then, less than a reader notices
   const state = {
     part,
     model: null,
@@ -18,34 +19,51 @@
     own: null, // the sentence and tag for which the page was made
     tree: null, // the panel of the beam tree
     training: null, // the panel of what training sees
+    inTurn: { // what computes and draws each part
+      body: slicesInTurn([part("body")], refuse),
+      lens: slicesInTurn([part("lens")]),
+      heads: slicesInTurn([part("small-maps")]),
+      needed: slicesInTurn([part("needed")]),
+      matrices: slicesInTurn([part("matrices")]),
+    },
   };
 
-  function compute() {
+  async function compute() {
     const sentence = part("sentence").value;
     const tag = part("tag").value || null;
     const started = performance.now();
-    try {
-      state.plain = computeSentence(state.model, sentence, tag, NOTHING_SWITCHED);
-      state.changed = isSwitched(state.switches)
-        ? computeSentence(state.model, sentence, tag, state.switches, state.plain) : null;
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      part("state").textContent = error.message;
-      return;
-    }
+    part("state").textContent = "Computing …";
+    const found = await state.inTurn.body.run(resultsSlices(sentence, tag));
+    if (!found) return;
+    Object.assign(state, found, { back: [] });
     const took = Math.max(1, Math.round(performance.now() - started));
     part("state").textContent = `Computed here in ${took} ms.`;
-    state.back = [];
+    part("body").hidden = false;
     showPieces(state);
     showTranslation(state);
     showSteps(state);
+    showOrigin(state);
+    sayWhose(state.own, { sentence, tag });
     showLens(state);
-    state.training.show();
     showHeads(state);
     showMatrices(state);
-    showOrigin(state);
+    state.training.show();
     state.tree.show();
-    sayWhose(state.own, { sentence, tag });
+  }
+
+  function* resultsSlices(sentence, tag) {
+    const { model, switches } = state;
+    const plain = yield* computeSentenceSlices(model, sentence, tag, NOTHING_SWITCHED);
+    const changed = isSwitched(switches)
+      ? yield* computeSentenceSlices(model, sentence, tag, switches, plain) : null;
+    return { plain, changed };
+  }
+
+  // Say why nothing new was computed, and whose the results are that stay, dimmed.
+  function refuse(message) {
+    part("state").replaceChildren(message, ...(state.plain ? [
+      " What is dimmed below belongs to “", element("bdi", {}, visibleText(state.plain.sentence)),
+      "”."] : []));
   }
 
   function showChoices() {
@@ -69,6 +87,7 @@
     let waiting = 0;
     const soon = () => {
       clearTimeout(waiting);
+      state.inTurn.body.outdate();
       waiting = setTimeout(compute, WAIT_MS);
     };
     part("sentence").addEventListener("input", soon);
@@ -104,7 +123,6 @@
         typed.value = sentence;
         compute();
       });
-    part("body").hidden = false;
     compute();
   }
 

@@ -20,19 +20,22 @@ function beamSearch(model, source, switches = NOTHING_SWITCHED) {
 // `beam` is k and `alpha` the exponent of the length penalty, the recipe's unless given. Translations
 // begin with the pieces `prefix`, which count as those that the model chose. `note`, if there is
 // one, is called after each step with its continuations, best first: see `judged`.
-function search(model, source, {
+function* searchSlices(model, source, {
   beam = model.decoding.beam_size, alpha = model.decoding.length_penalty, prefix = [],
   switches = NOTHING_SWITCHED, note = null,
 } = {}) {
   const { eos_id, bos_id } = model.vocabulary;
-  const memories = projectMemory(model, encode(model, source, switches).output_tm);
+  const { output_tm: memory } = yield* encodeSlices(model, source, switches);
+  const memories = projectMemory(model, memory);
   const limit = limitOf(model, source.length);
   const found = [];
   let live = [{ ids: [], score: 0, past: null }];
   for (let length = 1; length <= limit && found.length < beam && live.length; length++) {
     const given = length <= prefix.length ? prefix[length - 1] : length === limit ? eos_id : null;
-    const steps = live.map((hypothesis) =>
-      decodeStep(model, [bos_id, ...hypothesis.ids], memories, switches, hypothesis.past));
+    const steps = [];
+    for (const { ids, past } of live) {
+      steps.push(yield* decodeStepSlices(model, [bos_id, ...ids], memories, switches, past));
+    }
     const best = judged(
       bestContinuations(model, live, steps, 2 * beam, given === null ? null : [given]), beam, eos_id);
     const penalty = lengthPenalty(length, alpha);
@@ -44,6 +47,8 @@ function search(model, source, {
   }
   return found.sort((a, b) => b.score - a.score).slice(0, beam);
 }
+
+const search = atOnce(searchSlices);
 
 // What becomes of a step's continuations, best first: each with its `fate`, "kept", "ended" or
 // "pruned".
@@ -57,14 +62,15 @@ function judged(best, beam, eos_id) {
 }
 
 // Logits after the last of `ids`, and what the layers' self-attentions keep for the next step.
-function decodeStep(model, ids, memories, switches, past) {
+function* decodeStepSlices(model, ids, memories, switches, past) {
   // Without the mask, earlier rows see the new piece: all rows are computed anew.
   const isNew = switches.mask && past ? ids.slice(-1) : ids;
-  const { layers, output_tm } = decode(
+  const { layers, output_tm } = yield* decodeSlices(
     model, isNew, memories, switches, switches.mask ? past : null);
   const last = tensor([1, output_tm.shape[1]], row(output_tm, isNew.length - 1));
+  const { data: logits } = yield* logitsSlices(model, last);
   return {
-    logits: logitsOf(model, last).data,
+    logits,
     past: layers.map(({ self_attention }) => self_attention),
   };
 }

@@ -29,8 +29,12 @@ function showSteps(panel) {
 }
 
 // A row for each step: what the rows of the layers would say, the last one as the model says it.
-function showLens({ part, plain, changed, model }) {
-  const lens = lensOf(model, (changed ?? plain).traced);
+function showLens(panel) {
+  return panel.inTurn.lens.run(lensViewSlices(panel));
+}
+
+function* lensViewSlices({ part, plain, changed, model }) {
+  const lens = yield* lensSlices(model, (changed ?? plain).traced);
   const piece = (id) => visibleText(model.target.pieces[id]);
   const cell = (reading, t) => {
     const { best, probability, ofChosen } = lensAt(reading, t, plain.chosen[t]);

@@ -94,7 +94,7 @@ function legendOf(heads) {
 }
 
 // What each chosen piece needed of the sentence, beside what was looked at, as two tables.
-function neededBesideLooked(model, result) {
+function* neededBesideLooked(model, result) {
   const { source, target } = result.pieces;
   const table = (title, key, { shape, data }, columns) => {
     const numbers = target.map((_, t) => data.subarray(t * shape[1], (t + 1) * shape[1]));
@@ -103,7 +103,7 @@ function neededBesideLooked(model, result) {
     return gridOf(title, matrix, greatestOfMatrix(matrix), null);
   };
   return [
-    table("needed: nats lost without it", "occlusion", occlusionOf(model, result),
+    table("needed: nats lost without it", "occlusion", yield* occlusionSlices(model, result),
       source.slice(0, -1)),
     table("looked at: mean of all heads", "weights", meanCrossAttention(model, result.traced),
       source),

@@ -9,18 +9,20 @@ const ATTENTION_WEIGHTS = ".weights"; // the end of their places' names
 
 // {input, target, traced, losses}: the pass in which row t has read the reference's pieces before t
 // and is to predict piece t. `losses`: of each row, see `lossOf`.
-function teacherForced(model, ids, reference, smoothing, drop = null) {
+function* teacherForcedSlices(model, ids, reference, smoothing, drop = null) {
   const { bos_id, eos_id } = model.vocabulary;
   const target = [...model.target.encode(reference).map(({ id }) => id), eos_id];
   if (target.length > MOST_PIECES) {
     throw new RangeError(
-      `The reference has ${target.length} pieces; the page takes ${MOST_PIECES}.`);
+      `The reference has ${target.length} pieces, and the page takes ${MOST_PIECES}: shorten it.`);
   }
   const input = [bos_id, ...target.slice(0, -1)];
-  const traced = trace(model, ids, input, { ...NOTHING_SWITCHED, drop });
+  const traced = yield* traceSlices(model, ids, input, { ...NOTHING_SWITCHED, drop });
   const losses = target.map((id, t) => lossOf(row(traced.logits_tv, t), id, smoothing));
   return { input, target, traced, losses };
 }
+
+const teacherForced = atOnce(teacherForcedSlices);
 
 // Of one row, in nats: `nll`, −log p of the right piece; `all`, the mean of −log p of all pieces;
 // `smoothed`, (1 − ε) · nll + ε · all, which training minimises (Szegedy et al. 2016, §7).

@@ -32,7 +32,8 @@ function trainingPanel(root, model, settings, sentence, take) {
     dir: "auto", spellcheck: "false", oninput: () => {
       state.isTyped = true;
       clearTimeout(state.waiting);
-      state.waiting = setTimeout(show, 120);
+      inTurn.outdate();
+      state.waiting = setTimeout(show, WAIT_MS);
     } });
   const own = element("button", { type: "button", onclick: () => {
     state.isTyped = false;
@@ -83,18 +84,21 @@ function trainingPanel(root, model, settings, sentence, take) {
     element("p", {}, element("label", {}, "Row ", row)), target.box,
     dropout.root);
 
+  const inTurn = slicesInTurn([losses.box, target.box, dropout.root], (message) => {
+    said.textContent = `${message} What is dimmed belongs to the reference before.`;
+  });
+
   function show() {
+    return inTurn.run(showSlices());
+  }
+
+  function* showSlices() {
     const { ids, translation } = sentence();
     if (!state.isTyped) reference.value = translation;
-    const forced = (drop) => teacherForced(model, ids, reference.value, smoothing, drop);
-    try {
-      state.forced = forced(null);
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      said.textContent = error.message;
-      return;
-    }
-    const dropped = dropout.show(state.forced, forced);
+    const forced = (drop) =>
+      teacherForcedSlices(model, ids, reference.value, smoothing, drop);
+    state.forced = yield* forced(null);
+    const dropped = yield* dropout.show(state.forced, forced);
     showLosses(dropped);
     const labels = state.forced.target.map((id, t) => element("option", { value: t },
       `${t + 1}: ${visibleText(model.target.pieces[id])}`));

@@ -6,24 +6,23 @@
 const WIDEST_BEAM = 8;
 
 function treePanel(part, model, current) {
-  const state = { tree: null, prefix: [], ids: [], boxes: new Map(), at: null, waiting: 0 };
+  const state = { tree: null, prefix: [], ids: [], boxes: new Map(), at: null };
+  const inTurn = slicesInTurn(["tree", "tree-said", "node-said", "found"].map(part));
 
-  // Searches anew, once what is shown already has been painted.
-  function show() {
-    clearTimeout(state.waiting);
-    state.waiting = setTimeout(search, 0);
-  }
-
-  function search() {
+  // Search and draw the tree; resolve to whether it was drawn.
+  async function show() {
     const { ids, switches } = current();
     const [beam, alpha] = ["beam-size", "alpha"].map((name) => part(name));
-    if (![beam, alpha].every((input) => input.checkValidity())) return;
+    if (![beam, alpha].every((input) => input.checkValidity())) return false;
     if (ids.join() !== state.ids.join()) state.prefix = []; // another sentence
     state.ids = ids;
-    state.tree = beamTree(model, ids, {
+    const tree = await inTurn.run(beamTreeSlices(model, ids, {
       beam: beam.valueAsNumber, alpha: alpha.valueAsNumber, prefix: state.prefix, switches,
-    });
+    }));
+    if (!tree) return false;
+    state.tree = tree;
     draw();
+    return true;
   }
 
   function draw() {
@@ -50,11 +49,10 @@ function treePanel(part, model, current) {
   }
 
   // The pieces up to this node become what translations begin with; the end is no such piece.
-  function force(node) {
+  async function force(node) {
     const { eos_id } = model.vocabulary;
     state.prefix = node.ids.filter((id) => id !== eos_id);
-    search();
-    goTo(state.at);
+    if (await show()) goTo(state.at);
   }
 
   function pressed(event) {
@@ -91,21 +89,20 @@ function treePanel(part, model, current) {
     part("node-said").textContent = spokenNode(state.tree, node, model.target.pieces);
   });
   part("tree").addEventListener("focusin", ({ target }) => goTo(nodeOf(target), false));
-  for (const name of ["beam-size", "alpha"]) part(name).addEventListener("input", search);
-  part("pruned").addEventListener("change", draw);
-  part("free").addEventListener("click", () => {
+  for (const name of ["beam-size", "alpha"]) part(name).addEventListener("input", show);
+  part("pruned").addEventListener("change", () => state.tree && draw());
+  part("free").addEventListener("click", async () => {
     state.prefix = [];
-    search();
-    goTo(state.tree.root);
+    if (await show()) goTo(state.tree.root);
   });
   part("as-trained").addEventListener("click", () => {
     recipes();
-    search();
+    show();
   });
 
   savable(part("tree-save"), {
     title: () => "Beam search",
-    table: () => tableOfTree(state.tree, model.target.pieces),
+    table: () => (state.tree ? tableOfTree(state.tree, model.target.pieces) : []),
     svg: () => standalone(part("tree")),
   });
 

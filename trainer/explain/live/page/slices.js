@@ -1,0 +1,96 @@
+"use strict";
+// Long computations in slices, between which the page answers keys, clicks and the scroll bar.
+//
+// A sliced computation is a generator that yields where it can pause, and returns its result. Its
+// name ends in "Slices"; the function without that ending computes the same without a pause.
+
+const WAIT_MS = 150; // after the last key: a pause in typing
+const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
+
+// Turn a generator function into a function that computes its result without a pause.
+function atOnce(sliced) {
+  return (...given) => {
+    const slices = sliced(...given);
+    for (;;) {
+      const { done, value } = slices.next();
+      if (done) return value;
+    }
+  };
+}
+
+// Sliced computations of which one runs at a time:
+//
+//   run(slices)   ends the one before; resolves to the result, or to undefined if the computation
+//                 was ended or refused its input
+//   outdate()     ends the one that runs, since its input has changed
+//
+// `shown`: the elements with the results, marked as stale until there are new ones. `refuse` is
+// called with the message of a RangeError, which says that the page does not take the input.
+function slicesInTurn(shown, refuse = null) {
+  let newest = null;
+  const outdate = () => {
+    newest = null;
+    markStale(shown);
+  };
+  const run = async (slices) => {
+    outdate();
+    newest = slices;
+    try {
+      for (let until = performance.now() + SLICE_MS; ;) {
+        const { done, value } = slices.next();
+        if (done) {
+          markFresh(shown);
+          return value;
+        }
+        if (performance.now() < until) continue;
+        await nextTask();
+        if (newest !== slices) return undefined;
+        until = performance.now() + SLICE_MS;
+      }
+    } catch (error) {
+      shown.forEach((node) => node.removeAttribute("aria-busy"));
+      if (!refuse || !(error instanceof RangeError)) throw error;
+      refuse(error.message);
+      return undefined;
+    }
+  };
+  return { run, outdate };
+}
+
+// Dim elements whose results belong to a former input.
+function markStale(shown) {
+  for (const node of shown) {
+    node.classList.add("stale");
+    node.setAttribute("aria-busy", "true");
+  }
+}
+
+function markFresh(shown) {
+  for (const node of shown) {
+    node.classList.remove("stale");
+    node.removeAttribute("aria-busy");
+  }
+}
+
+// Put new children in the place of the former ones, one by one; `make` draws one.
+function* replaceOneByOne(parent, items, make) {
+  for (const [n, item] of items.entries()) {
+    const drawn = make(item);
+    if (n < parent.children.length) parent.children[n].replaceWith(drawn);
+    else parent.append(drawn);
+    yield;
+  }
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
+}
+
+// A message, unlike a timer, is not delayed in a tab that is in the background.
+function nextTask() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
