@@ -63,6 +63,9 @@ class InlineSupervision:
     def notice(self, text: str) -> None:
         self._audience.notice(text)
 
+    def keep(self, text: str) -> None:
+        self._audience.keep(text)
+
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._committer.add(file, header)
         self._vitals.checkpoint_ends(header.step)

@@ -79,7 +79,7 @@ class RestartLoop:
                     self._take_loss(error)
                 finally:
                     self._context.supply.end_group()
-        self._context.audience.notice(self._context.workers.spread())
+        self._context.audience.keep(self._context.workers.spread())
         return outcome
 
     def _must_leave(self) -> bool:

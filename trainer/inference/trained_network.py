@@ -22,22 +22,12 @@ from trainer.checkpoints.format import (
 )
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.inference.task_commands import COMMANDS
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
 
 Precision = Literal["fp32", "bf16"]
-
-# What is made with a run of each task.
-COMMANDS = {
-    "translation": "transloom translate",
-    "causal_lm": "transloom generate",
-    "sentence_embedding": "transloom embed",
-    "masked_lm": "transloom fill",
-    "text_classification": "transloom classify",
-    "token_classification": "transloom classify",
-    "tlm": "transloom fill",
-}
 
 
 @dataclass(frozen=True)
