@@ -1,11 +1,11 @@
 """`transloom runs` and `transloom status`: how runs stand, by their folders."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from cluster.views.scores import score_name, score_text, score_value
 from cluster.views.tables import AnswerTable, Column
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, span
 from trainer.errors import RunMismatchError
 from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, standing_of
 
@@ -122,10 +122,8 @@ def best_text(standing: Standing, measure: str) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """A time span as hours, minutes and seconds; nothing if it is not known."""
-    if seconds is None:
-        return ""
-    return str(timedelta(seconds=round(min(seconds, timedelta.max.total_seconds() / 2))))
+    """Return a time span in words, or nothing if it is not known."""
+    return "" if seconds is None else span(seconds)
 
 
 def _scores_line(standing: Standing) -> str:

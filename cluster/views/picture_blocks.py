@@ -22,9 +22,9 @@ from cluster.views.picture_processes import processes
 from cluster.views.run_picture import RunPicture
 from cluster.views.scores import score_name, score_value
 from cluster.views.sparkline import Series, sparkline
-from cluster.views.time_words import clock, span
+from cluster.views.time_words import clock
 from data_pipeline.strangers_text import visible_line
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, span
 from trainer.tracking.records import Sample
 
 VALUE = 10

@@ -1,12 +1,13 @@
 """How numbers, lists and changes are said in messages."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.batching.plan import Cursor
-from data_pipeline.wording import counted, listed, said
+from data_pipeline.wording import counted, listed, said, span
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
@@ -29,6 +30,24 @@ UNCOUNTED = re.compile(rf"\{{[^{{}}]*\}} ({NOUNS})\b")
 )
 def test_one_is_not_many(count: float, noun: str, words: str) -> None:
     assert counted(count, noun) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0 s"),
+        (0.2, "0 s"),
+        (12.4, "12 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (3 * 3600, "3 h"),
+        (3 * 3600 + 5 * 60 + 9, "3 h 5 min"),
+        (51 * 3600, "2 d 3 h"),
+    ],
+)
+def test_a_time_span_is_said_in_two_units_at_most(seconds: float, words: str) -> None:
+    assert span(seconds) == words
+    assert " d " in span(math.inf)
 
 
 def test_values_are_not_said_as_python_writes_them() -> None:

@@ -44,10 +44,10 @@ def test_a_run_whose_owner_lives_is_trained(run):
         ({"process": dead_process()}, "has ended without leaving"),
         (
             {"host": "away", "place": "elsewhere", "silent_seconds": 100},
-            "no sign of life for 100 s",
+            "no sign of life for 1 min 40 s",
         ),
-        ({"silent_seconds": 100}, "no sign of life for 100 s"),  # it lives, and is stopped
-        ({"silent_seconds": -100}, "100 s ahead of this machine's clock"),
+        ({"silent_seconds": 100}, "no sign of life for 1 min 40 s"),  # it lives, and is stopped
+        ({"silent_seconds": -100}, "1 min 40 s ahead of this machine's clock"),
     ],
     ids=["dead", "silent elsewhere", "silent here", "from the future"],
 )
