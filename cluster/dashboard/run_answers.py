@@ -32,7 +32,7 @@ from cluster.dashboard.answers import (
     time_lapse_path,
 )
 from cluster.dashboard.runs_folder import run_id
-from cluster.dashboard.settings import settings_of
+from cluster.run_settings import settings_of
 from cluster.views.events import event_text
 from data_pipeline.wording import counted
 from trainer.checkpoints.format import (
