@@ -12,6 +12,15 @@ def counted(count: int | float, noun: str) -> str:
     return f"{count:,g} {noun}{ending}" if isinstance(count, float) else f"{count:,} {noun}{ending}"
 
 
+def steps_of(step: int, max_steps: int | None) -> str:
+    """Return a run's last step and its goal; a run may have passed a goal that was set later."""
+    if not max_steps:
+        return f"{step:,}"
+    if step > max_steps:
+        return f"{step:,} (max_steps is {max_steps:,})"
+    return f"{step:,} of {max_steps:,}"
+
+
 def span(seconds: float) -> str:
     """Return a time span in its two largest units, as the dashboard shows it: 12 s, 3 h 5 min."""
     rounded = round(min(max(0.0, seconds), _LONGEST_SPAN))

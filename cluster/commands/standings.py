@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.views.scores import score_name, score_text, score_value
 from cluster.views.tables import AnswerTable, Column
-from data_pipeline.wording import counted, span
+from data_pipeline.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, standing_of
 
@@ -93,8 +93,7 @@ def status_text(standing: Standing) -> str:
 
 def steps_text(standing: Standing) -> str:
     """The last step, of how many."""
-    of = f" of {standing.max_steps:,}" if standing.max_steps is not None else ""
-    return f"{standing.step:,}{of}"
+    return steps_of(standing.step, standing.max_steps)
 
 
 def _state_text(standing: Standing) -> str:

@@ -1,14 +1,13 @@
 // The parts of a run's page that are text: each makes elements of the answer to /api/runs/ID.
 
 import { element, table } from "./dom.js";
-import { bytes, counted, moment, scoreName, scoreValue, settingText, span, whole } from "./words.js";
+import { bytes, counted, moment, scoreName, scoreValue, settingText, span, stepsOf, whole } from "./words.js";
 
 export function standing({ standing: run, card }) {
-  const steps = run.max_steps ? `${whole(run.step)} of ${whole(run.max_steps)}` : whole(run.step);
   const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");
   return facts([
     ["state", run.state + (run.reason ? `: ${run.reason}` : "")],
-    ["step", steps],
+    ["step", stepsOf(run.step, run.max_steps)],
     ...Object.entries(run.scores ?? {}).map(([name, { value }]) => (
       [scoreName(name), scoreValue(name, value) + bestOf(run, name)])),
     ["speed", run.tokens_per_second ? `${whole(run.tokens_per_second)} target tokens/s` : null],
