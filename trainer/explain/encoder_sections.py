@@ -44,7 +44,8 @@ def _memory_section(explained: Explanation) -> Section:
         title="The memory",
         lead=(
             f"This is the source sentence as the decoder sees it: {last}"
-            f"{counted(len(pieces), 'row')} of {config.width} numbers. Each row began as one piece and now knows its neighbours."
+            f"{counted(len(pieces), 'row')} of {config.width} numbers. Each row began as "
+            "one piece and now knows its neighbours."
         ),
         parts=[
             figures.vectors("memory", explained.trace.encoder.output_btm[0], pieces),
