@@ -33,6 +33,7 @@ from data_pipeline.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import DETAIL
 from trainer.supervision import Outcome
 from trainer.tracking.records import TrainLine
 
@@ -159,7 +160,7 @@ class Attempt:
             case Notice(text):
                 audience.notice(f"rank {rank}: {text}")
             case Detail(text):
-                audience.keep(f"rank {rank}: {text}")
+                audience.keep(f"{DETAIL}rank {rank}: {text}")
             case StateFailed(step, reason):
                 vitals.checkpoint_ends(step)
                 if committer.give_up(step):

@@ -18,7 +18,7 @@ from trainer.checkpoints.condition import Checkpoints
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import indented, log_entry
 from trainer.runs.vitals import Vitals
-from trainer.tracking.records import Event, Line, TrainLine, ValidationLine
+from trainer.tracking.records import Event, Line, Resized, TrainLine, ValidationLine
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -105,7 +105,7 @@ class PlainLines:
             for sample in line.samples:
                 texts = visible_line(sample.source), visible_line(sample.translation)
                 self._print(f"    {texts[0]}  →  {texts[1]}")
-        elif isinstance(line, Event):
+        elif isinstance(line, Event) and not isinstance(line, Resized):  # which `Resumed` says
             self._print(event_text(line))
 
     def vitals(self, vitals: Vitals) -> None:
