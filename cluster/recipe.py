@@ -104,8 +104,8 @@ def find_recipe(name: str) -> Path:
     if path.parent == Path() and built_in.exists():
         return built_in
     known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-    beside = {str(path.with_name(file.name)) for file in path.parent.glob("*.y*ml")}
-    close = get_close_matches(path.stem if path.parent == Path() else name, {*known, *beside}, n=1)
+    beside = {str(path.parent / file.name) for file in path.parent.glob("*.y*ml")}
+    close = get_close_matches(name, {*known, *beside}, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     raise RecipeError(
         f"There is no recipe {name!r}{hint}: it is neither a file of that path nor one of those "

@@ -117,16 +117,16 @@ def _setting_lines(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
     if not settings:
         return []
     width = max(map(len, settings))
-    pairs = {name: " and ".join(map(_shown, values)) for name, values in settings.items()}
+    pairs = {name: _pair(*map(said, values)) for name, values in settings.items()}
     return [
         f"{counted(len(settings), 'setting')} differ{'s' if len(settings) == 1 else ''}",
         *(f"  {name:{width}}  {values}" for name, values in pairs.items()),
     ]
 
 
-def _shown(value: Any) -> str:
-    text = said(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+def _pair(first: str, second: str) -> str:
+    shown = [t if len(t) <= LONGEST_SHOWN else f"{t[:LONGEST_SHOWN]}…" for t in (first, second)]
+    return " and ".join(shown) if shown[0] != shown[1] else f"two values that begin {shown[0]}"
 
 
 def _first(first: "FirstDifference") -> str:

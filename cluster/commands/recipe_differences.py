@@ -40,7 +40,9 @@ def recipe_differences(first: Path, second: Path) -> dict[str, Difference]:
 
 def _continuable(card: RunCard) -> set[str]:
     """Return the names of a run's continuable settings, as far as its task is known here."""
-    task, network = card.identity.get("task", DEFAULT_TASK), card.identity.get("model.network")
+    task = str(card.identity.get("task", DEFAULT_TASK))
+    network = card.identity.get("model.network")
+    network = None if network is None else str(network)
     known = task in TASKS and (network is None or network in NETWORKS)
     recipe = recipe_class(Recipe, task, network) if known else Recipe
     return {n for n, field in walk_fields(recipe) if change_class(field) == "continuable"}

@@ -153,6 +153,20 @@ def test_the_command_begins_with_the_settings_that_differ(one, tmp_path):
     assert found["settings"]["seed"] == [1, 2]
 
 
+def test_long_settings_that_begin_alike_are_not_shown_as_equal(one, tmp_path):
+    other = make_run(tmp_path / "other")
+    for folder, name in ((one, "left"), (other, "right")):
+        run = RunFolder(folder)
+        identity = {"data.train": [{"source": "a" * 90 + name}], "task": ["not", "a", "name"]}
+        run.card_path.write_text(
+            run.card().model_copy(update={"identity": identity}).model_dump_json()
+        )
+    result = CliRunner().invoke(app, ["compare", str(one), str(other)])
+    assert result.output.startswith(
+        "1 setting differs\n  data.train  two values that begin source a"
+    )
+
+
 def test_a_recipe_that_cannot_be_read_is_named(one, tmp_path):
     RunFolder(one).recipe.write_text("- 1")
     with pytest.raises(ClusterError, match=r"recipe\.yaml cannot be read: it holds a list"):
