@@ -10,7 +10,8 @@ CPU_TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' locks/cpu.txt)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # A file whose sha256 is not in a lock is refused, wherever it comes from. Building takes what
 # locks/build.txt has installed, and fetches nothing.
-INSTALL := $(PIP) install --quiet --quiet --no-build-isolation
+# On a terminal, pip shows what it downloads and installs; a log gets errors only.
+INSTALL := $(PIP) install $(if $(MAKE_TERMOUT),--progress-bar on,--quiet --quiet) --no-build-isolation
 LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -35,7 +36,7 @@ setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or C
 $(STAMP): pyproject.toml $(wildcard locks/*.txt) hatch_build.py data_pipeline/tokenizers/segmenter.c
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "There is no $(PYTHON). Name one from 3.11 to 3.13: make setup PYTHON=..."; exit 1; }
-	@echo "Setting up .venv (once; about 2 GB, with CUDA more)"
+	@echo "Setting up .venv (once, takes minutes; about 2 GB, with CUDA more)"
 	@$(PYTHON) -m venv .venv
 	@echo "  1 of 2: the packages of the lock, each with the sha256 that it must have"
 	@$(INSTALL) $(LOCKED) -r locks/build.txt

@@ -4,10 +4,11 @@ Precedence is defaults < recipe < overrides. A key that is not known fails with 
 that is. The folder of a run is named by its recipe and the identity fields that overrides change.
 """
 
-import difflib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
+from cluster.recipe_problems import Problem, message_of, problems_of
 from cluster.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from data_pipeline.corpus_config import is_remote
 from data_pipeline.errors import ExtensionError, LocationError
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
 # The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
 RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
-
-# Of a wrong recipe: how much of a value a message quotes, and how many problems it names.
-LONGEST_SHOWN = 300
-MOST_PROBLEMS = 20
 
 
 class Recipe(TrainingRecipe):
@@ -70,16 +68,44 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the recipe is wrong; with the file, the key, the value and the remedy.
     """
+    _check_locations(overrides)
+    own = _read(path)
+    values = deepcopy(own)
+    for override in overrides:
+        _apply(values, override)
     try:
-        check_all(list(overrides), "override")
-        values = _read(path)
-        for override in overrides:
-            _apply(values, override)
         return Recipe.of(values)
-    except (ExtensionError, LocationError) as error:
-        raise RecipeError(f"{path}: {error}") from error
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
+    except (ExtensionError, LocationError, ValidationError) as error:
+        problems = _problems(values, error)
+        text = message_of(path, problems, overrides, lambda: _problems_of(own, Recipe.of))
+        raise RecipeError(text) from error
+
+
+def _check_locations(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        try:
+            check_all(override, "override")
+        except LocationError as error:
+            raise RecipeError(str(error)) from error
+
+
+def _problems_of(
+    values: dict[str, Any], build: Callable[[dict[str, Any]], Recipe]
+) -> list[Problem]:
+    try:
+        build(values)
+    except (ExtensionError, LocationError, ValidationError) as error:
+        return _problems(values, error)
+    return []
+
+
+def _problems(
+    values: dict[str, Any], error: ExtensionError | LocationError | ValidationError
+) -> list[Problem]:
+    if not isinstance(error, ValidationError):
+        return [Problem("", str(error))]
+    recipe = class_of(Recipe, values)
+    return problems_of(error, recipe, [name for name, _ in walk_fields(recipe)])
 
 
 def load_run_recipe(run: "RunFolder", overrides: Sequence[str] = ()) -> Recipe:
@@ -111,30 +137,34 @@ def load_untrusted_recipe(
         RunMismatchError: an extension is not here.
         RecipeError: the recipe or an override is wrong.
     """
-    try:
-        check_all(list(overrides), "override")
-        values = _read(path)
-        for override in theirs:
-            _apply(values, override)
-        named_folder = values.pop("extension_folder", None)
-        for override in overrides:
-            _apply(values, override)
-        # Ranks and workers on other nodes are told the environment's folder, which they may lack.
-        own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
-        if not isinstance(own_folder, str | None):
-            raise RecipeError(
-                f"extension_folder is {_shown(own_folder)}, expected the path of a folder: give it "
-                "as extension_folder=FOLDER"
-            )
-        return Recipe.of_untrusted(
-            values | {"extension_folder": named_folder}, identity, own_folder
+    _check_locations(overrides)
+    own = _read(path)
+    for override in theirs:
+        _apply(own, override)
+    named_folder = own.pop("extension_folder", None)
+    values = deepcopy(own)
+    for override in overrides:
+        _apply(values, override)
+    # Ranks and workers on other nodes are told the environment's folder, which they may lack.
+    own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
+    if not isinstance(own_folder, str | None):
+        raise RecipeError(
+            f"extension_folder is {said(own_folder)}, expected the path of a folder: give it "
+            "as extension_folder=FOLDER"
         )
+
+    def build(values: dict[str, Any]) -> Recipe:
+        named = values | {"extension_folder": named_folder}
+        return Recipe.of_untrusted(named, identity, own_folder)
+
+    try:
+        return build(values)
     except ExtensionError as error:
         raise RunMismatchError(f"{path}: {error}") from error
-    except LocationError as error:
-        raise RecipeError(f"{path}: {error}") from error
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {describe(error, class_of(Recipe, values))}") from error
+    except (LocationError, ValidationError) as error:
+        problems = _problems(values, error)
+        text = message_of(path, problems, overrides, lambda: _problems_of(own, build))
+        raise RecipeError(text) from error
 
 
 def checkpoints_of_run(run: "RunFolder") -> CheckpointsConfig:
@@ -147,7 +177,9 @@ def checkpoints_of_run(run: "RunFolder") -> CheckpointsConfig:
     try:
         return CheckpointsConfig.model_validate(section)
     except ValidationError as error:
-        raise RecipeError(f"{run.recipe}: checkpoints: {describe(error, Recipe)}") from error
+        problems = problems_of(error, CheckpointsConfig, list(CheckpointsConfig.model_fields))
+        source = f"{run.recipe}, section checkpoints"
+        raise RecipeError(message_of(source, problems, (), list)) from error
 
 
 def find_recipe(name: str) -> Path:
@@ -159,9 +191,12 @@ def find_recipe(name: str) -> Path:
     if path.parent == Path() and built_in.exists():
         return built_in
     known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    beside = {str(path.parent / file.name) for file in path.parent.glob("*.y*ml")}
+    close = get_close_matches(name, {*known, *beside}, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
     raise RecipeError(
-        f"There is no recipe {name!r}: neither a file of that path nor one of those that come "
-        f"with transloom ({', '.join(known)})"
+        f"There is no recipe {name!r}{hint}: it is neither a file of that path nor one of those "
+        f"that come with transloom ({', '.join(known)})"
     )
 
 
@@ -186,26 +221,6 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         return recipe
     dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
-
-
-def describe(error: ValidationError, recipe: type[Recipe]) -> str:
-    """One paragraph on all that is wrong with a recipe.
-
-    Args:
-        recipe: the class that it should be of.
-    """
-    problems = error.errors()
-    causes = [problem for problem in problems if problem["type"] != "too_short"]
-
-    def follows(location: tuple[int | str, ...]) -> bool:
-        """Whether an error only follows from another: a list with a wrong item is too short."""
-        return any(cause["loc"][: len(location)] == location for cause in causes)
-
-    told = [p for p in problems if p["type"] != "too_short" or not follows(p["loc"])]
-    lines = [_describe_one(dict(problem), recipe) for problem in told[:MOST_PROBLEMS]]
-    if len(told) > MOST_PROBLEMS:
-        lines.append(f"and {len(told) - MOST_PROBLEMS} more")
-    return "; ".join(lines)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -261,42 +276,6 @@ def _position(override: str, text: str, items: list[Any]) -> int:
             "list"
         )
     return int(text)
-
-
-def _describe_one(problem: dict[str, Any], recipe: type[Recipe]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        nearest = _nearest(key, recipe)
-        hint = f"; did you mean {nearest}?" if nearest else ""
-        return f"unknown key {key} (value {_shown(problem['input'])}){hint}"
-    if problem["type"] == "missing":
-        return f"{key} is missing and has no default"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    if problem["type"] == "model_type":
-        return f"{key} is {_shown(problem['input'])}: give its fields by name, as {key}.FIELD=VALUE"
-    return f"{key} is {_shown(problem['input'])}: {message}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else said(value)
-    if len(text) <= LONGEST_SHOWN:
-        return text
-    return f"{text[:LONGEST_SHOWN]}… ({counted(len(text), 'character')})"
-
-
-def _nearest(key: str, recipe: type[Recipe]) -> str | None:
-    """The known key that is most like this one: among its siblings first, then anywhere."""
-    known = [name for name, _ in walk_fields(recipe)]
-    section, _, name = key.rpartition(".")
-    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
-    if close := difflib.get_close_matches(name, siblings, n=1):
-        return siblings[close[0]]
-    everywhere = {k.rpartition(".")[2]: k for k in reversed(known)}
-    close = difflib.get_close_matches(name, everywhere, n=1)
-    return everywhere[close[0]] if close else None
 
 
 def walk_fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

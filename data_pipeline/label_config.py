@@ -21,7 +21,7 @@ from data_pipeline.text_config import (
     TextCorpusConfig,
     TextDataConfig,
 )
-from data_pipeline.wording import listed, said
+from data_pipeline.wording import counted, listed, said
 
 LABEL = "label"  # the field of a text's label, in shards
 TAGS = "tags"  # the field of the tags of a text's words, in shards
@@ -264,7 +264,8 @@ class TaggedDataConfig(LabelsDataConfig):
     def problem_of(self, texts: Sequence[str]) -> str | None:
         words, tags = (text.split(" ") if text else [] for text in texts)
         if len(words) != len(tags):
-            return f"expected a tag for each word, found {len(words)} words and {len(tags)} tags"
+            found_words = f"{counted(len(words), 'word')} and {counted(len(tags), 'tag')}"
+            return f"expected a tag for each word, found {found_words}"
         found = (unknown_label(tag, self.labels, "tag") for tag in tags)
         return next(filter(None, found), None)
 

@@ -3,11 +3,36 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_LONGEST_SPAN = 1e15  # seconds; infinity has no units
+
 
 def counted(count: int | float, noun: str) -> str:
     """A number with its noun, whose plural ends in -s or, as batch, in -es: 1 rank, 1,000 pairs."""
     ending = "" if count == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
     return f"{count:,g} {noun}{ending}" if isinstance(count, float) else f"{count:,} {noun}{ending}"
+
+
+def steps_of(step: int, max_steps: int | None) -> str:
+    """Return a run's last step and its goal; a run may have passed a goal that was set later."""
+    if not max_steps:
+        return f"{step:,}"
+    if step > max_steps:
+        return f"{step:,} (max_steps is {max_steps:,})"
+    return f"{step:,} of {max_steps:,}"
+
+
+def span(seconds: float) -> str:
+    """Return a time span in its two largest units, as the dashboard shows it: 12 s, 3 h 5 min."""
+    rounded = round(min(max(0.0, seconds), _LONGEST_SPAN))
+    units = {
+        "d": rounded // 86400,
+        "h": rounded // 3600 % 24,
+        "min": rounded // 60 % 60,
+        "s": rounded % 60,
+    }
+    largest = next((place for place, count in enumerate(units.values()) if count), 3)
+    parts = list(units.items())[largest : largest + 2]
+    return " ".join(f"{count:,} {unit}" for unit, count in parts if count) or "0 s"
 
 
 def listed(items: Iterable[object]) -> str:

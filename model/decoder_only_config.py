@@ -113,7 +113,7 @@ class DecoderOnlyConfig(NetworkConfig):
     )
 
     def __str__(self) -> str:
-        return f"{self.layers} layers, width {self.width}"
+        return f"{self.layers} layer{'s' * (self.layers > 1)}, width {self.width}"
 
     @property
     def head_width(self) -> int:

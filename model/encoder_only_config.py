@@ -63,7 +63,7 @@ class EncoderOnlyConfig(NetworkConfig):
     )
 
     def __str__(self) -> str:
-        return f"{self.layers} layers, width {self.width}"
+        return f"{self.layers} layer{'s' * (self.layers > 1)}, width {self.width}"
 
     @property
     def groups(self) -> int:

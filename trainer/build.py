@@ -62,7 +62,7 @@ def build_trainer(
         recorder = Recorder(context, checkpoint, manifest) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
-            supervision.notice(f"attention is computed by {backend}")
+            supervision.keep(f"attention is computed by {backend}")
             if slow := numerics.slow_precision(recipe.engine, placement):
                 supervision.notice(slow)
             if engine.frozen.names:

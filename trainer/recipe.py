@@ -299,7 +299,15 @@ def identity_of(recipe: TrainingRecipe) -> dict[str, Any]:
 
 
 def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """A line for each identity field in which two runs differ, with both values.
+    """Return a line for each identity field in which two runs differ, with both values."""
+    return [
+        f"{name}: {before!r} there, {after!r} here"
+        for name, (before, after) in differing_identity(old, new).items()
+    ]
+
+
+def differing_identity(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the identity fields in which two runs differ, with both values.
 
     A field that is missing from one of them, because a later version added it, has its default.
     """
@@ -308,11 +316,7 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         {n: _compact(bared(values[n]) if n in values else _default_of(n, values)) for n in names}
         for values in (old, new)
     )
-    return [
-        f"{name}: {before[name]!r} there, {after[name]!r} here"
-        for name in before
-        if before[name] != after[name]
-    ]
+    return {n: (before[n], after[n]) for n in names if before[n] != after[n]}
 
 
 def _default_of(name: str, identity: dict[str, Any]) -> Any:

@@ -30,6 +30,9 @@ class Supervision(Protocol):
     def notice(self, text: str) -> None:
         """Something happened to the rank that a person would want to know."""
 
+    def keep(self, text: str) -> None:
+        """Write a detail to the run's log without showing it."""
+
     def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
         """The rank has written its part of a checkpoint; it counts once all ranks have."""
 

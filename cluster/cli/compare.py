@@ -1,8 +1,9 @@
 """`transloom compare`: are two runs the same, and if not, from where on?"""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,12 +16,13 @@ from cluster.cli.options import (
 )
 from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, hand_over
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, said
 
 if TYPE_CHECKING:
     from trainer.tracking.comparison import Comparison, FirstDifference
 
 TENSORS_NAMED = 3
+LONGEST_SHOWN = 60
 
 
 def compare(
@@ -41,9 +43,10 @@ def compare(
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs: data and loss of each step, weights and moments of checkpoints.
+    """Compare two runs: settings, data and loss of each step, weights and moments of checkpoints.
 
-    It tells the first step that differs, and in what. Of two models the records are compared.
+    Settings that differ come first, such as the seed; then the first step that differs, and in
+    what. Of two models only the records are compared.
 
     Exit code 0 if all are the same to the last bit, 1 if not. Shapes may differ: ranks, ZeRO
     stages. Example, with engine.numerics=exact in both:
@@ -64,10 +67,16 @@ def compare(
             "--markdown, --dataset and --processes"
         )
     (other,) = others
+    from cluster.commands.recipe_differences import recipe_differences
     from trainer.tracking.comparison import compare_runs
 
+    settings = recipe_differences(run, other)
     comparison = compare_runs(run, other)
-    answer(asdict(comparison) | {"same": comparison.is_same}, as_json, in_words(comparison))
+    answer(
+        {"settings": settings} | asdict(comparison) | {"same": comparison.is_same},
+        as_json,
+        in_words(settings, comparison),
+    )
     if not comparison.is_same:
         raise typer.Exit(EXIT_FAILED)
 
@@ -94,13 +103,30 @@ def _compare_translations(
         answer(found.to_json(), as_json, comparison_text(found))
 
 
-def in_words(comparison: "Comparison") -> str:
-    """The comparison as text: the steps in common, then a line each for data, losses, state."""
+def in_words(settings: Mapping[str, tuple[Any, Any]], comparison: "Comparison") -> str:
+    """Return the comparison as text: other settings, the steps in common, then a line each."""
     found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
     steps = f"{counted(comparison.steps, 'step')} in common"
     if first := comparison.first_difference:
         found["first"] = _first(first)
-    return "\n".join([steps, *(f"  {name:8}{text}" for name, text in found.items())])
+    lines = [steps, *(f"  {name:8}{text}" for name, text in found.items())]
+    return "\n".join([*_setting_lines(settings), *lines])
+
+
+def _setting_lines(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    if not settings:
+        return []
+    width = max(map(len, settings))
+    pairs = {name: _pair(*map(said, values)) for name, values in settings.items()}
+    return [
+        f"{counted(len(settings), 'setting')} differ{'s' if len(settings) == 1 else ''}",
+        *(f"  {name:{width}}  {values}" for name, values in pairs.items()),
+    ]
+
+
+def _pair(first: str, second: str) -> str:
+    shown = [t if len(t) <= LONGEST_SHOWN else f"{t[:LONGEST_SHOWN]}…" for t in (first, second)]
+    return " and ".join(shown) if shown[0] != shown[1] else f"two values that begin {shown[0]}"
 
 
 def _first(first: "FirstDifference") -> str:

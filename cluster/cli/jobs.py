@@ -10,7 +10,6 @@ from cluster.cli.options import JsonOption, Overrides, RecipeArgument, StrictOpt
 from cluster.errors import ClusterError
 from cluster.terminal import Terminal, hand_over, note, tell, tell_in_json, warn
 from cluster.views.tables import AnswerTable, Column
-from data_pipeline.wording import counted
 
 if TYPE_CHECKING:
     from cluster.launchers.ray_job.record import Attempt
@@ -199,7 +198,7 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
         return
     stopped = stop_job(address, job)
     if stopped and not as_json:
-        note(f"{job} is asked to leave a checkpoint and stop; interrupting this does not keep it")
+        note(f"{job} is asked to leave a checkpoint and stop; Ctrl-C here does not cancel the stop")
     found = status.wait_until_over(address, job) if stopped else status.standing_of(address, job)
     if as_json:
         tell_in_json({"job": job, "stopped": stopped, "status": found.status})
@@ -309,10 +308,15 @@ def _describe(standing: "Standing") -> str:
 def _restart(attempt: "Attempt") -> str:
     return (
         f"restart  after exit code {attempt.exit_code} at step {attempt.step}, "
-        f"{_time(attempt.ended)}: line {attempt.last_line} of the log "
-        f"({counted((attempt.last_line or 0) - attempt.first_line + 1, 'line')} from byte "
-        f"{attempt.first_byte}): {attempt.why}"
+        f"{_time(attempt.ended)}: {_log_lines(attempt)}: {attempt.why}"
     )
+
+
+def _log_lines(attempt: "Attempt") -> str:
+    first, last = attempt.first_line, attempt.last_line
+    if last is None or last < first:
+        return "nothing in the log"
+    return f"log line {first}" if first == last else f"log lines {first}–{last}"
 
 
 def _time(seconds: float | None) -> str:

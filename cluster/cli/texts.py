@@ -15,6 +15,7 @@ from cluster.cli.options import (
 )
 from cluster.commands.export_targets import Target
 from cluster.terminal import hand_over
+from data_pipeline.wording import counted
 from trainer.inference.engine_names import ComputeType
 
 
@@ -128,5 +129,5 @@ def import_weights(
     answer(
         summary,
         as_json,
-        f"{summary['run']}: {summary['model']}, {summary['parameters']:,} weights",
+        f"{summary['run']}: {summary['model']}, {counted(summary['parameters'], 'weight')}",
     )

@@ -13,7 +13,7 @@ from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.wording import counted, listed
 from model.config import DecodingConfig
-from trainer.checkpoints.format import AVERAGE, STEP, Checkpoint, sha256_of
+from trainer.checkpoints.format import STEP, Checkpoint, checkpoint_name, sha256_of
 from trainer.errors import RunMismatchError
 from trainer.inference.breakdowns import frequencies_of
 from trainer.inference.hypotheses import (
@@ -106,9 +106,9 @@ def _find(name: str, test_set: str, dataset: str | None) -> _Found:
     path, checkpoint = named_run(name)
     run = RunFolder(path)
     run.card()
-    found, damaged = find_checkpoint(run, checkpoint)
-    for problem in damaged:
-        warn(f"{problem}; using {found.path}")
+    found, passed_over = find_checkpoint(run, checkpoint)
+    for reason in passed_over:
+        warn(f"{reason}; using {found.path}")
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     if recipe.task != "translation":
         raise RunMismatchError(
@@ -149,10 +149,8 @@ def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) 
     if there := find_hypotheses(one.run.translations, origin):
         note(f"{one.name}: the hypotheses in {there.file} are those of this checkpoint")
         return there
-    weights = one.checkpoint.path.name
-    checkpoint = weights if weights.startswith(AVERAGE) else str(one.checkpoint.step)
     return make_hypotheses(
-        load_translator(one.run.path, checkpoint),
+        load_translator(one.run.path, checkpoint_name(one.checkpoint.path)),
         test_set,
         one.heldout,
         one.run.translations,

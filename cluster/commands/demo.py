@@ -1,13 +1,13 @@
 """`transloom demo`: the whole path on the built-in phrase book, told to a newcomer."""
 
-import sys
 from pathlib import Path
 
 from cluster.commands.datasets import prepare_dataset
 from cluster.commands.explaining import write_explanation
 from cluster.commands.inference import evaluate_sets, scores_table
+from cluster.commands.next_steps import next_commands, own_command
 from cluster.commands.train import train_run
-from cluster.recipe import find_recipe, load_recipe
+from cluster.recipe import Recipe, find_recipe, load_recipe
 from cluster.supervision.command_signals import expect_a_run, obey_signals
 from cluster.terminal import Terminal, shown
 from data_pipeline.wording import counted
@@ -47,7 +47,7 @@ def run_demo(console: Terminal) -> Outcome:
     )
     expect_a_run()
     result = train_run(RECIPE, [], run=None, address=None, inline=False, console=console)
-    console.print(result.text())
+    console.print(result.outcome_text())
     if result.outcome == "preempted":
         return result.outcome
     obey_signals()
@@ -62,16 +62,15 @@ def run_demo(console: Terminal) -> Outcome:
         console.print(shown(f"  {source}  →  ", (translation, "bold")))
     page = write_explanation(translator, SENTENCES[0], None, result.run / "explain.html")
     console.print(
-        _where_next(result.run, page["file"], 2 * recipe.trainer.max_steps),
+        _where_next(result.run, recipe, page["file"]),
         soft_wrap=True,
     )
     return result.outcome
 
 
-def _where_next(run: Path, page: str, more_steps: int) -> str:
-    command = Path(sys.argv[0])
-    if command.is_absolute() and command.is_relative_to(Path.cwd()):
-        command = command.relative_to(Path.cwd())
+def _where_next(run: Path, recipe: Recipe, page: str) -> str:
+    command = own_command()
+    commands = next_commands(run, recipe, "elle est agricultrice")
     return f"""
 The run          {run}
 Its checkpoints  {run}/checkpoints
@@ -80,9 +79,9 @@ A look inside    {page}  (open it in a browser: “{SENTENCES[0]}”, step by st
 
 Five commands to try next: translate, look inside, see the curves, train on, list the checkpoints.
 
-  echo "elle est agricultrice" | {command} translate {run}
-  {command} explain {run} "elle est agricultrice"
-  {command} dashboard
-  {command} train {RECIPE} trainer.max_steps={more_steps}
+  {commands["use"]}
+  {commands["explain"]}
+  {commands["curves"]}
+  {command} train {RECIPE} trainer.max_steps={2 * recipe.trainer.max_steps}
   {command} checkpoints list {run}
 """

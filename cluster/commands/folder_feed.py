@@ -18,6 +18,7 @@ from cluster.terminal import Terminal
 from cluster.views.folder_picture import FolderRow, folder_picture
 from cluster.views.run_picture import JobPicture
 from cluster.views.scores import score_text
+from data_pipeline.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, standing_of
@@ -103,7 +104,7 @@ class FolderFeed:
 
     def summary(self) -> str:
         under_way = sum(known.is_under_way for known in self._known.values())
-        return f"{self._folder}: {len(self._known):,} runs, {under_way:,} under way"
+        return f"{self._folder}: {counted(len(self._known), 'run')}, {under_way:,} under way"
 
     def changes(self) -> list[str]:
         """A line for each run whose state is not the one that was told last."""

@@ -72,8 +72,8 @@ def load_together(
         )
     require_possible(engine, compute_type, "cpu", precision)
     translator = Translator.load_ensemble([named_run(n) for n in names], precision=precision)
-    for problem in translator.damaged:
-        warn(f"{problem}; using an older checkpoint")
+    for reason in translator.passed_over:
+        warn(f"{reason}; using another checkpoint")
     translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
     return translator
 
@@ -88,7 +88,7 @@ def load_translator(
     engine: Engine = Engine.TORCH,
     compute_type: ComputeType | None = None,
 ) -> Translator:
-    """Load a run's translator, and name newer checkpoints that were passed over.
+    """Load a run's translator, and warn if usual weights were passed over.
 
     Args:
         checkpoint: a step or the name of an average.
@@ -97,8 +97,8 @@ def load_translator(
     translator = Translator.load(
         run, checkpoint, precision=precision, engine=engine, compute_type=compute_type
     )
-    for problem in translator.damaged:
-        warn(f"{problem}; using {translator.checkpoint.path}")
+    for reason in translator.passed_over:
+        warn(f"{reason}; using {translator.checkpoint.path}")
     translator.decoding = decoding_of(translator, beam_size, length_penalty, n_best)
     return translator
 
@@ -178,8 +178,8 @@ def score_sets(
 ) -> dict[str, dict[str, float | None]]:
     """Score a run of any task on its test sets: each score by name, by the set's name."""
     found = load_network(run, checkpoint, "cpu", "fp32")
-    for problem in found.damaged:
-        warn(f"{problem}; using {found.checkpoint.path}")
+    for reason in found.passed_over:
+        warn(f"{reason}; using {found.checkpoint.path}")
     data, sets = _test_sets(found.recipe, run, names, dataset)
     return {
         name: {score: s.value for score, s in score_heldout(found, data, name).items()}

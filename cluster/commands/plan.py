@@ -9,7 +9,7 @@ from cluster.planning.cluster_facts import ClusterFacts, holder_text, resources_
 from cluster.planning.plan import Plan, Wanted, make_plan
 from cluster.planning.quick import gigabytes
 from cluster.recipe import find_recipe, load_recipe, run_name, with_absolute_paths
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, span
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
@@ -115,10 +115,10 @@ def _time_lines(plan: Plan) -> list[str]:
         )
     if taken := plan.duration:
         how = " without validations and checkpoints" if not (speed and speed.goodput) else ""
-        if taken.at_best:
-            how += f", if {counted(taken.ranks, 'rank')} are as fast as their number promises"
+        if taken.at_best and plan.steps_left:
+            how += _if_as_fast(plan)
         steps = counted(plan.steps_left, "step")
-        lines.append(_line("time", f"{_hours(taken.hours)} for {steps}{how}"))
+        lines.append(_line("time", f"{span(3600 * taken.hours)} for {steps}{how}"))
     return lines
 
 
@@ -145,10 +145,19 @@ def _cluster_lines(cluster: ClusterFacts) -> list[str]:
     return [*lines, *(_line("held", text) for text in held), _line("room", room)]
 
 
-def _hours(hours: float) -> str:
-    if hours < 1:
-        return f"{hours * 60:.1f} minutes"
-    return f"{hours:.1f} hours" if hours < 48 else f"{hours:,.0f} hours ({hours / 24:.1f} days)"
+def _if_as_fast(plan: Plan) -> str:
+    """Return the assumption about ranks that were not measured."""
+    speed, taken = plan.speed, plan.duration
+    assert speed is not None
+    assert taken is not None
+    measured_hours = plan.steps_left * speed.step_seconds / 3600 / (speed.goodput or 1.0)
+    share = f"{measured_hours / taken.hours:.3g}"
+    times = {"0.5": "half as fast", "1": "as fast", "2": "twice as fast"}
+    are = "is" if taken.ranks == 1 else "are"
+    return (
+        f", if {counted(taken.ranks, 'rank')} {are} {times.get(share, f'{share} times as fast')} "
+        f"as {speed.ranks}"
+    )
 
 
 def _frozen(plan: Plan) -> str:

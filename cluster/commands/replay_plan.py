@@ -17,7 +17,7 @@ from cluster.recipe import Recipe, load_run_recipe, with_absolute_paths
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.wording import counted, listed
+from data_pipeline.wording import counted, listed, span
 from trainer.checkpoints.format import (
     Checkpoint,
     CheckpointHeader,
@@ -105,7 +105,7 @@ class ReplayPlan:
             origin = "step 0, with the weights that follow from the seed"
         return (
             f"{counted(count, 'step')} to train again, {self.trained.first} to "
-            f"{self.trained.last}, from {origin}: about {_duration(self.seconds)} by the record's "
+            f"{self.trained.last}, from {origin}: about {span(self.seconds)} by the record's "
             "speed"
         )
 
@@ -271,9 +271,3 @@ def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
             section = section[part]
         section[field] = value
     return Recipe.of(dumped)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -22,6 +22,7 @@ from cluster.views.live_picture import rendered
 from cluster.views.run_history import take_history, take_lines
 from cluster.views.run_picture import CHECKPOINTS_SHOWN, JobPicture, RunPicture
 from cluster.views.time_words import clock
+from data_pipeline.wording import steps_of
 from trainer.checkpoints.condition import Checkpoints
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
@@ -91,11 +92,11 @@ class RunFeed:
     def summary(self) -> str:
         """How the run stands, in a line."""
         picture = self.picture
-        of = f" of {picture.max_steps:,}" if picture.max_steps else ""
         waits = picture.job.waits_for if picture.job else None
         why = f": {picture.reason}" if picture.reason else f", for {waits}" if waits else ""
         owner = f", {picture.owner}" if picture.owner else ""
-        return f"{picture.title}: step {picture.step:,}{of}, {picture.state}{why}{owner}"
+        steps = steps_of(picture.step, picture.max_steps)
+        return f"{picture.title}: step {steps}, {picture.state}{why}{owner}"
 
     def standing(self) -> dict[str, Any]:
         """How the run stands, for scripts."""

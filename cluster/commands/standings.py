@@ -1,11 +1,11 @@
 """`transloom runs` and `transloom status`: how runs stand, by their folders."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from cluster.views.scores import score_heading, score_text, score_value, training_losses
 from cluster.views.tables import AnswerTable, Column
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, standing_of
 
@@ -96,8 +96,7 @@ def status_text(standing: Standing) -> str:
 
 def steps_text(standing: Standing) -> str:
     """The last step, of how many."""
-    of = f" of {standing.max_steps:,}" if standing.max_steps is not None else ""
-    return f"{standing.step:,}{of}"
+    return steps_of(standing.step, standing.max_steps)
 
 
 def _state_text(standing: Standing) -> str:
@@ -125,10 +124,8 @@ def best_text(standing: Standing, measure: str) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """A time span as hours, minutes and seconds; nothing if it is not known."""
-    if seconds is None:
-        return ""
-    return str(timedelta(seconds=round(min(seconds, timedelta.max.total_seconds() / 2))))
+    """Return a time span in words, or nothing if it is not known."""
+    return "" if seconds is None else span(seconds)
 
 
 def _scores_line(standing: Standing) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe, run_name
 from cluster.strict_yaml import YamlError, parse_yaml
+from data_pipeline.wording import counted
 
 MOST_RUNS = 1_000
 
@@ -51,8 +52,8 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
         count *= len(texts)
     if not 1 < count <= MOST_RUNS:
         raise RecipeError(
-            f"The values of this sweep make {count:,} runs, expected 2 to {MOST_RUNS:,}: give "
-            "several values for a field, such as seed=1,2,3; `transloom train` is for one run"
+            f"The values of this sweep make {counted(count, 'run')}, expected 2 to {MOST_RUNS:,}: "
+            "give several values for a field, such as seed=1,2,3; `transloom train` is for one run"
         )
     points: dict[str, SweepPoint] = {}
     for values in product(*(texts for _, texts in axes)):

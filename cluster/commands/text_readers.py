@@ -11,8 +11,8 @@ R = TypeVar("R", bound=TextReader[Any])
 
 
 def load_reader(kind: type[R], run: Path, checkpoint: str | None, precision: Precision) -> R:
-    """Load a run's network, and name newer checkpoints that were passed over."""
+    """Load a run's network, and warn if usual weights were passed over."""
     reader = kind.load(run, checkpoint, precision)
-    for problem in reader.damaged:
-        warn(f"{problem}; using {reader.checkpoint.path}")
+    for reason in reader.passed_over:
+        warn(f"{reason}; using {reader.checkpoint.path}")
     return reader

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.commands.next_steps import next_commands
 from cluster.errors import RankLostError, RecipeError
 from cluster.planning.quick import quick_check
 from cluster.recipe import (
@@ -33,10 +34,17 @@ MOST_PROFILED_STEPS = 50
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run stands after `transloom train`."""
+    """How a run stands after `transloom train`.
+
+    Attributes:
+        began_at: the step of the newest checkpoint when the command started; 0 without one.
+        step: the step of the newest checkpoint now.
+    """
 
     outcome: Outcome
     run: Path
+    recipe: Recipe
+    began_at: int
     step: int
     checkpoint: Path | None
     validation: ValidationLine | None
@@ -58,11 +66,19 @@ class TrainResult:
         return self.validation.model_dump(mode="json", include={"step", "scores", "seconds"})
 
     def text(self) -> str:
-        if self.profile is None:
-            return self._outcome_text()
-        return f"{self._outcome_text()} The profile lies in {self.profile}."
+        """Return the outcome, and commands to try next if the run has finished."""
+        text = self.outcome_text()
+        if self.profile is not None:
+            text += f" The profile is in {self.profile}."
+        if self.outcome == "finished":
+            samples = self.validation.samples if self.validation else []
+            source = samples[0].source if samples else None
+            commands = next_commands(self.run, self.recipe, source)
+            text += "\n\nNext:\n" + "\n".join(f"  {command}" for command in commands.values())
+        return text
 
-    def _outcome_text(self) -> str:
+    def outcome_text(self) -> str:
+        """Return how the run ended, in a sentence or two."""
         if self.outcome == "preempted":
             if self.checkpoint is None:
                 return f"Stopped before {self.run} had a checkpoint; the same command starts it."
@@ -70,7 +86,21 @@ class TrainResult:
                 f"Stopped. The newest checkpoint of {self.run} is of step {self.step}; the same "
                 "command continues from there."
             )
-        return f"Finished at step {self.step}. The run lies in {self.run}."
+        if self.began_at == self.step:
+            return self._nothing_left_text()
+        return f"Finished at step {self.step}. The run is in {self.run}."
+
+    def _nothing_left_text(self) -> str:
+        wanted = self.recipe.trainer.max_steps
+        if self.step < wanted:
+            return (
+                f"Nothing left to train: {self.run} stopped early at step {self.step}. Raise "
+                "trainer.early_stopping.patience to continue it."
+            )
+        return (
+            f"Nothing left to train: {self.run} is already at step {self.step}, and "
+            f"trainer.max_steps is {wanted}. Raise trainer.max_steps to continue it."
+        )
 
 
 def train_run(
@@ -100,6 +130,7 @@ def train_run(
     loaded = with_absolute_paths(loaded)
     checked = quick_check(loaded, folder)
     store, manifest = checked.require()
+    began_at = _newest_step(folder)
     if profile:
         _check_profile(profile, loaded, folder)
     title, settings = title_of(loaded, folder), loaded.trainer
@@ -131,6 +162,8 @@ def train_run(
     return TrainResult(
         outcome=outcome,
         run=folder.path,
+        recipe=loaded,
+        began_at=began_at,
         step=step_of(newest) if newest else 0,
         checkpoint=newest,
         validation=next((line for line in lines if isinstance(line, ValidationLine)), None),
@@ -151,14 +184,18 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
             f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and so long "
             f"a trace is too large to be looked at: name at most {MOST_PROFILED_STEPS}"
         )
-    checkpoints = list_checkpoints(run.checkpoints)
-    begun = step_of(checkpoints[-1]) if checkpoints else 0
+    begun = _newest_step(run)
     if steps.first <= begun and not profile_folder(run, steps).exists():
         raise RecipeError(
             f"--profile {steps} begins at step {steps.first}, but {run.path} goes on from the "
             f"checkpoint of step {begun}: name steps after that, up to trainer.max_steps, which is "
             f"{longest}"
         )
+
+
+def _newest_step(run: RunFolder) -> int:
+    checkpoints = list_checkpoints(run.checkpoints)
+    return step_of(checkpoints[-1]) if checkpoints else 0
 
 
 def title_of(recipe: Recipe, run: RunFolder) -> str:

@@ -16,7 +16,7 @@ from cluster.terminal import Terminal, bars_by_name, percentages, shown
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, listed
 from model.config import search_label
-from trainer.checkpoints.format import STEP, list_checkpoints, read_header, step_of
+from trainer.checkpoints.format import STEP, checkpoint_name, list_checkpoints, read_header, step_of
 from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.inference.significance import Metric
@@ -98,7 +98,7 @@ def _found(run: RunFolder, name: str) -> str:
         of_last, of_best = (number, None) if kind == "last" else (None, number)
         return average_run(run.path, of_last, of_best, None).path.name
     if name == "newest":
-        return str(find_checkpoint(run, None)[0].step)
+        return checkpoint_name(find_checkpoint(run, None)[0].path)
     if name == "best":
         paths = list_checkpoints(run.checkpoints)
         metric = checkpoints_of_run(run).best_by

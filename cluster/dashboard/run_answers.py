@@ -32,8 +32,8 @@ from cluster.dashboard.answers import (
     time_lapse_path,
 )
 from cluster.dashboard.runs_folder import run_id
-from cluster.dashboard.settings import settings_of
-from cluster.views.display import event_summary
+from cluster.run_settings import settings_of
+from cluster.views.events import event_text
 from data_pipeline.wording import counted
 from trainer.checkpoints.format import (
     HEADER,
@@ -264,7 +264,7 @@ def _mark(line: Event | SkippedLine) -> Mark:
         if line.slots:
             words += f" in {counted(len(line.slots), 'slot')}"
         return Mark(step=line.step, event="skipped", words=words, details=details)
-    return Mark(step=line.step, event=line.event, words=event_summary(line), details=line.details)
+    return Mark(step=line.step, event=line.event, words=event_text(line), details=line.details)
 
 
 def _newest_checkpoint(run: RunFolder) -> Path | None:

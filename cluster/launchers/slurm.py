@@ -96,8 +96,8 @@ class NodeShare:
         if cpus < reserved:
             raise RecipeError(
                 f"cluster.slurm.cpus_per_node is {cpus}, but {counted(ranks, 'rank')} and "
-                f"{counted(workers, 'data worker')} of a node reserve {reserved:g} CPUs: ask for "
-                f"at least {math.ceil(reserved)}"
+                f"{counted(workers, 'data worker')} of a node reserve "
+                f"{counted(float(reserved), 'CPU')}: ask for at least {math.ceil(reserved)}"
             )
         return cls(cpus=cpus, gpus=ranks * cluster.gpus_per_rank)
 

@@ -139,7 +139,8 @@ def _room(cpus: float, gpus: float) -> int:
     room = min(int(free.get(name, 0) // each) for name, each in needed.items() if each)
     if not room:
         raise ClusterError(
-            f"The cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free, "
+            f"The cluster has {counted(free.get('CPU', 0.0), 'CPU')} and "
+            f"{counted(free.get('GPU', 0.0), 'GPU')} free, "
             f"and an actor takes {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: ask for less "
             "with --cpus-per-actor and --gpus-per-actor, or say how many to wait for with --actors"
         )

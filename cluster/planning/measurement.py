@@ -96,6 +96,9 @@ class _Watcher:
     def notice(self, text: str) -> None:
         """Do nothing: what is noticed is that nothing is recorded."""
 
+    def keep(self, text: str) -> None:
+        """Do nothing: a measurement has no log."""
+
     def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
         raise AssertionError("nothing is written")
 

@@ -9,6 +9,7 @@ import threading
 
 from cluster.health.hang_detector import Position
 from cluster.ranks.reports import (
+    Detail,
     Notice,
     Recorded,
     Report,
@@ -35,6 +36,9 @@ class Mailbox:
 
     def notice(self, text: str) -> None:
         self._reports.put(Notice(text))
+
+    def keep(self, text: str) -> None:
+        self._reports.put(Detail(text))
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._reports.put(StateWritten(file, header))

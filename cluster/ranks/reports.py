@@ -26,6 +26,13 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """A text for the run's log alone."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class StateWritten:
     """The rank has written its part of a checkpoint."""
 
@@ -41,4 +48,4 @@ class StateFailed:
     reason: str
 
 
-Report = Position | Recorded | Notice | StateWritten | StateFailed
+Report = Position | Recorded | Notice | Detail | StateWritten | StateFailed

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.serving.settings import ReplicaSettings
-from cluster.serving.taking_up import TakingUp, name_of
+from cluster.serving.taking_up import TakingUp
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.pair_config import SOURCE, PairDataConfig
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from trainer.checkpoints.format import Checkpoint, list_averages, list_checkpoints
+from trainer.checkpoints.format import Checkpoint, checkpoint_name, list_averages, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
@@ -68,7 +68,7 @@ def facts_of(settings: ReplicaSettings) -> RunFacts:
 
 def _verified(run: RunFolder, checkpoint: str) -> Checkpoint:
     paths: list[Path] = [*list_checkpoints(run.checkpoints), *list_averages(run.checkpoints)]
-    named = {name_of(path): path for path in paths}
+    named = {checkpoint_name(path): path for path in paths}
     if checkpoint not in named:
         raise CheckpointError(
             f"{run.path} has no checkpoint {checkpoint}; it has [{', '.join(named)}]"

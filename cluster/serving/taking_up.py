@@ -16,6 +16,7 @@ from data_pipeline.errors import DataError
 from model.errors import ModelError
 from trainer.checkpoints.format import (
     CheckpointHeader,
+    checkpoint_name,
     list_averages,
     list_checkpoints,
     read_header,
@@ -40,13 +41,14 @@ class Load(Protocol[Loaded]):  # type: ignore[misc]
 
 
 def candidates(run: RunFolder, follow: Follow) -> list[Path]:
-    """The folders of checkpoints that may be taken up, the one that is wanted most first.
+    """Return the folders of checkpoints to try, in order of preference.
 
-    Those whose header cannot be read stand first among the newest, so that they are told of.
+    For `newest`, checkpoints with an unreadable header come first, so that they are reported;
+    averages come last.
     """
     steps = list_checkpoints(run.checkpoints)[::-1]
     if follow in ("newest", "nothing"):
-        return steps
+        return [*steps, *reversed(list_averages(run.checkpoints))]
     paths = list_averages(run.checkpoints) if follow == "average" else steps
     headers: dict[Path, CheckpointHeader] = {}
     for path in paths:
@@ -61,12 +63,6 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
     header = headers[max(headers, key=step_of)]
     recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
     return best(headers, recipe.checkpoints.best_by)
-
-
-def name_of(checkpoint: Path) -> str:
-    """A checkpoint's name for `--checkpoint`: its step, or an average's folder."""
-    name = checkpoint.name
-    return str(step_of(checkpoint)) if name.startswith("step-") else name
 
 
 class TakingUp(Generic[Loaded]):
@@ -101,7 +97,7 @@ class TakingUp(Generic[Loaded]):
                     *list_checkpoints(self._run.checkpoints),
                     *list_averages(self._run.checkpoints),
                 )
-                if name_of(path) == str(checkpoint)
+                if checkpoint_name(path) == str(checkpoint)
             )
             return
         found = self._first_intact(None)
@@ -133,7 +129,7 @@ class TakingUp(Generic[Loaded]):
                 damaged.append(before[1])
                 continue
             try:
-                found = path.name, self._load(name_of(path))
+                found = path.name, self._load(checkpoint_name(path))
                 break
             except REASONS as error:
                 if path.exists():  # else it was removed meanwhile, as those that are superfluous

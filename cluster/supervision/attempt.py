@@ -20,7 +20,7 @@ from cluster.health.stacks import with_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.group import RankGroup
 from cluster.ranks.pool import RankSupply
-from cluster.ranks.reports import Notice, Recorded, Report, StateFailed, StateWritten
+from cluster.ranks.reports import Detail, Notice, Recorded, Report, StateFailed, StateWritten
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.supervision.audience import Audience
 from cluster.supervision.departure import Departure, Reason, asked_to_stop, drained
@@ -33,6 +33,7 @@ from data_pipeline.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import DETAIL
 from trainer.supervision import Outcome
 from trainer.tracking.records import TrainLine
 
@@ -158,6 +159,8 @@ class Attempt:
                     self._count_step(line.step)
             case Notice(text):
                 audience.notice(f"rank {rank}: {text}")
+            case Detail(text):
+                audience.keep(f"{DETAIL}rank {rank}: {text}")
             case StateFailed(step, reason):
                 vitals.checkpoint_ends(step)
                 if committer.give_up(step):

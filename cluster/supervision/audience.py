@@ -13,7 +13,7 @@ class Audience(Protocol):
         """Tell of something that a person would want to know."""
 
     def keep(self, text: str) -> None:
-        """Keep a text in the run's log that is too long to be shown."""
+        """Write a text to the run's log without showing it: details, or a long text."""
 
     def line(self, line: Line) -> None:
         """Take a line that the run has recorded."""

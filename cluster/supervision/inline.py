@@ -30,6 +30,7 @@ from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import DETAIL
 from trainer.runs.place import write_place
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
@@ -62,6 +63,9 @@ class InlineSupervision:
 
     def notice(self, text: str) -> None:
         self._audience.notice(text)
+
+    def keep(self, text: str) -> None:
+        self._audience.keep(f"{DETAIL}{text}")
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._committer.add(file, header)

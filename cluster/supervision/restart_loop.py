@@ -22,6 +22,7 @@ from data_pipeline.wording import counted, listed
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.rank_job import RankJob
 from trainer.replay_order import ReplayOrder
+from trainer.runs.log import DETAIL
 from trainer.runs.place import write_place
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
@@ -79,7 +80,7 @@ class RestartLoop:
                     self._take_loss(error)
                 finally:
                     self._context.supply.end_group()
-        self._context.audience.notice(self._context.workers.spread())
+        self._context.audience.keep(f"{DETAIL}{self._context.workers.spread()}")
         return outcome
 
     def _must_leave(self) -> bool:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Self
 
 from cluster.terminal import Terminal, shown
+from cluster.views.events import event_text
 from cluster.views.live_picture import LivePicture, is_drawn_anew
 from cluster.views.run_history import take_history
 from cluster.views.run_picture import RunPicture
 from cluster.views.scores import score_text, training_losses
 from data_pipeline.location import without_credentials
 from data_pipeline.strangers_text import visible, visible_line
-from data_pipeline.wording import said
 from trainer.checkpoints.condition import Checkpoints
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import indented, log_entry
 from trainer.runs.vitals import Vitals
-from trainer.tracking.records import Event, Line, TrainLine, ValidationLine
+from trainer.tracking.records import Event, Line, Resized, TrainLine, ValidationLine
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -64,7 +64,7 @@ class LoggedAudience:
 
     def line(self, line: Line) -> None:
         if isinstance(line, Event):
-            self.keep(event_summary(line))
+            self.keep(event_text(line))
         self._audience.line(line)
 
     def vitals(self, vitals: Vitals) -> None:
@@ -111,19 +111,11 @@ class PlainLines:
             for sample in line.samples:
                 texts = visible_line(sample.source), visible_line(sample.translation)
                 self._print(f"    {texts[0]}  →  {texts[1]}")
-        elif isinstance(line, Event):
-            self._print(event_summary(line))
+        elif isinstance(line, Event) and not isinstance(line, Resized):  # which `Resumed` says
+            self._print(event_text(line))
 
     def vitals(self, vitals: Vitals) -> None:
         pass  # a log has the notices
 
     def _print(self, text: str) -> None:
         self._console.print(shown(indented(text)), soft_wrap=True)
-
-
-def event_summary(line: Event) -> str:
-    """An event of the record in words."""
-    details = ", ".join(
-        f"{key.replace('_', ' ')} {said(value)}" for key, value in line.details.items() if value
-    )
-    return f"{line.event.replace('_', ' ')}: {details}" if details else line.event

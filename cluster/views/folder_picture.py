@@ -13,9 +13,9 @@ from cluster.views.live_picture import glyphs_of
 from cluster.views.picture_blocks import STYLES
 from cluster.views.picture_layout import Glyphs, Row, cut, drawn, padded
 from cluster.views.scores import score_text
-from cluster.views.time_words import clock, span
+from cluster.views.time_words import clock
 from data_pipeline.strangers_text import visible_line
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, span, steps_of
 from trainer.scores import Scores
 
 WIDEST_NAME = 40
@@ -113,7 +113,7 @@ def _row(cells: Sequence[str], style: str) -> Row:
 
 
 def _steps(row: FolderRow) -> str:
-    return f"{row.step:,}" + (f" of {row.max_steps:,}" if row.max_steps is not None else "")
+    return steps_of(row.step, row.max_steps)
 
 
 def _bar(row: FolderRow, glyphs: Glyphs) -> str:

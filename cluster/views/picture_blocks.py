@@ -27,9 +27,9 @@ from cluster.views.scores import (
     training_losses,
 )
 from cluster.views.sparkline import Series, sparkline
-from cluster.views.time_words import clock, span
+from cluster.views.time_words import clock
 from data_pipeline.strangers_text import visible_line
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, span, steps_of
 from trainer.tracking.records import Sample
 
 VALUE = 10
@@ -90,7 +90,7 @@ def _progress(picture: RunPicture, width: int, glyphs: Glyphs) -> Block:
     share = min(1.0, step / of)
     left = picture.seconds_left
     behind = f"  {share:6.1%}" + (f"  {span(left)} left" if left is not None else "")
-    before = f"{step:,} of {of:,}  "
+    before = f"{steps_of(step, of)}  "
     room = max(0, min(width, LABEL + WIDEST_CURVE) - LABEL - len(before) - len(behind))
     done = round(share * room)
     bar = (glyphs.done * done, "green"), (glyphs.to_do * (room - done), "dim")

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from cluster.views.picture_layout import Block, Glyphs, Row, hanging, labelled
 from cluster.views.run_picture import RunPicture
-from cluster.views.time_words import ago, clock, span
+from cluster.views.time_words import ago, clock
 from data_pipeline.strangers_text import visible_line
-from data_pipeline.wording import counted
+from data_pipeline.wording import counted, span
 from trainer.checkpoints.condition import CheckpointCondition
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Vitals
 

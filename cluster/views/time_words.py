@@ -1,13 +1,9 @@
-"""Moments and time spans as a terminal shows them."""
+"""Moments as a terminal shows them."""
 
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 
-
-def span(seconds: float) -> str:
-    """A time span as hours, minutes and seconds."""
-    longest = timedelta.max.total_seconds() / 2
-    return str(timedelta(seconds=round(min(max(0.0, seconds), longest))))
+from data_pipeline.wording import span
 
 
 def ago(seconds: float) -> str:

@@ -17,6 +17,7 @@ from data_pipeline.corpora.formats import Content, Example, Lines, bad_value
 from data_pipeline.corpora.json_values import parse_json, shown, value_at
 from data_pipeline.corpus_config import Column
 from data_pipeline.errors import CorpusError
+from data_pipeline.wording import counted
 
 LAST = -1
 
@@ -91,8 +92,8 @@ class TaggedLines:
                 words, tags = (_list_at(value, column) for column in (self.words, self.tags))
                 if len(words) != len(tags):
                     raise ValueError(
-                        f"expected a tag for each word, found {len(words)} words and {len(tags)} "
-                        "tags"
+                        f"expected a tag for each word, found {counted(len(words), 'word')} "
+                        f"and {counted(len(tags), 'tag')}"
                     )
                 yield Example((" ".join(words), " ".join(tags)), None)
             except ValueError as error:

@@ -113,8 +113,8 @@ def refuse_left_over(theirs: Mapping[str, Tensor], whose: str, wanted: str) -> N
     """
     if theirs:
         raise ModelError(
-            f"{len(theirs)} weights are none of {whose}'s, such as {min(theirs)}. Take a network "
-            f"{wanted} and nothing else."
+            f"Weights that are none of {whose}'s: {len(theirs)}, such as {min(theirs)}. Take a "
+            f"network {wanted} and nothing else."
         )
 
 

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from support.recipes import tiny_values
+from support.tasks import language_values
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe, run_name
@@ -62,3 +63,70 @@ def test_a_name_is_one_folder(recipe_file):
     name = run_name(recipe_file, ["trainer.init_from=a/b c", "trainer.optimizer.betas=[0.9, 0.9]"])
     assert "/" not in name
     assert " " not in name
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.max_steps=many",
+        "trainer.max_step=7",
+        "cluster.ranks=0",
+        "cluster.ranks=6",  # refused together with a field of the file
+        "model.heads=5",
+        "task=juggling",
+        "trainer.schedule.type=none",
+        "trainer={}",  # lacks fields that the file has
+    ],
+)
+def test_a_wrong_override_is_blamed_and_not_the_file(recipe_file, override):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file, ["seed=5", override])
+    assert str(caught.value).startswith(f"Override '{override}': ")
+    assert str(recipe_file) not in str(caught.value)
+    assert "seed=5" not in str(caught.value)
+
+
+def test_a_wrong_file_is_blamed_and_not_the_overrides(recipe_file):
+    recipe_file.write_text(recipe_file.read_text().replace("max_steps: 20", "max_steps: few"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file, ["seed=5"])
+    assert str(caught.value).startswith(f"{recipe_file}: trainer.max_steps is 'few'")
+    assert "seed" not in str(caught.value)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file, ["seed=-5"])
+    assert f"{recipe_file}: trainer.max_steps is 'few'" in str(caught.value)
+    assert "Override 'seed=-5': seed is -5" in str(caught.value)
+
+
+def test_two_overrides_that_contradict_each_other_are_both_named(recipe_file):
+    given = ["engine.precision=bf16", "engine.zero_stage=0", "seed=5"]
+    with pytest.raises(RecipeError, match="zero_stage 1") as caught:
+        load_recipe(recipe_file, given)
+    assert "Overrides 'engine.precision=bf16', 'engine.zero_stage=0': " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0", r"cluster\.ranks is 0: give a whole number above 0 or {min: …, max: …}"),
+        ("two", r"cluster\.ranks is 'two': give a whole number above 0 or {min: …, max: …}"),
+        ("[2]", r"cluster\.ranks is 2: give a whole number"),
+        ("{min: 3, max: 1}", "min 3 and max 1: swap them"),
+        ("{min: 0, max: 2}", r"cluster\.ranks\.min is 0: expected a number greater than 0"),
+        ("{mni: 1, max: 2}", r"unknown key cluster\.ranks\.mni .*did you mean cluster\.ranks\.min"),
+    ],
+)
+def test_a_field_of_two_forms_is_refused_in_the_words_of_recipes(recipe_file, value, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(recipe_file, [f"cluster.ranks={value}"])
+    for internal in ("constrained", "function-after", "RankRange", "Input should"):
+        assert internal not in str(caught.value)
+
+
+def test_columns_which_are_numbers_or_names_are_refused_in_the_words_of_recipes(tmp_path):
+    path = tmp_path / "labels.yaml"
+    path.write_text(yaml.safe_dump(language_values(tmp_path / "dataset")))
+    wrong = ["data.train=[{files: [a.csv], columns: {text: -2, label: label}}]"]
+    with pytest.raises(RecipeError, match="a whole number of at least 0 or a text") as caught:
+        load_recipe(path, wrong)
+    assert "constrained" not in str(caught.value)

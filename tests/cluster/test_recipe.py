@@ -62,11 +62,24 @@ def test_every_shipped_recipe_loads_and_its_model_can_be_built(path):
         assert parameters == pytest.approx(expected[path.stem], rel=0.02)
 
 
-def test_a_recipe_is_found_by_path_or_by_name(recipe_file):
+def test_a_recipe_is_found_by_path_or_by_name(recipe_file, monkeypatch):
     assert find_recipe(str(recipe_file)) == recipe_file
     assert find_recipe("phrasebook") == RECIPES / "phrasebook.yaml"
     with pytest.raises(RecipeError, match=r"neither a file.*multi30k-ende.*phrasebook"):
         find_recipe("phrasebok")
+    with pytest.raises(RecipeError, match=r"'phrasebok' \(did you mean phrasebook\?\)"):
+        find_recipe("phrasebok")
+    misspelt = recipe_file.with_name("tinny.yaml")
+    with pytest.raises(RecipeError, match=rf"did you mean {recipe_file}\?"):
+        find_recipe(str(misspelt))
+    with pytest.raises(RecipeError, match="neither a file") as caught:
+        find_recipe("something-else-altogether")
+    assert "did you mean" not in str(caught.value)
+    monkeypatch.chdir(recipe_file.parent)
+    with pytest.raises(RecipeError, match=rf"did you mean {recipe_file.name}\?"):
+        find_recipe("tinny.yaml")
+    with pytest.raises(RecipeError, match="no recipe ''"):
+        find_recipe("")
 
 
 def test_overrides_win_over_the_recipe_and_the_recipe_over_defaults(recipe_file):

@@ -16,7 +16,7 @@ STEPS = "trainer.max_steps=60"
 
 # One of two, or both.
 @pytest.mark.parametrize("killed", [pytest.param(1, marks=pytest.mark.chaos), 2])
-def test_killed_workers_change_no_number(runs, undisturbed, orders, monkeypatch, killed):
+def test_killed_workers_change_no_number(runs, undisturbed, orders, monkeypatch, capsys, killed):
     """One is killed while it answers, so that its answer is lost."""
     started = remember(monkeypatch, supervisor, "DataWorkers")
     hit = []
@@ -36,6 +36,9 @@ def test_killed_workers_change_no_number(runs, undisturbed, orders, monkeypatch,
     log = (runs.folder / "killed" / "log.txt").read_text()
     assert "was lost: its" in log
     assert "is asked of worker" in log
+    detail = "windows read by data workers"  # for the log alone
+    assert detail in log
+    assert detail not in capsys.readouterr().err
 
 
 def test_workers_are_added_and_removed_while_a_run_trains(runs, one_rank):

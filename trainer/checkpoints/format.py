@@ -175,14 +175,31 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 
 
 def list_averages(checkpoints: Path) -> list[Path]:
-    """The folders of averages of checkpoints; nothing can be resumed from them."""
-    return sorted(checkpoints.glob(f"{AVERAGE}*"))
+    """Return the folders of averages, those of the oldest checkpoints first.
+
+    Training cannot resume from an average.
+    """
+
+    def age(path: Path) -> tuple[int, int, str]:
+        steps = [int(s) for s in path.name.removeprefix(AVERAGE).split("-") if s.isdecimal()]
+        return max(steps, default=0), len(steps), path.name
+
+    return sorted(checkpoints.glob(f"{AVERAGE}*"), key=age)
 
 
 def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     """The newest checkpoint whose files are as written, and what is wrong with newer ones."""
+    return _last_intact(list_checkpoints(checkpoints))
+
+
+def newest_intact_average(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """Return the intact average of the newest checkpoints, and what is wrong with newer ones."""
+    return _last_intact(list_averages(checkpoints))
+
+
+def _last_intact(paths: list[Path]) -> tuple[Checkpoint | None, dict[Path, str]]:
     damaged = {}
-    for path in reversed(list_checkpoints(checkpoints)):
+    for path in reversed(paths):
         try:
             checkpoint = Checkpoint(path)
             checkpoint.verify()
@@ -249,6 +266,11 @@ def folder_name(step: int) -> str:
 def step_of(path: Path) -> int:
     """The step of a complete checkpoint's folder."""
     return int(path.name.removeprefix(STEP))
+
+
+def checkpoint_name(path: Path) -> str:
+    """Return the name that `--checkpoint` takes: a step, or the folder of an average."""
+    return path.name if path.name.startswith(AVERAGE) else str(step_of(path))
 
 
 def average_name(steps: list[int]) -> str:

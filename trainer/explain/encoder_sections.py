@@ -1,5 +1,6 @@
 """The encoder's sections: its layers, then the memory."""
 
+from data_pipeline.wording import counted
 from trainer.explain import figures
 from trainer.explain.explanation import Explanation
 from trainer.explain.parts import Beside, Fold, Part, Section, Text
@@ -42,8 +43,9 @@ def _memory_section(explained: Explanation) -> Section:
         name="Memory",
         title="The memory",
         lead=(
-            f"This is the source sentence as the decoder sees it: {last}{len(pieces)} rows of "
-            f"{config.width} numbers. Each row began as one piece and now knows its neighbours."
+            f"This is the source sentence as the decoder sees it: {last}"
+            f"{counted(len(pieces), 'row')} of {config.width} numbers. Each row began as "
+            "one piece and now knows its neighbours."
         ),
         parts=[
             figures.vectors("memory", explained.trace.encoder.output_btm[0], pieces),

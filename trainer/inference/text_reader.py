@@ -16,7 +16,7 @@ class TextReader(Generic[N]):
 
     Attributes:
         tasks: those whose runs have such a network.
-        damaged: what is wrong with newer checkpoints, which were passed over.
+        passed_over: why weights that usually come first were not loaded.
     """
 
     tasks: ClassVar[tuple[str, ...]]
@@ -25,7 +25,7 @@ class TextReader(Generic[N]):
         self.network = cast(N, trained.model.eval())
         self.tokenizer = shared_tokenizer(trained.tokenizers)
         self.checkpoint = trained.checkpoint
-        self.damaged = trained.damaged
+        self.passed_over = trained.passed_over
 
     @classmethod
     def load(

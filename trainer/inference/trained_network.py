@@ -12,31 +12,22 @@ from data_pipeline.errors import DataError, ExtensionError
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from trainer.checkpoints.format import (
-    AVERAGE,
     Checkpoint,
+    checkpoint_name,
     list_averages,
     list_checkpoints,
     newest_intact,
+    newest_intact_average,
     step_of,
 )
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.inference.task_commands import COMMANDS
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
 
 Precision = Literal["fp32", "bf16"]
-
-# What is made with a run of each task.
-COMMANDS = {
-    "translation": "transloom translate",
-    "causal_lm": "transloom generate",
-    "sentence_embedding": "transloom embed",
-    "masked_lm": "transloom fill",
-    "text_classification": "transloom classify",
-    "token_classification": "transloom classify",
-    "tlm": "transloom fill",
-}
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class TrainedNetwork:
     Attributes:
         recipe: the one that the checkpoint holds.
         weights: the weights that were found.
-        damaged: what is wrong with newer checkpoints, which were passed over.
+        passed_over: why weights that usually come first were not loaded.
     """
 
     model: nn.Module
@@ -63,7 +54,7 @@ class TrainedNetwork:
     recipe: TrainingRecipe
     checkpoint: Checkpoint
     weights: Weights
-    damaged: list[str]
+    passed_over: list[str]
 
     def of_task(self, *tasks: str) -> "TrainedNetwork":
         """This network, if its run has learned one of what can be used.
@@ -95,7 +86,7 @@ def load_network(
     """
     folder = RunFolder(run)
     folder.card()
-    found, damaged = find_checkpoint(folder, checkpoint)
+    found, passed_over = find_checkpoint(folder, checkpoint)
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     store = open_store(folder.dataset)
     tokenizers = load_tokenizers(store, Manifest.load(store))
@@ -105,10 +96,8 @@ def load_network(
     require_same_shapes(found, {name: p.shape for name, p in model.named_parameters()})
     model.load_state_dict(CheckpointReader(found).weights())
     model.to(device, torch.bfloat16 if precision == "bf16" else None)
-    average = found.path.name.startswith(AVERAGE)
-    name = found.path.name if average else str(step_of(found.path))
-    weights = Weights(run, name, precision)
-    return TrainedNetwork(model.eval(), tokenizers, recipe, found, weights, damaged)
+    weights = Weights(run, checkpoint_name(found.path), precision)
+    return TrainedNetwork(model.eval(), tokenizers, recipe, found, weights, passed_over)
 
 
 def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]] | None:
@@ -134,23 +123,31 @@ def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int
 
 
 def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
-    """The newest intact checkpoint or the one that is meant, verified.
+    """Find and verify the requested checkpoint, or the newest intact one.
+
+    A run without an intact checkpoint of a step falls back to its newest intact average.
 
     Args:
         checkpoint: a step or the name of an average; None for the newest.
 
     Returns:
-        also what is wrong with newer checkpoints, which were passed over.
+        The checkpoint, and why those that usually come first were passed over.
 
     Raises:
         CheckpointError: the run has no such checkpoint, or it is damaged.
     """
     if checkpoint is None:
         newest, damaged = newest_intact(run.checkpoints)
+        passed_over = list(damaged.values())
         if newest is None:
-            reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
-            raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
-        return newest, list(damaged.values())
+            newest, damaged_averages = newest_intact_average(run.checkpoints)
+            passed_over += damaged_averages.values()
+            if newest is None:
+                reason = "; ".join(passed_over) or "it has not reached its first checkpoint"
+                raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
+            if not damaged:
+                passed_over.append(f"{run.path} has no checkpoint of a step, only averages")
+        return newest, passed_over
     steps = {str(step_of(path)): path for path in list_checkpoints(run.checkpoints)}
     averages = {path.name: path for path in list_averages(run.checkpoints)}
     path = (steps | averages).get(str(checkpoint))

@@ -55,7 +55,7 @@ class Translator:
         tokenizers: dict[str, Tokenizer],
         decoding: DecodingConfig,
         checkpoint: Checkpoint,
-        damaged: Sequence[str] = (),
+        passed_over: Sequence[str] = (),
         weights: Weights | None = None,
         longest_trained: int | None = None,
         searcher: Searcher | None = None,
@@ -72,7 +72,7 @@ class Translator:
             sentences_before: how many sentences of its document the model has learned to read
                 before each, see `data_pipeline.corpora.context`; they are a part of what is given.
         """
-        self.damaged = damaged  # what is wrong with newer checkpoints, which were passed over
+        self.passed_over = passed_over  # why weights that usually come first were not loaded
         self.model = model.eval()
         self.decoding = decoding
         self.checkpoint = checkpoint
@@ -120,7 +120,7 @@ class Translator:
             joined_together.tokenizers,
             decoding or recipe_decoding,
             found.checkpoint,
-            [problem for network in networks for problem in network.damaged],
+            [reason for network in networks for reason in network.passed_over],
             found.weights,
             joined_together.longest_trained,
             joined_together.searcher,
@@ -169,7 +169,7 @@ class Translator:
             found.tokenizers,
             decoding or recipe_decoding,
             found.checkpoint,
-            found.damaged,
+            found.passed_over,
             found.weights,
             found.recipe.data.max_source_length,
             searcher_of(engine, found, compute_type, threads),

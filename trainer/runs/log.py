@@ -17,6 +17,7 @@ from data_pipeline.storage.regular_files import open_regular
 from data_pipeline.written import Written
 
 ENDED = "the run has ended: "  # the first words of the entry of an error
+DETAIL = "detail: "  # the first word of an entry that only readers of the file see
 TAIL_BYTES = 65536
 SHOWN_CHARACTERS = 2_000
 _ENTRY = re.compile(r"^(\d{4}-\d\d-\d\dT[\d:.]+\+00:00) (.*)$")
@@ -45,7 +46,7 @@ def indented(text: str) -> str:
 
 
 def last_entries(log: Path) -> list[LogEntry]:
-    """The entries at the end of a log, oldest first; none without a log.
+    """Return the entries at the end of a log without details, oldest first; none without a log.
 
     Raises:
         OSError: there is something, and it cannot be read.
@@ -63,4 +64,8 @@ def last_entries(log: Path) -> list[LogEntry]:
             entries.append((found[1], [found[2]]))
         elif entries and line.startswith("  "):  # else it is of an entry that begins before
             entries[-1][1].append(line[2:])
-    return [LogEntry(time=at, text="\n".join(text)[:SHOWN_CHARACTERS]) for at, text in entries]
+    return [
+        LogEntry(time=at, text="\n".join(text)[:SHOWN_CHARACTERS])
+        for at, text in entries
+        if not text[0].startswith(DETAIL)
+    ]

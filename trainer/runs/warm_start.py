@@ -17,6 +17,7 @@ from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
     Parent,
+    list_averages,
     list_checkpoints,
     newest_intact,
     step_of,
@@ -92,7 +93,11 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
     if step is None:
         checkpoint, damaged = newest_intact(run.checkpoints)
         if checkpoint is None:
-            reason = "; ".join(damaged.values()) or "it has not reached its first checkpoint"
+            reason = "; ".join(damaged.values()) or (
+                f"a run starts from the checkpoint of a step, and {averages[-1].name} is an average"
+                if (averages := list_averages(run.checkpoints))
+                else "it has not reached its first checkpoint"
+            )
             raise CheckpointError(f"trainer.init_from: {run.path} has no checkpoint: {reason}")
         return checkpoint
     steps = {step_of(path): path for path in list_checkpoints(run.checkpoints)}

@@ -17,6 +17,7 @@ from model.config import AttentionBackend
 from model.linear import ONEDNN_FROM, uses_onednn
 from trainer.config import EngineConfig
 from trainer.placement import Placement
+from trainer.tracking.records import EVERY_BIT
 
 EXACT_SUMS = 2  # the version of what trainer/exact computes; another version rounds differently
 _COVERED = {"ranks", "zero_stage"}  # by exact sums
@@ -82,12 +83,9 @@ def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
     """
     changed, uncovered = differences(before, now), _uncovered(before, now)
     if not changed:
-        return "same data, and the same losses and weights to the last bit"
+        return EVERY_BIT
     if not uncovered:
-        return (
-            f"same data, and the same losses and weights to the last bit although {_and(changed)}: "
-            "numerics are exact"
-        )
+        return f"{EVERY_BIT} although {_and(changed)}: numerics are exact"
     remedy = (
         ""
         if _exact(before, now) or uncovered.keys() - _COVERED

@@ -143,6 +143,10 @@ class _Event(_Line):
         return self.model_dump(mode="json", exclude={*_Line.model_fields, "kind", "event"})
 
 
+# How `Resumed.promise` begins if losses and weights stay the same to the last bit.
+EVERY_BIT = "same data, and the same losses and weights to the last bit"
+
+
 class Resumed(_Event):
     """The ranks have started again.
 
@@ -165,6 +169,11 @@ class Resumed(_Event):
     window_left_at: dict[str, int] | None = None
     restarts: int | None = None
     lost_steps: int | None = None
+
+    @property
+    def keeps_every_bit(self) -> bool:
+        """Whether losses and weights stay the same to the last bit."""
+        return (self.promise or "").startswith(EVERY_BIT)
 
 
 class Resized(_Event):

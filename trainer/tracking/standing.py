@@ -19,6 +19,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from data_pipeline.wording import span
 from data_pipeline.written import Written
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
@@ -187,8 +188,8 @@ def _why_abandoned(held: Ownership) -> str:
         return f"{who} has ended without leaving"
     silent = time.time() - held.renewed
     if silent < 0:
-        return f"{who} gave its last sign of life {-silent:,.0f} s ahead of this machine's clock"
-    return f"{who} has given no sign of life for {silent:,.0f} s"
+        return f"{who} gave its last sign of life {span(-silent)} ahead of this machine's clock"
+    return f"{who} has given no sign of life for {span(silent)}"
 
 
 def _failure(log: list[LogEntry], held: Ownership) -> str | None:

@@ -7,7 +7,7 @@ import { EventList } from "./events.js";
 import { NodeCharts } from "./node_charts.js";
 import { TimeLapse } from "./time_lapse.js";
 import * as parts from "./run_parts.js";
-import { bytes, scoreTitle, scoreValue, span, whole } from "./words.js";
+import { bytes, scoreTitle, scoreValue, span, stepsOf, whole } from "./words.js";
 
 // Each part: its name, what makes it, and which fields of the answer it shows. Three are made here.
 const PARTS = [
@@ -158,10 +158,9 @@ export class RunPage {
 
 function headline(run) {
   const scores = Object.entries(run.scores ?? {}).map(([name, score]) => `${scoreTitle(name, score)} ${scoreValue(name, score.value)}`);
-  const of = run.max_steps ? ` of ${whole(run.max_steps)}` : "";
   const left = run.seconds_left ? `${span(run.seconds_left)} left` : null;
   return [element("span", { class: `state ${run.state}` }, run.state),
-    ...[`step ${whole(run.step)}${of}`, ...scores, left].filter(Boolean).map((text) => element("span", {}, text))];
+    ...[`step ${stepsOf(run.step, run.max_steps)}`, ...scores, left].filter(Boolean).map((text) => element("span", {}, text))];
 }
 
 function sectionOf(name, body, isWide) {

@@ -2,14 +2,13 @@
 
 import { element, table } from "./dom.js";
 import { lossName } from "./measures.js";
-import { bytes, counted, moment, scoreTitle, scoreValue, searchLabel, settingText, span, whole } from "./words.js";
+import { bytes, counted, moment, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
 
 export function standing({ standing: run, card }) {
-  const steps = run.max_steps ? `${whole(run.step)} of ${whole(run.max_steps)}` : whole(run.step);
   const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");
   return facts([
     ["state", run.state + (run.reason ? `: ${run.reason}` : "")],
-    ["step", steps],
+    ["step", stepsOf(run.step, run.max_steps)],
     [lossName(run), typeof run.training_loss === "number" && scoreValue("loss", run.training_loss)],
     ["training NLL", run.training_nll !== run.training_loss && scoreValue("loss", run.training_nll)],
     ...Object.entries(run.scores ?? {}).map(([name, score]) => (

@@ -4,7 +4,7 @@
 
 import { element, fill, setText } from "./dom.js";
 import { COLUMNS, fits, parseFilter, sorted, unknownFields, valueOf } from "./filters.js";
-import { counted, scoreTitle, scoreValue, settingText, span, whole } from "./words.js";
+import { counted, scoreTitle, scoreValue, settingText, span, stepsOf, whole } from "./words.js";
 
 const WIDE_SETTING = 60; // characters of a setting that a cell shows
 
@@ -204,9 +204,8 @@ function showCell(cell, column, run) {
 
 function showSteps(cell, standing) {
   cell.className = "steps number";
-  const of = standing.max_steps ? ` / ${whole(standing.max_steps)}` : "";
   if (!cell.firstChild) fill(cell, element("span", {}), element("span", { class: "done" }, element("i", {})));
-  setText(cell.firstChild, whole(standing.step) + of);
+  setText(cell.firstChild, stepsOf(standing.step, standing.max_steps));
   const share = standing.max_steps ? Math.min(1, standing.step / standing.max_steps) : 0;
   cell.lastChild.firstChild.style.width = `${100 * share}%`;
   cell.lastChild.hidden = !standing.max_steps;

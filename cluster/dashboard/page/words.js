@@ -30,6 +30,12 @@ export function whole(value) {
   return minus(Math.round(value).toLocaleString("en"));
 }
 
+// A run's last step and its goal; a run may have passed a goal that was set later.
+export function stepsOf(step, maxSteps) {
+  if (!maxSteps) return whole(step);
+  return step > maxSteps ? `${whole(step)} (max_steps is ${whole(maxSteps)})` : `${whole(step)} of ${whole(maxSteps)}`;
+}
+
 // Something countable, such as "3 steps".
 export function counted(count, noun) {
   return `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;

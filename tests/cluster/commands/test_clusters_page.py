@@ -46,6 +46,9 @@ def test_on_a_laptop(transloom):
         result = transloom(*command, *without_ray)
         assert result.exit_code == 0, (command, result.output)
     assert "Finished at step 30" in result.output
+    detail = "attention is computed by"
+    assert detail in Path("runs/phrasebook/log.txt").read_text()
+    assert detail not in result.output
     assert (echo, pipe, translate[0]) == ("echo", "|", "transloom")
     translated = CliRunner().invoke(app, translate[1:], input=f"{sentence}\n")
     assert translated.exit_code == 0, translated.output

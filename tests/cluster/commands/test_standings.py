@@ -61,7 +61,7 @@ def test_status_tells_all_of_one(transloom, folder):
     (run / "log.txt").write_text(f"2026-11-22T10:00:00.000+00:00 lost {ATTACK}\n")
     text = transloom("status", run).stdout
     assert "training" in text
-    assert "10 target tokens/s; 0:00:18 left" in text
+    assert "10 target tokens/s; 18 s left" in text
     assert "2 ranks: 1 on 10.0.0.1 (ab), 1 on 10.0.0.2 (cd)" in text
     assert r"lost \x1b]0;owned\x07[red]x" in text
     assert "\x1b" not in text
@@ -94,8 +94,8 @@ def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
     with_owner(made_run(tmp_path / "begins", *LINES), since=lately.isoformat())
     text = transloom("runs", tmp_path).stdout
     assert text.count("no step for") == 1
-    assert "training, no step for 0:3" in text
-    assert "1 of 20; no other for 0:3" in transloom("status", stalled).stdout
+    assert "training, no step for 30 min" in text
+    assert "1 of 20; no other for 30 min" in transloom("status", stalled).stdout
     stopped = made_run(tmp_path / "stopped", train_line(1))
     assert "no other" not in transloom("status", stopped).stdout
     assert (

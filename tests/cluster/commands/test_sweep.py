@@ -64,7 +64,7 @@ def test_values_are_yaml_and_a_comma_stands_between_two(recipe, given, values):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["seed=1"], "make 1 runs, expected 2 to 1,000"),
+        (["seed=1"], "make 1 run, expected 2 to 1,000"),
         (["seed=" + ",".join(map(str, range(1001)))], "make 1,001 runs"),
         (["seed=1,1"], "seed=1 and seed=1 would be one run, tiny,seed=1"),
         (["cluster.ranks=1,2"], "cluster.ranks=1 and cluster.ranks=2 would be one run, tiny"),

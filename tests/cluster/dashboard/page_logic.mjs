@@ -141,6 +141,7 @@ test("numbers read well", () => {
     [0.123456, "0.1235"], [1234.5, "1,235"], [2.5e12, "2.5e12"], [3e-5, "3e−5"], [0.00075, "0.00075"], [Infinity, "∞"]];
   for (const [value, text] of cases) assert.equal(words.number(value), text);
   assert.deepEqual([0, 59, 3600, 3725, 90061, null].map(words.span), ["0 s", "59 s", "1 h", "1 h 2 min", "1 d 1 h", ""]);
+  assert.deepEqual([[7, 20], [40, 20], [7, null]].map(([step, of]) => words.stepsOf(step, of)), ["7 of 20", "40 (max_steps is 20)", "7"]);
   assert.deepEqual([0, 999, 10_800_000, 2.5e12].map(words.bytes), ["0 B", "999 B", "10.8 MB", "2.5 TB"]);
   assert.deepEqual([9999, 10_000, 100_000, 1_250_000, -20_000, 0.5].map(words.short), ["9,999", "10k", "100k", "1.25M", "−20k", "0.5"]);
   assert.equal(words.scoreValue("bleu", 30.126), "30.13");
@@ -252,7 +253,7 @@ test("runs with other units have charts of their own", () => {
     ["training loss, nats per copy unit", "d"], ["training loss, nats per sort unit", "e"]]);
   assert.deepEqual(of("score.perplexity", runs.slice(0, 2)).map(([, , ids]) => ids), ["a", "b"]);
   assert.deepEqual(of("target_tokens_per_second", [runs[1]]), [["speed", "masked tokens/s", "b"]]);
-  assert.deepEqual(of("score.bleu", runs), [["bleu", "validation", "a,b,c,d,e"]]);
+  assert.deepEqual(of("score.bleu", runs), [["BLEU", "validation", "a,b,c,d,e"]]);
   assert.deepEqual(of("learning_rate", runs), [["learning rate", "", "a,b,c,d,e"]]);
   assert.equal(new Set(drawn(runs).map(([, title]) => title)).size, drawn(runs).length);
 });

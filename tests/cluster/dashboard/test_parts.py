@@ -15,9 +15,9 @@ from cluster.dashboard.index_process import NEW_BYTES, Indexer
 from cluster.dashboard.run_answers import end_bytes, row_bytes, row_of
 from cluster.dashboard.runs_folder import RunsFolder
 from cluster.dashboard.serving import PORT
-from cluster.dashboard.settings import settings_of
 from cluster.dashboard.table import RunsTable
 from cluster.errors import ClusterError
+from cluster.run_settings import settings_of
 from cluster.web.doors import Doors, is_loopback
 from cluster.web.listening import listen
 from cluster.web.page_files import INDEX, _collect, page_files

@@ -63,7 +63,11 @@ else:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "runs"
-    lines = [train_line(1), Resumed(step=1, from_step=0, promise=HTML), train_line(2)]
+    lines = [
+        train_line(1),
+        Resumed(step=1, from_step=0, quarantined=[HTML], promise=""),
+        train_line(2),
+    ]
     lines.append(validation_line(2, text=HTML))
     with_checkpoint(made_run(folder / "alpha", *lines), 2)
     (folder / "alpha" / "recipe.yaml").write_text("trainer:\n  max_steps: 20\n  seed: 1\n")

@@ -3,6 +3,8 @@
 import pytest
 from support.recipes import tiny_values
 
+from cluster.commands.plan import plan_text
+from cluster.planning.plan import Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
 from trainer.tracking.records import TrainLine
@@ -60,3 +62,28 @@ def test_a_record_counts_what_lies_between_steps(tmp_path):
     taken = duration(recipe(tmp_path, 2), speed, 360, processors=2)
     assert taken.hours == pytest.approx(2.0)
     assert not taken.at_best
+
+
+@pytest.mark.parametrize(
+    ("ranks", "measured", "processors", "words"),
+    [
+        (
+            5,
+            1,
+            None,
+            "20 s for 10 steps without validations and checkpoints, if 5 ranks are 5 times",
+        ),
+        (2, 1, None, "if 2 ranks are 1.67 times as fast as 1"),  # 3 passes in place of 5
+        (5, 1, 1, "if 5 ranks are as fast as 1"),  # they share a CPU
+        (1, 5, None, "if 1 rank is 0.2 times as fast as 5"),
+        (2, 2, None, "1 min 40 s for 10 steps without validations and checkpoints"),
+    ],
+)
+def test_the_plan_says_how_fast_ranks_are_taken_to_be(tmp_path, ranks, measured, processors, words):
+    wanted = recipe(tmp_path, ranks)
+    speed = Speed(measured, 10.0, 10.0, 3, None, "here")
+    taken = duration(wanted, speed, 10, processors)
+    text = plan_text(Plan(wanted, tmp_path, 10, [], speed=speed, duration=taken))
+    assert words in text
+    assert ("if" in text) == (ranks != measured)
+    assert "promise" not in text

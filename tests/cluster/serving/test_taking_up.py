@@ -80,6 +80,19 @@ def test_an_average_is_waited_for_and_followed(run_with):
     assert now.name == "average-of-40-60"
 
 
+def test_a_run_with_only_averages_is_served_until_it_has_a_checkpoint(run_with, add):
+    run = run_with(20, 40)
+    of = [Checkpoint(run / "checkpoints" / f"step-{n:08d}") for n in (20, 40)]
+    average(run / "checkpoints", of)
+    for checkpoint in of:
+        shutil.rmtree(checkpoint.path)
+    now = TakingUp(run, "newest", None, Loads(run))
+    assert (now.name, now.look()) == ("average-of-20-40", False)
+    add(run, 60)
+    assert now.look()
+    assert now.name == "step-00000060"
+
+
 def test_a_checkpoint_that_is_named_is_kept_to(run_with, add):
     run = run_with(20, 40)
     now = TakingUp(run, "newest", "20", Loads(run))

@@ -11,7 +11,7 @@ from cluster.views.display import PlainLines, audience_for
 from cluster.views.live_picture import LivePicture
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
-from trainer.tracking.records import Resumed, Sample, ValidationLine
+from trainer.tracking.records import Resized, Resumed, Sample, ValidationLine
 
 TRAIN = train_line(3, loss=2.5, target_tokens_per_second=8000.0)
 VALIDATION = ValidationLine(
@@ -82,6 +82,15 @@ def test_only_a_terminal_that_can_be_drawn_on_has_a_picture(
 ):
     monkeypatch.setenv("TERM", term)
     assert isinstance(audience_for(console(terminal), "", 1, RunFolder(tmp_path)), kind)
+
+
+def test_another_number_of_ranks_is_said_once():
+    where = console(terminal=False)
+    changed = {"numerics_changed": {"ranks": [2, 3]}, "promise": "same data, but …"}
+    with PlainLines(where, "title", 1000) as audience:
+        audience.line(Resumed(step=3, from_step=2, **changed))
+        audience.line(Resized(step=3, from_ranks=2, to_ranks=3))
+    assert where.file.getvalue().count("3 ranks") == 1
 
 
 def test_plain_lines_do_not_show_every_step():

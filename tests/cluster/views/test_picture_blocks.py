@@ -67,7 +67,7 @@ def test_the_numbers_of_a_run():
         skipped_line(4, skipped_steps=3),
     )
     assert "4 of 20" in row_of(picture, "step")
-    assert "20.0% 0:00:16 left" in row_of(picture, "step")
+    assert "20.0% 16 s left" in row_of(picture, "step")
     assert row_of(picture, "loss") == "loss 2.000 █▅▁"
     assert row_of(picture, "NLL") == "NLL 0.300 █▃▁"
     assert "31.2 ▁ best 31.2 at step 3" in row_of(picture, "BLEU (greedy)")
@@ -94,12 +94,12 @@ def test_a_decoding_without_room_leaves_the_measures_name_whole():
 def test_goodput_with_what_it_was_lost_to():
     line = train_line(3, goodput=0.913, wall_seconds=3661.0, restarts=2, lost_steps=14)
     said = row_of(a_run(line), "goodput")
-    assert said == "goodput 91.3% of 1:01:01; 2 restarts, 14 steps trained again"
+    assert said == "goodput 91.3% of 1 h 1 min; 2 restarts, 14 steps trained again"
 
 
 def test_a_run_that_makes_no_step_says_since_when():
     usual = [train_line(n, time=NOW - 100 + n) for n in (1, 2, 3)]
-    assert row_of(a_run(*usual), "waits") == "waits no other step for 0:01:37"
+    assert row_of(a_run(*usual), "waits") == "waits no other step for 1 min 37 s"
     assert "waits " not in text_of(a_run(*usual, state="finished"))
     slow = [train_line(n, time=NOW - 150 + 50 * n) for n in (1, 2)]
     assert "waits " not in text_of(a_run(*slow))
@@ -116,7 +116,9 @@ def test_ranks_are_told_by_node_and_phase():
 def test_a_silent_rank_is_told_first_and_in_words():
     picture = a_run(vitals=vitals(rank(0), rank(1, "b", "save", 6, silent=65.0)))
     said = row_of(picture, "ranks")
-    assert said.startswith("ranks b rank 1 silent for 0:01:06, in saving of step 6 a rank 0 step 7")
+    assert said.startswith(
+        "ranks b rank 1 silent for 1 min 6 s, in saving of step 6 a rank 0 step 7"
+    )
 
 
 def test_ranks_of_a_dead_owner_do_not_look_alive():
@@ -131,7 +133,7 @@ def test_ranks_of_a_dead_owner_do_not_look_alive():
 
 def test_vitals_that_are_not_renewed_say_so():
     old = vitals(rank(0), time=NOW - 60)
-    assert "vitals.json is 0:01:00 old" in row_of(a_run(vitals=old), "ranks")
+    assert "vitals.json is 1 min old" in row_of(a_run(vitals=old), "ranks")
 
 
 def test_runs_without_vitals_tell_where_the_ranks_were_put():
@@ -145,7 +147,7 @@ def test_runs_without_vitals_tell_where_the_ranks_were_put():
 def test_a_silent_data_worker_is_told():
     workers = (worker(0), worker(1, alive=False, silent=30.0), worker(2, node=None))
     said = row_of(a_run(vitals=vitals(rank(0), data_workers=workers)), "data workers")
-    assert "2 on a (8 windows read), of which 1 has been silent for 0:00:31" in said
+    assert "2 on a (8 windows read), of which 1 has been silent for 31 s" in said
     assert "1 not heard of yet" in said
 
 

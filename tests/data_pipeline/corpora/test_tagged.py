@@ -83,7 +83,7 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
             r"line 2: expected a tag without a space in it, found 'c d",
         ),
         ("a.jsonl", '{"words": ["a"], "tags": ["X"]}\n{"words": []}\n', r"line 2: .* 'tags'"),
-        ("a.jsonl", '{"words": ["a", "b"], "tags": ["X"]}', r"line 1: .* 2 words and 1 tags"),
+        ("a.jsonl", '{"words": ["a", "b"], "tags": ["X"]}', r"line 1: .* 2 words and 1 tag"),
         (
             "a.jsonl",
             '{"words": "a", "tags": "X"}',
@@ -110,7 +110,7 @@ def test_an_unknown_tag_is_said_where_it_stands(tmp_path):
     with pytest.raises(CorpusError, match=r"line 6 and after it: the tag 'I-PER', .*O, B-ORG, B-P"):
         [parse(chunk, data.problem_of) for chunk in reader.chunks(10)]
     assert data.problem_of(("", "")) is None
-    assert "2 words and 1 tags" in data.problem_of(("a b", "O"))
+    assert "2 words and 1 tag" in data.problem_of(("a b", "O"))
 
 
 def test_labels_stand_beside_texts_or_are_those_of_files(read):

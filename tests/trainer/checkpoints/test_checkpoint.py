@@ -195,10 +195,13 @@ def test_what_cannot_be_read_is_damaged(tmp_path):
 
 
 def test_checkpoints_are_listed_by_step_and_nothing_else_is(tmp_path):
-    for name in ("step-100000000", "step-00000020", "step-copy", "average-of-10-20", "damaged-x"):
+    for name in ("step-100000000", "step-00000020", "step-copy", "damaged-x"):
+        (tmp_path / name).mkdir()
+    for name in ("average-of-10-20", "average-of-90-100", "average-of-20"):
         (tmp_path / name).mkdir()
     assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000020", "step-100000000"]
-    assert [p.name for p in list_averages(tmp_path)] == ["average-of-10-20"]
+    averages = ["average-of-20", "average-of-10-20", "average-of-90-100"]
+    assert [p.name for p in list_averages(tmp_path)] == averages
 
 
 def test_the_moving_average_is_what_is_translated_with(tmp_path):

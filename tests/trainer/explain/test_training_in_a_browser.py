@@ -119,3 +119,13 @@ def test_a_reference_has_its_losses_and_another_draw_another_mask(watched):
     assert numbers(rows)[2] != sums[2]
     assert not watched.is_wider_than_the_screen()
     assert watched.violations() == []
+
+
+def test_the_beam_tree_says_how_many_translations_go_on(watched):
+    page = watched.page
+    page.goto(f"{watched.file.as_uri()}#live")
+    beam = page.locator("[data-live=beam-size]")
+    beam.fill("3")
+    page.get_by_text("among the best 3 are kept aside. The best 3 unfinished ones").wait_for()
+    beam.fill("1")
+    page.get_by_text("The best unfinished one goes on; the rest are dropped").wait_for()

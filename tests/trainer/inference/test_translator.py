@@ -1,13 +1,21 @@
 """Translating with a run: which weights, in which order, and equal to the searched model."""
 
+import shutil
+
 import pytest
 import torch
 import yaml
+from support.serving.spoiling import spoil
 
+from cluster.commands.inference import load_translator
 from model.errors import ModelError
 from model.generation.search import beam_search
+from trainer.checkpoints.averaging import average
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.inference.trained_network import find_checkpoint
 from trainer.inference.translator import Translator
+from trainer.runs.folder import RunFolder
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
 
@@ -37,6 +45,39 @@ def test_the_newest_weights_or_those_of_a_step(untrained_run):
     assert (newest.checkpoint.step, first.checkpoint.step) == (2, 1)
     pairs = zip(newest.model.parameters(), first.model.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def only_averages(untrained_run, tmp_path) -> RunFolder:
+    """A run whose checkpoints were removed once they were averaged."""
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(untrained_run.path, run.path)
+    of = [Checkpoint(path) for path in list_checkpoints(run.checkpoints)]
+    average(run.checkpoints, of[:1])
+    average(run.checkpoints, of)
+    for checkpoint in of:
+        shutil.rmtree(checkpoint.path)
+    return run
+
+
+def test_a_run_with_only_averages_is_used_with_the_newest_and_a_warning(only_averages, capsys):
+    translator = load_translator(only_averages.path, None)
+    assert translator.checkpoint.path.name == "average-of-1-2"
+    warning = capsys.readouterr().err
+    assert str(only_averages.path) in warning
+    assert "average-of-1-2" in warning
+    with translator.in_processes(2):  # which load the same weights
+        assert translator.translate(SENTENCES) == Translator.load(
+            only_averages.path, "average-of-1-2"
+        ).translate(SENTENCES)
+
+
+def test_a_damaged_average_is_passed_over(only_averages):
+    newest = only_averages.checkpoints / "average-of-1-2"
+    spoil(newest)
+    found, passed_over = find_checkpoint(only_averages, None)
+    assert found.path.name == "average-of-1"
+    assert any("average-of-1-2" in reason for reason in passed_over)
 
 
 def test_what_is_not_there_is_named(untrained_run, tmp_path):

@@ -7,7 +7,8 @@ from support.recipes import tiny_recipe
 from support.records.checkpoints import rewrite_header
 
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.averaging import average
+from trainer.checkpoints.format import HEADER, Checkpoint, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs import warm_start
 from trainer.runs.folder import RunFolder
@@ -45,6 +46,15 @@ def test_the_newest_checkpoint_or_that_of_a_step(old_run, inherit):
     assert newest.parent.run_id == old_run.card().id
     assert newest.path.name == "step-00000002"
     assert newest.path.is_absolute()
+
+
+def test_an_average_is_no_checkpoint_to_start_from(old_run, inherit):
+    of = [Checkpoint(path) for path in list_checkpoints(old_run.checkpoints)]
+    average(old_run.checkpoints, of)
+    for checkpoint in of:
+        shutil.rmtree(checkpoint.path)
+    with pytest.raises(CheckpointError, match="of a step, and average-of-1-2 is an average"):
+        inherit(old_run.path)
 
 
 def test_a_run_that_asks_for_none_gets_none(phrasebook, inherit, tmp_path):

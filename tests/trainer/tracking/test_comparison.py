@@ -5,11 +5,14 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
 from typer.testing import CliRunner
 
 from cluster.cli.app import app
+from cluster.commands.recipe_differences import recipe_differences
+from cluster.errors import ClusterError
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.tracking.comparison import compare_runs
@@ -124,6 +127,50 @@ def test_the_command_says_what_is_not_the_same(one, tmp_path):
     assert result.exit_code == 1
     assert "other bits from step 2 on, up to 2.5e-01 apart" in result.output
     assert "other bits in 1 of 6 tensors at step 2: master:b" in result.output
+
+
+def test_the_command_begins_with_the_settings_that_differ(one, tmp_path):
+    other = make_run(tmp_path / "other")
+    for folder, seed, dropout, steps, ranks in ((one, 1, 0.1, 40, 1), (other, 2, 0.1, 60, 3)):
+        run = RunFolder(folder)
+        identity = {"seed": seed, "model.dropout": dropout}
+        card = run.card().model_copy(update={"identity": identity, "dataset_identity": str(seed)})
+        run.card_path.write_text(card.model_dump_json())
+        values = {"seed": seed, "trainer": {"max_steps": steps}, "cluster": {"ranks": ranks}}
+        run.recipe.write_text(yaml.safe_dump(values))
+    result = CliRunner().invoke(app, ["compare", str(one), str(other)])
+    assert result.exit_code == 0  # the bits are the same
+    head, *lines = result.output.splitlines()
+    assert head == "3 settings differ"
+    assert [line.split() for line in lines[:3]] == [
+        ["seed", "1", "and", "2"],
+        ["dataset", "manifest", "1", "and", "2"],
+        ["trainer.max_steps", "40", "and", "60"],
+    ]
+    assert lines[3] == "3 steps in common"
+    assert "ranks" not in result.output  # where it runs is no matter of the curve
+    found = json.loads(CliRunner().invoke(app, ["compare", str(one), str(other), "--json"]).output)
+    assert found["settings"]["seed"] == [1, 2]
+
+
+def test_long_settings_that_begin_alike_are_not_shown_as_equal(one, tmp_path):
+    other = make_run(tmp_path / "other")
+    for folder, name in ((one, "left"), (other, "right")):
+        run = RunFolder(folder)
+        identity = {"data.train": [{"source": "a" * 90 + name}], "task": ["not", "a", "name"]}
+        run.card_path.write_text(
+            run.card().model_copy(update={"identity": identity}).model_dump_json()
+        )
+    result = CliRunner().invoke(app, ["compare", str(one), str(other)])
+    assert result.output.startswith(
+        "1 setting differs\n  data.train  two values that begin source a"
+    )
+
+
+def test_a_recipe_that_cannot_be_read_is_named(one, tmp_path):
+    RunFolder(one).recipe.write_text("- 1")
+    with pytest.raises(ClusterError, match=r"recipe\.yaml cannot be read: it holds a list"):
+        recipe_differences(one, make_run(tmp_path / "other"))
 
 
 def test_the_command_answers_in_json(one, tmp_path):

@@ -9,7 +9,7 @@ from support.records.lines import skipped_line, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import ENDED, last_entries, log_entry
+from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
 from trainer.runs.place import write_place
 from trainer.tracking import record_end
 from trainer.tracking.records import Preempted
@@ -64,10 +64,10 @@ def test_whether_the_training_loss_is_smoothed_is_in_the_recipe(run, loss, smoot
         ({"process": dead_process()}, "has ended without leaving"),
         (
             {"host": "away", "place": "elsewhere", "silent_seconds": 100},
-            "no sign of life for 100 s",
+            "no sign of life for 1 min 40 s",
         ),
-        ({"silent_seconds": 100}, "no sign of life for 100 s"),  # it lives, and is stopped
-        ({"silent_seconds": -100}, "100 s ahead of this machine's clock"),
+        ({"silent_seconds": 100}, "no sign of life for 1 min 40 s"),  # it lives, and is stopped
+        ({"silent_seconds": -100}, "1 min 40 s ahead of this machine's clock"),
     ],
     ids=["dead", "silent elsewhere", "silent here", "from the future"],
 )
@@ -255,3 +255,11 @@ def test_an_entry_of_the_log_is_one_whatever_its_text(tmp_path):
     text = f"rank 0: {ENDED}no\n2026-01-01T00:00:00.000+00:00 {ENDED}no"
     log.write_text(log_entry("a" * 70_000, datetime.now(UTC)) + log_entry(text, datetime.now(UTC)))
     assert [entry.text for entry in last_entries(log)] == [text]
+
+
+def test_details_of_the_log_are_left_to_those_who_read_the_file(run):
+    say(run, f"{DETAIL}rank 0: attention is computed by matmul\nin every layer")
+    say(run, "checkpoint of step 2 is complete")
+    assert [entry.text for entry in standing_of(run).notices] == [
+        "checkpoint of step 2 is complete"
+    ]

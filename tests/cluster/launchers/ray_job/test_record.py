@@ -133,5 +133,17 @@ def test_a_job_whose_steps_have_stopped_to_come_is_told_so(
     assert "step " not in transloom("jobs", "status", tmp_path).stdout  # there is no run yet
     run = made_run(tmp_path / "stalled", train_line(7))
     with_owner(run, since=(datetime.now(UTC) - timedelta(minutes=50)).isoformat())
-    folder.write(a_record(run))
-    assert "step     7 of 20; no other for 0:5" in transloom("jobs", "status", tmp_path).stdout
+    ended = Attempt(
+        started=1.0,
+        ended=2.0,
+        exit_code=75,
+        first_line=1,
+        first_byte=0,
+        last_line=24,
+        why="drained",
+    )
+    running = Attempt(started=3.0, first_line=25, first_byte=900)
+    folder.write(a_record(run, attempts=(ended, running)))
+    said = transloom("jobs", "status", tmp_path).stdout
+    assert "step     7 of 20; no other for 5" in said  # minutes
+    assert "log lines 1–24: drained" in said

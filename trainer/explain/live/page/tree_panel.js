@@ -35,6 +35,7 @@ function treePanel(part, model, current) {
     part("forced-pieces").textContent =
       state.prefix.map((id) => visibleText(pieces[id])).join(" ");
     part("tree-said").textContent = partingText(tree, pieces);
+    part("beam-kept").textContent = keptText(tree.beam);
     part("found").replaceChildren(foundTable(tree, model.target));
   }
 
@@ -121,6 +122,16 @@ function treePanel(part, model, current) {
 // The node to which these pieces lead, or as far as the tree has them.
 function followedTo(root, ids) {
   return followed(root, ids).at(-1) ?? root;
+}
+
+// What becomes of the extensions of a step.
+function keptText(beam) {
+  if (beam === 1) {
+    return "If the best one is a finished translation, it is kept aside. The best unfinished one " +
+      "goes on; the rest are dropped.";
+  }
+  return `Finished translations among the best ${beam} are kept aside. The best ${beam} ` +
+    "unfinished ones go on; the rest are dropped.";
 }
 
 // Where greedy search parts from the best translation.

@@ -1,4 +1,4 @@
-"""The settings of a run for the page: `recipe.yaml` by dotted key, read quickly and within limits.
+"""The settings of a run: `recipe.yaml` by dotted key, read quickly and within limits.
 
 `cluster.strict_yaml` reads recipes of people, with a message for each mistake; it takes 80 ms for
 one. This reads what `RunFolder.open` has written, for hundreds of runs at once, by libyaml where

@@ -1,0 +1,231 @@
+"""What is wrong with a recipe, in words, and which file or override it comes from.
+
+pydantic's errors ──▶ one problem for each field (a union's alternatives are one) ──▶ words
+words ──▶ those that the file has by itself, and those that overrides bring in ──▶ message
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from data_pipeline.wording import counted, listed, said
+
+# How much of a value or override a message quotes, and how many problems it names.
+LONGEST_SHOWN = 300
+LONGEST_OVERRIDE_SHOWN = 200
+MOST_PROBLEMS = 20
+_EXPECTED = "Input should be "
+# Pydantic's words for what a recipe's YAML has.
+_OUR_WORDS = {
+    "valid integer": "whole number",
+    "valid number": "number",
+    "valid string": "text",
+    "valid tuple": "list",
+    "valid list": "list",
+    "valid dictionary": "table",
+    "a valid boolean": "true or false",
+    "greater than": "a number greater than",
+    "less than": "a number less than",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A field that is wrong.
+
+    Attributes:
+        key: its dotted name; empty for the recipe as a whole.
+    """
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Error:
+    """One of pydantic's errors."""
+
+    kind: str
+    location: tuple[int | str, ...]
+    message: str
+    value: Any
+
+
+def problems_of(
+    error: ValidationError, recipe: type[BaseModel], known_keys: Sequence[str]
+) -> list[Problem]:
+    """Return a problem for each field that is wrong.
+
+    Args:
+        recipe: the class that the recipe should be of.
+        known_keys: the dotted names of its sections and fields.
+    """
+    errors = [_Error(e["type"], e["loc"], e["msg"], e["input"]) for e in error.errors()]
+    causes = [e for e in errors if e.kind != "too_short"]
+
+    def follows(location: tuple[int | str, ...]) -> bool:
+        """Return whether an error follows from another: a list with a wrong item is too short."""
+        return any(cause.location[: len(location)] == location for cause in causes)
+
+    told = [e for e in errors if e.kind != "too_short" or not follows(e.location)]
+    return [_problem(e, known_keys) for e in _with_merged_unions(told, recipe)]
+
+
+def message_of(
+    path: object,
+    problems: Sequence[Problem],
+    overrides: Sequence[str],
+    problems_of_file: Callable[[], Sequence[Problem]],
+) -> str:
+    """Return one paragraph on all problems, each after the file or override that it comes from.
+
+    Args:
+        problems_of_file: finds those that the file has without overrides.
+    """
+    own = {p.text for p in problems_of_file()} if overrides else {p.text for p in problems}
+    by_source: dict[str, list[str]] = {}
+    for problem in problems[:MOST_PROBLEMS]:
+        source = str(path) if problem.text in own else override_text(_causes(problem, overrides))
+        by_source.setdefault(source, []).append(problem.text)
+    text = ". ".join(f"{source}: {'; '.join(texts)}" for source, texts in by_source.items())
+    if len(problems) > MOST_PROBLEMS:
+        text += f"; and {len(problems) - MOST_PROBLEMS} more"
+    return text
+
+
+def override_text(overrides: Sequence[str]) -> str:
+    """Return overrides as they were given, to begin a message with."""
+    shown = listed(repr(override[:LONGEST_OVERRIDE_SHOWN]) for override in overrides)
+    return f"{'Override' if len(overrides) == 1 else 'Overrides'} {shown}"
+
+
+def _causes(problem: Problem, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of the field, else those that the problem names, else all of them."""
+
+    def are_nested(key: str) -> bool:
+        shorter, longer = sorted((key, problem.key), key=len)
+        return f"{longer}.".startswith(f"{shorter}.")
+
+    keys = {override: override.partition("=")[0] for override in overrides}
+    nested = [o for o, key in keys.items() if problem.key and are_nested(key)]
+    named = [o for o, k in keys.items() if re.search(rf"(?<![\w.]){re.escape(k)}\b", problem.text)]
+    # A later override of a field replaces an earlier one.
+    if exact := [o for o in nested if keys[o] == problem.key]:
+        return exact[-1:]
+    return named or nested or list(overrides)
+
+
+def _with_merged_unions(errors: Sequence[_Error], recipe: type[BaseModel]) -> list[_Error]:
+    """Replace the errors of a union's alternatives by one, or by those of the section it has."""
+    merged: dict[tuple[Any, ...], _Error] = {}
+    for number, error in enumerate(errors):
+        found = _union_in(error.location, recipe)
+        if found is None:
+            merged[number, ()] = error
+            continue
+        place, members = found
+        field, inner = error.location[:place], error.location[place + 1 :]
+        values = [
+            e.value for e in errors if e.location[:place] == field and len(e.location) == place + 1
+        ]
+        if any(isinstance(value, dict) for value in values):
+            if inner or not error.kind.endswith("_type"):
+                at = (*field, *inner)
+                merged[number, ()] = _Error(error.kind, at, error.message, error.value)
+        else:
+            message = f"give {' or '.join(map(_in_words, members))}"
+            merged[field] = _Error("union", field, message, error.value)
+    return list(merged.values())
+
+
+def _union_in(
+    location: tuple[int | str, ...], recipe: type[BaseModel]
+) -> tuple[int, list[Any]] | None:
+    """Return the place in an error's location that names a union's alternative, and all of them."""
+    annotation: Any = recipe
+    for place, part in enumerate(location):
+        members = _members(annotation)
+        if len(members) > 1:
+            return place, members
+        annotation = members[0]
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            if part not in annotation.model_fields:
+                return None
+            annotation = annotation.model_fields[str(part)].annotation
+        elif inner := [one for one in get_args(annotation) if one is not Ellipsis]:
+            annotation = inner[-1]  # of items, or of a mapping's values
+        else:
+            return None
+    return None
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return a union's alternatives besides None; those of another annotation are itself."""
+    if get_origin(annotation) in (Union, UnionType):
+        return [one for one in get_args(annotation) if one is not type(None)]
+    return [annotation]
+
+
+def _in_words(alternative: Any) -> str:
+    kind, bounds = alternative, ""
+    if get_origin(alternative) is Annotated:
+        kind, *more = get_args(alternative)
+        limits = [limit for info in more if isinstance(info, FieldInfo) for limit in info.metadata]
+        for limit in limits:
+            if (above := getattr(limit, "gt", None)) is not None:
+                bounds = f" above {above}"
+            elif (least := getattr(limit, "ge", None)) is not None:
+                bounds = f" of at least {least}"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "{" + ", ".join(f"{name}: …" for name in kind.model_fields) + "}"
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return words.get(kind, str(kind)) + bounds
+
+
+def _problem(error: _Error, known_keys: Sequence[str]) -> Problem:
+    key = ".".join(map(str, error.location))
+    return Problem(key, _text(error, key, known_keys))
+
+
+def _text(error: _Error, key: str, known_keys: Sequence[str]) -> str:
+    if error.kind == "extra_forbidden":
+        nearest = _nearest(key, known_keys)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        return f"unknown key {key} (value {_shown(error.value)}){hint}"
+    if error.kind == "missing":
+        return f"{key} is missing and has no default"
+    message = error.message.removeprefix("Value error, ")
+    if error.kind == "value_error":
+        return f"{key}: {message}" if key and not message.startswith(key) else message
+    if error.kind == "model_type":
+        return f"{key} is {_shown(error.value)}: give its fields by name, as {key}.FIELD=VALUE"
+    if message.startswith(_EXPECTED):
+        expected = message.removeprefix(_EXPECTED).partition(", unable to parse")[0]
+        for pydantics, ours in _OUR_WORDS.items():
+            expected = expected.replace(pydantics, ours)
+        message = f"expected {expected}"
+    return f"{key} is {_shown(error.value)}: {message}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else said(value)
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    return f"{text[:LONGEST_SHOWN]}… ({counted(len(text), 'character')})"
+
+
+def _nearest(key: str, known: Sequence[str]) -> str | None:
+    """Return the known key most like this one: among its siblings first, then anywhere."""
+    section, _, name = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    if close := difflib.get_close_matches(name, siblings, n=1):
+        return siblings[close[0]]
+    everywhere = {k.rpartition(".")[2]: k for k in reversed(known)}
+    close = difflib.get_close_matches(name, everywhere, n=1)
+    return everywhere[close[0]] if close else None

@@ -1,0 +1,13 @@
+"""The commands that use a run of each task, for messages. Nothing heavy is imported here."""
+
+COMMANDS = {
+    "translation": "transloom translate",
+    "causal_lm": "transloom generate",
+    "sentence_embedding": "transloom embed",
+    "masked_lm": "transloom fill",
+    "text_classification": "transloom classify",
+    "token_classification": "transloom classify",
+    "tlm": "transloom fill",
+}
+# Tasks with a page of `transloom explain`.
+EXPLAINED_TASKS = ("translation", "causal_lm", "masked_lm", "tlm")
