@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,12 +27,13 @@ import numpy as np
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.trainings import complete
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
-from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.format import HEADER, folder_name, read_header
 from trainer.tracking.metrics import train_lines
 from trainer.tracking.records import TrainLine, parse_line
 
@@ -66,11 +66,11 @@ def cursor_of(recipe: Recipe, step: int) -> Cursor:
 
 
 def train(run: Path, overrides: list[str], step: int) -> float:
-    """Trains or resumes a run up to a step; returns seconds from command to that step's line."""
+    """Train or resume a run up to a step; return the seconds from command to that step's line."""
     command = [str(Path(sys.executable).parent / "transloom"), "train", RECIPE, *overrides]
     command += [f"trainer.max_steps={step}", "--run", str(run)]
     started = time.time()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    complete(command)
     with (run / "metrics.jsonl").open("rb") as record:
         record.seek(max(0, record.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = [parse_line(line) for line in record.read().split(b"\n")[-TAIL_LINES:-1]]
@@ -81,10 +81,10 @@ def train(run: Path, overrides: list[str], step: int) -> float:
 def make_late(run: Path, late: int, cursor: Cursor) -> None:
     """Turn the run's only checkpoint into one of a late step."""
     checkpoints = run / "checkpoints"
-    folder = (checkpoints / f"step-{EARLY:08d}").rename(checkpoints / f"step-{late:08d}")
-    header = json.loads((folder / HEADER).read_text())
-    header |= {"step": late, "optimizer_step": late, "cursor": cursor.to_json()}
-    (folder / HEADER).write_text(json.dumps(header))
+    folder = (checkpoints / folder_name(EARLY)).rename(checkpoints / folder_name(late))
+    late_ones = {"step": late, "optimizer_step": late, "cursor": cursor.to_json()}
+    header = read_header(folder).model_copy(update=late_ones)
+    (folder / HEADER).write_text(header.to_json())  # with the header's sha256
 
 
 def write_long_record(short: Path, long: Path, late: int) -> None:
