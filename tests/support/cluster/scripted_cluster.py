@@ -10,8 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.recipes import tiny_recipe
-from support.records.lines import train_line
 
 from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
@@ -23,6 +21,8 @@ from cluster.supervision.attempt import RunContext
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
 from cluster.supervision.vitals_keeper import VitalsKeeper
+from support.recipes import tiny_recipe
+from support.records.lines import train_line
 from trainer.checkpoints.lease import Lease
 from trainer.runs.folder import RunFolder
 
@@ -204,9 +204,7 @@ def scripted_run(
         loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock and audience.
     """
     driver = SimpleNamespace(get_node_id=lambda: DRIVER)
-    monkeypatch.setattr(
-        attempt_module, "ray", SimpleNamespace(get_runtime_context=lambda: driver)
-    )
+    monkeypatch.setattr(attempt_module, "ray", SimpleNamespace(get_runtime_context=lambda: driver))
     recipe, run, audience = tiny_recipe(dataset), RunFolder(folder), Notices()
     clock = HandClock()
     supply = ScriptedSupply(scripts, places, clock, wait_seconds)
