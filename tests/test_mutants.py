@@ -1,7 +1,6 @@
 """The mutants fit the code as it is, and `scripts/mutants` tells those that survive."""
 
 import ast
-import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from support.quality.mutants import (
-    FOLDER,
     ROOT,
     MutantError,
     changed_files,
@@ -46,24 +44,14 @@ def test_every_mutant_applies_and_names_tests_that_exist(mutant):
         assert not name or name.partition("[")[0] in defined_tests(ROOT / file), test
 
 
-@pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
-def test_they_are_patches_as_git_takes_them():
-    """Also outside of a repository, so that files without its history will do."""
-    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(ROOT.parent)}
-    patches = sorted(str(path) for path in (ROOT / FOLDER).glob("*.patch"))
-    for patch in patches:
-        subprocess.run(["git", "apply", "--check", patch], cwd=ROOT, check=True, env=environment)
+MUTANT = """\
+what = "a sum forgets its {term} term"
+tests = ["tests/test_sums.py::test_add"]
 
-
-PATCH = """\
-What: a sum forgets its {term} term
-Tests: {test}
---- a/trainer/sums.py
-+++ b/trainer/sums.py
-@@ -1,2 +1,2 @@
- def add(a, b):
--    return a {operator} b
-+    return {bug}
+[[change]]
+file = "trainer/sums.py"
+old = "return a {operator} b"
+new = "return {bug}"
 """
 # Hypothesis would take most of the time.
 PYTEST = """\
@@ -82,13 +70,12 @@ def checkout(tmp_path):
         "def test_add():\n    assert add(0, 2) == 2\n",
         "pyproject.toml": PYTEST,
     }
-    test = "tests/test_sums.py::test_add"
-    for name, patch in {
-        "seen": {"term": "second", "operator": "+", "bug": "a", "test": test},
-        "unseen": {"term": "first", "operator": "+", "bug": "b", "test": test},
-        "stale": {"term": "second", "operator": "-", "bug": "a", "test": test},
+    for name, fields in {
+        "seen": {"term": "second", "operator": "+", "bug": "a"},
+        "unseen": {"term": "first", "operator": "+", "bug": "b"},
+        "stale": {"term": "second", "operator": "-", "bug": "a"},
     }.items():
-        files[f"tests/mutants/{name}.patch"] = PATCH.format(**patch)
+        files[f"tests/mutants/{name}.toml"] = MUTANT.format(**fields)
     for name, text in files.items():
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,8 +122,22 @@ def test_the_script_tells_what_survives(checkout):
     assert "They must pass before bugs are planted" in said
 
 
-def test_a_patch_without_its_tests_is_refused(tmp_path):
-    path = tmp_path / "bad.patch"
-    path.write_text(PATCH.replace("Tests:", "Test:"))
-    with pytest.raises(MutantError, match="needs a line 'What"):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("tests =", "test ="), ("old =", "before ="), ("[[change]]", "[change]"), ('"]', "]")],
+    ids=["no tests", "no old code", "one table", "no TOML"],
+)
+def test_a_mutant_that_lacks_a_part_is_refused(tmp_path, old, new):
+    path = tmp_path / "bad.toml"
+    path.write_text(MUTANT.format(term="x", operator="+", bug="a").replace(old, new))
+    with pytest.raises(MutantError, match=r"bad.toml needs `what`.*`tests`.*`file`, `old`"):
         read_mutant(path)
+
+
+def test_old_code_that_occurs_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.toml"
+    path.write_text(MUTANT.format(term="x", operator="+", bug="a"))
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "sums.py").write_text("return a + b\nreturn a + b\n")
+    with pytest.raises(MutantError, match=r"has its old code 2 times, expected once"):
+        changed_files(read_mutant(path), tmp_path)

@@ -10,8 +10,8 @@ from model.config import AttentionBackend
 from model.dropout import Dropout
 from model.encoder_only_config import EncoderOnlyConfig
 from model.errors import ModelError
-from model.loss import CrossEntropy, token_losses
-from model.masked_head import MaskedLanguageModel
+from model.loss import MIN_CHUNK_TOKENS, CrossEntropy, token_losses
+from model.masked_head import MaskedLanguageModel, told_sums
 
 PIECES, CONTEXT, MASK = 30, 24, 4
 BACKENDS = [None, *AttentionBackend]
@@ -392,3 +392,17 @@ def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_masked, form
     torch.testing.assert_close(loss, expected_loss, rtol=2e-2, atol=0)
     for ours, theirs in zip(gradients, expected, strict=True):
         assert (ours - theirs).norm() <= 0.2 * theirs.norm()
+
+
+def test_masked_tokens_are_told_alike_in_one_chunk_or_several():
+    """Against torch, with more tokens than one chunk takes."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = 2 * MIN_CHUNK_TOKENS + 5
+    hidden = torch.randn(tokens, 8, generator=generator)
+    weight = torch.randn(11, 8, generator=generator)
+    target = torch.randint(0, 11, (tokens,), generator=generator)
+    logits = F.linear(hidden, weight)
+    sums = told_sums(hidden, weight, target)
+    assert int(sums.right) == int((logits.argmax(dim=1) == target).sum()) > MIN_CHUNK_TOKENS / 11
+    expected = F.cross_entropy(logits.double(), target, reduction="sum").item()
+    assert float(sums.nll) == pytest.approx(expected, rel=1e-6)

@@ -44,6 +44,19 @@ def test_bf16_is_summed_in_fp32():
     )
 
 
+def test_bf16_gradients_of_many_chunks_are_summed_in_fp32():
+    """Each chunk adds to the matrix' gradient: sums in bf16 would stop growing."""
+    chunks = 16
+    hidden, weight, target = case(torch.bfloat16, chunks * MIN_CHUNK_TOKENS)
+    label_smoothed_sums(hidden, weight, target, 0.1).smoothed.backward()
+    exact = [given.detach().double().requires_grad_() for given in (hidden, weight)]
+    logits = F.linear(*exact)
+    F.cross_entropy(logits, target, label_smoothing=0.1, reduction="sum").backward()
+    expected = exact[1].grad
+    error = (weight.grad.double() - expected).norm() / expected.norm()
+    assert error < 2**-8  # one rounding to bf16, and what its chunks' probabilities lose
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_of_a_whole_batch_never_exist(dtype):
     hidden, weight, target = case(dtype)

@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import yaml
+
 from data_pipeline.storage.locations import cache_folder, open_location
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "your-corpus.md"
@@ -50,3 +52,5 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
         if name == "translate":
             translated.append(len(result.stdout.splitlines()))
     assert translated == [LINES, MONOLINGUAL_LINES]
+    for kept in Path("runs").glob("*/recipe.yaml"):  # a run is used from other folders, too
+        assert Path(yaml.safe_load(kept.read_text())["data"]["dataset"]).is_absolute(), kept

@@ -148,6 +148,20 @@ def test_term_reaches_the_driver_once_and_75_requeues(job, nodes):
     assert "left with 75, after 0 restarts of the job" in one.log.read_text()
 
 
+def test_a_driver_that_term_kills_before_it_listens_is_requeued(job):
+    one = job(1, "deaf")
+    one.until("train")
+    one.terminate()
+    assert one.code() == 75
+    assert one.story[-1] == "scontrol requeue 17"
+
+
+def test_a_driver_that_dies_of_anothers_term_is_not_requeued(job):
+    one = job(1, "exit 143")
+    assert one.code() == 143
+    assert "scontrol requeue 17" not in one.story
+
+
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_other_codes_do_not_requeue(job, code):
     one = job(1, f"exit {code}")

@@ -59,6 +59,17 @@ def test_a_job_of_one_node(recipe_file):
     ]
 
 
+@pytest.mark.parametrize(("data_workers", "cpus"), [(1, 1 + 1), (2, 1 + 1), (3, 1 + 2), (5, 1 + 3)])
+def test_every_node_has_cpus_for_its_share_of_data_workers(recipe_file, data_workers, cpus):
+    """Two nodes: any of them may get the larger half."""
+    script = script_of(
+        recipe_file,
+        *("cluster.ranks=2", "cluster.slurm.nodes=2", "cluster.cpus_per_rank=1"),
+        *(f"cluster.data_workers={data_workers}", "cluster.cpus_per_data_worker=1"),
+    )
+    assert f"--cpus-per-task={cpus}" in options_of(script)
+
+
 def test_what_the_recipe_says_of_slurm(recipe_file):
     script = script_of(
         recipe_file,

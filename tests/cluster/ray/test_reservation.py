@@ -4,11 +4,14 @@ from collections import Counter
 from itertools import product
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from ray.util.placement_group import placement_group_table
 
 from cluster.config import ClusterConfig
+from cluster.ray import reservation
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import (
     Reservation,
@@ -17,6 +20,7 @@ from cluster.ray.reservation import (
     room,
     what_nodes_have,
 )
+from cluster.ray.session import ray_session
 
 
 def test_room_is_what_every_resource_allows():
@@ -145,3 +149,16 @@ def test_what_nodes_have_is_told_without_what_all_have():
 def test_amounts_that_have_a_field_of_their_own_or_are_none_are_refused(resources, told):
     with pytest.raises(ValidationError, match=told):
         ClusterConfig(resources_per_rank=resources)
+
+
+def test_seats_that_ray_cannot_place_in_time_are_given_back(ray_head, monkeypatch):
+    """Otherwise Ray would place them later, and nobody would use them."""
+    monkeypatch.setattr(reservation, "PLACEMENT_SECONDS", 0.2)
+    with ray_session(ray_head.address):
+        (head,) = ray.nodes()
+        too_many = ClusterConfig(ranks=1, cpus_per_rank=head["Resources"]["CPU"] + 1)
+        before = placement_group_table().keys()
+        assert not Reservation(too_many).take([head["NodeID"]])
+        after = placement_group_table()
+        states = [group["state"] for name, group in after.items() if name not in before]
+    assert states == ["REMOVED"]

@@ -1,9 +1,12 @@
-"""What is said when there is no room for the ranks, or a node does not have the run's folder."""
+"""Which losses a run survives, and what it says where there is no room for its ranks."""
+
+import time
 
 import pytest
+from support.cluster.scripted_cluster import FINISHED, lost, scripted_run, trained
 
 from cluster.config import ClusterConfig
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, RankLostError
 from cluster.ray.cluster_view import Node
 from cluster.supervision.restart_loop import going_without, never_enough, no_room
 
@@ -45,3 +48,43 @@ def test_a_run_goes_on_without_a_node_that_lacks_its_folder():
 def test_without_room_elsewhere_the_run_ends_and_names_the_node():
     with pytest.raises(ClusterError, match=f"^{LACKS}. {LACKS}$"):
         going_without([LACKS, LACKS], room=1, min_ranks=2)
+
+
+def test_losses_with_progress_between_them_do_not_end_a_run(phrasebook, tmp_path, monkeypatch):
+    scripts = [[trained(step), lost()] for step in range(1, 6)] + [[FINISHED]]
+    with scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch) as scripted:
+        assert scripted.loop.run() == "finished"
+    assert len(scripted.supply.groups) == 6
+
+
+def test_three_losses_without_progress_end_a_run(phrasebook, tmp_path, monkeypatch):
+    scripts = [[trained(2), lost()], [trained(1), lost()], [trained(2), lost()], [lost()]]
+    with (
+        scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch) as scripted,
+        pytest.raises(RankLostError, match=r"no further than step 2 in 3 attempts"),
+    ):
+        scripted.loop.run()
+    assert len(scripted.supply.groups) == 4
+
+
+def test_a_lost_node_does_not_count_against_the_run(phrasebook, tmp_path, monkeypatch):
+    scripts = [[lost()], [lost()], [lost()], [FINISHED]]
+    places = ("a", "b")
+    with scripted_run(
+        phrasebook, tmp_path / "run", scripts, monkeypatch, places=places, ranks=2
+    ) as scripted:
+        scripted.supply.silent = {"a"}
+        assert scripted.loop.run() == "finished"
+    assert "node a is lost" in "\n".join(scripted.audience.notices)
+
+
+def test_all_attempts_of_a_session_carry_its_start(phrasebook, tmp_path, monkeypatch):
+    scripts = [[trained(1), lost()], [trained(2), lost()], [FINISHED]]
+    before = time.time()
+    with scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch) as scripted:
+        made = time.time()
+        scripted.loop.run()
+    jobs = [group.job for group in scripted.supply.groups]
+    (started,) = {job.session_started for job in jobs}
+    assert before <= started <= made
+    assert len({job.attempt for job in jobs}) == 3

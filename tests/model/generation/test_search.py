@@ -428,3 +428,12 @@ def test_an_ensemble_of_a_network_with_itself_is_that_network(network, sentences
     for one, two in zip(alone, together, strict=True):
         assert [hypothesis.ids for hypothesis in one] == [hypothesis.ids for hypothesis in two]
         assert [h.score for h in one] == pytest.approx([h.score for h in two], abs=1e-5)
+
+
+def test_the_longest_source_of_an_ensemble_sets_the_limit(network, sentences):
+    """Wherever it stands among the members."""
+    decoding = DecodingConfig(beam_size=1, max_length_factor=1.0, max_extra_length=2)
+    short, long = sentences([3, 4]), sentences([5, 9])
+    for sources in ([short, long], [long, short]):
+        state = SearchState([network(1), network(2)], sources, None, 1, decoding)
+        assert state.limits == [5 + 2, 9 + 2]

@@ -19,7 +19,7 @@ case "$1 ${2:-}" in
     says left
     ;;
 train*)
-    trap 'echo "train TERM" >>"$STORY"; exit 75' TERM
+    [ "$PLAN" = deaf ] || trap 'echo "train TERM" >>"$STORY"; exit 75' TERM
     printf '%q ' "$@" >"$STORY.train"
     for file in /proc/$$/fd/*; do readlink "$file"; done >"$STORY.files"
     echo "train" >>"$STORY"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,17 @@ def test_networks_that_begin_with_other_tokens_are_refused(members):
     model.config = model.config.model_copy(update={"decoder_start": "pad"})
     with pytest.raises(RunMismatchError, match=r"decoder_start of .*tiny is bos and of .* pad"):
         join(networks)
+
+
+@pytest.mark.parametrize("limits", [(30, 50), (50, 30), (30, None), (None, 30)])
+def test_a_sentence_may_be_as_long_as_every_member_was_trained_on(members, limits):
+    networks = []
+    for (run, step), limit in zip(members, limits, strict=True):
+        network = load_network(run, step, "cpu", "fp32")
+        data = network.recipe.data.model_copy(update={"max_source_length": limit})
+        recipe = network.recipe.model_copy(update={"data": data})
+        networks.append(replace(network, recipe=recipe))
+    assert join(networks).longest_trained == 30
 
 
 def test_runs_come_first_and_the_file_last(untrained_run, together, tmp_path):

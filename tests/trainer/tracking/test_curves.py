@@ -398,3 +398,36 @@ def test_at_most_so_many_points(record):
         found = read_curves(record, points, 1, 700).columns["step"]
         assert len(found) <= max(1, min(points, curves.MOST_POINTS))
         assert found
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        (1, 10, [10]),
+        (1, 11, [10, 20]),  # step 11 is in the second point
+        (11, 20, [20]),
+        (15, 25, [20, 30]),
+        (None, 1, [10]),
+        (30, None, [30, 35]),
+        (31, 35, [35]),
+    ],
+)
+def test_a_range_has_every_point_with_one_of_its_steps(first, last, expected):
+    single = Points.of_lines([train_line(step) for step in range(1, 36)])
+    tens = single.by_width(10)
+    assert tens.within(first, last).columns()["step"] == expected
+
+
+def test_a_record_that_outgrows_its_points_is_thinned_alike_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(curve_index, "MOST_POINTS", 64)
+    path, cache = tmp_path / "metrics.jsonl", tmp_path / "curves"
+    long_record(path, 210)
+    text = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(text[:200]))
+    extend_index(path, cache)  # each of its points is of 4 steps
+    monkeypatch.setattr(curve_index, "_KEPT", {})
+    path.write_bytes(b"".join(text))
+    grown = extend_index(path, cache)
+    whole = extend_index(path, tmp_path / "other")
+    assert grown.width == whole.width > 1
+    np.testing.assert_allclose(grown.points.rows, whole.points.rows, rtol=1e-12)

@@ -89,3 +89,9 @@ def test_what_other_jobs_have_or_are_about_to_take(other: Queued, goes: bool) ->
 def test_equal_times_are_told_apart_by_the_ids_for_all_alike() -> None:
     jobs = [Queued(name, 1.0, "WAITING", needs(1)) for name in ("b", "a", "c")]
     assert [name for name in "abc" if not turn(name, needs(1), jobs, nodes(8.0))] == ["a"]
+
+
+def test_a_job_that_begins_is_counted_once_however_many_nodes_fit() -> None:
+    begun = Queued("begins", 1.0, "STARTING", needs(2))
+    assert turn("mine", needs(2), [MINE, begun], nodes(2.0, 2.0)) == ""
+    assert turn("mine", needs(3), [MINE, begun], nodes(2.0, 2.0)) != ""

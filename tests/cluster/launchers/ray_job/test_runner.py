@@ -1,6 +1,7 @@
 """A job's runner, with plain shell commands for attempts and a cluster that the test describes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -159,6 +160,23 @@ def test_it_waits_for_room_and_says_what_for(run: Path) -> None:
     assert cluster.looks == 4
     assert "WAITING for room: it needs 2 × (1 CPU); free is 0 CPU on 1 node" in log(run)
     assert record(run).waits_for is None
+
+
+def test_a_job_that_waits_renews_its_record(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record's age is its sign of life: another machine takes an old one for a lost job."""
+    monkeypatch.setattr(runner_file, "RENEW_SECONDS", 0.0)
+    record_file = JobFolder.of(run, "mine").record_file
+    ages = []
+
+    class Aging(Cluster):
+        def nodes(self) -> list[NodeRoom]:
+            ages.append(record_file.stat().st_mtime)
+            os.utime(record_file, (1, 1))
+            return super().nodes()
+
+    assert job(run, "exit 0", Aging(free=[0.0, 0.0, 0.0, 0.0, 2.0])).run() == 0
+    assert len(ages) == 5
+    assert all(written > 1 for written in ages), ages
 
 
 def test_without_waiting_it_fails_at_once_with_both_numbers(run: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from model.config import DecodingConfig
 from model.errors import ModelError
 from model.generation.search import greedy_search
+from model.inspection.alignment import translation_weights
 from trainer.inference.ctranslate2.conversion import require_supported, write_model
 from trainer.inference.engine_names import ComputeType
 
@@ -77,6 +78,28 @@ def test_greedy_translations_are_the_same(form, tmp_path):
             min_decoding_length=0,
         )
         assert found.hypotheses[0] == pieces(tokenizers["tgt"], ours.ids)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_its_attention_is_what_our_alignments_are_made_of(joint, network_for, tmp_path, layers):
+    network = network_for(joint, decoder_layers=layers)
+    names = [joint["tgt"].piece(number) for number in range(joint["tgt"].vocabulary_size)]
+    translator = written(network, joint, tmp_path)
+    for ids in SOURCES:
+        (found,) = translator.translate_batch(
+            [pieces(joint["src"], ids)],
+            beam_size=1,
+            max_decoding_length=8,
+            min_decoding_length=4,
+            return_attention=True,
+        )
+        target = [names.index(piece) for piece in found.hypotheses[0]]
+        source_bs = torch.tensor([[*ids, network.vocabulary.eos_id]])
+        (ours,) = translation_weights(network, source_bs, [target])
+        theirs = torch.tensor(found.attention[0])
+        expected = ours[: len(theirs), : theirs.shape[1]]
+        assert len(theirs) >= len(target)
+        torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-4)
 
 
 def test_sentencepiece_and_the_folder_are_all_that_is_needed(tokenizers, network_for, tmp_path):

@@ -16,8 +16,9 @@ from model.hugging_face.files import write_json, write_model
 from model.hugging_face.marian import to_marian
 from model.transformer import Transformer
 from trainer.errors import TrainerError
-from trainer.inference.export.marian import generation_config
+from trainer.inference.export.marian import generation_config, write_marian
 from trainer.inference.export.marian_tokenizer import tokenizer_files
+from trainer.inference.trained_network import load_network
 from trainer.tasks.translation import vocabulary_of
 
 TEXTS = [
@@ -143,3 +144,16 @@ def test_what_the_tokenizer_cannot_do_is_refused_by_name():
         tokenizer_files(
             {SOURCE: tokenizer, TARGET: tokenizer}, tags=(), languages=LANGUAGES, max_length=512
         )
+
+
+def test_a_runs_folder_names_its_languages(untrained_run, tmp_path):
+    trained = load_network(untrained_run.path, 1, "cpu", "fp32")
+    write_marian(trained, tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    data = trained.recipe.data
+    assert data.source_language != data.target_language
+    assert (config["source_lang"], config["target_lang"]) == (
+        data.source_language,
+        data.target_language,
+    )
+    assert (tmp_path / "source.spm").read_bytes()

@@ -1,0 +1,42 @@
+"""The supervision of one group of ranks: growth, and which of its nodes are lost."""
+
+import itertools
+
+import pytest
+from support.cluster.scripted_cluster import DRIVER, FINISHED, NOTHING, lost, scripted_run, trained
+
+from cluster.supervision.growth import GROW_AFTER_SECONDS
+
+GROWABLE = {"min": 1, "max": 2}
+
+
+@pytest.fixture
+def scripted(phrasebook, tmp_path, monkeypatch):
+    def start(scripts, **options):
+        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
+
+    return start
+
+
+def test_room_for_more_ranks_before_the_first_step_ends_nobody(scripted):
+    waiting = [NOTHING] * 100
+    first = itertools.chain(waiting, [trained(1)], itertools.repeat(NOTHING))
+    with scripted([first, [FINISHED]], ranks=GROWABLE, wait_seconds=1.0) as run:
+        offered = iter([1])  # one place at the start, two ever after
+        run.supply.offer = lambda nodes: [DRIVER] * next(offered, 2)
+        assert run.loop.run() == "finished"
+    small, grown = run.supply.groups
+    assert len(grown.nodes) == 2
+    assert small.asked_to_stop_at >= len(waiting) + GROW_AFTER_SECONDS
+
+
+def test_a_node_that_the_head_has_just_lost_is_lost(scripted):
+    with scripted([[lost()]], places=("a", "b"), ranks=2) as run:
+        del run.view.now["a"]
+        assert run.context.lost_nodes({DRIVER, "a", "b"}) == {"a"}
+
+
+def test_a_node_whose_agent_is_silent_is_lost_and_the_drivers_is_not(scripted):
+    with scripted([[lost()]], places=("a", "b"), ranks=2) as run:
+        run.supply.silent = {"b", DRIVER}
+        assert run.context.lost_nodes({DRIVER, "a", "b"}) == {"b"}

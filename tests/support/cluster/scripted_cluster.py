@@ -1,0 +1,227 @@
+"""A cluster without Ray for `RestartLoop` and `Attempt`: scripted groups and a clock by hand.
+
+Run folder, lease, checkpoints and record are real. Scripted are the ranks' reports, the nodes and
+the passing of time: each wait for a group advances the clock.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.config import ClusterConfig
+from cluster.errors import RankLostError
+from cluster.ranks.group import Poll
+from cluster.ranks.reports import Recorded
+from cluster.ray.cluster_view import Node
+from cluster.supervision import attempt as attempt_module
+from cluster.supervision.attempt import RunContext
+from cluster.supervision.restart_loop import RestartLoop
+from cluster.supervision.run_checks import check_run, open_run
+from cluster.supervision.vitals_keeper import VitalsKeeper
+from support.recipes import tiny_recipe
+from support.records.lines import train_line
+from trainer.checkpoints.lease import Lease
+from trainer.runs.folder import RunFolder
+
+NOTHING = Poll([])
+FINISHED = Poll([], outcomes=["finished"])
+DRIVER = "driver"  # the node of the driver
+
+
+def trained(step: int) -> Poll:
+    """A poll in which rank 0 reports that it has trained a step."""
+    return Poll([(0, Recorded(train_line(step)))])
+
+
+def lost(text: str = "Rank 0 is lost") -> Poll:
+    return Poll([], failure=RankLostError(text))
+
+
+def node(name: str, cpus: float = 4.0) -> Node:
+    return Node(name, name, {"CPU": cpus}, {"CPU": cpus})
+
+
+class HandClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def look(self) -> float:
+        return self.now
+
+
+class ScriptedGroup:
+    """The ranks of one attempt, one on each of some nodes, with their polls."""
+
+    def __init__(
+        self, polls: Sequence[Poll], nodes: Sequence[str], clock: HandClock, wait_seconds: float
+    ) -> None:
+        self.nodes = list(nodes)
+        self.trains = True
+        self.job = None
+        self.asked_to_stop_at: float | None = None
+        self._polls = iter(polls)
+        self._clock = clock
+        self._wait_seconds = wait_seconds
+
+    def start(self, job, workers):
+        self.job = job
+
+    def wait(self, seconds):
+        self._clock.now += self._wait_seconds
+
+    def poll(self):
+        if self.asked_to_stop_at is not None:
+            return Poll([], outcomes=["preempted"])
+        return next(self._polls)
+
+    def request_stop(self):
+        self.asked_to_stop_at = self._clock.now
+
+    def signs(self):
+        return []
+
+
+class ScriptedSupply:
+    """Groups in the order of a script.
+
+    Attributes:
+        places: the nodes that are offered, one for each rank.
+        silent: the nodes whose agent does not answer.
+    """
+
+    def __init__(self, scripts, places, clock, wait_seconds) -> None:
+        self._scripts = iter(scripts)
+        self.places = places
+        self.silent: set[str] = set()
+        self.groups: list[ScriptedGroup] = []
+        self._clock, self._wait_seconds = clock, wait_seconds
+
+    def offer(self, nodes):
+        return list(self.places)
+
+    def start_group(self, places, names):
+        group = ScriptedGroup(next(self._scripts), places, self._clock, self._wait_seconds)
+        self.groups.append(group)
+        return group
+
+    def end_group(self):
+        pass
+
+    def check_folder(self, work, run):
+        return []
+
+    def silent_nodes(self, nodes):
+        return self.silent & set(nodes)
+
+    def refill_spares(self):
+        pass
+
+    def stacks(self):
+        return {}
+
+    def ask_usage(self):
+        pass
+
+    def usage(self):
+        return {}
+
+
+class ScriptedView:
+    """The nodes as of a second ago, and as of now."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.now = {one.id: one for one in nodes}
+        self.before = dict(self.now)
+
+    def nodes(self):
+        return self.before
+
+    def fresh_nodes(self):
+        return self.now
+
+
+class NoWorkers:
+    """Data workers: none, and none are needed."""
+
+    def __init__(self) -> None:
+        self.actors: list[object] = []
+        self.handles: list[object] = []
+
+    def give_up_starting(self):
+        return 0
+
+    def admit(self):
+        pass
+
+    def spread(self):
+        return "no data workers"
+
+
+class Notices:
+    """An audience that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+    def notice(self, text):
+        self.notices.append(text)
+
+    def keep(self, text):
+        pass
+
+    def line(self, line):
+        pass
+
+    def vitals(self, vitals):
+        pass
+
+
+@contextmanager
+def scripted_run(
+    dataset: Path,
+    folder: Path,
+    scripts: Sequence[Sequence[Poll]],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    places: Sequence[str] = (DRIVER,),
+    ranks: int | dict[str, int] = 1,
+    wait_seconds: float = 0.1,
+) -> Iterator[SimpleNamespace]:
+    """A run whose attempts follow the scripts.
+
+    Args:
+        dataset: a prepared phrase book.
+        scripts: for each attempt the polls of its group, in order.
+        places: the nodes that are offered, one for each rank.
+        wait_seconds: seconds by which each wait for a group advances the clock.
+
+    Returns:
+        loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock and audience.
+    """
+    driver = SimpleNamespace(get_node_id=lambda: DRIVER)
+    monkeypatch.setattr(attempt_module, "ray", SimpleNamespace(get_runtime_context=lambda: driver))
+    recipe, run, audience = tiny_recipe(dataset), RunFolder(folder), Notices()
+    clock = HandClock()
+    supply = ScriptedSupply(scripts, places, clock, wait_seconds)
+    view = ScriptedView([node(name) for name in {DRIVER, *places}])
+    stop = SimpleNamespace(reason=None, asked_at=None, let_outcome_stand=lambda: None)
+    config = ClusterConfig(ranks=ranks, node_usage_seconds=0)
+    store, manifest = check_run(recipe, run)
+    with Lease(run.path) as lease, VitalsKeeper(run, audience) as vitals:
+        open_run(recipe, run, store, manifest)
+        context = RunContext(
+            config, run, lease, view, supply, NoWorkers(), stop, audience, vitals, clock
+        )
+        yield SimpleNamespace(
+            loop=RestartLoop(recipe, manifest, context),
+            context=context,
+            supply=supply,
+            view=view,
+            clock=clock,
+            audience=audience,
+        )
