@@ -37,6 +37,7 @@ from cluster.launchers.ray_job.record import (
 from cluster.launchers.ray_job.stop_wish import StopWish
 from cluster.terminal import complain
 from data_pipeline.wording import counted
+from trainer.checkpoints.lease import was_owned_by
 from trainer.runs.folder import RunFolder
 from trainer.tracking.metrics import recorded_step
 
@@ -182,11 +183,15 @@ class JobRunner:
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
         child.begin(order(self._words, self._place(), as_variable(self._request.invocation)))
+        owns_run = False  # until then whatever happens in the folder is another process's doing
         while (code := child.wait(LOOK_SECONDS)) is None:
-            self._stop.hand_on()
-            if self._record.state == "STARTING" and self._recorded_bytes() != size:
-                self._write(state="RUNNING")
+            owns_run = owns_run or self._is_owner(child)
+            if owns_run:
+                self._stop.hand_on()
+                if self._record.state == "STARTING" and self._recorded_bytes() != size:
+                    self._write(state="RUNNING")
             self._renew()
+        self._is_owner(child)  # of a child that was too fast to be seen above
         ended = attempt.model_copy(
             update={
                 "ended": time.time(),
@@ -198,6 +203,15 @@ class JobRunner:
         )
         self._write(attempts=(*others, ended))
         return code
+
+    def _is_owner(self, child: Child) -> bool:
+        """Return whether the child owns the run or has left it; a job that trained records it."""
+        owns_run = False
+        with suppress(OSError):
+            owns_run = was_owned_by(self._run.path, child.process_id)
+        if owns_run and not self._record.has_owned_run:
+            self._write(has_owned_run=True)
+        return owns_run
 
     def _place(self) -> Path:
         """Where relative paths begin."""

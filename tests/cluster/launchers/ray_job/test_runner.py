@@ -17,6 +17,7 @@ from cluster.launchers.ray_job import runner as runner_file
 from cluster.launchers.ray_job.queue import NodeRoom, Queued
 from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, Needs
 from cluster.launchers.ray_job.runner import JobRunner
+from trainer.checkpoints import lease
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import Invocation
 
@@ -212,6 +213,27 @@ def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> No
     assert not (run.parent / "started").exists()
 
 
+def own_the_run() -> str:
+    """Commands of a shell that take the run's lease."""
+    card = lease._myself() | {"process": "PID"}
+    written = json.dumps(card).replace('"PID"', "%d")
+    return f"mkdir -p run/owners; printf '{written}' $$ > run/owners/00000001.json"
+
+
+@pytest.mark.parametrize("owns", [True, False])
+def test_a_job_knows_whether_it_has_owned_its_run(owns: bool, run: Path) -> None:
+    assert job(run, f"{own_the_run() if owns else ':'}; exit 1").run() == 1
+    assert record(run).has_owned_run is owns
+
+
+def test_a_signal_does_not_stop_the_driver_of_another_job(run: Path) -> None:
+    """The attempt ends without owning the run, many looks of the runner after the signal."""
+    (run / "control").mkdir()
+    assert job(run, "kill -TERM $PPID; sleep 0.2; exit 1").run() == 1
+    assert record(run).state == "STOPPED"
+    assert RunFolder(run).stop_requests() == set()
+
+
 RUNNER = """
 import os, sys
 from pathlib import Path
@@ -224,7 +246,7 @@ sys.exit(job(Path(sys.argv[1]), sys.argv[4]).run())
 def test_a_signal_reaches_the_attempt_once_and_as_a_file(run: Path) -> None:
     """The attempt dies of a second request by signal; it waits for the file, again and again."""
     script = (
-        "trap 'echo signalled' TERM; touch started; "
+        f"trap 'echo signalled' TERM; {own_the_run()}; touch started; "
         "for look in 1 2; do until [ -e run/control/stop ]; do sleep 0.05; done; "
         "rm run/control/stop; done; echo asked; exit 75"
     )
