@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ LOOK_KEY = "looks"
 # process that looks after the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
+
+_COMPARE = (
+    "Compare with the dashboard's address that `ray start --head` printed: port 8265 unless set "
+    "otherwise, not 6379, which drivers join. On another machine, forward the port first, for "
+    "example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
+)
 
 # Variables that Ray would prefer to the address that it is given.
 _CLIENT_IS_MADE = threading.Lock()  # while the environment lacks them
@@ -226,6 +233,8 @@ class _Client(JobSubmissionClient):
     """
 
     def _do_request(self, *arguments: Any, **options: Any) -> Any:  # Ray 2.60.0: of all requests
+        if arguments == ("GET", "/api/version"):  # the first one, of a server that may be another
+            options.setdefault("timeout", REQUEST_SECONDS)
         return super()._do_request(*arguments, auth=lambda request: request, **options)
 
 
@@ -238,6 +247,13 @@ def _client(address: str) -> JobSubmissionClient:
         hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
         try:
             client = _Client(address)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, OSError):  # of requests, some of which are ValueErrors too
+                raise
+            raise ClusterError(
+                f"The server at {address} is no Ray dashboard: it does not tell Ray's version "
+                f"({error}). {_COMPARE}"
+            ) from error
         finally:
             os.environ.update(hidden)
     # To verify certificates, Ray gives aiohttp the deprecated None when it follows a log.
@@ -254,11 +270,10 @@ def explained(address: str, job_id: str | None = None) -> Iterator[None]:
         raise ClusterError(
             f"The Ray cluster at {address} refuses this user's token: {REMEDY}"
         ) from error
-    except (OSError, aiohttp.ClientError) as error:  # requests' exceptions are OSErrors
+    # requests' exceptions are OSErrors; Ray's own port 6379 does not speak HTTP.
+    except (OSError, aiohttp.ClientError, HTTPException) as error:
         raise ClusterError(
-            f"No Ray cluster answers at {address} ({error}). Compare with the dashboard's address "
-            "that `ray start --head` printed (port 8265 unless set otherwise); on another machine, "
-            "forward the port first, for example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
+            f"No Ray dashboard answers at {address} ({error}). {_COMPARE}"
         ) from error
     except RuntimeError as error:
         if job_id is not None and "status code 404" in str(error):

@@ -6,7 +6,7 @@
     2026-11-22T10:19:40.881+00:00 the run has ended: Rank 1 on node …
       a second line of the same entry stands in, so that none looks like another entry
 
-The run's owner alone writes it (trainer/checkpoints/lease.py). Whoever reads it reads its end alone.
+The run's owner alone writes it (trainer/checkpoints/lease.py). Readers read only its end.
 """
 
 import re
