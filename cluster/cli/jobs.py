@@ -91,7 +91,8 @@ def submit(
     from trainer.runs import RUNS
 
     beside = run.parent if run else RUNS
-    look = Look(address, [str(beside.absolute()), str(Path.cwd())])
+    folders = [*([run] if run else []), beside, Path.cwd()]
+    look = Look(address, [str(folder.absolute()) for folder in folders])
     from cluster.launchers.ray_job import submission  # takes seconds, as the look does
 
     submitted = submission.submit(

@@ -92,8 +92,12 @@ def _without_unread_errors() -> Iterator[None]:
             os.environ[IGNORE_UNREAD_ERRORS] = before
 
 
-def _join(address: str) -> tuple[str, bool]:
-    """Join a cluster; return the HOST:PORT of its head, and whether that asks for a token."""
+def find_head(address: str) -> tuple[str, bool]:
+    """Return the HOST:PORT of a cluster's head that answers, and whether it asks for a token.
+
+    Raises:
+        ClusterError: no head answers, or it refuses this user's token.
+    """
     if "://" in address:
         raise ClusterError(
             f"{address} is a web address. A driver joins a cluster from one of its nodes by "
@@ -109,7 +113,12 @@ def _join(address: str) -> tuple[str, bool]:
             "one with `ray start --head`, or give the HOST:PORT that it printed; without --address "
             "transloom starts Ray by itself"
         ) from error
-    needs_token = _check_head(head)
+    return head, _check_head(head)
+
+
+def _join(address: str) -> tuple[str, bool]:
+    """Join a cluster; return what `find_head` returns."""
+    head, needs_token = find_head(address)
     try:
         initialise(address=head)
     except (ConnectionError, RuntimeError, ValueError) as error:
