@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -22,7 +23,9 @@ from support.faults.moments import Orders
 from support.wheel import unpacked_wheel
 
 import transloom as api
+from cluster.errors import ClusterError
 from cluster.launchers.ray_job.record import JobFolder, JobRecord
+from cluster.launchers.ray_job.run_in_use import check_jobs
 from trainer.tracking.metrics import train_lines
 
 
@@ -243,6 +246,16 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     first = client.ask(*submit, "--run", place.runs / "first")
     assert first["sent_code"]
     with standing_at(orders, step=15) as rank:
+        refused = client.start("submit", place.recipe, "--run", place.runs / "first")
+        said, noted = refused.communicate(timeout=HANG_SECONDS)
+        assert (refused.returncode, said) == (1, "")
+        assert noted.startswith("connecting to")
+        assert f"in use by the job {first['job']}, process" in noted
+        assert f"transloom jobs stop {place.runs / 'first'}" in noted
+        if not whole:  # where the folder is not visible, the cluster's jobs tell
+            check_jobs(client.head.dashboard, str(place.runs / "second"))
+            with pytest.raises(ClusterError, match=f"transloom jobs stop {first['job']} --address"):
+                check_jobs(client.head.dashboard, first["run"])
         few = ["trainer.max_steps=2", "cluster.ranks=1"]
         names = others(whole)
         later = [client.ask(*submit, *few, "--run", place.runs / name)["job"] for name in names]
@@ -279,10 +292,15 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     if whole:
         trained = [line.time for line in train_lines(place.runs / "second" / "metrics.jsonl")]
         assert max(trained) <= record_of(place.runs / "third", later[1]).attempts[0].started
-    again = client.ask("jobs", "retry", first["job"])
-    assert again["run"] == first["run"]
-    assert again["job"] != first["job"]
-    return str(again["job"])
+    retrying = client.start("jobs", "retry", first["job"])
+    said, noted = retrying.communicate(timeout=HANG_SECONDS)
+    again = said.strip()  # the id and nothing else, for scripts
+    assert re.fullmatch(r"[\w-]+", again), said + noted
+    assert again != first["job"]
+    assert f"transloom jobs logs -f {again} --address {client.head.dashboard}" in noted
+    assert f"transloom jobs stop {again} --address" in noted
+    assert re.search(r"sending recipe and transloom \(\d\.\d MB\)", noted)
+    return again
 
 
 def is_waiting(run: Path, job: str) -> bool:
