@@ -45,6 +45,7 @@ LOOK_KEY = "looks"
 # process that looks after the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
+MOST_BEFORE_COMMAND = 4_000  # characters of Ray's own, at the top of a job's log
 
 _COMPARE = (
     "Compare with the dashboard's address that `ray start --head` printed: port 8265 unless set "
@@ -152,21 +153,46 @@ def wait_for_job(address: str, job_id: str) -> Job:
 
 
 def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str]:
-    """The text that a job has printed, in pieces; with `follow`, until it has finished."""
+    """Yield what a job has printed, in pieces; with `follow`, until it has finished.
+
+    Ray's own line at the top, which repeats the whole shell command, is left out.
+    """
     with explained(address, job_id):
         client = _client(address)
-        client.get_job_info(job_id)  # a clear answer if there is no such job
-        if not follow:
-            yield client.get_job_logs(job_id)
+        details = client.get_job_info(job_id)  # a clear answer if there is no such job
+        pieces = _followed(client, job_id) if follow else iter([client.get_job_logs(job_id)])
+        yield from without_line(pieces, _first_line(details))
+
+
+def _first_line(details: JobDetails) -> str:
+    """Return the line with which Ray begins a job's log (2.60.0, job_supervisor.py)."""
+    return f"Running entrypoint for job {details.submission_id}: {details.entrypoint}\n"
+
+
+def _followed(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
+    loop = asyncio.new_event_loop()
+    pieces = client.tail_job_logs(job_id)
+    try:
+        while (piece := loop.run_until_complete(anext(pieces, None))) is not None:
+            yield piece
+    finally:
+        loop.run_until_complete(pieces.aclose())
+        loop.close()
+
+
+def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
+    """Leave a line out of a text that comes in pieces, if it is near the top.
+
+    Pieces are held back while the line may still come.
+    """
+    held = ""
+    for piece in pieces:
+        held += piece
+        if line in held or len(held) > len(line) + MOST_BEFORE_COMMAND:
+            yield held.replace(line, "", 1)
+            yield from pieces
             return
-        loop = asyncio.new_event_loop()
-        pieces = client.tail_job_logs(job_id)
-        try:
-            while (piece := loop.run_until_complete(anext(pieces, None))) is not None:
-                yield piece
-        finally:
-            loop.run_until_complete(pieces.aclose())
-            loop.close()
+    yield held.replace(line, "", 1)
 
 
 def stop_job(address: str, job_id: str) -> bool:
@@ -292,7 +318,7 @@ def _job(details: JobDetails) -> Job:
         id=details.submission_id,
         status=str(details.status),
         command=metadata.pop(COMMAND_KEY, details.entrypoint),
-        message=details.message or "",
+        message=(details.message or "").replace(_first_line(details), ""),  # has the log's end
         started=details.start_time / 1000 if details.start_time else None,
         ended=details.end_time / 1000 if details.end_time else None,
         exit_code=details.driver_exit_code,

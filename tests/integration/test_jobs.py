@@ -53,6 +53,7 @@ def test_submit_follow_and_read_the_result(runs, one_rank, decoys, ray_head, mon
         "jobs", "logs", job.id, "--follow", *address, cwd=decoys, PYTHONPATH=str(decoys)
     )
     assert "step 12/12" in log.stdout, log.stdout + log.stderr
+    assert "attachments=" not in log.stdout  # the shell's command
     assert "Finished at step 12" in log.stdout
     assert job.status()["status"] == "SUCCEEDED"
     assert job.run.step == 12
@@ -299,7 +300,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     assert again != first["job"]
     assert f"transloom jobs logs -f {again} --address {client.head.dashboard}" in noted
     assert f"transloom jobs stop {again} --address" in noted
-    assert re.search(r"sending recipe and transloom \(\d\.\d MB\)", noted)
+    assert re.search(r"sending the recipe and \d+ files of code \(\d\.\d MB\)", noted)
     return again
 
 

@@ -22,7 +22,7 @@ from cluster.launchers.ray_job.head_check import check_head
 from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobRequest, Needs
 from cluster.launchers.ray_job.run_in_use import check_folder, check_jobs
-from cluster.launchers.ray_job.shipment import extension_files, sent_files
+from cluster.launchers.ray_job.shipment import extension_files, megabytes, sent_files
 from cluster.packages import INSTALLATION
 from cluster.planning.quick import quick_check
 from cluster.ray import jobs, open_doors
@@ -37,6 +37,7 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
+from data_pipeline.wording import counted
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
@@ -182,8 +183,8 @@ def send(recipe: Recipe, request: JobRequest, look: Look, listener: Listener) ->
     job_id = new_id(recipe.name)
     envelope = Envelope(id=job_id, request=request).model_dump_json().encode()
     sent = len(envelope) + sum(path.stat().st_size for path in files.values())
-    code = "recipe and transloom" if with_code else "recipe"
-    listener.progress(f"sending {code} ({sent / 1e6:,.1f} MB) and submitting the job")
+    code = f" and {counted(len(files), 'file')} of code ({megabytes(sent)})" if files else ""
+    listener.progress(f"sending the recipe{code}, submitting the job")
     jobs.submit(
         [HEAD_PYTHON, "-P", "-c", RUN_JOB, Attachment(ENVELOPE, envelope)],
         address=address,

@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from cluster.ray.jobs import (
     stop_job,
     submit,
     wait_for_job,
+    without_line,
 )
 from cluster.ray.open_doors import open_doors_at
 
@@ -92,6 +94,7 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
         "variable salty",
     ):
         assert line in log.splitlines()
+    assert "attachments=$PWD" not in log  # Ray's line with the whole command
     job = wait_for_job(ray_head.dashboard, job_id)
     assert (job.status, job.exit_code, job.finished) == ("SUCCEEDED", 0, True)
     assert job.metadata["recipe"] == "tiny"
@@ -104,6 +107,19 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
     assert job in list_jobs(ray_head.dashboard)
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_line_near_the_top_is_left_out_however_the_text_is_cut(size: int) -> None:
+    line, text = "Running: a\nb\n", "Ray\nRunning: a\nb\nfirst\nRunning: a\nb\n"
+    pieces = (text[start : start + size] for start in range(0, len(text), size))
+    assert "".join(without_line(pieces, line)) == "Ray\nfirst\nRunning: a\nb\n"
+
+
+def test_a_text_without_the_line_is_not_held_back_for_ever() -> None:
+    endless = itertools.repeat("x" * 1_000)
+    assert next(without_line(endless, "Running: a\n")).startswith("x")
+    assert "".join(without_line(iter(["short"]), "Running: a\n")) == "short"
+
+
 def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
     address = ray_head.dashboard
     failing = submit(["sh", "-c", "echo broken; exit 3"], address=address, folder=tmp_path)
@@ -113,6 +129,7 @@ def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
     failed = wait_for_job(address, failing)
     assert (failed.status, failed.exit_code) == ("FAILED", 3)
     assert "broken" in failed.message
+    assert "attachments=$PWD" not in failed.message
     lost = wait_for_job(address, homeless)
     assert lost.status == "FAILED"
     assert f"no folder {tmp_path / 'nowhere'}" in lost.message
