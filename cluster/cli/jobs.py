@@ -291,9 +291,9 @@ def _tell_submitted(submitted: "Submitted", address: str, as_json: bool) -> None
     tell(submitted.id)
     where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
     for what, command in (
-        ("follow it", f"transloom jobs logs -f {submitted.id}{where}"),
-        ("stop it", f"transloom jobs stop {submitted.id}{where}"),
-        ("see it", f"{address.rstrip('/')}/#/jobs/{submitted.id}"),
+        ("follow", f"transloom jobs logs -f {submitted.id}{where}"),
+        ("stop", f"transloom jobs stop {submitted.id}{where}"),
+        ("dashboard", f"{address.rstrip('/')}/#/jobs/{submitted.id}"),
     ):
         note(f"{what + ':':<11}{command}")
 
@@ -329,7 +329,7 @@ def _describe(standing: "Standing") -> str:
             "checkpoint"
         )
     elif standing.finished:
-        ended = f"{_time(job.ended)}, " if job else ""
+        ended = f"{_time(job.ended)}, " if job and job.ended else ""
         lines.append(f"ended    {ended}exit code {standing.exit_code}")
     message = (record.message if record else None) or (job.message if job and not record else "")
     if message:

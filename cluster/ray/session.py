@@ -113,7 +113,7 @@ def find_head(address: str) -> tuple[str, bool]:
             "one with `ray start --head`, or give the HOST:PORT that it printed; without --address "
             "transloom starts Ray by itself"
         ) from error
-    return head, _check_head(head)
+    return head, _check_head(head, address)
 
 
 def _join(address: str) -> tuple[str, bool]:
@@ -130,18 +130,23 @@ def _join(address: str) -> tuple[str, bool]:
     return head, needs_token
 
 
-def _check_head(head: str) -> bool:
-    """Check that the head answers; return whether it asks for a token."""
+def _check_head(head: str, address: str) -> bool:
+    """Check that the head at an address of the user's answers; return whether it asks for a token.
+
+    Raises:
+        ClusterError: it does not, or refuses the token.
+    """
+    named = head if head == address else f"{address}, which is {head}"
     try:
         private.ask_head(head, CONNECT_TIMEOUT_SECONDS)
         return not private.answers_without_token(head, CONNECT_TIMEOUT_SECONDS)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(
-                f"The Ray cluster at {head} refuses this user's token: {REMEDY}"
+                f"The Ray cluster at {named} refuses this user's token: {REMEDY}"
             ) from error
         raise ClusterError(
-            f"No Ray cluster answers at {head} ({error.code().name.lower()}). Compare with the "
+            f"No Ray cluster answers at {named} ({error.code().name.lower()}). Compare with the "
             "address that `ray start --head` printed (port 6379 unless set otherwise, not the "
             "dashboard's 8265), and see whether a firewall lies between"
         ) from error

@@ -157,7 +157,10 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("address", "remedy"),
-    [("127.0.0.1:1", "`ray start --head` printed"), ("http://127.0.0.1:8265", "HOST:PORT")],
+    [
+        ("127.0.0.1:1", "at 127.0.0.1:1.*`ray start --head` printed"),
+        ("http://127.0.0.1:8265", "HOST:PORT"),
+    ],
 )
 def test_a_cluster_that_cannot_be_joined_leaves_no_run(inline_runs, address, remedy):
     """A wrong address is refused before the run is owned."""
