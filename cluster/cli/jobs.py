@@ -267,7 +267,7 @@ def _stop_in(folder: str, as_json: bool) -> None:
 
 
 class _Listener:
-    """Prints the warnings of a submission, and its progress unless it is to be silent."""
+    """A submission's listener on standard error; without progress if it is silent."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
@@ -284,7 +284,7 @@ class _Listener:
 
 
 def _tell_submitted(submitted: "Submitted", address: str, as_json: bool) -> None:
-    """Print the id on standard output, and what can be done with the job beside it."""
+    """Print the id on standard output, and the commands that follow and stop the job beside it."""
     if as_json:
         tell_in_json(submitted.to_json())
         return

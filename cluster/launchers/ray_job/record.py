@@ -227,12 +227,15 @@ class JobFolder:
         """Return whether this job could not train its run because of an owner, or cannot yet."""
         if self.path == owner.path:
             return False
-        record = owner.read()
+        try:
+            record = owner.read()
+        except ClusterError:  # damaged meanwhile
+            return False
         if record.state not in FINAL:
             return not owner.is_silent()
-        ended = record.attempts[-1].ended or 0.0
+        ended = record.attempts[-1].ended if record.attempts else None
         with suppress(ClusterError):
-            return self.read().state in FINAL and self._begun() <= ended
+            return self.read().state in FINAL and self._begun() <= (ended or 0.0)
         return False
 
     def is_silent(self) -> bool:

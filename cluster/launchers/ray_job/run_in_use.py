@@ -1,7 +1,7 @@
 """Refuse to submit a run that somebody trains, or that a job waits to train.
 
-The jobs of the cluster are asked first, then the run's folder if it is visible here. The run's
-lease still decides on the node: somebody may come in between, or train where none of this is seen.
+The run's folder tells, where it is visible here, and so do the jobs of the cluster. The run's lease
+still decides on the node: somebody may come in between, or train where none of this is seen.
 """
 
 from contextlib import suppress
@@ -12,8 +12,8 @@ from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import FINAL, JobFolder
 from cluster.launchers.ray_job.status import standing_of
 from cluster.ray import jobs
-from trainer.tracking import standing
 from trainer.tracking.standing import BYTES_IN_A_LIST, is_run
+from trainer.tracking.standing import standing_of as standing_of_run
 
 _OTHERWISE = "The same command continues the run then. Or train another run with --run PATH"
 
@@ -27,7 +27,7 @@ def check_jobs(address: str, run: str) -> None:
     for job in jobs.list_jobs(address):
         if job.finished or RUNNER_KEY not in job.metadata:
             continue
-        if Path(job.metadata[RUN_KEY]) != Path(run):
+        if Path(job.metadata.get(RUN_KEY, "")) != Path(run):
             continue
         found = standing_of(address, job.id)  # its record tells of its end before Ray does
         if not found.finished:
@@ -45,7 +45,7 @@ def check_folder(run: Path) -> None:
     """
     if not is_run(run):
         return
-    found = standing.standing_of(run, BYTES_IN_A_LIST)
+    found = standing_of_run(run, BYTES_IN_A_LIST)
     if found.state != "training" or found.owner is None:
         return
     owner, job, stop = found.owner, "", f"transloom stop {run}"
