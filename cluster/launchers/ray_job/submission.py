@@ -118,6 +118,8 @@ def submit(wanted: Submission, look: Look, listener: Listener) -> Submitted:
     checked.raise_refusal()
     for scarce in checked.notices:
         listener.warn(scarce)
+    # Not before a retry: the driver of a job whose head is lost may take a moment to end.
+    check_folder(Path(request.run))
     return send(recipe, request, look, listener)
 
 
@@ -167,9 +169,8 @@ def send(recipe: Recipe, request: JobRequest, look: Look, listener: Listener) ->
 
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, its
-            head node lacks what the run needs, or the run is in use.
+            head node lacks what the run needs, or another job uses the run.
     """
-    check_folder(Path(request.run))
     address, seen = look.dashboard, look.wait()  # before any file of ours is there
     if seen.doors:
         open_doors.tell(
