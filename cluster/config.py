@@ -129,7 +129,9 @@ class ClusterConfig(Section):
         ge=0,
     )
     retry_exit_codes: tuple[ExitCode, ...] = execution(
-        (75,), "Of a submitted job: exit codes with which it is started again by itself."
+        (75,),
+        "Of a submitted job: exit codes after which it is restarted automatically; 128 plus a "
+        "signal's number where one killed the driver, such as 137 (SIGKILL) and 139 (SIGSEGV).",
     )
     retries: int = execution(
         3, "How often in a row that happens without a further step of the run; 0 for never.", ge=0

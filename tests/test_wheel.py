@@ -76,7 +76,7 @@ def files_of(installation: Path, room: str) -> set[Path]:
 def test_the_console_script_is_declared(unpacked: Path) -> None:
     (distribution,) = importlib.metadata.distributions(path=[str(unpacked)])
     scripts = {entry.name: entry.value for entry in distribution.entry_points}
-    assert scripts == {"transloom": "cluster.cli.app:main"}
+    assert scripts == {"transloom": "cluster.cli.entry:main"}
 
 
 def test_the_licence_is_in_the_wheel(unpacked: Path) -> None:

@@ -1,6 +1,6 @@
 """The command line. Each command is a few lines; the work is done where it belongs.
 
-Exit codes: 0 done, 75 preempted and resumable, 1 failed, 2 wrong usage or recipe.
+Exit codes: 0 done, 75 preempted and resumable, 1 failed, 2 wrong usage or recipe, 130 interrupted.
 Heavy imports stand inside the commands, so that `--help` answers at once.
 """
 

@@ -10,6 +10,7 @@ from cluster.cli.options import JsonOption, Overrides, RecipeArgument, StrictOpt
 from cluster.errors import ClusterError
 from cluster.terminal import Terminal, hand_over, note, tell, tell_in_json, warn
 from cluster.views.tables import AnswerTable, Column
+from data_pipeline.location import without_credentials
 
 if TYPE_CHECKING:
     from cluster.launchers.ray_job.record import Attempt
@@ -86,11 +87,14 @@ def submit(
 
       transloom submit phrasebook --env-file /etc/keys.env --run /shared/runs/phrasebook
     """
+    listener = _Listener(silent=as_json)
+    listener.connect(address)
     from cluster.ray.open_doors import Look
     from trainer.runs import RUNS
 
     beside = run.parent if run else RUNS
-    look = Look(address, [str(beside.absolute()), str(Path.cwd())])
+    folders = [*([run] if run else []), beside, Path.cwd()]
+    look = Look(address, [str(folder.absolute()) for folder in folders])
     from cluster.launchers.ray_job import submission  # takes seconds, as the look does
 
     submitted = submission.submit(
@@ -104,9 +108,9 @@ def submit(
             strict=strict,
         ),
         look,
-        warn,
+        listener,
     )
-    _tell_submitted(submitted, as_json)
+    _tell_submitted(submitted, address, as_json)
     if follow:
         _follow(address, submitted.id)
 
@@ -229,8 +233,10 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
             f"{found.id} has left no record of what was asked for that can be read from here. Name "
             "the run's folder instead of the id, or submit the recipe again"
         )
-    submitted = resubmit(found.record.request, address, warn, found.folder)
-    _tell_submitted(submitted, as_json)
+    listener = _Listener(silent=as_json)
+    listener.connect(address)
+    submitted = resubmit(found.record.request, address, listener, found.folder)
+    _tell_submitted(submitted, address, as_json)
 
 
 def _standing(job: str, address: str) -> "Standing":
@@ -259,11 +265,36 @@ def _stop_in(folder: str, as_json: bool) -> None:
         )
 
 
-def _tell_submitted(submitted: "Submitted", as_json: bool) -> None:
+class _Listener:
+    """A submission's listener on standard error; without progress if it is silent."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+
+    def connect(self, address: str) -> None:
+        self.progress(f"connecting to {without_credentials(address)}, looking at its head node")
+
+    def warn(self, text: str) -> None:
+        warn(text)
+
+    def progress(self, text: str) -> None:
+        if not self._silent:
+            note(f"{text} …")
+
+
+def _tell_submitted(submitted: "Submitted", address: str, as_json: bool) -> None:
+    """Print the id on standard output, and the commands that follow and stop the job beside it."""
     if as_json:
         tell_in_json(submitted.to_json())
-    else:
-        tell(submitted.id)
+        return
+    tell(submitted.id)
+    where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
+    for what, command in (
+        ("follow", f"transloom jobs logs -f {submitted.id}{where}"),
+        ("stop", f"transloom jobs stop {submitted.id}{where}"),
+        ("dashboard", f"{address.rstrip('/')}/#/jobs/{submitted.id}"),
+    ):
+        note(f"{what + ':':<11}{command}")
 
 
 def _follow(address: str, job_id: str) -> None:
@@ -297,7 +328,7 @@ def _describe(standing: "Standing") -> str:
             "checkpoint"
         )
     elif standing.finished:
-        ended = f"{_time(job.ended)}, " if job else ""
+        ended = f"{_time(job.ended)}, " if job and job.ended else ""
         lines.append(f"ended    {ended}exit code {standing.exit_code}")
     message = (record.message if record else None) or (job.message if job and not record else "")
     if message:

@@ -9,7 +9,7 @@ The scratch folder holds links to the checkpoint's files; the run itself is only
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -289,6 +289,10 @@ class _Watching:
 
     def notice(self, text: str) -> None:
         self._console.print(shown((f"· {without_credentials(text)}", "dim")), soft_wrap=True)
+
+    def logging(self) -> AbstractContextManager[object]:
+        """Do nothing: a replay has no log."""
+        return nullcontext()
 
     def keep(self, text: str) -> None:
         """Do nothing: a replay has no log."""

@@ -1,12 +1,11 @@
 """`transloom train`: resolve recipe and run folder, then train here or on a cluster."""
 
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.commands.next_steps import next_commands
-from cluster.errors import RankLostError, RecipeError
+from cluster.errors import RecipeError
 from cluster.planning.quick import quick_check
 from cluster.recipe import (
     Recipe,
@@ -16,14 +15,12 @@ from cluster.recipe import (
     with_absolute_paths,
 )
 from cluster.supervision.supervisor import supervise
-from cluster.terminal import Terminal, full_message
+from cluster.terminal import Terminal
 from cluster.views.display import LoggedAudience, audience_for
 from data_pipeline.wording import counted
-from trainer.checkpoints.format import list_checkpoints, newest_intact, step_of
-from trainer.errors import NonFiniteLossError
+from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import ENDED
 from trainer.step_range import StepRange, profile_folder
 from trainer.supervision import Outcome
 from trainer.tracking.metrics import read_backwards
@@ -137,24 +134,15 @@ def train_run(
     with audience_for(
         console, title, settings.max_steps, folder, settings.smooths_labels
     ) as display:
-        audience = LoggedAudience(display, folder.log)
-        try:
-            for notice in checked.notices:
-                display.notice(notice)
-            if inline:
-                from cluster.supervision.inline import train_inline
+        audience = LoggedAudience(display, folder)
+        for notice in checked.notices:
+            display.notice(notice)
+        if inline:
+            from cluster.supervision.inline import train_inline
 
-                outcome = train_inline(loaded, folder, store, manifest, audience, profile)
-            else:
-                outcome = supervise(loaded, folder, store, manifest, audience, profile, strict)
-        except Exception as error:
-            if isinstance(error, NonFiniteLossError):
-                good, _ = newest_intact(folder.checkpoints)
-                error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
-            audience.keep(f"{ENDED}{full_message(error)}")
-            if isinstance(error, RankLostError):  # its message has only one line of the cause
-                audience.keep("".join(traceback.format_exception(error)))
-            raise
+            outcome = train_inline(loaded, folder, store, manifest, audience, profile)
+        else:
+            outcome = supervise(loaded, folder, store, manifest, audience, profile, strict)
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
     lines = read_backwards(folder.metrics)

@@ -1,6 +1,7 @@
 """What a running cluster has free, who holds the rest, and what its nodes lack for a run."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from data_pipeline.corpus_config import is_remote
 from data_pipeline.storage.store import MANIFEST_NAME
 from data_pipeline.wording import counted, listed
 from trainer.runs.folder import RunFolder
+
+AGREE_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 0.2
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,9 @@ def ask_cluster(
         ray_session(address, tell_open=notice),
         ClusterView(config.wait_for_head_seconds, notice) as view,
     ):
-        nodes = sorted(view.nodes().values(), key=lambda node: node.name)
         file = None if is_remote(dataset) else Path(dataset) / MANIFEST_NAME
-        said, problems = ask_nodes(nodes, run.path, file, gpu=gpu)
-        held = tuple(holders())
+        said, problems = ask_nodes(view.nodes().values(), run.path, file, gpu=gpu)
+        nodes, held = _of_one_moment(view)
     here, alone = facts_of_this_machine(), len(nodes) == 1
     for node in said:
         problems += node_problems(node, here, run.path, manifest, alone=alone)
@@ -90,13 +94,40 @@ def ask_cluster(
         if node.leaves_at is None and has_labels(node.labels, config.node_labels)
     ]
     facts = ClusterFacts(
-        nodes=tuple(nodes),
+        nodes=nodes,
         holders=held,
         room=sum(room(node.free, bundle) for node in fitting),
         room_at_all=most_ranks_ever(config, fitting),
         said=tuple(said),
     )
     return facts, [*room_problems(recipe, facts), *problems]
+
+
+def _of_one_moment(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Holder, ...]]:
+    """Return nodes by name, and who holds their resources.
+
+    Ray's answers to the two questions lag differently behind what jobs take and give back: they are
+    asked again until they agree.
+    """
+    until = time.monotonic() + AGREE_SECONDS
+    while True:
+        held = tuple(holders())
+        nodes = tuple(sorted(view.fresh_nodes().values(), key=lambda node: node.name))
+        if agree(nodes, held) or time.monotonic() > until:
+            return nodes, held
+        time.sleep(ASK_AGAIN_SECONDS)
+
+
+def agree(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
+    """Return whether no more is held than is not free.
+
+    Less may be held: a task takes resources, too, and is no holder.
+    """
+    for name in {name for holder in holders for name in holder.resources}:
+        taken = sum(node.total.get(name, 0.0) - node.free.get(name, 0.0) for node in nodes)
+        if sum(holder.resources.get(name, 0.0) for holder in holders) > taken + ROUNDING:
+            return False
+    return True
 
 
 def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[Problem]:

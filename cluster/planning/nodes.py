@@ -20,9 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.packages import INSTALLATION
 from cluster.planning import node_probe
 from cluster.planning.problem import Problem
-from cluster.planning.quick import existing_part
 from cluster.ray import head_look
 from cluster.ray.cluster_view import Node
+from cluster.ray.folder_access import existing_part
 
 # A node has to start a process and import torch, as it will for a rank.
 ANSWER_SECONDS = 120.0

@@ -132,7 +132,7 @@ def make_plan(
     plan = Plan(recipe, run.path, left, list(checked.problems))
     if checked.dataset is not None:
         _size_up(plan, run, *checked.dataset)
-    if wanted.address is not None:
+    if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
         _look_at_cluster(plan, run, wanted.address, checked.dataset, notice)
     _take_speed(plan, run, wanted, checked.dataset, notice)
     if wanted.address is None:

@@ -2,6 +2,7 @@
 
     recipe, dataset, run ──check_run──▶ do they belong together?
     the run's folder     ──▶ can it be written, and is there room for its checkpoints?
+    the cluster          ──▶ does its head answer, if there is one to join?
     this machine         ──▶ has it the GPUs and the memory that the ranks need at least?
     packages             ──▶ are they those that transloom was made for?
 
@@ -9,7 +10,6 @@
 job. On a cluster that is joined, room is not asked for here: the run waits for it, and says so.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from cluster.errors import ClusterError
 from cluster.planning.problem import Problem
 from cluster.planning.size import least_parameters, size_of_checkpoint, size_of_state
 from cluster.planning.versions import package_problems
+from cluster.ray.folder_access import existing_part, write_problem
 from cluster.recipe import Recipe
 from cluster.supervision.run_checks import check_run
 from data_pipeline.corpus_config import is_remote
@@ -87,6 +88,7 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
             problems += list(machine_problems(recipe, parameters))
     if trains_here:
         problems += package_problems()
+        problems += cluster_problems(recipe, run)
     return QuickCheck(tuple(sorted(problems, key=lambda p: not p.refuses)), dataset)
 
 
@@ -104,25 +106,30 @@ def _dataset(
 
 
 def run_folder_problems(run: RunFolder) -> list[Problem]:
-    """Whether the run's folder can be made and written."""
-    folder = existing_part(run.path)
-    if not folder.is_dir():
-        text = f"The run's folder {run.path} cannot be made, since {folder} is a file"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        status = folder.stat()
-        text = (
-            f"The run's folder {run.path} cannot be written: {folder} belongs to user "
-            f"{status.st_uid} (mode {status.st_mode & 0o7777:04o}), and this is user {os.geteuid()}"
-        )
-    else:
+    """Return why the run's folder cannot be made or written."""
+    problem = write_problem(run.path)
+    if problem is None:
         return []
+    text = f"The run's folder {run.path} cannot be written: {problem}"
     return [Problem("run", f"{text}. Name another folder with --run PATH")]
 
 
-def existing_part(path: Path) -> Path:
-    """The path itself, or the nearest folder around it that is there."""
-    path = path.absolute()
-    return next(part for part in (path, *path.parents) if part.exists())
+def cluster_problems(recipe: Recipe, run: RunFolder) -> list[Problem]:
+    """Return why the cluster cannot be joined, unless the run has all its steps already.
+
+    Asked before the run is owned: an address that is wrong leaves no trace of a run.
+    """
+    checkpoints = list_checkpoints(run.checkpoints)
+    over = bool(checkpoints) and step_of(checkpoints[-1]) >= recipe.trainer.max_steps
+    if recipe.cluster.address is None or over:
+        return []
+    from cluster.ray.session import find_head  # imports Ray
+
+    try:
+        find_head(recipe.cluster.address)
+    except ClusterError as error:
+        return [Problem("cluster", str(error), error=error)]
+    return []
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether other users of a machine get at what lies in a folder.
+"""Who may write into a folder: this user, and other users of the machine.
 
 Needs Python's standard library only: `cluster.ray.open_doors` sends this file's text to the head
 node of a cluster, which runs it there.
@@ -7,6 +7,29 @@ node of a cluster, which runs it there.
 import os
 import stat
 from pathlib import Path
+
+
+def existing_part(path: Path) -> Path:
+    """Return the path itself, or the nearest folder around it that this user finds."""
+    path = path.absolute()
+    # Path.exists would raise for one in a folder that may not be entered.
+    return next(part for part in (path, *path.parents) if _may(part, os.F_OK))
+
+
+def write_problem(folder: Path) -> str | None:
+    """Return why this user cannot make a folder or write into it; None if nothing is in the way."""
+    there = existing_part(folder)
+    if not there.is_dir():
+        return f"{there} is a file"
+    if _may(there, os.W_OK | os.X_OK):
+        return None
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return f"{there} lies on a file system that is mounted read-only"
+    status = there.stat()
+    return (
+        f"{there} belongs to user {status.st_uid} (mode {stat.S_IMODE(status.st_mode):04o}), and "
+        f"this is user {os.geteuid()}"
+    )
 
 
 def way_in(folder: Path) -> str | None:
@@ -41,6 +64,10 @@ def way_to_replace(folder: Path) -> str | None:
             mode = stat.S_IMODE(status.st_mode)
             return f"other users may replace what lies in {step} (mode {mode:04o})"
     return None
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_closed(status: os.stat_result) -> bool:

@@ -16,7 +16,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from cluster.ray.folder_access import way_in
+from cluster.ray.folder_access import way_in, write_problem
 
 CLOSED, OPEN = 0, 3  # exit codes
 PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
@@ -54,7 +54,7 @@ def digest_of(installation: Path) -> str:
 
 
 def facts(folders: list[str]) -> dict[str, object]:
-    """What this machine and its Python have; `folders` are looked for."""
+    """Return what this machine and its Python have, and whether `folders` can be written."""
     spec = find_spec("cluster")  # imports nothing
     versions: dict[str, str | None] = {}
     for name in ASKED_VERSIONS:
@@ -68,6 +68,9 @@ def facts(folders: list[str]) -> dict[str, object]:
         "versions": versions,
         "digest": digest_of(place) if place else None,
         "folders": {folder: Path(folder).is_dir() for folder in folders},
+        "unwritable": {
+            folder: problem for folder in folders if (problem := write_problem(Path(folder)))
+        },
     }
 
 

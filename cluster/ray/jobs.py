@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ LOOK_KEY = "looks"
 # process that looks after the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
+MOST_BEFORE_COMMAND = 4_000  # characters of Ray's own, at the top of a job's log
+
+_COMPARE = (
+    "Compare with the dashboard's address that `ray start --head` printed: port 8265 unless set "
+    "otherwise, not 6379, which drivers join. On another machine, forward the port first, for "
+    "example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
+)
 
 # Variables that Ray would prefer to the address that it is given.
 _CLIENT_IS_MADE = threading.Lock()  # while the environment lacks them
@@ -145,21 +153,46 @@ def wait_for_job(address: str, job_id: str) -> Job:
 
 
 def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str]:
-    """The text that a job has printed, in pieces; with `follow`, until it has finished."""
+    """Yield what a job has printed, in pieces; with `follow`, until it has finished.
+
+    Ray's own line at the top, which repeats the whole shell command, is left out.
+    """
     with explained(address, job_id):
         client = _client(address)
-        client.get_job_info(job_id)  # a clear answer if there is no such job
-        if not follow:
-            yield client.get_job_logs(job_id)
+        details = client.get_job_info(job_id)  # a clear answer if there is no such job
+        pieces = _followed(client, job_id) if follow else iter([client.get_job_logs(job_id)])
+        yield from without_line(pieces, _first_line(details))
+
+
+def _first_line(details: JobDetails) -> str:
+    """Return the line with which Ray begins a job's log (2.60.0, job_supervisor.py)."""
+    return f"Running entrypoint for job {details.submission_id}: {details.entrypoint}\n"
+
+
+def _followed(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
+    loop = asyncio.new_event_loop()
+    pieces = client.tail_job_logs(job_id)
+    try:
+        while (piece := loop.run_until_complete(anext(pieces, None))) is not None:
+            yield piece
+    finally:
+        loop.run_until_complete(pieces.aclose())
+        loop.close()
+
+
+def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
+    """Leave a line out of a text that comes in pieces, if it is near the top.
+
+    Pieces are held back while the line may still come.
+    """
+    held = ""
+    for piece in pieces:
+        held += piece
+        if line in held or len(held) > len(line) + MOST_BEFORE_COMMAND:
+            yield held.replace(line, "", 1)
+            yield from pieces
             return
-        loop = asyncio.new_event_loop()
-        pieces = client.tail_job_logs(job_id)
-        try:
-            while (piece := loop.run_until_complete(anext(pieces, None))) is not None:
-                yield piece
-        finally:
-            loop.run_until_complete(pieces.aclose())
-            loop.close()
+    yield held.replace(line, "", 1)
 
 
 def stop_job(address: str, job_id: str) -> bool:
@@ -226,6 +259,8 @@ class _Client(JobSubmissionClient):
     """
 
     def _do_request(self, *arguments: Any, **options: Any) -> Any:  # Ray 2.60.0: of all requests
+        if arguments == ("GET", "/api/version"):  # the first one, of a server that may be another
+            options.setdefault("timeout", REQUEST_SECONDS)
         return super()._do_request(*arguments, auth=lambda request: request, **options)
 
 
@@ -238,6 +273,13 @@ def _client(address: str) -> JobSubmissionClient:
         hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
         try:
             client = _Client(address)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, OSError):  # of requests, some of which are ValueErrors too
+                raise
+            raise ClusterError(
+                f"The server at {address} is no Ray dashboard: it does not tell Ray's version "
+                f"({error}). {_COMPARE}"
+            ) from error
         finally:
             os.environ.update(hidden)
     # To verify certificates, Ray gives aiohttp the deprecated None when it follows a log.
@@ -254,11 +296,10 @@ def explained(address: str, job_id: str | None = None) -> Iterator[None]:
         raise ClusterError(
             f"The Ray cluster at {address} refuses this user's token: {REMEDY}"
         ) from error
-    except (OSError, aiohttp.ClientError) as error:  # requests' exceptions are OSErrors
+    # requests' exceptions are OSErrors; Ray's own port 6379 does not speak HTTP.
+    except (OSError, aiohttp.ClientError, HTTPException) as error:
         raise ClusterError(
-            f"No Ray cluster answers at {address} ({error}). Compare with the dashboard's address "
-            "that `ray start --head` printed (port 8265 unless set otherwise); on another machine, "
-            "forward the port first, for example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
+            f"No Ray dashboard answers at {address} ({error}). {_COMPARE}"
         ) from error
     except RuntimeError as error:
         if job_id is not None and "status code 404" in str(error):
@@ -277,7 +318,7 @@ def _job(details: JobDetails) -> Job:
         id=details.submission_id,
         status=str(details.status),
         command=metadata.pop(COMMAND_KEY, details.entrypoint),
-        message=details.message or "",
+        message=(details.message or "").replace(_first_line(details), ""),  # has the log's end
         started=details.start_time / 1000 if details.start_time else None,
         ended=details.end_time / 1000 if details.end_time else None,
         exit_code=details.driver_exit_code,

@@ -65,6 +65,7 @@ class HeadLook:
         versions: of packages that are installed there; None for one that is not.
         digest: of the installed transloom (`head_look.digest_of`); None if there is none.
         folders: whether each folder that was asked about is there.
+        unwritable: why folders cannot be written there, for those that cannot.
     """
 
     doors: tuple[str, ...]
@@ -72,6 +73,7 @@ class HeadLook:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     digest: str | None = None
     folders: Mapping[str, bool] = field(default_factory=dict)
+    unwritable: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_doors_at(dashboard: str) -> list[str]:
@@ -128,6 +130,7 @@ class Look:
                 dict(found["versions"]),
                 found["digest"],
                 dict(found["folders"]),
+                dict(found["unwritable"]),
             )
             way = found["way_in"]
         except (ValueError, TypeError, KeyError):
@@ -151,7 +154,7 @@ def look_program() -> str:
     return first + second.replace(_IMPORT_BETWEEN, "")
 
 
-_IMPORT_BETWEEN = "from cluster.ray.folder_access import way_in\n"
+_IMPORT_BETWEEN = "from cluster.ray.folder_access import way_in, write_problem\n"
 
 
 def warning(cluster: str, doors: Sequence[str]) -> str:

@@ -92,8 +92,12 @@ def _without_unread_errors() -> Iterator[None]:
             os.environ[IGNORE_UNREAD_ERRORS] = before
 
 
-def _join(address: str) -> tuple[str, bool]:
-    """Join a cluster; return the HOST:PORT of its head, and whether that asks for a token."""
+def find_head(address: str) -> tuple[str, bool]:
+    """Return the HOST:PORT of a cluster's head that answers, and whether it asks for a token.
+
+    Raises:
+        ClusterError: no head answers, or it refuses this user's token.
+    """
     if "://" in address:
         raise ClusterError(
             f"{address} is a web address. A driver joins a cluster from one of its nodes by "
@@ -109,7 +113,12 @@ def _join(address: str) -> tuple[str, bool]:
             "one with `ray start --head`, or give the HOST:PORT that it printed; without --address "
             "transloom starts Ray by itself"
         ) from error
-    needs_token = _check_head(head)
+    return head, _check_head(head, address)
+
+
+def _join(address: str) -> tuple[str, bool]:
+    """Join a cluster; return what `find_head` returns."""
+    head, needs_token = find_head(address)
     try:
         initialise(address=head)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -121,18 +130,23 @@ def _join(address: str) -> tuple[str, bool]:
     return head, needs_token
 
 
-def _check_head(head: str) -> bool:
-    """Check that the head answers; return whether it asks for a token."""
+def _check_head(head: str, address: str) -> bool:
+    """Check that the head at an address of the user's answers; return whether it asks for a token.
+
+    Raises:
+        ClusterError: it does not, or refuses the token.
+    """
+    named = head if head == address else f"{address}, which is {head}"
     try:
         private.ask_head(head, CONNECT_TIMEOUT_SECONDS)
         return not private.answers_without_token(head, CONNECT_TIMEOUT_SECONDS)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(
-                f"The Ray cluster at {head} refuses this user's token: {REMEDY}"
+                f"The Ray cluster at {named} refuses this user's token: {REMEDY}"
             ) from error
         raise ClusterError(
-            f"No Ray cluster answers at {head} ({error.code().name.lower()}). Compare with the "
+            f"No Ray cluster answers at {named} ({error.code().name.lower()}). Compare with the "
             "address that `ray start --head` printed (port 6379 unless set otherwise, not the "
             "dashboard's 8265), and see whether a firewall lies between"
         ) from error

@@ -1,5 +1,6 @@
 """Whoever watches a run: a live display, plain lines, or a test."""
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from trainer.runs.vitals import Vitals
@@ -11,6 +12,9 @@ class Audience(Protocol):
 
     def notice(self, text: str) -> None:
         """Tell of something that a person would want to know."""
+
+    def logging(self) -> AbstractContextManager[object]:
+        """Keep the run's log while the context lasts; entered by the run's owner only."""
 
     def keep(self, text: str) -> None:
         """Write a text to the run's log without showing it: details, or a long text."""

@@ -30,7 +30,7 @@ from trainer.placement import Placement
 from trainer.rank_job import RankJob
 from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import DETAIL
+from trainer.runs.log import DETAIL, INTERRUPTED
 from trainer.runs.place import write_place
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
@@ -97,7 +97,7 @@ def train_inline(
     try:
         return _train(recipe, run, store, manifest, audience, profile, replay)
     except KeyboardInterrupt:
-        audience.notice("asked to stop a second time: ended at once")
+        audience.notice(INTERRUPTED)
         return "preempted"
 
 
@@ -118,6 +118,7 @@ def _train(
     with (
         StopRequests(run) as stop,
         Lease(run.path, audience.notice) as lease,
+        audience.logging(),
         VitalsKeeper(run, audience) as vitals,
         ExitStack() as group,
     ):

@@ -33,6 +33,7 @@ from trainer.checkpoints.lease import Lease
 from trainer.host_memory import kept_by_libraries
 from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import INTERRUPTED
 from trainer.step_range import StepRange
 from trainer.supervision import Outcome
 from trainer.tracking.metrics import recorded_step
@@ -66,6 +67,7 @@ def supervise(
         with (
             StopRequests(run) as stop,
             Lease(run.path, audience.notice) as lease,
+            audience.logging(),
             VitalsKeeper(run, audience) as vitals,
         ):
             stop.forget_file()
@@ -96,7 +98,7 @@ def supervise(
                     stop.outcome_is_open()
             return "finished"
     except KeyboardInterrupt:
-        audience.notice("asked to stop a second time: ended at once")
+        audience.notice(INTERRUPTED)
         return "preempted"
 
 

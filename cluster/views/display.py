@@ -1,12 +1,14 @@
 """What a person sees of a run: a live picture in a terminal, plain lines anywhere else."""
 
 import time
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Self
 
-from cluster.terminal import Terminal, shown
+from cluster.errors import RankLostError
+from cluster.terminal import Terminal, full_message, shown
 from cluster.views.events import event_text
 from cluster.views.live_picture import LivePicture, is_drawn_anew
 from cluster.views.run_history import take_history
@@ -15,8 +17,10 @@ from cluster.views.scores import score_text, training_losses
 from data_pipeline.location import without_credentials
 from data_pipeline.strangers_text import visible, visible_line
 from trainer.checkpoints.condition import Checkpoints
+from trainer.checkpoints.format import newest_intact
+from trainer.errors import LeaseLostError, NonFiniteLossError
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import indented, log_entry
+from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
 from trainer.runs.vitals import Vitals
 from trainer.tracking.records import Event, Line, Resized, TrainLine, ValidationLine
 
@@ -52,11 +56,35 @@ def validation_summary(line: ValidationLine) -> str:
 
 
 class LoggedAudience:
-    """An audience whose notices and events are kept in a file too, with the time."""
+    """An audience that also keeps notices, events and errors in the log of a run.
 
-    def __init__(self, audience: "LivePicture | PlainLines", log: Path) -> None:
+    The log belongs to the run's owner: texts from before `logging` wait for it, and a process that
+    never owns the run writes nothing.
+    """
+
+    def __init__(self, audience: "LivePicture | PlainLines", run: RunFolder) -> None:
         self._audience = audience
-        self._log = log
+        self._run = run
+        self._owns_run = False
+        self._waiting: list[str] = []  # entries
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        self._owns_run = True
+        if self._waiting:
+            self._append("".join(self._waiting))
+        try:
+            yield
+        except LeaseLostError:
+            raise  # the log belongs to another process
+        except KeyboardInterrupt:
+            self.keep(INTERRUPTED)
+            raise
+        except Exception as error:
+            self._keep_error(error)
+            raise
+        finally:
+            self._owns_run, self._waiting = False, []
 
     def notice(self, text: str) -> None:
         self.keep(text)
@@ -73,9 +101,23 @@ class LoggedAudience:
     def keep(self, text: str) -> None:
         """Write to the file alone, without the credentials of URLs; see `Audience`."""
         entry = log_entry(visible(without_credentials(text)), datetime.now(UTC))
+        if self._owns_run:
+            self._append(entry)
+        else:
+            self._waiting.append(entry)
+
+    def _append(self, entries: str) -> None:
         # On a full disk the log lacks this text, and the run goes on.
-        with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
-            file.write(entry)
+        with suppress(OSError), self._run.log.open("a", encoding="utf-8") as file:
+            file.write(entries)
+
+    def _keep_error(self, error: Exception) -> None:
+        if isinstance(error, NonFiniteLossError):
+            good, _ = newest_intact(self._run.checkpoints)
+            error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
+        self.keep(f"{ENDED}{full_message(error)}")
+        if isinstance(error, RankLostError):  # its message has only one line of the cause
+            self.keep("".join(traceback.format_exception(error)))
 
 
 class PlainLines:

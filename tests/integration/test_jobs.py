@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from support.faults.moments import Orders
 from support.wheel import unpacked_wheel
 
 import transloom as api
+from cluster.errors import ClusterError
 from cluster.launchers.ray_job.record import JobFolder, JobRecord
+from cluster.launchers.ray_job.run_in_use import check_jobs
 from data_pipeline.extensions import FOLDER_VARIABLE
 from trainer.tracking.metrics import train_lines
 
@@ -52,6 +55,7 @@ def test_submit_follow_and_read_the_result(runs, one_rank, decoys, ray_head, mon
         "jobs", "logs", job.id, "--follow", *address, cwd=decoys, PYTHONPATH=str(decoys)
     )
     assert "step 12/12" in log.stdout, log.stdout + log.stderr
+    assert "attachments=" not in log.stdout  # the shell's command
     assert "Finished at step 12" in log.stdout
     assert job.status()["status"] == "SUCCEEDED"
     assert job.run.step == 12
@@ -256,6 +260,16 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     first = client.ask(*submit, "--run", place.runs / "first")
     assert first["sent_code"]
     with standing_at(orders, step=15) as rank:
+        refused = client.start("submit", place.recipe, "--run", place.runs / "first")
+        said, noted = refused.communicate(timeout=HANG_SECONDS)
+        assert (refused.returncode, said) == (1, "")
+        assert noted.startswith("connecting to")
+        assert f"in use by the job {first['job']}, process" in noted
+        assert f"transloom jobs stop {place.runs / 'first'}" in noted
+        if not whole:  # where the folder is not visible, the cluster's jobs tell
+            check_jobs(client.head.dashboard, str(place.runs / "second"))
+            with pytest.raises(ClusterError, match=f"transloom jobs stop {first['job']} --address"):
+                check_jobs(client.head.dashboard, first["run"])
         # Four CPUs have no room for two of these either.
         few = ["trainer.max_steps=2", "cluster.ranks=1", "cluster.cpus_per_rank=2.5"]
         names = others(whole)
@@ -293,10 +307,15 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     if whole:
         trained = [line.time for line in train_lines(place.runs / "second" / "metrics.jsonl")]
         assert max(trained) <= record_of(place.runs / "third", later[1]).attempts[0].started
-    again = client.ask("jobs", "retry", first["job"], variables=trusted(place, first["job"]))
-    assert again["run"] == first["run"]
-    assert again["job"] != first["job"]
-    return str(again["job"])
+    retrying = client.start("jobs", "retry", first["job"], variables=trusted(place, first["job"]))
+    said, noted = retrying.communicate(timeout=HANG_SECONDS)
+    again = said.strip()  # the id and nothing else, for scripts
+    assert re.fullmatch(r"[\w-]+", again), said + noted
+    assert again != first["job"]
+    assert f"transloom jobs logs -f {again} --address {client.head.dashboard}" in noted
+    assert f"transloom jobs stop {again} --address" in noted
+    assert re.search(r"sending the recipe and \d+ files of code \(\d\.\d MB\)", noted)
+    return again
 
 
 def trusted(place: Place, job: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """`transloom plan --address`: what a real cluster has free, who holds the rest, what it lacks."""
 
-import json
 import os
 import platform
 import subprocess
@@ -9,13 +8,18 @@ import sys
 import pytest
 import yaml
 from support.cluster.processes import wait_until
-from support.command import transloom
 from support.recipes import tiny_values
+
+from cluster.commands.plan import plan_run
+from cluster.planning import cluster_facts
+from cluster.planning.plan import Wanted
 
 HOLDS_THREE = """
 import sys, ray
 from ray.util.placement_group import placement_group
 ray.init(address=sys.argv[1], log_to_driver=False)
+print("ready", flush=True)
+sys.stdin.readline()
 group = placement_group([{"CPU": 1}, {"CPU": 2}], name="held")
 assert group.wait(60)
 print("held", flush=True)
@@ -30,21 +34,20 @@ def plan(ray_head, phrasebook, tmp_path):
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
 
     def run(*overrides):
-        done = transloom(
-            "plan", recipe, "cluster.cpus_per_rank=1", *overrides,
-            "--address", ray_head.address, "--run", tmp_path / "runs" / "a",
-            "--no-measure", "--json",
-            cwd=tmp_path,
-            RAY_AUTH_TOKEN=ray_head.token,
-        )  # fmt: skip
-        assert done.returncode in (0, 1), done.stderr
-        return json.loads(done.stdout), done.returncode
+        plan = plan_run(
+            str(recipe),
+            ["cluster.cpus_per_rank=1", *overrides],
+            run=tmp_path / "runs" / "a",
+            wanted=Wanted(address=ray_head.address, measured=False),
+            notice=print,
+        )
+        return plan.to_json()
 
     return run
 
 
-def test_who_holds_what_is_told(plan, ray_head, tmp_path):
-    """One head of 4 CPUs, of which another driver holds 3."""
+def test_who_holds_what_is_told(plan, ray_head, tmp_path, monkeypatch):
+    """One head of 4 CPUs, of which another driver takes 3 while the nodes are asked."""
     program = [sys.executable, "-c", HOLDS_THREE, ray_head.address]
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_head.token}
     driver = subprocess.Popen(
@@ -54,9 +57,18 @@ def test_who_holds_what_is_told(plan, ray_head, tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    try:
+    ask_nodes = cluster_facts.ask_nodes
+
+    def ask_nodes_meanwhile(*arguments, **options):
+        driver.stdin.write("take\n")
+        driver.stdin.flush()
         assert driver.stdout.readline() == "held\n"
-        found, code = plan("cluster.ranks=2")
+        return ask_nodes(*arguments, **options)
+
+    monkeypatch.setattr(cluster_facts, "ask_nodes", ask_nodes_meanwhile)
+    try:
+        assert driver.stdout.readline() == "ready\n"
+        found = plan("cluster.ranks=2")
     finally:
         driver.communicate("")
     (holder,) = found["cluster"]["holders"]
@@ -72,5 +84,5 @@ def test_who_holds_what_is_told(plan, ray_head, tmp_path):
     (problem,) = found["problems"]  # it would wait
     assert not problem["refuses"]
     assert "there is room for 1 now (held: 3 CPU by job" in problem["problem"]
-    assert code == 0
+    assert found["trainable"]
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny.yaml"]  # the probes are gone

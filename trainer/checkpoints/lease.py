@@ -239,6 +239,18 @@ def ownership(run: Path) -> Ownership | None:
     )
 
 
+def was_owned_by(run: Path, process: int) -> bool:
+    """Return whether a process on this machine is the run's newest owner, present or former.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    newest = _newest(run / "owners")
+    known = _read(newest) if newest else {}
+    here = {"host": socket.gethostname(), "place": _place(), "process": process}
+    return all(known.get(name) == value for name, value in here.items())
+
+
 def work_folder(checkpoints: Path, number: int) -> Path:
     """The folder of an owner for what is not yet, or no longer, a checkpoint.
 

@@ -6,7 +6,7 @@
     2026-11-22T10:19:40.881+00:00 the run has ended: Rank 1 on node …
       a second line of the same entry stands in, so that none looks like another entry
 
-Whoever reads it reads its end alone.
+The run's owner alone writes it (trainer/checkpoints/lease.py). Readers read only its end.
 """
 
 import re
@@ -18,6 +18,7 @@ from data_pipeline.written import Written
 
 ENDED = "the run has ended: "  # the first words of the entry of an error
 DETAIL = "detail: "  # the first word of an entry that only readers of the file see
+INTERRUPTED = "asked to stop a second time: ended at once"
 TAIL_BYTES = 65536
 SHOWN_CHARACTERS = 2_000
 _ENTRY = re.compile(r"^(\d{4}-\d\d-\d\dT[\d:.]+\+00:00) (.*)$")

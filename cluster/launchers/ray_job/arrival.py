@@ -14,6 +14,7 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job.queue import View
 from cluster.launchers.ray_job.record import LIMITS, JobFolder, JobRequest
 from cluster.packages import INSTALLATION
+from cluster.ray.folder_access import write_problem
 from cluster.ray.head_look import digest_of
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.regular_files import read_regular
@@ -99,9 +100,14 @@ def _check_code(request: JobRequest) -> None:
 
 def _run_folder(request: JobRequest) -> Path:
     """The run's folder; it is made only beside what is there."""
-    run = Path(request.run)
+    run, node = Path(request.run), f"Node {os.uname().nodename}"
     if not any(Path(place).is_dir() for place in request.places):
-        raise ClusterError(request.without_places(f"Node {os.uname().nodename}"))
+        raise ClusterError(request.without_places(node))
+    if problem := write_problem(run):
+        raise ClusterError(
+            f"{node} cannot write the run's folder {run}: {problem}. Name another folder with "
+            "--run PATH, on storage that all nodes may write"
+        )
     return run
 
 

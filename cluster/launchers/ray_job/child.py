@@ -62,6 +62,10 @@ class Child:
         self._reader = threading.Thread(target=self._read, name="output", daemon=True)
         self._reader.start()
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def begin(self, order: str) -> None:
         """Give it its order, a line."""
         assert self._process.stdin is not None

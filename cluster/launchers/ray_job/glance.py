@@ -1,12 +1,11 @@
 """A job at a glance, for `transloom watch`: from the run's folder, or from Ray. Never waits."""
 
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.record import FINAL, LOST, SILENCE_SECONDS, JobFolder, JobRecord
+from cluster.launchers.ray_job.record import FINAL, LOST, JobFolder, JobRecord
 from cluster.views.run_picture import JobPicture
 from cluster.views.time_words import clock
 
@@ -21,7 +20,7 @@ def newest_job_of(run: Path) -> JobPicture | None:
         record = folder.read()
     except (ClusterError, OSError):
         return None
-    state = LOST if record.state not in FINAL and _is_silent(folder, record) else record.state
+    state = LOST if record.state not in FINAL and folder.is_silent() else record.state
     return _picture(record.id, state, record)
 
 
@@ -50,7 +49,7 @@ class JobOfCluster:
         folder = JobFolder.of(self.run, self._id)
         with suppress(ClusterError):
             record = folder.read()
-            if record.state in FINAL or not _is_silent(folder, record):
+            if record.state in FINAL or not folder.is_silent():
                 return _picture(record.id, record.state, record)
         with suppress(ClusterError):  # the head may be away for a moment
             self._standing = self._ask()
@@ -60,17 +59,6 @@ class JobOfCluster:
         from cluster.launchers.ray_job.status import standing_of  # imports Ray
 
         return standing_of(self._address, self._id)
-
-
-def _is_silent(folder: JobFolder, record: JobRecord) -> bool:
-    """Whether its runner is gone, as far as that can be told at once."""
-    lives = record.runner.lives_here()
-    if lives is not None:
-        return not lives
-    try:
-        return time.time() - folder.record_file.stat().st_mtime > SILENCE_SECONDS
-    except OSError:
-        return True
 
 
 def _picture_of(standing: "Standing") -> JobPicture:

@@ -5,6 +5,7 @@ more, and say so when the job is there.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.record import JobRequest
@@ -42,6 +43,12 @@ def check_head(
         )
     if not any(seen.folders.values()):
         raise ClusterError(request.without_places(head))
+    for folder in (request.run, str(Path(request.run).parent)):
+        if problem := seen.unwritable.get(folder):
+            raise ClusterError(
+                f"{head} cannot write the run's folder {request.run}: {problem}. Name another "
+                "folder with --run PATH, on storage that all nodes may write"
+            )
     for name in WATCHED:
         here, there = version_of(name), seen.versions[name]
         if here != there:

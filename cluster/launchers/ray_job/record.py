@@ -159,7 +159,11 @@ class Runner(Written):
 
 
 class JobRecord(Written):
-    """A job as its runner knows it. Times are in seconds since the epoch."""
+    """A job as its runner knows it. Times are in seconds since the epoch.
+
+    Attributes:
+        has_owned_run: whether an attempt has owned the run, so that the job has trained it.
+    """
 
     format_version: Literal[1] = 1
     id: str
@@ -169,6 +173,7 @@ class JobRecord(Written):
     since: float
     runner: Runner
     attempts: tuple[Attempt, ...] = ()
+    has_owned_run: bool = False
     exit_code: Code | None = None
     message: str | None = None
 
@@ -191,7 +196,9 @@ class JobFolder:
 
     @classmethod
     def newest_of(cls, run: Path) -> "JobFolder":
-        """The last job of a run.
+        """Return the folder of the job that trains a run, or of its last one.
+
+        A job that was refused because another one trained the run does not count as the last.
 
         Raises:
             ClusterError: no job has trained it.
@@ -202,15 +209,46 @@ class JobFolder:
                 f"{run} has no record of a job ({run / 'jobs'}/*/job.json): it is no run's folder, "
                 "or was not trained by `transloom submit`"
             )
-        folders = [cls(file.parent) for file in records]
-        return max(folders, key=lambda folder: folder.begun())
+        folders = sorted((cls(file.parent) for file in records), key=cls._begun)
+        owners = [folder for folder in folders if folder._has_owned_run()]
+        newest = folders[-1]
+        return owners[-1] if owners and newest._was_refused_by(owners[-1]) else newest
 
-    def begun(self) -> float:
-        """When its runner began; for comparing."""
+    def _begun(self) -> float:
         with suppress(ClusterError):
             record = self.read()
             return record.attempts[0].started if record.attempts else record.since
         return 0.0
+
+    def _has_owned_run(self) -> bool:
+        with suppress(ClusterError):
+            return self.read().has_owned_run
+        return False
+
+    def _was_refused_by(self, owner: "JobFolder") -> bool:
+        """Return whether this job could not train its run because of an owner, or cannot yet."""
+        if self.path == owner.path:
+            return False
+        try:
+            record = owner.read()
+        except ClusterError:  # damaged meanwhile
+            return False
+        if record.state not in FINAL:
+            return not owner.is_silent()
+        ended = record.attempts[-1].ended if record.attempts else None
+        with suppress(ClusterError):
+            return self.read().state in FINAL and self._begun() <= (ended or 0.0)
+        return False
+
+    def is_silent(self) -> bool:
+        """Return at once whether its runner is gone, as far as that can be told."""
+        try:
+            lives = self.read().runner.lives_here()
+            if lives is not None:
+                return not lives
+            return time.time() - self.record_file.stat().st_mtime > SILENCE_SECONDS
+        except (ClusterError, OSError):
+            return True
 
     def read(self) -> JobRecord:
         """The record.

@@ -13,6 +13,7 @@ in the run's folder (see record.py).
 """
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ from cluster.launchers.ray_job.record import (
 from cluster.launchers.ray_job.stop_wish import StopWish
 from cluster.terminal import complain
 from data_pipeline.wording import counted
+from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.lease import was_owned_by
 from trainer.runs.folder import RunFolder
 from trainer.tracking.metrics import recorded_step
 
@@ -45,6 +48,7 @@ QUEUE_SECONDS = 2.0
 LONGEST_REASON = 500
 # How long the head may give no answer to a job that waits.
 PATIENCE_SECONDS = 120.0
+SIGNALLED = 128  # exit codes above stand for signals
 
 
 class JobRunner:
@@ -119,7 +123,7 @@ class JobRunner:
             if reason := self._stop.reason:
                 return "STOPPED", code, reason
             if code not in self._request.retry_exit_codes or not self._request.retries:
-                return "FAILED", code, why
+                return "FAILED", code, self._after_signal(code) or why
             if fruitless > self._request.retries:
                 return (
                     "FAILED",
@@ -133,6 +137,28 @@ class JobRunner:
                 f"({counted(fruitless, 'time')} without progress, of {self._request.retries})"
             )
             self._write(state="WAITING", waits_for="its turn")
+
+    def _after_signal(self, code: int) -> str | None:
+        """Return what follows from a signal that killed the driver; None if none did."""
+        name = signal_name(code)
+        if name is None:
+            return None
+        cause = ", often sent because memory ran out" if name == "SIGKILL" else ""
+        checkpoints = list_checkpoints(self._run.checkpoints)
+        newest = (
+            f"The newest checkpoint is {checkpoints[-1]}: `transloom jobs retry {self._record.id}` "
+            "continues from there"
+            if checkpoints
+            else f"It left no checkpoint: `transloom jobs retry {self._record.id}` starts the run "
+            "over"
+        )
+        text = (
+            f"The driver was killed by {name} (exit code {code}{cause}) after step "
+            f"{self._record.attempts[-1].step}. {newest}. A job with {code} in "
+            "cluster.retry_exit_codes does so by itself"
+        )
+        self._log.say(f"error: {text}")
+        return text
 
     def _wait_for_room(self, view: View) -> None:
         """Wait until it is this job's turn, or somebody asks it to stop.
@@ -182,22 +208,40 @@ class JobRunner:
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
         child.begin(order(self._words, self._place(), as_variable(self._request.invocation)))
+        owns_run = False  # until then whatever happens in the folder is another process's doing
         while (code := child.wait(LOOK_SECONDS)) is None:
-            self._stop.hand_on()
-            if self._record.state == "STARTING" and self._recorded_bytes() != size:
-                self._write(state="RUNNING")
+            owns_run = owns_run or self._is_owner(child)
+            if owns_run:
+                self._stop.hand_on()
+                if self._record.state == "STARTING" and self._recorded_bytes() != size:
+                    self._write(state="RUNNING")
             self._renew()
+        self._is_owner(child)  # of a child that was too fast to be seen above
         ended = attempt.model_copy(
             update={
                 "ended": time.time(),
                 "exit_code": code,
-                "why": self._log.last_line()[:LONGEST_REASON],
+                "why": self._why(code)[:LONGEST_REASON],
                 "last_line": self._log.lines,
                 "step": recorded_step(self._run.metrics),
             }
         )
         self._write(attempts=(*others, ended))
         return code
+
+    def _why(self, code: int) -> str:
+        """Return why an attempt has ended: the signal that killed it, or what it said last."""
+        name, last = signal_name(code), self._log.last_line()
+        return f"killed by {name}; the last line is: {last}" if name else last
+
+    def _is_owner(self, child: Child) -> bool:
+        """Return whether the child owns the run or has left it; a job that trained records it."""
+        owns_run = False
+        with suppress(OSError):
+            owns_run = was_owned_by(self._run.path, child.process_id)
+        if owns_run and not self._record.has_owned_run:
+            self._write(has_owned_run=True)
+        return owns_run
 
     def _place(self) -> Path:
         """Where relative paths begin."""
@@ -231,6 +275,13 @@ class JobRunner:
             self._folder.write(self._record)
         except OSError as error:
             self._log.say(f"warning: {self._folder.record_file}: {error.strerror}")
+
+
+def signal_name(code: int) -> str | None:
+    """Return the name of the signal that an exit code stands for in a shell, such as SIGKILL."""
+    with suppress(ValueError):
+        return signal.Signals(code - SIGNALLED).name
+    return None
 
 
 def run(envelope: Path, ready: "subprocess.Popen[bytes] | None") -> int:

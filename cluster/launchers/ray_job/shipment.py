@@ -85,13 +85,13 @@ def check_size(files: Mapping[str, Path]) -> None:
     if total <= MAX_BYTES:
         return
     largest = sorted(sizes, key=lambda path: -sizes[path])[:LARGEST_TOLD]
-    told = ", ".join(f"{path} ({_megabytes(sizes[path])})" for path in largest)
+    told = ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest)
     raise ClusterError(
-        f"{counted(len(files), 'file')} with {_megabytes(total)} would travel with the job, and at "
-        f"most {_megabytes(MAX_BYTES)} may. The largest: {told}. Put data where the nodes find it, "
+        f"{counted(len(files), 'file')} with {megabytes(total)} would travel with the job, and at "
+        f"most {megabytes(MAX_BYTES)} may. The largest: {told}. Put data where the nodes find it, "
         "beside the dataset, and leave it out of the extensions' packages"
     )
 
 
-def _megabytes(count: int) -> str:
+def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.environment_file import pointer
 from cluster.errors import ClusterError
@@ -22,7 +22,8 @@ from cluster.launchers.ray_job.entrance import RUN_JOB
 from cluster.launchers.ray_job.head_check import check_head
 from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobRequest, Needs
-from cluster.launchers.ray_job.shipment import extension_files, sent_files
+from cluster.launchers.ray_job.run_in_use import check_folder, check_jobs
+from cluster.launchers.ray_job.shipment import extension_files, megabytes, sent_files
 from cluster.packages import INSTALLATION
 from cluster.planning.quick import quick_check
 from cluster.ray import jobs, open_doors
@@ -38,6 +39,7 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
+from data_pipeline.wording import counted
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
@@ -94,12 +96,21 @@ class Submitted:
         }
 
 
-def submit(wanted: Submission, look: Look, notice: Callable[[str], None]) -> Submitted:
+class Listener(Protocol):
+    """Hears of a submission while it is under way."""
+
+    def warn(self, text: str) -> None:
+        """Take a warning: what is open of the cluster, or will be scarce."""
+
+    def progress(self, text: str) -> None:
+        """Take what is being done now, which may take seconds."""
+
+
+def submit(wanted: Submission, look: Look, listener: Listener) -> Submitted:
     """Submit the run of a recipe; see `transloom submit --help`.
 
     Args:
         look: at the cluster that gets it, begun with the folders beside which the run may lie.
-        notice: told what is open of the cluster, and what will be scarce.
 
     Raises:
         ClusterError, DataError, ModelError, TrainerError: the recipe is wrong, dataset or run
@@ -109,8 +120,10 @@ def submit(wanted: Submission, look: Look, notice: Callable[[str], None]) -> Sub
     checked = quick_check(recipe, RunFolder(Path(request.run)), trains_here=False)
     checked.raise_refusal()
     for scarce in checked.notices:
-        notice(scarce)
-    return send(recipe, request, look, notice)
+        listener.warn(scarce)
+    # Not before a retry: the driver of a job whose head is lost may take a moment to end.
+    check_folder(Path(request.run))
+    return send(recipe, request, look, listener)
 
 
 def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
@@ -151,35 +164,37 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
     return recipe, request
 
 
-def send(
-    recipe: Recipe, request: JobRequest, look: Look, notice: Callable[[str], None]
-) -> Submitted:
+def send(recipe: Recipe, request: JobRequest, look: Look, listener: Listener) -> Submitted:
     """Submit what is asked for to a cluster.
 
     Args:
         look: at this cluster.
 
     Raises:
-        ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, or its
-            head node lacks what the run needs.
+        ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, its
+            head node lacks what the run needs, or another job uses the run.
     """
     address, seen = look.dashboard, look.wait()  # before any file of ours is there
     if seen.doors:
         open_doors.tell(
-            open_doors.warning(address, seen.doors), strict=request.strict, notice=notice
+            open_doors.warning(address, seen.doors), strict=request.strict, notice=listener.warn
         )
-    check_head(seen, request, address, notice)
+    check_head(seen, request, address, listener.warn)
+    check_jobs(address, request.run)
     # The look is at the head alone: other nodes may have another transloom.
     with_code = seen.digest != request.digest or jobs.count_nodes(address) != 1
     files = sent_files(recipe, with_code=with_code)
     job_id = new_id(recipe.name)
     envelope = Envelope(id=job_id, request=request).model_dump_json().encode()
+    sent = len(envelope) + sum(path.stat().st_size for path in files.values())
+    code = f" and {counted(len(files), 'file')} of code ({megabytes(sent)})" if files else ""
+    listener.progress(f"sending the recipe{code}, submitting the job")
     jobs.submit(
         [HEAD_PYTHON, "-P", "-c", RUN_JOB, Attachment(ENVELOPE, envelope)],
         address=address,
         folder=Path("/"),
         shipped=files,
-        environment=environment_of(recipe, request, notice),
+        environment=environment_of(recipe, request, listener.warn),
         metadata={
             "recipe": recipe.name,
             RUN_KEY: request.run,
@@ -187,7 +202,6 @@ def send(
         },
         job_id=job_id,
     )
-    sent = len(envelope) + sum(path.stat().st_size for path in files.values())
     return Submitted(job_id, request.run, sent, with_code)
 
 
@@ -215,7 +229,7 @@ def environment_of(
 
 
 def resubmit(
-    request: JobRequest, address: str, notice: Callable[[str], None], folder: Path | None
+    request: JobRequest, address: str, listener: Listener, folder: Path | None
 ) -> Submitted:
     """Submit the same again: the recipe as it was, and the transloom that runs here.
 
@@ -227,7 +241,7 @@ def resubmit(
         RunMismatchError: as `request_again`.
     """
     recipe, again = request_again(request, folder)
-    return send(recipe, again, Look(address, again.places), notice)
+    return send(recipe, again, Look(address, again.places), listener)
 
 
 def request_again(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:

@@ -7,7 +7,7 @@ import pytest
 from support.recipes import tiny_values
 
 from cluster.commands.plan import plan_text
-from cluster.planning.cluster_facts import ClusterFacts, room_problems
+from cluster.planning.cluster_facts import ClusterFacts, agree, room_problems
 from cluster.planning.nodes import NodeFacts
 from cluster.planning.plan import Plan
 from cluster.ray.cluster_view import Node
@@ -25,6 +25,21 @@ def recipe(ranks):
     values = tiny_values(Path("/nowhere"))
     values["cluster"] |= {"ranks": ranks, "cpus_per_rank": 1}
     return Recipe.of(values)
+
+
+@pytest.mark.parametrize(
+    ("free", "held", "expected"),
+    [
+        (1.0, 3.0, True),
+        (4.0, 3.0, False),  # what is free is older than who holds it
+        (0.0, 3.0, True),  # a task has the rest
+        (1.0 + 1e-4, 3.0, True),
+    ],
+)
+def test_no_more_can_be_held_than_is_not_free(free, held, expected):
+    node = replace(NODE, free={"CPU": free})
+    assert agree([node], [replace(HOLDER, resources={"CPU": held})]) == expected
+    assert agree([node, NODE], [replace(HOLDER, resources={"GPU": 1.0})]) is False
 
 
 def test_there_is_room():

@@ -1,16 +1,25 @@
 """Mistakes that cost a second: each is one line, with both values and the remedy."""
 
+import os
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from support.cluster.another_user import NOBODY
+from support.files.small_disk import run_on_small_disk
 from support.recipes import tiny_recipe, tiny_values
 
 from cluster.errors import ClusterError
 from cluster.planning import quick, versions
-from cluster.planning.quick import disk_of, quick_check
+from cluster.planning.quick import (
+    cluster_problems,
+    disk_of,
+    quick_check,
+    run_folder_problems,
+)
 from cluster.planning.size import least_parameters, size_of_checkpoint
+from cluster.ray import folder_access
 from cluster.recipe import RECIPES, Recipe, load_recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetError
@@ -107,9 +116,65 @@ def test_training_asks_first(inline_runs, tmp_path):
 
 
 def test_a_folder_of_somebody_else_is_named(phrasebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(quick.os, "access", lambda path, mode: False)  # root may write anywhere
+    # Root may write anywhere.
+    monkeypatch.setattr(folder_access, "_may", lambda path, mode: mode == os.F_OK and path.exists())
     (text,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")))
     assert f"{tmp_path} belongs to user" in text
+
+
+@pytest.mark.needs("small disks")
+def test_a_file_system_that_is_mounted_read_only_is_named(tmp_path):
+    """For the files of root, too."""
+    program = f"""
+import json, subprocess
+from pathlib import Path
+from cluster.planning.quick import run_folder_problems
+from trainer.runs.folder import RunFolder
+disk = Path({str(tmp_path / "disk")!r})
+before = run_folder_problems(RunFolder(disk / "new"))
+subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+after = run_folder_problems(RunFolder(disk / "new"))
+print(json.dumps([[problem.text for problem in found] for found in (before, after)]))
+"""
+    before, (text,) = run_on_small_disk(tmp_path / "disk", 100, program)
+    assert before == []
+    assert f"{tmp_path / 'disk'} lies on a file system that is mounted read-only" in text
+    assert "belongs to" not in text
+    assert "--run PATH" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "closed" / "runs").mkdir()
+    os.seteuid(NOBODY)
+    try:
+        (problem,) = run_folder_problems(RunFolder(tmp_path / "closed" / "runs" / "new"))
+    finally:
+        os.seteuid(0)
+    assert "this is user" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("127.0.0.1:1", "at 127.0.0.1:1.*`ray start --head` printed"),
+        ("http://127.0.0.1:8265", "HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_leaves_no_run(inline_runs, address, remedy):
+    """A wrong address is refused before the run is owned."""
+    inline_runs.address = address
+    with pytest.raises(ClusterError, match=remedy):
+        inline_runs.train("new")
+    assert not (inline_runs.folder / "new").exists()
+
+
+def test_a_run_that_is_over_needs_no_cluster(phrasebook, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    (run.checkpoints / "step-00000020").mkdir(parents=True)
+    recipe = changed(phrasebook, cluster={"address": "127.0.0.1:1"})
+    assert cluster_problems(recipe, run) == []
 
 
 @pytest.mark.parametrize(
@@ -143,8 +208,9 @@ def test_ranks_that_do_not_fit_into_memory(phrasebook, tmp_path, monkeypatch):
     monkeypatch.setattr(quick.host_memory, "available_bytes", lambda: 100_000)
     (text,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")))
     assert "this machine has 0.1 MB left" in text
-    elsewhere = changed(phrasebook, cluster={"address": "10.0.0.1:6379"})
-    assert refusals(quick_check(elsewhere, RunFolder(tmp_path / "run"))) == []
+    elsewhere = changed(phrasebook, cluster={"address": "127.0.0.1:1"})
+    checked = quick_check(elsewhere, RunFolder(tmp_path / "run"))
+    assert [problem.about for problem in checked.problems] == ["cluster"]
 
 
 def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):

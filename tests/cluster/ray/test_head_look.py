@@ -30,7 +30,8 @@ def test_the_text_of_two_modules_is_a_program_for_another_machine(
 ) -> None:
     (logs := parent / "session" / "logs").mkdir(parents=True)
     parent.chmod(mode)
-    asked = [str(parent), str(parent / "nowhere")]
+    (parent / "file").touch()
+    asked = [str(parent), str(parent / "nowhere"), str(parent / "file" / "run")]
     with (logs / "job-driver.log").open("w+") as log:
         done = subprocess.run(
             [sys.executable, "-I", "-c", look_program(), *asked], stdout=log, check=False
@@ -39,7 +40,8 @@ def test_the_text_of_two_modules_is_a_program_for_another_machine(
         found = json.load(log)
     assert done.returncode == code
     assert ("other users may enter" in str(found["way_in"])) == (code == head_look.OPEN)
-    assert found["folders"] == dict(zip(asked, (True, False), strict=True))
+    assert found["folders"] == dict(zip(asked, (True, False, False), strict=True))
+    assert found["unwritable"] == {asked[2]: f"{parent / 'file'} is a file"}
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["versions"]["ray"] == "2.60.0"
 

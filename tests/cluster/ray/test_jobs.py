@@ -1,8 +1,12 @@
+import itertools
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,12 @@ from cluster.ray.jobs import (
     stop_job,
     submit,
     wait_for_job,
+    without_line,
 )
+from cluster.ray.open_doors import open_doors_at
+
+Ask = Callable[[str], object]
+ASK = [list_jobs, open_doors_at]  # the latter before a job is submitted
 
 # Prints its arguments; once it may go on, an attachment's content, where it runs and one variable.
 PROGRAM = """
@@ -85,6 +94,7 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
         "variable salty",
     ):
         assert line in log.splitlines()
+    assert "attachments=$PWD" not in log  # Ray's line with the whole command
     job = wait_for_job(ray_head.dashboard, job_id)
     assert (job.status, job.exit_code, job.finished) == ("SUCCEEDED", 0, True)
     assert job.metadata["recipe"] == "tiny"
@@ -97,6 +107,19 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
     assert job in list_jobs(ray_head.dashboard)
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_line_near_the_top_is_left_out_however_the_text_is_cut(size: int) -> None:
+    line, text = "Running: a\nb\n", "Ray\nRunning: a\nb\nfirst\nRunning: a\nb\n"
+    pieces = (text[start : start + size] for start in range(0, len(text), size))
+    assert "".join(without_line(pieces, line)) == "Ray\nfirst\nRunning: a\nb\n"
+
+
+def test_a_text_without_the_line_is_not_held_back_for_ever() -> None:
+    endless = itertools.repeat("x" * 1_000)
+    assert next(without_line(endless, "Running: a\n")).startswith("x")
+    assert "".join(without_line(iter(["short"]), "Running: a\n")) == "short"
+
+
 def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
     address = ray_head.dashboard
     failing = submit(["sh", "-c", "echo broken; exit 3"], address=address, folder=tmp_path)
@@ -106,6 +129,7 @@ def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
     failed = wait_for_job(address, failing)
     assert (failed.status, failed.exit_code) == ("FAILED", 3)
     assert "broken" in failed.message
+    assert "attachments=$PWD" not in failed.message
     lost = wait_for_job(address, homeless)
     assert lost.status == "FAILED"
     assert f"no folder {tmp_path / 'nowhere'}" in lost.message
@@ -157,16 +181,67 @@ def test_a_client_without_the_token_is_refused(
     [
         ("auto", "auto is not the address of a Ray dashboard.*http://127.0.0.1:8265"),
         ("10.0.0.1:6379", "not the address of a Ray dashboard"),
-        ("http://127.0.0.1:1", "No Ray cluster answers at http://127.0.0.1:1 .*ssh -L"),
-        ("http://", "No Ray cluster answers"),
+        ("http://127.0.0.1:1", "No Ray dashboard answers at http://127.0.0.1:1 .*ssh -L"),
+        ("http://", "No Ray dashboard answers"),
     ],
 )
+@pytest.mark.parametrize("ask", ASK)
 def test_addresses_where_no_dashboard_is(
-    address: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+    address: str, complaint: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     with pytest.raises(ClusterError, match=complaint):
-        list_jobs(address)
+        ask(address)
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_the_port_that_drivers_join_is_no_dashboard(ray_head: Any, ask: Ask) -> None:
+    address = f"http://{ray_head.address}"
+    with pytest.raises(ClusterError, match=rf"No Ray dashboard answers at {address}.*not 6379"):
+        ask(address)
+
+
+class AnotherServer(BaseHTTPRequestHandler):
+    """Gives the same answer to every request."""
+
+    code, body = 200, b""
+
+    def do_GET(self) -> None:
+        self.send_response(self.code)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [
+        (200, b"<html>a page</html>"),
+        (200, b"{}"),
+        (200, b"[]"),
+        (200, b'{"ray_version": "none"}'),
+        (404, b"not found"),
+        (500, b""),
+    ],
+)
+def test_another_server_is_no_dashboard(
+    code: int, body: bytes, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    monkeypatch.setattr(AnotherServer, "code", code)
+    monkeypatch.setattr(AnotherServer, "body", body)
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnotherServer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        try:
+            with pytest.raises(ClusterError, match=r"(no|No) Ray dashboard.*8265"):
+                ask(address)
+        finally:
+            server.shutdown()
 
 
 def test_the_address_counts_and_not_rays_variables(

@@ -70,3 +70,10 @@ def test_what_a_node_lacks_is_named(changes: dict[str, Any], complaint: str, sen
     with pytest.raises(ClusterError, match=complaint):
         arrive(envelope(sent, **changes))
     assert not (sent.parent / "run").exists()
+
+
+def test_a_run_folder_that_cannot_be_written_is_named_with_a_reason(sent: Path) -> None:
+    (file := sent.parent / "file").touch()
+    changes = {"run": str(file / "run"), "folder": str(sent.parent)}
+    with pytest.raises(ClusterError, match=f"{file} is a file.*--run PATH"):
+        arrive(envelope(sent, **changes))

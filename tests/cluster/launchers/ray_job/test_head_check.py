@@ -72,6 +72,14 @@ def test_these_pythons_are_those_of_the_project() -> None:
     assert project["requires-python"] == f">={first[0]}.{first[1]},<{last[0]}.{last[1] + 1}"
 
 
+@pytest.mark.parametrize("folder", ["/shared/runs/tiny", "/shared/runs"])
+def test_a_folder_that_cannot_be_written_is_refused_with_its_reason(folder: str) -> None:
+    unwritable = {folder: f"{folder} lies on a file system that is mounted read-only"}
+    with pytest.raises(ClusterError, match=r"/shared/runs/tiny: .*read-only.*--run PATH"):
+        told(replace(SEEN, unwritable=unwritable))
+    told(replace(SEEN, unwritable={"/projects/mine": "it need not be"}))
+
+
 def test_a_folder_that_is_not_there_is_refused_with_both_places() -> None:
     nowhere = dict.fromkeys(SEEN.folders, False)
     with pytest.raises(ClusterError, match="neither /shared/runs nor /projects/mine"):

@@ -121,6 +121,67 @@ def test_the_newest_job_of_a_run_is_meant(folder: JobFolder, tmp_path: Path) -> 
     assert standing_in(str(tmp_path)).id == "new"
 
 
+def ended_at(seconds: float, *, started: float) -> Attempt:
+    return Attempt(started=started, ended=seconds, exit_code=1, first_line=1, first_byte=0)
+
+
+def under_way(started: float) -> Attempt:
+    return Attempt(started=started, first_line=1, first_byte=0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "later", "meant"),
+    [
+        # It trains, and the other one was refused, or waits.
+        ({"attempts": (under_way(1.0),)}, {"state": "FAILED", "since": 5.0}, "owner"),
+        ({"attempts": (under_way(1.0),)}, {"state": "WAITING", "since": 5.0}, "owner"),
+        # It was stopped after the other one was refused.
+        (
+            {"state": "STOPPED", "attempts": (ended_at(9.0, started=1.0),)},
+            {"state": "FAILED", "attempts": (ended_at(6.0, started=5.0),)},
+            "owner",
+        ),
+        # It had ended before the other one failed, for a reason of its own, or waits.
+        (
+            {"state": "STOPPED", "attempts": (ended_at(4.0, started=1.0),)},
+            {"state": "FAILED", "attempts": (ended_at(6.0, started=5.0),)},
+            "later",
+        ),
+        (
+            {"state": "STOPPED", "attempts": (ended_at(9.0, started=1.0),)},
+            {"state": "WAITING", "since": 5.0},
+            "later",
+        ),
+        # The other one has trained the run after it.
+        (
+            {"state": "STOPPED", "attempts": (ended_at(4.0, started=1.0),)},
+            {"attempts": (under_way(5.0),), "has_owned_run": True},
+            "later",
+        ),
+    ],
+)
+def test_the_job_that_trains_is_meant_and_not_one_that_was_refused(
+    owner: dict[str, Any], later: dict[str, Any], meant: str, tmp_path: Path
+) -> None:
+    for name, values in (("owner", {"has_owned_run": True, **owner}), ("later", later)):
+        job = JobFolder.of(tmp_path, name)
+        job.path.mkdir(parents=True)
+        job.write(a_record(tmp_path, id=name, **values))
+    assert standing_in(str(tmp_path)).id == meant
+
+
+def test_a_lost_job_does_not_hide_the_one_that_follows(tmp_path: Path) -> None:
+    gone = Runner.of_this_process().model_copy(update={"started": 1})
+    lost = a_record(
+        tmp_path, id="lost", runner=gone, has_owned_run=True, attempts=(under_way(1.0),)
+    )
+    for record in (lost, a_record(tmp_path, id="next", state="WAITING", since=5.0)):
+        job = JobFolder.of(tmp_path, record.id)
+        job.path.mkdir(parents=True)
+        job.write(record)
+    assert standing_in(str(tmp_path)).id == "next"
+
+
 def test_a_folder_without_jobs_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=f"{tmp_path} has no record of a job"):
         standing_in(str(tmp_path))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.cluster.processes import wait_until
+from support.recipes import tiny_values
 from support.records.lines import train_line
 
 from cluster.errors import ClusterError
@@ -18,6 +20,8 @@ from cluster.launchers.ray_job import runner as runner_file
 from cluster.launchers.ray_job.queue import NodeRoom, Queued
 from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, Needs
 from cluster.launchers.ray_job.runner import JobRunner
+from cluster.recipe import Recipe
+from trainer.checkpoints import lease
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import Invocation
 
@@ -113,6 +117,43 @@ def test_what_follows_from_an_exit_code(
     kept = record(run)
     assert (kept.exit_code, kept.state, len(kept.attempts)) == (code, state, attempts)
     assert [attempt.exit_code for attempt in kept.attempts][-1] == code
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "remedy"),
+    [
+        ("step-00000002", r"newest checkpoint is \S+/step-00000002: .*continues from there"),
+        (None, "no checkpoint: .*starts the run over"),
+    ],
+)
+def test_a_signal_that_killed_the_driver_is_named_with_what_follows(
+    checkpoint: str | None, remedy: str, run: Path
+) -> None:
+    if checkpoint:
+        (run / "checkpoints" / checkpoint).mkdir(parents=True)
+    script = "cat line-1 line-2 >> run/metrics.jsonl; echo 'step 2/20'; kill -9 $$"
+    assert job(run, script).run() == 137
+    kept = record(run)
+    assert kept.message is not None
+    assert "killed by SIGKILL (exit code 137" in kept.message
+    assert "after step 2" in kept.message
+    assert re.search(remedy, kept.message)
+    assert "`transloom jobs retry mine`" in kept.message
+    assert "137 in cluster.retry_exit_codes" in kept.message
+    assert kept.attempts[0].why == "killed by SIGKILL; the last line is: step 2/20"
+    assert kept.message in log(run)
+
+
+@pytest.mark.parametrize(("number", "code"), [(9, 137), (11, 139)])
+def test_a_job_restarts_after_a_signal_if_the_recipe_says_so(
+    number: int, code: int, run: Path
+) -> None:
+    values = tiny_values(Path("/data"))
+    values["cluster"]["retry_exit_codes"] = [75, code]
+    codes = Recipe.of(values).cluster.retry_exit_codes
+    script = f"[ -e once ] || {{ touch once; kill -{number} $$; }}"
+    assert job(run, script, retry_exit_codes=codes).run() == 0
+    assert [attempt.exit_code for attempt in record(run).attempts] == [code, 0]
 
 
 def test_an_attempt_knows_what_the_user_has_typed(run: Path) -> None:
@@ -230,6 +271,27 @@ def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> No
     assert not (run.parent / "started").exists()
 
 
+def own_the_run() -> str:
+    """Commands of a shell that take the run's lease."""
+    card = lease._myself() | {"process": "PID"}
+    written = json.dumps(card).replace('"PID"', "%d")
+    return f"mkdir -p run/owners; printf '{written}' $$ > run/owners/00000001.json"
+
+
+@pytest.mark.parametrize("owns", [True, False])
+def test_a_job_knows_whether_it_has_owned_its_run(owns: bool, run: Path) -> None:
+    assert job(run, f"{own_the_run() if owns else ':'}; exit 1").run() == 1
+    assert record(run).has_owned_run is owns
+
+
+def test_a_signal_does_not_stop_the_driver_of_another_job(run: Path) -> None:
+    """The attempt ends without owning the run, many looks of the runner after the signal."""
+    (run / "control").mkdir()
+    assert job(run, "kill -TERM $PPID; sleep 0.2; exit 1").run() == 1
+    assert record(run).state == "STOPPED"
+    assert RunFolder(run).stop_requests() == set()
+
+
 RUNNER = """
 import os, sys
 from pathlib import Path
@@ -242,7 +304,7 @@ sys.exit(job(Path(sys.argv[1]), sys.argv[4]).run())
 def test_a_signal_reaches_the_attempt_once_and_as_a_file(run: Path) -> None:
     """The attempt dies of a second request by signal; it waits for the file, again and again."""
     script = (
-        "trap 'echo signalled' TERM; touch started; "
+        f"trap 'echo signalled' TERM; {own_the_run()}; touch started; "
         "for look in 1 2; do until [ -e run/control/stop ]; do sleep 0.05; done; "
         "rm run/control/stop; done; echo asked; exit 75"
     )
