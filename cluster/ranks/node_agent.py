@@ -22,10 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
 from cluster.health.watchdog import Watchdog
-from cluster.packages import INSTALLATION
+from cluster.packages import digest_of_sources
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ray.embedded import embedded_ray_is_lost
-from cluster.ray.head_look import digest_of
 from trainer.checkpoints.processes import start_tick
 from trainer.tracking.node_usage import Usage
 
@@ -117,7 +116,7 @@ class NodeAgent:
     @ray.method(concurrency_group="folder")
     def sources(self) -> str:
         """Return the digest of the transloom that ranks import on this node."""
-        return digest_of(INSTALLATION)
+        return digest_of_sources()
 
 
 class NodeAgents:
@@ -126,7 +125,7 @@ class NodeAgents:
     def __init__(self) -> None:
         self.by_node: dict[str, Any] = {}
         self.unfit: set[str] = set()  # nodes without the run's folder, or with other sources
-        self._sources = digest_of(INSTALLATION)
+        self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
         self._have_met: set[str] = set()
