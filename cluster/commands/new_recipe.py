@@ -127,6 +127,9 @@ def _two_sides(
     """Return the source and the target if there are two files whose names tell which is which."""
     if len(files) != 2 or not all(path.is_file() for path in files):
         return None
+    uses = {path.name.split(".")[0] for path in files}
+    if not all(languages) and len(uses) > 1:  # the other file may be a README.md
+        return None
     words = [{*re.split(r"[._-]", path.name.lower())} for path in files]
     for of_side in ([{str(language).lower()} for language in languages], SIDES):
         straight, crossed = (

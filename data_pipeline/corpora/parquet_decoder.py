@@ -74,7 +74,7 @@ class DecoderLimits:
 
 def main() -> None:
     """Decode the file at stdin and write its rows to stdout."""
-    import pyarrow
+    import pyarrow.parquet  # before the limits, which do not count it
 
     columns = ParquetColumns(**json.loads(sys.argv[1]))
     limits = DecoderLimits(*map(int, sys.argv[2:]))

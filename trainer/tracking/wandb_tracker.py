@@ -133,7 +133,7 @@ class WandbTracker:
         except OSError as error:
             return error.strerror or str(error)
         except Exception as error:
-            return str(error)
+            return str(error) or type(error).__name__  # some of W&B's say nothing
         finally:
             # Waits until W&B's process has written everything, or gives up if it has died.
             with suppress(Exception, SystemExit):

@@ -122,6 +122,16 @@ def test_two_files_that_no_name_tells_apart_are_named_in_the_refusal(corpus):
         files_in(folder, ("fr", "en"))
 
 
+@pytest.mark.parametrize("languages", [(None, None), ("fr", None), (None, "fr")])
+def test_a_file_beside_a_single_side_is_not_taken_for_the_other(corpus, languages):
+    folder = Path("folder")
+    folder.mkdir()
+    (folder / "train.fr").touch()
+    (folder / "README.md").touch()
+    with pytest.raises(RecipeError, match=r"found README\.md, train\.fr"):
+        files_in(folder, languages)
+
+
 def test_files_that_cannot_be_understood_are_told(transloom, corpus):
     Path("a.txt").write_text("un\n")
     with pytest.raises(RecipeError, match="--source-language fr --target-language en"):
