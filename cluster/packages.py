@@ -11,9 +11,18 @@ import sys
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.ray.head_look import digest_of
 
 PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
 INSTALLATION = Path(__file__).resolve().parent.parent
+
+
+def digest_of_sources() -> str:
+    """Return the digest of the transloom that this process imports.
+
+    Actor classes travel by value, with the constants that they name: so they call this instead.
+    """
+    return digest_of(INSTALLATION)
 
 
 def import_own_packages() -> None:

@@ -37,7 +37,9 @@ def tune_decoding(
     ] = None,
     metric: Annotated[
         Literal["bleu", "chrf", "bleu_literature"],
-        typer.Option(help="bleu_literature is on lower-cased tokens, as papers on Multi30k do."),
+        typer.Option(
+            help="bleu_literature: of lower-cased Moses tokens, as papers on Multi30k do."
+        ),
     ] = "bleu",
     on: Annotated[
         str, typer.Option("--set", help="validation; a test set is refused.")

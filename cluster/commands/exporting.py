@@ -4,6 +4,7 @@ run ─▶ its newest weights ─▶ what writes a run of its task for the targe
 """
 
 import secrets
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any, cast
 from cluster.commands.export_targets import WRITERS, Target
 from data_pipeline.registry import imported
 from data_pipeline.wording import listed
+from model.errors import ModelError
 from trainer.errors import TrainerError
+from trainer.inference.ctranslate2.conversion import require_supported
 from trainer.inference.engine_names import ComputeType
+from trainer.inference.export.ctranslate2 import require_plain
 from trainer.inference.trained_network import TrainedNetwork, load_network
 
 # Writes the files of a run into a folder, and returns in a few words which model they are.
@@ -40,7 +44,7 @@ def export_run(
         TrainerError: the folder has files, or runs of this task cannot be exported to the target.
         ModelError: the target cannot hold the network; the message names what it cannot hold.
     """
-    folder = folder.absolute()  # also "." has a name
+    named, folder = folder, folder.absolute()  # also "." has a name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TrainerError(f"{folder} has files already, or is one: name a new folder")
     if quantization is not None and target is not Target.CTRANSLATE2:
@@ -57,15 +61,31 @@ def export_run(
         model = write(trained, unfinished)
         files = sorted(path.name for path in unfinished.iterdir())
         unfinished.replace(folder)  # which may be there, and is empty
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    except ModelError as error:
+        if target is Target.CTRANSLATE2 or not _fits_ctranslate2(trained):
+            raise
+        chosen = () if checkpoint is None else ("--checkpoint", checkpoint)
+        command = ("transloom", "export", str(run), str(named), "--to", "ctranslate2", *chosen)
+        raise ModelError(f"{error} CTranslate2 takes it as it is: {shlex.join(command)}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)  # if it is there still
     return {
         "folder": str(folder),
         "model": model,
         "checkpoint": trained.checkpoint.path.name,
         "files": listed(files),
     }
+
+
+def _fits_ctranslate2(trained: TrainedNetwork) -> bool:
+    if trained.recipe.task not in WRITERS[Target.CTRANSLATE2]:
+        return False
+    try:
+        require_plain(trained.tokenizers.values())
+        require_supported(trained.model, trained.tokenizers)
+    except (ModelError, TrainerError):
+        return False
+    return True
 
 
 def _writer(trained: TrainedNetwork, target: Target, quantization: ComputeType | None) -> Write:

@@ -11,7 +11,7 @@ from model.config import DecodingConfig, search_label
 from trainer.errors import EngineError, RunMismatchError
 from trainer.inference.engine_names import ComputeType, Engine
 from trainer.inference.engines import require_possible
-from trainer.inference.evaluation import Evaluation, evaluate
+from trainer.inference.evaluation import MOSES_BLEU, Evaluation, evaluate
 from trainer.inference.scoring import score_heldout
 from trainer.inference.trained_network import Precision, load_network
 from trainer.inference.translator import Translator
@@ -207,7 +207,7 @@ def scores_table(evaluations: list[Evaluation]) -> AnswerTable:
         for metric, score in (
             ("BLEU", evaluation.bleu),
             ("chrF", evaluation.chrf),
-            ("BLEU, as the literature scores Multi30k", evaluation.bleu_literature),
+            (MOSES_BLEU, evaluation.bleu_literature),
         ):
             table.add(evaluation.name, metric, f"{score.score:.2f}", decoding, score.signature)
         table.add(evaluation.name, "weights", "", "", evaluation.checkpoint)

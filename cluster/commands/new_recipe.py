@@ -34,7 +34,10 @@ MOST_HELD_OUT = 1000
 HELD_OUT_SHARE = 0.05
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 COMMENT_COLUMN = 40
+NAMES_SHOWN = 8
 _COMMENT = re.compile(r"^( *[^#\s].*?) {2,}# ", re.MULTILINE)  # after a value
+# Names of the two sides where files are not named by languages.
+SIDES = ({"source", "src"}, {"target", "tgt", "trg"})
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z]+)?")
 
 
@@ -80,13 +83,17 @@ def files_named(
 
 
 def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
-    """The files of a folder: train.fr and train.en, and so for validation and test….
+    """Return the files of a folder: train.fr and train.en, and so for validation and test….
+
+    If it has two files and no more, these are the training files, whatever their names.
 
     Raises:
         RecipeError: it has no such files, or of more than two languages.
     """
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in inside if not path.name.startswith(".")]
     named: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in files:
         if language := _language(path):
             use = path.name.split(".")[0]
             named.setdefault(use, {})[language] = path
@@ -95,10 +102,11 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     if None in chosen and len(there) == 2:
         chosen = [*there] if chosen == [None, None] else _the_other(chosen, there)
     if None in chosen or not {*map(str, chosen)} <= {*there} or chosen[0] == chosen[1]:
+        if sides := _two_sides(files, languages):
+            return files_named(*sides, None, languages)
         raise RecipeError(
-            f"{folder} is to have two files train.LANGUAGE, such as train.fr and train.en; found "
-            f"languages of train: {listed(there)}. Name the files with --source and --target, or "
-            "the languages with --source-language and --target-language"
+            f"{folder} is to have two files train.LANGUAGE, such as train.fr and train.en, or two "
+            f"files and no more; found {_shown(files)}. Name the files: --source FILE --target FILE"
         )
     source, target = map(str, chosen)
 
@@ -111,6 +119,33 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     held = next((pair for use in VALIDATION_NAMES if (pair := both(use))), None)
     tests = {use: pair for use in named if use.startswith("test") and (pair := both(use))}
     return Files(train, held, tests, (source, target))
+
+
+def _two_sides(
+    files: list[Path], languages: tuple[str | None, str | None]
+) -> tuple[Path, Path] | None:
+    """Return the source and the target if there are two files whose names tell which is which."""
+    if len(files) != 2 or not all(path.is_file() for path in files):
+        return None
+    uses = {path.name.split(".")[0] for path in files}
+    if not all(languages) and len(uses) > 1:  # the other file may be a README.md
+        return None
+    words = [{*re.split(r"[._-]", path.name.lower())} for path in files]
+    for of_side in ([{str(language).lower()} for language in languages], SIDES):
+        straight, crossed = (
+            any(found & wanted for found, wanted in zip(order, of_side, strict=True))
+            for order in (words, words[::-1])
+        )
+        if straight != crossed:
+            return (files[0], files[1]) if straight else (files[1], files[0])
+    return None if any(languages) else (files[0], files[1])
+
+
+def _shown(files: list[Path]) -> str:
+    names = [path.name for path in files[:NAMES_SHOWN]]
+    return listed(names) + (
+        f" and {len(files) - NAMES_SHOWN:,} more" if files[NAMES_SHOWN:] else ""
+    )
 
 
 def _the_other(chosen: list[str | None], there: list[str]) -> list[str | None]:

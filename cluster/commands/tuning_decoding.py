@@ -19,6 +19,7 @@ from model.config import search_label
 from trainer.checkpoints.format import STEP, checkpoint_name, list_checkpoints, read_header, step_of
 from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.inference.evaluation import MOSES_BLEU
 from trainer.inference.significance import Metric
 from trainer.inference.trained_network import Precision, find_checkpoint
 from trainer.inference.tuned_decoding import (
@@ -35,7 +36,7 @@ from trainer.runs.folder import RunFolder
 METRICS: dict[Metric, str] = {
     "bleu": "BLEU",
     "chrf": "chrF",
-    "bleu_literature": "BLEU, as the literature scores Multi30k",
+    "bleu_literature": MOSES_BLEU,
 }
 
 

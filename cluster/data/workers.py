@@ -15,7 +15,9 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.environment_file import read_environment
+from cluster.errors import ClusterError
 from cluster.health.watchdog import Watchdog
+from cluster.packages import digest_of_sources
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import room
 from data_pipeline.batching.batch import MicroBatch
@@ -41,12 +43,19 @@ class WorkerStatistics:
 class DataWorker:
     """Reads, verifies and batches windows of one dataset."""
 
-    def __init__(self, settings: DataSettings, dataset_identity: str, cache_bytes: int) -> None:
+    def __init__(
+        self, settings: DataSettings, dataset_identity: str, cache_bytes: int, sources: str
+    ) -> None:
+        """
+        Args:
+            sources: the digest of the driver's transloom, which must be the same here.
+        """
         read_environment()
         self._watchdog = Watchdog()
         self._settings = settings
         self._dataset_identity = dataset_identity
         self._cache_bytes = cache_bytes
+        self._sources = sources
         self._open_reader: WindowReader | None = None
 
     def _reader(self) -> WindowReader:
@@ -56,6 +65,13 @@ class DataWorker:
         return self._open_reader
 
     def _open(self) -> WindowReader:
+        if (found := digest_of_sources()) != self._sources:
+            node = ray.util.get_node_ip_address()
+            raise ClusterError(
+                f"A data worker on node {node} has another transloom than the driver (sources "
+                f"{found[:12]}…, expected {self._sources[:12]}…), and would batch "
+                "by it. Install the same there, or use transloom submit, which sends its own"
+            )
         store, manifest = open_dataset(self._settings.data, self._dataset_identity)
         return WindowReader(store, manifest, self._settings, self._cache_bytes)
 
@@ -101,7 +117,7 @@ class DataWorkers:
     def __init__(
         self, settings: DataSettings, dataset_identity: str, *, cpus: float, cache_bytes: int
     ) -> None:
-        self._arguments = (settings, dataset_identity, cache_bytes)
+        self._arguments = (settings, dataset_identity, cache_bytes, digest_of_sources())
         self._cpus = cpus
         self._started = 0
         self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its first answer

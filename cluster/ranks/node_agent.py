@@ -1,8 +1,8 @@
 """One actor on each node of the ranks, which does what cannot be done from another node.
 
 It kills processes at once, whereas Ray takes five seconds if a process is stopped. It checks
-whether the node has the run's folder, and measures how busy the node is. It needs no resources and
-hardly any memory.
+whether the node has the run's folder and the driver's transloom, and measures how busy the node is.
+It needs no resources and hardly any memory.
 """
 
 import os
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
 from cluster.health.watchdog import Watchdog
+from cluster.packages import digest_of_sources
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ray.embedded import embedded_ray_is_lost
 from trainer.checkpoints.processes import start_tick
@@ -112,13 +113,19 @@ class NodeAgent:
             return error.strerror or str(error)
         return None
 
+    @ray.method(concurrency_group="folder")
+    def sources(self) -> str:
+        """Return the digest of the transloom that ranks import on this node."""
+        return digest_of_sources()
+
 
 class NodeAgents:
     """The supervisor's side: the agents by node."""
 
     def __init__(self) -> None:
         self.by_node: dict[str, Any] = {}
-        self.unfit: set[str] = set()  # nodes that do not have the run's folder
+        self.unfit: set[str] = set()  # nodes without the run's folder, or with other sources
+        self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
         self._have_met: set[str] = set()
@@ -211,10 +218,11 @@ class NodeAgents:
                 found[self._names[node]] = ray.get(answer, timeout=0)
         return found
 
-    def check_folder(self, work: Path, run: Path) -> list[str]:
-        """Check that every node has the run's folder: agents and supervisor leave files in it.
+    def check(self, work: Path, run: Path) -> list[str]:
+        """Check that every node has the run's folder and the same transloom as the driver.
 
-        Nodes that do not see them, or cannot write there, are `unfit` from now on.
+        Agents and supervisor leave files in the folder. Nodes that do not see them, cannot write
+        there or have other sources are `unfit` from now on.
 
         Args:
             work: the supervisor's work folder within the run.
@@ -230,6 +238,7 @@ class NodeAgents:
         meetings = {
             node: self.by_node[node].meet.remote(work, left, f"{left}-{node}") for node in new
         }
+        sources = {node: self.by_node[node].sources.remote() for node in new}
         problems = []
         try:
             for node, meeting in meetings.items():
@@ -239,6 +248,13 @@ class NodeAgents:
                         f"Node {self._names[node]} does not have the run's folder {run} "
                         f"({problem}). All nodes must see it at that path: put it on storage that "
                         "they share, with --run PATH"
+                    )
+                elif (found := _sources_said(sources[node])) and found != self._sources:
+                    self.unfit.add(node)
+                    problems.append(
+                        f"Node {self._names[node]} has another transloom than the driver (sources "
+                        f"{found[:12]}…, expected {self._sources[:12]}…), and would train by "
+                        "it. Install the same there, or use transloom submit, which sends its own"
                     )
         finally:
             for probe in work.glob(f"{left}*"):
@@ -257,6 +273,18 @@ def _problem(meeting: Any, answer: Path) -> str | None:
     except RayError:
         return None
     return problem or (None if answer.exists() else "what it writes there is not seen here")
+
+
+def _sources_said(answer: Any) -> str | None:
+    """Return the digest that an agent has given; None if the agent is lost or silent."""
+    _wait([answer], START_SECONDS)
+    try:
+        found: str = ray.get(answer, timeout=0)
+    except RayTaskError:  # it does not know the question
+        return "unknown"
+    except RayError:
+        return None
+    return found
 
 
 def _kill_here(processes: list[ProcessName]) -> None:

@@ -59,8 +59,8 @@ class RankSupply:
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
         """Nodes for a group, one for each rank, as many as there is room for on these nodes.
 
-        Not used are nodes that are about to leave, that lack the run's folder, or whose agent is
-        silent.
+        Not used are nodes that are about to leave, that `NodeAgents.check` found unfit, or whose
+        agent is silent.
         """
         out = self._agents.silent(nodes) | self._agents.unfit
         usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
@@ -84,9 +84,9 @@ class RankSupply:
         )
         return self._group
 
-    def check_folder(self, work: Path, run: Path) -> list[str]:
-        """As `NodeAgents.check_folder`; to be called while the processes of a group start."""
-        return self._agents.check_folder(work, run)
+    def check_nodes(self, work: Path, run: Path) -> list[str]:
+        """As `NodeAgents.check`; to be called while the processes of a group start."""
+        return self._agents.check(work, run)
 
     def give_seats_back(self) -> None:
         """Give the reserved seats back, because somebody else needs room first."""

@@ -155,7 +155,7 @@ class RestartLoop:
             f"starting {counted(ranks, 'rank')}"
             + (f" from the checkpoint of step {start}" if checkpoint else "")
         )
-        problems = context.supply.check_folder(context.lease.work.absolute(), context.run.path)
+        problems = context.supply.check_nodes(context.lease.work.absolute(), context.run.path)
         if problems:
             places = context.supply.offer(context.view.fresh_nodes())
             for notice in going_without(problems, len(places), context.config.min_ranks):

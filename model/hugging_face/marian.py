@@ -153,8 +153,8 @@ def from_marian(
 def _refuse_what_marian_lacks(config: ModelConfig) -> None:
     if config.norm != "post":
         raise ModelError(
-            f"model.norm is {config.norm}, and Marian's networks are post-norm. Export to "
-            "a library that holds such a network, or train one with model.norm=post."
+            f"model.norm is {config.norm}, and Marian's networks are post-norm. Train with "
+            "model.norm=post to export a Marian model, or export for another library."
         )
     fixed = {
         "activation": tuple(ACTIVATIONS),

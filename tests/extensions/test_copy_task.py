@@ -3,14 +3,23 @@
 import numpy as np
 import pytest
 import torch
+import yaml
+from copy_task.data import CopyData
+from copy_task.network import CopyNetwork
+from copy_task.training import CopyTask
+from support.runs import Runs
 from support.tasks import copy_values
 
 from cluster.recipe import Recipe
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.errors import ExtensionError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.tasks.task import training_task
+from model.errors import ModelError
+from trainer.tasks.task import TrainingTask, training_task
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +100,86 @@ def test_its_validation_hides_nothing_and_counts_right_tokens(dataset):
     scores = Validator(scoring, Placement()).run(network).scores
     assert scores["accuracy"].value == pytest.approx(right / total)
     assert 0 < right < total
+
+
+def task_of(dataset):
+    recipe = Recipe.of(small(dataset)).training()
+    store, manifest = open_dataset(recipe.data)
+    return training_task(recipe, manifest, load_tokenizers(store, manifest))
+
+
+class NoWidth(CopyNetwork):
+    """Lacks the width, as it is deleted."""
+
+    def __init__(self, vocabulary_size, width):
+        super().__init__(vocabulary_size, width)
+        del self.width
+
+
+class WideByFloat(CopyNetwork):
+    def __init__(self, vocabulary_size, width):
+        super().__init__(vocabulary_size, width)
+        self.width = width / 1
+
+
+class NoRecomputation(CopyNetwork):
+    checkpoint_activations = None
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (NoWidth, r"NoWidth, which copy_task\.network:build .* width None, .* positive int"),
+        (WideByFloat, r"WideByFloat, .* width 16\.0, .* positive int .* Set self\.width"),
+        (NoRecomputation, r"no method checkpoint_activations\(on: bool\), .* Define it"),
+    ],
+)
+def test_a_network_that_lacks_what_engines_need_is_refused(dataset, monkeypatch, network, message):
+    """Before an engine is made, and with an error that no rank is restarted after."""
+    monkeypatch.setattr("copy_task.network.CopyNetwork", network)
+    with pytest.raises(ModelError, match=message):
+        task_of(dataset).build_network()
+
+
+def test_a_forward_pass_must_return_named_sums(dataset, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        "copy_task.network.CopyNetwork.forward",
+        lambda self, hidden, text, real, loss: self.states(hidden, real).sum(),
+    )
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(small(dataset)))
+    runs = Runs(folder=tmp_path, recipe=tmp_path / "recipe.yaml", address="")
+    with pytest.raises(ModelError, match=r"CopyNetwork returned a Tensor, .*named tuple.*LossSums"):
+        runs.train("run", inline=True)
+
+
+def test_a_half_task_is_refused_by_the_names_of_what_it_lacks(dataset, monkeypatch):
+    class NoTargets(CopyTask):
+        targets = TrainingTask.targets
+
+    monkeypatch.setattr("copy_task.training.CopyTask", NoTargets)
+    with pytest.raises(ExtensionError, match=r"copy_task\.training:CopyTask lacks targets"):
+        task_of(dataset)
+
+
+def test_a_realised_field_may_have_real_numbers(dataset, monkeypatch):
+    """As docs/extending.md says of real-valued targets: they are stored as text."""
+
+    class WithScores(CopyData):
+        def texts_read(self, settings):
+            return frozenset({"text"})
+
+        def realise(self, examples, settings, tokenizers):
+            scores = np.array([len(text) / 3 for text in examples.texts["text"]], np.float32)
+            ones = np.ones(len(scores), dtype=np.int32)
+            fields = super().realise(examples, settings, tokenizers)
+            return {**fields, "score": FieldArrays(scores, ones)}
+
+    monkeypatch.setitem(DATA_TASKS._entries, "copy", WithScores())
+    recipe = Recipe.of(small(dataset))
+    store, manifest = open_dataset(recipe.data)
+    tokenizer = load_tokenizers(store, manifest)["text"]
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    (batch,) = reader.fetch(0, 0, 0, 1)
+    scores, texts = batch.fields["score"], tokenizer.decode(batch.fields["text"].rows())
+    assert scores.ids.dtype == np.float32
+    assert scores.ids.tolist() == pytest.approx([len(text) / 3 for text in texts])

@@ -1,8 +1,8 @@
 """Scores of a run on its test sets, each with the signature that says how it was computed.
 
 BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on the cased,
-detokenised text. `bleu_literature` is the figure that the Multi30k literature reports: BLEU on
-text that was normalised, lower-cased and tokenised as Moses does it.
+detokenised text. `bleu_literature` is BLEU on text that was normalised, lower-cased and tokenised
+by Moses, as some literature reports it. Papers on Multi30k do; those on other corpora may not.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from trainer.inference.hypotheses import make_hypotheses
 from trainer.inference.scoring import dataset_of
 from trainer.inference.translator import Translator
 
+MOSES_BLEU = "BLEU of lower-cased Moses tokens"
 MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # before sacreBLEU's
 
 

@@ -23,7 +23,7 @@ SENTENCES_PER_REPORT = 20
 BOOTSTRAP_SEED = 12345
 BOOTSTRAP_RESAMPLES = 1000
 
-# BLEU and chrF of detokenised text; BLEU as the Multi30k literature has it: see `evaluation`.
+# BLEU and chrF of detokenised text; BLEU of lower-cased Moses tokens: see `evaluation`.
 Metric = Literal["bleu", "chrf", "bleu_literature"]
 
 # Told what is being done, and how much of it is done.

@@ -29,6 +29,7 @@ from trainer.errors import MemoryPreflightError
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
 from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
 from trainer.placement import Placement
+from trainer.tasks.network import sum_names
 from trainer.tasks.task import Scoring, TrainingTask
 from trainer.zero.engine import Engine
 
@@ -168,7 +169,9 @@ class _LoneRank:
 
     def _run(self, shape: MicroBatchShape) -> None:
         model = self._model
-        objective = model(*self._synthetic(shape).inputs, self._loss)[0]
+        sums = model(*self._synthetic(shape).inputs, self._loss)
+        sum_names(sums, model)  # checks that they are named
+        objective = sums[0]
         if self._keeps_gradients:
             torch.autograd.grad(objective, _trained(model))
         else:

@@ -8,6 +8,7 @@ from torch import nn
 
 from data_pipeline.registry import imported
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.errors import ModelError
 from trainer.randomness import seed_torch
 from trainer.recipe import TrainingRecipe
 from trainer.task_kinds import NETWORKS
@@ -52,7 +53,50 @@ def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -
 
     Args:
         tokenizers: by field.
+
+    Raises:
+        ExtensionError: the network's builder cannot be imported.
+        ModelError: the network lacks an attribute that engines need; see `Network`.
     """
     seed_torch(recipe.seed, "weights")
-    build = cast(Build, imported(NETWORKS[recipe.model.network].build))
-    return build(recipe, tokenizers)
+    place = NETWORKS[recipe.model.network].build
+    network = cast(Build, imported(place))(recipe, tokenizers)
+    _require_attributes(network, place)
+    return network
+
+
+def _require_attributes(network: nn.Module, place: str) -> None:
+    """Check that a network has what `Network` asks for besides `forward`.
+
+    Raises:
+        ModelError: an attribute is missing or of another type.
+    """
+    what = f"The network {type(network).__name__}, which {place} builds,"
+    width = getattr(network, "width", None)
+    if type(width) is not int or width < 1:
+        raise ModelError(
+            f"{what} has the width {width!r}, and engines need a positive int there: the size of "
+            "its hidden states, by which the paper's schedule scales the learning rate. Set "
+            "self.width in its __init__."
+        )
+    if not callable(getattr(network, "checkpoint_activations", None)):
+        raise ModelError(
+            f"{what} has no method checkpoint_activations(on: bool), which engines call to choose "
+            "whether the backward pass recomputes activations. Define it; it may do nothing."
+        )
+
+
+def sum_names(sums: object, network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the sums that a forward pass returned.
+
+    Raises:
+        ModelError: it returned something else than a named tuple.
+    """
+    names = getattr(sums, "_fields", None)
+    if names is None:
+        raise ModelError(
+            f"forward of {type(network).__name__} returned a {type(sums).__name__}, and engines "
+            "need a named tuple of sums, of which the first is minimised. Return what the loss "
+            "returns, such as model.loss.LossSums."
+        )
+    return cast(tuple[str, ...], names)

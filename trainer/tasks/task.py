@@ -21,8 +21,10 @@ from torch import nn
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import DATA_TASKS, HeldOut, MicroBatchShape
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.errors import ExtensionError
 from data_pipeline.registry import imported
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.wording import listed
 from model.loss import CrossEntropy, token_losses
 from model.r_drop import RDrop
 from trainer.batch import DeviceBatch
@@ -197,8 +199,17 @@ class TrainingTask(ABC):
 def training_task(
     recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
 ) -> TrainingTask:
-    """The half in torch of a recipe's task."""
+    """Return the half in torch of a recipe's task.
+
+    Raises:
+        ExtensionError: it cannot be imported, or lacks a method.
+    """
     made = cast(type[TrainingTask], imported(recipe.kind.training))
+    if missing := getattr(made, "__abstractmethods__", None):
+        raise ExtensionError(
+            f"{recipe.kind.training} lacks {listed(sorted(missing))}, which trainer.tasks.task has "
+            "for every task to define. Define them there."
+        )
     return made(recipe, manifest, tokenizers)
 
 

@@ -102,14 +102,20 @@ class WandbTracker:
             )
 
     def _work(self) -> None:
-        self._try_to_show_the_record()
+        problem = self._try_to_show_the_record()
+        if problem and not self._ending.is_set():
+            self._notice(
+                f"W&B has failed ({problem}). The record goes on; the end of the run, or the next "
+                "start, shows the rest"
+            )
         self._ending.wait()
         if self._lacks_rows():
-            self._try_to_show_the_record()
+            problem = self._try_to_show_the_record() or problem
         if self._lacks_rows():
+            reason = f" ({problem})" if problem else ""
             self._notice(
-                f"W&B's files end at step {last_logged_step(self._files)}: see whether their disk "
-                "is full. The next start shows the rest"
+                f"W&B's files end at step {last_logged_step(self._files)}{reason}: make room if "
+                "their disk is full. The next start shows the rest"
             )
 
     def _lacks_rows(self) -> bool:
@@ -119,14 +125,15 @@ class WandbTracker:
         )
         return last_logged_step(self._files) < last_recorded_step
 
-    def _try_to_show_the_record(self) -> None:
+    def _try_to_show_the_record(self) -> str | None:
+        """Show what W&B lacks of the record; return why that failed."""
         try:
             self._show_the_record()
+            return None
+        except OSError as error:
+            return error.strerror or str(error)
         except Exception as error:
-            self._notice(
-                f"W&B has failed ({error}). The record goes on; the end of the run, or the next "
-                "start, shows the rest"
-            )
+            return str(error) or type(error).__name__  # some of W&B's say nothing
         finally:
             # Waits until W&B's process has written everything, or gives up if it has died.
             with suppress(Exception, SystemExit):
@@ -161,7 +168,10 @@ class WandbTracker:
         # At its end, `wandb.init` would import W&B's launcher, which takes a second, to see whether
         # the launcher has started this process (`Run._on_ready`, read in 0.31.0).
         with mock.patch.object(wandb.Run, "_detect_and_apply_job_inputs"):
-            return self._init()
+            try:
+                return self._init()
+            finally:
+                _keep_handlers_silent()
 
     def _init(self) -> wandb.Run:
         tracking = self._recipe.tracking
@@ -193,6 +203,12 @@ class WandbTracker:
             self._news.wait()
             self._news.clear()
         return self._ending.is_set()
+
+
+def _keep_handlers_silent() -> None:
+    """Let W&B's log lose what its disk has no room for, instead of a traceback for each line."""
+    for handler in logging.getLogger("wandb").handlers:
+        handler.handleError = lambda record: None  # type: ignore[method-assign]
 
 
 class Shown(NamedTuple):

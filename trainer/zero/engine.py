@@ -31,7 +31,7 @@ from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.placement import Placement
-from trainer.tasks.network import Network
+from trainer.tasks.network import Network, sum_names
 from trainer.zero.frozen import FrozenWeights, freeze
 from trainer.zero.process_wide import changed_for_an_engine
 from trainer.zero.settings import (
@@ -184,7 +184,7 @@ class Engine:
         self._zero_gradients = is_dummy
         self._watched.clear()
         named_sums = self._engine(*batch.inputs, self.loss)
-        self.sum_names = named_sums._fields
+        self.sum_names = sum_names(named_sums, self.module)
         factor = 1 if self.grids else self._divided_by  # exact: see _on_gradient
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)

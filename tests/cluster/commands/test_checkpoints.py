@@ -196,6 +196,13 @@ def test_the_list_names_the_decoding_of_scores(transloom, run, monkeypatch):
     assert "validation BLEU (greedy)" in text
 
 
+def test_evaluate_names_each_score_by_what_it_is(transloom, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = transloom("evaluate", run, "--beam-size", 1).stdout
+    assert "BLEU of lower-cased Moses tokens" in told
+    assert "Multi30k" not in told  # which this corpus is not
+
+
 def test_evaluate_keeps_the_hypotheses_of_an_average_apart(transloom, run):
     transloom("checkpoints", "average", run, "--last", 2)
     for checkpoint, name in (("6", "step-00000006"), ("average-of-4-6", "average-of-4-6")):

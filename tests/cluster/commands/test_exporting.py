@@ -1,6 +1,7 @@
 """`transloom export` of translation runs."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -63,10 +64,24 @@ def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_ru
     with pytest.raises(TrainerError, match="has files already"):
         transloom("export", run, folder)
     inline_runs.train("pre", "trainer.max_steps=4", "model.norm=pre", inline=True)
-    with pytest.raises(ModelError, match=r"model\.norm is pre"):
-        transloom("export", inline_runs.folder / "pre", tmp_path / "other")
+    pre = inline_runs.folder / "pre"
+    with pytest.raises(ModelError, match=r"model\.norm is pre") as refusal:
+        transloom("export", pre, tmp_path / "other", "--checkpoint", "4")
     assert not (tmp_path / "other").exists()
     assert list(tmp_path.glob(".*unfinished")) == []
+
+    program, *arguments = shlex.split(str(refusal.value).split("as it is: ")[1])
+    assert program == "transloom"
+    assert "--checkpoint" in arguments
+    transloom(*arguments)  # the remedy works
+    assert (tmp_path / "other" / "model.bin").exists()
+
+
+def test_a_network_that_ctranslate2_lacks_too_gets_no_such_advice(transloom, inline_runs, tmp_path):
+    inline_runs.train("rotary", "trainer.max_steps=4", "model.positions=rotary", inline=True)
+    with pytest.raises(ModelError, match=r"model\.positions is rotary") as refusal:
+        transloom("export", inline_runs.folder / "rotary", tmp_path / "other")
+    assert "ctranslate2" not in str(refusal.value)
 
 
 def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(transloom, run, monkeypatch):

@@ -84,6 +84,54 @@ def test_a_folder_is_understood_by_its_names(transloom, corpus):
     assert files_in(folder, (None, None)).languages == ("en", "fr")
 
 
+@pytest.mark.parametrize(
+    ("french", "english", "given"),
+    [
+        ("corpus.fr", "corpus.en", ("fr", "en")),
+        ("corpus.fr", "corpus.en", ("fr", None)),
+        ("corpus.fr.txt", "corpus.en.txt", ("fr", "en")),
+        ("Mine-FR.text", "mine.src-en", ("fr", "en")),
+        ("train.src", "train.tgt", ("fr", "en")),
+        ("a_target.txt", "b_source.txt", ("en", "fr")),
+    ],
+)
+def test_a_folder_of_two_files_needs_no_more_than_the_languages(
+    transloom, corpus, french, english, given
+):
+    """Whatever the files are called, as long as the names tell one side from the other."""
+    folder = Path("folder")
+    folder.mkdir()
+    for name, language in ((french, "fr"), (english, "en")):
+        (folder / name).write_bytes(Path(f"corpus.{language}").read_bytes())
+    (folder / ".hidden").touch()
+    options = zip(("--source-language", "--target-language"), given, strict=True)
+    transloom("init", "my.yaml", folder, *(x for pair in options if pair[1] for x in pair))
+    recipe = load_recipe(Path("my.yaml"))
+    assert (recipe.data.source_language, recipe.data.target_language) in (("fr", "en"), given)
+    assert pairs(Path("my-corpus"), "validation")
+    assert Path("my-corpus/train.fr").read_text().startswith("phrase")
+    assert Path("my-corpus/train.en").read_text().startswith("sentence")
+
+
+def test_two_files_that_no_name_tells_apart_are_named_in_the_refusal(corpus):
+    folder = Path("folder")
+    folder.mkdir()
+    (folder / "a.txt").touch()
+    (folder / "b.txt").touch()
+    with pytest.raises(RecipeError, match=r"found a\.txt, b\.txt\..*--source FILE --target FILE"):
+        files_in(folder, ("fr", "en"))
+
+
+@pytest.mark.parametrize("languages", [(None, None), ("fr", None), (None, "fr")])
+def test_a_file_beside_a_single_side_is_not_taken_for_the_other(corpus, languages):
+    folder = Path("folder")
+    folder.mkdir()
+    (folder / "train.fr").touch()
+    (folder / "README.md").touch()
+    with pytest.raises(RecipeError, match=r"found README\.md, train\.fr"):
+        files_in(folder, languages)
+
+
 def test_files_that_cannot_be_understood_are_told(transloom, corpus):
     Path("a.txt").write_text("un\n")
     with pytest.raises(RecipeError, match="--source-language fr --target-language en"):

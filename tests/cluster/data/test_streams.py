@@ -107,6 +107,15 @@ def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):
     assert [window for method, (_, window) in asked if method == "layout"] == [0]
 
 
+def test_a_worker_with_other_sources_than_the_driver_batches_nothing(workers):
+    changed = workers(0)
+    changed._arguments = (*changed._arguments[:-1], "0" * 64)
+    changed.start(1)
+    handles = changed.handles
+    with pytest.raises(ClusterError, match=r"another transloom .* expected 000000000000….*submit"):
+        next(steps_of(WorkerClient(handles, print)))
+
+
 def test_killed_workers_are_asked_again_and_it_is_said(workers, expected):
     started = workers(2)
     notices = []

@@ -194,7 +194,7 @@ def test_how_busy_a_node_is_comes_when_it_comes(agents, ray_head, monkeypatch):
 
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
     agents, _ = agents
-    assert agents.check_folder(tmp_path, tmp_path) == []
+    assert agents.check(tmp_path, tmp_path) == []
     assert agents.unfit == set()
     assert list(tmp_path.iterdir()) == []
 
@@ -203,7 +203,7 @@ class ElsewhereAgent:
     """An agent on a node where paths lead elsewhere."""
 
     def __init__(self, agent, folder):
-        self.meet = self
+        self.meet, self.sources = self, agent.sources
         self._agent, self._folder = agent, folder
 
     def remote(self, folder, left, answer):
@@ -213,10 +213,10 @@ class ElsewhereAgent:
 def test_a_node_without_the_folder_is_named(agents, tmp_path):
     agents, node = agents
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
-    (problem,) = agents.check_folder(tmp_path, tmp_path)
+    (problem,) = agents.check(tmp_path, tmp_path)
     assert re.search(f"Node here .*{tmp_path}.*No such file.*--run PATH", problem)
     assert agents.unfit == {node}
-    assert agents.check_folder(tmp_path, tmp_path) == []  # it is known
+    assert agents.check(tmp_path, tmp_path) == []  # it is known
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,8 +231,28 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     twin = tmp_path / "twin"
     twin.mkdir()
     agents.by_node[node] = Twin(agents.by_node[node], twin)
-    (problem,) = agents.check_folder(tmp_path, tmp_path)
+    (problem,) = agents.check(tmp_path, tmp_path)
     assert "what it writes there is not seen here" in problem
+
+
+@pytest.mark.parametrize("theirs", ["changed", "older"])
+def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
+    """Sources were changed on the driver's host alone, or the node is too old to be asked."""
+    agents, node = agents
+    ours = agents._sources
+    if theirs == "changed":
+        agents._sources = "0" * 64
+    else:
+        agent = agents.by_node[node]
+        unknown = agent.meet  # fails in the agent, as a method that it does not have would
+        agents.by_node[node] = SimpleNamespace(
+            meet=agent.meet, sources=SimpleNamespace(remote=lambda: unknown.remote(1, 2, 3))
+        )
+    (problem,) = agents.check(tmp_path, tmp_path)
+    found = ours[:12] if theirs == "changed" else "unknown"
+    assert re.search(f"Node here .*{found}….*{agents._sources[:12]}….*transloom submit", problem)
+    assert agents.unfit == {node}
+    assert agents.check(tmp_path, tmp_path) == []  # it is known
 
 
 def test_deaths_are_waited_for_and_no_longer(sleeper, monkeypatch):

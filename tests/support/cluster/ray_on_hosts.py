@@ -19,13 +19,18 @@ OPTIONS = [f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"]
 
 
 def start_head(
-    hosts: Hosts, environment: Mapping[str, str], cpus: int, before: Sequence[str] = ()
+    hosts: Hosts,
+    environment: Mapping[str, str],
+    cpus: int,
+    before: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> str:
-    """Ray's head on the first host; returns its address.
+    """Start Ray's head on the first host, and return its address.
 
     before: stands before the command, such as `taskset`.
+    more: options of `ray start`.
     """
-    head = ["--head", "--port=6379", f"--num-cpus={cpus}"]
+    head = ["--head", "--port=6379", f"--num-cpus={cpus}", *more]
     _start(hosts, 0, environment, [*before, BIN / "ray", "start", *head])
     return _head(hosts)
 

@@ -2,7 +2,8 @@
 
 Started as a program with a folder and "write", it makes them there. With "read", it reads each of
 them as `prepare` does, after innocent files of the same kinds, and prints a line for each: its
-name, the most memory that the process had until then, in bytes, and what was said about it.
+name, the most memory that the process or one that it started had until then, in bytes, and what
+was said about it.
 """
 
 import io
@@ -19,6 +20,7 @@ from backports import zstd
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data_pipeline.corpora import parquet as parquet_file
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
 from data_pipeline.corpora.formats import parse
 from data_pipeline.corpus_config import CorpusConfig
@@ -26,6 +28,7 @@ from data_pipeline.errors import CorpusError
 from data_pipeline.pair_config import PairCorpusConfig
 from data_pipeline.storage import locations
 from data_pipeline.text_config import TextCorpusConfig
+from support.files.parquet_by_hand import compressed_value, empty_rows, repeated_rows
 from support.files.tar_by_hand import ZEROS, entry, header, pax
 
 MEGABYTE = 1_000_000
@@ -113,6 +116,14 @@ def parquet(rows: int, characters: int) -> bytes:
     return buffer.getvalue()
 
 
+PARQUET_BY_HAND: dict[str, Callable[[], bytes]] = {
+    "page": lambda: compressed_value(b" " * 300 * MEGABYTE),
+    "rows": lambda: repeated_rows(b"a sentence", 2_000_000_000),
+    "lengths": lambda: empty_rows(2_000_000_000, rows_of_footer=2_000_000_000),
+    "lengths lie": lambda: empty_rows(2_000_000_000, rows_of_footer=1),
+}
+
+
 def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
     """Innocent files first, then those of whose memory the test has a bound."""
 
@@ -158,8 +169,10 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
         "long keys",
         documents(tar("long", lambda: long_keys(2, 60_000)), "webdataset", text="txt"),
     )
-    yield "parquet", parquet_of("dictionary", 200, 5_000_000)
-    yield "row group", parquet_of("row-group", 1, 300_000_000)
+    yield "parquet dictionary", parquet_of("dictionary", 200, 5_000_000)
+    yield "parquet value", parquet_of("value", 1, 300_000_000)
+    for name, make in PARQUET_BY_HAND.items():
+        yield f"parquet {name}", documents(fill(folder, f"{name}.parquet", make), "parquet")
     for name, value in (("lists", "[]"), ("objects", "{}"), ("strings", '"ab"')):
         yield f"json {name}", json_of(name, value, 3_000_000)
 
@@ -167,10 +180,13 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
 def main(folder: Path, task: str) -> None:
     # So that small files can be bombs.
     locations.EXPANSION_FREE_BYTES = 20 * MEGABYTE
+    parquet_file.EXPANSION_FREE_BYTES = 40 * MEGABYTE
+    parquet_file.MEMORY_BYTES = 150 * MEGABYTE
     for name, read in cases(folder):
         if task == "read":
             said = read()
-            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+            peak_bytes = max(usage.ru_maxrss for usage in usages) * 1024
             print(name, peak_bytes, said, sep="\t", flush=True)
 
 

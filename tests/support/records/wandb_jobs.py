@@ -1,6 +1,8 @@
 """Runs that do nothing but record and show it in W&B, whose processes come to harm."""
 
 import contextlib
+import io
+import logging
 import multiprocessing
 import os
 import shutil
@@ -135,7 +137,13 @@ def train_while_wandb_hangs(run: RunFolder) -> None:
 
 
 def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
-    """Returns the steps in W&B's files at several moments, and what was noticed."""
+    """Return the steps in W&B's files at several moments, what was noticed, and standard error."""
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        found = _train_on_a_disk_that_gets_full(disk)
+    return found | {"stderr": errors.getvalue()}
+
+
+def _train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
     plant(trainer.tracking.wandb_tracker, FLUSH_SECONDS=0.5)
     run, ballast = make_run(disk / "run"), disk / "ballast"
     found: dict[str, Any] = {}
@@ -155,6 +163,7 @@ def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
     start.train(1101, 1200)
     wait_until(lambda: last_logged_step(run.path / "wandb") == 1199)
     _fill_disk(ballast)
+    logging.getLogger("wandb.sdk").error("What W&B logs has no room either.")
     start.train(1201, 1300)
     _end_without_room(start)
     found["the disk stayed full"] = steps_of(run)

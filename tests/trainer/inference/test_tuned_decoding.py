@@ -119,9 +119,11 @@ def test_the_record_lies_in_the_run(run, tuned):
 
 
 def test_a_person_gets_a_table_and_lines_for_the_recipe(run):
-    """In literature's BLEU, which tokenises; and the penalty does nothing to a beam of one."""
+    """In BLEU of tokens, named by what it is; and the penalty does nothing to a beam of one."""
     grid = ["--beam-sizes", "1", "--length-penalties", "0.6,1"]
     told = invoke(run, *grid, "--metric", "bleu_literature").output
+    assert "BLEU of lower-cased Moses tokens on validation" in told
+    assert "Multi30k" not in told
     assert "moses lower-cased, normalised, tokenised; nrefs:1|case:mixed|eff:no|tok:none" in told
     assert "decoding:\n  beam_size: 1\n  length_penalty: 0.6\n" in told  # the recipe's, of equals
     assert "2 of 2 points (≈)" in told

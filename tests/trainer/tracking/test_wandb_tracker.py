@@ -348,3 +348,4 @@ def test_a_full_disk_does_not_reach_training_through_wandb(tmp_path):
     if behind[-1] < found["recorded"]:  # W&B's last block may have had room for as many
         assert f"end at step {behind[-1]}" in found["notices"][-1]
     assert found["in the end"] == list(range(1, 1401))
+    assert "Traceback" not in found["stderr"]

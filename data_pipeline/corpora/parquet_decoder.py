@@ -1,0 +1,203 @@
+"""Decode a Parquet file in a process with limits on memory and processor time.
+
+    stdin: the file      argv: Columns as JSON, and the limits
+    stdout: a JSON line for each batch: {"rows": [[text, …, score], …]} or {"problem": "…"}
+
+pyarrow decodes a page at once, and a page of some kilobytes can ask for gigabytes and for billions
+of rows. The footer does not reveal that, page headers only partly. So the kernel enforces the
+limits, and a decoder that exceeds them harms nobody. What the footer says is a hint.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data_pipeline.corpora.formats import Example, read_score
+from data_pipeline.errors import CorpusError
+from data_pipeline.storage.budget import Budget
+from data_pipeline.wording import listed
+
+# -P: a folder `data_pipeline` in the current folder is not ours.
+COMMAND = (
+    *(sys.executable, "-P", "-c"),
+    "from data_pipeline.corpora.parquet_decoder import main; main()",
+)
+ROWS_PER_BATCH = 256
+BATCH_BYTES = 16 * 1024**2
+SENT_CHARACTERS = 1024 * 1024
+BUFFER_BYTES = 1024 * 1024  # of a column; without, pyarrow reads as much as a row group has of it
+# pyarrow takes some 150 times as much memory for what is in it: columns in each row group.
+FOOTER = Budget(
+    "bytes in the footer of a Parquet file",
+    2 * 1024**2,
+    "Write the file anew with fewer columns or larger row groups, or split it",
+)
+NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ParquetColumns:
+    """Columns to decode, by name."""
+
+    texts: list[str]
+    score: str | None
+    numbers: list[str]  # whose whole numbers stand for texts
+
+    @property
+    def wanted(self) -> list[str]:
+        return [*self.texts, *([self.score] if self.score else [])]
+
+
+@dataclass(frozen=True)
+class DecoderLimits:
+    """Limits on a decoding process, beyond what it has used before it opens the file."""
+
+    memory_bytes: int
+    cpu_seconds: int
+
+    def apply(self) -> None:
+        """Limit this process for the rest of its life."""
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        memory_bytes = pages * resource.getpagesize() + self.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_seconds = int(usage.ru_utime + usage.ru_stime) + 1 + self.cpu_seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    """Decode the file at stdin and write its rows to stdout."""
+    import pyarrow.parquet  # before the limits, which do not count it
+
+    columns = ParquetColumns(**json.loads(sys.argv[1]))
+    limits = DecoderLimits(*map(int, sys.argv[2:]))
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others reserve addresses ahead
+    limits.apply()
+    try:
+        with open(0, "rb") as file:
+            for rows in _batches(_examples(file, columns)):
+                _send({"rows": rows})
+    except CorpusError as error:
+        _send({"problem": str(error)})
+    except MemoryError:
+        _send(
+            {
+                "problem": f": expected at most {limits.memory_bytes:,} bytes of memory to decode "
+                "the file, and it asks for more. Write it again with pages of a megabyte and "
+                "smaller row groups, or leave it out."
+            }
+        )
+
+
+def _send(message: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _batches(examples: Iterator[Example]) -> Iterator[list[list[Any]]]:
+    rows: list[list[Any]] = []
+    characters = 0
+    for example in examples:
+        rows.append([*example.texts, example.score])
+        characters += sum(map(len, example.texts))
+        if len(rows) == ROWS_PER_BATCH or characters >= SENT_CHARACTERS:
+            yield rows
+            rows, characters = [], 0
+    if rows:
+        yield rows
+
+
+def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
+    """Yield the rows of a file, in its order.
+
+    Raises:
+        CorpusError: the file is damaged, or a column is not as expected. The message lacks the
+            file's location.
+    """
+    from pyarrow import ArrowException, parquet
+
+    wanted = columns.wanted
+    _check_footer(file)
+    try:
+        metadata = parquet.read_metadata(file)
+        names = metadata.schema.to_arrow_schema().names
+        if set(wanted) - set(names):
+            raise CorpusError(
+                f": expected the columns {listed(wanted)}, found {_shown(names)}. Correct columns "
+                "in the recipe."
+            )
+        _check_columns(metadata, wanted)
+        with parquet.ParquetFile(file, metadata=metadata, buffer_size=BUFFER_BYTES) as opened:
+            rows = _rows_per_batch(metadata)
+            batches = opened.iter_batches(rows, columns=wanted, use_threads=False)
+            lists = (batch.select(wanted).to_pylist() for batch in batches)
+            for number, row in enumerate(chain.from_iterable(lists), 1):
+                yield _example(row, columns, f", row {number:,}")
+    except (CorpusError, MemoryError):
+        raise
+    except (ArrowException, OSError, KeyError, ValueError) as error:
+        raise CorpusError(
+            f" is no whole Parquet file ({error}). Get it again, or correct format in the recipe."
+        ) from error
+
+
+def _shown(names: list[str]) -> str:
+    some = [name[:80] for name in names[:NAMES_SHOWN]]
+    return listed(some) + (f" and {len(names) - NAMES_SHOWN:,} more" if names[NAMES_SHOWN:] else "")
+
+
+def _check_footer(file: BinaryIO) -> None:
+    """Compare the length that the end of the file gives, if it is long enough to have one."""
+    size = file.seek(0, os.SEEK_END)
+    if size >= 8:
+        file.seek(-8, os.SEEK_END)
+        footer_bytes = int.from_bytes(file.read(4), "little")
+        # A length that is more than the file has, pyarrow refuses.
+        FOOTER.check(min(footer_bytes, size), lambda problem: CorpusError(f": {problem}."))
+    file.seek(0)
+
+
+def _rows_per_batch(metadata: Any) -> int:
+    """Return how many rows to decode at once, fewer if the footer says that they are long."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    bytes_per_row = sum(group.total_byte_size for group in groups) // max(1, metadata.num_rows)
+    return max(1, min(ROWS_PER_BATCH, BATCH_BYTES // max(1, bytes_per_row)))
+
+
+def _check_columns(metadata: Any, wanted: Sequence[str]) -> None:
+    """Check that columns have a value in each row."""
+    leaves = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
+    for name in wanted:
+        if name not in leaves:
+            raise CorpusError(
+                f": expected a value in each row of the column {name!r}, found lists or inner "
+                "columns. Correct columns in the recipe, or write the file anew."
+            )
+
+
+def _example(row: dict[str, Any], columns: ParquetColumns, place: str) -> Example:
+    for column in columns.numbers:
+        if type(row[column]) is int:  # a truth value is none
+            row[column] = str(row[column])
+    for column in columns.texts:
+        if not isinstance(row[column], str):
+            raise CorpusError(
+                f"{place}: expected a string in the column {column!r}, found {row[column]!r:.80}. "
+                "Correct the file, or columns in the recipe."
+            )
+    try:
+        return Example(
+            tuple(row[column] for column in columns.texts),
+            None if columns.score is None else read_score(row[columns.score]),
+        )
+    except ValueError as error:
+        raise CorpusError(
+            f"{place}: {error}. Correct it there, or columns in the recipe."
+        ) from error

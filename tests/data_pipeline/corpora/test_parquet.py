@@ -1,0 +1,67 @@
+"""Parquet files that ask for more than they have: see also test_bombs.py."""
+
+import io
+import re
+import signal
+
+import psutil
+import pytest
+from support.files.parquet_by_hand import compressed_value, empty_rows, repeated_rows
+
+from data_pipeline.corpora import parquet
+from data_pipeline.errors import CorpusError
+from data_pipeline.text_config import TextCorpusConfig
+
+
+def texts_of(data: bytes) -> list[str]:
+    corpus = TextCorpusConfig(files=("a.parquet",))
+    return [example.texts[0] for example in parquet.read_parquet(io.BytesIO(data), corpus)]
+
+
+def test_files_made_by_hand_are_read_while_they_ask_for_little() -> None:
+    assert texts_of(repeated_rows(b"abc", 1000)) == ["abc"] * 1000
+    assert texts_of(empty_rows(5, rows_of_footer=5, row_groups=2)) == [""] * 10
+    assert texts_of(compressed_value(b" " * 1000)) == [" " * 1000]
+
+
+def test_what_is_decoded_counts_not_what_the_footer_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "MEMORY_BYTES", 80_000_000)
+    with pytest.raises(CorpusError, match=r"at most 80,000,000 bytes of memory .* Write it again"):
+        texts_of(compressed_value(b" " * 200_000_000))
+    with pytest.raises(CorpusError, match=r"at most 80,000,000 bytes of memory .* Write it again"):
+        texts_of(empty_rows(2_000_000_000, rows_of_footer=1))
+
+
+def test_rows_count_even_if_they_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "EXPANSION_FREE_BYTES", 1_000_000)
+    with pytest.raises(CorpusError, match=r"at most 200 bytes of rows .* Leave the file out"):
+        texts_of(repeated_rows(b"", 2_000_000_000))
+
+
+def test_processor_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the row groups is the same page, which costs time and has one row."""
+    monkeypatch.setattr(parquet, "CPU_SECONDS", 0)
+    with pytest.raises(
+        CorpusError, match=r"within 0 seconds of processor time.* Leave the file out"
+    ):
+        texts_of(empty_rows(20_000_000, rows_of_footer=1, row_groups=1000))
+
+
+def test_a_decoder_that_crashes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    abort = "import os, sys; print('corrupted size', file=sys.stderr, flush=True); os.abort()"
+    monkeypatch.setattr(parquet, "COMMAND", (*parquet.COMMAND[:-1], abort))
+    with pytest.raises(CorpusError, match=re.escape(f"{-signal.SIGABRT}")) as failure:
+        texts_of(repeated_rows(b"abc", 1))
+    assert "corrupted size" in str(failure.value)
+    assert "Leave the file out" in str(failure.value)
+
+
+def test_the_decoder_ends_when_nobody_reads_on() -> None:
+    before = set(psutil.Process().children())
+    examples = parquet.read_parquet(
+        io.BytesIO(repeated_rows(b"abc", 2_000_000_000)), TextCorpusConfig(files=("a.parquet",))
+    )
+    assert next(examples).texts == ("abc",)
+    (decoder,) = set(psutil.Process().children()) - before
+    examples.close()
+    assert not decoder.is_running()
