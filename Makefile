@@ -26,6 +26,7 @@ help:  ## this list
 	@echo
 	@echo "  PYTHON=python3.12   another Python, 3.11 to 3.13 (when .venv is made)"
 	@echo "  DATA=FOLDER         where the files of Multi30k are, for make test and make bench-peers"
+	@echo "  ARGS=OPTIONS        more options of make bench-peers, such as \"--models tiny --rounds 1\""
 	@echo "  TORCH_INDEX=URL     package index with torch's build for CPU, besides the usual one"
 	@echo "  LOCK=cpu, LOCK=cuda which of the locks to install (when .venv is made); else cpu if an"
 	@echo "                      index offers torch's build for CPU, or cuda"
@@ -73,7 +74,7 @@ bench: setup  ## measure: path cost, data plane with its peers, recovery, checkp
 		$(BIN)/python benchmarks/$$name.py "$$@" || exit 1; done
 
 bench-peers: setup  ## training speed beside Eole and Hugging Face (1 hour; DATA=FOLDER: Multi30k)
-	@$(BIN)/python benchmarks/peers/peers.py $(if $(DATA),--data $(DATA))
+	@$(BIN)/python benchmarks/peers/peers.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 chaos: setup  ## the long fault injections
 	@$(BIN)/pytest -m "chaos and not gpu and not lab"

@@ -64,10 +64,7 @@ ONLY_THERE = {
 }
 ELSEWHERE = {
     "html.escape": ("trainer/explain/markup.py", "cluster/serving/openapi.py"),
-    "logging.getLogger": (  # else to set a level only
-        "data_pipeline/strangers_text.py",
-        "trainer/tracking/wandb_tracker.py",  # W&B's own handlers
-    ),
+    "logging.getLogger": ("data_pipeline/strangers_text.py",),  # else to set levels or handlers
     "os.write": ("cluster/supervision/command_signals.py",),  # in a signal handler: its own words
 }
 
@@ -76,7 +73,7 @@ def names_used(source):
     """The names that a module imports or calls, in full, each with its line."""
     tree = ast.parse(source)
     imported = {}
-    levels = set()  # getLogger(...).setLevel(...) prints nothing
+    silent = set()  # getLogger(...).setLevel(...) and getLogger(...).handlers print nothing
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported |= {alias.asname or alias.name: alias.name for alias in node.names}
@@ -84,10 +81,10 @@ def names_used(source):
             for alias in node.names:
                 imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 yield f"{node.module}.{alias.name}", node.lineno
-        elif isinstance(node, ast.Attribute) and node.attr == "setLevel":
-            levels.add(node.value)
+        elif isinstance(node, ast.Attribute) and node.attr in ("setLevel", "handlers"):
+            silent.add(node.value)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and node not in levels:
+        if isinstance(node, ast.Call) and node not in silent:
             first, _, rest = ast.unparse(node.func).partition(".")
             yield f"{imported.get(first, first)}{'.' if rest else ''}{rest}", node.lineno
             if imported.get(first) == "rich.progress.Progress" and not node.args:

@@ -6,6 +6,7 @@ What that process may use grows with the file, and so does what is taken from it
 """
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,12 @@ from importlib.util import find_spec
 from typing import BinaryIO
 
 from data_pipeline.corpora.formats import Example
-from data_pipeline.corpora.parquet_decoder import COMMAND, DecoderLimits, ParquetColumns
+from data_pipeline.corpora.parquet_decoder import (
+    COMMAND,
+    ENVIRONMENT,
+    DecoderLimits,
+    ParquetColumns,
+)
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
@@ -87,6 +93,7 @@ def _decoded(
             stdin=file,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={**os.environ, **ENVIRONMENT},
             start_new_session=True,  # Ctrl-C is for this process alone, which then ends the other
         )
         assert decoder.stdout is not None

@@ -28,6 +28,8 @@ COMMAND = (
     *(sys.executable, "-P", "-c"),
     "from data_pipeline.corpora.parquet_decoder import main; main()",
 )
+# Other allocators, and an arena for each thread, reserve addresses that nothing may ever use.
+ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 ROWS_PER_BATCH = 256
 BATCH_BYTES = 16 * 1024**2
 SENT_CHARACTERS = 1024 * 1024
@@ -74,31 +76,32 @@ class DecoderLimits:
 
 def main() -> None:
     """Decode the file at stdin and write its rows to stdout."""
-    import pyarrow.parquet  # before the limits, which do not count it
+
+    # Before the limits, which do not count it.
+    import pyarrow.parquet  # noqa: F401
 
     columns = ParquetColumns(**json.loads(sys.argv[1]))
     limits = DecoderLimits(*map(int, sys.argv[2:]))
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others reserve addresses ahead
     limits.apply()
-    try:
-        with open(0, "rb") as file:
+    with open(0, "rb") as file, open(1, "wb") as pipe:
+        try:
             for rows in _batches(_examples(file, columns)):
-                _send({"rows": rows})
-    except CorpusError as error:
-        _send({"problem": str(error)})
-    except MemoryError:
-        _send(
-            {
-                "problem": f": expected at most {limits.memory_bytes:,} bytes of memory to decode "
-                "the file, and it asks for more. Write it again with pages of a megabyte and "
-                "smaller row groups, or leave it out."
-            }
-        )
+                _send(pipe, {"rows": rows})
+        except CorpusError as error:
+            _send(pipe, {"problem": str(error)})
+        except MemoryError:
+            problem = (
+                f": expected at most {limits.memory_bytes:,} bytes of memory to decode the file, "
+                "and it asks for more. Write it again with pages of a megabyte and smaller row "
+                "groups, or leave it out."
+            )
+            _send(pipe, {"problem": problem})
 
 
-def _send(message: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
-    sys.stdout.buffer.flush()
+def _send(pipe: BinaryIO, message: dict[str, Any]) -> None:
+    line = json.dumps(message, ensure_ascii=False).encode()
+    pipe.write(line + b"\n")
+    pipe.flush()
 
 
 def _batches(examples: Iterator[Example]) -> Iterator[list[list[Any]]]:
