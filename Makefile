@@ -16,7 +16,7 @@ LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-peers chaos lab mutants oldest pictures fuzz lock wheelhouse clean
+.PHONY: help setup demo test test-long check bench bench-peers chaos lab mutants oldest pictures fuzz lock wheelhouse clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -61,8 +61,12 @@ wheelhouse: setup  ## all files for machines without network, into wheelhouse/, 
 demo: setup  ## train on the built-in phrase book, then translate (3 minutes on 2 cores)
 	@$(BIN)/transloom demo
 
-test: setup  ## the tests, without those that need a GPU and the long fault injections
+test: setup  ## the tests, without those that need a GPU or long
 	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test
+
+test-long: setup  ## tests that need a fresh environment, a browser, or minutes by themselves
+	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) \
+		$(BIN)/pytest -m "long and not gpu and not chaos and not lab"
 
 check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check
