@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from support.cluster.processes import HANG_SECONDS, children, is_alive, wait_until
 from support.cluster.sabotage import kill
+from support.faults.moments import MID_STEP
 
 from trainer.tracking.metrics import read_metrics
 
@@ -26,11 +28,11 @@ def temporary():
 
 
 @pytest.fixture
-def driver(runs, temporary):
-    """`transloom train` with a Ray of its own."""
+def driver(runs, temporary, orders):
+    """`transloom train` with a Ray of its own; its ranks stop at moments that are ordered."""
     process = subprocess.Popen(
         [TRANSLOOM, "train", runs.recipe, *OPTIONS, "--run", runs.folder / "run"],
-        env={**os.environ, "RAY_TMPDIR": str(temporary)},
+        env={**os.environ, **orders.environment, "RAY_TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -66,18 +68,23 @@ def pids(processes: list[psutil.Process], name: str) -> list[int]:
     ],
 )
 def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
-    runs, undisturbed, driver, temporary, victim
+    runs, undisturbed, driver, temporary, orders, victim
 ):
+    order = orders.want(replace(MID_STEP, step=30))
     first_session = at_step(runs, driver, 25)
+    wait_until(lambda: orders.look(order) or driver.poll() is not None)
     (process_id,) = pids(first_session, victim)
     kill(process_id)
+    log_file = runs.folder / "run" / "log.txt"  # the loss may take longer to see than 30 steps
+    wait_until(lambda: "is started anew" in log_file.read_text() or driver.poll() is not None)
+    orders.clear()
     output = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 0, output
     assert runs.curve("run") == undisturbed.curve("undisturbed")
     assert runs.digests("run") == undisturbed.digests("undisturbed")
     (event,) = runs.lines("run", "event")
     assert event["event"] == "resumed"
-    log = (runs.folder / "run" / "log.txt").read_text()
+    log = log_file.read_text()
     assert "Ray is lost on this machine" in log
     assert "Ray is started anew" in log
     assert not [process for process in first_session if is_alive(process.pid)]

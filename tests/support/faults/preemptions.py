@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from support.cluster.processes import wait_until
 from support.faults.moments import (
     CHECKPOINT_EVERY,
     COMMIT,
@@ -31,12 +32,25 @@ def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
     """
     for moment in moments:
         trial.start()
-        reached = trial.reach(moment, rank=0)
+        held = [trial.reach(moment, rank=0)]
+        if moment.point == WRITE.point and isinstance(moment.step, int):
+            # The training goes on beside it, and could come to its end.
+            held.append(trial.reach(replace(MID_STEP, step=moment.step + 1), rank=0))
+        heard = _times_heard(trial)
         os.kill(trial.driver, signal.SIGTERM)
-        reached.release()
+        if moment.who != "driver":  # whose main thread is held, and hears it first
+            wait_until(lambda heard=heard: _times_heard(trial) > heard or trial.has_ended)
+        for reached in held:
+            reached.release()
         exit_code = trial.end()
         assert exit_code == 75, f"exit code {exit_code} at {moment}\n{trial.story()}"
         assert (trial.checkpoint.step if trial.checkpoint else 0) == trial.recorded_step, moment
+
+
+def _times_heard(trial: Trial) -> int:
+    """Return how often drivers of the run have noticed SIGTERM."""
+    log = trial.run.log
+    return log.read_text().count("SIGTERM was received") if log.exists() else 0
 
 
 def random_moments(trial: Trial, dice: random.Random, count: int) -> Iterator[Moment]:

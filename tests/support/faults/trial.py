@@ -79,7 +79,7 @@ class Trial:
 
     def wait_for(self, order: str) -> Reached:
         """Wait until a process comes to a moment that was ordered."""
-        wait_until(lambda: self.cluster.orders.look(order) or self._has_ended)
+        wait_until(lambda: self.cluster.orders.look(order) or self.has_ended)
         reached = self.cluster.orders.look(order)
         assert reached, f"{order} did not come\n{self.story()}"
         return reached
@@ -139,5 +139,5 @@ class Trial:
         return "\n".join(f"== {p.name}\n{p.read_text()[-5000:]}" for p in parts if p.exists())
 
     @property
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self._driver is None or self._driver.poll() is not None
