@@ -26,6 +26,7 @@ from data_pipeline.corpora.parquet_decoder import (
 from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
+from data_pipeline.wording import span
 
 _REMEDY = "Leave the file out, or write it again as plain text or JSON if you know what is in it"
 # Decoding a page takes up to three times its size. Writers make pages of about a megabyte.
@@ -108,7 +109,7 @@ def _decoded(
             decoder.stdout.close()
     if exit_code == -signal.SIGXCPU:
         raise CorpusError(
-            f"{location}: expected to decode it within {limits.cpu_seconds:,} seconds of processor "
+            f"{location}: expected to decode it within {span(limits.cpu_seconds)} of processor "
             f"time, and it takes longer. {_REMEDY}."
         )
     if exit_code:

@@ -84,7 +84,7 @@ def test_its_rate_follows_from_its_options(load):
         ),
         (
             {"type": "test_halving", "options": [1]},
-            r"trainer\.schedule\.options is 1: .*valid dict",
+            r"trainer\.schedule\.options is 1: expected a table",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_processor_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the row groups is the same page, which costs time and has one row."""
     monkeypatch.setattr(parquet, "CPU_SECONDS", 0)
     with pytest.raises(
-        CorpusError, match=r"within 0 seconds of processor time.* Leave the file out"
+        CorpusError, match=r"within 0 s of processor time.* Leave the file out"
     ):
         texts_of(empty_rows(20_000_000, rows_of_footer=1, row_groups=1000))
 

@@ -72,5 +72,5 @@ def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
         tokenizers={TEXT: tokenizer},
         recipe=SimpleNamespace(decoding=decoding, task=""),
         checkpoint=SimpleNamespace(path=SimpleNamespace(name="step-00000007")),
-        damaged=[],
+        passed_over=[],
     )

@@ -70,7 +70,7 @@ def trained(request, tmp_path_factory):
         recipe=recipe,
         weights=SimpleNamespace(run="run"),
         checkpoint=None,
-        damaged=[],
+        passed_over=[],
     )
 
 

@@ -42,7 +42,7 @@ def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "encoder"
     folder.mkdir()
     found = SimpleNamespace(
-        model=network, tokenizers={SOURCE: tokenizer}, checkpoint=None, damaged=[]
+        model=network, tokenizers={SOURCE: tokenizer}, checkpoint=None, passed_over=[]
     )
     assert write_sentence_transformer(found, folder) == "SentenceTransformer of a BertModel"
     return SentenceEmbedder(found), folder
