@@ -41,9 +41,7 @@ def test_rows_count_even_if_they_are_empty(monkeypatch: pytest.MonkeyPatch) -> N
 def test_processor_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the row groups is the same page, which costs time and has one row."""
     monkeypatch.setattr(parquet, "CPU_SECONDS", 0)
-    with pytest.raises(
-        CorpusError, match=r"within 0 s of processor time.* Leave the file out"
-    ):
+    with pytest.raises(CorpusError, match=r"within 0 s of processor time.* Leave the file out"):
         texts_of(empty_rows(20_000_000, rows_of_footer=1, row_groups=1000))
 
 
