@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support import wheel as built
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"cluster", "trainer", "model", "data_pipeline"}
 API = "transloom"  # a single file

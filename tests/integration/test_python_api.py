@@ -20,6 +20,8 @@ from support.recipes import SHORT_TRANSLATIONS, tiny_values
 import transloom
 from trainer.inference.translator import Translator as InProcess
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "python.md"
 

@@ -1,9 +1,12 @@
 """A short training on real text reaches what a network with a broken part cannot."""
 
+import pytest
 from support.runs import Runs
 
 from cluster.recipe import RECIPES, load_recipe
 from data_pipeline.preparation.prepare import prepare
+
+pytestmark = pytest.mark.long
 
 RECIPE = RECIPES / "multi30k-enfr.yaml"
 # A shallow network that drops little finds out soon which words go together.

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from cluster.recipe import Recipe
 
+pytestmark = pytest.mark.long
+
 PAGE = "clusters.md"
 
 

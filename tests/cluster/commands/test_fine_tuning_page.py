@@ -22,6 +22,8 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import RunMismatchError
 from trainer.inference.translator import Translator
 
+pytestmark = pytest.mark.long
+
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "fine-tuning.md"
 LINES = 200
 SHORT = [

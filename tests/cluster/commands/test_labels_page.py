@@ -4,8 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 from support.tasks import case_values, language_values
+
+pytestmark = pytest.mark.long
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "labels.md"
 

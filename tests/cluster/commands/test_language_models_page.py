@@ -4,8 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 from support.tasks import language_model_values
+
+pytestmark = pytest.mark.long
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "language-models.md"
 

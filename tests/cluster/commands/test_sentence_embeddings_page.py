@@ -6,11 +6,14 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 from support.tasks import embedding_values, masked_values
 from transformers import AutoTokenizer
 
 from trainer.checkpoints.format import newest_intact
+
+pytestmark = pytest.mark.long
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "sentence-embeddings.md"
 PIECES = 150

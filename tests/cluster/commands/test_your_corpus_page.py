@@ -4,9 +4,12 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 
 from data_pipeline.storage.locations import cache_folder, open_location
+
+pytestmark = pytest.mark.long
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "your-corpus.md"
 LINES = 600
