@@ -112,7 +112,7 @@ class ScriptedSupply:
     def end_group(self):
         pass
 
-    def check_folder(self, work, run):
+    def check_nodes(self, work, run):
         return []
 
     def silent_nodes(self, nodes):
