@@ -1,4 +1,4 @@
-"""What ranks say last is heard, and who does not say it is named."""
+"""The start of a group, and the last reports of its ranks."""
 
 import time
 from types import SimpleNamespace
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import ray
+from support.cluster.scripted_cluster import HandClock
 
 from cluster.config import ClusterConfig, DeadlinesConfig
-from cluster.errors import RankLostError
+from cluster.errors import RankHungError, RankLostError
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
 from cluster.ranks.group import RankGroup
@@ -88,6 +89,38 @@ def test_ranks_that_have_returned_have_outcomes(group):
     poll = group(None, None).poll()
     assert poll.failure is None
     assert poll.outcomes == ["finished", "finished"]
+
+
+@ray.remote(num_cpus=0)
+def never() -> None:
+    time.sleep(600)
+
+
+class StartingRank:
+    """The supervisor's handle of a rank whose rendezvous does not answer."""
+
+    def __init__(self, answer: Any) -> None:
+        self.rendezvous = SimpleNamespace(remote=lambda one_node: answer)
+
+
+def test_the_rendezvous_has_its_own_deadline_however_long_processes_took(ray_head):
+    with ray_session(ray_head.address):
+        answer = never.remote()
+        process = SimpleNamespace(
+            actor=StartingRank(answer), seat=SimpleNamespace(node="a"), said_name=ray.put("name")
+        )
+        config = ClusterConfig(deadlines=DeadlinesConfig(start_seconds=600, answer_seconds=60))
+        clock = HandClock()
+        group = RankGroup(config, [process], NAMES[:1], clock)
+        clock.now = 500.0
+        assert group.poll().failure is None  # the process is there: its rendezvous is asked for
+        for clock.now in (500.0, 559.0):
+            assert group.poll().failure is None
+        clock.now = 561.0
+        failure = group.poll().failure
+        ray.cancel(answer, force=True)
+    assert isinstance(failure, RankHungError)
+    assert "Rank 0 on node a has not started within 60 s" in str(failure)
 
 
 @pytest.mark.parametrize(
