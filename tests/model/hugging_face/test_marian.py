@@ -296,7 +296,7 @@ def test_what_came_after_marian_is_refused_by_name(settings, message):
         ({"vocab_size": 10**25}, r"vocab_size of the config is 1000000.*from 1 to 2,147,483,647"),
         ({"vocab_size": 31}, r"shared\.weight has the shape \(30, 32\).*\(31, 32\)"),
         ({"encoder_layers": 4}, r"no weight model\.encoder\.layers\.3"),
-        ({"encoder_layers": 2}, r"none of Marian's, such as model\.encoder\.layers\.2"),
+        ({"encoder_layers": 2}, r"none of Marian's: 16, such as model\.encoder\.layers\.2"),
         ({"quantization_config": {}}, "quantization_config"),
     ],
 )
