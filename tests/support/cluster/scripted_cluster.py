@@ -92,12 +92,14 @@ class ScriptedSupply:
     Attributes:
         places: the nodes that are offered, one for each rank.
         silent: the nodes whose agent does not answer.
+        problems: of each check of the nodes, in order; none afterwards.
     """
 
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
         self._scripts = iter(scripts)
         self.places = places
         self.silent: set[str] = set()
+        self.problems: list[list[str]] = []
         self.groups: list[ScriptedGroup] = []
         self._clock, self._wait_seconds = clock, wait_seconds
 
@@ -113,7 +115,7 @@ class ScriptedSupply:
         pass
 
     def check_nodes(self, work, run):
-        return []
+        return self.problems.pop(0) if self.problems else []
 
     def silent_nodes(self, nodes):
         return self.silent & set(nodes)
@@ -191,6 +193,7 @@ def scripted_run(
     places: Sequence[str] = (DRIVER,),
     ranks: int | dict[str, int] = 1,
     wait_seconds: float = 0.1,
+    wait_for_ranks_seconds: float = 600.0,
 ) -> Iterator[SimpleNamespace]:
     """A run whose attempts follow the scripts.
 
@@ -199,6 +202,7 @@ def scripted_run(
         scripts: for each attempt the polls of its group, in order.
         places: the nodes that are offered, one for each rank.
         wait_seconds: seconds by which each wait for a group advances the clock.
+        wait_for_ranks_seconds: the recipe's; real time, unlike the others.
 
     Returns:
         loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock and audience.
@@ -210,7 +214,9 @@ def scripted_run(
     supply = ScriptedSupply(scripts, places, clock, wait_seconds)
     view = ScriptedView([node(name) for name in {DRIVER, *places}])
     stop = SimpleNamespace(reason=None, asked_at=None, let_outcome_stand=lambda: None)
-    config = ClusterConfig(ranks=ranks, node_usage_seconds=0)
+    config = ClusterConfig(
+        ranks=ranks, node_usage_seconds=0, wait_for_ranks_seconds=wait_for_ranks_seconds
+    )
     store, manifest = check_run(recipe, run)
     with Lease(run.path) as lease, VitalsKeeper(run, audience) as vitals:
         open_run(recipe, run, store, manifest)

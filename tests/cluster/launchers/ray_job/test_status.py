@@ -24,15 +24,15 @@ def followed(monkeypatch: pytest.MonkeyPatch, lines: int | None, pieces: list[st
 @pytest.mark.parametrize(
     "pieces",
     [
-        ["one\ntwo\nthree\n", "four\nfive\n"],
-        ["one\n", "two\nthree\nfour\n", "five\n"],  # a piece begins with old lines
-        ["one\ntwo\nthree\nfour\nfive\n"],
-        list("one\ntwo\nthree\nfour\nfive\n"),
+        ["one\ntwo\nthree\n", "four\nthe fifth\n"],
+        ["one\n", "two\nthree\nfour\n", "the fifth\n"],  # a piece begins with old lines
+        ["one\ntwo\nthree\nfour\nthe fifth\n"],
+        list("one\ntwo\nthree\nfour\nthe fifth\n"),
     ],
 )
 def test_a_followed_log_has_its_last_lines_and_all_new_ones_once(monkeypatch, pieces):
-    assert followed(monkeypatch, 1, pieces) == "three\nfour\nfive\n"
-    assert followed(monkeypatch, 0, pieces) == "four\nfive\n"
+    assert followed(monkeypatch, 1, pieces) == "three\nfour\nthe fifth\n"
+    assert followed(monkeypatch, 0, pieces) == "four\nthe fifth\n"
     assert followed(monkeypatch, None, pieces) == "".join(pieces)
 
 
