@@ -2,6 +2,7 @@
 
 import itertools
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from support.cluster.scripted_cluster import DRIVER, FINISHED, NOTHING, lost, scripted_run, trained
@@ -47,6 +48,23 @@ def test_a_node_whose_agent_is_silent_is_lost_and_the_drivers_is_not(scripted):
     with scripted([[lost()]], places=("a", "b"), ranks=2) as run:
         run.supply.silent = {"b", DRIVER}
         assert run.context.lost_nodes({DRIVER, "a", "b"}) == {"b"}
+
+
+def test_ranks_that_have_not_begun_are_not_waited_for(scripted):
+    with scripted([[NOTHING] * 3, [FINISHED]], places=["a"]) as run:
+        run.supply.trains = False
+        stays, leaves = run.view.now, {"a": replace(run.view.now["a"], leaves_at=2e9)}
+        start = run.supply.start_group
+
+        def start_group(places, names):
+            run.view.before = stays if run.supply.groups else stays | leaves
+            return start(places, names)
+
+        run.supply.start_group = start_group
+        assert run.loop.run() == "finished"
+    notices = "\n".join(run.audience.notices)
+    assert "node a is being drained: the ranks leave before they have begun" in notices
+    assert len(run.supply.groups) == 2
 
 
 @pytest.mark.parametrize(

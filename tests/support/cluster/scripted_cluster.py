@@ -58,10 +58,15 @@ class ScriptedGroup:
     """The ranks of one attempt, one on each of some nodes, with their polls."""
 
     def __init__(
-        self, polls: Sequence[Poll], nodes: Sequence[str], clock: HandClock, wait_seconds: float
+        self,
+        polls: Sequence[Poll],
+        nodes: Sequence[str],
+        clock: HandClock,
+        wait_seconds: float,
+        trains: bool,
     ) -> None:
         self.nodes = list(nodes)
-        self.trains = True
+        self.trains = trains
         self.job = None
         self.asked_to_stop_at: float | None = None
         self._polls = iter(polls)
@@ -75,7 +80,7 @@ class ScriptedGroup:
         self._clock.now += self._wait_seconds
 
     def poll(self):
-        if self.asked_to_stop_at is not None:
+        if self.trains and self.asked_to_stop_at is not None:
             return Poll([], outcomes=["preempted"])
         return next(self._polls)
 
@@ -93,6 +98,7 @@ class ScriptedSupply:
         places: the nodes that are offered, one for each rank.
         silent: the nodes whose agent does not answer.
         problems: of each check of the nodes, in order; none afterwards.
+        trains: whether the ranks of groups train by the time that they are asked to leave.
     """
 
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
@@ -100,6 +106,7 @@ class ScriptedSupply:
         self.places = places
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
+        self.trains = True
         self.groups: list[ScriptedGroup] = []
         self._clock, self._wait_seconds = clock, wait_seconds
 
@@ -107,7 +114,9 @@ class ScriptedSupply:
         return list(self.places)
 
     def start_group(self, places, names):
-        group = ScriptedGroup(next(self._scripts), places, self._clock, self._wait_seconds)
+        group = ScriptedGroup(
+            next(self._scripts), places, self._clock, self._wait_seconds, self.trains
+        )
         self.groups.append(group)
         return group
 
