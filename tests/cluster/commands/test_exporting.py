@@ -17,7 +17,8 @@ from trainer.inference.translator import Translator
 
 @pytest.fixture
 def run(inline_runs):
-    inline_runs.train("run", "trainer.max_steps=8", "trainer.validate_every_steps=8", inline=True)
+    steps = ["trainer.max_steps=8", "trainer.validate_every_steps=8", "checkpoints.every_steps=4"]
+    inline_runs.train("run", *steps, inline=True)
     return inline_runs.folder / "run"
 
 
@@ -55,6 +56,12 @@ def test_the_card_tells_what_is_known_and_no_folder(transloom, run, tmp_path):
     assert "max_steps: 8" in card
     assert str(tmp_path) not in card
     assert str(run) not in card
+
+    transloom("export", run, tmp_path / "older", "--checkpoint", "4")
+    card = (tmp_path / "older" / "README.md").read_text(encoding="utf-8")
+    assert "Weights of step-00000004, after " in card
+    assert "BLEU" not in card  # that is of the later weights
+    assert "None were computed with these weights." in card
 
 
 def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_runs, tmp_path):

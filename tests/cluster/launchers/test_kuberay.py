@@ -215,6 +215,14 @@ def test_what_the_recipe_says(transloom, recipe_file):
     assert stops[1] == ["timeout", "300", "transloom", "deploy", "drain-node", "--seconds", "300"]
 
 
+def test_workers_that_may_be_missing_are_those_that_the_least_ranks_do_without(
+    transloom, recipe_file
+):
+    _, job = documents(transloom, recipe_file, "cluster.ranks={min: 1, max: 5}")
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (workers["replicas"], workers["minReplicas"], workers["maxReplicas"]) == (3, 1, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,4 +1,4 @@
-"""What ranks say last is heard, and who does not say it is named."""
+"""The start of a group, and the last reports of its ranks."""
 
 import time
 from types import SimpleNamespace
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import ray
+from support.cluster.scripted_cluster import HandClock
 
 from cluster.config import ClusterConfig, DeadlinesConfig
-from cluster.errors import RankLostError
+from cluster.errors import RankHungError, RankLostError
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
 from cluster.ranks.group import RankGroup
@@ -88,6 +89,79 @@ def test_ranks_that_have_returned_have_outcomes(group):
     poll = group(None, None).poll()
     assert poll.failure is None
     assert poll.outcomes == ["finished", "finished"]
+
+
+def unanswered() -> Any:
+    """An answer that does not come."""
+
+    @ray.remote(num_cpus=0)
+    def never() -> None:  # here, so that Ray sends the function itself
+        time.sleep(600)
+
+    return never.remote()
+
+
+class StartingRank:
+    """The supervisor's handle of a rank, with what it was told to train."""
+
+    def __init__(self, answer: Any) -> None:
+        self.told: list[Any] = []
+        self.rendezvous = SimpleNamespace(remote=lambda one_node: answer)
+        self.use_workers = SimpleNamespace(remote=self.told.append)
+        self.train = SimpleNamespace(remote=self._train)
+
+    def _train(self, *arguments: Any) -> Any:
+        self.told.append(arguments)
+        return unanswered()
+
+
+def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> RankGroup:
+    """A group of ranks on these nodes, whose processes are there."""
+    processes = [
+        SimpleNamespace(
+            actor=StartingRank(answer), seat=SimpleNamespace(node=node), said_name=ray.put("name")
+        )
+        for node in nodes
+    ]
+    return RankGroup(config, processes, [f"Rank {n}" for n in range(len(nodes))], clock)
+
+
+def test_ranks_know_their_place_among_all_and_on_their_node(ray_head):
+    with ray_session(ray_head.address):
+        config = ClusterConfig(ranks=3, cpus_per_rank=2)
+        group = starting("aab", ray.put("tcp://here:1"), config, HandClock())
+        group.start("the job", ["a worker"])
+        assert group.poll().failure is None
+        assert not group.trains
+        assert group.poll().failure is None  # the rendezvous has answered
+        assert group.trains
+        for result in group._results:
+            ray.cancel(result, force=True)
+    found = []
+    for actor in group.actors:
+        workers, (job, place, told) = actor.told
+        assert (workers, job, told) == (["a worker"], "the job", config)
+        assert (place.world_size, place.device, place.threads) == (3, "cpu", 2)
+        assert place.rendezvous == "tcp://here:1"
+        found.append((place.rank, place.local_rank, place.local_world_size))
+    assert found == [(0, 0, 2), (1, 1, 2), (2, 0, 1)]
+
+
+def test_the_rendezvous_has_its_own_deadline_however_long_processes_took(ray_head):
+    with ray_session(ray_head.address):
+        answer = unanswered()
+        config = ClusterConfig(deadlines=DeadlinesConfig(start_seconds=600, answer_seconds=60))
+        clock = HandClock()
+        group = starting("a", answer, config, clock)
+        clock.now = 500.0
+        assert group.poll().failure is None  # the process is there: its rendezvous is asked for
+        for clock.now in (500.0, 559.0):
+            assert group.poll().failure is None
+        clock.now = 561.0
+        failure = group.poll().failure
+        ray.cancel(answer, force=True)
+    assert isinstance(failure, RankHungError)
+    assert "Rank 0 has not started within 60 s" in str(failure)
 
 
 @pytest.mark.parametrize(

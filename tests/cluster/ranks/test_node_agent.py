@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.exceptions import RayError
 from support.cluster.processes import HANG_SECONDS, wait_until
 
 from cluster.health.watchdog import Heartbeat
@@ -115,6 +116,26 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
         assert agents.silent([]) == set()  # a node that is gone is nobody's concern
     finally:
         agent.resume()
+
+
+def test_a_node_whose_agent_has_died_is_silent_until_the_next_one_answers(
+    agents, ray_head, monkeypatch
+):
+    agents, node = agents
+    ray.get(agents.by_node[node].heartbeat.remote())
+    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+    (agent,) = ray_head.actors("NodeAgent")
+    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.1)
+    agent.suspend()
+    assert agents.call([node]) == {node}
+    answer = agents._asked[node]
+    agent.kill()
+    assert ray.wait([answer], timeout=HANG_SECONDS)[0]
+    with pytest.raises(RayError):
+        ray.get(answer)
+    assert agents.silent([node]) == {node}
+    wait_until(lambda: not agents.silent([node]))
+    ray.get(agents.by_node[node].heartbeat.remote())
 
 
 ORPHAN = """

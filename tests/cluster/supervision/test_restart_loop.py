@@ -1,6 +1,8 @@
 """Which losses a run survives, and what it says where there is no room for its ranks."""
 
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from support.cluster.scripted_cluster import FINISHED, lost, scripted_run, trained
@@ -88,3 +90,48 @@ def test_all_attempts_of_a_session_carry_its_start(phrasebook, tmp_path, monkeyp
     (started,) = {job.session_started for job in jobs}
     assert before <= started <= made
     assert len({job.attempt for job in jobs}) == 3
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_run_whose_room_is_drained_leaves_and_one_that_lost_it_fails(
+    phrasebook, tmp_path, monkeypatch, drained
+):
+    script = [trained(1)] if drained else [trained(1), lost()]
+    ending = nullcontext() if drained else pytest.raises(ClusterError, match="room for 0 ranks")
+    with scripted_run(
+        phrasebook, tmp_path / "run", [script], monkeypatch, places=["a"], wait_for_ranks_seconds=0
+    ) as scripted:
+        offered = iter([["a"]])
+        scripted.supply.offer = lambda nodes: next(offered, [])
+        if drained:
+            scripted.view.before["a"] = replace(scripted.view.before["a"], leaves_at=2e9)
+        with ending:
+            assert scripted.loop.run() == "preempted"
+    left = "there is room for 0 ranks, and the run needs at least 1: the run leaves"
+    assert (left in scripted.audience.notices) == drained
+
+
+def test_ranks_start_only_where_the_run_has_its_folder(phrasebook, tmp_path, monkeypatch):
+    ranks = {"min": 1, "max": 2}
+    with scripted_run(
+        phrasebook, tmp_path / "run", [[], [FINISHED]], monkeypatch, places=["a", "b"], ranks=ranks
+    ) as scripted:
+        offered = iter([["a", "b"]])  # none of node b once it was found unfit
+        scripted.supply.offer = lambda nodes: next(offered, ["a"])
+        scripted.supply.problems = [[LACKS]]
+        assert scripted.loop.run() == "finished"
+    unfit, fit = scripted.supply.groups
+    assert unfit.job is None
+    assert fit.nodes == ["a"]
+    assert fit.job.checkpoint is None
+    assert f"{LACKS}. In this session the run does without this node" in scripted.audience.notices
+
+
+def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monkeypatch):
+    scripts = [[trained(1), trained(2), lost()], [*map(trained, (1, 2, 3, 4)), FINISHED]]
+    with scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch) as scripted:
+        events = []
+        scripted.audience.line = lambda line: events.append(line.step)
+        scripted.supply.refill_spares = lambda: events.append("spares")
+        assert scripted.loop.run() == "finished"
+    assert events == [1, "spares", 2, 1, 2, 3, "spares", 4]

@@ -1,6 +1,7 @@
 """Assembled micro-batches against a loop over pairs."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,8 @@ def test_bytes_are_those_of_all_arrays() -> None:
     micro_batch = MicroBatch(np.array([7, 8]), fields)
     assert fields["src"].bytes == 4 * (5 + 2)
     assert micro_batch.bytes == 8 * 2 + 4 * (5 + 2) + 4 * (5 + 2)
+    cut = replace(micro_batch, starts=np.array([0, 0]), rows=np.array([0, 1], dtype=np.int32))
+    assert cut.bytes == micro_batch.bytes + 8 * 2 + 4 * 2
 
 
 def test_micro_batches_travel_without_their_window() -> None:

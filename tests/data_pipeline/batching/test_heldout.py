@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from support.data_settings import settings_of
 
-from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.heldout import (
+    TEXTS_COUNTED_AT_ONCE,
+    check_heldout,
+    load_heldout,
+)
 from data_pipeline.config import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetError
@@ -55,6 +59,19 @@ def test_changed_text_is_refused(dataset: Path, manifest: Manifest, tmp_path: Pa
     store = open_store(copy, retry_delays_seconds=())
     with pytest.raises(DatasetError, match=r"small\.tgt\.txt .*expected sha256 .*found sha256"):
         load_heldout(store, manifest, "small")
+
+
+@pytest.mark.parametrize("line", [TEXTS_COUNTED_AT_ONCE, TEXTS_COUNTED_AT_ONCE + 1, 2345])
+def test_a_long_text_is_named_by_its_line_in_the_whole_set(
+    dataset: Path, manifest: Manifest, data_config, tokenizer_config, line: int
+) -> None:
+    targets = ["a"] * 2400
+    targets[line - 1] = "badefi " * 700  # more than 1,024 tokens
+    heldout = heldout_pairs(["a"] * len(targets), targets)
+    settings = settings_of(data_config(dataset), tokenizer_config)
+    tokenizers = load_tokenizers(open_store(dataset), manifest)
+    with pytest.raises(DatasetError, match=rf"set long of .*, line {line:,} of tgt: [\d,]+ tokens"):
+        check_heldout(heldout, "long", settings, tokenizers, str(dataset))
 
 
 def test_plan_has_each_pair_once_shortest_first() -> None:

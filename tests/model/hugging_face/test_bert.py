@@ -14,7 +14,10 @@ from model.masked_head import MaskedLanguageModel
 PIECES, CONTEXT, PAD = 40, 24, 0
 FORMS = {
     "bert": {},
-    "others": {"activation": "gelu_tanh", "norm_epsilon": 1e-3, "segments": 3},
+    "others": {
+        **{"activation": "gelu_tanh", "norm_epsilon": 1e-3, "segments": 3},
+        **{"dropout": 0.2, "attention_dropout": 0.3},
+    },
     "relu": {"activation": "relu", "feed_forward_width": 40, "heads": 2},
 }
 EACH = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
@@ -70,6 +73,8 @@ def test_an_exported_network_has_the_same_logits(tmp_path, form):
     assert not any(info.values())
     batch = inputs(ours.encoder.config.segments)
     same(logits_of_theirs(theirs.eval(), *batch), logits_of_ours(ours, *batch))
+    dropouts = theirs.config.hidden_dropout_prob, theirs.config.attention_probs_dropout_prob
+    assert dropouts == (form.get("dropout", 0.0), form.get("attention_dropout", 0.0))
     back = from_bert(*read_model(tmp_path))
     assert {n: p.tolist() for n, p in back.named_parameters()} == {
         n: p.tolist() for n, p in ours.named_parameters()

@@ -62,11 +62,15 @@ FORMS = {
 OURS = {
     "gpt2": {"preset": "gpt2", "heads": 2},
     "gpt2 untied": {"preset": "gpt2", "tie_embeddings": False, "activation": "gelu"},
-    "gpt2 other": {"preset": "gpt2", "activation": "relu", "norm_epsilon": 0.1, "dropout": 0.25},
+    "gpt2 other": {
+        **{"preset": "gpt2", "activation": "relu", "norm_epsilon": 0.1},
+        **{"dropout": 0.25, "attention_dropout": 0.5},
+    },
     "llama": {"preset": "llama"},
     "llama grouped": {"preset": "llama", "key_value_heads": 2, "norm_epsilon": 0.1},
     "llama tied, biased": {
         "preset": "llama",
+        "attention_dropout": 0.5,
         "bias": True,
         "tie_embeddings": True,
         "rotary_base": 300.0,
@@ -163,6 +167,11 @@ def test_networks_of_ours_are_read_by_their_classes(build_decoder_only, form, tm
     ).eval()
     settings = theirs.config
     assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == (2, EOS, None)
+    if form.startswith("gpt2"):
+        assert settings.resid_pdrop == settings.embd_pdrop == ours.config.dropout
+        assert settings.attn_pdrop == ours.config.attention_dropout
+    else:
+        assert settings.attention_dropout == ours.config.attention_dropout
     same_logits(ours, theirs)
     theirs.generation_config.pad_token_id = 0
     same_greedy_tokens(ours, theirs)

@@ -142,7 +142,9 @@ def test_greedy_translations_are_marians(sentences, form, share):
 @pytest.mark.parametrize("form", FORMS)
 def test_what_comes_back_is_what_was_given(form, share):
     ours = network_of(share_embeddings=share, **FORMS[form])
+    ours.config = ours.config.model_copy(update={"dropout": 0.2, "attention_dropout": 0.3})
     marian = marian_of(ours)
+    assert (marian.config.dropout, marian.config.attention_dropout) == (0.2, 0.3)
     back = from_marian(config_of(marian), marian.state_dict())
     assert back.config == ours.config
     assert back.vocabulary == ours.vocabulary

@@ -58,10 +58,15 @@ class ScriptedGroup:
     """The ranks of one attempt, one on each of some nodes, with their polls."""
 
     def __init__(
-        self, polls: Sequence[Poll], nodes: Sequence[str], clock: HandClock, wait_seconds: float
+        self,
+        polls: Sequence[Poll],
+        nodes: Sequence[str],
+        clock: HandClock,
+        wait_seconds: float,
+        trains: bool,
     ) -> None:
         self.nodes = list(nodes)
-        self.trains = True
+        self.trains = trains
         self.job = None
         self.asked_to_stop_at: float | None = None
         self._polls = iter(polls)
@@ -75,7 +80,7 @@ class ScriptedGroup:
         self._clock.now += self._wait_seconds
 
     def poll(self):
-        if self.asked_to_stop_at is not None:
+        if self.trains and self.asked_to_stop_at is not None:
             return Poll([], outcomes=["preempted"])
         return next(self._polls)
 
@@ -92,12 +97,16 @@ class ScriptedSupply:
     Attributes:
         places: the nodes that are offered, one for each rank.
         silent: the nodes whose agent does not answer.
+        problems: of each check of the nodes, in order; none afterwards.
+        trains: whether the ranks of groups train by the time that they are asked to leave.
     """
 
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
         self._scripts = iter(scripts)
         self.places = places
         self.silent: set[str] = set()
+        self.problems: list[list[str]] = []
+        self.trains = True
         self.groups: list[ScriptedGroup] = []
         self._clock, self._wait_seconds = clock, wait_seconds
 
@@ -105,15 +114,17 @@ class ScriptedSupply:
         return list(self.places)
 
     def start_group(self, places, names):
-        group = ScriptedGroup(next(self._scripts), places, self._clock, self._wait_seconds)
+        group = ScriptedGroup(
+            next(self._scripts), places, self._clock, self._wait_seconds, self.trains
+        )
         self.groups.append(group)
         return group
 
     def end_group(self):
         pass
 
-    def check_folder(self, work, run):
-        return []
+    def check_nodes(self, work, run):
+        return self.problems.pop(0) if self.problems else []
 
     def silent_nodes(self, nodes):
         return self.silent & set(nodes)
@@ -191,6 +202,7 @@ def scripted_run(
     places: Sequence[str] = (DRIVER,),
     ranks: int | dict[str, int] = 1,
     wait_seconds: float = 0.1,
+    wait_for_ranks_seconds: float = 600.0,
 ) -> Iterator[SimpleNamespace]:
     """A run whose attempts follow the scripts.
 
@@ -199,6 +211,7 @@ def scripted_run(
         scripts: for each attempt the polls of its group, in order.
         places: the nodes that are offered, one for each rank.
         wait_seconds: seconds by which each wait for a group advances the clock.
+        wait_for_ranks_seconds: the recipe's; real time, unlike the others.
 
     Returns:
         loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock and audience.
@@ -210,7 +223,9 @@ def scripted_run(
     supply = ScriptedSupply(scripts, places, clock, wait_seconds)
     view = ScriptedView([node(name) for name in {DRIVER, *places}])
     stop = SimpleNamespace(reason=None, asked_at=None, let_outcome_stand=lambda: None)
-    config = ClusterConfig(ranks=ranks, node_usage_seconds=0)
+    config = ClusterConfig(
+        ranks=ranks, node_usage_seconds=0, wait_for_ranks_seconds=wait_for_ranks_seconds
+    )
     store, manifest = check_run(recipe, run)
     with Lease(run.path) as lease, VitalsKeeper(run, audience) as vitals:
         open_run(recipe, run, store, manifest)

@@ -57,10 +57,11 @@ def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
 def generation_config(
     network: Transformer, decoding: DecodingConfig, positions: int
 ) -> dict[str, Any]:
-    """How `generate` searches: as near to our search as it can.
+    """Return the settings of `generate` that come nearest to our search.
 
-    Its length penalty is another one: it divides log-probabilities by length^α, where ours divides
-    by ((5 + length) / 6)^α. With α = 0 both are 1, and beams have the same scores.
+    Its length penalty divides log-probabilities by length^α, ours by ((5 + length) / 6)^α. With
+    α = 0 both are 1, and beams have the same scores, except at the length limit: `generate` counts
+    the EOS that it forces there as certain, and our search counts its log-probability.
     """
     vocabulary = network.vocabulary
     return {

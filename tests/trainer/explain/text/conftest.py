@@ -19,6 +19,7 @@ from model.encoder_only_config import EncoderOnlyConfig, FillConfig
 from model.masked_head import MaskedLanguageModel
 from trainer.inference.mask_filler import MaskFiller
 from trainer.inference.text_generator import TextGenerator
+from trainer.inference.trained_network import TrainedNetwork
 
 SMALL = {"layers": 2, "width": 32, "heads": 4}
 CONTEXT = 40
@@ -67,10 +68,11 @@ def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
                 parameter.mul_(6)
-    return SimpleNamespace(
-        model=network,
-        tokenizers={TEXT: tokenizer},
+    return TrainedNetwork(
+        network,
+        {TEXT: tokenizer},
         recipe=SimpleNamespace(decoding=decoding, task=""),
         checkpoint=SimpleNamespace(path=SimpleNamespace(name="step-00000007")),
+        weights=None,
         passed_over=[],
     )

@@ -1,5 +1,6 @@
 """Classifiers in BERT's layout, opened by transformers: its tokenizer, its logits, its labels."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from model.errors import ModelError
 from trainer.inference.export.bert_labels import write_bert_labels
 from trainer.inference.labeller import Labeller
+from trainer.inference.trained_network import TrainedNetwork
 from trainer.tasks.network import build_network
 
 TEXTS = ["a man rides a bike", "two dogs", "un homme et deux chiens.", "é"]
@@ -64,12 +66,12 @@ def trained(request, tmp_path_factory):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(6).add_(0.1 * torch.randn_like(parameter))
-    return SimpleNamespace(
-        model=network,
-        tokenizers={"text": tokenizer},
-        recipe=recipe,
-        weights=SimpleNamespace(run="run"),
+    return TrainedNetwork(
+        network,
+        {"text": tokenizer},
+        recipe,
         checkpoint=None,
+        weights=SimpleNamespace(run="run"),
         passed_over=[],
     )
 
@@ -97,7 +99,6 @@ def test_transformers_tells_the_same_labels(trained, tmp_path):
 def test_what_bert_has_not_is_refused(trained, tmp_path):
     values = CLASSES[trained.recipe.task][0](tmp_path, norm="pre")
     recipe = Recipe.of(values).training()
-    other = SimpleNamespace(**vars(trained))
-    other.model = build_network(recipe, trained.tokenizers)
+    other = replace(trained, model=build_network(recipe, trained.tokenizers))
     with pytest.raises(ModelError, match=r"model\.norm is pre"):
         write_bert_labels(other, tmp_path / "out")

@@ -128,6 +128,14 @@ def test_ids_logits_and_translations_are_the_same(variant, tmp_path):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * largest)
 
 
+def test_the_folder_searches_by_the_recipe():
+    decoding = DecodingConfig(beam_size=3, length_penalty=0.4)
+    network = network_of(tokenizers_of("bpe", False, True), "all")
+    found = generation_config(network, decoding, 77)
+    expected = {"num_beams": 3, "length_penalty": 0.4, "max_length": 77}
+    assert found.items() >= expected.items()
+
+
 def test_a_tag_in_marians_form_keeps_its_name():
     tokenizers = tokenizers_of("bpe", False, True, TAGS)
     files = tokenizer_files(tokenizers, tags=TAGS, languages=LANGUAGES, max_length=512)

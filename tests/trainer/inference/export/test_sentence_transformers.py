@@ -19,6 +19,7 @@ from model.sentence_encoder import SentenceEncoder
 from model.sentence_encoder_config import SentenceEncoderConfig
 from trainer.inference.export.sentence_transformers import write_sentence_transformer
 from trainer.inference.sentence_embedder import SentenceEmbedder
+from trainer.inference.trained_network import TrainedNetwork
 
 WORDS = [a + b for a in ("ka", "ri", "mo", "tel") for b in ("shu", "ban", "ka", "ri")]
 TEXTS = ["karimo  telshu", "", "mori", " ".join(WORDS), "ban ri, ka!", "日本"]  # the fourth is cut
@@ -41,8 +42,8 @@ def exported(request, tmp_path_factory):
             parameter.add_(0.2 * torch.randn_like(parameter))
     folder = tmp_path_factory.mktemp("exported") / "encoder"
     folder.mkdir()
-    found = SimpleNamespace(
-        model=network, tokenizers={SOURCE: tokenizer}, checkpoint=None, passed_over=[]
+    found = TrainedNetwork(
+        network, {SOURCE: tokenizer}, recipe=None, checkpoint=None, weights=None, passed_over=[]
     )
     assert write_sentence_transformer(found, folder) == "SentenceTransformer of a BertModel"
     return SentenceEmbedder(found), folder
