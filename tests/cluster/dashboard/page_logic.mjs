@@ -258,6 +258,16 @@ test("runs with other units have charts of their own", () => {
   assert.equal(new Set(drawn(runs).map(([, title]) => title)).size, drawn(runs).length);
 });
 
+test("only the loss of runs that smooth labels is named so", () => {
+  const runs = [
+    { id: "a", task: "translation", lossUnit: "target token", smooths: true },
+    { id: "b", task: "causal_lm", lossUnit: "token", smooths: false },
+  ];
+  const losses = charts(measures(new Map(), true), runs).filter(({ key }) => key === "loss");
+  assert.deepEqual(losses.map(({ title }) => title),
+    ["training loss (smoothed), nats per target token", "training loss, nats per token"]);
+});
+
 // A server: counts what it is asked, and says what is new.
 class Server {
   frozen = null;

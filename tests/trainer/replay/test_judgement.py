@@ -240,6 +240,5 @@ def test_a_checkpoint_from_which_a_run_went_on_otherwise_is_held_to_what_followe
     moved_twice = Recorded.of([*lines[:4], resumed, *lines[4:], killed])
     assert not moved_twice.promise(header, two, after)[0]
     threads = Resumed(step=6, from_step=6, numerics_changed={"threads": [1, 4]})
-    assert not Recorded.of([*lines[:4], resumed, *lines[4:], threads]).promise(header, two, after)[
-        0
-    ]
+    more_threads = Recorded.of([*lines[:4], resumed, *lines[4:], threads])
+    assert not more_threads.promise(header, two, after)[0]
