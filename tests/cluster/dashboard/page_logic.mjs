@@ -314,6 +314,17 @@ test("what is shown is asked for once, and then followed", async () => {
   assert.deepEqual(heard.slice(-2), ["a", null]);
 });
 
+test("the first steps of a run are drawn when they come", async () => {
+  const server = new Server();
+  for (const values of Object.values(server.answers["/api/runs/a/curves"].columns)) values.length = 0;
+  const store = new Store(server);
+  await store.start();
+  store.curves("a");
+  await settled();
+  server.listener.message("steps", { id: "a", columns: { step: [1], loss: [4] }, validations: [], events: [] });
+  assert.deepEqual(store.curves("a").columns.step, [1]);
+});
+
 test("after the connection was lost, what happened meanwhile is asked for", async () => {
   const server = new Server();
   const store = new Store(server);
