@@ -192,7 +192,9 @@ def find_recipe(name: str) -> Path:
         return built_in
     known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
     beside = {str(path.parent / file.name) for file in path.parent.glob("*.y*ml")}
-    close = get_close_matches(name, {*known, *beside}, n=1)
+    close = get_close_matches(name, {*known, *beside}, n=1) or get_close_matches(
+        path.stem, known, n=1
+    )
     hint = f" (did you mean {close[0]}?)" if close else ""
     raise RecipeError(
         f"There is no recipe {name!r}{hint}: it is neither a file of that path nor one of those "

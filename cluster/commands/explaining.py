@@ -22,7 +22,7 @@ from trainer.explain.time_lapse.section import moments_in, time_lapse_section
 from trainer.inference.sentence_memory import LongSentenceError
 from trainer.inference.translator import Translator
 
-NOT_LIVE = "only networks that translate are computed anew in a page"
+NOT_LIVE = "a page can compute other texts for translation networks only"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from cluster.views.scores import score_text
 from data_pipeline.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, standing_of
+from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, no_runs_in, standing_of
 
 STANDING_SECONDS = 5.0
 
@@ -129,10 +129,7 @@ class FolderFeed:
         try:
             paths = sorted(self._folder.iterdir())
         except OSError as error:
-            raise RunMismatchError(
-                f"{self._folder} cannot be watched: {error.strerror}. Name a run's folder, a "
-                "folder in which runs lie, such as runs, or the id of a job"
-            ) from error
+            raise no_runs_in(self._folder, error, ", a run, or the id of a job") from error
         return [path for path in paths if is_run(path) or (path / "jobs").is_dir()]
 
     def _look_at(self, path: Path) -> _Known:

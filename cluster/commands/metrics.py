@@ -12,7 +12,6 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from cluster.errors import ClusterError
 from cluster.terminal import note
-from trainer.errors import RunMismatchError
 from trainer.tracking.run_metrics import (
     NODE_METRICS,
     RUN_METRICS,
@@ -20,7 +19,7 @@ from trainer.tracking.run_metrics import (
     node_values,
     run_values,
 )
-from trainer.tracking.standing import is_run
+from trainer.tracking.standing import is_run, no_runs_in
 
 HELP = RUN_METRICS | NODE_METRICS
 LOOPBACK = "127.0.0.1"
@@ -69,10 +68,7 @@ def runs_at(folder: Path) -> list[Path]:
     try:
         return [path for path in sorted(folder.iterdir()) if is_run(path)]
     except OSError as error:
-        raise RunMismatchError(
-            f"{folder} has no runs to be measured: {error.strerror}. Name the folder of a run, or "
-            "one in which runs lie, such as runs"
-        ) from error
+        raise no_runs_in(folder, error, " or a run") from error
 
 
 def _registry(folder: Path) -> CollectorRegistry:

@@ -10,6 +10,7 @@ sentence is trained on and scored.
 import hashlib
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -104,10 +105,7 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     if None in chosen or not {*map(str, chosen)} <= {*there} or chosen[0] == chosen[1]:
         if sides := _two_sides(files, languages):
             return files_named(*sides, None, languages)
-        raise RecipeError(
-            f"{folder} is to have two files train.LANGUAGE, such as train.fr and train.en, or two "
-            f"files and no more; found {_shown(files)}. Name the files: --source FILE --target FILE"
-        )
+        raise RecipeError(_why_no_corpus(folder, files, there, languages))
     source, target = map(str, chosen)
 
     def both(use: str) -> tuple[Path, Path] | None:
@@ -119,6 +117,29 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     held = next((pair for use in VALIDATION_NAMES if (pair := both(use))), None)
     tests = {use: pair for use in named if use.startswith("test") and (pair := both(use))}
     return Files(train, held, tests, (source, target))
+
+
+def _why_no_corpus(
+    folder: Path, files: list[Path], there: list[str], given: tuple[str | None, str | None]
+) -> str:
+    """Return why a folder's files cannot be taken for a corpus, and which options help."""
+    if not folder.is_dir():
+        return f"There is no folder {folder}. Name another one, or --source FILE --target FILE"
+    if len(there) > 2 and not all(given):
+        return (
+            f"{folder} has training files of {len(there)} languages: {listed(there)}. Choose two, "
+            f"such as --source-language {there[0]} --target-language {there[1]}"
+        )
+    if len(files) == 2 and all(given):
+        first, second = (shlex.quote(str(path)) for path in files)
+        return (
+            f"{folder} has two files, found {_shown(files)}, whose names do not say which is the "
+            f"source. Name them: --source {first} --target {second}, or the other way round"
+        )
+    return (
+        f"{folder} has no two files train.LANGUAGE, such as train.fr and train.en; found "
+        f"{_shown(files)}. Name the files: --source FILE --target FILE"
+    )
 
 
 def _two_sides(

@@ -7,7 +7,7 @@ from cluster.views.scores import score_heading, score_text, score_value, trainin
 from cluster.views.tables import AnswerTable, Column
 from data_pipeline.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
-from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, standing_of
+from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, no_runs_in, standing_of
 
 # Steps that come more seldom than this are worth a word in a list of runs.
 QUIET_SECONDS = 120.0
@@ -23,10 +23,7 @@ def runs_in(folder: Path) -> list[Standing]:
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise RunMismatchError(
-            f"{folder} has no runs to be listed: {error.strerror}. Name the folder in which they "
-            "lie, such as runs"
-        ) from error
+        raise no_runs_in(folder, error) from error
     if is_run(folder):
         raise RunMismatchError(
             f"{folder} is itself a run: `transloom status {folder}` tells of it. Name the folder "

@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 
 from trainer.checkpoints.format import HEADER
-from trainer.errors import RunMismatchError
-from trainer.tracking.standing import is_run
+from trainer.tracking.standing import is_run, no_runs_in
 
 MOST_RUNS = 10_000
 # Files and folders of a run that are read, and folders whose entries are.
@@ -41,10 +40,7 @@ class RunsFolder:
             if not _is_text(str(self.path)):
                 raise NotADirectoryError(0, "its path is not UTF-8")
         except OSError as error:
-            raise RunMismatchError(
-                f"{_in_text(path)} has no runs to be shown: {error.strerror}. Name the folder in "
-                "which they lie, such as runs"
-            ) from error
+            raise no_runs_in(_in_text(path), error, " or a run") from error
 
     def look(self) -> tuple[dict[str, Path], list[str]]:
         """The runs by id, in the order of their names, and what of the folder is not shown."""

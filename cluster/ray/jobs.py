@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import aiohttp
 from ray.exceptions import AuthenticationError
@@ -299,7 +300,7 @@ def explained(address: str, job_id: str | None = None) -> Iterator[None]:
     # requests' exceptions are OSErrors; Ray's own port 6379 does not speak HTTP.
     except (OSError, aiohttp.ClientError, HTTPException) as error:
         raise ClusterError(
-            f"No Ray dashboard answers at {address} ({error}). {_COMPARE}"
+            f"No Ray dashboard answers at {address} ({_reason(error)}). {_COMPARE}"
         ) from error
     except RuntimeError as error:
         if job_id is not None and "status code 404" in str(error):
@@ -310,6 +311,14 @@ def explained(address: str, job_id: str | None = None) -> Iterator[None]:
         reasons = re.findall(r"^\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
         reason = reasons[-1] if reasons else error
         raise ClusterError(f"The Ray cluster at {address} refused: {reason}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why a request got no answer, without the bytes of a server that is none of HTTP."""
+    # urllib raises the HTTPException itself, requests wraps it, and Ray hides both behind its own.
+    if isinstance(error, HTTPException) or "BadStatusLine" in repr((error, error.__context__)):
+        return "what listens there does not speak HTTP"
+    return str(error.reason if isinstance(error, URLError) else error)
 
 
 def _job(details: JobDetails) -> Job:

@@ -72,6 +72,9 @@ def test_a_recipe_is_found_by_path_or_by_name(recipe_file, monkeypatch):
     misspelt = recipe_file.with_name("tinny.yaml")
     with pytest.raises(RecipeError, match=rf"did you mean {recipe_file}\?"):
         find_recipe(str(misspelt))
+    for elsewhere in ("recipes/phrasebook.yaml", "recipes/phrasebok.yaml"):
+        with pytest.raises(RecipeError, match=r"did you mean phrasebook\?"):
+            find_recipe(str(recipe_file.parent / elsewhere))
     with pytest.raises(RecipeError, match="neither a file") as caught:
         find_recipe("something-else-altogether")
     assert "did you mean" not in str(caught.value)

@@ -6,7 +6,7 @@ the one that the later steps follow from.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.errors import TrainerError
@@ -105,13 +105,17 @@ class Recorded:
                 "same data, but losses and weights up to rounding only because no checkpoint tells "
                 "under which numerics the steps were trained"
             )
-        held = [before.numerics]
-        for start in self.starts:
-            if steps.first - 1 <= start.from_step < steps.last:
-                for time in (0, 1):  # before and after the start
-                    changed = {name: pair[time] for name, pair in start.numerics_changed.items()}
-                    held.append(before.numerics | changed)
-        held += [before.numerics | {"ranks": number} for number in self._ranks_of(steps)]
+        start = steps.first - 1
+        # Ranks that went on from there before any later step was trained: none followed before.
+        fresh = [s for s in self.starts if s.from_step == s.step == start]
+        base = before.numerics | (_numerics(fresh[-1], 1) if fresh else {})
+        held = [base]
+        for other in self.starts:
+            if other.from_step == start:  # its changes are those from `before`
+                held.append(before.numerics | _numerics(other, 1))
+            elif start < other.from_step < steps.last:
+                held += [base | _numerics(other, time) for time in (0, 1)]
+        held += [base | {"ranks": number} for number in self._ranks_of(steps)]
         worst = next((f for f in held if not numerics.keeps_every_bit(f, now)), held[0])
         return numerics.keeps_every_bit(worst, now), numerics.promise(worst, now)
 
@@ -134,3 +138,8 @@ class Recorded:
         """Return the numbers of ranks that trained these steps, in order."""
         lines = (line for step, line in self.lines.items() if step in steps)
         return sorted({line.world_size for line in lines if isinstance(line, TrainLine)})
+
+
+def _numerics(start: Resumed, time: Literal[0, 1]) -> dict[str, Any]:
+    """Return the entries of the fingerprint that a start changed, as before (0) or after it (1)."""
+    return {name: pair[time] for name, pair in start.numerics_changed.items()}

@@ -89,7 +89,7 @@ def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
     remedy = (
         ""
         if _exact(before, now) or uncovered.keys() - _COVERED
-        else "; engine.numerics exact prevents that"
+        else "; engine.numerics=exact avoids that"
     )
     return (
         f"same data, but losses and weights up to rounding only because {_and(uncovered)}{remedy}"

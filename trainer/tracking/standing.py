@@ -23,6 +23,7 @@ from data_pipeline.wording import span
 from data_pipeline.written import Written
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
+from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry
 from trainer.scores import Score, Scores
@@ -113,6 +114,18 @@ def is_run(path: Path) -> bool:
         return any(trace.exists() for trace in traces)
     except OSError:  # such as a folder that only its owner may enter
         return False
+
+
+def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMismatchError:
+    """Return the refusal of a folder whose runs cannot be listed.
+
+    Args:
+        or_else: what else a command takes, such as " or a run".
+    """
+    return RunMismatchError(
+        f"{folder} has no runs: {error.strerror}. Name the folder that holds your runs{or_else}; "
+        "without a name it is `runs` in the current folder, which the first `transloom train` makes"
+    )
 
 
 def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:

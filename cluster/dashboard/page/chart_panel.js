@@ -85,7 +85,7 @@ export class ChartPanel {
       const curves = this.#curvesOf(id, view);
       const place = lineOf(this.#colours.place(id));
       const row = this.#store.row(id);
-      const units = row ? { task: taskOf(row), lossUnit: row.loss_unit } : {};
+      const units = row ? { task: taskOf(row), lossUnit: row.loss_unit, smooths: row.standing.smooths_labels } : {};
       return { id, name: row?.standing.name ?? id, ...units, curves, details, ...place };
     });
     const ready = runs.filter(({ curves }) => curves?.columns?.step.length);

@@ -54,15 +54,16 @@ export function shown(all, chosen) {
 }
 
 // A chart for each unit in which runs have a measure: {…measure, title, unit, runs}, `runs` by id.
-// The runs are given as {id, task, lossUnit}.
+// The runs are given as {id, task, lossUnit, smooths}.
 export function charts(measures, runs) {
   return measures.flatMap((measure) => {
-    const { title, unitOf } = measure;
+    const { unitOf } = measure;
     if (!unitOf) return [{ ...measure, runs: runs.map(({ id }) => id) }];
     const units = [...new Set(runs.map(unitKey))];
     return units.map((unit) => {
       const members = runs.filter((run) => unitKey(run) === unit);
-      const named = { ...measure, unit: unitOf(unit), runs: members.map(({ id }) => id) };
+      const title = measure.title === SMOOTHED && !members.some(({ smooths }) => smooths) ? LOSS : measure.title;
+      const named = { ...measure, title, unit: unitOf(unit), runs: members.map(({ id }) => id) };
       // One of several has its unit in its title, which names the chart.
       return units.length > 1 ? { ...named, title: `${title}, ${named.unit}`, unit: "" } : named;
     });

@@ -151,7 +151,7 @@ export class Store {
     if (curves?.columns && columns?.step.length) {
       const last = curves.columns.step.at(-1);
       const fine = this.#fine.get(id)?.curves;
-      if (fine?.columns.step.at(-1) === last) append(fine.columns, columns);
+      if (fine && fine.columns.step.at(-1) === last) append(fine.columns, columns);
       append(curves.columns, columns);
       if (curves.columns.step.length > 3 * POINTS) this.#forget(id);
     }

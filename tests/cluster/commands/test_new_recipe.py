@@ -118,8 +118,24 @@ def test_two_files_that_no_name_tells_apart_are_named_in_the_refusal(corpus):
     folder.mkdir()
     (folder / "a.txt").touch()
     (folder / "b.txt").touch()
-    with pytest.raises(RecipeError, match=r"found a\.txt, b\.txt\..*--source FILE --target FILE"):
+    first, second = folder / "a.txt", folder / "b.txt"
+    with pytest.raises(RecipeError, match=f"source.*--source {first} --target {second}"):
         files_in(folder, ("fr", "en"))
+
+
+def test_a_folder_that_is_not_there_is_not_called_empty(tmp_path):
+    with pytest.raises(RecipeError, match=f"no folder {tmp_path / 'nowhere'}"):
+        files_in(tmp_path / "nowhere", ("fr", "en"))
+
+
+def test_of_more_than_two_languages_two_are_chosen_by_options(corpus):
+    folder = Path("folder")
+    folder.mkdir()
+    for language in ("de", "en", "fr"):
+        (folder / f"train.{language}").touch()
+    given = "--source-language de --target-language en"
+    with pytest.raises(RecipeError, match=f"de, en, fr.*{given}"):
+        files_in(folder, (None, None))
 
 
 @pytest.mark.parametrize("languages", [(None, None), ("fr", None), (None, "fr")])

@@ -55,6 +55,12 @@ def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypat
     assert r"e\x1b]0;owned\x07[red]x" in text
 
 
+@pytest.mark.parametrize("command", ["runs", "dashboard"])
+def test_a_folder_without_runs_names_the_command_that_makes_it(transloom, tmp_path, command):
+    with pytest.raises(RunMismatchError, match=r"nowhere.*No such file.*transloom train"):
+        transloom(command, tmp_path / "nowhere")
+
+
 def test_status_tells_all_of_one(transloom, folder):
     run = folder / "a-training"
     write_place(RunFolder(run), ["10.0.0.1 (ab)", "10.0.0.2 (cd)"])

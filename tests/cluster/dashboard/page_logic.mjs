@@ -258,6 +258,16 @@ test("runs with other units have charts of their own", () => {
   assert.equal(new Set(drawn(runs).map(([, title]) => title)).size, drawn(runs).length);
 });
 
+test("only the loss of runs that smooth labels is named so", () => {
+  const runs = [
+    { id: "a", task: "translation", lossUnit: "target token", smooths: true },
+    { id: "b", task: "causal_lm", lossUnit: "token", smooths: false },
+  ];
+  const losses = charts(measures(new Map(), true), runs).filter(({ key }) => key === "loss");
+  assert.deepEqual(losses.map(({ title }) => title),
+    ["training loss (smoothed), nats per target token", "training loss, nats per token"]);
+});
+
 // A server: counts what it is asked, and says what is new.
 class Server {
   frozen = null;
@@ -302,6 +312,17 @@ test("what is shown is asked for once, and then followed", async () => {
   assert.deepEqual(store.runs.map(({ id, standing }) => [id, standing.step]), [["a", 6], ["new", 10]]);
   assert.deepEqual(server.asked.filter((path) => path.includes("curves")).length, 1);
   assert.deepEqual(heard.slice(-2), ["a", null]);
+});
+
+test("the first steps of a run are drawn when they come", async () => {
+  const server = new Server();
+  for (const values of Object.values(server.answers["/api/runs/a/curves"].columns)) values.length = 0;
+  const store = new Store(server);
+  await store.start();
+  store.curves("a");
+  await settled();
+  server.listener.message("steps", { id: "a", columns: { step: [1], loss: [4] }, validations: [], events: [] });
+  assert.deepEqual(store.curves("a").columns.step, [1]);
 });
 
 test("after the connection was lost, what happened meanwhile is asked for", async () => {

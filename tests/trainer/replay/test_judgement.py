@@ -223,3 +223,22 @@ def test_a_stretch_under_several_shapes_is_held_to_the_least():
     assert not mixed.promise(make_header(2, numerics=FAST), FAST, STEPS)[0]
     assert mixed.ranks_for_bits(make_header(2, numerics=FAST), FAST, STEPS) is None
     assert not recorded.promise(None, FAST, STEPS)[0]
+
+
+def test_a_checkpoint_from_which_a_run_went_on_otherwise_is_held_to_what_followed():
+    one, two = FAST | {"ranks": 1}, FAST
+    after = StepRange(5, 8)
+    lines = [train_line(number, world_size=1 if number < 5 else 2) for number in range(1, 9)]
+    resumed = Resumed(step=4, from_step=4, numerics_changed={"ranks": [1, 2]})
+    recorded = Recorded.of([*lines[:4], resumed, *lines[4:]])
+    header = make_header(4, numerics=one)
+    assert recorded.promise(header, two, after)[0]
+    assert not recorded.promise(header, one, after)[0]
+    assert recorded.ranks_for_bits(header, one, after) == 2
+
+    killed = Resumed(step=8, from_step=4, numerics_changed={})  # and went on as before
+    moved_twice = Recorded.of([*lines[:4], resumed, *lines[4:], killed])
+    assert not moved_twice.promise(header, two, after)[0]
+    threads = Resumed(step=6, from_step=6, numerics_changed={"threads": [1, 4]})
+    more_threads = Recorded.of([*lines[:4], resumed, *lines[4:], threads])
+    assert not more_threads.promise(header, two, after)[0]
