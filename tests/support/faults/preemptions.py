@@ -32,10 +32,12 @@ def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
     """
     for moment in moments:
         trial.start()
-        held = [trial.reach(moment, rank=0)]
+        wanted = [trial.cluster.orders.want(moment)]
         if moment.point == WRITE.point and isinstance(moment.step, int):
             # The training goes on beside it, and could come to its end.
-            held.append(trial.reach(replace(MID_STEP, step=moment.step + 1), rank=0))
+            following = replace(MID_STEP, step=moment.step + 1)
+            wanted.append(trial.cluster.orders.want(following))
+        held = [trial.wait_for(order) for order in wanted]
         heard = _times_heard(trial)
         os.kill(trial.driver, signal.SIGTERM)
         if moment.who != "driver":  # whose main thread is held, and hears it first
