@@ -24,6 +24,9 @@ from support.faults.trial import Trial
 # At most so many steps until any moment that `random_moments` chooses.
 LONGEST_WAY = max(CHECKPOINT_EVERY, VALIDATE_EVERY)
 
+# Where the training would go on to its end while something else is held.
+BESIDE_TRAINING = (WRITE.point, COMMIT.point)
+
 
 def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
     """Preempt a run at each moment in turn: it leaves 75, and a checkpoint of its last step.
@@ -33,15 +36,15 @@ def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
     for moment in moments:
         trial.start()
         wanted = [trial.cluster.orders.want(moment)]
-        if moment.point == WRITE.point and isinstance(moment.step, int):
-            # The training goes on beside it, and could come to its end.
+        if moment.point in BESIDE_TRAINING and isinstance(moment.step, int):
             following = replace(MID_STEP, step=moment.step + 1)
             wanted.append(trial.cluster.orders.want(following))
         held = [trial.wait_for(order) for order in wanted]
         heard = _times_heard(trial)
         os.kill(trial.driver, signal.SIGTERM)
-        if moment.who != "driver":  # whose main thread is held, and hears it first
-            wait_until(lambda heard=heard: _times_heard(trial) > heard or trial.has_ended)
+        if moment.who == "driver":  # it hears signals where it is held
+            held.pop(0).release()
+        wait_until(lambda heard=heard: _times_heard(trial) > heard or trial.has_ended)
         for reached in held:
             reached.release()
         exit_code = trial.end()
