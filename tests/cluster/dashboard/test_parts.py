@@ -129,7 +129,7 @@ def test_one_run_is_a_folder_of_itself(tmp_path):
     found, problems = RunsFolder(run).look()
     assert (found, problems) == ({"run": run}, [])
     for none in (tmp_path / "none", run / "run.json"):
-        with pytest.raises(RunMismatchError, match="such as runs"):
+        with pytest.raises(RunMismatchError, match="Name the folder that holds your runs"):
             RunsFolder(none)
 
 
