@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words, and which file or override it comes from.
+"""Readable problems of a recipe, each with the file or override that causes it.
 
 pydantic's errors ──▶ one problem for each field (a union's alternatives are one) ──▶ words
 words ──▶ those that the file has by itself, and those that overrides bring in ──▶ message

@@ -176,7 +176,7 @@ GREEDY = "greedy"
 
 
 def search_label(beam_size: int, length_penalty: float) -> str:
-    """Return the label of a search, which stands beside each score of what it found."""
+    """Return the label of a search, for the scores of its translations: `beam 4, α 0.6`."""
     return GREEDY if beam_size == 1 else f"beam {beam_size}, α {length_penalty:g}"
 
 

@@ -1,4 +1,4 @@
-"""The console script, which Ctrl-C ends without a traceback.
+"""The console script: Ctrl-C ends it without a traceback, even during imports.
 
 The command line takes a third of a second to import, and Python would answer an interrupt in that
 time with a traceback. So this module imports next to nothing. What is left is the start of Python

@@ -31,7 +31,7 @@ MOST_PROFILED_STEPS = 50
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run stands after `transloom train`.
+    """The state of a run after `transloom train`.
 
     Attributes:
         began_at: the step of the newest checkpoint when the command started; 0 without one.

@@ -1,4 +1,4 @@
-"""Who may write into a folder: this user, and other users of the machine.
+"""Write access to a folder, for this user and for other users of the machine.
 
 Needs Python's standard library only: `cluster.ray.open_doors` sends this file's text to the head
 node of a cluster, which runs it there.

@@ -193,7 +193,7 @@ def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]
 
 
 def newest_intact_average(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """Return the intact average of the newest checkpoints, and what is wrong with newer ones."""
+    """Return the newest intact average, and the problems of newer ones by path."""
     return _last_intact(list_averages(checkpoints))
 
 

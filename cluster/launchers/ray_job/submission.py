@@ -97,13 +97,13 @@ class Submitted:
 
 
 class Listener(Protocol):
-    """Hears of a submission while it is under way."""
+    """Receives the warnings and the progress of a submission."""
 
     def warn(self, text: str) -> None:
-        """Take a warning: what is open of the cluster, or will be scarce."""
+        """Show a warning, such as an open endpoint of the cluster or scarce memory."""
 
     def progress(self, text: str) -> None:
-        """Take what is being done now, which may take seconds."""
+        """Show the step that begins now; it may take seconds."""
 
 
 def submit(wanted: Submission, look: Look, listener: Listener) -> Submitted:
