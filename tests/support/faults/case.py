@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from support.cluster.processes import wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
 from support.faults.moments import MID_STEP, RECOVERY, Moment
@@ -78,8 +79,9 @@ def check_is_undisturbed(trial: Trial, oracle: Curve) -> None:
 
 
 def _lose_a_rank(trial: Trial) -> None:
-    """What the run recovers from when the fault strikes."""
+    """Start a recovery that loads a checkpoint, for the fault to strike."""
     reached = trial.reach(MID_STEP, rank=1)
+    wait_until(lambda: trial.checkpoint)  # commits trail the steps on a busy machine
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
 
