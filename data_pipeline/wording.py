@@ -35,6 +35,17 @@ def span(seconds: float) -> str:
     return " ".join(f"{count:,} {unit}" for unit, count in parts if count) or "0 s"
 
 
+def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
+    """Return a rate of operations, with the share of the peak if it is known: 1.2 TFLOP/s (MFU 4%).
+
+    Nothing if there is no rate.
+    """
+    if tflops_per_second is None:
+        return ""
+    share = "" if mfu is None else f" (MFU {mfu:.1%})"
+    return f"{tflops_per_second:.3g} TFLOP/s{share}"
+
+
 def listed(items: Iterable[object]) -> str:
     """Several things one after the other, without brackets and quotation marks."""
     return ", ".join(map(said, items)) or "none"

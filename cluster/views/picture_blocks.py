@@ -30,6 +30,7 @@ from cluster.views.sparkline import Series, sparkline
 from cluster.views.time_words import clock
 from data_pipeline.strangers_text import visible_line
 from data_pipeline.wording import counted, span, steps_of
+from trainer.tracking.record_end import TERA
 from trainer.tracking.records import Sample
 
 VALUE = 10
@@ -124,6 +125,12 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
     if last:
         speed = picture.speed.tokens_per_second or last.target_tokens_per_second
         yield curve("tokens/s", f"{speed:,.0f}", picture.tokens_per_second, 5)
+        rate = picture.speed.flops_per_second
+        tflops = last.tflops_per_second if rate is None else rate / TERA
+        if tflops is not None:
+            yield curve(
+                "TFLOP/s", f"{tflops:.3g}", picture.tflops_per_second, 11, _share_of_peak(picture)
+            )
         yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
         skipped = counted(picture.skipped_steps, "step") + " skipped"
         remark = skipped if picture.skipped_steps else ""
@@ -138,6 +145,13 @@ def _measure(name: str, decoding: str | None) -> str:
         return "validation loss"
     heading = visible_line(score_heading(name, decoding))
     return heading if len(heading) < LABEL else visible_line(score_name(name))[: LABEL - 1]
+
+
+def _share_of_peak(picture: RunPicture) -> str:
+    """Return the model FLOPs utilization; nothing where no peak is known."""
+    last = picture.last
+    mfu = picture.speed.mfu or (last.mfu if last else None)
+    return "" if mfu is None else f"MFU {mfu:.1%}"
 
 
 def _best(picture: RunPicture, name: str) -> str:
