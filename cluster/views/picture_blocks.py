@@ -29,7 +29,7 @@ from cluster.views.scores import (
 from cluster.views.sparkline import Series, sparkline
 from cluster.views.time_words import clock
 from data_pipeline.strangers_text import visible_line
-from data_pipeline.wording import counted, span, steps_of
+from data_pipeline.wording import counted, operations, span, steps_of
 from trainer.tracking.record_end import TERA
 from trainer.tracking.records import Sample
 
@@ -128,9 +128,8 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         rate = picture.speed.flops_per_second
         tflops = last.tflops_per_second if rate is None else rate / TERA
         if tflops is not None:
-            yield curve(
-                "TFLOP/s", f"{tflops:.3g}", picture.tflops_per_second, 11, _share_of_peak(picture)
-            )
+            value = operations(tflops * TERA).removesuffix("FLOP")  # its unit's prefix stays
+            yield curve("FLOP/s", value, picture.tflops_per_second, 11, _share_of_peak(picture))
         yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
         skipped = counted(picture.skipped_steps, "step") + " skipped"
         remark = skipped if picture.skipped_steps else ""

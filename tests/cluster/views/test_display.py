@@ -61,12 +61,13 @@ def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal
         return where.file.getvalue()
 
     with_share = text(**COUNTED)
-    assert "TFLOP/s" in with_share
+    assert "8 T" in with_share
+    assert "FLOP/s" in with_share
     assert "MFU 40.0%" in with_share
     without_peak = text(**COUNTED | {"mfu": None})
-    assert "TFLOP/s" in without_peak
+    assert "FLOP/s" in without_peak
     assert "MFU" not in without_peak
-    assert "TFLOP/s" not in text()
+    assert "FLOP/s" not in text()
 
 
 def test_plain_lines_name_each_loss_and_the_decoding():
