@@ -7,7 +7,7 @@ Only matrix products count, and a multiply-add is two operations. The backward p
 for the gradient of each trained weight, and one for each input that needs a gradient: where nothing
 is frozen, twice the forward pass. Looking up embeddings counts nothing; the output matrix counts,
 also where it is the embedding's. There are two numbers (Chowdhery et al. 2022, App. B; Korthikanti
-et al. 2022, §5):
+et al. 2022):
 
     model     what the real tokens need: no padding, nothing computed twice. Attention counts each
               query with each key of its sequence, also where it is causal.
