@@ -22,35 +22,35 @@ class _Peaks(NamedTuple):
     tf32: float | None
     bf16: float | None
     fp16: float
-    source: str
+    source: str  # NVIDIA's document
 
 
 _DEVICES = (
-    _Peaks(r"V100-SXM[23]-\d+GB\S*", 15.7, None, None, 125, "V100 data sheet, 2020-01"),
-    _Peaks(r"V100-PCIE-\d+GB", 14, None, None, 112, "V100 data sheet, 2020-01"),
-    _Peaks(r"V100S-PCIE-32GB", 16.4, None, None, 130, "V100 data sheet, 2020-01"),
-    _Peaks(r"T4", 8.1, None, None, 65, "T4 data sheet, 2019-03"),
-    _Peaks(r"A10", 31.2, 62.5, 125, 125, "A10 data sheet, 2021-03"),
-    _Peaks(r"A30", 10.3, 82, 165, 165, "A30 data sheet, 2021-04"),
-    _Peaks(r"A40", 37.4, 74.8, 149.7, 149.7, "A40 data sheet, 2021-05"),
-    _Peaks(r"RTX A6000", 38.7, 77.4, 154.8, 154.8, "GA102 white paper, table 9"),
+    _Peaks(r"V100-SXM2-\d+GB", 15.7, None, None, 125, "V100 data sheet"),
+    _Peaks(r"V100-PCIE-\d+GB", 14, None, None, 112, "V100 data sheet"),
+    _Peaks(r"V100S-PCIE-32GB", 16.4, None, None, 130, "V100 data sheet"),
+    _Peaks(r"T4", 8.1, None, None, 65, "T4 data sheet"),
+    _Peaks(r"A10", 31.2, 62.5, 125, 125, "A10 data sheet"),
+    _Peaks(r"A30", 10.3, 82, 165, 165, "A30 data sheet"),
+    _Peaks(r"A40", 37.4, 74.8, 149.7, 149.7, "A40 data sheet"),
+    _Peaks(r"RTX A6000", 38.7, 77.4, 154.8, 154.8, "GA102 architecture white paper"),
     _Peaks(
         r"A100(-SXM4-[48]0GB|-PCIE-40GB| 80GB PCIe)", 19.5, 156, 312, 312,
-        "A100 data sheet, 2022-05",
+        "A100 data sheet",
     ),
-    _Peaks(r"GeForce RTX 3090", 35.6, 35.6, 71, 71, "GA102 white paper, table 2"),
-    _Peaks(r"GeForce RTX 4090", 82.6, 82.6, 165.2, 165.2, "Ada white paper, table 2"),
-    _Peaks(r"GeForce RTX 5090", 104.8, 104.8, 209.5, 209.5, "RTX Blackwell white paper, table 3"),
-    _Peaks(r"L4", 30.3, 60, 121, 121, "L4 data sheet, 2023-03"),
-    _Peaks(r"L40", 90.5, 90.5, 181, 181, "L40 data sheet, 2023-01"),
-    _Peaks(r"L40S", 91.6, 183, 362, 362, "L40S data sheet, 2023-08"),
-    _Peaks(r"H100 80GB HBM3", 66.9, 494.7, 989.4, 989.4, "H100 white paper, v1.04, table 2"),
-    _Peaks(r"H100 PCIe", 51.2, 378, 756, 756, "H100 white paper, v1.04, table 2"),
-    _Peaks(r"H100 NVL", 60, 417.5, 835.5, 835.5, "H100 data sheet, 2024-10"),
-    _Peaks(r"H200", 67, 494.5, 989.5, 989.5, "H200 data sheet, 2024-11"),
-    _Peaks(r"H200 NVL", 60, 417.5, 835.5, 835.5, "H200 data sheet, 2024-11"),
-    _Peaks(r"GH200 480GB", 67, 494, 990, 990, "GH200 data sheet, 2024-08"),
-    _Peaks(r"B200", 75, 1100, 2250, 2250, "HGX B200 data sheet, 2025-01"),
+    _Peaks(r"GeForce RTX 3090", 35.6, 35.6, 71, 71, "GA102 architecture white paper"),
+    _Peaks(r"GeForce RTX 4090", 82.6, 82.6, 165.2, 165.2, "Ada architecture white paper"),
+    _Peaks(r"GeForce RTX 5090", 104.8, 104.8, 209.5, 209.5, "RTX Blackwell white paper"),
+    _Peaks(r"L4", 30.3, 60, 121, 121, "L4 data sheet"),
+    _Peaks(r"L40", 90.5, 90.5, 181, 181, "L40 data sheet"),
+    _Peaks(r"L40S", 91.6, 183, 362, 362, "L40S data sheet"),
+    _Peaks(r"H100 80GB HBM3", 66.9, 494.7, 989.4, 989.4, "H100 architecture white paper"),
+    _Peaks(r"H100 PCIe", 51.2, 378, 756, 756, "H100 architecture white paper"),
+    _Peaks(r"H100 NVL", 60, 417.5, 835.5, 835.5, "H100 data sheet"),
+    _Peaks(r"H200", 67, 494.5, 989.5, 989.5, "H200 data sheet"),
+    _Peaks(r"H200 NVL", 60, 417.5, 835.5, 835.5, "H200 data sheet"),
+    _Peaks(r"GH200 480GB", 67, 494, 990, 990, "GH200 data sheet"),
+    _Peaks(r"B200", 75, 1100, 2250, 2250, "HGX B200 data sheet"),
 )  # fmt: skip
 
 

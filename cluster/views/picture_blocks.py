@@ -128,8 +128,8 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         rate = picture.speed.flops_per_second
         tflops = last.tflops_per_second if rate is None else rate / TERA
         if tflops is not None:
-            value = operations(tflops * TERA).removesuffix("FLOP")  # its unit's prefix stays
-            yield curve("FLOP/s", value, picture.tflops_per_second, 11, _share_of_peak(picture))
+            amount = operations(tflops * TERA).removesuffix("FLOP")  # its unit's prefix stays
+            yield curve("FLOP/s", amount, picture.tflops_per_second, 11, _share_of_peak(picture))
         yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
         skipped = counted(picture.skipped_steps, "step") + " skipped"
         remark = skipped if picture.skipped_steps else ""

@@ -34,7 +34,7 @@ from model.sentence_encoder_config import SentenceEncoderConfig
 from trainer.frozen import frozen_names
 from trainer.recipe import TrainingRecipe
 from trainer.task_kinds import NETWORKS
-from trainer.tasks.network import parameter_shapes
+from trainer.tasks.network import parameter_names
 
 Tokenizers = Mapping[str, Tokenizer]  # by field
 # Counts the operations of a recipe's network.
@@ -60,8 +60,8 @@ def network_flops(recipe: TrainingRecipe, tokenizers: Tokenizers) -> NetworkFlop
         return None
     trained = None
     if recipe.trainer.frozen:
-        names = parameter_shapes(recipe, tokenizers)
-        trained = names.keys() - set(frozen_names(names, recipe.trainer.frozen))
+        names = parameter_names(recipe, tokenizers)
+        trained = set(names) - set(frozen_names(names, recipe.trainer.frozen))
     training = Training(trained, recipe.engine.activation_checkpointing)
     return cast(Count, imported(place))(recipe, tokenizers, training)
 
