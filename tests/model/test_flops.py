@@ -227,3 +227,16 @@ def test_frozen_weights_have_the_products_that_autograd_leaves(name, data):
     counted = case.counted(Training(trained, again))
     assert counted.hardware == case.measured()
     assert counted.model <= case.counted().model
+
+
+@pytest.mark.parametrize("part", ["encoder.", "decoder.last_norm.", "target_embedding."])
+def test_a_part_alone_is_trained_with_activations_computed_again(part):
+    """A frozen decoder is computed again where the encoder's gradients pass through it."""
+    case = encoder_decoder(norm="pre", share_embeddings="decoder")
+    parameters = dict(case.network.named_parameters())
+    trained = {name for name in parameters if name.startswith(part)}
+    assert trained
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in trained)
+    case.network.checkpoint_activations(True)
+    assert case.counted(Training(trained, True)).hardware == case.measured()
