@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_FLOP_UNITS = (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
 _LONGEST_SPAN = 1e15  # seconds; infinity has no units
 
 
@@ -33,6 +34,25 @@ def span(seconds: float) -> str:
     largest = next((place for place, count in enumerate(units.values()) if count), 3)
     parts = list(units.items())[largest : largest + 2]
     return " ".join(f"{count:,} {unit}" for unit, count in parts if count) or "0 s"
+
+
+def operations(flops: float) -> str:
+    """Return a number of floating-point operations: 3.2 GFLOP, 1.45 TFLOP."""
+    unit, size = next(
+        ((unit, size) for unit, size in _FLOP_UNITS if flops >= size), _FLOP_UNITS[-1]
+    )
+    return f"{flops / size:.3g} {unit}"
+
+
+def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
+    """Return a rate of operations, with the share of a known peak: 1.2 TFLOP/s (MFU 4.0%).
+
+    Nothing if there is no rate.
+    """
+    if tflops_per_second is None:
+        return ""
+    share = "" if mfu is None else f" (MFU {mfu:.1%})"
+    return f"{operations(tflops_per_second * 1e12)}/s{share}"
 
 
 def listed(items: Iterable[object]) -> str:

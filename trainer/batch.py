@@ -14,6 +14,7 @@ import torch
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.pair_config import SOURCE, TARGET
+from model.flops import Flops
 from model.transformer import Vocabulary
 
 
@@ -27,12 +28,14 @@ class DeviceBatch:
             padding.
         padding: the number of padded positions.
         positions: the number of all positions.
+        flops: operations of the batch's passes in a training step; None if they are not counted.
     """
 
     inputs: tuple[torch.Tensor, ...]
     digest: bytes
     padding: int
     positions: int
+    flops: Flops | None = None
 
     def twice(self) -> Self:
         """The batch with all rows once more, behind the others, as `model.r_drop` takes them."""

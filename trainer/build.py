@@ -12,6 +12,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.format import Checkpoint
 from trainer.config import EngineConfig
+from trainer.device_peaks import peak_of_rank
 from trainer.distributed import sum_over_ranks
 from trainer.memory.preflight import run_preflight
 from trainer.placement import Placement
@@ -59,12 +60,15 @@ def build_trainer(
         scoring = task.scoring(heldout)
         validator = Validator(scoring, placement, recipe.trainer.validation_scores)
         state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, context)
+        peak = peak_of_rank(recipe.engine, placement)
         recorder = Recorder(context, checkpoint, manifest) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.keep(f"attention is computed by {backend}")
             if slow := numerics.slow_precision(recipe.engine, placement):
                 supervision.notice(slow)
+            if peak.unknown:
+                supervision.notice(peak.unknown)
             if engine.frozen.names:
                 supervision.notice(engine.frozen.told(engine.parameter_shapes))
             resources.callback(recorder.close)
@@ -92,6 +96,7 @@ def build_trainer(
                 context.run.time_lapse if recorder else None,
                 supervision.notice,
             ),
+            peak_flops_per_second=peak.flops_per_second,
         )
 
 

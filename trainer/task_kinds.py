@@ -79,10 +79,13 @@ class NetworkKind:
         config: the class of the section `model`.
         build: where the function is that makes it of a recipe and the tokenizers by field, as
             MODULE:FUNCTION; see `trainer.tasks.network`.
+        flops: the function that counts its operations, in the same form; see `trainer.tasks.flops`.
+            None: they are not counted.
     """
 
     config: type[NetworkConfig]
     build: str
+    flops: str | None = None
 
 
 TASKS = Registry[TaskKind]("task", "task")
@@ -99,7 +102,12 @@ def _shared_embeddings_need_a_joint_vocabulary(recipe: Any) -> None:
 
 
 NETWORKS.register(
-    "transformer", NetworkKind(ModelConfig, "trainer.tasks.translation:build_transformer")
+    "transformer",
+    NetworkKind(
+        ModelConfig,
+        "trainer.tasks.translation:build_transformer",
+        "trainer.tasks.flops:transformer",
+    ),
 )
 TASKS.register(
     "translation",
@@ -123,7 +131,11 @@ CAUSAL_LM_SCORES = {"loss": False, "perplexity": False, "byte_perplexity": False
 
 NETWORKS.register(
     "decoder_only",
-    NetworkKind(DecoderOnlyConfig, "trainer.tasks.causal_lm:build_decoder_only"),
+    NetworkKind(
+        DecoderOnlyConfig,
+        "trainer.tasks.causal_lm:build_decoder_only",
+        "trainer.tasks.flops:decoder_only",
+    ),
 )
 TASKS.register(
     "causal_lm",
@@ -151,7 +163,11 @@ def _pairs_can_be_embedded(recipe: Any) -> None:
 
 NETWORKS.register(
     "sentence_encoder",
-    NetworkKind(SentenceEncoderConfig, "trainer.tasks.sentence_embedding:build_sentence_encoder"),
+    NetworkKind(
+        SentenceEncoderConfig,
+        "trainer.tasks.sentence_embedding:build_sentence_encoder",
+        "trainer.tasks.flops:sentence_encoder",
+    ),
 )
 TASKS.register(
     "sentence_embedding",
@@ -196,7 +212,12 @@ def _tags_are_told_and_scored(recipe: Any) -> None:
 
 
 NETWORKS.register(
-    "label_texts", NetworkKind(LabelTextsConfig, "trainer.tasks.labelling:build_label_model")
+    "label_texts",
+    NetworkKind(
+        LabelTextsConfig,
+        "trainer.tasks.labelling:build_label_model",
+        "trainer.tasks.flops:label_model",
+    ),
 )
 TASKS.register(
     "text_classification",
@@ -213,7 +234,12 @@ TASKS.register(
     ),
 )
 NETWORKS.register(
-    "label_tokens", NetworkKind(LabelTokensConfig, "trainer.tasks.labelling:build_label_model")
+    "label_tokens",
+    NetworkKind(
+        LabelTokensConfig,
+        "trainer.tasks.labelling:build_label_model",
+        "trainer.tasks.flops:label_model",
+    ),
 )
 TASKS.register(
     "token_classification",
@@ -234,7 +260,11 @@ MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
 
 NETWORKS.register(
     "encoder_only",
-    NetworkKind(EncoderOnlyConfig, "trainer.tasks.masked_lm:build_masked_language_model"),
+    NetworkKind(
+        EncoderOnlyConfig,
+        "trainer.tasks.masked_lm:build_masked_language_model",
+        "trainer.tasks.flops:masked_language_model",
+    ),
 )
 TASKS.register(
     "masked_lm",

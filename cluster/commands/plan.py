@@ -9,7 +9,7 @@ from cluster.planning.cluster_facts import ClusterFacts, holder_text, resources_
 from cluster.planning.plan import Plan, Wanted, make_plan
 from cluster.planning.quick import gigabytes
 from cluster.recipe import find_recipe, load_recipe, run_name, with_absolute_paths
-from data_pipeline.wording import counted, span
+from data_pipeline.wording import counted, flop_rate, operations, span
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
@@ -104,13 +104,23 @@ def _time_lines(plan: Plan) -> list[str]:
         lines.append(
             _line("an epoch", f"{about}{epoch.steps:,.1f} steps, {epoch.units:,} target tokens")
         )
+    if flops := plan.step_flops:
+        lines.append(
+            _line(
+                "a step",
+                f"about {operations(flops.model)} for its tokens, {operations(flops.hardware)} "
+                "with padding and recomputation: the mean of "
+                f"{counted(flops.micro_batches, 'micro-batch')}",
+            )
+        )
     if speed := plan.speed:
+        rate = flop_rate(speed.tflops_per_second, speed.mfu)
+        of = f"{counted(speed.steps, 'step')}, {counted(speed.ranks, 'rank')}"
         lines.append(
             _line(
                 "speed",
-                f"{speed.units_per_second:,.0f} target tokens/s, {speed.step_seconds:.3g} s a "
-                f"step: {speed.origin} ({counted(speed.steps, 'step')}, "
-                f"{counted(speed.ranks, 'rank')})",
+                f"{speed.units_per_second:,.0f} target tokens/s, {f'{rate}, ' if rate else ''}"
+                f"{speed.step_seconds:.3g} s a step: {speed.origin} ({of})",
             )
         )
     if taken := plan.duration:

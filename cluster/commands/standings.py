@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.views.scores import score_heading, score_text, score_value, training_losses
 from cluster.views.tables import AnswerTable, Column
-from data_pipeline.wording import counted, span, steps_of
+from data_pipeline.wording import counted, flop_rate, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.tracking.standing import BYTES_IN_A_LIST, Standing, is_run, no_runs_in, standing_of
 
@@ -152,7 +152,9 @@ def _speed_line(standing: Standing) -> str:
     if standing.tokens_per_second is None:
         return ""
     left = f"; {time_text(standing.seconds_left)} left" if standing.seconds_left is not None else ""
-    return f"{_number(standing.tokens_per_second)} target tokens/s{left}"
+    rate = flop_rate(standing.tflops_per_second, standing.mfu)
+    rate = f", {rate}" if rate else ""
+    return f"{_number(standing.tokens_per_second)} target tokens/s{rate}{left}"
 
 
 def _owner_line(standing: Standing) -> str:

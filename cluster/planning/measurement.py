@@ -24,6 +24,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer import host_memory
+from trainer.device_peaks import peak_of_rank
 from trainer.distributed import process_group
 from trainer.errors import MemoryPreflightError
 from trainer.memory.room import is_out_of_memory
@@ -191,6 +192,7 @@ def _train(
         recorder=watcher,
         observer=StepProfiler(None, context.run, placement.rank, watcher.notice),
         resources=ExitStack(),
+        peak_flops_per_second=peak_of_rank(recipe.engine, placement).flops_per_second,
     )
     before = _bytes_now(placement)
     trainer.train()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import ClusterError
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, measure_epoch
+from cluster.planning.operations import StepFlops, estimate_flops
 from cluster.planning.problem import Problem
 from cluster.planning.quick import Disk, disk_of, gigabytes, quick_check
 from cluster.planning.size import count_parameters, size_of_state
@@ -70,6 +71,7 @@ class Plan:
     state: StateSize | None = None
     disk: Disk | None = None
     epoch: Epoch | None = None
+    step_flops: StepFlops | None = None
     cluster: ClusterFacts | None = None
     measurement: "Measurement | None" = None
     speed: Speed | None = None
@@ -109,6 +111,7 @@ class Plan:
             ),
             "checkpoints": asdict(self.disk) if self.disk else None,
             "epoch": asdict(self.epoch) if self.epoch else None,
+            "step_flops": asdict(self.step_flops) if self.step_flops else None,
             "steps_left": self.steps_left,
             "speed": asdict(self.speed) if self.speed else None,
             "duration": asdict(self.duration) if self.duration else None,
@@ -151,6 +154,7 @@ def _size_up(plan: Plan, run: RunFolder, store: DatasetStore, manifest: Manifest
         plan.state = size_of_state(recipe, plan.parameters, ranks, plan.frozen_parameters)
         plan.disk = disk_of(recipe, run, plan.parameters, plan.frozen_parameters)
         plan.epoch = measure_epoch(recipe, store, manifest)
+        plan.step_flops = estimate_flops(recipe, store, manifest)
     except _EXPECTED as error:
         plan.problems.append(Problem("dataset", str(error)))
 

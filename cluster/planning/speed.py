@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.recipe import Recipe
 from trainer.tracking.metrics import read_backwards
+from trainer.tracking.record_end import TERA
 from trainer.tracking.records import TrainLine
 
 STEPS_READ = 100
@@ -27,6 +28,8 @@ class Speed:
         steps: how many steps this is from.
         goodput: the share of a run's time that went into steps; None if it is not known.
         origin: what was measured, in words.
+        tflops_per_second: 10¹² operations of the model a second, over all ranks; None: not counted.
+        mfu: model FLOPs utilization; None if a peak is not known.
     """
 
     ranks: int
@@ -35,6 +38,8 @@ class Speed:
     steps: int
     goodput: float | None
     origin: str
+    tflops_per_second: float | None = None
+    mfu: float | None = None
 
 
 def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
@@ -46,7 +51,25 @@ def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
     taken = [line for line in taken if line.world_size == ranks]
     seconds = statistics.median(line.step_seconds for line in taken)
     units = statistics.fmean(line.target_tokens for line in taken)
-    return Speed(ranks, seconds, units / seconds, len(taken), taken[0].goodput, origin)
+    flops = _known(line.model_flops for line in taken)
+    shares = _known(line.mfu for line in taken)
+    return Speed(
+        ranks,
+        seconds,
+        units / seconds,
+        len(taken),
+        taken[0].goodput,
+        origin,
+        tflops_per_second=statistics.fmean(flops) / seconds / TERA if flops else None,
+        mfu=statistics.median(shares) if shares else None,
+    )
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    """Return the values, or none if one of them is not known."""
+    listed = list(values)
+    known = [value for value in listed if value is not None]
+    return known if len(known) == len(listed) else []
 
 
 def recorded_speed(metrics: Path, origin: str) -> Speed | None:

@@ -16,6 +16,7 @@ from cluster.views.run_picture import RunPicture
 from cluster.views.scores import score_text, training_losses
 from data_pipeline.location import without_credentials
 from data_pipeline.strangers_text import visible, visible_line
+from data_pipeline.wording import flop_rate
 from trainer.checkpoints.condition import Checkpoints
 from trainer.checkpoints.format import newest_intact
 from trainer.errors import LeaseLostError, NonFiniteLossError
@@ -41,10 +42,12 @@ def audience_for(
 def train_summary(line: TrainLine, smooths_labels: bool) -> str:
     """Return the numbers of a training step in one line."""
     losses = training_losses(line.loss, line.nll, smooths_labels)
+    rate = flop_rate(line.tflops_per_second, line.mfu)
     return (
         f"{'  '.join(f'{name} {value:.3f}' for name, value in losses.items())}  "
         f"grad norm {line.grad_norm:.2f}  "
         f"lr {line.learning_rate:.2e}  {line.target_tokens_per_second:,.0f} target tokens/s  "
+        f"{rate}{'  ' if rate else ''}"
         f"padding {line.padding_fraction:.1%}  data stall {line.data_stall_seconds:.3f} s"
     )
 

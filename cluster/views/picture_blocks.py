@@ -29,7 +29,8 @@ from cluster.views.scores import (
 from cluster.views.sparkline import Series, sparkline
 from cluster.views.time_words import clock
 from data_pipeline.strangers_text import visible_line
-from data_pipeline.wording import counted, span, steps_of
+from data_pipeline.wording import counted, operations, span, steps_of
+from trainer.tracking.record_end import TERA
 from trainer.tracking.records import Sample
 
 VALUE = 10
@@ -124,6 +125,11 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
     if last:
         speed = picture.speed.tokens_per_second or last.target_tokens_per_second
         yield curve("tokens/s", f"{speed:,.0f}", picture.tokens_per_second, 5)
+        rate = picture.speed.flops_per_second
+        tflops = last.tflops_per_second if rate is None else rate / TERA
+        if tflops is not None:
+            amount = operations(tflops * TERA).removesuffix("FLOP")  # its unit's prefix stays
+            yield curve("FLOP/s", amount, picture.tflops_per_second, 11, _share_of_peak(picture))
         yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
         skipped = counted(picture.skipped_steps, "step") + " skipped"
         remark = skipped if picture.skipped_steps else ""
@@ -138,6 +144,13 @@ def _measure(name: str, decoding: str | None) -> str:
         return "validation loss"
     heading = visible_line(score_heading(name, decoding))
     return heading if len(heading) < LABEL else visible_line(score_name(name))[: LABEL - 1]
+
+
+def _share_of_peak(picture: RunPicture) -> str:
+    """Return the model FLOPs utilization; nothing where no peak is known."""
+    last = picture.last
+    mfu = picture.speed.mfu or (last.mfu if last else None)
+    return "" if mfu is None else f"MFU {mfu:.1%}"
 
 
 def _best(picture: RunPicture, name: str) -> str:

@@ -42,6 +42,7 @@ def _take_curves(picture: RunPicture, curves: Curves) -> None:
         ("loss", picture.loss),
         ("nll", picture.nll),
         ("target_tokens_per_second", picture.tokens_per_second),
+        ("tflops_per_second", picture.tflops_per_second),
         ("grad_norm_max", picture.grad_norm),
         ("learning_rate", picture.learning_rate),
     ):

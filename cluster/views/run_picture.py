@@ -20,6 +20,11 @@ from trainer.scores import Score
 from trainer.tracking.record_end import RECENT_STEPS, RecordEnd
 from trainer.tracking.records import Line, SkippedLine, TrainLine, ValidationLine
 
+# The fields with a series of each.
+CURVES = (
+    *("loss", "nll", "tokens_per_second", "tflops_per_second"),
+    *("grad_norm", "learning_rate", "scores"),
+)
 NOTICES_KEPT = 12
 CHECKPOINTS_SHOWN = 6
 
@@ -71,6 +76,7 @@ class RunPicture:
     loss: Series = field(default_factory=Series)
     nll: Series = field(default_factory=Series)
     tokens_per_second: Series = field(default_factory=Series)
+    tflops_per_second: Series = field(default_factory=Series)
     grad_norm: Series = field(default_factory=lambda: Series(keeps_spikes=True))
     learning_rate: Series = field(default_factory=Series)
     scores: dict[str, Series] = field(default_factory=dict)
@@ -108,7 +114,7 @@ class RunPicture:
     def forget_curves(self) -> None:
         """The record is another one than before."""
         empty = RunPicture(self.title)
-        for name in ("loss", "nll", "tokens_per_second", "grad_norm", "learning_rate", "scores"):
+        for name in CURVES:
             setattr(self, name, getattr(empty, name))
         self.best, self.recent, self.newest = empty.best, empty.recent, None
         self.step = self.skipped_steps = 0
@@ -139,5 +145,7 @@ class RunPicture:
         self.loss.add(line.step, line.loss)
         self.nll.add(line.step, line.nll)
         self.tokens_per_second.add(line.step, line.target_tokens_per_second)
+        if line.tflops_per_second is not None:
+            self.tflops_per_second.add(line.step, line.tflops_per_second)
         self.grad_norm.add(line.step, line.grad_norm)
         self.learning_rate.add(line.step, line.learning_rate)

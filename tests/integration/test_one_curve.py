@@ -15,6 +15,8 @@ def test_the_same_data_and_curve_for_1_and_2_ranks(one_rank, undisturbed):
     assert [line["world_size"] for line in lines] == [2] * 60
     assert undisturbed.digests("undisturbed") == one_rank.digests("one-rank")
     assert undisturbed.curve("undisturbed") == pytest.approx(one_rank.curve("one-rank"), rel=1e-5)
-    assert [line["target_tokens"] for line in lines] == [
-        line["target_tokens"] for line in reference
-    ]
+    for name in ("target_tokens", "model_flops", "hardware_flops"):
+        assert [line[name] for line in lines] == [line[name] for line in reference]
+    for line in lines:
+        each = line["tflops_per_second_per_rank"]
+        assert line["tflops_per_second"] == pytest.approx(2 * each)

@@ -22,6 +22,7 @@ from trainer.batch import DeviceBatch
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import CAUSAL_LM_SCORES
+from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import numbers_in_rows, padded_rows, places_in_rows
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
 
@@ -71,6 +72,12 @@ class CausalLanguageModel(TrainingTask):
             padding=shape[0] * shape[1] - len(places),
             positions=shape[0] * shape[1],
         )
+
+    def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
+        assert micro_batch.rows is not None
+        targets = self.targets(micro_batch)
+        attention = self.recipe.engine.attention
+        return row_sizes(targets, micro_batch.rows, int(targets.sum()), attention)
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         return micro_batch.fields[TEXT].lengths - 1

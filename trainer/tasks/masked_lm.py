@@ -21,6 +21,7 @@ from trainer.batch import DeviceBatch
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import MASKED_LM_SCORES
+from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import (
     numbers_in_rows,
     padded_rows,
@@ -77,6 +78,12 @@ class MaskedLanguageModelling(TrainingTask):
             padding=shape[0] * shape[1] - len(places),
             positions=shape[0] * shape[1],
         )
+
+    def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
+        assert micro_batch.rows is not None
+        outputs = int(np.count_nonzero(micro_batch.fields[TOLD].ids != NOT_TOLD))
+        lengths = micro_batch.fields[TEXT].lengths
+        return row_sizes(lengths, micro_batch.rows, outputs, self.recipe.engine.attention)
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         told = micro_batch.fields[TOLD]

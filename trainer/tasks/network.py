@@ -48,6 +48,14 @@ def parameter_shapes(
     return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
 
 
+def parameter_names(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> list[str]:
+    """Return the names of the network's parameters, an extension's network included."""
+    if not recipe.extensions:
+        return list(parameter_shapes(recipe, tokenizers))
+    network = build_network(recipe, tokenizers)  # it may not know torch's meta device
+    return [name for name, _ in network.named_parameters()]
+
+
 def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> nn.Module:
     """The network with its initial weights, which follow from the recipe's seed.
 

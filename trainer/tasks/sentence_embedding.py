@@ -21,6 +21,7 @@ from trainer.batch import DeviceBatch
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import SENTENCE_EMBEDDING_SCORES
+from trainer.tasks.flops import PaddedSizes, embedding_sizes
 from trainer.tasks.rows import sentence_rows
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult
 
@@ -53,6 +54,9 @@ class SentenceEmbedding(TrainingTask):
             padding=positions - len(sentences.ids),
             positions=positions,
         )
+
+    def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
+        return embedding_sizes(micro_batch, self.recipe.engine.attention)
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         return np.ones(len(micro_batch.pair_ids), dtype=np.int64)

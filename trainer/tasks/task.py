@@ -10,7 +10,8 @@ digests, stopping and giving way stay in the loop: nothing here knows of ranks.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -25,12 +26,14 @@ from data_pipeline.errors import ExtensionError
 from data_pipeline.registry import imported
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from data_pipeline.wording import listed
+from model.flops import Flops, NetworkFlops
 from model.loss import CrossEntropy, token_losses
 from model.r_drop import RDrop
 from trainer.batch import DeviceBatch
 from trainer.losses import LOSSES
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Scores
+from trainer.tasks.flops import PaddedSizes, network_flops
 from trainer.tasks.network import build_network
 from trainer.tasks.probe import Probe
 
@@ -133,9 +136,31 @@ class TrainingTask(ABC):
         """The tensors of a micro-batch, and the digest of what they feed to the network."""
 
     def collate_for_training(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """What a step of training feeds: under R-Drop both of its passes."""
+        """Collate what a training step feeds, under R-Drop both of its passes, and count it."""
         batch = self.collate(micro_batch, device)
-        return batch.twice() if self.recipe.trainer.r_drop else batch
+        if self.recipe.trainer.r_drop:
+            batch = batch.twice()
+        return replace(batch, flops=self.flops(micro_batch))
+
+    def sizes(self, micro_batch: MicroBatch) -> PaddedSizes | None:
+        """Return the sizes that its operations follow from; None, the default: not counted."""
+        return None
+
+    def flops(self, micro_batch: MicroBatch) -> Flops | None:
+        """Return the operations of a micro-batch, forward and backward; None: not counted.
+
+        Under R-Drop they are those of both passes.
+        """
+        each, sizes = self._network_flops, self.sizes(micro_batch)
+        if each is None or sizes is None:
+            return None
+        passes = 2 if self.recipe.trainer.r_drop else 1
+        counted = each.of(*sizes)
+        return Flops(passes * counted.model, passes * counted.hardware)
+
+    @cached_property
+    def _network_flops(self) -> NetworkFlops | None:
+        return network_flops(self.recipe, self.tokenizers)
 
     @abstractmethod
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:

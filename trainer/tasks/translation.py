@@ -20,6 +20,7 @@ from model.transformer import Transformer, Vocabulary
 from trainer.batch import PairBatch, to_device
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Scores, scores_of
+from trainer.tasks.flops import PaddedSizes, pair_sizes
 from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
@@ -58,6 +59,9 @@ class Translation(TrainingTask):
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
         return to_device(micro_batch, self._vocabulary, device)
+
+    def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
+        return pair_sizes(micro_batch, self.recipe.engine.attention)
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         return micro_batch.fields[TARGET].lengths

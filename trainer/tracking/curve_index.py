@@ -74,7 +74,7 @@ class _Header(Written):
         left_out: rare lines beyond `MOST_RARE`.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     inode: int
     indexed_bytes: Count
     head_sha256: str

@@ -29,12 +29,14 @@ OF_THE_LAST = (
     "world_size",
     "goodput",
 )
-# Means over the steps of a point; kept as sums.
+# Means over the steps of a point; kept as sums. One that a step lacks is unknown for its point.
 MEANS = (
     "loss",
     "nll",
     "grad_norm",
     "target_tokens_per_second",
+    "tflops_per_second",
+    "mfu",
     "step_seconds",
     "data_stall_seconds",
     "checkpoint_stall_seconds",

@@ -16,6 +16,8 @@ from trainer.tracking.records import Line, Resumed, SkippedLine, TrainLine, Vali
 
 L = TypeVar("L", bound=Line)
 
+TERA = 10**12
+MOST_FLOPS = 1e30  # of 30 steps, and a second; more than all computers have
 # Steps that speed and time left follow from.
 RECENT_STEPS = 30
 # No text within a line looks so: its quotation marks are escaped.
@@ -64,6 +66,24 @@ class RecordEnd:
         if len(self.recent) < 2:
             return None
         return _ratio(sum(line.target_tokens for line in self.recent[1:]), self._seconds)
+
+    @property
+    def flops_per_second(self) -> float | None:
+        """Operations of the model a second, of all ranks; None if one of the steps has none."""
+        counted = [line.model_flops for line in self.recent[1:] if line.model_flops is not None]
+        if not counted or len(counted) < len(self.recent) - 1:
+            return None
+        return _ratio(sum(counted), self._seconds, MOST_FLOPS)
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilization of recent steps; None if it is not known."""
+        rate = self.flops_per_second
+        last = self.recent[-1] if self.recent else None
+        if rate is None or last is None or not last.tflops_per_second or not last.mfu:
+            return None
+        # The last step tells the peak.
+        return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MOST_FLOPS)
 
     @property
     def skipped_in_a_row(self) -> int:
@@ -115,9 +135,9 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
         return RecordEnd(step=_last_step(path, steps), problem=str(error))
 
 
-def _ratio(amount: float, per: float) -> float | None:
-    """A quotient, if both are above 0 and numbers that a record of ours can have."""
-    return amount / per if 0 < amount < MAX_COUNT and 0 < per < MAX_COUNT else None
+def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
+    """Return a quotient if both are above 0 and numbers that a record of ours can have."""
+    return amount / per if 0 < amount < most and 0 < per < most else None
 
 
 def _step(path: Path, line: bytes) -> int:

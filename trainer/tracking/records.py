@@ -61,6 +61,12 @@ class TrainLine(_StepLine):
         other_sums: what else the network's forward sums up, per target token.
         data_stall_seconds: how long the ranks waited for the step's data; mean over the ranks.
         checkpoint_stall_seconds: how long the checkpoint before the step stalled rank 0.
+        model_flops: floating-point operations that the step's tokens need, forward and backward, of
+            all ranks: the same for any number of ranks, see `model.flops`. None, with the fields
+            that follow from it, if they are not counted, or by a version that did not count.
+        hardware_flops: those that were computed: with padding, and activations computed again.
+        tflops_per_second: 10¹² `model_flops` a second, of all ranks and of each.
+        mfu: model FLOPs utilization, the share of the ranks' peak; None if a peak is not known.
         restarts: this and the following fields: see `trainer.tracking.goodput`. None if the step
             was repeated, or recorded by a version that did not count.
     """
@@ -85,6 +91,11 @@ class TrainLine(_StepLine):
     counted_seconds: float | None = None
     goodput: float | None = None
     other_sums: dict[str, float] | None = None
+    model_flops: int | None = None
+    hardware_flops: int | None = None
+    tflops_per_second: float | None = None
+    tflops_per_second_per_rank: float | None = None
+    mfu: float | None = None
 
 
 class SkippedLine(_StepLine):

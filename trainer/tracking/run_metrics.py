@@ -31,6 +31,8 @@ RUN_METRICS = {
     "transloom_run_step_age_seconds": "while it trains: since the last recorded step, or the start",
     "transloom_run_ranks": "ranks of the last start",
     "transloom_run_target_tokens_per_second": "target tokens of all ranks, in recent steps",
+    "transloom_run_model_flops_per_second": "operations of the model of all ranks, in recent steps",
+    "transloom_run_mfu_ratio": "model FLOPs utilization, in recent steps: share of the GPUs' peak",
     "transloom_run_loss": "what training minimises, in the last applied step: nats per target "
     "token, with label smoothing",
     "transloom_run_nll": "of the last applied step: nats per target token, no label smoothing",
@@ -114,6 +116,8 @@ def _of_record(record: RecordEnd) -> dict[str, float | None]:
     return {
         "loss": last.loss if last else None,
         "nll": last.nll if last else None,
+        "model_flops_per_second": record.flops_per_second,
+        "mfu_ratio": record.mfu,
         "data_stall_ratio": record.share_of_time("data_stall_seconds"),
         "checkpoint_stall_ratio": record.share_of_time("checkpoint_stall_seconds"),
         "restarts": max((n for n in restarts if n is not None), default=None),

@@ -27,7 +27,7 @@ from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry
 from trainer.scores import Score, Scores
-from trainer.tracking.record_end import RecordEnd
+from trainer.tracking.record_end import TERA, RecordEnd
 from trainer.tracking.run_facts import RunFacts, read_facts, value_within
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
@@ -74,6 +74,8 @@ class Standing(Written):
         best: the best of each measure among the validations from step `best_since_step` on.
         tokens_per_second: target tokens of all ranks in recent steps, with all that lay between
             these.
+        tflops_per_second: 10¹² operations of the model a second, of all ranks in recent steps.
+        mfu: model FLOPs utilization in these steps, a share; None where a GPU's peak is not known.
         seconds_left: until `max_steps` at the speed of recent steps, while the run is trained.
         step_age_seconds: while the run is trained: since the last applied step was recorded, or
             since its owner began, if that was later.
@@ -95,6 +97,8 @@ class Standing(Written):
     best: dict[str, BestScore] = Field(default_factory=dict)
     best_since_step: int | None = None
     tokens_per_second: float | None = None
+    tflops_per_second: float | None = None
+    mfu: float | None = None
     seconds_left: float | None = None
     step_age_seconds: float | None = None
     owner: Owner | None = None
@@ -144,7 +148,7 @@ def standing_from(run: RunFolder, facts: RunFacts) -> Standing:
     state, reason = _state(run, facts)
     record, newest = facts.record, facts.newest
     scores, scores_step = _newest_scores(record, facts.header)
-    rate = record.seconds_per_step
+    rate, flops_rate = record.seconds_per_step, record.flops_per_second
     left = None
     if state == "training" and rate is not None and facts.max_steps is not None:
         left = max(0, facts.max_steps - record.step) * rate
@@ -163,6 +167,8 @@ def standing_from(run: RunFolder, facts: RunFacts) -> Standing:
         best=_best(record, scores, scores_step),
         best_since_step=record.first_step,
         tokens_per_second=record.tokens_per_second,
+        tflops_per_second=None if flops_rate is None else flops_rate / TERA,
+        mfu=record.mfu,
         seconds_left=left,
         step_age_seconds=_step_age(facts) if state == "training" else None,
         owner=_owner(facts.ownership),

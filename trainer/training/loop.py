@@ -40,6 +40,7 @@ from trainer.training.schedule import learning_rate
 from trainer.training.skipped_steps import skipped_line, too_many_skipped
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.training.step_observer import StepObserver
+from trainer.training.throughput import throughput
 from trainer.validation import Validating
 from trainer.zero.engine import PassResult
 
@@ -60,6 +61,7 @@ class Trainer:
         observer: StepObserver,
         resources: ExitStack,
         prober: Probing | None = None,
+        peak_flops_per_second: float | None = None,
     ) -> None:
         """
         Args:
@@ -67,6 +69,7 @@ class Trainer:
             observer: watches steps, and changes none.
             resources: closes what the parts hold: engine, record, a checkpoint being written.
             prober: keeps what the network makes of probe sentences.
+            peak_flops_per_second: of this rank's device; None if it is not known.
         """
         self.recipe = context.recipe
         self.progress = state.progress
@@ -81,6 +84,7 @@ class Trainer:
         self._observer = observer
         self._resources = resources
         self._prober = prober or NoProber()
+        self._peak_flops_per_second = peak_flops_per_second
         self._task = task
         self._dummy = task.dummy(self._placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
@@ -178,6 +182,7 @@ class Trainer:
                 data_stall_seconds=report.data_stall_seconds,
                 checkpoint_stall_seconds=self._checkpoint_stall_seconds,
                 world_size=self._placement.world_size,
+                **throughput(report, seconds, self._placement.world_size),
             )
         )
         self._checkpoint_stall_seconds = 0.0
@@ -237,6 +242,7 @@ class Trainer:
             data_stall_seconds=stall,
             stop_requested=self._supervision.stop_requested(),
             placement=self._placement,
+            peak_flops_per_second=self._peak_flops_per_second,
         )
 
     def _apply(self, report: StepReport, rate: float) -> float | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from model.flops import Flops
 from trainer.batch import DeviceBatch
 from trainer.distributed import sum_over_ranks
 from trainer.placement import Placement
 from trainer.zero.engine import PassResult
 
-_PADDING, _POSITIONS, _BAD, _DIGEST = range(4)
+_PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
 _SUMS = _DIGEST + _DIGEST_WORDS  # the sums of the passes; behind them, the gradients' maxima
 
@@ -33,6 +34,8 @@ class StepReport:
     slot_digests: list[bytes]
     data_stall_seconds: float  # mean over the ranks
     stop_requested: bool  # whether any rank was asked to stop
+    flops: Flops | None = None  # of all slots; None if they are not counted
+    peak_flops_per_second: float | None = None  # of all ranks; None if one's is not known
     # [slots, parameters]: `PassResult.amax` of all slots, unless one of them is not finite.
     amax: np.ndarray | None = None
 
@@ -46,8 +49,13 @@ def exchange(
     data_stall_seconds: float,
     stop_requested: bool,
     placement: Placement,
+    peak_flops_per_second: float | None = None,
 ) -> StepReport:
-    """Sum the reports of the ranks' slots; a collective that every rank enters once a step."""
+    """Sum the reports of the ranks' slots; a collective that every rank enters once a step.
+
+    Args:
+        peak_flops_per_second: of this rank's device; None if it is not known.
+    """
     assert results, "every rank has a slot of its own"
     amax = [result.amax for result in results if result.amax is not None]
     maxima = _SUMS + len(results[0].sums)  # the first column behind the sums
@@ -64,11 +72,14 @@ def exchange(
     table[own, maxima:] = values[:, count + 1 :]
     for slot, batch in zip(slots, batches, strict=True):
         table[slot, [_PADDING, _POSITIONS]] = batch.padding, batch.positions
+        table[slot, [_MODEL_FLOPS, _HARDWARE_FLOPS]] = batch.flops or (0, 0)
         table[slot, _DIGEST:_SUMS] = np.frombuffer(batch.digest, dtype="<u4")
-    table[-1, :2] = data_stall_seconds, float(stop_requested)
+    known = peak_flops_per_second is not None
+    table[-1, :4] = data_stall_seconds, stop_requested, known, peak_flops_per_second or 0.0
     table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
     rows, flags = table[:-1], table[-1]
     totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # in slot order, not pairwise
+    flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
     return StepReport(
         sums=totals[_SUMS:maxima].tolist(),
         bad_slots=np.flatnonzero(rows[:, _BAD]).tolist(),
@@ -76,5 +87,7 @@ def exchange(
         slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_SUMS]],
         data_stall_seconds=float(flags[0]) / placement.world_size,
         stop_requested=bool(flags[1] > 0),
+        flops=flops if flops.model else None,
+        peak_flops_per_second=float(flags[3]) if flags[2] == placement.world_size else None,
         amax=rows[:, maxima:] if amax and not rows[:, _BAD].any() else None,
     )

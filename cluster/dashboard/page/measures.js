@@ -14,6 +14,8 @@ const OF_STEPS = [
   { key: "grad_norm", title: "gradient norm", unit: "", high: "grad_norm_max" },
   { key: "learning_rate", title: "learning rate", unit: "" },
   { key: "target_tokens_per_second", title: "speed", unitOf: (unit) => `${unit}s/s` },
+  { key: "tflops_per_second", title: "model TFLOP/s", unit: "all ranks, 10¹² operations/s" },
+  { key: "mfu", title: "MFU", unit: "share of the GPUs' peak" },
   { key: "step_seconds", title: "seconds per step", unit: "s" },
   { key: "data_stall_seconds", title: "waiting for data", unit: "s per step" },
   { key: "checkpoint_stall_seconds", title: "waiting for checkpoints", unit: "s" },

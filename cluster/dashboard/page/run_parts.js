@@ -2,7 +2,7 @@
 
 import { element, table } from "./dom.js";
 import { lossName } from "./measures.js";
-import { bytes, counted, moment, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
+import { bytes, counted, moment, number, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
 
 export function standing({ standing: run, card }) {
   const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");
@@ -14,6 +14,7 @@ export function standing({ standing: run, card }) {
     ...Object.entries(run.scores ?? {}).map(([name, score]) => (
       [scoreTitle(name, score), scoreValue(name, score.value) + bestOf(run, name)])),
     ["speed", run.tokens_per_second ? `${whole(run.tokens_per_second)} target tokens/s` : null],
+    ["operations", run.tflops_per_second ? flopsText(run) : null],
     ["time left", span(run.seconds_left)],
     ["ranks", run.ranks ? counted(run.ranks, "rank") + (nodes ? `: ${nodes}` : "") : null],
     ["trained by", run.owner && `process ${run.owner.process} on ${run.owner.host}, since ${moment(run.owner.since)}`],
@@ -22,6 +23,11 @@ export function standing({ standing: run, card }) {
     ["dataset", card?.dataset_identity],
     ["first weights", card?.parent && settingText(card.parent)],
   ]).concat((run.problems ?? []).map((problem) => element("p", { class: "problem" }, problem)));
+}
+
+function flopsText({ tflops_per_second: rate, mfu }) {
+  const share = typeof mfu === "number" ? `, MFU ${(100 * mfu).toFixed(1)}%` : "";
+  return `${number(rate)} model TFLOP/s${share}`;
 }
 
 function bestOf(run, name) {

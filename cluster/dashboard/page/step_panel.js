@@ -11,7 +11,8 @@ import { number, whole } from "./words.js";
 
 const FIELDS = [
   ["nll", "training NLL"], ["grad_norm", "gradient norm"], ["learning_rate", "learning rate"],
-  ["target_tokens_per_second", "target tokens/s"], ["step_seconds", "seconds"],
+  ["target_tokens_per_second", "target tokens/s"], ["tflops_per_second", "model TFLOP/s"], ["mfu", "MFU"],
+  ["step_seconds", "seconds"],
   ["data_stall_seconds", "waited for data (s)"], ["world_size", "ranks"], ["target_tokens_seen", "target tokens so far"],
 ];
 const LARGEST = ["loss", "grad_norm", "data_stall_seconds", "checkpoint_stall_seconds", "step_seconds"];

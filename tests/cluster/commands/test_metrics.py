@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import COUNTED, skipped_line, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from cluster.errors import ClusterError
@@ -45,7 +45,7 @@ def step(number, seconds, **fields):
     totals = {"restarts": 2, "lost_steps": 7, "wall_seconds": 400.0, "counted_seconds": 300.0}
     times = {"time": time.time() + seconds, "step_seconds": 9.0, "goodput": 0.75}
     stalls = {"data_stall_seconds": 4.0, "checkpoint_stall_seconds": 1.0}
-    return train_line(number, **totals | times | stalls | fields)
+    return train_line(number, **COUNTED | totals | times | stalls | fields)
 
 
 @pytest.fixture
@@ -72,6 +72,9 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_max_steps",): 20,
         ("transloom_run_ranks",): 1,
         ("transloom_run_target_tokens_per_second",): pytest.approx(1, rel=0.01),
+        # By the lines' times, of which a step takes 10 s here; the peak is 20 TFLOP/s.
+        ("transloom_run_model_flops_per_second",): pytest.approx(4e11, rel=0.01),
+        ("transloom_run_mfu_ratio",): pytest.approx(0.02, rel=0.01),
         ("transloom_run_loss",): pytest.approx(1 / 6),
         ("transloom_run_nll",): pytest.approx(0.9 / 6),
         ("transloom_run_data_stall_ratio",): pytest.approx(0.4, rel=0.01),

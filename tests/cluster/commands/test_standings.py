@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.records.lines import train_line, validation_line
+from support.records.lines import COUNTED, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.errors import RunMismatchError
@@ -75,6 +75,16 @@ def test_status_tells_all_of_one(transloom, folder):
     text = transloom("status", folder / "f-damaged").stdout
     assert "damaged" in text
     assert "run.json is damaged" in text.replace("\n", "")
+
+
+def test_status_tells_the_rate_of_operations_and_the_share_of_the_peak(transloom, tmp_path):
+    lines = [train_line(step, **COUNTED) for step in (1, 2)]
+    text = transloom("status", made_run(tmp_path / "run", *lines)).stdout
+    assert "10 target tokens/s, 4 TFLOP/s (MFU 20.0%)" in text
+    lines = [train_line(step, **COUNTED | {"mfu": None}) for step in (1, 2)]
+    text = transloom("status", made_run(tmp_path / "cpu", *lines)).stdout
+    assert "10 target tokens/s, 4 TFLOP/s" in text
+    assert "MFU" not in text
 
 
 def test_status_names_each_loss_and_the_decoding_of_scores(transloom, tmp_path):

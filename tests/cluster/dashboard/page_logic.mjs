@@ -83,7 +83,7 @@ const row = (name, settings, standing = {}) => (
   { id: name, settings, standing: { name, state: "finished", step: 10, scores: {}, best: {}, ...standing } });
 const rows = [
   row("a", { seed: 1, "model.width": 128, "model.norm": "post" }, { scores: { bleu: { value: 30, more_is_better: true } } }),
-  row("b", { seed: 2, "model.width": 256, "model.norm": "post" }, { state: "training", tokens_per_second: 900 }),
+  row("b", { seed: 2, "model.width": 256, "model.norm": "post" }, { state: "training", tokens_per_second: 900, tflops_per_second: 2.5, mfu: 0.4 }),
   row("long name", { seed: 10, "model.width": 256, "model.norm": "pre", "data.tag": null }, { scores: { bleu: { value: 4, more_is_better: true } } }),
 ];
 const found = (text) => rows.filter((one) => filters.fits(one, filters.parseFilter(text))).map(({ id }) => id);
@@ -98,6 +98,7 @@ test("a filter asks for fields, scores, settings and words", () => {
   assert.deepEqual(found("norm=p"), []);
   assert.deepEqual(found("norm:p"), ["a", "b", "long name"]);
   assert.deepEqual(found("tokens/s>100"), ["b"]);
+  assert.deepEqual(found("tflop/s>2 mfu<0.5"), ["b"]);
   assert.deepEqual(found('"long name"'), ["long name"]);
   assert.deepEqual(found("PRE"), ["long name"]);
   assert.deepEqual(found("bleu>"), []);

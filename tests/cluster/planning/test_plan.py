@@ -2,6 +2,7 @@
 
 import json
 from itertools import takewhile
+from statistics import fmean
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from data_pipeline.batching.stream import iterate_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from data_pipeline.wording import operations
 from trainer import host_memory
 from trainer.tasks.network import build_network
 
@@ -48,6 +50,8 @@ def test_it_measures_real_steps_and_writes_nothing(plan, phrasebook, tmp_path):
     assert found["rank_bytes"]["moments"] == 8 * found["parameters"] / 2
     assert found["speed"]["steps"] >= 3
     assert found["speed"]["units_per_second"] > 0
+    assert found["speed"]["tflops_per_second"] > 0
+    assert found["speed"]["mfu"] is None  # of a CPU
     assert found["measured"]["process_bytes"] > 12 * found["parameters"]
     assert 0 <= found["measured"]["activation_bytes"] <= found["measured"]["step_bytes"]
     assert found["duration"]["ranks"] == 2
@@ -58,6 +62,9 @@ def test_a_record_tells_the_speed_better_than_a_measurement(plan, inline_runs, p
     other = inline_runs.train("other", inline=True).run
     found, _ = plan("--from", other)
     assert found["measured"] is None
+    recorded = [line["model_flops"] for line in inline_runs.lines("other")]
+    assert found["step_flops"]["model"] == pytest.approx(fmean(recorded), rel=0.1)
+    assert found["step_flops"]["model"] < found["step_flops"]["hardware"]
     assert found["speed"]["origin"] == f"the record of {other}"
     assert 0 < found["speed"]["goodput"] <= 1
     assert not found["duration"]["at_best"]
@@ -91,6 +98,7 @@ def test_words_and_json_say_the_same(transloom, recipe_file, plan, tmp_path):
     result = transloom("plan", recipe_file, "--no-measure", "--run", tmp_path / "run")
     assert f"parameters   {found['parameters']:,}" in result.stdout
     assert f"{found['epoch']['steps']:,.1f} steps" in result.stdout
+    assert f"{operations(found['step_flops']['model'])} for its tokens" in result.stdout
     assert result.stdout.endswith("It can be trained.\n")
 
 

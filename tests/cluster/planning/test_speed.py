@@ -2,6 +2,7 @@
 
 import pytest
 from support.recipes import tiny_values
+from support.records.lines import COUNTED
 
 from cluster.commands.plan import plan_text
 from cluster.planning.plan import Plan
@@ -30,6 +31,14 @@ def test_the_last_steps_of_one_number_of_ranks_count():
     speed = speed_of(steps, "here")
     assert speed == Speed(2, 2.0, 50.0, 3, 0.5, "here")
     assert speed_of([], "here") is None
+
+
+def test_operations_a_second_need_a_count_of_each_step():
+    counted = [line(2, 2.0).model_copy(update=COUNTED), line(1, 2.0).model_copy(update=COUNTED)]
+    speed = speed_of(counted, "here")
+    assert (speed.tflops_per_second, speed.mfu) == (2.0, 0.4)
+    speed = speed_of([*counted, line(0, 2.0)], "here")
+    assert (speed.tflops_per_second, speed.mfu) == (None, None)
 
 
 def test_a_record_is_read_from_its_end(tmp_path):

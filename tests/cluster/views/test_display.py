@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from support.records.lines import train_line
+from support.records.lines import COUNTED, train_line
 from support.records.run_folders import made_run
 
 from cluster.terminal import Terminal
@@ -50,6 +50,24 @@ def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
         assert part in text
     assert "resumed: from step 2" in text
     assert "checkpoint of step 3 is complete" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal):
+    def text(**fields):
+        where = console(terminal)
+        with audience_for(where, "title", 10, RunFolder(tmp_path)) as audience:
+            audience.line(train_line(3, **fields))
+        return where.file.getvalue()
+
+    with_share = text(**COUNTED)
+    assert "8 T" in with_share
+    assert "FLOP/s" in with_share
+    assert "MFU 40.0%" in with_share
+    without_peak = text(**COUNTED | {"mfu": None})
+    assert "FLOP/s" in without_peak
+    assert "MFU" not in without_peak
+    assert "FLOP/s" not in text()
 
 
 def test_plain_lines_name_each_loss_and_the_decoding():

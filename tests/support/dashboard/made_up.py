@@ -9,6 +9,7 @@ SPIKE = 137
 COLUMNS = (
     *("step", "time", "target_tokens_seen", "wall_seconds", "counted_seconds", "loss", "nll"),
     *("learning_rate", "grad_norm", "target_tokens_per_second", "step_seconds"),
+    *("tflops_per_second", "mfu"),
     *("data_stall_seconds", "checkpoint_stall_seconds", "world_size", "goodput"),
     *("loss_min", "loss_max", "grad_norm_max"),
 )
@@ -40,6 +41,8 @@ def steps_between(first: int, last: int, seed: int = 0, every: int = 1) -> dict[
             "grad_norm": norm,
             "target_tokens_per_second": 1720 / seconds,
             "step_seconds": seconds,
+            "tflops_per_second": 3.5 / seconds,
+            "mfu": 0.1 / seconds,
             "data_stall_seconds": 0.002 + (0.4 if step % 100 == 1 else 0),
             "checkpoint_stall_seconds": 0.05 if step % 150 == 0 else 0.0,
             "world_size": 2 if step < 200 else 3,
@@ -79,6 +82,8 @@ def row(name: str, seed: int, steps: int, state: str) -> dict[str, Any]:
             "best": {"bleu": {"value": 91.2, "step": 75}},
             "best_since_step": 1,
             "tokens_per_second": 6800.0 - 300 * seed,
+            "tflops_per_second": 14.0,
+            "mfu": 0.412,
             "seconds_left": (600 - steps) * 0.26 if state == "training" else None,
             "owner": {
                 "host": "node-1",

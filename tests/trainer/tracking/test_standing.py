@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import COUNTED, skipped_line, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.runs.folder import RunFolder
@@ -36,6 +36,30 @@ def test_a_run_whose_owner_lives_is_trained(run):
     assert (standing.step, standing.max_steps) == (2, 20)
     assert standing.tokens_per_second == 10  # ten tokens each second, by the lines' times
     assert standing.seconds_left == 18
+
+
+def test_operations_a_second_need_a_count_of_each_step(tmp_path):
+    counted = [train_line(step, **COUNTED) for step in (1, 2, 3)]
+    standing = standing_of(made_run(tmp_path / "counted", *counted))
+    assert standing.tflops_per_second == 4.0  # a step a second, by the lines' times
+    assert standing.mfu == pytest.approx(0.2)  # of 20 TFLOP/s
+    older = [train_line(1), train_line(2), counted[2]]
+    standing = standing_of(made_run(tmp_path / "older", *older))
+    assert (standing.tflops_per_second, standing.mfu) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"model_flops": 10**400},
+        {"model_flops": -1},
+        {"tflops_per_second": 0.0},
+        {"mfu": 0.0},
+    ],
+)
+def test_operations_that_nobody_computed_are_not_shown(tmp_path, spoilt):
+    lines = [train_line(step, **COUNTED | spoilt) for step in (1, 2)]
+    assert standing_of(made_run(tmp_path / "run", *lines)).mfu is None
 
 
 @pytest.mark.parametrize(

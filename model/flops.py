@@ -1,0 +1,308 @@
+"""Floating-point operations of a training pass, from a network's settings and its batch's sizes.
+
+    settings ──encoder_decoder_flops, …──▶ NetworkFlops: operations per token, per pair of tokens, …
+    sizes of a micro-batch ──NetworkFlops.of──▶ Flops: two integers, computed without a tensor
+
+Only matrix products count, and a multiply-add is two operations. The backward pass has a product
+for the gradient of each trained weight, and one for each input that needs a gradient: where nothing
+is frozen, twice the forward pass. Looking up embeddings counts nothing; the output matrix counts,
+also where it is the embedding's. There are two numbers (Chowdhery et al. 2022, App. B; Korthikanti
+et al. 2022):
+
+    model     what the real tokens need: no padding, nothing computed twice. Attention counts each
+              query with each key of its sequence, also where it is causal.
+    hardware  what is computed for the padded batch, with activations that are computed again.
+
+docs/decisions/0086 gives the reasons. Names of parameters are those of the modules, for frozen
+weights.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from model.config import ModelConfig
+from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig
+from model.loss import BIAS_COLUMNS
+from model.sentence_encoder_config import SentenceEncoderConfig
+
+AnyConfig = ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig
+
+
+class BatchSizes(NamedTuple):
+    """Sizes of a batch that its operations grow with.
+
+    Attributes:
+        tokens: of the encoder, or of the only stack.
+        pairs: a query and a key of self-attention there: the sum of the sequences' squared lengths.
+        target_tokens, target_pairs: the same of a decoder that reads an encoder.
+        cross_pairs: a query of such a decoder and a key of its source.
+        outputs: tokens, or labels, that are predicted.
+        cosines: comparisons of a sentence encoder, in one direction.
+    """
+
+    tokens: int = 0
+    pairs: int = 0
+    target_tokens: int = 0
+    target_pairs: int = 0
+    cross_pairs: int = 0
+    outputs: int = 0
+    cosines: int = 0
+
+
+class Flops(NamedTuple):
+    """Operations of forward and backward passes; see the module's text."""
+
+    model: int
+    hardware: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of training that change the operations of a pass.
+
+    Attributes:
+        trained: names of the parameters that are not frozen; None: all are trained.
+        checkpoints_activations: whether the backward pass computes each layer again.
+    """
+
+    trained: Collection[str] | None = None
+    checkpoints_activations: bool = False
+
+
+WHOLE = Training()
+
+
+@dataclass(frozen=True)
+class NetworkFlops:
+    """Operations of a network for each unit of the sizes of a batch."""
+
+    model: BatchSizes
+    hardware: BatchSizes
+
+    def of(self, real: BatchSizes, computed: BatchSizes) -> Flops:
+        """Return the operations of a batch.
+
+        Args:
+            real: its sizes without padding.
+            computed: its sizes as the network computes them.
+        """
+        return Flops(_product(self.model, real), _product(self.hardware, computed))
+
+
+def encoder_decoder_flops(
+    config: ModelConfig, target_vocabulary: int, training: Training = WHOLE
+) -> NetworkFlops:
+    """Return the operations of `model.transformer.Transformer`."""
+    count = _Count(training)
+    target = "target_embedding"
+    source = target if config.share_embeddings == "all" else "source_embedding"
+    source_stack = _Stack(config, config.encoder_layers, "encoder.", "tokens", "pairs")
+    memory = count.stack(source_stack, count.trains(source))
+    target_stack = _Stack(
+        config, config.decoder_layers, "decoder.", "target_tokens", "target_pairs"
+    )
+    hidden = count.decoder_stack(target_stack, memory, count.trains(target))
+    output = "output_embedding" if config.share_embeddings == "none" else target
+    count.output(output, config.width, target_vocabulary, hidden, with_bias=config.output_bias)
+    return count.total
+
+
+def decoder_only_flops(
+    config: DecoderOnlyConfig, vocabulary: int, training: Training = WHOLE
+) -> NetworkFlops:
+    """Return the operations of `model.decoder_only.DecoderOnly`."""
+    count = _Count(training)
+    embedded = count.trains("embedding", "positions")
+    hidden = count.stack(_Stack(config, config.layers, "", "tokens", "pairs"), embedded)
+    output = "embedding" if config.tie_embeddings else "output_embedding"
+    count.output(output, config.width, vocabulary, hidden, with_bias=False)
+    return count.total
+
+
+def masked_flops(
+    config: EncoderOnlyConfig, vocabulary: int, training: Training = WHOLE
+) -> NetworkFlops:
+    """Return the operations of `model.masked_head.MaskedLanguageModel`."""
+    count = _Count(training)
+    hidden = count.encoder_only(config)
+    ready = count.linear("head.dense", "outputs", (config.width, config.width), hidden)
+    ready = ready or count.trains("head.norm")
+    count.output("encoder.embedding", config.width, vocabulary, ready, with_bias=True)
+    return count.total
+
+
+def label_flops(config: EncoderOnlyConfig, labels: int, training: Training = WHOLE) -> NetworkFlops:
+    """Return the operations of `model.label_head.LabelModel`."""
+    count = _Count(training)
+    hidden = count.encoder_only(config)
+    if isinstance(config, LabelTextsConfig):
+        hidden = count.linear("pooler", "outputs", (config.width, config.width), hidden)
+    count.output("classifier", config.width, labels, hidden, with_bias=True)
+    return count.total
+
+
+def sentence_flops(config: SentenceEncoderConfig, training: Training = WHOLE) -> NetworkFlops:
+    """Return the operations of `model.sentence_encoder.SentenceEncoder`."""
+    count = _Count(training)
+    hidden = count.encoder_only(config)
+    # Sources with targets and targets with sources; both are inputs.
+    each = 2 * config.width
+    count.model["cosines"] += 2 * each * (1 + 2 * hidden)
+    count.hardware["cosines"] += 2 * each * 3
+    return count.total
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Layers of one kind.
+
+    Attributes:
+        prefix: of the names of their parameters.
+        tokens, pairs: the fields of `BatchSizes` that they grow with.
+    """
+
+    config: AnyConfig
+    layers: int
+    prefix: str
+    tokens: str
+    pairs: str
+
+    @property
+    def pre_norm(self) -> bool:
+        return isinstance(self.config, DecoderOnlyConfig) or self.config.norm == "pre"
+
+    @property
+    def inner_width(self) -> int:
+        """The inner width of the feed-forward network."""
+        config = self.config
+        return config.feed_forward_width if isinstance(config, ModelConfig) else config.inner_width
+
+
+class _Count:
+    """Operations met on a walk through a network.
+
+    Whether a tensor needs a gradient is passed along as a boolean, as autograd passes it.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.model: Counter[str] = Counter()
+        self.hardware: Counter[str] = Counter()
+        self._training = training
+        self._again = False  # whether the backward pass computes the products met now once more
+
+    @property
+    def total(self) -> NetworkFlops:
+        return NetworkFlops(BatchSizes(**self.model), BatchSizes(**self.hardware))
+
+    def trains(self, *modules: str) -> bool:
+        """Return whether a parameter of one of these modules is trained."""
+        trained = self._training.trained
+        prefixes = tuple(f"{module}." for module in modules)
+        return trained is None or any(name.startswith(prefixes) for name in trained)
+
+    def linear(self, layer: str, per: str, shape: tuple[int, int], x: bool) -> bool:
+        """Count a linear layer from inputs to outputs; return whether its output has a gradient."""
+        self._add(per, 2 * shape[0] * shape[1], self._trains_weight(layer) + x)
+        return x or self.trains(layer)
+
+    def output(
+        self, layer: str, width: int, classes: int, hidden: bool, *, with_bias: bool
+    ) -> None:
+        """Count the output matrix with its loss, which computes all gradients in any case."""
+        needed = 1 + hidden + self._trains_weight(layer)
+        columns = width + BIAS_COLUMNS if with_bias else width
+        self.model["outputs"] += 2 * width * classes * needed
+        self.hardware["outputs"] += 2 * columns * classes * 3
+
+    def encoder_only(self, config: EncoderOnlyConfig) -> bool:
+        """Count the encoder; return whether its hidden states have a gradient."""
+        tables = ("embedding", "positions", "segments", "embedding_norm")
+        embedded = self.trains(*(f"encoder.{table}" for table in tables))
+        return self.stack(_Stack(config, config.layers, "encoder.", "tokens", "pairs"), embedded)
+
+    def stack(self, stack: _Stack, x: bool) -> bool:
+        """Count layers of self-attention and feed-forward; return whether x has a gradient."""
+        for number in range(stack.layers):
+            layer = f"{stack.prefix}layers.{number}"
+            self._again = self._training.checkpoints_activations and (x or self.trains(layer))
+            x = self._residual(stack, f"{layer}.self_attention", x, self._self_attention)
+            x = self._residual(stack, f"{layer}.feed_forward", x, self._feed_forward)
+            self._again = False
+        return x or self.trains(f"{stack.prefix}last_norm")
+
+    def decoder_stack(self, stack: _Stack, memory: bool, x: bool) -> bool:
+        """Count layers that also read a memory; return whether x has a gradient.
+
+        Args:
+            memory: whether the memory has a gradient.
+        """
+        config = stack.config
+        key_value_width = 2 * config.groups * config.head_width
+        for number in range(stack.layers):
+            layer = f"{stack.prefix}layers.{number}"
+            projection = f"{layer}.cross_attention.key_value"
+            # Projected outside the layer, so it is not computed again.
+            keys = self.linear(projection, "tokens", (config.width, key_value_width), memory)
+            again = x or keys or self.trains(layer)
+            self._again = self._training.checkpoints_activations and again
+            cross_attention = partial(self._cross_attention, keys=keys)
+            x = self._residual(stack, f"{layer}.self_attention", x, self._self_attention)
+            x = self._residual(stack, f"{layer}.cross_attention", x, cross_attention)
+            x = self._residual(stack, f"{layer}.feed_forward", x, self._feed_forward)
+            self._again = False
+        return x or self.trains(f"{stack.prefix}last_norm")
+
+    def _residual(
+        self, stack: _Stack, module: str, x: bool, sublayer: Callable[[_Stack, str, bool], bool]
+    ) -> bool:
+        """Count a sub-layer; return whether its sum with x, normalised, has a gradient."""
+        norm = self.trains(f"{module}_norm")
+        y = sublayer(stack, module, x or (stack.pre_norm and norm))
+        return x or y or norm
+
+    def _self_attention(self, stack: _Stack, module: str, x: bool) -> bool:
+        config = stack.config
+        columns = config.width + 2 * config.groups * config.head_width
+        projection = f"{module}.query_key_value"
+        projected = self.linear(projection, stack.tokens, (config.width, columns), x)
+        mixed = self._attention(stack.pairs, config.width, projected, projected)
+        return self.linear(f"{module}.output", stack.tokens, (config.width, config.width), mixed)
+
+    def _cross_attention(self, stack: _Stack, module: str, x: bool, *, keys: bool) -> bool:
+        width = stack.config.width
+        queries = self.linear(f"{module}.query", stack.tokens, (width, width), x)
+        mixed = self._attention("cross_pairs", width, queries, keys)
+        return self.linear(f"{module}.output", stack.tokens, (width, width), mixed)
+
+    def _attention(self, per: str, width: int, queries: bool, keys: bool) -> bool:
+        """Count QKᵀ and the mix of values in all heads; keys and values have gradients alike."""
+        weights = queries or keys
+        self._add(per, 2 * width, queries + keys)
+        self._add(per, 2 * width, weights + keys)
+        return weights
+
+    def _feed_forward(self, stack: _Stack, module: str, x: bool) -> bool:
+        width, inner_width = stack.config.width, stack.inner_width
+        if stack.config.activation == "swiglu":
+            layer, columns = f"{module}.gate_and_inner", 2 * inner_width
+        else:
+            layer, columns = f"{module}.inner", inner_width
+        inner = self.linear(layer, stack.tokens, (width, columns), x)
+        return self.linear(f"{module}.outer", stack.tokens, (inner_width, width), inner)
+
+    def _trains_weight(self, layer: str) -> bool:
+        trained = self._training.trained
+        return trained is None or f"{layer}.weight" in trained
+
+    def _add(self, per: str, forward: int, gradients: int) -> None:
+        """Count a product, and as many operations for each gradient that follows from it."""
+        self.model[per] += forward * (1 + gradients)
+        self.hardware[per] += forward * (1 + gradients + self._again)
+
+
+def _product(each: BatchSizes, sizes: BatchSizes) -> int:
+    return sum(operations * size for operations, size in zip(each, sizes, strict=True))

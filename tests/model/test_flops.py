@@ -1,0 +1,242 @@
+"""Counted operations against those that torch counts while the networks compute."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from model.config import AttentionBackend, ModelConfig
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.flops import (
+    BatchSizes,
+    Training,
+    decoder_only_flops,
+    encoder_decoder_flops,
+    label_flops,
+    masked_flops,
+    sentence_flops,
+)
+from model.label_head import LabelModel
+from model.loss import BIAS_COLUMNS, CrossEntropy
+from model.masked_head import MaskedLanguageModel
+from model.r_drop import RDrop
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
+from model.transformer import Transformer, Vocabulary
+
+PIECES, LABELS, CONTEXT = 50, 7, 12
+ROWS, SOURCE, TARGET = 4, 9, 6
+SMALL = {"width": 16, "heads": 4, "feed_forward_width": 24, "dropout": 0.1}
+TEXTS = torch.randint(3, PIECES, (ROWS, SOURCE), generator=torch.Generator().manual_seed(1))
+TOLD = torch.tensor([1, 4, 11, 12, 20])  # places in the flattened rows
+
+
+class Case:
+    """A network, a batch for it without padding, and its sizes."""
+
+    def __init__(self, network, count, inputs, sizes, loss=None):
+        self.network = network.train()
+        self.count = count  # of the settings of training
+        self.inputs = inputs
+        self.sizes = sizes
+        self.loss = loss or CrossEntropy(0.1)
+
+    def counted(self, training=None):
+        """What the module counts for the batch."""
+        return self.count(training or Training()).of(self.sizes, self.sizes)
+
+    def measured(self):
+        """What torch counts while the network computes."""
+        with FlopCounterMode(display=False) as counter:
+            self.network(*self.inputs, self.loss)[0].backward()
+        return counter.get_total_flops()
+
+
+def encoder_decoder(loss=None, **changes):
+    config = ModelConfig(**{"encoder_layers": 2, "decoder_layers": 2, **SMALL, **changes})
+    torch.manual_seed(0)
+    target = TEXTS[:, :TARGET]
+    sizes = BatchSizes(
+        tokens=ROWS * SOURCE,
+        pairs=ROWS * SOURCE**2,
+        target_tokens=ROWS * TARGET,
+        target_pairs=ROWS * TARGET**2,
+        cross_pairs=ROWS * SOURCE * TARGET,
+        outputs=ROWS * TARGET,
+    )
+    return Case(
+        Transformer(config, Vocabulary(PIECES, PIECES, 0, 1, 2)),
+        lambda training: encoder_decoder_flops(config, PIECES, training),
+        (TEXTS, target, target),
+        sizes,
+        loss,
+    )
+
+
+def decoder_only(**changes):
+    config = DecoderOnlyConfig(**{"layers": 2, **SMALL, **changes})
+    torch.manual_seed(0)
+    sizes = BatchSizes(tokens=ROWS * SOURCE, pairs=ROWS * SOURCE**2, outputs=ROWS * SOURCE)
+    return Case(
+        DecoderOnly(config, PIECES, 0, CONTEXT),
+        lambda training: decoder_only_flops(config, PIECES, training),
+        (TEXTS, TEXTS, torch.zeros_like(TEXTS)),
+        sizes,
+    )
+
+
+def encoder_only(kind, **changes):
+    kinds = {
+        "masked": (EncoderOnlyConfig, MaskedLanguageModel, masked_flops, PIECES),
+        "texts": (LabelTextsConfig, LabelModel, label_flops, LABELS),
+        "tokens": (LabelTokensConfig, LabelModel, label_flops, LABELS),
+    }
+    config_class, network_class, count, classes = kinds[kind]
+    config = config_class(**{"layers": 2, **SMALL, **changes})
+    torch.manual_seed(0)
+    sizes = (PIECES, CONTEXT) if kind == "masked" else (PIECES, CONTEXT, LABELS)
+    zeros, places = torch.zeros_like(TEXTS), torch.arange(SOURCE).expand(ROWS, -1)
+    return Case(
+        network_class(config, *sizes),
+        lambda training: count(config, classes, training),
+        (TEXTS, zeros, places, zeros, TOLD, TOLD % LABELS),
+        BatchSizes(tokens=ROWS * SOURCE, pairs=ROWS * SOURCE**2, outputs=len(TOLD)),
+    )
+
+
+def sentences(**changes):
+    config = SentenceEncoderConfig(**{"layers": 2, **SMALL, **changes})
+    torch.manual_seed(0)
+    zeros, places = torch.zeros_like(TEXTS), torch.arange(SOURCE).expand(ROWS, -1)
+    return Case(
+        SentenceEncoder(config, PIECES, CONTEXT),
+        lambda training: sentence_flops(config, training),
+        (TEXTS, zeros, places, zeros),
+        BatchSizes(tokens=ROWS * SOURCE, pairs=ROWS * SOURCE**2, cosines=(ROWS // 2) ** 2),
+    )
+
+
+CASES = {
+    "transformer": encoder_decoder,
+    "pre-norm": lambda: encoder_decoder(norm="pre"),
+    "swiglu, rotary, rms": lambda: encoder_decoder(
+        activation="swiglu", positions="rotary", norm_kind="rms", key_value_heads=2
+    ),
+    "one head of keys": lambda: encoder_decoder(key_value_heads=1),
+    "separate embeddings": lambda: encoder_decoder(share_embeddings="none"),
+    "gpt2": lambda: decoder_only(preset="gpt2"),
+    "llama": lambda: decoder_only(preset="llama", key_value_heads=2),
+    "sinusoidal": lambda: decoder_only(positions="sinusoidal"),
+    "masked": lambda: encoder_only("masked"),
+    "bert": lambda: encoder_only("masked", preset="bert"),
+    "texts": lambda: encoder_only("texts", preset="bert"),
+    "tokens": lambda: encoder_only("tokens"),
+    "sentences": sentences,
+}
+BIASED = {"masked": PIECES, "bert": PIECES, "texts": LABELS, "tokens": LABELS}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operations_are_those_that_torch_counts(name):
+    case = CASES[name]()
+    model, hardware = case.counted()
+    assert hardware == case.measured()
+    # The output's bias is computed as columns of its matrix, which no model needs.
+    assert hardware - model == 3 * 2 * BIAS_COLUMNS * BIASED.get(name, 0) * len(TOLD)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_activations_computed_again_are_hardwares(name):
+    case = CASES[name]()
+    case.network.checkpoint_activations(True)
+    again = case.counted(Training(checkpoints_activations=True))
+    assert again.hardware == case.measured()
+    assert again.hardware > case.counted().hardware
+    assert again.model == case.counted().model
+
+
+def test_a_layer_without_dropout_is_not_computed_to_its_end_again():
+    """Nothing needs the last product's result, so torch stops before it; the count does not."""
+    case = decoder_only(dropout=0.0)
+    case.network.checkpoint_activations(True)
+    counted = case.counted(Training(checkpoints_activations=True)).hardware
+    last_products = 2 * 2 * SMALL["width"] * SMALL["feed_forward_width"] * ROWS * SOURCE
+    assert counted - case.measured() == last_products
+
+
+def test_r_drop_computes_both_passes():
+    one, two = encoder_decoder(), encoder_decoder(RDrop(0.1, 5.0))
+    two.inputs = tuple(torch.cat([rows, rows]) for rows in two.inputs)
+    assert two.measured() == 2 * one.counted().hardware
+
+
+def test_fused_attention_is_counted_by_its_products_alone():
+    """Its backward pass computes QKᵀ again, which torch counts and this module does not."""
+    ops = torch.ops.aten
+    mapping = {
+        ops._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(
+            q, k, v
+        ),
+        ops._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+        ),
+    }
+    case = decoder_only()
+    fused = DecoderOnly(case.network.config, PIECES, 0, CONTEXT, AttentionBackend.SDPA)
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        fused(*case.inputs, case.loss)[0].backward()
+    scores = 2 * 2 * SMALL["width"] * ROWS * SOURCE**2
+    assert counter.get_total_flops() - case.counted().hardware == scores
+
+
+def test_six_for_each_parameter_and_token_and_twelve_for_attention():
+    """PaLM's formula: 6 N + 12 L H Q T for each token, N without the table of embeddings."""
+    case = decoder_only(tie_embeddings=False, bias=False)
+    matrices = sum(
+        p.numel()
+        for n, p in case.network.named_parameters()
+        if p.dim() == 2 and n not in ("embedding.weight", "positions.weight")
+    )
+    layers, tokens = 2, ROWS * SOURCE
+    expected = tokens * (6 * matrices + 12 * layers * SMALL["width"] * SOURCE)
+    assert case.counted().model == expected
+
+
+FAMILIES = ("transformer", "pre-norm", "llama", "gpt2", "masked", "bert", "texts", "sentences")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=4)
+@given(data=st.data())
+def test_frozen_weights_have_the_products_that_autograd_leaves(name, data):
+    case = CASES[name]()
+    parameters = dict(case.network.named_parameters())
+    modules = sorted({n.rpartition(".")[0] for n in parameters} - {""})
+    # Few modules are trained, so that long stretches are frozen.
+    chosen = data.draw(st.sets(st.sampled_from(modules), min_size=1, max_size=3))
+    trained = {n for n in parameters if n.rpartition(".")[0] in chosen}
+    if data.draw(st.booleans(), label="biases alone"):
+        trained = {n for n in trained if parameters[n].dim() == 1} or trained
+    for n, parameter in parameters.items():
+        parameter.requires_grad_(n in trained)
+    again = data.draw(st.booleans(), label="activations computed again")
+    case.network.checkpoint_activations(again)
+    counted = case.counted(Training(trained, again))
+    assert counted.hardware == case.measured()
+    assert counted.model <= case.counted().model
+
+
+@pytest.mark.parametrize("part", ["encoder.", "decoder.last_norm.", "target_embedding."])
+def test_a_part_alone_is_trained_with_activations_computed_again(part):
+    """A frozen decoder is computed again where the encoder's gradients pass through it."""
+    case = encoder_decoder(norm="pre", share_embeddings="decoder")
+    parameters = dict(case.network.named_parameters())
+    trained = {name for name in parameters if name.startswith(part)}
+    assert trained
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in trained)
+    case.network.checkpoint_activations(True)
+    assert case.counted(Training(trained, True)).hardware == case.measured()

@@ -1,0 +1,159 @@
+"""Floating-point operations of micro-batches: which network has which, and how large they are.
+
+    recipe ──network_flops──▶ operations for each unit of a batch's sizes (model.flops)
+    micro-batch ──pair_sizes, …──▶ these sizes, without padding and as computed
+
+A network's entry in the registry names one of the functions here, or an extension's.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.label_config import LabelsDataConfig
+from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.registry import imported
+from data_pipeline.text_config import TEXT
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.config import AttentionBackend, ModelConfig
+from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig
+from model.flops import (
+    BatchSizes,
+    NetworkFlops,
+    Training,
+    decoder_only_flops,
+    encoder_decoder_flops,
+    label_flops,
+    masked_flops,
+    sentence_flops,
+)
+from model.sentence_encoder_config import SentenceEncoderConfig
+from trainer.frozen import frozen_names
+from trainer.recipe import TrainingRecipe
+from trainer.task_kinds import NETWORKS
+from trainer.tasks.network import parameter_names
+
+Tokenizers = Mapping[str, Tokenizer]  # by field
+# Counts the operations of a recipe's network.
+Count = Callable[[TrainingRecipe, Tokenizers, Training], NetworkFlops]
+
+
+class PaddedSizes(NamedTuple):
+    """Sizes of a micro-batch: without padding, and as the network computes them."""
+
+    real: BatchSizes
+    computed: BatchSizes
+
+
+def network_flops(recipe: TrainingRecipe, tokenizers: Tokenizers) -> NetworkFlops | None:
+    """Return the operations of a recipe's network; None if it has no function that counts them.
+
+    Raises:
+        EngineError: a pattern of `trainer.frozen` matches nothing, or all are frozen.
+        ExtensionError: the function cannot be imported.
+    """
+    place = NETWORKS[recipe.model.network].flops
+    if place is None:
+        return None
+    trained = None
+    if recipe.trainer.frozen:
+        names = parameter_names(recipe, tokenizers)
+        trained = set(names) - set(frozen_names(names, recipe.trainer.frozen))
+    training = Training(trained, recipe.engine.activation_checkpointing)
+    return cast(Count, imported(place))(recipe, tokenizers, training)
+
+
+def transformer(recipe: TrainingRecipe, tokenizers: Tokenizers, training: Training) -> NetworkFlops:
+    """Count the operations of the encoder–decoder."""
+    assert isinstance(recipe.model, ModelConfig)
+    return encoder_decoder_flops(recipe.model, tokenizers[TARGET].vocabulary_size, training)
+
+
+def decoder_only(
+    recipe: TrainingRecipe, tokenizers: Tokenizers, training: Training
+) -> NetworkFlops:
+    """Count the operations of the language model."""
+    assert isinstance(recipe.model, DecoderOnlyConfig)
+    return decoder_only_flops(recipe.model, tokenizers[TEXT].vocabulary_size, training)
+
+
+def masked_language_model(
+    recipe: TrainingRecipe, tokenizers: Tokenizers, training: Training
+) -> NetworkFlops:
+    """Count the operations of the masked language model."""
+    assert isinstance(recipe.model, EncoderOnlyConfig)
+    (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
+    return masked_flops(recipe.model, size, training)
+
+
+def label_model(recipe: TrainingRecipe, tokenizers: Tokenizers, training: Training) -> NetworkFlops:
+    """Count the operations of a network that predicts labels."""
+    assert isinstance(recipe.model, EncoderOnlyConfig)
+    assert isinstance(recipe.data, LabelsDataConfig)
+    return label_flops(recipe.model, len(recipe.data.labels), training)
+
+
+def sentence_encoder(
+    recipe: TrainingRecipe, tokenizers: Tokenizers, training: Training
+) -> NetworkFlops:
+    """Count the operations of the sentence encoder."""
+    assert isinstance(recipe.model, SentenceEncoderConfig)
+    return sentence_flops(recipe.model, training)
+
+
+def pair_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> PaddedSizes:
+    """Return the sizes of pairs that an encoder–decoder reads, a sentence in each row."""
+    source, target = (
+        micro_batch.fields[name].lengths.astype(np.int64) for name in (SOURCE, TARGET)
+    )
+    tokens = int(target.sum())
+    real = BatchSizes(
+        tokens=int(source.sum()),
+        pairs=int(source @ source),
+        target_tokens=tokens,
+        target_pairs=int(target @ target),
+        cross_pairs=int(source @ target),
+        outputs=tokens,
+    )
+    if attention is AttentionBackend.VARLEN:
+        return PaddedSizes(real, real)
+    rows, s, t = len(source), int(source.max()), int(target.max())
+    computed = BatchSizes(
+        tokens=rows * s,
+        pairs=rows * s * s,
+        target_tokens=rows * t,
+        target_pairs=rows * t * t,
+        cross_pairs=rows * s * t,
+        outputs=tokens,
+    )
+    return PaddedSizes(real, computed)
+
+
+def row_sizes(
+    lengths: np.ndarray, rows: np.ndarray, outputs: int, attention: AttentionBackend | None
+) -> PaddedSizes:
+    """Return the sizes of rows of parts, each of which attends to itself.
+
+    Args:
+        lengths: [parts], the tokens of each.
+        rows: [parts], the row of each.
+        outputs: tokens or labels that are predicted.
+    """
+    parts = lengths.astype(np.int64)
+    real = BatchSizes(tokens=int(parts.sum()), pairs=int(parts @ parts), outputs=outputs)
+    if attention is AttentionBackend.VARLEN:
+        return PaddedSizes(real, real)
+    row_lengths = np.bincount(rows, weights=parts)
+    tokens, longest = len(row_lengths) * int(row_lengths.max()), int(row_lengths.max())
+    return PaddedSizes(real, BatchSizes(tokens=tokens, pairs=tokens * longest, outputs=outputs))
+
+
+def embedding_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> PaddedSizes:
+    """Return the sizes of pairs whose sentences are embedded, each in a row, and compared."""
+    lengths = np.concatenate([micro_batch.fields[name].lengths for name in (SOURCE, TARGET)])
+    cosines = len(micro_batch.pair_ids) ** 2
+    real, computed = row_sizes(lengths, np.arange(len(lengths)), 0, attention)
+    return PaddedSizes(real._replace(cosines=cosines), computed._replace(cosines=cosines))
