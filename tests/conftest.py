@@ -264,6 +264,25 @@ def another_users_process() -> Iterator[int]:
         process.wait()
 
 
+@pytest.fixture
+def preloaded_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of a `process_pool` from one with torch, instead of importing it in each.
+
+    That process is a child of this one from now on.
+    """
+    from multiprocessing import forkserver
+
+    from support.ranks.rank_pool import preloaded_context
+
+    from data_pipeline import process_pool
+
+    context = preloaded_context()
+    forkserver.ensure_running()
+    monkeypatch.setattr(
+        process_pool, "multiprocessing", SimpleNamespace(get_context=lambda method: context)
+    )
+
+
 @pytest.fixture(scope="session")
 def rank_pools() -> Iterator[Callable[[int], object]]:
     """Rank processes by world size, started when first asked for."""

@@ -32,7 +32,8 @@ def dataset(tmp_path_factory):
 def small(dataset, **changed):
     """Its recipe with shards so small that an epoch has several windows."""
     values = copy_values(dataset)
-    values["data"] |= {"pairs_per_block": 64, "blocks_per_shard": 32}
+    values["data"] |= {"pairs_per_block": 64, "blocks_per_shard": 8}
+    values["data"]["train"][0]["part"] = [0, 0.25]
     values["batching"] |= {"window_shards": changed.pop("window_shards", 3)}
     return values | changed
 

@@ -147,14 +147,13 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
     assert "leave out one" in both.stderr
 
 
-def test_another_program_gets_the_same_labels(transloom, language, case):
+def test_another_program_gets_the_same_labels(transloom, case):
     texts = ["the cat\nis here", "-- le chat", "[MASK]"]
     given = [text.replace("\n", " ") for text in texts]
-    for run in (language, case):
-        expected = told(transloom("classify", run, "--json", "--", *given))
-        assert transloom_module.Run(run).classify(texts) == expected
+    expected = told(transloom("classify", case, "--json", "--", *given))
+    assert transloom_module.Run(case).classify(texts) == expected
     with pytest.raises(transloom_module.TransloomError, match="no run"):
-        transloom_module.Run(language.parent).classify(texts)
+        transloom_module.Run(case.parent).classify(texts)
 
 
 def test_a_run_is_used_for_what_it_has_learned(transloom, language, case):

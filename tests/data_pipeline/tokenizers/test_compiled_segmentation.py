@@ -91,11 +91,11 @@ def random_pieces(rng: random.Random, letters: str) -> Pieces:
 def test_random_models_and_texts(library: Library, letters: str) -> None:
     rng = random.Random(letters)
     compared = 0
-    for trial in range(20):
+    for trial in range(10):
         sizes = (0, 1, 2, 5, 20, 24, 25, 60, rng.randint(0, 300))
         texts = ["".join(rng.choices(f"{letters}x", k=rng.choice(sizes))) for _ in range(20)]
         compared += same_draws(library, random_pieces(rng, letters), texts, trial)
-    assert compared == 20 * 20 * 9
+    assert compared == 10 * 20 * 9
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -132,7 +132,7 @@ def test_real_sentences(
     library: Library, multi30k: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = (multi30k / "val.de").read_text().splitlines()
-    lines += (multi30k / "train.de").read_text().splitlines()[:7000]
+    lines += (multi30k / "train.de").read_text().splitlines()[:1500]
     config = TokenizerConfig.model_validate({"type": kind, "vocabulary_size": 2000})
     tokenizer = train_tokenizer(lines[:2000], config, "test")
     monkeypatch.setattr(compiled_segmentation, "installed_library", lambda: library)

@@ -151,8 +151,8 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
         return documents(path, "jsonl")
 
     for kind in COMPRESSORS:
-        yield f"innocent {kind}", pairs(lines("innocent", kind, lambda: iter([INNOCENT] * 400)))
-    yield "innocent parquet", parquet_of("innocent", 1000, 30_000)
+        yield f"innocent {kind}", pairs(lines("innocent", kind, lambda: iter([INNOCENT] * 100)))
+    yield "innocent parquet", parquet_of("innocent", 1000, 7_000)
     yield "innocent jsonl", json_of("innocent", "0", 500_000)
 
     for kind in COMPRESSORS:
@@ -179,8 +179,8 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
 
 def main(folder: Path, task: str) -> None:
     # So that small files can be bombs.
-    locations.EXPANSION_FREE_BYTES = 20 * MEGABYTE
-    parquet_file.EXPANSION_FREE_BYTES = 40 * MEGABYTE
+    locations.EXPANSION_FREE_BYTES = 5 * MEGABYTE
+    parquet_file.EXPANSION_FREE_BYTES = 10 * MEGABYTE
     parquet_file.MEMORY_BYTES = 150 * MEGABYTE
     for name, read in cases(folder):
         if task == "read":

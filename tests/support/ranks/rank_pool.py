@@ -24,10 +24,20 @@ A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
 IMPORTED = ["trainer.build", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
-# DeepSpeed never lets go of a stage 3 engine, nor of its process group, whose threads wake up 100
-# times a second. Ranks with more threads than this are replaced: a fresh one has 15, and one with
-# 200 takes ten times as long for a step.
-MOST_THREADS = 60
+# DeepSpeed never releases a stage 3 engine and its process group. Its three threads wake up 100
+# times a second, between jobs too. A rank with more threads than this is replaced, which takes
+# 20 ms of CPU time; a fresh rank has 9, and one with 200 takes ten times as long for a step.
+MOST_THREADS = 24
+
+
+def preloaded_context() -> Any:
+    """Return a multiprocessing context whose processes fork from one that has imported the trainer.
+
+    They have the environment and the standard streams of that process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)  # without effect once its first process has started
+    return context
 
 
 class RankPool:
@@ -36,9 +46,9 @@ class RankPool:
     ) -> None:
         """method: "spawn" for ranks whose libraries are to read the environment as it is now."""
         self._world_size = world_size
-        self._context: Any = multiprocessing.get_context(method)
-        if method == "forkserver":  # before its first process starts; later it is without effect
-            self._context.set_forkserver_preload(IMPORTED)
+        self._context: Any = (
+            preloaded_context() if method == "forkserver" else multiprocessing.get_context(method)
+        )
         self._start()
 
     def run(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import shutil
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ import trainer.tracking.wandb_tracker
 from cluster.recipe import Recipe
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.quality.planting import plant
+from support.ranks.rank_pool import preloaded_context
 from support.recipes import tiny_values
 from support.records.lines import train_line
 from support.records.wandb_history import history
@@ -88,6 +91,33 @@ def in_a_process(job: Callable[..., Any], *arguments: Any) -> int:
     code = process.exitcode
     assert code is not None, "the job hangs"
     return code
+
+
+def in_a_forked_process(job: Callable[..., Any], *arguments: Any) -> int:
+    """Run a job like `in_a_process` without importing torch again.
+
+    No exit handlers run and the interpreter is not finalised, so W&B must have ended before.
+    """
+    with tempfile.NamedTemporaryFile() as errors:
+        environment = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}
+        process = preloaded_context().Process(
+            target=_with_environment, args=(environment, errors.name, job, arguments)
+        )
+        process.start()
+        process.join(HANG_SECONDS)
+        os.write(sys.__stderr__.fileno(), Path(errors.name).read_bytes())
+    code: int | None = process.exitcode
+    assert code is not None, "the job hangs"
+    return code
+
+
+def _with_environment(
+    environment: dict[str, str], errors: str, job: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), 2)
+    job(*arguments)
 
 
 def train(run: RunFolder, resume_step: int, last_step: int) -> None:

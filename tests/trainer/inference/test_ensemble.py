@@ -71,6 +71,7 @@ def test_other_source_tokenizers_read_the_same_sentences(together, members):
     assert other.count_tokens(SENTENCES) == together.count_tokens(SENTENCES)
 
 
+@pytest.mark.usefixtures("preloaded_processes")
 def test_processes_change_nothing(together):
     expected = together.translate_n_best(SENTENCES)
     with together.in_processes(2):

@@ -42,6 +42,7 @@ def test_processes_find_what_one_finds_and_end_with_the_context(translator):
     assert translator.translate_n_best(SENTENCES, prefixes=PREFIXES) == alone
 
 
+@pytest.mark.usefixtures("preloaded_processes")
 def test_a_process_that_is_killed_is_told(translator):
     before = set(children())
     with translator.in_processes(2):

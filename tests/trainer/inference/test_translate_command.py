@@ -72,6 +72,7 @@ def test_prefixes_begin_the_translations_of_their_lines(command, translator, lin
     assert command(sentences, "--prefixes", "-", given=begun) == said
 
 
+@pytest.mark.usefixtures("preloaded_processes")
 def test_several_processes_print_the_same(command, lines):
     sentences = lines("s.txt", SENTENCES)
     options = (sentences, "--n-best", 2, "--json")

@@ -60,6 +60,7 @@ def only_averages(untrained_run, tmp_path) -> RunFolder:
     return run
 
 
+@pytest.mark.usefixtures("preloaded_processes")
 def test_a_run_with_only_averages_is_used_with_the_newest_and_a_warning(only_averages, capsys):
     translator = load_translator(only_averages.path, None)
     assert translator.checkpoint.path.name == "average-of-1-2"

@@ -27,10 +27,17 @@ def new_pool():
         yield pool
 
 
-@pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, marks=pytest.mark.chaos if shape.zero_stage == 1 else ())
+        for shape in ALL_SHAPES
+    ],
+    ids=str,
+)
 def test_a_passed_preflight_leaves_no_trace(rank_pools, shape):
-    plain = rank_pools(2).run(engine_jobs.train, shape, 3)
-    tried = rank_pools(2).run(preflight_jobs.train_after_preflight, shape, 3, SMALL)
+    plain = rank_pools(2).run(engine_jobs.train, shape, 2)
+    tried = rank_pools(2).run(preflight_jobs.train_after_preflight, shape, 2, SMALL)
     for (losses, weights), (expected_losses, expected, _) in zip(tried, plain, strict=True):
         assert losses == expected_losses
         assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())

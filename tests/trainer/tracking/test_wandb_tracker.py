@@ -21,7 +21,13 @@ from support.records.wandb_history import (
     summary,
     wandb_files,
 )
-from support.records.wandb_jobs import Start, in_a_process, make_run, steps_of
+from support.records.wandb_jobs import (
+    Start,
+    in_a_forked_process,
+    in_a_process,
+    make_run,
+    steps_of,
+)
 from support.records.wandb_server import WandbServer
 
 from trainer.tracking.records import Preempted, Resumed, Sample
@@ -127,7 +133,7 @@ def test_what_a_shown_row_lacks_is_in_the_next_one():
 
 
 def test_a_gap_left_by_a_killed_run_is_refilled_from_the_record(run):
-    assert in_a_process(wandb_jobs.train_and_be_killed, run) == -signal.SIGKILL
+    assert in_a_forked_process(wandb_jobs.train_and_be_killed, run) == -signal.SIGKILL
     assert last_logged_step(run.path / "wandb") < 10, "W&B lost nothing: the test shows nothing"
     one_start(run, 9, 12)
     assert steps_of(run) == list(range(1, 13))
@@ -307,9 +313,9 @@ def test_of_an_online_run_the_servers_last_step_counts(run, monkeypatch, capfd):
     with WandbServer() as server:
         for name, value in {**server.environment, "WANDB_MODE": "online"}.items():
             monkeypatch.setenv(name, value)
-        assert in_a_process(wandb_jobs.train, run, 0, 10) == 0
+        assert in_a_forked_process(wandb_jobs.train, run, 0, 10) == 0
         shutil.rmtree(run.path / "wandb")
-        assert in_a_process(wandb_jobs.train, run, 10, 15) == 0
+        assert in_a_forked_process(wandb_jobs.train, run, 10, 15) == 0
     (rows,) = server.history.values()
     assert [(row["_step"], row["train/loss"]) for row in rows] == [
         (step, 1 / step) for step in range(1, 16)

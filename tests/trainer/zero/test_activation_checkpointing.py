@@ -12,14 +12,18 @@ from model.loss import CrossEntropy
 from model.transformer import Transformer
 
 
-@pytest.mark.parametrize("shape", [Shape(0), Shape(3), Shape(3, "bf16")], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [Shape(0), Shape(3), pytest.param(Shape(3, "bf16"), marks=pytest.mark.chaos)],
+    ids=str,
+)
 def test_losses_gradients_and_weights_are_the_same_bits(rank_pools, shape):
     """With dropout, on two ranks, the second of which ends each step with a dummy."""
     assert MODEL.dropout > 0
     anew = replace(shape, activation_checkpointing=True)
     job = engine_jobs.train_recording_gradients
     for kept, computed in zip(
-        *(rank_pools(2).run(job, case, 2) for case in (shape, anew)), strict=True
+        *(rank_pools(2).run(job, case, 1) for case in (shape, anew)), strict=True
     ):
         assert computed.pop("layers_run") == 2 * kept.pop("layers_run") > 0
         assert computed.pop("activation_checkpointing") > kept.pop("activation_checkpointing")

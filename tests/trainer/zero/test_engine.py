@@ -18,20 +18,26 @@ from model.transformer import Transformer
 from trainer.config import EngineConfig
 from trainer.zero.settings import deepspeed_config, parameter_groups
 
-STEPS = 6
+STEPS = 4
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
 SHAPES = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)]
 
 
+@cache
 def plain_losses(steps: int, clipping: float = 0.0) -> list[float]:
     return plain_loop(make_model(), steps, clipping)[0]
 
 
+@pytest.fixture(scope="module")
+def trained(rank_pools):
+    """Losses, weights and norms of each rank after an undisturbed run, by ranks and shape."""
+    return cache(lambda ranks, shape: rank_pools(ranks).run(engine_jobs.train, shape, STEPS))
+
+
 @pytest.mark.parametrize(("ranks", "stage"), SHAPES)
-def test_every_shape_follows_the_plain_torch_loop(rank_pools, ranks, stage):
-    results = rank_pools(ranks).run(engine_jobs.train, Shape(stage), STEPS)
+def test_every_shape_follows_the_plain_torch_loop(trained, ranks, stage):
     plain, plain_norms = plain_loop(make_model(), STEPS)
-    for losses, _, norms in results:
+    for losses, _, norms in trained(ranks, Shape(stage)):
         assert losses == pytest.approx(plain, rel=1e-6)
         assert norms == pytest.approx(plain_norms, rel=1e-4)
 
@@ -45,17 +51,17 @@ def test_gradients_are_clipped_as_torch_clips_them(rank_pools, stage):
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_bf16_is_close_to_fp32_for_any_number_of_ranks(rank_pools, stage):
-    two, _, _ = rank_pools(2).run(engine_jobs.train, Shape(stage, "bf16"), STEPS)[0]
-    three, _, _ = rank_pools(3).run(engine_jobs.train, Shape(stage, "bf16"), STEPS)[0]
+def test_bf16_is_close_to_fp32_for_any_number_of_ranks(trained, stage):
+    two, _, _ = trained(2, Shape(stage, "bf16"))[0]
+    three, _, _ = trained(3, Shape(stage, "bf16"))[0]
     assert two == pytest.approx(plain_losses(STEPS), rel=5e-3)
     assert three == pytest.approx(two, rel=2e-3)
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_dummy_leaves_no_trace(rank_pools, stage):
+def test_a_dummy_leaves_no_trace(rank_pools, trained, stage):
     """5 slots on 3 ranks: the last rank runs a dummy, whose gradients may be anything, even NaN."""
-    plain, _, _ = rank_pools(3).run(engine_jobs.train, Shape(stage), STEPS)[0]
+    plain, _, _ = trained(3, Shape(stage))[0]
     poisoned = rank_pools(3).run(engine_jobs.train_poisoned, Shape(stage), STEPS)[0]
     assert poisoned == plain
 
@@ -67,8 +73,23 @@ def without_the_second_step(rank_pools):
     return cache(lambda shape: rank_pools(2).run(job, shape))
 
 
-@pytest.mark.parametrize("poison", ["loss", "gradient", "sum"])
-@pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
+# A slot's loss is seen before a stage matters; gradients and their sum where the stage keeps them.
+# Stage 1 has the others with exact numerics in test_exact_shapes.py.
+@pytest.mark.parametrize(
+    ("shape", "poison"),
+    [
+        pytest.param(
+            shape,
+            poison,
+            marks=pytest.mark.chaos
+            if (poison == "loss" and shape != Shape(2)) or (poison, shape.zero_stage) == ("sum", 1)
+            else (),
+            id=f"{shape}-{poison}",
+        )
+        for shape in ALL_SHAPES
+        for poison in ("loss", "gradient", "sum")
+    ],
+)
 def test_a_step_that_is_not_finite_leaves_no_trace(
     rank_pools, without_the_second_step, shape, poison
 ):

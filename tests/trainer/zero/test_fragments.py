@@ -17,7 +17,7 @@ from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragments import EMA, MASTER
 
 MOMENTS = AdamWKind.moments
-HALF, STEPS = 4, 8
+HALF, STEPS = 2, 4
 LOOSELY = 1e-2  # where a side computes in bf16
 
 RANKS = (1, 2, 3)
@@ -120,11 +120,11 @@ def test_a_run_goes_on_under_every_other_shape(rank_pools, first_half, undisturb
 @pytest.mark.parametrize(
     ("ranks", "shape"),
     [
-        (2, Shape(0)),
+        pytest.param(2, Shape(0), marks=pytest.mark.chaos),
         (2, Shape(1)),
         (3, Shape(2)),
         (2, Shape(3)),
-        (2, Shape(1, "bf16")),
+        pytest.param(2, Shape(1, "bf16"), marks=pytest.mark.chaos),
         (2, Shape(2, "bf16")),
         (3, Shape(3, "bf16")),
     ],

@@ -21,7 +21,7 @@ from trainer.frozen import frozen_names
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragments import MASTER
 
-STEPS = 4
+STEPS = 3
 CLIPPING = 0.1
 # The shared embedding, the encoder's first sub-layer, and every bias of the decoder.
 FROZEN = ("target_embedding.weight", "encoder.layers.0.self_attention*", "decoder.*.bias")

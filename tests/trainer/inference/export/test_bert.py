@@ -72,8 +72,8 @@ def with_ends(tokenizer, texts):
 
 @KINDS
 def test_ids_are_sentence_pieces_on_thousands_of_lines(multi30k, kind, settings):
-    lines = [line for f in FILES for line in (multi30k / f).read_text("utf-8").splitlines()]
-    assert len(lines) > 6000
+    lines = [line for f in FILES for line in (multi30k / f).read_text("utf-8").splitlines()[::2]]
+    assert len(lines) > 3000
     tokenizer = trained(lines[::3], kind, **settings)
     files = tokenizer_files(tokenizer, MASK, 64)
     fast = FastTokenizer.from_str(files["tokenizer.json"].decode())
