@@ -27,7 +27,7 @@ from trainer.errors import CheckpointError
 from trainer.host_memory import available_bytes
 from trainer.placement import Placement
 from trainer.supervision import Supervision
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 UNNOTICED_WAIT_SECONDS = 0.1
 
