@@ -21,7 +21,7 @@ from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.supervision import Supervision
-from trainer.tasks.task import TrainingTask, training_task
+from trainer.tasks.task import training_task
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
