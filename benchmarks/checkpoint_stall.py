@@ -33,7 +33,7 @@ from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.placement import Placement
 from trainer.zero.adamw import AdamWKind
-from trainer.zero.fragments import MASTER, Fragment
+from trainer.zero.fragment import MASTER, Fragment
 
 GOAL_SECONDS = 0.2
 NETWORKS = {  # with the size of the vocabulary

@@ -25,8 +25,9 @@ from model.config import ModelConfig
 from model.loss import CrossEntropy
 from model.transformer import Transformer
 from trainer.batch import DeviceBatch, to_device
-from trainer.config import EngineConfig, OptimizerConfig
+from trainer.config import EngineConfig
 from trainer.distributed import process_group
+from trainer.optimizers import OptimizerConfig
 from trainer.placement import Placement
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero.engine import Engine

@@ -5,7 +5,7 @@ Identity fields also decide the bytes of the prepared dataset, unless they are `
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,9 +15,6 @@ from data_pipeline.location import Location
 from data_pipeline.registry import Registry
 from data_pipeline.section import REQUIRED, Section, execution, identity
 from data_pipeline.wording import listed, said
-
-if TYPE_CHECKING:
-    from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -159,8 +156,8 @@ class SubwordSamplingConfig(Section):
     )
 
 
-TOKENIZERS: "Registry[type[Tokenizer]]" = Registry("tokenizer", "tokenizer.type")
-"""What makes and reads the tokenizers of each type: `data_pipeline.tokenizers.tokenizer`."""
+TOKENIZERS: Registry[type[Any]] = Registry("tokenizer", "tokenizer.type")
+"""Subclasses of `data_pipeline.tokenizers.tokenizer.Tokenizer`, which imports this file."""
 SENTENCE_PIECE_TYPES = ("bpe", "unigram", "char")
 for _type in SENTENCE_PIECE_TYPES:
     TOKENIZERS.register(_type, "data_pipeline.tokenizers.sentence_piece:SentencePieceTokenizer")

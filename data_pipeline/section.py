@@ -10,7 +10,7 @@ The kind is the *change class*, which says what another value means for a run th
 nor the curve beyond rounding.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -105,3 +105,21 @@ def decides_bytes(field: FieldInfo) -> bool:
 def _marks(field: FieldInfo) -> dict[str, Any]:
     extra = field.json_schema_extra
     return extra if isinstance(extra, dict) else {}
+
+
+def resolved_options(settings: type[Section], options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with their defaults, as JSON values.
+
+    Raises:
+        ValidationError: the settings have no such options, or one has a wrong value.
+    """
+    return settings.model_validate(options).model_dump(mode="json")
+
+
+def require_defaults(config: Section, what: str, names: Collection[str]) -> None:
+    """Raise a ValueError if a field that nothing reads is set."""
+    for name, field in type(config).model_fields.items():
+        if name in names and getattr(config, name) != field.default:
+            raise ValueError(
+                f"{what} does not read {name}, which is {getattr(config, name)}: remove it"
+            )

@@ -164,7 +164,7 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) ->
     from trainer.recipe import identity_of
     from trainer.runs.folder import RunFolder
     from trainer.tasks.network import build_network
-    from trainer.zero.fragments import Fragment
+    from trainer.zero.fragment import Fragment
 
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny_recipe(phrasebook)

@@ -1,16 +1,23 @@
 """The trainer's sections of a recipe: steps, optimiser, engine, checkpoints, tracking."""
 
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.location import Location
-from data_pipeline.section import REQUIRED, Section, continuable, execution, identity
+from data_pipeline.section import (
+    REQUIRED,
+    Section,
+    continuable,
+    execution,
+    identity,
+    require_defaults,
+    resolved_options,
+)
 from data_pipeline.wording import listed
 from model.config import AttentionBackend
 from trainer.losses import LOSSES
-from trainer.optimizers import OPTIMIZERS
+from trainer.optimizers import OptimizerConfig
 from trainer.schedules import SCHEDULES
 
 # W&B refuses longer ones (0.31.0).
@@ -20,61 +27,6 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 MOST_PROBES = 4
 LONGEST_PROBE = 300  # characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
-Moment = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerConfig(Section):
-    """AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019), or what an extension registers."""
-
-    # So that options are looked at where none are given.
-    model_config = ConfigDict(validate_default=True)
-
-    type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
-    betas: tuple[Moment, Moment] = identity(
-        (0.9, 0.98), "Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."
-    )
-    epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
-    weight_decay: float = identity(
-        0.0, "Decoupled decay of matrices; norms and biases are left out.", ge=0
-    )
-    options: dict[str, Any] = identity({}, "The settings of an extension's optimizer.")
-
-    @field_validator("type")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return OPTIMIZERS.known(name)
-
-    @field_validator("options")
-    @classmethod
-    def _are_those_of_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "type" not in info.data:  # which is wrong itself
-            return options
-        return _resolved(OPTIMIZERS[info.data["type"]], options)
-
-    @model_validator(mode="after")
-    def _optimizer_reads_what_is_set(self) -> "OptimizerConfig":
-        own = set(type(self).model_fields) - {"type", "options"}
-        unread = own.difference(OPTIMIZERS[self.type].reads)
-        _require_defaults(self, f"optimizer type {self.type!r}", unread)
-        return self
-
-
-def _resolved(settings: type[Section], options: dict[str, Any]) -> dict[str, Any]:
-    """Options with their defaults, as JSON values.
-
-    Raises:
-        ValidationError: the settings have no such options, or one has a wrong value.
-    """
-    return settings.model_validate(options).model_dump(mode="json")
-
-
-def _require_defaults(config: Section, what: str, names: Collection[str]) -> None:
-    """Require that fields that nothing reads are not set."""
-    for name, field in type(config).model_fields.items():
-        if name in names and getattr(config, name) != field.default:
-            raise ValueError(
-                f"{what} does not read {name}, which is {getattr(config, name)}: remove it"
-            )
 
 
 class ScheduleConfig(Section):
@@ -118,7 +70,7 @@ class ScheduleConfig(Section):
     def _are_those_of_the_schedule(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
         if "type" not in info.data:  # which is wrong itself
             return options
-        return _resolved(SCHEDULES[info.data["type"]] or Section, options)
+        return resolved_options(SCHEDULES[info.data["type"]] or Section, options)
 
     @property
     def decays_to_an_end(self) -> bool:
@@ -128,7 +80,7 @@ class ScheduleConfig(Section):
     def _each_type_has_what_it_reads(self) -> "ScheduleConfig":
         what = f"schedule type {self.type!r}"
         if SCHEDULES[self.type]:  # an extension's
-            _require_defaults(self, what, set(type(self).model_fields) - {"type", "options"})
+            require_defaults(self, what, set(type(self).model_fields) - {"type", "options"})
             return self
         if (self.type == "paper") != (self.peak_learning_rate is None):
             remedy = (
@@ -143,7 +95,7 @@ class ScheduleConfig(Section):
         unread = ["initial_learning_rate"] if self.type == "paper" else ["scale"]
         if not self.decays_to_an_end:
             unread += ["decay_until_step", "final_learning_rate"]
-        _require_defaults(self, what, unread)
+        require_defaults(self, what, unread)
         return self
 
     @model_validator(mode="after")
@@ -248,12 +200,12 @@ class TrainerConfig(Section):
     def _are_those_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
         if "loss" not in info.data:  # which is wrong itself
             return options
-        return _resolved(LOSSES[info.data["loss"]] or Section, options)
+        return resolved_options(LOSSES[info.data["loss"]] or Section, options)
 
     @model_validator(mode="after")
     def _extensions_loss_reads_what_is_set(self) -> "TrainerConfig":
         if LOSSES[self.loss] is not None:
-            _require_defaults(self, f"loss {self.loss!r}", ["label_smoothing", "r_drop"])
+            require_defaults(self, f"loss {self.loss!r}", ["label_smoothing", "r_drop"])
         return self
 
     @model_validator(mode="after")

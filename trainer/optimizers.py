@@ -20,15 +20,17 @@ the settings (see docs/decisions/0045).
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from data_pipeline.registry import Registry
-from data_pipeline.section import Section
+from data_pipeline.section import Section, identity, require_defaults, resolved_options
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.config import OptimizerConfig
+Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerKind(Section):
@@ -65,3 +67,39 @@ class OptimizerKind(Section):
 
 OPTIMIZERS: Registry[type[OptimizerKind]] = Registry("optimizer", "trainer.optimizer.type")
 OPTIMIZERS.register("adamw", "trainer.zero.adamw:AdamWKind")
+
+
+class OptimizerConfig(Section):
+    """AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019), or what an extension registers."""
+
+    # So that options are looked at where none are given.
+    model_config = ConfigDict(validate_default=True)
+
+    type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
+    betas: tuple[Moment, Moment] = identity(
+        (0.9, 0.98), "Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."
+    )
+    epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
+    weight_decay: float = identity(
+        0.0, "Decoupled decay of matrices; norms and biases are left out.", ge=0
+    )
+    options: dict[str, Any] = identity({}, "The settings of an extension's optimizer.")
+
+    @field_validator("type")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return OPTIMIZERS.known(name)
+
+    @field_validator("options")
+    @classmethod
+    def _are_those_of_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
+        if "type" not in info.data:  # which is wrong itself
+            return options
+        return resolved_options(OPTIMIZERS[info.data["type"]], options)
+
+    @model_validator(mode="after")
+    def _optimizer_reads_what_is_set(self) -> "OptimizerConfig":
+        own = set(type(self).model_fields) - {"type", "options"}
+        unread = own.difference(OPTIMIZERS[self.type].reads)
+        require_defaults(self, f"optimizer type {self.type!r}", unread)
+        return self

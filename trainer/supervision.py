@@ -6,18 +6,18 @@ supervises itself. Either way the supervisor commits checkpoints, once all ranks
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-if TYPE_CHECKING:  # types of those who call it, in whose rooms it is used
+if TYPE_CHECKING:
     from trainer.checkpoints.format import CheckpointHeader, FileRecord
+    from trainer.runs.vitals import Phase
     from trainer.tracking.records import Line
 
 Outcome = Literal["finished", "preempted"]
-Phase = Literal["start", "step", "validation", "save", "done"]
 
 
 class Supervision(Protocol):
     """The rank's side of the conversation."""
 
-    def progress(self, phase: Phase, step: int, where: str = "") -> None:
+    def progress(self, phase: "Phase", step: int, where: str = "") -> None:
         """The rank has entered a phase at a step.
 
         Args:

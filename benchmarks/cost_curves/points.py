@@ -25,9 +25,10 @@ from model.config import AttentionBackend, ModelConfig
 from model.loss import CrossEntropy
 from model.transformer import Transformer, Vocabulary
 from trainer.batch import to_device
-from trainer.config import EngineConfig, OptimizerConfig
+from trainer.config import EngineConfig
 from trainer.distributed import process_group
 from trainer.host_memory import peak_resident_bytes, resident_bytes, restart_peak
+from trainer.optimizers import OptimizerConfig
 from trainer.placement import Placement
 
 if TYPE_CHECKING:

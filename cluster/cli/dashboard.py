@@ -7,6 +7,8 @@ import typer
 
 from cluster.terminal import tell, warn
 
+COMMAND_LINE = "cluster.cli.app"
+
 
 def dashboard(
     folder: Annotated[
@@ -28,4 +30,4 @@ def dashboard(
     """
     from cluster.dashboard.serving import serve
 
-    serve(folder, host, port, tell=tell, warn=warn)
+    serve(folder, host, port, command_line=COMMAND_LINE, tell=tell, warn=warn)

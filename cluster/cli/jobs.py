@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cluster.launchers.ray_job.status import Standing
     from cluster.launchers.ray_job.submission import Submitted
 
+ENTRY_POINT = "cluster.cli.job_entry"  # imported on the head node
+
 jobs_app = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.")
 
 Address = Annotated[
@@ -109,6 +111,7 @@ def submit(
         ),
         look,
         listener,
+        ENTRY_POINT,
     )
     _tell_submitted(submitted, address, as_json)
     if follow:
@@ -235,7 +238,7 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
         )
     listener = _Listener(silent=as_json)
     listener.connect(address)
-    submitted = resubmit(found.record.request, address, listener, found.folder)
+    submitted = resubmit(found.record.request, address, listener, found.folder, ENTRY_POINT)
     _tell_submitted(submitted, address, as_json)
 
 

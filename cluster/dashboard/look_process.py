@@ -11,12 +11,20 @@ import sys
 import threading
 
 LOWEST_PRIORITY = 19
-# -P: a folder `cluster` in the current folder is not ours.
-COMMAND = (
-    *(sys.executable, "-P", "-c"),
-    "from cluster.dashboard.look_process import end_with_the_server; end_with_the_server(); "
-    "from cluster.cli.app import main; main()",
-)
+
+
+def look_command(command_line: str) -> tuple[str, ...]:
+    """Return the command `transloom`, with the lowest priority and the server's lifetime.
+
+    Args:
+        command_line: the module whose `main` it calls.
+    """
+    # -P: a folder `cluster` in the current folder is not ours.
+    return (
+        *(sys.executable, "-P", "-c"),
+        f"from {__name__} import end_with_the_server; end_with_the_server(); "
+        f"from {command_line} import main; main()",
+    )
 
 
 def end_with_the_server() -> None:

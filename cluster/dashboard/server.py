@@ -21,7 +21,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from cluster.dashboard import look_process
 from cluster.dashboard.answers import CurvesAgain, LookRequest, Problem
 from cluster.dashboard.audience import Audience, TooManyPagesError
 from cluster.dashboard.follower import Follower
@@ -76,7 +75,7 @@ class Dashboard:
         table: RunsTable,
         cache: Path,
         doors: Doors,
-        look_command: Sequence[str] = look_process.COMMAND,
+        look_command: Sequence[str],
     ) -> None:
         self._table, self._cache, self._look_command = table, cache, look_command
         self._files: dict[str, PageFile] = page_files("cluster.dashboard")

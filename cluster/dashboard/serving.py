@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from cluster.dashboard.look_process import look_command
 from cluster.dashboard.runs_folder import RunsFolder
 from cluster.dashboard.server import Dashboard
 from cluster.dashboard.table import RunsTable
@@ -28,6 +29,7 @@ def serve(
     host: str = HOST,
     port: int | None = None,
     *,
+    command_line: str,
     tell: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
@@ -35,6 +37,7 @@ def serve(
 
     Args:
         port: None: a fixed one, or the next one that is free.
+        command_line: the module whose `main` is the command `transloom`.
 
     Raises:
         RunMismatchError: there is no such folder.
@@ -55,7 +58,7 @@ def serve(
         address = f"{address_of(host, listening)}/?{TOKEN}={doors.token}"
         tell(f"The runs in {runs.path}: {address}")
         tell("Only who has this address gets in. Ctrl-C ends the dashboard, and no run.")
-        dashboard = Dashboard(RunsTable(runs), default_cache(), doors)
+        dashboard = Dashboard(RunsTable(runs), default_cache(), doors, look_command(command_line))
         asyncio.run(_serve(dashboard.app, listening))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cluster.config import DeadlinesConfig
 from cluster.errors import RankHungError
-from trainer.supervision import Phase
+from trainer.runs.vitals import Phase
 
 # Phases of a step, in order; `start` comes before all steps.
 _ORDER: tuple[Phase, ...] = ("start", "step", "validation", "save", "done")

@@ -34,7 +34,7 @@ from trainer.tracking.records import Line, TrainLine
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import CheckpointHeader, FileRecord
-    from trainer.supervision import Phase
+    from trainer.runs.vitals import Phase
 
 WARM_UP_STEPS = 2
 LEAST_STEPS, MOST_STEPS = 3, 30  # measured ones
@@ -165,7 +165,7 @@ def _train(
     resources: ExitStack,
 ) -> tuple[int, int]:
     """Train until the watcher has seen enough; the bytes of the state, and of steps besides."""
-    from trainer.build import build_engine  # imports DeepSpeed, which reads the environment
+    from trainer.build.engine import build_engine  # imports DeepSpeed, which reads the environment
     from trainer.state.restore import begin
     from trainer.state.saving import NoSaver
     from trainer.tasks.task import training_task

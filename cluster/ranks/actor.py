@@ -99,7 +99,7 @@ class RankActor:
         """Import DeepSpeed for a device, and everything that the trainer itself imports."""
         os.environ["DS_ACCELERATOR"] = device
         with nothing_looked_through():
-            import trainer.replay.build  # noqa: F401
+            import trainer.build.rank  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
         """Import a rank's modules: torch and DeepSpeed import most of theirs when first used."""
@@ -128,7 +128,7 @@ class RankActor:
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Not above: it imports DeepSpeed, which reads the environment.
             with nothing_looked_through():
-                from trainer.replay.build import build_rank
+                from trainer.build.rank import build_rank
 
             self._client.hopeless_seconds = min(
                 HOPELESS_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds

@@ -17,7 +17,7 @@ from cluster.ranks.reports import (
     StateWritten,
 )
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
-from trainer.supervision import Phase
+from trainer.runs.vitals import Phase
 from trainer.tracking.records import Line
 
 

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from cluster.serving.batch import Batch, BatchAnswer, Found, ReplicaStanding
 from cluster.serving.checks import check_numbers, counted_tokens
 from cluster.serving.errors import RefusedError, ReplicaLostError
 from cluster.serving.facts import RunFacts
 from cluster.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
 from cluster.serving.metrics import ServingMetrics
-from cluster.serving.replica import Batch, BatchAnswer, Found, ReplicaStanding
 from cluster.serving.settings import Batching, Limits
 from cluster.serving.waiting import Search, Sentence, WaitingSentences
 from data_pipeline.strangers_text import logger_of

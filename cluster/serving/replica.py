@@ -7,12 +7,11 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.garbage import nothing_looked_through
+from cluster.serving.batch import Batch, BatchAnswer, ReplicaStanding
 from cluster.serving.settings import ReplicaSettings
-from cluster.serving.waiting import Search
 from cluster.threads import fall_asleep_soon
 from data_pipeline.strangers_text import logger_of
 
@@ -20,52 +19,6 @@ if TYPE_CHECKING:
     from trainer.inference.translator import Translator
 
 logger = logger_of(__name__)
-
-Pairs = tuple[tuple[int, int], ...]  # of a source word and a word of the translation, from 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sentences that are searched in the same way; without any it only asks how things stand."""
-
-    search: Search
-    texts: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Found:
-    """The translations of a sentence as (text, score, alignment), or what is wrong with it."""
-
-    translations: tuple[tuple[str, float, Pairs | None], ...] = ()
-    problem: str | None = None
-    kind: str | None = None  # as in `messages.ProblemKind`
-
-
-@dataclass(frozen=True)
-class ReplicaStanding:
-    """How a replica stands.
-
-    Attributes:
-        process: tells replicas apart.
-        checkpoint: the folder's name of what it translates with.
-        changes: how often it has taken up another one.
-        damaged: what is wrong with checkpoints that it did not take up.
-    """
-
-    process: str
-    checkpoint: str
-    step: int
-    changes: int
-    damaged: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class BatchAnswer:
-    """What was found for each sentence of a batch, in its order."""
-
-    found: tuple[Found, ...]
-    standing: ReplicaStanding
 
 
 class Replica:

@@ -20,12 +20,13 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.ray.embedded import EmbeddedRay, embedded_ray_is_lost
 from cluster.ray.session import ray_session
+from cluster.serving.batch import Batch, BatchAnswer
 from cluster.serving.dispatcher import Ask, Dispatcher
 from cluster.serving.doors import ServingDoors
 from cluster.serving.errors import ReplicaLostError
 from cluster.serving.facts import RunFacts, facts_of
 from cluster.serving.metrics import ServingMetrics
-from cluster.serving.replica import Batch, BatchAnswer, Replica
+from cluster.serving.replica import Replica
 from cluster.serving.server import ServingServer
 from cluster.serving.settings import ReplicaSettings, ServingSettings
 from cluster.supervision.command_signals import ignore_signals

@@ -2,7 +2,7 @@
 
 import torch
 
-from cluster.serving.replica import Batch, Found
+from cluster.serving.batch import Batch, Found
 from cluster.serving.settings import ReplicaSettings
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment

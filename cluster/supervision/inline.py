@@ -32,9 +32,10 @@ from trainer.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, INTERRUPTED
 from trainer.runs.place import write_place
+from trainer.runs.vitals import Phase
 from trainer.runs.warm_start import warm_start_of
 from trainer.step_range import StepRange
-from trainer.supervision import Outcome, Phase
+from trainer.supervision import Outcome
 from trainer.tracking.records import Line
 
 
@@ -129,7 +130,7 @@ def _train(
         tell_of_sampling(recipe, audience)
         group.enter_context(process_group(placement, timedelta(minutes=1)))
         # Not above: it imports DeepSpeed, which reads the environment.
-        from trainer.replay.build import build_rank
+        from trainer.build.rank import build_rank
 
         keep_freed()  # as a rank does
         write_place(run, [node := socket.gethostname()])

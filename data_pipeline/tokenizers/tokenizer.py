@@ -168,6 +168,10 @@ class Tokenizer(ABC):
         return self.special_ids.eos
 
 
+def _class_of(kind: str) -> type[Tokenizer]:
+    return TOKENIZERS[kind]
+
+
 def open_tokenizer(model: bytes, name: str, kind: str | None) -> Tokenizer:
     """The tokenizer of a model of a dataset.
 
@@ -178,7 +182,7 @@ def open_tokenizer(model: bytes, name: str, kind: str | None) -> Tokenizer:
         TokenizerError: the model cannot be used.
         ExtensionError: no extension has registered the kind.
     """
-    return TOKENIZERS[kind or SENTENCE_PIECE_TYPES[0]](model, name)
+    return _class_of(kind or SENTENCE_PIECE_TYPES[0])(model, name)
 
 
 def train_tokenizer(
@@ -192,13 +196,13 @@ def train_tokenizer(
     Raises:
         TokenizerError: the model cannot be trained.
     """
-    return TOKENIZERS[config.type].train(sentences, config, name, tags)
+    return _class_of(config.type).train(sentences, config, name, tags)
 
 
 def load_existing(config: TokenizerConfig) -> Tokenizer:
     """The recipe's existing model, checked against its hash and vocabulary size."""
     assert config.model is not None
-    tokenizer = TOKENIZERS[config.type].load(Path(config.model).expanduser())
+    tokenizer = _class_of(config.type).load(Path(config.model).expanduser())
     found = hashlib.sha256(tokenizer.model).hexdigest()
     if found != config.model_sha256:
         raise TokenizerError(

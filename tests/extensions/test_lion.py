@@ -15,8 +15,8 @@ from model.transformer import Transformer
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.config import OptimizerConfig
 from trainer.errors import RunMismatchError
+from trainer.optimizers import OptimizerConfig
 from trainer.randomness import seed_torch
 from trainer.zero.settings import parameter_groups
 

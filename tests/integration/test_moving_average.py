@@ -14,7 +14,7 @@ from trainer.inference.translator import Translator
 from trainer.placement import Placement
 from trainer.tasks.task import training_task
 from trainer.validation import Validator
-from trainer.zero.fragments import MASTER
+from trainer.zero.fragment import MASTER
 
 
 @pytest.mark.parametrize("stage", [0, 3])

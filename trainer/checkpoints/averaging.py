@@ -17,7 +17,7 @@ from trainer.checkpoints.lease import work_folder
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
 from trainer.errors import CheckpointError
-from trainer.zero.fragments import MASTER
+from trainer.zero.fragment import MASTER
 
 
 def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:

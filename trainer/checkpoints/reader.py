@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.state_file import read_state_header
 from trainer.errors import CheckpointError
-from trainer.zero.fragments import EMA, MASTER
+from trainer.zero.fragment import EMA, MASTER
 
 ELEMENTS_AT_ONCE = 16_000_000
 

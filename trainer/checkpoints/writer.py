@@ -1,7 +1,7 @@
 """A rank's share of a checkpoint, written while the training goes on.
 
 A save stops the training for as long as it takes to copy the share to host memory. A thread then
-writes the copy to the rank's state file and reports it (`trainer.supervision`). The supervisor
+writes the copy to the rank's state file and reports it to a `StateListener`. The supervisor
 commits the checkpoint when all ranks have reported. One write is in flight at a time, since there
 is one copy.
 """
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -26,10 +27,19 @@ from trainer.distributed import sum_over_ranks
 from trainer.errors import CheckpointError
 from trainer.host_memory import available_bytes
 from trainer.placement import Placement
-from trainer.supervision import Supervision
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 UNNOTICED_WAIT_SECONDS = 0.1
+
+
+class StateListener(Protocol):
+    """The part of `trainer.supervision.Supervision` that a writer reports to."""
+
+    def notice(self, text: str) -> None: ...
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None: ...
+
+    def state_failed(self, step: int, reason: str) -> None: ...
 
 
 class CheckpointWriter:
@@ -42,7 +52,7 @@ class CheckpointWriter:
         work: Path,
         attempt: str,
         placement: Placement,
-        supervision: Supervision,
+        supervision: StateListener,
         sync_record: Callable[[], None] = lambda: None,
     ) -> None:
         """

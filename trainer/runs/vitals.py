@@ -14,12 +14,13 @@ from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.written import Count, Written
 from trainer.runs.folder import RunFolder
-from trainer.supervision import Phase
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MOST_PROCESSES = 50_000
 MOST_RESTARTS = 20
 MOST_CHARACTERS = 500  # of a cause, which may be the message of any library
+
+Phase = Literal["start", "step", "validation", "save", "done"]
 
 Seconds = Annotated[float, Field(ge=0)]
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from trainer.distributed import sum_over_ranks
 from trainer.zero.engine import Engine
-from trainer.zero.fragments import EMA, MASTER, Fragment, FragmentReader, owned_fragments
+from trainer.zero.fragment import EMA, MASTER, Fragment, FragmentReader
+from trainer.zero.fragments import owned_fragments
 
 
 class Ema:

@@ -15,7 +15,7 @@ from trainer.checkpoints.state_file import fragment_key, state_file_name, write_
 from trainer.recipe import TrainingRecipe, identity_of
 from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
-from trainer.zero.fragments import MASTER
+from trainer.zero.fragment import MASTER
 
 
 def commit_imported(

@@ -19,7 +19,7 @@ from model.sentence_encoder import SentenceEncoder
 from model.transformer import Transformer
 from trainer.errors import RunMismatchError
 from trainer.zero.engine import Engine
-from trainer.zero.fragments import MASTER, FragmentReader
+from trainer.zero.fragment import MASTER, FragmentReader
 
 READERS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
     Transformer: from_marian,

@@ -20,7 +20,7 @@ from trainer.tracking.recorder import Recorder
 from trainer.tracking.records import Resized, Resumed
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
-from trainer.zero.fragments import MASTER
+from trainer.zero.fragment import MASTER
 
 
 def begin(engine: Engine, context: RankContext) -> TrainingState:

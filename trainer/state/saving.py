@@ -11,7 +11,7 @@ from trainer.recipe import identity_of
 from trainer.state import numerics
 from trainer.state.training_state import TrainingState
 from trainer.zero import fragments
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 
 class Saving(Protocol):

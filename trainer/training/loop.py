@@ -46,7 +46,7 @@ from trainer.zero.engine import PassResult
 
 
 class Trainer:
-    """One rank of a run. `trainer.build.build_trainer` puts it together."""
+    """One rank of a run. `trainer.build.run.build_trainer` puts it together."""
 
     def __init__(
         self,

@@ -2,12 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.optimizers import OptimizerKind
+from trainer.optimizers import OptimizerConfig, OptimizerKind
 
 if TYPE_CHECKING:
     import torch
-
-    from trainer.config import OptimizerConfig
 
 
 class AdamWKind(OptimizerKind):
@@ -17,7 +15,7 @@ class AdamWKind(OptimizerKind):
     reads = ("betas", "epsilon", "weight_decay")
 
     def build(
-        self, groups: list[dict[str, Any]], settings: "OptimizerConfig", *, exact: bool
+        self, groups: list[dict[str, Any]], settings: OptimizerConfig, *, exact: bool
     ) -> "torch.optim.Optimizer":
         # Here, since a driver that reads this kind's settings has no torch.
         from trainer.exact.adamw import ExactAdamW

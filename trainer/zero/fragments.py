@@ -1,51 +1,22 @@
-"""The training state as named fragments, whatever ZeRO does with it underneath.
+"""The training state as named fragments (fragment.py), independent of the ZeRO stage.
 
-A fragment is a run of consecutive elements of one flattened parameter: of its fp32 master
-weights (`master`), of one of the optimizer's moments (`exp_avg`, …), or of the weights' moving
-average (`ema`), which `trainer.state.ema` keeps. Every element of the state is owned by
-exactly one rank. Saving writes what a rank owns; loading fills what it holds, from fragments cut
-under any other number of ranks and any other ZeRO stage.
+Exactly one rank owns each element of the state. Saving writes the fragments that a rank owns.
+Loading fills those that it holds, from fragments of any other number of ranks and ZeRO stage.
 
 `trainer.zero.stages` knows where the state lies. A frozen parameter has master weights alone, which
 `trainer.zero.frozen` keeps.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Container, Iterator, Sequence
 
 import torch
 
 from trainer.errors import EngineError
-
-if TYPE_CHECKING:
-    from trainer.zero.engine import Engine
-
-MASTER = "master"
-EMA = "ema"
-STEP = "step"  # the number of updates, beside the moments in torch's state
+from trainer.zero.engine import Engine
+from trainer.zero.fragment import EMA, MASTER, STEP, Fragment, FragmentReader
 
 
-@dataclass(frozen=True)
-class Fragment:
-    """Elements `start … start + len(tensor)` of a flattened parameter; a view of the state."""
-
-    kind: str
-    parameter: str
-    start: int
-    tensor: torch.Tensor
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.tensor.numel()
-
-
-# A function (kind, parameter, start, stop) that reads the elements [start, stop) of a parameter's
-# state, as fp32 on the host.
-FragmentReader = Callable[[str, str, int, int], torch.Tensor]
-
-
-def owned_fragments(engine: "Engine", kinds: Sequence[str] | None = None) -> Iterator[Fragment]:
+def owned_fragments(engine: Engine, kinds: Sequence[str] | None = None) -> Iterator[Fragment]:
     """The fragments that this rank writes to a checkpoint; over all ranks, each element once.
 
     Args:
@@ -62,7 +33,7 @@ def owned_fragments(engine: "Engine", kinds: Sequence[str] | None = None) -> Ite
             yield Fragment(held.kind, held.parameter, start, held.tensor[start:stop])
 
 
-def held_fragments(engine: "Engine", kinds: Sequence[str] | None = None) -> Iterator[Fragment]:
+def held_fragments(engine: Engine, kinds: Sequence[str] | None = None) -> Iterator[Fragment]:
     """The fragments that lie on this rank, as views; writing to them changes the state.
 
     Args:
@@ -83,7 +54,7 @@ def held_fragments(engine: "Engine", kinds: Sequence[str] | None = None) -> Iter
 
 @torch.no_grad()
 def load_state(
-    engine: "Engine", read: FragmentReader, optimizer_step: int, fresh: Container[str] = ()
+    engine: Engine, read: FragmentReader, optimizer_step: int, fresh: Container[str] = ()
 ) -> None:
     """Fill master weights, moments and the step, then refresh the weights computed with.
 
@@ -91,7 +62,7 @@ def load_state(
         fresh: parameters that keep the weights that they were built with, and have no moments yet.
     """
     create_moments(engine, optimizer_step)
-    engine.frozen.load(engine, read, fresh)
+    engine.frozen.load(engine.module, engine.parameter_shapes, engine.stage, read, fresh)
     for held in held_fragments(engine):
         if held.parameter not in fresh:
             held.tensor.copy_(read(held.kind, held.parameter, held.start, held.stop))
@@ -99,7 +70,7 @@ def load_state(
 
 
 @torch.no_grad()
-def create_moments(engine: "Engine", optimizer_step: int) -> None:
+def create_moments(engine: Engine, optimizer_step: int) -> None:
     """Allocate moments as a first step would: a moment must exist before it is set."""
     assert not {MASTER, EMA} & set(engine.moments), engine.moments  # they name other fragments
     state = engine.stage.torch_optimizer.state
@@ -110,13 +81,13 @@ def create_moments(engine: "Engine", optimizer_step: int) -> None:
         }
 
 
-def optimizer_step(engine: "Engine") -> int:
+def optimizer_step(engine: Engine) -> int:
     """How many updates the optimizer has made; Adam's bias correction depends on it."""
     state = engine.stage.torch_optimizer.state[engine.stage.optimized_tensors()[0]]
     return int(state[STEP]) if state else 0
 
 
-def _require_known_state(engine: "Engine") -> None:
+def _require_known_state(engine: Engine) -> None:
     """Require that a checkpoint holds all that the optimizer remembers.
 
     Raises:

@@ -9,7 +9,6 @@ with, each rank keeps the fp32 weights of a share of each frozen parameter.
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,10 +16,8 @@ from torch import nn
 from data_pipeline.wording import counted
 from trainer.frozen import frozen_names
 from trainer.placement import Placement
-from trainer.zero.fragments import MASTER, Fragment, FragmentReader
-
-if TYPE_CHECKING:
-    from trainer.zero.engine import Engine
+from trainer.zero.fragment import MASTER, Fragment, FragmentReader
+from trainer.zero.stages import Stage
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> nn.Module:
@@ -78,14 +75,23 @@ class FrozenWeights:
             if share.numel():
                 yield Fragment(MASTER, name, start, share)
 
-    def load(self, engine: "Engine", read: FragmentReader, fresh: Container[str]) -> None:
+    def load(
+        self,
+        module: nn.Module,
+        shapes: Mapping[str, Sequence[int]],
+        stage: Stage,
+        read: FragmentReader,
+        fresh: Container[str],
+    ) -> None:
         """Give the network the weights of a checkpoint, whole on every rank; a collective.
 
         Args:
+            module: the network under ZeRO.
+            shapes: of all parameters, by name.
             fresh: see `trainer.zero.fragments.load_state`.
         """
-        for name, parameter in engine.module.named_parameters():
+        for name, parameter in module.named_parameters():
             if name in self._shares and name not in fresh:
-                shape = engine.parameter_shapes[name]
+                shape = shapes[name]
                 weights = read(MASTER, name, 0, prod(shape)).view(shape)
-                engine.stage.set_frozen(parameter, weights)
+                stage.set_frozen(parameter, weights)

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.config import EngineConfig, OptimizerConfig
+from trainer.config import EngineConfig
 from trainer.errors import EngineError
 from trainer.exact.optimizer import ExactOptimizer
-from trainer.optimizers import OPTIMIZERS
+from trainer.optimizers import OPTIMIZERS, OptimizerConfig
 
 LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 
 from trainer.placement import Placement
-from trainer.zero.fragments import MASTER
+from trainer.zero.fragment import MASTER
 
 # A function that rounds the gradient of a parameter, in place.
 Rounding = Callable[[nn.Parameter, torch.Tensor], None]

@@ -55,7 +55,7 @@ class Child:
     def __init__(self, process: "subprocess.Popen[bytes]", log: Log) -> None:
         """
         Args:
-            process: from `entrance.start`.
+            process: from `training_process.start`.
         """
         self._process = process
         self._log = log

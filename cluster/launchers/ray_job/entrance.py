@@ -1,74 +1,55 @@
-"""The way into a job's command: what takes seconds to import is imported twice at the same time.
+"""The functions that the commands of a job call by name; both processes begin here.
 
 ::
 
-    python -c RUN_JOB      starts ▼, then is the runner: reads what was sent, looks for room
-    python -c TRAIN        imports what trains, waits for its order, then is `transloom train`
+    python -c run_job        starts the training process, then is the runner: it waits for room
+    python -c take_order     the training process, see training_process.py
 
-So this file imports little.
+This file imports little, so that both import their own modules at the same time.
 """
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.environment_file import VARIABLE
+from cluster.launchers.ray_job.training_process import ENTRANCE, OWN, start, training_command
 
-# Our packages first, whatever folder of the same names stands on the path. With -P the folder in
-# which a process starts is no place for our code.
-_OWN = "from cluster.packages import import_own_packages; import_own_packages(); "
-_HERE = "from cluster.launchers.ray_job.entrance import"
-RUN_JOB = f"{_OWN}{_HERE} run_job; run_job()"
-TRAIN = [
-    sys.executable,
-    "-P",
-    "-c",
-    f"{_OWN}import cluster.commands.train, cluster.cli.app; "
-    f"{_HERE} take_order; take_order(); cluster.cli.app.main()",
-    "transloom",  # for whoever lists processes
-    "train",
-]
-NO_ORDER = 75  # the exit code of a process that was never told what to train
+NO_ORDER = 75  # the exit code of a process that never got its arguments
+NO_ENTRY_POINT = (
+    "error: this job was submitted by an older transloom, which did not name an entry point; the "
+    "node now has a newer one. Submit the job again with the version that the node has"
+)
 
 
-def run_job() -> None:
-    """Be the command of a job: `sys.argv` has the file with id and request, as it was sent."""
-    # What a file of variables says may count while modules are imported, so that is read first.
-    ready = None if VARIABLE in os.environ else start(TRAIN, os.environ)
-    from cluster.launchers.ray_job.runner import run
-
-    sys.exit(run(Path(sys.argv[1]), ready))
-
-
-def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a process that gets ready, and waits for its order on its standard input."""
-    return subprocess.Popen(
-        command,
-        env={**environment, "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
-def order(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """What `take_order` waits for.
+def job_code(entry_point: str) -> str:
+    """Return the Python code of a job's command.
 
     Args:
-        words: a command line of transloom.
-        folder: where it begins.
-        environment: variables that it has besides.
+        entry_point: a module with a function `main`, the command line.
     """
-    return json.dumps(
-        {"words": list(words), "folder": str(folder), "environment": dict(environment)}
-    )
+    return f"{OWN}{ENTRANCE} run_job; run_job({entry_point!r})"
+
+
+def run_job(entry_point: str | None = None) -> None:
+    """Run a job to its end and exit; `sys.argv` has the file with its id and request.
+
+    Args:
+        entry_point: see `job_code`. Older clients sent none.
+    """
+    if entry_point is None:
+        sys.exit(NO_ENTRY_POINT)
+    command = training_command(entry_point)
+    # What a file of variables says may count while modules are imported, so that is read first.
+    ready = None if VARIABLE in os.environ else start(command, os.environ)
+    from cluster.launchers.ray_job.runner import run
+
+    sys.exit(run(Path(sys.argv[1]), command, ready))
 
 
 def take_order() -> None:
-    """Wait for the order, and be where it begins, with its words; without one, leave."""
+    """Wait for the arguments, and set arguments, folder and environment; exit without any."""
     if not (line := sys.stdin.readline()):
         sys.exit(NO_ORDER)
     told = json.loads(line)

@@ -24,7 +24,6 @@ from typing import Any
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
 from cluster.invocation import as_variable
 from cluster.launchers.ray_job.child import Child, Log
-from cluster.launchers.ray_job.entrance import TRAIN, order, start
 from cluster.launchers.ray_job.queue import View, turn
 from cluster.launchers.ray_job.record import (
     RENEW_SECONDS,
@@ -36,6 +35,7 @@ from cluster.launchers.ray_job.record import (
     Runner,
 )
 from cluster.launchers.ray_job.stop_wish import StopWish
+from cluster.launchers.ray_job.training_process import order, start
 from cluster.terminal import complain
 from data_pipeline.wording import counted
 from trainer.checkpoints.format import list_checkpoints
@@ -66,7 +66,7 @@ class JobRunner:
         """
         Args:
             words: the command line of an attempt.
-            command: starts a process that waits for these words (`entrance.order`).
+            command: starts a process that waits for these words (`training_process.order`).
             view: makes the view of the cluster.
             ready: such a process, for the first attempt.
         """
@@ -284,11 +284,12 @@ def signal_name(code: int) -> str | None:
     return None
 
 
-def run(envelope: Path, ready: "subprocess.Popen[bytes] | None") -> int:
+def run(envelope: Path, command: Sequence[str], ready: "subprocess.Popen[bytes] | None") -> int:
     """Run the job that was sent and return its exit code.
 
     Args:
         envelope: the file with id and request.
+        command: starts a process that waits for what it shall train.
         ready: a process that will train when it is told what.
     """
     from cluster.launchers.ray_job.arrival import arrive
@@ -296,7 +297,7 @@ def run(envelope: Path, ready: "subprocess.Popen[bytes] | None") -> int:
     try:
         arrived = arrive(envelope)
         runner = JobRunner(
-            arrived.job_id, arrived.request, arrived.words, TRAIN, arrived.view, ready
+            arrived.job_id, arrived.request, arrived.words, command, arrived.view, ready
         )
     except (ClusterError, OSError) as error:
         complain(str(error))

@@ -18,7 +18,7 @@ from cluster.environment_file import pointer
 from cluster.errors import ClusterError
 from cluster.invocation import this_invocation
 from cluster.launchers.ray_job.arrival import Envelope
-from cluster.launchers.ray_job.entrance import RUN_JOB
+from cluster.launchers.ray_job.entrance import job_code
 from cluster.launchers.ray_job.head_check import check_head
 from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobRequest, Needs
@@ -106,11 +106,12 @@ class Listener(Protocol):
         """Show the step that begins now; it may take seconds."""
 
 
-def submit(wanted: Submission, look: Look, listener: Listener) -> Submitted:
+def submit(wanted: Submission, look: Look, listener: Listener, entry_point: str) -> Submitted:
     """Submit the run of a recipe; see `transloom submit --help`.
 
     Args:
         look: at the cluster that gets it, begun with the folders beside which the run may lie.
+        entry_point: the module whose `main` the job calls, see `entrance.job_code`.
 
     Raises:
         ClusterError, DataError, ModelError, TrainerError: the recipe is wrong, dataset or run
@@ -123,7 +124,7 @@ def submit(wanted: Submission, look: Look, listener: Listener) -> Submitted:
         listener.warn(scarce)
     # Not before a retry: the driver of a job whose head is lost may take a moment to end.
     check_folder(Path(request.run))
-    return send(recipe, request, look, listener)
+    return send(recipe, request, look, listener, entry_point)
 
 
 def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
@@ -164,11 +165,14 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
     return recipe, request
 
 
-def send(recipe: Recipe, request: JobRequest, look: Look, listener: Listener) -> Submitted:
+def send(
+    recipe: Recipe, request: JobRequest, look: Look, listener: Listener, entry_point: str
+) -> Submitted:
     """Submit what is asked for to a cluster.
 
     Args:
         look: at this cluster.
+        entry_point: see `submit`.
 
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, its
@@ -190,7 +194,7 @@ def send(recipe: Recipe, request: JobRequest, look: Look, listener: Listener) ->
     code = f" and {counted(len(files), 'file')} of code ({megabytes(sent)})" if files else ""
     listener.progress(f"sending the recipe{code}, submitting the job")
     jobs.submit(
-        [HEAD_PYTHON, "-P", "-c", RUN_JOB, Attachment(ENVELOPE, envelope)],
+        [HEAD_PYTHON, "-P", "-c", job_code(entry_point), Attachment(ENVELOPE, envelope)],
         address=address,
         folder=Path("/"),
         shipped=files,
@@ -229,19 +233,24 @@ def environment_of(
 
 
 def resubmit(
-    request: JobRequest, address: str, listener: Listener, folder: Path | None
+    request: JobRequest,
+    address: str,
+    listener: Listener,
+    folder: Path | None,
+    entry_point: str,
 ) -> Submitted:
     """Submit the same again: the recipe as it was, and the transloom that runs here.
 
     Args:
         folder: of the former job, which may hold the extensions that were sent with it.
+        entry_point: see `submit`.
 
     Raises:
         ClusterError: as `send`.
         RunMismatchError: as `request_again`.
     """
     recipe, again = request_again(request, folder)
-    return send(recipe, again, Look(address, again.places), listener)
+    return send(recipe, again, Look(address, again.places), listener, entry_point)
 
 
 def request_again(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:

@@ -10,12 +10,10 @@ It keeps one moment, so its state takes 8 bytes a weight where Adam's takes 12. 
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.optimizers import OPTIMIZERS, OptimizerKind
+from trainer.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerKind
 
 if TYPE_CHECKING:
     import torch
-
-    from trainer.config import OptimizerConfig
 
 
 class LionKind(OptimizerKind):
@@ -25,7 +23,7 @@ class LionKind(OptimizerKind):
     reads = ("betas", "weight_decay")
 
     def build(
-        self, groups: list[dict[str, Any]], settings: "OptimizerConfig", *, exact: bool
+        self, groups: list[dict[str, Any]], settings: OptimizerConfig, *, exact: bool
     ) -> "torch.optim.Optimizer":
         # Here, since the driver reads recipes without torch.
         from lion.update import Lion

@@ -12,6 +12,7 @@ import pytest
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
+from cluster.cli.dashboard import COMMAND_LINE
 from cluster.commands.sweep import TRANSLOOM
 from cluster.dashboard import look_process
 from cluster.dashboard.serving import NICENESS
@@ -62,7 +63,7 @@ def loaded_libraries(pid):
 @pytest.mark.parametrize("ends_by", ["closing", "kill"])
 def test_a_look_ends_with_its_server_however_that_ends(tmp_path, ends_by):
     """The process of a look, with one that it has started in its turn."""
-    python, option, code, _ = look_process.COMMAND
+    python, option, code, _ = look_process.look_command(COMMAND_LINE)
     waiting = "import subprocess, sys, time\n" + (
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1e6)'])\n"
         "print(child.pid, flush=True)\ntime.sleep(1e6)"

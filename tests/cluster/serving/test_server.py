@@ -14,7 +14,7 @@ from support.connections import answer_to, connect, half_requests, received
 from support.dashboard.running import HANG_SECONDS
 from support.serving.running import RunningServer, problem
 
-from cluster.serving.replica import Batch
+from cluster.serving.batch import Batch
 from cluster.serving.settings import ReplicaSettings
 from cluster.serving.translating import load, translated
 from cluster.serving.waiting import Search

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel
 
-from cluster.dashboard import look_process
+from cluster.cli.dashboard import COMMAND_LINE
+from cluster.dashboard.look_process import look_command
 from cluster.dashboard.runs_folder import RunsFolder
 from cluster.dashboard.server import Dashboard
 from cluster.dashboard.table import RunsTable
@@ -48,14 +49,14 @@ class RunningDashboard:
         self,
         folder: Path,
         cache: Path,
-        look_command: Sequence[str] = look_process.COMMAND,
+        command: Sequence[str] = look_command(COMMAND_LINE),
         headers_seconds: float = HEADERS_SECONDS,
     ) -> None:
         self._headers_seconds = headers_seconds
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.doors = Doors(self.port)
-        self.dashboard = Dashboard(RunsTable(RunsFolder(folder)), cache, self.doors, look_command)
+        self.dashboard = Dashboard(RunsTable(RunsFolder(folder)), cache, self.doors, command)
         self._loop = asyncio.new_event_loop()
         self._listens = threading.Event()
         self._thread = threading.Thread(target=self._run)

@@ -18,7 +18,7 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
 from trainer.placement import Placement
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 RANKS = 2
 KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)

@@ -22,7 +22,8 @@ from support.records.checkpoints import commit_state, make_header, work_folder, 
 from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.config import EngineConfig, OptimizerConfig
+from trainer.config import EngineConfig
+from trainer.optimizers import OptimizerConfig
 from trainer.placement import Placement
 from trainer.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange

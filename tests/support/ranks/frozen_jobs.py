@@ -16,7 +16,7 @@ from support.ranks.shape_jobs import DECAY
 from trainer.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import fragments
-from trainer.zero.fragments import EMA, MASTER
+from trainer.zero.fragment import EMA, MASTER
 
 
 def train(

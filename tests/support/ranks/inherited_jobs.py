@@ -14,7 +14,8 @@ from model.encoder_only_initialisation import initialise_encoder_only
 from model.loss import CrossEntropy
 from model.masked_head import MaskedLanguageModel
 from support.ranks.engine_jobs import Shape, full_weights
-from trainer.config import EngineConfig, OptimizerConfig
+from trainer.config import EngineConfig
+from trainer.optimizers import OptimizerConfig
 from trainer.placement import Placement
 from trainer.randomness import seed_torch
 from trainer.runs.warm_start import WarmStart

@@ -19,7 +19,8 @@ from model.sentence_encoder import SentenceEncoder
 from model.sentence_encoder_config import SentenceEncoderConfig
 from support.ranks.engine_jobs import LEARNING_RATE, SLOTS, Shape, digest, full_weights
 from trainer.batch import DeviceBatch
-from trainer.config import EngineConfig, OptimizerConfig
+from trainer.config import EngineConfig
+from trainer.optimizers import OptimizerConfig
 from trainer.placement import Placement
 from trainer.randomness import seed_torch
 from trainer.training.step_exchange import exchange

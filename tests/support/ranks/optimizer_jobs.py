@@ -6,8 +6,7 @@ import torch
 
 from data_pipeline.section import identity
 from support.ranks.engine_jobs import Shape, make_engine, train_steps
-from trainer.config import OptimizerConfig
-from trainer.optimizers import OPTIMIZERS, OptimizerKind
+from trainer.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerKind
 from trainer.placement import Placement
 from trainer.zero import fragments
 

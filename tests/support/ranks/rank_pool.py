@@ -21,7 +21,7 @@ from trainer.placement import Placement
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
-IMPORTED = ["trainer.build", "torch._dynamo"]  # which ZeRO-3 imports
+IMPORTED = ["trainer.build.rank", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
 # DeepSpeed never releases a stage 3 engine and its process group. Its three threads wake up 100

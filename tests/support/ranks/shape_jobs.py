@@ -22,7 +22,7 @@ from trainer.state.ema import Ema
 from trainer.zero import engine as engine_module
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 DECAY = 0.9
 FORMS: dict[str, dict[str, Any]] = {

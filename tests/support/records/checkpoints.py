@@ -19,7 +19,7 @@ from trainer.checkpoints.format import (
 if TYPE_CHECKING:
     from trainer.checkpoints.committer import CheckpointCommitter
     from trainer.placement import Placement
-    from trainer.zero.fragments import Fragment
+    from trainer.zero.fragment import Fragment
 
 
 class Listener:

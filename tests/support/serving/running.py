@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cluster.serving.batch import Batch, BatchAnswer, ReplicaStanding
 from cluster.serving.dispatcher import Dispatcher
 from cluster.serving.doors import ServingDoors
 from cluster.serving.facts import facts_of
 from cluster.serving.metrics import ServingMetrics
-from cluster.serving.replica import Batch, BatchAnswer, ReplicaStanding
 from cluster.serving.server import ServingServer
 from cluster.serving.settings import Batching, Limits, ReplicaSettings
 from cluster.serving.translating import load, translated

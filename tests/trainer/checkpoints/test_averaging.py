@@ -15,7 +15,7 @@ from trainer.errors import CheckpointError
 from trainer.inference.translator import Translator
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 SHAPES = {"a": [3, 5], "b": [7]}
 

@@ -24,7 +24,7 @@ from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.placement import Placement
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 
 def save(folder, step):

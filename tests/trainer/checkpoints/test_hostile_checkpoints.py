@@ -17,7 +17,7 @@ from support.records.checkpoints import make_header, save_checkpoint
 from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of_header
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 FILE = "state-00000-of-00001.safetensors"
 

@@ -8,7 +8,7 @@ from trainer.checkpoints.format import HEADER, list_checkpoints
 from trainer.checkpoints.retention import prune, superfluous
 from trainer.config import CheckpointsConfig
 from trainer.tasks.translation import translation_scores
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 #          step: loss, bleu
 SCORES = {10: (3.0, 9.0), 20: (1.0, 5.0), 30: None, 40: (2.0, 9.0), 50: (2.5, 1.0)}

@@ -18,7 +18,7 @@ from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.errors import CheckpointError, LeaseLostError
 from trainer.placement import Placement
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
 from trainer.placement import Placement
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 from trainer.checkpoints.committer import CheckpointCommitter
 run = Path({run!r})
 with Lease(run) as lease:

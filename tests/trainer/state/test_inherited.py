@@ -9,7 +9,7 @@ from support.records.checkpoints import make_header, save_checkpoint
 
 from trainer.errors import CheckpointError
 from trainer.state.inherited import Inheritance, inheritance
-from trainer.zero.fragments import EMA, MASTER, Fragment
+from trainer.zero.fragment import EMA, MASTER, Fragment
 
 SHAPES = {name: tuple(p.shape) for name, p in make_labelled().named_parameters()}
 

@@ -17,7 +17,7 @@ from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.tracking.comparison import compare_runs
 from trainer.tracking.records import Preempted
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 SHAPES = {"a": [3, 4], "b": [5]}
 

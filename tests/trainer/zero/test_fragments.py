@@ -14,7 +14,7 @@ from support.ranks.shape_jobs import Network
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.zero.adamw import AdamWKind
-from trainer.zero.fragments import EMA, MASTER
+from trainer.zero.fragment import EMA, MASTER
 
 MOMENTS = AdamWKind.moments
 HALF, STEPS = 2, 4

@@ -19,7 +19,7 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import EngineError
 from trainer.frozen import frozen_names
 from trainer.zero.adamw import AdamWKind
-from trainer.zero.fragments import MASTER
+from trainer.zero.fragment import MASTER
 
 STEPS = 3
 CLIPPING = 0.1

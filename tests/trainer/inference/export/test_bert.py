@@ -24,7 +24,7 @@ from trainer.inference.export.bert import write_bert, write_bert_of_pairs
 from trainer.inference.export.fast_tokenizer import tokenizer_files
 from trainer.runs.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
-from trainer.zero.fragments import MASTER
+from trainer.zero.fragment import MASTER
 
 FILES = [f"{name}.{code}" for name in ("val", "test_2016_flickr") for code in ("en", "de", "fr")]
 SYLLABLES = ("ka", "ri", "mo", "tel", "shu", "ban")

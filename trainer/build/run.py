@@ -10,6 +10,7 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.build.engine import build_engine
 from trainer.checkpoints.format import Checkpoint
 from trainer.config import EngineConfig
 from trainer.device_peaks import peak_of_rank
@@ -17,19 +18,17 @@ from trainer.distributed import sum_over_ranks
 from trainer.memory.preflight import run_preflight
 from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob
-from trainer.recipe import TrainingRecipe
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.supervision import Supervision
-from trainer.tasks.task import TrainingTask, training_task
+from trainer.tasks.task import training_task
 from trainer.tracking.recorder import Recorder
 from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
 from trainer.training.prober import Prober
 from trainer.training.step_profiler import StepProfiler
 from trainer.validation import Validator
-from trainer.zero.engine import Engine
 
 
 def build_trainer(
@@ -98,20 +97,6 @@ def build_trainer(
             ),
             peak_flops_per_second=peak.flops_per_second,
         )
-
-
-def build_engine(recipe: TrainingRecipe, task: TrainingTask, placement: Placement) -> Engine:
-    """The engine of one rank, with the weights of step 0. The process group must exist."""
-    return Engine(
-        task.build_network,
-        engine=recipe.engine,
-        optimizer=recipe.trainer.optimizer,
-        gradient_clipping=recipe.trainer.gradient_clipping,
-        loss=task.loss,
-        micro_batches_per_step=recipe.batching.micro_batches_per_step,
-        placement=placement,
-        frozen=recipe.trainer.frozen,
-    )
 
 
 def _preflight_is_due(

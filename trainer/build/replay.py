@@ -14,7 +14,7 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.build import build_engine, build_trainer
+from trainer.build.engine import build_engine
 from trainer.checkpoints.format import Checkpoint
 from trainer.placement import Placement
 from trainer.rank_job import RankContext, RankJob
@@ -34,21 +34,6 @@ class NoValidator:
 
     def run(self, model: nn.Module, stop_requested: Callable[[], bool]) -> ValidationResult:
         return ValidationResult({})
-
-
-def build_rank(
-    job: RankJob,
-    *,
-    placement: Placement,
-    steps: Callable[[Cursor], Iterator[RankStep]],
-    supervision: Supervision,
-) -> Trainer:
-    """One rank of a run or, if the job has an order for that, of a replay.
-
-    Arguments are those of `build_trainer`.
-    """
-    build = build_replay if job.replay else build_trainer
-    return build(job, placement=placement, steps=steps, supervision=supervision)
 
 
 def build_replay(

@@ -1,0 +1,56 @@
+"""The process that trains in a job: it imports first, and reads later what it shall train.
+
+::
+
+    python -c …      imports the entry point, waits for its arguments, then is `transloom train`
+
+Importing takes seconds, which pass while the job waits for room. The client names the entry point,
+a module of the command line with a function `main`, so that this package imports none.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Our packages first, whatever folder of the same names stands on the path. With -P the folder in
+# which a process starts is no place for our code.
+OWN = "from cluster.packages import import_own_packages; import_own_packages(); "
+ENTRANCE = "from cluster.launchers.ray_job.entrance import"
+
+
+def training_command(entry_point: str) -> list[str]:
+    """Return the command that imports a module, waits for its arguments and calls its `main`."""
+    return [
+        sys.executable,
+        "-P",
+        "-c",
+        f"{OWN}from {entry_point} import main; {ENTRANCE} take_order; take_order(); main()",
+        "transloom",  # the name in lists of processes
+        "train",
+    ]
+
+
+def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a process that prepares, and waits for its arguments on standard input."""
+    return subprocess.Popen(
+        command,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def order(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
+    """Return the line that `entrance.take_order` waits for.
+
+    Args:
+        words: a command line of transloom.
+        folder: the current folder of the command.
+        environment: additional variables.
+    """
+    return json.dumps(
+        {"words": list(words), "folder": str(folder), "environment": dict(environment)}
+    )

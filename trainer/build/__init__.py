@@ -1,0 +1,1 @@
+"""What a rank is made of, a line for each part, and its choice between training and a replay."""

@@ -1,0 +1,29 @@
+"""Build a rank, of a run or of a replay."""
+
+from collections.abc import Callable, Iterator
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep
+from trainer.build.run import build_trainer
+from trainer.placement import Placement
+from trainer.rank_job import RankJob
+from trainer.supervision import Supervision
+from trainer.training.loop import Trainer
+
+
+def build_rank(
+    job: RankJob,
+    *,
+    placement: Placement,
+    steps: Callable[[Cursor], Iterator[RankStep]],
+    supervision: Supervision,
+) -> Trainer:
+    """Return one rank of a run or, if the job has replay options, of a replay.
+
+    See `build_trainer` for the arguments.
+    """
+    if job.replay is None:
+        return build_trainer(job, placement=placement, steps=steps, supervision=supervision)
+    from trainer.build.replay import build_replay  # training imports no microscope
+
+    return build_replay(job, placement=placement, steps=steps, supervision=supervision)

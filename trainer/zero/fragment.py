@@ -1,0 +1,33 @@
+"""A fragment: consecutive elements of one flattened parameter's state, under a name.
+
+The kinds of state are fp32 master weights (`master`), one of the optimizer's moments (`exp_avg`,
+…), and the weights' moving average (`ema`), which `trainer.state.ema` keeps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+MASTER = "master"
+EMA = "ema"
+STEP = "step"  # the number of updates, beside the moments in torch's state
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Elements `start … start + len(tensor)` of a flattened parameter; a view of the state."""
+
+    kind: str
+    parameter: str
+    start: int
+    tensor: torch.Tensor
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.tensor.numel()
+
+
+# A function (kind, parameter, start, stop) that reads the elements [start, stop) of a parameter's
+# state, as fp32 on the host.
+FragmentReader = Callable[[str, str, int, int], torch.Tensor]
