@@ -1,0 +1,71 @@
+"""Print as JSON what an environment has; its Python runs this as a script.
+
+The arguments are names of packages. The last line of the output has their `versions`, the
+`conflicts` that `pip check` finds with them, and in `failed` the modules that cannot be imported:
+transloom's and those of all that it requires.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def versions_of(names: list[str]) -> dict[str, str]:
+    """Return the versions of the packages that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def modules_to_import(package: str) -> list[str]:
+    """Return the top-level modules of a package and of all that it requires without extras."""
+    lines = [line for line in importlib.metadata.requires(package) or [] if "extra ==" not in line]
+    wanted = {canonical(re.split(r"[^\w.-]", line)[0]) for line in lines} | {package}
+    return sorted(
+        module
+        for module, packages in importlib.metadata.packages_distributions().items()
+        if module.isidentifier()
+        and not module.startswith("_")
+        and wanted & set(map(canonical, packages))
+    )
+
+
+def failures(modules: list[str]) -> dict[str, str]:
+    """Return the error of each module that cannot be imported."""
+    failed = {}
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a library raises at its import
+            failed[module] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+def conflicts(names: list[str]) -> list[str]:
+    """Return what `pip check` says of versions where one of the packages is involved."""
+    check = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "check"]
+    said = subprocess.run(check, capture_output=True, text=True, check=False).stdout
+    pattern = re.compile(r"(\S+) \S+ (?:has requirement .+, but you have|requires) ([^\s,]+)")
+    found = ((line, pattern.match(line)) for line in said.splitlines())
+    return [line for line, match in found if match and {*map(canonical, match.groups())} & {*names}]
+
+
+if __name__ == "__main__":
+    chosen = [canonical(name) for name in sys.argv[1:]]
+    answer = {
+        "versions": versions_of(chosen),
+        "conflicts": conflicts(chosen),
+        "failed": failures(modules_to_import("transloom")),
+    }
+    print(json.dumps(answer))
