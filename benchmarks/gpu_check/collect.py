@@ -85,7 +85,7 @@ def collect(arguments: argparse.Namespace) -> int:
     try:
         import hatchling  # noqa: F401
 
-        from benchmarks.gpu_check.collection import OURS, Collection, read_pins
+        from benchmarks.gpu_check.collection import ROOTS, Collection, read_pins
     except ModuleNotFoundError as error:
         raise PartsError(
             f"This Python has no {error.name}; expected that of `make setup`. "
@@ -96,13 +96,15 @@ def collect(arguments: argparse.Namespace) -> int:
     print(f"Collecting for Python {target.python} on {target.machine}, glibc 2.{target.glibc}")
     wheels = arguments.into / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
-    files = Collection(wheels.resolve(), target, pins).complete()
+    collection = Collection(wheels.resolve(), target, pins)
+    collection.build_ours()
+    files = collection.complete(ROOTS)
     on_machine = {
         name: Expected(version, pins[name].version if name in pins else None)
         for name, version in target.has.items()
     }
     deviations = [difference(name, one.version, one.pinned) for name, one in on_machine.items()]
-    if (ours := files[-1].name).startswith(OURS) and ours.endswith("-any.whl"):
+    if (ours := files[-1].name).endswith("-any.whl"):
         deviations.append(f"transloom draws subwords in Python: {ours} has no compiled part")
     manifest = Manifest(
         python=target.python,

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,10 @@ FOR_TESTS = ("pytest", "pytest-timeout", "hypothesis")  # of `pytest -m gpu`
 BUILT = "deepspeed"
 OURS = "transloom"
 INSTALLER = "pip"
+ROOTS = (
+    *(Needed(Requirement(name), "scripts/gpu_check") for name in (OURS, INSTALLER)),
+    *(Needed(Requirement(name), "pytest -m gpu") for name in FOR_TESTS),
+)
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,22 @@ class Collection:
     target: Target
     pins: Mapping[str, Pin]
 
-    def complete(self) -> list[Path]:
-        """Return the wheels that the target lacks; transloom's is the last one.
+    def build_ours(self) -> None:
+        """Build transloom's wheel, without a compiled part for another processor than this."""
+        for old in self.folder.glob(f"{OURS}-*.whl"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(dir=self.folder) as made:
+            build = [sys.executable, "-m", "hatchling", "build", "--target=wheel", "--directory"]
+            same = platform.machine() == self.target.machine
+            _call([*build, made], "build transloom", {} if same else {"CC": "no-compiler"})
+            self._take_built(Path(made))
+
+    def complete(self, roots: Sequence[Needed]) -> list[Path]:
+        """Return the wheels that the target lacks for the roots; transloom's is the last one.
 
         Raises:
             PartsError: a requirement cannot be met, or a wheel cannot be made.
         """
-        self._build_ours()
-        roots = [
-            *(Needed(Requirement(name), "scripts/gpu_check") for name in (OURS, INSTALLER)),
-            *(Needed(Requirement(name), "pytest -m gpu") for name in FOR_TESTS),
-        ]
         tried: set[str] = set()
         while True:
             wheels = self._present()
@@ -76,10 +85,12 @@ class Collection:
             if not found.lacking:
                 break
             names = {needed.name for needed in found.lacking}
-            if hopeless := [
-                n for n in found.lacking if n.name in tried or n.name not in self._versions()
-            ]:
-                raise PartsError(self._why(hopeless))
+            hopeless = names & tried | names - self._versions().keys()
+            if why := [str(needed) for needed in found.lacking if needed.name in hopeless]:
+                raise PartsError(
+                    f"Not in locks/cuda.txt as required: {', '.join(why)}. Renew the lock with "
+                    "`make lock`, or name what the machine has with --have NAME==VERSION."
+                )
             self._get(names)
             tried |= names
         reached = [wheels[name] for name in sorted(found.reached)]
@@ -153,16 +164,6 @@ class Collection:
             command = ["wheel", "--no-deps", "--no-cache-dir", "--no-build-isolation"]
             command += ["--require-hashes", f"--no-binary={BUILT}"]
             self._pip(command, [self._locked(BUILT)], Path(made), DS_BUILD_OPS="0")
-            self._take_built(Path(made))
-
-    def _build_ours(self) -> None:
-        for old in self.folder.glob(f"{OURS}-*.whl"):
-            old.unlink()
-        with tempfile.TemporaryDirectory(dir=self.folder) as made:
-            build = [sys.executable, "-m", "hatchling", "build", "--target=wheel", "--directory"]
-            # A compiled part would be for the processor of this machine.
-            same = platform.machine() == self.target.machine
-            _call([*build, made], "build transloom", {} if same else {"CC": "no-compiler"})
             self._take_built(Path(made))
 
     def _take_built(self, made: Path) -> None:

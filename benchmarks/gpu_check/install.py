@@ -18,6 +18,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_check.installed_packages import canonical
 from benchmarks.gpu_check.parts import MANIFEST, Manifest, PartsError, difference, join, sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +103,7 @@ def _install(python: Path, wheels: list[Path]) -> None:
 
 def _probe(python: Path, manifest: Manifest) -> dict[str, Any]:
     """Import what must import, and return versions and conflicts between them."""
-    names = [file.name.partition("-")[0].replace("_", "-").lower() for file in manifest.files]
+    names = [canonical(file.name.partition("-")[0]) for file in manifest.files]
     names += manifest.on_machine
     said = _run(python, [python, "-P", PROBE, *names], "look at what was installed", {})
     found: dict[str, Any] = json.loads(said.splitlines()[-1])

@@ -1,16 +1,23 @@
 """Print as JSON what an environment has; its Python runs this as a script.
 
 The arguments are names of packages. The last line of the output has their `versions`, the
-`conflicts` that `pip check` finds with them, and in `failed` the modules that cannot be imported:
-transloom's and those of all that it requires.
+`conflicts` that `pip check` finds with them, and in `failed` the modules that cannot be imported,
+of all modules of transloom and the top-level ones of what it requires.
 """
 
 import importlib
 import importlib.metadata
 import json
+import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+
+NOT_IMPORTED = (
+    "cluster.ray.private_serve",  # needs the extra `serve`
+    "data_pipeline.tokenizers.libsegmenter",  # loaded by ctypes
+)
 
 
 def canonical(name: str) -> str:
@@ -29,15 +36,26 @@ def versions_of(names: list[str]) -> dict[str, str]:
 
 
 def modules_to_import(package: str) -> list[str]:
-    """Return the top-level modules of a package and of all that it requires without extras."""
+    """Return all modules of a package, and top-level ones of what it requires without extras."""
+    owners = importlib.metadata.packages_distributions()
+    modules: list[str] = []
+    for top in tops_of({package}, owners):
+        modules.append(top)
+        folders = importlib.import_module(top).__dict__.get("__path__", [])
+        modules += [found.name for found in pkgutil.walk_packages(folders, f"{top}.")]
     lines = [line for line in importlib.metadata.requires(package) or [] if "extra ==" not in line]
-    wanted = {canonical(re.split(r"[^\w.-]", line)[0]) for line in lines} | {package}
+    required = {canonical(re.split(r"[^\w.-]", line)[0]) for line in lines}
+    return [name for name in modules if name not in NOT_IMPORTED] + tops_of(required, owners)
+
+
+def tops_of(packages: set[str], owners: Mapping[str, list[str]]) -> list[str]:
+    """Return the public top-level modules of packages."""
     return sorted(
         module
-        for module, packages in importlib.metadata.packages_distributions().items()
+        for module, names in owners.items()
         if module.isidentifier()
         and not module.startswith("_")
-        and wanted & set(map(canonical, packages))
+        and packages & set(map(canonical, names))
     )
 
 

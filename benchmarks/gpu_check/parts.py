@@ -85,7 +85,7 @@ class Manifest:
             found = values.pop("format")
         except FileNotFoundError:
             raise PartsError(f"There is no {path}. Carry it along with the parts.") from None
-        except (ValueError, AttributeError, KeyError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise PartsError(f"{path} is damaged ({error!r}). Carry it again.") from None
         if found != FORMAT:
             raise PartsError(

@@ -44,7 +44,7 @@ class BareMachine:
 
 
 def python_with(packages: Iterable[str], folder: Path) -> Path:
-    """Return the Python of an environment with some of this one's packages and their requirements."""
+    """Return the Python of an environment with some packages of this one and all they require."""
     venv.EnvBuilder(symlinks=True).create(folder)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     for name in _with_requirements(packages):
