@@ -56,10 +56,10 @@ def python_with(packages: Iterable[str], folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def plant_broken_package(python: Path, name: str, version: str) -> None:
-    """Add a package that cannot be imported to a Python."""
+def plant_package(python: Path, name: str, version: str, code: str = "") -> None:
+    """Add a package with a single module, which has this code, to an environment."""
     (site_packages,) = python.parents[1].glob("lib/python*/site-packages")
-    (site_packages / f"{name}.py").write_text(f"raise ImportError('{name} of the machine')")
+    (site_packages / f"{name}.py").write_text(code)
     metadata = site_packages / f"{name}-{version}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
