@@ -81,9 +81,8 @@ def conflicts(names: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     chosen = [canonical(name) for name in sys.argv[1:]]
-    answer = {
-        "versions": versions_of(chosen),
-        "conflicts": conflicts(chosen),
-        "failed": failures(modules_to_import("transloom")),
-    }
-    print(json.dumps(answer))
+    versions = versions_of(chosen)
+    complete = len(versions) == len(set(chosen))
+    failed = failures(modules_to_import("transloom")) if complete else {}
+    found = conflicts(chosen) if complete and not failed else []
+    print(json.dumps({"versions": versions, "failed": failed, "conflicts": found}))
