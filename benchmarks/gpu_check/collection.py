@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ class Collection:
             try:
                 with zipfile.ZipFile(path) as archive:
                     return archive.testzip() is None
-            except zipfile.BadZipFile:
+            except (zipfile.BadZipFile, zlib.error):
                 return False
         return sha256_of(path) in self.pins[name].hashes
 

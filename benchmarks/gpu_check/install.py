@@ -27,7 +27,7 @@ DEVIATIONS, INSTALLED = "deviations.json", "installed.json"
 
 
 def installed(parts: Path, into: Path) -> Path:
-    """Return the Python of an environment with the parts, which is made if it is not there.
+    """Return the Python of an environment with the parts; make the environment if needed.
 
     Beside it are `deviations.json`, a list of sentences, and `installed.json`, with the version of
     each package.
@@ -48,7 +48,7 @@ def installed(parts: Path, into: Path) -> Path:
     if into.exists() and any(into.iterdir()) and not (into / "pyvenv.cfg").exists():
         raise PartsError(f"{into} has other files; expected a new or empty folder. Name another.")
     venv.EnvBuilder(clear=True, symlinks=True).create(into)
-    _see_packages_of_this_python(into)
+    _append_packages_of_this_python(into)
     wheels = into / "wheels"
     wheels.mkdir()
     print(f"Joining {len(manifest.parts)} parts", flush=True)
@@ -80,7 +80,7 @@ def _is_made_of(into: Path, digest: str) -> bool:
         return False
 
 
-def _see_packages_of_this_python(into: Path) -> None:
+def _append_packages_of_this_python(into: Path) -> None:
     """Append this Python's package folders to the path of the environment.
 
     `system-site-packages` would not do: if this Python is a virtual environment's, its packages are

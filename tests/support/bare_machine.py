@@ -11,9 +11,16 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+ROOT = Path(__file__).resolve().parents[2]
 # A network namespace has no address but its own loopback's; the parts can only be read.
 ALONE = ("unshare", "--net", "--mount", "sh", "-c")
 SET_UP = 'ip link set lo up; mount --bind "$0" "$0"; mount -o remount,bind,ro "$0"; exec "$@"'
+_INSTALL = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from benchmarks.gpu_check.install import installed
+print(installed(*map(Path, sys.argv[1:])))
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class BareMachine:
         self, *command: str | Path, cwd: Path, variables: Mapping[str, str] = {}
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command there to its end."""
-        kept = {"PATH": os.defpath, "HOME": str(cwd), "PYTHONDONTWRITEBYTECODE": "1"}
+        bytecode = str(self.python.parents[1] / "bytecode")  # not in the checkout
+        kept = {"PATH": os.defpath, "HOME": str(cwd), "PYTHONPYCACHEPREFIX": bytecode}
         return subprocess.run(
             [*ALONE, SET_UP, str(self.read_only), *map(str, command)],
             cwd=cwd,
@@ -41,6 +49,11 @@ class BareMachine:
             text=True,
             check=False,
         )
+
+
+def install_command(python: Path, parts: Path, into: Path) -> list[str | Path]:
+    """Return the command that installs parts; the last line of its output is the Python."""
+    return [python, "-c", _INSTALL, parts, into]
 
 
 def python_with(packages: Iterable[str], folder: Path) -> Path:

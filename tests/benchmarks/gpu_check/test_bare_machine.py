@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.bare_machine import BareMachine, plant_package, python_with
+from support.bare_machine import BareMachine, install_command, plant_package, python_with
 from support.command import transloom
 from support.recipes import tiny_values
 from support.wheel import write_wheel
@@ -26,12 +26,6 @@ pytestmark = [pytest.mark.long, pytest.mark.needs("namespaces")]
 PYTHON = "{}.{}".format(*sys.version_info)
 THERE = ("torch", "numpy", "transformers")  # of this environment; sentencepiece is replaced
 GPU_CHECK = ROOT / "scripts" / "gpu_check"
-INSTALL = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from benchmarks.gpu_check.install import installed
-print(installed(*map(Path, sys.argv[1:])))
-"""
 
 
 def collect_into(folder: Path, *options: str) -> Manifest:
@@ -66,7 +60,8 @@ def environment(machine: BareMachine, tmp_path_factory: pytest.TempPathFactory) 
     """Return the environment that was installed there."""
     into = tmp_path_factory.mktemp("installed") / "environment"
     before = unignored_files()
-    done = machine.run(machine.python, "-c", INSTALL, machine.read_only, into, cwd=into.parent)
+    command = install_command(machine.python, machine.read_only, into)
+    done = machine.run(*command, cwd=into.parent)
     assert done.returncode == 0, done.stderr
     assert unignored_files() == before
     return into

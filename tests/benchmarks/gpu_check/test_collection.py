@@ -1,5 +1,6 @@
 """A collection holds what the target lacks, with the lock's versions and hashes."""
 
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_the_locks_versions_are_downloaded_for_the_target_and_kept(
     said = capsys.readouterr().out
     assert f"{part.name} is damaged" in said
     assert "downloading 1: part" in said
+
+
+def test_a_damaged_wheel_that_no_lock_has_is_downloaded_again(tmp_path: Path, index: Path) -> None:
+    version = importlib.metadata.version("pip")
+    whole = write_wheel(index, "pip", version).read_bytes()
+    collection = collection_of(tmp_path, index)
+    damaged = write_wheel(collection.folder, "pip", version)
+    damaged.write_bytes(whole.replace(b"Name: pip", b"Name: pop"))
+    assert collection.complete([Needed(Requirement("pip"), "the test")]) == [damaged]
+    assert damaged.read_bytes() == whole
 
 
 def test_a_requirement_that_no_lock_has_is_named(tmp_path: Path, index: Path) -> None:

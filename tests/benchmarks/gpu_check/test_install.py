@@ -11,18 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.bare_machine import plant_package, python_with
+from support.bare_machine import install_command, plant_package, python_with
 from support.wheel import write_wheel
 
 from benchmarks.gpu_check.install import ROOT, installed
 from benchmarks.gpu_check.parts import Expected, Manifest, PartsError, piece_of, split
-
-INSTALL = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from benchmarks.gpu_check.install import installed
-print(installed(*map(Path, sys.argv[1:])))
-"""
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ def parts_of(folder: Path, part: str = "") -> Path:
 
 
 def install_there(python: Path, parts: Path, into: Path) -> "subprocess.CompletedProcess[str]":
-    command = [python, "-c", INSTALL, parts, into]
+    command = install_command(python, parts, into)
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=parts.parent, env=environment, capture_output=True, text=True, check=False
