@@ -38,7 +38,8 @@ def installed(parts: Path, into: Path) -> Path:
     """
     manifest = Manifest.read(parts)
     _require_fit(manifest)
-    if into.resolve().is_relative_to(ROOT):
+    into = into.resolve()
+    if into.is_relative_to(ROOT):
         raise PartsError(f"{into} is in the checkout; expected a folder outside of {ROOT}")
     python = into / "bin" / "python"
     digest = sha256_of(parts / MANIFEST)
@@ -76,7 +77,7 @@ def _require_fit(manifest: Manifest) -> None:
 def _is_made_of(into: Path, digest: str) -> bool:
     try:
         return bool(json.loads((into / INSTALLED).read_text())["manifest"] == digest)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -51,7 +51,7 @@ def parts_of(folder: Path, part: str = "") -> Path:
 
 
 def install_there(python: Path, parts: Path, into: Path) -> "subprocess.CompletedProcess[str]":
-    command = install_command(python, parts, into)
+    command = install_command(python, parts, into.relative_to(parts.parent))
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=parts.parent, env=environment, capture_output=True, text=True, check=False
