@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import venv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +35,14 @@ class BareMachine:
     python: Path
     read_only: Path
 
-    def run(
-        self, *command: str | Path, cwd: Path, variables: Mapping[str, str] = {}
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(self, *command: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
         """Run a command there to its end."""
         bytecode = str(self.python.parents[1] / "bytecode")  # not in the checkout
         kept = {"PATH": os.defpath, "HOME": str(cwd), "PYTHONPYCACHEPREFIX": bytecode}
         return subprocess.run(
             [*ALONE, SET_UP, str(self.read_only), *map(str, command)],
             cwd=cwd,
-            env=kept | variables,
+            env=kept,
             capture_output=True,
             text=True,
             check=False,
