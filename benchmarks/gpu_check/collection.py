@@ -1,0 +1,194 @@
+"""Download and build wheels until a machine lacks none.
+
+A wheel of a lock is kept if its sha256 is in the lock; pip, which no lock has, and DeepSpeed, which
+comes as source only, if their archive is intact. transloom is built at each call.
+"""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from benchmarks.gpu_check.parts import PartsError, sha256_of
+from benchmarks.gpu_check.wheels import Needed, Target, Wheel, closure, unfit
+
+ROOT = Path(__file__).resolve().parents[2]
+FOR_TESTS = ("pytest", "pytest-timeout", "hypothesis")  # of `pytest -m gpu`
+BUILT = "deepspeed"
+OURS = "transloom"
+INSTALLER = "pip"
+ROOTS = (
+    *(Needed(Requirement(name), "scripts/gpu_check") for name in (OURS, INSTALLER)),
+    *(Needed(Requirement(name), "pytest -m gpu") for name in FOR_TESTS),
+)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A package's version in a lock, and the sha256 of each of its files."""
+
+    version: str
+    hashes: frozenset[str]
+
+
+def read_pins(lock: str) -> dict[str, Pin]:
+    """Return the pins in the text of a lock, by package."""
+    pins = {}
+    for block in re.split(r"\n(?=[a-z0-9])", lock):
+        if named := re.match(r"([a-z0-9.-]+)==([^ ]+)", block):
+            pins[named[1]] = Pin(named[2], frozenset(re.findall(r"sha256:([0-9a-f]{64})", block)))
+    return pins
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Wheels in a folder, for a target.
+
+    Attributes:
+        pins: of the lock.
+    """
+
+    folder: Path
+    target: Target
+    pins: Mapping[str, Pin]
+
+    def build_ours(self) -> None:
+        """Build transloom's wheel, without a compiled part for another processor than this."""
+        for old in self.folder.glob(f"{OURS}-*.whl"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(dir=self.folder) as made:
+            build = [sys.executable, "-m", "hatchling", "build", "--target=wheel", "--directory"]
+            same = platform.machine() == self.target.machine
+            _call([*build, made], "build transloom", {} if same else {"CC": "no-compiler"})
+            self._take_built(Path(made))
+
+    def complete(self, roots: Sequence[Needed]) -> list[Path]:
+        """Return the wheels that the target lacks for the roots; transloom's is the last one.
+
+        Raises:
+            PartsError: a requirement cannot be met, or a wheel cannot be made.
+        """
+        tried: set[str] = set()
+        while True:
+            wheels = self._present()
+            found = closure(wheels, self.target, roots)
+            if not found.lacking:
+                break
+            names = {needed.name for needed in found.lacking}
+            hopeless = names & tried | names - self._versions().keys()
+            if why := [str(needed) for needed in found.lacking if needed.name in hopeless]:
+                raise PartsError(
+                    f"Not in locks/cuda.txt as required: {', '.join(why)}. Renew the lock with "
+                    "`make lock`, or name what the machine has with --have NAME==VERSION."
+                )
+            self._get(names)
+            tried |= names
+        reached = [wheels[name] for name in sorted(found.reached)]
+        if bad := unfit(reached, self.target):
+            raise PartsError(
+                f"{'; '.join(bad)}. Expected wheels for Python {self.target.python} on "
+                f"{self.target.machine}. Name another --python, or renew the locks."
+            )
+        return sorted((wheel.path for wheel in reached), key=self._rarely_changed_first)
+
+    def _versions(self) -> dict[str, str]:
+        own = {INSTALLER: importlib.metadata.version(INSTALLER)}
+        return {name: pin.version for name, pin in self.pins.items()} | own
+
+    def _rarely_changed_first(self, path: Path) -> tuple[bool, str]:
+        return (path.name.startswith(f"{OURS}-"), path.name)
+
+    def _present(self) -> dict[str, Wheel]:
+        """Return the wheels in the folder that fit; damaged ones are removed."""
+        wheels = {}
+        for path in sorted(self.folder.glob("*.whl")):
+            try:
+                name, version, _, tags = parse_wheel_filename(path.name)
+            except InvalidWheelFilename:
+                continue
+            if name != OURS and str(version) != self._versions().get(name):
+                continue
+            if not tags & self.target.tags:
+                continue
+            if not self._is_intact(path, name):
+                print(f"  {path.name} is damaged, and is made again")
+                path.unlink()
+                continue
+            wheels[name] = Wheel.read(path)
+        return wheels
+
+    def _is_intact(self, path: Path, name: str) -> bool:
+        if name in (OURS, BUILT, INSTALLER):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    return archive.testzip() is None
+            except (zipfile.BadZipFile, zlib.error):
+                return False
+        return sha256_of(path) in self.pins[name].hashes
+
+    def _get(self, names: set[str]) -> None:
+        if BUILT in names:
+            self._build_deepspeed()
+        if INSTALLER in names:
+            self._download([f"{INSTALLER}=={self._versions()[INSTALLER]}"])
+        if locked := sorted(names - {BUILT, INSTALLER}):
+            self._download([self._locked(name) for name in locked], "--require-hashes")
+
+    def _locked(self, name: str) -> str:
+        pin = self.pins[name]
+        hashes = " ".join(f"--hash=sha256:{digest}" for digest in sorted(pin.hashes))
+        return f"{name}=={pin.version} {hashes}"
+
+    def _download(self, lines: list[str], *options: str) -> None:
+        names = ", ".join(line.partition("==")[0] for line in lines)
+        print(f"  downloading {len(lines)}: {names}", flush=True)
+        platforms = [f"--platform={name}" for name in self.target.platforms]
+        command = ["download", "--no-deps", "--only-binary=:all:", *options, *platforms]
+        command += ["--implementation=cp", f"--python-version={self.target.python}"]
+        self._pip(command, lines, self.folder)
+
+    def _build_deepspeed(self) -> None:
+        """Build DeepSpeed without compiled operators, which would need the target's torch."""
+        print("  building deepspeed of its sources", flush=True)
+        with tempfile.TemporaryDirectory(dir=self.folder) as made:
+            command = ["wheel", "--no-deps", "--no-cache-dir", "--no-build-isolation"]
+            command += ["--require-hashes", f"--no-binary={BUILT}"]
+            self._pip(command, [self._locked(BUILT)], Path(made), DS_BUILD_OPS="0")
+            self._take_built(Path(made))
+
+    def _take_built(self, made: Path) -> None:
+        (wheel,) = made.glob("*.whl")
+        print(f"  built: {wheel.name}", flush=True)
+        wheel.replace(self.folder / wheel.name)
+
+    def _pip(self, command: list[str], lines: Iterable[str], into: Path, **variables: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            requirements = Path(folder, "requirements.txt")
+            requirements.write_text("\n".join(lines) + "\n")
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+            arguments = ["--quiet", "-r", str(requirements)]
+            where = f"--{'dest' if command[0] == 'download' else 'wheel-dir'}={into}"
+            _call([*pip, *command, *arguments, where], f"pip {command[0]}", variables)
+
+
+def _call(command: list[str], what: str, variables: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise PartsError(
+            f"Cannot {what}: exit code {done.returncode}.\n{said}\n"
+            "What was collected so far is kept; repeat the command."
+        )

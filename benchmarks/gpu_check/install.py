@@ -1,0 +1,153 @@
+"""Install collected parts on a machine without a package index. Needs nothing but Python.
+
+    parts ──join, sha256──▶ wheels ──pip, offline──▶ environment over the machine's own packages
+
+The environment's packages come before those of the Python that calls this, which stay importable
+behind them: torch is the machine's, numpy the one that was carried along.
+"""
+
+import json
+import os
+import platform
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_check.installed_packages import canonical
+from benchmarks.gpu_check.parts import MANIFEST, Manifest, PartsError, difference, join, sha256_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PROBE = Path(__file__).with_name("installed_packages.py")
+DEVIATIONS, INSTALLED = "deviations.json", "installed.json"
+
+
+def installed(parts: Path, into: Path) -> Path:
+    """Return the Python of an environment with the parts; make the environment if needed.
+
+    Beside it are `deviations.json`, a list of sentences, and `installed.json`, with the version of
+    each package.
+
+    Raises:
+        PartsError: the parts are damaged or for another machine, or do not make an environment
+            from which everything can be imported.
+    """
+    manifest = Manifest.read(parts)
+    _require_fit(manifest)
+    into = into.resolve()
+    if into.is_relative_to(ROOT):
+        raise PartsError(f"{into} is in the checkout; expected a folder outside of {ROOT}")
+    python = into / "bin" / "python"
+    digest = sha256_of(parts / MANIFEST)
+    if _is_made_of(into, digest):
+        print(f"{into} has these parts already")
+        return python
+    if into.exists() and any(into.iterdir()) and not (into / "pyvenv.cfg").exists():
+        raise PartsError(f"{into} has other files; expected a new or empty folder. Name another.")
+    venv.EnvBuilder(clear=True, symlinks=True).create(into)
+    _append_packages_of_this_python(into)
+    wheels = into / "wheels"
+    wheels.mkdir()
+    print(f"Joining {len(manifest.parts)} parts", flush=True)
+    files = join(manifest, parts, wheels)
+    print(f"Installing {len(files)} wheels into {into}", flush=True)
+    _install(python, files)
+    shutil.rmtree(wheels)
+    found = _probe(python, manifest)
+    sentences = _deviations(manifest, found)
+    _write(into / DEVIATIONS, sentences)
+    _write(into / INSTALLED, {"manifest": digest, "versions": found["versions"]})
+    print(f"Installed; {len(sentences)} deviations from our pins", flush=True)
+    return python
+
+
+def _require_fit(manifest: Manifest) -> None:
+    python, machine = "{}.{}".format(*sys.version_info), platform.machine()
+    if (python, machine) != (manifest.python, manifest.machine):
+        raise PartsError(
+            f"The parts are for Python {manifest.python} on {manifest.machine}; this is Python "
+            f"{python} on {machine}. Collect them with --python {python} --machine {machine}."
+        )
+
+
+def _is_made_of(into: Path, digest: str) -> bool:
+    try:
+        return bool(json.loads((into / INSTALLED).read_text())["manifest"] == digest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _append_packages_of_this_python(into: Path) -> None:
+    """Append this Python's package folders to the path of the environment.
+
+    `system-site-packages` would not do: if this Python is a virtual environment's, its packages are
+    not the system's.
+    """
+    folders = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    folders += [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    lines = [f"import site; site.addsitedir({folder!r})" for folder in dict.fromkeys(folders)]
+    places = sysconfig.get_paths("venv", {"base": str(into), "platbase": str(into)})
+    Path(places["purelib"], "packages_of_the_machine.pth").write_text("\n".join(lines) + "\n")
+
+
+def _install(python: Path, wheels: list[Path]) -> None:
+    """Install wheels, by the pip that is one of them: the machine may have none."""
+    pip = [wheel for wheel in wheels if wheel.name.startswith("pip-")]
+    command = [python, "-P", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    command += ["--ignore-installed", "--no-compile", "--no-cache-dir", *wheels]
+    _run(python, command, "install the wheels", {"PYTHONPATH": str(*pip)})
+
+
+def _probe(python: Path, manifest: Manifest) -> dict[str, Any]:
+    """Import what must import, and return versions and conflicts between them."""
+    names = [canonical(file.name.partition("-")[0]) for file in manifest.files]
+    names += manifest.on_machine
+    said = _run(python, [python, "-P", PROBE, *names], "look at what was installed", {})
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    if missing := [name for name in names if name not in found["versions"]]:
+        raise PartsError(
+            f"This machine lacks {', '.join(missing)}, which it was expected to have. "
+            "Collect again, and name with --have only what it has."
+        )
+    if found["failed"]:
+        why = "; ".join(f"{name}: {error}" for name, error in found["failed"].items())
+        raise PartsError(f"Installed, but cannot be imported: {why}")
+    return found
+
+
+def _deviations(manifest: Manifest, found: dict[str, Any]) -> list[str]:
+    """Return deviations by the versions that the machine really has."""
+    on_machine = manifest.on_machine.items()
+    claimed = {difference(name, package.version, package.pinned) for name, package in on_machine}
+    real = [
+        difference(name, found["versions"][name], package.pinned) for name, package in on_machine
+    ]
+    others = [sentence for sentence in manifest.deviations if sentence not in claimed]
+    return [*filter(None, real), *others, *found["conflicts"]]
+
+
+def _run(python: Path, command: list[Any], what: str, variables: dict[str, str]) -> str:
+    """Run a command of the environment, elsewhere than in the checkout, and return its output."""
+    own = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "VIRTUAL_"))
+    }
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=python.parents[1],
+        env=own | {"PIP_CONFIG_FILE": os.devnull} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise PartsError(f"Cannot {what}: exit code {done.returncode}.\n{said}")
+    return done.stdout
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

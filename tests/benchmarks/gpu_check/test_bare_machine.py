@@ -1,0 +1,146 @@
+"""Collected parts suffice on a machine that has torch, and neither a network nor our packages."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.bare_machine import BareMachine, install_command, plant_package, python_with
+from support.command import transloom
+from support.recipes import tiny_values
+from support.wheel import write_wheel
+
+from benchmarks.gpu_check.collect import add_arguments, collect
+from benchmarks.gpu_check.collection import ROOTS
+from benchmarks.gpu_check.install import ROOT
+from benchmarks.gpu_check.parts import Manifest
+
+pytestmark = [pytest.mark.long, pytest.mark.needs("namespaces")]
+
+PYTHON = "{}.{}".format(*sys.version_info)
+THERE = ("torch", "numpy", "transformers")  # of this environment; sentencepiece is replaced
+GPU_CHECK = ROOT / "scripts" / "gpu_check"
+
+
+def collect_into(folder: Path, *options: str) -> Manifest:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert collect(parser.parse_args(["--into", str(folder), *options])) == 0
+    return Manifest.read(folder)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return parts for a machine with this Python."""
+    asking = [sys.executable, "-m", "pip", "--retries=0", "index", "versions", "pip"]
+    if subprocess.run(asking, capture_output=True, check=False).returncode:
+        pytest.skip("no package index answers")
+    folder = tmp_path_factory.mktemp("parts")
+    there = [f"--have={name}=={importlib.metadata.version(name)}" for name in THERE]
+    collect_into(folder, f"--python={PYTHON}", *there, "--have=sentencepiece==0.2.2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> BareMachine:
+    """Return a machine to which the parts were carried."""
+    python = python_with(THERE, tmp_path_factory.mktemp("machine") / "torch")
+    plant_package(python, "sentencepiece", "0.2.2", "raise ImportError('of the machine')")
+    return BareMachine(python, parts)
+
+
+@pytest.fixture(scope="module")
+def environment(machine: BareMachine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the environment that was installed there."""
+    into = tmp_path_factory.mktemp("installed") / "environment"
+    before = unignored_files()
+    command = install_command(machine.python, machine.read_only, into)
+    done = machine.run(*command, cwd=into.parent)
+    assert done.returncode == 0, done.stderr
+    assert unignored_files() == before
+    return into
+
+
+def unignored_files() -> str:
+    command = ["git", "status", "--porcelain", "--untracked-files=all"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_machine_has_no_network_and_reads_the_parts_only(
+    machine: BareMachine, tmp_path: Path
+) -> None:
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
+    assert "unreachable" in machine.run(machine.python, "-c", code, cwd=tmp_path).stderr
+    write = machine.run("touch", machine.read_only / "new", cwd=tmp_path)
+    assert "Read-only" in write.stderr
+
+
+def test_the_environment_has_our_versions(environment: Path, parts: Path) -> None:
+    assert json.loads((environment / "deviations.json").read_text()) == []
+    versions = json.loads((environment / "installed.json").read_text())["versions"]
+    for name in ("deepspeed", "ray", "wandb", "webdataset", "sentencepiece", "torch"):
+        assert versions[name] == importlib.metadata.version(name), name
+    assert len(versions) == len(Manifest.read(parts).files) + len(THERE)
+
+
+def test_a_recipe_trains_there_as_it_does_here(
+    machine: BareMachine, environment: Path, phrasebook: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    command = ("train", recipe, "cluster.ranks=2", "trainer.max_steps=6", "--run")
+    there = machine.run(environment / "bin" / "transloom", *command, "there", cwd=tmp_path)
+    assert there.returncode == 0, there.stderr
+    here = transloom(*command, "here", cwd=tmp_path)
+    assert here.returncode == 0, here.stderr
+
+    def curve(name: str) -> list[tuple[float, str]]:
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        return [(x["loss"], x["data_digest"]) for x in lines if x["kind"] == "train"]
+
+    assert curve("there") == curve("here")
+    assert len(curve("there")) == 6
+
+
+@pytest.mark.skipif(not GPU_CHECK.exists(), reason="this checkout has no scripts/gpu_check")
+def test_all_stages_run_there_on_the_cpu(machine: BareMachine, tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    command = ["run", "--device", "cpu", "--parts", machine.read_only, "--results", results]
+    done = machine.run(machine.python, GPU_CHECK, *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+
+
+def test_parts_for_another_python_are_complete_for_an_independent_resolver(
+    parts: Path, tmp_path: Path
+) -> None:
+    """uv resolves for the default target, with stand-ins for what the machine has."""
+    other = tmp_path / "other"
+    shutil.copytree(parts / "wheels", other / "wheels", copy_function=os.link)
+    manifest = collect_into(other)
+    assert manifest.python == "3.12"
+    carried = tmp_path / "carried"
+    carried.mkdir()
+    for file in manifest.files:
+        (carried / file.name).symlink_to(other / "wheels" / file.name)
+    for name, expected in manifest.on_machine.items():
+        assert expected.pinned
+        write_wheel(carried, name, expected.pinned)
+    uv = [Path(sys.executable).with_name("uv"), "pip", "compile", "-", "--offline", "--no-index"]
+    uv += [
+        "--python-version=3.12",
+        "--python-platform=x86_64-manylinux_2_28",
+        "--only-binary=:all:",
+    ]
+    uv += [f"--find-links={carried}", "--no-annotate", "--no-header", "--quiet"]
+    wanted = "\n".join(str(needed.requirement) for needed in ROOTS)
+    done = subprocess.run(uv, input=wanted, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    resolved = {tuple(line.split("==")) for line in done.stdout.split()}
+    names = {path.name.partition("-")[0] for path in carried.iterdir()}
+    assert {name.replace("-", "_") for name, _ in resolved} == names - {"transformers", "triton"}

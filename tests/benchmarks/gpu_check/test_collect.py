@@ -1,0 +1,60 @@
+"""The options of collect describe a machine, and bad ones are refused with their remedy."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu_check.collect import LOCK, ROOT, add_arguments, target_of
+from benchmarks.gpu_check.collection import read_pins
+from benchmarks.gpu_check.parts import PartsError
+from benchmarks.gpu_check.wheels import Target
+
+COLLECT = f"""
+import argparse, sys; sys.path.insert(0, {str(ROOT)!r})
+from benchmarks.gpu_check.collect import add_arguments, collect
+parser = argparse.ArgumentParser()
+add_arguments(parser)
+collect(parser.parse_args())
+"""
+
+
+def target(*options: str) -> Target:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return target_of(parser.parse_args(options), read_pins(LOCK.read_text()))
+
+
+def test_packages_that_are_replaced_are_carried_where_the_version_differs() -> None:
+    assert target().has == {"torch": "2.11", "transformers": None, "triton": None}
+    pinned = read_pins(LOCK.read_text())["numpy"].version
+    same = target("--have", f"numpy=={pinned}", "--have", "Sentence_Piece", "--have", "torch")
+    assert same.has == {"numpy": pinned, "sentence-piece": None, "torch": None}
+    assert target("--have=torch==2.11", "--replace=torch").has == {}
+    assert target("--have=numpy==2.5.2", "--replace=triton").has == {"numpy": "2.5.2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--python", "3.12.1"], r"--python 3\.12\.1: expected two numbers"),
+        (["--glibc", "2.x"], r"--glibc 2\.x: expected such as 2\.28"),
+        (["--have", "torch==new"], "--have torch==new: expected NAME or NAME==VERSION"),
+        (["--have", "torch>=2"], "--have torch>=2: expected NAME"),
+        (["--have", "jax", "--replace", "jax"], r"--replace jax: no version .* Leave it out"),
+    ],
+)
+def test_options_that_cannot_be_read_are_named(options: list[str], said: str) -> None:
+    with pytest.raises(PartsError, match=said):
+        target(*options)
+
+
+def test_a_python_without_packaging_is_told_which_one_has_it(tmp_path: Path) -> None:
+    """`-S` leaves out all packages: the module itself needs none."""
+    command = [sys.executable, "-S", "-B", "-c", COLLECT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "PartsError: This Python has no hatchling" in done.stderr
+    assert ".venv/bin/python scripts/gpu_check collect" in done.stderr
+    assert not list(tmp_path.iterdir())

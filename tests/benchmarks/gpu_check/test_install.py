@@ -1,0 +1,133 @@
+"""Parts become an environment over the machine's packages, or a message says why not."""
+
+import ensurepip
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.bare_machine import install_command, plant_package, python_with
+from support.wheel import write_wheel
+
+from benchmarks.gpu_check.install import ROOT, installed
+from benchmarks.gpu_check.parts import Expected, Manifest, PartsError, piece_of, split
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """Return a Python that has an older torch, and a package that it cannot import."""
+    python = python_with([], tmp_path / "machine")
+    plant_package(python, "torch", "2.11.0+cu130")
+    plant_package(python, "part", "0.9", "raise ImportError('of the machine')")
+    return python
+
+
+def parts_of(folder: Path, part: str = "") -> Path:
+    """Return parts with pip, a transloom of a single module, and a package that it requires."""
+    wheels, parts = folder / "wheels", folder / "parts"
+    wheels.mkdir()
+    parts.mkdir()
+    bundled = Path(ensurepip.__file__).parent / "_bundled"
+    if not (pip := next(bundled.glob("pip-*.whl"), None)):
+        pytest.skip("this Python bundles no pip")
+    shutil.copy(pip, wheels)
+    write_wheel(wheels, "part", code=part)
+    write_wheel(wheels, "transloom", requires=["part==1.0", "torch==2.13.0"])
+    paths = sorted(wheels.iterdir())
+    Manifest(
+        python="{}.{}".format(*sys.version_info),
+        machine=platform.machine(),
+        files=[piece_of(path) for path in paths],
+        parts=split(paths, parts, part_bytes=2**20),
+        on_machine={"torch": Expected("2.11", "2.13.0")},
+        deviations=["torch 2.11 instead of 2.13.0", "built without a compiler"],
+    ).write(parts)
+    return parts
+
+
+def install_there(python: Path, parts: Path, into: Path) -> "subprocess.CompletedProcess[str]":
+    command = install_command(python, parts, into.relative_to(parts.parent))
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=parts.parent, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_carried_packages_come_first_and_deviations_name_real_versions(
+    tmp_path: Path, machine: Path
+) -> None:
+    parts, into = parts_of(tmp_path), tmp_path / "environment"
+    done = install_there(machine, parts, into)
+    assert done.returncode == 0, done.stderr
+    python = done.stdout.splitlines()[-1]
+    assert python == str(into / "bin" / "python")
+    code = "import part, torch, transloom; print(part.__file__, torch.__file__)"
+    said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    carried, there = said.split()
+    assert Path(carried).is_relative_to(into)
+    assert Path(there).is_relative_to(machine.parents[1])
+
+    deviations = json.loads((into / "deviations.json").read_text())
+    assert deviations[:2] == ["torch 2.11.0+cu130 instead of 2.13.0", "built without a compiler"]
+    assert ["torch==2.13.0" in one for one in deviations[2:]] == [True]
+    versions = json.loads((into / "installed.json").read_text())["versions"]
+    assert versions.pop("pip")
+    assert versions == {"part": "1.0", "torch": "2.11.0+cu130", "transloom": "1.0"}
+    assert not list(into.rglob("*.whl"))
+
+    again = install_there(machine, parts, into)
+    assert f"{into} has these parts already" in again.stdout
+
+
+def test_a_package_that_the_machine_lacks_after_all_is_named(tmp_path: Path, machine: Path) -> None:
+    for path in machine.parents[1].glob("lib/python*/site-packages/torch*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = install_there(machine, parts_of(tmp_path), tmp_path / "environment")
+    assert done.returncode == 1
+    assert "PartsError: This machine lacks torch" in done.stderr
+    assert "--have" in done.stderr
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, machine: Path) -> None:
+    into = tmp_path / "environment"
+    done = install_there(machine, parts_of(tmp_path, part="import nowhere"), into)
+    assert done.returncode == 1
+    assert "part: ModuleNotFoundError: No module named 'nowhere'" in done.stderr
+    assert not (into / "installed.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"python": "3.99"}, r"for Python 3\.99 on .*this is Python 3.*Collect them with --python"),
+        ({"machine": "s390x"}, r"on s390x; this is .*--machine"),
+    ],
+)
+def test_parts_for_another_machine_are_refused(
+    tmp_path: Path, other: dict[str, str], said: str
+) -> None:
+    parts = parts_of(tmp_path)
+    replace(Manifest.read(parts), **other).write(parts)
+    with pytest.raises(PartsError, match=said):
+        installed(parts, tmp_path / "environment")
+    assert not (tmp_path / "environment").exists()
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    parts = parts_of(tmp_path)
+    (parts / "part-02").write_bytes(b"")
+    with pytest.raises(PartsError, match=r"1 of \d parts .*part-02 has 0 bytes.*Carry"):
+        installed(parts, tmp_path / "environment")
+
+
+def test_the_environment_replaces_nothing_and_is_not_in_the_checkout(tmp_path: Path) -> None:
+    parts = parts_of(tmp_path)
+    with pytest.raises(PartsError, match="in the checkout; expected a folder outside"):
+        installed(parts, ROOT / "runs" / "environment")
+    with pytest.raises(PartsError, match="has other files"):
+        installed(parts, parts)
