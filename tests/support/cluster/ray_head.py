@@ -47,9 +47,6 @@ class RayHead:
             "RAY_AUTH_TOKEN": self.token,
             # Ray's default is 15, with which ranks starve where others compute.
             "RAY_worker_niceness": "0",
-            # The loss of a node is noticed after five refused checks: 2.5 s in place of 15.
-            "RAY_health_check_initial_delay_ms": "1000",
-            "RAY_health_check_period_ms": "500",
             **environment,
         }
         self._process = _started(
