@@ -208,9 +208,13 @@ def inline_runs(tmp_path: Path, phrasebook: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path, ray_head: Any) -> Any:
-    """A run of the tiny recipe that nothing happens to: 60 steps on two ranks, of that name."""
+    """A run of the tiny recipe that nothing happens to: 60 steps on two ranks, of that name.
+
+    It is validated at steps 30 and 60.
+    """
     runs = _runs(tmp_path_factory.mktemp("undisturbed"), phrasebook, ray_head.address)
-    runs.train("undisturbed", "cluster.ranks=2", "trainer.max_steps=60")
+    validated = "trainer.validate_every_steps=30"
+    runs.train("undisturbed", "cluster.ranks=2", "trainer.max_steps=60", validated)
     return runs
 
 

@@ -16,7 +16,7 @@ STEPS = "trainer.max_steps=60"
 
 # One of two, or both.
 @pytest.mark.parametrize("killed", [pytest.param(1, marks=pytest.mark.chaos), 2])
-def test_killed_workers_change_no_number(runs, undisturbed, orders, monkeypatch, capsys, killed):
+def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, capsys, killed):
     """One is killed while it answers, so that its answer is lost."""
     started = remember(monkeypatch, supervisor, "DataWorkers")
     hit = []
@@ -28,10 +28,10 @@ def test_killed_workers_change_no_number(runs, undisturbed, orders, monkeypatch,
             kill(process_id)
 
     with Strike(orders, FETCH, kill_workers):
-        runs.train("killed", "cluster.ranks=2", "cluster.data_workers=2", STEPS)
+        runs.train("killed", "cluster.data_workers=2", STEPS)
     assert len(hit) == killed
-    assert runs.curve("killed") == undisturbed.curve("undisturbed")
-    assert runs.digests("killed") == undisturbed.digests("undisturbed")
+    assert runs.curve("killed") == one_rank.curve("one-rank")
+    assert runs.digests("killed") == one_rank.digests("one-rank")
     assert runs.lines("killed", "event") == []
     log = (runs.folder / "killed" / "log.txt").read_text()
     assert "was lost: its" in log

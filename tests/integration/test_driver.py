@@ -79,7 +79,7 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(
     assert events == {"resumed"}
 
 
-def test_a_head_that_is_away_for_a_while_is_waited_for(runs, undisturbed, ray_head, monkeypatch):
+def test_a_head_that_is_away_for_a_while_is_waited_for(runs, one_rank, ray_head, monkeypatch):
     monkeypatch.setattr(cluster_view, "TELL_SECONDS", 2.0)
     monkeypatch.setattr(cluster_view, "LOOK_SECONDS", 0.1)
     run = RunFolder(runs.folder / "run")
@@ -102,11 +102,12 @@ def test_a_head_that_is_away_for_a_while_is_waited_for(runs, undisturbed, ray_he
         wait_until(lambda: step() >= 60)
 
     story = Story(run, tell)
-    endless = ["trainer.max_steps=100000", "cluster.wait_for_head_seconds=59"]
-    result = runs.train("run", *OPTIONS, *endless)
+    result = runs.train(
+        "run", *OPTIONS, "cluster.ranks=1", ENDLESS, "cluster.wait_for_head_seconds=59"
+    )
     story.end()
     assert result.outcome == "preempted"
-    assert runs.curve("run")[:60] == undisturbed.curve("undisturbed")
+    assert runs.curve("run")[:60] == one_rank.curve("one-rank")
     assert not runs.lines("run", "event")[1:]  # preempted, and nothing else
 
 

@@ -17,7 +17,7 @@ from support.faults.moments import MID_STEP
 from trainer.tracking.metrics import read_metrics
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
-OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
+OPTIONS = ["trainer.max_steps=60", "checkpoints.every_steps=10"]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def pids(processes: list[psutil.Process], name: str) -> list[int]:
     ],
 )
 def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
-    runs, undisturbed, driver, temporary, orders, victim
+    runs, one_rank, driver, temporary, orders, victim
 ):
     order = orders.want(replace(MID_STEP, step=30))
     first_session = at_step(runs, driver, 25)
@@ -80,8 +80,8 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
     orders.clear()
     output = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 0, output
-    assert runs.curve("run") == undisturbed.curve("undisturbed")
-    assert runs.digests("run") == undisturbed.digests("undisturbed")
+    assert runs.curve("run") == one_rank.curve("one-rank")
+    assert runs.digests("run") == one_rank.digests("one-rank")
     (event,) = runs.lines("run", "event")
     assert event["event"] == "resumed"
     log = log_file.read_text()

@@ -6,13 +6,16 @@ a full disk see tests/trainer/checkpoints/test_writer.py.
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 from support.faults.case import check_is_undisturbed
+from support.faults.cluster import FaultCluster
 from support.faults.faults import KilledRank, StoppedRank
 from support.faults.moments import COPY, FETCH, VALIDATION, WRITE
 from support.faults.preemptions import preempt_at
 from support.faults.stage import opened_stage
+from support.faults.trial import Trial
 
 from trainer.tracking.records import Resumed
 
@@ -23,13 +26,19 @@ def stage(tmp_path_factory, ray_head, orders):
         yield stage
 
 
-def test_the_curve_of_a_run_that_is_struck_twice_is_the_undisturbed_one(stage):
+def test_the_curve_of_a_run_that_is_struck_twice_is_the_undisturbed_one(
+    undisturbed, tmp_path, ray_head, orders
+):
     """A rank is stopped in a validation; the next one is killed as it copies a checkpoint."""
+    cluster = FaultCluster(tmp_path, (ray_head, orders))
     stopped = StoppedRank()
-    trial = stage.trial(*stopped.options)
+    shape = ("cluster.ranks=2", "trainer.max_steps=60", "trainer.validate_every_steps=30")
+    options = (*shape, "checkpoints.every_steps=20", *stopped.options)
+    trial = Trial(cluster, undisturbed.recipe, tmp_path / "struck", *options)
+    strikes = ((stopped, replace(VALIDATION, step=30)), (KilledRank(0), replace(COPY, step=40)))
     try:
         trial.start()
-        for fault, moment in ((stopped, VALIDATION), (KilledRank(0), COPY)):
+        for fault, moment in strikes:
             reached = trial.reach(moment, fault.rank)
             fault.strike(trial, reached)
             reached.release()
@@ -39,9 +48,10 @@ def test_the_curve_of_a_run_that_is_struck_twice_is_the_undisturbed_one(stage):
         stopped.check(trial)
         trial.check_nothing_is_left()
     finally:
-        stage.cluster.orders.clear()
+        orders.clear()
         trial.kill()
-    check_is_undisturbed(trial, stage.undisturbed())
+    oracle = Trial(cluster, undisturbed.recipe, undisturbed.folder / "undisturbed").curve()
+    check_is_undisturbed(trial, oracle)
 
 
 @pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from support.canaries import leaks
+from support.canaries import PASSWORD, USER, WANDB_KEY, leaks
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.ray_head import RayHead
 from support.cluster.strike import standing_at
 from support.command import transloom
 from support.faults.moments import Orders
+from support.files.guarded_server import GuardedServer
 from support.wheel import unpacked_wheel
 
 import transloom as api
@@ -41,12 +42,33 @@ def decoys(tmp_path):
     return folder
 
 
-def test_submit_follow_and_read_the_result(runs, one_rank, decoys, ray_head, monkeypatch):
-    """By the API, which calls the commands, from a folder with decoys: driver, rank and worker
-    import ours all the same."""
+@pytest.fixture
+def served_dataset(phrasebook):
+    """The prepared phrase book behind a password."""
+    files = {
+        str(path.relative_to(phrasebook)): path.read_bytes()
+        for path in phrasebook.rglob("*")
+        if path.is_file()
+    }
+    with GuardedServer(files, f"{USER}:{PASSWORD}") as server:
+        yield server
+
+
+def test_a_job_from_a_folder_with_decoys_reads_behind_a_password_and_leaves_no_credential(
+    runs, one_rank, decoys, ray_head, served_dataset, monkeypatch, tmp_path
+):
+    """Submit by the API, which calls the commands: driver, rank and worker import our packages.
+
+    The nodes have a password for the dataset, a W&B key and Ray's token in their environment.
+    """
     monkeypatch.chdir(decoys)
     run = runs.folder / "job"
-    overrides = {"trainer.max_steps": 12}
+    overrides = {
+        "trainer.max_steps": 12,
+        "data.dataset": served_dataset.url,
+        "data.cache": str(tmp_path / "cache"),
+        "tracking.wandb": "offline",
+    }
     job = api.submit(runs.recipe, overrides, address=ray_head.dashboard, run=run)
     assert job.run.path == run
 
@@ -62,6 +84,13 @@ def test_submit_follow_and_read_the_result(runs, one_rank, decoys, ray_head, mon
     assert "step 12/12" in job.logs()
     assert runs.curve("job") == one_rank.curve("one-rank")[:12]
     assert runs.digests("job") == one_rank.digests("one-rank")[:12]
+
+    assert set(served_dataset.shown) == {served_dataset.wanted}  # so it had the password
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    assert list(ray_head.folder.rglob("*.out"))
+    (tmp_path / "said").write_text(log.stdout + log.stderr)
+    places = [run, tmp_path / "said", tmp_path / "cache", ray_head.folder]
+    assert leaks([PASSWORD, WANDB_KEY, ray_head.token], *places) == []
 
 
 # An extension: in each process of the job that has the variables of the file on the node, it keeps
@@ -273,7 +302,10 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
         # Four CPUs have no room for two of these either.
         few = ["trainer.max_steps=2", "cluster.ranks=1", "cluster.cpus_per_rank=2.5"]
         names = others(whole)
-        later = [client.ask(*submit, *few, "--run", place.runs / name)["job"] for name in names]
+        followers, later = [], []
+        for name in names:
+            followers.append(client.start(*submit, *few, "--run", place.runs / name, "--follow"))
+            later.append(followers[-1].stdout.readline().strip())
         for name, job in zip(names, later, strict=True):
             wait_until(lambda run=place.runs / name, job=job: is_waiting(run, job))
         jobs = {job["id"]: job for job in client.ask("jobs", "list")}
@@ -302,8 +334,12 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     assert (stopped.state, stopped.exit_code, len(stopped.attempts)) == ("STOPPED", 75, 1)
     assert stopped.attempts[0].step == 30
 
-    for name, job in zip(names, later, strict=True):
+    for name, job, follower in zip(names, later, followers, strict=True):
         wait_for_success(place.runs / name, job)
+        with follower:
+            log, complained = follower.stdout.read(), follower.stderr.read()
+        assert follower.returncode == 0, complained
+        assert "Finished at step 2" in log
     if whole:
         trained = [line.time for line in train_lines(place.runs / "second" / "metrics.jsonl")]
         assert max(trained) <= record_of(place.runs / "third", later[1]).attempts[0].started

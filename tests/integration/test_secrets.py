@@ -1,4 +1,7 @@
-"""Canaries for credentials: nothing that a run, a job and a dataset leave has one in any form."""
+"""Canaries for credentials: nothing that a run and a dataset leave has one in any form.
+
+What a job leaves is searched in test_jobs.py.
+"""
 
 import base64
 import hashlib
@@ -25,44 +28,6 @@ URLS = [
     f"https://host.invalid/x.txt?{SIGNATURE}",
     "s3://c4n4ry:c4n4ry@bucket/x.txt",
 ]
-
-
-@pytest.fixture
-def served_dataset(phrasebook):
-    """The prepared phrase book behind a password."""
-    files = {
-        str(path.relative_to(phrasebook)): path.read_bytes()
-        for path in phrasebook.rglob("*")
-        if path.is_file()
-    }
-    with GuardedServer(files, f"{USER}:{PASSWORD}") as server:
-        yield server
-
-
-def test_a_job_leaves_no_credential_anywhere(runs, ray_head, served_dataset, tmp_path):
-    """It reads its dataset with a password, has a W&B key and Ray's token in its environment."""
-    run = tmp_path / "run"
-    job = transloom(
-        "submit",
-        runs.recipe,
-        f"data.dataset={served_dataset.url}",
-        f"data.cache={tmp_path / 'cache'}",
-        "tracking.wandb=offline",
-        "trainer.max_steps=4",
-        "--run",
-        run,
-        "--address",
-        ray_head.dashboard,
-        "--follow",
-        cwd=tmp_path,
-    )
-    assert job.returncode == 0, job.stdout + job.stderr
-    assert set(served_dataset.shown) == {served_dataset.wanted}  # so it had the password
-    assert list(run.glob("wandb/offline-run-*/*.wandb"))
-    assert list(ray_head.folder.rglob("*.out"))
-    (tmp_path / "said").write_text(job.stdout + job.stderr)
-    places = [run, tmp_path / "said", tmp_path / "cache", ray_head.folder]
-    assert leaks([PASSWORD, WANDB_KEY, ray_head.token], *places) == []
 
 
 def test_an_inline_run_leaves_no_credential(recipe, tmp_path):

@@ -73,7 +73,7 @@ def command(untrained_run, file, ray_head, tmp_path):
     """The arguments on the cluster."""
     to = ["--on-cluster", "--output", tmp_path / "out.txt", "--address", ray_head.address]
     run = untrained_run.path
-    return ["translate", run, run, file, *to, "--actors", 2, "--cpus-per-actor", 0.5]
+    return ["translate", run, run, file, *to, "--cpus-per-actor", 0.5]
 
 
 def invoke(arguments, code=0):
@@ -103,7 +103,7 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
             ray.kill(actor)
 
     monkeypatch.setattr(Dealer, "_give", give_and_kill)
-    told = invoke(command)
+    told = invoke([*command, "--actors", 2])
     assert killed
     assert "An actor died; its lines are translated by another one" in told.stderr
     assert (tmp_path / "out.txt").read_text() == expected
@@ -112,34 +112,38 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
         invoke(command)
 
 
-def test_a_killed_driver_goes_on_where_it_was(command, expected, tmp_path, monkeypatch):
-    driver = [sys.executable, "-c", KILLED_DRIVER, *map(str, command)]
-    ended = subprocess.run(driver, cwd=Path(__file__).parents[3], check=False, capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
+    command, expected, tmp_path, monkeypatch
+):
+    """On a Ray of its own, then on a cluster; each of them keeps one chunk."""
+    alone = [*command, "--actors", 1]
+    at = alone.index("--address")
+    lost = end_of(DRIVER_WITHOUT_RAY, [*alone[:at], *alone[at + 2 :]])
+    assert lost.returncode == 1, lost.stderr
+    assert "Ray is lost on this machine: the same command goes on" in " ".join(lost.stderr.split())
+    killed = end_of(KILLED_DRIVER, alone)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "out.txt").exists()
     with pytest.raises(ClusterError, match=r"decoding beam_size 4, .* → beam_size 2, "):
-        invoke([*command, "--beam-size", 2])
+        invoke([*alone, "--beam-size", 2])
 
     kept = []
     keep = Work.keep
     monkeypatch.setattr(Work, "keep", lambda self, n, lines: (kept.append(n), keep(self, n, lines)))
-    invoke(command)
-    assert len(kept) == len(SENTENCES) // LINES_PER_CHUNK - 1
+    invoke(alone)
+    assert len(kept) == len(SENTENCES) // LINES_PER_CHUNK - 2
     assert (tmp_path / "out.txt").read_text() == expected
 
 
-def test_a_command_whose_ray_is_lost_ends_and_goes_on_where_it_was(command, expected, tmp_path):
-    at = command.index("--address")
-    here = [*command[:at], *command[at + 2 :]]
-    driver = [sys.executable, "-c", DRIVER_WITHOUT_RAY, *map(str, here)]
-    ended = subprocess.run(
-        driver, cwd=Path(__file__).parents[3], check=False, capture_output=True, text=True
+def end_of(program, arguments):
+    """Run a driver to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=Path(__file__).parents[3],
+        check=False,
+        capture_output=True,
+        text=True,
     )
-    assert ended.returncode == 1, ended.stderr
-    assert "Ray is lost on this machine: the same command goes on" in " ".join(ended.stderr.split())
-    assert not (tmp_path / "out.txt").exists()
-    invoke(command)
-    assert (tmp_path / "out.txt").read_text() == expected
 
 
 def test_lines_that_are_too_long_are_named_before_anything_begins(command, file, tmp_path):

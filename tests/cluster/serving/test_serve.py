@@ -1,7 +1,7 @@
-"""`transloom serve` as a process with a Ray and replicas of its own, which most tests here share.
+"""`transloom serve` as a process, on an embedded Ray and on a cluster.
 
-They come in an order: the run's folder gets newer checkpoints, and the last of them stops the
-server. Two more have servers of their own: one whose Ray is lost, and one on a cluster.
+Most tests share the server on an embedded Ray, and their order counts: the run's folder gets newer
+checkpoints, and the last of them kills that Ray. The server on a cluster is told to stop.
 """
 
 import re
@@ -26,6 +26,7 @@ from transloom import ServedTranslator
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 REQUESTS = 200
+SMALL_BATCHES = ("--batch-tokens", "256", "--max-waiting", "2000")
 REPLICA = "ray::ServeReplica"
 
 
@@ -40,17 +41,17 @@ class Serving(NamedTuple):
         below = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in below if child.name().startswith(REPLICA)]
 
-    @contextmanager
-    def replicas_stopped(self) -> Iterator[None]:
-        """Nothing is translated for the time of the context."""
-        replicas = self.replicas()
-        for replica in replicas:
-            replica.suspend()
-        try:
-            yield
-        finally:
-            for replica in replicas:
-                replica.resume()
+
+@contextmanager
+def stopped(processes: list[psutil.Process]) -> Iterator[None]:
+    """Suspend processes, such as replicas, for the time of the context."""
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 @contextmanager
@@ -75,8 +76,7 @@ def served(run: Path, *options: str) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def serving(run_with):
-    options = ["--replicas", "2", "--batch-tokens", "256", "--max-waiting", "2000"]
-    with served(run_with(20), *options) as server:
+    with served(run_with(20), "--replicas", "2", *SMALL_BATCHES) as server:
         yield server
 
 
@@ -150,47 +150,53 @@ def test_a_damaged_one_is_told_of_and_the_present_one_is_kept(serving, add):
     assert (status, answer["checkpoints"]) == (200, ["step-00000040"])
 
 
-def test_told_to_stop_it_answers_what_it_has_taken(serving):
-    children = psutil.Process(serving.process.pid).children(recursive=True)
-    with ThreadPoolExecutor(20) as pool:
-        with serving.replicas_stopped():
-            asked = [pool.submit(ask, serving.address, SENTENCES * 10) for _ in range(20)]
-            wait_until(lambda: standing(serving.address)["waiting_sentences"] >= 600)
-            serving.process.send_signal(signal.SIGTERM)
-            line = serving.process.stdout.readline()
-            while not line.startswith("Told to stop"):
-                line = serving.process.stdout.readline()
-        statuses = [one.result(HANG_SECONDS)[0] for one in asked]
-    assert statuses.count(200) >= 15
-    assert set(statuses) <= {200, 503}
-    assert serving.process.wait(HANG_SECONDS) == 0
-    assert "Stopped." in serving.process.stdout.read()
-    _, alive = psutil.wait_procs(children, HANG_SECONDS)
+def test_a_server_whose_ray_is_lost_says_so_and_leaves_nothing(serving):
+    below = psutil.Process(serving.process.pid).children(recursive=True)
+    (raylet,) = [process for process in below if process.name() == "raylet"]
+    raylet.kill()
+    assert serving.process.wait(HANG_SECONDS) == 1
+    said = " ".join(serving.process.stdout.read().split())
+    assert "Ray is lost on this machine: start the server again" in said
+    _, alive = psutil.wait_procs(below, HANG_SECONDS)
     assert not alive
 
 
-def test_a_server_whose_ray_is_lost_says_so_and_leaves_nothing(run_with):
-    with served(run_with(20)) as server:
-        below = psutil.Process(server.process.pid).children(recursive=True)
-        (raylet,) = [process for process in below if process.name() == "raylet"]
-        raylet.kill()
-        assert server.process.wait(HANG_SECONDS) == 1
-        said = " ".join(server.process.stdout.read().split())
-        assert "Ray is lost on this machine: start the server again" in said
-        _, alive = psutil.wait_procs(below, HANG_SECONDS)
-        assert not alive
+def check_that_it_stops(server, replicas):
+    """Tell a server to stop while its replicas translate nothing: it answers what it has taken."""
+    with ThreadPoolExecutor(20) as pool:
+        with stopped(replicas):
+            asked = [pool.submit(ask, server.address, SENTENCES * 10) for _ in range(20)]
+            wait_until(lambda: standing(server.address)["waiting_sentences"] >= 600)
+            server.process.send_signal(signal.SIGTERM)
+            line = server.process.stdout.readline()
+            while not line.startswith("Told to stop"):
+                line = server.process.stdout.readline()
+        statuses = [one.result(HANG_SECONDS)[0] for one in asked]
+    assert statuses.count(200) >= 15
+    assert set(statuses) <= {200, 503}
+    assert server.process.wait(HANG_SECONDS) == 0
+    assert "Stopped." in server.process.stdout.read()
 
 
 def test_on_a_cluster_it_takes_away_what_it_has_started(run_with, ray_head):
     """Others' applications would stay; where there are none Ray Serve goes, too."""
     serve_actors = "(ServeController|ServeReplica)"
-    with served(run_with(20), "--address", ray_head.address) as server:
-        assert len(ray_head.actors("ServeReplica")) == 1
+    with served(run_with(20), *SMALL_BATCHES, "--address", ray_head.address) as server:
+        replicas = ray_head.actors("ServeReplica")
+        assert len(replicas) == 1
         expected = Translator.load(server.run).translate(SENTENCES)
         assert ServedTranslator(server.address).translate(SENTENCES) == expected
         actors = ray_head.actors(serve_actors)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(HANG_SECONDS) == 0, server.process.stdout.read()
+        check_that_it_stops(server, replicas)
         _, alive = psutil.wait_procs(actors, HANG_SECONDS)
         assert not alive
         assert not ray_head.actors(serve_actors)
+
+
+@pytest.mark.chaos  # the short forms are above: one server is told to stop, the other's Ray ends
+def test_told_to_stop_it_leaves_nothing_of_an_embedded_ray(run_with):
+    with served(run_with(20), *SMALL_BATCHES) as server:
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        check_that_it_stops(server, server.replicas())
+        _, alive = psutil.wait_procs(children, HANG_SECONDS)
+        assert not alive

@@ -58,6 +58,7 @@ class RayHead:
                 "--dashboard-host=127.0.0.1",
                 f"--ray-client-server-port={free_port()}",
                 f"--num-cpus={cpus}",
+                "--include-log-monitor=false",  # prints for drivers; ours print by themselves
                 # Unix sockets lie below: their paths may have 107 bytes. Ray opens this folder to
                 # everybody, but not the one around it.
                 f"--temp-dir={folder / 'r'}",
