@@ -102,7 +102,7 @@ def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(
     with pytest.raises(TrainerError, match=told):
         export_run(untrained_run.path, tmp_path / "exported", None)
     monkeypatch.setitem(WRITERS, Target.CTRANSLATE2, {})
-    with pytest.raises(TrainerError, match="name another run$"):
+    with pytest.raises(TrainerError, match=r"name another run$"):
         export_run(untrained_run.path, tmp_path / "exported", None)
 
 
