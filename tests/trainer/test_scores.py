@@ -8,6 +8,7 @@ from support.runs import Runs
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.inference.scoring import score_heldout
 from trainer.inference.trained_network import load_network
+from trainer.scores import Score
 
 MODULE = """
 from trainer.scores import SCORES, ScoreKind
@@ -62,3 +63,20 @@ def test_the_scores_of_a_set_are_those_of_its_validation(runs):
         name: pytest.approx(score["value"], rel=1e-6) if "value" in score else None
         for name, score in last["scores"].items()
     }
+
+
+@pytest.mark.parametrize("more_is_better", [True, False])
+def test_a_score_is_better_only_if_it_is_strictly_so(more_is_better):
+    def score(value):
+        return Score(value=value, more_is_better=more_is_better)
+
+    worse, better = (1.0, 2.0) if more_is_better else (2.0, 1.0)
+    assert score(better).is_better_than(worse)
+    assert not score(worse).is_better_than(better)
+    assert not score(better).is_better_than(better)
+    assert score(worse).is_better_than(None)
+    assert not score(None).is_better_than(None)
+    assert not score(None).is_better_than(worse)
+    assert score(better).cost < score(worse).cost
+    assert score(0.0).cost == 0.0
+    assert score(None).cost is None

@@ -2,15 +2,18 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, MarianMTModel
 
 from cluster.commands.export_targets import WRITERS, Target
+from cluster.commands.exporting import export_run
 from data_pipeline.registry import imported
 from model.errors import ModelError
 from trainer.errors import TrainerError
+from trainer.inference.engine_names import ComputeType
 from trainer.inference.hypotheses import sha256_of
 from trainer.inference.translator import Translator
 
@@ -91,10 +94,44 @@ def test_a_network_that_ctranslate2_lacks_too_gets_no_such_advice(transloom, inl
     assert "ctranslate2" not in str(refusal.value)
 
 
-def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(transloom, run, monkeypatch):
+def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(
+    untrained_run, monkeypatch, tmp_path
+):
     monkeypatch.setitem(WRITERS, Target.HUGGINGFACE, {"causal_lm": "somewhere:else"})
-    with pytest.raises(TrainerError, match=r"trained for translation, .* takes runs of causal_lm"):
-        transloom("export", run, run.parent / "exported")
+    told = r"trained for translation, .* takes runs of causal_lm: name --to ctranslate2$"
+    with pytest.raises(TrainerError, match=told):
+        export_run(untrained_run.path, tmp_path / "exported", None)
+    monkeypatch.setitem(WRITERS, Target.CTRANSLATE2, {})
+    with pytest.raises(TrainerError, match=r"name another run$"):
+        export_run(untrained_run.path, tmp_path / "exported", None)
+
+
+def test_weights_are_rounded_as_it_is_asked_for(untrained_run, tmp_path):
+    sizes = {}
+    for quantization in (None, ComputeType.INT8):
+        folder = tmp_path / f"{quantization}"
+        found = export_run(untrained_run.path, folder, "1", Target.CTRANSLATE2, quantization)
+        assert found["model"] == f"a model of CTranslate2's in {quantization or 'float32'}"
+        assert found["checkpoint"] == "step-00000001"
+        assert found["folder"] == str(folder)
+        sizes[quantization] = (folder / "model.bin").stat().st_size
+    assert sizes[ComputeType.INT8] < 0.6 * sizes[None]
+
+
+def test_an_empty_folder_is_filled_and_a_file_is_left_alone(untrained_run, tmp_path, monkeypatch):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert export_run(untrained_run.path, Path(), None)["folder"] == str(empty)
+    assert (empty / "model.safetensors").is_file()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(TrainerError, match="file has files already, or is one"):
+        export_run(untrained_run.path, file, None)
+    assert file.read_text() == "mine"
+    deeper = tmp_path / "not" / "there" / "yet"
+    export_run(untrained_run.path, deeper, None)
+    assert [path.name for path in deeper.parent.iterdir()] == ["yet"]
 
 
 def test_every_writer_is_where_the_table_says():

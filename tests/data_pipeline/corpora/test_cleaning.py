@@ -156,6 +156,16 @@ def test_earliest_ten_are_shown_however_parts_come_and_merge(seed: int) -> None:
         ]
 
 
+@pytest.mark.parametrize("late", [50, 0, 98])
+def test_a_late_example_takes_the_place_of_the_last_one_shown(late: int) -> None:
+    dropped = Dropped()
+    for position in (*range(1, 10), 99, late, 200, late + 1000):
+        dropped.add(position, ("a", "b"))
+    shown = [example.position for example in dropped.examples]
+    assert shown == sorted([*range(1, 10), late])
+    assert dropped.count == 13
+
+
 def test_merging_leaves_the_merged_report_as_it_was() -> None:
     one, other = DropReport(["x"]), DropReport(["x", "y"])
     for number in range(5):

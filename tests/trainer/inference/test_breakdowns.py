@@ -1,10 +1,15 @@
 """By length and by rare words, compared with counting by hand."""
 
+from collections import Counter
+
 import pytest
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from support.recipes import tiny_recipe
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.manifest_records import Tombstone
+from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
 from trainer.inference import breakdowns
 from trainer.inference.breakdowns import (
@@ -60,6 +65,42 @@ def test_training_data_is_counted_whole_or_evenly(phrasebook, monkeypatch):
     half = training_frequencies(store, manifest, lambda *report: None)
     assert f"of {manifest.pairs:,}, in shards that lie evenly" in half.counted_in
     assert 0 < half.words["the"] < whole.words["the"]
+
+
+def test_every_frequency_is_in_one_bucket():
+    bounds = {0: "0", 1: "1 to 4", 4: "1 to 4", 5: "5 to 9", 9: "5 to 9", 10: "10 to 99"}
+    bounds |= {99: "10 to 99", 100: "100 to 999", 999: "100 to 999", 1000: "1,000 and more"}
+    for frequency, bucket in bounds.items():
+        frequencies = Frequencies({"word": frequency}, "a text")
+        (row,) = by_frequency(["word"], [["word"]], frequencies)
+        assert (str(row.bucket), row.words, row.f1) == (bucket, 1, [100])
+
+
+def test_a_word_that_no_reference_has_counts_against_those_who_write_it():
+    frequencies = Frequencies({"cat": 7}, "a text")
+    (other, made_up) = by_frequency(["dog"], [["cat"], ["dog"]], frequencies)
+    assert (str(other.bucket), other.words, other.f1) == ("0", 1, [0, 100])
+    assert (str(made_up.bucket), made_up.words, made_up.f1) == ("5 to 9", 0, [0, None])
+
+
+def test_words_of_training_are_counted_in_every_shard_but_those_left_out(phrasebook):
+    store, manifest = open_dataset(tiny_recipe(phrasebook).data)
+    words = {}
+    for shard in manifest.shards:
+        blocks = unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+        texts = [text for block in blocks for text in block.sentences("tgt")]
+        words[shard.name] = Counter(word for text in texts for word in Tokenizer13a()(text).split())
+    reports = []
+    found = training_frequencies(store, manifest, lambda *report: reports.append(report))
+    assert found.words == sum(words.values(), Counter())
+    assert reports[0] == (0, manifest.pairs)
+    assert len(reports) == len(manifest.shards) + 1 > 2
+    lost = manifest.shards[0]
+    tombstone = Tombstone(shard=lost.name, reason="it is damaged", parent="0" * 64)
+    fewer = manifest.model_copy(update={"tombstones": (tombstone,)})
+    found = training_frequencies(store, fewer, lambda *report: None)
+    assert found.words == sum(words.values(), Counter()) - words[lost.name]
+    assert f"{manifest.pairs - lost.pairs:,} training pairs" in found.counted_in
 
 
 def test_without_training_data_references_are_counted_and_that_is_said(phrasebook, monkeypatch):

@@ -1,5 +1,6 @@
 """Hypotheses are those of a checkpoint only if nothing that they depend on has changed."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -111,3 +112,32 @@ def test_a_folder_without_hypotheses_has_none(made, few):
     translator, _ = made
     origin = origin_of(translator.checkpoint, "few", few, translator.decoding, "fp32")
     assert find_hypotheses(Path("/nowhere"), origin) is None
+
+
+def test_a_card_that_counts_other_sentences_is_not_taken(made, few, tmp_path):
+    translator, hypotheses = made
+    origin = origin_of(translator.checkpoint, "few", few, translator.decoding, "fp32")
+    for sentences in (FEW - 1, FEW, FEW + 1):
+        (tmp_path / hypotheses.file.name).write_bytes(hypotheses.file.read_bytes())
+        card = json.loads(hypotheses.file.with_suffix(".json").read_text())
+        card["sentences"] = sentences
+        (tmp_path / hypotheses.file.name).with_suffix(".json").write_text(json.dumps(card))
+        assert (find_hypotheses(tmp_path, origin) is not None) == (sentences == FEW)
+
+
+def test_a_card_says_what_hypotheses_depend_on(made, few):
+    translator, hypotheses = made
+    card = json.loads(hypotheses.file.with_suffix(".json").read_text())
+    checkpoint = translator.checkpoint
+    sources = "".join(f"{text}\n" for text in few.texts["src"]).encode()
+    assert card["origin"] == {
+        "test_set": "few",
+        "checkpoint": "step-00000002",
+        "checkpoint_sha256": hashlib.sha256((checkpoint.path / HEADER).read_bytes()).hexdigest(),
+        "sources_sha256": hashlib.sha256(sources).hexdigest(),
+        "tag": None,
+        "decoding": translator.decoding.model_dump(mode="json"),
+        "precision": "fp32",
+    }
+    assert card["sentences"] == FEW
+    assert card["sha256"] == hashlib.sha256(hypotheses.file.read_bytes()).hexdigest()

@@ -1,12 +1,13 @@
 """Scores of translations that lie in a run's folder."""
 
+import os
 import shutil
 
 import pytest
 import sacrebleu
 
 from data_pipeline.errors import DatasetError
-from trainer.inference.kept_translations import kept_scores
+from trainer.inference.kept_translations import NEWEST, kept_scores
 from trainer.runs.folder import RunFolder
 
 
@@ -45,6 +46,24 @@ def test_each_file_of_a_test_set_has_its_scores_with_signatures(run, phrasebook)
     assert found[0].value == pytest.approx(100)
     assert found[2].value == expected < 100
     assert found[2].signature == str(bleu.get_signature())
+
+
+def test_the_newest_files_of_a_test_set_are_scored_in_the_order_of_their_names(run, phrasebook):
+    references = references_of(phrasebook)
+    for number in range(NEWEST + 2):
+        name = f"phrasebook-0000000{number}-beam4-alpha0.6.txt"
+        keep(run, name, references)
+        age = number if number else 10**6  # the first is the newest, the second the oldest
+        os.utime(run.translations / name, (age, age))
+    keep(run, "phrasebook-2-00000009-beam4-alpha0.6.txt", references)  # of a set "phrasebook-2"
+    keep(run, "phrasebook-00000009-beam4-alpha0.6-ctranslate2-int8.txt", references)
+    steps = [score.checkpoint for score in kept_scores(run) if score.score == "chrF"]
+    assert steps == [f"0000000{number}" for number in (0, *range(3, NEWEST + 2))]
+
+
+def test_a_file_with_a_line_too_many_has_no_score(run, phrasebook):
+    keep(run, "phrasebook-00000002-beam4-alpha0.6.txt", [*references_of(phrasebook), "more"])
+    assert kept_scores(run) == []
 
 
 def test_without_translations_nothing_is_read(run):

@@ -16,10 +16,13 @@ from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from model.decoder_only_config import SamplingConfig
+from model.generation.sampling import generate
 from trainer.placement import Placement
-from trainer.tasks.causal_lm import CausalLanguageModel
+from trainer.tasks.causal_lm import SAMPLES, CausalLanguageModel
 from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
@@ -174,3 +177,26 @@ def test_samples_go_on_from_the_beginning_of_documents(untrained):
         assert sample.given
         assert text.startswith(sample.given + sample.expected)
     assert scoring.samples(network) == scoring.samples(network)
+
+
+def test_a_sample_has_half_of_a_short_document_and_the_beginning_of_a_long_one(untrained):
+    task, network, _ = untrained
+    context = task.recipe.batching.context_length
+    texts = ["the cat", "a", "a dog and a cat and a bird are in the house of Marie", "left out"]
+    scoring = task.scoring(HeldOut({"text": texts}, {}))
+    samples = scoring.samples(network)
+    tokenizer = task.tokenizers["text"]
+    assert len(samples) == SAMPLES == len(texts) - 1
+    for sample, text in zip(samples, texts, strict=False):
+        ids = tokenizer.encode([text])[0].tolist()
+        given, expected = (
+            tokenizer.encode([part])[0].tolist() for part in (sample.given, sample.expected)
+        )
+        assert sample.given == tokenizer.decode([ids[: max(1, min(32, len(ids) // 2))]])[0]
+        assert len(given) <= 33
+        assert len(expected) <= context // 2 + 1
+        # The same greedily, by itself.
+        prompt = [tokenizer.bos_id, *ids[: max(1, min(32, len(ids) // 2))]][:context]
+        sampling = SamplingConfig(temperature=0, max_new_tokens=context // 2)
+        (made,) = generate(network, [prompt], sampling, tokenizer.eos_id)
+        assert sample.made == tokenizer.decode([list(made.ids)])[0]

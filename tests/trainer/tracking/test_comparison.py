@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from support.records.checkpoints import make_header, save_checkpoint
-from support.records.lines import train_line
+from support.records.lines import skipped_line, train_line
 from typer.testing import CliRunner
 
 from cluster.cli.app import app
@@ -102,9 +102,51 @@ def test_only_common_steps_are_compared(one, tmp_path):
     assert (found.steps, found.other_loss_from, found.other_data_from) == (2, None, None)
 
 
+def test_the_first_of_several_differences_is_told(one, tmp_path):
+    other = make_run(tmp_path / "other", digests="xyz", losses=(3.0, 2.5, 1.5))
+    found = compare_runs(one, other)
+    assert (found.first_difference.step, found.first_difference.what) == (1, "data")
+    assert (found.other_data_from, found.other_loss_from) == (1, 2)
+    assert found.largest_difference == 0.5  # of step 3, relative to the first run's
+
+
+def test_a_step_comes_before_the_parameters_that_it_leaves(one, tmp_path):
+    other = make_run(tmp_path / "other", losses=(3.0, 2.5, 1.0), change=("master", "a"))
+    found = compare_runs(one, other)
+    assert found.checkpoint_step == 2
+    assert (found.first_difference.step, found.first_difference.what) == (2, "loss")
+
+
+def test_a_run_may_have_no_checkpoint(one, tmp_path):
+    other = make_run(tmp_path / "other")
+    shutil.rmtree(RunFolder(other).checkpoints)
+    for found in (compare_runs(one, other), compare_runs(other, one)):
+        assert found.is_same
+        assert (found.checkpoint_step, found.tensors) == (None, 0)
+
+
+def test_tensors_are_told_in_the_order_of_the_model_and_then_of_their_kinds(one, tmp_path):
+    other = make_run(tmp_path / "other", kinds=("master",))
+    moments = ["exp_avg:a", "exp_avg_sq:a", "exp_avg:b", "exp_avg_sq:b"]
+    assert compare_runs(one, other).other_tensors == moments
+
+
+def test_a_step_that_only_one_run_applied_is_a_difference_of_kind(one, tmp_path):
+    other = make_run(tmp_path / "other")
+    lines = [train_line(n, loss=4.0 - n, data_digest="abc"[n - 1]) for n in (1, 2, 3)]
+    lines[1] = skipped_line(2, data_digest="b")
+    RunFolder(other).metrics.write_text("".join(line.to_json() + "\n" for line in lines))
+    found = compare_runs(one, other)
+    assert found.largest_difference == 0
+    assert found.first_difference.values == ("applied", "skipped")
+    assert (found.first_difference.step, found.other_data_from) == (2, None)
+
+
 def test_without_a_common_step_there_is_nothing_to_compare(one, tmp_path):
     with pytest.raises(TrainerError, match=r"steps 1 to 3.*steps 7 to 9: nothing to compare"):
         compare_runs(one, make_run(tmp_path / "other", first=7))
+    with pytest.raises(TrainerError, match=r"steps 1 to 3, .*begun no step: nothing"):
+        compare_runs(one, make_run(tmp_path / "begun", losses=(), digests=""))
 
 
 def test_a_folder_that_is_no_run_is_named(one, tmp_path):
@@ -202,18 +244,18 @@ def test_a_gradient_norm_alone_is_a_difference(one, tmp_path):
 
 def test_the_first_checkpoint_that_differs_is_shown_in_the_order_of_the_model(one, tmp_path):
     shapes = {"z": [3], "a": [2]}
-    for name, change in (("left", {}), ("right", {4: ("z", "a"), 6: ("a",)})):
+    for name, change in (("left", {}), ("right", {9: ("z", "a"), 16: ("a",)})):
         run = RunFolder(make_run(tmp_path / name))
         for path in run.checkpoints.glob("step-*"):
             shutil.rmtree(path)
-        for step in (2, 4, 6):
+        for step in (2, 9, 16):  # in another order as a set
             values = {
                 n: torch.zeros(shape) + (n in change.get(step, ())) for n, shape in shapes.items()
             }
             fragments = [Fragment("master", n, 0, value) for n, value in values.items()]
             save_checkpoint(run.checkpoints, make_header(step, parameters=shapes), [fragments])
     found = compare_runs(tmp_path / "left", tmp_path / "right")
-    assert (found.checkpoint_step, found.other_tensors) == (4, ["master:z", "master:a"])
+    assert (found.checkpoint_step, found.other_tensors) == (9, ["master:z", "master:a"])
     assert found.first_difference.parameters == ["master:z", "master:a"]
 
 

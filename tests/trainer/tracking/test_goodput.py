@@ -107,3 +107,17 @@ def test_goodput_is_a_share():
     for step in range(1000):
         goodput = goodput.after_step(step * 0.1, 0.1)  # rounding, and a step that began before
         assert 0.0 < goodput.fields["goodput"] <= 1.0
+
+
+def test_before_any_time_has_passed_none_was_lost():
+    assert Goodput(until=5.0).fields["goodput"] == 1.0
+
+
+def test_a_record_is_read_backwards_to_its_last_step_that_counts():
+    def backwards():
+        yield skipped_line(8)
+        yield train_line(7, time=1020.0, restarts=3, lost_steps=2)
+        raise AssertionError("a long record is not read further")
+
+    goodput = goodput_at_start(backwards(), 7, 1000.0)
+    assert (goodput.restarts, goodput.lost_steps) == (4, 3)

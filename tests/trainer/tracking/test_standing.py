@@ -2,12 +2,14 @@
 
 import json
 import os
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.records.lines import COUNTED, skipped_line, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
+from trainer.checkpoints.lease import LEASE_SECONDS
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
 from trainer.runs.place import write_place
@@ -135,6 +137,83 @@ def test_a_run_is_finished_when_its_newest_checkpoint_is_the_end(tmp_path, owner
 def test_a_validation_that_is_due_is_still_to_come(tmp_path):
     run = with_checkpoint(made_run(tmp_path / "run", max_steps=2), 2, validation_due=True)
     assert standing_of(run).state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("silent_seconds", "state"),
+    [(LEASE_SECONDS - 5, "training"), (LEASE_SECONDS + 5, "abandoned")],
+)
+def test_an_owner_may_be_silent_for_as_long_as_its_lease(run, silent_seconds, state):
+    standing = standing_of(with_owner(run, silent_seconds=silent_seconds))
+    assert standing.state == state
+    assert standing.owner.silent_seconds == pytest.approx(silent_seconds, abs=4)
+    assert (standing.step_age_seconds is None) == (state != "training")
+
+
+def test_a_checkpoint_may_be_newer_than_what_the_record_has_kept(tmp_path):
+    run = with_checkpoint(made_run(tmp_path / "run", train_line(3)), 8)
+    standing = standing_of(run)
+    assert (standing.step, standing.checkpoint_step, standing.state) == (8, 8, "stopped")
+    assert standing.checkpoint == str(run / "checkpoints" / "step-00000008")
+    assert standing_of(made_run(tmp_path / "other", train_line(9))).checkpoint is None
+
+
+def test_a_run_past_its_last_step_has_no_time_left(run):
+    (run / "recipe.yaml").write_text("trainer:\n  max_steps: 1\n")  # lowered while it trains
+    assert standing_of(with_owner(run)).seconds_left == 0
+    (run / "owners" / "00000007.json").unlink()
+    standing = standing_of(with_checkpoint(with_owner(run, released=True), 2))
+    assert (standing.state, standing.reason) == ("finished", "trained to step 2")
+
+
+def test_the_age_of_a_step_counts_from_the_record_or_from_a_later_start(tmp_path):
+    ago = [(datetime.now(UTC) - timedelta(seconds=seconds)).isoformat() for seconds in (10, 500)]
+    line = train_line(1, time=time.time() - 100)
+    run = made_run(tmp_path / "run", line)
+    for since, age in zip(ago, (10, 100), strict=True):
+        standing = standing_of(with_owner(run, since=since))
+        assert standing.step_age_seconds == pytest.approx(age, abs=5)
+    begun = with_owner(made_run(tmp_path / "begun"), since=ago[1])
+    assert standing_of(begun).step_age_seconds == pytest.approx(500, abs=5)
+
+
+def test_imported_weights_are_a_finished_run(tmp_path):
+    run = with_checkpoint(made_run(tmp_path / "run"), 0, imported_from="theirs/llama")
+    standing = standing_of(run)
+    assert standing.state == "finished"
+    assert "imported from theirs/llama" in standing.reason
+
+
+def test_the_newest_notices_are_shown(run):
+    for number in range(8):
+        say(run, f"notice {number}", number)
+    found = [entry.text for entry in standing_of(run).notices]
+    assert found == [f"notice {number}" for number in range(3, 8)]
+
+
+def test_of_equal_scores_the_first_is_the_best_and_one_that_is_not_finite_is_none(tmp_path):
+    lines = [
+        validation_line(1, loss=float("inf"), bleu=20.0),
+        validation_line(2, loss=2.0, bleu=20.0),
+        validation_line(3, loss=2.0, bleu=10.0),
+    ]
+    standing = standing_of(made_run(tmp_path / "run", train_line(1), *lines))
+    best = {name: (score.value, score.step) for name, score in standing.best.items()}
+    assert (best["loss"], best["bleu"]) == ((2.0, 2), (20.0, 1))
+    decoding = {name: score.decoding for name, score in standing.best.items()}
+    assert (decoding["loss"], decoding["bleu"]) == (None, "greedy")
+    never = made_run(tmp_path / "never", train_line(1), lines[0])
+    assert standing_of(never).best.keys() == {"bleu"}
+
+
+@pytest.mark.parametrize(("without_best", "state"), [(2, "stopped"), (4, "finished")])
+def test_patience_has_to_be_used_up(tmp_path, without_best, state):
+    fields = {
+        "recipe": {"trainer": {"early_stopping": {"metric": "loss", "patience": 3}}},
+        "early_stopping": {"metric": "loss", "best": 1.0, "validations_since_best": without_best},
+    }
+    run = with_checkpoint(made_run(tmp_path / "run"), 8, **fields)
+    assert standing_of(run).state == state
 
 
 def test_early_stopping_finishes_a_run(tmp_path):

@@ -1,12 +1,21 @@
 """The models that a run keeps: made once, made anew when damaged, whole when two make them."""
 
+import errno
+import hashlib
 import json
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from trainer.inference.ctranslate2.kept_export import CARD, Origin, kept_files
+from trainer.inference.ctranslate2.kept_export import (
+    CARD,
+    SECONDS_TO_FINISH,
+    Origin,
+    kept_files,
+)
 
 
 @pytest.fixture
@@ -137,3 +146,55 @@ def test_without_a_place_to_write_a_temporary_folder_serves(origin, caplog):
     assert "cannot be written" in caplog.text
     (temporary,) = write.folders
     assert not temporary.exists()
+
+
+def test_what_a_killed_process_has_left_is_removed_after_a_day(engines, origin):
+    old, young = (engines / "ctranslate2" / f".step-{age}.unfinished" for age in ("old", "young"))
+    for folder, seconds in ((old, SECONDS_TO_FINISH + 60), (young, SECONDS_TO_FINISH - 60)):
+        folder.mkdir(parents=True)
+        begun = time.time() - seconds
+        os.utime(folder, (begun, begun))
+    kept_files(engines, origin, Conversion())
+    assert not old.exists()
+    assert young.exists()
+    assert len(kept(engines)) == 2
+
+
+def test_the_card_says_what_the_model_was_made_of(engines, origin):
+    kept_files(engines, origin, Conversion())
+    (folder,) = kept(engines)
+    card = json.loads((folder / CARD).read_text())
+    assert card["origin"] == {**origin.model_dump(), "form": 1}
+    assert card["version"] == 1
+    assert card["files"]["model.bin"] == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_place_that_is_no_folder_is_an_error(tmp_path, origin):
+    """Unlike a place without permissions, where a temporary folder serves."""
+    (tmp_path / "engines").write_text("a file")
+    write = Conversion()
+    with pytest.raises(NotADirectoryError):
+        kept_files(tmp_path / "engines", origin, write)
+    assert not write.folders
+
+
+def test_a_disk_that_fills_while_a_model_is_written_makes_way_for_a_temporary_folder(
+    engines, origin, caplog
+):
+    complete = Conversion()
+
+    def fill(folder):
+        if folder.is_relative_to(engines):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        complete(folder)
+
+    assert kept_files(engines, origin, fill) == WRITTEN
+    assert "No space left on device" in caplog.text
+    assert kept(engines) == []
+
+    def fail(folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        kept_files(engines, origin, fail)
+    assert kept(engines) == []

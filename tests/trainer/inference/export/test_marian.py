@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from support.recipes import tiny_recipe
 from transformers import AutoTokenizer, MarianMTModel
 
 from data_pipeline.config import TokenizerConfig
@@ -13,10 +14,10 @@ from data_pipeline.tokenizers.tokenizer import train_tokenizer
 from model.config import DecodingConfig, ModelConfig
 from model.generation.search import greedy_search
 from model.hugging_face.files import write_json, write_model
-from model.hugging_face.marian import to_marian
+from model.hugging_face.marian import MAX_POSITIONS, to_marian
 from model.transformer import Transformer
 from trainer.errors import TrainerError
-from trainer.inference.export.marian import generation_config, write_marian
+from trainer.inference.export.marian import generation_config, max_positions, write_marian
 from trainer.inference.export.marian_tokenizer import tokenizer_files
 from trainer.inference.trained_network import load_network
 from trainer.tasks.translation import vocabulary_of
@@ -134,6 +135,38 @@ def test_the_folder_searches_by_the_recipe():
     found = generation_config(network, decoding, 77)
     expected = {"num_beams": 3, "length_penalty": 0.4, "max_length": 77}
     assert found.items() >= expected.items()
+
+
+@pytest.mark.parametrize("start", ["bos", "pad"])
+def test_generation_has_the_special_tokens_of_the_network(start):
+    tokenizers = tokenizers_of("bpe", False, True)
+    target = tokenizers[TARGET]
+    config = ModelConfig(encoder_layers=1, decoder_layers=1, width=8, heads=2, decoder_start=start)
+    network = Transformer(config, vocabulary_of(tokenizers, config))
+    found = generation_config(network, DECODING, 77)
+    starts_with = {"bos": target.bos_id, "pad": target.pad_id}[start]
+    assert found["decoder_start_token_id"] == starts_with
+    assert found["bos_token_id"] == {"bos": target.bos_id, "pad": None}[start]
+    assert found["eos_token_id"] == found["forced_eos_token_id"] == target.eos_id
+    assert found["pad_token_id"] == target.pad_id
+    # The search never writes padding or what a target begins with, and stops at its best beams.
+    assert found["suppress_tokens"] == sorted({target.pad_id, starts_with})
+    assert found["early_stopping"]
+
+
+@pytest.mark.parametrize(
+    ("source", "decoding", "expected"),
+    [
+        (100, {"max_length_factor": 2, "max_extra_length": 50}, MAX_POSITIONS),
+        (1000, {"max_length_factor": 0.5, "max_extra_length": 50}, 1000),
+        (1000, {"max_length_factor": 1.5, "max_extra_length": 50}, 1551),  # with BOS
+    ],
+)
+def test_there_are_positions_for_the_longest_source_and_its_translation(
+    phrasebook, source, decoding, expected
+):
+    data = tiny_recipe(phrasebook).data.model_copy(update={"max_source_length": source})
+    assert max_positions(data, DecodingConfig(**decoding)) == expected
 
 
 def test_a_tag_in_marians_form_keeps_its_name():

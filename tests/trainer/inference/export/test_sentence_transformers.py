@@ -82,6 +82,10 @@ def test_its_steps_are_in_the_files(exported):
     first = content("sentence_bert_config.json")
     assert first["max_seq_length"] == LONGEST
     assert first["model_args"] == {"add_pooling_layer": False}
+    assert first["do_lower_case"] is False  # pieces are cased
+    library = content("config_sentence_transformers.json")
+    assert library["similarity_fn_name"] == "cosine"
+    assert not library["prompts"]
     assert (folder / "tokenizer.model").read_bytes() == embedder.tokenizer.model
     names = content("tokenizer_config.json")
     tokenizer = embedder.tokenizer

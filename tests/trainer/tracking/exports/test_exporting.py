@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cluster.cli.app import app
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.folder import RunCard, RunFolder
-from trainer.tracking.exports import parquet_tables
+from trainer.tracking.exports import exporting, parquet_tables
 from trainer.tracking.exports.exporting import export_metrics
 from trainer.tracking.exports.tables import TRAIN
 from trainer.tracking.metrics import read_metrics
@@ -194,6 +194,62 @@ def test_a_line_that_is_being_written_is_left_out(run, tmp_path):
     with (run / "metrics.jsonl").open("a") as record:
         record.write(train_line(5).to_json())
     assert export_metrics(run, "csv", tmp_path / "out").last_step == 4
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "tensorboard"])
+def test_the_card_says_what_was_exported(run, tmp_path, to):
+    exported = export_metrics(run, to, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert card == exported.model_dump(mode="json")
+    assert (card["run"], card["name"], card["format"], card["version"]) == (
+        "abcd1234",
+        "run",
+        to,
+        1,
+    )
+    assert (card["first_step"], card["last_step"]) == (0, 4)  # of all lines, events among them
+    assert card["bytes_read"] == (run / "metrics.jsonl").stat().st_size
+    assert card["files"] == sorted(
+        p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".json"
+    )
+    if to != "tensorboard":
+        expected = {"train": 3, "skipped": 1, "validations": 3, "samples": 1, "events": 3}
+        assert card["rows"] == expected
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "tensorboard"])
+def test_a_record_without_lines_is_an_export_without_rows(tmp_path, to):
+    exported = export_metrics(make_run(tmp_path / "run", []), to, tmp_path / "out")
+    assert (exported.first_step, exported.last_step, exported.bytes_read) == (None, None, 0)
+    assert set(exported.rows.values()) <= {0}
+
+
+def test_lines_of_csv_end_as_those_of_other_texts(run, tmp_path):
+    export_metrics(run, "csv", tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.csv"):
+        assert b"\r" not in file.read_bytes()
+
+
+def test_it_tells_how_much_of_the_record_is_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "LINES_PER_REPORT", 3)
+    reports = []
+    export_metrics(run, "csv", tmp_path / "out", lambda *report: reports.append(report))
+    ends = [len(line.to_json()) + 1 for line in LINES]
+    size = sum(ends)
+    assert reports == [(sum(ends[:n]), size) for n in (1, 4, 7)] + [(size, size)]
+
+
+def test_what_a_run_records_meanwhile_is_left_out(run, tmp_path):
+    record = run / "metrics.jsonl"
+    before = record.stat().st_size
+
+    def go_on(done, total):
+        with record.open("a") as file:
+            file.write(train_line(5).to_json() + "\n")
+
+    exported = export_metrics(run, "csv", tmp_path / "out", go_on)
+    assert record.stat().st_size > before
+    assert (exported.last_step, exported.bytes_read) == (4, before)
 
 
 def test_a_run_without_a_record_is_named(run, tmp_path):
