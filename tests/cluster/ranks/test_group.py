@@ -17,7 +17,7 @@ from cluster.health.failures import RankDiedError
 from cluster.health.hang_detector import Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
-from cluster.ranks.group import CAUSE_SECONDS, RankGroup
+from cluster.ranks.group import CAUSE_SECONDS, LAST_REPORTS_SECONDS, RankGroup
 from cluster.ranks.reports import Notice, Report
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
@@ -395,3 +395,23 @@ def test_every_rank_is_asked_to_leave_and_given_the_workers(story):
 def failed_with(cause):
     """The error that Ray raises for an exception in an actor's method."""
     return RayTaskError("train", "the traceback on its node", cause)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_how_long_last_reports_are_waited_for(story, fails):
+    """A rank that owes its report to an error that ends the run gets less time."""
+    told = story(deadlines={"answer_seconds": 7.0})
+    told.begin()
+    told.group.poll()
+    for result in told.results:
+        result.come(failed_with(NonFiniteLossError("NaN")) if fails else "finished")
+    told.reports(0, SAID)
+    for actor in told.actors:
+        actor.answers["poll"] = [Answer([]), Answer([])]
+    poll = told.group.poll()
+    assert poll.reports == [(0, SAID)]
+    assert told.ray.waits == [LAST_REPORTS_SECONDS if fails else 7.0]
+    if fails:
+        assert isinstance(poll.failure, NonFiniteLossError)
+    else:
+        assert str(poll.failure).startswith("Rank 1 has returned, but has not told for 7 s")

@@ -182,3 +182,14 @@ def test_nodes_that_leave_or_are_silent_are_not_offered():
     supply._agents = Agents()
     supply._agents.silent_ones = {"a"}
     assert supply.offer(nodes) == ["b", "b"]
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda")])
+def test_spares_are_made_for_the_device_and_killed_with_the_group_s(gpus, device):
+    environment = {"A": "1"}
+    supply = RankSupply(ClusterConfig(gpus_per_rank=gpus), SuspendAwareClock(), environment)
+    spares = supply._spares
+    assert (spares._device, spares._environment) == (device, environment)
+    supply._agents = Agents()
+    spares._kill([])
+    assert supply._agents.killed == [[]]
