@@ -128,7 +128,7 @@ class ScriptedSupply:
         problems: of each check of the nodes, in order; none afterwards.
         trains: whether the ranks of groups train by the time that they are asked to leave.
         obeys: whether ranks that train leave when they are asked to.
-        ended: how many groups were ended, those of no rank included.
+        ended: how many times a group was ended.
     """
 
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
