@@ -1,9 +1,20 @@
-"""What a spare imports before it becomes a rank."""
+"""The actor of a rank: what it imports as a spare, and what the supervisor may ask of it."""
 
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.ranks import actor as actor_module
+from cluster.ranks.actor import RankActor
+from cluster.ranks.node_agent import ProcessName
+from cluster.ranks.reports import Notice
+from trainer.checkpoints.processes import start_tick
 
 ROOT = Path(__file__).resolve().parents[3]
 # In a process of its own, in which nothing else has been imported.
@@ -31,3 +42,78 @@ def test_a_spare_imports_what_a_rank_has_and_no_compiler():
     assert before == [False, False, False]
     assert after == [True, True, False]
     assert not compiler
+
+
+@pytest.fixture
+def actor(monkeypatch):
+    """A rank's actor, in this process and without Ray."""
+    for name in ("CUDA_VISIBLE_DEVICES", "PYTORCH_NVML_BASED_CUDA_CHECK"):
+        monkeypatch.setenv(name, "before")
+    events = []
+    monkeypatch.setattr(actor_module, "Watchdog", lambda: SimpleNamespace(heartbeat=events.append))
+    for name in ("read_environment", "fall_asleep_soon", "allow_dumps"):
+        monkeypatch.setattr(actor_module, name, partial(events.append, name))
+
+    def make(gpu=None):
+        made = RankActor.__ray_metadata__.modified_class(gpu)
+        assert events == ["read_environment", "fall_asleep_soon", "allow_dumps"]
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("gpu", [None, "2"])
+def test_a_rank_sees_the_gpu_of_its_seat(actor, gpu):
+    actor(gpu)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == (gpu or "before")
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == ("1" if gpu else "before")
+
+
+def test_calls_of_the_supervisor_reach_the_rank(actor):
+    rank = actor()
+    rank._mailbox.notice("one")
+    assert rank.poll() == [Notice("one")]
+    assert rank.poll() == []
+    rank.use_workers(["a worker"])
+    assert rank._client.workers == ["a worker"]
+    rank.request_stop()
+    assert rank._mailbox.stop_requested()
+    assert rank.process_id() == os.getpid()
+    assert rank.modules() == list(sys.modules)
+    rank._client._notice("worker 3 is slow")
+    assert rank.poll() == [Notice("worker 3 is slow")]
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("10.0.0.7", "10.0.0.7"), ("fd00::7", "[fd00::7]")], ids=["4", "6"]
+)
+def test_ranks_of_several_nodes_meet_at_a_free_port(actor, monkeypatch, address, host):
+    util = SimpleNamespace(get_node_ip_address=lambda: address)
+    monkeypatch.setattr(actor_module, "ray", SimpleNamespace(util=util))
+    scheme, _, place = actor().rendezvous(one_node=False).partition("://")
+    found, _, port = place.rpartition(":")
+    assert (scheme, found) == ("tcp", host)
+    assert 1024 <= int(port) < 65536
+
+
+def test_ranks_of_one_node_meet_in_a_file_that_goes_with_the_process(actor, monkeypatch):
+    name = ProcessName("node", os.getpid(), start_tick(os.getpid()))
+    monkeypatch.setattr(ProcessName, "of_this_process", lambda: name)
+    rank = actor()
+    first, second = rank.rendezvous(one_node=True), rank.rendezvous(one_node=True)
+    assert first != second
+    path = Path(first.removeprefix("file://"))
+    assert not path.exists()
+    path.touch()
+    assert name.rendezvous_files() == [path]
+    path.unlink()
+
+
+def test_modules_are_imported_as_far_as_they_can_be(actor, tmp_path, monkeypatch):
+    names = [f"module_{tmp_path.name.replace('-', '_')}_{end}" for end in "abc"]
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{names[0]}.py").write_text("raise RuntimeError('not here')\n")
+    (tmp_path / f"{names[1]}.py").write_text("")
+    actor().import_modules(names)
+    assert [name in sys.modules for name in names] == [False, True, False]
+    del sys.modules[names[1]]

@@ -1,18 +1,23 @@
 """The start of a group, and the last reports of its ranks."""
 
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 from support.cluster.scripted_cluster import HandClock
+from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay, pending
 
 from cluster.config import ClusterConfig, DeadlinesConfig
 from cluster.errors import RankHungError, RankLostError
+from cluster.health.failures import RankDiedError
+from cluster.health.hang_detector import Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
-from cluster.ranks.group import RankGroup
+from cluster.ranks.group import CAUSE_SECONDS, LAST_REPORTS_SECONDS, RankGroup
 from cluster.ranks.reports import Notice, Report
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
@@ -170,3 +175,243 @@ def test_the_rendezvous_has_its_own_deadline_however_long_processes_took(ray_hea
 )
 def test_local_ranks_count_the_ranks_of_each_node(nodes, expected):
     assert rank_group.local_ranks_of(list(nodes)) == expected
+
+
+class GroupStory:
+    """A group of ranks on nodes, whose actors answer by a script, and its clock."""
+
+    def __init__(self, monkeypatch, nodes="ab", **config):
+        self.ray = ScriptedRay()
+        monkeypatch.setattr(rank_group, "ray", self.ray)
+        self.pauses = []
+        monkeypatch.setattr(rank_group, "time", SimpleNamespace(sleep=self.pauses.append))
+        self.clock = HandClock()
+        self.started = [pending() for _ in nodes]
+        self.rendezvous = pending()
+        self.results = [pending() for _ in nodes]
+        self.actors = [
+            ScriptedActor(rendezvous=[self.rendezvous], train=[result]) for result in self.results
+        ]
+        processes = [
+            SimpleNamespace(actor=actor, seat=SimpleNamespace(node=node), said_name=name)
+            for actor, node, name in zip(self.actors, nodes, self.started, strict=True)
+        ]
+        names = [f"Rank {rank}" for rank in range(len(nodes))]
+        self.group = RankGroup(ClusterConfig(**config), processes, names, self.clock)
+        self.group.start("the job", ["a worker"])
+
+    def begin(self):
+        """Let the ranks train."""
+        for answer in (*self.started, self.rendezvous):
+            answer.come("name")
+        for _ in range(2):
+            assert self.group.poll().failure is None
+        assert self.group.trains
+
+    def reports(self, rank, *reports):
+        """What a rank answers to the question under way."""
+        self.group._polls[rank].come(list(reports))
+
+
+@pytest.fixture
+def story(monkeypatch):
+    return partial(GroupStory, monkeypatch)
+
+
+@pytest.mark.parametrize(("nodes", "one_node"), [("aa", True), ("ab", False)])
+def test_the_first_rank_makes_the_rendezvous_once_all_have_started(story, nodes, one_node):
+    told = story(nodes)
+    told.started[0].come("name")
+    assert told.group.poll().failure is None
+    assert told.actors[0].calls["rendezvous"] == []
+    told.started[1].come("name")
+    told.group.poll()
+    told.group.poll()
+    assert told.actors[0].calls["rendezvous"] == [(one_node,)]
+    assert told.actors[1].calls["rendezvous"] == []
+    assert not told.group.trains
+    told.rendezvous.come("tcp://here:1")
+    told.group.poll()
+    assert told.group.trains
+    for actor in told.actors:
+        ((_, placement, _),) = actor.calls["train"]
+        assert placement.rendezvous == "tcp://here:1"
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_rank_that_does_not_start_in_time_is_named(story, late):
+    told = story(deadlines={"start_seconds": 50.0, "answer_seconds": 7.0})
+    told.started[1 - late].come("name")
+    told.clock.now = 49.9
+    assert told.group.poll().failure is None
+    told.clock.now = 50.0
+    failure = told.group.poll().failure
+    assert isinstance(failure, RankHungError)
+    assert str(failure) == f"Rank {late} has not started within 50 s"
+
+
+def test_a_rank_that_dies_before_it_trains_is_named(story):
+    told = story()
+    told.started[0].come("name")
+    told.started[1].come(DEAD)
+    failure = told.group.poll().failure
+    assert isinstance(failure, RankDiedError)
+    assert str(failure).startswith("Rank 1 has died in phase start")
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_ranks_compute_where_the_recipe_says(story, gpus):
+    told = story(gpus_per_rank=gpus, cpus_per_rank=3)
+    told.begin()
+    for actor in told.actors:
+        ((job, placement, config),) = actor.calls["train"]
+        assert (job, placement.device) == ("the job", "cuda" if gpus else "cpu")
+        assert (placement.threads, config.gpus_per_rank) == (3, gpus)
+
+
+def test_waiting_ends_with_the_first_answer(story):
+    told = story()
+    told.started[1].come("name")
+    told.group.wait(0.1)
+    assert (told.ray.waits, told.pauses) == ([0.1], [])  # for rank 0 alone
+    told.started[0].come("name")
+    told.group.wait(0.2)
+    assert (told.ray.waits, told.pauses) == ([0.1], [0.2])
+
+
+def test_reports_come_with_their_rank_and_each_rank_is_asked_again(story):
+    told = story()
+    told.begin()
+    told.group.poll()
+    first, second = Notice("one"), Notice("two")
+    told.reports(1, first, second)
+    assert told.group.poll().reports == [(1, first), (1, second)]
+    assert [len(actor.calls["poll"]) for actor in told.actors] == [1, 2]
+    assert told.group.poll().reports == []  # each is told once
+
+
+def test_signs_are_positions_and_seconds_of_silence(story):
+    told = story()
+    told.begin()
+    told.clock.now = 10.0
+    told.group.poll()
+    told.reports(0, Position("step", 3, "here"), Position("validation", 3))
+    told.group.poll()
+    told.clock.now = 14.0
+    (position, silent), (start, other_silent) = told.group.signs()
+    assert (position, silent) == (Position("validation", 3), 4.0)
+    assert (start, other_silent) == (Position(), 14.0)
+
+
+def test_a_rank_that_stops_answering_hangs(story):
+    told = story(deadlines={"answer_seconds": 7.0})
+    told.begin()
+    told.group.poll()
+    for now in (5.0, 7.0, 7.1):
+        told.clock.now = now
+        told.reports(0)
+        poll = told.group.poll()
+        assert bool(poll.failure) == (now > 7.0)
+    assert "Rank 1 has not answered for 7 s" in str(poll.failure)
+
+
+def test_a_rank_that_has_returned_need_not_move(story):
+    told = story(deadlines={"start_seconds": 5.0, "step_seconds": 50.0})
+    told.begin()
+    told.group.poll()
+    told.reports(0, Position("step", 1))
+    told.group.poll()
+    told.results[1].come("finished")
+    told.clock.now = 6.0
+    assert told.group.poll().failure is None
+
+
+def test_outcomes_are_those_of_all_ranks_with_their_last_reports(story):
+    told = story()
+    told.begin()
+    told.group.poll()
+    told.results[1].come("preempted")
+    poll = told.group.poll()
+    assert (poll.outcomes, poll.failure) == (None, None)
+    told.results[0].come("finished")
+    under_way, last = Notice("under way"), Notice("last")
+    told.reports(0, under_way)
+    told.reports(1)
+    for rank, actor in enumerate(told.actors):
+        answers = [Answer([]), Answer([last])] if rank == 0 else [Answer([]), Answer([])]
+        actor.answers["poll"] = answers
+    poll = told.group.poll()
+    assert poll.reports == [(0, under_way), (0, last)]
+    assert (poll.outcomes, poll.failure) == (["finished", "preempted"], None)
+
+
+def test_a_rank_that_dies_before_its_last_reports_is_a_failure(story):
+    told = story()
+    told.begin()
+    told.group.poll()
+    for rank, actor in enumerate(told.actors):
+        told.results[rank].come("finished")
+        told.reports(rank)
+        actor.answers["poll"] = [Answer([]), Answer(DEAD if rank else [])]
+    poll = told.group.poll()
+    assert poll.outcomes is None
+    assert "Rank 1 has died" in str(poll.failure)
+
+
+def test_of_two_failures_the_cause_is_waited_for(story):
+    """A collective fails a moment before the death of its other rank is known."""
+    told = story()
+    told.begin()
+    told.clock.now = 20.0
+    told.results[0].come(failed_with(RuntimeError("connection closed by peer")))
+    assert told.group.poll().failure is None
+    told.clock.now += CAUSE_SECONDS
+    assert told.group.poll().failure is None
+    told.results[1].come(DEAD)
+    assert "Rank 1 has died" in str(told.group.poll().failure)
+
+
+def test_without_another_cause_the_first_failure_counts_after_a_while(story):
+    told = story()
+    told.begin()
+    told.clock.now = 20.0
+    told.results[1].come(failed_with(RuntimeError("connection closed by peer")))
+    assert told.group.poll().failure is None
+    told.clock.now += CAUSE_SECONDS + 0.1
+    failure = told.group.poll().failure
+    assert str(failure).startswith("Rank 1 has failed in phase start: RuntimeError: connection")
+    assert all(len(actor.calls["poll"]) <= 2 for actor in told.actors)  # nothing is awaited
+
+
+def test_every_rank_is_asked_to_leave_and_given_the_workers(story):
+    told = story()
+    told.group.request_stop()
+    told.group.use_workers(["another"])
+    for actor in told.actors:
+        assert len(actor.calls["request_stop"]) == 1
+        assert actor.calls["use_workers"] == [(["a worker"],), (["another"],)]
+
+
+def failed_with(cause):
+    """The error that Ray raises for an exception in an actor's method."""
+    return RayTaskError("train", "the traceback on its node", cause)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_how_long_last_reports_are_waited_for(story, fails):
+    """A rank that owes its report to an error that ends the run gets less time."""
+    told = story(deadlines={"answer_seconds": 7.0})
+    told.begin()
+    told.group.poll()
+    for result in told.results:
+        result.come(failed_with(NonFiniteLossError("NaN")) if fails else "finished")
+    told.reports(0, SAID)
+    for actor in told.actors:
+        actor.answers["poll"] = [Answer([]), Answer([])]
+    poll = told.group.poll()
+    assert poll.reports == [(0, SAID)]
+    assert told.ray.waits == [LAST_REPORTS_SECONDS if fails else 7.0]
+    if fails:
+        assert isinstance(poll.failure, NonFiniteLossError)
+    else:
+        assert str(poll.failure).startswith("Rank 1 has returned, but has not told for 7 s")

@@ -108,3 +108,18 @@ def test_ray_carries_nvidia_s_library():
     library = private.nvml()
     for name in vars(Driver):
         assert name.startswith("_") or hasattr(library, name)
+
+
+def test_cores_are_busy_with_whatever_takes_their_time(monkeypatch):
+    """Of those cores alone that this process may use; waiting for a disk is none of it."""
+    times = SimpleNamespace(
+        user=1, nice=2, system=4, irq=8, softirq=16, steal=32, idle=64, iowait=128, guest=256
+    )
+    other = SimpleNamespace(**dict.fromkeys(vars(times), 1000))
+    monkeypatch.setattr(node_meter.psutil, "cpu_times", lambda percpu: [other, times])
+    monkeypatch.setattr(node_meter.os, "sched_getaffinity", lambda process: {1})
+    monkeypatch.setattr(node_meter, "core_limit", lambda: None)
+    cores = node_meter.cpus_of_node()
+    assert (cores.cores, cores.busy_seconds()) == (1, 63)
+    monkeypatch.setattr(node_meter.os, "sched_getaffinity", lambda process: {7})
+    assert cores.busy_seconds() == 6063  # all that are shown, in a container that hides its own

@@ -1,9 +1,15 @@
-"""What a rank's process is started with."""
+"""What a rank's process is started with, and which processes wait as spares."""
+
+from types import SimpleNamespace
 
 import psutil
+import pytest
 import ray
+from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay
 
-from cluster.ranks.process import RankProcess
+from cluster.ranks import node_agent
+from cluster.ranks import process as process_module
+from cluster.ranks.process import RankProcess, Spares
 from cluster.ray.reservation import Seat
 from cluster.ray.session import ray_session
 from trainer.host_memory import KEPT_BY_LIBRARIES, kept_by_libraries
@@ -22,3 +28,87 @@ def test_libraries_read_what_they_keep_when_a_rank_starts(ray_head):
         found = psutil.Process(ray.get(process.actor.process_id.remote())).environ()
         ray.kill(process.actor)
     assert environment.items() <= found.items()
+
+
+class StartedProcesses:
+    """The processes that are started, in order, instead of actors of Ray."""
+
+    def __init__(self, monkeypatch):
+        self.ray, self.started = ScriptedRay(), []
+        for module in (process_module, node_agent):
+            monkeypatch.setattr(module, "ray", self.ray)
+        monkeypatch.setattr(process_module, "RankProcess", self._start)
+        self.killed = []
+        self.spares = Spares("cpu", {"A": "1"}, self.killed.extend)
+
+    def _start(self, seat, device, environment):
+        assert (device, environment) == ("cpu", {"A": "1"})
+        actor = ScriptedActor(process=lambda: "well")
+        self.started.append(SimpleNamespace(seat=seat, actor=actor))
+        return self.started[-1]
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    return StartedProcesses(monkeypatch)
+
+
+A, B = Seat("a"), Seat("b")
+
+
+def test_a_spare_waits_for_each_seat_and_imports_what_ranks_have(processes):
+    rank = ScriptedActor(modules=lambda: ["torch"])
+    processes.spares.refill([A, A, B], rank)
+    assert [one.seat for one in processes.started] == [A, A, B]
+    assert processes.spares.waiting == processes.started
+    for one in processes.started:
+        ((modules,),) = one.actor.calls["import_modules"]
+        assert modules.value == ["torch"]
+    processes.spares.refill([A, A, B], rank)
+    assert len(processes.started) == 3
+
+
+def test_spares_without_a_seat_are_killed(processes):
+    rank = ScriptedActor()
+    processes.spares.refill([A, A, B], rank)
+    first, second, other = processes.started
+    processes.spares.refill([A, Seat("c")], rank)
+    assert processes.killed == [second, other]
+    assert processes.spares.waiting == [first, processes.started[3]]
+    assert processes.started[3].seat == Seat("c")
+
+
+def test_ranks_are_spares_of_their_seats_and_new_processes_elsewhere(processes):
+    processes.spares.refill([A, B], ScriptedActor())
+    on_a, on_b = processes.started
+    taken = processes.spares.take([B, A, A])
+    assert taken[:2] == [on_b, on_a]
+    assert taken[2] is processes.started[2]
+    assert taken[2].seat == A
+    assert processes.spares.waiting == []
+    assert processes.killed == []
+
+
+def test_spares_of_another_gpu_are_not_taken(processes):
+    processes.spares.refill([Seat("a", "0")], ScriptedActor())
+    (taken,) = processes.spares.take([Seat("a", "1")])
+    assert taken is processes.started[1]
+    assert len(processes.spares.waiting) == 1
+
+
+def test_spares_that_do_not_answer_are_killed_and_replaced(processes):
+    processes.spares.refill([A, B, B], ScriptedActor())
+    well, stopped, dead = processes.started
+    stopped.actor.answers["process"] = []
+    dead.actor.answers["process"] = [Answer(DEAD)]
+    taken = processes.spares.take([A, B])
+    assert processes.killed == [stopped, dead]
+    assert taken == [well, processes.started[3]]
+    assert processes.ray.waits == [process_module.ANSWER_SECONDS]
+
+
+def test_without_spares_nobody_is_waited_for_or_killed(monkeypatch):
+    processes = StartedProcesses(monkeypatch)
+    processes.spares._kill = pytest.fail
+    assert processes.spares.take([A]) == processes.started
+    assert processes.ray.waits == []

@@ -1,6 +1,7 @@
 """A head that does not answer: waited for, told of once, and at last given up."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,3 +110,59 @@ def test_a_head_that_is_away_for_too_long_is_lost(view, clock, ask):
     clock.now += WAIT_SECONDS + 1
     with pytest.raises(HeadLostError, match=r"for 45 s \(cluster.wait_for_head_seconds\)"):
         ask(view)
+
+
+def ray_node(name, alive=True, **fields):
+    return {
+        "NodeID": name,
+        "NodeManagerAddress": "10.0.0.1",
+        "Alive": alive,
+        "Resources": {"CPU": 8.0},
+        "Labels": {"pool": "train"},
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(
+    ("leaving", "leaves_at"),
+    [({}, None), ({"a1b2c3d4e5": 1_500_250}, 1500.25), ({"a1b2c3d4e5": 0}, float("inf"))],
+    ids=["stays", "leaves", "leaves at no time"],
+)
+def test_what_ray_says_of_nodes(monkeypatch, leaving, leaves_at):
+    """Ray tells deadlines in milliseconds, and 0 for none."""
+    nodes = [ray_node("a1b2c3d4e5"), ray_node("dead", alive=False), ray_node("new")]
+    monkeypatch.setattr(cluster_view, "ray", SimpleNamespace(nodes=lambda: nodes))
+    monkeypatch.setattr(cluster_view.private, "free_resources", lambda: {"a1b2c3d4e5": {"CPU": 2}})
+    monkeypatch.setattr(cluster_view.private, "draining_nodes", lambda: leaving)
+    found = cluster_view._ask()
+    labels = {"pool": "train"}
+    assert found == {
+        "a1b2c3d4e5": Node(
+            "a1b2c3d4e5", "10.0.0.1 (a1b2c3d4)", {"CPU": 2}, {"CPU": 8.0}, leaves_at, labels
+        ),
+        "new": Node("new", "10.0.0.1 (new)", {}, {"CPU": 8.0}, None, labels),
+    }
+
+
+def test_silence_of_the_head_is_told_after_a_while_and_not_before(view, clock, notices):
+    clock.now = TELL_SECONDS
+    view.nodes()
+    clock.now += 0.1
+    assert notices == []
+    view.nodes()
+    assert len(notices) == 1
+    clock.now = WAIT_SECONDS
+    view.nodes()
+    clock.now += 0.1
+    with pytest.raises(HeadLostError):
+        view.nodes()
+    assert len(notices) == 1
+
+
+def test_fresh_nodes_are_those_of_a_question_that_was_asked_later(head, clock, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cluster_view, "_ask", lambda: asked.append(None) or {str(len(asked)): HERE})
+    with ClusterView(WAIT_SECONDS, pytest.fail) as view:
+        before = len(asked)
+        (fresh,) = view.fresh_nodes()
+    assert int(fresh) > before

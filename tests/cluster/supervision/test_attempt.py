@@ -1,25 +1,59 @@
 """The supervision of one group of ranks: growth, lost nodes, and what their reports lead to."""
 
 import itertools
+import json
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from support.cluster.scripted_cluster import DRIVER, FINISHED, NOTHING, lost, scripted_run, trained
+from support.cluster.scripted_cluster import (
+    DRIVER,
+    FINISHED,
+    NOTHING,
+    lost,
+    node,
+    scripted_run,
+    trained,
+    write_part,
+)
+from support.records.lines import validation_line
 
+from cluster.data.worker_signs import WorkerSign, WorkerSigns
+from cluster.data.workers import WorkerHandle, WorkerStatistics
+from cluster.errors import RankHungError
 from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll
-from cluster.ranks.reports import StateFailed
+from cluster.ranks.reports import Detail, Notice, Recorded, StateFailed
+from cluster.supervision.attempt import LEASE_CHECK_SECONDS, VITALS_SECONDS
+from cluster.supervision.departure import DRAIN_MARGIN_SECONDS
 from cluster.supervision.growth import GROW_AFTER_SECONDS
-from trainer.errors import CheckpointError
+from trainer.checkpoints.format import list_checkpoints
+from trainer.errors import CheckpointError, LeaseLostError
+from trainer.runs.log import DETAIL
 from trainer.runs.vitals import read_vitals
+from trainer.tracking.node_usage import Usage
 
 GROWABLE = {"min": 1, "max": 2}
 NO_ERROR = nullcontext()
 
 
 @pytest.fixture
-def scripted(phrasebook, tmp_path, monkeypatch):
+def looks(monkeypatch):
+    """The times at which data workers were looked at; each has read 12 windows."""
+    statistics = WorkerStatistics(process_id=1, node="0123abcd", windows_read=12)
+    times = []
+
+    def look(self, handles, now):
+        times.append(now)
+        return [WorkerSign(handle.number, statistics, 0.5) for handle in handles]
+
+    monkeypatch.setattr(WorkerSigns, "look", look)
+    return times
+
+
+@pytest.fixture
+def scripted(phrasebook, tmp_path, monkeypatch, looks):
     def start(scripts, **options):
         return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
 
@@ -80,3 +114,278 @@ def test_vitals_show_a_checkpoint_until_it_has_failed(scripted, more, being_writ
     assert read_vitals(run.context.run).checkpoint_being_written == being_written
     said = "rank 0: No space left on device" in run.audience.notices
     assert said == bool(more)
+
+
+class Workers:
+    """Data workers that serve as soon as they are asked for, up to a number."""
+
+    def __init__(self, most):
+        self.most = most
+        self.handles = [WorkerHandle(0, None)]
+        self.actors = []
+        self.offered = None
+
+    def give_up_starting(self):
+        return 0
+
+    def spread(self):
+        return "worker 0 has read 3 windows"
+
+    def admit(self):
+        pass
+
+    def resize(self, count, nodes):
+        self.offered = [one.id for one in nodes]
+        granted = min(count, self.most)
+        self.handles = [WorkerHandle(number, None) for number in range(granted)]
+        return granted
+
+
+def ask_to_stop(run, seconds_ago=0.0):
+    run.context.stop.reason = "SIGTERM was received"
+    run.context.stop.asked_at = time.monotonic() - seconds_ago
+
+
+def test_reports_of_ranks_reach_the_audience_with_their_rank(scripted):
+    reports = [(1, Notice("a shard is damaged")), (0, Detail("8 threads"))]
+    with scripted([[Poll(reports), FINISHED]]) as run:
+        run.loop.run()
+    assert "rank 1: a shard is damaged" in run.audience.notices
+    assert f"{DETAIL}rank 0: 8 threads" in run.audience.kept
+
+
+def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
+    seen = []
+
+    def polls():
+        yield Poll([(0, Position("save", 2))])
+        yield write_part(run, 2, 0, ranks=2)
+        seen.append((run.context.vitals._being_written, len(list_checkpoints(checkpoints))))
+        yield write_part(run, 2, 1, ranks=2)
+        seen.append((run.context.vitals._being_written, len(list_checkpoints(checkpoints))))
+        yield FINISHED
+
+    with scripted([polls()], places=("a", "b"), ranks=2) as run:
+        checkpoints = run.context.run.checkpoints
+        assert run.loop.run() == "finished"
+    assert seen == [(2, 0), (None, 1)]
+    assert run.audience.notices.count("checkpoint of step 2 is complete") == 1
+
+
+def test_a_part_that_comes_with_the_outcome_makes_a_checkpoint(scripted):
+    """And the run is at its end only after that."""
+    events = []
+
+    def polls():
+        yield Poll(write_part(run, 2).reports, outcomes=["finished"])
+
+    with scripted([polls()]) as run:
+        run.context.stop.let_outcome_stand = lambda: events.append(
+            len(list_checkpoints(run.context.run.checkpoints))
+        )
+        assert run.loop.run() == "finished"
+    assert events == [1]
+
+
+def test_a_part_that_was_given_up_is_said_once(scripted):
+    failed = [StateFailed(2, "No space left on device")] * 2
+    polls = [Poll([*enumerate(failed)]), FINISHED]
+    ending = pytest.raises(CheckpointError)
+    with scripted([polls], places=("a", "b"), ranks=2) as run, ending:
+        run.loop.run()
+    assert [text for text in run.audience.notices if "No space left" in text] == [
+        "rank 0: No space left on device"
+    ]
+
+
+def test_where_ranks_stood_is_kept_when_one_hangs(scripted):
+    hung = Poll([], failure=RankHungError("Rank 0 hangs"))
+    with scripted([[hung], [FINISHED]]) as run:
+        run.supply.stacks = lambda: {0: "in all_reduce"}
+        assert run.loop.run() == "finished"
+    (folder,) = run.context.run.stacks.iterdir()
+    assert (folder / "rank-0.txt").read_text() == "in all_reduce"
+    assert any("Rank 0 hangs. Where each rank stood" in text for text in run.audience.notices)
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "leaves_in", "seconds"),
+    [(0.0, None, 20.0), (15.0, None, 5.0), (0.0, 9.0, 9.0 - DRAIN_MARGIN_SECONDS)],
+    ids=["request", "older request", "request and drain"],
+)
+def test_ranks_that_do_not_leave_in_time_are_killed(scripted, seconds_ago, leaves_in, seconds):
+    def polls():
+        yield trained(1)
+        ask_to_stop(run, seconds_ago)
+        if leaves_in is not None:
+            drained = replace(run.view.before[DRIVER], leaves_at=time.time() + leaves_in)
+            run.view.before[DRIVER] = drained
+        yield from itertools.repeat(NOTHING)
+
+    with scripted([polls()], settings={"grace_seconds": 20.0}) as run:
+        run.supply.obeys = False
+        assert run.loop.run() == "preempted"
+    (group,) = run.supply.groups
+    assert run.clock.now - group.asked_to_stop_at == pytest.approx(seconds, abs=0.5)
+    assert group.times_asked_to_stop == 1
+    assert run.supply.ended == 1
+    said = [text for text in run.audience.notices if "leave" in text or "left" in text]
+    assert said[0] == "SIGTERM was received: the ranks leave after a checkpoint"
+    assert len(said) == 2 + (leaves_in is not None)
+    assert said[-1].startswith("the ranks have not left in time: they are killed")
+
+
+def test_only_nodes_of_the_ranks_and_of_the_driver_make_ranks_leave(scripted):
+    def polls():
+        run.view.before["other"] = replace(node("other"), leaves_at=2e9)
+        yield trained(1)
+        yield NOTHING
+        assert run.supply.groups[0].asked_to_stop_at is None
+        run.view.before[DRIVER] = replace(run.view.before[DRIVER], leaves_at=2e9)
+        yield NOTHING
+
+    with scripted([polls()], places=["a"]) as run:
+        assert run.loop.run() == "preempted"
+    (group,) = run.supply.groups
+    assert group.asked_to_stop_at is not None
+    leaving = [text for text in run.audience.notices if "is being drained" in text]
+    assert leaving == [f"node {DRIVER} is being drained: the ranks leave after a checkpoint"]
+
+
+def test_a_reason_to_leave_is_the_cause_of_the_next_restart(scripted):
+    def polls():
+        yield trained(1)
+        run.view.before["a"] = replace(run.view.before["a"], leaves_at=2e9)
+        yield NOTHING
+        run.supply.places = ["b"]
+        yield NOTHING
+
+    with scripted([polls(), [FINISHED]], places=["a"]) as run:
+        run.view.before["b"] = run.view.now["b"] = node("b")
+        assert run.loop.run() == "finished"
+    assert [one.cause for one in read_vitals(run.context.run).restarts] == [
+        "node a is being drained"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "offered", "grows"),
+    [({"min": 1, "max": 2}, 2, True), ({"min": 1, "max": 2}, 1, False), (1, 2, False)],
+    ids=["room", "no room", "at its most"],
+)
+def test_only_room_for_more_ranks_makes_ranks_leave(scripted, ranks, offered, grows):
+    first = [trained(1), *[NOTHING] * 3 * int(GROW_AFTER_SECONDS), FINISHED]
+    with scripted([first, [FINISHED]], ranks=ranks, wait_seconds=1.0) as run:
+        places = iter([1])
+        run.supply.offer = lambda nodes: [DRIVER] * next(places, offered)
+        assert run.loop.run() == "finished"
+    assert len(run.supply.groups) == 1 + grows
+    said = "there is room for more ranks: the ranks leave after a checkpoint"
+    assert (said in run.audience.notices) == grows
+
+
+def test_a_run_that_was_taken_over_ends_at_the_next_look_at_its_lease(scripted):
+    seconds = 2 * int(LEASE_CHECK_SECONDS)
+    with scripted([[trained(1), *[NOTHING] * seconds]], wait_seconds=1.0) as run:
+        taken = run.context.run.path / "owners" / "00000099.json"
+        checks, check = [], run.context.lease.check
+
+        def observed():
+            checks.append(run.clock.now)
+            if len(checks) == 2:  # at the start of the attempt, and of its loop
+                raise OSError("the file system is away")
+            if len(checks) == 3:
+                taken.write_text("{}")
+            check()
+
+        run.context.lease.check = observed
+        with pytest.raises(LeaseLostError, match="belongs to another process"):
+            run.loop.run()
+        taken.unlink()
+    assert checks[2] - checks[1] == LEASE_CHECK_SECONDS
+
+
+def test_data_workers_are_added_when_the_control_file_asks_for_them(scripted):
+    def polls():
+        yield trained(1)
+        run.context.run.ask_for_data_workers(5)
+        yield from [NOTHING] * 10
+        yield FINISHED
+
+    with scripted([polls()], wait_seconds=0.5) as run:
+        workers = Workers(most=3)
+        run.loop._context = replace(run.context, workers=workers)
+        run.view.before |= {"b": node("b"), "c": replace(node("c"), leaves_at=2e9)}
+        assert run.loop.run() == "finished"
+    assert sorted(workers.offered) == sorted(["b", DRIVER])
+    assert run.supply.groups[0].workers == workers.handles
+    start = run.audience.notices.index("worker 0 has read 3 windows")
+    assert run.audience.notices[start + 1 : start + 4] == [
+        "wanted: 5 data workers; there: 1",
+        "there are CPUs for 3 data workers only",
+        "data workers are now 0, 1, 2",
+    ]
+    assert not run.context.run.wanted_data_workers.exists()
+
+
+def test_as_many_data_workers_as_wanted_are_no_shortage(scripted):
+    def polls():
+        run.context.run.ask_for_data_workers(2)
+        yield trained(1)
+        yield FINISHED
+
+    with scripted([polls()]) as run:
+        run.loop._context = replace(run.context, workers=Workers(most=2))
+        assert run.loop.run() == "finished"
+    assert "data workers are now 0, 1" in run.audience.notices
+    assert not any("only" in text for text in run.audience.notices)
+
+
+def test_data_workers_that_come_later_are_given_to_the_ranks(scripted):
+    newcomer = WorkerHandle(7, None)
+    with scripted([[trained(1), NOTHING, NOTHING, FINISHED]]) as run:
+        workers = Workers(most=1)
+        before = list(workers.handles)
+        arrivals = iter([[], [newcomer]])
+        workers.admit = lambda: workers.handles.extend(next(arrivals, []))
+        run.loop._context = replace(run.context, workers=workers)
+        assert run.loop.run() == "finished"
+    assert run.supply.groups[0].workers == [*before, newcomer]
+    assert run.audience.notices.count("data workers are now 0, 7") == 1
+
+
+def test_vitals_tell_of_ranks_and_workers_every_other_second(scripted, looks):
+    polls = [trained(1), *[NOTHING] * 10, FINISHED]
+    with scripted([polls], wait_seconds=0.5) as run:
+        run.view.before["0123abcd99"] = replace(node("0123abcd99"), name="far away")
+        run.loop._context = replace(run.context, workers=Workers(most=1))
+        assert run.loop.run() == "finished"
+    vitals = read_vitals(run.context.run)
+    assert [(rank.phase, rank.step) for rank in vitals.ranks] == [("step", 5)]
+    assert [(one.node, one.windows_read) for one in vitals.data_workers] == [("far away", 12)]
+    assert {after - before for before, after in itertools.pairwise(looks)} == {VITALS_SECONDS}
+
+
+def test_samples_of_nodes_carry_the_furthest_step(scripted):
+    usage = Usage(cpu_percent=50.0, memory_used_bytes=1, memory_bytes=2)
+    second = [trained(1), NOTHING, trained(3), NOTHING, FINISHED]
+    scripts = [[trained(1), trained(2), lost()], second]
+    with scripted(scripts, settings={"node_usage_seconds": 1e-6}) as run:
+        asked = []
+        run.supply.ask_usage = lambda: asked.append(run.clock.now)
+        run.supply.usage = lambda: {"a": usage}
+        assert run.loop.run() == "finished"
+    steps = [json.loads(line)["step"] for line in run.context.run.nodes.read_text().splitlines()]
+    assert steps == [1, 2, 2, 2, 3, 3]
+    assert len(asked) == len(steps)
+
+
+def test_validations_are_shown_and_are_no_progress(scripted):
+    validated = Poll([(0, Recorded(validation_line(9)))])
+    scripts = [[trained(1), validated, lost()], [trained(1), trained(2), FINISHED]]
+    with scripted(scripts) as run:
+        lines = []
+        run.audience.line = lines.append
+        assert run.loop.run() == "finished"
+    assert [line.step for line in lines] == [1, 9, 1, 2]
+    assert run.loop._furthest_step == 2

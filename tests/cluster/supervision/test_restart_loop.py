@@ -5,12 +5,31 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from support.cluster.scripted_cluster import FINISHED, lost, scripted_run, trained
+import torch
+from support.cluster.scripted_cluster import (
+    DRIVER,
+    FINISHED,
+    lost,
+    scripted_run,
+    trained,
+    write_part,
+)
+from support.records.checkpoints import make_header, save_checkpoint
 
 from cluster.config import ClusterConfig
+from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError, RankLostError
+from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
-from cluster.supervision.restart_loop import going_without, never_enough, no_room
+from cluster.supervision import restart_loop
+from cluster.supervision.restart_loop import RestartLoop, going_without, never_enough, no_room
+from trainer.errors import LeaseLostError, NonFiniteLossError
+from trainer.replay_order import ReplayOrder
+from trainer.runs.log import DETAIL
+from trainer.runs.place import read_place
+from trainer.runs.vitals import read_vitals
+from trainer.step_range import StepRange
+from trainer.zero.fragments import Fragment
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 
@@ -135,3 +154,222 @@ def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monk
         scripted.supply.refill_spares = lambda: events.append("spares")
         assert scripted.loop.run() == "finished"
     assert events == [1, "spares", 2, 1, 2, 3, "spares", 4]
+
+
+@pytest.fixture
+def scripted(phrasebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
+
+    def start(scripts, **options):
+        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
+
+    return start
+
+
+def checkpoint(run, step):
+    """Give the run a checkpoint, as an attempt before would have."""
+    header = make_header(
+        step,
+        dataset_identity=run.manifest.identity,
+        identity=run.context.run.card().identity,
+    )
+    share = [Fragment("master", "w", 0, torch.ones(4))]
+    return save_checkpoint(run.context.run.checkpoints, header, [share]).path
+
+
+def test_ranks_go_on_from_the_newest_checkpoint(scripted):
+    with scripted([[FINISHED]], places=("a", "a", "b"), ranks=3) as run:
+        checkpoint(run, 5)
+        path = checkpoint(run, 7)
+        run.context.workers.handles = [WorkerHandle(0, None)]
+        assert run.loop.run() == "finished"
+    (group,) = run.supply.groups
+    job, folder = group.job, run.context.run
+    assert "starting 3 ranks from the checkpoint of step 7" in run.audience.notices
+    assert (job.checkpoint, job.run) == (path.absolute(), folder.path.absolute())
+    assert job.work == run.context.lease.work.absolute()
+    assert job.dataset_identity == run.manifest.identity
+    assert (job.profile, job.replay, job.warm_start) == (None, None, None)
+    assert group.workers == run.context.workers.handles
+    assert run.supply.ended == 1
+    assert read_place(folder).nodes == {"a": 2, "b": 1}
+    assert [rank.node for rank in read_vitals(folder).ranks] == ["a", "a", "b"]
+
+
+def test_profile_and_replay_reach_the_ranks(scripted, tmp_path):
+    profile, replay = StepRange(3, 4), ReplayOrder(tmp_path)
+    with scripted([[FINISHED]]) as run:
+        loop = RestartLoop(run.recipe, run.manifest, run.context, profile, replay)
+        assert loop.run() == "finished"
+    job = run.supply.groups[0].job
+    assert (job.profile, job.replay) == (profile, replay)
+
+
+def test_steps_up_to_the_checkpoint_are_no_progress(scripted):
+    scripts = [[trained(6), lost()], [trained(7), lost()], [trained(7), lost()]]
+    ending = pytest.raises(RankLostError, match="no further than step 7 in 3 attempts")
+    with scripted(scripts) as run, ending:
+        checkpoint(run, 7)
+        run.loop.run()
+
+
+def test_a_checkpoint_without_a_line_of_the_record_is_progress(scripted):
+    """A loss can come between the report of the checkpoint and that of the step."""
+
+    def polls():
+        yield write_part(run, 4)
+        yield lost()
+
+    with scripted([[lost()], [lost()], polls(), [lost()], [lost()], [FINISHED]]) as run:
+        assert run.loop.run() == "finished"
+    assert "starting 1 rank from the checkpoint of step 4" in run.audience.notices
+
+
+@pytest.mark.parametrize("leaves", ["by request", "by drain"])
+def test_a_run_that_has_to_leave_starts_no_ranks(scripted, leaves):
+    with scripted([[FINISHED]]) as run:
+        if leaves == "by request":
+            run.context.stop.reason = "SIGTERM was received"
+        else:
+            run.view.before[DRIVER] = replace(run.view.before[DRIVER], leaves_at=2e9)
+        assert run.loop.run() == "preempted"
+    assert run.supply.groups == []
+
+
+@pytest.mark.parametrize("event", ["give_up_starting", "check_nodes"])
+def test_a_request_to_stop_while_ranks_start_is_obeyed(scripted, event):
+    with scripted([[FINISHED]]) as run:
+        owner = run.context.workers if event == "give_up_starting" else run.supply
+
+        def ask(*arguments):
+            run.context.stop.reason = "SIGTERM was received"
+            run.context.stop.asked_at = time.monotonic()
+
+        setattr(owner, event, ask)
+        assert run.loop.run() == "preempted"
+    assert run.supply.groups[0].job is None
+    assert run.supply.ended == 1
+    assert any("starting 1 rank" in text for text in run.audience.notices) == (
+        event == "check_nodes"
+    )
+
+
+def test_waiting_for_room_is_said_once(scripted):
+    offers = iter([[], ["a"], ["a"]])
+    with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
+        run.supply.offer = lambda nodes: next(offers, ["a", "b"])
+        assert run.loop.run() == "finished"
+    waiting = [text for text in run.audience.notices if "waiting" in text]
+    assert waiting == [
+        "there is room for 0 ranks, and the run needs at least 2: waiting for up to 600 s"
+    ]
+    assert run.supply.groups[0].nodes == ["a", "b"]
+
+
+def test_seats_that_ray_does_not_place_are_asked_for_again(scripted):
+    with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
+        start, calls = run.supply.start_group, []
+
+        def start_group(places, names):
+            calls.append((places, names))
+            return start(places, names) if len(calls) == 3 else None
+
+        run.supply.start_group = start_group
+        assert run.loop.run() == "finished"
+    assert len(calls) == 3
+    assert calls[0] == (["a", "b"], {DRIVER: DRIVER, "a": "a", "b": "b"})
+    said = [text for text in run.audience.notices if "Ray has not placed 2 ranks" in text]
+    assert len(said) == 1
+
+
+def test_seats_that_ray_never_places_end_the_run(scripted):
+    ending = pytest.raises(ClusterError, match="After 0 s Ray has not placed 1 rank")
+    with scripted([], wait_for_ranks_seconds=0) as run, ending:
+        run.supply.start_group = lambda places, names: None
+        run.loop.run()
+
+
+def test_a_change_of_the_number_of_ranks_is_said(scripted):
+    scripts = [[trained(1), lost()], [trained(2), lost()], [FINISHED]]
+    with scripted(scripts, places=("a", "b"), ranks={"min": 1, "max": 2}) as run:
+        offers = iter([["a"], ["a", "b"]])
+        run.supply.offer = lambda nodes: next(offers, ["a", "b"])
+        assert run.loop.run() == "finished"
+    assert [text for text in run.audience.notices if "resized" in text] == [
+        "resized from 1 to 2 ranks"
+    ]
+
+
+def test_the_cause_of_a_loss_is_kept_and_is_that_of_the_restart(scripted):
+    error = RankLostError("Rank 0 has failed")
+    error.__cause__ = ValueError("the traceback on its node")
+    with scripted([[Poll([], failure=error)], [FINISHED]]) as run:
+        assert run.loop.run() == "finished"
+    assert "Rank 0 has failed; restart 1 of this session" in run.audience.notices
+    assert "the traceback on its node" in run.audience.kept
+    assert [one.cause for one in read_vitals(run.context.run).restarts] == ["Rank 0 has failed"]
+
+
+def test_an_error_that_would_come_again_ends_the_run_and_its_ranks(scripted):
+    error = NonFiniteLossError("3 steps in a row")
+    with scripted([[Poll([], failure=error)]]) as run, pytest.raises(NonFiniteLossError):
+        run.loop.run()
+    assert len(run.supply.groups) == run.supply.ended == 1
+
+
+@pytest.mark.parametrize(("given_up", "said"), [(0, None), (1, "1 data worker"), (2, "2 data")])
+def test_data_workers_that_did_not_start_give_way_to_ranks(scripted, given_up, said):
+    with scripted([[FINISHED]]) as run:
+        run.context.workers.give_up_starting = lambda: given_up
+        run.context.workers.spread = lambda: "worker 0 has read 12 windows"
+        assert run.loop.run() == "finished"
+    notices = [text for text in run.audience.notices if "did not start in time" in text]
+    assert len(notices) == bool(said)
+    assert all(text.startswith(said) for text in notices)
+    assert run.audience.kept[-1] == f"{DETAIL}worker 0 has read 12 windows"
+
+
+@pytest.mark.parametrize(("cpus", "answers"), [(0.0, None), (1.0, 3), (1.0, None)], ids=str)
+def test_seats_are_given_back_until_data_workers_that_reserve_cpus_are_placed(
+    scripted, monkeypatch, cpus, answers
+):
+    monkeypatch.setattr(restart_loop, "WORKERS_SECONDS", 600.0 if answers else 0.0)
+    with scripted([[FINISHED]], settings={"cpus_per_data_worker": cpus}) as run:
+        asked, given_back = [], []
+        run.supply.give_seats_back = lambda: given_back.append(len(asked))
+
+        def all_answer():
+            asked.append(None)
+            return len(asked) == answers
+
+        run.context.workers.all_answer = all_answer
+        assert run.loop.run() == "finished"
+    if not cpus:
+        assert asked == []
+    elif answers:
+        assert given_back == [1, 2]
+    late = [text for text in run.audience.notices if "not all data workers have started" in text]
+    assert len(late) == (bool(cpus) and not answers)
+
+
+def test_unfit_nodes_end_the_run_if_the_others_are_too_few(scripted):
+    ending = pytest.raises(ClusterError, match=LACKS)
+    with scripted([[]], places=("a", "b"), ranks=2) as run, ending:
+        offers = iter([["a", "b"]])
+        run.supply.offer = lambda nodes: next(offers, ["a"])
+        checked = []
+        run.supply.check_nodes = lambda *folders: checked.append(folders) or [LACKS]
+        run.loop.run()
+    (folders,) = checked
+    assert folders == (run.context.lease.work.absolute(), run.context.run.path)
+    assert run.supply.groups[0].job is None
+
+
+def test_a_run_that_was_taken_over_starts_no_ranks_again(scripted):
+    with scripted([[trained(1), lost()], [FINISHED]]) as run:
+        taken = run.context.run.path / "owners" / "00000099.json"
+        run.supply.silent_nodes = lambda nodes: taken.write_text("{}") and set()
+        with pytest.raises(LeaseLostError):
+            run.loop.run()
+        taken.unlink()
+    assert run.supply.groups[1].job is None

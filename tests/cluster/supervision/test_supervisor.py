@@ -2,18 +2,22 @@
 
 import itertools
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from support.recipes import tiny_recipe
 from support.records.lines import train_line
 
 from cluster.config import ClusterConfig
-from cluster.errors import EmbeddedRayError
+from cluster.errors import EmbeddedRayError, RankLostError
 from cluster.ray.private import machine_cpus
 from cluster.supervision import supervisor
 from cluster.supervision.run_checks import check_run
-from cluster.supervision.supervisor import supervise
+from cluster.supervision.supervisor import SESSIONS_WITHOUT_PROGRESS, RayLosses, supervise
+from trainer.host_memory import kept_by_libraries
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import INTERRUPTED
+from trainer.runs.vitals import read_vitals
 
 
 class Heard:
@@ -119,3 +123,183 @@ def test_labels_and_resources_count_on_a_cluster_only():
         "cluster.node_labels (pool train) and cluster.resources_per_rank (rack 1.0) count on a "
         "cluster only: this run is on one machine alone"
     ]
+
+
+class Part:
+    """A part of a session, which notes its making, its start and its end."""
+
+    def __init__(self, events, name, *arguments):
+        self.events, self.name, self.arguments = events, name, arguments
+
+    def __enter__(self):
+        self.events.append(f"{self.name} begins")
+        return self
+
+    def __exit__(self, *_):
+        self.events.append(f"{self.name} ends")
+
+
+class Workers:
+    def __init__(self, events, *arguments, **options):
+        self.events, self.arguments, self.options = events, arguments, options
+
+    def start(self, count):
+        self.events.append(f"{count} data workers")
+
+
+@pytest.fixture
+def session(phrasebook, folder, monkeypatch):
+    """Trains in a session whose parts are scripted; returns the restart loop and the events."""
+    events, made = [], {}
+
+    def part(name):
+        def make(*arguments):
+            made[name] = arguments
+            return Part(events, name, *arguments)
+
+        return make
+
+    for name, function in {
+        "ray_session": part("Ray"),
+        "ClusterView": part("view"),
+        "RankSupply": part("supply"),
+        "RayMetrics": part("metrics"),
+    }.items():
+        monkeypatch.setattr(supervisor, name, function)
+    monkeypatch.setattr(supervisor, "require_gpus", lambda count: made.update(gpus=count))
+    monkeypatch.setattr(
+        supervisor, "DataWorkers", lambda *given, **options: Workers(events, *given, **options)
+    )
+
+    class Loop:
+        def __init__(self, recipe, manifest, context, profile, replay):
+            made["loop"] = (recipe, manifest, context, profile, replay)
+
+        def run(self):
+            if "fails" in made:
+                raise made["fails"]
+            made["second signal"] = made["loop"][2].stop._obeys_orders
+            return "finished"
+
+    monkeypatch.setattr(supervisor, "RestartLoop", Loop)
+
+    def train(fails=None, **cluster):
+        if fails:
+            made["fails"] = fails
+        recipe = tiny_recipe(phrasebook)
+        config = recipe.cluster.model_copy(update=cluster)
+        recipe = recipe.model_copy(update={"cluster": config})
+        store, manifest = check_run(recipe, folder)
+        heard = Heard()
+        arguments = (recipe, folder, store, manifest, heard, "the profile")
+        outcome = supervise(*arguments, strict=True, replay="the replay")
+        return SimpleNamespace(outcome=outcome, recipe=recipe, manifest=manifest, heard=heard)
+
+    train.made, train.events = made, events
+    return train
+
+
+def test_a_session_is_put_together_from_the_recipe(session, folder):
+    trained = session(
+        data_workers=3,
+        cpus_per_data_worker=0.5,
+        data_memory_megabytes=7,
+        wait_for_head_seconds=12.0,
+        niceness=4,
+        gpus_per_rank=1,
+    )
+    made, recipe = session.made, trained.recipe
+    assert trained.outcome == "finished"
+    recipe_of_loop, manifest, context, profile, replay = made["loop"]
+    assert (recipe_of_loop, manifest) == (recipe, trained.manifest)
+    assert (profile, replay) == ("the profile", "the replay")
+    assert (context.run, context.config, context.audience) == (
+        folder,
+        recipe.cluster,
+        trained.heard,
+    )
+    assert context.lease.work.parent == folder.checkpoints
+    address, embedded, tell_open = made["Ray"]
+    assert (address, embedded.niceness) == (None, 4)
+    assert tell_open.keywords == {"strict": True, "notice": trained.heard.notice}
+    assert made["view"] == (12.0, trained.heard.notice)
+    assert made["metrics"] == (folder.path, None)
+    config, clock, environment = made["supply"]
+    assert (config, clock) == (recipe.cluster, context.clock)
+    assert environment == kept_by_libraries(shapes_recur=True)
+    assert made["gpus"] == recipe.cluster.least_gpus > 0
+    workers = context.workers
+    assert workers.arguments == (recipe.data_settings, manifest.identity)
+    assert workers.options == {"cpus": 0.5, "cache_bytes": 7_000_000}
+
+
+def test_parts_of_a_session_end_in_the_opposite_order(session):
+    session(data_workers=2)
+    names = ["Ray", "view", "supply", "metrics"]
+    begun = [f"{name} begins" for name in names]
+    assert session.events == [*begun, "2 data workers", *(f"{name} ends" for name in names[::-1])]
+
+
+def test_a_session_that_fails_ends_too_and_a_second_signal_does_not_interrupt_that(session):
+    with pytest.raises(RankLostError, match="too often"):
+        session(fails=RankLostError("too often"))
+    assert session.events[-1] == "Ray ends"
+
+
+def test_while_a_session_trains_a_second_signal_interrupts_it(session):
+    session()
+    assert session.made["second signal"]
+    (_, _, context, *_) = session.made["loop"]
+    assert not context.stop._obeys_orders
+
+
+def test_a_second_signal_ends_a_run_as_preempted(session):
+    trained = session(fails=KeyboardInterrupt())
+    assert trained.outcome == "preempted"
+    assert trained.heard.notices[-1] == INTERRUPTED
+
+
+def test_a_lost_ray_is_the_cause_of_the_next_restart(train, folder):
+    outcomes = iter([EmbeddedRayError("raylet has ended"), "finished"])
+    keepers = []
+    enter = supervisor.VitalsKeeper.__enter__
+
+    def lose():
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        keepers[0].attempt_begins(["a"])
+        return outcome
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            supervisor.VitalsKeeper, "__enter__", lambda self: keepers.append(self) or enter(self)
+        )
+        assert train(lose)[0] == "finished"
+    assert [one.cause for one in read_vitals(folder).restarts] == ["raylet has ended"]
+
+
+def test_progress_gives_ray_as_many_sessions_again(folder):
+    folder.path.mkdir()
+    losses, error = RayLosses(folder), EmbeddedRayError("raylet has ended")
+
+    def record(step):
+        with folder.metrics.open("a") as file:
+            print(train_line(step).to_json(), file=file)
+
+    record(4)
+    losses.take(error)  # with progress, so that the count begins at 0
+    for _ in range(SESSIONS_WITHOUT_PROGRESS - 1):
+        losses.take(error)
+    record(5)
+    losses.take(error)
+    for _ in range(SESSIONS_WITHOUT_PROGRESS - 1):
+        losses.take(error)
+    with pytest.raises(EmbeddedRayError, match="no further than step 5 in 5 sessions"):
+        losses.take(error)
+
+
+def test_a_run_that_is_over_starts_no_session(train, monkeypatch):
+    monkeypatch.setattr(supervisor, "nothing_is_left", lambda *_: True)
+    outcome, notices = train(lambda: pytest.fail("a session was started"))
+    assert (outcome, notices) == ("finished", [])

@@ -4,7 +4,7 @@ Run folder, lease, checkpoints and record are real. Scripted are the ranks' repo
 the passing of time: each wait for a group advances the clock.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +13,9 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
+from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll
-from cluster.ranks.reports import Recorded
+from cluster.ranks.reports import Recorded, StateWritten
 from cluster.ray.cluster_view import Node
 from cluster.supervision import attempt as attempt_module
 from cluster.supervision.attempt import RunContext
@@ -22,8 +23,11 @@ from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
 from cluster.supervision.vitals_keeper import VitalsKeeper
 from support.recipes import tiny_recipe
+from support.records.checkpoints import make_header
 from support.records.lines import train_line
+from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.state_file import state_file_name, write_state_file
 from trainer.runs.folder import RunFolder
 
 NOTHING = Poll([])
@@ -42,6 +46,22 @@ def lost(text: str = "Rank 0 is lost") -> Poll:
 
 def node(name: str, cpus: float = 4.0) -> Node:
     return Node(name, name, {"CPU": cpus}, {"CPU": cpus})
+
+
+def write_part(run: SimpleNamespace, step: int, rank: int = 0, ranks: int = 1) -> Poll:
+    """A poll in which a rank of the newest group reports that it has written its part of a step.
+
+    Args:
+        run: as `scripted_run` yields it.
+    """
+    job, card = run.supply.groups[-1].job, run.context.run.card()
+    partial = partial_folder(job.work, step, job.attempt)
+    partial.mkdir(exist_ok=True)
+    file = write_state_file(partial / state_file_name(rank, ranks), {}, [])
+    header = make_header(
+        step, dataset_identity=run.manifest.identity, identity=card.identity, parameters={}
+    )
+    return Poll([(rank, StateWritten(file, header))])
 
 
 class HandClock:
@@ -64,31 +84,39 @@ class ScriptedGroup:
         clock: HandClock,
         wait_seconds: float,
         trains: bool,
+        obeys: bool,
     ) -> None:
         self.nodes = list(nodes)
         self.trains = trains
+        self.obeys = obeys
         self.job = None
+        self.workers: list[object] = []
         self.asked_to_stop_at: float | None = None
+        self.times_asked_to_stop = 0
         self._polls = iter(polls)
         self._clock = clock
         self._wait_seconds = wait_seconds
 
     def start(self, job, workers):
-        self.job = job
+        self.job, self.workers = job, list(workers)
+
+    def use_workers(self, workers):
+        self.workers = list(workers)
 
     def wait(self, seconds):
         self._clock.now += self._wait_seconds
 
     def poll(self):
-        if self.trains and self.asked_to_stop_at is not None:
+        if self.trains and self.obeys and self.asked_to_stop_at is not None:
             return Poll([], outcomes=["preempted"])
         return next(self._polls)
 
     def request_stop(self):
         self.asked_to_stop_at = self._clock.now
+        self.times_asked_to_stop += 1
 
     def signs(self):
-        return []
+        return [(Position("step", 5), 1.0) for _ in self.nodes]
 
 
 class ScriptedSupply:
@@ -99,6 +127,8 @@ class ScriptedSupply:
         silent: the nodes whose agent does not answer.
         problems: of each check of the nodes, in order; none afterwards.
         trains: whether the ranks of groups train by the time that they are asked to leave.
+        obeys: whether ranks that train leave when they are asked to.
+        ended: how many times a group was ended.
     """
 
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
@@ -106,7 +136,8 @@ class ScriptedSupply:
         self.places = places
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
-        self.trains = True
+        self.trains = self.obeys = True
+        self.ended = 0
         self.groups: list[ScriptedGroup] = []
         self._clock, self._wait_seconds = clock, wait_seconds
 
@@ -115,13 +146,13 @@ class ScriptedSupply:
 
     def start_group(self, places, names):
         group = ScriptedGroup(
-            next(self._scripts), places, self._clock, self._wait_seconds, self.trains
+            next(self._scripts), places, self._clock, self._wait_seconds, self.trains, self.obeys
         )
         self.groups.append(group)
         return group
 
     def end_group(self):
-        pass
+        self.ended += 1
 
     def check_nodes(self, work, run):
         return self.problems.pop(0) if self.problems else []
@@ -174,16 +205,17 @@ class NoWorkers:
 
 
 class Notices:
-    """An audience that keeps what it is told."""
+    """An audience that keeps notices, and the texts for the log alone."""
 
     def __init__(self) -> None:
         self.notices: list[str] = []
+        self.kept: list[str] = []
 
     def notice(self, text):
         self.notices.append(text)
 
     def keep(self, text):
-        pass
+        self.kept.append(text)
 
     def line(self, line):
         pass
@@ -203,6 +235,7 @@ def scripted_run(
     ranks: int | dict[str, int] = 1,
     wait_seconds: float = 0.1,
     wait_for_ranks_seconds: float = 600.0,
+    settings: Mapping[str, object] | None = None,
 ) -> Iterator[SimpleNamespace]:
     """A run whose attempts follow the scripts.
 
@@ -212,9 +245,11 @@ def scripted_run(
         places: the nodes that are offered, one for each rank.
         wait_seconds: seconds by which each wait for a group advances the clock.
         wait_for_ranks_seconds: the recipe's; real time, unlike the others.
+        settings: further settings of the recipe's cluster section.
 
     Returns:
-        loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock and audience.
+        recipe, manifest, loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock
+        and audience.
     """
     driver = SimpleNamespace(get_node_id=lambda: DRIVER)
     monkeypatch.setattr(attempt_module, "ray", SimpleNamespace(get_runtime_context=lambda: driver))
@@ -223,8 +258,13 @@ def scripted_run(
     supply = ScriptedSupply(scripts, places, clock, wait_seconds)
     view = ScriptedView([node(name) for name in {DRIVER, *places}])
     stop = SimpleNamespace(reason=None, asked_at=None, let_outcome_stand=lambda: None)
-    config = ClusterConfig(
-        ranks=ranks, node_usage_seconds=0, wait_for_ranks_seconds=wait_for_ranks_seconds
+    config = ClusterConfig.model_validate(
+        {
+            "ranks": ranks,
+            "node_usage_seconds": 0,
+            "wait_for_ranks_seconds": wait_for_ranks_seconds,
+            **(settings or {}),
+        }
     )
     store, manifest = check_run(recipe, run)
     with Lease(run.path) as lease, VitalsKeeper(run, audience) as vitals:
@@ -234,6 +274,8 @@ def scripted_run(
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),
+            recipe=recipe,
+            manifest=manifest,
             context=context,
             supply=supply,
             view=view,

@@ -145,3 +145,21 @@ def test_a_run_is_translated_with_it(untrained_run, tmp_path):
     assert len(translator.translate(["je suis étudiant"])) == 1
     with pytest.raises(CheckpointError, match=r"named average-of-7; it has \[1, 2, average-"):
         Translator.load(run.path, "average-of-7")
+
+
+def test_it_has_one_file_of_one_rank(tmp_path):
+    result = average(tmp_path, [save(tmp_path, step) for step in (10, 20)])
+    assert [file.name for file in result.header.files] == ["state-00000-of-00001.safetensors"]
+
+
+def test_a_file_that_is_missing_is_named_as_long_as_the_run_is_left_alone(tmp_path, monkeypatch):
+    """Only a work folder that is gone means that somebody else has begun to train."""
+    averaged = [save(tmp_path, step) for step in (10, 20)]
+
+    def lost(*arguments):
+        raise FileNotFoundError(2, "No such file or directory", "state.safetensors")
+
+    monkeypatch.setattr("trainer.checkpoints.averaging.write_state_file", lost)
+    with pytest.raises(FileNotFoundError, match=r"state\.safetensors"):
+        average(tmp_path, averaged)
+    assert not list(tmp_path.glob(".work-00000000-*"))

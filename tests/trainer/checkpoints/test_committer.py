@@ -9,7 +9,7 @@ from support.records.checkpoints import make_header
 from trainer.checkpoints import patience
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import FileRecord, list_checkpoints
+from trainer.checkpoints.format import FileRecord, list_checkpoints, read_header
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_file import state_file_name, write_state_file
 from trainer.config import CheckpointsConfig
@@ -145,3 +145,54 @@ def test_a_run_that_belongs_to_somebody_else_is_left_alone(run, committer, what)
         committer.add(file, make_header(10)) if what == "add" else committer.give_up(10)
     assert steps(run) == []
     (run / "owners" / "00000099.json").unlink()
+
+
+def test_the_first_step_counts_as_missing_too(committer):
+    committer.give_up(1)
+    with pytest.raises(CheckpointError, match="no checkpoint of step 1,"):
+        committer.finish()
+
+
+def test_a_failure_before_the_newest_checkpoint_is_no_end(run, committer):
+    committer.give_up(10)
+    assert save(committer, 20)
+    committer.finish()
+    committer.give_up(30)
+    with pytest.raises(CheckpointError, match="no checkpoint of step 30,"):
+        committer.finish()
+    assert steps(run) == [20]
+
+
+def test_one_rank_alone_makes_a_checkpoint(run, lease, said):
+    alone = CheckpointCommitter(lease, run / "checkpoints", CheckpointsConfig(), 1, said.append)
+    partial = partial_folder(alone.work, 10, alone.attempt)
+    partial.mkdir()
+    file = write_state_file(partial / state_file_name(0, 1), {}, [])
+    assert alone.add(file, make_header(10))
+    assert steps(run) == [10]
+
+
+def test_parts_of_two_steps_are_kept_apart(run, committer):
+    """A rank may be a checkpoint ahead of another one."""
+    assert not committer.add(write(committer, 10, 0), make_header(10))
+    assert not committer.add(write(committer, 20, 0), make_header(20))
+    assert committer.add(write(committer, 10, 1), make_header(10))
+    assert steps(run) == [10]
+    assert committer.add(write(committer, 20, 1), make_header(20))
+    assert steps(run) == [20]
+
+
+def test_a_checkpoint_names_its_files_in_the_order_of_ranks(run, committer):
+    files = {rank: write(committer, 10, rank) for rank in (1, 0)}
+    for rank in (1, 0):
+        committer.add(files[rank], make_header(10))
+    (path,) = list_checkpoints(run / "checkpoints")
+    assert [file.name for file in read_header(path).files] == [files[0].name, files[1].name]
+
+
+def test_a_file_system_that_is_away_does_not_hide_that_a_part_failed(committer, monkeypatch):
+    def away():
+        raise OSError("the file system is away")
+
+    monkeypatch.setattr(committer._lease, "check", away)
+    assert committer.give_up(10)

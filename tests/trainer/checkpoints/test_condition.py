@@ -1,5 +1,7 @@
 """Checkpoints at a glance: complete, damaged, set aside."""
 
+import os
+
 from support.records.run_folders import made_run, with_checkpoint
 
 from trainer.checkpoints import condition
@@ -56,3 +58,38 @@ def test_a_file_that_is_cut_later_is_noticed_and_headers_are_read_once(tmp_path,
 
 def test_a_folder_that_is_not_there_has_none(tmp_path):
     assert Checkpoints(tmp_path / "nothing").newest(6) == []
+
+
+def test_the_time_is_that_of_the_last_change_in_seconds(tmp_path):
+    folder = run_with(tmp_path, 1, 2)
+    os.utime(folder / folder_name(1) / HEADER, ns=(0, 1_500_000_000))
+    (folder / folder_name(2) / HEADER).unlink()
+    os.utime(folder / folder_name(2), ns=(0, 2_500_000_000))
+    times = {one.step: one.time for one in Checkpoints(folder).newest(6)}
+    assert times == {1: 1.5, 2: 2.5}
+
+
+def test_a_header_of_another_format_is_told_and_other_folders_are_not_counted(tmp_path):
+    folder = run_with(tmp_path, 1)
+    (folder / "damaged-step-x").mkdir()
+    (folder / "damaged-by-hand").mkdir()
+    header = folder / folder_name(1) / HEADER
+    header.write_text(header.read_text().replace("checkpoint/2", "checkpoint/9"))
+    (one,) = Checkpoints(folder).newest(6)
+    assert "transloom-checkpoint/9" in one.problem
+    assert one.bytes == 0
+
+
+def test_damaged_ones_are_in_order_with_the_others(tmp_path):
+    folder = run_with(tmp_path, 1, 2, 3)
+    (folder / folder_name(2)).rename(folder / f"damaged-{folder_name(2)}")
+    assert [one.step for one in Checkpoints(folder).newest(2)] == [3, 2]
+
+
+def test_a_header_that_changes_is_read_again(tmp_path):
+    folder = run_with(tmp_path, 1)
+    checkpoints = Checkpoints(folder)
+    assert problems(checkpoints) == {1: None}
+    (folder / folder_name(1) / HEADER).write_text("{")
+    os.utime(folder / folder_name(1) / HEADER, ns=(0, 1))
+    assert "is damaged" in problems(checkpoints)[1]

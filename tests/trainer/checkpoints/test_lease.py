@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from support.cluster.contender import Contender
@@ -14,7 +16,7 @@ from support.records.checkpoints import make_header, save_checkpoint
 
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.format import list_checkpoints
-from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.lease import Lease, ownership, was_owned_by
 from trainer.errors import LeaseLostError, RunInUseError
 
 
@@ -311,3 +313,74 @@ def test_another_users_process_is_not_taken_for_dead(another_users_process):
     with pytest.raises(PermissionError):
         os.kill(another_users_process, 0)
     assert not lease_module._is_dead(known)
+
+
+def test_a_run_that_is_released_while_somebody_waits_is_taken_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 600.0)
+    file = owner_file(tmp_path, 1, host="elsewhere", place="another")
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        file.rename(file.with_suffix(lease_module.RELEASED))
+
+    clock = SimpleNamespace(sleep=pause, monotonic=time.monotonic)
+    monkeypatch.setattr(lease_module, "time", clock)
+    with Lease(tmp_path) as lease:
+        lease.check()
+        assert names(tmp_path / "owners") == ["00000002.json"]
+    assert pauses == [lease_module.POLL_SECONDS]
+
+
+def test_of_a_run_that_nobody_owned_nothing_is_known(tmp_path):
+    assert ownership(tmp_path) is None
+    (tmp_path / "owners").mkdir()
+    assert ownership(tmp_path) is None
+    assert not was_owned_by(tmp_path, os.getpid())
+
+
+def test_what_is_known_of_an_owner(tmp_path):
+    with Lease(tmp_path):
+        mine = ownership(tmp_path)
+        assert (mine.card.process, mine.released, mine.is_dead) == (os.getpid(), False, False)
+        assert abs(mine.renewed - time.time()) < 3600
+        assert was_owned_by(tmp_path, os.getpid())
+        assert not was_owned_by(tmp_path, os.getppid())
+    assert ownership(tmp_path).released
+    assert was_owned_by(tmp_path, os.getpid())
+    owner_file(tmp_path, 7, process=dead_process())
+    assert ownership(tmp_path).is_dead
+    owner_file(tmp_path, 8, host="elsewhere")
+    assert not was_owned_by(tmp_path, os.getpid())
+    (tmp_path / "owners" / "00000009.json").write_text("")
+    assert ownership(tmp_path).card is None
+
+
+def test_a_process_that_ends_is_not_kept_by_its_lease(tmp_path):
+    """The thread that renews must not keep a process that leaves without its context."""
+    program = (
+        "import sys; from pathlib import Path; from trainer.checkpoints.lease import Lease; "
+        "Lease(Path(sys.argv[1])).__enter__()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, check=True)
+    assert names(tmp_path / "owners") == ["00000001.json"]
+
+
+def test_a_waiting_owner_is_told_of_once_after_two_renewals(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 30.0)
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 5.0)
+    owner_file(tmp_path, 1, host="elsewhere", place="another", process=12)
+    now, said = [0.0], []
+
+    def pause(seconds):
+        now[0] += 1.0
+
+    clock = SimpleNamespace(sleep=pause, monotonic=lambda: now[0])
+    monkeypatch.setattr(lease_module, "time", clock)
+    lease = Lease(tmp_path, lambda text: said.append((now[0], text)))
+    with lease:
+        assert now == [30.0]
+    ((when, text),) = said
+    assert when == 11.0
+    assert "process 12 on elsewhere" in text
+    assert "lease of 30 s" in text

@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.records.checkpoints import make_header, save_checkpoint, work_folder
 
+from trainer.checkpoints import commit as commits
 from trainer.checkpoints.format import HEADER, list_checkpoints
 from trainer.checkpoints.retention import prune, superfluous
 from trainer.config import CheckpointsConfig
@@ -75,3 +76,42 @@ def test_a_damaged_one_between_two_that_stay_goes(checkpoints):
     (checkpoints / "step-00000040" / HEADER).write_text("{")
     prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=2, keep_best=0))
     assert staying(checkpoints) == [30, 50]
+
+
+def test_a_hundred_million_steps_come_after_those_before_them(tmp_path):
+    """Names have eight digits, and more where they need more."""
+    for step in (99_999_999, 100_000_000):
+        save_checkpoint(tmp_path, make_header(step), [[Fragment("master", "w", 0, torch.ones(4))]])
+    config = CheckpointsConfig(keep_last=1, keep_best=0)
+    assert [path.name for path in superfluous(tmp_path, config)] == ["step-99999999"]
+
+
+def test_what_goes_is_named_oldest_first_and_synced(checkpoints, monkeypatch):
+    synced = []
+    monkeypatch.setattr(commits, "sync_to_disk", lambda folder: synced.append(staying(folder)))
+    config = CheckpointsConfig(keep_last=1, keep_best=0)
+    removed = prune(checkpoints, work_folder(checkpoints), config)
+    assert [path.name[-2:] for path in removed] == ["10", "20", "30", "40"]
+    assert synced == [[20, 30, 40, 50], [30, 40, 50], [40, 50], [50]]
+
+
+def test_a_validation_of_another_metric_does_not_make_the_best(tmp_path):
+    for step, bleu in ((10, 9.0), (20, None), (30, 1.0)):
+        scores = {} if bleu is None else {"bleu": translation_scores(1.0, bleu)["bleu"]}
+        header = make_header(step, scores=scores)
+        save_checkpoint(tmp_path, header, [[Fragment("master", "w", 0, torch.ones(4))]])
+    by_loss = CheckpointsConfig(keep_last=1, keep_best=2, best_by="loss")
+    assert [path.name[-2:] for path in superfluous(tmp_path, by_loss)] == ["10", "20"]
+
+
+def test_one_that_was_set_aside_twice_is_kept_once(checkpoints):
+    work = work_folder(checkpoints)
+    damaged = checkpoints / "step-00000050"
+    aside = commits.set_aside(damaged, work)
+    (aside / "first").touch()
+    save_checkpoint(checkpoints, make_header(50), [[Fragment("master", "w", 0, torch.ones(4))]])
+    assert commits.set_aside(damaged, work) == aside == checkpoints / "damaged-step-00000050"
+    assert not (aside / "first").exists()
+    assert (aside / HEADER).exists()
+    assert not damaged.exists()
+    assert list(work.iterdir()) == []

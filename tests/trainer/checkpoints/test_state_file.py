@@ -1,13 +1,16 @@
 """Our files are safetensors."""
 
 import hashlib
+import os
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_pipeline.written import MAX_COUNT
 from trainer.checkpoints import state_file
-from trainer.checkpoints.state_file import state_file_name, write_state_file
+from trainer.checkpoints.state_file import read_state_header, state_file_name, write_state_file
+from trainer.errors import CheckpointError
 
 
 def as_bytes(tensor):
@@ -51,3 +54,38 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path):
 def test_data_of_another_size_is_a_programmers_error(tmp_path):
     with pytest.raises(AssertionError):
         write_state_file(tmp_path / "a", {"w": 2}, [as_bytes(torch.ones(1))])
+
+
+def test_a_file_is_on_the_disk_before_it_is_reported(tmp_path, monkeypatch):
+    path, synced = tmp_path / state_file_name(0, 1), []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(path.stat().st_size))
+    record = write_state_file(path, {"w": 3}, [as_bytes(torch.ones(3))])
+    assert synced == [record.bytes] == [path.stat().st_size]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["w:0", ":w:0", "master::0", "master:w:", "master:w:x", "master:w:-1", f"m:w:{'9' * 30}"],
+)
+def test_a_tensor_that_is_no_fragment_is_refused_by_name(tmp_path, name):
+    path = tmp_path / state_file_name(0, 1)
+    write_state_file(path, {name: 3}, [as_bytes(torch.ones(3))])
+    with pytest.raises(CheckpointError, match=r"is damaged: .*KIND:PARAMETER:START"):
+        read_state_header(path)
+
+
+def test_fragments_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / state_file_name(0, 1)
+    sizes = {"master:layers.0:w:5": 2, f"ema:w:{MAX_COUNT - 3}": 3, "ema:v:0": 0}
+    write_state_file(path, sizes, [as_bytes(torch.ones(5))])
+    found = [(f.kind, f.parameter, f.start, f.stop) for f in read_state_header(path)]
+    assert found == [
+        ("master", "layers.0:w", 5, 7),
+        ("ema", "w", MAX_COUNT - 3, MAX_COUNT),
+        ("ema", "v", 0, 0),
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="gone cannot be read: No such file"):
+        read_state_header(tmp_path / "gone")

@@ -1,0 +1,268 @@
+"""Which data worker is asked, how often and for how long, without Ray; and every rank's stream."""
+
+from dataclasses import replace
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ray.exceptions import RayTaskError
+from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay, pending
+from support.recipes import tiny_recipe
+
+from cluster.data import streams
+from cluster.data.streams import (
+    HEARTBEAT_SECONDS,
+    REPETITIONS,
+    RESTART_SECONDS,
+    RETRY_SECONDS,
+    SILENCE_SECONDS,
+    WorkerClient,
+    WorkerStreams,
+)
+from cluster.data.workers import WorkerHandle
+from cluster.errors import ClusterError
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import local_rank_steps
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.errors import DatasetFileError
+
+HERE = (0, 0)  # an epoch and a window
+DAMAGED = DatasetFileError("shard", "found", "expected")
+
+
+class TimedRay(ScriptedRay):
+    """Time passes while answers are waited for in vain."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 1000.0
+        self.restarted = []
+
+    def wait(self, answers, num_returns=1, timeout=None):
+        come, rest = super().wait(answers, num_returns, timeout)
+        if not come and timeout:
+            self.now += timeout
+        return come, rest
+
+    def kill(self, actor, no_restart=True):
+        (self.killed if no_restart else self.restarted).append(actor)
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    timed = TimedRay()
+    monkeypatch.setattr(streams, "ray", timed)
+    clock = SimpleNamespace(monotonic=lambda: timed.now, sleep=timed.sleep)
+    monkeypatch.setattr(streams, "time", clock)
+    return timed
+
+
+def client_of(*actors):
+    """A client of these workers, and its notices."""
+    notices = []
+    handles = [WorkerHandle(number, actor) for number, actor in enumerate(actors)]
+    return WorkerClient(handles, notices.append), notices
+
+
+def raised(error):
+    return Answer(RayTaskError("fetch", "a traceback", error))
+
+
+@pytest.mark.parametrize(("coordinate", "asked"), [((0, 0), 0), ((0, 1), 1), ((0, 2), 0)])
+def test_each_window_has_its_worker(timed, coordinate, asked):
+    actors = [ScriptedActor(fetch=[Answer("data")]) for _ in range(2)]
+    client, notices = client_of(*actors)
+    request = client.ask("fetch", coordinate, "the span", 7)
+    assert client.answer(request) == "data"
+    assert actors[asked].calls["fetch"] == [("the span", 7)]
+    assert actors[1 - asked].calls["fetch"] == []
+    assert notices == []
+
+
+def test_epochs_begin_with_different_workers(timed):
+    actors = [ScriptedActor(), ScriptedActor()]
+    client, _ = client_of(*actors)
+    for epoch in range(2):
+        client.ask("layout", (epoch, 0))
+    assert [len(actor.calls["layout"]) for actor in actors] == [1, 1]
+
+
+def test_a_dead_worker_s_request_goes_to_the_next_one_and_it_is_avoided(timed):
+    back = pending()
+    dead = ScriptedActor(fetch=[Answer(DEAD)], process_id=[back])
+    other = ScriptedActor(fetch=[Answer("data"), Answer("more"), Answer("again")])
+    client, notices = client_of(dead, other)
+    assert client.answer(client.ask("fetch", HERE)) == "data"
+    assert notices == [
+        "data worker 0 was lost: its fetch of window 0 of epoch 0 is asked of worker 1 again"
+    ]
+    assert client.answer(client.ask("fetch", HERE)) == "more"
+    dead.answers["fetch"] = [Answer("from the next process")]
+    back.come(12)
+    assert client.answer(client.ask("fetch", HERE)) == "from the next process"
+
+
+def test_a_worker_that_dies_again_before_it_is_back_is_asked_for_another_sign(timed):
+    first = pending()
+    dead = ScriptedActor(fetch=[Answer(DEAD)], process_id=[first])
+    other = ScriptedActor(fetch=[Answer("data"), Answer("more")])
+    client, _ = client_of(dead, other)
+    client.answer(client.ask("fetch", HERE))
+    first.come(DEAD)
+    assert client.answer(client.ask("fetch", HERE)) == "more"
+    assert len(dead.calls["process_id"]) == 2
+
+
+def test_the_only_worker_is_asked_again_although_it_is_away(timed):
+    alone = ScriptedActor(fetch=[Answer(DEAD), Answer("data")])
+    client, notices = client_of(alone)
+    assert client.answer(client.ask("fetch", HERE)) == "data"
+    assert len(notices) == 1
+    assert timed.now == 1000.0
+
+
+def test_further_losses_of_a_request_are_waited_for_and_not_told(timed):
+    alone = ScriptedActor(fetch=[*[Answer(DEAD)] * 4, Answer("data")])
+    client, notices = client_of(alone)
+    assert client.answer(client.ask("fetch", HERE)) == "data"
+    assert len(notices) == 1
+    assert timed.now == pytest.approx(1000.0 + 3 * RETRY_SECONDS)
+
+
+def test_a_request_that_kills_each_worker_ends_the_run_after_their_restarts(timed):
+    kills = ScriptedActor(fetch=[Answer(DEAD) for _ in range(5000)])
+    client, _ = client_of(kills)
+    with pytest.raises(ClusterError, match=r"at the same request \(fetch of window 0 of epoch 0"):
+        client.answer(client.ask("fetch", HERE))
+    assert len(kills.calls["fetch"]) > REPETITIONS
+    assert RESTART_SECONDS < timed.now - 1000.0 < RESTART_SECONDS + 2 * RETRY_SECONDS
+
+
+def test_a_silent_worker_that_lives_is_waited_for(timed):
+    answer = pending()
+    signs = iter(range(3))
+
+    def sign():
+        if next(signs) == 2:
+            answer.come("data")
+        return 12
+
+    reads = ScriptedActor(fetch=[answer], process_id=sign)
+    client, notices = client_of(reads, ScriptedActor())
+    assert client.answer(client.ask("fetch", HERE)) == "data"
+    assert timed.waits == [SILENCE_SECONDS] * 3
+    assert (notices, timed.killed, timed.restarted) == ([], [], [])
+
+
+def test_a_worker_that_hangs_is_started_again_and_another_one_is_asked(timed):
+    hangs = ScriptedActor()
+    other = ScriptedActor(fetch=[Answer("data")])
+    client, notices = client_of(hangs, other)
+    taken = timed.get
+    timeouts = []
+
+    def get(answer, timeout=None):
+        timeouts.append(timeout)
+        return taken(answer, timeout)
+
+    timed.get = get
+    assert client.answer(client.ask("fetch", HERE)) == "data"
+    assert (timed.restarted, timed.killed) == ([hangs], [])
+    assert timeouts[0] == HEARTBEAT_SECONDS
+    (notice,) = notices
+    assert notice.startswith("data worker 0 has not answered for 60 s and hangs: its fetch of")
+
+
+def test_without_any_answer_for_long_the_run_ends(timed):
+    reads = ScriptedActor(process_id=lambda: 12)
+    client, _ = client_of(reads)
+    client.hopeless_seconds = 150.0
+    with pytest.raises(ClusterError, match=r"No data worker has answered for 150 s \(fetch of"):
+        client.answer(client.ask("fetch", HERE))
+    assert timed.waits == [60.0, 60.0, 30.0]
+
+
+def test_a_damaged_file_that_was_read_ahead_is_read_once_more(timed):
+    reads = ScriptedActor(fetch=[raised(DAMAGED), Answer("data")])
+    client, notices = client_of(reads)
+    assert client.answer(client.ask("fetch", HERE)) == "data"
+    assert notices == []
+
+
+@pytest.mark.parametrize("error", [DAMAGED, ValueError("another")], ids=["file", "other"])
+def test_errors_of_workers_are_raised_as_they_were_there(timed, error):
+    """Of a file, if it was not read ahead of time, or again."""
+    reads = ScriptedActor(fetch=[raised(error), raised(error)])
+    client, _ = client_of(reads)
+    with pytest.raises(type(error)) as told:
+        client.answer(client.ask("fetch", HERE))
+    assert told.value is error
+    assert len(reads.calls["fetch"]) == (2 if error is DAMAGED else 1)
+
+
+@pytest.fixture(scope="module")
+def settings(phrasebook):
+    settings = tiny_recipe(phrasebook).data_settings
+    batching = {"max_tokens_per_micro_batch": 512, "window_shards": 1}
+    return replace(settings, batching=settings.batching.model_copy(update=batching))
+
+
+@pytest.fixture
+def reader(settings):
+    store, manifest = open_dataset(settings.data)
+    return WindowReader(store, manifest, settings)
+
+
+def reading(reader):
+    """A worker that reads, as `cluster.data.workers.DataWorker` does."""
+    return ScriptedActor(
+        layout=lambda epoch, window: reader.layout(epoch, window),
+        fetch=lambda span: reader.fetch(span.epoch, span.window, span.start, span.stop),
+    )
+
+
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (0, 2), (1, 2), (0, 5), (3, 5)])
+@pytest.mark.parametrize("bytes_ahead", [1, 100_000_000], ids=["little", "much"])
+def test_every_rank_has_its_share_of_the_stream(timed, reader, rank, ranks, bytes_ahead):
+    cursor, count = Cursor(0, 1, 0), 60
+    workers = [reading(reader), reading(reader)]
+    client, _ = client_of(*workers)
+    stream = WorkerStreams(
+        client, rank=rank, ranks=ranks, slots=5, steps_ahead=4, bytes_ahead=bytes_ahead
+    ).open(cursor)
+    expected = local_rank_steps(reader, cursor, rank, ranks, 5)
+    for ours, theirs in islice(zip(stream, expected, strict=False), count):
+        assert (ours.slots, ours.units) == (theirs.slots, theirs.units)
+        assert (ours.cursor, ours.next_cursor) == (theirs.cursor, theirs.next_cursor)
+        for mine, reference in zip(ours.micro_batches, theirs.micro_batches, strict=True):
+            assert np.array_equal(mine.pair_ids, reference.pair_ids)
+    assert all(worker.calls["fetch"] for worker in workers)
+
+
+@pytest.mark.parametrize("steps_ahead", [1, 4])
+def test_so_many_steps_are_asked_for_ahead_and_no_more(timed, reader, steps_ahead):
+    worker = reading(reader)
+    client, _ = client_of(worker)
+    stream = WorkerStreams(
+        client, rank=0, ranks=5, slots=5, steps_ahead=steps_ahead, bytes_ahead=100_000_000
+    ).open(Cursor())
+    next(stream)
+    assert len(worker.calls["fetch"]) == steps_ahead + 1
+    next(stream)
+    assert len(worker.calls["fetch"]) == steps_ahead + 2
+
+
+def test_each_window_s_layout_is_asked_for_once(timed, reader):
+    worker = reading(reader)
+    client, _ = client_of(worker)
+    stream = WorkerStreams(
+        client, rank=0, ranks=1, slots=5, steps_ahead=4, bytes_ahead=100_000_000
+    ).open(Cursor())
+    list(islice(stream, 60))
+    layouts = worker.calls["layout"]
+    assert len(set(layouts)) == len(layouts) > 4

@@ -1,0 +1,191 @@
+"""The data workers of a run: how many there are, which serve, and what is known of them."""
+
+from types import SimpleNamespace
+
+import pytest
+from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay
+
+from cluster.data import worker_signs
+from cluster.data import workers as data_workers
+from cluster.data.worker_signs import SILENCE_SECONDS, WorkerSigns
+from cluster.data.workers import (
+    HEARTBEAT_SECONDS,
+    DataWorkers,
+    WorkerHandle,
+    WorkerStatistics,
+    numbers,
+)
+from cluster.ray.cluster_view import Node
+
+
+class StartedActors:
+    """The actors that are started, in order, each with the CPUs that it reserves."""
+
+    def __init__(self):
+        self.actors = []
+        self.cpus = []
+
+    def options(self, *, num_cpus):
+        self.cpus.append(num_cpus)
+        return self
+
+    def remote(self, *arguments):
+        self.actors.append(ScriptedActor())
+        self.arguments = arguments
+        return self.actors[-1]
+
+    @property
+    def ended(self):
+        return [n for n, one in enumerate(self.actors) if one.calls["__ray_terminate__"]]
+
+
+@pytest.fixture
+def scripted_ray(monkeypatch):
+    scripted = ScriptedRay()
+    monkeypatch.setattr(data_workers, "ray", scripted)
+    monkeypatch.setattr(worker_signs, "ray", scripted)
+    return scripted
+
+
+@pytest.fixture
+def started(monkeypatch, scripted_ray):
+    actors = StartedActors()
+    monkeypatch.setattr(data_workers, "DataWorker", actors)
+    return actors
+
+
+def some(count, cpus=0.0):
+    workers = DataWorkers("the settings", "identity", cpus=cpus, cache_bytes=7)
+    workers.start(count)
+    return workers
+
+
+def node(cpus):
+    return Node("a", "a", {"CPU": cpus}, {"CPU": 8.0})
+
+
+def serving(workers):
+    return [handle.number for handle in workers.handles]
+
+
+def test_the_first_workers_serve_at_once(started):
+    workers = some(2, cpus=0.5)
+    assert serving(workers) == [0, 1]
+    assert workers.actors == started.actors
+    assert started.cpus == [0.5, 0.5]
+    assert started.arguments[:3] == ("the settings", "identity", 7)
+
+
+def answer(workers, *numbers):
+    """Let workers that start give their first answer."""
+    for handle, first in workers._starting:
+        if handle.number in numbers:
+            first.come()
+
+
+def test_new_workers_serve_once_they_answer_and_are_not_started_twice(started):
+    workers = some(1)
+    assert workers.resize(4, []) == 4
+    assert workers.resize(4, []) == 4
+    assert len(started.actors) == 4
+    assert serving(workers) == [0]
+    answer(workers, 2)
+    workers.admit()
+    workers.admit()
+    assert serving(workers) == [0, 2]
+    answer(workers, 1, 3)
+    workers.admit()
+    assert serving(workers) == [0, 2, 1, 3]
+    assert numbers(workers.handles) == "0, 1, 2, 3"
+    assert workers.resize(4, []) == 4
+
+
+def test_of_too_many_the_newest_end_first_and_their_heartbeats_go_on(started):
+    workers = some(2)
+    workers.resize(4, [])
+    assert workers.resize(1, []) == 1
+    assert started.ended == [1, 2, 3]
+    assert serving(workers) == [0]
+    assert set(map(id, workers.actors)) == set(map(id, started.actors))
+    assert workers.resize(2, []) == 2
+    assert len(started.actors) == 5  # none that has been told to end comes back
+
+
+@pytest.mark.parametrize(
+    ("free", "wanted", "granted"),
+    [([1.0, 0.9], 5, 4), ([8.0], 5, 5), ([0.4], 2, 1), ([], 3, 1), ([0.0], 0, 0)],
+)
+def test_workers_that_reserve_cpus_are_as_many_as_the_nodes_have_room_for(
+    started, free, wanted, granted
+):
+    workers = some(1, cpus=0.5)
+    assert workers.resize(wanted, [node(cpus) for cpus in free]) == granted
+    assert len(started.actors) - len(started.ended) == granted
+
+
+def test_workers_that_do_not_start_are_given_up_and_the_others_stay(started, scripted_ray):
+    workers = some(1)
+    workers.resize(3, [])
+    assert workers.give_up_starting() == 2
+    assert scripted_ray.killed == started.actors[1:]
+    assert workers.give_up_starting() == 0
+    assert workers.actors == started.actors[:1]
+    assert workers.resize(1, []) == 1
+
+
+def test_all_answer_only_if_each_does_within_a_heartbeat(started, scripted_ray):
+    workers = some(2)
+    first, second = started.actors
+    first.answers["process_id"] = [Answer(1), Answer(1)]
+    second.answers["process_id"] = [Answer(2)]
+    assert workers.all_answer()
+    assert not workers.all_answer()
+    assert scripted_ray.waits == [HEARTBEAT_SECONDS]
+
+
+def test_what_each_worker_has_read_is_said(started):
+    workers = some(3)
+    statistics = WorkerStatistics(process_id=12, node="0123abcd", windows_read=5)
+    started.actors[0].answers["statistics"] = [Answer(statistics)]
+    started.actors[1].answers["statistics"] = [Answer(DEAD)]
+    assert workers.spread() == (
+        "windows read by data workers since their start: worker 0 (process 12, node 0123abcd) 5, "
+        "worker 1 does not answer, worker 2 does not answer"
+    )
+
+
+def test_a_sign_is_as_old_as_the_last_answer(scripted_ray):
+    first = WorkerStatistics(process_id=1, node="a", windows_read=1)
+    second = WorkerStatistics(process_id=1, node="a", windows_read=2)
+    actor = ScriptedActor(statistics=[Answer(first), Answer(DEAD), Answer(second)])
+    workers, signs = [WorkerHandle(3, actor)], WorkerSigns()
+
+    def look(now):
+        (sign,) = signs.look(workers, now)
+        assert sign.number == 3
+        return sign.statistics, sign.silent_seconds
+
+    assert look(100.0) == (None, 0.0)
+    assert look(102.0) == (first, 0.0)
+    assert look(104.0) == (first, 2.0)  # it has died, and another takes its place
+    assert look(106.0) == (second, 0.0)
+    assert look(108.0) == (second, 2.0)
+    assert len(actor.calls["statistics"]) == 4  # the question under way is not asked again
+    (sign,) = signs.look(workers, 106.0 + SILENCE_SECONDS - 0.1)
+    assert sign.is_alive
+    (sign,) = signs.look(workers, 106.0 + SILENCE_SECONDS)
+    assert not sign.is_alive
+
+
+def test_of_workers_that_have_left_nothing_is_kept(scripted_ray):
+    statistics = WorkerStatistics(process_id=1, node="a", windows_read=1)
+    stays = ScriptedActor(statistics=[Answer(statistics)])
+    leaves = ScriptedActor(statistics=[Answer(statistics)])
+    signs = WorkerSigns()
+    both = [WorkerHandle(0, stays), WorkerHandle(1, leaves)]
+    for now in (0.0, 1.0):
+        signs.look(both, now)
+    signs.look(both[:1], 2.0)
+    again = SimpleNamespace(statistics=ScriptedActor().statistics)
+    sign = signs.look([both[0], WorkerHandle(1, again)], 3.0)[1]
+    assert (sign.statistics, sign.silent_seconds) == (None, 0.0)

@@ -1,0 +1,99 @@
+"""What a rank says reaches its supervisor: through the mailbox of its actor, or by plain calls."""
+
+from types import SimpleNamespace
+
+import pytest
+from support.records.checkpoints import make_header
+from support.records.lines import train_line
+
+from cluster.health.hang_detector import Position
+from cluster.ranks.mailbox import Mailbox
+from cluster.ranks.reports import Detail, Notice, Recorded, StateFailed, StateWritten
+from cluster.supervision.inline import InlineSupervision
+from trainer.checkpoints.format import FileRecord
+from trainer.runs.log import DETAIL
+
+FILE = FileRecord(name="state-00000-of-00001.safetensors", bytes=1, sha256="a")
+HEADER = make_header(7)
+LINE = train_line(5)
+
+
+def test_reports_are_drained_once_and_in_order():
+    mailbox = Mailbox()
+    mailbox.progress("save", 7, "window 3")
+    mailbox.progress("start", 0)
+    mailbox.line(LINE)
+    mailbox.notice("a shard is damaged")
+    mailbox.keep("8 threads")
+    mailbox.state_written(FILE, HEADER)
+    mailbox.state_failed(9, "the disk is full")
+    assert mailbox.drain() == [
+        Position("save", 7, "window 3"),
+        Position("start", 0, ""),
+        Recorded(LINE),
+        Notice("a shard is damaged"),
+        Detail("8 threads"),
+        StateWritten(FILE, HEADER),
+        StateFailed(9, "the disk is full"),
+    ]
+    assert mailbox.drain() == []
+
+
+def test_a_request_to_stop_stays():
+    mailbox = Mailbox()
+    assert not mailbox.stop_requested()
+    mailbox.request_stop()
+    mailbox.drain()
+    assert mailbox.stop_requested()
+
+
+@pytest.fixture
+def inline():
+    """A supervision in the rank's own process, and the calls that it makes, in order."""
+    calls = []
+
+    def noting(*names):
+        def note(name):
+            return lambda *arguments: calls.append((name, *arguments))
+
+        return SimpleNamespace(**{name: note(name) for name in names})
+
+    stop = SimpleNamespace(reason=None)
+    supervision = InlineSupervision(
+        noting("add", "give_up"),
+        noting("line", "notice", "keep"),
+        noting("rank_moved", "checkpoint_begins", "checkpoint_ends"),
+        stop,
+    )
+    return supervision, calls, stop
+
+
+def test_without_ray_each_report_is_a_call(inline):
+    supervision, calls, _ = inline
+    supervision.progress("step", 7, "window 3")
+    supervision.progress("save", 8)
+    supervision.line(LINE)
+    supervision.notice("a shard is damaged")
+    supervision.keep("8 threads")
+    supervision.state_written(FILE, HEADER)
+    supervision.state_failed(9, "the disk is full")
+    assert calls == [
+        ("rank_moved", 0, Position("step", 7, "window 3")),
+        ("rank_moved", 0, Position("save", 8, "")),
+        ("checkpoint_begins", 8),
+        ("line", LINE),
+        ("notice", "a shard is damaged"),
+        ("keep", f"{DETAIL}8 threads"),
+        ("add", FILE, HEADER),
+        ("checkpoint_ends", 7),
+        ("give_up", 9),
+        ("checkpoint_ends", 9),
+        ("notice", "the disk is full"),
+    ]
+
+
+def test_without_ray_a_request_to_stop_is_asked_for(inline):
+    supervision, _, stop = inline
+    assert not supervision.stop_requested()
+    stop.reason = "SIGTERM was received"
+    assert supervision.stop_requested()

@@ -1,0 +1,161 @@
+"""What Ray says of jobs, and what its errors mean, without a cluster."""
+
+from http.client import BadStatusLine
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import pytest
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobType
+
+from cluster.errors import ClusterError
+from cluster.ray import jobs
+from cluster.ray.job_command import HEAD_PYTHON, Attachment
+from cluster.ray.jobs import COMMAND_KEY, LOOK_KEY, explained, list_jobs, submit
+
+ADDRESS = "http://127.0.0.1:8265"
+
+
+def details(number, **fields):
+    return JobDetails(
+        **{
+            "type": JobType.SUBMISSION,
+            "submission_id": f"job-{number}",
+            "status": JobStatus.RUNNING,
+            "entrypoint": "cd /x; exec y",
+            "metadata": {COMMAND_KEY: "transloom train", "recipe": "tiny"},
+            **fields,
+        }
+    )
+
+
+def test_a_job_s_times_are_in_seconds_and_its_command_is_what_was_submitted():
+    message = "Running entrypoint for job job-1: cd /x; exec y\nbroken"
+    job = jobs._job(
+        details(
+            1,
+            status=JobStatus.FAILED,
+            start_time=1_500_250,
+            end_time=2_000_000,
+            driver_exit_code=3,
+            driver_node_id="n",
+            message=message,
+        )
+    )
+    assert (job.id, job.status, job.finished) == ("job-1", "FAILED", True)
+    assert (job.started, job.ended) == (1500.25, 2000.0)
+    assert (job.command, job.metadata) == ("transloom train", {"recipe": "tiny"})
+    assert (job.message, job.exit_code, job.node) == ("broken", 3, "n")
+
+
+def test_what_is_not_known_of_a_job_yet():
+    job = jobs._job(details(1, metadata=None))
+    assert (job.started, job.ended, job.exit_code, job.node) == (None, None, None, None)
+    assert (job.command, job.message, job.metadata) == ("cd /x; exec y", "", {})
+    assert not job.finished
+
+
+@pytest.fixture
+def client(monkeypatch):
+    """The cluster's client, whose answers a test sets."""
+    client = SimpleNamespace(submitted=[])
+
+    def submit_job(**given):
+        folder = given["runtime_env"].get("working_dir")
+        files = {}
+        if folder:
+            root = jobs.Path(folder)
+            files = {
+                str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()
+            }
+        client.submitted.append((given, files))
+        return "job-7"
+
+    client.submit_job = submit_job
+    monkeypatch.setattr(jobs, "_client", lambda address: client)
+    return client
+
+
+def test_jobs_are_listed_oldest_first_without_those_that_only_look(client):
+    client.list_jobs = lambda: [
+        details(1, start_time=3000),
+        details(2, start_time=1000),
+        details(3, start_time=2000, metadata={LOOK_KEY: "1"}),
+        details(4, start_time=500, type=JobType.DRIVER),
+        details(5),
+        details(6, start_time=2000, metadata=None),
+    ]
+    assert [job.id for job in list_jobs(ADDRESS)] == ["job-5", "job-2", "job-6", "job-1"]
+
+
+def test_what_is_submitted(client, tmp_path):
+    shipped = tmp_path / "module.py"
+    shipped.write_text("x = 1")
+    command = [HEAD_PYTHON, Attachment("recipe.yaml", b"a: 1"), "model.width=7"]
+    job_id = submit(
+        command,
+        address=ADDRESS,
+        folder=tmp_path,
+        shipped={"package/module.py": shipped},
+        environment={"A": "1"},
+        metadata={"recipe": "tiny"},
+        job_id="mine",
+    )
+    ((given, files),) = client.submitted
+    assert job_id == "job-7"
+    assert files == {"recipe.yaml": b"a: 1", "package/module.py": b"x = 1"}
+    assert given["metadata"] == {
+        "recipe": "tiny",
+        COMMAND_KEY: "python recipe.yaml model.width=7",
+    }
+    assert (given["submission_id"], given["entrypoint_num_cpus"]) == ("mine", 0)
+    assert given["runtime_env"]["env_vars"] == {"A": "1"}
+
+
+def test_without_files_nothing_travels(client, tmp_path):
+    submit(["true"], address=ADDRESS, folder=tmp_path)
+    ((given, files),) = client.submitted
+    assert files == {}
+    assert given["runtime_env"] == {"env_vars": {}}
+    assert (given["metadata"], given["submission_id"]) == ({COMMAND_KEY: "true"}, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "job_id", "said"),
+    [
+        (AuthenticationError("no"), None, "refuses this user's token"),
+        (URLError("connection refused"), None, "No Ray dashboard answers at .*connection refused"),
+        (BadStatusLine("\x00"), None, "what listens there does not speak HTTP"),
+        (RuntimeError("status code 404"), "mine", f"knows no job mine.*--address {ADDRESS}"),
+        (RuntimeError("status code 404"), None, "refused: status code 404"),
+        (RuntimeError("failed\nTraceback\nValueError: first\nTypeError: last"), "j", "ed: last$"),
+    ],
+    ids=["token", "away", "no HTTP", "unknown job", "no job asked for", "traceback"],
+)
+def test_errors_are_told_in_one_paragraph_with_a_remedy(error, job_id, said):
+    with pytest.raises(ClusterError, match=said), explained(ADDRESS, job_id):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("answer", "count"),
+    [((200, ["ALIVE", "DEAD", "ALIVE"]), 2), ((200, []), 0), ((500, ["ALIVE"]), 0)],
+)
+def test_nodes_that_are_alive_are_counted(client, answer, count):
+    status, states = answer
+    result = {"data": {"result": {"result": [{"state": state} for state in states]}}}
+    client._do_request = lambda *_, **__: SimpleNamespace(status_code=status, json=lambda: result)
+    assert jobs.count_nodes(ADDRESS) == count
+
+
+@pytest.mark.parametrize(("status", "content"), [(200, b"text"), (404, None)])
+def test_a_file_beside_the_logs_may_be_missing(client, status, content):
+    asked = []
+
+    def answer(*arguments, **options):
+        asked.append(options["params"])
+        return SimpleNamespace(status_code=status, content=b"text")
+
+    client._do_request = answer
+    assert jobs.file_beside_logs(ADDRESS, "n", "a.log") == content
+    assert asked == [{"node_id": "n", "filename": "a.log", "lines": -1}]

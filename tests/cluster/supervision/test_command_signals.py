@@ -1,0 +1,57 @@
+"""What signals do to a command before and after its run, in a process that signals may end."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cluster.errors import EXIT_PREEMPTED
+from cluster.supervision.command_signals import SIGNALS, obey_signals
+
+PROGRAM = """
+import os, signal, sys
+from cluster.supervision import command_signals
+getattr(command_signals, sys.argv[1])()
+try:
+    for number in map(int, sys.argv[2:]):
+        os.kill(os.getpid(), number)
+except KeyboardInterrupt:
+    sys.exit(9)
+"""
+
+
+def after(handling, *numbers):
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, handling, *(str(int(number)) for number in numbers)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_before_the_run_ends_the_process_as_preempted_and_says_so(number):
+    done = after("expect_a_run", number)
+    assert done.returncode == EXIT_PREEMPTED
+    assert done.stderr == (
+        f"{number.name} was received before the run began: the same command starts it\n"
+    )
+    assert done.stdout == ""
+
+
+def test_after_the_run_signals_change_no_exit_code():
+    assert after("ignore_signals", *SIGNALS).returncode == 0
+
+
+def test_signals_are_obeyed_again_as_python_does():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        obey_signals()
+        found = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        assert found == [signal.SIG_DFL, signal.default_int_handler]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,95 @@
+"""Answers of actors without Ray: each comes, fails or stays away as a test says.
+
+`ScriptedRay` takes the place of `ray` in a module that waits for actors. Its answers are those of
+`ScriptedActor`, which keeps all calls.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from ray.exceptions import ActorDiedError, GetTimeoutError
+
+DEAD = ActorDiedError()
+
+
+class Answer:
+    """The answer to a call, which may be yet to come."""
+
+    def __init__(self, value: Any = None, *, comes: bool = True) -> None:
+        """
+        Args:
+            value: an exception is raised by whoever takes the answer.
+        """
+        self.value = value
+        self.has_come = comes
+
+    def come(self, value: Any = None) -> None:
+        self.value, self.has_come = value, True
+
+
+def pending() -> Answer:
+    return Answer(comes=False)
+
+
+class ScriptedActor:
+    """An actor whose methods answer by a script.
+
+    Attributes:
+        calls: the arguments of each call, by method and in order.
+        answers: what each method answers, in order; afterwards its answers stay away. A function
+            makes the answer of its arguments.
+    """
+
+    def __init__(self, **answers: Sequence[Answer] | Callable[..., Any]) -> None:
+        self.calls: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        self.answers = {
+            name: given if callable(given) else list(given) for name, given in answers.items()
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        def remote(*arguments: Any, **named: Any) -> Answer:
+            self.calls[name].append((*arguments, *named.values()))
+            given = self.answers.get(name)
+            if callable(given):
+                return Answer(given(*arguments, **named))
+            return given.pop(0) if given else pending()
+
+        return SimpleNamespace(remote=remote)
+
+
+class ScriptedRay:
+    """The part of `ray` that takes answers.
+
+    Attributes:
+        waits: the timeout of each wait for answers that had not come.
+        killed: the actors that were killed, in order.
+    """
+
+    def __init__(self) -> None:
+        self.waits: list[float | None] = []
+        self.killed: list[Any] = []
+
+    def wait(
+        self, answers: list[Answer], num_returns: int = 1, timeout: float | None = None
+    ) -> tuple[list[Answer], list[Answer]]:
+        assert len(set(map(id, answers))) == len(answers)
+        assert 1 <= num_returns <= len(answers)
+        come = [answer for answer in answers if answer.has_come][:num_returns]
+        if len(come) < num_returns and timeout:
+            self.waits.append(timeout)
+        return come, [answer for answer in answers if answer not in come]
+
+    def get(self, answer: Any, timeout: float | None = None) -> Any:
+        if isinstance(answer, list):
+            return [self.get(one, timeout) for one in answer]
+        assert answer.has_come or timeout is not None, "it would wait for ever"
+        if not answer.has_come:
+            raise GetTimeoutError
+        if isinstance(answer.value, Exception):
+            raise answer.value
+        return answer.value
+
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor)

@@ -1,0 +1,224 @@
+"""A run's folder: requests to a run, its identity, and the small files beside it."""
+
+import os
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+from support.recipes import tiny_recipe
+from support.records.run_folders import made_run, with_checkpoint
+
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.storage.store import MANIFEST_NAME
+from trainer.checkpoints.format import HEADER, Parent, folder_name
+from trainer.errors import RunMismatchError
+from trainer.recipe import identity_of
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import DETAIL, SHOWN_CHARACTERS, TAIL_BYTES, last_entries, log_entry
+from trainer.runs.place import read_place, write_place
+from trainer.runs.start import Invocation, Start, read_start, write_start
+from trainer.runs.vitals import Vitals, are_current, read_vitals, write_vitals
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def opened(phrasebook, tmp_path):
+    """A new run of a recipe, with the recipe, the dataset and its manifest."""
+    recipe, run = tiny_recipe(phrasebook), RunFolder(tmp_path / "name of run")
+    store, manifest = open_dataset(recipe.data)
+    run.open(recipe, store, manifest)
+    return run, recipe, store, manifest
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [("3\n", 3), (" 12 ", 12), ("0", None), ("-1", None), ("1e3", None), ("", None), ("٣x", None)],
+)
+def test_a_request_for_data_workers_is_taken_once_whatever_it_says(run, asked, taken):
+    assert run.take_wanted_data_workers() is None
+    run.ask_for_data_workers(1)
+    run.wanted_data_workers.write_text(asked)
+    assert run.take_wanted_data_workers() == taken
+    assert run.take_wanted_data_workers() is None
+    assert list(run.wanted_data_workers.parent.iterdir()) == []
+
+
+def test_a_request_may_be_as_long_as_its_limit_and_no_longer(run):
+    run.ask_for_data_workers(99_99)
+    assert run.take_wanted_data_workers() == 9999
+    run.ask_for_data_workers(999_999)
+    assert run.take_wanted_data_workers() is None
+
+
+def test_a_request_to_stop_is_taken_once_and_remembered(run):
+    assert run.stop_requests() == set()
+    assert run.stop_requested_at() is None
+    run.ask_to_stop()
+    os.utime(run.stop_request, ns=(0, 7))
+    assert (run.stop_requested_at(), run.stop_requests()) == (7, {7})
+    assert run.take_stop_request()
+    assert (run.stop_requested_at(), run.stop_requests()) == (None, {7})
+    assert not run.take_stop_request()
+    run.ask_to_stop()
+    os.utime(run.stop_request, ns=(0, 9))
+    assert run.stop_requests() == {7, 9}
+    assert not run.take_stop_request(former=9)  # it was meant for an earlier start
+    assert not run.stop_request.exists()
+    run.ask_to_stop()
+    assert run.take_stop_request(former=9)
+
+
+def test_a_new_run_has_all_that_translating_needs(opened):
+    run, recipe, store, manifest = opened
+    card = run.card()
+    assert (card.name, card.dataset_identity) == ("name of run", manifest.identity)
+    assert (card.identity, card.parent) == (identity_of(recipe), None)
+    assert (run.dataset / MANIFEST_NAME).read_bytes() == store.read_manifest()
+    assert manifest.tokenizers
+    for info in manifest.tokenizers.values():
+        assert (run.dataset / info.file).read_bytes() == store.read(info.file, info.sha256)
+    written = yaml.safe_load(run.recipe.read_text())
+    assert written == recipe.model_dump(mode="json")
+    assert list(written) == list(recipe.model_dump(mode="json"))  # in the order of the fields
+    assert run.stop_request.parent.is_dir()
+
+
+def test_a_run_that_has_begun_keeps_its_card_and_gets_the_recipe_of_each_start(opened, phrasebook):
+    run, recipe, store, manifest = opened
+    first = run.card()
+    parent = Parent(run_id="p", step=3, sha256="0")
+    run.open(recipe, store, manifest, parent)
+    second = run.card()
+    assert (second.id != first.id, second.parent) == (True, parent)  # it had not trained
+    run.metrics.write_text("{}\n")
+    more = tiny_recipe(phrasebook, max_steps=99)
+    run.open(more, store, manifest)
+    assert run.card() == second
+    assert yaml.safe_load(run.recipe.read_text())["trainer"]["max_steps"] == 99
+
+
+@pytest.mark.parametrize("what", ["record", "checkpoint"])
+def test_a_run_has_begun_when_it_has_trained(opened, what):
+    run, *_ = opened
+    assert not run.has_begun()
+    if what == "record":
+        run.metrics.touch()
+        assert not run.has_begun()
+        run.metrics.write_text("{}\n")
+    else:
+        (run.checkpoints / folder_name(3)).mkdir()
+    assert run.has_begun()
+    run.card_path.unlink()
+    assert not run.has_begun()
+
+
+def test_a_run_of_another_dataset_is_refused_with_both_identities(opened):
+    run, recipe, _, manifest = opened
+    run.metrics.write_text("{}\n")
+    run.check(recipe, manifest)
+    card = run.card().model_copy(update={"dataset_identity": "f" * 64})
+    run.card_path.write_text(card.model_dump_json())
+    with pytest.raises(RunMismatchError) as error:
+        run.check(recipe, manifest)
+    assert f"manifest {'f' * 16}…" in str(error.value)
+    assert f"has {manifest.identity[:16]}…. Point data.dataset at" in str(error.value)
+
+
+def test_imported_weights_are_no_run_to_continue(opened):
+    run, recipe, _, manifest = opened
+    with_checkpoint(run.path, 0, imported_from="hub/model")
+    with pytest.raises(RunMismatchError, match=rf"hub/model.*trainer\.init_from={run.path}"):
+        run.check(recipe, manifest)
+    (run.checkpoints / folder_name(0) / HEADER).write_text("{")
+    run.check(recipe, manifest)  # that it is damaged is said when it is looked for
+    with_checkpoint(run.path, 1)
+    run.check(recipe, manifest)
+
+
+def test_what_is_no_run_is_told_apart_from_a_damaged_one(run):
+    with pytest.raises(RunMismatchError, match=r"is no run: it has no run\.json"):
+        run.card()
+    with pytest.raises(RunMismatchError, match="is no run"):
+        RunFolder(made_run(run.path / "made") / "metrics.jsonl").card()
+    run.card_path.write_text("{")
+    with pytest.raises(RunMismatchError, match=r"run.json is damaged.*Restore it from a copy"):
+        run.card()
+    run.card_path.unlink()
+    run.card_path.mkdir()
+    with pytest.raises(RunMismatchError, match=r"run.json (cannot be read|is damaged)"):
+        run.card()
+
+
+def test_the_place_of_ranks_is_counted_by_node(run):
+    assert read_place(run) is None
+    write_place(run, ["b", "a", "b"])
+    place = read_place(run)
+    assert (place.nodes, place.ranks) == ({"b": 2, "a": 1}, 3)
+    since = datetime.fromisoformat(place.since)
+    assert abs((datetime.now(UTC) - since).total_seconds()) < 3600
+
+
+@pytest.mark.parametrize("file", ["place", "start", "vitals"])
+def test_files_that_nothing_depends_on_may_fail_to_be_written(run, file):
+    getattr(run, file).mkdir()
+    (getattr(run, file) / "in the way").touch()
+    start = Start(since="now", invocation=Invocation(), code=None, versions={})
+    {
+        "place": lambda: write_place(run, ["a"]),
+        "start": lambda: write_start(run, start),
+        "vitals": lambda: write_vitals(run, Vitals(time=1.0)),
+    }[file]()
+
+
+def test_what_a_run_was_started_with_is_read_back(run):
+    assert read_start(run) is None
+    start = Start(since="now", invocation=Invocation(command="c"), code=None, versions={"a": "1"})
+    write_start(run, start)
+    assert read_start(run) == start
+    run.start.write_text("{")
+    assert read_start(run) is None
+
+
+def test_vitals_are_written_whole_and_an_empty_file_has_none(run):
+    assert read_vitals(run) is None
+    write_vitals(run, Vitals(time=5.0, attempt=2))
+    assert read_vitals(run) == Vitals(time=5.0, attempt=2)
+    assert [path.name for path in run.path.iterdir()] == ["vitals.json"]
+    run.vitals.write_text("")
+    assert read_vitals(run) is None
+
+
+@pytest.mark.parametrize(
+    ("time", "over", "current"),
+    [(1000.0, False, True), (999.9, False, False), (1001.0, False, True), (1001.0, True, False)],
+)
+def test_vitals_are_current_from_the_owner_s_start_until_it_leaves(time, over, current):
+    since = datetime.fromtimestamp(1000.0, UTC).isoformat()
+    assert are_current(Vitals(time=time, over=over), since) == current
+    assert not are_current(Vitals(time=time, over=over), "yesterday")
+
+
+def at(second):
+    return datetime(2026, 1, 2, 3, 4, second, 123456, UTC)
+
+
+def test_entries_of_the_log_are_read_as_they_were_written(run):
+    assert last_entries(run.log) == []
+    texts = ["first", "second\nwith\n  more", f"{DETAIL}for readers of the file", "third"]
+    run.log.write_text("".join(log_entry(text, at(n)) for n, text in enumerate(texts)))
+    found = last_entries(run.log)
+    assert [entry.text for entry in found] == ["first", "second\nwith\n  more", "third"]
+    assert found[0].time == "2026-01-02T03:04:00.123+00:00"
+
+
+def test_only_the_end_of_a_long_log_is_read(run):
+    long = "x" * (TAIL_BYTES // 2)
+    run.log.write_text("".join(log_entry(f"{n}\n{long}", at(n)) for n in range(3)))
+    (last,) = last_entries(run.log)[-1:]
+    assert last.text == f"2\n{long}"[:SHOWN_CHARACTERS]
+    assert [entry.text[0] for entry in last_entries(run.log)] == ["2"]

@@ -1,0 +1,67 @@
+"""Moments of probe sentences on the way: when, on which rank, and without harm to a run."""
+
+from types import SimpleNamespace
+
+import pytest
+from support.records.moments import made_probe
+
+from model.errors import ModelError
+from trainer.tracking.time_lapse import path_of, read_moment
+from trainer.training.prober import NoProber, Prober
+
+
+@pytest.fixture
+def probed(tmp_path):
+    """A prober of two sentences, its folder, what it was asked and what was said."""
+    said, asked = [], []
+
+    def probe(network, sentence):
+        asked.append((network, sentence))
+        return made_probe(sentence.upper(), sentence)
+
+    def make(folder=tmp_path, sentences=("one", "two"), probe=probe):
+        return Prober(SimpleNamespace(probe=probe), sentences, folder, said.append)
+
+    return SimpleNamespace(make=make, folder=tmp_path, said=said, asked=asked)
+
+
+def test_a_moment_has_all_sentences_of_its_step(probed):
+    probed.make().take("network", 4)
+    assert probed.asked == [("network", "one"), ("network", "two")]
+    (path,) = probed.folder.iterdir()
+    moment = read_moment(path_of(probed.folder, 4))
+    assert (moment.step, [probe.output for probe in moment.probes]) == (4, ["ONE", "TWO"])
+    assert path == path_of(probed.folder, 4)
+    assert probed.said == []
+
+
+def test_moments_are_due_at_some_steps_and_never_without_sentences(probed):
+    due = [step for step in range(20) if probed.make().is_due(step)]
+    assert due == [0, 1, 2, 3, 4, 6, 8, 12, 16]
+    assert not any(probed.make(sentences=()).is_due(step) for step in range(20))
+    assert not any(NoProber().is_due(step) for step in range(20))
+
+
+def test_other_ranks_keep_nothing_but_their_steps_are_due_too(probed):
+    prober = probed.make(folder=None)
+    assert prober.is_due(4)
+    prober.take("network", 4)
+    assert (probed.asked, list(probed.folder.iterdir())) == ([], [])
+
+
+@pytest.mark.parametrize("error", [ModelError("too long"), OSError("the disk is full")])
+def test_a_moment_that_cannot_be_kept_is_told_and_ends_no_run(probed, error):
+    def fail(network, sentence):
+        raise error
+
+    probed.make(probe=fail).take("network", 4)
+    assert probed.said == [f"the time-lapse has no moment of step 4: {error}"]
+    assert list(probed.folder.iterdir()) == []
+
+
+def test_a_programmer_s_error_is_not_hidden(probed):
+    def fail(network, sentence):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        probed.make(probe=fail).take("network", 4)

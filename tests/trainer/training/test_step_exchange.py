@@ -1,0 +1,107 @@
+"""What a rank learns of a step: sums, digests, bad slots and requests of all of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep
+from trainer.batch import DeviceBatch
+from trainer.placement import Placement
+from trainer.state.progress import Progress
+from trainer.training import step_exchange
+from trainer.training.skipped_steps import skipped_line, too_many_skipped
+from trainer.training.step_exchange import exchange
+from trainer.zero.engine import PassResult
+
+SLOTS = 3
+
+
+def batch(slot):
+    digest = bytes([slot + 1]) * 32
+    return DeviceBatch((), digest, padding=slot, positions=10 * (slot + 1))
+
+
+def result(slot, finite=True, amax=True):
+    sums = [10.0 + slot, 100.0 + slot] if finite else [float("nan"), 100.0]
+    peaks = torch.tensor([1.0 + slot, 2.0 + slot]) if finite else torch.tensor([float("nan"), 1.0])
+    return PassResult(torch.tensor(sums), torch.tensor(finite), peaks if amax else None)
+
+
+def report(bad=(), *, amax=True, ranks=1, stall=2.0, stop=False):
+    """The report of the only rank, or of the second of two, which computes all slots but one."""
+    slots = range(SLOTS) if ranks == 1 else range(1, SLOTS)
+    return exchange(
+        slots,
+        [batch(slot) for slot in slots],
+        [result(slot, slot not in bad, amax) for slot in slots],
+        micro_batches_per_step=SLOTS,
+        data_stall_seconds=stall,
+        stop_requested=stop,
+        placement=Placement(rank=ranks - 1, world_size=ranks),
+    )
+
+
+def test_a_step_s_sums_are_those_of_its_slots():
+    found = report()
+    assert found.sums == [10.0 + 11.0 + 12.0, 100.0 + 101.0 + 102.0]
+    assert found.padding_fraction == (0 + 1 + 2) / (10 + 20 + 30)
+    assert found.slot_digests == [batch(slot).digest for slot in range(SLOTS)]
+    assert (found.bad_slots, found.stop_requested, found.data_stall_seconds) == ([], False, 2.0)
+    assert np.array_equal(found.amax, [[1, 2], [2, 3], [3, 4]])
+
+
+@pytest.mark.parametrize("bad", [(0,), (2,), (0, 1, 2)], ids=str)
+def test_bad_slots_are_named_and_add_nothing(bad):
+    found = report(bad)
+    good = [slot for slot in range(SLOTS) if slot not in bad]
+    assert found.bad_slots == list(bad)
+    assert found.sums == [sum(10.0 + slot for slot in good), sum(100.0 + slot for slot in good)]
+    assert found.amax is None
+    assert len(found.slot_digests) == SLOTS
+
+
+def test_without_maxima_there_are_none():
+    found = report(amax=False)
+    assert found.amax is None
+    assert found.sums == report().sums
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(False, True), (True, False), (False, False)])
+def test_any_rank_s_request_to_stop_counts_and_stalls_are_averaged(monkeypatch, mine, theirs):
+    def add_the_first_rank(values, placement):
+        assert not values[0].any()  # its slot is zero here
+        other = torch.zeros_like(values)
+        other[0, :2] = torch.tensor([5.0, 30.0])
+        other[-1, :2] = torch.tensor([4.0, float(theirs)])
+        return values + other
+
+    monkeypatch.setattr(step_exchange, "sum_over_ranks", add_the_first_rank)
+    found = report(ranks=2, stall=2.0, stop=mine)
+    assert found.stop_requested == (mine or theirs)
+    assert found.data_stall_seconds == 3.0
+    assert found.padding_fraction == (5 + 1 + 2) / (30 + 20 + 30)
+    assert found.sums == [11.0 + 12.0, 101.0 + 102.0]
+
+
+@pytest.mark.parametrize(
+    ("slots", "ranks"), [([4, 0, 3], [0, 1]), ([1], [0]), ([], [])], ids=["some", "one", "none"]
+)
+def test_a_skipped_step_names_the_ranks_of_its_bad_slots(slots, ranks):
+    """Five slots of two ranks."""
+    placement = Placement(rank=1, world_size=2)
+    bad = replace(report(), bad_slots=slots, slot_digests=[b""] * 5)
+    cursor = Cursor(1, 2, 3)
+    data = RankStep(range(3, 5), [], 7, cursor, cursor)
+    progress = Progress(step=9, skipped_steps=6, skipped_in_a_row=2, data_digest="d")
+    line = skipped_line(progress, data, bad, placement)
+    assert line.ranks == ranks
+    assert (line.step, line.slots, line.in_a_row, line.skipped_steps) == (9, slots, 2, 6)
+    assert (line.epoch, line.window, line.offset, line.data_digest) == (1, 2, 3, "d")
+    said = too_many_skipped(line)
+    assert said.startswith("2 steps in a row, up to step 9,")
+    assert ("the sum of all slots" in said) == (not slots)
+    assert (f"slots {slots} of ranks {line.ranks}" in said) == bool(slots)
+    assert "trainer.stop_after_skipped_steps is 2" in said
