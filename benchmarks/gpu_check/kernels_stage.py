@@ -10,7 +10,6 @@ Shape suffixes as in `model.attention`; n target tokens, v vocabulary.
 import copy
 import importlib.util
 import math
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_check import networks
+import benchmarks.gpu_check.networks as networks
 from benchmarks.gpu_check.machine import ROOT
 from benchmarks.gpu_check.outcomes import (
     CannotRunError,
@@ -409,7 +408,7 @@ def pytest_gpu(work: Work, folder: str) -> Measurement:
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
     # Another version of a library may warn where the pinned one does not.
     command += ["-W", "ignore", str(ROOT / folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_without_writing())
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     print(done.stdout, done.stderr)
     found = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
     if done.returncode or "failed" in found or "error" in found:
@@ -418,7 +417,3 @@ def pytest_gpu(work: Work, folder: str) -> Measurement:
     if not found.get("passed"):
         raise CannotRunError("all of them need a GPU")
     return Measurement(found["passed"], "tests passed")
-
-
-def _without_writing() -> dict[str, str]:
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}

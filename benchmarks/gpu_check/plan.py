@@ -21,7 +21,7 @@ class PlannedRow:
         key: unique within the stage.
         path: the code path, for the table.
         where: the file that has it.
-        seconds: time limit of this row; the stage's limit holds too.
+        seconds: time limit of this row, where its stage has STAGE_SECONDS.
     """
 
     key: str
@@ -117,5 +117,157 @@ KERNELS = Stage(
     ),
 )
 
-RUN_BY_STAGES = (MACHINE, KERNELS)
-STAGES = RUN_BY_STAGES
+_ZERO = {  # stages and the precisions that they can have
+    0: ("fp32",),
+    1: ("fp32", "bf16"),
+    2: ("fp32", "bf16"),
+    3: ("fp32", "bf16"),
+}
+
+ENGINE_STAGE = Stage(
+    "engine",
+    "benchmarks.gpu_check.engine_stage",
+    _rows(
+        *(
+            PlannedRow(f"zero:{stage}-{precision}", f"ZeRO-{stage}, one rank, {precision}", ENGINE)
+            for stage, precisions in _ZERO.items()
+            for precision in precisions
+        ),
+        PlannedRow("two_ranks", "ZeRO-0 to 3, two ranks", "trainer/zero/stages.py", 150.0),
+        PlannedRow(
+            "fused_adamw", "fused AdamW, its step count on the device", "trainer/zero/adamw.py"
+        ),
+        PlannedRow(
+            "pinned_checkpoint",
+            "a checkpoint through pinned memory (`cudaHostRegister`)",
+            "trainer/checkpoints/writer.py",
+        ),
+        *(
+            PlannedRow(f"resume:{stage}", f"resume, ZeRO-{stage}", "trainer/zero/fragments.py")
+            for stage in _ZERO
+        ),
+        *(
+            PlannedRow(f"not_finite:{what}", f"a {what} that is not finite leaves no trace", ENGINE)
+            for what in ("loss", "gradient")
+        ),
+        PlannedRow(
+            "does_not_fit",
+            "message about a micro-batch that does not fit",
+            "trainer/memory/preflight.py",
+        ),
+    ),
+)
+
+EXACT = Stage(
+    "exact",
+    "benchmarks.gpu_check.exact_stage",
+    _rows(
+        _both("restart", "same bits over a restart, ZeRO-0 to 3", "trainer/exact/grids.py"),
+        _both("stages", "same bits under every ZeRO stage", "trainer/exact/adamw.py"),
+        PlannedRow("rms_norm", "same bits under every stage, RMSNorm", "model/norm.py"),
+        PlannedRow("ranks", "same bits on two ranks, ZeRO-0 to 3", "trainer/exact/norm.py", 150.0),
+        _both("cost", "time of a step beside `numerics: fast`", "trainer/exact/optimizer.py"),
+    ),
+)
+
+PATH = Stage(
+    "path",
+    "benchmarks.gpu_check.path_stage",
+    _rows(
+        PlannedRow("prepare", "`prepare`", "data_pipeline/preparation/prepare.py"),
+        PlannedRow(
+            "train",
+            "`train` under Ray, a GPU for each of up to two ranks, validation",
+            "cluster/ranks/actor.py",
+            150.0,
+        ),
+        PlannedRow(
+            "node_usage", "GPU figures in `nodes.jsonl`", "cluster/ranks/node_meter.py", 150.0
+        ),
+        PlannedRow(
+            "killed",
+            "kill -9 of a rank, then of the driver; resume with the same bits",
+            "cluster/supervision/restart_loop.py",
+            200.0,
+        ),
+        PlannedRow(
+            "evaluate", "`evaluate` of that run (on the CPU)", "trainer/inference/evaluation.py"
+        ),
+        PlannedRow(
+            "translate", "`Translator.load(run, device)`", "trainer/inference/translator.py"
+        ),
+        PlannedRow(
+            "translate_on_cluster",
+            "`translate --on-cluster --gpus-per-actor`",
+            "cluster/lines/actors.py",
+        ),
+        PlannedRow("serve", "`serve` of that run (on the CPU)", "cluster/serving/replica.py"),
+        PlannedRow(
+            "one_context",
+            "one GPU a rank, and no context of spares",
+            "cluster/ray/reservation.py",
+            120.0,
+        ),
+    ),
+)
+
+_NETWORKS = {
+    "base": "Transformer base",
+    "big": "Transformer big",
+    "gpt": "GPT of 350 million weights",
+}
+
+SPEED = Stage(
+    "speed",
+    "benchmarks.gpu_check.speed_stage",
+    _rows(
+        *(
+            PlannedRow(f"{key}:{network}", f"{name}: {figure}", ENGINE)
+            for network, name in _NETWORKS.items()
+            for key, figure in (
+                ("tokens", "target tokens/s"),
+                ("tflops", "TFLOP/s"),
+                ("mfu", "MFU"),
+                ("beside_plain", "below a plain torch loop"),
+            )
+        ),
+        *(
+            PlannedRow(
+                f"attention:{length}",
+                f"`varlen` beside SDPA, sentences of up to {length} tokens",
+                ATTENTION,
+            )
+            for length in (16, 64, 256, 1024)
+        ),
+        PlannedRow("data_stall", "waiting for data", "cluster/data/streams.py", 120.0),
+        PlannedRow(
+            "checkpoint_stall", "stall by a checkpoint of 1 GB", "trainer/checkpoints/writer.py"
+        ),
+        *(
+            PlannedRow(
+                f"decoding:{precision}",
+                f"beam search of 4, base, {precision}",
+                "model/generation/search.py",
+            )
+            for precision in ("fp32", "bf16")
+        ),
+    ),
+)
+
+# No single machine without a network can verify these.
+ELSEWHERE = Stage(
+    "elsewhere",
+    None,
+    _rows(
+        PlannedRow(
+            "nodes",
+            "several nodes: NCCL's network interface, a shared run folder, lost nodes",
+            "cluster/ranks/node_agent.py",
+        ),
+        PlannedRow("wheels", "`make setup LOCK=cuda`", "Makefile"),
+        PlannedRow("gs", "datasets and corpora on gs and s3", "data_pipeline/storage/remote.py"),
+    ),
+)
+
+RUN_BY_STAGES = (MACHINE, KERNELS, ENGINE_STAGE, EXACT, PATH, SPEED)
+STAGES = (*RUN_BY_STAGES, ELSEWHERE)

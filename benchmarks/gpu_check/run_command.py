@@ -1,6 +1,8 @@
 """The command `scripts/gpu_check run`. Needs nothing but Python."""
 
 import argparse
+import importlib
+import json
 import sys
 import time
 from collections import Counter
@@ -70,7 +72,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage-seconds",
         type=float,
         default=STAGE_SECONDS,
-        help=f"limit of each stage; a slow machine may need more (default: {STAGE_SECONDS:g})",
+        help="limit of each stage, with which those of its rows grow; a slow machine may need more "
+        f"(default: {STAGE_SECONDS:g})",
     )
     parser.add_argument(
         "--retry", action="store_true", help="run rows again that failed or were skipped"
@@ -93,10 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         python = Path(sys.executable)
         if arguments.parts is not None:
-            from benchmarks.gpu_check.install import installed
-
             say(f"installing the parts of {arguments.parts}")
-            python = installed(arguments.parts, folder / "environment")
+            install = importlib.import_module("benchmarks.gpu_check.install")
+            python = install.installed(arguments.parts, folder / "environment")
             results.deviations = deviations_of(folder / "environment")
         for deviation in results.deviations:
             say(f"deviates from the lock: {deviation}")
@@ -132,8 +134,6 @@ def results_so_far(path: Path, device: str) -> Results:
 
 def deviations_of(environment: Path) -> list[str]:
     """Return the versions that differ from the lock, as the installation noted them."""
-    import json
-
     noted = environment / "deviations.json"
     return [str(each) for each in json.loads(noted.read_text())] if noted.exists() else []
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from benchmarks.gpu_check.plan import PlannedRow, Stage
+from benchmarks.gpu_check.plan import STAGE_SECONDS, PlannedRow, Stage
 from benchmarks.gpu_check.results import Results, Row
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0  # imports of torch and DeepSpeed from a cold disk
-OUR_PACKAGES = ("cluster", "data_pipeline", "model", "trainer")
+OURS = ("cluster", "data_pipeline", "model", "trainer", "transloom.py")
 MARK = "TRANSLOOM_GPU_CHECK"  # variable by which all processes of a child are found
 LOG_TAIL = 400
 
@@ -40,7 +40,7 @@ class Runner:
         folder: for runs, datasets and links; outside the checkout.
         results_file: replaced after each row.
         say: gets progress lines.
-        stage_seconds: time limit of each stage.
+        stage_seconds: time limit of each stage; limits of rows grow with it.
         ends: when the time of all stages together is over, on the monotonic clock.
     """
 
@@ -72,7 +72,7 @@ class Runner:
             for row in child.rows():
                 self._keep(stage, row)
                 todo = [planned for planned in todo if planned.key != row.key]
-            if len(todo) == before and time.monotonic() < self.ends:
+            if len(todo) == before and time.monotonic() < min(stage_ends, self.ends):
                 reason = child.why_no_start()
                 for planned in todo:
                     self._keep(stage, Row(stage.name, planned.key, "failed", detail=reason))
@@ -103,6 +103,7 @@ class _Child:
         self._stage_ends = stage_ends
         self._machine: dict[str, str] = {}
         self._log = runner.results_file.with_suffix(".logs") / f"{stage.name}.txt"
+        self._log_begins = 0  # where the output of this process begins
         self._begun: str | None = None  # the row in progress
         self._since = time.monotonic()  # the beginning of the row or, between rows, of waiting
 
@@ -137,19 +138,24 @@ class _Child:
         return f"the stage did not start: {self._last_words() or 'no output'}"
 
     def _last_words(self) -> str:
-        text = self._log.read_text(errors="replace").strip() if self._log.exists() else ""
-        lines = text[-LOG_TAIL:].splitlines()
+        with self._log.open("rb") as log:
+            log.seek(self._log_begins)
+            lines = log.read().decode(errors="replace").strip()[-LOG_TAIL:].splitlines()
         return lines[-1] if lines else ""
 
     def _deadline(self) -> float:
-        seconds = self._todo[self._begun].seconds if self._begun is not None else START_SECONDS
+        seconds = START_SECONDS if self._begun is None else self._limit(self._begun)
         return min(self._since + seconds, self._stage_ends, self._runner.ends)
+
+    def _limit(self, key: str) -> float:
+        """Return the seconds that a row may take: more where stages may take more."""
+        return self._todo[key].seconds * self._runner.stage_seconds / STAGE_SECONDS
 
     def _why_cut(self, process: "subprocess.Popen[bytes]", now: float, key: str) -> str:
         if now >= self._stage_ends:
             return f"killed at the limit of its stage, {self._runner.stage_seconds:g} s"
-        if now >= self._since + self._todo[key].seconds:
-            return f"killed after {self._todo[key].seconds:g} s without an end"
+        if now >= self._since + self._limit(key):
+            return f"killed after {self._limit(key):g} s without an end"
         code = process.wait()
         died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"its process ended by {died}. {self._last_words()}".strip()
@@ -183,12 +189,14 @@ class _Child:
             **os.environ,
             **import_path(runner.python, runner.folder),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONPYCACHEPREFIX": str(runner.folder / "pycache"),  # not into the checkout
+            "PYTHONDONTWRITEBYTECODE": "1",  # the checkout stays as it is
             **({"OMP_NUM_THREADS": "1"} if runner.results.device == "cpu" else {}),
+            "DS_ACCELERATOR": runner.results.device,  # DeepSpeed reads it when it is imported
             MARK: mark,
             "SPT_NOENV": "1",  # Ray's agents change their title, which would hide the mark
         }
         with os.fdopen(reader, "rb", buffering=0) as report, self._log.open("ab") as log:
+            self._log_begins = log.tell()
             process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -240,7 +248,7 @@ def import_path(python: Path, folder: Path) -> dict[str, str]:
     wanted = {"benchmarks": ROOT / "benchmarks", "support": ROOT / "tests" / "support"}
     probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('trainer') is None)"
     if subprocess.run([str(python), "-c", probe], cwd=links).returncode:
-        wanted |= {name: ROOT / name for name in OUR_PACKAGES}
+        wanted |= {name: ROOT / name for name in OURS}
     for name, target in wanted.items():
         with suppress(FileExistsError):
             (links / name).symlink_to(target, target_is_directory=True)

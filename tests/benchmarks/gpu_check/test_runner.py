@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_check.plan import PlannedRow, Stage
+from benchmarks.gpu_check.plan import STAGE_SECONDS, PlannedRow, Stage
 from benchmarks.gpu_check.results import Results, Row, read_results
 from benchmarks.gpu_check.runner import Runner
 
@@ -28,7 +28,9 @@ class Check:
         self.results = Results("cpu")
         self.said: list[str] = []
 
-    def run(self, *stages: Stage, stage_seconds: float = 60.0, total: float = 60.0) -> None:
+    def run(
+        self, *stages: Stage, stage_seconds: float = STAGE_SECONDS, total: float = 60.0
+    ) -> None:
         Runner(
             python=Path(sys.executable),
             folder=self.folder / "work",
@@ -85,7 +87,8 @@ def test_a_row_that_hangs_is_killed_with_all_that_it_started(check):
 
 
 def test_a_stage_ends_at_its_limit(check):
-    check.run(stage("passes:first", "hangs", "passes:last"), AFTER, stage_seconds=3.0)
+    rows = stage("passes:first", "hangs", "passes:last", seconds=10_000.0)
+    check.run(rows, AFTER, stage_seconds=3.0)
     assert "limit of its stage, 3 s" in check.row("planted/hangs").detail
     assert "planted/passes:last" not in check.results.rows
     assert any("1 rows not run" in text for text in check.said)
