@@ -36,10 +36,12 @@ class Machine:
             return cls(", ".join(filter(None, found)), "")
         import torch  # takes seconds, and tells nothing more on a CPU
 
+        if not torch.cuda.is_available():
+            return cls(", ".join(filter(None, found)), "")
         found.append(f"CUDA {torch.version.cuda}")
         found.append("NCCL " + ".".join(map(str, torch.cuda.nccl.version())))
-        gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-        return cls(", ".join(filter(None, found)), f"{gpu}, driver {driver_version() or 'unknown'}")
+        gpu = f"{torch.cuda.get_device_name(0)}, driver {driver_version() or 'unknown'}"
+        return cls(", ".join(filter(None, found)), gpu)
 
 
 def driver_version() -> str | None:

@@ -8,7 +8,6 @@ what it needs if an earlier row, of another process perhaps, did not.
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -224,27 +223,31 @@ def one_context(work: Work) -> Measurement:
     """Count the processes on each GPU in training: one a rank, and none of a spare."""
     if not work.is_gpu:
         raise CannotRunError("a CPU has no contexts")
-    query = ["nvidia-smi", "--query-compute-apps=gpu_uuid", "--format=csv,noheader"]
-    if before := subprocess.run(query, capture_output=True, text=True).stdout.split():
-        raise CannotRunError(f"other processes use the GPU: {len(before)}")
     prepare(work)
+    before = _contexts()
     with _Training(work, work.folder / "contexts") as training:
         training.wait_for_step(5)
-        on_gpus = subprocess.run(query, capture_output=True, text=True).stdout.split()
-    if not on_gpus:
+        made = _contexts() - before
+    if not made:
         raise CannotRunError("nvidia-smi shows no processes here, as in some containers")
-    if len(set(on_gpus)) != ranks_of(work):
-        raise WrongResultError(f"{ranks_of(work)} ranks use {len(set(on_gpus))} GPUs")
-    return within(float(len(on_gpus)), float(ranks_of(work)), "processes on GPUs")
+    ranks, gpus = ranks_of(work), len({gpu for _, gpu in made})
+    if gpus != ranks:
+        raise WrongResultError(f"{ranks} ranks use {gpus} GPUs")
+    return within(float(len(made)), float(ranks), "processes on GPUs")
+
+
+def _contexts() -> set[tuple[str, str]]:
+    """Return the process and the GPU of each CUDA context."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,gpu_uuid", "--format=csv,noheader"]
+    lines = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    return {(pid, gpu.strip()) for pid, _, gpu in (line.partition(",") for line in lines)}
 
 
 def evaluate(work: Work) -> Measurement:
     """Score the run on its test set; the command computes on the CPU."""
     found = json.loads(transloom(work, "evaluate", run_of(work), "--beam-size", 1, "--json"))
-    numbers = re.findall(r'"bleu": *(?:{[^}]*"value": *)?([0-9.e-]+)', json.dumps(found))
-    if not numbers:
-        raise WrongResultError(f"no BLEU in {json.dumps(found)[:200]}")
-    return Measurement(float(numbers[0]), "BLEU")
+    (test_set,) = found
+    return Measurement(test_set["bleu"]["score"], "BLEU", f"{test_set['sentences']} sentences")
 
 
 def sources(work: Work) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -86,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ResultsError: the results file is of another device, or cannot be used.
     """
+    # A request to end is an interruption: what was started ends too, and the rows are kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ends = time.monotonic() + 60 * arguments.minutes
     results = results_so_far(arguments.results, arguments.device)
     if arguments.retry:

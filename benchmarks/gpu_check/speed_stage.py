@@ -278,8 +278,10 @@ def attention(work: Work, longest: str) -> Measurement:
 
 
 def data_stall(work: Work) -> Measurement:
-    """Train under Ray, and take the share of the steps that went by in waiting for data."""
-    lines = commands.steps_of(commands.run_of(work))[5:]
+    """Return the share of the time in which a run under Ray waited for data."""
+    of_path = Work(work.device, work.folder.parent / "path")  # which may have such a run already
+    of_path.folder.mkdir(exist_ok=True)
+    lines = commands.steps_of(commands.run_of(of_path))[5:]
     share = sum(line.data_stall_seconds for line in lines) / sum(
         line.step_seconds for line in lines
     )

@@ -52,8 +52,10 @@ def adopt(file: Path | None, docs: Path = DOCS, kept: Path = KEPT) -> int:
         ResultsError: the file cannot be used, or is of a CPU, or the docs have no markers.
     """
     results = read_results(kept) if kept.exists() else Results("cuda")
-    new = {} if file is None else _of_a_gpu(file).rows
-    results.add(new.values())
+    new = [] if file is None else _of_a_gpu(file)
+    # What one machine lacks takes nothing from what another has shown.
+    new = [row for row in new if row.result != "skipped" or row.name not in results.rows]
+    results.add(new)
     text = docs.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ResultsError(f"{docs} lacks the lines {BEGIN!r} and {END!r}. Restore them.")
@@ -65,18 +67,15 @@ def adopt(file: Path | None, docs: Path = DOCS, kept: Path = KEPT) -> int:
     return len(new)
 
 
-def _of_a_gpu(file: Path) -> Results:
+def _of_a_gpu(file: Path) -> list[Row]:
+    """Return the rows that ran on a GPU; one whose stage did not start has no machine."""
     results = read_results(file)
     if results.device != "cuda":
         raise ResultsError(
             f"{file} has results of --device {results.device}, which verify nothing on a GPU. "
             "Adopt a file that `scripts/gpu_check run` wrote on a machine with one."
         )
-    if unfounded := [row.name for row in results.rows.values() if not row.driver]:
-        # A stage that did not start has no machine; such rows stay "not run" in the docs.
-        for name in unfounded:
-            del results.rows[name]
-    return results
+    return [row for row in results.rows.values() if row.driver]
 
 
 def _cell(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from benchmarks.gpu_check.plan import RUN_BY_STAGES
-from benchmarks.gpu_check.results import Results, Row
+from benchmarks.gpu_check.results import Results, Row, read_results
 from benchmarks.support.environments import ROOT
 
 
@@ -74,3 +76,32 @@ def test_what_no_time_is_left_for_is_not_run(tmp_path):
     assert done.returncode == 1
     assert "not run" in done.stdout
     assert "goes on" in done.stdout
+
+
+INTERRUPTED = """
+import sys
+sys.path[:0] = {path!r}
+from argparse import Namespace
+from pathlib import Path
+from benchmarks.gpu_check.plan import PlannedRow, Stage
+from benchmarks.gpu_check.run_command import run
+rows = tuple(PlannedRow(key, key, "-") for key in ("passes:one", "hangs"))
+stage = Stage("planted", "support.gpu_check.planted", rows)
+run(Namespace(device="cpu", results=Path("r.json"), stages=[stage], parts=None, work=Path("w"),
+              minutes=1.0, stage_seconds=240.0, retry=False))
+"""
+
+
+def test_a_request_to_end_ends_the_stage_and_keeps_its_rows(tmp_path):
+    program = [sys.executable, "-c", INTERRUPTED.format(path=[str(ROOT)])]
+    with subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        left = tmp_path / "w" / "planted" / "left.pid"
+        while not (left.exists() and left.read_text()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        process.communicate()
+    assert process.returncode != 0
+    stat = Path(f"/proc/{left.read_text()}/stat")
+    assert not stat.exists() or " Z " in stat.read_text()
+    assert list(read_results(tmp_path / "r.json").rows) == ["planted/passes:one"]

@@ -68,7 +68,8 @@ def test_adopted_rows_are_in_the_table_and_kept(docs, tmp_path):
     assert "\nold\n" not in text
 
     better = Row("kernels", "varlen_fa3", "passed", **GPU)
-    adopt(results_of(tmp_path, better), docs, kept)
+    lacking = Row("kernels", "rotary:fp32", "skipped", detail="no GPU", **GPU)
+    assert adopt(results_of(tmp_path, better, lacking), docs, kept) == 1
     assert line_of(docs, "`varlen_attn` by FlashAttention-3")[2] == "passed"
     assert line_of(docs, "rotary positions, fp32")[2] == "passed", "of the first file"
 
