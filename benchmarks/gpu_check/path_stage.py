@@ -8,6 +8,7 @@ what it needs if an earlier row, of another process perhaps, did not.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,7 @@ class _Training:
     """A training in the background, killed with all of its processes at the end."""
 
     def __init__(self, work: Work, run: Path) -> None:
+        shutil.rmtree(run, ignore_errors=True)  # of an earlier try
         self._run = run
         self._output = (work.folder / f"{run.name}.txt").open("ab")
         self._process = subprocess.Popen(

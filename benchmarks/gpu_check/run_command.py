@@ -92,8 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     ends = time.monotonic() + 60 * arguments.minutes
     results = results_so_far(arguments.results, arguments.device)
     if arguments.retry:
-        passed = {name: row for name, row in results.rows.items() if row.result == "passed"}
-        results.rows = passed
+        for row in [row for row in results.rows.values() if row.result != "passed"]:
+            if row.stage in (stage.name for stage in arguments.stages):
+                del results.rows[row.name]
     with work_folder() as temporary:
         folder = (arguments.work or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)

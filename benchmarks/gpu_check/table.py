@@ -79,4 +79,4 @@ def _of_a_gpu(file: Path) -> list[Row]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -78,23 +78,29 @@ def test_what_no_time_is_left_for_is_not_run(tmp_path):
     assert "goes on" in done.stdout
 
 
-INTERRUPTED = """
+PROGRAM = """
 import sys
 sys.path[:0] = {path!r}
 from argparse import Namespace
 from pathlib import Path
 from benchmarks.gpu_check.plan import PlannedRow, Stage
 from benchmarks.gpu_check.run_command import run
-rows = tuple(PlannedRow(key, key, "-") for key in ("passes:one", "hangs"))
+rows = tuple(PlannedRow(key, key, "-") for key in {keys!r})
 stage = Stage("planted", "support.gpu_check.planted", rows)
-run(Namespace(device="cpu", results=Path("r.json"), stages=[stage], parts=None, work=Path("w"),
-              minutes=1.0, stage_seconds=240.0, retry=False))
+sys.exit(run(Namespace(device="cpu", results=Path("r.json"), stages=[stage], parts=None,
+                       work=Path("w"), minutes=1.0, stage_seconds=240.0, retry={retry})))
 """
 
 
+def program(*keys, retry=False):
+    """Return a program that runs a stage with planted rows as the command does."""
+    text = PROGRAM.format(path=[str(ROOT)], keys=keys, retry=retry)
+    return [sys.executable, "-c", text]
+
+
 def test_a_request_to_end_ends_the_stage_and_keeps_its_rows(tmp_path):
-    program = [sys.executable, "-c", INTERRUPTED.format(path=[str(ROOT)])]
-    with subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+    command = program("passes:one", "hangs")
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         left = tmp_path / "w" / "planted" / "left.pid"
         while not (left.exists() and left.read_text()):
             assert process.poll() is None
@@ -105,3 +111,14 @@ def test_a_request_to_end_ends_the_stage_and_keeps_its_rows(tmp_path):
     stat = Path(f"/proc/{left.read_text()}/stat")
     assert not stat.exists() or " Z " in stat.read_text()
     assert list(read_results(tmp_path / "r.json").rows) == ["planted/passes:one"]
+
+
+def test_a_retry_repeats_what_did_not_pass_in_the_named_stages(tmp_path):
+    results = Results("cpu")
+    rows = [Row("planted", "passes:one", "passed"), Row("planted", "passes:two", "failed")]
+    results.add([*rows, Row("kernels", "rotary:fp32", "failed")])
+    results.write(tmp_path / "r.json")
+    done = subprocess.run(program("passes:one", "passes:two", retry=True), cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "w" / "planted" / "ran.txt").read_text() == "two\n"
+    assert read_results(tmp_path / "r.json").rows["kernels/rotary:fp32"].result == "failed"

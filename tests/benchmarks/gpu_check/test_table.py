@@ -12,7 +12,7 @@ from benchmarks.support.environments import ROOT
 
 GPU = {"versions": "torch 2.11.0", "driver": "H100, driver 580", "date": "2026-11-25"}
 PASSED = Row("kernels", "rotary:fp32", "passed", 2e-7, "relative difference", **GPU)
-FAILED = Row("kernels", "varlen_fa3", "failed", detail="a | b\nc", **GPU)
+FAILED = Row("kernels", "varlen_fa3", "failed", detail="a | b\n<c>", **GPU)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_adopted_rows_are_in_the_table_and_kept(docs, tmp_path):
     assert line_of(docs, "rotary positions, fp32")[2:] == [
         "passed", "2e-07 relative difference", *GPU.values()
     ]  # fmt: skip
-    assert line_of(docs, "`varlen_attn` by FlashAttention-3")[2:4] == ["failed", "a ¦ b c"]
+    assert line_of(docs, "`varlen_attn` by FlashAttention-3")[2:4] == ["failed", "a ¦ b &lt;c>"]
     assert line_of(docs, "rotary positions, bf16")[2:] == ["not run", "", "", "", ""]
     text = docs.read_text()
     assert text.startswith("before\n")
