@@ -29,6 +29,8 @@ START_SECONDS = 90.0  # imports of torch and DeepSpeed from a cold disk
 OURS = ("cluster", "data_pipeline", "model", "trainer", "transloom.py")
 MARK = "TRANSLOOM_GPU_CHECK"  # variable by which all processes of a child are found
 LOG_TAIL = 400
+POLL_SECONDS = 1.0
+DEATH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class _Child:
         The row in progress fails then, unless it is the time of the whole run that is over.
         """
         with self._process() as (process, report):
-            for message in self._messages(report):
+            for message in self._messages(process, report):
                 self._since = time.monotonic()
                 if "machine" in message:
                     self._machine = message["machine"]
@@ -156,17 +158,22 @@ class _Child:
             return f"killed at the limit of its stage, {self._runner.stage_seconds:g} s"
         if now >= self._since + self._limit(key):
             return f"killed after {self._limit(key):g} s without an end"
-        code = process.wait()
+        code = process.wait(DEATH_SECONDS)
         died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"its process ended by {died}. {self._last_words()}".strip()
 
-    def _messages(self, report: BinaryIO) -> Iterator[dict[str, Any]]:
-        """Yield the messages of the process until it closes the pipe, or a deadline passes."""
+    def _messages(
+        self, process: "subprocess.Popen[bytes]", report: BinaryIO
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the messages of the process until it ends, or a deadline passes."""
         buffer = b""
         with selectors.DefaultSelector() as selector:
             selector.register(report, selectors.EVENT_READ)
             while (left := self._deadline() - time.monotonic()) > 0:
-                if not selector.select(left):
+                ended = process.poll() is not None
+                if not selector.select(0 if ended else min(left, POLL_SECONDS)):
+                    if ended:  # and a process that it forked holds the pipe open
+                        return
                     continue
                 data = os.read(report.fileno(), 65536)
                 if not data:
@@ -212,13 +219,19 @@ class _Child:
                 yield process, report
             finally:
                 kill_marked(f"{MARK}={mark}")
-                process.wait()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(DEATH_SECONDS)
 
 
 def kill_marked(mark: str) -> None:
-    """Kill every process that has the mark in its environment, until none is left."""
-    wanted = mark.encode()
-    while pids := [pid for pid in _processes() if wanted in _environment(pid)]:
+    """Kill every process that has the mark in its environment, until none is left.
+
+    One that a driver holds in the kernel cannot be killed; it is given up after some seconds.
+    """
+    wanted, ends = mark.encode(), time.monotonic() + DEATH_SECONDS
+    while time.monotonic() < ends and (
+        pids := [pid for pid in _processes() if wanted in _environment(pid)]
+    ):
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -30,6 +30,9 @@ def is_skipped(work: Work) -> Measurement:
 
 
 def is_killed(work: Work) -> Measurement:
+    """Die while a forked process holds open what this one reports through."""
+    if os.fork() == 0:
+        time.sleep(600)
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
