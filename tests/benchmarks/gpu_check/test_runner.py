@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.gpu_check.plan import STAGE_SECONDS, PlannedRow, Stage
 from benchmarks.gpu_check.results import Results, Row, read_results
-from benchmarks.gpu_check.runner import Runner
+from benchmarks.gpu_check.runner import OURS, Runner, import_path
 
 PLANTED = "support.gpu_check.planted"
 AFTER = Stage("after", PLANTED, (PlannedRow("passes:after", "a row of another stage", "–"),))
@@ -137,3 +137,14 @@ def test_a_wrong_kernel_is_seen_and_stops_nothing(check):
     assert results == ["failed", "passed", "passed"]
     assert check.row("planted/sdpa_causal:fp32").figure > 0.01
     assert check.row("after/passes:after").result == "passed"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_children_import_from_links_alone(tmp_path, installed):
+    """Where transloom is installed, its own packages come from there."""
+    bare = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    variables = import_path(Path(sys.executable) if installed else bare, tmp_path)
+    links = tmp_path / "imports"
+    assert variables["PYTHONPATH"].split(":")[0] == str(links)
+    ours = set() if installed else set(OURS)
+    assert {link.name for link in links.iterdir()} == {"benchmarks", "support", *ours}
