@@ -56,24 +56,37 @@ def summed(engine: Engine, batch: MicroBatch, on_device: DeviceBatch) -> StepRep
         micro_batches_per_step=SLOTS,
         data_stall_seconds=0.0,
         stop_requested=False,
-        placement=PLACEMENT,
+        placement=engine.placement,
     )
 
 
+def clock(placement: Placement) -> float:
+    """Return CPU seconds, or of a GPU the time when its work is done."""
+    if placement.device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
-    started = time.process_time()
-    on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
+    started = clock(engine.placement)
+    on_device = to_device(batch, VOCABULARY, engine.placement.torch_device)
     report = summed(engine, batch, on_device)
     while engine.refit(report.amax) is not None:
         report = summed(engine, batch, on_device)
     engine.step(1e-4, report.amax)
-    return time.process_time() - started
+    return clock(engine.placement) - started
 
 
 def measured(
-    config: ModelConfig, tokens: int, precision: Precision, numerics: Numerics, steps: int
+    config: ModelConfig,
+    tokens: int,
+    precision: Precision,
+    numerics: Numerics,
+    steps: int,
+    placement: Placement = PLACEMENT,
 ) -> float:
-    """The seconds of the median step of an engine that is built for this measurement."""
+    """Return the seconds of the median step of an engine that is built for this measurement."""
     engine = Engine(
         lambda: Transformer(config, VOCABULARY),
         engine=EngineConfig(precision=precision, numerics=numerics),
@@ -81,7 +94,7 @@ def measured(
         gradient_clipping=1.0,
         loss=CrossEntropy(0.1),
         micro_batches_per_step=SLOTS,
-        placement=PLACEMENT,
+        placement=placement,
     )
     batch = micro_batch(tokens)
     taken = [seconds_of_a_step(engine, batch) for _ in range(WARM_UP + steps)]

@@ -1,6 +1,7 @@
 """The engine on a GPU. Run with `pytest -m gpu` on a machine that has one."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -33,7 +34,11 @@ print(json.dumps(answer))
 def answer_on(device: str, expression: str) -> Any:
     program = PROGRAM.format(path=sys.path, device=device, expression=expression)
     output = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DS_ACCELERATOR": device},  # before the helpers import DeepSpeed
     ).stdout
     return json.loads(output.splitlines()[-1])
 

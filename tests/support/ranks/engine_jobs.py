@@ -262,7 +262,7 @@ def resume(
     if engine.grids:
         engine.grids.restore(checkpoint.header.gradient_peaks)
     loaded = {
-        f"{f.kind}:{f.parameter}:{f.start}": f.tensor.clone()
+        f"{f.kind}:{f.parameter}:{f.start}": f.tensor.cpu().clone()
         for f in fragments.held_fragments(engine)
     }
     exact = all(

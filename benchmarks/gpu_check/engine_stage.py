@@ -1,0 +1,159 @@
+"""Stage *engine*: ZeRO, the optimizer and checkpoints, with the helpers of the tests.
+
+The network is the one of `support.ranks.engine_jobs`, without dropout where a plain torch loop on
+the CPU is the reference, since a GPU draws other random numbers.
+"""
+
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from functools import cache
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from support.ranks import engine_jobs, poison_jobs, preflight_jobs
+from support.ranks.engine_jobs import Shape
+from support.records.checkpoints import Listener, make_header, work_folder
+
+from benchmarks.gpu_check.outcomes import (
+    Measurement,
+    Work,
+    WrongResultError,
+    within,
+)
+from benchmarks.gpu_check.two_ranks import STEPS, losses_of_ranks, without_dropout
+from data_pipeline.tasks.translation import PairShape
+from trainer.checkpoints.commit import partial_folder
+from trainer.checkpoints.writer import CheckpointWriter
+from trainer.distributed import process_group
+from trainer.placement import Placement
+from trainer.zero import fragments
+from trainer.zero.fragments import STEP, Fragment
+
+BOUNDS = {"fp32": 1e-4, "bf16": 5e-2}
+REPEATED_BOUND = 1e-5  # of the same steps again: sums on a GPU have no fixed order
+UNIT = "relative difference of losses"
+SAVED, LAST = 3, 6
+STATE_ELEMENTS = 1_000_003
+SPARE_BYTES = 200_000_000
+WIDEST = PairShape(4096, 100, 100)
+_UNTIL_THE_END = ExitStack()  # of the process; never closed
+
+
+@cache
+def placement(work: Work) -> Placement:
+    """Join a group of one rank, which lasts until the process ends."""
+    one = Placement(device=work.device)
+    _UNTIL_THE_END.enter_context(process_group(one, timedelta(seconds=60)))
+    return one
+
+
+def difference(found: list[float], expected: list[float]) -> float:
+    """Return the largest relative difference of two curves of the same length."""
+    return max(abs(a / b - 1) for a, b in zip(found, expected, strict=True))
+
+
+@cache
+def plain_losses() -> list[float]:
+    """Train with torch alone on the CPU."""
+    return engine_jobs.plain_loop(without_dropout(), STEPS)[0]
+
+
+def zero(work: Work, shape: str) -> Measurement:
+    stage, _, precision = shape.partition("-")
+    engine = engine_jobs.make_engine(
+        placement(work), Shape(int(stage), precision), model=without_dropout()
+    )
+    losses = engine_jobs.train_steps(engine, 1, STEPS)
+    engine.destroy()
+    return within(difference(losses, plain_losses()), BOUNDS[precision], UNIT)
+
+
+def two_ranks(work: Work) -> Measurement:
+    """Train with every stage on two ranks, each with a device to itself."""
+    losses = losses_of_ranks(work, "fast")
+    figure = max(difference(found, plain_losses()) for found in losses.values())
+    return within(figure, BOUNDS["fp32"], UNIT)
+
+
+def fused_adamw(work: Work) -> Measurement:
+    """Check the optimizer that runs, and where its step count is after a resume."""
+    engine = engine_jobs.make_engine(placement(work), Shape(1, "bf16"))
+    optimizer = engine.stage.torch_optimizer
+    if not optimizer.defaults.get("fused"):
+        raise WrongResultError(f"{type(optimizer).__name__} is not fused")
+    fragments.create_moments(engine, SAVED)  # as a resume does
+    losses = engine_jobs.train_steps(engine, SAVED + 1, LAST)
+    steps = [optimizer.state[tensor][STEP] for tensor in engine.stage.optimized_tensors()]
+    devices = {step.device.type for step in steps}
+    if devices != {work.device}:
+        raise WrongResultError(f"the step count is on {', '.join(devices)}")
+    if {int(step) for step in steps} != {LAST}:
+        raise WrongResultError(f"the step counts are {[int(step) for step in steps]}, not {LAST}")
+    engine.destroy()
+    if not torch.tensor(losses).isfinite().all():
+        raise WrongResultError(f"the losses are {losses}")
+    return Measurement(float(LAST), "updates counted")
+
+
+def pinned_checkpoint(work: Work) -> Measurement:
+    """Save from the device, change the state at once, and compare the file."""
+    state = [Fragment("master", "w", 0, torch.arange(float(STATE_ELEMENTS), device=work.device))]
+    folder = work_folder(work.folder / "pinned")
+    writer = CheckpointWriter(
+        lambda: iter(state),
+        work=folder,
+        attempt="a",
+        placement=Placement(device=work.device),
+        supervision=Listener(),  # type: ignore[arg-type]
+    )
+    with closing(writer):
+        if writer._buffer.is_pinned() != work.is_gpu:
+            raise WrongResultError("the host's copy is not pinned")
+        stall = writer.save(make_header(10), final=False)
+        state[0].tensor.zero_()
+    path = partial_folder(folder, 10, "a") / "state-00000-of-00001.safetensors"
+    if not torch.equal(load_file(path)["master:w:0"], torch.arange(float(STATE_ELEMENTS))):
+        raise WrongResultError("the file has other numbers than the state had")
+    return Measurement(1000 * stall, "ms for 4 MB")
+
+
+def resume(work: Work, stage: str) -> Measurement:
+    """Compare a run that goes on from a checkpoint with one that was never interrupted."""
+    shape, folder = Shape(int(stage)), work.folder / f"resume-{stage}"
+    whole, _, _ = engine_jobs.train(placement(work), shape, LAST)
+    _, saved = engine_jobs.train_and_save(placement(work), shape, SAVED, folder)
+    checkpoint = engine_jobs.committed(folder, [saved])
+    losses, _, loaded = engine_jobs.resume(placement(work), shape, checkpoint, LAST)
+    if not loaded:
+        raise WrongResultError("the engine holds other numbers than the checkpoint")
+    return within(difference(losses, whole[SAVED:]), REPEATED_BOUND, UNIT)
+
+
+def not_finite(work: Work, poison: Literal["loss", "gradient"]) -> Measurement:
+    """Check with every stage that a step that is not finite leaves no trace."""
+    figures = []
+    for stage in range(4):
+        bad_slots, unchanged, losses, expected = poison_jobs.compared(
+            placement(work), Shape(stage), poison
+        )
+        if bad_slots != [poison_jobs.BAD_SLOT[poison]] or not unchanged:
+            raise WrongResultError(f"stage {stage}: slots {bad_slots}, unchanged: {unchanged}")
+        figures.append(difference(losses, expected))
+    return within(max(figures), REPEATED_BOUND, UNIT)
+
+
+def does_not_fit(work: Work) -> Measurement:
+    """Check the message about a micro-batch that memory does not hold."""
+    widest, budget = [WIDEST], WIDEST.rows * WIDEST.source_length
+    if work.is_gpu:
+        message = preflight_jobs.shortage_of_gpu(
+            placement(work), Shape(1), widest, budget, SPARE_BYTES
+        )
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    else:
+        message = preflight_jobs.shortage_of_host(placement(work), widest, budget, SPARE_BYTES)
+    for wanted in ("cannot hold forward and backward of a micro-batch of", "would fit too"):
+        if wanted not in message:
+            raise WrongResultError(f"the message lacks {wanted!r}: {message or 'none came'}")
+    return Measurement(detail=message)

@@ -1,0 +1,137 @@
+"""Small networks of every kind with a batch each, for the stages.
+
+Widths are such that a flash kernel takes the heads. Weights are enlarged, since those of step 0
+make attention nearly even, where a mistake could hide.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import AttentionBackend, ModelConfig
+from model.decoder_only import DecoderOnly
+from model.decoder_only_config import DecoderOnlyConfig
+from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig
+from model.label_head import LabelModel
+from model.loss import CrossEntropy
+from model.masked_head import MaskedLanguageModel
+from model.sentence_encoder import SentenceEncoder
+from model.sentence_encoder_config import SentenceEncoderConfig
+from model.transformer import Transformer, Vocabulary
+
+PAD, BOS, EOS, PIECES = 0, 2, 3, 40
+LOSS = CrossEntropy(0.1)
+CONTEXT, LABELS = 64, 7
+PARTS = [[5, 1, 40], [60], [2, 30, 4, 1, 2], [17, 17]]  # lengths of the parts of each row
+SPREAD = 1.5
+
+# Returns a network in training mode on the CPU, and what its forward takes before the loss.
+Build = Callable[[AttentionBackend], tuple[Any, list[Tensor]]]
+
+
+def transformer(
+    backend: AttentionBackend, dropout: float = 0.0
+) -> tuple[Transformer, list[Tensor]]:
+    """Build an encoder-decoder with sentences of unequal lengths."""
+    config = ModelConfig(
+        encoder_layers=2,
+        decoder_layers=2,
+        width=64,
+        feed_forward_width=96,
+        heads=4,
+        dropout=dropout,
+    )
+    torch.manual_seed(0)
+    network = _enlarged(Transformer(config, Vocabulary(PIECES, PIECES, PAD, BOS, EOS), backend))
+    source, target = _sentences([9, 1, 40, 17], 1), _sentences([6, 23, 1, 3], 2)
+    shifted = torch.cat([torch.full((len(target), 1), BOS), target[:, :-1]], dim=1)
+    return network, [source, shifted.masked_fill(shifted == EOS, PAD), target]
+
+
+def decoder_only(backend: AttentionBackend) -> tuple[DecoderOnly, list[Tensor]]:
+    """Build a Llama with grouped queries, and rows of several parts."""
+    config = DecoderOnlyConfig(
+        preset="llama", layers=2, width=64, heads=4, key_value_heads=2, dropout=0.0
+    )
+    torch.manual_seed(0)
+    network = _enlarged(DecoderOnly(config, PIECES, PAD, CONTEXT, backend))
+    ids, part, _ = _rows_of_parts(PARTS)
+    target = ids.roll(-1, dims=1)
+    return network, [ids, target, part]
+
+
+def masked(backend: AttentionBackend) -> tuple[MaskedLanguageModel, list[Tensor]]:
+    """Build a BERT that tells every third token."""
+    torch.manual_seed(0)
+    network = _enlarged(MaskedLanguageModel(_encoder(EncoderOnlyConfig), PIECES, CONTEXT, backend))
+    ids, part, position = _rows_of_parts(PARTS)
+    place = (part >= 0).flatten().nonzero().squeeze(1)[::3]
+    return network, [ids, torch.zeros_like(ids), position, part, place, ids.flatten()[place]]
+
+
+def labels(backend: AttentionBackend) -> tuple[LabelModel, list[Tensor]]:
+    """Build a BERT that labels each text."""
+    torch.manual_seed(0)
+    config = _encoder(LabelTextsConfig)
+    network = _enlarged(LabelModel(config, PIECES, CONTEXT, LABELS, backend))
+    ids, part, position = _rows_of_parts(PARTS)
+    place = ((part >= 0) & (position == 0)).flatten().nonzero().squeeze(1)
+    target = torch.arange(len(place)) % LABELS
+    return network, [ids, torch.zeros_like(ids), position, part, place, target]
+
+
+def embeddings(backend: AttentionBackend) -> tuple[SentenceEncoder, list[Tensor]]:
+    """Build an encoder of sentences, with four pairs to tell apart."""
+    torch.manual_seed(0)
+    config = _encoder(SentenceEncoderConfig, temperature=0.5)
+    network = _enlarged(SentenceEncoder(config, PIECES, CONTEXT, backend))
+    ids, part, position = _rows_of_parts([[n] for n in (9, 30, 2, 17, 8, 33, 5, 20)])
+    return network, [ids, torch.zeros_like(ids), position, part]
+
+
+BUILDERS: dict[str, Build] = {
+    "transformer": transformer,
+    "decoder_only": decoder_only,
+    "masked": masked,
+}
+
+
+def _encoder(kind: Any, **settings: Any) -> Any:
+    small = {"layers": 2, "width": 64, "heads": 4, "feed_forward_width": 96, "dropout": 0.0}
+    return kind.model_validate({"preset": "bert", **small, **settings})
+
+
+def _enlarged(network: Any) -> Any:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(SPREAD)
+    return network
+
+
+def _sentences(lengths: list[int], seed: int) -> Tensor:
+    """Return random sentences with EOS, padded at the end."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.full((len(lengths), max(lengths)), PAD)
+    for row, length in enumerate(lengths):
+        ids[row, : length - 1] = torch.randint(EOS + 1, PIECES, (length - 1,), generator=generator)
+        ids[row, length - 1] = EOS
+    return ids
+
+
+def _rows_of_parts(rows: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return random ids, the number of each one's part, and its position in the part."""
+    width = max(map(sum, rows))
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    part, position = torch.full_like(ids, -1), torch.zeros_like(ids)
+    for row, lengths in enumerate(rows):
+        n = sum(lengths)
+        ids[row, :n] = torch.randint(EOS + 1, PIECES, (n,), generator=generator)
+        part[row, :n] = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        position[row, :n] = torch.cat([torch.arange(length) for length in lengths])
+    return ids, part, position

@@ -1,0 +1,273 @@
+"""Stages of the GPU check and the rows that each of them yields.
+
+A row's key is a function of the stage's module, and its argument after a colon: `sdpa_causal:bf16`.
+The plan is known without importing torch, so that the table also lists rows whose stage could not
+start. Needs nothing but Python.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+ROW_SECONDS = 60.0
+STAGE_SECONDS = 240.0
+TOTAL_MINUTES = 20.0
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """A code path to verify.
+
+    Attributes:
+        key: unique within the stage.
+        path: the code path, for the table.
+        where: the file that has it.
+        seconds: time limit of this row, where its stage has STAGE_SECONDS.
+    """
+
+    key: str
+    path: str
+    where: str
+    seconds: float = ROW_SECONDS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Rows that one child process works through.
+
+    Attributes:
+        module: has a function for each row; None if no single machine can run these rows.
+    """
+
+    name: str
+    module: str | None
+    rows: tuple[PlannedRow, ...]
+
+
+def _both(key: str, path: str, where: str, *, seconds: float = ROW_SECONDS) -> list[PlannedRow]:
+    """Return the row in fp32 and in bf16."""
+    return [
+        PlannedRow(f"{key}:{precision}", f"{path}, {precision}", where, seconds)
+        for precision in ("fp32", "bf16")
+    ]
+
+
+def _rows(*rows: PlannedRow | Iterable[PlannedRow]) -> tuple[PlannedRow, ...]:
+    found: list[PlannedRow] = []
+    for row in rows:
+        found.extend([row] if isinstance(row, PlannedRow) else row)
+    return tuple(found)
+
+
+ATTENTION = "model/attention.py"
+ENGINE = "trainer/zero/engine.py"
+
+MACHINE = Stage(
+    "machine",
+    "benchmarks.gpu_check.machine_stage",
+    _rows(
+        PlannedRow("driver", "NVIDIA's driver and the GPU", "–"),
+        PlannedRow("product", "CUDA in torch: a matrix product, fp32 and bf16", "–"),
+        PlannedRow("all_reduce", "NCCL process group of one rank", "trainer/distributed.py"),
+        PlannedRow("locked", "installed versions are those of `locks/cuda.txt`", "Makefile"),
+    ),
+)
+
+KERNELS = Stage(
+    "kernels",
+    "benchmarks.gpu_check.kernels_stage",
+    _rows(
+        _both("sdpa_padded", "SDPA with a padding mask", ATTENTION),
+        _both("sdpa_causal", "SDPA, causal", ATTENTION),
+        *(
+            PlannedRow(
+                f"sdpa_kernel_of:{name}", f"SDPA by its kernel {name}, causal, bf16", ATTENTION
+            )
+            for name in ("flash", "efficient", "cudnn")
+        ),
+        *(
+            PlannedRow(f"varlen:{name}", f"`varlen_attn` (FA2), {text}, bf16", "model/varlen.py")
+            for name, text in (("self", "self"), ("causal", "causal"), ("cross", "cross"))
+        ),
+        PlannedRow("varlen_fa3", "`varlen_attn` by FlashAttention-3", "model/varlen.py"),
+        _both("grouped", "grouped queries with rotary positions", "model/heads.py"),
+        _both("rotary", "rotary positions", "model/rotary.py"),
+        _both("rms_norm", "RMSNorm", "model/norm.py"),
+        _both("chunked_loss", "chunked cross-entropy", "model/loss.py"),
+        _both("r_drop", "chunked R-Drop", "model/r_drop.py"),
+        PlannedRow(
+            "activation_checkpointing",
+            "activation checkpointing restores the device's random state",
+            "model/layers.py",
+        ),
+        _both("transformer", "encoder-decoder network, padded (SDPA)", "model/transformer.py"),
+        PlannedRow("packed:transformer", "encoder-decoder network, packed", "model/packing.py"),
+        _both(
+            "decoder_only",
+            "decoder-only network, parts apart by a mask (SDPA)",
+            "model/decoder_only.py",
+        ),
+        PlannedRow("packed:decoder_only", "decoder-only network, packed", "model/decoder_only.py"),
+        _both("masked", "encoder-only network with its masked head", "model/masked_head.py"),
+        PlannedRow("packed:masked", "masked model, packed", "model/encoder_only.py"),
+        _both("labels", "encoder-only network with its label head", "model/label_head.py"),
+        _both("embeddings", "pooled sentences told apart", "model/sentence_encoder.py"),
+        _both("decoding_cache", "beam search with its cache", "model/cache.py"),
+        _both("text_cache", "`generate` of the decoder-only network", "model/text_cache.py"),
+        PlannedRow("pytest_gpu:tests/model", "`pytest -m gpu tests/model`", "tests/model", 120.0),
+    ),
+)
+
+_ZERO = {  # stages and the precisions that they can have
+    0: ("fp32",),
+    1: ("fp32", "bf16"),
+    2: ("fp32", "bf16"),
+    3: ("fp32", "bf16"),
+}
+
+ENGINE_STAGE = Stage(
+    "engine",
+    "benchmarks.gpu_check.engine_stage",
+    _rows(
+        *(
+            PlannedRow(f"zero:{stage}-{precision}", f"ZeRO-{stage}, one rank, {precision}", ENGINE)
+            for stage, precisions in _ZERO.items()
+            for precision in precisions
+        ),
+        PlannedRow("two_ranks", "ZeRO-0 to 3, two ranks", "trainer/zero/stages.py", 150.0),
+        PlannedRow(
+            "fused_adamw", "fused AdamW, its step count on the device", "trainer/zero/adamw.py"
+        ),
+        PlannedRow(
+            "pinned_checkpoint",
+            "a checkpoint through pinned memory (`cudaHostRegister`)",
+            "trainer/checkpoints/writer.py",
+        ),
+        *(
+            PlannedRow(f"resume:{stage}", f"resume, ZeRO-{stage}", "trainer/zero/fragments.py")
+            for stage in _ZERO
+        ),
+        *(
+            PlannedRow(f"not_finite:{what}", f"a {what} that is not finite leaves no trace", ENGINE)
+            for what in ("loss", "gradient")
+        ),
+        PlannedRow(
+            "does_not_fit",
+            "message about a micro-batch that does not fit",
+            "trainer/memory/preflight.py",
+        ),
+    ),
+)
+
+EXACT = Stage(
+    "exact",
+    "benchmarks.gpu_check.exact_stage",
+    _rows(
+        _both("restart", "same bits over a restart, ZeRO-0 to 3", "trainer/exact/grids.py"),
+        _both("stages", "same bits under every ZeRO stage", "trainer/exact/adamw.py"),
+        PlannedRow("rms_norm", "same bits under every stage, RMSNorm", "model/norm.py"),
+        PlannedRow("ranks", "same bits on two ranks, ZeRO-0 to 3", "trainer/exact/norm.py", 150.0),
+        _both("cost", "time of a step beside `numerics: fast`", "trainer/exact/optimizer.py"),
+    ),
+)
+
+PATH = Stage(
+    "path",
+    "benchmarks.gpu_check.path_stage",
+    _rows(
+        PlannedRow("prepare", "`prepare`", "data_pipeline/preparation/prepare.py"),
+        PlannedRow(
+            "train",
+            "`train` under Ray, a GPU for each of up to two ranks, validation",
+            "cluster/ranks/actor.py",
+            150.0,
+        ),
+        PlannedRow(
+            "node_usage", "GPU figures in `nodes.jsonl`", "cluster/ranks/node_meter.py", 150.0
+        ),
+        PlannedRow(
+            "killed",
+            "kill -9 of a rank, then of the driver; resume with the same bits",
+            "cluster/supervision/restart_loop.py",
+            200.0,
+        ),
+        PlannedRow(
+            "evaluate", "`evaluate` of that run (on the CPU)", "trainer/inference/evaluation.py"
+        ),
+        PlannedRow(
+            "translate", "`Translator.load(run, device)`", "trainer/inference/translator.py"
+        ),
+        PlannedRow(
+            "translate_on_cluster",
+            "`translate --on-cluster --gpus-per-actor`",
+            "cluster/lines/actors.py",
+        ),
+        PlannedRow("serve", "`serve` of that run (on the CPU)", "cluster/serving/replica.py"),
+        PlannedRow(
+            "one_context",
+            "one GPU a rank, and no context of spares",
+            "cluster/ray/reservation.py",
+            120.0,
+        ),
+    ),
+)
+
+_NETWORKS = {
+    "base": "Transformer base",
+    "big": "Transformer big",
+    "gpt": "GPT of 350 million weights",
+}
+
+SPEED = Stage(
+    "speed",
+    "benchmarks.gpu_check.speed_stage",
+    _rows(
+        *(
+            PlannedRow(f"{key}:{network}", f"{name}: {figure}", ENGINE)
+            for network, name in _NETWORKS.items()
+            for key, figure in (
+                ("tokens", "target tokens/s"),
+                ("tflops", "TFLOP/s"),
+                ("mfu", "MFU"),
+                ("beside_plain", "below a plain torch loop"),
+            )
+        ),
+        *(
+            PlannedRow(
+                f"attention:{length}",
+                f"`varlen` beside SDPA, sentences of up to {length} tokens",
+                ATTENTION,
+            )
+            for length in (16, 64, 256, 1024)
+        ),
+        PlannedRow("data_stall", "waiting for data", "cluster/data/streams.py", 120.0),
+        PlannedRow(
+            "checkpoint_stall", "stall by a checkpoint of 1 GB", "trainer/checkpoints/writer.py"
+        ),
+        *(
+            PlannedRow(
+                f"decoding:{precision}",
+                f"beam search of 4, base, {precision}",
+                "model/generation/search.py",
+            )
+            for precision in ("fp32", "bf16")
+        ),
+    ),
+)
+
+# No single machine without a network can verify these.
+ELSEWHERE = Stage(
+    "elsewhere",
+    None,
+    _rows(
+        PlannedRow(
+            "nodes",
+            "several nodes: NCCL's network interface, a shared run folder, lost nodes",
+            "cluster/ranks/node_agent.py",
+        ),
+        PlannedRow("wheels", "`make setup LOCK=cuda`", "Makefile"),
+        PlannedRow("gs", "datasets and corpora on gs and s3", "data_pipeline/storage/remote.py"),
+    ),
+)
+
+RUN_BY_STAGES = (MACHINE, KERNELS, ENGINE_STAGE, EXACT, PATH, SPEED)
+STAGES = (*RUN_BY_STAGES, ELSEWHERE)
