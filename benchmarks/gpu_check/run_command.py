@@ -1,7 +1,6 @@
 """The command `scripts/gpu_check run`. Needs nothing but Python."""
 
 import argparse
-import importlib
 import json
 import signal
 import sys
@@ -9,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.gpu_check.install import installed
 from benchmarks.gpu_check.plan import RUN_BY_STAGES, STAGE_SECONDS, TOTAL_MINUTES, Stage
 from benchmarks.gpu_check.results import Results, ResultsError, read_results, replace_text
 from benchmarks.gpu_check.runner import Runner, work_folder
@@ -101,8 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         python = Path(sys.executable)
         if arguments.parts is not None:
             say(f"installing the parts of {arguments.parts}")
-            install = importlib.import_module("benchmarks.gpu_check.install")
-            python = install.installed(arguments.parts, folder / "environment")
+            python = installed(arguments.parts, folder / "environment")
             results.deviations = deviations_of(folder / "environment")
         for deviation in results.deviations:
             say(f"deviates from the lock: {deviation}")

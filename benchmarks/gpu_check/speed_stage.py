@@ -5,13 +5,11 @@ reported as met or missed; a missed aim is no failure. The plain loop is the sam
 with torch's fused AdamW, without master weights, ZeRO, digests or any record.
 """
 
-import importlib
 import statistics
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from support.records.checkpoints import Listener, work_folder
@@ -27,6 +25,7 @@ from model.attention import attention as attend
 from model.config import AttentionBackend, DecodingConfig, ModelConfig
 from model.decoder_only import DecoderOnly
 from model.decoder_only_config import DecoderOnlyConfig
+from model.flops import BatchSizes, decoder_only_flops, encoder_decoder_flops
 from model.generation.search import beam_search
 from model.loss import CrossEntropy
 from model.packing import PackedMask, packings
@@ -35,6 +34,7 @@ from model.varlen import packed_attention
 from trainer.batch import DeviceBatch
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import EngineConfig, OptimizerConfig
+from trainer.device_peaks import peak_flops
 from trainer.randomness import seed_torch
 from trainer.training.step_exchange import exchange
 from trainer.zero.engine import Engine
@@ -215,7 +215,7 @@ def mfu(work: Work, network: str) -> Measurement:
     if not work.is_gpu:
         raise CannotRunError("the peak of a CPU is not known")
     name = torch.cuda.get_device_name(0)
-    peak = _counting("trainer.device_peaks").peak_flops(name, "bf16")
+    peak = peak_flops(name, "bf16")
     if peak is None:
         raise CannotRunError(f"the peak of {name} is not known")
     share = rate / peak
@@ -226,24 +226,17 @@ def mfu(work: Work, network: str) -> Measurement:
 
 def step_flops(work: Work, network: str) -> float:
     """Return the model's floating-point operations of a step, forward and backward."""
-    size, flops = size_of(work, network), _counting("model.flops")
+    size = size_of(work, network)
     n, pairs = size.tokens, size.rows * size.length**2
     if isinstance(size.config, ModelConfig):
-        count = flops.encoder_decoder_flops(size.config, size.vocabulary)
-        sizes = flops.BatchSizes(
+        count = encoder_decoder_flops(size.config, size.vocabulary)
+        sizes = BatchSizes(
             tokens=n, pairs=pairs, target_tokens=n, target_pairs=pairs, cross_pairs=pairs, outputs=n
         )
     else:
-        count = flops.decoder_only_flops(size.config, size.vocabulary)
-        sizes = flops.BatchSizes(tokens=n, pairs=pairs, outputs=n)
+        count = decoder_only_flops(size.config, size.vocabulary)
+        sizes = BatchSizes(tokens=n, pairs=pairs, outputs=n)
     return float(SLOTS * count.of(sizes, sizes).model)
-
-
-def _counting(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise CannotRunError(f"this version of transloom has no {module}") from None
 
 
 def attention(work: Work, longest: str) -> Measurement:
