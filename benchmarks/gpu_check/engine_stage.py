@@ -28,7 +28,8 @@ from trainer.checkpoints.writer import CheckpointWriter
 from trainer.distributed import process_group
 from trainer.placement import Placement
 from trainer.zero import fragments
-from trainer.zero.fragments import STEP, Fragment
+from trainer.zero.fragment import Fragment
+from trainer.zero.fragments import STEP
 
 BOUNDS = {"fp32": 1e-4, "bf16": 5e-2}
 REPEATED_BOUND = 1e-5  # of the same steps again: sums on a GPU have no fixed order

@@ -33,12 +33,13 @@ from model.transformer import Transformer, Vocabulary
 from model.varlen import packed_attention
 from trainer.batch import DeviceBatch
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.config import EngineConfig, OptimizerConfig
+from trainer.config import EngineConfig
 from trainer.device_peaks import peak_flops
+from trainer.optimizers import OptimizerConfig
 from trainer.randomness import seed_torch
 from trainer.training.step_exchange import exchange
 from trainer.zero.engine import Engine
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 from trainer.zero.without_compiler import AdamW
 
 PLAIN_LOSS = CrossEntropy(0.1)

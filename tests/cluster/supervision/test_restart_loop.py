@@ -29,7 +29,7 @@ from trainer.runs.log import DETAIL
 from trainer.runs.place import read_place
 from trainer.runs.vitals import read_vitals
 from trainer.step_range import StepRange
-from trainer.zero.fragments import Fragment
+from trainer.zero.fragment import Fragment
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 
