@@ -87,7 +87,7 @@ def test_every_file_has_its_hash_and_so_have_checkpoint_and_dataset(trained, fol
 
 
 def test_it_has_the_settings_of_training_and_names_no_place(trained, folder):
-    started = trained.recipe.trainer.model_copy(update={"init_from": "/home/me/another-run"})
+    started = trained.recipe.trainer.model_copy(update={"init_from": "/data/another-run"})
     recipe = trained.recipe.model_copy(update={"trainer": started})
     card = model_card(replace(trained, recipe=recipe), folder, 512)
     (text,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
