@@ -47,7 +47,7 @@ class Speed:
 def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
     """Return the speed in steps of one number of ranks, newest first; None if it is not known.
 
-    Steps whose numbers no training has, such as ranks or seconds of 0, say nothing of a speed.
+    Steps with implausible numbers, such as 0 ranks or 0 seconds, are left out.
     """
     taken = [line for line in lines if _is_plausible(line)]
     if not taken:
