@@ -111,7 +111,7 @@ def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
 
 
 def step_counts(console: Console) -> Progress:
-    """Bars with the steps that are done, of how many; they vanish in the end."""
+    """Return transient bars of the steps done; without a terminal, they print nothing."""
     return Progress(
         Words("{task.description}"),
         BarColumn(bar_width=30),
@@ -119,6 +119,7 @@ def step_counts(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_interactive,
     )
 
 

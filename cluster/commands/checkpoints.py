@@ -199,7 +199,9 @@ def pruned_text(removed: list[str], dry_run: bool) -> str:
 def _writer_text(row: dict[str, Any]) -> str:
     if source := row["imported_from"]:
         return f"imported from {source}"
-    return f"{counted(row['ranks'], 'rank')}, ZeRO {row['zero_stage']}"
+    ranks, stage = row["ranks"], row["zero_stage"]
+    parts = [counted(ranks, "rank")] if isinstance(ranks, int) else []
+    return ", ".join(parts + ([f"ZeRO {stage}"] if isinstance(stage, int) else []))
 
 
 def _decoding(rows: list[dict[str, Any]], measure: str) -> str | None:

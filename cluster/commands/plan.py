@@ -102,7 +102,7 @@ def _time_lines(plan: Plan) -> list[str]:
     if epoch := plan.epoch:
         about = "" if epoch.exact else "about "
         lines.append(
-            _line("an epoch", f"{about}{epoch.steps:,.1f} steps, {epoch.units:,} target tokens")
+            _line("an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} target tokens")
         )
     if flops := plan.step_flops:
         lines.append(
@@ -168,6 +168,12 @@ def _if_as_fast(plan: Plan) -> str:
         f", if {counted(taken.ranks, 'rank')} {are} {times.get(share, f'{share} times as fast')} "
         f"as {speed.ranks}"
     )
+
+
+def _steps(count: float) -> str:
+    """Return a number of steps, with a digit after the point where it is no whole number."""
+    rounded = f"{count:,.1f}".removesuffix(".0")
+    return f"{rounded} step" if rounded == "1" else f"{rounded} steps"
 
 
 def _frozen(plan: Plan) -> str:

@@ -11,11 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.recipe import Recipe
+from data_pipeline.written import MAX_COUNT
 from trainer.tracking.metrics import read_backwards
 from trainer.tracking.record_end import TERA
 from trainer.tracking.records import TrainLine
 
 STEPS_READ = 100
+LEAST_SECONDS = LEAST_SHARE = 1e-9  # a step takes more, and a run has more of its time and peak
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,11 @@ class Speed:
 
 
 def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
-    """The speed in some steps of one number of ranks, newest first; None if there is no step."""
-    taken = list(lines)
+    """Return the speed in steps of one number of ranks, newest first; None if it is not known.
+
+    Steps with implausible numbers, such as 0 ranks or 0 seconds, are left out.
+    """
+    taken = [line for line in lines if _is_plausible(line)]
     if not taken:
         return None
     ranks = taken[0].world_size
@@ -62,6 +67,14 @@ def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
         origin,
         tflops_per_second=statistics.fmean(flops) / seconds / TERA if flops else None,
         mfu=statistics.median(shares) if shares else None,
+    )
+
+
+def _is_plausible(line: TrainLine) -> bool:
+    return (
+        line.world_size > 0
+        and LEAST_SECONDS < line.step_seconds < MAX_COUNT
+        and all(not share or LEAST_SHARE < share < MAX_COUNT for share in (line.goodput, line.mfu))
     )
 
 

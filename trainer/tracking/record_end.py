@@ -12,12 +12,18 @@ from data_pipeline.storage.regular_files import open_regular
 from data_pipeline.written import MAX_COUNT
 from trainer.errors import TrainerError
 from trainer.tracking.metrics import parsed
-from trainer.tracking.records import Line, Resumed, SkippedLine, TrainLine, ValidationLine
+from trainer.tracking.records import (
+    MOST_FLOPS,
+    Line,
+    Resumed,
+    SkippedLine,
+    TrainLine,
+    ValidationLine,
+)
 
 L = TypeVar("L", bound=Line)
 
 TERA = 10**12
-MOST_FLOPS = 1e30  # of 30 steps, and a second; more than all computers have
 # Steps that speed and time left follow from.
 RECENT_STEPS = 30
 # No text within a line looks so: its quotation marks are escaped.
@@ -136,8 +142,11 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
 
 
 def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
-    """Return a quotient if both are above 0 and numbers that a record of ours can have."""
-    return amount / per if 0 < amount < most and 0 < per < most else None
+    """Return a quotient if it and both numbers are plausible in a record, and above 0."""
+    if not (0 < amount < most and 0 < per < most):
+        return None
+    quotient = amount / per
+    return quotient if quotient < most else None
 
 
 def _step(path: Path, line: bytes) -> int:

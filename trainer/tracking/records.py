@@ -14,15 +14,18 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.strangers_text import visible_in_json
-from data_pipeline.written import Written
+from data_pipeline.written import Count, Written
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
 
+MOST_FLOPS = 10**30  # of a step, or a second; more than all computers together compute
+FlopCount = Annotated[int, Field(ge=0, le=MOST_FLOPS)]
+
 
 class _Line(Written):
     version: Literal[2] = VERSION
-    step: int
+    step: Count
 
     def to_json(self) -> str:
         """The line as JSON.
@@ -37,9 +40,9 @@ class _Line(Written):
 class _StepLine(_Line):
     """The fields of every step: where its data lay, and the digest of all data up to it."""
 
-    epoch: int
-    window: int
-    offset: int
+    epoch: Count
+    window: Count
+    offset: Count
     data_digest: str
 
     @property
@@ -77,22 +80,22 @@ class TrainLine(_StepLine):
     nll: float
     learning_rate: float
     grad_norm: float
-    target_tokens: int
-    target_tokens_seen: int
+    target_tokens: Count
+    target_tokens_seen: Count
     target_tokens_per_second: float
     padding_fraction: float
     step_seconds: float
     data_stall_seconds: float
     checkpoint_stall_seconds: float
-    world_size: int
-    restarts: int | None = None
-    lost_steps: int | None = None
+    world_size: Count
+    restarts: Count | None = None
+    lost_steps: Count | None = None
     wall_seconds: float | None = None
     counted_seconds: float | None = None
     goodput: float | None = None
     other_sums: dict[str, float] | None = None
-    model_flops: int | None = None
-    hardware_flops: int | None = None
+    model_flops: FlopCount | None = None
+    hardware_flops: FlopCount | None = None
     tflops_per_second: float | None = None
     tflops_per_second_per_rank: float | None = None
     mfu: float | None = None
@@ -109,10 +112,10 @@ class SkippedLine(_StepLine):
     """
 
     kind: Literal["skipped"] = "skipped"
-    slots: list[int]
-    ranks: list[int]
-    in_a_row: int
-    skipped_steps: int
+    slots: list[Count]
+    ranks: list[Count]
+    in_a_row: Count
+    skipped_steps: Count
 
 
 class Sample(Written):
@@ -172,14 +175,14 @@ class Resumed(_Event):
     """
 
     event: Literal["resumed"] = "resumed"
-    from_step: int
+    from_step: Count
     promise: str | None = None
     numerics_changed: dict[str, list[Any]] = Field(default_factory=dict)
     settings_changed: dict[str, list[Any]] = Field(default_factory=dict)
     quarantined: list[str] = Field(default_factory=list)
     window_left_at: dict[str, int] | None = None
-    restarts: int | None = None
-    lost_steps: int | None = None
+    restarts: Count | None = None
+    lost_steps: Count | None = None
 
     @property
     def keeps_every_bit(self) -> bool:
@@ -191,8 +194,8 @@ class Resized(_Event):
     """The run goes on with another number of ranks."""
 
     event: Literal["resized"] = "resized"
-    from_ranks: int
-    to_ranks: int
+    from_ranks: Count
+    to_ranks: Count
 
 
 class Preempted(_Event):
@@ -220,7 +223,7 @@ class ReplayMismatch(_Event):
     """
 
     event: Literal["replay_mismatch"] = "replay_mismatch"
-    replayed_step: int
+    replayed_step: Count
     fields: dict[str, list[Any]]
 
 

@@ -189,6 +189,14 @@ def test_the_command_that_average_prints_translates(transloom, run, tmp_path):
     assert len(averaged.stdout.splitlines()) == 2
 
 
+@pytest.mark.parametrize("numerics", [{}, {"ranks": [1], "zero_stage": "x"}])
+def test_a_checkpoint_of_unknown_ranks_is_listed(transloom, run, numerics, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    rewrite_header(list_checkpoints(run / "checkpoints")[0], numerics=numerics)
+    text = transloom("checkpoints", "list", run).stdout
+    assert text.count("1 rank, ZeRO") == len(STEPS) - 1
+
+
 def test_the_list_names_the_decoding_of_scores(transloom, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "240")
     text = transloom("checkpoints", "list", run).stdout

@@ -1,13 +1,17 @@
 """Hours from the speed of a record or of a few steps."""
 
+import json
+
 import pytest
 from support.recipes import tiny_values
 from support.records.lines import COUNTED
 
 from cluster.commands.plan import plan_text
+from cluster.planning.epoch import Epoch
 from cluster.planning.plan import Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
+from trainer.errors import TrainerError
 from trainer.tracking.records import TrainLine
 
 
@@ -41,6 +45,34 @@ def test_operations_a_second_need_a_count_of_each_step():
     assert (speed.tflops_per_second, speed.mfu) == (None, None)
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"world_size": 0},
+        {"step_seconds": 0.0},
+        {"step_seconds": -1.0},
+        {"step_seconds": 5e-324},
+        {"step_seconds": 1e308},
+        {"goodput": -0.5},
+        {"goodput": 5e-324},
+        {"mfu": 1e308},
+    ],
+)
+def test_steps_that_nobody_trained_say_nothing_of_the_speed(spoilt):
+    made_up = line(3, 7.0).model_copy(update=spoilt)
+    assert speed_of([made_up], "here") is None
+    assert speed_of([made_up, line(2, 2.0)], "here").step_seconds == 2.0
+
+
+@pytest.mark.parametrize("field", ["target_tokens", "world_size", "model_flops"])
+def test_a_record_with_endless_numbers_is_named(tmp_path, field):
+    file = tmp_path / "metrics.jsonl"
+    values = line(1, 1.0).model_dump() | {field: 10**400}
+    file.write_text(json.dumps(values) + "\n")
+    with pytest.raises(TrainerError, match=f"{field}: .* less than or equal to"):
+        recorded_speed(file, "here")
+
+
 def test_a_record_is_read_from_its_end(tmp_path):
     file = tmp_path / "metrics.jsonl"
     assert recorded_speed(file, "none") is None
@@ -71,6 +103,16 @@ def test_a_record_counts_what_lies_between_steps(tmp_path):
     taken = duration(recipe(tmp_path, 2), speed, 360, processors=2)
     assert taken.hours == pytest.approx(2.0)
     assert not taken.at_best
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [(1.0, "1 step,"), (128.0, "128 steps,"), (1284.25, "1,284.2 steps,"), (0.04, "0 steps,")],
+)
+def test_the_steps_of_an_epoch_have_a_fraction_where_there_is_one(tmp_path, steps, words):
+    epoch = Epoch(steps, 1000, exact=True)
+    text = plan_text(Plan(recipe(tmp_path, 1), tmp_path, 10, [], epoch=epoch))
+    assert f"an epoch     {words} 1,000 target tokens" in text
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The end of a record: its newest steps, and what is known of their speed."""
 
 import pytest
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import COUNTED, skipped_line, train_line, validation_line
 
 from trainer.tracking.record_end import RecordEnd, read_record_end
 from trainer.tracking.records import Preempted, Resumed
@@ -42,6 +42,12 @@ def test_one_step_has_no_speed_and_two_have(tmp_path):
     assert one.share_of_time("data_stall_seconds") is None
     two = end_of(tmp_path, *steps(2))
     assert (two.seconds_per_step, two.tokens_per_second) == (1.0, 10.0)
+
+
+def test_a_speed_beyond_all_numbers_is_not_known(tmp_path):
+    lines = [train_line(n, **COUNTED, time=time) for n, time in ((1, 0.0), (2, 1e-300))]
+    end = end_of(tmp_path, *lines)
+    assert (end.tokens_per_second, end.flops_per_second, end.mfu) == (None, None, None)
 
 
 def test_the_speed_is_of_the_time_between_the_steps(tmp_path):

@@ -53,8 +53,7 @@ def test_operations_a_second_need_a_count_of_each_step(tmp_path):
 @pytest.mark.parametrize(
     "spoilt",
     [
-        {"model_flops": 10**400},
-        {"model_flops": -1},
+        {"model_flops": 0},
         {"tflops_per_second": 0.0},
         {"mfu": 0.0},
     ],
@@ -307,7 +306,11 @@ HOSTILE = {
     ).encode()
     + b"\n",
     "times apart": b"".join(
-        train_line(n, time=(-1) ** n * 1.7e308, target_tokens=10**300).to_json().encode() + b"\n"
+        train_line(n, time=(-1) ** n * 1.7e308, target_tokens=10**15).to_json().encode() + b"\n"
+        for n in (1, 2)
+    ),
+    "no time apart": b"".join(
+        train_line(n, time=n * 5e-324, target_tokens=10**14).to_json().encode() + b"\n"
         for n in (1, 2)
     ),
 }

@@ -58,8 +58,8 @@ class ParquetTables:
         schema, rows = self._schemas[table.name], self._waiting[table.name]
         columns = zip(*rows, strict=True)
         arrays = [
-            self._arrow.array(values, type=field.type)
-            for field, values in zip(schema, columns, strict=True)
+            self._arrow.array(_converted(kind, values), type=field.type)
+            for kind, field, values in zip(table.columns.values(), schema, columns, strict=True)
         ]
         self._writers[table.name].write_batch(
             self._arrow.RecordBatch.from_arrays(arrays, schema=schema)
@@ -67,9 +67,17 @@ class ParquetTables:
         rows.clear()
 
 
+def _converted(kind: Kind, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return values as pyarrow takes them: as a double, it refuses integers above 2⁵³."""
+    if kind != "large integer":
+        return values
+    return tuple(None if value is None else float(value) for value in values)
+
+
 def _schema(pyarrow: Any, table: Table) -> Any:
     types: dict[Kind, Any] = {
         "integer": pyarrow.int64(),
+        "large integer": pyarrow.float64(),
         "number": pyarrow.float64(),
         "text": pyarrow.string(),
         "integers": pyarrow.list_(pyarrow.int64()),

@@ -16,16 +16,19 @@ from typing import Any, Literal, get_args
 
 from pydantic.fields import FieldInfo
 
-from trainer.tracking.records import Event, Line, SkippedLine, TrainLine, ValidationLine
+from data_pipeline.written import Count
+from trainer.tracking.records import Event, FlopCount, Line, SkippedLine, TrainLine, ValidationLine
 
-Kind = Literal["integer", "number", "text", "integers", "numbers by name", "truth"]
+Kind = Literal["integer", "large integer", "number", "text", "integers", "numbers by name", "truth"]
 Row = list[Any]
 
 _KINDS: dict[Any, Kind] = {
     int: "integer",
+    Count: "integer",
+    FlopCount: "large integer",  # may need more than 64 bits
     float: "number",
     str: "text",
-    list[int]: "integers",
+    list[Count]: "integers",
     dict[str, float]: "numbers by name",
 }
 _OF_EVERY_LINE = ("version", "kind")  # which say nothing within a table

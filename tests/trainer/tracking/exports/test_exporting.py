@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.quality.memory import at_most
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import COUNTED, skipped_line, train_line, validation_line
 from typer.testing import CliRunner
 
 from cluster.cli.app import app
@@ -62,7 +62,13 @@ def train_rows(lines):
 def test_csv_has_every_digit_of_every_line(run, tmp_path):
     export_metrics(run, "csv", tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "train.csv")
-    kinds = {"integer": int, "number": float, "text": str, "numbers by name": json.loads}
+    kinds = {
+        "integer": int,
+        "large integer": int,
+        "number": float,
+        "text": str,
+        "numbers by name": json.loads,
+    }
     found = [
         {name: kinds[TRAIN.columns[name]](text) if text else None for name, text in row.items()}
         for row in rows
@@ -107,6 +113,22 @@ def test_parquet_keeps_types(run, tmp_path, monkeypatch):
     assert [event["event"] for event in events] == ["resized", "resumed", "preempted"]
     validations = parquet.read_table(tmp_path / "out" / "validations.parquet").to_pylist()
     assert [v["value"] for v in validations if v["score"] == "bleu"] == [30.1]
+
+
+def test_more_operations_than_64_bits_count_are_exported(tmp_path):
+    """A step of a model of 400 billion parameters on 16 million tokens has more."""
+    from pyarrow import parquet
+
+    counts = {"model_flops": 2**65, "hardware_flops": 2**65 + 2**13}
+    folder = make_run(tmp_path / "run", [train_line(1, **COUNTED | counts), train_line(2)])
+    for to in ("csv", "parquet"):
+        export_metrics(folder, to, tmp_path / to)
+    counted, without = rows_of(tmp_path / "csv" / "train.csv")
+    assert {name: int(counted[name]) for name in counts} == counts
+    assert without["model_flops"] == ""
+    counted, without = parquet.read_table(tmp_path / "parquet" / "train.parquet").to_pylist()
+    assert {name: counted[name] for name in counts} == counts
+    assert without["model_flops"] is None
 
 
 def test_tensorboard_shows_every_number_of_the_record(run, tmp_path):
