@@ -121,6 +121,8 @@ def test_sentencepiece_and_the_folder_are_all_that_is_needed(tokenizers, network
     ids = [*tokenizers["src"].encode(["je suis là"])[0].tolist(), tokenizers["src"].eos_id]
     (ours,) = greedy_search(network, torch.tensor([ids]), DecodingConfig())
     assert target.decode(found.hypotheses[0]) == tokenizers["tgt"].decode([list(ours.ids)])[0]
+    for side, field in (("source", "src"), ("target", "tgt")):  # decoding alone would not tell them
+        assert (tmp_path / f"{side}.model").read_bytes() == tokenizers[field].model
     vocabulary = json.loads((tmp_path / "source_vocabulary.json").read_text())
     assert len(vocabulary) == tokenizers["src"].vocabulary_size
     assert not (tmp_path / "shared_vocabulary.json").exists()
