@@ -67,23 +67,23 @@ def test_a_log_in_the_runs_folder_has_its_last_lines(
 def test_a_log_in_the_runs_folder_is_followed_to_its_last_line(
     job: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job prints, and ends, while its record is being read for the third time."""
+    """The job prints, and ends, between a look at the log and one at its record."""
     looks = []
     standing_in = status.standing_in
 
     def looked_at(folder: str) -> Standing:
-        standing = standing_in(folder)
-        looks.append(standing.status)
-        if len(looks) == 3:
+        if len(looks) == 2:
             with job.log.open("a") as log:
                 log.write("the last\n")
             job.write(a_record(tmp_path, state="SUCCEEDED", exit_code=0))
+        standing = standing_in(folder)
+        looks.append(standing.status)
         return standing
 
     monkeypatch.setattr(status, "standing_in", looked_at)
     monkeypatch.setattr(status, "POLL_SECONDS", 0.0)
     assert "".join(log_in(str(tmp_path), follow=True, lines=1)) == "three\nthe last\n"
-    assert looks == ["RUNNING"] * 3 + ["SUCCEEDED"]
+    assert looks == ["RUNNING", "RUNNING", "SUCCEEDED"]
 
 
 def test_a_log_that_is_gone_is_named(job: JobFolder, tmp_path: Path) -> None:
