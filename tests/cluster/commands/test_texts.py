@@ -201,6 +201,9 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
         expected = theirs(prompt).logits
         found = ours.network.logits(ours.network.hidden(prompt, torch.zeros_like(prompt)))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    for name in ("bos", "eos", "pad"):
+        special = getattr(ours.tokenizer, f"{name}_id")
+        assert getattr(theirs.config, f"{name}_token_id") == special
     continued = theirs.generate(prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :]
     ids = [token for token in continued.tolist() if token > ours.tokenizer.eos_id]
     (greedy,) = told(

@@ -1,14 +1,17 @@
 """What the supervisor keeps in vitals.json, from the events that it hears."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
+from support.cluster.scripted_cluster import HandClock
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
 from cluster.data.worker_signs import SILENCE_SECONDS, WorkerSign
 from cluster.data.workers import WorkerStatistics
 from cluster.health.hang_detector import Position
+from cluster.supervision import vitals_keeper
 from cluster.supervision.vitals_keeper import STARTED_AGAIN, VitalsKeeper
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import MOST_CHARACTERS, MOST_RESTARTS, are_current, read_vitals
@@ -104,12 +107,16 @@ def test_no_cause_is_long_and_only_the_newest_restarts_are_kept(run):
         (["begins", "ends", "begins"], None),  # given up, and a slower rank comes to it
         (["begins", "a new attempt"], None),
         (["begins", "ends", "a new attempt", "begins"], 5),
+        (["begins", "an earlier one ends"], 5),
+        (["begins", "a later one ends"], None),
     ],
 )
 def test_the_checkpoint_that_is_being_written(run, events, step):
     doing = {
         "begins": lambda keeper: keeper.checkpoint_begins(5),
         "ends": lambda keeper: keeper.checkpoint_ends(5),
+        "an earlier one ends": lambda keeper: keeper.checkpoint_ends(4),
+        "a later one ends": lambda keeper: keeper.checkpoint_ends(6),
         "a new attempt": begin,
     }
     vitals = kept(run, begin, *(doing[event] for event in events))
@@ -122,6 +129,27 @@ def test_a_worker_that_does_not_answer_is_not_alive(run):
     vitals = kept(run, begin, lambda keeper: keeper.workers_looked_at(signs, {"0123abcd": "a"}))
     told = [(w.number, w.node, w.alive, w.windows_read) for w in vitals.data_workers]
     assert told == [(0, "a", True, 12), (1, None, False, None)]
+
+
+def test_silence_grows_until_a_process_is_heard_of_again(run, monkeypatch):
+    """The supervisor itself waits, for the file system say, while its thread writes vitals."""
+    clock = HandClock()
+    hand = SimpleNamespace(time=time.time, monotonic=clock.look)
+    monkeypatch.setattr(vitals_keeper, "time", hand)
+    signs = [WorkerSign(0, WorkerStatistics(1, "0123abcd", 12), 0.5)]
+
+    def look(keeper):
+        keeper.heard([(Position("step", 5), 2.0), (Position("step", 5), 0.0)])
+        keeper.workers_looked_at(signs, {})
+
+    def wait(keeper):
+        clock.now += 3.0
+
+    vitals = kept(run, begin, wait, look, wait)
+    assert [rank.silent_seconds for rank in vitals.ranks] == [5.0, 3.0]
+    assert [worker.silent_seconds for worker in vitals.data_workers] == [3.5]
+    (worker,) = kept(run, begin, wait, look, wait, look).data_workers
+    assert worker.silent_seconds == 0.5
 
 
 def test_a_damaged_file_of_before_ends_nothing(run):

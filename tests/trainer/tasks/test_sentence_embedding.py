@@ -167,14 +167,17 @@ def vectors_of(task, network, texts):
     return torch.stack(found).double()
 
 
-@pytest.mark.parametrize("pairs", [GROUP + 30, 30], ids=["a group and a rest", "less than a group"])
+@pytest.mark.parametrize(
+    "pairs", [2 * GROUP + 30, 30], ids=["groups and a rest", "one that is less"]
+)
 def test_scores_are_those_of_pairs_found_by_hand(opened, pairs):
     _, (store, manifest), task, network = opened
     whole = load_heldout(store, manifest, "validation")
     heldout = HeldOut({name: texts[:pairs] for name, texts in whole.texts.items()}, {})
     scoring = task.scoring(heldout)
-    compared = min(GROUP, pairs)
-    assert [len(batch.pair_ids) for batch in scoring.batches] == [compared]
+    sizes = [GROUP] * (pairs // GROUP) or [pairs]
+    compared = sum(sizes)
+    assert [len(batch.pair_ids) for batch in scoring.batches] == sizes
     table = np.zeros((scoring.rows, scoring.columns))
     for number, batch in enumerate(scoring.batches):
         for row, values in scoring.score(network, batch, number, CPU):
@@ -182,21 +185,25 @@ def test_scores_are_those_of_pairs_found_by_hand(opened, pairs):
     source, target = (
         vectors_of(task, network, heldout.texts[side][:compared]) for side in (SOURCE, TARGET)
     )
-    cosines, right = source @ target.T, torch.arange(compared)
-    losses = [torch.nn.functional.cross_entropy(of / 0.05, right) for of in (cosines, cosines.T)]
-    found = [(of.argmax(dim=1) == right).double().mean() for of in (cosines, cosines.T)]
+    cosines = [s @ t.T for s, t in zip(source.split(sizes), target.split(sizes), strict=True)]
+    losses, found = [], []
+    for of_group in cosines:
+        right = torch.arange(len(of_group))
+        for of in (of_group, of_group.T):
+            losses.append(torch.nn.functional.cross_entropy(of / 0.05, right))
+            found.append((of.argmax(dim=1) == right).double().mean())
     scores = scoring.summarise(table).scores
-    assert scores["loss"].value == pytest.approx(float(sum(losses)) / 2, rel=1e-5)
-    assert scores["retrieval_accuracy"].value == pytest.approx(50 * float(sum(found)))
+    assert scores["loss"].value == pytest.approx(np.mean(losses), rel=1e-5)
+    assert scores["retrieval_accuracy"].value == pytest.approx(100 * np.mean(found))
     assert scores["retrieval_accuracy"].more_is_better
     assert not scores["loss"].more_is_better
     samples = scoring.samples(network)
     for number, sample in enumerate(samples):
         assert sample.given == heldout.texts[SOURCE][number]
         assert sample.expected == heldout.texts[TARGET][number]
-        assert sample.made == heldout.texts[TARGET][int(cosines[number].argmax())]
-    losses_of_pairs = task.example_losses(network, scoring.batches[0], CPU)
-    assert losses_of_pairs.sum() / compared == pytest.approx(scores["loss"].value, rel=1e-5)
+        assert sample.made == heldout.texts[TARGET][int(cosines[0][number].argmax())]
+    losses_of_pairs = [task.example_losses(network, batch, CPU) for batch in scoring.batches]
+    assert np.mean(losses_of_pairs) == pytest.approx(scores["loss"].value, rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_is_no_score(opened):

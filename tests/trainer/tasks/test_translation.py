@@ -1,5 +1,6 @@
-"""Translation: the loss of each pair of a batch, to look at a step."""
+"""Translation: losses and validations against each pair alone."""
 
+import numpy as np
 import pytest
 import torch
 from support.recipes import tiny_recipe
@@ -8,6 +9,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from model.generation.search import greedy_search
 from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
@@ -36,3 +38,32 @@ def test_the_loss_of_an_example_is_that_of_its_pair_alone(task):
         logits = (hidden_nd @ weight_vd.detach().T).double()
         expected = torch.nn.functional.cross_entropy(logits, target_n, reduction="sum")
         assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+# The longest source is in the first of its batches, which are sorted by the longer side.
+SOURCES = ["il est là . " * 4, "non", "oui , elle est ici", "elle", "je suis là"]
+TARGETS = ["yes", "no no no " * 9, "she is here", "she", "no , i am not there"]
+
+
+def test_a_validation_shows_the_translation_of_each_sentence_alone(task):
+    network = task.build_network().eval()
+    store, manifest = open_dataset(task.recipe.data)
+    texts = load_heldout(store, manifest, "validation").texts
+    heldout = heldout_pairs([*SOURCES, *texts["src"][:20]], [*TARGETS, *texts["tgt"][:20]])
+    scoring = task.scoring(heldout)
+    longest = [int(batch.fields["src"].lengths.max()) for batch in scoring.batches]
+    assert len(longest) > 1
+    assert longest[-1] < max(longest)
+    table = np.zeros((scoring.rows, scoring.columns))
+    for number, batch in enumerate(scoring.batches):
+        for row, values in scoring.score(network, batch, number, CPU):
+            table[row, : len(values)] = values
+    result = scoring.summarise(table)
+    sources = task.tokenizers["src"].encode_field(heldout.texts["src"])
+    made = []
+    for ids in sources.rows():
+        (found,) = greedy_search(network, torch.tensor([ids]), task.recipe.decoding)
+        made.append(task.tokenizers["tgt"].decode([list(found.ids)])[0])
+    assert result.texts == made
+    assert [example.expected for example in result.examples] == heldout.texts["tgt"]
+    assert len(set(made)) > 1

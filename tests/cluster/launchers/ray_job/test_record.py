@@ -106,6 +106,13 @@ def test_a_runner_on_another_machine_is_watched_until_it_touches_the_record(
     assert sum(waited) == (sum(waited[:3]) if touched else SILENCE_SECONDS)
 
 
+def test_a_fresh_record_of_another_machine_is_not_watched(
+    folder: JobFolder, tmp_path: Path
+) -> None:
+    folder.write(a_record(tmp_path, runner=elsewhere(Runner.of_this_process())))
+    assert not folder.is_lost(sleep=pytest.fail)
+
+
 def test_an_ended_job_is_not_looked_for(folder: JobFolder, tmp_path: Path) -> None:
     runner = elsewhere(Runner.of_this_process())
     folder.write(a_record(tmp_path, state="SUCCEEDED", exit_code=0, runner=runner))

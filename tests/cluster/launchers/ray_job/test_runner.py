@@ -1,13 +1,16 @@
 """A job's runner, with plain shell commands for attempts and a cluster that the test describes."""
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job import runner as runner_file
 from cluster.launchers.ray_job.queue import NodeRoom, Queued
 from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, Needs
-from cluster.launchers.ray_job.runner import JobRunner
+from cluster.launchers.ray_job.runner import PATIENCE_SECONDS, JobRunner
 from cluster.recipe import Recipe
 from trainer.checkpoints import lease
 from trainer.runs.folder import RunFolder
@@ -240,6 +243,57 @@ def test_a_head_that_gives_no_answer_for_a_moment_is_asked_again(run: Path) -> N
             return super().nodes()
 
     assert job(run, "exit 0", Away()).run() == 0
+
+
+class SlowCluster(Cluster):
+    """Moves the runner's clock at each look, and gives no answer at some of them."""
+
+    SECONDS_A_LOOK = 50.0
+
+    def __init__(self, free: Sequence[float], away: Callable[[int], bool]) -> None:
+        """
+        Args:
+            away: whether there is no answer at a look, counted from 0.
+        """
+        super().__init__(free)
+        self.now = 0.0
+        self._away = away
+
+    def nodes(self) -> list[NodeRoom]:
+        self.now += self.SECONDS_A_LOOK
+        if self._away(self.looks):
+            self.looks += 1
+            raise ClusterError("the head gives no answer")
+        return super().nodes()
+
+    def set_the_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def sleep(seconds: float) -> None:
+            self.now += seconds
+
+        clock = SimpleNamespace(time=time.time, monotonic=lambda: self.now, sleep=sleep)
+        monkeypatch.setattr(runner_file, "time", clock)
+
+
+def test_the_patience_with_the_head_counts_from_its_last_answer(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head restarts after hours in which the job has waited."""
+    waited = math.ceil(2 * PATIENCE_SECONDS / SlowCluster.SECONDS_A_LOOK)
+    cluster = SlowCluster([0.0] * waited + [2.0], lambda look: look == waited)
+    cluster.set_the_clock(monkeypatch)
+    assert job(run, "exit 0", cluster).run() == 0
+    assert cluster.looks == waited + 2
+
+
+def test_a_head_that_never_answers_ends_the_job(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = math.ceil(2 * PATIENCE_SECONDS / SlowCluster.SECONDS_A_LOOK)
+    cluster = SlowCluster([2.0], lambda look: look < enough)
+    cluster.set_the_clock(monkeypatch)
+    assert job(run, "touch started", cluster).run() == 1
+    assert cluster.now - PATIENCE_SECONDS <= 2 * SlowCluster.SECONDS_A_LOOK
+    assert not (run.parent / "started").exists()
+    kept = record(run)
+    assert (kept.state, kept.message) == ("FAILED", "the head gives no answer")
 
 
 def test_a_request_in_the_runs_folder_ends_the_job(run: Path) -> None:

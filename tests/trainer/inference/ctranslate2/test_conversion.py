@@ -6,12 +6,18 @@ import ctranslate2
 import pytest
 import sentencepiece
 import torch
+from support.recipes import tiny_recipe
 
 from model.config import DecodingConfig
 from model.errors import ModelError
 from model.generation.search import greedy_search
 from model.inspection.alignment import translation_weights
-from trainer.inference.ctranslate2.conversion import require_supported, write_model
+from trainer.inference.ctranslate2.conversion import (
+    LEAST_POSITIONS,
+    positions_of,
+    require_supported,
+    write_model,
+)
 from trainer.inference.engine_names import ComputeType
 
 POSITIONS = 64
@@ -115,6 +121,8 @@ def test_sentencepiece_and_the_folder_are_all_that_is_needed(tokenizers, network
     ids = [*tokenizers["src"].encode(["je suis là"])[0].tolist(), tokenizers["src"].eos_id]
     (ours,) = greedy_search(network, torch.tensor([ids]), DecodingConfig())
     assert target.decode(found.hypotheses[0]) == tokenizers["tgt"].decode([list(ours.ids)])[0]
+    for side, field in (("source", "src"), ("target", "tgt")):  # decoding alone would not tell them
+        assert (tmp_path / f"{side}.model").read_bytes() == tokenizers[field].model
     vocabulary = json.loads((tmp_path / "source_vocabulary.json").read_text())
     assert len(vocabulary) == tokenizers["src"].vocabulary_size
     assert not (tmp_path / "shared_vocabulary.json").exists()
@@ -188,3 +196,20 @@ def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeyp
     monkeypatch.setattr(known, {"network", "width"})  # as if norm had been added today
     with pytest.raises(ModelError, match=r"model\.\w+ is .*, and a model of CTranslate2's is"):
         require_supported(network, joint)
+
+
+@pytest.mark.parametrize(
+    ("source", "decoding", "expected"),
+    [
+        (100, {"max_length_factor": 2, "max_extra_length": 50}, LEAST_POSITIONS),
+        (3000, {"max_length_factor": 0.5, "max_extra_length": 50}, 3000),
+        (3000, {"max_length_factor": 1.5, "max_extra_length": 50}, 4550),
+    ],
+)
+def test_there_are_positions_for_the_longest_source_and_its_translation(
+    phrasebook, source, decoding, expected
+):
+    recipe = tiny_recipe(phrasebook).training()
+    data = recipe.data.model_copy(update={"max_source_length": source})
+    longer = recipe.model_copy(update={"data": data, "decoding": DecodingConfig(**decoding)})
+    assert positions_of(longer) == expected

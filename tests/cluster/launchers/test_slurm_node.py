@@ -1,0 +1,100 @@
+"""A task of a Slurm job's step, with a node of Ray that is up at once; `make lab` has real ones."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.launchers import slurm_node
+from cluster.launchers.slurm_node import serve_node
+from cluster.ray.started_node import NodeSettings
+
+SETTINGS = NodeSettings(cpus=2, gpus=0, niceness=3)
+HEAD = "10.0.0.1:6379"
+
+
+class Node:
+    """A node that dies at once, or never."""
+
+    last_words = "the raylet was killed"
+
+    def __init__(self, head: str | None, *, dies: bool) -> None:
+        self.joins = head
+        self.head = head or HEAD
+        self.times_ended = 0
+        self._dies = dies
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        if self._dies:
+            tell()
+
+    def end(self) -> None:
+        self.times_ended += 1
+
+
+class Step:
+    """Serves one task of a step; keeps the nodes that it starts and what it says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.nodes: list[Node] = []
+        self.told: list[str] = []
+        self._monkeypatch = monkeypatch
+
+    def serve(self, task: int, script: str, *, dies: bool = False) -> None:
+        """
+        Args:
+            script: all that the job's script says. It stays open where the node dies.
+        """
+
+        def start(settings: NodeSettings, head: str | None) -> Node:
+            assert settings == SETTINGS
+            self.nodes.append(Node(head, dies=dies))
+            return self.nodes[-1]
+
+        self._monkeypatch.setattr(slurm_node, "StartedNode", start)
+        self._monkeypatch.setenv("SLURM_NODEID", str(task))
+        reading, writing = os.pipe()
+        with os.fdopen(reading) as told, os.fdopen(writing, "w") as said:
+            said.write(script)
+            said.flush()
+            if not dies:
+                said.close()
+            serve_node(SETTINGS, told, self.told.append)
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Step:
+    # Ray keeps the token in the process, which is that of other tests, too.
+    monkeypatch.setattr(slurm_node, "enable_authentication", lambda *, create_token: None)
+    return Step(monkeypatch)
+
+
+def test_the_first_task_is_the_head_and_leaves_when_its_input_ends(step: Step) -> None:
+    step.serve(0, f"{HEAD}\n")  # the script tells all tasks alike
+    (node,) = step.nodes
+    assert (node.joins, node.times_ended, step.told) == (None, 1, [HEAD])
+
+
+def test_the_others_join_the_head_that_the_script_names(step: Step) -> None:
+    step.serve(1, f"{HEAD}\n")
+    (node,) = step.nodes
+    assert (node.joins, node.times_ended, step.told) == (HEAD, 1, [socket.gethostname()])
+
+
+def test_without_a_head_the_others_start_nothing(step: Step) -> None:
+    step.serve(1, "")
+    assert (step.nodes, step.told) == ([], [])
+
+
+def test_a_head_that_dies_ends_the_step_with_an_error(step: Step) -> None:
+    with pytest.raises(ClusterError, match=f"ended on {socket.gethostname()}.*raylet was killed"):
+        step.serve(0, "", dies=True)
+    assert step.nodes[0].times_ended == 1
+
+
+def test_another_node_that_dies_is_a_warning(step: Step, caplog: pytest.LogCaptureFixture) -> None:
+    step.serve(1, f"{HEAD}\n", dies=True)
+    assert step.nodes[0].times_ended == 1
+    assert "raylet was killed" in caplog.text
