@@ -113,7 +113,9 @@ class HungRank(Fault):
     def check(self, trial: Trial) -> None:
         others, own = _stacks(trial)
         assert "in reach" in own  # the function of sitecustomize.py
-        assert "in train" in others
+        # While rank 1 writes in the background, rank 0 may train its last step.
+        trains = "while others are in phase step" in trial.run.log.read_text()
+        assert ("in train" if trains else "MainThread") in others
 
 
 def _stacks(trial: Trial) -> list[str]:
