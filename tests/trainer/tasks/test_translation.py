@@ -40,7 +40,7 @@ def test_the_loss_of_an_example_is_that_of_its_pair_alone(task):
         assert loss == pytest.approx(float(expected), rel=1e-5)
 
 
-# The longest source is in the first of its batches, which are sorted by the longer side.
+# Batches are sorted by the longer side: the last one has not the longest source.
 SOURCES = ["il est là . " * 4, "non", "oui , elle est ici", "elle", "je suis là"]
 TARGETS = ["yes", "no no no " * 9, "she is here", "she", "no , i am not there"]
 

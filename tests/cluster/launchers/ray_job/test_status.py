@@ -1,6 +1,8 @@
-"""The logs of jobs, as they are followed."""
+"""How jobs stand by Ray and by their records, and their logs, as they are followed."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.launchers.job_records import a_record
@@ -8,7 +10,8 @@ from support.launchers.job_records import a_record
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import status
 from cluster.launchers.ray_job.record import JobFolder
-from cluster.launchers.ray_job.status import Standing, log_in, log_of
+from cluster.launchers.ray_job.status import Standing, all_standings, log_in, log_of
+from cluster.ray.jobs import Job
 
 PRINTED = "one\ntwo\nthree\n"
 
@@ -90,3 +93,61 @@ def test_a_log_that_is_gone_is_named(job: JobFolder, tmp_path: Path) -> None:
     job.log.unlink()
     with pytest.raises(ClusterError, match=f"{job.log} cannot be read: No such file"):
         list(log_in(str(tmp_path), follow=False, lines=None))
+
+
+def standings(
+    monkeypatch: pytest.MonkeyPatch, status_of_ray: str, answer: Callable[[], bytes | None]
+) -> list[Standing]:
+    """A job of ours whose record the cluster gives so, and one of somebody else's."""
+    facts: dict[str, Any] = {
+        "command": "",
+        "message": "",
+        "started": 1.0,
+        "ended": None,
+        "exit_code": None,
+    }
+    ours = Job(
+        "mine", status_of_ray, metadata={"run": "/shared/run", "runner": "1"}, node="a", **facts
+    )
+    other = Job("other", "RUNNING", metadata={}, node="a", **facts)
+    monkeypatch.setattr(status.jobs, "list_jobs", lambda address: [ours, other])
+    monkeypatch.setattr(status.jobs, "file_beside_logs", lambda address, node, name: answer())
+    return all_standings("head")
+
+
+@pytest.mark.parametrize(
+    ("by_ray", "by_record", "shown"),
+    [
+        ("RUNNING", "WAITING", "WAITING"),
+        ("RUNNING", "RUNNING", "RUNNING"),
+        ("FAILED", "SUCCEEDED", "SUCCEEDED"),  # the record has the run's end, Ray the runner's
+        ("FAILED", "RUNNING", "FAILED"),  # the runner was killed, and could not write that down
+        ("STOPPED", "WAITING", "STOPPED"),
+    ],
+)
+def test_a_job_stands_as_its_record_says_until_ray_has_seen_its_end(
+    by_ray: str, by_record: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = a_record(Path("/shared/run"), state=by_record)
+    ours, other = standings(monkeypatch, by_ray, lambda: record.model_dump_json().encode())
+    assert (ours.status, ours.finished) == (shown, shown not in ("WAITING", "RUNNING"))
+    assert ours.folder == Path("/shared/run/jobs/mine")
+    assert (other.status, other.record) == ("RUNNING", None)
+
+
+def no_answer() -> bytes:
+    raise ClusterError("the node does not answer")
+
+
+@pytest.mark.parametrize(
+    "answer", [no_answer, lambda: None, lambda: b"{"], ids=["no answer", "no file", "damaged"]
+)
+def test_a_job_without_a_readable_record_stands_as_ray_says(
+    answer: Callable[[], bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hides no other job from the list."""
+    ours, other = standings(monkeypatch, "RUNNING", answer)
+    assert [(one.id, one.status, one.run) for one in (ours, other)] == [
+        ("mine", "RUNNING", "/shared/run"),
+        ("other", "RUNNING", ""),
+    ]
