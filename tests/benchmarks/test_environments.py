@@ -29,7 +29,8 @@ def test_a_script_for_a_peer_finds_our_shared_packages_and_nothing_beside_them(t
     """The other folders of the repository stand for `datasets/`; `-S` leaves out .venv's own."""
     (tmp_path / "probe.py").write_text(PROBE)
     (tmp_path / "neighbour.py").touch()
-    folders = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier()]
+    names = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"__pycache__"}
+    folders = [name for name in names if name.isidentifier()]
     assert {"docs", "tests", "trainer", *SHARED_PACKAGES} <= set(folders)
     found = subprocess.run(
         [sys.executable, "-S", tmp_path / "probe.py", "neighbour", *folders],
