@@ -177,6 +177,9 @@ class _Child:
                     continue
                 data = os.read(report.fileno(), 65536)
                 if not data:
+                    # It ends, or prints why it could not start.
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(DEATH_SECONDS)
                     return
                 *lines, buffer = (buffer + data).split(b"\n")
                 yield from map(json.loads, lines)

@@ -83,7 +83,7 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
     assert found == [
         "cluster/commands/demo.py: {command} checkpoints",  # no number
         "cluster/commands/inference.py: {len(names)} runs",  # 2 at least
-        "cluster/commands/plan.py: {epoch.steps:,.1f} steps",  # 1.0 steps: a number with decimals
+        "cluster/commands/plan.py: {rounded} steps",  # beside the singular
         "cluster/launchers/ray_job/head_check.py: {head} runs",  # no number
         "trainer/exact/grids.py: {most} micro-batches",  # thousands
         "trainer/explain/live/packing.py: {count:,} weights",  # millions

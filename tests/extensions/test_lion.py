@@ -264,6 +264,7 @@ def test_what_lion_does_not_read_is_refused():
         OptimizerConfig(type="lion", epsilon=1e-6)
 
 
+@pytest.mark.long
 def test_a_whole_run_is_resumed_in_another_stage(inline_runs):
     """With both examples, from the recipe to the record, as long as the decay takes."""
     overrides = [

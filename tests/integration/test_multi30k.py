@@ -9,6 +9,8 @@ from support.runs import Runs
 from cluster.cli import app
 from cluster.recipe import RECIPES
 
+pytestmark = pytest.mark.long
+
 RECIPE = RECIPES / "multi30k-ende.yaml"
 SMALL_STEPS = [
     "engine.precision=fp32",

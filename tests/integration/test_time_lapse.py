@@ -18,6 +18,8 @@ from trainer.tasks.probing import probe
 from trainer.tracking.time_lapse import path_of, read_time_lapse
 from trainer.training.prober import Prober
 
+pytestmark = pytest.mark.long
+
 SENTENCES = ["elle est grande", "le chat dort 漢"]
 PROBES = f"tracking.probe_sentences={SENTENCES}"
 SHAPES = {

@@ -14,6 +14,8 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import read_vitals
 from trainer.tracking.records import TrainLine
 
+pytestmark = pytest.mark.long
+
 STEPS = ("trainer.max_steps=8", "trainer.validate_every_steps=4", "checkpoints.every_steps=2")
 
 

@@ -29,7 +29,7 @@ def write(path, device, result):
 def test_the_help_names_the_commands_and_needs_nothing_but_python(tmp_path):
     done = gpu_check("--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for wanted in ("run --parts parts --results results.json", "adopt results.json"):
+    for wanted in ("run --parts gpu-parts --results results.json", "adopt results.json"):
         assert wanted in done.stdout
 
 

@@ -17,6 +17,8 @@ from support.wheel import write_wheel
 from benchmarks.gpu_check.install import ROOT, installed
 from benchmarks.gpu_check.parts import Expected, Manifest, PartsError, piece_of, split
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:

@@ -77,6 +77,7 @@ def test_no_failure_stops_another_row_or_stage(check):
     assert read_results(check.file) == check.results
 
 
+@pytest.mark.long
 def test_a_row_that_hangs_is_killed_with_all_that_it_started(check):
     hangs = PlannedRow("hangs", "hangs", "–", seconds=1.5)
     check.run(Stage("planted", PLANTED, (hangs, PlannedRow("passes:on", "goes on", "–"))))
@@ -86,6 +87,7 @@ def test_a_row_that_hangs_is_killed_with_all_that_it_started(check):
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
+@pytest.mark.long
 def test_a_stage_ends_at_its_limit(check):
     rows = stage("passes:first", "hangs", "passes:last", seconds=10_000.0)
     check.run(rows, AFTER, stage_seconds=3.0)
@@ -95,6 +97,7 @@ def test_a_stage_ends_at_its_limit(check):
     assert check.row("after/passes:after").result == "passed"
 
 
+@pytest.mark.long
 def test_what_the_limit_of_all_stages_cuts_is_not_run(check):
     check.run(stage("passes:first", "hangs"), AFTER, total=3.0)
     assert list(check.results.rows) == ["planted/passes:first"]

@@ -329,6 +329,7 @@ def test_training_goes_on_without_wandb_and_the_end_shows_the_rest(run):
     assert steps_of(run) == list(range(1, 31))
 
 
+@pytest.mark.long
 def test_training_does_not_wait_for_a_wandb_that_hangs(run):
     assert in_a_process(wandb_jobs.train_while_wandb_hangs, run) == 0
     one_start(run, 2001, 2001)
@@ -336,6 +337,7 @@ def test_training_does_not_wait_for_a_wandb_that_hangs(run):
 
 
 @pytest.mark.needs("small disks")
+@pytest.mark.long
 def test_a_full_disk_does_not_reach_training_through_wandb(tmp_path):
     disk = tmp_path / "disk"
     program = textwrap.dedent(

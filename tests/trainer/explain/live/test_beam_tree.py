@@ -15,6 +15,8 @@ from model.generation.search_state import SearchState
 from trainer.explain.live.packing import packed
 from trainer.inference.translator import Translator
 
+pytestmark = pytest.mark.long
+
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 
 

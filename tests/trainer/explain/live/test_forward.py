@@ -21,6 +21,8 @@ from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import packed
 from trainer.inference.translator import Translator
 
+pytestmark = pytest.mark.long
+
 PAIRS = generate("train")[:600]
 DECODING = DecodingConfig(beam_size=3, max_length_factor=0.5, max_extra_length=6)
 

@@ -15,6 +15,8 @@ from trainer.explain.live.errors import NotLiveError
 from trainer.explain.live.packing import encoded
 from trainer.explain.live.sentence_piece import packed_tokenizer
 
+pytestmark = pytest.mark.long
+
 TEXT = [text for pair in generate("train")[:1500] for text in pair]
 NASTY = [
     *(
