@@ -20,6 +20,8 @@ from trainer.optimizers import OptimizerConfig
 from trainer.randomness import seed_torch
 from trainer.zero.settings import parameter_groups
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {"lr": 0.003, "betas": (0.9, 0.98)}
 LENGTH = 67  # four AVX-512 vectors of fp32 and an end of three
 STEPS = 4
@@ -264,7 +266,6 @@ def test_what_lion_does_not_read_is_refused():
         OptimizerConfig(type="lion", epsilon=1e-6)
 
 
-@pytest.mark.long
 def test_a_whole_run_is_resumed_in_another_stage(inline_runs):
     """With both examples, from the recipe to the record, as long as the decay takes."""
     overrides = [

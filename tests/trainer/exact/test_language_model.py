@@ -8,6 +8,8 @@ import pytest
 from support.ranks import language_model_jobs
 from support.ranks.engine_jobs import Shape
 
+pytestmark = pytest.mark.long
+
 STEPS = 2
 FORMS = {
     "gpt2": {"preset": "gpt2"},

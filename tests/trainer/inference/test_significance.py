@@ -11,6 +11,8 @@ from sacrebleu.significance import PairedTest
 
 from trainer.inference.significance import OneMetric, Scorer, System
 
+pytestmark = pytest.mark.long
+
 WORDS = [
     "a",
     "man",

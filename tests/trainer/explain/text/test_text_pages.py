@@ -14,6 +14,8 @@ from trainer.explain.text.continued_page import continued_page_of
 from trainer.explain.text.masked_page import masked_page_of
 from trainer.explain.text.text_explanation import STEPS, explain_continuing, explain_filling
 
+pytestmark = pytest.mark.long
+
 ENCODERS = {"bert": {"preset": "bert"}, "pre": {}, "relu": {"activation": "relu", "segments": 3}}
 DECODERS = {
     "gpt2": {"preset": "gpt2"},
