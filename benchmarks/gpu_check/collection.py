@@ -27,9 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOR_TESTS = ("pytest", "pytest-timeout", "hypothesis")  # of `pytest -m gpu`
 BUILT = "deepspeed"
 OURS = "transloom"
+WITH_EXTRAS = f"{OURS}[serve]"  # of the row `path/serve`
 INSTALLER = "pip"
 ROOTS = (
-    *(Needed(Requirement(name), "scripts/gpu_check") for name in (OURS, INSTALLER)),
+    *(Needed(Requirement(name), "scripts/gpu_check") for name in (WITH_EXTRAS, INSTALLER)),
     *(Needed(Requirement(name), "pytest -m gpu") for name in FOR_TESTS),
 )
 

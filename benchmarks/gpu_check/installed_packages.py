@@ -14,10 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-NOT_IMPORTED = (
-    "cluster.ray.private_serve",  # needs the extra `serve`
-    "data_pipeline.tokenizers.libsegmenter",  # loaded by ctypes
-)
+NOT_IMPORTED = ("data_pipeline.tokenizers.libsegmenter",)  # loaded by ctypes
 
 
 def canonical(name: str) -> str:
